@@ -14,10 +14,10 @@ def per_identity(count: int) -> list[Row]:
     """Bytes per identity, with `count` identities."""
     table, plain = SeenIds(), set[bytes]()
     for start in range(0, count, _CHUNK):
-        chunk = [
+        fetch_batch = [
             blake2b(b"%d" % number, digest_size=IDENTITY_BYTES).digest() for number in range(start, start + _CHUNK)
         ]
-        table.add(b"".join(chunk), start // 50_000)
-        plain.update(chunk)
+        table.add(b"".join(fetch_batch), start // 50_000)
+        plain.update(fetch_batch)
     theirs = (sys.getsizeof(plain) + len(plain) * sys.getsizeof(b"\0" * IDENTITY_BYTES)) / len(plain)
     return [Row("memory_per_id", "bytes", "bare", [table.nbytes / len(table)], [theirs])]

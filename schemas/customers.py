@@ -109,7 +109,11 @@ def check_customer(record: CustomerRecord) -> None:
     if not begins or begins != sorted(begins):
         raise ValueError("versions")
     _check_moments(
-        record.created_at, record.updated_at, record.known_from, *begins, *(one.updated_at for one in record.versions)
+        record.created_at,
+        record.updated_at,
+        record.known_from,
+        *begins,
+        *(version.updated_at for version in record.versions),
     )
 
 

@@ -45,11 +45,11 @@ def decoder(
 
     def read(value: bytes | str | memoryview | msgspec.Raw | None) -> T:
         try:
-            found = decode(value)  # type: ignore[arg-type]  # None raises TypeError
+            decoded = decode(value)  # type: ignore[arg-type]  # None raises TypeError
             if check is not None:
-                check(found)
+                check(decoded)
         except DAMAGE as error:
             raise Unreadable(type(error).__name__) from None
-        return found
+        return decoded
 
     return read

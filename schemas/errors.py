@@ -4,8 +4,8 @@ MeterbridgeError
 ├── Rejected            wrong for ever: goes to a dead-letter topic with its reason
 ├── Unavailable         may pass later: goes to retry, or the work is held
 ├── ConfigurationError  named setting is missing or malformed: the process does not start
-├── TopicProblem        a topic is missing, truncated, recreated or regrown: the lane stops
-└── LedgerBroken        the books do not add up: the lane stops and alarms, never the money
+├── TopicProblem        a topic is missing, truncated, recreated or regrown: the partition task stops
+└── LedgerBroken        the ledger does not add up: the partition task stops and alarms, never the money
 
 `reason` is a stable code (lower-case words and underscores): it is a metric label and a
 column in `docs/errors.md`. `detail` is for people and never holds a payload, a key or a prompt.

@@ -57,21 +57,21 @@ def schema_of(of: type[msgspec.Struct], amount: dict[str, Any]) -> dict[str, Any
     """The schema of a type and of the types in it; `amount` is the schema of a Decimal."""
     (root,), parts = msgspec.json.schema_components([of])
     for part in parts.values():
-        part["description"], meanings = _told(part["description"])
+        part["description"], meanings = _described(part["description"])
         for name, meaning in meanings.items():
             part["properties"][name]["description"] = meaning
     schema: dict[str, Any] = _replaced({"$schema": DIALECT, **root, "$defs": parts}, amount)
     return schema
 
 
-def _told(docstring: str) -> tuple[str, dict[str, str]]:
+def _described(docstring: str) -> tuple[str, dict[str, str]]:
     """The description of a type, and of each field under `Fields:`, from its docstring."""
     about, _, fields = cleandoc(docstring).partition("\n\nFields:\n")
     meanings: dict[str, str] = {}
     names: list[str] = []
     for line in fields.splitlines():
-        if found := _FIELD.match(line):
-            names, text = found[1].split(", "), found[2]
+        if match := _FIELD.match(line):
+            names, text = match[1].split(", "), match[2]
         else:
             text = f" {line.strip()}"
         for name in names:
@@ -84,8 +84,8 @@ def _replaced(node: Any, amount: dict[str, Any]) -> Any:
         return [_replaced(item, amount) for item in node]
     if not isinstance(node, dict):
         return node
-    found = {name: _replaced(value, amount) for name, value in node.items()}
-    return found | amount if found.get("format") == "decimal" else found
+    replaced = {name: _replaced(value, amount) for name, value in node.items()}
+    return replaced | amount if replaced.get("format") == "decimal" else replaced
 
 
 def write() -> None:

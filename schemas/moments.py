@@ -20,7 +20,7 @@ _LONGEST_TEXT = 64
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re_compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
-#: A zone in letters, or one that a space separates from the time, as databases write it.
+#: A zone in dead letters, or one that a space separates from the time, as databases write it.
 _ZONE = re_compile(r"\s*(?:UTC|GMT|([+-][0-9]{2}(?::?[0-9]{2})?))$")
 #: Numbers from these on are milliseconds, microseconds, nanoseconds.
 _MS_FROM, _US_FROM, _NS_FROM = 10**11, 10**14, 10**17
@@ -125,5 +125,5 @@ def _from_text(text: str) -> int:
         raise Rejected("bad_time", "neither seconds, milliseconds nor ISO 8601") from error
 
 
-def _plain_zone(found: Match[str]) -> str:
-    return found[1] or "Z"
+def _plain_zone(match: Match[str]) -> str:
+    return match[1] or "Z"

@@ -7,7 +7,7 @@ from enum import Enum
 from schemas.moments import HOUR_US, SECOND_US
 
 
-class LatePolicy(Enum):
+class OutOfPeriodPolicy(Enum):
     """What happens to usage outside of every period of its subscription."""
 
     SHIFT = "shift"
@@ -24,7 +24,7 @@ class MeterPolicy:
         grace_us: how long after its end a window waits for late calls.
         quiet_us, late_us: a window of the past is sealed when no call has come for the first, at the latest after the
             second.
-        horizon_us: how far back a repeated call is recognised.
+        dedupe_retention_us: how far back a repeated call is recognised.
         group_by: extra `Usage` fields in a window's key, out of `schemas.usage.GROUP_FIELDS`.
         cost_decimals: decimals of a dollar to which a cost is rounded.
         bill_cache_hits, bill_byok, bill_own_subscriptions, bill_silent_experiments: whether such calls are billed.
@@ -41,12 +41,12 @@ class MeterPolicy:
     grace_us: int = 5 * SECOND_US
     quiet_us: int = 2 * SECOND_US
     late_us: int = 60 * SECOND_US
-    horizon_us: int = 24 * HOUR_US
+    dedupe_retention_us: int = 24 * HOUR_US
     group_by: tuple[str, ...] = ()
     cost_decimals: int = 12
     bill_cache_hits: bool = False
     bill_byok: bool = True
-    late_policy: LatePolicy = LatePolicy.SHIFT
+    out_of_period_policy: OutOfPeriodPolicy = OutOfPeriodPolicy.SHIFT
     event_code: str = "ai_usage"
     coalesce_us: int = HOUR_US
     max_held_metered: int = 20_000

@@ -71,72 +71,81 @@ def _written(moment: str) -> None:
         raise ValueError("moment") from None
 
 
-def _usage(one: EnrichedUsage) -> None:
-    if not _IDENTITY.fullmatch(one.identity):
+def _usage(usage: EnrichedUsage) -> None:
+    if not _IDENTITY.fullmatch(usage.identity):
         raise ValueError("identity")
-    _written(one.start)
-    _written(one.end)
-    counts(one.offset, one.tokens_input, one.tokens_output, one.total_tokens, one.cached_tokens, one.reasoning_tokens)
-    dollars(one.cost_usd)
+    _written(usage.start)
+    _written(usage.end)
+    counts(
+        usage.offset,
+        usage.tokens_input,
+        usage.tokens_output,
+        usage.total_tokens,
+        usage.cached_tokens,
+        usage.reasoning_tokens,
+    )
+    dollars(usage.cost_usd)
 
 
-def _event(one: LagoEvent) -> None:
-    if not one.transaction_id:
+def _event(event: LagoEvent) -> None:
+    if not event.transaction_id:
         raise ValueError("transaction_id")
-    _cents(one.precise_total_amount_cents)
+    _cents(event.precise_total_amount_cents)
 
 
-def _manifest(one: Manifest) -> None:
-    counts(one.partition, below=_INT4)
-    counts(one.first, one.last, one.count, *one.windows)
+def _manifest(manifest: Manifest) -> None:
+    counts(manifest.partition, below=_INT4)
+    counts(manifest.first, manifest.last, manifest.count, *manifest.windows)
 
 
-def _receipt(one: Receipt) -> None:
-    moments(one.at)
-    counts(one.calls)
-    counts(one.attempts, below=_INT4)
-    _cents(one.cents)
+def _receipt(receipt: Receipt) -> None:
+    moments(receipt.at)
+    counts(receipt.calls)
+    counts(receipt.attempts, below=_INT4)
+    _cents(receipt.cents)
 
 
-def _write_off(one: WriteOff) -> None:
-    moments(one.at, one.until)
+def _write_off(order: WriteOff) -> None:
+    moments(order.at, order.until)
 
 
-def _audit(one: AuditRecord) -> None:
-    moments(one.at)
-    counts(one.count)
-    dollars(one.cost_usd)
+def _audit(record: AuditRecord) -> None:
+    moments(record.at)
+    counts(record.count)
+    dollars(record.cost_usd)
 
 
-def _attempt(one: DeliveryAttempt) -> None:
-    moments(one.at)
-    counts(one.status, one.attempt, below=_INT4)
-    counts(one.duration_ms, one.events)
+def _attempt(attempt: DeliveryAttempt) -> None:
+    moments(attempt.at)
+    counts(attempt.status, attempt.attempt, below=_INT4)
+    counts(attempt.duration_ms, attempt.events)
 
 
-def _rejection(one: Rejection) -> None:
-    moments(one.at)
-    if not -1 <= one.offset < _INT8:
+def _rejection(rejection: Rejection) -> None:
+    moments(rejection.at)
+    if not -1 <= rejection.offset < _INT8:
         raise ValueError("offset")
 
 
-def _position(one: Position) -> None:
-    counts(one.next, one.seal_seq, one.skipped)
-    moments(one.clock_ms * 1000, one.forgot_us)
-    sums = one.counters
-    for told in (
+def _position(position: Position) -> None:
+    counts(position.next, position.seal_seq, position.skipped)
+    moments(position.clock_ms * 1000, position.forgot_us)
+    sums = position.counters
+    for bounds in (
         *(sums.received, sums.folded, sums.duplicate, sums.rejected, sums.unbilled, sums.sealed, sums.written_off),
-        *one.decisions.values(),
+        *position.decisions.values(),
     ):
-        counts(told.calls)
-        dollars(told.cost)
+        counts(bounds.calls)
+        dollars(bounds.cost)
 
 
-def _window(one: Window) -> None:
-    counts(one.first, one.last, one.count, one.length_us, *one.merged)
-    counts(one.tokens_input, one.tokens_output, one.total_tokens, one.cached_tokens, one.reasoning_tokens)
-    moments(one.start_us, one.min_end_us, one.max_end_us)
-    dollars(one.cost)
+def _window(window: Window) -> None:
+    counts(window.first, window.last, window.count, window.length_us, *window.merged)
+    counts(
+        window.tokens_input, window.tokens_output, window.total_tokens, window.cached_tokens, window.reasoning_tokens
+    )
+    moments(window.start_us, window.min_end_us, window.max_end_us)
+    dollars(window.cost)
 
 
 #: The checks by type. The meter's normaliser checks the raw record.

@@ -29,67 +29,67 @@ from streams.runtime.role import AnyRole, MultiTopicRole, Role
 from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
 
-#: The least time between two transactions of a partition while chunks are small, seconds: a transaction costs
+#: The least time between two transactions of a partition while fetch batches are small, seconds: a transaction costs
 #: milliseconds of CPU here and at the broker whatever it contains. It is halved where somebody waits for the result.
 _LINGER_S = 0.2
 #: The same for the projector, which has eight topics, and for whose result nobody waits.
 _PROJECT_LINGER_S = 0.5
 
 
-def build_meter(parts: Components) -> Role:
+def build_meter(components: Components) -> Role:
     """Raw calls to Lago events: deduplicate, map, fold into windows, seal."""
-    topics, group = parts.topics, parts.group("meter")
-    customers = CompactedTable(parts.kafka, topics.customers, CustomerRecord, parts.monotonic, "customers")
-    orgs = _orgs(parts)
-    parts.sensors.following(customers.name, customers.lag_s)
-    topic_id = parts.topic_ids[topics.raw]
-    place = LedgerConfig(parts.kafka, topics, topic_id, parts.partitions, group, parts.policy.deployment)
-    shelf = LedgerCache(parts.monotonic)
+    topics, group = components.topics, components.group("meter")
+    customers = CompactedTable(components.kafka, topics.customers, CustomerRecord, components.monotonic, "customers")
+    orgs = _orgs(components)
+    components.sensors.following(customers.name, customers.lag_s)
+    topic_id = components.topic_ids[topics.raw]
+    place = LedgerConfig(components.kafka, topics, topic_id, components.partitions, group, components.policy.deployment)
+    shelf = LedgerCache(components.monotonic)
 
     def work(partition: int) -> MeterWork:
         return MeterWork(
-            Ledger(partition, place, shelf, parts.now_us, lambda: EvictedWindowsFile(parts.held_in_memory)),
+            Ledger(partition, place, shelf, components.now_us, lambda: EvictedWindowsFile(components.held_in_memory)),
             customers,
             orgs,
-            parts.policy,
+            components.policy,
             topic_id,
-            parts.lead_s,
-            parts.now_us,
-            parts.sensors,
+            components.mapping_delay_s,
+            components.now_us,
+            components.sensors,
         )
 
-    linger_s = _LINGER_S if parts.policy.window_us else _LINGER_S / 2
-    return Role(_app(parts, "meter"), topics.raw, work, parts.sensors, linger_s, parts.leave)
+    linger_s = _LINGER_S if components.policy.window_us else _LINGER_S / 2
+    return Role(_app(components, "meter"), topics.raw, work, components.sensors, linger_s, components.leave)
 
 
-def build_sink(parts: Components) -> Role:
+def build_sink(components: Components) -> Role:
     """Lago events to Lago; single events that Lago refuses go to the retry topic or the dead letters."""
-    return _delivering(parts, "sink", parts.topics.events)
+    return _delivering(components, "sink", components.topics.events)
 
 
-def build_retry(parts: Components) -> Role:
+def build_retry(components: Components) -> Role:
     """Events that wait for another attempt: one partition for each length of the wait."""
-    return _delivering(parts, "retry", parts.topics.retry)
+    return _delivering(components, "retry", components.topics.retry)
 
 
-def build_project(parts: Components) -> MultiTopicRole:
+def build_project(components: Components) -> MultiTopicRole:
     """The records of all other roles, as rows in Postgres."""
-    app, topics = _app(parts, "project"), parts.topics
+    app, topics = _app(components, "project"), components.topics
 
     def projecting(topic: str) -> Role:
         def work(partition: int) -> ProjectWork:
             return ProjectWork(
                 TopicPartition(topic, partition),
-                parts.kafka,
-                parts.group("project"),
-                parts.topic_ids[topic],
-                parts.projection(),
-                RetryPolicy(parts.random, base_s=0.2, cap_s=5.0),
-                parts.sleep,
-                parts.sensors,
+                components.kafka,
+                components.group("project"),
+                components.topic_ids[topic],
+                components.projection(),
+                RetryPolicy(components.random, base_s=0.2, cap_s=5.0),
+                components.sleep,
+                components.sensors,
             )
 
-        return Role(app, topic, work, parts.sensors, _PROJECT_LINGER_S, parts.leave)
+        return Role(app, topic, work, components.sensors, _PROJECT_LINGER_S, components.leave)
 
     return MultiTopicRole(*map(projecting, topics.projected))
 
@@ -102,30 +102,37 @@ ROLES: dict[str, Callable[[Components], AnyRole]] = {
 }
 
 
-def _orgs(parts: Components) -> CompactedTable[OrgRecord]:
-    orgs = CompactedTable(parts.kafka, parts.topics.orgs, OrgRecord, parts.monotonic, "orgs")
-    parts.sensors.following(orgs.name, orgs.lag_s)
+def _orgs(components: Components) -> CompactedTable[OrgRecord]:
+    orgs = CompactedTable(components.kafka, components.topics.orgs, OrgRecord, components.monotonic, "orgs")
+    components.sensors.following(orgs.name, orgs.lag_s)
     return orgs
 
 
-def _delivering(parts: Components, role: str, topic: str) -> Role:
-    orgs = _orgs(parts)
+def _delivering(components: Components, role: str, topic: str) -> Role:
+    orgs = _orgs(components)
     config = DeliveryConfig(
-        *(parts.kafka, parts.topics, parts.group(role), parts.policy, parts.max_retries, parts.retry_delay_s),
-        *(parts.lead_s, parts.random, parts.now_us, parts.sleep),
+        *(
+            components.kafka,
+            components.topics,
+            components.group(role),
+            components.policy,
+            components.max_retries,
+            components.retry_delay_s,
+        ),
+        *(components.mapping_delay_s, components.random, components.now_us, components.sleep),
     )
 
     def work(partition: int) -> DeliveryWork:
-        return DeliveryWork(TopicPartition(topic, partition), config, parts.delivery(), orgs, parts.sensors)
+        return DeliveryWork(TopicPartition(topic, partition), config, components.delivery(), orgs, components.sensors)
 
-    return Role(_app(parts, role), topic, work, parts.sensors, _LINGER_S / 2, parts.leave)
+    return Role(_app(components, role), topic, work, components.sensors, _LINGER_S / 2, components.leave)
 
 
-def _app(parts: Components, role: str) -> App:
+def _app(components: Components, role: str) -> App:
     return App(
-        parts.group(role),
-        broker=parts.broker,
-        broker_credentials=parts.credentials,
+        components.group(role),
+        broker=components.broker,
+        broker_credentials=components.credentials,
         store="memory://",
         datadir=str(Path(gettempdir()) / "meterbridge-faust"),  # Faust creates it, and nothing is written there
         web_enabled=False,
@@ -133,7 +140,7 @@ def _app(parts: Components, role: str) -> App:
         topic_disable_leader=True,
         table_standby_replicas=0,
         consumer_auto_offset_reset="none",
-        consumer_group_instance_id=f"{parts.instance_id}-{role}" if parts.instance_id else None,
+        consumer_group_instance_id=f"{components.instance_id}-{role}" if components.instance_id else None,
         broker_max_poll_records=4000,
         # If a group leader's first metadata request meets a dying broker, nobody gets a partition until it asks again:
         # five minutes by default.

@@ -41,7 +41,7 @@ class Components:
         group_prefix: the prefix of every consumer group and transactional id.
         partitions: of the raw topic, as configured.
         topic_ids: Kafka's id of each topic, read at the start.
-        lead_s: age of a table in seconds above which the meter waits.
+        mapping_delay_s: age of a table in seconds above which the meter waits.
         max_retries: attempts in the retry topic before an event becomes a dead letter.
         retry_delay_s: the wait before the first of them, seconds.
         delivery, projection: created at the first call, inside the running loop; `projection` for the projector only.
@@ -59,7 +59,7 @@ class Components:
     partitions: int
     topic_ids: Mapping[str, str]
     policy: MeterPolicy
-    lead_s: float
+    mapping_delay_s: float
     max_retries: int
     retry_delay_s: float
     delivery: Callable[[], Delivery]

@@ -19,7 +19,7 @@ from schemas.topics import TopicNames
 from streams.app import build_meter
 from streams.core.metering.step_changes import Changes
 from streams.delivery.engine import Delivery
-from streams.runtime.faust_transport import Chunk
+from streams.runtime.faust_transport import FetchBatch
 from streams.runtime.partition_task import PartitionTask
 from streams.runtime.run import run_role
 
@@ -34,9 +34,9 @@ class _Watched(WorkerSensors):
         self._records = self._left = records
         offer = PartitionTask.offer
 
-        def offered(lane: PartitionTask, chunk: Chunk) -> None:
+        def offered(partition_task: PartitionTask, fetch_batch: FetchBatch) -> None:
             self._watch.start()
-            offer(lane, chunk)
+            offer(partition_task, fetch_batch)
 
         PartitionTask.offer = offered  # type: ignore[method-assign]
 

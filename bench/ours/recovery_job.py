@@ -31,8 +31,8 @@ async def main(bootstrap: str, prefix: str) -> None:
     collect_seldom()
     watch = Stopwatch()
     watch.start()
-    books = await asyncio.gather(*(ledger.open() for ledger in ledgers))
-    watch.stop(sum(len(one.seen) for one in books))
+    state = await asyncio.gather(*(ledger.open() for ledger in ledgers))
+    watch.stop(sum(len(one.seen) for one in state))
     os._exit(0)
 
 

@@ -23,7 +23,7 @@ _HEX: Final = 64
 _SHORT: Final = 16
 
 
-class ChainPosition(NamedTuple):
+class ChainHead(NamedTuple):
     """A position in the chain.
 
     Fields:
@@ -60,10 +60,12 @@ class AuditLine(NamedTuple):
         return self.record is not None and bool(self.record.digest)
 
 
-def sealed(line: AuditRecord, tip: ChainPosition) -> bytes:
-    """The bytes of a line that follows the position `tip`."""
-    told = msgspec.structs.replace(line, prev=tip.name, covered=tip.covered, chain=tip.chain, digest="")
-    body = msgspec.json.encode(told)
+def sealed(line: AuditRecord, chain_head: ChainHead) -> bytes:
+    """The bytes of a line that follows the position `chain_head`."""
+    unsigned = msgspec.structs.replace(
+        line, prev=chain_head.name, covered=chain_head.covered, chain=chain_head.chain, digest=""
+    )
+    body = msgspec.json.encode(unsigned)
     return body[:-1] + _DIGEST + sha256(body).hexdigest().encode() + b'"}'
 
 
@@ -77,12 +79,12 @@ def line_of(offset: int, value: bytes) -> AuditLine:
     return AuditLine(offset, record, found, f"{record.audit_id}:{found[:_SHORT]}", _is_whole(value), value)
 
 
-def after(tip: ChainPosition, line: AuditLine) -> ChainPosition:
-    """The position behind `line`, which follows `tip`."""
-    return ChainPosition(line.name, tip.covered + 1, sha256((tip.chain + line.hash).encode()).hexdigest())
+def after(chain_head: ChainHead, line: AuditLine) -> ChainHead:
+    """The position behind `line`, which follows `chain_head`."""
+    return ChainHead(line.name, chain_head.covered + 1, sha256((chain_head.chain + line.hash).encode()).hexdigest())
 
 
-def tip_of(lines: Sequence[AuditLine], *, from_the_beginning: bool) -> ChainPosition | None:
+def chain_head_of(lines: Sequence[AuditLine], *, from_the_beginning: bool) -> ChainHead | None:
     """The position behind the log's last lines; None = these lines are too few to compute it.
 
     Args:
@@ -90,27 +92,27 @@ def tip_of(lines: Sequence[AuditLine], *, from_the_beginning: bool) -> ChainPosi
     """
     chained = [number for number, line in enumerate(lines) if line.is_chained]
     if not chained:
-        return ChainPosition() if from_the_beginning else None
+        return ChainHead() if from_the_beginning else None
     places = {line.name: number for number, line in enumerate(lines)}
     for number in reversed(chained):
         record = lines[number].record
         assert record is not None  # noqa: S101  # chained lines have a record
         if not record.covered and (from_the_beginning or chained[0] > 0):
-            return _walked(ChainPosition(), lines[chained[0] :])
+            return _walked(ChainHead(), lines[chained[0] :])
         if record.covered and (place := places.get(record.prev, number)) < number:
-            return _walked(ChainPosition(record.prev, record.covered, record.chain), lines[place + 1 :])
+            return _walked(ChainHead(record.prev, record.covered, record.chain), lines[place + 1 :])
     if not from_the_beginning:
         return None
     # All lines that these refer to have expired, so nobody can check them: the chain continues from the oldest claim.
     oldest = lines[chained[0]].record
     assert oldest is not None  # noqa: S101  # chained lines have a record
-    return _walked(ChainPosition(oldest.prev, oldest.covered, oldest.chain), lines[chained[0] :])
+    return _walked(ChainHead(oldest.prev, oldest.covered, oldest.chain), lines[chained[0] :])
 
 
-def _walked(tip: ChainPosition, lines: Sequence[AuditLine]) -> ChainPosition:
+def _walked(chain_head: ChainHead, lines: Sequence[AuditLine]) -> ChainHead:
     for line in lines:
-        tip = after(tip, line)
-    return tip
+        chain_head = after(chain_head, line)
+    return chain_head
 
 
 def _is_whole(value: bytes) -> bool:

@@ -9,9 +9,9 @@ from typing import Final
 
 from confluent_kafka import Consumer, TopicPartition
 
-from connectors.access.audit_chain import AuditLine, ChainPosition, after, line_of, tip_of
+from connectors.access.audit_chain import AuditLine, ChainHead, after, chain_head_of, line_of
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.topic_scan import asked, ended, reader, told
+from connectors.kafka.topic_scan import asked, ended, reader, translated_errors
 from schemas.errors import Unavailable
 
 #: Limits in seconds: for one answer of Kafka, and for reading new lines.
@@ -30,18 +30,20 @@ class Tail:
         self._topic = topic
         self._consumer: Consumer | None = None
         self._next = -1
-        self._tip = ChainPosition()
+        self._chain_head = ChainHead()
 
-    def tip(self) -> ChainPosition:
+    def chain_head(self) -> ChainHead:
         """The position at the current end of the topic. Raises: Unavailable `kafka_unavailable`."""
         with self._consuming() as consumer:
             low, high = self._ends(consumer)
             if not low <= self._next <= high:
                 self._begin(consumer, low, high)
             for line in self._read(consumer, self._next, high):
-                self._tip = after(self._tip, line) if line.is_chained or self._tip.covered else self._tip
+                self._chain_head = (
+                    after(self._chain_head, line) if line.is_chained or self._chain_head.covered else self._chain_head
+                )
             self._next = high
-        return self._tip
+        return self._chain_head
 
     def whole(self) -> tuple[list[AuditLine], bool]:
         """All lines of the topic, and whether none has expired. Raises: Unavailable."""
@@ -59,7 +61,7 @@ class Tail:
     def _consuming(self) -> Iterator[Consumer]:
         """The consumer; after an error it is closed, and the next call makes another one. Raises: Unavailable."""
         try:
-            with told(self._topic):
+            with translated_errors(self._topic):
                 self._consumer = self._consumer or reader(self._kafka)
                 yield self._consumer
         except Unavailable:
@@ -75,9 +77,9 @@ class Tail:
         looked_at = _LOOKED_AT
         while True:
             start = max(low, high - looked_at)
-            tip = tip_of(self._read(consumer, start, high), from_the_beginning=start == low)
-            if tip is not None:
-                self._tip, self._next = tip, high
+            chain_head = chain_head_of(self._read(consumer, start, high), from_the_beginning=start == low)
+            if chain_head is not None:
+                self._chain_head, self._next = chain_head, high
                 return
             looked_at *= _MORE
 
@@ -110,15 +112,15 @@ class Tips:
         self._monotonic = monotonic
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
-        self._tip = ChainPosition()
+        self._chain_head = ChainHead()
 
-    async def tip(self) -> ChainPosition:
+    async def chain_head(self) -> ChainHead:
         """The position, at most `FRESH_S` seconds old. Raises: Unavailable."""
         async with self._looking:
             if self._monotonic() - self._looked_at > FRESH_S:
-                self._tip = await asyncio.to_thread(self._tail.tip)
+                self._chain_head = await asyncio.to_thread(self._tail.chain_head)
                 self._looked_at = self._monotonic()
-            return self._tip
+            return self._chain_head
 
     def close(self) -> None:
         """Close the connection."""

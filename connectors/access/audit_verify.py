@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from connectors.access.audit_chain import AuditLine, ChainPosition, after
+from connectors.access.audit_chain import AuditLine, ChainHead, after
 from schemas.records import AuditRecord
 
 CHANGED, MISSING, INSERTED, REORDERED, FORGED = "changed", "missing", "inserted", "reordered", "forged"
@@ -46,13 +46,11 @@ class AuditVerdict:
     lines: int = 0
     old: int = 0
     unchecked: int = 0
-    head: ChainPosition = field(default_factory=ChainPosition)
+    head: ChainHead = field(default_factory=ChainHead)
     broken: Broken | None = None
 
 
-def verified(
-    lines: Sequence[AuditLine], noted: ChainPosition | None = None, *, from_the_beginning: bool
-) -> AuditVerdict:
+def verified(lines: Sequence[AuditLine], noted: ChainHead | None = None, *, from_the_beginning: bool) -> AuditVerdict:
     """Check every line.
 
     Args:
@@ -81,7 +79,7 @@ class _Walk:
         self._places = {line.name: number for number, line in enumerate(lines)}
         self._by_id = {line.record.audit_id: number for number, line in enumerate(lines) if line.record is not None}
         #: The position behind each line by its index, from the first checked line on.
-        self._tips: dict[int, ChainPosition] = {}
+        self._chain_heads: dict[int, ChainHead] = {}
         self._verified = first - 1
         #: The topic has the first chained line, so a missing line has not expired.
         self._is_whole = False
@@ -91,23 +89,25 @@ class _Walk:
         opening = _record(lines[first])
         self._is_whole = from_the_beginning or first > 0
         if self._is_whole and not opening.covered:
-            self._tips[first - 1] = ChainPosition()
+            self._chain_heads[first - 1] = ChainHead()
         elif self._is_whole:
             return Broken(MISSING, lines[first].offset, *_before(opening))
         for number in range(first, len(lines)):
             if (broken := self._wrong_alone(lines[number]) or self._wrong_place(number)) is not None:
                 return broken
-            if (before := self._tips.get(number - 1)) is not None:
-                self._tips[number] = self._verdict.head = after(before, lines[number])
+            if (before := self._chain_heads.get(number - 1)) is not None:
+                self._chain_heads[number] = self._verdict.head = after(before, lines[number])
             else:
                 self._verdict.unchecked += 1
         return None
 
-    def held_against(self, noted: ChainPosition) -> Broken | None:
+    def held_against(self, noted: ChainHead) -> Broken | None:
         """Check that a noted head is the head, or was passed on the way to it."""
         if (missing := noted.covered - self._verdict.head.covered) > 0:
             return Broken(MISSING, -1, "", f"{missing} lines are missing at the end")
-        passed = next((tip for tip in self._tips.values() if tip.covered == noted.covered), None)
+        passed = next(
+            (chain_head for chain_head in self._chain_heads.values() if chain_head.covered == noted.covered), None
+        )
         if passed is not None and passed.chain != noted.chain:
             return Broken(FORGED, -1, "", "the noted head does not belong to this log: the log was written again")
         return None
@@ -124,66 +124,68 @@ class _Walk:
 
     def _wrong_place(self, number: int) -> Broken | None:
         """Compare what the line refers to with the lines that exist."""
-        line, told = self._lines[number], _record(self._lines[number])
-        place = self._first - 1 if not told.covered else self._places.get(told.prev)
-        if not told.covered and place not in self._tips:
+        line, record = self._lines[number], _record(self._lines[number])
+        place = self._first - 1 if not record.covered else self._places.get(record.prev)
+        if not record.covered and place not in self._chain_heads:
             return None  # lines written at the same time as the first one, and the beginning, have expired
         if place is None:
-            return self._not_there(number, told)
+            return self._not_there(number, record)
         if place >= number:
             other = self._lines[place]
             sentence = f"it is behind the line at offset {line.offset}, which was written after it"
             return Broken(REORDERED, other.offset, _record(other).audit_id, sentence)
-        if not self._tips:
-            self._anchor(place, number, ChainPosition(told.prev, told.covered, told.chain))
-        if (there := self._tips.get(place)) is None:
+        if not self._chain_heads:
+            self._anchor(place, number, ChainHead(record.prev, record.covered, record.chain))
+        if (there := self._chain_heads.get(place)) is None:
             return None
-        if (told.covered, told.chain) != (there.covered, there.chain):
-            return self._between(place, told, there)
+        if (record.covered, record.chain) != (there.covered, there.chain):
+            return self._between(place, record, there)
         self._verified = max(self._verified, place)
-        if told.at - _record(self._lines[place + 1]).at > STALE_US:
+        if record.at - _record(self._lines[place + 1]).at > STALE_US:
             sentence = "its writer left out lines that were more than an hour old"
-            return Broken(FORGED, line.offset, told.audit_id, sentence)
+            return Broken(FORGED, line.offset, record.audit_id, sentence)
         return None
 
-    def _not_there(self, number: int, told: AuditRecord) -> Broken | None:
-        if not self._is_whole and (not self._tips or told.covered < next(iter(self._tips.values())).covered):
+    def _not_there(self, number: int, record: AuditRecord) -> Broken | None:
+        if not self._is_whole and (
+            not self._chain_heads or record.covered < next(iter(self._chain_heads.values())).covered
+        ):
             return None  # the line that it refers to has expired
-        named = told.prev.partition(":")[0]
+        named = record.prev.partition(":")[0]
         known = self._by_id.get(named)
         if known is None:
-            return Broken(MISSING, self._lines[number].offset, *_before(told))
+            return Broken(MISSING, self._lines[number].offset, *_before(record))
         sentence = f"the line at offset {self._lines[number].offset} was written after another one of this id"
         return Broken(CHANGED, self._lines[known].offset, named, sentence)
 
-    def _anchor(self, place: int, number: int, tip: ChainPosition) -> None:
+    def _anchor(self, place: int, number: int, chain_head: ChainHead) -> None:
         """The check begins at the oldest line that another line refers to."""
-        self._tips[place] = tip
+        self._chain_heads[place] = chain_head
         self._verified = place
         for between in range(place + 1, number):
-            self._tips[between] = after(self._tips[between - 1], self._lines[between])
+            self._chain_heads[between] = after(self._chain_heads[between - 1], self._lines[between])
 
-    def _between(self, place: int, told: AuditRecord, there: ChainPosition) -> Broken:
+    def _between(self, place: int, record: AuditRecord, there: ChainHead) -> Broken:
         """Find what is wrong between the last correct line and this one."""
-        start, span = self._tips[self._verified], self._lines[self._verified + 1 : place + 1]
+        start, span = self._chain_heads[self._verified], self._lines[self._verified + 1 : place + 1]
         suspect = span[0] if span else self._lines[place]
-        as_told = self._lines[self._verified + 1 : self._verified + 1 + told.covered - start.covered]
+        as_told = self._lines[self._verified + 1 : self._verified + 1 + record.covered - start.covered]
         for number in range(min(len(as_told), _LOOKED_AT) - 1):
             swapped = [*as_told[:number], as_told[number + 1], as_told[number], *as_told[number + 2 :]]
-            if _chain(start, swapped) == told.chain:
+            if _chain(start, swapped) == record.chain:
                 return _named(REORDERED, as_told[number], "it is before a line that was written earlier")
-        if told.covered < there.covered:
+        if record.covered < there.covered:
             for number, line in enumerate(span[:_LOOKED_AT]):
-                if _chain(start, [*span[:number], *span[number + 1 :]]) == told.chain:
+                if _chain(start, [*span[:number], *span[number + 1 :]]) == record.chain:
                     suspect = line
             return _named(INSERTED, suspect, "later lines were written without it")
-        if told.covered > there.covered:
-            sentence = f"{told.covered - there.covered} lines before this one"
+        if record.covered > there.covered:
+            sentence = f"{record.covered - there.covered} lines before this one"
             return _named(MISSING, suspect, f"{sentence} are missing")
         return _named(CHANGED, suspect, "later lines were written after another line in its place, or near it")
 
 
-def _chain(start: ChainPosition, lines: Sequence[AuditLine]) -> str:
+def _chain(start: ChainHead, lines: Sequence[AuditLine]) -> str:
     for line in lines:
         start = after(start, line)
     return start.chain
@@ -194,9 +196,9 @@ def _record(line: AuditLine) -> AuditRecord:
     return line.record
 
 
-def _before(told: AuditRecord) -> tuple[str, str]:
-    named = told.prev.partition(":")[0]
-    return named, f"the line {named} is missing, although line {told.audit_id} was written after it"
+def _before(record: AuditRecord) -> tuple[str, str]:
+    named = record.prev.partition(":")[0]
+    return named, f"the line {named} is missing, although line {record.audit_id} was written after it"
 
 
 def _named(kind: str, line: AuditLine, detail: str) -> Broken:

@@ -72,15 +72,15 @@ class KeySet:
             Unavailable: `issuer_away`.
         """
         await self._keys.if_older(FRESH_S)
-        if (found := self._found(key_id, algorithm)) is None:
+        if (found := self._cached_key(key_id, algorithm)) is None:
             await self._keys.if_older(AGAIN_S)
-            found = self._found(key_id, algorithm)
+            found = self._cached_key(key_id, algorithm)
         age_s = self._keys.age_s()
         if age_s > BELIEVED_S or (found is None and age_s > FRESH_S):
             raise Unavailable("issuer_away", "the keys of OIDC_ISSUER cannot be read now")
         return found
 
-    def _found(self, key_id: str, algorithm: str) -> jwt.PyJWK | None:
+    def _cached_key(self, key_id: str, algorithm: str) -> jwt.PyJWK | None:
         if key_id:
             return self._keys.value.get((key_id, algorithm))
         fitting = [key for (_, name), key in self._keys.value.items() if name == algorithm]
@@ -89,13 +89,15 @@ class KeySet:
     async def _read(self) -> Mapping[tuple[str, str], jwt.PyJWK]:
         url = self._url
         if not url:
-            told = msgspec.json.decode(await self._body(f"{self._issuer.rstrip('/')}{_DISCOVERY}"), type=_Discovery)
-            if told.issuer != self._issuer:
+            discovery = msgspec.json.decode(
+                await self._body(f"{self._issuer.rstrip('/')}{_DISCOVERY}"), type=_Discovery
+            )
+            if discovery.issuer != self._issuer:
                 raise ValueError("the document is of another issuer")
-            url = told.jwks_uri
-        found = msgspec.json.decode(await self._body(url), type=_Keys)
+            url = discovery.jwks_uri
+        key_set = msgspec.json.decode(await self._body(url), type=_Keys)
         keys: dict[tuple[str, str], jwt.PyJWK] = {}
-        for number, one in enumerate(found.keys[:MAX_KEYS]):
+        for number, one in enumerate(key_set.keys[:MAX_KEYS]):
             for key in _usable(one):
                 keys[str(one.get("kid") or f"#{number}"), key.algorithm_name] = key
         return keys

@@ -55,7 +55,7 @@ class KeyCache:
         """A key was made or revoked in this process: read the keys again before the next check."""
         self._keys.changed()
 
-    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint
+    async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint
         """The caller with this key; None = it is not a valid key. Raises: Unavailable `keys_unknown`."""
         if (key_id := key_id_of(token)) is None:
             return None

@@ -98,10 +98,10 @@ class PostgresKeys:
 
 
 def _key(row: Any) -> ApiKey:
-    told = dict(row)
-    prefixes = _set(told.pop("customer_prefixes"))
+    columns = dict(row)
+    prefixes = _set(columns.pop("customer_prefixes"))
     return ApiKey(
-        **{**told, "scopes": current_scopes(told["scopes"]), "orgs": _set(told["orgs"]), "prefixes": prefixes}
+        **{**columns, "scopes": current_scopes(columns["scopes"]), "orgs": _set(columns["orgs"]), "prefixes": prefixes}
     )
 
 

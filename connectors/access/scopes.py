@@ -17,14 +17,14 @@ SCOPES: Final = {
     "usage:correct": "also record usage below 0, which reduces a bill",
     "plans:read": "see plans",
     "plans:write": "make and change plans",
-    "letters:write": "requeue dead letters",
+    "dead_letters:write": "requeue dead letters",
     "stats:read": "see how many calls and events are in each state",
     "keys:read": "see API keys, never their tokens",
     "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
 }
 
 #: Old names of scopes, in stored keys and in users' tokens, and the names that they have now.
-FORMER: Final[Mapping[str, str]] = {}
+FORMER: Final[Mapping[str, str]] = {"letters:write": "dead_letters:write"}
 
 
 def current_scopes(stored: Iterable[str], former: Mapping[str, str] = FORMER) -> frozenset[str]:

@@ -51,7 +51,7 @@ class Users:
         self._key_life = key_life
         self._now = now
 
-    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint
+    async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint
         """The caller with this token; None = it is not a valid token.
 
         Raises:
@@ -112,4 +112,4 @@ def _words(value: Any) -> list[str]:
     """The words of a list, or of a text with spaces as `scope` in RFC 8693; none for any other value."""
     if isinstance(value, str):
         return value.split()
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

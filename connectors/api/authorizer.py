@@ -29,7 +29,7 @@ from connectors.telemetry.logs import REQUEST_ID
 
 #: Reasons of a request whose path means another path, for us or for Lago.
 _TRICKS: Final = (BAD_PATH, "unsafe_id")
-_WHO: Final = web.RequestKey("who", Principal)
+_PRINCIPAL: Final = web.RequestKey("who", Principal)
 
 ANYBODY: Final = Principal("anybody")
 #: Wrong credentials per second and source.
@@ -41,7 +41,7 @@ LAGO_PATHS: Final = ("/api/customers", "/api/billing")
 class Credentials(Protocol):
     """One kind of credential."""
 
-    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:
+    async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:
         """The caller with this token; None = no credential of this kind. Raises: Unavailable: this cannot be checked now."""
 
 
@@ -56,7 +56,7 @@ class FixedKeys:
         self._master = (master or "").encode()
         self._lago = (lago or "").encode()
 
-    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:
+    async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:
         """The comparison takes the same time for every wrong token."""
         given = token.encode("utf-8", "surrogateescape")
         is_master, is_lago = (hmac.compare_digest(given, key) and bool(key) for key in (self._master, self._lago))
@@ -96,26 +96,26 @@ class Authorizer:
         """The caller. Raises: Problem: see the table at the top of this module."""
         if not endpoint.scope:
             return ANYBODY
-        who = request[_WHO] = await self._identified(request, endpoint)
+        principal = request[_PRINCIPAL] = await self._identified(request, endpoint)
         admitted(request)
-        if self._pace is not None and (wait_s := self._pace.wait_s(who.actor)):
+        if self._pace is not None and (wait_s := self._pace.wait_s(principal.actor)):
             raise _too_often("this credential sends more requests than API_RATE_LIMIT", wait_s)
-        if not who.may(endpoint.scope):
+        if not principal.may(endpoint.scope):
             raise missing_scope(endpoint.scope)
-        if not _is_for(who, request, endpoint):
+        if not _is_for(principal, request, endpoint):
             raise other_org()
-        return who
+        return principal
 
-    async def changing(self, who: Principal, request: web.Request, before: Any, after: Any) -> None:
+    async def changing(self, principal: Principal, request: web.Request, before: Any, after: Any) -> None:
         """Write the line of a change into the audit log; see `Audit.changing`."""
-        await self._audit.changing(self._attempt(who, request), before, after)
+        await self._audit.changing(self._attempt(principal, request), before, after)
 
     def refused(self, request: web.Request, problem: Problem) -> None:
         """Write a line into the audit log if the caller was not allowed to do this, or sent a deceptive path."""
-        who: Principal | None = request.get(_WHO)
+        principal: Principal | None = request.get(_PRINCIPAL)
         wrong = problem.status in (401, 403, 413) or problem.reason in _TRICKS
-        if wrong or (problem.status == 429 and who is None):
-            self._audit.refused(self._attempt(who, request), problem.reason)
+        if wrong or (problem.status == 429 and principal is None):
+            self._audit.refused(self._attempt(principal, request), problem.reason)
 
     @web.middleware
     async def watching(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -134,8 +134,8 @@ class Authorizer:
         if scheme.lower() == "bearer" and (token := token.strip()):
             try:
                 for kind in self._kinds:
-                    if (who := await kind.who(token, endpoint)) is not None:
-                        return who
+                    if (principal := await kind.principal(token, endpoint)) is not None:
+                        return principal
             except Problem:  # an expired token also counts as wrong
                 self._count_wrong(request)
                 raise
@@ -146,21 +146,21 @@ class Authorizer:
         if wait_s := self._wrong.wait_s(source_of(self._origins, request)):
             raise _too_often("too many requests from this address have an unknown credential", wait_s)
 
-    def _attempt(self, who: Principal | None, request: web.Request) -> Attempt:
+    def _attempt(self, principal: Principal | None, request: web.Request) -> Attempt:
         """Names the route, and its parameters only for a known caller: an unknown one may have put a key into the path."""
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else "nowhere"
-        parts = dict(request.match_info) if who is not None else {}
-        actor = who.actor if who is not None else ""
+        parts = dict(request.match_info) if principal is not None else {}
+        actor = principal.actor if principal is not None else ""
         return Attempt(
             actor, f"{request.method} {path}", parts, source_of(self._origins, request), REQUEST_ID.get() or ""
         )
 
 
-def _is_for(who: Principal, request: web.Request, endpoint: Endpoint) -> bool:
+def _is_for(principal: Principal, request: web.Request, endpoint: Endpoint) -> bool:
     if endpoint.org:
-        return who.may_see(request.match_info[endpoint.org])
-    return who.orgs is None or endpoint.sees_to_orgs
+        return principal.may_see(request.match_info[endpoint.org])
+    return principal.orgs is None or endpoint.sees_to_orgs
 
 
 def _too_often(sentence: str, wait_s: float) -> Problem:

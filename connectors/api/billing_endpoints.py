@@ -49,4 +49,4 @@ def billing_endpoints(
         CustomerHandlers(accounts, identities),
         PlanHandlers(billing),
     )
-    return [declared for one in handlers for declared in endpoints_of(one)]
+    return [declared for handler in handlers for declared in endpoints_of(handler)]

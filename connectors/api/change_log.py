@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 
-from connectors.access.audit_chain import ChainPosition, sealed
+from connectors.access.audit_chain import ChainHead, sealed
 from connectors.kafka.producer import RecordWriter
 from connectors.telemetry.logs import redact
 from schemas.errors import MeterbridgeError
@@ -60,7 +60,7 @@ class Audit:
     Args:
         monotonic: seconds.
         now_us: microseconds since 1970 UTC.
-        tip: the position in the hash chain that the next line follows; raises Unavailable.
+        chain_head: the position in the hash chain that the next line follows; raises Unavailable.
     """
 
     def __init__(
@@ -69,19 +69,19 @@ class Audit:
         topic: str,
         monotonic: Callable[[], float],
         now_us: Callable[[], int],
-        tip: Callable[[], Awaitable[ChainPosition]],
+        chain_head: Callable[[], Awaitable[ChainHead]],
     ) -> None:
         self._writer = writer
         self._topic = topic
         self._monotonic = monotonic
         self._now_us = now_us
-        self._tip = tip
+        self._chain_head = chain_head
         self._minute = _Minute(monotonic())
         self._waiting: list[AuditRecord] = []
 
     async def changing(self, attempt: Attempt, before: Any, after: Any) -> None:
         """Write the line of a change; it is durable on return. Raises: Unavailable, Rejected."""
-        await self._write(self._line(attempt, before=_told(before), after=_told(after)))
+        await self._write(self._line(attempt, before=_as_text(before), after=_as_text(after)))
 
     def refused(self, attempt: Attempt, reason: str) -> None:
         """Queue the line of a refused attempt, unless there are too many. `keep_writing` writes it within seconds."""
@@ -114,7 +114,9 @@ class Audit:
             del self._waiting[0]
 
     async def _write(self, line: AuditRecord) -> None:
-        await self._writer.send_one((self._topic, line.audit_id, sealed(line, await self._tip()), line.at // 1000))
+        await self._writer.send_one(
+            (self._topic, line.audit_id, sealed(line, await self._chain_head()), line.at // 1000)
+        )
 
     def _turn_minute(self) -> None:
         now = self._monotonic()
@@ -123,9 +125,9 @@ class Audit:
         left_out, self._minute = self._minute.left_out, _Minute(now)
         if left_out:
             worst = sorted(left_out, key=lambda source: -left_out[source])[:_WORST]
-            told = {source: str(left_out[source]) for source in worst}
+            counts = {source: str(left_out[source]) for source in worst}
             self._waiting.append(
-                self._line(Attempt("", REFUSED, told, "", ""), reason="left_out", count=sum(left_out.values()))
+                self._line(Attempt("", REFUSED, counts, "", ""), reason="left_out", count=sum(left_out.values()))
             )
 
     def _line(self, of: Attempt, **more: Any) -> AuditRecord:
@@ -141,7 +143,7 @@ class Audit:
         )
 
 
-def _told(value: Any) -> str:
+def _as_text(value: Any) -> str:
     """A value as JSON text, with secrets masked as in logs."""
     if value is None:
         return ""

@@ -81,11 +81,11 @@ class CustomerHandlers:
         answers={200: CustomerShown, 201: CustomerShown},
         sees_to_orgs=True,
     )
-    async def post(self, asked: AuthorizedRequest) -> web.Response:
+    async def post(self, authorized: AuthorizedRequest) -> web.Response:
         """Save a customer that pays for usage of the same id, and subscribe it to a plan; repeating it changes nothing."""
-        body: CustomerBody = asked.body
+        body: CustomerBody = authorized.body
         wanted = OrgRequest(
-            asked.for_org(body.external_id),
+            authorized.for_org(body.external_id),
             body.name,
             body.email,
             body.user_id,
@@ -93,29 +93,29 @@ class CustomerHandlers:
             body.metadata,
             overwrite=True,
         )
-        account = await self._accounts.set_up(wanted, asked.changing)
+        account = await self._accounts.set_up(wanted, authorized.changing)
 
         async def announce(before: Known, after: Known) -> None:
-            await asked.changing(record_told(before), record_told(after))
+            await authorized.changing(record_told(before), record_told(after))
 
         # Lago first: a caller whose request is interrupted repeats it, and each step that is done already changes nothing.
         mapped = await self._identities.write(body.external_id, wanted.plan_code, announce)
-        return answer(_shown(asked, account, mapped), 201 if account.created else 200)
+        return answer(_shown(authorized, account, mapped), 201 if account.created else 200)
 
     @endpoint("GET", _PATH, "customers:read", query=PageQuery, answers={200: CustomersShown})
-    async def every(self, asked: AuthorizedRequest) -> web.Response:
+    async def every(self, authorized: AuthorizedRequest) -> web.Response:
         """List all customers, the newest first; only for a caller that may see all orgs."""
-        query: PageQuery = asked.query
+        query: PageQuery = authorized.query
         page = await self._accounts.billing.lago.customers_page(query.page, query.per_page)
-        listed = [CustomerListed.model_validate(_fields(one)) for one in page.members]
+        listed = [CustomerListed.model_validate(_fields(member)) for member in page.members]
         return answer(CustomersShown(customers=listed, meta=PageShown.of(query, page)))
 
     @endpoint("GET", _ONE, "customers:read", answers={200: CustomerShown}, **_OF_CUSTOMER)
-    async def get(self, asked: AuthorizedRequest) -> web.Response:
+    async def get(self, authorized: AuthorizedRequest) -> web.Response:
         """Show a customer with its subscription."""
-        customer_id = asked.part("customer_id")
+        customer_id = authorized.part("customer_id")
         account = await self._accounts.account(customer_id)
-        return answer(_shown(asked, account, await self._identities.of(customer_id)))
+        return answer(_shown(authorized, account, await self._identities.of(customer_id)))
 
     @endpoint(
         "GET",
@@ -126,13 +126,13 @@ class CustomerHandlers:
         hands_out=PAYMENTS,
         **_OF_CUSTOMER,
     )
-    async def invoices(self, asked: AuthorizedRequest) -> web.Response:
+    async def invoices(self, authorized: AuthorizedRequest) -> web.Response:
         """List the customer's invoices, the latest first."""
-        return await listed(self._accounts, asked, asked.part("customer_id"))
+        return await listed(self._accounts, authorized, authorized.part("customer_id"))
 
 
-def _shown(asked: AuthorizedRequest, account: Account, mapped: MappingResult | None) -> CustomerShown:
-    running, may_see = account.subscription, asked.who.may_see
+def _shown(authorized: AuthorizedRequest, account: Account, mapped: MappingResult | None) -> CustomerShown:
+    running, may_see = account.subscription, authorized.principal.may_see
     if mapped is not None and not may_see(mapped.version.lago_customer_id):
         mapped = None
     return CustomerShown(

@@ -54,9 +54,9 @@ class DashboardHandler:
         self._dashboards = dashboards
 
     @endpoint("GET", f"{ORG}/dashboard", "orgs:read", answers={200: DashboardShown})
-    async def dashboard(self, asked: AuthorizedRequest) -> web.Response:
+    async def dashboard(self, authorized: AuthorizedRequest) -> web.Response:
         """Show all that a billing page needs; the response names the parts that Lago did not answer in time."""
-        return answer(_shown(await self._dashboards.of(asked.part("org_id"))))
+        return answer(_shown(await self._dashboards.of(authorized.part("org_id"))))
 
 
 def _shown(page: Dashboard) -> DashboardShown:
@@ -67,9 +67,9 @@ def _shown(page: Dashboard) -> DashboardShown:
         plan=plan_shown(page.plan) if page.plan is not None else None,
         subscription=SubscriptionShown.model_validate(running) if running is not None else None,
         usage=usage,
-        limits=None if page.limits is None else [_limit(one.name, one.most, one.used) for one in page.limits],
-        invoices=None if page.invoices is None else [invoice_shown(one) for one in page.invoices],
-        missing=[MissingShown(part=one.part, reason=one.reason) for one in page.missing],
+        limits=None if page.limits is None else [_limit(limit.name, limit.most, limit.used) for limit in page.limits],
+        invoices=None if page.invoices is None else [invoice_shown(invoice) for invoice in page.invoices],
+        missing=[MissingShown(part=gap.part, reason=gap.reason) for gap in page.missing],
     )
 
 

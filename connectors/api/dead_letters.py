@@ -21,8 +21,8 @@ class RetryBody(BaseModel, extra="forbid"):
 
     Fields:
         since_ms, until_ms: only letters of `[since, until)`, milliseconds since 1970 UTC.
-        letter: only this one, e.g. `events/0/17`.
-        why: a comment for the audit log.
+        dead_letter: only this one, e.g. `events/0/17`.
+        comment: a comment for the audit log.
         accept: also bill calls that were kept aside for this reason.
     """
 
@@ -31,10 +31,10 @@ class RetryBody(BaseModel, extra="forbid"):
     customer: str = ""
     since_ms: int | None = None
     until_ms: int | None = None
-    letter: str = ""
+    dead_letter: str = ""
     limit: Annotated[int, Field(ge=1, le=MAX_LETTERS)] = MAX_LETTERS
     dry_run: bool = False
-    why: str = ""
+    comment: str = ""
     accept: Literal["", "implausible_cost"] = ""
 
 
@@ -42,9 +42,9 @@ class Operations(Protocol):
     """The operations behind these endpoints. All raise Unavailable."""
 
     async def requeue(
-        self, kind: str, filters: Filters, limit: int, why: str, actor: str, accept: str = "", *, dry_run: bool
+        self, kind: str, filters: Filters, limit: int, comment: str, actor: str, accept: str = "", *, dry_run: bool
     ) -> tuple[RequeueResult, int]:
-        """The result, and how many letters the filters matched. It writes its own line into the audit log.
+        """The result, and how many dead letters the filters matched. It writes its own line into the audit log.
 
         Raises:
             ConfigurationError: the deployment has no Postgres.
@@ -61,13 +61,13 @@ class Requeued(BaseModel):
     """The result of a requeue.
 
     Fields:
-        letters: how many the filters matched.
-        known: letters that were billed already.
-        impossible: letters that can never be billed.
-        unaccepted: letters that are billed only if `accept` names their reason.
+        dead_letters: how many the filters matched.
+        known: dead letters that were billed already.
+        impossible: dead letters that can never be billed.
+        unaccepted: dead letters that are billed only if `accept` names their reason.
     """
 
-    letters: int
+    dead_letters: int
     requeued: int
     known: int
     impossible: int
@@ -134,17 +134,23 @@ class DeadLetterHandlers:
         self._operations = operations
         self._one_at_a_time = asyncio.Lock()
 
-    @endpoint("POST", "/webhooks/retry", "letters:write", body=RetryBody, answers={200: Requeued, 202: Requeued})
-    async def retry(self, asked: AuthorizedRequest) -> web.Response:
+    @endpoint("POST", "/webhooks/retry", "dead_letters:write", body=RetryBody, answers={200: Requeued, 202: Requeued})
+    async def retry(self, authorized: AuthorizedRequest) -> web.Response:
         """Requeue dead letters: send their events to Lago, and their calls to the meter, again."""
-        body: RetryBody = asked.body
-        filters = Filters(body.reason, body.customer, body.since_ms, body.until_ms, body.letter)
+        body: RetryBody = authorized.body
+        filters = Filters(body.reason, body.customer, body.since_ms, body.until_ms, body.dead_letter)
         async with self._one_at_a_time:
             done, meant = await self._operations.requeue(
-                body.kind, filters, body.limit, body.why, asked.who.actor, body.accept, dry_run=body.dry_run
+                body.kind,
+                filters,
+                body.limit,
+                body.comment,
+                authorized.principal.actor,
+                body.accept,
+                dry_run=body.dry_run,
             )
         counts = {name: getattr(done, name) for name in ("requeued", "known", "impossible", "unaccepted")}
-        return json_response({"letters": meant, **counts, "dry_run": body.dry_run}, 200 if body.dry_run else 202)
+        return json_response({"dead_letters": meant, **counts, "dry_run": body.dry_run}, 200 if body.dry_run else 202)
 
     @endpoint("GET", "/webhooks/stats", "stats:read", answers={200: Stats})
     async def stats(self, _: AuthorizedRequest) -> web.Response:

@@ -113,63 +113,63 @@ class KeyHandlers:
         self._changed = changed
 
     @endpoint("POST", _PATH, "keys:write", body=NewKey, answers={201: MadeKey}, sees_to_orgs=True)
-    async def create(self, asked: AuthorizedRequest) -> web.Response:
+    async def create(self, authorized: AuthorizedRequest) -> web.Response:
         """Make an API key; only this response shows its token."""
-        store, wanted, now = self._store(), asked.body, self._now()
-        orgs = None if wanted.orgs is None else frozenset(wanted.orgs)
-        ends, until = wanted.expires_at, asked.who.until
+        store, body, now = self._store(), authorized.body, self._now()
+        orgs = None if body.orgs is None else frozenset(body.orgs)
+        ends, until = body.expires_at, authorized.principal.until
         if ends is not None and ends <= now:
             raise Problem(422, "already_expired", "expires_at is past")
         if until is not None and (ends is None or ends > until):
             ends = until
-        key, token = mint(wanted.name, wanted.scopes, orgs, asked.who.actor, now, ends, wanted.customer_prefixes)
-        if not key.is_within(asked.who.scopes, asked.who.orgs, asked.who.prefixes):
+        key, token = mint(body.name, body.scopes, orgs, authorized.principal.actor, now, ends, body.customer_prefixes)
+        if not key.is_within(authorized.principal.scopes, authorized.principal.orgs, authorized.principal.prefixes):
             raise _beyond()
-        await asked.changing(None, key_shown(key, now))
+        await authorized.changing(None, key_shown(key, now))
         await store.add(key)
         self._changed()
         return json_response({**key_shown(key, now), "token": token}, 201, NO_STORE)
 
     @endpoint("GET", _PATH, "keys:read", answers={200: Keys}, sees_to_orgs=True)
-    async def listed(self, asked: AuthorizedRequest) -> web.Response:
+    async def listed(self, authorized: AuthorizedRequest) -> web.Response:
         """List API keys, the latest first, without their tokens.
 
         Only a caller that may see all orgs sees a key for all orgs.
         """
-        found, now = await self._store().all(), self._now()
-        return json_response({"keys": [key_shown(key, now) for key in found if _sees(asked, key)]})
+        keys, now = await self._store().all(), self._now()
+        return json_response({"keys": [key_shown(key, now) for key in keys if _sees(authorized, key)]})
 
     @endpoint("POST", f"{_ONE}/rotate", "keys:write", body=Overlap, answers={201: MadeKey}, sees_to_orgs=True)
-    async def rotate(self, asked: AuthorizedRequest) -> web.Response:
+    async def rotate(self, authorized: AuthorizedRequest) -> web.Response:
         """Replace an API key; the old one stays valid for some hours."""
         store, now = self._store(), self._now()
-        old = await self._own(store, asked)
+        old = await self._own(store, authorized)
         if old.state(now) != "live":
             raise Problem(409, "key_ended", "the key is revoked or expired: make a new one")
-        key, token = successor(old, asked.who.actor, now, asked.who.until)
-        ending = expiring(old, now, timedelta(hours=asked.body.overlap_hours))
-        await asked.changing(key_shown(old, now), [key_shown(ending, now), key_shown(key, now)])
+        key, token = successor(old, authorized.principal.actor, now, authorized.principal.until)
+        ending = expiring(old, now, timedelta(hours=authorized.body.overlap_hours))
+        await authorized.changing(key_shown(old, now), [key_shown(ending, now), key_shown(key, now)])
         await store.replace(ending, key)
         self._changed()
         return json_response({**key_shown(key, now), "token": token}, 201, NO_STORE)
 
     @endpoint("DELETE", _ONE, "keys:write", answers={200: Key}, sees_to_orgs=True)
-    async def revoke(self, asked: AuthorizedRequest) -> web.Response:
+    async def revoke(self, authorized: AuthorizedRequest) -> web.Response:
         """Revoke an API key; it is refused within seconds. Repeating it changes nothing."""
         store, now = self._store(), self._now()
-        key = await self._own(store, asked)
+        key = await self._own(store, authorized)
         if key.revoked_at is None:
-            await asked.changing(key_shown(key, now), None)
+            await authorized.changing(key_shown(key, now), None)
             await store.revoke(key.key_id, now)
             self._changed()
         return json_response(key_shown(await store.get(key.key_id) or key, now))
 
-    async def _own(self, store: PostgresKeys, asked: AuthorizedRequest) -> ApiKey:
+    async def _own(self, store: PostgresKeys, authorized: AuthorizedRequest) -> ApiKey:
         """The key in the path. Raises: Problem: 404: the caller may not see it; 403: it may do more than the caller."""
-        key = await store.get(asked.part("key_id"))
-        if key is None or not _sees(asked, key):
+        key = await store.get(authorized.part("key_id"))
+        if key is None or not _sees(authorized, key):
             raise Problem(404, "unknown_key", "there is no such key")
-        if not key.is_within(asked.who.scopes, asked.who.orgs, asked.who.prefixes):
+        if not key.is_within(authorized.principal.scopes, authorized.principal.orgs, authorized.principal.prefixes):
             raise _beyond()
         return key
 
@@ -193,8 +193,8 @@ def key_shown(key: ApiKey, now: datetime) -> dict[str, Any]:
     }
 
 
-def _sees(asked: AuthorizedRequest, key: ApiKey) -> bool:
-    return asked.who.orgs is None or (key.orgs is not None and key.orgs <= asked.who.orgs)
+def _sees(authorized: AuthorizedRequest, key: ApiKey) -> bool:
+    return authorized.principal.orgs is None or (key.orgs is not None and key.orgs <= authorized.principal.orgs)
 
 
 def _beyond() -> Problem:

@@ -54,7 +54,7 @@ class LagoWebhooks:
     Args:
         secrets: `LAGO_WEBHOOK_SECRET`; without one, every webhook is refused.
         topic: where each attempt is recorded, with its prefix.
-        told: called with a webhook's type and its result, or the reason of its refusal.
+        with_problem_answers: called with a webhook's type and its result, or the reason of its refusal.
         now_us: microseconds since 1970 UTC.
         monotonic: seconds.
     """
@@ -65,7 +65,7 @@ class LagoWebhooks:
         secrets: Sequence[str],
         writer: RecordWriter,
         topic: str,
-        told: Callable[[str, str], None],
+        count: Callable[[str, str], None],
         now_us: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -73,7 +73,7 @@ class LagoWebhooks:
         self._secrets = secrets
         self._writer = writer
         self._topic = topic
-        self._told = told
+        self._count = count
         self._now_us = now_us
         self._monotonic = monotonic
         self._done: OrderedDict[str, int] = OrderedDict()
@@ -84,25 +84,25 @@ class LagoWebhooks:
         summary = "Lago's webhooks, signed by HMAC under LAGO_WEBHOOK_SECRET."
         return [Endpoint("POST", PATH, "", summary, self._post, answers={200: WebhookResult})]
 
-    async def _post(self, asked: AuthorizedRequest) -> web.Response:
+    async def _post(self, authorized: AuthorizedRequest) -> web.Response:
         if not self._secrets:
             raise Problem(501, "no_webhook_secret", "LAGO_WEBHOOK_SECRET is not set, so no webhook of Lago is accepted")
-        started, headers = self._monotonic(), asked.request.headers
-        body = await self._read(asked.request)
+        started, headers = self._monotonic(), authorized.request.headers
+        body = await self._read(authorized.request)
         try:
             # Hashing a large body would block the event loop; for a small one a thread costs more.
             if len(body) < _WORTH_A_THREAD:
                 check_signature(headers, body, self._secrets)
             else:
                 await self._intake.beside(check_signature, headers, body, self._secrets)
-            admitted(asked.request)
+            admitted(authorized.request)
         except Rejected as refusal:
             raise Problem(401, refusal.reason, refusal.detail) from refusal
         finally:
             self._intake.release(body)
         payload, key = _read(body), headers.get(UNIQUE_KEY, "")[:_KEY_CHARS]
         outcome = await self._taken(payload, key, started)
-        self._told(kind_of(payload), outcome)
+        self._count(kind_of(payload), outcome)
         return json_response({"status": outcome})
 
     async def _read(self, request: web.Request) -> bytes:
@@ -113,7 +113,7 @@ class LagoWebhooks:
             raise Problem(401, refusal.reason, refusal.detail, CLOSES) from refusal
         try:
             async with asyncio.timeout(_BODY_S):
-                return await self._intake.read(request, stranger=True)
+                return await self._intake.read(request, unauthenticated_one=True)
         except TimeoutError:
             raise Problem(408, "body_too_slow", "the body did not arrive in time", CLOSES) from None
 
@@ -122,7 +122,7 @@ class LagoWebhooks:
         try:
             outcome = REPEATED_WEBHOOK if repeats else await self._handlers.handle(payload)
         except (Rejected, Unavailable) as error:
-            self._told(kind_of(payload), error.reason)
+            self._count(kind_of(payload), error.reason)
             await self._record(payload, key, as_problem(error).status, error.reason, 1, started)
             raise
         await self._record(payload, key, 200, "", repeats + 1, started)

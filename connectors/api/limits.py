@@ -22,7 +22,7 @@ class LimitsBody(BaseModel, extra="forbid"):
     limits: Annotated[dict[Annotated[str, Field(max_length=255)], Most], Field(max_length=MAX_NAMES)]
 
 
-class OrgLimits(BaseModel):
+class LimitsOfOrg(BaseModel):
     """The limits of an org.
 
     Fields:
@@ -52,35 +52,35 @@ class LimitHandlers:
         self._accounts = accounts
         self._limits = limits
 
-    @endpoint("GET", f"{ORG}/limits", "orgs:read", answers={200: OrgLimits})
-    async def of_org(self, asked: AuthorizedRequest) -> web.Response:
+    @endpoint("GET", f"{ORG}/limits", "orgs:read", answers={200: LimitsOfOrg})
+    async def of_org(self, authorized: AuthorizedRequest) -> web.Response:
         """Show how much an org may use in a billing period."""
-        return await self._shown(asked.part("org_id"))
+        return await self._shown(authorized.part("org_id"))
 
-    @endpoint("PUT", f"{ORG}/limits", "orgs:write", body=LimitsBody, answers={200: OrgLimits})
-    async def set_org(self, asked: AuthorizedRequest) -> web.Response:
+    @endpoint("PUT", f"{ORG}/limits", "orgs:write", body=LimitsBody, answers={200: LimitsOfOrg})
+    async def set_org(self, authorized: AuthorizedRequest) -> web.Response:
         """Replace all of an org's own limits."""
-        org_id, body = asked.part("org_id"), asked.body
+        org_id, body = authorized.part("org_id"), authorized.body
         await self._plan_of(org_id)
-        await asked.changing({"limits": dict(await self._limits.of_org(org_id))}, {"limits": body.limits})
+        await authorized.changing({"limits": dict(await self._limits.of_org(org_id))}, {"limits": body.limits})
         await self._limits.set_org(org_id, body.limits)
         return await self._shown(org_id)
 
     @endpoint("GET", PLAN_LIMITS, "plans:read", answers={200: PlanLimits}, sees_to_orgs=True)
-    async def of_plan(self, asked: AuthorizedRequest) -> web.Response:
+    async def of_plan(self, authorized: AuthorizedRequest) -> web.Response:
         """Show how much an org on the plan may use in a billing period."""
-        code = asked.part("plan_code")
+        code = authorized.part("plan_code")
         limits = dict(await self._limits.of_plan(code))
         if not limits:
             await self._accounts.plan(code)
         return answer(PlanLimits(plan_code=code, limits=limits))
 
     @endpoint("PUT", PLAN_LIMITS, "plans:write", body=LimitsBody, answers={200: PlanLimits})
-    async def set_plan(self, asked: AuthorizedRequest) -> web.Response:
+    async def set_plan(self, authorized: AuthorizedRequest) -> web.Response:
         """Replace all limits of a plan."""
-        code, body = asked.part("plan_code"), asked.body
+        code, body = authorized.part("plan_code"), authorized.body
         await self._accounts.plan(code)
-        await asked.changing({"limits": dict(await self._limits.of_plan(code))}, {"limits": body.limits})
+        await authorized.changing({"limits": dict(await self._limits.of_plan(code))}, {"limits": body.limits})
         return answer(PlanLimits(plan_code=code, limits=dict(await self._limits.set_plan(code, body.limits))))
 
     async def _plan_of(self, org_id: str) -> str:
@@ -97,5 +97,5 @@ class LimitHandlers:
         of_plan = dict(await self._limits.of_plan(plan)) if plan else {}
         effective = {**of_plan, **own}
         return answer(
-            OrgLimits(org_id=org_id, plan_code=plan or None, limits=own, plan_limits=of_plan, effective=effective)
+            LimitsOfOrg(org_id=org_id, plan_code=plan or None, limits=own, plan_limits=of_plan, effective=effective)
         )

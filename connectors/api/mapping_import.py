@@ -52,17 +52,17 @@ class ImportedShown(BaseModel):
 def import_endpoint(mappings: Mappings) -> Endpoint:
     """The import. A body of Content-Type `text/csv` is CSV; every other one is JSON: an object per line, or an array."""
 
-    async def take(asked: AuthorizedRequest) -> web.Response:
+    async def take(authorized: AuthorizedRequest) -> web.Response:
         def refusing(problem: Problem) -> None:
             if problem.status == web.HTTPForbidden.status_code:
-                asked.access.refused(asked.request, problem)
+                authorized.access.refused(authorized.request, problem)
 
-        kind = CSV if asked.request.content_type == "text/csv" else JSON
-        guard = RequestGuard(asked, mappings)
+        kind = CSV if authorized.request.content_type == "text/csv" else JSON
+        guard = RequestGuard(authorized, mappings)
         await mappings.ready()
-        job = Import(MappingRows(mappings, guard, dry_run=asked.query.dry_run), _AT_ONCE, refusing=refusing)
-        done = await job.run(_bounded(rows(_chunks(asked.request), kind, columns_of(MappingRow))))
-        return web.Response(body=msgspec.json.encode(done.told()), content_type="application/json")
+        job = Import(MappingRows(mappings, guard, dry_run=authorized.query.dry_run), _AT_ONCE, refusing=refusing)
+        done = await job.run(_bounded(rows(_chunks(authorized.request), kind, columns_of(MappingRow))))
+        return web.Response(body=msgspec.json.encode(done.as_object()), content_type="application/json")
 
     return Endpoint(
         "POST",
@@ -99,9 +99,9 @@ async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
         )  # chunks that have arrived already are read without a pause, and other requests must be served
 
 
-async def _bounded(found: AsyncIterator[Row]) -> AsyncIterator[Row]:
+async def _bounded(rows: AsyncIterator[Row]) -> AsyncIterator[Row]:
     number = 0
-    async for row in found:
+    async for row in rows:
         number += 1
         if number > MAX_ROWS:
             detail = f"a body may have {MAX_ROWS} rows; those before line {row.line} are done"

@@ -129,7 +129,7 @@ def history_shown(record: CustomerRecord) -> dict[str, Any]:
         "litellm_customer_id": record.litellm_customer_id,
         "created_at": to_iso(record.created_at),
         "updated_at": to_iso(record.updated_at),
-        "versions": [{**_fields(one), "updated_at": to_iso(one.updated_at)} for one in record.versions],
+        "versions": [{**_fields(version), "updated_at": to_iso(version.updated_at)} for version in record.versions],
     }
 
 

@@ -36,28 +36,28 @@ _SHARED: Final[dict[str, Any]] = {"sees_to_orgs": True, "any_text": ("customer_i
 class RequestGuard:
     """The `MappingGuard` of a request: it checks the preconditions and the caller's orgs, and writes the audit log."""
 
-    def __init__(self, asked: AuthorizedRequest, mappings: Mappings) -> None:
-        self._asked = asked
+    def __init__(self, authorized: AuthorizedRequest, mappings: Mappings) -> None:
+        self._authorized = authorized
         self._mappings = mappings
-        self._condition = Precondition.of(asked.request.headers)
+        self._condition = Precondition.of(authorized.request.headers)
 
     def admits(self, customer_id: str, known: Known) -> None:
         """Raises: Problem: 403 `other_org`: another org pays for the customer, or none does and the caller may not adopt it."""
-        who, payers = self._asked.who, self._mappings.payers(known) if known is not None else set()
-        if who.orgs is not None and is_of_nobody(customer_id):
+        principal, payers = self._authorized.principal, self._mappings.payers(known) if known is not None else set()
+        if principal.orgs is not None and is_of_nobody(customer_id):
             raise not_theirs()
-        is_own = bool(payers) and who.orgs is not None and all(map(who.may_see, payers))
-        if not is_own and (not who.may_adopt(customer_id) or not all(map(who.may_see, payers))):
+        is_own = bool(payers) and principal.orgs is not None and all(map(principal.may_see, payers))
+        if not is_own and (not principal.may_adopt(customer_id) or not all(map(principal.may_see, payers))):
             raise not_theirs()
 
     def allows(self, before: Known, after: CustomerRecord) -> None:
         """Checks at the moment of the change. Raises: Problem: 403 as `admits`; 412 as `Precondition`."""
         self.admits(after.litellm_customer_id, before)
         payers = self._mappings.payers(before) if before is not None else set()
-        if not all(map(self._asked.who.may_see, self._mappings.payers(after))):
+        if not all(map(self._authorized.principal.may_see, self._mappings.payers(after))):
             raise not_theirs()
         self._check_kinds(before, after)
-        if self._asked.who.orgs is not None:
+        if self._authorized.principal.orgs is not None:
             known = before.versions if before is not None else ()
             self._check_subscriptions([version for version in after.versions if version not in known])
         self._condition.check(before if payers else None, done=after == before)
@@ -66,7 +66,7 @@ class RequestGuard:
         """Paying for ids of another kind is adopting a customer: these are other calls. Raises: Problem `other_org`."""
         paid = {version.id_kind for version in self._mappings.paying(before)} if before is not None else set()
         new = {version.id_kind for version in self._mappings.paying(after)} - paid
-        if new and "" not in paid and not self._asked.who.may_adopt(after.litellm_customer_id):
+        if new and "" not in paid and not self._authorized.principal.may_adopt(after.litellm_customer_id):
             raise not_theirs()
 
     def _check_subscriptions(self, new: Sequence[MappingVersion]) -> None:
@@ -78,7 +78,7 @@ class RequestGuard:
 
     async def changing(self, before: Known, after: Known) -> None:
         """Writes the whole record, before and after, into the audit log. Raises: Unavailable."""
-        await self._asked.changing(record_told(before), record_told(after))
+        await self._authorized.changing(record_told(before), record_told(after))
 
 
 class MappingHandlers:
@@ -91,74 +91,74 @@ class MappingHandlers:
     @endpoint(
         "POST", "/customers/mapping", WRITE, body=MappingBody, answers={200: MappingShown, 201: MappingShown}, **_SHARED
     )
-    async def post(self, asked: AuthorizedRequest) -> web.Response:
+    async def post(self, authorized: AuthorizedRequest) -> web.Response:
         """Set which org pays for a LiteLLM customer, from its effective_from on."""
-        body: MappingBody = asked.body
-        asked.for_org(body.lago_customer_id)
-        mapped = await self._mappings.put(body.wanted(), RequestGuard(asked, self._mappings))
-        return _answer(asked, mapped, 201 if mapped.created else 200)
+        body: MappingBody = authorized.body
+        authorized.for_org(body.lago_customer_id)
+        mapped = await self._mappings.put(body.wanted(), RequestGuard(authorized, self._mappings))
+        return _answer(authorized, mapped, 201 if mapped.created else 200)
 
     @endpoint("GET", "/customers/mappings", READ, query=ListQuery, answers={200: MappingPage}, **_SHARED)
-    async def listed(self, asked: AuthorizedRequest) -> web.Response:
+    async def listed(self, authorized: AuthorizedRequest) -> web.Response:
         """List mappings, in pages."""
-        query: ListQuery = asked.query
+        query: ListQuery = authorized.query
 
         def wanted(version: MappingVersion) -> bool:
             return (
                 query.org in ("", version.lago_customer_id)
                 and query.active in (None, version.is_active)
-                and asked.who.may_see(version.lago_customer_id)
+                and authorized.principal.may_see(version.lago_customer_id)
             )
 
         await self._mappings.ready()
         page = self._pages.page(query.cursor, query.prefix, wanted, query.limit)
-        shown = [mapping_shown(mapped, asked.who.may_see) for mapped in page.mappings]
+        shown = [mapping_shown(mapped, authorized.principal.may_see) for mapped in page.mappings]
         return json_response({"mappings": shown, "next_cursor": cursor_of(page.last)})
 
     @endpoint("GET", _ONE, READ, answers={200: MappingShown}, **_SHARED)
-    async def get(self, asked: AuthorizedRequest) -> web.Response:
+    async def get(self, authorized: AuthorizedRequest) -> web.Response:
         """Show which org pays for a LiteLLM customer."""
-        mapped = await self._mappings.get(customer) if (customer := _customer(asked)) else None
+        mapped = await self._mappings.get(customer) if (customer := _customer(authorized)) else None
         if mapped is None:
-            raise _no_mapping(asked)
-        if not asked.who.may_see(mapped.version.lago_customer_id):
+            raise _no_mapping(authorized)
+        if not authorized.principal.may_see(mapped.version.lago_customer_id):
             raise not_theirs()
-        return _answer(asked, mapped)
+        return _answer(authorized, mapped)
 
     @endpoint("GET", f"{_ONE}/history", READ, answers={200: History}, **_SHARED)
-    async def history(self, asked: AuthorizedRequest) -> web.Response:
+    async def history(self, authorized: AuthorizedRequest) -> web.Response:
         """Show which orgs paid, pay and will pay for a LiteLLM customer."""
-        record = await self._mappings.record(customer) if (customer := _customer(asked)) else None
+        record = await self._mappings.record(customer) if (customer := _customer(authorized)) else None
         if record is None:
-            raise _no_mapping(asked)
-        if not all(asked.who.may_see(version.lago_customer_id) for version in record.versions):
+            raise _no_mapping(authorized)
+        if not all(authorized.principal.may_see(version.lago_customer_id) for version in record.versions):
             raise not_theirs()
         return json_response(history_shown(record))
 
     @endpoint("POST", f"{_ONE}/deactivate", WRITE, body=EndingBody, answers={200: MappingShown}, **_SHARED)
-    async def deactivate(self, asked: AuthorizedRequest) -> web.Response:
+    async def deactivate(self, authorized: AuthorizedRequest) -> web.Response:
         """Hold the usage of a LiteLLM customer from effective_from on."""
-        return await self._end(asked, EndMappingRequest(effective_from=asked.body.effective_from))
+        return await self._end(authorized, EndMappingRequest(effective_from=authorized.body.effective_from))
 
     @endpoint("DELETE", _ONE, WRITE, answers={200: MappingShown}, **_SHARED)
-    async def delete(self, asked: AuthorizedRequest) -> web.Response:
+    async def delete(self, authorized: AuthorizedRequest) -> web.Response:
         """Remove the mapping of a LiteLLM customer; its usage from now on is held."""
-        return await self._end(asked, EndMappingRequest(deleted=True))
+        return await self._end(authorized, EndMappingRequest(deleted=True))
 
-    async def _end(self, asked: AuthorizedRequest, ending: EndMappingRequest) -> web.Response:
-        guard = RequestGuard(asked, self._mappings)
-        mapped = await self._mappings.end(customer, ending, guard) if (customer := _customer(asked)) else None
+    async def _end(self, authorized: AuthorizedRequest, ending: EndMappingRequest) -> web.Response:
+        guard = RequestGuard(authorized, self._mappings)
+        mapped = await self._mappings.end(customer, ending, guard) if (customer := _customer(authorized)) else None
         if mapped is None:
-            raise _no_mapping(asked)
-        return _answer(asked, mapped)
+            raise _no_mapping(authorized)
+        return _answer(authorized, mapped)
 
 
-def _answer(asked: AuthorizedRequest, mapped: MappingResult, status: int = 200) -> web.Response:
-    return json_response(mapping_shown(mapped, asked.who.may_see), status, {"ETag": tag_of(mapped.record)})
+def _answer(authorized: AuthorizedRequest, mapped: MappingResult, status: int = 200) -> web.Response:
+    return json_response(mapping_shown(mapped, authorized.principal.may_see), status, {"ETag": tag_of(mapped.record)})
 
 
-def _customer(asked: AuthorizedRequest) -> str | None:
-    return normalise_customer_id(asked.part("customer_id"))
+def _customer(authorized: AuthorizedRequest) -> str | None:
+    return normalise_customer_id(authorized.part("customer_id"))
 
 
 def not_theirs() -> Problem:
@@ -166,8 +166,8 @@ def not_theirs() -> Problem:
     return Problem(403, "other_org", "this credential may not see or map this LiteLLM customer (docs/access.md, Orgs)")
 
 
-def _no_mapping(asked: AuthorizedRequest) -> Problem:
-    if asked.who.orgs is not None:
+def _no_mapping(authorized: AuthorizedRequest) -> Problem:
+    if authorized.principal.orgs is not None:
         return not_theirs()
     return Problem(404, "no_mapping", "this LiteLLM customer is not mapped")
 

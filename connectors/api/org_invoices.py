@@ -108,32 +108,32 @@ class InvoiceHandlers:
     @endpoint(
         "GET", f"{ORG}/invoices", "invoices:read", query=InvoicesQuery, answers={200: InvoicesShown}, hands_out=PAYMENTS
     )
-    async def invoices(self, asked: AuthorizedRequest) -> web.Response:
+    async def invoices(self, authorized: AuthorizedRequest) -> web.Response:
         """List the org's invoices, the latest first."""
-        return await listed(self._accounts, asked, asked.part("org_id"))
+        return await listed(self._accounts, authorized, authorized.part("org_id"))
 
     @endpoint("GET", f"{ORG}/payment", "invoices:read", query=PaymentQuery, answers={200: LinkShown}, hands_out=PAYMENT)
-    async def payment(self, asked: AuthorizedRequest) -> web.Response:
+    async def payment(self, authorized: AuthorizedRequest) -> web.Response:
         """Get a link where an invoice is paid."""
-        query: PaymentQuery = asked.query
-        url = await _payable(self._accounts.billing.lago, asked.part("org_id"), query.invoice_id)
-        await asked.handing_out(PAYMENT, invoice_id=query.invoice_id or "the oldest unpaid")
+        query: PaymentQuery = authorized.query
+        url = await _payable(self._accounts.billing.lago, authorized.part("org_id"), query.invoice_id)
+        await authorized.handing_out(PAYMENT, invoice_id=query.invoice_id or "the oldest unpaid")
         return answer(LinkShown(url=url), headers=NO_STORE)
 
 
-async def listed(accounts: OrgAccounts, asked: AuthorizedRequest, org_id: str) -> web.Response:
+async def listed(accounts: OrgAccounts, authorized: AuthorizedRequest, org_id: str) -> web.Response:
     """A page of the customer's invoices. Raises: LagoRejected `unknown_org`, LagoIntegrationError."""
-    query: InvoicesQuery = asked.query
+    query: InvoicesQuery = authorized.query
     lago = accounts.billing.lago
     page = await lago.invoices_page(org_id, query.page, query.per_page)
     if not page.total and not await accounts.is_known(org_id):
         await accounts.account(org_id)
-    shown = [invoice_shown(one) for one in page.members]
+    shown = [invoice_shown(member) for member in page.members]
     if query.links:
         gate = asyncio.Semaphore(_AT_ONCE)
-        await asyncio.gather(*(_link(lago, one, gate) for one in shown))
-        if payable := [one.lago_id for one in shown if one.payment_url is not None]:
-            await asked.handing_out(PAYMENTS, invoice_ids=" ".join(payable))
+        await asyncio.gather(*(_link(lago, invoice, gate) for invoice in shown))
+        if payable := [invoice.lago_id for invoice in shown if invoice.payment_url is not None]:
+            await authorized.handing_out(PAYMENTS, invoice_ids=" ".join(payable))
     return answer(InvoicesShown(invoices=shown, meta=PageShown.of(query, page)))
 
 
@@ -144,20 +144,20 @@ def invoice_shown(invoice: Invoice) -> InvoiceShown:
     return shown
 
 
-async def _link(lago: LagoClient, shown: InvoiceShown, gate: asyncio.Semaphore) -> None:
+async def _link(lago: LagoClient, invoice: InvoiceShown, gate: asyncio.Semaphore) -> None:
     """Add the links of one invoice. A link that Lago does not give stays null, so that the list is answered all the same."""
     async with gate:
-        if shown.pdf_url is None and shown.status == "finalized":
+        if invoice.pdf_url is None and invoice.status == "finalized":
             try:
-                made = await lago.download(shown.lago_id)
-                shown.pdf_url = made.file_url if made is not None else None
+                made = await lago.download(invoice.lago_id)
+                invoice.pdf_url = made.file_url if made is not None else None
             except LagoIntegrationError:
-                shown.pdf_url = None
-        if _is_payable(shown):
+                invoice.pdf_url = None
+        if _is_payable(invoice):
             try:
-                shown.payment_url = await lago.payment_url(shown.lago_id)
+                invoice.payment_url = await lago.payment_url(invoice.lago_id)
             except LagoIntegrationError as error:
-                shown.no_payment_url = _why(error)
+                invoice.no_payment_url = _why(error)
 
 
 def _is_payable(invoice: Invoice | InvoiceShown) -> bool:
@@ -169,8 +169,8 @@ def _is_payable(invoice: Invoice | InvoiceShown) -> bool:
 async def _payable(lago: LagoClient, org_id: str, lago_id: str | None) -> str:
     """The payment link of this invoice, default of the oldest unpaid one. Raises: LagoRejected `unknown_invoice`."""
     if lago_id is None:
-        unpaid = [one for one in await lago.invoices(org_id, payment_status="pending") if _is_payable(one)]
-        unpaid += [one for one in await lago.invoices(org_id, payment_status="failed") if _is_payable(one)]
+        unpaid = [invoice for invoice in await lago.invoices(org_id, payment_status="pending") if _is_payable(invoice)]
+        unpaid += [invoice for invoice in await lago.invoices(org_id, payment_status="failed") if _is_payable(invoice)]
         if not unpaid:
             raise LagoRejected("unknown_invoice", "the org has nothing to pay")
         lago_id = min(unpaid, key=lambda one: (one.issuing_date or "", one.number)).lago_id

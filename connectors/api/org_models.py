@@ -108,8 +108,8 @@ def org_shown(customer: Customer) -> OrgShown:
 
 def account_shown(account: Account) -> AccountShown:
     """An org's customer and subscription."""
-    found = account.subscription
-    running = SubscriptionShown.model_validate(found) if found is not None else None
+    subscription = account.subscription
+    running = SubscriptionShown.model_validate(subscription) if subscription is not None else None
     return AccountShown(org=org_shown(account.customer), subscription=running)
 
 

@@ -83,26 +83,28 @@ class UsageHandlers:
         also={CORRECT: "a property below 0"},
         max_bytes=MAX_EVENT,
     )
-    async def record(self, asked: AuthorizedRequest) -> web.Response:
+    async def record(self, authorized: AuthorizedRequest) -> web.Response:
         """Store usage that another service measured; it is billed once."""
-        body: UsageBody = asked.body
+        body: UsageBody = authorized.body
 
         async def accept(event: MeteredEvent) -> MeteredEvent:
-            if (name := takes_back(event.properties)) and not asked.who.may(CORRECT):
+            if (name := takes_back(event.properties)) and not authorized.principal.may(CORRECT):
                 raise missing_scope(CORRECT, f"{name} is below 0, which reduces the bill")
-            told = {"event_code": event.code, "transaction_id": event.transaction_id}
-            await asked.changing(None, told | {"at": to_iso(event.at_us), "numbers": numbers_of(event.properties)})
-            return msgspec.structs.replace(event, actor=asked.who.actor)
+            with_problem_answers = {"event_code": event.code, "transaction_id": event.transaction_id}
+            await authorized.changing(
+                None, with_problem_answers | {"at": to_iso(event.at_us), "numbers": numbers_of(event.properties)}
+            )
+            return msgspec.structs.replace(event, actor=authorized.principal.actor)
 
         event = await self._accounts.billing.record(
-            asked.part("org_id"), body.event_code, body.transaction_id, body.properties, body.timestamp, accept
+            authorized.part("org_id"), body.event_code, body.transaction_id, body.properties, body.timestamp, accept
         )
         return answer(Accepted(transaction_id=event.transaction_id), 202)
 
     @endpoint("GET", f"{ORG}/usage/current", "orgs:read", answers={200: UsageShown})
-    async def current(self, asked: AuthorizedRequest) -> web.Response:
+    async def current(self, authorized: AuthorizedRequest) -> web.Response:
         """Show what Lago counts in the org's running period."""
-        running, usage = await self._accounts.usage(asked.part("org_id"))
+        running, usage = await self._accounts.usage(authorized.part("org_id"))
         return answer(usage_shown(running.external_id, usage))
 
 

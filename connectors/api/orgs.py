@@ -121,11 +121,11 @@ class OrgHandlers:
         self._previews = previews
 
     @endpoint("POST", f"{ORG}/setup", "orgs:write", body=SetupBody, answers={200: AccountShown, 201: AccountShown})
-    async def set_up(self, asked: AuthorizedRequest) -> web.Response:
+    async def set_up(self, authorized: AuthorizedRequest) -> web.Response:
         """Create the customer and the subscription of an org if they do not exist; repeating it changes nothing."""
-        body: SetupBody = asked.body
+        body: SetupBody = authorized.body
         wanted = OrgRequest(
-            asked.part("org_id"),
+            authorized.part("org_id"),
             body.org_name,
             body.email,
             body.user_id,
@@ -134,13 +134,13 @@ class OrgHandlers:
             body.billing_time,
             body.subscription_at,
         )
-        account = await self._accounts.set_up(wanted, asked.changing)
+        account = await self._accounts.set_up(wanted, authorized.changing)
         return answer(account_shown(account), 201 if account.created else 200)
 
     @endpoint("GET", f"{ORG}/subscription", "orgs:read", answers={200: SubscriptionShown})
-    async def subscription(self, asked: AuthorizedRequest) -> web.Response:
+    async def subscription(self, authorized: AuthorizedRequest) -> web.Response:
         """Show the org's running subscription."""
-        org_id = asked.part("org_id")
+        org_id = authorized.part("org_id")
         running = await self._accounts.billing.subscription(org_id)
         if running is None:
             running = (await self._accounts.account(org_id)).subscription
@@ -149,37 +149,37 @@ class OrgHandlers:
         return answer(SubscriptionShown.model_validate(running))
 
     @endpoint("PUT", f"{ORG}/subscription", "orgs:write", body=PlanChangeBody, answers={200: ChangedShown})
-    async def change(self, asked: AuthorizedRequest) -> web.Response:
+    async def change(self, authorized: AuthorizedRequest) -> web.Response:
         """Change the plan of the org's subscription; the subscription keeps its id."""
-        body: PlanChangeBody = asked.body
-        account = await self._accounts.change_plan(asked.part("org_id"), body.plan_code, asked.changing)
+        body: PlanChangeBody = authorized.body
+        account = await self._accounts.change_plan(authorized.part("org_id"), body.plan_code, authorized.changing)
         return answer(_changed(account, body.plan_code))
 
     @endpoint("DELETE", f"{ORG}/subscription", "orgs:write", answers={200: SubscriptionShown})
-    async def end(self, asked: AuthorizedRequest) -> web.Response:
+    async def end(self, authorized: AuthorizedRequest) -> web.Response:
         """End the org's subscription now; Lago bills its usage until now."""
-        ended = await self._accounts.end(asked.part("org_id"), asked.changing)
+        ended = await self._accounts.end(authorized.part("org_id"), authorized.changing)
         return answer(SubscriptionShown.model_validate(ended))
 
     @endpoint("GET", f"{ORG}/subscription/preview", "orgs:read", query=PreviewQuery, answers={200: PreviewShown})
-    async def preview(self, asked: AuthorizedRequest) -> web.Response:
+    async def preview(self, authorized: AuthorizedRequest) -> web.Response:
         """Show what another plan would cost, and from when."""
-        query: PreviewQuery = asked.query
-        found = await self._previews.of(asked.part("org_id"), query.plan_code)
+        query: PreviewQuery = authorized.query
+        found = await self._previews.of(authorized.part("org_id"), query.plan_code)
         return answer(PreviewShown.model_validate(found))
 
     @endpoint("GET", f"{ORG}/checkout", "orgs:write", answers={200: LinkShown}, hands_out=CHECKOUT)
-    async def checkout(self, asked: AuthorizedRequest) -> web.Response:
+    async def checkout(self, authorized: AuthorizedRequest) -> web.Response:
         """Get a link where the org enters a payment method."""
-        url = await self._accounts.billing.lago.checkout_url(asked.part("org_id"))
-        await asked.handing_out(CHECKOUT)
+        url = await self._accounts.billing.lago.checkout_url(authorized.part("org_id"))
+        await authorized.handing_out(CHECKOUT)
         return answer(LinkShown(url=url), headers=NO_STORE)
 
     @endpoint("GET", f"{ORG}/portal", "orgs:write", answers={200: LinkShown}, hands_out=PORTAL)
-    async def portal(self, asked: AuthorizedRequest) -> web.Response:
+    async def portal(self, authorized: AuthorizedRequest) -> web.Response:
         """Get a link to the org's own pages in Lago; it expires after 12 hours."""
-        url = await self._accounts.billing.lago.portal_url(asked.part("org_id"))
-        await asked.handing_out(PORTAL)
+        url = await self._accounts.billing.lago.portal_url(authorized.part("org_id"))
+        await authorized.handing_out(PORTAL)
         return answer(LinkShown(url=url, expires_in_s=PORTAL_S), headers=NO_STORE)
 
 

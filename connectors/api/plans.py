@@ -61,20 +61,20 @@ class PlanHandlers:
         self._billing = billing
 
     @endpoint("POST", _PATH, "plans:write", body=PlanBody, answers={200: PlanShown, 201: PlanShown})
-    async def post(self, asked: AuthorizedRequest) -> web.Response:
+    async def post(self, authorized: AuthorizedRequest) -> web.Response:
         """Create a plan; repeating the same request changes nothing."""
         billing = self._billing
-        wanted = await _resolved(billing, asked.body)
+        wanted = await _resolved(billing, authorized.body)
         known = await billing.lago.plan(wanted.code)
         if known is None:
-            await asked.changing(None, asked.body.model_dump(mode="json", exclude_unset=True))
+            await authorized.changing(None, authorized.body.model_dump(mode="json", exclude_unset=True))
             try:
                 made = await billing.lago.create_plan(wanted)
             finally:
                 billing.directory.changed_catalogue(wanted.code)
         else:
             made = known
-        if (different := _differences(made, wanted, asked.body)) is not None:
+        if (different := _differences(made, wanted, authorized.body)) is not None:
             raise LagoRejected("plan_differs", f"Lago has this plan already, with another {different}")
         return answer(plan_shown(made), 200 if known is not None else 201)
 
@@ -111,23 +111,23 @@ async def _metric_id(billing: OrgBilling, named: str) -> str:
     """Lago's id of a metric; `named` is the metric's code, else its id."""
     metric = await billing.directory.metric(named)
     if metric is None:
-        metric = next((one for one in await billing.lago.metrics() if one.lago_id == named), None)
+        metric = next((metric for metric in await billing.lago.metrics() if metric.lago_id == named), None)
     if metric is None:
         raise LagoRejected("unknown_metric", "a charge names a metric that is neither a code nor an id in Lago")
     return metric.lago_id
 
 
-def _differences(made: Plan, wanted: NewPlan, body: PlanBody) -> str | None:
+def _differences(made: Plan, new_plan: NewPlan, body: PlanBody) -> str | None:
     """The first property in which the existing plan differs from the requested one. Charges are compared by number and model."""
     pairs = (
-        ("amount", made.amount_cents, wanted.amount_cents),
-        ("currency", made.amount_currency, wanted.amount_currency),
-        ("interval", made.interval, wanted.interval),
-        ("time of payment", made.pay_in_advance, wanted.pay_in_advance),
+        ("amount", made.amount_cents, new_plan.amount_cents),
+        ("currency", made.amount_currency, new_plan.amount_currency),
+        ("interval", made.interval, new_plan.interval),
+        ("time of payment", made.pay_in_advance, new_plan.pay_in_advance),
         ("list of charges", _models(made.charges), _models(body.charges)),
     )
-    return next((name for name, found, asked in pairs if found != asked), None)
+    return next((name for name, actual, expected in pairs if actual != expected), None)
 
 
 def _models(charges: Iterable[Charge | ChargeBody]) -> list[str]:
-    return sorted(one.charge_model for one in charges)
+    return sorted(charge.charge_model for charge in charges)

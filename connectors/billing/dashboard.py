@@ -99,7 +99,7 @@ class Dashboards:
             self._part(page, "invoices", self._invoices.get(org_id, lambda: self._latest(org_id))),
         )
         page.invoices = None if listed is None else list(listed)
-        gone = {one.part for one in page.missing}
+        gone = {gap.part for gap in page.missing}
         if page.customer is None and page.record is None:
             raise LagoUnavailable(*_first(page)) if "org" in gone else unknown_org()
         await self._rest(page, org_id)
@@ -109,7 +109,7 @@ class Dashboards:
     async def _rest(self, page: Dashboard, org_id: str) -> None:
         """Add the parts that need the subscription. They are missing if the subscription is."""
         running, billing = page.subscription, self._accounts.billing
-        unknown = next((one.reason for one in page.missing if one.part == "subscription"), None)
+        unknown = next((gap.reason for gap in page.missing if gap.part == "subscription"), None)
         if unknown is not None:
             page.missing += [Missing(part, unknown) for part in ("plan", "usage")]
         if running is not None:

@@ -14,13 +14,13 @@ from schemas.decoding import decoder
 from schemas.errors import Unavailable
 from schemas.records import Receipt
 from streams.core.delivery.event_states import EventStateCounter, StateTotals, totals
-from streams.runtime.compacted_table import TopicFollower
+from streams.runtime.compacted_table import TopicTable
 from streams.runtime.unreadable import note
 
 _decode = decoder(Receipt)
 
 
-class ReceiptsFollower(TopicFollower):
+class ReceiptsFollower(TopicTable):
     """Counts the events of all receipts in the topic by their latest state."""
 
     def __init__(self, kafka: Mapping[str, Any], topic: str, monotonic: Callable[[], float]) -> None:
@@ -39,7 +39,7 @@ class ReceiptsFollower(TopicFollower):
         """The state of an event; None = it is not in the topic. Raises: Unavailable `counting`: the topic is not read yet."""
         if not self.complete():
             raise Unavailable("counting", "the receipts have not been read to their end yet")
-        return next((state for one in self._tallies.values() if (state := one.state(transaction_id))), None)
+        return next((state for tally in self._tallies.values() if (state := tally.state(transaction_id))), None)
 
     def states(self) -> dict[str, int] | None:
         """Number of events by their latest state; None until the topic has been read to its end."""

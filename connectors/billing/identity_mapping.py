@@ -71,15 +71,15 @@ class IdentityMappings:
 
     async def write(self, external_id: str, plan: str, announce: Announce) -> MappingResult | None:
         """See `Identities`."""
-        wanted = identity_of(external_id, plan)
-        if wanted is None:
+        mapping = identity_of(external_id, plan)
+        if mapping is None:
             return None
-        if await self._mappings.record(wanted.litellm_customer_id) is None:
+        if await self._mappings.record(mapping.litellm_customer_id) is None:
             try:
-                return await self._mappings.put(wanted, _FirstAlone(announce))
+                return await self._mappings.put(mapping, _FirstAlone(announce))
             except _AlreadyKnown:
                 pass  # another process stored a mapping meanwhile; it is read below
-        return await self._mappings.get(wanted.litellm_customer_id)
+        return await self._mappings.get(mapping.litellm_customer_id)
 
 
 def identity_of(external_id: str, plan: str = "") -> MappingRequest | None:
@@ -107,13 +107,13 @@ class IdentityMapper:
         unmapped: Callable[[], Iterable[str]],
         customer: Callable[[str], Awaitable[Customer | None]],
         identities: Identities,
-        told: Callable[[str], None],
+        count: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
         self._unmapped = unmapped
         self._customer = customer
         self._identities = identities
-        self._told = told
+        self._count = count
         self._clock = clock
         #: By name: the time of the next question, and the length of the wait before it, seconds.
         self._unknown: dict[str, tuple[float, float]] = {}
@@ -132,7 +132,7 @@ class IdentityMapper:
         names = list(islice(dict.fromkeys(due), _ROUND))
         for start in range(0, len(names), _AT_ONCE):
             failures = await asyncio.gather(*map(self._see_to, names[start : start + _AT_ONCE]))
-            error = next((one for one in failures if one is not None), None)
+            error = next((failure for failure in failures if failure is not None), None)
             if error is not None:
                 if not self._away:
                     _log.warning("identities_not_asked", reason=error.reason, detail=error.detail)
@@ -144,18 +144,18 @@ class IdentityMapper:
     async def _see_to(self, name: str) -> MeterbridgeError | None:
         """Map the name if Lago has such a customer. Returns the error if that is not known."""
         try:
-            wanted = identity_of(name)
-            found = await self._customer(name) if wanted is not None else None
-            if wanted is not None and found is not None:
+            mapping = identity_of(name)
+            customer = await self._customer(name) if mapping is not None else None
+            if mapping is not None and customer is not None:
                 mapped = await self._identities.write(name, "", silently)
                 if mapped is not None and mapped.created:
                     _log.info("mapped_by_identity", org=name)
         except LagoRejected:
-            found = None  # Lago refuses such an id, so no customer has it
+            customer = None  # Lago refuses such an id, so no customer has it
         except MeterbridgeError as error:
-            self._told(LOOKUP_FAILED)
+            self._count(LOOKUP_FAILED)
             return error
-        self._told(NO_CUSTOMER if found is None else CUSTOMER)
+        self._count(NO_CUSTOMER if customer is None else CUSTOMER)
         self._later(name)
         return None
 

@@ -62,9 +62,9 @@ class Setup:
         Raises:
             LagoIntegrationError: Lago does not answer, or refuses.
         """
-        wanted = _usage_metric(self._event_code)
-        usage = await self._metric(wanted)
-        summed = usage is not None and usage.aggregation_type == wanted.aggregation_type
+        new_metric = _usage_metric(self._event_code)
+        usage = await self._metric(new_metric)
+        summed = usage is not None and usage.aggregation_type == new_metric.aggregation_type
         await self._metric(NewMetric(name="API calls", code=API_CALL, aggregation_type="count_agg"))
         known = {plan.code: plan for plan in await self._lago.plans()}
         for code, name in USAGE_PLANS:
@@ -77,47 +77,49 @@ class Setup:
             await self._endpoint(self._webhook_url)
         return self._report
 
-    async def _metric(self, wanted: NewMetric) -> Metric | None:
-        known = await self._lago.metric(wanted.code)
-        known = await self._made(f"metric {wanted.code}", known, lambda: self._lago.create_metric(wanted))
+    async def _metric(self, new_metric: NewMetric) -> Metric | None:
+        known = await self._lago.metric(new_metric.code)
+        known = await self._made(f"metric {new_metric.code}", known, lambda: self._lago.create_metric(new_metric))
         if known is not None:
-            field_name = None if wanted.field_name is UNSET else wanted.field_name
+            field_name = None if new_metric.field_name is UNSET else new_metric.field_name
             self._compare(
-                f"metric {wanted.code}",
-                ("is", known.aggregation_type, wanted.aggregation_type),
+                f"metric {new_metric.code}",
+                ("is", known.aggregation_type, new_metric.aggregation_type),
                 ("reads the property", known.field_name, field_name),
             )
         return known
 
-    async def _plan(self, known: Plan | None, wanted: NewPlan, *, makeable: bool = True) -> None:
+    async def _plan(self, known: Plan | None, new_plan: NewPlan, *, makeable: bool = True) -> None:
         """Args: makeable: False = Lago would refuse the plan's charge because of its metric."""
-        what = f"plan {wanted.code}"
-        known = await self._made(what, known, lambda: self._lago.create_plan(wanted), makeable=makeable)
+        what = f"plan {new_plan.code}"
+        known = await self._made(what, known, lambda: self._lago.create_plan(new_plan), makeable=makeable)
         if known is None:
             return
         self._compare(
             what,
-            ("costs cents", known.amount_cents, wanted.amount_cents),
-            ("is in", known.amount_currency, wanted.amount_currency),
-            ("is billed", known.interval, wanted.interval),
-            ("is paid in advance:", known.pay_in_advance, wanted.pay_in_advance),
+            ("costs cents", known.amount_cents, new_plan.amount_cents),
+            ("is in", known.amount_currency, new_plan.amount_currency),
+            ("is billed", known.interval, new_plan.interval),
+            ("is paid in advance:", known.pay_in_advance, new_plan.pay_in_advance),
         )
-        if wanted.charges:
-            models = [one.charge_model for one in known.charges if one.billable_metric_code == self._event_code]
+        if new_plan.charges:
+            models = [
+                charge.charge_model for charge in known.charges if charge.billable_metric_code == self._event_code
+            ]
             self._compare(what, (f"charges {self._event_code} as", ", ".join(models) or "nothing", "dynamic"))
 
     async def _endpoint(self, url: str) -> None:
         listed = await self._lago.webhook_endpoints()
-        known = next((one for one in listed if one.webhook_url.rstrip("/") == url.rstrip("/")), None)
-        wanted = NewWebhookEndpoint(webhook_url=url, signature_algo="hmac", name="Meterbridge")
+        known = next((endpoint for endpoint in listed if endpoint.webhook_url.rstrip("/") == url.rstrip("/")), None)
+        new_endpoint = NewWebhookEndpoint(webhook_url=url, signature_algo="hmac", name="Meterbridge")
         made: WebhookEndpoint | None = await self._made(
-            "webhook endpoint", known, lambda: self._lago.create_webhook_endpoint(wanted)
+            "webhook endpoint", known, lambda: self._lago.create_webhook_endpoint(new_endpoint)
         )
         if made is not None:
             types = "all" if made.event_types is None else ", ".join(made.event_types)
             self._compare(
                 "webhook endpoint",
-                ("signs by", made.signature_algo, wanted.signature_algo),
+                ("signs by", made.signature_algo, new_endpoint.signature_algo),
                 ("is sent", types, "all"),
             )
 
@@ -139,9 +141,9 @@ class Setup:
 
 
 def _differences(what: str, facts: Iterable[tuple[str, object, object]]) -> Iterable[str]:
-    for says, found, wanted in facts:
-        if found != wanted:
-            yield f"The {what} {says} {found}, not {wanted}."
+    for says, actual, expected in facts:
+        if actual != expected:
+            yield f"The {what} {says} {actual}, not {expected}."
 
 
 def _usage_metric(code: str) -> NewMetric:

@@ -19,7 +19,15 @@ _log = structlog.get_logger(__name__)
 Payload = dict[str, Any]
 _MOST_WORDS: Final = 255
 #: Fields of an object in a webhook that are logged: its id and its state.
-_TOLD: Final = ("lago_id", "status", "payment_status", "invoice_type", "number", "currency", "total_amount_cents")
+_LOGGED_FIELDS: Final = (
+    "lago_id",
+    "status",
+    "payment_status",
+    "invoice_type",
+    "number",
+    "currency",
+    "total_amount_cents",
+)
 _TROUBLE: Final = ("failure", "error", "dispute", "overdue", "depleted", "incomplete")
 
 
@@ -94,8 +102,8 @@ class WebhookHandlers:
 
     async def handle_events_errors(self, payload: Payload) -> str:
         """Store that Lago will not bill some events of the last hour, because it cannot count them."""
-        found = payload.get("events_errors")
-        lists = found if isinstance(found, dict) else {}
+        errors = payload.get("events_errors")
+        lists = errors if isinstance(errors, dict) else {}
         named = {
             reason: [one for one in ids if isinstance(one, str)]
             for reason, ids in lists.items()
@@ -118,20 +126,22 @@ def kind_of(payload: Payload) -> str:
 
 def org_of(payload: Payload) -> str:
     """The customer's external id, in any of the places where Lago's webhooks have it; `""` = there is none."""
-    found = payload.get(str(payload.get("object_type")))
-    thing = found if isinstance(found, dict) else {}
-    inner = (one.get("customer") for one in (payload, thing))
+    member = payload.get(str(payload.get("object_type")))
+    webhook_object = member if isinstance(member, dict) else {}
+    inner = (one.get("customer") for one in (payload, webhook_object))
     customers = [one.get("external_id") for one in inner if isinstance(one, dict)]
-    own = thing.get("external_id") if payload.get("object_type") == "customer" else None
-    candidates = (thing.get("external_customer_id"), *customers, own)
-    return next((one for one in candidates if isinstance(one, str) and one), "")
+    own = webhook_object.get("external_id") if payload.get("object_type") == "customer" else None
+    candidates = (webhook_object.get("external_customer_id"), *customers, own)
+    return next((candidate for candidate in candidates if isinstance(candidate, str) and candidate), "")
 
 
 def _noted(payload: Payload) -> str:
     name = kind_of(payload)
-    found = payload.get(str(payload.get("object_type")))
-    thing = found if isinstance(found, dict) else {}
-    told = {field: thing[field] for field in _TOLD if isinstance(thing.get(field), str | int)}
-    tell = _log.warning if any(word in name for word in _TROUBLE) else _log.info
-    tell("lago_webhook_noted", type=name, org=org_of(payload), **told)
+    member = payload.get(str(payload.get("object_type")))
+    webhook_object = member if isinstance(member, dict) else {}
+    fields = {
+        field: webhook_object[field] for field in _LOGGED_FIELDS if isinstance(webhook_object.get(field), str | int)
+    }
+    write_log = _log.warning if any(word in name for word in _TROUBLE) else _log.info
+    write_log("lago_webhook_noted", type=name, org=org_of(payload), **fields)
     return NOTED

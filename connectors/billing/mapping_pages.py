@@ -28,8 +28,8 @@ class MappingPages:
         self._ids: list[str] = []
         self._members = -1
 
-    def page(self, after: str, prefix: str, wanted: Callable[[MappingVersion], bool], limit: int) -> MappingSlice:
-        """The next page: at most `limit` mappings whose shown version is `wanted`.
+    def page(self, after: str, prefix: str, predicate: Callable[[MappingVersion], bool], limit: int) -> MappingSlice:
+        """The next page: at most `limit` mappings whose shown version is `predicate`.
 
         It has fewer, even none, if few of the `SCANNED` customers are wanted.
 
@@ -39,18 +39,18 @@ class MappingPages:
         """
         ids = self._sorted()
         start = max(bisect_right(ids, after) if after else 0, bisect_left(ids, prefix))
-        found: list[MappingResult] = []
+        results: list[MappingResult] = []
         for place in range(start, min(len(ids), start + SCANNED)):
             if not ids[place].startswith(prefix):
-                return MappingSlice(found, None)
-            if (mapped := self._mappings.mapped(ids[place], wanted)) is not None:
-                found.append(mapped)
-                if len(found) == limit:
+                return MappingSlice(results, None)
+            if (mapped := self._mappings.mapped(ids[place], predicate)) is not None:
+                results.append(mapped)
+                if len(results) == limit:
                     break
         else:
             place = start + SCANNED - 1
         more = place + 1 < len(ids) and ids[place + 1].startswith(prefix)
-        return MappingSlice(found, ids[place] if more else None)
+        return MappingSlice(results, ids[place] if more else None)
 
     def _sorted(self) -> list[str]:
         if self._members != self._customers.members:

@@ -20,12 +20,12 @@ from streams.core.mapping.set_mapping import (
     EndMappingRequest,
     MappingRequest,
     corrected_by,
+    earliest_effective,
+    end_mapping,
     in_force,
-    remap,
+    set_mapping,
     shown,
-    soonest,
     takes_effect,
-    unmap,
 )
 from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
 from streams.runtime.compacted_table import CompactedTable
@@ -98,7 +98,7 @@ class Mappings:
     """The customer mappings of one deployment.
 
     Args:
-        lead_us: `MAPPING_LEAD_SECONDS`; `keep_us`: see `remap`.
+        mapping_delay_us: `MAPPING_DELAY_SECONDS`; `keep_us`: see `set_mapping`.
         now_us: microseconds since 1970 UTC.
         event_code: the metric that a subscription has to charge.
     """
@@ -108,9 +108,9 @@ class Mappings:
         customers: CompactedTable[CustomerRecord],
         orgs: CompactedTable[OrgRecord],
         records: CompactedTopicWriter[CustomerRecord],
-        learner: SubscriptionDiscovery,
+        discovery: SubscriptionDiscovery,
         *,
-        lead_us: int,
+        mapping_delay_us: int,
         keep_us: int,
         now_us: Callable[[], int],
         event_code: str = "",
@@ -118,8 +118,8 @@ class Mappings:
         self._customers = customers
         self._orgs = orgs
         self._records = records
-        self._learner = learner
-        self._lead_us = lead_us
+        self._discovery = discovery
+        self._mapping_delay_us = mapping_delay_us
         self._keep_us = keep_us
         self._now_us = now_us
         self._event_code = event_code
@@ -130,12 +130,12 @@ class Mappings:
         return self.mapped(customer_id)
 
     def mapped(
-        self, customer_id: str, wanted: Callable[[MappingVersion], bool] = lambda _: True
+        self, customer_id: str, predicate: Callable[[MappingVersion], bool] = lambda _: True
     ) -> MappingResult | None:
-        """As `get`, from tables that are `ready`; None also if the version is not `wanted`."""
+        """As `get`, from tables that are `ready`; None also if the version is not `predicate`."""
         record = self._customers.table.get(customer_id)
         version = None if record is None else shown(record.versions, self._now_us())
-        if record is None or version is None or not wanted(version):
+        if record is None or version is None or not predicate(version):
             return None
         return self._mapped(record, version)
 
@@ -160,7 +160,7 @@ class Mappings:
     def is_subscription_of(self, org_id: str, external_id: str) -> bool:
         """Whether the org's record knows this subscription as the org's own."""
         org = self._orgs.table.get(org_id)
-        return org is not None and external_id in {org.subscription_id, *(one.external_id for one in org.periods)}
+        return org is not None and external_id in {org.subscription_id, *(period.external_id for period in org.periods)}
 
     def active_customers(self) -> int:
         """Customers whose version in force is active."""
@@ -178,23 +178,23 @@ class Mappings:
                 the old mapping was a mistake, and the new one corrects it.
 
         Raises:
-            Rejected: see `remap`; what `guard` raises.
+            Rejected: see `set_mapping`; what `guard` raises.
             Unavailable: Kafka does not take the record now, or the table does not follow; repeating is safe.
         """
         await self.ready()
         self.check(request.litellm_customer_id, guard := guard or NoGuard())
         org_id = request.lago_customer_id
-        if ask_lago and not self._learner.knows(org_id, request.external_subscription_id):
+        if ask_lago and not self._discovery.knows(org_id, request.external_subscription_id):
             named = request.external_subscription_id
-            await self._learner.learn(org_id, [named] if named else ())
+            await self._discovery.learn(org_id, [named] if named else ())
         unknown = await self._unknown(request) if ask_lago and request.correct is None else frozenset[str]()
 
         def make(known: Known, now_us: int) -> tuple[CustomerRecord, MappingVersion | None]:
-            wrong = corrected_by(known, request, now_us, self._lead_us, unknown)
-            return remap(known, request, now_us, self._lead_us, self._keep_us, unknown), wrong
+            wrong = corrected_by(known, request, now_us, self._mapping_delay_us, unknown)
+            return set_mapping(known, request, now_us, self._mapping_delay_us, self._keep_us, unknown), wrong
 
         made = await self._change(request.litellm_customer_id, request, make, guard)
-        self._learner.mapped(made.version)
+        self._discovery.mapped(made.version)
         return made
 
     def check(self, customer_id: str, guard: MappingGuard) -> None:
@@ -202,21 +202,21 @@ class Mappings:
         guard.admits(customer_id, self._customers.table.get(customer_id))
 
     def would(self, request: MappingRequest) -> tuple[Known, CustomerRecord]:
-        """The customer's record now, and as `put` would make it; the tables are `ready`. Raises: as `remap`."""
+        """The customer's record now, and as `put` would make it; the tables are `ready`. Raises: as `set_mapping`."""
         known = self._customers.table.get(request.litellm_customer_id)
-        return known, remap(known, request, self._now_us(), self._lead_us, self._keep_us)
+        return known, set_mapping(known, request, self._now_us(), self._mapping_delay_us, self._keep_us)
 
     async def end(
         self, customer_id: str, ending: EndMappingRequest, guard: MappingGuard | None = None
     ) -> MappingResult | None:
-        """Deactivate or delete a mapping; None = there is no mapping. Raises: as `put`; see `unmap`."""
+        """Deactivate or delete a mapping; None = there is no mapping. Raises: as `put`; see `end_mapping`."""
         await self.ready()
         self.check(customer_id, guard := guard or NoGuard())
         if (there := await self.get(customer_id)) is None:
             return None
 
         def make(known: Known, now_us: int) -> tuple[CustomerRecord, None]:
-            return unmap(known or there.record, ending, now_us, self._lead_us, self._keep_us), None
+            return end_mapping(known or there.record, ending, now_us, self._mapping_delay_us, self._keep_us), None
 
         return await self._change(customer_id, ending, make, guard)
 
@@ -232,7 +232,7 @@ class Mappings:
         make: Callable[[Known, int], tuple[CustomerRecord, MappingVersion | None]],
         guard: MappingGuard,
     ) -> MappingResult:
-        """Change the record as it is when the change has its turn; the lead begins at that moment.
+        """Change the record as it is when the change has its turn; the mapping delay begins at that moment.
 
         Args:
             make: from the record and the moment, the new record and the version that it corrects (None = none). It runs
@@ -243,7 +243,7 @@ class Mappings:
 
         def made(known: Known) -> CustomerRecord:
             now_us = self._now_us()
-            at_us = takes_effect(request, now_us, self._lead_us, known)
+            at_us = takes_effect(request, now_us, self._mapping_delay_us, known)
             try:
                 after, wrong = make(known, now_us)
             except Rejected:
@@ -261,7 +261,7 @@ class Mappings:
         before, at_us, wrong = last[0]
         changed, version = after != before, in_force(after.versions, at_us)
         wrong = wrong if changed else None
-        is_late = bool(self._lead_us) and self._now_us() > version.effective_from
+        is_late = bool(self._mapping_delay_us) and self._now_us() > version.effective_from
         if changed and is_late and wrong is None and before is not None and after.known_from >= before.known_from:
             _log.warning("mapping_stored_late", effective_from=to_iso(version.effective_from))
         created = before is None or shown(before.versions, self._now_us()) is None
@@ -272,9 +272,11 @@ class Mappings:
         known = self._customers.table.get(request.litellm_customer_id)
         if known is None:
             return frozenset()
-        org_id = in_force(known.versions, soonest(known, self._now_us(), self._lead_us)).lago_customer_id
+        org_id = in_force(
+            known.versions, earliest_effective(known, self._now_us(), self._mapping_delay_us)
+        ).lago_customer_id
         other = org_id != request.lago_customer_id
-        return frozenset({org_id}) if other and await self._learner.is_nobody(org_id) else frozenset()
+        return frozenset({org_id}) if other and await self._discovery.is_nobody(org_id) else frozenset()
 
     def _mapped(self, record: CustomerRecord, version: MappingVersion) -> MappingResult:
         at_us = max(self._now_us(), version.effective_from)
@@ -282,7 +284,7 @@ class Mappings:
             at_us = version.effective_from
         target = resolve(record, at_us, version.id_kind, self._orgs.table, self._event_code)
         if target.held == NO_SUBSCRIPTION:
-            target = target._replace(held=self._learner.refused(target.org_id) or NO_SUBSCRIPTION)
+            target = target._replace(held=self._discovery.refused(target.org_id) or NO_SUBSCRIPTION)
         return MappingResult(record, version, target)
 
 

@@ -78,36 +78,36 @@ class OrgAccounts:
 
     async def account(self, org_id: str) -> Account:
         """The account as Lago has it now. Raises: LagoRejected `unknown_org`."""
-        found = await self._found(org_id)
-        if found is None:
+        existing = await self._existing(org_id)
+        if existing is None:
             raise unknown_org()
-        return found
+        return existing
 
     async def is_known(self, org_id: str) -> bool:
         """Whether the org's record says that Lago has or had the org. If not, only Lago knows."""
         record = await self.records.get(org_id)
         return record is not None and bool(record.periods or record.subscription_id)
 
-    async def set_up(self, wanted: OrgRequest, changing: Changing) -> Account:
+    async def set_up(self, request: OrgRequest, changing: Changing) -> Account:
         """Make the customer and the subscription if they are missing. Repeated or simultaneous requests make them once.
 
         Raises:
             LagoRejected: `other_plan`: the org is on another plan, see `change_plan`; code `plan_not_found`.
             LagoIntegrationError, Unavailable
         """
-        org_id = wanted.org_id
+        org_id = request.org_id
         async with self._locks.setdefault(org_id, asyncio.Lock()):
             _check(org_id)
-            known = await self._found(org_id)
+            known = await self._existing(org_id)
             running = known.subscription if known is not None else None
-            if running is not None and wanted.plan_code not in ("", running.plan_code):
+            if running is not None and request.plan_code not in ("", running.plan_code):
                 raise LagoRejected(OTHER_PLAN, f"the org is on the plan {running.plan_code}: change its subscription")
             if known is None:
                 customer_part(org_id)
-            if wanted.plan_code:
-                await self.plan(wanted.plan_code)
-            await changing(_told(known), _told_of(wanted, known))
-            account = await self._made(wanted, known)
+            if request.plan_code:
+                await self.plan(request.plan_code)
+            await changing(_as_object(known), _request_as_object(request, known))
+            account = await self._made(request, known)
             await self._note(org_id, account)
             return account
 
@@ -168,7 +168,7 @@ class OrgAccounts:
         """The plan, at most minutes old. Raises: LagoRejected: code `plan_not_found`."""
         return await self.billing.plan(plan_code)
 
-    async def _found(self, org_id: str) -> Account | None:
+    async def _existing(self, org_id: str) -> Account | None:
         _check(org_id)
         lago = self.billing.lago
         customer, listed, record = await asyncio.gather(
@@ -177,21 +177,23 @@ class OrgAccounts:
         own = record.subscription_id if record is not None else ""
         return None if customer is None else Account(customer, _chosen(listed, own))
 
-    async def _made(self, wanted: OrgRequest, known: Account | None) -> Account:
-        billing, org_id = self.billing, wanted.org_id
+    async def _made(self, request: OrgRequest, known: Account | None) -> Account:
+        billing, org_id = self.billing, request.org_id
         if known is None:
-            user_id = wanted.user_id or None
-            customer = await billing.create_customer(org_id, wanted.name, wanted.email, user_id, wanted.metadata)
-        elif _differs(wanted, known.customer):
-            customer = await billing.update_customer(org_id, wanted.name or None, wanted.email or None, wanted.metadata)
+            user_id = request.user_id or None
+            customer = await billing.create_customer(org_id, request.name, request.email, user_id, request.metadata)
+        elif _differs(request, known.customer):
+            customer = await billing.update_customer(
+                org_id, request.name or None, request.email or None, request.metadata
+            )
         else:
             customer = known.customer
         account = Account(customer, known.subscription if known is not None else None, created=known is None)
-        if not wanted.plan_code or account.subscription is not None:
+        if not request.plan_code or account.subscription is not None:
             return account
         try:
             made = await billing.subscribe(
-                org_id, wanted.plan_code, wanted.billing_time, wanted.subscription_at, only_new=True
+                org_id, request.plan_code, request.billing_time, request.subscription_at, only_new=True
             )
         except LagoRejected:
             if known is None:
@@ -209,11 +211,11 @@ class OrgAccounts:
         for _ in range(ROUNDS):
             before = await self.records.get(org_id)
             listed = await self.billing.lago.subscriptions(org_id, BEGUN)
-            found = await self._terms.periods(listed, account.customer)
-            make = partial(noted, account=account, listed=found, now_us=self._now_us())
+            periods = await self._terms.periods(listed, account.customer)
+            make = partial(noted, account=account, listed=periods, now_us=self._now_us())
             if await changed_from(self.records, org_id, before, make):
                 return
-            account = await self._found(org_id) or account
+            account = await self._existing(org_id) or account
         raise Unavailable("write_conflict", "other processes change the org's record all the time")
 
 
@@ -233,8 +235,12 @@ def _plan_of(account: Account, listed: Sequence[Period]) -> str | None:
     own = account.subscription
     if own is None:
         return None
-    running = (one for one in listed if one.terminated_at is None and one.external_id == own.external_id)
-    return next((one.plan_code for one in running), own.plan_code)
+    running = (
+        subscription
+        for subscription in listed
+        if subscription.terminated_at is None and subscription.external_id == own.external_id
+    )
+    return next((subscription.plan_code for subscription in running), own.plan_code)
 
 
 def unknown_org() -> LagoRejected:
@@ -265,17 +271,17 @@ def _chosen(listed: Sequence[Subscription], own: str) -> Subscription | None:
     return ranked[0] if ranked else None
 
 
-def _differs(wanted: OrgRequest, customer: Customer) -> bool:
+def _differs(request: OrgRequest, customer: Customer) -> bool:
     """Whether the request changes the customer."""
-    pairs = ((wanted.name, customer.name), (wanted.email, customer.email))
-    noted = (wanted.metadata or {}).items()
-    return wanted.overwrite and (
-        any(asked and asked != found for asked, found in pairs)
+    pairs = ((request.name, customer.name), (request.email, customer.email))
+    noted = (request.metadata or {}).items()
+    return request.overwrite and (
+        any(expected and expected != actual for expected, actual in pairs)
         or any(customer.note(key) != value for key, value in noted)
     )
 
 
-def _told(known: Account | None) -> dict[str, Any] | None:
+def _as_object(known: Account | None) -> dict[str, Any] | None:
     if known is None:
         return None
     plan = known.subscription.plan_code if known.subscription is not None else None
@@ -283,13 +289,13 @@ def _told(known: Account | None) -> dict[str, Any] | None:
     return {"name": known.customer.name, "email": known.customer.email, "plan_code": plan, "metadata": metadata}
 
 
-def _told_of(wanted: OrgRequest, known: Account | None) -> dict[str, Any]:
-    """As `_told`, after the request is carried out."""
-    before = _told(known) or {"name": None, "email": None, "plan_code": None, "metadata": {}}
-    overwrites = known is None or wanted.overwrite
+def _request_as_object(request: OrgRequest, known: Account | None) -> dict[str, Any]:
+    """As `_as_object`, after the request is carried out."""
+    before = _as_object(known) or {"name": None, "email": None, "plan_code": None, "metadata": {}}
+    overwrites = known is None or request.overwrite
     return {
-        "name": (overwrites and wanted.name) or before["name"],
-        "email": (overwrites and wanted.email) or before["email"],
-        "plan_code": before["plan_code"] or wanted.plan_code or None,
-        "metadata": {**before["metadata"], **(wanted.metadata or {})} if overwrites else before["metadata"],
+        "name": (overwrites and request.name) or before["name"],
+        "email": (overwrites and request.email) or before["email"],
+        "plan_code": before["plan_code"] or request.plan_code or None,
+        "metadata": {**before["metadata"], **(request.metadata or {})} if overwrites else before["metadata"],
     }

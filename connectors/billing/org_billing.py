@@ -100,8 +100,8 @@ class OrgBilling:
             return known, False
         made_at = to_datetime(self._now_us()).isoformat(timespec="seconds").replace("+00:00", "Z")
         noted = {**(metadata or {}), **({MADE_BY: user_id} if user_id else {}), MADE_AT: made_at, KIND: ORGANIZATION}
-        wanted = NewCustomer(external_id=org_id, name=name or UNSET, email=email or UNSET)
-        made = await self.lago.save_customer(wanted, noted)
+        new_customer = NewCustomer(external_id=org_id, name=name or UNSET, email=email or UNSET)
+        made = await self.lago.save_customer(new_customer, noted)
         _log.info("org_customer_created", org=org_id)
         return made, True
 
@@ -119,10 +119,10 @@ class OrgBilling:
         """Change the members that are not None; metadata is merged. Raises: LagoRejected `unknown_customer`."""
         if await self.lago.customer(org_id) is None:
             raise LagoRejected("unknown_customer", "Lago has no such org")
-        wanted = NewCustomer(
+        new_customer = NewCustomer(
             external_id=org_id, name=UNSET if name is None else name, email=UNSET if email is None else email
         )
-        saved = await self.lago.save_customer(wanted, metadata)
+        saved = await self.lago.save_customer(new_customer, metadata)
         _log.info("org_customer_changed", org=org_id)
         return saved
 
@@ -142,10 +142,10 @@ class OrgBilling:
 
     async def plan(self, plan_code: str) -> Plan:
         """The plan, at most minutes old. Raises: LagoRejected: code `plan_not_found`."""
-        found = await self.directory.plan(plan_code)
-        if found is None:
+        known_plan = await self.directory.plan(plan_code)
+        if known_plan is None:
             raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
-        return found
+        return known_plan
 
     async def subscribe(
         self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None, *, only_new: bool = False
@@ -159,7 +159,7 @@ class OrgBilling:
             LagoRejected: code `plan_not_found`; `several_subscriptions`; `other_plan` where `only_new`.
         """
         await self.plan(plan_code)
-        wanted = NewSubscription(
+        new_subscription = NewSubscription(
             external_customer_id=org_id,
             external_id=await self._id_of(org_id, plan_code, only_new=only_new),
             plan_code=plan_code,
@@ -167,7 +167,7 @@ class OrgBilling:
             subscription_at=UNSET if subscription_at is None else subscription_at,
         )
         try:
-            made = await self.lago.create_subscription(wanted)
+            made = await self.lago.create_subscription(new_subscription)
         finally:
             self.directory.changed(org_id)
         _log.info("org_subscribed", org=org_id, plan=plan_code, subscription=made.external_id)
@@ -177,7 +177,10 @@ class OrgBilling:
         """The org's active subscription, at most seconds old; of several the one with the org's stored id. None = none."""
         running = await self.directory.subscriptions(org_id)
         own = await self._ids.recall(org_id) if len(running) > 1 else None
-        return next((one for one in running if one.external_id == own), running[0] if running else None)
+        return next(
+            (subscription for subscription in running if subscription.external_id == own),
+            running[0] if running else None,
+        )
 
     async def terminate(self, org_id: str, external_id: str | None) -> Subscription | None:
         """End a subscription, or cancel it if it has not begun. None = it has ended already.
@@ -188,16 +191,18 @@ class OrgBilling:
         Raises:
             LagoRejected: `other_org`: the subscription belongs to another org.
         """
-        found = await self._to_end(org_id, external_id)
-        if found is None:
+        subscription = await self._to_end(org_id, external_id)
+        if subscription is None:
             return None
-        if found.external_customer_id != org_id:
+        if subscription.external_customer_id != org_id:
             raise LagoRejected("other_org", "the subscription is another org's")
         try:
-            ended = await self.lago.terminate_subscription(found.external_id, pending=found.status == "pending")
+            ended = await self.lago.terminate_subscription(
+                subscription.external_id, pending=subscription.status == "pending"
+            )
         finally:
             self.directory.changed(org_id)
-        _log.info("org_subscription_ended", org=org_id, subscription=found.external_id)
+        _log.info("org_subscription_ended", org=org_id, subscription=subscription.external_id)
         return ended
 
     async def record(
@@ -257,10 +262,14 @@ class OrgBilling:
     async def _id_of(self, org_id: str, plan_code: str, *, only_new: bool) -> str:
         """The org's subscription id, stored before its first use. An id that Lago has already is adopted."""
         listed = await self.lago.subscriptions(org_id, RUNNING)
-        others = [one.plan_code for one in listed if one.plan_code != plan_code] if only_new else []
+        others = (
+            [subscription.plan_code for subscription in listed if subscription.plan_code != plan_code]
+            if only_new
+            else []
+        )
         if others:
             raise LagoRejected(OTHER_PLAN, f"the org is on the plan {others[0]}: change its subscription")
-        running = {one.external_id for one in listed}
+        running = {subscription.external_id for subscription in listed}
         known = await self._ids.recall(org_id)
         if len(running - {known}) > (known is None):
             raise LagoRejected("several_subscriptions", "which of the org's subscriptions is meant is not known")

@@ -93,8 +93,8 @@ class OrgSynchroniser:
             async with self._asking:
                 listed = await self._lago.subscriptions(org_id, BEGUN)
                 customer = await self._lago.customer(org_id)
-                found = await self._terms.periods(listed, customer)
-            make = partial(as_lago_says, customer=customer, listed=found, now_us=self._now_us())
+                periods = await self._terms.periods(listed, customer)
+            make = partial(as_lago_says, customer=customer, listed=periods, now_us=self._now_us())
             if await changed_from(self._records, org_id, before, make):
                 return
         raise Unavailable("write_conflict", "other processes change the org's record all the time")
@@ -124,9 +124,11 @@ class OrgSynchroniser:
         """
         running: dict[str, list[Period]] = defaultdict(list)
         terms = self._terms.learn(await self._lago.plans())
-        for one in await self._lago.subscriptions():
-            if one.external_customer_id and one.started_at is not None:
-                running[one.external_customer_id].append(period_with(one, terms.get(one.plan_code or "")))
+        for subscription in await self._lago.subscriptions():
+            if subscription.external_customer_id and subscription.started_at is not None:
+                running[subscription.external_customer_id].append(
+                    period_with(subscription, terms.get(subscription.plan_code or ""))
+                )
         changed = failures = 0
         now_us = self._now_us()
         turns, self._given_up_at = beginning_after(self._given_up_at, self._orgs), ""
@@ -198,12 +200,12 @@ def _running(periods: Iterable[Period], now_us: int) -> dict[tuple[str, int, str
     }
 
 
-def _differ(known: Mapping[tuple[str, int, str], Period], found: Mapping[tuple[str, int, str], Period]) -> bool:
+def _differ(known: Mapping[tuple[str, int, str], Period], actual: Mapping[tuple[str, int, str], Period]) -> bool:
     """Whether the subscriptions or their terms differ. A list of subscriptions has no time zone, so it is not compared."""
-    if known.keys() != found.keys():
+    if known.keys() != actual.keys():
         return True
     return any(
         (one.interval, one.anchor, one.charged) != (known[key].interval, known[key].anchor, known[key].charged)
-        for key, one in found.items()
+        for key, one in actual.items()
         if one.charged is not None
     )

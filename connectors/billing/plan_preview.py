@@ -88,11 +88,11 @@ class PlanPreviews:
         )
         if change.applies == NEVER:
             return base
-        wanted = ChangePreview(
+        preview = ChangePreview(
             customer=PreviewOf(external_id=org_id),
             subscriptions=PreviewedChange(external_ids=(running.external_id,), plan_code=plan_code),
         )
-        foretold = await self._accounts.billing.lago.foretold(wanted)
+        foretold = await self._accounts.billing.lago.foretold(preview)
         if foretold is not None:
             return _as_foretold(base, foretold, change)
         lines = (*await self._used(org_id, running, change), *map(_line, change.lines))

@@ -50,10 +50,10 @@ class PlanTermsCache:
 
     def learn(self, plans: Iterable[Plan]) -> Mapping[str, PlanTerms]:
         """Keep the terms of plans that Lago has just listed, and return them by plan code."""
-        found = {plan.code: terms_of(plan) for plan in plans}
-        for code, terms in found.items():
+        terms_by_code = {plan.code: terms_of(plan) for plan in plans}
+        for code, terms in terms_by_code.items():
             self._known.keep(code, terms)
-        return found
+        return terms_by_code
 
     async def periods(self, listed: Sequence[Subscription], customer: Customer | None) -> list[Period]:
         """The periods of the subscriptions that have begun, with their terms if Lago has the plan.
@@ -62,8 +62,11 @@ class PlanTermsCache:
             LagoIntegrationError: Lago does not answer.
         """
         timezone = timezone_of(customer)
-        begun = [one for one in listed if one.started_at is not None]
-        return [period_with(one, await self._terms(one.plan_code or ""), timezone) for one in begun]
+        begun = [subscription for subscription in listed if subscription.started_at is not None]
+        return [
+            period_with(subscription, await self._terms(subscription.plan_code or ""), timezone)
+            for subscription in begun
+        ]
 
     async def _terms(self, code: str) -> PlanTerms | None:
         async def ask() -> PlanTerms | None:
@@ -73,28 +76,30 @@ class PlanTermsCache:
         return await self._known.get(code, ask) if code else None
 
 
-def period_with(found: Subscription, terms: PlanTerms | None, timezone: str = "") -> Period:
+def period_with(subscription: Subscription, terms: PlanTerms | None, timezone: str = "") -> Period:
     """The period of a subscription that has begun.
 
     Args:
         terms: None = not known; the period has none then.
         timezone: IANA name; `""` = UTC.
     """
-    bare = read(period_of, found)
+    bare = read(period_of, subscription)
     if terms is None:
         return bare
     anchor = None
-    if found.billing_time == "anniversary":
-        anchor = bare.started_at if found.subscription_at is None else read(parse_us, found.subscription_at)
+    if subscription.billing_time == "anniversary":
+        anchor = (
+            bare.started_at if subscription.subscription_at is None else read(parse_us, subscription.subscription_at)
+        )
     return copy(bare, interval=terms.interval, anchor=anchor, timezone=timezone, charged=terms.charged)
 
 
-def kept(found: Period, known: Period) -> Period:
-    """`found`, with the terms of `known` if it has none of its own."""
-    if found.charged is not None or known.charged is None:
-        return found
+def kept(period: Period, known: Period) -> Period:
+    """`period`, with the terms of `known` if it has none of its own."""
+    if period.charged is not None or known.charged is None:
+        return period
     terms = {"interval": known.interval, "anchor": known.anchor, "timezone": known.timezone, "charged": known.charged}
-    return copy(found, **terms)
+    return copy(period, **terms)
 
 
 def timezone_of(customer: Customer | None) -> str:

@@ -9,13 +9,13 @@ from aiokafka import ConsumerRecord
 
 from schemas.decoding import decoder
 from schemas.records import Rejection
-from streams.runtime.compacted_table import TopicFollower
+from streams.runtime.compacted_table import TopicTable
 from streams.runtime.unreadable import note
 
 _decode = decoder(Rejection)
 
 
-class RejectedFollower(TopicFollower):
+class RejectedFollower(TopicTable):
     """Counts the rejected calls in the topic by reason."""
 
     def __init__(self, kafka: Mapping[str, Any], topic: str, monotonic: Callable[[], float]) -> None:

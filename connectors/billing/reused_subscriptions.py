@@ -38,22 +38,22 @@ def ended_by(org: OrgRecord, other: OrgRecord) -> OrgRecord:
 
 def ended_by_all(org: OrgRecord, others: Iterable[OrgRecord]) -> OrgRecord:
     """As `ended_by`, for all other orgs."""
-    names = {one.external_id for one in org.periods}
+    names = {period.external_id for period in org.periods}
     for other in others:
-        if any(one.external_id in names for one in other.periods):
+        if any(period.external_id in names for period in other.periods):
             org = ended_by(org, other)
     return org
 
 
 def overtaken(org: OrgRecord, others: Iterable[OrgRecord]) -> list[str]:
     """Ids of the other orgs whose records do not show yet that a life of theirs ended when one of `org` began."""
-    names = {one.external_id for one in org.periods}
-    shared = (other for other in others if any(one.external_id in names for one in other.periods))
+    names = {period.external_id for period in org.periods}
+    shared = (other for other in others if any(period.external_id in names for period in other.periods))
     return [other.org_id for other in shared if ended_by(other, org) is not other]
 
 
 def held_by_others(names: Iterable[str], org_id: str, orgs: Iterable[OrgRecord], now_us: int) -> set[str]:
     """The `names` that are active subscriptions of other orgs than `org_id`, by the records."""
-    wanted = set(names)
-    others = (one for org in orgs if org.org_id != org_id for one in org.periods)
-    return {one.external_id for one in others if one.external_id in wanted and covers(one, now_us)}
+    ids = set(names)
+    others = (period for org in orgs if org.org_id != org_id for period in org.periods)
+    return {other.external_id for other in others if other.external_id in ids and covers(other, now_us)}

@@ -99,7 +99,7 @@ class _NotSubscribed:
 class SubscriptionDiscovery:
     """Keeps the subscriptions of the mapped customers' orgs in the orgs' records.
 
-    What it remembers between two rounds of `learn_orgs`:
+    What it remembers between two rounds of `discover_all`:
 
     | field | holds | an entry ends |
     |---|---|---|
@@ -191,7 +191,7 @@ class SubscriptionDiscovery:
             group.create_task(self._learn_orgs_every(seconds))
             group.create_task(self._subscribe_mapped())
 
-    async def learn_orgs(self) -> None:
+    async def discover_all(self) -> None:
         """Ask Lago about each org without a known subscription, one at a time. Usage that is held for them is then billed.
 
         These are the mapped orgs, those subscribed by Meterbridge, and those that usage was recorded for. An org that
@@ -227,12 +227,12 @@ class SubscriptionDiscovery:
                 async with asyncio.timeout(_LAGO_S):
                     listed, unusable = await self._listed(org_id, names, before)
                     customer = await self._lago.customer(org_id) if listed else None
-                    found = to_the_moment(await self._terms.periods(listed, customer))
+                    periods = to_the_moment(await self._terms.periods(listed, customer))
             except (MeterbridgeError, TimeoutError) as error:
                 await self._mark_foreign(org_id, names)
                 return self._unanswered.failed(org_id, error)
             self._unanswered.answered(org_id)
-            if not (found or unusable) or await self._stored(org_id, before, customer, found, unusable):
+            if not (periods or unusable) or await self._stored(org_id, before, customer, periods, unusable):
                 break
         return True
 
@@ -245,36 +245,37 @@ class SubscriptionDiscovery:
         when it ended.
         """
         listed = await self._lago.subscriptions(org_id, ACTIVE)
-        missing = set(names).difference(one.external_id for one in listed)
+        missing = set(names).difference(subscription.external_id for subscription in listed)
         over = before is not None and not_running(before.periods, listed, self._now_us())
         unusable: dict[str, str] = {}
         if missing or over:
             everything = await self._lago.subscriptions(org_id, STATUSES)
             listed = [
-                one
-                for one in everything
-                if one.status == "active" or (one.status == "terminated" and (over or one.external_id in missing))
+                subscription
+                for subscription in everything
+                if subscription.status == "active"
+                or (subscription.status == "terminated" and (over or subscription.external_id in missing))
             ]
-            for name in missing.difference(one.external_id for one in listed):
-                waits = any(one.external_id == name for one in everything)
+            for name in missing.difference(subscription.external_id for subscription in listed):
+                waits = any(subscription.external_id == name for subscription in everything)
                 unusable[name] = NO_SUBSCRIPTION if waits else await self._whose(name)
         return listed, unusable
 
     async def _whose(self, name: str) -> str:
         try:
-            found = await self._lago.subscription(name)
+            subscription = await self._lago.subscription(name)
         except LagoRejected as error:
             if error.reason != "unsafe_id":
                 raise
-            found = None
-        return UNKNOWN_SUBSCRIPTION if found is None else FOREIGN_SUBSCRIPTION
+            subscription = None
+        return UNKNOWN_SUBSCRIPTION if subscription is None else FOREIGN_SUBSCRIPTION
 
     async def _mark_foreign(self, org_id: str, names: Iterable[str]) -> None:
         """Mark named subscriptions that run as another org's by our records. Lago, which knows best, does not answer."""
         taken = held_by_others(names, org_id, self._orgs.values(), self._now_us()) if names else ()
 
         def made(org: OrgRecord) -> OrgRecord:
-            own = {one.external_id for one in org.periods}
+            own = {period.external_id for period in org.periods}
             foreign = {name: FOREIGN_SUBSCRIPTION for name in taken if name not in own}
             return copy(org, unusable={**foreign, **org.unusable}) if foreign else org
 
@@ -286,13 +287,13 @@ class SubscriptionDiscovery:
         org_id: str,
         before: OrgRecord | None,
         customer: Customer | None,
-        found: Sequence[Period],
+        periods: Sequence[Period],
         unusable: Mapping[str, str],
     ) -> bool:
         """Store what Lago said; False if the record is not `before` any more."""
 
         def made(org: OrgRecord) -> OrgRecord:
-            known = org_with(org, customer, found, self._now_us()) if found else org
+            known = org_with(org, customer, periods, self._now_us()) if periods else org
             return copy(known, unusable={**known.unusable, **unusable}) if unusable else known
 
         stored = await changed_from(self._records, org_id, before, made)
@@ -304,7 +305,7 @@ class SubscriptionDiscovery:
     async def _learn_orgs_every(self, seconds: float) -> None:
         while True:
             try:
-                await self.learn_orgs()
+                await self.discover_all()
             except MeterbridgeError as error:
                 _log.warning("subscription_discovery_failed", reason=error.reason, detail=error.detail)
             await asyncio.sleep(seconds)

@@ -33,9 +33,9 @@ def org_with(org: OrgRecord, customer: Customer | None, listed: Sequence[Period]
             periods.append(period)
         else:
             successors = [
-                one.started_at
-                for one in listed
-                if one.external_id == period.external_id and one.started_at > period.started_at
+                subscription.started_at
+                for subscription in listed
+                if subscription.external_id == period.external_id and subscription.started_at > period.started_at
             ]
             periods.append(copy(period, terminated_at=min([*successors, now_us])))
     periods = sorted([*periods, *new.values()], key=lambda period: (period.started_at, period.external_id))
@@ -50,8 +50,12 @@ def org_with(org: OrgRecord, customer: Customer | None, listed: Sequence[Period]
 
 def not_running(known: Iterable[Period], active: Iterable[Subscription], now_us: int) -> bool:
     """Whether a period that is active by the record is not among Lago's active ones. Raises: LagoIntegrationError."""
-    lives = {(one.external_id, read(parse_us, one.started_at)) for one in active if one.started_at is not None}
-    running = (one for one in known if one.terminated_at is None and one.started_at <= now_us)
+    lives = {
+        (subscription.external_id, read(parse_us, subscription.started_at))
+        for subscription in active
+        if subscription.started_at is not None
+    }
+    running = (period for period in known if period.terminated_at is None and period.started_at <= now_us)
     return any((one.external_id, one.started_at) not in lives for one in running)
 
 
@@ -61,17 +65,17 @@ def to_the_moment(listed: Sequence[Period]) -> list[Period]:
     If another period began under the same id within that second, its beginning is the end. Else the last part of a second
     is not in the period: its usage is held, because Lago may not bill it there.
     """
-    found = []
+    periods = []
     for period in listed:
         ended = period.terminated_at
         if ended is not None:
             successors = (
-                one.started_at
-                for one in listed
-                if one.external_id == period.external_id
-                and one.started_at > period.started_at
-                and ended <= one.started_at < ended + SECOND_US
+                subscription.started_at
+                for subscription in listed
+                if subscription.external_id == period.external_id
+                and subscription.started_at > period.started_at
+                and ended <= subscription.started_at < ended + SECOND_US
             )
             ended = max(period.started_at, min(successors, default=ended))
-        found.append(copy(period, terminated_at=ended))
-    return found
+        periods.append(copy(period, terminated_at=ended))
+    return periods

@@ -34,20 +34,20 @@ class UnbillableEvents:
         states: ReceiptsFollower,
         writer: CheckedProducer,
         topic: str,
-        told: Callable[[str, int], None],
+        count: Callable[[str, int], None],
         now_us: Callable[[], int],
     ) -> None:
         self._states = states
         self._writer = writer
         self._topic = topic
-        self._told = told
+        self._count = count
         self._now_us = now_us
 
-    async def unbillable(self, found: Mapping[str, list[str]]) -> int:
+    async def unbillable(self, ids_by_reason: Mapping[str, list[str]]) -> int:
         """Write a receipt for each event of Meterbridge's that has not failed already.
 
         Args:
-            found: transaction ids by Lago's reason; events of other senders are ignored.
+            ids_by_reason: transaction ids by Lago's reason; events of other senders are ignored.
 
         Returns:
             The number of receipts.
@@ -56,14 +56,18 @@ class UnbillableEvents:
             Unavailable: Kafka does not answer, or the receipts are not read yet; repeating is safe.
         """
         count = 0
-        for reason, ids in found.items():
-            ours = [one for one in dict.fromkeys(ids) if self._states.state(one) not in (None, FAILED)]
+        for reason, ids in ids_by_reason.items():
+            ours = [
+                transaction_id
+                for transaction_id in dict.fromkeys(ids)
+                if self._states.state(transaction_id) not in (None, FAILED)
+            ]
             code = UNBILLABLE + (reason if reason in REASONS else "other")
             for start in range(0, len(ours), _BATCH):
-                await self._writer.send_all([self._receipt(one, code) for one in ours[start : start + _BATCH]])
+                await self._writer.send_all([self._receipt(our, code) for our in ours[start : start + _BATCH]])
             if ours:
                 _log.error("events_not_billed", reason=code, events=len(ours), first=ours[:_SHOWN])
-                self._told(code, len(ours))
+                self._count(code, len(ours))
             count += len(ours)
         return count
 

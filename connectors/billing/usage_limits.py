@@ -46,7 +46,7 @@ class LimitStore(Protocol):
         """The limits of all orgs on the plan."""
 
 
-class FixedLimits:
+class StaticLimits:
     """Limits that the service itself chooses; also for tests."""
 
     def __init__(
@@ -86,15 +86,15 @@ class RecordLimits:
             Rejected: `bad_limit`.
             Unavailable
         """
-        wanted = checked(limits)
-        return (await self._records.change(org_id, lambda known: copy(known, limits=wanted))).limits
+        own_limits = checked(limits)
+        return (await self._records.change(org_id, lambda known: copy(known, limits=own_limits))).limits
 
     async def set_plan(self, plan_code: str, limits: Mapping[str, int]) -> Mapping[str, int]:
         """Replace all limits of a plan; see `set_org`."""
         return await self.set_org(PLAN_KEY + plan_code, limits)
 
 
-class LimitUse(NamedTuple):
+class UsedLimit(NamedTuple):
     """How much of a limit is used in the current period; `used` None = Lago does not count it on this plan."""
 
     limit: str
@@ -102,7 +102,7 @@ class LimitUse(NamedTuple):
     most: int
 
 
-class UsageLimitReached(LagoRejected):
+class LimitReached(LagoRejected):
     """A limit is used up. Its `reason` is `limit_reached`.
 
     Attributes:
@@ -139,20 +139,20 @@ class UsageLimits:
         self._known: Cache[str, dict[str, int]] = Cache(clock, KEPT_S, _MOST)
         self._usage: Cache[str, CustomerUsage] = Cache(clock, KEPT_S, _MOST)
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     async def of(self, org_id: str) -> dict[str, int]:
         """The org's limits by name: its plan's, replaced by its own. Raises: LagoIntegrationError."""
         async with self._asking.setdefault(org_id, asyncio.Lock()):
             return dict(await self._known.get(org_id, lambda: self._merged(org_id)) or {})
 
-    async def check(self, org_id: str) -> tuple[LimitUse, ...]:
+    async def check(self, org_id: str) -> tuple[UsedLimit, ...]:
         """Every limit of the org with its use; none of them is used up.
 
         A limit for which the plan has no charge cannot be counted: its `used` is None, and it is logged once.
 
         Raises:
-            UsageLimitReached: the first limit that is used up.
+            LimitReached: the first limit that is used up.
             LagoRejected: `no_active_subscription`.
             LagoIntegrationError: the use is not known now. The caller decides whether the call is served.
         """
@@ -161,13 +161,13 @@ class UsageLimits:
             usage = await self._usage.get(org_id, lambda: self._counted.usage(org_id))
         if usage is None:
             raise LagoRejected("no_active_subscription", "the org has no active subscription")
-        found = tuple(LimitUse(name, used_of(usage, name, self._codes), most) for name, most in sorted(limits.items()))
-        for one in found:
-            if one.used is None:
-                self._tell(org_id, one.limit)
-            elif one.used >= one.most:
-                raise UsageLimitReached(one.limit, one.used, one.most)
-        return found
+        uses = tuple(UsedLimit(name, used_of(usage, name, self._codes), most) for name, most in sorted(limits.items()))
+        for use in uses:
+            if use.used is None:
+                self._log_once(org_id, use.limit)
+            elif use.used >= use.most:
+                raise LimitReached(use.limit, use.used, use.most)
+        return uses
 
     async def _merged(self, org_id: str) -> dict[str, int]:
         running = await self._counted.subscription(org_id)
@@ -180,9 +180,9 @@ class UsageLimits:
         except Unavailable as error:
             raise LagoUnavailable(error.reason, error.detail) from error
 
-    def _tell(self, org_id: str, name: str) -> None:
-        if (org_id, name) not in self._told and len(self._told) < _MOST:
-            self._told.add((org_id, name))
+    def _log_once(self, org_id: str, name: str) -> None:
+        if (org_id, name) not in self._logged and len(self._logged) < _MOST:
+            self._logged.add((org_id, name))
             _log.warning("limit_not_counted", org=org_id, limit=name, detail="no charge of its plan is on this metric")
 
 

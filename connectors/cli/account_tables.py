@@ -30,7 +30,7 @@ async def lago_client(settings: Settings, connections: int = 1) -> AsyncIterator
 
 
 @asynccontextmanager
-async def own_books(settings: Settings, connections: int) -> AsyncIterator[AccountTables]:
+async def own_account_tables(settings: Settings, connections: int) -> AsyncIterator[AccountTables]:
     """The tables, read to their ends on entry.
 
     Args:
@@ -44,7 +44,7 @@ async def own_books(settings: Settings, connections: int) -> AsyncIterator[Accou
         raise TopicProblem("topics", " ".join(complaints))
     async with lago_http(settings.lago_timeout, connections) as http:
         lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key))
-        books = AccountTables(settings, lago, lambda _learner: InMemoryUsage())  # nothing is recorded by a command
-        async with books.open():
-            await books.mappings.ready()
-            yield books
+        tables = AccountTables(settings, lago, lambda _discovery: InMemoryUsage())  # nothing is recorded by a command
+        async with tables.open():
+            await tables.mappings.ready()
+            yield tables

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from connectors.access.audit_chain import ChainPosition
+from connectors.access.audit_chain import ChainHead
 from connectors.cli.base import one_sentence, say, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
@@ -21,12 +21,12 @@ def verify(head: str, *, as_json: bool) -> None:
     noted = _noted(head)
     with one_sentence():
         answer = asyncio.run(_verified(settings_of_command(), noted))
-    say(answer, as_json=as_json, table=lambda: _told(answer))
+    say(answer, as_json=as_json, table=lambda: _text(answer))
     if answer["broken"] is not None or answer["row"] is not None:
         raise typer.Exit(1)
 
 
-async def _verified(settings: Settings, noted: ChainPosition | None) -> dict[str, Any]:
+async def _verified(settings: Settings, noted: ChainHead | None) -> dict[str, Any]:
     deployment = deployment_of(settings)
     topic = deployment.topics.audit
     with nullcontext() if settings.postgres_url is None else Database(postgres_url(settings), size=1) as database:
@@ -46,27 +46,29 @@ async def _verified(settings: Settings, noted: ChainPosition | None) -> dict[str
     }
 
 
-def _noted(head: str) -> ChainPosition | None:
+def _noted(head: str) -> ChainHead | None:
     if not head:
         return None
     covered, _, chain = head.partition(":")
     if not covered.isdecimal() or len(chain) != 64:
         fail("--head takes a head that `audit verify` printed: a number, a colon and 64 hexadecimal digits.", 2)
-    return ChainPosition("", int(covered), chain)
+    return ChainHead("", int(covered), chain)
 
 
-def _told(answer: dict[str, Any]) -> str:
-    told = [f"{answer['lines']} lines, {answer['unchained']} of them are older than the chain."]
+def _text(answer: dict[str, Any]) -> str:
+    sentences = [f"{answer['lines']} lines, {answer['unchained']} of them are older than the chain."]
     if answer["unchecked"]:
-        told.append(
+        sentences.append(
             f"{answer['unchecked']} lines at the beginning cannot be checked: the lines before them have expired."
         )
     if (broken := answer["broken"]) is not None:
-        told.append(f"{broken['kind']}: line {broken['audit_id']} at offset {broken['offset']}: {broken['detail']}.")
+        sentences.append(
+            f"{broken['kind']}: line {broken['audit_id']} at offset {broken['offset']}: {broken['detail']}."
+        )
     if (row := answer["row"]) is not None:
-        told.append(f"{row['kind']}: row {row['audit_id']}: {row['detail']}.")
+        sentences.append(f"{row['kind']}: row {row['audit_id']}: {row['detail']}.")
     elif answer["rows"] is not None:
-        told.append(f"{answer['rows']} rows agree with the topic.")
+        sentences.append(f"{answer['rows']} rows agree with the topic.")
     if answer["broken"] is None:
-        told.append(f"The chain is complete. Keep its head elsewhere: {answer['head'] or 'there is none yet'}")
-    return "\n".join(told)
+        sentences.append(f"The chain is complete. Keep its head elsewhere: {answer['head'] or 'there is none yet'}")
+    return "\n".join(sentences)

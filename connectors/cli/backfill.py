@@ -30,7 +30,7 @@ from connectors.litellm.spend_logs import spend_logs
 from connectors.operations.audit_record import audited
 from connectors.operations.backfill import Backfill
 from connectors.operations.backfill_report import BackfillReport, no_price_yet
-from connectors.operations.backfill_report import told as filled_as_json
+from connectors.operations.backfill_report import report_as_object as filled_as_json
 from connectors.operations.call_files import csv_rows, json_lines
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
@@ -54,7 +54,7 @@ def backfill(
     trust_log_from: str | None,
     delimiter: str,
     patience: str,
-    why: str,
+    comment: str,
     *,
     dry_run: bool,
     as_json: bool,
@@ -70,9 +70,9 @@ def backfill(
         cut = json_lines if source == JSONL else partial(csv_rows, delimiter=checked_delimiter(delimiter))
         elements = _elements(settings, source, file, cut, since, until, overlap, checkpoint)
         keep = _keeper(checkpoint) if source == LITELLM_DB and not dry_run else None
-        with progress("calls", 0, quiet=as_json) as told:
+        with progress("calls", 0, quiet=as_json) as on_progress:
             target = {"source": source, **({"trust_log_from": trust_log_from} if trust_log_from else {})}
-            done = asyncio.run(_filled(deployment, job, elements, target, why, told, keep))
+            done = asyncio.run(_filled(deployment, job, elements, target, comment, on_progress, keep))
     answer = {"dry_run": dry_run, **filled_as_json(done)}
     say(answer, as_json=as_json, table=lambda: _table(answer, done, dry_run))
     if not done.whole:
@@ -84,19 +84,19 @@ async def _filled(
     job: Backfill,
     elements: Elements,
     target: dict[str, str],
-    why: str,
-    told: Callable[[int], None],
+    comment: str,
+    on_progress: Callable[[int], None],
     keep: Callable[[str], None] | None,
 ) -> BackfillReport:
     def stored(place: str, count: int) -> None:
-        told(count)
+        on_progress(count)
         if keep is not None and place:
             keep(place)
 
     when_interrupted(lambda: f"{job.done.read} calls were read. Run it again: it recognises the calls that were sent.")
     with job.database:
         if job.sender is not None:
-            audited(deployment, job.sender, "backfill", target, reason=why)
+            audited(deployment, job.sender, "backfill", target, reason=comment)
         return await job.run(elements, stored)
 
 
@@ -160,22 +160,24 @@ def _keeper(path: Path | None) -> Callable[[str], None] | None:
     return keep
 
 
-def _table(told: dict[str, Any], done: BackfillReport, dry_run: bool) -> Any:
+def _table(report: dict[str, Any], done: BackfillReport, dry_run: bool) -> Any:
     verb = "would be sent" if dry_run else "were sent"
-    lines = [f"{told['read']} read, {told['known']} known, {told['missing']} missing ({told['usd']} USD) {verb}"]
-    if told["priced"]:
-        lines.append(f"{told['priced']} had been counted without a price ({told['priced_usd']} USD) and {verb}")
+    lines = [
+        f"{report['read']} read, {report['known']} known, {report['missing']} missing ({report['usd']} USD) {verb}"
+    ]
+    if report["priced"]:
+        lines.append(f"{report['priced']} had been counted without a price ({report['priced_usd']} USD) and {verb}")
     if done.other_calls:
         lines.append(
             f"{done.other_calls} are billed at another cost ({plain(done.other_usd)} USD more here); not sent:"
         )
         lines += [
-            f"  {one.call} of {one.customer}: billed {plain(one.billed)}, here {plain(one.told)} USD"
-            for one in done.others
+            f"  {other.call} of {other.customer}: billed {plain(other.billed)}, here {plain(other.claimed)} USD"
+            for other in done.others
         ]
     if done.unpriced:
         lines.append(no_price_yet(done))
     lines += [f"refused: {place}" for place in done.where]
-    rows = [(name, one.calls, one.tokens, plain(one.usd)) for name, one in sorted(done.missing.items())]
+    rows = [(name, amount.calls, amount.tokens, plain(amount.usd)) for name, amount in sorted(done.missing.items())]
     title = "\n".join(map(shown, lines))
     return table_of(("customer", "calls", "tokens", "USD"), rows, title) if rows else title

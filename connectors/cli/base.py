@@ -138,8 +138,8 @@ def _printable(text: str) -> str:
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
     """A plain table, with numbers aligned to the right."""
-    told = Text(shown(title, lines=True)) if title else None
-    table = Table(title=told, title_justify="left", box=None, header_style="bold")
+    caption = Text(shown(title, lines=True)) if title else None
+    table = Table(title=caption, title_justify="left", box=None, header_style="bold")
     for number, name in enumerate(columns):
         right = bool(rows) and not isinstance(rows[0][number], str)
         table.add_column(name, justify="right" if right else "left", overflow="fold")

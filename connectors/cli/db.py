@@ -26,10 +26,13 @@ def migrate(*, check: bool, as_json: bool) -> None:
     """`meterbridge db migrate`."""
     with one_sentence():
         url = postgres_url(settings_of_command())
-        found = [f"{one.version:04d}_{one.name}" for one in asyncio.run(pending(url) if check else bring(url))]
-    answer = {"applied": [] if check else found, "pending": found if check else []}
-    say(answer, as_json=as_json, table=lambda: _told(found, "pending" if check else "applied"))
-    if check and found:
+        names = [
+            f"{migration.version:04d}_{migration.name}"
+            for migration in asyncio.run(pending(url) if check else bring(url))
+        ]
+    answer = {"applied": [] if check else names, "pending": names if check else []}
+    say(answer, as_json=as_json, table=lambda: _text(names, "pending" if check else "applied"))
+    if check and names:
         raise typer.Exit(1)
 
 
@@ -45,7 +48,7 @@ def roles(*, as_json: bool) -> None:
     )
 
 
-def prune(older_than: str, why: str, *, dry_run: bool, as_json: bool) -> None:
+def prune(older_than: str, comment: str, *, dry_run: bool, as_json: bool) -> None:
     """`meterbridge db prune`."""
     age_s = duration_s(older_than)
     with one_sentence():
@@ -54,55 +57,55 @@ def prune(older_than: str, why: str, *, dry_run: bool, as_json: bool) -> None:
         if age_s < least.total_seconds():
             fail(f"--older-than must be at least {least.days}d: younger calls may still be sent again.", 2)
         before = to_datetime(moment_us(older_than))
-        found = asyncio.run(prunable(url, before))
+        pruned = asyncio.run(prunable(url, before))
         audit_id = ""
-        if not dry_run and found.total:
+        if not dry_run and pruned.total:
             deployment = deployment_of(settings)
-            target = {"older_than": older_than, "months": ",".join(found.months)}
+            target = {"older_than": older_than, "months": ",".join(pruned.months)}
             audit_id = audited(
-                deployment, CommandProducer(deployment.kafka), "db.prune", target, reason=why, count=found.total
+                deployment, CommandProducer(deployment.kafka), "db.prune", target, reason=comment, count=pruned.total
             )
-            found = asyncio.run(forget(url, before))
+            pruned = asyncio.run(forget(url, before))
     answer = {
         "dry_run": dry_run,
         "audit_id": audit_id,
-        "months": found.months,
-        "kept": found.kept,
-        "rows": found.rows,
+        "months": pruned.months,
+        "kept": pruned.kept,
+        "rows": pruned.rows,
     }
-    say(answer, as_json=as_json, table=lambda: _forgotten(found, dry_run))
+    say(answer, as_json=as_json, table=lambda: _forgotten(pruned, dry_run))
 
 
 def unprojected(limit: int, *, as_json: bool) -> None:
     """`meterbridge db unprojected`."""
     with one_sentence():
-        found = asyncio.run(unprojected_records(postgres_url(settings_of_command()), limit))
+        aside = asyncio.run(unprojected_records(postgres_url(settings_of_command()), limit))
     heads = ("topic", "partition", "offset", "reason", "problem", "noticed")
-    answer = {"total": found.total, "records": [dict(zip(heads, row, strict=True)) for row in found.rows]}
-    say(answer, as_json=as_json, table=lambda: _kept_aside(heads, found))
+    answer = {"total": aside.total, "records": [dict(zip(heads, row, strict=True)) for row in aside.rows]}
+    say(answer, as_json=as_json, table=lambda: _kept_aside(heads, aside))
 
 
-def _kept_aside(heads: tuple[str, ...], found: KeptAside) -> Any:
-    if not found.total:
+def _kept_aside(heads: tuple[str, ...], aside: KeptAside) -> Any:
+    if not aside.total:
         return "Every record that was read has become a row."
-    return table_of(heads, found.rows)
+    return table_of(heads, aside.rows)
 
 
 def _least(settings: Settings) -> timedelta:
     """The minimum age, in which a call may be read again from its topic and be looked up in the log, and one day more."""
     topic = timedelta(milliseconds=int(RAW.config["retention.ms"]))
-    return topic + timedelta(hours=settings.dedupe_horizon_hours, days=1)
+    return topic + timedelta(hours=settings.dedupe_retention_hours, days=1)
 
 
-def _forgotten(found: Pruned, dry_run: bool) -> Any:
+def _forgotten(pruned: Pruned, dry_run: bool) -> Any:
     verb = "would be deleted" if dry_run else "deleted"
-    rows: list[tuple[str, object, str]] = [(f"calls of {month}", count, verb) for month, count in found.months.items()]
-    rows += [(table, count, verb) for table, count in found.rows.items()]
-    rows += [(f"calls of {month}", count, "not billed yet: the month is kept") for month, count in found.kept.items()]
+    rows: list[tuple[str, object, str]] = [(f"calls of {month}", count, verb) for month, count in pruned.months.items()]
+    rows += [(table, count, verb) for table, count in pruned.rows.items()]
+    rows += [(f"calls of {month}", count, "not billed yet: the month is kept") for month, count in pruned.kept.items()]
     return table_of(("what", "rows", ""), rows)
 
 
-def _told(found: list[str], what: str) -> str:
-    if not found:
+def _text(names: list[str], what: str) -> str:
+    if not names:
         return "The tables are up to date."
-    return "\n".join(map(shown, [f"{len(found)} migrations {what}.", *found]))
+    return "\n".join(map(shown, [f"{len(names)} migrations {what}.", *names]))

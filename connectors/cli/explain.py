@@ -48,20 +48,22 @@ def explain(
     calls: list[tuple[CallRow, EventStory | None]] = []
     with one_sentence():
         if transaction_id is not None:
-            story = _asked(lambda database: story_of_event(database, transaction_id))
+            story = _query(lambda database: story_of_event(database, transaction_id))
         else:
-            calls = _asked(lambda database: stories_of_request(database, request or ""))
+            calls = _query(lambda database: stories_of_request(database, request or ""))
     if transaction_id is not None:
         if story is None:
             fail(f"no event {transaction_id}: it was never sealed, or is not projected yet.", 1)
-        say(_told(story), as_json=as_json, table=lambda: _proof(story))
+        say(_as_object(story), as_json=as_json, table=lambda: _proof(story))
     else:
         if not calls:
             fail(f"no call {request}: it never arrived, was refused (see dlq list), or is not projected yet.", 1)
-        answer = {"calls": [{**_line(call), "event": _told(of, calls=False) if of else None} for call, of in calls]}
+        answer = {
+            "calls": [{**_line(call), "event": _as_object(of, calls=False) if of else None} for call, of in calls]
+        }
         say(answer, as_json=as_json, table=lambda: _whereabouts(calls))
     stories = [one for one in ([story] if story else [of for _, of in calls]) if one is not None]
-    if any(one.status != "held" and not one.proved for one in stories):
+    if any(story.status != "held" and not story.proved for story in stories):
         raise typer.Exit(1)
 
 
@@ -72,18 +74,18 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
     middle_us, apart_us = moment_us(at), duration_s(around) * SECOND_US
     since, until = to_datetime(middle_us - apart_us), to_datetime(middle_us + apart_us + 1)
     with one_sentence():
-        found = _asked(lambda database: calls_of_customer(database, customer, since, until))
-    if not found:
+        calls = _query(lambda database: calls_of_customer(database, customer, since, until))
+    if not calls:
         fail(f"no call of {customer} ended within {around} of {at}: look wider with --around.", 1)
-    asked = found if amount is None else in_question(found, amount)
-    events = {of.last.transaction_id: _told(of.last, calls=False) for _, of in asked if of is not None}
+    in_doubt = calls if amount is None else in_question(calls, amount)
+    events = {of.last.transaction_id: _as_object(of.last, calls=False) for _, of in in_doubt if of is not None}
     answer = {
-        "calls": [{**_line(call), "event": of.last.transaction_id if of else None} for call, of in asked],
+        "calls": [{**_line(call), "event": of.last.transaction_id if of else None} for call, of in in_doubt],
         "events": list(events.values()),
-        "usd": plain(_sum(asked)),
-        "looked_at": len(found),
+        "usd": plain(_sum(in_doubt)),
+        "looked_at": len(calls),
     }
-    say(answer, as_json=as_json, table=lambda: _reasons(asked, len(found)))
+    say(answer, as_json=as_json, table=lambda: _reasons(in_doubt, len(calls)))
 
 
 def _amount(usd: str) -> Decimal:
@@ -100,7 +102,7 @@ def _sum(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
     return total(call.usd for call, _ in calls)
 
 
-def _reasons(asked: list[tuple[CallRow, EventStory | None]], looked_at: int) -> Any:
+def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int) -> Any:
     rows = [
         (
             f"{call.started_at:%H:%M:%S.%f} - {call.ended_at:%H:%M:%S.%f}",
@@ -111,15 +113,15 @@ def _reasons(asked: list[tuple[CallRow, EventStory | None]], looked_at: int) -> 
             plain(call.usd),
             f"not billed: {call.decision}" if of is None else f"{of.last.transaction_id} ({of.last.status})",
         )
-        for call, of in asked[:_SHOWN]
+        for call, of in calls[:_SHOWN]
     ]
-    title = f"{len(asked)} of {looked_at} calls, {plain(_sum(asked))} USD, by their ends (UTC)"
-    more = f"\n... and {len(asked) - _SHOWN} more; --json prints all" if len(asked) > _SHOWN else ""
+    title = f"{len(calls)} of {looked_at} calls, {plain(_sum(calls))} USD, by their ends (UTC)"
+    more = f"\n... and {len(calls) - _SHOWN} more; --json prints all" if len(calls) > _SHOWN else ""
     columns = ("from - to", "call", "model", "tokens in", "tokens out", "USD", "Lago event")
     return Group(table_of(columns, rows, title), f"`meterbridge explain <Lago event>` proves its sum.{more}")
 
 
-def _asked(question: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
+def _query(question: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
     """The answer of Postgres to one question."""
 
     async def answer() -> T:
@@ -129,8 +131,8 @@ def _asked(question: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(answer())
 
 
-def _told(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
-    told: dict[str, Any] = {
+def _as_object(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
+    answer: dict[str, Any] = {
         "transaction_id": story.transaction_id,
         "status": story.status,
         "external_subscription_id": story.subscription,
@@ -145,9 +147,9 @@ def _told(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
         "usd_of_calls": plain(story.usd_of_calls),
         "proved": story.proved,
         "instead_of": story.instead_of or None,
-        "again": None if story.again is None else _told(story.again, calls=False),
+        "again": None if story.again is None else _as_object(story.again, calls=False),
     }
-    return {**told, "lines": [_line(call) for call in story.calls]} if calls else told
+    return {**answer, "lines": [_line(call) for call in story.calls]} if calls else answer
 
 
 def _line(call: CallRow) -> dict[str, Any]:
@@ -170,12 +172,12 @@ def _line(call: CallRow) -> dict[str, Any]:
 
 
 def _proof(story: EventStory) -> Any:
-    shown = [
+    rows = [
         (call.request_id or call.call_id, call.model, call.tokens, plain(call.usd), call.place)
         for call in story.calls[:_SHOWN]
     ]
     more = f"\n... and {len(story.calls) - _SHOWN} more; --json prints all" if len(story.calls) > _SHOWN else ""
-    calls = table_of(("call", "model", "tokens", "USD", "raw"), shown)
+    calls = table_of(("call", "model", "tokens", "USD", "raw"), rows)
     return Group(_headline(story), calls, _verdict(story) + more)
 
 
@@ -187,15 +189,15 @@ def _headline(story: EventStory) -> str:
 
 
 def _verdict(story: EventStory) -> str:
-    found = f"{len(story.calls)} calls, {plain(story.usd_of_calls)} USD"
+    sum_of_calls = f"{len(story.calls)} calls, {plain(story.usd_of_calls)} USD"
     if story.status == "held":
-        return f"{found} wait."
+        return f"{sum_of_calls} wait."
     if not story.adds_up:
-        return f"{found}, but {story.claimed_calls} calls and {plain(story.cents)} cents are billed: NOT proved."
+        return f"{sum_of_calls}, but {story.claimed_calls} calls and {plain(story.cents)} cents are billed: NOT proved."
     if story.again is None:
-        return f"{found} = {plain(story.cents)} cents billed: proved."
+        return f"{sum_of_calls} = {plain(story.cents)} cents billed: proved."
     instead = f"{_headline(story.again)}; {_verdict(story.again)}"
-    return f"{found} = {plain(story.cents)} cents, billed in its stead by\n{instead}"
+    return f"{sum_of_calls} = {plain(story.cents)} cents, billed in its stead by\n{instead}"
 
 
 def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> Any:

@@ -24,14 +24,16 @@ _SHOWN = 1000
 def list_held(customer: str, match: str, *, as_json: bool) -> None:
     """`meterbridge held list`."""
     with one_sentence():
-        found = [
-            one for one in _read(deployment_of(settings_of_command()), quiet=as_json) if customer in ("", one.customer)
+        held = [
+            usage
+            for usage in _read(deployment_of(settings_of_command()), quiet=as_json)
+            if customer in ("", usage.customer)
         ]
-        found = matching(found, match) if match else found
-    say(_answer(found), as_json=as_json, table=lambda: _table(found))
+        held = matching(held, match) if match else held
+    say(_answer(held), as_json=as_json, table=lambda: _table(held))
 
 
-def write_off(*, customer: str, match: str, why: str, until: str, yes: bool, dry_run: bool, as_json: bool) -> None:
+def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     """`meterbridge held write-off`."""
     if bool(customer) == bool(match):
         fail("give either --customer or --match.", 2)
@@ -39,27 +41,27 @@ def write_off(*, customer: str, match: str, why: str, until: str, yes: bool, dry
     until_us = time.time_ns() // 1000 if until == "0s" else moment_us(until)
     with one_sentence():
         deployment = deployment_of(settings_of_command())
-        read = [one for one in _read(deployment, quiet=as_json) if one.first_us <= until_us]
-        found = matching(read, match) if match else [one for one in read if one.customer == customer]
-        if not found:
+        read = [usage for usage in _read(deployment, quiet=as_json) if usage.first_us <= until_us]
+        held = matching(read, match) if match else [usage for usage in read if usage.customer == customer]
+        if not held:
             fail(f"nothing is held for {match or customer!r} up to then.", 1)
         if asks:
-            dry_run = not _agreed(found, as_json=as_json)
+            dry_run = not _agreed(held, as_json=as_json)
         audit_id = ""
         if not dry_run and match:
             audit_id = order_write_off_of_all(
-                deployment, CommandProducer(deployment.kafka), found, match, until_us, why
+                deployment, CommandProducer(deployment.kafka), held, match, until_us, comment
             )
         elif not dry_run:
-            audit_id = order_write_off(deployment, CommandProducer(deployment.kafka), found, until_us, why)
-    answer = {**_answer(found), "dry_run": dry_run, "audit_id": audit_id}
+            audit_id = order_write_off(deployment, CommandProducer(deployment.kafka), held, until_us, comment)
+    answer = {**_answer(held), "dry_run": dry_run, "audit_id": audit_id}
     does = "Would be written off" if dry_run else "Ordered"
-    say(answer, as_json=as_json, table=lambda: _table(found, f"{does}: {_sums(answer)}"))
+    say(answer, as_json=as_json, table=lambda: _table(held, f"{does}: {_sums(answer)}"))
 
 
-def _agreed(found: list[Held], *, as_json: bool) -> bool:
+def _agreed(held: list[Held], *, as_json: bool) -> bool:
     """Ask the person at the terminal; no if there is no terminal."""
-    return not as_json and _watched() and typer.confirm(f"Write off {_sums(_answer(found))}?", err=True)
+    return not as_json and _watched() and typer.confirm(f"Write off {_sums(_answer(held))}?", err=True)
 
 
 def _watched() -> bool:
@@ -71,34 +73,34 @@ def _sums(answer: dict[str, Any]) -> str:
 
 
 def _read(deployment: Deployment, *, quiet: bool) -> list[Held]:
-    with progress("reading ledgers", deployment.partitions, quiet=quiet) as told:
-        return asyncio.run(held_of(deployment, lambda _partition: told(1)))
+    with progress("reading ledgers", deployment.partitions, quiet=quiet) as on_progress:
+        return asyncio.run(held_of(deployment, lambda _partition: on_progress(1)))
 
 
-def _answer(found: list[Held]) -> dict[str, Any]:
+def _answer(held: list[Held]) -> dict[str, Any]:
     return {
-        "held": [_line(one) for one in found],
-        "customers": len({one.customer for one in found}),
-        "calls": sum(one.calls for one in found),
-        "usd": plain(total(one.usd for one in found)),
+        "held": [_line(usage) for usage in held],
+        "customers": len({usage.customer for usage in held}),
+        "calls": sum(usage.calls for usage in held),
+        "usd": plain(total(usage.usd for usage in held)),
     }
 
 
-def _line(one: Held) -> dict[str, Any]:
+def _line(held: Held) -> dict[str, Any]:
     return {
-        "customer": one.customer,
-        "id_kind": one.id_kind,
-        "reason": one.reason,
-        "calls": one.calls,
-        "usd": plain(one.usd),
-        "first": to_iso(one.first_us),
-        "last": to_iso(one.last_us),
+        "customer": held.customer,
+        "id_kind": held.id_kind,
+        "reason": held.reason,
+        "calls": held.calls,
+        "usd": plain(held.usd),
+        "first": to_iso(held.first_us),
+        "last": to_iso(held.last_us),
     }
 
 
-def _table(found: list[Held], title: str = "") -> Any:
-    if not found:
+def _table(held: list[Held], title: str = "") -> Any:
+    if not held:
         return "Nothing is held."
-    if len(found) > _SHOWN:
-        title = f"{title + '. ' if title else ''}The {_SHOWN} highest of {len(found)}; --json prints all."
-    return table_of_lines([_line(one) for one in found[:_SHOWN]], title)
+    if len(held) > _SHOWN:
+        title = f"{title + '. ' if title else ''}The {_SHOWN} highest of {len(held)}; --json prints all."
+    return table_of_lines([_line(usage) for usage in held[:_SHOWN]], title)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal
 
 import typer
 
-from connectors.cli.account_tables import lago_key, own_books
+from connectors.cli.account_tables import lago_key, own_account_tables
 from connectors.cli.base import checked_delimiter, one_sentence, progress, say, settings_of_command, table_of
 from connectors.cli.sentences import fail
 from connectors.cli.terminal import when_interrupted
@@ -35,8 +35,8 @@ def import_rows(
     file: str,
     kind: Literal["auto", "csv", "json"],
     delimiter: str,
-    pace: float,
-    why: str,
+    rate: float,
+    comment: str,
     *,
     dry_run: bool,
     as_json: bool,
@@ -46,15 +46,15 @@ def import_rows(
         settings = settings_of_command()
         if what != MAPPINGS:
             lago_key(settings)
-        wanted = (CSV if file.lower().endswith(".csv") else JSON) if kind == "auto" else kind
+        file_format = (CSV if file.lower().endswith(".csv") else JSON) if kind == "auto" else kind
         with (
             sys.stdin.buffer if file == "-" else Path(file).open("rb") as opened,
-            progress(what, 0, quiet=as_json) as told,
+            progress(what, 0, quiet=as_json) as on_progress,
         ):
             sign = checked_delimiter(delimiter)
-            job = _imported(settings, what, opened, wanted, sign, pace, why, told, dry_run=dry_run)
+            job = _imported(settings, what, opened, file_format, sign, rate, comment, on_progress, dry_run=dry_run)
             done, failure = asyncio.run(job)
-    answer = {"dry_run": dry_run, **done.told(), "failed": None if failure is None else failure.reason}
+    answer = {"dry_run": dry_run, **done.as_object(), "failed": None if failure is None else failure.reason}
     say(answer, as_json=as_json, table=lambda: _table(done, what, dry_run=dry_run))
     if failure is not None:
         fail(f"{failure}: run it again, no row takes effect twice.", 1)
@@ -66,49 +66,49 @@ async def _imported(
     settings: Settings,
     what: str,
     file: BinaryIO,
-    wanted: str,
+    file_format: str,
     delimiter: str,
-    pace: float,
-    why: str,
-    told: Callable[[int], None],
+    rate: float,
+    comment: str,
+    on_progress: Callable[[int], None],
     *,
     dry_run: bool,
 ) -> tuple[Imported, MeterbridgeError | None]:
     """The report, and the error that ended the import early, if there is one."""
-    async with own_books(settings, _AT_ONCE[what]) as books:
+    async with own_account_tables(settings, _AT_ONCE[what]) as tables:
         if not dry_run:
             target = {"what": what, "file": file.name}
             deployment = deployment_of(settings)
             sender = CommandProducer(deployment.kafka)
-            await asyncio.to_thread(audited, deployment, sender, f"import.{what}", target, reason=why)
-        of = _kind(books, what, dry_run=dry_run)
-        job: Import[Any] = Import(of, _AT_ONCE[what], _PATIENCE_S, told)
+            await asyncio.to_thread(audited, deployment, sender, f"import.{what}", target, reason=comment)
+        of = _kind(tables, what, dry_run=dry_run)
+        job: Import[Any] = Import(of, _AT_ONCE[what], _PATIENCE_S, on_progress)
         when_interrupted(lambda: f"{job.done.read} rows were read. Run it again: no row takes effect twice.")
         try:
-            found = rows(_chunks(file), wanted, columns_of(of.model), delimiter)
-            await job.run(found, None if what == MAPPINGS else _evenly(pace))
+            parsed_rows = rows(_chunks(file), file_format, columns_of(of.model), delimiter)
+            await job.run(parsed_rows, None if what == MAPPINGS else _evenly(rate))
         except MeterbridgeError as failure:
             return job.done, failure
         return job.done, None
 
 
-def _kind(books: AccountTables, what: str, *, dry_run: bool) -> ImportKind[Any]:
+def _kind(tables: AccountTables, what: str, *, dry_run: bool) -> ImportKind[Any]:
     if what == MAPPINGS:
-        return MappingRows(books.mappings, dry_run=dry_run)
+        return MappingRows(tables.mappings, dry_run=dry_run)
     of = CustomerRows if what == CUSTOMERS else SubscriptionRows
-    return of(books.lago, books.billing, dry_run=dry_run)
+    return of(tables.lago, tables.billing, dry_run=dry_run)
 
 
 def _evenly(per_second: float) -> Callable[[], Awaitable[None]]:
     """A function that waits, so that it returns at most `per_second` times a second."""
     due = time.monotonic()
 
-    async def pace() -> None:
+    async def rate() -> None:
         nonlocal due
         due = max(due, time.monotonic()) + 1 / per_second
         await asyncio.sleep(max(0.0, due - 1 / per_second - time.monotonic()))
 
-    return pace
+    return rate
 
 
 async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
@@ -122,5 +122,5 @@ def _table(done: Imported, what: str, *, dry_run: bool) -> Any:
         f"{done.read} {what} read: {done.created} {verb} created, {done.changed} changed, "
         f"{done.unchanged} unchanged, {done.refused} refused"
     )
-    refused = [(error["line"], error["reason"], error["detail"]) for error in done.told()["errors"]]
+    refused = [(error["line"], error["reason"], error["detail"]) for error in done.as_object()["errors"]]
     return table_of(("line", "reason", "detail"), refused, title) if refused else title

@@ -46,8 +46,8 @@ def create(
 def list_keys(*, as_json: bool) -> None:
     """`meterbridge keys list`."""
     with one_sentence():
-        found = _with_store(settings_of_command(), lambda store: store.all())
-    rows = [key_shown(key, _now()) for key in found]
+        keys = _with_store(settings_of_command(), lambda store: store.all())
+    rows = [key_shown(key, _now()) for key in keys]
     say({"keys": rows}, as_json=as_json, table=lambda: _table(rows) if rows else "There are no keys.")
 
 
@@ -131,8 +131,8 @@ def _say_made(key: ApiKey, token: str, *, as_json: bool) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:
-    shown = ("id", "name", "state", "scopes", "orgs", "customer_prefixes", "created_by", "expires_at", "last_used_at")
-    return table_of(shown, [[_cell(row[column]) for column in shown] for row in rows])
+    columns = ("id", "name", "state", "scopes", "orgs", "customer_prefixes", "created_by", "expires_at", "last_used_at")
+    return table_of(columns, [[_cell(row[column]) for column in columns] for row in rows])
 
 
 def _cell(value: object) -> str:

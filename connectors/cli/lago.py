@@ -9,13 +9,21 @@ import typer
 
 from connectors.billing.lago_setup import Setup, SetupReport
 from connectors.billing.org_sync import OrgSynchroniser
-from connectors.cli.account_tables import lago_client, lago_key, own_books
+from connectors.cli.account_tables import lago_client, lago_key, own_account_tables
 from connectors.cli.base import one_sentence, say, settings_of_command, table_of_lines
-from connectors.cli.sentences import fail, tell
+from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.lago.errors import LagoIntegrationError, LagoRejected
-from connectors.operations.after_end import PAGE, EndedSubscriptions, Lost, Told, billed_orgs, dollars_of, pages
+from connectors.operations.after_end import (
+    PAGE,
+    EndedSubscriptions,
+    LagoHistory,
+    UninvoicedEvent,
+    billed_orgs,
+    dollars_of,
+    pages,
+)
 from connectors.operations.after_invoice import NotInvoiced, not_invoiced
 from connectors.operations.audit_record import audited
 from connectors.operations.delivered import DeliveredRows, lost_pages
@@ -32,25 +40,25 @@ def setup(*, check: bool, as_json: bool) -> None:
     with one_sentence():
         report = asyncio.run(_set_up(settings_of_command(), only_check=check))
     if as_json:
-        told = {"right": not report.complaints, "created": report.created, "complaints": report.complaints}
-        say(told, as_json=True, table=str)
+        answer = {"right": not report.complaints, "created": report.created, "complaints": report.complaints}
+        say(answer, as_json=True, table=str)
     for complaint in report.complaints:
-        tell(complaint)
+        print_error(complaint)
     if not as_json:
         typer.echo(shown(_words(report), lines=True))
     if report.complaints:
         raise typer.Exit(1)
 
 
-def rebill(why: str, org: str, *, also_taken: bool, also_unclear: bool, dry_run: bool, as_json: bool) -> None:
+def rebill(comment: str, org: str, *, also_taken: bool, also_unclear: bool, dry_run: bool, as_json: bool) -> None:
     """`meterbridge lago rebill`."""
     if (also_taken or also_unclear) and not org:
         fail("--also-taken and --also-unclear need --org: name the org whose invoice you have looked at.", 2)
     with one_sentence():
         also = _Also(org, also_taken, also_unclear)
-        found, is_whole = asyncio.run(_billed_again(settings_of_command(), why, also, dry_run=dry_run))
-    say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
-    if not (is_whole and all(one.able for one in found)):
+        lost, is_whole = asyncio.run(_billed_again(settings_of_command(), comment, also, dry_run=dry_run))
+    say([_line(event) for event in lost], as_json=as_json, table=lambda: _rebilled(lost, dry_run=dry_run))
+    if not (is_whole and all(event.able for event in lost)):
         raise typer.Exit(1)
 
 
@@ -62,77 +70,89 @@ class _Also(NamedTuple):
     unclear: bool
 
 
-async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: bool) -> tuple[list[Lost], bool]:
+async def _billed_again(
+    settings: Settings, comment: str, also: _Also, *, dry_run: bool
+) -> tuple[list[UninvoicedEvent], bool]:
     """The lost events, and whether Lago answered all requests."""
     lago_key(settings)
     with Database(postgres_url(settings), size=1) as database:
-        async with own_books(settings, 1) as books:
+        async with own_account_tables(settings, 1) as account_tables:
             await receipts_are_read(deployment_of(settings), database)
-            tables = books.customers.table, books.orgs.table
-            truth = OrgSynchroniser(*tables, books.org_records, books.lago, now_us=_now_us)
-            ends, known, found, is_whole = EndedSubscriptions(books.lago), {}, [], True
+            tables = account_tables.customers.table, account_tables.orgs.table
+            truth = OrgSynchroniser(*tables, account_tables.org_records, account_tables.lago, now_us=_now_us)
+            ends, known, uninvoiced, is_whole = EndedSubscriptions(account_tables.lago), {}, [], True
             billed = await billed_orgs(database, _now_us())
-            for org_id in [one for one in billed if also.org in {"", one}]:
+            for org_id in [org for org in billed if also.org in {"", org}]:
                 try:
-                    told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
+                    history = await ends.of(account_tables.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
                 except LagoRejected as error:
-                    tell(f"Lago cannot be asked about org {org_id}: {error}")
+                    print_error(f"Lago cannot be asked about org {org_id}: {error}")
                     is_whole = False
                     continue
                 try:
                     code = settings.lago_event_code
                     rows = DeliveredRows(database, org_id, code)
-                    late = await not_invoiced(rows, told.lives, org_id, books.lago, _now_us(), code, {})
+                    late = await not_invoiced(rows, history.lives, org_id, account_tables.lago, _now_us(), code, {})
                 except LagoIntegrationError as error:
                     # An event with a moment after the end is on no invoice, whatever the last invoice counted.
-                    tell(f"Lago does not show what the last invoices of org {org_id} counted: {error}")
+                    print_error(f"Lago does not show what the last invoices of org {org_id} counted: {error}")
                     late, is_whole = [], False
                 if also.taken:
-                    told = told._replace(gaps=[one._replace(customer="") for one in told.gaps])
-                if lost := await _lost(settings, database, told, late, also):
+                    history = history._replace(gaps=[gap._replace(customer="") for gap in history.gaps])
+                if lost := await _lost(settings, database, history, late, also):
                     await truth.refresh(org_id)
-                    known[org_id] = told, late
-                    found += lost
-            if dry_run or not any(one.able for one in found):
-                return found, is_whole
-            return await _act(settings, database, known, also, why), is_whole
+                    known[org_id] = history, late
+                    uninvoiced += lost
+            if dry_run or not any(one.able for one in uninvoiced):
+                return uninvoiced, is_whole
+            return await _act(settings, database, known, also, comment), is_whole
 
 
 async def _act(
-    settings: Settings, database: Database, known: Mapping[str, tuple[Told, list[NotInvoiced]]], also: _Also, why: str
-) -> list[Lost]:
+    settings: Settings,
+    database: Database,
+    known: Mapping[str, tuple[LagoHistory, list[NotInvoiced]]],
+    also: _Also,
+    comment: str,
+) -> list[UninvoicedEvent]:
     """The events that are still lost while no other process bills again. Those that are `able` are billed."""
-    found = []
-    async with Rebilling(deployment_of(settings), database) as desk:
-        for told, late in known.values():
-            left = await _lost(settings, database, told, late, also)
-            found += left
-            able = [one for one in left if one.able]
+    rebilled = []
+    async with Rebilling(deployment_of(settings), database) as rebilling:
+        for history, late in known.values():
+            left = await _lost(settings, database, history, late, also)
+            rebilled += left
+            able = [event for event in left if event.able]
             for start in range(0, len(able), PAGE):
                 page = able[start : start + PAGE]
-                await asyncio.to_thread(_audited, settings, page, why)
-                await desk.bill(page)
-    return found
+                await asyncio.to_thread(_audited, settings, page, comment)
+                await rebilling.bill(page)
+    return rebilled
 
 
 async def _lost(
-    settings: Settings, database: Database, told: Told, late: Sequence[NotInvoiced], also: _Also
-) -> list[Lost]:
+    settings: Settings, database: Database, history: LagoHistory, late: Sequence[NotInvoiced], also: _Also
+) -> list[UninvoicedEvent]:
     """What is lost of an org as it stands now."""
     now_us, code = _now_us(), settings.lago_event_code
-    lost = [one async for page in pages(database, told.org, told.gaps, now_us, code) for one in page]
+    lost = [event async for page in pages(database, history.org, history.gaps, now_us, code) for event in page]
     for life, named in late:
         seen = dict.fromkeys(named, "") if also.unclear else named
-        lost += [one async for page in lost_pages(database, told.org, life, seen, now_us, code) for one in page]
+        lost += [event async for page in lost_pages(database, history.org, life, seen, now_us, code) for event in page]
     return lost
 
 
-def _audited(settings: Settings, able: list[Lost], why: str) -> None:
+def _audited(settings: Settings, able: list[UninvoicedEvent], comment: str) -> None:
     target = {"events": str(len(able)), "org": able[0].org_id}
     usd = dollars_of(able)
     deployment = deployment_of(settings)
     audited(
-        deployment, CommandProducer(deployment.kafka), "lago.rebill", target, reason=why, count=len(able), cost_usd=usd
+        deployment,
+        CommandProducer(deployment.kafka),
+        "lago.rebill",
+        target,
+        reason=comment,
+        count=len(able),
+        cost_usd=usd,
     )
 
 
@@ -140,7 +160,7 @@ def _now_us() -> int:
     return time.time_ns() // 1000
 
 
-def _line(lost: Lost) -> dict[str, Any]:
+def _line(lost: UninvoicedEvent) -> dict[str, Any]:
     again = lost.instead
     return {
         "event": lost.event.transaction_id,
@@ -154,11 +174,11 @@ def _line(lost: Lost) -> dict[str, Any]:
     }
 
 
-def _rebilled(found: list[Lost], *, dry_run: bool) -> Any:
-    if not found:
+def _rebilled(lost: list[UninvoicedEvent], *, dry_run: bool) -> Any:
+    if not lost:
         return "Nothing was posted after an end, or after its invoice."
     title = "Would be billed again" if dry_run else "Billed again, where a subscription is named"
-    return table_of_lines([{name: value or "-" for name, value in _line(one).items()} for one in found], title)
+    return table_of_lines([{name: value or "-" for name, value in _line(event).items()} for event in lost], title)
 
 
 async def _set_up(settings: Settings, *, only_check: bool) -> SetupReport:

@@ -17,57 +17,57 @@ from schemas.moments import to_iso
 from streams.state.ledger_restart import EARLIEST, LATEST, RestartPlan, RestartPosition
 
 
-def init(since: str, why: str, partition: int | None, *, yes: bool, dry_run: bool, as_json: bool) -> None:
+def init(since: str, comment: str, partition: int | None, *, yes: bool, dry_run: bool, as_json: bool) -> None:
     """`meterbridge ledger init`."""
-    wanted = _wanted(since, partition)
+    restart_at = _restart_position(since, partition)
     with one_sentence():
         deployment = deployment_of(settings_of_command())
         if partition is not None and partition >= deployment.partitions:
             fail(f"there is no partition {partition}.", 2)
         partitions = list(range(deployment.partitions)) if partition is None else [partition]
-        told, wrong = asyncio.run(_done(deployment, partitions, wanted, why, do=yes and not dry_run))
-    answer = {"ledgers": told, "done": yes and not dry_run}
-    say(answer, as_json=as_json, table=lambda: table_of_lines(told))
-    if wrong or not any(one["next"] != "" for one in told):
+        lines, wrong = asyncio.run(_done(deployment, partitions, restart_at, comment, do=yes and not dry_run))
+    answer = {"ledgers": lines, "done": yes and not dry_run}
+    say(answer, as_json=as_json, table=lambda: table_of_lines(lines))
+    if wrong or not any(line["next"] != "" for line in lines):
         raise typer.Exit(1)
 
 
 async def _done(
-    deployment: Deployment, partitions: list[int], wanted: RestartPosition, why: str, *, do: bool
+    deployment: Deployment, partitions: list[int], restart_at: RestartPosition, comment: str, *, do: bool
 ) -> tuple[list[dict[str, Any]], bool]:
     place = place_of(deployment)
     sender = CommandProducer(deployment.kafka)
-    told, wrong = [], False
-    for number, found in zip(partitions, await plans(place, partitions, wanted), strict=True):
+    lines, wrong = [], False
+    for number, plan in zip(partitions, await plans(place, partitions, restart_at), strict=True):
         audit_id = ""
-        if isinstance(found, RestartPlan) and found.reason and do:
-            audit_id = await carry_out(deployment, sender, place, found, wanted, why)
-        wrong = wrong or isinstance(found, MeterbridgeError)
-        told.append(_line(number, found, audit_id))
-    return told, wrong
+        if isinstance(plan, RestartPlan) and plan.reason and do:
+            audit_id = await carry_out(deployment, sender, place, plan, restart_at, comment)
+        wrong = wrong or isinstance(plan, MeterbridgeError)
+        lines.append(_line(number, plan, audit_id))
+    return lines, wrong
 
 
-def _line(partition: int, found: RestartPlan | MeterbridgeError, audit_id: str) -> dict[str, Any]:
+def _line(partition: int, plan: RestartPlan | MeterbridgeError, audit_id: str) -> dict[str, Any]:
     """A line of the table; `next` is empty if there is nothing to do."""
     line: dict[str, Any] = {"partition": partition, "state": "sound", "stood": "", "next": "", "skipped": 0}
     line |= {"checked_before": "", "detail": "", "audit_id": audit_id}
-    if isinstance(found, MeterbridgeError):
-        return line | {"state": found.reason, "detail": found.detail}
-    if not found.reason:
-        return line | {"stood": found.stood}
-    filled = f"{found.fill} offsets are filled up" if found.fill else ""
-    checked = to_iso(found.forgot_us) if found.forgot_us else ""
+    if isinstance(plan, MeterbridgeError):
+        return line | {"state": plan.reason, "detail": plan.detail}
+    if not plan.reason:
+        return line | {"stood": plan.stood}
+    filled = f"{plan.fill} offsets are filled up" if plan.fill else ""
+    checked = to_iso(plan.forgot_us) if plan.forgot_us else ""
     return line | {
-        "state": found.reason,
-        "stood": found.stood,
-        "next": found.next,
-        "skipped": found.skipped,
+        "state": plan.reason,
+        "stood": plan.stood,
+        "next": plan.next,
+        "skipped": plan.skipped,
         "checked_before": checked,
         "detail": filled,
     }
 
 
-def _wanted(text: str, partition: int | None) -> RestartPosition:
+def _restart_position(text: str, partition: int | None) -> RestartPosition:
     if text in (EARLIEST, LATEST):
         return RestartPosition(text)
     if re.fullmatch(r"\d+", text):

@@ -71,10 +71,10 @@ def main() -> None:
     app()
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(requested: bool) -> None:
     from importlib.metadata import version
 
-    if wanted:
+    if requested:
         typer.echo(f"meterbridge {version('meterbridge')}")
         raise typer.Exit
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from connectors.cli.account_tables import lago_key, own_books
+from connectors.cli.account_tables import lago_key, own_account_tables
 from connectors.cli.base import one_sentence, progress, say, settings_of_command, table_of
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
@@ -28,7 +28,7 @@ from connectors.operations.org_migration import (
     plan_of,
 )
 from connectors.operations.sender import CommandProducer
-from connectors.operations.usage_in_flight import loose_ends, settled_us
+from connectors.operations.usage_in_flight import find_usage_in_flight, settled_us
 from connectors.operations.user_orgs import UserOrg, read_file, read_query
 from connectors.processes.account_tables import now_us
 
@@ -45,9 +45,9 @@ def migrate_orgs(
     with one_sentence(OSError):
         settings = settings_of_command()
         entries = _entries(settings, mapping_file, mapping_sql)
-        with progress("customers", len(entries), quiet=as_json) as told:
-            outcomes = asyncio.run(_migrated(settings, entries, mode, told))
-    say(_told(outcomes, mode), as_json=as_json, table=lambda: _table(outcomes, mode))
+        with progress("customers", len(entries), quiet=as_json) as on_progress:
+            outcomes = asyncio.run(_migrated(settings, entries, mode, on_progress))
+    say(_as_object(outcomes, mode), as_json=as_json, table=lambda: _table(outcomes, mode))
     if _wrong(outcomes, mode):
         raise typer.Exit(1)
 
@@ -62,17 +62,17 @@ def _entries(settings: Settings, file: Path | None, query: str | None) -> list[U
 
 
 async def _migrated(
-    settings: Settings, entries: Sequence[UserOrg], mode: str, told: Callable[[int], None]
+    settings: Settings, entries: Sequence[UserOrg], mode: str, on_progress: Callable[[int], None]
 ) -> list[MigrationOutcome]:
     clear, outcomes = plan_of(entries)
-    told(len(entries) - len(clear))
+    on_progress(len(entries) - len(clear))
     async with _migration(settings) as migration:
         for entry in clear:
             if mode == EXECUTE:
                 outcomes.append(await migration.run(entry))
             else:
                 outcomes.append(await migration.look(entry, otherwise=WOULD if mode == DRY_RUN else MISSING))
-            told(1)
+            on_progress(1)
     return outcomes
 
 
@@ -81,15 +81,15 @@ async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
     """A migration with the tables and writers of the management API, in this process. Raises: TopicProblem, Unavailable."""
     lago_key(settings)
     deployment = deployment_of(settings)
-    async with own_books(settings, connections=2) as books:
+    async with own_account_tables(settings, connections=2) as tables:
         yield OrgMigration(
-            books.billing,
-            books.mappings,
-            books.learner,
-            books.customers.table,
+            tables.billing,
+            tables.mappings,
+            tables.discovery,
+            tables.customers.table,
             announce=_announcer(deployment),
-            loose=lambda: loose_ends(deployment),
-            lead_us=books.lead_us,
+            loose=lambda: find_usage_in_flight(deployment),
+            mapping_delay_us=tables.mapping_delay_us,
             settled_us=settled_us(deployment.policy, settings.max_retries, settings.retry_delay),
             now_us=now_us,
         )
@@ -110,28 +110,28 @@ def _announcer(deployment: Deployment) -> Callable[[UserOrg, Sequence[str]], Any
 
 def _wrong(outcomes: Sequence[MigrationOutcome], mode: str) -> bool:
     """Whether a customer has failed; in a check also whether one is missing or skipped."""
-    return any(one.state in ({FAILED, MISSING, SKIPPED} if mode == VERIFY else {FAILED}) for one in outcomes)
+    return any(outcome.state in ({FAILED, MISSING, SKIPPED} if mode == VERIFY else {FAILED}) for outcome in outcomes)
 
 
-def _told(outcomes: Sequence[MigrationOutcome], mode: str) -> dict[str, Any]:
+def _as_object(outcomes: Sequence[MigrationOutcome], mode: str) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for one in outcomes:
         counts[one.state] = counts.get(one.state, 0) + 1
     return {
         "mode": mode,
-        "complete": all(one.state in (ALREADY, MIGRATED) for one in outcomes),
+        "complete": all(outcome.state in (ALREADY, MIGRATED) for outcome in outcomes),
         "counts": counts,
         "customers": [
             {
-                "user_id": one.user_id,
-                "org_id": one.org_id,
-                "state": one.state,
-                "reason": one.reason,
-                "steps": one.steps,
-                "subscription": one.subscription,
-                "to_end": [{"subscription": old.external_id, "wait": old.wait} for old in one.to_end],
+                "user_id": outcome.user_id,
+                "org_id": outcome.org_id,
+                "state": outcome.state,
+                "reason": outcome.reason,
+                "steps": outcome.steps,
+                "subscription": outcome.subscription,
+                "to_end": [{"subscription": old.external_id, "wait": old.wait} for old in outcome.to_end],
             }
-            for one in outcomes
+            for outcome in outcomes
         ],
     }
 
@@ -139,12 +139,17 @@ def _told(outcomes: Sequence[MigrationOutcome], mode: str) -> dict[str, Any]:
 def _table(outcomes: Sequence[MigrationOutcome], mode: str) -> Any:
     if not outcomes:
         return "There is no user to migrate."
-    counts = ", ".join(f"{count} {state}" for state, count in _told(outcomes, mode)["counts"].items())
+    counts = ", ".join(f"{count} {state}" for state, count in _as_object(outcomes, mode)["counts"].items())
     title = f"Nothing was changed: {counts}" if mode != EXECUTE else counts
     rows = []
-    for one in outcomes:
-        waits = [f"to end: {old.external_id}, {old.wait}" for old in one.to_end if old.wait]
+    for outcome in outcomes:
+        waits = [f"to end: {old.external_id}, {old.wait}" for old in outcome.to_end if old.wait]
         rows.append(
-            (one.user_id, one.org_id, one.state, "; ".join([*([one.reason] * bool(one.reason)), *one.steps, *waits]))
+            (
+                outcome.user_id,
+                outcome.org_id,
+                outcome.state,
+                "; ".join([*([outcome.reason] * bool(outcome.reason)), *outcome.steps, *waits]),
+            )
         )
     return table_of(("user", "org", "state", ""), rows, title)

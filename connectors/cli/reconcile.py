@@ -13,7 +13,7 @@ from connectors.cli.base import moment_us, one_sentence, progress, say, settings
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.backfill_report import Hour
-from connectors.operations.backfill_report import told as filled_as_json
+from connectors.operations.backfill_report import report_as_object as filled_as_json
 from connectors.operations.money_notes import unbilled_json
 from connectors.operations.reconcile import (
     ReconciliationReport,
@@ -35,26 +35,26 @@ def reconcile(lago: bool, litellm: bool, since: str, until: str, as_json: bool) 
     between = (to_datetime(moment_us(since)), to_datetime(moment_us(until))) if litellm else None
     with one_sentence():
         settings = settings_of_command()
-        with progress("reading ledgers", settings.kafka_partitions, quiet=as_json) as told:
-            report = asyncio.run(_reconciled(settings, told, lago, between))
-    say(_told(report), as_json=as_json, table=lambda: _text(report))
+        with progress("reading ledgers", settings.kafka_partitions, quiet=as_json) as on_progress:
+            report = asyncio.run(_reconciled(settings, on_progress, lago, between))
+    say(_as_object(report), as_json=as_json, table=lambda: _text(report))
     if report.complaints:
         raise typer.Exit(1)
 
 
 async def _reconciled(
-    settings: Settings, told: Callable[[int], None], lago: bool, between: tuple[datetime, datetime] | None
+    settings: Settings, on_progress: Callable[[int], None], lago: bool, between: tuple[datetime, datetime] | None
 ) -> ReconciliationReport:
     if lago:
         lago_key(settings)
     litellm_url = litellm_database(settings) if between else ""
     deployment = deployment_of(settings)
-    wanted = bool(lago or between)
-    if not wanted and settings.postgres_url is None:
-        return await reconcile_ledgers(deployment, told, None)
+    with_tables = bool(lago or between)
+    if not with_tables and settings.postgres_url is None:
+        return await reconcile_ledgers(deployment, on_progress, None)
     with Database(postgres_url(settings), size=1) as database:
-        report = await reconcile_ledgers(deployment, told, database)
-        await _tables(database, report, wanted=wanted)
+        report = await reconcile_ledgers(deployment, on_progress, database)
+        await _tables(database, report, enabled=with_tables)
         if lago:
             async with lago_client(settings) as client:
                 await reconcile_lago(database, client, report, settings.lago_event_code)
@@ -63,17 +63,17 @@ async def _reconciled(
     return report
 
 
-async def _tables(database: Database, report: ReconciliationReport, *, wanted: bool) -> None:
+async def _tables(database: Database, report: ReconciliationReport, *, enabled: bool) -> None:
     """The ledgers are checked without Postgres. If it is away, only the details of unbilled calls are missing."""
     try:
         await reconcile_tables(database, report)
     except Unavailable as error:
-        if wanted:
+        if enabled:
             raise
         report.notes.append(f"the reasons of unbilled calls are not known: Postgres: {error.reason}")
 
 
-def _told(report: ReconciliationReport) -> dict[str, Any]:
+def _as_object(report: ReconciliationReport) -> dict[str, Any]:
     return {
         "adds_up": not report.complaints,
         "received": report.received,
@@ -106,7 +106,7 @@ def _told(report: ReconciliationReport) -> dict[str, Any]:
 
 
 def _text(report: ReconciliationReport) -> str:
-    told = _told(report)
+    answer = _as_object(report)
     if report.complaints:
         return "\n".join(
             map(shown, ["It does NOT add up:", *report.complaints, *lines(report.misdirected), *report.notes])
@@ -115,10 +115,10 @@ def _text(report: ReconciliationReport) -> str:
     if report.hours:
         compared += f"; {sum(hour.known for hour in report.hours.values())} calls of LiteLLM's spend logs are all here"
     total = (
-        f"It adds up: {report.received} deliveries received, {report.billed_calls} calls and {told['billed_usd']} USD "
-        f"sealed for Lago in {report.parts} events, {told['open_usd']} USD open, {told['held_usd']} USD held, "
-        f"{told['written_off_usd']} USD written off, {report.unbilled_calls} calls NOT billed "
-        f"({told['unbilled_usd']} USD), {report.duplicate_calls} repeats, {report.rejected_calls} refused{compared}."
+        f"It adds up: {report.received} deliveries received, {report.billed_calls} calls and {answer['billed_usd']} USD "
+        f"sealed for Lago in {report.parts} events, {answer['open_usd']} USD open, {answer['held_usd']} USD held, "
+        f"{answer['written_off_usd']} USD written off, {report.unbilled_calls} calls NOT billed "
+        f"({answer['unbilled_usd']} USD), {report.duplicate_calls} repeats, {report.rejected_calls} refused{compared}."
     )
     return "\n".join(map(shown, [total, *lines(report.misdirected), *report.notes]))
 

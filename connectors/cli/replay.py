@@ -13,7 +13,15 @@ from schemas.money import plain
 
 
 def replay(
-    since: str, until: str, customer: str, into: str, checkpoint: Path | None, why: str, *, dry_run: bool, as_json: bool
+    since: str,
+    until: str,
+    customer: str,
+    target_topic: str,
+    checkpoint: Path | None,
+    comment: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """`meterbridge replay`."""
     since_us, until_us = moment_us(since), moment_us(until)
@@ -21,18 +29,18 @@ def replay(
         fail("--from is not before --to.", 2)
     with one_sentence():
         deployment = deployment_of(settings_of_command())
-        planned = Replay.planned(deployment, since_us // 1000, until_us // 1000, into, customer)
+        planned = Replay.planned(deployment, since_us // 1000, until_us // 1000, target_topic, customer)
         if dry_run:
             with progress("reading", planned.stretch.offsets, quiet=as_json) as passed:
                 contents = planned.contents(passed)
             say(_answer(contents), as_json=as_json, table=lambda: _table(contents))
             return
         sender = CommandProducer(deployment.kafka)
-        audited(deployment, sender, "replay", planned.asked(), reason=why, count=planned.stretch.offsets)
+        audited(deployment, sender, "replay", planned.asked(), reason=comment, count=planned.stretch.offsets)
         with progress("replaying", planned.stretch.offsets, quiet=as_json) as passed:
             count = planned.run(sender, checkpoint, passed)
-    answer = {"into": planned.into, "records": count}
-    say(answer, as_json=as_json, table=lambda: f"{count} records were sent into {planned.into}.")
+    answer = {"target_topic": planned.target_topic, "records": count}
+    say(answer, as_json=as_json, table=lambda: f"{count} records were sent into {planned.target_topic}.")
 
 
 def _answer(contents: Contents) -> dict[str, Any]:

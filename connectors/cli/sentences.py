@@ -11,11 +11,11 @@ from schemas.errors import ConfigurationError
 
 def fail(sentence: str, code: int) -> NoReturn:
     """Print a sentence on stderr and end the command with the exit code `code`."""
-    tell(f"meterbridge: {sentence}")
+    print_error(f"meterbridge: {sentence}")
     raise typer.Exit(code)
 
 
-def tell(sentence: str) -> None:
+def print_error(sentence: str) -> None:
     """Print a sentence on stderr. Control characters in it are escaped: parts of it may come from outside."""
     typer.echo(shown(sentence, lines=True), err=True)
 

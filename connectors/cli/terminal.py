@@ -72,9 +72,9 @@ def _wait() -> None:
 
 def _end() -> None:
     """End the process at once. What the command has reported is durable; a repeat does the rest."""
-    told = shown(" ".join(["meterbridge: interrupted.", *(words() for words in _words[-1:])]), lines=True)
+    sentence = shown(" ".join(["meterbridge: interrupted.", *(words() for words in _words[-1:])]), lines=True)
     cursor = _SHOW_CURSOR if sys.stderr is not None and sys.stderr.isatty() else ""
     try:
-        os.write(2, f"{cursor}\n{told}\n".encode("ascii", "backslashreplace"))
+        os.write(2, f"{cursor}\n{sentence}\n".encode("ascii", "backslashreplace"))
     finally:
         os._exit(INTERRUPTED)

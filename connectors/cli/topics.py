@@ -3,7 +3,7 @@
 import typer
 
 from connectors.cli.base import one_sentence, say, settings_of_command
-from connectors.cli.sentences import tell
+from connectors.cli.sentences import print_error
 from connectors.config.connections import kafka_connection, topic_layout
 from connectors.kafka.acls import acls, command_lines
 from connectors.kafka.admin import check_topics, create_topics, wrong_topics
@@ -20,7 +20,7 @@ def create(*, as_json: bool) -> None:
     lines = [f"{len(done.created)} topics created, {len(done.existed)} existed.", *done.created]
     say({"created": done.created, "existed": done.existed}, as_json=as_json, table=lambda: "\n".join(lines))
     for complaint in wrong:
-        tell(complaint.sentence)
+        print_error(complaint.sentence)
     if any(complaint.stops for complaint in wrong):
         raise typer.Exit(1)
 
@@ -33,7 +33,7 @@ def check(*, as_json: bool) -> None:
     if as_json:
         say({"right": not complaints, "complaints": complaints}, as_json=True, table=str)
     for complaint in complaints:
-        tell(complaint)
+        print_error(complaint)
     if complaints:
         raise typer.Exit(1)
     if not as_json:
@@ -45,6 +45,6 @@ def show_acls(principal: str, *, as_json: bool) -> None:
     with one_sentence():
         settings = settings_of_command()
     names = TopicNames.with_prefix(settings.topic_prefix)
-    found = list(acls(names, settings.topic_prefix, settings.deployment_name))
-    lines = list(command_lines(found, principal))
-    say({"acls": found}, as_json=as_json, table=lambda: "\n".join(lines))
+    entries = list(acls(names, settings.topic_prefix, settings.deployment_name))
+    lines = list(command_lines(entries, principal))
+    say({"acls": entries}, as_json=as_json, table=lambda: "\n".join(lines))

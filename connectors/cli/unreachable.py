@@ -22,13 +22,13 @@ def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> s
     if error.reason in _KAFKA:
         return kafka_away(error.detail, lambda: settings().kafka_bootstrap_servers) or str(error)
     try:
-        told = _told(error, settings())
+        sentence = _sentence(error, settings())
     except ConfigurationError:
-        told = ""
-    return f"{error}; {told}" if told else str(error)
+        sentence = ""
+    return f"{error}; {sentence}" if sentence else str(error)
 
 
-def _told(error: MeterbridgeError, settings: Settings) -> str:
+def _sentence(error: MeterbridgeError, settings: Settings) -> str:
     if error.reason in _POSTGRES and settings.postgres_url is not None:
         return f"asked at {postgres_address(revealed(settings.postgres_url))}"
     if error.reason == _LITELLM and settings.litellm_database_url is not None:

@@ -5,7 +5,7 @@ from typing import Final
 from pydantic import ByteSize
 
 from connectors.config.settings import VARIABLES, Settings
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 
 #: The settings with which a section of docs/configuration.md begins.
 _CHAPTERS: Final = {
@@ -51,7 +51,7 @@ def _shown(default: object) -> str:
             return f"`{','.join(default)}`"
         case ByteSize():
             return f"`{default.human_readable().replace('.0', '')}`"
-        case LatePolicy():
+        case OutOfPeriodPolicy():
             return f"`{default.value}`"
         case _:
             return f"`{default}`"

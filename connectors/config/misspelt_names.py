@@ -27,6 +27,8 @@ def _near_miss(name: str, known: Collection[str]) -> bool:
     if "_" not in name or len(name) < len("LOG_LEVEL"):
         return False
     return any(
-        abs(len(name) - len(one)) <= 2 and name[:2] == one[:2] and SequenceMatcher(None, name, one).ratio() >= _ALIKE
-        for one in known
+        abs(len(name) - len(setting)) <= 2
+        and name[:2] == setting[:2]
+        and SequenceMatcher(None, name, setting).ratio() >= _ALIKE
+        for setting in known
     )

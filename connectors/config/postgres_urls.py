@@ -91,10 +91,10 @@ def connecting(url: str) -> dict[str, Any]:
 def with_defaults(url: str, **defaults: Any) -> dict[str, Any]:
     """`connecting`, with defaults for what the URL does not set. Settings of the session cannot be changed by the URL, because
     the code relies on them; only `application_name` can."""
-    found = connecting(url)
-    theirs, ours = found.pop("server_settings", {}), defaults.pop("server_settings", {})
+    parameters = connecting(url)
+    theirs, ours = parameters.pop("server_settings", {}), defaults.pop("server_settings", {})
     server = {**theirs, **ours, **{name: theirs[name] for name in ("application_name",) if name in theirs}}
-    return {**defaults, **found, **({"server_settings": server} if server else {})}
+    return {**defaults, **parameters, **({"server_settings": server} if server else {})}
 
 
 def most_connections(url: str) -> int:
@@ -136,10 +136,10 @@ def _encryption(given: Mapping[str, str], arguments: dict[str, Any]) -> dict[str
         raise Rejected(BAD_URL, "has the parameter gssencmode=require, which is not supported")
     if mode == "require" and accept == "strict":
         mode = "verify-full"
-    found = {"sslmode": mode}
+    parameters = {"sslmode": mode}
     authority = given.get("sslrootcert", "")
     if "sslcert" in given and "sslkey" not in given and not authority:
-        authority, found["sslcert"] = (
+        authority, parameters["sslcert"] = (
             given["sslcert"],
             "",
         )  # Prisma: this is the authority's certificate, not the client's
@@ -147,7 +147,7 @@ def _encryption(given: Mapping[str, str], arguments: dict[str, Any]) -> dict[str
         context = ssl.create_default_context()
         context.check_hostname = mode != "verify-ca"
         arguments["ssl"], authority = context, ""
-    return {**found, "sslrootcert": authority}
+    return {**parameters, "sslrootcert": authority}
 
 
 def _number(name: str, text: str) -> int:

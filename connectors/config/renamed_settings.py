@@ -7,7 +7,12 @@ from connectors.config.secret_files import ENDING
 from schemas.errors import ConfigurationError
 
 #: The old name of a setting, and the name that it has now.
-RENAMED: Final[Mapping[str, str]] = {}
+RENAMED: Final[Mapping[str, str]] = {
+    "ALLOW_UNSIGNED": "ALLOW_UNAUTHENTICATED",
+    "DEDUPE_HORIZON_HOURS": "DEDUPE_RETENTION_HOURS",
+    "LATE_POLICY": "OUT_OF_PERIOD_POLICY",
+    "MAPPING_LEAD_SECONDS": "MAPPING_DELAY_SECONDS",
+}
 
 
 def check_renamed(environ: Mapping[str, str], renamed: Mapping[str, str] = RENAMED) -> None:

@@ -23,15 +23,15 @@ def with_files(environ: Mapping[str, str], known: Collection[str]) -> dict[str, 
         ConfigurationError: a file cannot be read, or a setting is in the environment and in a file. The message never holds a
             value.
     """
-    found = dict(environ)
+    values = dict(environ)
     for variable in known:
-        path = found.pop(variable + ENDING, "").strip()
+        path = values.pop(variable + ENDING, "").strip()
         if not path:
             continue
-        if found.get(variable):
+        if values.get(variable):
             raise ConfigurationError(variable, f"{variable} and {variable}{ENDING} are both set: set only one of them")
-        found[variable] = _read(variable + ENDING, path)
-    return found
+        values[variable] = _read(variable + ENDING, path)
+    return values
 
 
 def _read(name: str, path: str) -> str:

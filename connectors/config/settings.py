@@ -51,7 +51,7 @@ from connectors.config.types import (
 )
 from schemas.errors import ConfigurationError
 from schemas.moments import HOUR_US, SECOND_US
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
@@ -155,7 +155,7 @@ class Settings(BaseModel):
     webhook_timestamp_required: bool = Field(
         False,
         description="Refuse signatures of the body alone (`sha256=...`). They never expire, so a recorded request can be "
-        "repeated after `DEDUPE_HORIZON_HOURS` and is billed again. `1` in deploy/.env.example.",
+        "repeated after `DEDUPE_RETENTION_HOURS` and is billed again. `1` in deploy/.env.example.",
     )
     webhook_allowed_ips: Networks = Field(
         (), description="Addresses and networks that may send usage, separated by commas; empty = all."
@@ -171,7 +171,7 @@ class Settings(BaseModel):
         description="Requests per second of each token or signing secret, with bursts of one second; above it the answer is "
         "503 ([why 2000](ingress.md#how-much)). 0 = no limit.",
     )
-    allow_unsigned: bool = Field(
+    allow_unauthenticated: bool = Field(
         False,
         description="Accept usage from anybody if no secret and no token is set: for trying out, or "
         "behind a proxy that authenticates.",
@@ -229,13 +229,13 @@ class Settings(BaseModel):
         (),
         description=f"Fields by which windows are split further, separated by commas: `{'`, `'.join(GROUP_FIELDS)}`.",
     )
-    dedupe_horizon_hours: int = Field(
+    dedupe_retention_hours: int = Field(
         24,
         ge=2,
         le=240,
         description="For how many hours a duplicate call is recognised; older calls are never billed directly.",
     )
-    mapping_lead_seconds: MaybeSeconds = Field(
+    mapping_delay_seconds: MaybeSeconds = Field(
         5, description="A changed mapping applies this many seconds later, so that every worker knows it in time."
     )
     held_in_memory: int = Field(
@@ -244,8 +244,8 @@ class Settings(BaseModel):
         description="Held windows of a partition that stay in memory, 1.1 kB each; more go to disk, and the metric "
         "`meterbridge_held_over_bound` is 1.",
     )
-    late_policy: Annotated[LatePolicy, Lower] = Field(
-        LatePolicy.SHIFT,
+    out_of_period_policy: Annotated[OutOfPeriodPolicy, Lower] = Field(
+        OutOfPeriodPolicy.SHIFT,
         description="Usage before its subscription's start, or in a billing period that is invoiced already: `shift` it to the "
         "first moment that is billed, or `hold` it.",
     )
@@ -348,7 +348,7 @@ class Settings(BaseModel):
             deployment=self.deployment_name,
             window_us=self.window_seconds * SECOND_US,
             grace_us=round(self.grace_seconds * SECOND_US),
-            horizon_us=self.dedupe_horizon_hours * HOUR_US,
+            dedupe_retention_us=self.dedupe_retention_hours * HOUR_US,
             group_by=self.window_group_by,
             cost_decimals=self.cost_decimals,
             bill_cache_hits=self.cache_hit_policy == "bill",
@@ -357,7 +357,7 @@ class Settings(BaseModel):
             bill_silent_experiments=self.silent_experiment_policy == "bill",
             max_usd_per_call=self.max_usd_per_call,
             max_usd_per_token=self.max_usd_per_token,
-            late_policy=self.late_policy,
+            out_of_period_policy=self.out_of_period_policy,
             event_code=self.lago_event_code,
         )
 

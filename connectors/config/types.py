@@ -34,10 +34,10 @@ def _lower(value: object) -> object:
 def _http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
-        told = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        is_complete = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
-        told = False
-    if not told or parts.query or parts.fragment:
+        is_complete = False
+    if not is_complete or parts.query or parts.fragment:
         raise ValueError("should be an address such as http://host:3000")
     return value.rstrip("/")
 

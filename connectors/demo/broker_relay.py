@@ -31,8 +31,8 @@ def mended(answer: bytes) -> bytes:
     if _CONTROL_BATCH.search(answer) is None:
         return answer
     whole = bytearray(answer)
-    for found in _CONTROL_BATCH.finditer(answer):
-        at = found.start()
+    for match in _CONTROL_BATCH.finditer(answer):
+        at = match.start()
         checksum = calc_crc32c(answer[at + _COVERED : at + _END])
         whole[at + _CRC : at + _COVERED] = checksum.to_bytes(4, "big")
     return bytes(whole)

@@ -48,7 +48,7 @@ class DemoEnvironment:
     kafka: str
     lago_url: str
     lago: DemoLago
-    gauges: MetricsScraper
+    scraper: MetricsScraper
     processes: Processes
     ingress: httpx.AsyncClient
     api: httpx.AsyncClient
@@ -67,7 +67,7 @@ class DemoEnvironment:
 
 
 @asynccontextmanager
-async def built_stage(
+async def built_environment(
     folder: Path, environ: Mapping[str, str], lago_url: str | None, lago_key: str
 ) -> AsyncIterator[DemoEnvironment]:
     """Start everything and prepare Lago. On exit everything is stopped; the logs in `folder` stay.
@@ -112,7 +112,7 @@ async def built_stage(
 
         ingress, lago_http = await client(here, token), await client(url, key, loopback=lago_url is None)
         pages = [f"{here}/health/metrics", *(f"http://127.0.0.1:{number}/metrics" for number in metrics)]
-        stage = DemoEnvironment(
+        environment = DemoEnvironment(
             orgs_of(run),
             kafka,
             url,
@@ -122,9 +122,9 @@ async def built_stage(
             ingress,
             await client(here, master_key),
         )
-        await _until(lambda: _up(stage, lago_http), _UP_S, "not everything came up")
-        await stage.lago.prepare(stage.orgs)
-        yield stage
+        await _until(lambda: _up(environment, lago_http), _UP_S, "not everything came up")
+        await environment.lago.prepare(environment.orgs)
+        yield environment
 
 
 def _lago_of(lago_url: str | None, lago_key: str, sandbox_port: int) -> tuple[str, str]:
@@ -136,12 +136,12 @@ def _lago_of(lago_url: str | None, lago_key: str, sandbox_port: int) -> tuple[st
     return lago_url.rstrip("/").removesuffix("/api/v1"), lago_key
 
 
-async def _up(stage: DemoEnvironment, lago: httpx.AsyncClient) -> bool:
-    stage.processes.check()
-    reading = await stage.gauges.read()
+async def _up(environment: DemoEnvironment, lago: httpx.AsyncClient) -> bool:
+    environment.processes.check()
+    reading = await environment.scraper.read()
     if reading.ledgers < PARTITIONS or reading.processes <= len(_ROLES):
         return False
-    return (await stage.ingress.get("/health/ready")).is_success and (await lago.get("/health")).is_success
+    return (await environment.ingress.get("/health/ready")).is_success and (await lago.get("/health")).is_success
 
 
 async def _until(probe: Callable[[], Awaitable[Any]], limit_s: float, otherwise: str) -> None:

@@ -64,7 +64,7 @@ class DemoLago:
     async def bill(self, orgs: Sequence[Org]) -> BilledTotal:
         """What Lago has billed the orgs so far. Raises: Rejected, Unavailable."""
         if self._sandbox:
-            return _bill_of(await self._asked("GET", "/__stats"))
+            return _bill_of(await self._request("GET", "/__stats"))
         events = [event for org in orgs for event in await self._events(org)]
         sums: dict[str, Sum] = {}
         for event in events:
@@ -76,27 +76,27 @@ class DemoLago:
         return BilledTotal(sums, len(events))
 
     async def _events(self, org: Org) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        events: list[dict[str, Any]] = []
         page: int | None = 1
         while page is not None:
             query = {"external_subscription_id": org.subscription, "per_page": _PAGE, "page": page}
-            answer = await self._asked("GET", "/api/v1/events", params=query)
-            found += answer["events"]
+            answer = await self._request("GET", "/api/v1/events", params=query)
+            events += answer["events"]
             page = answer["meta"]["next_page"]
-        return found
+        return events
 
     async def _save(self, path: str, root: str, fields: dict[str, Any]) -> dict[str, Any]:
         """Create the object, or read the existing one with its code."""
         try:
-            answer = await self._asked("POST", f"/api/v1/{path}", json={root: fields})
+            answer = await self._request("POST", f"/api/v1/{path}", json={root: fields})
         except Rejected as refusal:
             if "value_already_exist" not in refusal.detail or "code" not in fields:
                 raise
-            answer = await self._asked("GET", f"/api/v1/{path}/{fields['code']}")
+            answer = await self._request("GET", f"/api/v1/{path}/{fields['code']}")
         saved: dict[str, Any] = answer[root]
         return saved
 
-    async def _asked(self, verb: str, path: str, **options: Any) -> dict[str, Any]:
+    async def _request(self, verb: str, path: str, **options: Any) -> dict[str, Any]:
         try:
             answer = await self._http.request(verb, path, **options)
         except httpx.RequestError as error:

@@ -84,14 +84,14 @@ def reconcile(orgs: Sequence[Org], book: ExpectedBill, bill: BilledTotal, readin
         for line in lines
         if line.sent != line.billed
     ]
-    strangers = bill.subscriptions.keys() - {org.subscription for org in orgs}
-    wrong += [f"{name} was billed and belongs to no org" for name in sorted(strangers)]
+    unauthenticated = bill.subscriptions.keys() - {org.subscription for org in orgs}
+    wrong += [f"{name} was billed and belongs to no org" for name in sorted(unauthenticated)]
     seen = reading.decisions.get(DUPLICATE, 0)
     if not book.repeats <= seen <= book.repeats + book.unsure:
         wrong.append(f"{book.repeats} calls were delivered again, {seen} were recognised")
     unbilled = {name: calls for name, calls in reading.decisions.items() if calls and name not in _NOT_UNBILLED}
     if unbilled != book.unbilled:
-        wrong.append(f"not to be billed were {told(book.unbilled)}; not billed were {told(unbilled)}")
+        wrong.append(f"not to be billed were {counts_text(book.unbilled)}; not billed were {counts_text(unbilled)}")
     if reading.halted:
         wrong.append(f"{reading.halted} partitions stand still: worker.log says why")
     if reading.off_by:
@@ -105,6 +105,6 @@ def total(sums: Iterable[Sum]) -> Sum:
     return Sum(sum(one.calls for one in listed), exact_total(one.cost for one in listed))
 
 
-def told(counts: Mapping[str, int]) -> str:
+def counts_text(counts: Mapping[str, int]) -> str:
     """`12 cache_hit, 3 failed_call`; `none`."""
     return ", ".join(f"{calls} {name}" for name, calls in sorted(counts.items())) or "none"

@@ -12,7 +12,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from connectors.demo.broker import LIMITS
-from connectors.demo.environment import DemoEnvironment, built_stage
+from connectors.demo.environment import DemoEnvironment, built_environment
 from connectors.demo.reconciliation import Reconciliation, reconcile
 from connectors.demo.sample_orgs import CUSTOMERS, MAPPED_LATE
 from connectors.demo.traffic import Traffic
@@ -33,7 +33,7 @@ def run_demo(
     Args:
         rate: calls a second.
         seconds: for how long calls are sent.
-        environ, lago_url, lago_key: see `built_stage`.
+        environ, lago_url, lago_key: see `built_environment`.
 
     Raises:
         MeterbridgeError: the demo cannot run. The logs are kept.
@@ -79,22 +79,23 @@ async def _run(
 ) -> Reconciliation:
     lago = "a Lago sandbox, " if lago_url is None else ""
     console.print(f"Starting a Kafka broker, {lago}ingress, api, meter, sink and retry ...", soft_wrap=True)
-    async with built_stage(folder, environ, lago_url, lago_key) as stage:
+    async with built_environment(folder, environ, lago_url, lago_key) as environment:
         console.print(
-            f"Kafka on {stage.kafka}: librdkafka's in-process broker, {LIMITS}. For trying out only.", soft_wrap=True
+            f"Kafka on {environment.kafka}: librdkafka's in-process broker, {LIMITS}. For trying out only.",
+            soft_wrap=True,
         )
-        console.print(f"Lago on {stage.lago_url}. Logs in {folder}", soft_wrap=True)
-        traffic = Traffic(stage.ingress)
-        scene = DemoStatus(stage.orgs, traffic.book, seconds)
+        console.print(f"Lago on {environment.lago_url}. Logs in {folder}", soft_wrap=True)
+        traffic = Traffic(environment.ingress)
+        demo_status = DemoStatus(environment.orgs, traffic.book, seconds)
         with view_for(console) as view:
-            playing = asyncio.ensure_future(_play(stage, scene, traffic, rate))
-            watching = asyncio.ensure_future(_watch(stage, scene, view))
+            playing = asyncio.ensure_future(_play(environment, demo_status, traffic, rate))
+            watching = asyncio.ensure_future(_watch(environment, demo_status, view))
             try:
                 await asyncio.wait({playing, watching}, return_when=asyncio.FIRST_COMPLETED)
                 if watching.done():
                     watching.result()
                 end = playing.result()
-                await _look(stage, scene, view)
+                await _look(environment, demo_status, view)
                 return end
             finally:
                 playing.cancel()
@@ -102,38 +103,38 @@ async def _run(
                 await asyncio.wait({playing, watching})
 
 
-async def _play(stage: DemoEnvironment, scene: DemoStatus, traffic: Traffic, rate: int) -> Reconciliation:
-    scene.phase = "mapping customers"
+async def _play(environment: DemoEnvironment, demo_status: DemoStatus, traffic: Traffic, rate: int) -> Reconciliation:
+    demo_status.phase = "mapping customers"
     for customer in CUSTOMERS:
         if customer not in MAPPED_LATE:
-            await stage.map(customer)
-    scene.phase = "calls arrive"
-    scene.began = time.monotonic()
+            await environment.map(customer)
+    demo_status.phase = "calls arrive"
+    demo_status.began = time.monotonic()
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(traffic.send(rate, scene.seconds))
+            group.create_task(traffic.send(rate, demo_status.seconds))
             for customer, part in MAPPED_LATE.items():
-                group.create_task(_map_late(stage, scene, customer, part * scene.seconds))
+                group.create_task(_map_late(environment, demo_status, customer, part * demo_status.seconds))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
-    scene.phase = "the last windows are sealed and delivered"
-    return await _settled(stage, traffic)
+    demo_status.phase = "the last windows are sealed and delivered"
+    return await _settled(environment, traffic)
 
 
-async def _map_late(stage: DemoEnvironment, scene: DemoStatus, customer: str, after_s: float) -> None:
+async def _map_late(environment: DemoEnvironment, demo_status: DemoStatus, customer: str, after_s: float) -> None:
     await asyncio.sleep(after_s)
-    await stage.map(customer)
-    scene.mapped.add(customer)
+    await environment.map(customer)
+    demo_status.mapped.add(customer)
 
 
-async def _settled(stage: DemoEnvironment, traffic: Traffic) -> Reconciliation:
+async def _settled(environment: DemoEnvironment, traffic: Traffic) -> Reconciliation:
     """The reconciliation, when it is exact, when nothing changes any more, or when the time is up."""
     deadline = time.monotonic() + _DRAIN_S
     last, since = None, time.monotonic()
     while True:
-        reading = await stage.gauges.read()
-        bill = await stage.lago.bill(stage.orgs)
-        end = reconcile(stage.orgs, traffic.book, bill, reading)
+        reading = await environment.scraper.read()
+        bill = await environment.lago.bill(environment.orgs)
+        end = reconcile(environment.orgs, traffic.book, bill, reading)
         now = time.monotonic()
         if bill != last or not reading.at_rest:
             last, since = bill, now
@@ -142,16 +143,16 @@ async def _settled(stage: DemoEnvironment, traffic: Traffic) -> Reconciliation:
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def _watch(stage: DemoEnvironment, scene: DemoStatus, view: View) -> None:
+async def _watch(environment: DemoEnvironment, demo_status: DemoStatus, view: View) -> None:
     """Show the state, for ever. Raises: MeterbridgeError: a process has ended, or Lago does not answer."""
     while True:
-        stage.processes.check()
-        await _look(stage, scene, view)
+        environment.processes.check()
+        await _look(environment, demo_status, view)
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def _look(stage: DemoEnvironment, scene: DemoStatus, view: View) -> None:
-    scene.reading = await stage.gauges.read()
-    scene.bill = await stage.lago.bill(stage.orgs)
-    scene.look(time.monotonic())
-    view.show(scene)
+async def _look(environment: DemoEnvironment, demo_status: DemoStatus, view: View) -> None:
+    demo_status.reading = await environment.scraper.read()
+    demo_status.bill = await environment.lago.bill(environment.orgs)
+    demo_status.look(time.monotonic())
+    view.show(demo_status)

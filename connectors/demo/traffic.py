@@ -76,10 +76,10 @@ class Traffic:
         began, total = time.monotonic(), rate * seconds
         most = max(5, 2 * rate // _POSTS)
         while self._made < total:
-            wanted = min(self._pace.randint(1, most), total - self._made)
-            await asyncio.sleep(began + (self._made + wanted) / rate - time.monotonic())
+            batch_size = min(self._pace.randint(1, most), total - self._made)
+            await asyncio.sleep(began + (self._made + batch_size) / rate - time.monotonic())
             behind = int((time.monotonic() - began) * rate) - self._made
-            await self._post(max(wanted, min(behind, total - self._made, _MANY)))
+            await self._post(max(batch_size, min(behind, total - self._made, _MANY)))
 
     async def _post(self, count: int) -> None:
         fresh, repeats = [], []

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from connectors.demo.lago import BilledTotal
-from connectors.demo.reconciliation import Reconciliation, told, total
+from connectors.demo.reconciliation import Reconciliation, counts_text, total
 from connectors.demo.sample_orgs import MAPPED_LATE, Org
 from connectors.demo.scraper import MetricsReading
 from connectors.demo.traffic import ExpectedBill
@@ -85,7 +85,7 @@ class DemoStatus:
 class View(Protocol):
     """Shows the state. It is a context manager, so that it can restore the terminal."""
 
-    def show(self, scene: DemoStatus) -> None: ...
+    def show(self, demo_status: DemoStatus) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
 
@@ -103,17 +103,17 @@ class LineView:
         self._shown_at = float("-inf")
         self._phase = ""
 
-    def show(self, scene: DemoStatus) -> None:
+    def show(self, demo_status: DemoStatus) -> None:
         """Print a line at a new phase, or every `_LINE_EVERY_S` seconds."""
-        if scene.phase == self._phase and scene.done_s - self._shown_at < _LINE_EVERY_S:
+        if demo_status.phase == self._phase and demo_status.done_s - self._shown_at < _LINE_EVERY_S:
             return
-        self._phase, self._shown_at = scene.phase, scene.done_s
-        waiting = {name: held for name, held in scene.held.items() if name not in scene.mapped}
-        held = ", ".join(f"{name} {one.calls} calls {_eye(one.cost)} USD" for name, one in waiting.items())
+        self._phase, self._shown_at = demo_status.phase, demo_status.done_s
+        waiting = {name: held for name, held in demo_status.held.items() if name not in demo_status.mapped}
+        held = ", ".join(f"{name} {amount.calls} calls {_eye(amount.cost)} USD" for name, amount in waiting.items())
         line = (
-            f"{scene.done_s:4.0f} s  {scene.phase}: {scene.reading.accepted} calls in, "
-            f"{scene.reading.open_windows} windows open, held: {held or 'nothing'}, {scene.bill.events} events and "
-            f"{_eye(scene.billed.cost)} USD billed, {scene.saved} Lago calls saved"
+            f"{demo_status.done_s:4.0f} s  {demo_status.phase}: {demo_status.reading.accepted} calls in, "
+            f"{demo_status.reading.open_windows} windows open, held: {held or 'nothing'}, {demo_status.bill.events} events and "
+            f"{_eye(demo_status.billed.cost)} USD billed, {demo_status.saved} Lago calls saved"
         )
         self._console.print(line, soft_wrap=True, highlight=False)
 
@@ -130,9 +130,9 @@ class LiveView:
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=8)
 
-    def show(self, scene: DemoStatus) -> None:
+    def show(self, demo_status: DemoStatus) -> None:
         """Draw the state."""
-        self._live.update(_picture(scene))
+        self._live.update(_picture(demo_status))
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -169,7 +169,7 @@ def show_reconciliation(console: Console, end: Reconciliation) -> None:
     decisions = end.reading.decisions
     for text in (
         f"{book.delivered} deliveries = {calls} calls + {book.repeats} repeats; {decisions.get(DUPLICATE, 0)} repeats recognised",
-        f"{calls} calls = {end.sent.calls} to bill + {book.unbilled.total()} not ({told(book.unbilled)})",
+        f"{calls} calls = {end.sent.calls} to bill + {book.unbilled.total()} not ({counts_text(book.unbilled)})",
     ):
         say(f"  {text}", soft_wrap=True, highlight=False)
     for sentence in end.wrong:
@@ -179,30 +179,30 @@ def show_reconciliation(console: Console, end: Reconciliation) -> None:
         say(sentence, soft_wrap=True, highlight=False)
 
 
-def _picture(scene: DemoStatus) -> RenderableType:
+def _picture(demo_status: DemoStatus) -> RenderableType:
     """Eighteen lines, so that it fits the smallest terminal."""
-    title = Text.assemble(("meterbridge demo", "bold"), f"  {scene.phase}")
-    clock = Text(f"{min(scene.done_s, scene.seconds):.0f} of {scene.seconds} s", style="dim")
+    title = Text.assemble(("meterbridge demo", "bold"), f"  {demo_status.phase}")
+    clock = Text(f"{min(demo_status.done_s, demo_status.seconds):.0f} of {demo_status.seconds} s", style="dim")
     top = Table.grid(expand=True)
     top.add_column()
     top.add_column(justify="right")
     top.add_row(title, clock)
-    bar = ProgressBar(scene.seconds, min(scene.done_s, scene.seconds))
-    parts = (top, bar, Text(), _figures(scene), Text(), _held(scene), Text(), _orgs(scene))
+    bar = ProgressBar(demo_status.seconds, min(demo_status.done_s, demo_status.seconds))
+    parts = (top, bar, Text(), _figures(demo_status), Text(), _held(demo_status), Text(), _orgs(demo_status))
     return Constrain(Padding(Group(*parts), (0, 2)), _WIDTH)
 
 
-def _figures(scene: DemoStatus) -> Table:
-    reading = scene.reading
+def _figures(demo_status: DemoStatus) -> Table:
+    reading = demo_status.reading
     columns = (
-        ("Calls", ("in", reading.accepted), ("repeats", scene.duplicates), ("not to bill", scene.unbilled)),
+        ("Calls", ("in", reading.accepted), ("repeats", demo_status.duplicates), ("not to bill", demo_status.unbilled)),
         ("Windows", ("open", reading.open_windows), ("held", reading.held_windows), ("sealed", reading.sealed)),
         (
             "Lago",
-            ("events billed", scene.bill.events),
-            ("USD billed", _eye(scene.billed.cost)),
-            ("posts", scene.posts),
-            ("calls saved", scene.saved),
+            ("events billed", demo_status.bill.events),
+            ("USD billed", _eye(demo_status.billed.cost)),
+            ("posts", demo_status.posts),
+            ("calls saved", demo_status.saved),
         ),
     )
     side_by_side = Table.grid(padding=(0, 2), expand=True)
@@ -217,13 +217,13 @@ def _figures(scene: DemoStatus) -> Table:
     return side_by_side
 
 
-def _held(scene: DemoStatus) -> Table:
+def _held(demo_status: DemoStatus) -> Table:
     table = _table("Held money", "calls", "USD", "")
     for name in MAPPED_LATE:
-        held = scene.held.get(name, Sum())
-        if name not in scene.mapped:
+        held = demo_status.held.get(name, Sum())
+        if name not in demo_status.mapped:
             state = Text("waits for a mapping", style="yellow")
-        elif scene.reading.held_windows:
+        elif demo_status.reading.held_windows:
             state = Text("mapped, being released", style="yellow")
         else:
             state = Text("mapped and released", style="green")
@@ -231,11 +231,11 @@ def _held(scene: DemoStatus) -> Table:
     return table
 
 
-def _orgs(scene: DemoStatus) -> Table:
+def _orgs(demo_status: DemoStatus) -> Table:
     table = _table("Orgs", "calls in", "billed", "USD in", "USD billed")
-    for org in scene.orgs:
-        sent = total(scene.book.billable[customer] for customer in org.customers)
-        billed = scene.bill.subscriptions.get(org.subscription, Sum())
+    for org in demo_status.orgs:
+        sent = total(demo_status.book.billable[customer] for customer in org.customers)
+        billed = demo_status.bill.subscriptions.get(org.subscription, Sum())
         figures = (str(sent.calls), str(billed.calls), _eye(sent.cost), _eye(billed.cost))
         table.add_row(org.name, *figures, style="green" if sent == billed and sent.calls else "")
     return table

@@ -216,7 +216,7 @@ LITELLM: Final = {
 OWN: Final = {
     "no_webhook_credentials": FindingKind(
         _LOST,
-        "With neither WEBHOOK_TOKEN nor WEBHOOK_SECRET the ingress does not start, unless ALLOW_UNSIGNED=1 says so.",
+        "With neither WEBHOOK_TOKEN nor WEBHOOK_SECRET the ingress does not start, unless ALLOW_UNAUTHENTICATED=1 says so.",
         "Set WEBHOOK_TOKEN, and send it from LiteLLM.",
     ),
     "signatures_only": FindingKind(
@@ -248,7 +248,7 @@ OWN: Final = {
     "signatures_never_expire": FindingKind(
         _DEGRADED,
         "A signature of the body alone has no time. A person who has recorded a post can repeat it, and calls without a time "
-        "of their own are billed again after DEDUPE_HORIZON_HOURS.",
+        "of their own are billed again after DEDUPE_RETENTION_HOURS.",
         "WEBHOOK_TIMESTAMP_REQUIRED=1, once every sender signs the time.",
     ),
     "short_master_key": FindingKind(
@@ -266,9 +266,9 @@ OWN: Final = {
         "While Kafka is away the ingress answers 503, and LiteLLM's five retries last half a minute.",
         "SPOOL_PATH, on a persistent volume.",
     ),
-    "horizon_short": FindingKind(
+    "dedupe_retention_short": FindingKind(
         _DEGRADED,
-        "A call that arrives later than one hour less than DEDUPE_HORIZON_HOURS is rejected, until an operator requeues it.",
+        "A call that arrives later than one hour less than DEDUPE_RETENTION_HOURS is rejected, until an operator requeues it.",
         "24 hours or more.",
     ),
 }

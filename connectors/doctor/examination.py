@@ -53,7 +53,9 @@ class ExaminationReport:
     @property
     def verdict(self) -> Severity:
         """The worst severity of all findings."""
-        return next((one for one in Severity if any(f.severity is one for f in self.findings)), Severity.OK)
+        return next(
+            (severity for severity in Severity if any(f.severity is severity for f in self.findings)), Severity.OK
+        )
 
     @property
     def exit_code(self) -> int:
@@ -98,9 +100,9 @@ async def examine(
     )
     patients.append(ExaminedPart("Meterbridge's settings", tuple(judge_own(own))))
     if is_named(own):
-        found, unread = await _read(judge_topics(own))
+        topic_findings, unread = await _read(judge_topics(own))
         patients.append(
-            ExaminedPart(f"Kafka's topics, {kafka_address(own.kafka_bootstrap_servers)}", found or (), unread)
+            ExaminedPart(f"Kafka's topics, {kafka_address(own.kafka_bootstrap_servers)}", topic_findings or (), unread)
         )
     if with_lago:
         patients.append(await _lago(own, http))
@@ -111,8 +113,8 @@ def _merged(proxy: Proxy | None, running: Proxy | None) -> Proxy:
     """The proxy of the file, with what only a running proxy shows: its version, loggers and environment."""
     if proxy is None or running is None:
         return proxy or running or Proxy()
-    told = {callback.name: callback for callback in running.callbacks}
-    callbacks = tuple(_completed(callback, told.get(callback.name)) for callback in proxy.callbacks)
+    by_name = {callback.name: callback for callback in running.callbacks}
+    callbacks = tuple(_completed(callback, by_name.get(callback.name)) for callback in proxy.callbacks)
     return replace(proxy, callbacks=callbacks, version=running.version, running=running.running)
 
 
@@ -125,7 +127,7 @@ def _completed(written: Callback, runs: Callback | None) -> Callback:
 def _both(proxy: Proxy | None, running: Proxy | None) -> Iterable[Finding]:
     if proxy is None or running is None:
         return
-    written, runs = ({one.name for one in either.callbacks} for either in (proxy, running))
+    written, runs = ({callback.name for callback in either.callbacks} for either in (proxy, running))
     if written != runs:
         yield Finding("other_config_runs", f"The file has {_named(written)}; the running proxy has {_named(runs)}.")
 

@@ -22,4 +22,6 @@ async def judge_topics(own: Settings) -> tuple[Finding, ...]:
         Unavailable: Kafka does not answer.
     """
     wrong = await asyncio.to_thread(wrong_topics, kafka_connection(own), topic_layout(own), _ANSWER_S)
-    return tuple(Finding("topic_loses_money" if one.stops else "topic_setting", one.sentence) for one in wrong)
+    return tuple(
+        Finding("topic_loses_money" if complaint.stops else "topic_setting", complaint.sentence) for complaint in wrong
+    )

@@ -72,22 +72,22 @@ def _plans(lago: SeenLago, own: Settings) -> Iterator[Finding]:
 def _customers(lago: SeenLago, own: Settings) -> Iterator[Finding]:
     """Customers with no active subscription that charges the metric, or with several."""
     code = own.lago_event_code
-    charging = {plan.code for plan in lago.plans if any(one.billable_metric_code == code for one in plan.charges)}
+    charging = {plan.code for plan in lago.plans if any(charge.billable_metric_code == code for charge in plan.charges)}
     if not charging:
         return
-    found: dict[str, set[str]] = {}
-    for one in lago.running:
-        mine = found.setdefault(one.external_customer_id or "", set())
-        if one.plan_code in charging:
-            mine.add(one.external_id)
-    without = sorted(customer for customer, mine in found.items() if not mine)
-    several = sorted(customer for customer, mine in found.items() if len(mine) > 1)
+    plans_by_customer: dict[str, set[str]] = {}
+    for subscription in lago.running:
+        mine = plans_by_customer.setdefault(subscription.external_customer_id or "", set())
+        if subscription.plan_code in charging:
+            mine.add(subscription.external_id)
+    without = sorted(customer for customer, mine in plans_by_customer.items() if not mine)
+    several = sorted(customer for customer, mine in plans_by_customer.items() if len(mine) > 1)
     if without:
-        yield Finding("customer_without_charge", f"No subscription of {_some(without)} charges {code}.")
+        yield Finding("customer_without_charge", f"No subscription of {_examples(without)} charges {code}.")
     if several:
-        yield Finding("several_that_charge", f"More than one subscription of {_some(several)} charges {code}.")
+        yield Finding("several_that_charge", f"More than one subscription of {_examples(several)} charges {code}.")
 
 
-def _some(names: Sequence[str]) -> str:
+def _examples(names: Sequence[str]) -> str:
     rest = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {rest} more customers" if rest > 0 else "")

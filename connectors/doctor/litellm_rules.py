@@ -27,8 +27,8 @@ Findings = Iterator[Finding]
 
 def judge_litellm(proxy: Proxy, own: Settings) -> list[Finding]:
     """All findings in the proxy, given our own settings, in the order of the rules below."""
-    found = [finding for rule in _RULES for finding in rule(proxy, own)]
-    return list(dict.fromkeys(found))
+    findings = [finding for rule in _RULES for finding in rule(proxy, own)]
+    return list(dict.fromkeys(findings))
 
 
 def _ways_to_us(proxy: Proxy, own: Settings) -> Findings:
@@ -48,7 +48,7 @@ def _built_in(proxy: Proxy, own: Settings) -> Findings:
     """LiteLLM's own callbacks for Lago and OpenMeter leave out calls, and beside another callback they double them."""
     sure, maybe = _reaching(proxy, own)
     beside = [name for name in sure if name != CallbackKind.LAGO] + [
-        one.name for one in maybe if one.kind is CallbackKind.GENERIC
+        callback.name for callback in maybe if callback.kind is CallbackKind.GENERIC
     ]
     for callback in proxy.of(CallbackKind.LAGO):
         place = _lago_is_at(callback, own)
@@ -104,7 +104,7 @@ def _credentials(proxy: Proxy, own: Settings) -> Findings:
     for callback in proxy.of(CallbackKind.GENERIC):
         # Without an entry they are in GENERIC_LOGGER_HEADERS, of the proxy's environment.
         hidden = callback.headers is None and (callback.settings is None or proxy.settings is None)
-        if own.allow_unsigned or hidden or callback.reaches_us() is False:
+        if own.allow_unauthenticated or hidden or callback.reaches_us() is False:
             continue
         sent = (callback.headers or {}).get("authorization")
         if not sent:
@@ -196,7 +196,11 @@ def _reaching(proxy: Proxy, own: Settings) -> tuple[list[str], list[Callback]]:
     """Names of the callbacks that post here, and callbacks that may."""
     sure = [callback.name for callback in proxy.callbacks if callback.reaches_us()]
     sure += [callback.name for callback in proxy.of(CallbackKind.LAGO) if _lago_is_at(callback, own) == "here"]
-    maybe = [one for one in proxy.callbacks if one.kind is not CallbackKind.LAGO and one.reaches_us() is None]
+    maybe = [
+        callback
+        for callback in proxy.callbacks
+        if callback.kind is not CallbackKind.LAGO and callback.reaches_us() is None
+    ]
     return sure, maybe
 
 

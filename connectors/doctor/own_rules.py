@@ -10,7 +10,7 @@ from connectors.ingest.secret_strength import LEAST_BYTES
 
 #: A batch of LiteLLM's has up to 7.5 MB, and more while answers are slow.
 LEAST_BODY_BYTES: Final = 16 << 20
-LEAST_HORIZON_HOURS: Final = 24
+LEAST_RETENTION_HOURS: Final = 24
 
 
 def judge_own(own: Settings) -> list[Finding]:
@@ -21,8 +21,8 @@ def judge_own(own: Settings) -> list[Finding]:
 def _credentials(own: Settings) -> Iterator[Finding]:
     if own.webhook_token:
         return
-    if own.allow_unsigned:
-        yield Finding("anybody_may_post", "ALLOW_UNSIGNED is set, and WEBHOOK_TOKEN is not.")
+    if own.allow_unauthenticated:
+        yield Finding("anybody_may_post", "ALLOW_UNAUTHENTICATED is set, and WEBHOOK_TOKEN is not.")
     elif own.webhook_secret:
         yield Finding("signatures_only", "WEBHOOK_SECRET is set, and WEBHOOK_TOKEN is not.")
     else:
@@ -41,8 +41,8 @@ def _payers(own: Settings) -> Iterator[Finding]:
 def _limits(own: Settings) -> Iterator[Finding]:
     if own.max_body_bytes < LEAST_BODY_BYTES:
         yield Finding("bodies_refused", f"MAX_BODY_BYTES is {own.max_body_bytes.human_readable()}.")
-    if own.dedupe_horizon_hours < LEAST_HORIZON_HOURS:
-        yield Finding("horizon_short", f"DEDUPE_HORIZON_HOURS is {own.dedupe_horizon_hours}.")
+    if own.dedupe_retention_hours < LEAST_RETENTION_HOURS:
+        yield Finding("dedupe_retention_short", f"DEDUPE_RETENTION_HOURS is {own.dedupe_retention_hours}.")
 
 
 def _durability(own: Settings) -> Iterator[Finding]:

@@ -35,11 +35,11 @@ def run_doctor(own: Settings, config: Path | None, url: str | None, *, as_json: 
             return await examine(own, http, config, url, with_lago=with_lago)
 
     report = asyncio.run(once())
-    typer.echo(json.dumps(report.as_object(), indent=2) if as_json else shown(told(report), lines=True))
+    typer.echo(json.dumps(report.as_object(), indent=2) if as_json else shown(report_text(report), lines=True))
     return report.exit_code
 
 
-def told(report: ExaminationReport) -> str:
+def report_text(report: ExaminationReport) -> str:
     """The report for people: the findings, then the configuration, environment and order of stopping that lose least."""
     lines = []
     for patient in report.patients:
@@ -65,6 +65,6 @@ def told(report: ExaminationReport) -> str:
 
 def _last_line(report: ExaminationReport) -> str:
     counts = {word: sum(f.severity is severity for f in report.findings) for severity, word in _WORDS.items()}
-    found = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     unread = sum(bool(patient.unread) for patient in report.patients)
-    return f"Findings: {found or 'none'}." + (f" Not read: {unread}." if unread else "")
+    return f"Findings: {counted or 'none'}." + (f" Not read: {unread}." if unread else "")

@@ -40,13 +40,13 @@ class BoundedRunner(web.AppRunner):
 
     Args:
         head_s: time limit from the first to the last byte of a head; also how long an unauthenticated connection may be idle.
-        strangers: one object for all runners of the process.
+        unauthenticated: one object for all runners of the process.
     """
 
-    __slots__ = ("_head_s", "_strangers")
+    __slots__ = ("_head_s", "_unauthenticated")
 
     def __init__(
-        self, app: web.Application, head_s: float, strangers: UnauthenticatedConnections, **kwargs: Any
+        self, app: web.Application, head_s: float, unauthenticated: UnauthenticatedConnections, **kwargs: Any
     ) -> None:
         super().__init__(
             app,
@@ -57,11 +57,11 @@ class BoundedRunner(web.AppRunner):
             **kwargs,
         )
         self._head_s = head_s
-        self._strangers = strangers
+        self._unauthenticated = unauthenticated
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(made, self._head_s, self._strangers)
+        return _BoundedServer(made, self._head_s, self._unauthenticated)
 
 
 def admitted(request: web.BaseRequest) -> None:
@@ -71,15 +71,15 @@ def admitted(request: web.BaseRequest) -> None:
         connection.admit(request)
 
 
-class _Server(web.Server):
-    def __init__(self, made: web.Server, head_s: float, strangers: UnauthenticatedConnections) -> None:
+class _BoundedServer(web.Server):
+    def __init__(self, made: web.Server, head_s: float, unauthenticated: UnauthenticatedConnections) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(made.request_handler, request_factory=made.request_factory, loop=loop, **made._kwargs)  # noqa: SLF001
         self._head_s = head_s
-        self._strangers = strangers
+        self._unauthenticated = unauthenticated
 
     def __call__(self) -> RequestHandler:
-        return _Connection(self, self._head_s, self._strangers, loop=self._loop, **self._kwargs)
+        return _Connection(self, self._head_s, self._unauthenticated, loop=self._loop, **self._kwargs)
 
 
 class _Connection(RequestHandler):
@@ -91,14 +91,16 @@ class _Connection(RequestHandler):
         "_seen",
         "_silence",
         "_stays",
-        "_strangers",
+        "_unauthenticated",
         "address",
     )
 
-    def __init__(self, manager: _Server, head_s: float, strangers: UnauthenticatedConnections, **kwargs: Any) -> None:
+    def __init__(
+        self, manager: _BoundedServer, head_s: float, unauthenticated: UnauthenticatedConnections, **kwargs: Any
+    ) -> None:
         super().__init__(manager, **kwargs)
         self._head_s = head_s
-        self._strangers = strangers
+        self._unauthenticated = unauthenticated
         self._head_timer: asyncio.TimerHandle | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._stays = self._is_known = False
@@ -110,7 +112,7 @@ class _Connection(RequestHandler):
         """Close the connection at once if there are too many."""
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._stays = self._strangers.connected(self)
+        self._stays = self._unauthenticated.connected(self)
         super().connection_made(transport)
         if self._stays:
             self._silence = self._loop.call_later(self._head_s, self._look)
@@ -132,7 +134,7 @@ class _Connection(RequestHandler):
             self._silence.cancel()
         if self._stays:
             self._stays = False
-            self._strangers.gone(self)
+            self._unauthenticated.gone(self)
         super().connection_lost(exc)
 
     def is_idle(self) -> bool:
@@ -144,7 +146,7 @@ class _Connection(RequestHandler):
         self._admitted = request
         if not self._is_known:
             self._is_known = True
-            self._strangers.known(self)
+            self._unauthenticated.known(self)
 
     def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -164,8 +166,12 @@ class _Connection(RequestHandler):
         start_time: float | None,
     ) -> tuple[web.StreamResponse, bool]:
         is_unread = not request.content.is_eof()
-        is_stranger, self._admitted = self._admitted is not request, None
-        if is_stranger and resp.status < _SERVER_ERRORS and (wait_s := self._strangers.refused(request, resp.status)):
+        is_unauthenticated, self._admitted = self._admitted is not request, None
+        if (
+            is_unauthenticated
+            and resp.status < _SERVER_ERRORS
+            and (wait_s := self._unauthenticated.refused(request, resp.status))
+        ):
             await asyncio.sleep(wait_s)
             resp.force_close()
         if is_unread:
@@ -191,7 +197,7 @@ class _Connection(RequestHandler):
         if self._is_known:
             return
         if self.is_idle() and self._request_count == self._seen and self._head_timer is None:
-            self._strangers.on_closed(SILENT)
+            self._unauthenticated.on_closed(SILENT)
             self.force_close()
             return
         self._seen = self._request_count
@@ -206,7 +212,7 @@ class _Connection(RequestHandler):
     ) -> web.StreamResponse:
         """aiohttp calls this for input that it cannot parse, and for exceptions that leave a handler."""
         if status < _SERVER_ERRORS:
-            self._strangers.malformed(request, type(exc).__name__)
+            self._unauthenticated.malformed(request, type(exc).__name__)
         else:
             _log.warning("request_failed", error=type(exc).__name__)
         if request.writer.output_size > 0:

@@ -80,7 +80,7 @@ class Access(Protocol):
     async def admit(self, request: web.Request, endpoint: "Endpoint") -> Principal:
         """The caller, if it holds the endpoint's scope and may see the org in the path. Raises: Problem 401, 403, 429."""
 
-    async def changing(self, who: Principal, request: web.Request, before: Any, after: Any) -> None:
+    async def changing(self, principal: Principal, request: web.Request, before: Any, after: Any) -> None:
         """Write a line into the audit log; it is durable on return. Raises: Unavailable."""
 
     def refused(self, request: web.Request, problem: Problem) -> None:
@@ -96,7 +96,7 @@ class AuthorizedRequest:
     """
 
     request: web.Request
-    who: Principal
+    principal: Principal
     access: Access
     body: Any = None
     query: Any = None
@@ -107,7 +107,7 @@ class AuthorizedRequest:
 
     def for_org(self, org_id: str) -> str:
         """Returns `org_id` if the caller may see it; for endpoints with `sees_to_orgs`. Raises: Problem 403 `other_org`."""
-        if not self.who.may_see(org_id):
+        if not self.principal.may_see(org_id):
             raise other_org()
         return org_id
 
@@ -121,7 +121,7 @@ class AuthorizedRequest:
             Unavailable: the line could not be written, so the handler must not change anything.
         """
         if before != after:
-            await self.access.changing(self.who, self.request, before, after)
+            await self.access.changing(self.principal, self.request, before, after)
 
     async def handing_out(self, what: str, **more: str) -> None:
         """Write into the audit log that the caller gets a link that gives power over the org's money, never the link itself.
@@ -129,7 +129,7 @@ class AuthorizedRequest:
         Raises:
             Unavailable: the line could not be written, so the handler must not answer with the link.
         """
-        await self.access.changing(self.who, self.request, None, {"handed_out": what, **more})
+        await self.access.changing(self.principal, self.request, None, {"handed_out": what, **more})
 
 
 Handler = Callable[[AuthorizedRequest], Awaitable[web.StreamResponse]]
@@ -146,7 +146,7 @@ class Endpoint:
         answers: the model of the response by status; None = no body, or a body that is not JSON.
         org: name of the path parameter that is an org's id. A caller that may not see that org is refused.
         sees_to_orgs: the path has no such parameter, and the handler itself shows and changes only orgs that
-            `AuthorizedRequest.who` may see (`AuthorizedRequest.for_org`). If neither is set, only a caller that may see all orgs
+            `AuthorizedRequest.principal` may see (`AuthorizedRequest.for_org`). If neither is set, only a caller that may see all orgs
             is admitted.
         any_text: path parameters that may hold any text, as LiteLLM's customer ids do. The other ones refuse slashes, control
             characters, values of dots alone, and more than 255 characters.
@@ -206,7 +206,7 @@ def _declares(member: object) -> bool:
 
 def routes_of(endpoints: Iterable[Endpoint], access: Access) -> list[web.RouteDef]:
     """A route for each endpoint; `access` checks every request."""
-    return [web.route(one.method, one.path, _guarded(one, access)) for one in endpoints]
+    return [web.route(endpoint.method, endpoint.path, _guarded(endpoint, access)) for endpoint in endpoints]
 
 
 def missing_scope(scope: str, because: str = "") -> Problem:
@@ -223,8 +223,8 @@ def _guarded(endpoint: Endpoint, access: Access) -> Callable[[web.Request], Awai
     async def answered(request: web.Request) -> web.StreamResponse:
         try:
             check_parts(request.match_info, endpoint.any_text)
-            who = await access.admit(request, endpoint)
-            return await endpoint.handler(await _asked(endpoint, request, who, access))
+            principal = await access.admit(request, endpoint)
+            return await endpoint.handler(await _authorized(endpoint, request, principal, access))
         except (Rejected, Unavailable, ConfigurationError) as error:
             raise as_problem(error) from error
 
@@ -238,13 +238,15 @@ def _guarded(endpoint: Endpoint, access: Access) -> Callable[[web.Request], Awai
     return guarded
 
 
-async def _asked(endpoint: Endpoint, request: web.Request, who: Principal, access: Access) -> AuthorizedRequest:
-    asked = AuthorizedRequest(request, who, access)
+async def _authorized(
+    endpoint: Endpoint, request: web.Request, principal: Principal, access: Access
+) -> AuthorizedRequest:
+    authorized = AuthorizedRequest(request, principal, access)
     if endpoint.query is not None:
-        asked.query = _valid(endpoint.query, dict(request.query))
+        authorized.query = _valid(endpoint.query, dict(request.query))
     if endpoint.body is not None:
-        asked.body = parsed(endpoint.body, await body_of(request, endpoint.max_bytes))
-    return asked
+        authorized.body = parsed(endpoint.body, await body_of(request, endpoint.max_bytes))
+    return authorized
 
 
 def as_problem(error: Rejected | Unavailable | ConfigurationError) -> Problem:
@@ -294,15 +296,15 @@ def _valid(model: type[BaseModel], values: Mapping[str, str]) -> BaseModel:
 
 
 def _invalid(invalid: ValidationError) -> Problem:
-    found = invalid.errors(include_input=False, include_url=False, include_context=False)
-    if found[0]["type"] == "json_invalid":
+    details = invalid.errors(include_input=False, include_url=False, include_context=False)
+    if details[0]["type"] == "json_invalid":
         return Problem(400, "not_json", "the body is not JSON")
     errors = [
         {
             "field": ".".join(str(part)[:_FIELD_CHARS] for part in error["loc"]) or "body",
             "message": error["msg"].removeprefix("Value error, "),
         }
-        for error in found[:_ERRORS_TOLD]
+        for error in details[:_ERRORS_TOLD]
     ]
     sentence = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
     return Problem(422, "invalid_fields", sentence, errors=errors)

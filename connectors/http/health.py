@@ -44,7 +44,7 @@ class Dependency:
         self._probe = probe
         self._monotonic = monotonic
         self._now_us = now_us
-        self._found: _Finding | None = None
+        self._finding: _Finding | None = None
         self._last_error: dict[str, str] | None = None
         self._asking = asyncio.Lock()
 
@@ -52,11 +52,11 @@ class Dependency:
         """`status` (`ok` or `down`), `latency_ms`, and `last_error` (when and what), which stays after recovery; null = none
         yet."""
         async with self._asking:
-            found = self._found
-            if found is None or self._monotonic() - found.at > _FRESH_S:
-                found = self._found = await self._ask()
-        status = "ok" if found.ok else "down"
-        return {"status": status, "latency_ms": round(found.latency_ms, 1), "last_error": self._last_error}
+            finding = self._finding
+            if finding is None or self._monotonic() - finding.at > _FRESH_S:
+                finding = self._finding = await self._ask()
+        status = "ok" if finding.ok else "down"
+        return {"status": status, "latency_ms": round(finding.latency_ms, 1), "last_error": self._last_error}
 
     async def _ask(self) -> _Finding:
         started = self._monotonic()
@@ -126,9 +126,9 @@ class Health:
     async def answer(self, _: web.Request) -> web.Response:
         """200 if every dependency is `ok`, else 503 `degraded`."""
         states = await asyncio.gather(*(dependency.state() for dependency in self._dependencies.values()))
-        found = dict(zip(self._dependencies, states, strict=True))
+        by_dependency = dict(zip(self._dependencies, states, strict=True))
         well = all(state["status"] == "ok" for state in states)
-        body = {"status": "ok" if well else "degraded", "dependencies": found}
+        body = {"status": "ok" if well else "degraded", "dependencies": by_dependency}
         return json_response(body, 200 if well else 503)
 
     async def answer_live(self, _: web.Request) -> web.Response:

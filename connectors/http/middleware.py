@@ -66,12 +66,12 @@ class RequestTracker:
 
 
 def create_app(
-    door: RequestTracker, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()
+    tracker: RequestTracker, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()
 ) -> web.Application:
-    """An application with all `routes`. Each request passes `door`, then the middlewares of `watching`."""
-    app = web.Application(handler_args=PACKED, middlewares=[door.passing, *watching])
-    for some in routes:
-        app.add_routes(some)
+    """An application with all `routes`. Each request passes `tracker`, then the middlewares of `watching`."""
+    app = web.Application(handler_args=PACKED, middlewares=[tracker.passing, *watching])
+    for group in routes:
+        app.add_routes(group)
     return app
 
 

@@ -28,7 +28,7 @@ class SenderRateLimiter:
         if (early_s := due - self._ahead_s - now) > _ROUNDING_S:
             return early_s
         if sender not in self._due and len(self._due) >= _MANY:
-            self._due = {one: later for one, later in self._due.items() if later > now}
+            self._due = {sender: later for sender, later in self._due.items() if later > now}
         self._due[sender] = due + self._gap_s
         return 0.0
 

@@ -94,7 +94,7 @@ class UnauthenticatedConnections:
         self._refused_at = float("-inf")
         self._open: dict[str, int] = {}  # connections by address
         self._total = 0
-        self._strangers_of: dict[
+        self._unauthenticated_of: dict[
             str, dict[Connection, None]
         ] = {}  # unauthenticated connections by address, the oldest first
         self._lines = _Lines(monotonic)
@@ -104,7 +104,7 @@ class UnauthenticatedConnections:
         address = connection.address
         count = self._open.get(address, 0)
         if count >= self.bounds.of_one and not self._origins.trusts(address):
-            if not _close_idle(self._strangers_of.get(address, {})):
+            if not _close_idle(self._unauthenticated_of.get(address, {})):
                 return self._closed(FULL_OF_ONE, address)
             self._closed(FULL_OF_ONE, address)
         elif self._total >= self.bounds.total:
@@ -113,15 +113,15 @@ class UnauthenticatedConnections:
             self._closed(FULL, address)
         self._open[address] = self._open.get(address, 0) + 1
         self._total += 1
-        self._strangers_of.setdefault(address, {})[connection] = None
+        self._unauthenticated_of.setdefault(address, {})[connection] = None
         return True
 
     def known(self, connection: Connection) -> None:
         """One of the connection's requests was admitted."""
-        if (of_one := self._strangers_of.get(connection.address)) is not None:
+        if (of_one := self._unauthenticated_of.get(connection.address)) is not None:
             of_one.pop(connection, None)
             if not of_one:
-                del self._strangers_of[connection.address]
+                del self._unauthenticated_of[connection.address]
 
     def gone(self, connection: Connection) -> None:
         """A connection that `connected` accepted has ended."""
@@ -139,12 +139,12 @@ class UnauthenticatedConnections:
         self._refused_at = self._monotonic()
         if status == 401:
             self._on_wrong()
-            self._lines.tell("wrong_credentials", source)
+            self._lines.log("wrong_credentials", source)
         return SLOWED_S if self._refused.wait_s(source) else 0.0
 
     def malformed(self, request: web.BaseRequest, error: str) -> None:
         """Log input that is not HTTP."""
-        self._lines.tell("request_malformed", source_of(self._origins, request), error=error)
+        self._lines.log("request_malformed", source_of(self._origins, request), error=error)
 
     def is_guessing(self, request: web.BaseRequest) -> bool:
         """Whether the address had too many refused requests recently, so that its body must not be read."""
@@ -154,12 +154,12 @@ class UnauthenticatedConnections:
 
     def _make_room(self) -> bool:
         """Close the oldest idle connection of the address that has the most: an attacker has more than a new client."""
-        by_count = sorted(self._strangers_of.values(), key=len, reverse=True)
-        return any(_close_idle(strangers) for strangers in by_count)
+        by_count = sorted(self._unauthenticated_of.values(), key=len, reverse=True)
+        return any(_close_idle(unauthenticated) for unauthenticated in by_count)
 
     def _closed(self, cause: str, address: str) -> bool:
         self.on_closed(cause)
-        self._lines.tell("connections_full", address)
+        self._lines.log("connections_full", address)
         return False
 
 
@@ -171,14 +171,14 @@ class _Lines:
         self._began = 0.0
         self._counts: dict[tuple[str, str], int] = {}
 
-    def tell(self, event: str, address: str, **more: str) -> None:
+    def log(self, event: str, address: str, **more: str) -> None:
         now, key = self._monotonic(), (event, address)
         before: dict[tuple[str, str], int] = {}
         if now - self._began >= _MINUTE_S:
             before, self._counts, self._began = self._counts, {}, now
-            for (told, of), count in before.items():
+            for (logged, of), count in before.items():
                 if count > 1:
-                    _log.warning(told, address=of, further=count - 1)
+                    _log.warning(logged, address=of, further=count - 1)
         if key in self._counts:
             self._counts[key] += 1
         elif len(self._counts) < _ADDRESSES:
@@ -189,7 +189,7 @@ class _Lines:
 
 def _close_idle(connections: dict[Connection, None]) -> bool:
     """Close the oldest idle one; a connection that sends may be about to show its credential."""
-    oldest = next((one for one in connections if one.is_idle()), None)
+    oldest = next((connection for connection in connections if connection.is_idle()), None)
     if oldest is None:
         return False
     oldest.force_close()

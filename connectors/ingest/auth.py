@@ -56,11 +56,11 @@ class WebhookAuth:
         scheme, _, credentials = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        given, found = credentials.strip().encode("utf-8", "surrogateescape"), -1
+        given, index = credentials.strip().encode("utf-8", "surrogateescape"), -1
         for place, token in enumerate(self._tokens):
             if hmac.compare_digest(given, token):
-                found = place
-        return f"token {found}" if found >= 0 else None
+                index = place
+        return f"token {index}" if index >= 0 else None
 
     def may_be_signed(self, headers: Mapping[str, str]) -> bool:
         """Whether a signature could admit the sender, so that the body must be read before it is refused."""
@@ -86,16 +86,16 @@ class WebhookAuth:
         return f"secret {signed.place}"
 
 
-def check_exposure(auth: WebhookAuth, *, allow_unsigned: bool) -> None:
+def check_exposure(auth: WebhookAuth, *, allow_unauthenticated: bool) -> None:
     """Refuse to start an ingress without credentials unless the operator allows it. This holds on loopback too: another program on
     the machine, or a proxy in front of the ingress, could let anybody bill any customer.
 
     Raises:
-        ConfigurationError: neither a secret nor a token is set, and `ALLOW_UNSIGNED=1` is not set.
+        ConfigurationError: neither a secret nor a token is set, and `ALLOW_UNAUTHENTICATED=1` is not set.
     """
-    if auth.is_open and not allow_unsigned:
+    if auth.is_open and not allow_unauthenticated:
         raise ConfigurationError(
             "WEBHOOK_TOKEN",
-            "the webhooks would accept usage from anybody: set WEBHOOK_TOKEN or WEBHOOK_SECRET; ALLOW_UNSIGNED=1 lets "
+            "the webhooks would accept usage from anybody: set WEBHOOK_TOKEN or WEBHOOK_SECRET; ALLOW_UNAUTHENTICATED=1 lets "
             "anybody in, for trying out or behind a proxy that authenticates",
         )

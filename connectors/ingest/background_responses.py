@@ -62,5 +62,5 @@ def _loosely(element: Element) -> _ResponseElement | None:
 
 def with_answer_id(text: bytes, element: Element) -> bytes:
     """The stored JSON of a call, with `answer_id` if the element has one."""
-    found = answer_id_of(element)
-    return b'%b,"answer_id":"%b"}' % (text[:-1], found.encode()) if found else text
+    answer_id = answer_id_of(element)
+    return b'%b,"answer_id":"%b"}' % (text[:-1], answer_id.encode()) if answer_id else text

@@ -100,27 +100,27 @@ def wrapped_in(element: Element) -> memoryview | None:
     if members is None or _VERSION in members or not (AMOUNTS.isdisjoint(members) or _IDS.isdisjoint(members)):
         return None
     is_bare = (_IDS | AMOUNTS).isdisjoint(members)
-    found = []
+    calls = []
     for name in WRAPPERS if _EVENT.isdisjoint(members) else _NO_DATA:
         inner = members.get(name)
         if inner is not None:
             inner = inner[_end_of(_BLANK, inner, 0) :]
             if bytes(inner[:1]) in (b"[", b"{") and (is_bare or _holds_a_call(inner)):
-                found.append(inner)
-    if not found:
+                calls.append(inner)
+    if not calls:
         return None
-    return found[0] if len(found) == 1 else _together(found)
+    return calls[0] if len(calls) == 1 else _together(calls)
 
 
 def calls_in(element: bytes) -> memoryview | None:
     """The complete calls, with an id and a cost each, in any member of an object that is not a call; None if there are none."""
     view = memoryview(element)
     members = members_of(view[_end_of(_BLANK, view, 0) :]) or {}
-    inner = [one[_end_of(_BLANK, one, 0) :] for one in members.values()]
-    found = [one for one in inner if bytes(one[:1]) in (b"[", b"{") and _holds_a_call(one, whole=True)]
-    if not found:
+    inner = [member[_end_of(_BLANK, member, 0) :] for member in members.values()]
+    calls = [call for call in inner if bytes(call[:1]) in (b"[", b"{") and _holds_a_call(call, whole=True)]
+    if not calls:
         return None
-    return found[0] if len(found) == 1 else _together(found)
+    return calls[0] if len(calls) == 1 else _together(calls)
 
 
 def _holds_a_call(inner: memoryview, *, whole: bool = False) -> bool:
@@ -140,9 +140,9 @@ def _holds_a_call(inner: memoryview, *, whole: bool = False) -> bool:
     return False
 
 
-def _together(found: Sequence[memoryview]) -> memoryview:
+def _together(calls: Sequence[memoryview]) -> memoryview:
     """All elements of several wrappers in one object, as one array. Raises: InvalidElement: one of them is truncated."""
-    elements = [bytes(memoryview(element)) for inner in found for element in split(inner)]
+    elements = [bytes(memoryview(element)) for inner in calls for element in split(inner)]
     return memoryview(b"[" + b",".join(elements) + b"]")
 
 
@@ -155,8 +155,8 @@ def members_of(view: memoryview) -> dict[str, memoryview] | None:
     if bytes(view[:1]) != b"{":
         return None
     try:
-        found = [(member, key) for member in _members_to_the_end(view) if (key := _KEY.match(member)) is not None]
-        return {str(loads(bytes(key[1]))): member[key.end() :] for member, key in found}
+        members = [(member, key) for member in _members_to_the_end(view) if (key := _KEY.match(member)) is not None]
+        return {str(loads(bytes(key[1]))): member[key.end() :] for member, key in members}
     except (InvalidElement, ValueError):
         return None
 
@@ -259,4 +259,4 @@ def _check(count: int) -> None:
 
 def _end_of(pattern: re.Pattern[bytes], text: bytes | memoryview, at: int) -> int:
     """The end of the match of a pattern that also matches nothing."""
-    return found.end() if (found := pattern.match(text, at)) else at
+    return match.end() if (match := pattern.match(text, at)) else at

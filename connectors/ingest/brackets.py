@@ -68,4 +68,4 @@ def end_of_nested(view: memoryview, at: int) -> int:
 
 def _end(pattern: Pattern[bytes], view: memoryview, at: int, stop: int) -> int:
     """The end of the match of a pattern that also matches nothing."""
-    return found.end() if (found := pattern.match(view, at, stop)) else at
+    return match.end() if (match := pattern.match(view, at, stop)) else at

@@ -86,7 +86,7 @@ class ContextFields:
             if base is not None and (host := self._hosts.get(base) or self._host(base)):
                 parts.append(host)
             if more is not None:
-                parts += self._told(more)
+                parts += self._kept_members(more)
         if call.metadata is not None and (created := _created(call.metadata)):
             parts.append(b'"cache_creation_input_tokens":%d' % created)
         return b"{%b}" % b",".join(parts) if parts else None
@@ -101,12 +101,12 @@ class ContextFields:
                     setattr(members, name, UNSET)
         return taken or None
 
-    def _told(self, more: dict[str, Raw]) -> Iterator[bytes]:
+    def _kept_members(self, more: dict[str, Raw]) -> Iterator[bytes]:
         if (raw := more.get("request_tags")) is not None and (tags := self._tags(raw)):
             yield b'"tags":' + _encode(tags)
-        for name, told in zip(CONTEXT_METADATA, (b"spend_logs_metadata", b"key_metadata"), strict=True):
+        for name, source in zip(CONTEXT_METADATA, (b"spend_logs_metadata", b"key_metadata"), strict=True):
             if (raw := more.get(name)) is not None and (texts := self._texts(raw)):
-                yield b'"%b":%b' % (told, _encode(texts))
+                yield b'"%b":%b' % (source, _encode(texts))
 
     def _host(self, base: str) -> bytes:
         """The host as a JSON member; an empty one is not cached."""
@@ -115,8 +115,8 @@ class ContextFields:
             return b""
         if len(self._hosts) >= _MAX_HOSTS:
             self._hosts.clear()
-        told = self._hosts[base] = b'"server_address":"%b"' % host.encode()
-        return told
+        member = self._hosts[base] = b'"server_address":"%b"' % host.encode()
+        return member
 
     def _tags(self, raw: Raw) -> list[str]:
         tags = _listed(raw)
@@ -140,11 +140,11 @@ def _plain(value: Any) -> Any:
     return Raw(str(value)) if isinstance(value, str) else value
 
 
-def _costs_of(told: Any) -> Any:
+def _costs_of(costs: Any) -> Any:
     """The members that are numbers; None if there are none."""
-    if not isinstance(told, dict):
+    if not isinstance(costs, dict):
         return None
-    numbers = {name: Raw(str(told[name])) for name in COSTS if isinstance(told.get(name), NumberText)}
+    numbers = {name: Raw(str(costs[name])) for name in COSTS if isinstance(costs.get(name), NumberText)}
     try:
         return _decode(_encode(numbers), type=StoredCosts)
     except UNDECODABLE:
@@ -195,13 +195,13 @@ def _written(value: Any) -> bytes | None:
 
 
 def _listed(raw: Raw) -> list[Any]:
-    found = _loaded(raw)
-    return found if isinstance(found, list) else []
+    value = _loaded(raw)
+    return value if isinstance(value, list) else []
 
 
 def _members(raw: Raw) -> dict[str, Any]:
-    found = _loaded(raw)
-    return found if isinstance(found, dict) else {}
+    value = _loaded(raw)
+    return value if isinstance(value, dict) else {}
 
 
 def _loaded(raw: Raw) -> Any:
@@ -210,8 +210,8 @@ def _loaded(raw: Raw) -> Any:
     if len(written) > _MAX_BYTES:
         return None
     try:
-        found = _decode(written)
-        return _decode(found) if isinstance(found, str) else found
+        value = _decode(written)
+        return _decode(value) if isinstance(value, str) else value
     except UNDECODABLE:
         return None
 

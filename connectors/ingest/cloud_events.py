@@ -38,8 +38,10 @@ def event_of(headers: Mapping[str, str], body: bytes) -> bytes | None:
     """
     if ("ce-specversion" not in headers and "ce-id" not in headers) or holds_events(headers):
         return None
-    told = {name: clean(unquote(value)) for name in _ATTRIBUTES if (value := headers.get(_PREFIX + name)) is not None}
-    return _encode(told)[:-1] + b',"data":' + (body.strip() or b"null") + b"}"
+    attributes = {
+        name: clean(unquote(value)) for name in _ATTRIBUTES if (value := headers.get(_PREFIX + name)) is not None
+    }
+    return _encode(attributes)[:-1] + b',"data":' + (body.strip() or b"null") + b"}"
 
 
 def call_in(element: Element) -> bytes | None:

@@ -308,8 +308,8 @@ def _carefully(
     if otherwise != CLOUDEVENT and not tree.keys().isdisjoint(WRAPPERS) and _is_envelope(call) and not soft.bad:
         raise InvalidElement(NOT_A_CALL, "an envelope in which no call was found", call=text)
     shape = shape_of(call, otherwise)
-    found = customer_of(shape, call, fields)
-    wrong = [path for path in soft.bad if not matters_less(path, found[1], fields)]
+    customer = customer_of(shape, call, fields)
+    wrong = [path for path in soft.bad if not matters_less(path, customer[1], fields)]
     safe, _ = without_secrets(text, call) or (text, call)
     if wrong:
         raise InvalidElement(soft.reason(), ", ".join(wrong), call=safe)

@@ -103,13 +103,15 @@ def _ours(headers: Mapping[str, str], secrets: Sequence[Secret]) -> _Form | None
         return None
     header = header.strip()
     if not header.startswith("t="):
-        return _Form((header.removeprefix(_PREFIX).lower(),), [_begun(one.text, b"") for one in secrets], _hex, None)
+        return _Form(
+            (header.removeprefix(_PREFIX).lower(),), [_begun(secret.text, b"") for secret in secrets], _hex, None
+        )
     parts = [part.strip().partition("=") for part in header.split(",")]
     stamp = next(value for name, _, value in parts if name == "t")
     if (at_s := _seconds(stamp)) is None:
         return None
     given = [value.lower() for name, _, value in parts if name == "v1"]
-    return _Form(given, [_begun(one.text, b"%b." % stamp.encode()) for one in secrets], _hex, at_s)
+    return _Form(given, [_begun(secret.text, b"%b." % stamp.encode()) for secret in secrets], _hex, at_s)
 
 
 def _standard(headers: Mapping[str, str], secrets: Sequence[Secret]) -> _Form | None:
@@ -120,18 +122,18 @@ def _standard(headers: Mapping[str, str], secrets: Sequence[Secret]) -> _Form | 
         return None
     before = b"%b.%b." % (message_id.encode("utf-8", "surrogateescape"), stamp.encode())
     given = [part.removeprefix("v1,") for part in headers[STANDARD].split() if part.startswith("v1,")]
-    return _Form(given, [_begun(one.key, before) for one in secrets], _base64, at_s)
+    return _Form(given, [_begun(secret.key, before) for secret in secrets], _base64, at_s)
 
 
 def _signed(given: Sequence[str], right: Iterable[bytes], at_s: int | None) -> Signed | None:
     """Compares every given signature with every correct one, so the time does not show which one matches."""
-    found = -1
-    told = [signature.encode("utf-8", "surrogateescape") for signature in given]
+    index = -1
+    signatures = [signature.encode("utf-8", "surrogateescape") for signature in given]
     for place, signature in enumerate(right):
-        for one in told:
+        for one in signatures:
             if hmac.compare_digest(one, signature):
-                found = place
-    return Signed(found, at_s) if found >= 0 else None
+                index = place
+    return Signed(index, at_s) if index >= 0 else None
 
 
 def _hex(mac: hmac.HMAC) -> bytes:

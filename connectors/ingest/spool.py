@@ -57,10 +57,10 @@ class Spool:
             raise
         if others := {topic: count for topic, count in held.items() if topic not in (topics or ())}:
             await spool.close()
-            told = ", ".join(f"{count} records for the topic {topic}" for topic, count in others.items())
+            counts = ", ".join(f"{count} records for the topic {topic}" for topic, count in others.items())
             raise ConfigurationError(
                 "TOPIC_PREFIX",
-                f"SPOOL_PATH {path} holds {told}, which TOPIC_PREFIX does not name: start the ingress with the "
+                f"SPOOL_PATH {path} holds {counts}, which TOPIC_PREFIX does not name: start the ingress with the "
                 "prefix they were taken under, and change it once meterbridge_spool_records is 0",
             )
         spool._count(left.records, left.bytes, left.oldest_ms)

@@ -64,13 +64,13 @@ class SpoolFile:
 
     def totals(self) -> SpoolTotals:
         """The totals. This reads the whole file, so it is for the start."""
-        with _disk_errors(), closing(self._db.execute(_TOTALS)) as found:
-            return SpoolTotals(*found.fetchone())
+        with _disk_errors(), closing(self._db.execute(_TOTALS)) as rows:
+            return SpoolTotals(*rows.fetchone())
 
     def topics(self) -> dict[str, int]:
         """The number of records per topic, for the start."""
-        with _disk_errors(), closing(self._db.execute(_TOPICS)) as found:
-            return dict(found.fetchall())
+        with _disk_errors(), closing(self._db.execute(_TOPICS)) as rows:
+            return dict(rows.fetchall())
 
     def append(self, groups: Sequence[Sequence[Record]]) -> list[Unavailable | None]:
         """Write each group in its order; the result has an error at the index of each group that was not written.
@@ -156,7 +156,7 @@ class SpoolFile:
                 self._db.close()
                 raise
         except sqlite3.Error as error:
-            raise ConfigurationError("SPOOL_PATH", f"SPOOL_PATH {self._path} {_told(error)}") from error
+            raise ConfigurationError("SPOOL_PATH", f"SPOOL_PATH {self._path} {_sentence(error)}") from error
         except OSError as error:
             raise ConfigurationError("SPOOL_PATH", f"SPOOL_PATH {self._path} {_CANNOT_OPEN}") from error
 
@@ -197,7 +197,7 @@ def _disk_errors() -> Iterator[None]:
         raise Unavailable(SPOOL_FULL if full else SPOOL_FAILED, _name(error)) from error
 
 
-def _told(error: sqlite3.Error) -> str:
+def _sentence(error: sqlite3.Error) -> str:
     match getattr(error, "sqlite_errorcode", None):
         case sqlite3.SQLITE_BUSY:
             return "is in use by another process: each ingress needs a spool of its own"

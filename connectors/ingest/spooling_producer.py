@@ -151,7 +151,9 @@ class SpooledSender:
     async def _reject(self, too_large: Sequence[Record]) -> None:
         """Reject records that Kafka refuses for their size: they would block everything behind them."""
         why, at = InvalidElement(TOO_LARGE, "Kafka refuses a record of this size"), self._now_us()
-        told = [(self._rejected_topic, key, rejection(why, value, at), at // 1000) for _, key, value, _ in too_large]
-        if await self._kafka.send_all(told):
+        rejections = [
+            (self._rejected_topic, key, rejection(why, value, at), at // 1000) for _, key, value, _ in too_large
+        ]
+        if await self._kafka.send_all(rejections):
             raise Unavailable("kafka_refused", "Kafka refuses the rejection too")
-        self._hooks.on_rejected(TOO_LARGE, len(told))
+        self._hooks.on_rejected(TOO_LARGE, len(rejections))

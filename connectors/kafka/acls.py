@@ -114,14 +114,14 @@ def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[A
         yield Acl(OPERATOR, TRANSACTIONAL_ID, f"{topic}-", WRITE, prefixed=True)
 
 
-def command_lines(found: Iterable[Acl], principal: str) -> Iterator[str]:
+def command_lines(entries: Iterable[Acl], principal: str) -> Iterator[str]:
     """Arguments of `kafka-acls.sh`: one line per role and resource.
 
     Args:
         principal: what each principal begins with; the role follows.
     """
     grouped: dict[tuple[str, str, str, bool], list[str]] = {}
-    for acl in found:
+    for acl in entries:
         grouped.setdefault((acl.role, acl.resource, acl.name, acl.prefixed), []).append(acl.operation)
     for (role, resource, name, prefixed), operations in grouped.items():
         words = [f"--add --allow-principal {quote(principal + role)}"]

@@ -44,16 +44,16 @@ def create_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = 
         Unavailable: the broker does not answer; repeating is safe.
     """
     admin = _admin(kafka)
-    wanted = {layout.prefix + topic.name: topic for topic in CATALOGUE}
+    required = {layout.prefix + topic.name: topic for topic in CATALOGUE}
     # Only missing topics are requested: the account may not be allowed to create topics.
-    found = _partitions(_metadata(admin, limit_s)).keys()
-    created = _create(admin, {name: topic for name, topic in wanted.items() if name not in found}, layout, limit_s)
+    existing = _partitions(_metadata(admin, limit_s)).keys()
+    created = _create(admin, {name: topic for name, topic in required.items() if name not in existing}, layout, limit_s)
     deadline = time.monotonic() + limit_s
-    while wanted.keys() - _partitions(_metadata(admin, limit_s)).keys():
+    while required.keys() - _partitions(_metadata(admin, limit_s)).keys():
         if time.monotonic() > deadline:
             raise Unavailable("kafka_unavailable", "created topics do not appear in the cluster's metadata")
         time.sleep(0.05)
-    return TopicsCreated(created, tuple(name for name in wanted if name not in created))
+    return TopicsCreated(created, tuple(name for name in required if name not in created))
 
 
 def check_topics(
@@ -84,19 +84,19 @@ def wrong_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = L
     """
     admin = _admin(kafka)
     cluster = _metadata(admin, limit_s)
-    found = _partitions(cluster)
+    partitions = _partitions(cluster)
     complaints = []
     present = []
     for topic in CATALOGUE:
         name, expected = layout.prefix + topic.name, partition_count(topic, layout.partitions)
-        if name not in found:
+        if name not in partitions:
             sentence = f"Topic {name} is missing: run `meterbridge topics create`."
             complaints.append(Complaint("missing", sentence, stops=True))
             continue
         present.append(topic)
-        if found[name] != expected:
+        if partitions[name] != expected:
             sentence = (
-                f"Topic {name} has {found[name]} partitions where {expected} are expected: "
+                f"Topic {name} has {partitions[name]} partitions where {expected} are expected: "
                 "counts are fixed for life, set KAFKA_PARTITIONS to what the topics were created with."
             )
             complaints.append(Complaint("partitions", sentence, stops=True))
@@ -117,9 +117,9 @@ def topic_ids(kafka: KafkaConnection, names: Iterable[str], limit_s: float = LIM
     admin = _admin(kafka)
     if _embedded(cluster := _metadata(admin, limit_s)):
         return dict.fromkeys(names, str(cluster.cluster_id))
-    asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=limit_s)
+    described = admin.describe_topics(TopicCollection(list(names)), request_timeout=limit_s)
     ids = {}
-    for name, future in asked.items():
+    for name, future in described.items():
         with _kafka_errors(name):
             # Kafka uses URL-safe base64, librdkafka the standard one. The ids become parts of ids in Lago.
             ids[name] = str(future.result().topic_id).translate(_URL_SAFE).rstrip("=")
@@ -139,9 +139,9 @@ def _create(admin: AdminClient, missing: dict[str, Topic], layout: TopicLayout, 
         NewTopic(name, partition_count(topic, layout.partitions), copies, config=topic_config(topic, copies))
         for name, topic in missing.items()
     ]
-    asked = admin.create_topics(topics, request_timeout=limit_s) if topics else {}
+    futures = admin.create_topics(topics, request_timeout=limit_s) if topics else {}
     created = []
-    for name, future in asked.items():
+    for name, future in futures.items():
         with _kafka_errors(name):
             try:
                 future.result()
@@ -173,19 +173,21 @@ def _wrong_settings(
     admin: AdminClient, cluster: ClusterMetadata, topics: list[Topic], layout: TopicLayout, limit_s: float
 ) -> list[Complaint]:
     """How settings differ from the catalogue. A setting that an old broker (before 3.6) does not have is ignored."""
-    asked = {layout.prefix + topic.name: topic for topic in topics}
-    if not asked:
+    described = {layout.prefix + topic.name: topic for topic in topics}
+    if not described:
         return []
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in asked]
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in described]
     answers = admin.describe_configs(resources, request_timeout=limit_s)
-    found: list[Complaint] = []
+    wrong: list[Complaint] = []
     for resource, future in answers.items():
         with _kafka_errors(resource.name):
-            told = {name: str(entry.value) for name, entry in future.result().items() if entry.value is not None}
-        copies = min((len(one.replicas) for one in cluster.topics[resource.name].partitions.values()), default=1)
-        wanted = layout.replication_factor
-        found += complaints_of(resource.name, asked[resource.name], told, copies, wanted)
-    return found
+            actual = {name: str(entry.value) for name, entry in future.result().items() if entry.value is not None}
+        copies = min(
+            (len(partition.replicas) for partition in cluster.topics[resource.name].partitions.values()), default=1
+        )
+        replicas = layout.replication_factor
+        wrong += complaints_of(resource.name, described[resource.name], actual, copies, replicas)
+    return wrong
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from connectors.kafka.admin import check_topics
 from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.producer import KafkaProducer, Record
 from connectors.kafka.reachability import ANSWER_S, KafkaReachability
-from connectors.kafka.startup import KafkaAwaited, when_kafka_answers
+from connectors.kafka.startup import KafkaWait, when_kafka_answers
 from schemas.errors import Rejected, TopicProblem, Unavailable
 
 
@@ -38,14 +38,14 @@ class CheckedProducer:
             TopicProblem: `topics`: a sentence for each topic that is missing or wrong.
         """
         asking = partial(check_topics, kafka, layout, ANSWER_S, to_start=True)
-        complaints = await when_kafka_answers(asking, KafkaAwaited(kafka.servers))
+        complaints = await when_kafka_answers(asking, KafkaWait(kafka.servers))
         if complaints:
             raise TopicProblem("topics", " ".join(complaints))
         self._is_open = True
 
     async def watch(self, kafka: KafkaConnection) -> NoReturn:
         """Check for ever whether Kafka answers, for `shut_because`. It refuses no record; a caller may always try to send."""
-        await self._watch.work(_asking(kafka), KafkaAwaited(kafka.servers))
+        await self._watch.work(_asking(kafka), KafkaWait(kafka.servers))
 
     def clock_ahead_s(self) -> float:
         """See `KafkaProducer.clock_ahead_s`."""
@@ -77,8 +77,8 @@ def kafka_probe(
     async def probe() -> None:
         await ask()
         if (ahead_s := clock_ahead_s()) > 0:
-            told = f"this machine's clock is {ahead_s / 3600:.0f} h ahead of Kafka's: correct it; calls are accepted all the same"
-            raise Unavailable("clock_ahead", told)
+            warning = f"this machine's clock is {ahead_s / 3600:.0f} h ahead of Kafka's: correct it; calls are accepted all the same"
+            raise Unavailable("clock_ahead", warning)
 
     return probe
 
@@ -90,10 +90,10 @@ def _asking(kafka: KafkaConnection) -> Callable[[], Awaitable[None]]:
 
     async def ask() -> None:
         try:
-            found = await asyncio.to_thread(admin.list_topics, topic="", timeout=ANSWER_S)
+            metadata = await asyncio.to_thread(admin.list_topics, topic="", timeout=ANSWER_S)
         except KafkaException as error:
             raise Unavailable("kafka_unavailable", str(error.args[0].name())) from error
-        if not found.brokers:
+        if not metadata.brokers:
             raise Unavailable("kafka_unavailable", "no broker")
 
     return ask

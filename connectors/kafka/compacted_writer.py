@@ -162,16 +162,16 @@ class CompactedTopicWriter(Generic[T]):
         whole = self._writer is None
         if whole:
             await self._fence()
-        wanted = self._made(batch, whole=whole)
-        unsure = [change for change in batch if not change.done.done() and change not in wanted]
+        changes = self._made(batch, whole=whole)
+        unsure = [change for change in batch if not change.done.done() and change not in changes]
         if unsure:
             # What stays or was refused must not depend on a record that another process has changed since.
             await self._see_all()
-            wanted |= self._made(unsure, whole=True)
-        for change in await self._announced(wanted):
-            del wanted[change]
-        if wanted:
-            await self._write(wanted)
+            changes |= self._made(unsure, whole=True)
+        for change in await self._announced(changes):
+            del changes[change]
+        if changes:
+            await self._write(changes)
 
     def _made(self, batch: Sequence[_Change[T]], *, whole: bool) -> dict[_Change[T], tuple[T | None, T | None]]:
         """The current and the new record of each change that must be written.
@@ -183,7 +183,7 @@ class CompactedTopicWriter(Generic[T]):
         | raises MeterbridgeError, e.g. a refusal | the caller gets it | called again on the complete view |
         | raises another error, which is a bug | the caller gets it | the caller gets it |
         """
-        wanted: dict[_Change[T], tuple[T | None, T | None]] = {}
+        changes: dict[_Change[T], tuple[T | None, T | None]] = {}
         for change in batch:
             if change.done.done():
                 continue
@@ -195,21 +195,21 @@ class CompactedTopicWriter(Generic[T]):
                     _fail([change], error)
                 continue
             if after != before:
-                wanted[change] = (before, after)
+                changes[change] = (before, after)
             elif whole:
                 change.done.set_result(before)
-        return wanted
+        return changes
 
-    async def _announced(self, wanted: Mapping[_Change[T], tuple[T | None, T | None]]) -> list[_Change[T]]:
+    async def _announced(self, changes: Mapping[_Change[T], tuple[T | None, T | None]]) -> list[_Change[T]]:
         """Announce all changes; returns those that failed."""
-        telling = (change.announce(before, after) for change, (before, after) in wanted.items())
-        told = await asyncio.gather(*telling, return_exceptions=True)
-        untold = []
-        for change, answer in zip(wanted, told, strict=True):
+        announcements = (change.announce(before, after) for change, (before, after) in changes.items())
+        results = await asyncio.gather(*announcements, return_exceptions=True)
+        failed = []
+        for change, answer in zip(changes, results, strict=True):
             if isinstance(answer, BaseException):
                 _fail([change], answer)
-                untold.append(change)
-        return untold
+                failed.append(change)
+        return failed
 
     async def _fence(self) -> None:
         """Become the only writer, and read everything that the others have written."""
@@ -239,18 +239,18 @@ class CompactedTopicWriter(Generic[T]):
     def _seen(self, tp: TopicPartition) -> int:
         return self._view.next_offset(tp.partition)
 
-    async def _write(self, wanted: Mapping[_Change[T], tuple[T | None, T | None]]) -> None:
+    async def _write(self, changes: Mapping[_Change[T], tuple[T | None, T | None]]) -> None:
         """Raises: KafkaError: it is unknown whether anything was written."""
         assert self._writer is not None  # noqa: S101  # `_attempt` has fenced
         writes = []
-        for change, (_, after) in wanted.items():
+        for change, (_, after) in changes.items():
             change.tried = (after,)
             writes.append(Write(self._topic, -1, change.key.encode(), None if after is None else _encode(after)))
         with self._or_abandoned():
             ends = await self._writer.commit(writes, TopicPartition(self._topic, 0), None, "")
             for (_, partition), end in ends.items():
                 await self._view.wait_offset(partition, end - 1)
-        for change, (_, after) in wanted.items():
+        for change, (_, after) in changes.items():
             if not change.done.done():
                 change.done.set_result(after)
 

@@ -26,7 +26,7 @@ async def meet_coordinator(kafka: Mapping[str, Any], transactional_id: str, limi
         transactional_id: not used for writing. If the account may not use it, the function returns, because other ids may work.
         limit_s: seconds for one answer.
     """
-    told = False
+    logged = False
     while True:
         writer = TransactionalWriter(kafka, transactional_id)
         try:
@@ -35,9 +35,9 @@ async def meet_coordinator(kafka: Mapping[str, Any], transactional_id: str, limi
         except TransactionalIdAuthorizationFailed:
             return
         except (KafkaError, TimeoutError) as error:
-            if not told:
+            if not logged:
                 _log.warning("coordinator_awaited", error=type(error).__name__)
-            told = True
+            logged = True
             await asyncio.sleep(_AGAIN_S)
         else:
             return

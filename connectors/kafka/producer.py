@@ -166,8 +166,8 @@ class KafkaProducer:
             while back_ms is not None:
                 at_ms = self._now_ms() - back_ms
                 delivery = delivery_of() if delivery_of else _Delivery(self._loop.create_future(), self._acks_append)
-                found = await self._send([(*records[place][:3], at_ms) for place in left], delivery)
-                refused.update({left[index]: why for index, why in found.items()})
+                unacknowledged = await self._send([(*records[place][:3], at_ms) for place in left], delivery)
+                refused.update({left[index]: why for index, why in unacknowledged.items()})
                 if delivery.too_large:
                     raise Unavailable("kafka_unavailable", "refused for its time and its size")
                 if not delivery.untimely:

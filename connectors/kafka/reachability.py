@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-from connectors.kafka.startup import KafkaAwaited
+from connectors.kafka.startup import KafkaWait
 from schemas.errors import Unavailable
 
 EVERY_S, ANSWER_S = 1.0, 3.0
@@ -39,7 +39,7 @@ class KafkaReachability:
     async def work(
         self,
         ask: Callable[[], Awaitable[None]],
-        awaited: KafkaAwaited,
+        awaited: KafkaWait,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> NoReturn:
         """Check for ever. The log says when Kafka stops answering, once per minute while it does not, and when it answers again.
@@ -54,7 +54,7 @@ class KafkaReachability:
             except Unavailable as error:
                 self.found(error.reason)
                 if self.away_because:
-                    awaited.tell(error)
+                    awaited.log_waiting(error)
             if not self.away_because:
                 awaited.over()
             await sleep(EVERY_S)

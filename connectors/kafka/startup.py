@@ -18,7 +18,7 @@ _AGAIN_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
-class KafkaAwaited:
+class KafkaWait:
     """Logs that the process waits for Kafka; one object per process.
 
     Args:
@@ -29,19 +29,19 @@ class KafkaAwaited:
         self._address = kafka_address(servers)
         self._monotonic = monotonic
         self._since: float | None = None
-        self._told = 0.0
+        self._logged_at = 0.0
 
-    def tell(self, error: BaseException) -> None:
+    def log_waiting(self, error: BaseException) -> None:
         """Kafka did not answer."""
         now = self._monotonic()
         if self._since is None:
             self._since = now
-        elif now - self._told < TELL_EVERY_S:
+        elif now - self._logged_at < TELL_EVERY_S:
             return
-        self._told = now
-        told = {"reason": error.reason, "detail": error.detail} if isinstance(error, MeterbridgeError) else {}
-        told = told or {"reason": "kafka_unavailable", "detail": str(error)[:200]}
-        _log.warning("waiting_for_kafka", **told, address=self._address, waited_s=round(now - self._since))
+        self._logged_at = now
+        cause = {"reason": error.reason, "detail": error.detail} if isinstance(error, MeterbridgeError) else {}
+        cause = cause or {"reason": "kafka_unavailable", "detail": str(error)[:200]}
+        _log.warning("waiting_for_kafka", **cause, address=self._address, waited_s=round(now - self._since))
 
     def over(self) -> None:
         """Kafka answered."""
@@ -51,7 +51,7 @@ class KafkaAwaited:
 
 
 async def when_kafka_answers(
-    ask: Callable[[], T], awaited: KafkaAwaited, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ask: Callable[[], T], awaited: KafkaWait, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> T:
     """Call `ask` until Kafka answers; returns its result.
 
@@ -65,7 +65,7 @@ async def when_kafka_answers(
         try:
             answer = await asyncio.to_thread(ask)
         except Unavailable as error:
-            awaited.tell(error)
+            awaited.log_waiting(error)
             await sleep(_AGAIN_S)
         else:
             awaited.over()

@@ -33,53 +33,53 @@ class Complaint:
     stops: bool
 
 
-def complaints(name: str, topic: Topic, found: Mapping[str, str], copies: int, wanted: int) -> Iterator[Complaint]:
+def complaints(name: str, topic: Topic, actual: Mapping[str, str], copies: int, replicas: int) -> Iterator[Complaint]:
     """How a topic's settings differ.
 
     Args:
         name: with its prefix.
-        found: the settings in the broker's answer; a setting that is missing there is not checked.
+        actual: the settings in the broker's answer; a setting that is missing there is not checked.
         copies: replicas of the partition that has the fewest.
-        wanted: `KAFKA_REPLICATION_FACTOR`.
+        replicas: `KAFKA_REPLICATION_FACTOR`.
     """
-    expected = topic_config(topic, wanted)
+    expected = topic_config(topic, replicas)
     for setting in (*_VITAL, *_ADVISED):
-        if setting in expected and found.get(setting, expected[setting]) != expected[setting]:
-            yield _other(name, setting, found[setting], expected[setting], stops=setting in _VITAL)
+        if setting in expected and actual.get(setting, expected[setting]) != expected[setting]:
+            yield _other(name, setting, actual[setting], expected[setting], stops=setting in _VITAL)
     for setting in _AT_LEAST:
-        if setting in expected and _number(found.get(setting), expected[setting]) < int(expected[setting]):
-            yield _other(name, setting, found[setting], f"{expected[setting]} or more", mend=expected[setting])
-    yield from _kept(name, topic, expected, found)
-    yield from _copied(name, expected, found, copies, wanted)
+        if setting in expected and _number(actual.get(setting), expected[setting]) < int(expected[setting]):
+            yield _other(name, setting, actual[setting], f"{expected[setting]} or more", mend=expected[setting])
+    yield from _kept(name, topic, expected, actual)
+    yield from _copied(name, expected, actual, copies, replicas)
 
 
-def _kept(name: str, topic: Topic, expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[Complaint]:
+def _kept(name: str, topic: Topic, expected: Mapping[str, str], actual: Mapping[str, str]) -> Iterator[Complaint]:
     if expected.get("cleanup.policy") != "delete":
         return
-    queue, wanted = topic in _QUEUES, expected["retention.ms"]
-    kept_ms = _number(found.get("retention.ms"), wanted)
-    if 0 <= kept_ms < int(wanted):
+    queue, retention = topic in _QUEUES, expected["retention.ms"]
+    kept_ms = _number(actual.get("retention.ms"), retention)
+    if 0 <= kept_ms < int(retention):
         stops = queue and kept_ms < LEAST_RETENTION_MS
-        yield _other(name, "retention.ms", found["retention.ms"], f"{wanted} or more", stops=stops, mend=wanted)
-    if _number(found.get("retention.bytes"), "-1") >= 0:
-        yield _other(name, "retention.bytes", found["retention.bytes"], "-1", stops=queue)
+        yield _other(name, "retention.ms", actual["retention.ms"], f"{retention} or more", stops=stops, mend=retention)
+    if _number(actual.get("retention.bytes"), "-1") >= 0:
+        yield _other(name, "retention.bytes", actual["retention.bytes"], "-1", stops=queue)
 
 
 def _copied(
-    name: str, expected: Mapping[str, str], found: Mapping[str, str], copies: int, wanted: int
+    name: str, expected: Mapping[str, str], actual: Mapping[str, str], copies: int, replicas: int
 ) -> Iterator[Complaint]:
     """The replication. A deployment with `KAFKA_REPLICATION_FACTOR=1` accepts that a lost broker loses data."""
-    if copies < wanted:
-        yield Complaint("replicas", f"Topic {name} has {copies} copies where {wanted} are expected.", stops=False)
+    if copies < replicas:
+        yield Complaint("replicas", f"Topic {name} has {copies} copies where {replicas} are expected.", stops=False)
     setting, least = "min.insync.replicas", int(expected["min.insync.replicas"])
-    acked = _number(found.get(setting), str(least))
+    acked = _number(actual.get(setting), str(least))
     if acked > copies:
-        yield _other(name, setting, found[setting], f"at most {copies}, its copies,", stops=True, mend=str(copies))
+        yield _other(name, setting, actual[setting], f"at most {copies}, its copies,", stops=True, mend=str(copies))
     elif acked < min(least, copies) or (copies > 1 and acked < 2):  # at least a second copy
-        yield _other(name, setting, found[setting], "2", stops=wanted > 1)
+        yield _other(name, setting, actual[setting], "2", stops=replicas > 1)
     setting = "unclean.leader.election.enable"
-    if copies > 1 and found.get(setting) == "true":
-        yield _other(name, setting, "true", "false", stops=wanted > 1)
+    if copies > 1 and actual.get(setting) == "true":
+        yield _other(name, setting, "true", "false", stops=replicas > 1)
 
 
 def _other(name: str, setting: str, is_now: str, expected: str, *, stops: bool = False, mend: str = "") -> Complaint:

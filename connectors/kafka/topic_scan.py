@@ -45,7 +45,7 @@ class OffsetRange:
         return sum(max(0, end - start) for start, end in self.ranges.values())
 
 
-def stretch_of(
+def offset_range_of(
     kafka: KafkaConnection, topic: str, since_ms: int | None = None, until_ms: int | None = None
 ) -> OffsetRange:
     """The current offsets with record times in `[since_ms, until_ms)`, milliseconds since 1970 UTC; None = no limit.
@@ -54,7 +54,7 @@ def stretch_of(
         TopicProblem: `topic_missing`.
         Unavailable: the broker does not answer.
     """
-    with closing(reader(kafka)) as consumer, told(topic):
+    with closing(reader(kafka)) as consumer, translated_errors(topic):
         partitions = consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic]
         if partitions.error is not None:
             raise TopicProblem("topic_missing", f"{topic} does not exist")
@@ -84,7 +84,7 @@ def scan(
     left = {number: end for number, (start, end) in stretch.ranges.items() if start < end}
     at = {number: start for number, (start, _) in stretch.ranges.items()}
     silent_s = 0.0
-    with closing(reader(kafka)) as consumer, told(stretch.topic):
+    with closing(reader(kafka)) as consumer, translated_errors(stretch.topic):
         consumer.assign([TopicPartition(stretch.topic, number, at[number]) for number in left])
         while left:
             messages = consumer.consume(_BATCH, _POLL_S)
@@ -132,14 +132,15 @@ def _at(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]], a
 
     def looked_up() -> list[TopicPartition]:
         partitions = [TopicPartition(topic, number, at_ms) for number in ranges]
-        found: list[TopicPartition] = consumer.offsets_for_times(partitions, timeout=_LIMIT_S)
-        for partition in found:
+        offsets: list[TopicPartition] = consumer.offsets_for_times(partitions, timeout=_LIMIT_S)
+        for partition in offsets:
             if partition.error is not None:  # then its offset means nothing
                 raise KafkaException(partition.error)
-        return found
+        return offsets
 
     return {
-        found.partition: found.offset if found.offset >= 0 else ranges[found.partition][1] for found in asked(looked_up)
+        offset.partition: offset.offset if offset.offset >= 0 else ranges[offset.partition][1]
+        for offset in asked(looked_up)
     }
 
 
@@ -165,7 +166,7 @@ def ended(message: Message) -> bool:
     raise KafkaException(error)
 
 
-class told:  # noqa: N801  # a block, as contextlib's are
+class translated_errors:  # noqa: N801  # a block, as contextlib's are
     """A context manager that turns librdkafka's errors into Unavailable."""
 
     def __init__(self, topic: str) -> None:

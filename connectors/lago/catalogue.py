@@ -12,33 +12,33 @@ class CatalogueApi(LagoTransport):
 
     async def metric(self, code: str) -> Metric | None:
         """A billable metric; None if it does not exist. Raises: LagoIntegrationError."""
-        return await self._found("metric", f"/billable_metrics/{safe(code)}", "billable_metric", Metric)
+        return await self._get_or_none("metric", f"/billable_metrics/{safe(code)}", "billable_metric", Metric)
 
     async def metrics(self) -> list[Metric]:
         """All billable metrics, the newest first. Raises: LagoIntegrationError."""
         return await self._every("metrics", "/billable_metrics", "billable_metrics", Metric)
 
-    async def create_metric(self, wanted: NewMetric) -> Metric:
+    async def create_metric(self, new_metric: NewMetric) -> Metric:
         """Create a metric, or return the existing one of this code, which may differ. Raises: LagoIntegrationError."""
-        known = partial(self.metric, wanted.code)
+        known = partial(self.metric, new_metric.code)
         return await self._created(
-            "create_metric", "/billable_metrics", "billable_metric", Metric, wanted, "code", known
+            "create_metric", "/billable_metrics", "billable_metric", Metric, new_metric, "code", known
         )
 
     async def plan(self, code: str) -> Plan | None:
         """A plan with its charges; None if it does not exist. Raises: LagoIntegrationError."""
-        return await self._found("plan", f"/plans/{safe(code)}", "plan", Plan)
+        return await self._get_or_none("plan", f"/plans/{safe(code)}", "plan", Plan)
 
     async def plans(self) -> list[Plan]:
         """All plans with their charges, the newest first. Raises: LagoIntegrationError."""
         return await self._every("plans", "/plans", "plans", Plan)
 
-    async def create_plan(self, wanted: NewPlan) -> Plan:
+    async def create_plan(self, new_plan: NewPlan) -> Plan:
         """Create a plan, or return the existing one of this code, which may differ.
 
         Raises:
             LagoRejected: code `billable_metrics_not_found`: the metric of a charge does not exist.
             LagoIntegrationError
         """
-        known = partial(self.plan, wanted.code)
-        return await self._created("create_plan", "/plans", "plan", Plan, wanted, "code", known)
+        known = partial(self.plan, new_plan.code)
+        return await self._created("create_plan", "/plans", "plan", Plan, new_plan, "code", known)

@@ -30,9 +30,9 @@ class CustomersApi(LagoTransport):
         """A customer; None if it does not exist. Raises: LagoIntegrationError."""
         if "." in external_id:
             listed = await self.customers(external_id=external_id)
-            return next((one for one in listed if one.external_id == external_id), None)
-        found = await self._found("customer", f"/customers/{safe(external_id)}", "customer", Customer)
-        return found if found is not None and found.external_id == external_id else None
+            return next((customer for customer in listed if customer.external_id == external_id), None)
+        by_path = await self._get_or_none("customer", f"/customers/{safe(external_id)}", "customer", Customer)
+        return by_path if by_path is not None and by_path.external_id == external_id else None
 
     async def customers(self, external_id: str = "", most: int | None = None) -> list[Customer]:
         """All customers, the newest first, at most `most`; or only the one with this id. Raises: LagoIntegrationError."""
@@ -43,18 +43,18 @@ class CustomersApi(LagoTransport):
         """One page of all customers, the newest first. Raises: LagoIntegrationError."""
         return await self._page("customers", "/customers", "customers", Customer, {}, number=number, size=size)
 
-    async def save_customer(self, wanted: NewCustomer, metadata: Mapping[str, str] | None = None) -> Customer:
+    async def save_customer(self, new_customer: NewCustomer, metadata: Mapping[str, str] | None = None) -> Customer:
         """Create a customer, or change the given fields; `metadata` is added to the existing entries. Repeating it is safe.
 
         Raises:
             LagoIntegrationError: also `bad_metadata`, see `notes`.
         """
         try:
-            return await self._saved(wanted, metadata)
+            return await self._saved(new_customer, metadata)
         except LagoRejected as error:
             if not (error.says("external_id", "value_already_exist") or error.says("key", "value_already_exist")):
                 raise
-        return await self._saved(wanted, metadata)  # another process has created it, so this is a change now
+        return await self._saved(new_customer, metadata)  # another process has created it, so this is a change now
 
     async def delete_customer(self, external_id: str) -> Customer | None:
         """Delete a customer; Lago then ends its subscriptions. None if it does not exist, so repeating it is safe.
@@ -64,7 +64,7 @@ class CustomersApi(LagoTransport):
             LagoIntegrationError
         """
         path = f"/customers/{customer_part(external_id)}"
-        return await self._found("delete_customer", path, "customer", Customer, verb="DELETE")
+        return await self._get_or_none("delete_customer", path, "customer", Customer, verb="DELETE")
 
     async def portal_url(self, external_id: str) -> str:
         """A link to the customer's own pages in Lago; it expires after 12 hours. Raises: LagoIntegrationError."""
@@ -81,12 +81,12 @@ class CustomersApi(LagoTransport):
         path = f"/customers/{customer_part(external_id)}/checkout_url"
         return (await self._one("checkout_url", path, "customer", _Checkout, verb="POST")).checkout_url
 
-    async def _saved(self, wanted: NewCustomer, metadata: Mapping[str, str] | None) -> Customer:
+    async def _saved(self, new_customer: NewCustomer, metadata: Mapping[str, str] | None) -> Customer:
         if metadata:
-            known = await self.customer(wanted.external_id)
+            known = await self.customer(new_customer.external_id)
             entries = notes(known.metadata if known is not None else (), metadata)
-            wanted = msgspec.structs.replace(wanted, metadata=entries)
-        return await self._one("save_customer", "/customers", "customer", Customer, verb="POST", body=wanted)
+            new_customer = msgspec.structs.replace(new_customer, metadata=entries)
+        return await self._one("save_customer", "/customers", "customer", Customer, verb="POST", body=new_customer)
 
 
 def customer_part(external_id: str) -> str:

@@ -55,10 +55,10 @@ class OrganizationInfo:
             store = (await self._lago.organization()).events_store or POSTGRES
         except LagoIntegrationError as error:
             if error.reason not in _NEVER_TOLD:
-                self._tell("event_store_unknown", error.reason)
+                self._log_once("event_store_unknown", error.reason)
                 return False
             store = self.store or POSTGRES
-            self._tell("event_store_assumed", error.reason, store=store)
+            self._log_once("event_store_assumed", error.reason, store=store)
         else:
             self._unknown = ""
         if store != self.store and store == CLICKHOUSE and not self._dedup:
@@ -66,7 +66,7 @@ class OrganizationInfo:
         self.store = store
         return True
 
-    def _tell(self, event: str, reason: str, **more: str) -> None:
+    def _log_once(self, event: str, reason: str, **more: str) -> None:
         """Log an event once per reason, until Lago has answered."""
         if reason != self._unknown:
             self._unknown = reason

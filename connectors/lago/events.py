@@ -51,10 +51,10 @@ class EventsApi(LagoTransport):
 
     async def get_event(self, transaction_id: str) -> LagoEvent | None:
         """The stored event, with its timestamp as it is sent; None if it does not exist. Raises: LagoIntegrationError."""
-        found = await self._found("get_event", f"/events/{quoted(transaction_id)}", "event", EventShape)
-        if found is None or found.transaction_id != transaction_id:
+        event = await self._get_or_none("get_event", f"/events/{quoted(transaction_id)}", "event", EventShape)
+        if event is None or event.transaction_id != transaction_id:
             return None
-        return read(event_of, found)
+        return read(event_of, event)
 
     async def read_events_of(
         self,
@@ -85,9 +85,9 @@ class EventsApi(LagoTransport):
                 return TOO_MANY
             if total not in {-1, page.total}:
                 return MOVED
-            for one in page.members:
-                take(one)
-                ids.append(int.from_bytes(blake2b(one.transaction_id.encode(), digest_size=8).digest()))
+            for member in page.members:
+                take(member)
+                ids.append(int.from_bytes(blake2b(member.transaction_id.encode(), digest_size=8).digest()))
             pages, total, number = page.pages, page.total, number + 1
         if len(ids) != total:
             return MOVED
@@ -102,15 +102,15 @@ def _iso_ms(us: int) -> str:
     return to_datetime(us).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def event_of(found: EventShape) -> LagoEvent:
+def event_of(event: EventShape) -> LagoEvent:
     """The event in the form in which it is sent. Raises: Rejected `bad_time`."""
     return LagoEvent(
-        transaction_id=found.transaction_id,
-        external_subscription_id=found.external_subscription_id or "",
-        code=found.code,
-        timestamp=lago_timestamp(parse_us(found.timestamp)),
-        precise_total_amount_cents=found.precise_total_amount_cents or "0",
-        properties={name: _text(value) for name, value in found.properties.items()},
+        transaction_id=event.transaction_id,
+        external_subscription_id=event.external_subscription_id or "",
+        code=event.code,
+        timestamp=lago_timestamp(parse_us(event.timestamp)),
+        precise_total_amount_cents=event.precise_total_amount_cents or "0",
+        properties={name: _text(value) for name, value in event.properties.items()},
     )
 
 

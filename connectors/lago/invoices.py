@@ -125,13 +125,13 @@ class InvoicesApi(LagoTransport):
         """Invoices without fees, the latest first, at most `most`; `""` = any; `issued_from`: issued on that day (`2026-04-30`)
         or later. Raises: LagoIntegrationError.
         """
-        asked = {
+        parameters = {
             "external_customer_id": external_customer_id,
             "status": status,
             "payment_status": payment_status,
             "issuing_date_from": issued_from,
         }
-        query: Query = {name: value for name, value in asked.items() if value}
+        query: Query = {name: value for name, value in parameters.items() if value}
         return await self._every("invoices", "/invoices", "invoices", Invoice, query, most)
 
     async def invoices_page(self, external_customer_id: str, number: int, size: int) -> Page[Invoice]:
@@ -139,7 +139,7 @@ class InvoicesApi(LagoTransport):
         query: Query = {"external_customer_id": external_customer_id}
         return await self._page("invoices", "/invoices", "invoices", Invoice, query, number=number, size=size)
 
-    async def foretold(self, wanted: ChangePreview) -> InvoicePreview | None:
+    async def foretold(self, preview: ChangePreview) -> InvoicePreview | None:
         """Lago's preview of the invoice of a change of plan; None if this Lago gives none.
 
         Lago needs a licence for it (else 403, or 405 `premium_integration_missing`). It refuses plans that one invoice cannot
@@ -150,7 +150,7 @@ class InvoicesApi(LagoTransport):
             LagoIntegrationError
         """
         try:
-            body = await self._asked("preview", "POST", "/invoices/preview", wanted)
+            body = await self._request("preview", "POST", "/invoices/preview", preview)
         except LagoIntegrationError as error:
             if error.status not in _NO_PREVIEW and error.code != "resource_not_found":
                 raise
@@ -159,7 +159,7 @@ class InvoicesApi(LagoTransport):
 
     async def invoice(self, lago_id: str) -> Invoice | None:
         """An invoice with its fees; None if it does not exist. Raises: LagoIntegrationError."""
-        return await self._found("invoice", f"/invoices/{safe(lago_id)}", "invoice", Invoice)
+        return await self._get_or_none("invoice", f"/invoices/{safe(lago_id)}", "invoice", Invoice)
 
     async def download(self, lago_id: str) -> Invoice | None:
         """The invoice with its `file_url`; None while Lago makes the PDF: ask again some seconds later.
@@ -168,7 +168,7 @@ class InvoicesApi(LagoTransport):
             LagoRejected: code `invoice_not_found`; also if the invoice is not finalized.
             LagoIntegrationError
         """
-        body = await self._asked("download", "POST", f"/invoices/{safe(lago_id)}/download")
+        body = await self._request("download", "POST", f"/invoices/{safe(lago_id)}/download")
         return under("download", body, "invoice", Invoice) if body.strip() else None
 
     async def payment_url(self, lago_id: str) -> str | None:

@@ -11,8 +11,8 @@ MAX_KEY = 20
 MAX_VALUE = 100
 
 
-def notes(known: Iterable[Metadata], wanted: Mapping[str, str]) -> tuple[Note, ...]:
-    """The list to send so that `wanted` is added or changed, and all other entries stay.
+def notes(known: Iterable[Metadata], values: Mapping[str, str]) -> tuple[Note, ...]:
+    """The list to send so that `values` is added or changed, and all other entries stay.
 
     An existing entry is sent with its id, else Lago refuses its key as a duplicate. Lago deletes an entry that is not sent.
 
@@ -20,7 +20,7 @@ def notes(known: Iterable[Metadata], wanted: Mapping[str, str]) -> tuple[Note, .
         LagoRejected: `bad_metadata`: a key without 1 to 20 characters, a value without 1 to 100, or more than 5 entries.
     """
     entries = {entry.key: Note(entry.key, entry.value, entry.lago_id, entry.display_in_invoice) for entry in known}
-    for key, value in wanted.items():
+    for key, value in values.items():
         _check(key, value)
         same = entries.get(key)
         entries[key] = Note(key, value) if same is None else Note(key, value, same.id, same.display_in_invoice)

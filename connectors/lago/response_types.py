@@ -127,9 +127,9 @@ class WebhookEndpoint(msgspec.Struct, frozen=True):
     event_types: tuple[str, ...] | None = None
 
 
-def period_of(found: Subscription) -> Period:
+def period_of(subscription: Subscription) -> Period:
     """The life of a subscription. Raises: Rejected `bad_time`, also if it has not started."""
-    if found.started_at is None:
+    if subscription.started_at is None:
         raise Rejected("bad_time", "not started")
-    ended = None if found.terminated_at is None else parse_us(found.terminated_at)
-    return Period(found.external_id, parse_us(found.started_at), ended, found.plan_code or "")
+    ended = None if subscription.terminated_at is None else parse_us(subscription.terminated_at)
+    return Period(subscription.external_id, parse_us(subscription.started_at), ended, subscription.plan_code or "")

@@ -38,7 +38,7 @@ class ServerApi(LagoTransport):
 
     async def organization(self) -> Organization:
         """The organization of the API key. Raises: LagoIntegrationError."""
-        found = await self._found("organization", "/organizations", "organization", Organization)
-        if found is None:
+        answer = await self._get_or_none("organization", "/organizations", "organization", Organization)
+        if answer is None:
             raise LagoUnavailable("http_404", "no organization under this address", status=HTTPStatus.NOT_FOUND)
-        return found
+        return answer

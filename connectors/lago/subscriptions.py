@@ -34,9 +34,9 @@ class SubscriptionsApi(LagoTransport):
     async def subscription(self, external_id: str, status: str = "active") -> Subscription | None:
         """The newest subscription with this id and status; None if there is none. Raises: LagoIntegrationError."""
         path = f"/subscriptions/{safe(external_id)}?status={status}"
-        return await self._found("subscription", path, "subscription", Subscription)
+        return await self._get_or_none("subscription", path, "subscription", Subscription)
 
-    async def create_subscription(self, wanted: NewSubscription) -> Subscription:
+    async def create_subscription(self, new_subscription: NewSubscription) -> Subscription:
         """Create a subscription, or change the plan of the one with this id. Repeating it changes nothing.
 
         A plan that costs the same or more applies at once. A cheaper one waits for the end of the period: then the result is
@@ -48,11 +48,21 @@ class SubscriptionsApi(LagoTransport):
         """
 
         async def known() -> Subscription | None:
-            found = await self.subscription(wanted.external_id)
-            return found if found is not None and found.external_customer_id == wanted.external_customer_id else None
+            found = await self.subscription(new_subscription.external_id)
+            return (
+                found
+                if found is not None and found.external_customer_id == new_subscription.external_customer_id
+                else None
+            )
 
         return await self._created(
-            "create_subscription", "/subscriptions", "subscription", Subscription, wanted, "external_id", known
+            "create_subscription",
+            "/subscriptions",
+            "subscription",
+            Subscription,
+            new_subscription,
+            "external_id",
+            known,
         )
 
     async def update_subscription(self, external_id: str, change: SubscriptionChange) -> Subscription | None:
@@ -78,4 +88,4 @@ class SubscriptionsApi(LagoTransport):
             LagoIntegrationError
         """
         path = f"/subscriptions/{safe(external_id)}" + ("?status=pending" if pending else "")
-        return await self._found("terminate_subscription", path, "subscription", Subscription, verb="DELETE")
+        return await self._get_or_none("terminate_subscription", path, "subscription", Subscription, verb="DELETE")

@@ -112,7 +112,7 @@ class LagoTransport:
         self._on_headers(name, response.status_code, response.headers)
         return response
 
-    async def _asked(self, name: str, verb: str, path: str, body: object = None) -> bytes:
+    async def _request(self, name: str, verb: str, path: str, body: object = None) -> bytes:
         """The body of a successful response; `path` is below `/api/v1`. Raises: LagoIntegrationError."""
         encoded = None if body is None else msgspec.json.encode(body)
         response = await self._send(name, verb, f"{self.root}{API}{path}", body=encoded)
@@ -125,9 +125,9 @@ class LagoTransport:
     ) -> T:
         """The object under the key `root` of the response; `body` is sent under the same key. Raises: LagoIntegrationError."""
         sent = None if body is None else {root: body}
-        return under(name, await self._asked(name, verb, path, sent), root, shape)
+        return under(name, await self._request(name, verb, path, sent), root, shape)
 
-    async def _found(self, name: str, path: str, root: str, shape: type[T], *, verb: str = "GET") -> T | None:
+    async def _get_or_none(self, name: str, path: str, root: str, shape: type[T], *, verb: str = "GET") -> T | None:
         """As `_one`; None if Lago itself says that the object does not exist."""
         try:
             return await self._one(name, path, root, shape, verb=verb)
@@ -192,7 +192,7 @@ class LagoTransport:
     ) -> dict[str, msgspec.Raw] | None:
         asked = urlencode({**query, "per_page": size, "page": number}, doseq=True)
         try:
-            return _members_of(name, await self._asked(name, "GET", f"{path}?{asked}"))
+            return _members_of(name, await self._request(name, "GET", f"{path}?{asked}"))
         except LagoRejected as error:
             if is_missing(error.code):
                 return None
@@ -215,10 +215,10 @@ def safe(text: str) -> str:
     return quoted(text)
 
 
-def read(meaning: Callable[[S], T], found: S) -> T:
+def read(meaning: Callable[[S], T], value: S) -> T:
     """Convert what Lago answered into a type of ours. Raises: LagoUnavailable `bad_answer`."""
     try:
-        return meaning(found)
+        return meaning(value)
     except Rejected as error:
         raise LagoUnavailable("bad_answer", error.reason) from error
 

@@ -52,7 +52,7 @@ class UsageApi(LagoTransport):
             f"?external_subscription_id={quoted(subscription)}"
         )
         try:
-            return await self._found("current_usage", path, "customer_usage", CustomerUsage)
+            return await self._get_or_none("current_usage", path, "customer_usage", CustomerUsage)
         except LagoRejected as error:
             if error.code == "no_active_subscription":
                 return None
@@ -60,8 +60,8 @@ class UsageApi(LagoTransport):
 
     async def current_usage(self, external_customer_id: str, subscription: str, code: str) -> LagoUsage | None:
         """The part of the usage on the metric `code`. Raises: LagoIntegrationError."""
-        found = await self.usage(external_customer_id, subscription)
-        return None if found is None else read(lambda usage: usage_of(subscription, usage, code), found)
+        answer = await self.usage(external_customer_id, subscription)
+        return None if answer is None else read(lambda usage: usage_of(subscription, usage, code), answer)
 
 
 def usage_of(subscription: str, usage: CustomerUsage, code: str) -> LagoUsage:

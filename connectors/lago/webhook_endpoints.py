@@ -12,7 +12,7 @@ class WebhookEndpointsApi(LagoTransport):
         """All endpoints. Raises: LagoIntegrationError."""
         return await self._every("webhook_endpoints", "/webhook_endpoints", "webhook_endpoints", WebhookEndpoint)
 
-    async def create_webhook_endpoint(self, wanted: NewWebhookEndpoint) -> WebhookEndpoint:
+    async def create_webhook_endpoint(self, new_endpoint: NewWebhookEndpoint) -> WebhookEndpoint:
         """Create an endpoint, or return the existing one of this address, which may differ.
 
         Raises:
@@ -22,7 +22,7 @@ class WebhookEndpointsApi(LagoTransport):
 
         async def known() -> WebhookEndpoint | None:
             listed = await self.webhook_endpoints()
-            return next((one for one in listed if one.webhook_url == wanted.webhook_url), None)
+            return next((one for one in listed if one.webhook_url == new_endpoint.webhook_url), None)
 
         name, path = "create_webhook_endpoint", "/webhook_endpoints"
-        return await self._created(name, path, "webhook_endpoint", WebhookEndpoint, wanted, "webhook_url", known)
+        return await self._created(name, path, "webhook_endpoint", WebhookEndpoint, new_endpoint, "webhook_url", known)

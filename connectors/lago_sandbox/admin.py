@@ -68,12 +68,12 @@ class AdminRoutes:
         await response.prepare(request)
         accepted = list(self._sandbox.events.log)
         for start in range(0, len(accepted), _CHUNK):
-            lines = (msgspec.json.encode(self._told(event)) for event in accepted[start : start + _CHUNK])
+            lines = (msgspec.json.encode(self._as_object(event)) for event in accepted[start : start + _CHUNK])
             await response.write(b"\n".join(lines) + b"\n")
         await response.write_eof()
         return response
 
-    def _told(self, event: Event) -> dict[str, Any]:
+    def _as_object(self, event: Event) -> dict[str, Any]:
         return {**self._events.shown(event), "accepted_at": event.received_us / 1_000_000}
 
     async def reset(self, _: web.Request) -> web.Response:

@@ -132,8 +132,8 @@ def _sums(charge: SandboxCharge, fees: list[ChargeFee], currency: str) -> dict[s
 
 
 def _numeric(properties: dict[str, Any], charge: SandboxCharge) -> Decimal | None:
-    shown = _shown(properties.get(charge.metric.field_name or ""))
-    return Decimal(shown) if shown is not None and _NUMERIC.fullmatch(shown) else None
+    value_text = _shown(properties.get(charge.metric.field_name or ""))
+    return Decimal(value_text) if value_text is not None and _NUMERIC.fullmatch(value_text) else None
 
 
 def _shown(value: object) -> str | None:

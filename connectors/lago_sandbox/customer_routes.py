@@ -43,17 +43,17 @@ class CustomerRoutes:
     async def customers(self, request: web.Request) -> web.Response:
         """All, newest first, filtered by `external_id`, `search_term` or `currencies[]`."""
         query = request.query
-        wanted, term = query.get("external_id"), query.get("search_term", "").lower()
+        external_ids, term = query.get("external_id"), query.get("search_term", "").lower()
         currencies = query.getall("currencies[]", [])
-        found = [
+        matching = [
             customer
             for customer in reversed(self._sandbox.customers.all.values())
-            if (not wanted or customer.external_id == wanted)
+            if (not external_ids or customer.external_id == external_ids)
             and (not currencies or customer.fields.get("currency") in currencies)
             and any(term in text.lower() for text in (customer.external_id, str(customer.fields.get("name") or "")))
         ]
-        shown, meta = page(found, query)
-        return json_answer({"customers": [customer.shown() for customer in shown], "meta": meta})
+        page_members, meta = page(matching, query)
+        return json_answer({"customers": [customer.shown() for customer in page_members], "meta": meta})
 
     async def customer(self, request: web.Request) -> web.Response:
         """One customer."""
@@ -85,14 +85,14 @@ class CustomerRoutes:
         customer = customer_of(self._sandbox, request)
         if not customer.payment_provider:
             raise invalid_field("base", "no_linked_payment_provider")
-        shown = {
+        body = {
             "lago_customer_id": customer.lago_id,
             "external_customer_id": customer.external_id,
             "payment_provider": customer.payment_provider,
             "payment_provider_code": customer.payment.get("payment_provider_code"),
             "checkout_url": f"{request.url.origin()}/checkout/{customer.lago_id}",
         }
-        return json_answer({"customer": shown})
+        return json_answer({"customer": body})
 
 
 def customer_of(sandbox: Sandbox, request: web.Request) -> SandboxCustomer:

@@ -109,8 +109,8 @@ class EventRoutes:
         ]
         by_arrival = self._sandbox.events.kind == "clickhouse"
         events.sort(key=lambda e: (-(e.received_us if by_arrival else e.ts_us), e.transaction_id))
-        shown, meta = page(events, query)
-        return json_answer({"events": [self.shown(event) for event in shown], "meta": meta})
+        page_members, meta = page(events, query)
+        return json_answer({"events": [self.shown(event) for event in page_members], "meta": meta})
 
     def shown(self, event: Event) -> dict[str, Any]:
         """A stored event in Lago's JSON."""
@@ -134,8 +134,8 @@ class EventRoutes:
 
     def _posted(self, event: Event) -> dict[str, Any]:
         """In the ClickHouse store nothing is saved yet when the answer leaves: no id, no creation time."""
-        shown = self.shown(event)
-        return shown if self._sandbox.events.kind == "postgres" else shown | {"lago_id": None, "created_at": None}
+        body = self.shown(event)
+        return body if self._sandbox.events.kind == "postgres" else body | {"lago_id": None, "created_at": None}
 
     def _attempts(self, sent: Sequence[Incoming]) -> list[Event | InvalidTimestamp | Unstorable]:
         """The events that would be stored; recorded as sent, whatever becomes of the request."""

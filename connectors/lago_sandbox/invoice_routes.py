@@ -11,7 +11,7 @@ from connectors.lago_sandbox.answers import json_answer, page, read_whole
 from connectors.lago_sandbox.customer_routes import CUSTOMER, customer_of
 from connectors.lago_sandbox.instants import day
 from connectors.lago_sandbox.invoices import SandboxInvoice
-from connectors.lago_sandbox.preview import asked_of, previewed
+from connectors.lago_sandbox.preview import preview_request_of, previewed
 from connectors.lago_sandbox.refusals import forbidden, invalid_field, not_found
 from connectors.lago_sandbox.state import Sandbox
 
@@ -50,20 +50,20 @@ class InvoiceRoutes:
         invoice = self._invoice(request)
         subscriptions, now_us = self._sandbox.subscriptions, self._sandbox.now_us()
         billed = invoice.bill.subscription
-        shown = {
+        body = {
             "subscriptions": [billed.shown(subscriptions.following(billed), now_us)],
             "billing_periods": invoice.billing_periods(),
             "fees": invoice.fees,
             "credits": [],
         }
-        return json_answer({"invoice": invoice.shown(str(request.url.origin())) | shown})
+        return json_answer({"invoice": invoice.shown(str(request.url.origin())) | body})
 
     async def preview(self, request: web.Request) -> web.Response:
         """The invoice that a change of plan would bring; without a licence 403, after the checks of the request."""
-        asked = asked_of(self._sandbox, await read_whole(request))
+        request_body = preview_request_of(self._sandbox, await read_whole(request))
         if not self._premium:
             raise forbidden("feature_unavailable")
-        return json_answer({"invoice": previewed(self._sandbox, asked, str(request.url.origin()))})
+        return json_answer({"invoice": previewed(self._sandbox, request_body, str(request.url.origin()))})
 
     async def download(self, request: web.Request) -> web.Response:
         """The first time an empty 200, as while Lago makes the PDF; then the invoice with its address."""
@@ -93,22 +93,22 @@ class InvoiceRoutes:
         return json_answer({"invoice_payment_details": details})
 
     def _invoice(self, request: web.Request) -> SandboxInvoice:
-        wanted = request.match_info["lago_id"]
-        found = next((one for one in self._sandbox.current_invoices() if one.lago_id == wanted), None)
-        if found is None:
+        lago_id = request.match_info["lago_id"]
+        invoice = next((invoice for invoice in self._sandbox.current_invoices() if invoice.lago_id == lago_id), None)
+        if invoice is None:
             raise not_found("invoice")
-        return found
+        return invoice
 
     def _listed(self, request: web.Request, customer_id: str | None) -> web.Response:
-        found = [
+        invoices = [
             invoice
             for invoice in reversed(self._sandbox.current_invoices())
             if customer_id in (None, invoice.customer.external_id) and _fits(invoice, request.query)
         ]
-        latest_first = sorted(found, key=lambda invoice: day(invoice.bill.at_us), reverse=True)
-        shown, meta = page(latest_first, request.query)
+        latest_first = sorted(invoices, key=lambda invoice: day(invoice.bill.at_us), reverse=True)
+        page_members, meta = page(latest_first, request.query)
         url = str(request.url.origin())
-        return json_answer({"invoices": [invoice.shown(url) for invoice in shown], "meta": meta})
+        return json_answer({"invoices": [invoice.shown(url) for invoice in page_members], "meta": meta})
 
 
 def _fits(invoice: SandboxInvoice, query: MultiMapping[str]) -> bool:

@@ -38,8 +38,8 @@ class SandboxLimit:
         """The headers of an answer; the reset in whole seconds, rounded up."""
         used = self._used if floor(now) == self._window else 0
         reset_s = ceil(floor(now) + 1 - now)
-        told = {"Limit": self.most, "Remaining": self.most - used, "Reset": reset_s}
-        return {f"X-RateLimit-{name}": str(value) for name, value in told.items()}
+        values = {"Limit": self.most, "Remaining": self.most - used, "Reset": reset_s}
+        return {f"X-RateLimit-{name}": str(value) for name, value in values.items()}
 
 
 class SandboxLimits:

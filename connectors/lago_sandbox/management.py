@@ -91,10 +91,10 @@ class ManagementRoutes:
     async def subscription(self, request: web.Request) -> web.Response:
         """The newest with this id and `status`, by default `active`."""
         subscriptions = self._sandbox.current_subscriptions(self._sandbox.now_us())
-        found = subscriptions.find(request.match_info["external_id"], request.query.get("status", "active"))
-        if found is None:
+        match = subscriptions.find(request.match_info["external_id"], request.query.get("status", "active"))
+        if match is None:
             raise not_found("subscription")
-        return self._one(found)
+        return self._one(match)
 
     async def change(self, request: web.Request) -> web.Response:
         """Change its name or its end."""
@@ -109,14 +109,14 @@ class ManagementRoutes:
 
     def _one(self, subscription: SandboxSubscription) -> web.Response:
         following = self._sandbox.subscriptions.following(subscription)
-        shown = subscription.shown(following, self._sandbox.now_us())
-        return json_answer({"subscription": shown | {"plan": subscription.plan.shown}})
+        body = subscription.shown(following, self._sandbox.now_us())
+        return json_answer({"subscription": body | {"plan": subscription.plan.shown}})
 
     def _listed(self, request: web.Request, customer_id: str | None) -> web.Response:
         query, now_us = request.query, self._sandbox.now_us()
         subscriptions = self._sandbox.current_subscriptions(now_us)
         statuses = set(query.getall("status[]", ["active"])) & set(STATUSES)
-        found = [
+        matching = [
             s
             for s in subscriptions.everyone()
             if s.status in statuses
@@ -124,9 +124,9 @@ class ManagementRoutes:
             and query.get("external_id", s.external_id) == s.external_id
             and query.get("plan_code", s.plan.code) == s.plan.code
         ]
-        listed, meta = page(found, query)
-        shown = [s.shown(subscriptions.following(s), now_us) for s in listed]
-        return json_answer({"subscriptions": shown, "meta": meta})
+        listed, meta = page(matching, query)
+        bodies = [s.shown(subscriptions.following(s), now_us) for s in listed]
+        return json_answer({"subscriptions": bodies, "meta": meta})
 
 
 def _collection(root: str, add: Add, everything: Everything, *, by_code: bool = True) -> list[web.RouteDef]:

@@ -55,7 +55,7 @@ class SandboxMetrics:
             errors["rounding_function"] = ["value_is_invalid"]
         if errors or code is None or aggregation is None:
             raise invalid(errors)
-        shown = {
+        body = {
             "lago_id": self._identifiers.new("billable_metric"),
             "name": sent.get("name"),
             "code": code,
@@ -70,7 +70,7 @@ class SandboxMetrics:
             "expression": None,
             "filters": sent.get("filters") or [],
         }
-        return self.all.setdefault(code, SandboxMetric(code, aggregation, field_name, shown))
+        return self.all.setdefault(code, SandboxMetric(code, aggregation, field_name, body))
 
     def by_id(self, lago_id: str | None) -> SandboxMetric | None:
         """The metric with this UUID; None where there is none."""

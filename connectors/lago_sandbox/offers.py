@@ -16,15 +16,15 @@ class Offers:
 
     def note(self, events: Iterable[Event]) -> list[str]:
         """Remember these events; the ids that conflict for the first time."""
-        found = []
+        links = []
         for event in events:
             earlier = (*self._log.copies(event.transaction_id), *self._waiting_for(event))
             if event.transaction_id not in self.conflicts and not all(map(event.same_content, earlier)):
                 self.conflicts.add(event.transaction_id)
-                found.append(event.transaction_id)
+                links.append(event.transaction_id)
             if not earlier:
                 self._waiting[event.transaction_id] = event
-        return found
+        return links
 
     @property
     def unaccepted(self) -> int:

@@ -83,7 +83,7 @@ class SandboxPlans:
         code, interval, currency = str(sent["code"]), str(sent["interval"]), str(sent["amount_currency"])
         amount_cents = int(str(sent["amount_cents"]))
         monthly = bool(sent.get("bill_charges_monthly")) and interval in ("yearly", "semiannual")
-        shown = {
+        body = {
             "lago_id": self._identifiers.new("plan"),
             "name": sent.get("name"),
             "invoice_display_name": sent.get("invoice_display_name"),
@@ -104,7 +104,7 @@ class SandboxPlans:
         }
         charge_interval = "monthly" if monthly else interval
         in_advance = bool(sent["pay_in_advance"])
-        plan = SandboxPlan(code, interval, charge_interval, currency, amount_cents, in_advance, tuple(charges), shown)
+        plan = SandboxPlan(code, interval, charge_interval, currency, amount_cents, in_advance, tuple(charges), body)
         return self.all.setdefault(code, plan)
 
     def _check(self, sent: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ class SandboxPlans:
     def _charge(self, spec: dict[str, Any], metric: SandboxMetric, taken: list[str], now_us: int) -> SandboxCharge:
         properties = spec.get("properties") or {}
         codes = [metric.code, *(f"{metric.code}_{n}" for n in range(2, len(taken) + 3))]
-        shown = {
+        body = {
             "lago_id": self._identifiers.new("charge"),
             "lago_billable_metric_id": metric.shown["lago_id"],
             "code": text(spec.get("code")) or next(code for code in codes if code not in taken),
@@ -144,7 +144,7 @@ class SandboxPlans:
         }
         amount = Decimal(properties.get("amount", 0)) if spec["charge_model"] == "standard" else Decimal(0)
         groups = tuple(properties.get("pricing_group_keys") or properties.get("grouped_by") or ())
-        return SandboxCharge(metric, spec["charge_model"], amount, groups, shown)
+        return SandboxCharge(metric, spec["charge_model"], amount, groups, body)
 
 
 def _check_charge(spec: dict[str, Any], metric: SandboxMetric) -> None:

@@ -27,7 +27,7 @@ class PreviewRequest:
     plan: SandboxPlan
 
 
-def asked_of(sandbox: Sandbox, sent: dict[str, Any]) -> PreviewRequest:
+def preview_request_of(sandbox: Sandbox, sent: dict[str, Any]) -> PreviewRequest:
     """The change that a request names; checks run in Lago's order.
 
     Raises:
@@ -36,38 +36,38 @@ def asked_of(sandbox: Sandbox, sent: dict[str, Any]) -> PreviewRequest:
     customer = sandbox.customers.all.get(text(_object(sent, "customer").get("external_id")) or "")
     if customer is None:
         raise not_found("customer")
-    wanted = _object(sent, "subscriptions")
-    external_ids = wanted.get("external_ids")
-    if not isinstance(external_ids, list) or len(external_ids) != 1 or wanted.get("terminated_at"):
+    subscriptions_part = _object(sent, "subscriptions")
+    external_ids = subscriptions_part.get("external_ids")
+    if not isinstance(external_ids, list) or len(external_ids) != 1 or subscriptions_part.get("terminated_at"):
         raise forbidden("feature_unavailable")
-    found = sandbox.current_subscriptions(sandbox.now_us()).find(text(external_ids[0]) or "")
-    if found is None or found.customer is not customer:
+    subscription = sandbox.current_subscriptions(sandbox.now_us()).find(text(external_ids[0]) or "")
+    if subscription is None or subscription.customer is not customer:
         raise not_found("subscription")
-    plan = sandbox.plans.all.get(text(wanted.get("plan_code")) or "")
+    plan = sandbox.plans.all.get(text(subscriptions_part.get("plan_code")) or "")
     if plan is None:
         raise not_found("plan")
-    if plan is found.plan:
+    if plan is subscription.plan:
         raise invalid_field("base", "new_plan_should_be_different_from_existing_plan")
-    return PreviewRequest(found, plan)
+    return PreviewRequest(subscription, plan)
 
 
-def previewed(sandbox: Sandbox, asked: PreviewRequest, url: str) -> dict[str, Any]:
+def previewed(sandbox: Sandbox, preview: PreviewRequest, url: str) -> dict[str, Any]:
     """Lago's JSON of the invoice, without id and number. Raises: SandboxRefusal: 403 where a credit would be due."""
-    running, now_us = asked.subscription, sandbox.now_us()
+    running, now_us = preview.subscription, sandbox.now_us()
     if running.plan.pay_in_advance:
         raise forbidden("feature_unavailable")
-    upgrade = asked.plan.yearly_cents >= running.plan.yearly_cents
+    upgrade = preview.plan.yearly_cents >= running.plan.yearly_cents
     at_us = now_us if upgrade else running.period_end(now_us)
     ended = replace(running, status="terminated", terminated_us=at_us)
-    following = replace(running, plan=asked.plan, previous=ended, started_us=at_us, created_us=now_us)
+    following = replace(running, plan=preview.plan, previous=ended, started_us=at_us, created_us=now_us)
     *_, closing = _begun_now(ended, at_us), *bills(ended, following, now_us - 1, at_us)
     fees = fees_of(closing, sandbox.events, "")
-    if asked.plan.pay_in_advance:
+    if preview.plan.pay_in_advance:
         opening = next(bills(following, None, at_us - 1, at_us))
         fees += fees_of(opening, sandbox.events, "")
-    shown = SandboxInvoice("", running.customer, 0, closing, fees).shown(url)
+    invoice_body = SandboxInvoice("", running.customer, 0, closing, fees).shown(url)
     unsaved: dict[str, Any] = {"lago_id": None, "number": "", "sequential_id": None, "status": "draft"}
-    return shown | unsaved | {"issuing_date": day(at_us).isoformat(), "fees": fees, "credits": []}
+    return invoice_body | unsaved | {"issuing_date": day(at_us).isoformat(), "fees": fees, "credits": []}
 
 
 def _begun_now(subscription: SandboxSubscription, at_us: int) -> DueInvoice:
@@ -76,5 +76,5 @@ def _begun_now(subscription: SandboxSubscription, at_us: int) -> DueInvoice:
 
 
 def _object(sent: dict[str, Any], name: str) -> dict[str, Any]:
-    found = sent.get(name)
-    return found if isinstance(found, dict) else {}
+    member = sent.get(name)
+    return member if isinstance(member, dict) else {}

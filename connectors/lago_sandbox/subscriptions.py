@@ -45,18 +45,18 @@ class SandboxSubscriptions:
         Raises:
             SandboxRefusal: 404 `plan_not_found`, 403 for plan overrides, 422; then nothing is changed.
         """
-        asked = self._asked(sent, now_us)
-        current = self._editable(asked.external_id, asked.customer.external_id)
+        created = self._from_request(sent, now_us)
+        current = self._editable(created.external_id, created.customer.external_id)
         if current is None:
-            return self._start(self._added(asked), now_us)
-        if current.plan is asked.plan:
+            return self._start(self._added(created), now_us)
+        if current.plan is created.plan:
             return current
         if current.status == "pending":
-            current.plan, current.name = asked.plan, asked.name or current.name
+            current.plan, current.name = created.plan, created.name or current.name
             return current
-        asked.subscription_us, asked.billing_time = current.subscription_us, current.billing_time
-        asked.ending_us = asked.ending_us if "ending_at" in sent else current.ending_us
-        return self._change_plan(current, asked, now_us)
+        created.subscription_us, created.billing_time = current.subscription_us, current.billing_time
+        created.ending_us = created.ending_us if "ending_at" in sent else current.ending_us
+        return self._change_plan(current, created, now_us)
 
     def terminate(
         self, external_id: str, status: str | None, now_us: int, invoice: str | None = None
@@ -67,11 +67,11 @@ class SandboxSubscriptions:
         Raises:
             SandboxRefusal: 404 `subscription_not_found`, also the second time.
         """
-        wanted = "pending" if status == "pending" else "active"
-        subscription = self.find(external_id, wanted)
+        expected_status = "pending" if status == "pending" else "active"
+        subscription = self.find(external_id, expected_status)
         if subscription is None:
             raise not_found("subscription")
-        if wanted == "pending":
+        if expected_status == "pending":
             subscription.cancel(now_us)
         else:
             subscription.ends_without_invoice = invoice == "skip"
@@ -86,20 +86,20 @@ class SandboxSubscriptions:
             SandboxRefusal: 404; 403 for plan overrides; 422 for an end that is not in the future.
         """
         same_id = self._all.get(external_id, [])
-        wanted = "pending" if status == "pending" else "active"
-        found = same_id[0] if len(same_id) == 1 else self.find(external_id, wanted)
-        if found is None:
+        expected_status = "pending" if status == "pending" else "active"
+        subscription = same_id[0] if len(same_id) == 1 else self.find(external_id, expected_status)
+        if subscription is None:
             raise not_found("subscription")
         if "plan_overrides" in sent:
             raise forbidden("feature_unavailable")
-        _, ending_us = _moments({"ending_at": sent.get("ending_at")}, max(now_us, found.subscription_us))
+        _, ending_us = _moments({"ending_at": sent.get("ending_at")}, max(now_us, subscription.subscription_us))
         if "name" in sent:
-            found.name = text(sent["name"]) or ""
+            subscription.name = text(sent["name"]) or ""
         if "ending_at" in sent:
-            found.ending_us = ending_us
-            if found not in self._scheduled:
-                self._scheduled.append(found)
-        return found
+            subscription.ending_us = ending_us
+            if subscription not in self._scheduled:
+                self._scheduled.append(subscription)
+        return subscription
 
     def of_customer(self, customer: SandboxCustomer) -> list[SandboxSubscription]:
         """All current and past subscriptions of the customer."""
@@ -184,7 +184,7 @@ class SandboxSubscriptions:
             s for s in self._scheduled if s.status == "pending" or (s.status == "active" and s.ending_us)
         ]
 
-    def _asked(self, sent: dict[str, Any], now_us: int) -> SandboxSubscription:
+    def _from_request(self, sent: dict[str, Any], now_us: int) -> SandboxSubscription:
         """The request as a pending subscription that is not added yet; checks run in Lago's order."""
         plan = self._plans.all.get(text(sent.get("plan_code")) or "")
         if plan is None:
@@ -223,12 +223,12 @@ class SandboxSubscriptions:
                 return s
         return None
 
-    def _added(self, asked: SandboxSubscription) -> SandboxSubscription:
-        asked.lago_id = self._identifiers.new("subscription")
-        self._all.setdefault(asked.external_id, []).append(asked)
-        self._scheduled.append(asked)
-        self._windows.pop(asked.external_id, None)
-        return asked
+    def _added(self, created: SandboxSubscription) -> SandboxSubscription:
+        created.lago_id = self._identifiers.new("subscription")
+        self._all.setdefault(created.external_id, []).append(created)
+        self._scheduled.append(created)
+        self._windows.pop(created.external_id, None)
+        return created
 
     def _start(self, created: SandboxSubscription, now_us: int) -> SandboxSubscription:
         """Today: from `subscription_at`; before today: never before the last termination; later: pending."""
@@ -244,12 +244,12 @@ class SandboxSubscriptions:
         return created
 
     def _change_plan(
-        self, current: SandboxSubscription, asked: SandboxSubscription, now_us: int
+        self, current: SandboxSubscription, created: SandboxSubscription, now_us: int
     ) -> SandboxSubscription:
         """At once when the new plan costs as much or more a year, else at the end of the period."""
         self._cancel_next(current, now_us)
-        asked.previous = current
-        successor = self._added(asked)
+        created.previous = current
+        successor = self._added(created)
         if successor.plan.yearly_cents < current.plan.yearly_cents:
             successor.due_us = current.period_end(now_us)
             return current

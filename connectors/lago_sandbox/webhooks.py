@@ -54,7 +54,7 @@ class WebhookOrder(msgspec.Struct):
     object: dict[str, Any]
 
 
-_Told = Callable[[Any], Iterator[Notice]]
+_Delivery = Callable[[Any], Iterator[Notice]]
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -88,7 +88,7 @@ class SandboxWebhooks:
             order = msgspec.json.decode(await request.read(), type=WebhookOrder)
         except UNDECODABLE as error:
             return json_answer({"status": 422, "error": str(error)}, 422)
-        self.tell(Notice(order.webhook_type, order.object_type, order.object))
+        self.send(Notice(order.webhook_type, order.object_type, order.object))
         return json_answer({"status": "ok"})
 
     def looking(self) -> Middleware:
@@ -108,16 +108,16 @@ class SandboxWebhooks:
         if not self._sandbox.endpoints.all:
             self._known = None
             return
-        told = list(self._notices())
-        known, self._known = self._known, {key: state for key, state, _ in told}
+        pending = list(self._notices())
+        known, self._known = self._known, {key: state for key, state, _ in pending}
         if known is None:
             return
-        for key, state, notices in told:
+        for key, state, notices in pending:
             if known.get(key) != state:
                 for notice in notices(known.get(key)):
-                    self.tell(notice)
+                    self.send(notice)
 
-    def tell(self, notice: Notice) -> None:
+    def send(self, notice: Notice) -> None:
         """Send it to every endpoint that has its type."""
         envelope = {"webhook_type": notice.webhook_type, "object_type": notice.object_type}
         body = _escaped(
@@ -163,7 +163,7 @@ class SandboxWebhooks:
                 return
             await asyncio.sleep(wait_s)
 
-    def _notices(self) -> Iterator[tuple[str, object, _Told]]:
+    def _notices(self) -> Iterator[tuple[str, object, _Delivery]]:
         """Each thing: its key, its state, and what makes the webhooks of a changed state."""
         sandbox = self._sandbox
         for customer in sandbox.customers.all.values():
@@ -175,27 +175,27 @@ class SandboxWebhooks:
             yield invoice.lago_id, invoice.number, _of_invoice(invoice)
 
 
-def _of_customer(customer: SandboxCustomer) -> _Told:
+def _of_customer(customer: SandboxCustomer) -> _Delivery:
     def notices(before: int | None) -> Iterator[Notice]:
         yield Notice("customer.created" if before is None else "customer.updated", "customer", customer.shown())
 
     return notices
 
 
-def _of_subscription(sandbox: Sandbox, subscription: SandboxSubscription) -> _Told:
+def _of_subscription(sandbox: Sandbox, subscription: SandboxSubscription) -> _Delivery:
     def notices(before: tuple[Any, ...] | None) -> Iterator[Notice]:
         following = sandbox.subscriptions.following(subscription)
         parts = {"customer": subscription.customer.shown(), "plan": subscription.plan.shown}
-        shown = subscription.shown(following, sandbox.now_us()) | parts
+        body = subscription.shown(following, sandbox.now_us()) | parts
         if before is not None and before[0] == subscription.status:
-            yield Notice("subscription.updated", "subscription", shown)
+            yield Notice("subscription.updated", "subscription", body)
         elif (kind := _STATES.get(subscription.status)) is not None:
-            yield Notice(kind, "subscription", shown)
+            yield Notice(kind, "subscription", body)
 
     return notices
 
 
-def _of_invoice(invoice: SandboxInvoice) -> _Told:
+def _of_invoice(invoice: SandboxInvoice) -> _Delivery:
     def notices(_before: object) -> Iterator[Notice]:
         yield Notice("invoice.created", "invoice", invoice.shown(""))
 

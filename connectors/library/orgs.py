@@ -14,7 +14,7 @@ import structlog
 from connectors.billing.metered_events import MeteredEvent, Moment, Value
 from connectors.billing.org_billing import LagoHealth, OrgBilling
 from connectors.billing.org_takeover import Migrated, migrate
-from connectors.billing.usage_limits import LimitStore, LimitUse, UsageLimitReached, UsageLimits
+from connectors.billing.usage_limits import LimitReached, LimitStore, UsageLimits, UsedLimit
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
 from connectors.lago.invoices import Invoice
 from connectors.lago.response_types import Customer, Subscription
@@ -24,7 +24,7 @@ from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Unava
 
 __all__ = [
     "LagoIntegrationError",
-    "UsageLimitReached",
+    "LimitReached",
     "check_lago_health",
     "check_org_has_active_subscription",
     "create_org_customer",
@@ -65,7 +65,7 @@ def _function(of: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     async def function(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await of(*args, **kwargs)
-        except UsageLimitReached:
+        except LimitReached:
             raise
         except (Rejected, Unavailable, ConfigurationError) as error:
             _log.error("org_billing_failed", function=of.__name__, reason=error.reason, detail=error.detail)
@@ -226,7 +226,7 @@ async def get_org_plan_limits(org_id: str) -> dict[str, int]:
 
 
 @_function
-async def enforce_usage_limits(org_id: str) -> tuple[LimitUse, ...]:
+async def enforce_usage_limits(org_id: str) -> tuple[UsedLimit, ...]:
     """Each limit of the org with its usage. Raises: UsageLimitReached; see `UsageLimits.check`."""
     return await _limits().check(org_id)
 

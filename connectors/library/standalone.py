@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from connectors.billing.metered_events import MeteredEvent
 from connectors.billing.org_billing import OrgBilling
-from connectors.billing.usage_limits import FixedLimits, UsageLimits
+from connectors.billing.usage_limits import StaticLimits, UsageLimits
 from connectors.config.connections import (
     LagoAccess,
     lago_of_environment,
@@ -51,7 +51,7 @@ class StandaloneBilling:
             template=access.template,
             stamp=self._customer_since_us,
         )
-        self.limits = UsageLimits(self.billing, FixedLimits(), tokens_code=access.event_code)
+        self.limits = UsageLimits(self.billing, StaticLimits(), tokens_code=access.event_code)
 
     @classmethod
     def of(cls) -> "StandaloneBilling":

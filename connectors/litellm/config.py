@@ -62,7 +62,7 @@ def callback_of(
         headers = _texts(settings["headers"])
     elif environment is not None and kind is CallbackKind.GENERIC and environment.get(_HEADERS):
         headers = _headers(environment[_HEADERS] or "")
-    hears = frozenset[str]().union(*(LISTS[one] for one in listed))
+    hears = frozenset[str]().union(*(LISTS[name] for name in listed))
     return Callback(name, kind, hears, listed, settings, address, headers)
 
 
@@ -117,12 +117,12 @@ def _callbacks(
 def _strings(value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _holds_other_than_names(value: object) -> bool:
     listed = value if isinstance(value, list) else [value]
-    return value is not None and not all(isinstance(one, str) for one in listed)
+    return value is not None and not all(isinstance(name, str) for name in listed)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -142,8 +142,8 @@ def _headers(text: str) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, value in pairs}
 
 
-def _names(value: object, wanted: str) -> bool:
+def _names(value: object, name: str) -> bool:
     """Whether any mapping in `value` has this key."""
     if isinstance(value, Mapping):
-        return wanted in value or any(_names(inner, wanted) for inner in value.values())
-    return isinstance(value, list) and any(_names(inner, wanted) for inner in value)
+        return name in value or any(_names(inner, name) for inner in value.values())
+    return isinstance(value, list) and any(_names(inner, name) for inner in value)

@@ -46,7 +46,7 @@ async def ask_proxy(http: httpx.AsyncClient, url: str, master_key: str) -> Proxy
         Rejected: `litellm_key_refused`.
     """
     url, headers = url.rstrip("/"), {"Authorization": f"Bearer {master_key}"}
-    found = await _get(http, f"{url}/get/config/callbacks", headers, _Callbacks)
+    callbacks = await _get(http, f"{url}/get/config/callbacks", headers, _Callbacks)
     try:
         ready = await _get(http, f"{url}/health/readiness/details", headers, _Readiness)
     except Unavailable:
@@ -54,7 +54,7 @@ async def ask_proxy(http: httpx.AsyncClient, url: str, master_key: str) -> Proxy
         ready = await _get(http, f"{url}/health/readiness", headers, _Readiness)
     running = ready.success_callbacks
     return Proxy(
-        callbacks=tuple(_callbacks(found.callbacks)),
+        callbacks=tuple(_callbacks(callbacks.callbacks)),
         version=ready.litellm_version,
         running=None if ready.litellm_version is None else frozenset(running if isinstance(running, list) else ()),
     )

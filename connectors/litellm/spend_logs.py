@@ -114,11 +114,11 @@ def _finite(number: str) -> bool:
 def _metadata(text: str | None) -> dict[str, Any]:
     """The metadata, an object or, in some versions, an object in a string."""
     try:
-        found = msgspec.json.decode(text or "{}")
-        found = msgspec.json.decode(found) if isinstance(found, str) else found
+        metadata = msgspec.json.decode(text or "{}")
+        metadata = msgspec.json.decode(metadata) if isinstance(metadata, str) else metadata
     except UNDECODABLE:
         return {}
-    return found if isinstance(found, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _iso(moment: datetime) -> str:

@@ -53,7 +53,7 @@ ORDER BY p.part LIMIT {PAGE}
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class UninvoicedEvent:
     """An event that no invoice will count.
 
     Fields:
@@ -88,7 +88,7 @@ class Lost:
         return self.again or (self.instead is not None and not self.taken_by and not self.unclear)
 
 
-class Told(NamedTuple):
+class LagoHistory(NamedTuple):
     """What Lago tells of an org.
 
     Fields:
@@ -109,7 +109,7 @@ class EndedSubscriptions:
         self._lago = lago
         self._terms = PlanTermsCache(lago)
 
-    async def of(self, org: OrgRecord, now_us: int) -> Told:
+    async def of(self, org: OrgRecord, now_us: int) -> LagoHistory:
         """The org, and what of it has ended since `ENDED_US`. An end that Lago does not tell is none.
 
         One id may be another customer's meanwhile: then Lago says whose.
@@ -119,20 +119,26 @@ class EndedSubscriptions:
         """
         listed = await self._lago.subscriptions(org.org_id, BEGUN)
         customer = await self._lago.customer(org.org_id)
-        found = await self._terms.periods(listed, customer)
+        periods = await self._terms.periods(listed, customer)
         since_us = now_us - ENDED_US
-        told = gaps(found, since_us)
+        ended_gaps = gaps(periods, since_us)
         others = [
-            life for name in sorted({one.subscription for one in told}) for life in await self._of_others(org, name)
+            life
+            for name in sorted({gap.subscription for gap in ended_gaps})
+            for life in await self._of_others(org, name)
         ]
-        ended = lives_of(listed, [*found, *(life for _, life in others)], since_us)
-        return Told(as_lago_says(org, customer, found, now_us), shared(told, others), ended)
+        ended = lives_of(listed, [*periods, *(life for _, life in others)], since_us)
+        return LagoHistory(as_lago_says(org, customer, periods, now_us), shared(ended_gaps, others), ended)
 
     async def _of_others(self, org: OrgRecord, name: str) -> list[tuple[str, Period]]:
         """The lives of a subscription's id that are not the org's, with whose they are."""
         listed = await self._lago.subscriptions(statuses=BEGUN, external_id=name)
-        others = [one for one in listed if one.external_customer_id != org.org_id and one.started_at is not None]
-        return [(one.external_customer_id or "?", period_with(one, None)) for one in others]
+        others = [
+            subscription
+            for subscription in listed
+            if subscription.external_customer_id != org.org_id and subscription.started_at is not None
+        ]
+        return [(subscription.external_customer_id or "?", period_with(subscription, None)) for subscription in others]
 
 
 async def billed_orgs(database: Database, now_us: int) -> list[str]:
@@ -141,51 +147,53 @@ async def billed_orgs(database: Database, now_us: int) -> list[str]:
         return [row[0] for row in await connection.fetch(_ORGS, to_datetime(now_us - ENDED_US))]
 
 
-async def posted_in(database: Database, org_id: str, found: Sequence[Gap]) -> tuple[int, Decimal]:
+async def posted_in(database: Database, org_id: str, gaps: Sequence[Gap]) -> tuple[int, Decimal]:
     """How many events were delivered with a moment in one of the gaps, and their cents. Raises: Unavailable."""
-    if not found:
+    if not gaps:
         return 0, ZERO
     async with database.connection() as connection:
-        count, cents = await connection.fetchrow(_COUNT, org_id, *_columns(found))
+        count, cents = await connection.fetchrow(_COUNT, org_id, *_columns(gaps))
     return count, cents
 
 
 async def pages(
-    database: Database, org: OrgRecord, found: Sequence[Gap], now_us: int, code: str
-) -> AsyncIterator[list[Lost]]:
+    database: Database, org: OrgRecord, gaps: Sequence[Gap], now_us: int, code: str
+) -> AsyncIterator[list[UninvoicedEvent]]:
     """What was delivered with a moment in one of the gaps, each with the event that bills it now, where one can.
 
     Raises:
         Unavailable: Postgres does not answer.
     """
     after = ""
-    while found:
+    while gaps:
         async with database.connection() as connection:
-            rows = await connection.fetch(_PAGE, org.org_id, *_columns(found), after)
+            rows = await connection.fetch(_PAGE, org.org_id, *_columns(gaps), after)
         if not rows:
             return
         after = rows[-1]["part"]
-        takers = {(gap.subscription, gap.begins_us): gap.customer for gap in found}
+        takers = {(gap.subscription, gap.begins_us): gap.customer for gap in gaps}
         yield [redirected(_lost(row, org.org_id, takers), org, now_us, code) for row in rows]
 
 
-def dollars_of(lost: Iterable[Lost]) -> Decimal:
+def dollars_of(lost: Iterable[UninvoicedEvent]) -> Decimal:
     """What they bill together."""
     cents = ZERO
-    for one in lost:
-        cents = add(cents, one.cents)
+    for event in lost:
+        cents = add(cents, event.cents)
     return EXACT.divide(cents, _HUNDRED)
 
 
-def _columns(found: Sequence[Gap]) -> tuple[list[str], list[Any], list[Any]]:
-    begins, ends = [to_datetime(one.begins_us) for one in found], [to_datetime(one.ends_us) for one in found]
-    return [one.subscription for one in found], begins, ends
+def _columns(gaps: Sequence[Gap]) -> tuple[list[str], list[Any], list[Any]]:
+    begins, ends = [to_datetime(gap.begins_us) for gap in gaps], [to_datetime(gap.ends_us) for gap in gaps]
+    return [gap.subscription for gap in gaps], begins, ends
 
 
-def _lost(row: Mapping[str, Any], org_id: str, takers: Mapping[tuple[str, int], str]) -> Lost:
+def _lost(row: Mapping[str, Any], org_id: str, takers: Mapping[tuple[str, int], str]) -> UninvoicedEvent:
     event = msgspec.json.decode(row["event"], type=LagoEvent)
     name, begins_us = row["name"], to_us(row["begins"])
-    return Lost(event, org_id, name, begins_us, manifest_of(row), row["again"], taken_by=takers[name, begins_us])
+    return UninvoicedEvent(
+        event, org_id, name, begins_us, manifest_of(row), row["again"], taken_by=takers[name, begins_us]
+    )
 
 
 def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
@@ -194,6 +202,6 @@ def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
     return None if None in place else Manifest(*place, tuple(row["windows"] or ()))
 
 
-def redirected(lost: Lost, org: OrgRecord, now_us: int, code: str) -> Lost:
+def redirected(lost: UninvoicedEvent, org: OrgRecord, now_us: int, code: str) -> UninvoicedEvent:
     """With the event that bills it now, where one can; `org` as Lago has it."""
     return lost if lost.again else replace(lost, instead=instead_of(lost.event, org, now_us, code))

@@ -120,7 +120,7 @@ async def _judged(
     if counted.unclear == NO_LAST_INVOICE:
         since_us = await uninvoiced_since(lago, org_id, life)
         found = await _delivered(deliveries, life, since_us)
-        verdict = _Judged(_without_invoice([one for one in found if one.at_us >= since_us], found, life))
+        verdict = _Judged(_without_invoice([post for post in found if post.at_us >= since_us], found, life))
     else:
         since_us = life.ended_us - CLOCKS_US
         found = await _delivered(deliveries, life, since_us)
@@ -130,7 +130,7 @@ async def _judged(
             since_us = life.started_us
             found = await _delivered(deliveries, life, since_us)
             verdict = await _not_on_it(life, found, counted, lago, code)
-    named = {**verdict.named, **{one.transaction_id: "" for one in found if one.again}}
+    named = {**verdict.named, **{post.transaction_id: "" for post in found if post.again}}
     left, others = await deliveries.counted(life, since_us, named)
     settled = others if left + others == len(found) else -1  # something was delivered in between
     return Seen(life, counted, since_us, settled, named, verdict.final)
@@ -157,7 +157,7 @@ async def _not_on_it(life: Life, found: Sequence[Delivered], counted: Counted, l
         return _Judged(_after_the_end(found, life, counted.unclear))
     if not found:
         return _Judged({})
-    stored = _AroundAnEnd(life.ended_us, {one.transaction_id for one in found})
+    stored = _AroundAnEnd(life.ended_us, {post.transaction_id for post in found})
     why = await lago.read_events_of(life.subscription, code, counted.from_us, life.until_us, MOST, stored.take)
     if why or stored.is_undated:
         unclear = _after_the_end(found, life, TOO_MANY_EVENTS if why == TOO_MANY else MAYBE_INVOICED)
@@ -165,11 +165,13 @@ async def _not_on_it(life: Life, found: Sequence[Delivered], counted: Counted, l
     verdict = overtaken(stored.earlier, stored.after, counted.events, counted.cents)
     # Lago has it with another moment, or does not show it yet. What lies before belongs to an earlier invoice.
     missing = [
-        one.transaction_id for one in found if one.at_us >= counted.from_us and one.transaction_id not in stored.known
+        post.transaction_id
+        for post in found
+        if post.at_us >= counted.from_us and post.transaction_id not in stored.known
     ]
-    told = {**dict.fromkeys([*verdict.unclear, *missing], MAYBE_INVOICED), **dict.fromkeys(verdict.late, "")}
-    named = {name: why for name, why in told.items() if name in stored.asked}
-    return _Judged(named, final=not missing, others=len(named) < len(told))
+    history = {**dict.fromkeys([*verdict.unclear, *missing], MAYBE_INVOICED), **dict.fromkeys(verdict.late, "")}
+    named = {name: why for name, why in history.items() if name in stored.asked}
+    return _Judged(named, final=not missing, others=len(named) < len(history))
 
 
 @dataclass(slots=True)
@@ -216,4 +218,4 @@ class _AroundAnEnd:
 
 def _after_the_end(found: Iterable[Delivered], life: Life, why: str) -> Mapping[str, str]:
     """Where the invoice tells nothing, what was delivered before the end is taken to be on it."""
-    return {one.transaction_id: why for one in found if one.taken_us >= life.ended_us + SECOND_US}
+    return {post.transaction_id: why for post in found if post.taken_us >= life.ended_us + SECOND_US}

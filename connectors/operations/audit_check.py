@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from connectors.access.audit_chain import AuditLine, ChainPosition
+from connectors.access.audit_chain import AuditLine, ChainHead
 from connectors.access.audit_tail import Tail
 from connectors.access.audit_verify import AuditVerdict, verified
 from connectors.config.kafka_connection import KafkaConnection
@@ -52,7 +52,7 @@ class _Stored:
 
 
 def topic_verified(
-    kafka: KafkaConnection, topic: str, noted: ChainPosition | None = None
+    kafka: KafkaConnection, topic: str, noted: ChainHead | None = None
 ) -> tuple[AuditVerdict, list[AuditLine]]:
     """Verify the chain of hashes; the verdict, and the topic's lines. Raises: Unavailable."""
     tail = Tail(kafka, topic)
@@ -97,20 +97,20 @@ async def table_verified(
 
 
 async def _compared(database: Database, batch: Sequence[AuditLine], upto: int) -> RowProblem | None:
-    wanted: dict[str, list[tuple[Any, ...]]] = {}
+    lines_by_id: dict[str, list[tuple[Any, ...]]] = {}
     for line in batch:
         for row in audit_rows([_Stored(line.offset, line.value)]).rows:
-            wanted.setdefault(row[0], []).append(_of_line(row))
+            lines_by_id.setdefault(row[0], []).append(_of_line(row))
     async with database.connection() as connection:
-        found = {row["audit_id"]: _of_table(row) for row in await connection.fetch(_ROWS, list(wanted))}
+        rows_by_id = {row["audit_id"]: _of_table(row) for row in await connection.fetch(_ROWS, list(lines_by_id))}
     for line in batch:
         audit_id = "" if line.record is None else line.record.audit_id
-        if audit_id not in wanted:
+        if audit_id not in lines_by_id:
             continue
-        if audit_id not in found:
+        if audit_id not in rows_by_id:
             if line.offset < upto:
                 return RowProblem(ROW_MISSING, audit_id, f"the line at offset {line.offset} has no row any more")
-        elif found[audit_id] not in wanted[audit_id]:
+        elif rows_by_id[audit_id] not in lines_by_id[audit_id]:
             return RowProblem(ROW_CHANGED, audit_id, f"the row is not what the line at offset {line.offset} says")
     return None
 
@@ -125,10 +125,10 @@ def _of_line(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _of_table(row: Any) -> tuple[Any, ...]:
-    told = dict(row)
+    columns = dict(row)
     for name in ("target", "before", "after"):
-        told[name] = _json(told[name])
-    return tuple(told.values())
+        columns[name] = _json(columns[name])
+    return tuple(columns.values())
 
 
 def _json(text: str | None) -> Any:

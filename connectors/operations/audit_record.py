@@ -46,7 +46,7 @@ def audited(
     )
     topic = deployment.topics.audit
     with closing(Tail(deployment.kafka, topic)) as tail:
-        sender.send([Outgoing(topic, line.audit_id.encode(), sealed(line, tail.tip()))])
+        sender.send([Outgoing(topic, line.audit_id.encode(), sealed(line, tail.chain_head()))])
     return line.audit_id
 
 

@@ -23,7 +23,15 @@ import structlog
 from connectors.billing.subscription_discovery import MOST_FAILURES
 from connectors.config.deployment import Deployment
 from connectors.lago.client import LagoClient, LagoIntegrationError
-from connectors.operations.after_end import ENDED_US, EndedSubscriptions, Lost, Told, dollars_of, pages, posted_in
+from connectors.operations.after_end import (
+    ENDED_US,
+    EndedSubscriptions,
+    LagoHistory,
+    UninvoicedEvent,
+    dollars_of,
+    pages,
+    posted_in,
+)
 from connectors.operations.after_invoice import TOO_MANY_EVENTS, Memory, NotInvoiced, is_open, not_invoiced
 from connectors.operations.audit_record import audited
 from connectors.operations.background_task import watch
@@ -35,7 +43,7 @@ from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us, to_datetime
 from schemas.money import EXACT, ZERO, add, plain
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from streams.core.delivery.after_end import gaps
 
 log = structlog.get_logger(__name__)
@@ -46,14 +54,14 @@ EVERY_S: Final = 60.0
 #: delivered, or known to be, only later.
 _LONGEST_S: Final = 3600.0
 #: Why events wait.
-NOWHERE, LATE_POLICY, NO_LAGO_KEY = "nowhere", "late_policy", "no_lago_key"
+NOWHERE, OUT_OF_PERIOD_POLICY, NO_LAGO_KEY = "nowhere", "out_of_period_policy", "no_lago_key"
 #: They are on the invoice of another customer, who has the subscription's id now.
 ANOTHER_CUSTOMER = "another_customer"
 
 #: Of several reasons the one that comes last here is shown.
 _URGENCY: Final = (
     "",
-    LATE_POLICY,
+    OUT_OF_PERIOD_POLICY,
     NO_LAGO_KEY,
     NOWHERE,
     NO_LAST_INVOICE,
@@ -92,20 +100,20 @@ class Waiting(NamedTuple):
     cents: Decimal = ZERO
     why: str = ""
 
-    def with_these(self, lost: Iterable[Lost], why: str = "") -> "Waiting":
+    def with_these(self, lost: Iterable[UninvoicedEvent], why: str = "") -> "Waiting":
         """And these; of several reasons the one that a person has most to do with."""
-        found = self
-        for one in lost:
-            reasons = found.why, why or _reason(one)
-            found = Waiting(found.events + 1, add(found.cents, one.cents), max(reasons, key=_URGENCY.index))
-        return found
+        waiting = self
+        for event in lost:
+            reasons = waiting.why, why or _reason(event)
+            waiting = Waiting(waiting.events + 1, add(waiting.cents, event.cents), max(reasons, key=_URGENCY.index))
+        return waiting
 
 
 class _LagoAnswer(NamedTuple):
     """What Lago told last of an org, and the offset of the org's record then."""
 
     offset: int
-    told: Told
+    history: LagoHistory
 
 
 @dataclass(slots=True)
@@ -125,15 +133,15 @@ class _Looked:
 
 @dataclass(slots=True)
 class LearntEnds:
-    """Of one process; `lanes` are its partitions now, by `topic-partition`. `lago` None: Lago cannot be asked."""
+    """Of one process; `partition_tasks` are its partitions now, by `topic-partition`. `lago` None: Lago cannot be asked."""
 
     deployment: Deployment
     database: Database
-    lanes: Mapping[str, Any]
+    partition_tasks: Mapping[str, Any]
     sensors: RebillingMetrics
     lago: LagoClient | None
     make_sender: Callable[[], CommandProducer]
-    make_desk: Callable[[Deployment, Database], Rebilling] = Rebilling
+    make_rebilling: Callable[[Deployment, Database], Rebilling] = Rebilling
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
     _looked: dict[str, _Looked] = field(default_factory=dict)
@@ -162,24 +170,24 @@ class LearntEnds:
             LagoIntegrationError: Lago could not be asked about `MOST_FAILURES` orgs one after the other.
         """
         topic = self.deployment.topics.orgs
-        if f"{topic}-0" not in self.lanes:
+        if f"{topic}-0" not in self.partition_tasks:
             self._looked.clear()
             self._answers.clear()
             self._memories.clear()
             self._show()
             return
         async with AsyncExitStack() as stack:
-            desks: list[Rebilling] = []
+            opened: list[Rebilling] = []
 
-            async def desk() -> Rebilling:
-                if not desks:
-                    desks.append(await stack.enter_async_context(self.make_desk(self.deployment, self.database)))
-                return desks[0]
+            async def open_rebilling() -> Rebilling:
+                if not opened:
+                    opened.append(await stack.enter_async_context(self.make_rebilling(self.deployment, self.database)))
+                return opened[0]
 
             failures = 0
             for offset, org in await self._due():
                 try:
-                    waiting = await self._look(offset, org, desk)
+                    waiting = await self._look(offset, org, open_rebilling)
                 except LagoIntegrationError as error:
                     failures += error.retryable
                     if failures == MOST_FAILURES:
@@ -206,7 +214,7 @@ class LearntEnds:
                 due.append((row["offset"], _record(row)))
         return due
 
-    async def _look(self, offset: int, org: OrgRecord, desk: Callable[[], Awaitable[Rebilling]]) -> Waiting:
+    async def _look(self, offset: int, org: OrgRecord, rebilling: Callable[[], Awaitable[Rebilling]]) -> Waiting:
         now_us = _now_us()
         if self.lago is None:
             count, cents = await posted_in(self.database, org.org_id, gaps(org.periods, now_us - ENDED_US))
@@ -215,86 +223,92 @@ class LearntEnds:
             return Waiting()
         if self._ends is None:
             self._ends = EndedSubscriptions(self.lago)
-        told = await self._ends.of(org, now_us)
+        history = await self._ends.of(org, now_us)
         code, memory = self.deployment.policy.event_code, self._memories.setdefault(org.org_id, {})
         rows = DeliveredRows(self.database, org.org_id, code)
-        for over in memory.keys() - {one.lago_id for one in told.lives}:
+        for over in memory.keys() - {life.lago_id for life in history.lives}:
             seen = memory.pop(over)
             left, _ = await rows.counted(seen.life, seen.since_us, seen.named)
             self._give_up(org.org_id, left)
         try:
-            late = await not_invoiced(rows, told.lives, org.org_id, self.lago, now_us, code, memory)
+            late = await not_invoiced(rows, history.lives, org.org_id, self.lago, now_us, code, memory)
         except LagoIntegrationError:
             # What has a moment after an end is on no invoice, whatever Lago tells of the last one, if it may be asked.
-            if self.deployment.policy.late_policy is not LatePolicy.HOLD and await self._some_able(told):
-                await self._bill(told, [], await desk())
+            if self.deployment.policy.out_of_period_policy is not OutOfPeriodPolicy.HOLD and await self._some_able(
+                history
+            ):
+                await self._bill(history, [], await rebilling())
             raise
-        self._answers[org.org_id] = _LagoAnswer(offset, told)
-        if self.deployment.policy.late_policy is LatePolicy.HOLD:
-            held = await self._in_gaps(told, LATE_POLICY)
-            return await self._with_late(held, told, late, LATE_POLICY)
-        if await self._some_able(told, late):
-            return await self._bill(told, late, await desk())
-        taken, _ = await posted_in(self.database, org.org_id, [one for one in told.gaps if one.customer])
-        nowhere = await self._in_gaps(told, ANOTHER_CUSTOMER if taken else NOWHERE)
-        return await self._with_late(nowhere, told, late)
+        self._answers[org.org_id] = _LagoAnswer(offset, history)
+        if self.deployment.policy.out_of_period_policy is OutOfPeriodPolicy.HOLD:
+            held = await self._in_gaps(history, OUT_OF_PERIOD_POLICY)
+            return await self._with_late(held, history, late, OUT_OF_PERIOD_POLICY)
+        if await self._some_able(history, late):
+            return await self._bill(history, late, await rebilling())
+        taken, _ = await posted_in(self.database, org.org_id, [gap for gap in history.gaps if gap.customer])
+        nowhere = await self._in_gaps(history, ANOTHER_CUSTOMER if taken else NOWHERE)
+        return await self._with_late(nowhere, history, late)
 
     async def _is_to_be_asked(self, offset: int, org: OrgRecord, now_us: int) -> bool:
         """Whether Lago may tell of an end that something was posted after. The record's own ends may be too late."""
         answer = self._answers.get(org.org_id)
         if answer is None or answer.offset != offset:
             since_us = now_us - ENDED_US
-            ended = {one.external_id for one in org.periods if (one.terminated_at or 0) >= since_us}
+            ended = {period.external_id for period in org.periods if (period.terminated_at or 0) >= since_us}
             async with self.database.connection() as connection:
                 return bool(await connection.fetchval(_USED, org.org_id, sorted(ended)))
-        found = [*answer.told.gaps, *gaps(org.periods, now_us - ENDED_US)]
-        count, _ = await posted_in(self.database, org.org_id, found)
+        possible_gaps = [*answer.history.gaps, *gaps(org.periods, now_us - ENDED_US)]
+        count, _ = await posted_in(self.database, org.org_id, possible_gaps)
         rows = DeliveredRows(self.database, org.org_id, self.deployment.policy.event_code)
         memory = self._memories.get(org.org_id, {})
-        return count > 0 or any([await is_open(rows, one, memory.get(one.lago_id)) for one in answer.told.lives])
+        return count > 0 or any([await is_open(rows, life, memory.get(life.lago_id)) for life in answer.history.lives])
 
-    async def _in_gaps(self, told: Told, why: str) -> Waiting:
-        count, cents = await posted_in(self.database, told.org.org_id, told.gaps)
+    async def _in_gaps(self, history: LagoHistory, why: str) -> Waiting:
+        count, cents = await posted_in(self.database, history.org.org_id, history.gaps)
         return Waiting(count, cents, why) if count else Waiting()
 
-    async def _with_late(self, waiting: Waiting, told: Told, late: Sequence[NotInvoiced], why: str = "") -> Waiting:
-        async for page in self._late_pages(told, late):
+    async def _with_late(
+        self, waiting: Waiting, history: LagoHistory, late: Sequence[NotInvoiced], why: str = ""
+    ) -> Waiting:
+        async for page in self._late_pages(history, late):
             waiting = waiting.with_these(page, why)
         return waiting
 
-    async def _some_able(self, told: Told, late: Sequence[NotInvoiced] = ()) -> bool:
-        async for page in self._pages(told, late):
-            if any(one.able for one in page):
+    async def _some_able(self, history: LagoHistory, late: Sequence[NotInvoiced] = ()) -> bool:
+        async for page in self._pages(history, late):
+            if any(event.able for event in page):
                 return True
         return False
 
-    async def _bill(self, told: Told, late: Sequence[NotInvoiced], desk: Rebilling) -> Waiting:
+    async def _bill(self, history: LagoHistory, late: Sequence[NotInvoiced], rebilling: Rebilling) -> Waiting:
         """Bill what can be billed, page by page; what remains."""
         waiting = Waiting()
-        async for page in self._pages(told, late):
-            if able := [one for one in page if one.able]:
-                await asyncio.to_thread(self._audited, told.org.org_id, able)
-                await desk.bill(able)
+        async for page in self._pages(history, late):
+            if able := [event for event in page if event.able]:
+                await asyncio.to_thread(self._audited, history.org.org_id, able)
+                await rebilling.bill(able)
                 self.sensors.rebilled("rebilled", len(able))
                 usd = plain(dollars_of(able))
-                log.info("usage_rebilled", org=told.org.org_id, events=len(able), usd=usd, on=_subscriptions(able))
-            waiting = waiting.with_these(one for one in page if not one.able)
+                log.info("usage_rebilled", org=history.org.org_id, events=len(able), usd=usd, on=_subscriptions(able))
+            waiting = waiting.with_these(event for event in page if not event.able)
         return waiting
 
-    async def _pages(self, told: Told, late: Sequence[NotInvoiced]) -> AsyncIterator[list[Lost]]:
+    async def _pages(self, history: LagoHistory, late: Sequence[NotInvoiced]) -> AsyncIterator[list[UninvoicedEvent]]:
         """What has a moment after an end, then what of `late` is lost still."""
-        async for page in pages(self.database, told.org, told.gaps, _now_us(), self.deployment.policy.event_code):
+        async for page in pages(self.database, history.org, history.gaps, _now_us(), self.deployment.policy.event_code):
             yield page
-        async for page in self._late_pages(told, late):
+        async for page in self._late_pages(history, late):
             yield page
 
-    async def _late_pages(self, told: Told, late: Sequence[NotInvoiced]) -> AsyncIterator[list[Lost]]:
+    async def _late_pages(
+        self, history: LagoHistory, late: Sequence[NotInvoiced]
+    ) -> AsyncIterator[list[UninvoicedEvent]]:
         for one in late:
             code = self.deployment.policy.event_code
-            async for page in lost_pages(self.database, told.org, one.life, one.named, _now_us(), code):
+            async for page in lost_pages(self.database, history.org, one.life, one.named, _now_us(), code):
                 yield page
 
-    def _audited(self, org_id: str, able: list[Lost]) -> None:
+    def _audited(self, org_id: str, able: list[UninvoicedEvent]) -> None:
         if self._sender is None:
             self._sender = self.make_sender()
         write = partial(audited, self.deployment, self._sender, "lago.rebill", actor="meterbridge")
@@ -326,7 +340,7 @@ class LearntEnds:
         cents = ZERO
         for one in self._looked.values():
             cents = add(cents, one.waiting.cents)
-        self.sensors.after_end(sum(one.waiting.events for one in self._looked.values()), _dollars(cents))
+        self.sensors.after_end(sum(answer.waiting.events for answer in self._looked.values()), _dollars(cents))
 
 
 def _record(row: Mapping[str, Any]) -> OrgRecord:
@@ -338,22 +352,22 @@ def _record(row: Mapping[str, Any]) -> OrgRecord:
     )
 
 
-def _period(told: Mapping[str, Any]) -> Period:
-    ended = told.get("terminated_at")
+def _period(columns: Mapping[str, Any]) -> Period:
+    ended = columns.get("terminated_at")
     moments = {
-        "started_at": parse_us(told["started_at"]),
+        "started_at": parse_us(columns["started_at"]),
         "terminated_at": None if ended is None else parse_us(ended),
     }
-    return msgspec.convert({**told, **moments}, Period)
+    return msgspec.convert({**columns, **moments}, Period)
 
 
-def _reason(lost: Lost) -> str:
+def _reason(lost: UninvoicedEvent) -> str:
     """Why it is not billed again."""
     return ANOTHER_CUSTOMER if lost.taken_by else lost.unclear or NOWHERE
 
 
-def _subscriptions(able: list[Lost]) -> list[str]:
-    return sorted({one.instead.external_subscription_id for one in able if one.instead is not None})
+def _subscriptions(able: list[UninvoicedEvent]) -> list[str]:
+    return sorted({event.instead.external_subscription_id for event in able if event.instead is not None})
 
 
 def _dollars(cents: Decimal) -> Decimal:

@@ -2,7 +2,7 @@
 
 A call is owed if it was never counted, or if it was counted without the price that it has now. A call that a webhook
 brings at the same moment is recognised by its identity, or by its moments (streams/core/metering/normalise.py), within the
-ledgers' dedupe horizon. A call that was counted before is in the log.
+ledgers' dedupe dedupe retention. A call that was counted before is in the log.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from streams.core.metering.required_fields import NOT_A_CALL
 BATCH = 500
 #: Reason to refuse a call that is not in the log and has no start: it cannot be distinguished from a repeat.
 NO_START = "no_start"
-#: How long the check of the log is valid, seconds: far shorter than the dedupe horizon.
+#: How long the check of the log is valid, seconds: far shorter than the dedupe dedupe retention.
 _CHECK_AGAIN_S = 3600.0
 _MILLISECOND_US = 1000
 
@@ -101,9 +101,9 @@ class Backfill:
         place, count = "", 0
         async for place, element in elements:
             count += 1
-            found = self._read(place, element)
-            if found is not None:
-                batch.append(found)
+            call = self._read(place, element)
+            if call is not None:
+                batch.append(call)
             if count == BATCH:
                 await self._keep(batch)
                 stored(place, count)
@@ -156,12 +156,12 @@ class Backfill:
         if self.sender is not None:
             await asyncio.to_thread(self.sender.send, records)
 
-    def _take(self, found: _FoundCall, answer: LogJudgement) -> bool:
+    def _take(self, found_call: _FoundCall, judgement: LogJudgement) -> bool:
         """Count one call by its outcome. Returns whether it has to be sent."""
-        done, call, row = self.done, found.usage, answer.verdict.row
-        word = answer.verdict.word
-        if answer.refused or (word == MISSING and found.timeless):
-            done.refuse(found.place, answer.refused or NO_START)
+        done, call, row = self.done, found_call.usage, judgement.verdict.row
+        word = judgement.verdict.word
+        if judgement.refused or (word == MISSING and found_call.timeless):
+            done.refuse(found_call.place, judgement.refused or NO_START)
             return False
         if word == PRICED and row is not None:
             done.find_a_price(call, row)
@@ -174,10 +174,10 @@ class Backfill:
             done.differ(call, row)
         elif word == KNOWN and row is not None and row.decision == UNPRICED:
             done.unpriced[row.model] = done.unpriced.get(row.model, 0) + 1
-        return answer.sendable
+        return judgement.sendable
 
-    def _outgoing(self, found: _FoundCall, answer: LogJudgement, at_us: int) -> Outgoing:
-        key, value, row = found.key, found.value, answer.verdict.row
+    def _outgoing(self, call: _FoundCall, judgement: LogJudgement, at_us: int) -> Outgoing:
+        key, value, row = call.key, call.value, judgement.verdict.row
         if row is not None:
             key, value = as_counted(value, row, self._unit)
         return Outgoing(self._raw, key, checked(value, at_us))

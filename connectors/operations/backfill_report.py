@@ -36,12 +36,12 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A call that was billed at another cost than its copy has: `billed` and `told`, dollars."""
+    """A call that was billed at another cost than its copy has: `billed` and `claimed`, dollars."""
 
     call: str
     customer: str
     billed: Decimal
-    told: Decimal
+    claimed: Decimal
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ def name_of(call: Usage) -> str:
     return call.request_id or call.call_id or call.identity.hex()
 
 
-def told(done: BackfillReport) -> dict[str, Any]:
+def report_as_object(done: BackfillReport) -> dict[str, Any]:
     """The report for programs."""
     missing, priced = total(done.missing), total(done.priced)
     return {
@@ -129,8 +129,13 @@ def told(done: BackfillReport) -> dict[str, Any]:
             "calls": done.other_calls,
             "usd": plain(done.other_usd),
             "first": [
-                {"call": one.call, "customer": one.customer, "billed_usd": plain(one.billed), "usd": plain(one.told)}
-                for one in done.others
+                {
+                    "call": other.call,
+                    "customer": other.customer,
+                    "billed_usd": plain(other.billed),
+                    "usd": plain(other.claimed),
+                }
+                for other in done.others
             ],
         },
         "unpriced": dict(sorted(done.unpriced.items())),

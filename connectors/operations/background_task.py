@@ -26,14 +26,14 @@ async def watch(
         failed: the log line of an unexpected error, with its traceback.
         on_failure: counts an unexpected error.
     """
-    told = ""
+    logged = ""
     while True:
         try:
             await once()
-            told = ""
+            logged = ""
         except MeterbridgeError as error:
-            if error.reason != told:
-                told = error.reason
+            if error.reason != logged:
+                logged = error.reason
                 log.warning(waits, reason=error.reason, detail=error.detail)
         except Exception as error:  # a bug of ours must not end the projector
             on_failure()

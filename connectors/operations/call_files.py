@@ -55,11 +55,11 @@ class RefusedElement(bytes):
 
 def unreadable(names: dict[str, Any], reason: str, detail: str) -> RefusedElement:
     """A refused element, with the ids among `names`."""
-    found = RefusedElement(
+    element = RefusedElement(
         msgspec.json.encode({name: names[name] for name in ("id", "litellm_call_id") if name in names})
     )
-    found.reason, found.detail = reason, detail
-    return found
+    element.reason, element.detail = reason, detail
+    return element
 
 
 def readable(element: bytes) -> bytes:

@@ -53,7 +53,7 @@ class CsvTable:
     def __init__(self, columns: Collection[str] | None = None, delimiter: str = "") -> None:
         self.header: list[str] = []
         self._columns = columns
-        self._told = bool(delimiter)
+        self._delimiter_given = bool(delimiter)
         self._delimiter = DELIMITERS[delimiter or ","]
         self._record = _Record(self._delimiter)
         self._begin = 0
@@ -116,7 +116,7 @@ class CsvTable:
 
     def _take_header(self, cells: list[str]) -> None:
         header = [name.strip() for name in cells]
-        if not self._told:
+        if not self._delimiter_given:
             for word, other in (("';'", ";"), ("a tab", "\t"), ("'|'", "|")):
                 if sum(cell.count(other) for cell in cells) >= len(cells):
                     option = "tab" if other == "\t" else f"'{other}'"

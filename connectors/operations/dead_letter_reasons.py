@@ -1,4 +1,4 @@
-"""The reasons of dead letters, to recognise a misspelt one: it must not look as if there were no letters."""
+"""The reasons of dead letters, to recognise a misspelt one: it must not look as if there were no dead letters."""
 
 import re
 from difflib import get_close_matches
@@ -60,16 +60,16 @@ _OF_HTTP: Final = re.compile(r"http_\d{3}")
 
 
 def unknown_reason(deployment: Deployment, kind: str, reason: str) -> str:
-    """A sentence about a reason that neither the product nor any letter has; `""` for any other reason.
+    """A sentence about a reason that neither the product nor any dead letter has; `""` for any other reason.
 
     Raises: see `unresolved`.
     """
     if not reason or reason in KNOWN or _OF_HTTP.fullmatch(reason):
         return ""
-    found = {letter.reason for letter in found_letters(deployment, kind, Filters())}
-    if reason in found:
+    reasons = {dead_letter.reason for dead_letter in found_letters(deployment, kind, Filters())}
+    if reason in reasons:
         return ""
-    known = sorted(KNOWN | found)
+    known = sorted(KNOWN | reasons)
     near = get_close_matches(reason, known, 1)
     meant = f"did you mean {near[0]}? " if near else ""
-    return f"no letter has the reason {reason!r}: {meant}Reasons are {', '.join(known)}."
+    return f"no dead letter has the reason {reason!r}: {meant}Reasons are {', '.join(known)}."

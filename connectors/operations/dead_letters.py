@@ -15,7 +15,7 @@ from confluent_kafka import Message
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.topic_scan import OffsetRange, header_of, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
 from connectors.operations.dismissed import Dismissed
 from connectors.operations.reread import read_again
 from schemas.decoding import decoder
@@ -49,19 +49,19 @@ _rejection = decoder(Rejection)
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which letters are meant. A field that is empty or None does not filter.
+    """Which dead letters are meant. A field that is empty or None does not filter.
 
     Fields:
         customer: LiteLLM's customer id.
-        since_ms, until_ms: of the letter's own time, `[since, until)`, milliseconds since 1970 UTC.
-        letter: id of one letter: kind, partition and offset, for example `events/0/17`.
+        since_ms, until_ms: of the dead letter's own time, `[since, until)`, milliseconds since 1970 UTC.
+        dead_letter: id of one dead letter: kind, partition and offset, for example `events/0/17`.
     """
 
     reason: str = ""
     customer: str = ""
     since_ms: int | None = None
     until_ms: int | None = None
-    letter: str = ""
+    dead_letter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class DeadLetter:
 
     Fields:
         id: `events/<partition>/<offset>` or `calls/<partition>/<offset>`.
-        at_ms: time of the letter's record, milliseconds since 1970 UTC.
+        at_ms: time of the dead letter's record, milliseconds since 1970 UTC.
         usd: the event's amount or the call's cost, dollars; None = it cannot be read.
         stored: the refused call as the raw topic has it, or would have it; empty if too little of it is left.
     """
@@ -95,22 +95,22 @@ class DeadLetter:
 
     @property
     def id(self) -> str:
-        """The letter's id in every command."""
+        """The dead letter's id in every command."""
         return f"{self.kind}/{self.partition}/{self.offset}"
 
 
 class DeadLetterMark(NamedTuple):
-    """What was done about a letter: `requeued`, `purged`, or `known` for a call that was counted already."""
+    """What was done about a dead letter: `requeued`, `purged`, or `known` for a call that was counted already."""
 
-    letter: DeadLetter
+    dead_letter: DeadLetter
     how: str
     audit_id: str
 
     def write(self, topic: str) -> Write:
         """The mark's record."""
-        offset = str(self.letter.offset).encode()
+        offset = str(self.dead_letter.offset).encode()
         headers = [(RESOLVES, offset), (HOW, self.how.encode()), (AUDIT_ID, self.audit_id.encode())]
-        return Write(topic, self.letter.partition, self.letter.key, None, headers)
+        return Write(topic, self.dead_letter.partition, self.dead_letter.key, None, headers)
 
 
 def topic_of(kind: str, topics: TopicNames) -> str:
@@ -127,7 +127,7 @@ def unresolved(
     """
     kafka, topics = deployment.kafka, deployment.topics
     # A call that was dismissed before `since` also dismisses its copies after it, so calls are read from the beginning.
-    stretch = stretch_of(kafka, topic_of(kind, topics), filters.since_ms if kind == EVENTS else None)
+    stretch = offset_range_of(kafka, topic_of(kind, topics), filters.since_ms if kind == EVENTS else None)
     done = _resolved(kafka, stretch, passed)
     dismissed = Dismissed({place for place, how in done.items() if how in DISMISSING} if kind == CALLS else ())
     unit = quantum(deployment.policy.cost_decimals)
@@ -136,9 +136,9 @@ def unresolved(
             continue
         if header_of(message, RESOLVES) or (message.partition(), message.offset()) in done:
             continue
-        letter = letter_of(kind, message, unit, deployment.customer_id_fields)
-        if _meant(letter, filters):
-            yield letter
+        dead_letter = dead_letter_of(kind, message, unit, deployment.customer_id_fields)
+        if _meant(dead_letter, filters):
+            yield dead_letter
 
 
 def found_letters(
@@ -146,12 +146,16 @@ def found_letters(
 ) -> Iterator[DeadLetter]:
     """At most `limit` letters of a kind, or of `BOTH`, that are still dead; None = all. Raises: see `scan`."""
     kinds = [
-        one for one in KINDS if kind in (BOTH, one) and (not filters.letter or filters.letter.startswith(f"{one}/"))
+        one
+        for one in KINDS
+        if kind in (BOTH, one) and (not filters.dead_letter or filters.dead_letter.startswith(f"{one}/"))
     ]
-    return islice((letter for one in kinds for letter in unresolved(deployment, one, filters)), limit)
+    return islice((dead_letter for kind in kinds for dead_letter in unresolved(deployment, kind, filters)), limit)
 
 
-def letter_of(kind: str, message: Message, unit: Decimal, fields: tuple[str, ...] = CUSTOMER_ID_FIELDS) -> DeadLetter:
+def dead_letter_of(
+    kind: str, message: Message, unit: Decimal, fields: tuple[str, ...] = CUSTOMER_ID_FIELDS
+) -> DeadLetter:
     """The letter of a record in the dead-letter or the rejected topic; `fields`: `CUSTOMER_ID_FIELDS`."""
     key = message.key()
     bare = DeadLetter(
@@ -160,29 +164,29 @@ def letter_of(kind: str, message: Message, unit: Decimal, fields: tuple[str, ...
         message.offset() or 0,
         bytes(key) if key else None,
         bytes(message.value() or b""),
-        tuple((name, bytes(told or b"")) for name, told in message.headers() or ()),
+        tuple((name, bytes(content or b"")) for name, content in message.headers() or ()),
         message.timestamp()[1],
     )
     return _dead_event(bare) if kind == EVENTS else _refused_call(bare, unit, fields)
 
 
 def _dead_event(bare: DeadLetter) -> DeadLetter:
-    told = {name: value.decode(errors="replace") for name, value in bare.headers}
-    letter = replace(
+    values = {name: value.decode(errors="replace") for name, value in bare.headers}
+    dead_letter = replace(
         bare,
-        reason=told.get(REASON, ""),
-        attempts=_number(told.get(ATTEMPTS)),
-        first_error=told.get(FIRST_ERROR, ""),
-        last_error=told.get(LAST_ERROR, ""),
-        requeued=_number(told.get(REQUEUED)),
+        reason=values.get(REASON, ""),
+        attempts=_number(values.get(ATTEMPTS)),
+        first_error=values.get(FIRST_ERROR, ""),
+        last_error=values.get(LAST_ERROR, ""),
+        requeued=_number(values.get(REQUEUED)),
     )
     try:
         event = _event(bare.value)
         usd = Decimal(event.precise_total_amount_cents) / 100
     except (msgspec.DecodeError, InvalidOperation):
-        return letter
+        return dead_letter
     return replace(
-        letter,
+        dead_letter,
         customer=event.properties.get("user_id", ""),
         subscription=event.external_subscription_id,
         transaction_id=event.transaction_id,
@@ -221,7 +225,7 @@ def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
 def _resolved(
     kafka: KafkaConnection, stretch: OffsetRange, passed: Callable[[int], None]
 ) -> dict[tuple[int | None, int | None], str]:
-    """What was done about letters, by partition and offset."""
+    """What was done about dead letters, by partition and offset."""
     return {
         (message.partition(), int(offset)): header_of(message, HOW)
         for message in scan(kafka, stretch, passed)
@@ -229,12 +233,12 @@ def _resolved(
     }
 
 
-def _meant(letter: DeadLetter, filters: Filters) -> bool:
+def _meant(dead_letter: DeadLetter, filters: Filters) -> bool:
     return (
-        filters.reason in ("", letter.reason)
-        and filters.customer in ("", letter.customer)
-        and filters.letter in ("", letter.id)
-        and (filters.until_ms is None or letter.at_ms < filters.until_ms)
+        filters.reason in ("", dead_letter.reason)
+        and filters.customer in ("", dead_letter.customer)
+        and filters.dead_letter in ("", dead_letter.id)
+        and (filters.until_ms is None or dead_letter.at_ms < filters.until_ms)
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from connectors.operations.after_end import PAGE, Lost, manifest_of, redirected
+from connectors.operations.after_end import PAGE, UninvoicedEvent, manifest_of, redirected
 from connectors.operations.last_invoice import Life
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
@@ -46,7 +46,7 @@ class Delivered(NamedTuple):
     Fields:
         at_us: the moment with which it was posted.
         taken_us: when its receipt says that Lago took it.
-        again: as of `Lost`.
+        again: as of `UninvoicedEvent`.
     """
 
     transaction_id: str
@@ -107,7 +107,7 @@ def _delivered(row: Mapping[str, Any]) -> Delivered:
 
 async def lost_pages(
     database: Database, org: OrgRecord, life: Life, named: Mapping[str, str], now_us: int, code: str
-) -> AsyncIterator[list[Lost]]:
+) -> AsyncIterator[list[UninvoicedEvent]]:
     """What is named of a life as it stands now, each with the event that bills it now where one can: one that was billed again
     meanwhile has `again`, or is gone.
 
@@ -125,8 +125,10 @@ async def lost_pages(
         yield [_lost(row, org, life, named[row["part"]], now_us, code) for row in rows]
 
 
-def _lost(row: Mapping[str, Any], org: OrgRecord, life: Life, why: str, now_us: int, code: str) -> Lost:
+def _lost(row: Mapping[str, Any], org: OrgRecord, life: Life, why: str, now_us: int, code: str) -> UninvoicedEvent:
     event, again = msgspec.json.decode(row["event"], type=LagoEvent), row["again"]
     unclear = "" if again else why
-    lost = Lost(event, org.org_id, life.subscription, life.ended_us, manifest_of(row), again, unclear=unclear)
+    lost = UninvoicedEvent(
+        event, org.org_id, life.subscription, life.ended_us, manifest_of(row), again, unclear=unclear
+    )
     return redirected(lost, org, now_us, code)

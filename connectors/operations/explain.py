@@ -181,23 +181,27 @@ async def calls_of_customer(
 
 
 def in_question(
-    found: list[tuple[CallRow, EventStory | None]], usd: Decimal
+    candidates: list[tuple[CallRow, EventStory | None]], usd: Decimal
 ) -> list[tuple[CallRow, EventStory | None]]:
     """The calls of this cost; if there are none, the calls in events of this amount; if there are none either, all calls.
 
     An amount may be rounded: it matches each cost that rounds to it.
     """
-    calls = [one for one in found if _rounds_to(one[0].usd, usd)]
+    calls = [candidate for candidate in candidates if _rounds_to(candidate[0].usd, usd)]
     if calls:
         return calls
-    events = [one for one in found if one[1] is not None and _rounds_to(EXACT.divide(one[1].cents, _HUNDRED), usd)]
-    return events or found
+    events = [
+        candidate
+        for candidate in candidates
+        if candidate[1] is not None and _rounds_to(EXACT.divide(candidate[1].cents, _HUNDRED), usd)
+    ]
+    return events or candidates
 
 
-def _rounds_to(exact: Decimal, told: Decimal) -> bool:
-    exponent = told.as_tuple().exponent
+def _rounds_to(exact: Decimal, claimed: Decimal) -> bool:
+    exponent = claimed.as_tuple().exponent
     unit = Decimal(1).scaleb(exponent) if isinstance(exponent, int) else Decimal(1)
-    return abs(exact - told) * 2 <= (unit if exact != told else ZERO)
+    return abs(exact - claimed) * 2 <= (unit if exact != claimed else ZERO)
 
 
 def _story(row: Any) -> EventStory:

@@ -45,7 +45,7 @@ class Imported:
         if len(self.errors) < MAX_NAMED:
             self.errors.append({"line": line, "reason": reason, "detail": detail or reason, **more})
 
-    def told(self) -> dict[str, Any]:
+    def as_object(self) -> dict[str, Any]:
         """The report for programs; errors in order of their lines."""
         counts = {name: getattr(self, name) for name in ("read", CREATED, CHANGED, UNCHANGED, "refused")}
         return {**counts, "errors": sorted(self.errors, key=lambda error: error["line"])}
@@ -69,7 +69,7 @@ class Import(Generic[M]):
     Args:
         at_once: rows that are taken at the same time.
         patience_s: how long a row is tried again while Kafka or Lago is away, before the import ends, seconds.
-        told: called with the number of rows that were taken or refused.
+        as_object: called with the number of rows that were taken or refused.
         refusing: called with the error of every refused row.
     """
 
@@ -78,14 +78,14 @@ class Import(Generic[M]):
         kind: ImportKind[M],
         at_once: int,
         patience_s: float = 0.0,
-        told: Callable[[int], None] = lambda _: None,
+        on_progress: Callable[[int], None] = lambda _: None,
         refusing: Callable[[Problem], None] = lambda _: None,
     ) -> None:
         self.done = Imported()
         self._kind = kind
         self._slots = asyncio.Semaphore(at_once)
         self._patience_s = patience_s
-        self._told = told
+        self._on_progress = on_progress
         self._refusing = refusing
         self._last: dict[str, asyncio.Task[None]] = {}
 
@@ -145,7 +145,7 @@ class Import(Generic[M]):
         except Rejected as error:
             self._refuse(line, Problem(422, _reason(error), error.detail))
             return
-        self._told(1)
+        self._on_progress(1)
 
     async def _tried(self, row: M) -> str:
         clock = asyncio.get_running_loop().time
@@ -162,7 +162,7 @@ class Import(Generic[M]):
     def _refuse(self, line: int, problem: Problem) -> None:
         self.done.refuse(line, problem.reason, problem.detail, **problem.members)
         self._refusing(problem)
-        self._told(1)
+        self._on_progress(1)
 
     def _ended(self, key: str, task: asyncio.Task[None]) -> None:
         self._slots.release()
@@ -177,7 +177,7 @@ def _reason(error: Rejected) -> str:
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error that ended the import: a bug if there is one, else the first error of Kafka or Lago."""
-    found: BaseException = several
-    while isinstance(found, BaseExceptionGroup):
-        found = next((one for one in found.exceptions if not isinstance(one, MeterbridgeError)), found.exceptions[0])
-    return found
+    error: BaseException = several
+    while isinstance(error, BaseExceptionGroup):
+        error = next((one for one in error.exceptions if not isinstance(one, MeterbridgeError)), error.exceptions[0])
+    return error

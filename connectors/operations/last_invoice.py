@@ -88,7 +88,7 @@ def lives_of(listed: Iterable[Subscription], periods: Sequence[Period], since_us
     Raises:
         LagoUnavailable: `bad_answer`.
     """
-    found = []
+    lives = []
     for one in listed:
         if one.started_at is None or one.terminated_at is None or one.lago_id is None:
             continue
@@ -100,8 +100,8 @@ def lives_of(listed: Iterable[Subscription], periods: Sequence[Period], since_us
         ]
         until_us = min([ended_us + SECOND_US, *later])
         if ended_us >= since_us:
-            found.append(Life(one.external_id, one.lago_id, one.plan_code or "", started_us, ended_us, until_us))
-    return sorted(found)
+            lives.append(Life(one.external_id, one.lago_id, one.plan_code or "", started_us, ended_us, until_us))
+    return sorted(lives)
 
 
 async def last_counted(lago: Invoices, org_id: str, life: Life, code: str, now_us: int) -> Counted:
@@ -110,40 +110,42 @@ async def last_counted(lago: Invoices, org_id: str, life: Life, code: str, now_u
     Raises:
         LagoIntegrationError
     """
-    found = await _of_the_end(lago, org_id, life)
-    statuses = {invoice.status for invoice, _ in found}
-    if "voided" in statuses or len(found) > 1:
+    invoices = await _of_the_end(lago, org_id, life)
+    statuses = {invoice.status for invoice, _ in invoices}
+    if "voided" in statuses or len(invoices) > 1:
         return Counted(unclear=MAYBE_INVOICED)
     if statuses & set(_TO_BE_COUNTED):
         return Counted(waits=True)
     if statuses != {"finalized"}:
         due = now_us >= life.ended_us + INVOICED_US
         return Counted(unclear=NO_LAST_INVOICE) if due else Counted(waits=True)
-    [(invoice, from_us)] = found
-    fees = [one for one in invoice.fees if _is_of(one, life, code)]
+    [(invoice, from_us)] = invoices
+    fees = [fee for fee in invoice.fees if _is_of(fee, life, code)]
     if len(fees) > 1 or not all(map(_is_a_sum, fees)) or not await _charges_sums(lago, life.plan_code, code):
         return Counted(unclear=MAYBE_INVOICED)
     # Lago stores no fee of nothing.
-    events, cents = next(((one.events_count or 0, one.amount_cents) for one in fees), (0, 0))
+    events, cents = next(((fee.events_count or 0, fee.amount_cents) for fee in fees), (0, 0))
     return Counted(max(from_us, life.started_us), events, cents)
 
 
 async def _of_the_end(lago: Invoices, org_id: str, life: Life) -> list[tuple[Invoice, int]]:
     """The invoices whose charges reach to the end, with the moment since which they do: one, if it was not made again."""
-    found = []
+    invoices = []
     issued_from = to_datetime(life.ended_us - _ISSUED_US).date().isoformat()
     for listed in await lago.invoices(org_id, issued_from=issued_from):
         made_us = life.ended_us if listed.created_at is None else read(parse_us, listed.created_at)
         if listed.invoice_type != "subscription" or made_us < life.ended_us - _CLOCKS_US:
             continue
         invoice = await lago.invoice(listed.lago_id)
-        for one in () if invoice is None else invoice.billing_periods:
-            if one.lago_subscription_id != life.lago_id or not (one.charges_from_datetime and one.charges_to_datetime):
+        for period in () if invoice is None else invoice.billing_periods:
+            if period.lago_subscription_id != life.lago_id or not (
+                period.charges_from_datetime and period.charges_to_datetime
+            ):
                 continue
             # An end with its period's, by a change of plan, is shown a second later than the period's last one.
-            if abs(read(parse_us, one.charges_to_datetime) - life.ended_us) <= SECOND_US and invoice is not None:
-                found.append((invoice, read(parse_us, one.charges_from_datetime)))
-    return found
+            if abs(read(parse_us, period.charges_to_datetime) - life.ended_us) <= SECOND_US and invoice is not None:
+                invoices.append((invoice, read(parse_us, period.charges_from_datetime)))
+    return invoices
 
 
 async def latest(lago: Invoices, org_id: str) -> list[Invoice]:
@@ -163,9 +165,9 @@ async def uninvoiced_since(lago: Invoices, org_id: str, life: Life) -> int:
         if listed.status != "finalized":
             continue
         invoice = await lago.invoice(listed.lago_id)
-        for one in () if invoice is None else invoice.billing_periods:
-            if one.lago_subscription_id == life.lago_id and one.charges_to_datetime:
-                return max(life.started_us, read(parse_us, one.charges_to_datetime) + SECOND_US)
+        for period in () if invoice is None else invoice.billing_periods:
+            if period.lago_subscription_id == life.lago_id and period.charges_to_datetime:
+                return max(life.started_us, read(parse_us, period.charges_to_datetime) + SECOND_US)
     return life.started_us
 
 
@@ -181,5 +183,5 @@ def _is_a_sum(fee: Fee) -> bool:
 async def _charges_sums(lago: Invoices, plan_code: str, code: str) -> bool:
     """Whether the plan charges the sum of the events' amounts, on the invoice of the period."""
     plan = await lago.plan(plan_code) if plan_code else None
-    charges = [] if plan is None else [one for one in plan.charges if one.billable_metric_code == code]
-    return [(one.charge_model, one.pay_in_advance) for one in charges] == [("dynamic", False)]
+    charges = [] if plan is None else [charge for charge in plan.charges if charge.billable_metric_code == code]
+    return [(charge.charge_model, charge.pay_in_advance) for charge in charges] == [("dynamic", False)]

@@ -16,11 +16,11 @@ import msgspec
 import structlog
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.topic_scan import OffsetRange, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan
 from connectors.operations.audit_record import audited
 from connectors.operations.background_task import watch
-from connectors.operations.dead_letters import CALLS, DeadLetter, letter_of
-from connectors.operations.requeue import BATCH, RequeueResult, desk
+from connectors.operations.dead_letters import CALLS, DeadLetter, dead_letter_of
+from connectors.operations.requeue import BATCH, RequeueResult, requeuer
 from connectors.operations.sender import CommandProducer
 from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 #: How often it looks.
 EVERY_S: Final = 5.0
-#: Bytes of letters in memory, so that 500 large ones do not meet.
+#: Bytes of dead letters in memory, so that 500 large ones do not meet.
 _MOST_BYTES: Final = 8 << 20
 #: Batches under one check of the log: its moment must stay well within the ledgers' memory.
 _BATCHES: Final = 20
@@ -70,7 +70,7 @@ class _Partition:
 
     Fields:
         readable_from: the projector must have come so far before the rows tell what is marked already.
-        after: the last letter that was dealt with.
+        after: the last dead letter that was dealt with.
         later: letters before it that came back too soon, by offset: when each is looked at again, microseconds since
             1970 UTC.
     """
@@ -82,11 +82,11 @@ class _Partition:
 
 @dataclass(slots=True)
 class LateCalls:
-    """Of one process; `lanes` are its partitions now, by `topic-partition`."""
+    """Of one process; `partition_tasks` are its partitions now, by `topic-partition`."""
 
     deployment: Deployment
     database: Database
-    lanes: Mapping[str, Any]
+    partition_tasks: Mapping[str, Any]
     sensors: LateCallMetrics
     make_sender: Callable[[], CommandProducer]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -112,13 +112,13 @@ class LateCalls:
             Unavailable: `projection_behind`, or a neighbour is away: it waits.
         """
         topic = self.deployment.topics.rejected
-        owned = {int(name.rpartition("-")[2]) for name in self.lanes if name.rpartition("-")[0] == topic}
+        owned = {int(name.rpartition("-")[2]) for name in self.partition_tasks if name.rpartition("-")[0] == topic}
         for gone in self._places.keys() - owned:
             del self._places[gone]
         total = RequeueResult()
         for partition in sorted(owned):
             if await self._begun(topic, partition):
-                while await self._some(topic, partition, total):
+                while await self._requeue_batch(topic, partition, total):
                     pass
         return total
 
@@ -126,7 +126,7 @@ class LateCalls:
         """Whether the rows tell of every mark that there was when this process got the partition."""
         place = self._places.get(partition)
         if place is None:
-            stretch = await asyncio.to_thread(stretch_of, self.deployment.kafka, topic)
+            stretch = await asyncio.to_thread(offset_range_of, self.deployment.kafka, topic)
             place = self._places[partition] = _Partition(stretch.ranges[partition][1])
         async with self.database.connection() as connection:
             stands = await connection.fetchval(_STANDS, topic, partition) or 0
@@ -138,34 +138,38 @@ class LateCalls:
             place.readable_from = 0
         return True
 
-    async def _some(self, topic: str, partition: int, total: RequeueResult) -> bool:
+    async def _requeue_batch(self, topic: str, partition: int, total: RequeueResult) -> bool:
         """One desk, one check of the log, some batches; whether there may be more."""
         if not await self._waiting(partition):
             return False
         if self._sender is None:
             self._sender = self.make_sender()
         sender, place = self._sender, self._places[partition]
-        async with desk(self.deployment, sender, self.database, name=f"late-{partition}") as at:
+        async with requeuer(self.deployment, sender, self.database, name=f"late-{partition}") as at:
             for _ in range(_BATCHES):
                 offsets = await self._waiting(partition)
                 if not offsets:
                     return False
-                letters, last = await asyncio.to_thread(self._read, topic, partition, offsets)
+                dead_letters, last = await asyncio.to_thread(self._read, topic, partition, offsets)
                 done = RequeueResult()
-                early = {letter.offset: at_us for letter in letters if (at_us := _again_at_us(letter)) > self.now_us()}
-                fresh = [letter for letter in letters if letter.offset not in early]
+                early = {
+                    dead_letter.offset: at_us
+                    for dead_letter in dead_letters
+                    if (at_us := _again_at_us(dead_letter)) > self.now_us()
+                }
+                fresh = [dead_letter for dead_letter in dead_letters if dead_letter.offset not in early]
                 done.refuse("came_back", len(early))
                 if fresh:
                     audit_id = await asyncio.to_thread(self._audited, sender, partition, fresh)
-                    told = await at.requeue(fresh, audit_id, lambda _count: None)
-                    done.requeued, done.known, done.usd = told.requeued, told.known, told.usd
-                    for reason, count in told.reasons.items():
+                    result = await at.requeue(fresh, audit_id, lambda _count: None)
+                    done.requeued, done.known, done.usd = result.requeued, result.known, result.usd
+                    for reason, count in result.reasons.items():
                         done.refuse(reason, count)
                 for offset in [known for known in place.later if known <= last and known in offsets]:
                     del place.later[offset]
                 place.later.update(early)
                 place.after = max(place.after, last)
-                self._told(partition, done)
+                self._log_result(partition, done)
                 _add(total, done)
         return True
 
@@ -184,31 +188,31 @@ class LateCalls:
         return [row[0] for row in rows]
 
     def _read(self, topic: str, partition: int, offsets: list[int]) -> tuple[list[DeadLetter], int]:
-        """The letters at `offsets`, as many as fit into memory, and the last offset that was looked at."""
-        wanted, unit, size = set(offsets), quantum(self.deployment.policy.cost_decimals), 0
-        letters: list[DeadLetter] = []
+        """The dead letters at `offsets`, as many as fit into memory, and the last offset that was looked at."""
+        missing, unit, size = set(offsets), quantum(self.deployment.policy.cost_decimals), 0
+        dead_letters: list[DeadLetter] = []
         for message in self._messages(topic, partition, offsets):
-            if message.offset() not in wanted:
+            if message.offset() not in missing:
                 continue
-            letters.append(letter_of(CALLS, message, unit, self.deployment.customer_id_fields))
-            size += len(letters[-1].value)
+            dead_letters.append(dead_letter_of(CALLS, message, unit, self.deployment.customer_id_fields))
+            size += len(dead_letters[-1].value)
             if size > _MOST_BYTES:
-                return letters, letters[-1].offset
-        return letters, offsets[-1]
+                return dead_letters, dead_letters[-1].offset
+        return dead_letters, offsets[-1]
 
     def _messages(self, topic: str, partition: int, offsets: list[int]) -> Iterator[Any]:
         return scan(self.deployment.kafka, OffsetRange(topic, {partition: (offsets[0], offsets[-1] + 1)}))
 
-    def _audited(self, sender: CommandProducer, partition: int, letters: list[DeadLetter]) -> str:
+    def _audited(self, sender: CommandProducer, partition: int, dead_letters: list[DeadLetter]) -> str:
         usd = ZERO
-        for letter in letters:
-            usd = add(usd, letter.usd or ZERO)
+        for dead_letter in dead_letters:
+            usd = add(usd, dead_letter.usd or ZERO)
         target = {"kind": CALLS, "reason": "beyond_horizon", "partition": str(partition)}
         return audited(
-            self.deployment, sender, "late.release", target, actor="meterbridge", count=len(letters), cost_usd=usd
+            self.deployment, sender, "late.release", target, actor="meterbridge", count=len(dead_letters), cost_usd=usd
         )
 
-    def _told(self, partition: int, done: RequeueResult) -> None:
+    def _log_result(self, partition: int, done: RequeueResult) -> None:
         for outcome, calls in (("requeued", done.requeued), ("known", done.known), ("waiting", done.impossible)):
             if calls:
                 self.sensors.late_calls(outcome, calls)
@@ -222,13 +226,13 @@ class LateCalls:
         )
 
 
-def _again_at_us(letter: DeadLetter) -> int:
+def _again_at_us(dead_letter: DeadLetter) -> int:
     """When it may be released, microseconds since 1970 UTC: 0 = now; later where it came back at once."""
     try:
-        checked_at = _decode(letter.stored).checked_at
+        checked_at = _decode(dead_letter.stored).checked_at
     except msgspec.DecodeError:
         return 0
-    at_us = letter.at_ms * 1000
+    at_us = dead_letter.at_ms * 1000
     return at_us + _CAME_BACK_US if checked_at > 0 and at_us - checked_at < _CAME_BACK_US else 0
 
 

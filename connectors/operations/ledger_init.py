@@ -10,7 +10,7 @@ from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.admin import topic_ids
 from connectors.kafka.client_config import aiokafka_config
-from connectors.kafka.topic_scan import OffsetRange, header_of, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
 from connectors.operations.audit_record import audited
 from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.decoding import decoder
@@ -50,16 +50,16 @@ def place_of(deployment: Deployment) -> LedgerConfig:
 
 
 async def plans(
-    place: LedgerConfig, partitions: list[int], wanted: RestartPosition
+    place: LedgerConfig, partitions: list[int], restart_at: RestartPosition
 ) -> list[RestartPlan | MeterbridgeError]:
     """The plan for each partition, or the error that prevents one. Raises: aiokafka's errors."""
-    found: list[RestartPlan | MeterbridgeError] = []
+    plans_or_errors: list[RestartPlan | MeterbridgeError] = []
     for partition in partitions:
         try:
-            found.append(await plan(place, partition, wanted))
+            plans_or_errors.append(await plan(place, partition, restart_at))
         except MeterbridgeError as error:
-            found.append(error)
-    return found
+            plans_or_errors.append(error)
+    return plans_or_errors
 
 
 async def carry_out(
@@ -67,7 +67,7 @@ async def carry_out(
     sender: CommandProducer,
     place: LedgerConfig,
     planned: RestartPlan,
-    wanted: RestartPosition,
+    restart_at: RestartPosition,
     why: str,
 ) -> str:
     """Carry out the plan of one partition; the audit line's id.
@@ -87,7 +87,7 @@ async def carry_out(
     sealed = sealed_before(deployment, planned.partition) if planned.reason == NO_LEDGER else EmittedTotals()
     for left in reversed(range(_ATTEMPTS)):
         try:
-            await begin(place, planned.partition, wanted, planned, sealed)
+            await begin(place, planned.partition, restart_at, planned, sealed)
             break
         except ProducerFenced:  # a worker has just tried to open the halted ledger
             if not left:
@@ -113,7 +113,7 @@ def _fill(kafka: KafkaConnection, sender: CommandProducer, raw: str, planned: Re
 
 def sealed_before(deployment: Deployment, partition: int) -> EmittedTotals:
     """The events that a lost ledger had emitted, as far as the topic still has them."""
-    stretch = stretch_of(deployment.kafka, deployment.topics.events)
+    stretch = offset_range_of(deployment.kafka, deployment.topics.events)
     highest, calls, cents = 0, 0, Sum().cost
     seen: set[int] = set()
     for message in scan(deployment.kafka, stretch):

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.client_config import librdkafka_config
-from connectors.kafka.topic_scan import OffsetRange, scan, stretch_of, told
+from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan, translated_errors
 from schemas.decoding import decoder
 from schemas.ledger import POSITION_KEY, Counters, Position, Sum
 from schemas.money import add
@@ -46,10 +46,10 @@ def counted(deployment: Deployment) -> LedgerTotals:
     """The sum of the counters in the ledgers' positions.
 
     Raises:
-        TopicProblem, Unavailable: see `stretch_of`.
+        TopicProblem, Unavailable: see `offset_range_of`.
     """
     kafka, topic = deployment.kafka, deployment.topics.changelog
-    whole = stretch_of(kafka, topic)
+    whole = offset_range_of(kafka, topic)
     positions: dict[int, Position] = {}
     reach = _NEAR
     while left := {number: ends for number, ends in whole.ranges.items() if number not in positions and ends[1]}:
@@ -86,7 +86,7 @@ def oldest_waiting_s(deployment: Deployment) -> dict[str, float]:
     """Age of the oldest unread record in the raw, the events and the retry topic, seconds; 0 = none waits.
 
     Raises:
-        TopicProblem, Unavailable: see `stretch_of`.
+        TopicProblem, Unavailable: see `offset_range_of`.
     """
     kafka, topics = deployment.kafka, deployment.topics
     roles = {"raw": (topics.raw, "meter"), "events": (topics.events, "sink"), "retry": (topics.retry, "retry")}
@@ -94,16 +94,16 @@ def oldest_waiting_s(deployment: Deployment) -> dict[str, float]:
 
 
 def _waiting_s(kafka: KafkaConnection, topic: str, group: str) -> float:
-    whole = stretch_of(kafka, topic)
+    whole = offset_range_of(kafka, topic)
     config = {**librdkafka_config(kafka), "group.id": group, "enable.auto.commit": False}
-    with told(topic), closing(Consumer(config)) as member:
+    with translated_errors(topic), closing(Consumer(config)) as member:
         committed = committed_of(member, [TopicPartition(topic, number) for number in whole.ranges])
     now_ms, oldest_ms = time.time_ns() // 1_000_000, None
-    for one in committed:
-        start, end = whole.ranges[one.partition]
-        at = max(start, one.offset)
+    for position in committed:
+        start, end = whole.ranges[position.partition]
+        at = max(start, position.offset)
         # The first offsets may be transaction markers. A partition with only markers has no record that waits.
-        first = next(scan(kafka, OffsetRange(topic, {one.partition: (at, end)})), None) if at < end else None
+        first = next(scan(kafka, OffsetRange(topic, {position.partition: (at, end)})), None) if at < end else None
         if first is not None:
             made_ms = first.timestamp()[1]
             oldest_ms = made_ms if oldest_ms is None else min(oldest_ms, made_ms)
@@ -119,8 +119,8 @@ def committed_of(member: Consumer, places: list[TopicPartition], limit_s: float 
     deadline = time.monotonic() + limit_s
     while True:
         try:
-            found: list[TopicPartition] = member.committed(places, timeout=limit_s)
-            for place in found:
+            positions: list[TopicPartition] = member.committed(places, timeout=limit_s)
+            for place in positions:
                 if place.error is not None:
                     raise KafkaException(place.error)
         except KafkaException as failed:
@@ -128,4 +128,4 @@ def committed_of(member: Consumer, places: list[TopicPartition], limit_s: float 
                 raise
             time.sleep(_ASK_AGAIN_S)
         else:
-            return found
+            return positions

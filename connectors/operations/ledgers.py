@@ -13,19 +13,19 @@ from streams.runtime.plain_consumer import reading
 from streams.state.changelog import FETCHING, Snapshot, read, restore, windows_of
 
 
-async def books_of(
+async def ledgers_of(
     deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None
 ) -> dict[int, LedgerState]:
     """The ledger of each raw partition, as of its last commit; `opened` is called with each partition that was read.
 
     Raises: aiokafka's errors if the broker does not answer.
     """
-    found = {}
-    async for partition, image in _images(deployment):
-        found[partition] = LedgerState(Position())
-        restore(found[partition], image, 0)
+    ledgers = {}
+    async for partition, snapshot in _snapshots(deployment):
+        ledgers[partition] = LedgerState(Position())
+        restore(ledgers[partition], snapshot, 0)
         opened(partition)
-    return found
+    return ledgers
 
 
 async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None) -> list["Held"]:
@@ -33,25 +33,25 @@ async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda
 
     Raises: aiokafka's errors if the broker does not answer.
     """
-    found: dict[tuple[str, str, str], Held] = {}
-    async for partition, image in _images(deployment):
+    held_by_key: dict[tuple[str, str, str], Held] = {}
+    async for partition, snapshot in _snapshots(deployment):
         restore(
-            LedgerState(Position()), Snapshot(image.next_offset, image.position), 0
+            LedgerState(Position()), Snapshot(snapshot.next_offset, snapshot.position), 0
         )  # raises if this release cannot read it
-        for window in windows_of(image):
+        for window in windows_of(snapshot):
             if window.held:
                 key = (window.customer_id, window.id_kind, window.held)
-                found.setdefault(key, Held(*key)).count(window)
+                held_by_key.setdefault(key, Held(*key)).count(window)
         opened(partition)
-    return sorted(found.values(), key=lambda held: (-held.usd, held.customer))
+    return sorted(held_by_key.values(), key=lambda held: (-held.usd, held.customer))
 
 
-async def _images(deployment: Deployment) -> AsyncIterator[tuple[int, Snapshot]]:
+async def _snapshots(deployment: Deployment) -> AsyncIterator[tuple[int, Snapshot]]:
     kafka = aiokafka_config(deployment.kafka)
     for partition in range(deployment.partitions):
         async with reading(**kafka, isolation_level="read_committed", **FETCHING) as consumer:
-            image = await read(consumer, deployment.topics.changelog, partition)
-        yield partition, image
+            snapshot = await read(consumer, deployment.topics.changelog, partition)
+        yield partition, snapshot
 
 
 @dataclass(slots=True)

@@ -59,11 +59,11 @@ async def notes_of(database: Database) -> Notes:
     notes = Notes()
     async with database.connection() as connection:
         for decision, model, calls, usd, tokens in await connection.fetch(_UNBILLED):
-            one = notes.unbilled.setdefault(decision, Unbilled())
-            one.calls += calls
-            one.usd = add(one.usd, usd)
-            one.tokens += int(tokens)
-            one.models[model] = calls
+            amount = notes.unbilled.setdefault(decision, Unbilled())
+            amount.calls += calls
+            amount.usd = add(amount.usd, usd)
+            amount.tokens += int(tokens)
+            amount.models[model] = calls
         notes.refused = [(reason, calls, usd) for reason, calls, usd in await connection.fetch(_REFUSED)]
         notes.complaints += _differing(notes.refused, await connection.fetch(_DIFFERS))
         notes.complaints += _doubled(await connection.fetch(_DOUBLED))
@@ -79,7 +79,7 @@ def _differing(refused: list[tuple[str, int, Decimal]], rows: list[Any]) -> list
     )
     sentence = (
         f"{count} copies of billed calls came with another cost, and the first cost stays billed: {first}. "
-        "`meterbridge dlq list --reason cost_differs` names them; purge them with --why once it is settled"
+        "`meterbridge dlq list --reason cost_differs` names them; purge them with --comment once it is settled"
     )
     return [sentence]
 
@@ -88,41 +88,43 @@ def _doubled(rows: list[Any]) -> list[str]:
     bridges = [row for row in rows if row["kind"] == "bridge"]
     jobs = [row for row in rows if row["kind"] == "job"]
     copies = [row for row in rows if row["kind"] == "copy"]
-    told = [
+    sentences = [
         f"one request is billed under two ids, {row['request_id']} and {row['other_request_id']} of "
         f"{row['customer_id']}, {plain(row['cost_usd'])} USD each, at {row['started_at']:%Y-%m-%d %H:%M:%S}Z: "
         "LiteLLM logged it twice"
         for row in bridges[:_MOST]
     ]
-    told += [
+    sentences += [
         f"one job, {row['request_id']}, is billed to {row['customer_id']} and to {row['other_customer_id']}, "
         f"{plain(row['cost_usd'])} USD: two customers asked for its result"
         for row in jobs[:_MOST]
     ]
-    told += [
+    sentences += [
         f"one call, {row['request_id']} at {row['started_at']:%Y-%m-%d %H:%M:%S}Z, is billed twice, to "
         f"{row['customer_id']} and to {row['other_customer_id']}, {plain(row['cost_usd'])} USD: it was sent again after "
         "CUSTOMER_ID_FIELDS or TOPIC_PREFIX was changed"
         for row in copies[:_MOST]
     ]
-    for what, found in (
+    for what, amount in (
         *(("requests under two ids", bridges), ("jobs of two customers", jobs)),
         ("calls that were counted twice", copies),
     ):
-        if len(found) > _MOST:
-            told.append(f"and {len(found) - _MOST} more {what}, in the table doubled_calls")
-    return told
+        if len(amount) > _MOST:
+            sentences.append(f"and {len(amount) - _MOST} more {what}, in the table doubled_calls")
+    return sentences
 
 
 def unbilled_text(notes: Notes) -> list[str]:
     """Sentences about calls that are not billed; empty = all are billed."""
     lines = []
-    for decision, one in sorted(notes.unbilled.items()):
+    for decision, amount in sorted(notes.unbilled.items()):
         models = ""
         if decision == UNPRICED:
-            names = sorted(one.models.items(), key=lambda item: -item[1])
+            names = sorted(amount.models.items(), key=lambda item: -item[1])
             models = ": " + ", ".join(f"{model or 'no model'} ({calls})" for model, calls in names[:10])
-        lines.append(f"not billed, {decision}: {one.calls} calls, {plain(one.usd)} USD, {one.tokens} tokens{models}")
+        lines.append(
+            f"not billed, {decision}: {amount.calls} calls, {plain(amount.usd)} USD, {amount.tokens} tokens{models}"
+        )
     for reason, calls, usd in notes.refused:
         lines.append(f"refused and not dealt with, {reason}: {calls} calls, {plain(usd)} USD")
     return lines
@@ -133,12 +135,12 @@ def unbilled_json(notes: Notes) -> dict[str, Any]:
     return {
         "unbilled": {
             decision: {
-                "calls": one.calls,
-                "usd": plain(one.usd),
-                "tokens": one.tokens,
-                **({"models": one.models} if decision == UNPRICED else {}),
+                "calls": amount.calls,
+                "usd": plain(amount.usd),
+                "tokens": amount.tokens,
+                **({"models": amount.models} if decision == UNPRICED else {}),
             }
-            for decision, one in sorted(notes.unbilled.items())
+            for decision, amount in sorted(notes.unbilled.items())
         },
         "refused": {reason: {"calls": calls, "usd": plain(usd)} for reason, calls, usd in notes.refused},
     }

@@ -25,7 +25,7 @@ from schemas.customers import CustomerRecord
 from schemas.errors import MeterbridgeError
 from schemas.moments import SECOND_US, parse_us, to_iso
 from streams.core.mapping.reassign import paid_until, repointing
-from streams.core.mapping.set_mapping import MappingRequest, soonest
+from streams.core.mapping.set_mapping import MappingRequest, earliest_effective
 
 #: States of one migration.
 MIGRATED, ALREADY, WOULD, MISSING, SKIPPED, FAILED = "migrated", "already", "would", "missing", "skipped", "failed"
@@ -88,7 +88,7 @@ class OrgMigration:
         customers: the view of all mappings, as `mappings` changes it.
         announce: writes the audit line before anything is changed.
         loose: reads the usage in flight. It is called only if a subscription could end, and again if the answer is too old.
-        lead_us: see `Mappings`. settled_us: see `connectors.operations.usage_in_flight`.
+        mapping_delay_us: see `Mappings`. settled_us: see `connectors.operations.usage_in_flight`.
         now_us: microseconds since 1970 UTC.
     """
 
@@ -96,85 +96,87 @@ class OrgMigration:
         self,
         billing: OrgBilling,
         mappings: Mappings,
-        learner: SubscriptionDiscovery,
+        discovery: SubscriptionDiscovery,
         customers: Mapping[str, CustomerRecord],
         *,
         announce: Callable[[UserOrg, Sequence[str]], Awaitable[None]],
         loose: Callable[[], Awaitable[UsageInFlight]],
-        lead_us: int,
+        mapping_delay_us: int,
         settled_us: int,
         now_us: Callable[[], int],
     ) -> None:
         self._billing = billing
         self._mappings = mappings
-        self._learner = learner
+        self._discovery = discovery
         self._customers = customers
         self._announce = announce
         self._loose = loose
         self._in_flight: UsageInFlight | None = None
         self._in_flight_us = 0
         self._index: dict[str, list[str]] | None = None
-        self._lead_us = lead_us
+        self._mapping_delay_us = mapping_delay_us
         self._settled_us = settled_us
         self._now_us = now_us
 
     async def look(self, entry: UserOrg, *, otherwise: str) -> MigrationOutcome:
         """Find the missing steps and change nothing; `otherwise`: the state if there are any."""
         try:
-            found = await self._found(entry)
+            state = await self._state_of(entry)
         except MeterbridgeError as error:
             return _not_done(entry, error)
-        return _outcome(entry, found, otherwise if found.steps else ALREADY, found.steps)
+        return _outcome(entry, state, otherwise if state.steps else ALREADY, state.steps)
 
     async def run(self, entry: UserOrg) -> MigrationOutcome:
         """Do the missing steps, and look again. The failure of one user is a `FAILED` outcome, not an exception."""
         try:
-            found = await self._found(entry)
-            if not found.steps:
-                return _outcome(entry, found, ALREADY, ())
-            await self._announce(entry, found.steps)
-            await self._do(entry, found)
+            state = await self._state_of(entry)
+            if not state.steps:
+                return _outcome(entry, state, ALREADY, ())
+            await self._announce(entry, state.steps)
+            await self._do(entry, state)
         except MeterbridgeError as error:
             return _not_done(entry, error)
         after = await self.look(entry, otherwise=MISSING)
         if after.state != ALREADY:
             return replace(after, state=FAILED, reason=after.reason or "still_missing")
-        return replace(after, state=MIGRATED, steps=tuple(found.steps))
+        return replace(after, state=MIGRATED, steps=tuple(state.steps))
 
-    async def _do(self, entry: UserOrg, found: _UserState) -> None:
+    async def _do(self, entry: UserOrg, state: _UserState) -> None:
         billing, org_id = self._billing, entry.org_id
-        if found.user is not None and (found.org is None or found.own is None or not _remembers(found, entry)):
-            name, email = entry.org_name or found.user.name or org_id, entry.email or found.user.email or ""
+        if state.user is not None and (state.org is None or state.own is None or not _remembers(state, entry)):
+            name, email = entry.org_name or state.user.name or org_id, entry.email or state.user.email or ""
             await migrate(billing, entry.user_id, org_id, name, email)
-            found = await self._found(entry)  # mappings may begin no earlier than the new subscription
-        if found.own is not None and not self._knows(entry, found.own):
-            await self._learner.learn(org_id)
+            state = await self._state_of(entry)  # mappings may begin no earlier than the new subscription
+        if state.own is not None and not self._knows(entry, state.own):
+            await self._discovery.learn(org_id)
         for _ in range(_ROUNDS):  # a changed version may make another change necessary
-            for request in self._requests(entry, found.own):
+            for request in self._requests(entry, state.own):
                 await self._mappings.put(request, ask_lago=False)
-        for old in found.to_end:
+        for old in state.to_end:
             if not old.wait:
                 await billing.terminate(entry.user_id, old.external_id)
 
-    async def _found(self, entry: UserOrg) -> _UserState:
+    async def _state_of(self, entry: UserOrg) -> _UserState:
         """Raises: LagoRejected: the user is not to be migrated; `reason` says why."""
         self._check(entry)
         lago = self._billing.lago
-        found = _UserState(
+        state = _UserState(
             await lago.customer(entry.user_id),
             await lago.customer(entry.org_id),
             await lago.subscriptions(entry.org_id, RUNNING),
             await lago.subscriptions(entry.user_id, RUNNING),
         )
-        if found.user is None and not _remembers(found, entry):
+        if state.user is None and not _remembers(state, entry):
             raise LagoRejected("unknown_customer", "Lago has no such user")
-        active = {one.external_id for one in found.user_s if one.status == "active"}
-        if len({one.external_id for one in found.org_s}) > 1 or (found.own is None and len(active) > 1):
+        active = {subscription.external_id for subscription in state.user_s if subscription.status == "active"}
+        if len({subscription.external_id for subscription in state.org_s}) > 1 or (
+            state.own is None and len(active) > 1
+        ):
             raise LagoRejected("several_subscriptions", "which of the subscriptions is meant is not known")
-        self._tell_of_lago(entry, found)
-        self._tell_of_mappings(entry, found)
-        await self._tell_of_old(entry, found)
-        return found
+        self._plan_steps_of_lago(entry, state)
+        self._plan_steps_of_mappings(entry, state)
+        await self._plan_steps_of_old(entry, state)
+        return state
 
     def _check(self, entry: UserOrg) -> None:
         if not entry.user_id or not entry.org_id:
@@ -185,40 +187,42 @@ class OrgMigration:
             raise LagoRejected("user_is_org", "the user's id is an org's")
         customer_part(entry.org_id)
 
-    def _tell_of_lago(self, entry: UserOrg, found: _UserState) -> None:
-        if found.org is None:
-            found.steps.append(f"create the customer {entry.org_id}")
-        if not _remembers(found, entry) and (found.org is None or _has_room(found.org, entry.user_id)):
-            found.steps.append(f"note {entry.user_id} in its metadata")
-        active = next((one for one in found.user_s if one.status == "active"), None)
-        if found.own is None and active is not None:
-            found.steps.append(f"subscribe it to {active.plan_code}")
-        elif found.own is not None and found.own.status == "active" and not self._knows(entry, found.own):
-            found.steps.append(f"learn of its subscription {found.own.external_id}")
+    def _plan_steps_of_lago(self, entry: UserOrg, state: _UserState) -> None:
+        if state.org is None:
+            state.steps.append(f"create the customer {entry.org_id}")
+        if not _remembers(state, entry) and (state.org is None or _has_room(state.org, entry.user_id)):
+            state.steps.append(f"note {entry.user_id} in its metadata")
+        active = next((subscription for subscription in state.user_s if subscription.status == "active"), None)
+        if state.own is None and active is not None:
+            state.steps.append(f"subscribe it to {active.plan_code}")
+        elif state.own is not None and state.own.status == "active" and not self._knows(entry, state.own):
+            state.steps.append(f"learn of its subscription {state.own.external_id}")
 
     def _knows(self, entry: UserOrg, own: Subscription) -> bool:
-        return self._learner.knows(entry.org_id, own.external_id)
+        return self._discovery.knows(entry.org_id, own.external_id)
 
-    def _tell_of_mappings(self, entry: UserOrg, found: _UserState) -> None:
-        for request in self._requests(entry, found.own):
+    def _plan_steps_of_mappings(self, entry: UserOrg, state: _UserState) -> None:
+        for request in self._requests(entry, state.own):
             when = "as soon as possible" if request.effective_from is None else f"from {to_iso(request.effective_from)}"
-            found.steps.append(f"map {request.litellm_customer_id} to {entry.org_id} {when}")
+            state.steps.append(f"map {request.litellm_customer_id} to {entry.org_id} {when}")
 
     def _requests(self, entry: UserOrg, own: Subscription | None) -> list[MappingRequest]:
         now_us, begins_us = self._now_us(), _begins_us(own)
-        found = (
-            repointing(one, entry.user_id, entry.org_id, soonest(one, now_us, self._lead_us), begins_us)
+        versions = (
+            repointing(
+                one, entry.user_id, entry.org_id, earliest_effective(one, now_us, self._mapping_delay_us), begins_us
+            )
             for one in self._naming(frozenset({entry.user_id}))
         )
-        return [request for requests in found for request in requests]
+        return [request for requests in versions for request in requests]
 
-    async def _tell_of_old(self, entry: UserOrg, found: _UserState) -> None:
-        ids = frozenset(one.external_id for one in found.user_s)
+    async def _plan_steps_of_old(self, entry: UserOrg, state: _UserState) -> None:
+        ids = frozenset(subscription.external_id for subscription in state.user_s)
         for external_id in sorted(ids):
             old = OldSubscription(external_id, await self._wait(entry, ids))
-            found.to_end.append(old)
+            state.to_end.append(old)
             if not old.wait:
-                found.steps.append(f"end the subscription {external_id} of {entry.user_id}")
+                state.steps.append(f"end the subscription {external_id} of {entry.user_id}")
 
     async def _wait(self, entry: UserOrg, subscriptions: frozenset[str]) -> str:
         """Why the user's subscriptions must not end yet; `""` = no usage can reach them any more.
@@ -274,8 +278,8 @@ class OrgMigration:
             for customer_id, record in self._customers.items():
                 for name in _names(record):
                     self._index.setdefault(name, []).append(customer_id)
-        found = {customer_id for name in names for customer_id in self._index.get(name, ())}
-        records = (self._customers.get(customer_id) for customer_id in sorted(found))
+        customers = {customer_id for name in names for customer_id in self._index.get(name, ())}
+        records = (self._customers.get(customer_id) for customer_id in sorted(customers))
         return [record for record in records if record is not None]
 
 
@@ -305,13 +309,13 @@ def _not_done(entry: UserOrg, error: MeterbridgeError) -> MigrationOutcome:
     return MigrationOutcome(entry.user_id, entry.org_id, FAILED, reason)
 
 
-def _outcome(entry: UserOrg, found: _UserState, state: str, steps: Sequence[str]) -> MigrationOutcome:
-    own = found.own.external_id if found.own is not None else ""
-    return MigrationOutcome(entry.user_id, entry.org_id, state, "", tuple(steps), own, tuple(found.to_end))
+def _outcome(entry: UserOrg, user_state: _UserState, state: str, steps: Sequence[str]) -> MigrationOutcome:
+    own = user_state.own.external_id if user_state.own is not None else ""
+    return MigrationOutcome(entry.user_id, entry.org_id, state, "", tuple(steps), own, tuple(user_state.to_end))
 
 
-def _remembers(found: _UserState, entry: UserOrg) -> bool:
-    return found.org is not None and has_noted(found.org, entry.user_id)
+def _remembers(state: _UserState, entry: UserOrg) -> bool:
+    return state.org is not None and has_noted(state.org, entry.user_id)
 
 
 def _has_room(org: Customer, user_id: str) -> bool:

@@ -37,14 +37,14 @@ def as_counted(stored: bytes, row: LoggedCall, unit: Decimal) -> tuple[bytes, by
         call = _members(envelope["call"])
         for name in ("request_id", "timestamp"):
             call.pop(name, None)
-        told = {
+        token_counts = {
             "id": row.request_id,
             "litellm_call_id": row.call_id,
             "status": status,
             "startTime": to_iso(row.start_us),
         }
-        counted = {name: Raw(_encode(value)) for name, value in told.items() if value}
-        for name in told:
+        counted = {name: Raw(_encode(value)) for name, value in token_counts.items() if value}
+        for name in token_counts:
             call.pop(name, None)
         value = _encode({**envelope, "call": Raw(_encode({**call, **counted}))})
         usage = usage_of(value, row.customer_id, unit)

@@ -16,8 +16,8 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.client_config import aiokafka_config
-from connectors.kafka.topic_scan import stretch_of
-from connectors.operations.after_end import Lost
+from connectors.kafka.topic_scan import offset_range_of
+from connectors.operations.after_end import UninvoicedEvent
 from connectors.operations.usage_log import placed, records_in, unprojected
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
@@ -62,7 +62,7 @@ class Rebilling:
     async def __aexit__(self, *_: object) -> None:
         await self._writer.stop()
 
-    async def bill(self, lost: Sequence[Lost]) -> None:
+    async def bill(self, lost: Sequence[UninvoicedEvent]) -> None:
         """Write the events that bill `lost` again, in one transaction; at most `after_end.PAGE`, all of them `able`.
 
         Read them from the tables after this was entered, else another process may have billed them again already.
@@ -70,7 +70,7 @@ class Rebilling:
         Raises:
             Unavailable: Kafka went away, or `requeue_in_progress`. Nothing is done then, or all of it.
         """
-        writes = [write for one in lost for write in self._writes(one)]
+        writes = [write for event in lost for write in self._writes(event)]
         if not writes:
             return
         try:
@@ -80,13 +80,13 @@ class Rebilling:
         except KafkaError as error:
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
 
-    def _writes(self, lost: Lost) -> list[Write]:
+    def _writes(self, lost: UninvoicedEvent) -> list[Write]:
         now_us = time.time_ns() // 1000
         failed = Receipt(lost.event.transaction_id, FAILED, now_us, lost.subscription, reason=UNBILLABLE_ENDED)
         again = [] if lost.instead is None else self._instead(lost.instead, lost, now_us)
         return [*again, receipt_write(self._topics, failed)] if lost.able else []
 
-    def _instead(self, event: LagoEvent, lost: Lost, now_us: int) -> list[Write]:
+    def _instead(self, event: LagoEvent, lost: UninvoicedEvent, now_us: int) -> list[Write]:
         key, headers, calls = event.external_subscription_id.encode(), [], 0
         if lost.manifest is not None:
             manifest = msgspec.structs.replace(lost.manifest, deployment=self._deployment.name)
@@ -105,7 +105,7 @@ async def receipts_are_read(deployment: Deployment, database: Database, limit_s:
     Raises:
         Unavailable: `projection_behind`: they do not within `limit_s` seconds.
     """
-    whole = await asyncio.to_thread(stretch_of, deployment.kafka, deployment.topics.receipts)
+    whole = await asyncio.to_thread(offset_range_of, deployment.kafka, deployment.topics.receipts)
     deadline = time.monotonic() + limit_s
     while behind := await asyncio.to_thread(
         records_in, deployment.kafka, unprojected(whole, await placed(database, whole.topic))

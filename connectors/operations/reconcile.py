@@ -9,15 +9,15 @@ from decimal import Decimal
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.topic_scan import OffsetRange, header_of, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
 from connectors.lago.client import LagoClient
 from connectors.operations.backfill_report import BackfillReport, Hour
-from connectors.operations.ledgers import books_of
+from connectors.operations.ledgers import ledgers_of
 from connectors.operations.money_notes import Notes, notes_of, unbilled_text
 from connectors.operations.reconcile_lago import compare_with_lago
 from connectors.operations.reconcile_litellm import (
+    call_discrepancies,
     compared_with_litellm,
-    complaints_about_calls,
     notes_about_calls,
 )
 from connectors.operations.unplaceable_usage import Misdirected, note
@@ -28,7 +28,7 @@ from schemas.money import ZERO, add
 from schemas.records import LagoEvent, Manifest
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.ledger_state import LedgerState
-from streams.core.metering.reconciliation import Emitted, Older, complaints_about
+from streams.core.metering.reconciliation import Emitted, Older, ledger_discrepancies
 from streams.state.step_writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 
 _event = decoder(LagoEvent)
@@ -83,19 +83,19 @@ async def reconcile_ledgers(
         database: has the events that have expired in the topic. Without it, or while it is away, their sums are not
             compared.
     """
-    books = await books_of(deployment, passed)
-    stretch = await asyncio.to_thread(stretch_of, deployment.kafka, deployment.topics.events)
-    emitted = {number: Emitted(one.position.seal_seq) for number, one in books.items()}
+    ledgers = await ledgers_of(deployment, passed)
+    stretch = await asyncio.to_thread(offset_range_of, deployment.kafka, deployment.topics.events)
+    emitted = {number: Emitted(ledger.position.seal_seq) for number, ledger in ledgers.items()}
     await asyncio.to_thread(_take, deployment.kafka, stretch, emitted)
-    for found in emitted.values():
-        found.from_the_start = not any(start for start, _ in stretch.ranges.values())
+    for totals in emitted.values():
+        totals.from_the_start = not any(start for start, _ in stretch.ranges.values())
     if database is not None:
         with suppress(Unavailable):  # `reconcile_tables` reports it
-            await _older(deployment, database, books, emitted)
+            await _older(deployment, database, ledgers, emitted)
     report = ReconciliationReport()
-    for number, one in books.items():
+    for number, one in ledgers.items():
         _count(report, one)
-        report.complaints += complaints_about(number, one.position, one.windows.values(), emitted[number])
+        report.complaints += ledger_discrepancies(number, one.position, one.windows.values(), emitted[number])
     return report
 
 
@@ -113,10 +113,10 @@ async def reconcile_litellm(
 
     Raises: see `compared_with_litellm`.
     """
-    found = await compared_with_litellm(deployment, database, url, since, until)
-    report.litellm, report.hours = found, dict(sorted(found.hours.items()))
-    report.complaints += complaints_about_calls(found)
-    report.notes += notes_about_calls(found)
+    comparison = await compared_with_litellm(deployment, database, url, since, until)
+    report.litellm, report.hours = comparison, dict(sorted(comparison.hours.items()))
+    report.complaints += call_discrepancies(comparison)
+    report.notes += notes_about_calls(comparison)
 
 
 async def reconcile_tables(database: Database, report: ReconciliationReport) -> None:
@@ -127,12 +127,12 @@ async def reconcile_tables(database: Database, report: ReconciliationReport) -> 
 
 
 async def _older(
-    deployment: Deployment, database: Database, books: Mapping[int, LedgerState], emitted: Mapping[int, Emitted]
+    deployment: Deployment, database: Database, ledgers: Mapping[int, LedgerState], emitted: Mapping[int, Emitted]
 ) -> None:
     """Read the sums of events that have expired in the topic. Those of another raw topic have another prefix."""
     for number, one in emitted.items():
         if 1 < one.first <= one.limit + 1:
-            prefix = part_prefix(deployment.name, books[number].position.topic_id, number)
+            prefix = part_prefix(deployment.name, ledgers[number].position.topic_id, number)
             async with database.connection() as connection:
                 row = await connection.fetchrow(_OLDER, number, one.first, prefix)
             one.older = Older(row[0], int(row[1]), row[2])
@@ -147,8 +147,8 @@ def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitt
             emitted[int(number)].take(int(seal_seq), calls, Decimal(event.precise_total_amount_cents))
 
 
-def _count(report: ReconciliationReport, books: LedgerState) -> None:
-    counters = books.position.counters
+def _count(report: ReconciliationReport, ledger: LedgerState) -> None:
+    counters = ledger.position.counters
     report.received += counters.received.calls
     report.billed_calls += counters.sealed.calls
     report.billed_usd = add(report.billed_usd, counters.sealed.cost)
@@ -157,8 +157,8 @@ def _count(report: ReconciliationReport, books: LedgerState) -> None:
     report.unbilled_usd = add(report.unbilled_usd, counters.unbilled.cost)
     report.rejected_calls += counters.rejected.calls
     report.duplicate_calls += counters.duplicate.calls
-    report.parts += books.position.seal_seq
-    for window in books.windows.values():
+    report.parts += ledger.position.seal_seq
+    for window in ledger.windows.values():
         note(report.misdirected, window)
         if window.held:
             report.held_usd = add(report.held_usd, window.cost)

@@ -59,16 +59,16 @@ async def compare_with_lago(database: Database, lago: LagoClient, code: str, now
     look = _Comparison(database, lago, code, time.time_ns() // 1000 if now_us is None else now_us)
     async with database.connection() as connection:
         subscriptions = await connection.fetch(_SUBSCRIPTIONS)
-    found = Compared(0, [])
+    compared = Compared(0, [])
     for subscription, org_id in subscriptions:
         try:
             complaint = await look.at(subscription, org_id)
         except LagoRejected as error:
-            found.complaints.append(f"subscription {subscription} of {org_id} cannot be asked for: {error}")
+            compared.complaints.append(f"subscription {subscription} of {org_id} cannot be asked for: {error}")
             continue
-        found.subscriptions += 1
-        found.complaints += [complaint] if complaint else []
-    return found
+        compared.subscriptions += 1
+        compared.complaints += [complaint] if complaint else []
+    return compared
 
 
 class _Comparison:
@@ -93,7 +93,11 @@ class _Comparison:
             return "; ".join(filter(None, complaints))
         listed = await self._lago.subscriptions(org_id, STATUSES)
         own = [one for one in listed if one.external_id == subscription]
-        ended = [one for one in own if one.started_at is not None and one.terminated_at is not None]
+        ended = [
+            subscription
+            for subscription in own
+            if subscription.started_at is not None and subscription.terminated_at is not None
+        ]
         if ended:
             last = max(ended, key=lambda one: str(one.terminated_at))
             complaint = await self._at_ended(last, org_id)
@@ -103,7 +107,7 @@ class _Comparison:
             return ""
         why = (
             "runs in Lago, which shows no usage of it"
-            if any(one.status == "active" for one in own)
+            if any(subscription.status == "active" for subscription in own)
             else ("has not begun in Lago" if own else f"is none of {org_id}'s in Lago")
         )
         return f"subscription {subscription} of {org_id} {why}, {plain(delivered)} cents were delivered to it"
@@ -116,8 +120,8 @@ class _Comparison:
         after, _ = await self._delivered(name, ended_us, MAX_US - 1, org_id)
         if after:
             at = to_iso(ended_us)
-            told = f"{plain(after)} cents were delivered to it with a moment after its end at {at}"
-            return f"subscription {name}: {told}: meterbridge lago rebill"
+            sentence = f"{plain(after)} cents were delivered to it with a moment after its end at {at}"
+            return f"subscription {name}: {sentence}: meterbridge lago rebill"
         fees = await self._last_fees(name, org_id)
         until_us = max(
             (parse_us(str(fee.to_date)) + SECOND_US for fee in fees), default=parse_us(str(ended.started_at))
@@ -138,31 +142,31 @@ class _Comparison:
         """The complaint about ended lives of a running subscription's id, which a change of plan leaves behind."""
         listed = await self._lago.subscriptions(org_id, BEGUN)
         own = [one for one in listed if one.external_id == subscription and one.started_at is not None]
-        lives = lives_of(own, [period_with(one, None) for one in own], self._now_us - _ENDED_US)
-        told = await self._overtaken(lives, org_id)
-        return f"subscription {subscription}: before it began anew{told.replace(';', ',', 1)}" if told else ""
+        lives = lives_of(own, [period_with(subscription, None) for subscription in own], self._now_us - _ENDED_US)
+        sentence = await self._overtaken(lives, org_id)
+        return f"subscription {subscription}: before it began anew{sentence.replace(';', ',', 1)}" if sentence else ""
 
     async def _overtaken(self, lives: Sequence[Life], org_id: str) -> str:
         """A sentence about the part of the difference that reached Lago after the last invoice, or may have."""
         rows, now_us = DeliveredRows(self._database, org_id, self._code), self._now_us
-        found = await not_invoiced(rows, lives, org_id, self._lago, now_us, self._code, {})
-        sums, told = defaultdict[str, tuple[int, Decimal]](lambda: (0, ZERO)), ""
-        for life, named in found:
+        verdict = await not_invoiced(rows, lives, org_id, self._lago, now_us, self._code, {})
+        sums, sentence = defaultdict[str, tuple[int, Decimal]](lambda: (0, ZERO)), ""
+        for life, named in verdict:
             async for page in lost_pages(self._database, OrgRecord(org_id), life, named, now_us, self._code):
                 for one in page:
                     events, cents = sums[one.unclear]
                     sums[one.unclear] = events + 1, add(cents, one.cents)
         for why, (events, cents) in sorted(sums.items()):
-            told += f"; {events} events of {plain(EXACT.divide(cents, Decimal(100)))} USD " + (
+            sentence += f"; {events} events of {plain(EXACT.divide(cents, Decimal(100)))} USD " + (
                 f"may be on it or not ({why})" if why else "came after it had been counted"
             )
-        return f"{told}: meterbridge lago rebill" if told else ""
+        return f"{sentence}: meterbridge lago rebill" if sentence else ""
 
     async def _last_fees(self, subscription: str, org_id: str) -> list[Fee]:
         """The metric's fees on the latest invoice that has any."""
         if org_id not in self._invoices:
             whole = [await self._lago.invoice(one.lago_id) for one in await latest(self._lago, org_id)]
-            self._invoices[org_id] = [one for one in whole if one is not None]
+            self._invoices[org_id] = [invoice for invoice in whole if invoice is not None]
         for invoice in self._invoices[org_id]:
             fees = [
                 fee

@@ -30,39 +30,39 @@ async def compared_with_litellm(
     return await job.run(elements())
 
 
-def complaints_about_calls(found: BackfillReport) -> list[str]:
+def call_discrepancies(report: BackfillReport) -> list[str]:
     """Sentences about hours with owed calls, about differing costs, and about rows that cannot be read."""
-    told = []
-    for name, hour in sorted(found.hours.items()):
+    sentences = []
+    for name, hour in sorted(report.hours.items()):
         command = f"meterbridge backfill --source litellm-db --from {name} --to {_next(name)}"
         if hour.missing.calls:
-            told.append(
+            sentences.append(
                 f"{name}: {hour.missing.calls} of LiteLLM's calls ({plain(hour.missing.usd)} USD) never arrived, "
                 f"between {_clock(hour.first_us)} and {_clock(hour.last_us)}, {_names(hour)}: {command}"
             )
         if hour.priced.calls:
-            told.append(
+            sentences.append(
                 f"{name}: {hour.priced.calls} calls were counted without a price and have one in LiteLLM now "
                 f"({plain(hour.priced.usd)} USD): {command}"
             )
-    told += [
-        f"{one.call} of {one.customer}: billed {plain(one.billed)} USD, LiteLLM says {plain(one.told)} USD"
-        for one in found.others
+    sentences += [
+        f"{other.call} of {other.customer}: billed {plain(other.billed)} USD, LiteLLM says {plain(other.claimed)} USD"
+        for other in report.others
     ]
-    if found.other_calls > len(found.others):
-        told.append(
-            f"and {found.other_calls - len(found.others)} more at another cost; all together LiteLLM says "
-            f"{plain(found.other_usd)} USD more than was billed"
+    if report.other_calls > len(report.others):
+        sentences.append(
+            f"and {report.other_calls - len(report.others)} more at another cost; all together LiteLLM says "
+            f"{plain(report.other_usd)} USD more than was billed"
         )
-    if found.refused:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(found.refused.items()))
-        told.append(f"rows of LiteLLM's that cannot be judged: {reasons}: {'; '.join(found.where)}")
-    return told
+    if report.refused:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.refused.items()))
+        sentences.append(f"rows of LiteLLM's that cannot be judged: {reasons}: {'; '.join(report.where)}")
+    return sentences
 
 
-def notes_about_calls(found: BackfillReport) -> list[str]:
+def notes_about_calls(report: BackfillReport) -> list[str]:
     """Sentences about what is no error and should be known: calls without a price."""
-    return [no_price_yet(found)] if found.unpriced else []
+    return [no_price_yet(report)] if report.unpriced else []
 
 
 def _names(hour: Hour) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from confluent_kafka import Message
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.topic_scan import OffsetRange, header_of, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
 from connectors.operations.dead_letters import usage_of
 from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.decoding import UNDECODABLE, decoder
@@ -53,16 +53,16 @@ class Amount:
 def total(amounts: Mapping[str, Amount]) -> Amount:
     """The sum of the amounts."""
     whole = Amount()
-    for one in amounts.values():
-        whole.calls += one.calls
-        whole.tokens += one.tokens
-        whole.usd = add(whole.usd, one.usd)
+    for amount in amounts.values():
+        whole.calls += amount.calls
+        whole.tokens += amount.tokens
+        whole.usd = add(whole.usd, amount.usd)
     return whole
 
 
 def by_customer(amounts: Mapping[str, Amount]) -> dict[str, dict[str, Any]]:
     """Amounts by customer id for programs, in order of the id."""
-    return {name: one.as_object() for name, one in sorted(amounts.items())}
+    return {name: amount.as_object() for name, amount in sorted(amounts.items())}
 
 
 @dataclass(slots=True)
@@ -90,49 +90,49 @@ class Replay:
 
     Fields:
         source: full name of the topic it reads.
-        into: full name of the topic it writes.
+        target_topic: full name of the topic it writes.
         customer: LiteLLM customer id; `""` for all.
     """
 
     deployment: Deployment
     stretch: OffsetRange
     source: str
-    into: str
+    target_topic: str
     since_ms: int
     until_ms: int
     customer: str = ""
 
     @classmethod
     def planned(
-        cls, deployment: Deployment, since_ms: int, until_ms: int, into: str = RAW, customer: str = ""
+        cls, deployment: Deployment, since_ms: int, until_ms: int, target_topic: str = RAW, customer: str = ""
     ) -> "Replay":
         """A replay of record times `[since, until)`, milliseconds since 1970 UTC.
 
         Raises:
-            ConfigurationError: `into` is one of the product's own topics other than raw.
+            ConfigurationError: `target_topic` is one of the product's own topics other than raw.
             TopicProblem: `topic_missing`.
             Unavailable: the broker does not answer.
         """
         kafka, topics = deployment.kafka, deployment.topics
-        target = topics.raw if into in (RAW, topics.raw) else into
+        target = topics.raw if target_topic in (RAW, topics.raw) else target_topic
         if target != topics.raw and target in astuple(topics):
             raise ConfigurationError("--into", f"{target} is written by the product alone: name a topic of your own")
         source = topics.raw if target == topics.raw else topics.enriched
-        stretch_of(kafka, target)
-        stretch = stretch_of(kafka, source, since_ms, until_ms)
+        offset_range_of(kafka, target)
+        stretch = offset_range_of(kafka, source, since_ms, until_ms)
         return cls(deployment, stretch, source, target, since_ms, until_ms, customer)
 
     def contents(self, passed: Callable[[int], None] = lambda _offsets: None) -> Contents:
         """The calls that would be sent. Nothing is sent."""
-        found, unit = Contents(), quantum(self.deployment.policy.cost_decimals)
+        totals, unit = Contents(), quantum(self.deployment.policy.cost_decimals)
         for message in self._records(self.stretch, passed):
             key = (message.key() or b"").decode(errors="replace")
             usage = self._usage(bytes(message.value() or b""), key, unit)
             if usage is None:
-                found.unreadable += 1
+                totals.unreadable += 1
             else:
-                found.customers.setdefault(key, Amount()).count(*usage)
-        return found
+                totals.customers.setdefault(key, Amount()).count(*usage)
+        return totals
 
     def run(
         self,
@@ -166,7 +166,7 @@ class Replay:
         """The parameters that distinguish this replay from another."""
         return {
             "source": self.source,
-            "into": self.into,
+            "into": self.target_topic,
             "customer": self.customer,
             "since_ms": str(self.since_ms),
             "until_ms": str(self.until_ms),
@@ -174,14 +174,14 @@ class Replay:
 
     def _records(self, stretch: OffsetRange, passed: Callable[[int], None]) -> Iterator[Message]:
         """The records of the range without an operator's orders, which must not be repeated."""
-        wanted = self.customer.encode()
+        customer_key = self.customer.encode()
         for message in scan(self.deployment.kafka, stretch, passed):
-            if (not wanted or message.key() == wanted) and not header_of(message, CONTROL):
+            if (not customer_key or message.key() == customer_key) and not header_of(message, CONTROL):
                 yield message
 
     def _outgoing(self, batch: Iterable[Message]) -> Iterator[Outgoing]:
         for message in batch:
-            yield Outgoing(self.into, message.key(), message.value())
+            yield Outgoing(self.target_topic, message.key(), message.value())
 
     def _usage(self, value: bytes, customer: str, unit: Decimal) -> tuple[int, Decimal] | None:
         if self.source == self.deployment.topics.raw:
@@ -194,14 +194,14 @@ class Replay:
         return call.total_tokens, call.cost_usd
 
     def _resumed(self, checkpoint: Path | None) -> Checkpoint:
-        asked = self.asked()
+        parameters = self.asked()
         if checkpoint is None or not checkpoint.exists():
-            return Checkpoint(asked)
+            return Checkpoint(parameters)
         try:
             state = msgspec.json.decode(checkpoint.read_bytes(), type=Checkpoint)
         except (OSError, *UNDECODABLE) as error:
             raise ConfigurationError("--checkpoint", f"{checkpoint} cannot be read: {type(error).__name__}") from error
-        if state.asked != asked:
+        if state.asked != parameters:
             raise ConfigurationError("--checkpoint", f"{checkpoint} belongs to another replay")
         return state
 

@@ -36,7 +36,7 @@ from streams.state.step_writes import receipt_write
 
 BATCH = 500
 #: Marks: requeued, dismissed, or counted already and therefore not requeued.
-REQUEUED_MARK, PURGED, KNOWN = "requeued", "purged", "known"
+REQUEUED_MARK, DISMISSED, KNOWN = "requeued", "purged", "known"
 
 _encode = msgspec.json.Encoder().encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -44,18 +44,18 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(slots=True)
 class RequeueResult:
-    """Numbers of letters.
+    """Numbers of dead letters.
 
     Fields:
-        requeued, purged: requeued or dismissed now.
-        known: calls that were counted already; their letters are closed.
-        impossible: letters that cannot be requeued as they are; `reasons` counts them by reason.
+        requeued, dismissed: requeued or dismissed now.
+        known: calls that were counted already; their dead letters are closed.
+        impossible: dead letters that cannot be requeued as they are; `reasons` counts them by reason.
         unaccepted: calls that are requeued only if the operator accepts their reason by name.
         usd: what was requeued, dollars.
     """
 
     requeued: int = 0
-    purged: int = 0
+    dismissed: int = 0
     known: int = 0
     impossible: int = 0
     unaccepted: int = 0
@@ -63,7 +63,7 @@ class RequeueResult:
     usd: Decimal = ZERO
 
     def refuse(self, reason: str, count: int = 1) -> None:
-        """Count letters that cannot be requeued as they are."""
+        """Count dead letters that cannot be requeued as they are."""
         if count:
             self.impossible += count
             self.reasons[reason] = self.reasons.get(reason, 0) + count
@@ -93,19 +93,19 @@ class Requeuer:
     async def audit(
         self,
         action: str,
-        letters: Sequence[DeadLetter],
+        dead_letters: Sequence[DeadLetter],
         kind: str,
         filters: Filters,
         why: str,
         actor: str = "",
         **more: str,
     ) -> str:
-        """Write the audit line of an action on `letters`; its id. Args: more: further members of the line's target.
+        """Write the audit line of an action on `dead_letters`; its id. Args: more: further members of the line's target.
 
         Raises:
             Unavailable: the line could not be written, so nothing may be done.
         """
-        target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.letter}
+        target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.dead_letter}
         return await asyncio.to_thread(
             audited,
             self._deployment,
@@ -114,56 +114,66 @@ class Requeuer:
             target | {name: value for name, value in more.items() if value},
             actor=actor,
             reason=why,
-            count=len(letters),
-            cost_usd=total(letter.usd or ZERO for letter in letters),
+            count=len(dead_letters),
+            cost_usd=total(dead_letter.usd or ZERO for dead_letter in dead_letters),
         )
 
     async def requeue(
-        self, letters: Iterable[DeadLetter], audit_id: str, told: Callable[[int], None], accepted: tuple[str, ...] = ()
+        self,
+        dead_letters: Iterable[DeadLetter],
+        audit_id: str,
+        on_progress: Callable[[int], None],
+        accepted: tuple[str, ...] = (),
     ) -> RequeueResult:
-        """Requeue letters, in batches. A batch that is done stays done when a later one fails.
+        """Requeue dead letters, in batches. A batch that is done stays done when a later one fails.
 
         Args:
             accepted: reasons that the operator overrules, some of `connectors.operations.accepted_refusals.ACCEPTABLE`.
 
         Raises:
-            ConfigurationError: a call beyond the horizon needs the usage log, and there is no Postgres.
+            ConfigurationError: a call beyond the dedupe retention needs the usage log, and there is no Postgres.
             Unavailable: `projection_behind`, or Kafka or Postgres went away; `requeue_in_progress`.
         """
         done = RequeueResult()
-        for batch in _batches(letters):
+        for batch in _batches(dead_letters):
             if batch[0].kind == EVENTS:
                 await self._events_back(batch, audit_id, done)
             else:
                 await self._calls_back(batch, audit_id, done, accepted)
-            told(len(batch))
+            on_progress(len(batch))
         return done
 
-    async def purge(self, letters: Iterable[DeadLetter], audit_id: str, told: Callable[[int], None]) -> RequeueResult:
-        """Dismiss letters for good. Their records stay in the topic until they expire."""
+    async def dismiss(
+        self, dead_letters: Iterable[DeadLetter], audit_id: str, on_progress: Callable[[int], None]
+    ) -> RequeueResult:
+        """Dismiss dead letters for good. Their records stay in the topic until they expire."""
         done = RequeueResult()
-        for batch in _batches(letters):
-            await self._mark([DeadLetterMark(letter, PURGED, audit_id) for letter in batch])
-            done.purged += len(batch)
-            told(len(batch))
+        for batch in _batches(dead_letters):
+            await self._mark([DeadLetterMark(dead_letter, DISMISSED, audit_id) for dead_letter in batch])
+            done.dismissed += len(batch)
+            on_progress(len(batch))
         return done
 
     async def _events_back(self, batch: Sequence[DeadLetter], audit_id: str, done: RequeueResult) -> None:
-        back = [letter for letter in batch if letter.transaction_id]
+        back = [dead_letter for dead_letter in batch if dead_letter.transaction_id]
         now_us = time.time_ns() // 1000
-        writes = [write for letter in back for write in self._event_back(letter, now_us)]
-        await self._mark([DeadLetterMark(letter, REQUEUED_MARK, audit_id) for letter in back], writes)
+        writes = [write for dead_letter in back for write in self._event_back(dead_letter, now_us)]
+        await self._mark([DeadLetterMark(dead_letter, REQUEUED_MARK, audit_id) for dead_letter in back], writes)
         done.requeued += len(back)
         done.refuse("malformed", len(batch) - len(back))
 
-    def _event_back(self, letter: DeadLetter, now_us: int) -> list[Write]:
+    def _event_back(self, dead_letter: DeadLetter, now_us: int) -> list[Write]:
         gone = (ATTEMPT, ATTEMPTS, NOT_BEFORE, REQUEUED)
-        headers = [one for one in letter.headers if one[0] not in gone and not one[0].startswith(CONNECT)]
-        own = {ATTEMPT: 0, NOT_BEFORE: now_us // 1000, REQUEUED: letter.requeued + 1}
+        headers = [
+            header for header in dead_letter.headers if header[0] not in gone and not header[0].startswith(CONNECT)
+        ]
+        own = {ATTEMPT: 0, NOT_BEFORE: now_us // 1000, REQUEUED: dead_letter.requeued + 1}
         headers += [(name, b"%d" % number) for name, number in own.items()]
-        receipt = Receipt(letter.transaction_id, "processing", now_us, letter.subscription, reason=REQUEUED_MARK)
+        receipt = Receipt(
+            dead_letter.transaction_id, "processing", now_us, dead_letter.subscription, reason=REQUEUED_MARK
+        )
         return [
-            Write(self._topics.retry, 0, letter.key, letter.value, headers),
+            Write(self._topics.retry, 0, dead_letter.key, dead_letter.value, headers),
             receipt_write(self._topics, receipt),
         ]
 
@@ -171,33 +181,35 @@ class Requeuer:
         self, batch: Sequence[DeadLetter], audit_id: str, done: RequeueResult, accepted: tuple[str, ...]
     ) -> None:
         read: list[tuple[DeadLetter, Usage]] = []
-        for letter in batch:
-            usage = usage_of(letter.stored, letter.customer, self._unit)
-            if needs_word(letter.reason, accepted):
+        for dead_letter in batch:
+            usage = usage_of(dead_letter.stored, dead_letter.customer, self._unit)
+            if needs_word(dead_letter.reason, accepted):
                 done.unaccepted += 1
-            elif usage is None or never_comes_back(letter.reason):
-                done.refuse(letter.reason)
+            elif usage is None or never_comes_back(dead_letter.reason):
+                done.refuse(dead_letter.reason)
             else:
-                read.append((letter, usage))
+                read.append((dead_letter, usage))
         answers = await self._judged(read, accepted) if read else []
         at_us = self._checked.at_us if self._checked is not None else 0
         records, marks = [], []
-        for (letter, usage), answer in zip(read, answers, strict=True):
+        for (dead_letter, usage), answer in zip(read, answers, strict=True):
             if answer.refused:
                 done.refuse(answer.refused)
             elif answer.sendable:
-                records.append(self._call_back(letter, answer, at_us, accepted))
-                marks.append(DeadLetterMark(letter, REQUEUED_MARK, audit_id))
+                records.append(self._call_back(dead_letter, answer, at_us, accepted))
+                marks.append(DeadLetterMark(dead_letter, REQUEUED_MARK, audit_id))
                 done.usd = add(done.usd, usage.cost)
             else:
-                marks.append(DeadLetterMark(letter, KNOWN, audit_id))
+                marks.append(DeadLetterMark(dead_letter, KNOWN, audit_id))
                 done.known += 1
         await asyncio.to_thread(self._sender.send, records)
         await self._mark(marks)
         done.requeued += len(records)
 
-    def _call_back(self, letter: DeadLetter, answer: LogJudgement, at_us: int, accepted: tuple[str, ...]) -> Outgoing:
-        key, value, row = letter.customer.encode(), letter.stored, answer.verdict.row
+    def _call_back(
+        self, dead_letter: DeadLetter, judgement: LogJudgement, at_us: int, accepted: tuple[str, ...]
+    ) -> Outgoing:
+        key, value, row = dead_letter.customer.encode(), dead_letter.stored, judgement.verdict.row
         if row is not None:
             key, value = as_counted(value, row, self._unit)
         return Outgoing(self._topics.raw, key, checked(value, at_us, accepted))
@@ -207,7 +219,7 @@ class Requeuer:
 
         Without a log an accepted call is requeued unchecked: the meter recognises it, or rejects it as too old.
         """
-        if self._database is None and all(letter.reason in accepted for letter, _ in read):
+        if self._database is None and all(dead_letter.reason in accepted for dead_letter, _ in read):
             return [LogJudgement(CopyVerdict(MISSING))] * len(read)
         if self._database is None:
             raise ConfigurationError(
@@ -219,19 +231,19 @@ class Requeuer:
 
     async def _mark(self, marks: Sequence[DeadLetterMark], writes: Sequence[Write] = ()) -> None:
         topics = self._topics
-        marked = [mark.write(topic_of(mark.letter.kind, topics)) for mark in marks]
+        marked = [mark.write(topic_of(mark.dead_letter.kind, topics)) for mark in marks]
         if not marked:
             return
         try:
             await self._writer.commit([*writes, *marked], TopicPartition(topics.dlq, 0), None, "")
         except ProducerFenced as error:
-            raise Unavailable("requeue_in_progress", "another process has begun to requeue or purge") from error
+            raise Unavailable("requeue_in_progress", "another process has begun to requeue or dismiss") from error
         except KafkaError as error:
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
 
 
 @asynccontextmanager
-async def desk(
+async def requeuer(
     deployment: Deployment,
     sender: CommandProducer,
     database: Database | None,
@@ -267,13 +279,13 @@ def checked(stored: bytes, checked_at: int, accepted: tuple[str, ...] = ()) -> b
     return _encode({**_members(stored), "checked_at": checked_at, **overruled})
 
 
-def _batches(letters: Iterable[DeadLetter]) -> Iterable[list[DeadLetter]]:
+def _batches(dead_letters: Iterable[DeadLetter]) -> Iterable[list[DeadLetter]]:
     """At most `BATCH` letters of one kind each."""
     batch: list[DeadLetter] = []
-    for letter in letters:
-        if batch and (len(batch) == BATCH or batch[0].kind != letter.kind):
+    for dead_letter in dead_letters:
+        if batch and (len(batch) == BATCH or batch[0].kind != dead_letter.kind):
             yield batch
             batch = []
-        batch.append(letter)
+        batch.append(dead_letter)
     if batch:
         yield batch

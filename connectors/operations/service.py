@@ -10,7 +10,7 @@ from connectors.billing.rejected_usage import RejectedFollower
 from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import BOTH, EVENTS, DeadLetter, Filters, found_letters
 from connectors.operations.ledger_totals import counted, oldest_waiting_s
-from connectors.operations.requeue import RequeueResult, desk
+from connectors.operations.requeue import RequeueResult, requeuer
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from schemas.errors import ConfigurationError, Unavailable
@@ -55,7 +55,7 @@ class OperationsService:
     async def requeue(
         self, kind: str, filters: Filters, limit: int, why: str, actor: str, accept: str = "", *, dry_run: bool
     ) -> tuple[RequeueResult, int]:
-        """Requeue at most `limit` letters under one audit line. A dry run only counts them."""
+        """Requeue at most `limit` dead letters under one audit line. A dry run only counts them."""
         if kind == BOTH and self._database is None:
             kind = EVENTS  # refused calls need a check against the usage log
 
@@ -64,12 +64,14 @@ class OperationsService:
 
         if dry_run:
             return RequeueResult(), len(await asyncio.to_thread(letters_now))
-        async with desk(self._deployment, CommandProducer(self._deployment.kafka), self._database) as at:
-            letters = await asyncio.to_thread(letters_now)
-            if not letters:
+        async with requeuer(self._deployment, CommandProducer(self._deployment.kafka), self._database) as at:
+            dead_letters = await asyncio.to_thread(letters_now)
+            if not dead_letters:
                 return RequeueResult(), 0
-            audit_id = await at.audit("requeue", letters, kind, filters, why, actor, accept=accept)
-            return await at.requeue(letters, audit_id, lambda _count: None, (accept,) if accept else ()), len(letters)
+            audit_id = await at.audit("requeue", dead_letters, kind, filters, why, actor, accept=accept)
+            return await at.requeue(dead_letters, audit_id, lambda _count: None, (accept,) if accept else ()), len(
+                dead_letters
+            )
 
     async def stats(self) -> dict[str, Any]:
         """Number of calls and events by outcome, since the ledgers began; ages in seconds.

@@ -17,14 +17,14 @@ REASONS: Final = (NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTI
 Misdirected = dict[tuple[str, str], Decimal]
 
 
-def note(found: Misdirected, window: Window) -> None:
+def note(misdirected: Misdirected, window: Window) -> None:
     """Add a held window, if its reason is one of `REASONS`."""
     if window.held in REASONS:
         key = window.held, window.org_id or window.customer_id
-        found[key] = add(found.get(key, ZERO), window.cost)
+        misdirected[key] = add(misdirected.get(key, ZERO), window.cost)
 
 
-def lines(found: Mapping[tuple[str, str], Decimal]) -> list[str]:
+def lines(amounts: Mapping[tuple[str, str], Decimal]) -> list[str]:
     """A sentence for each reason and org, the highest amount first."""
-    ranked = sorted(found.items(), key=lambda one: (-one[1], one[0]))
+    ranked = sorted(amounts.items(), key=lambda one: (-one[1], one[0]))
     return [f"{plain(usd)} USD of {org} are held: {reason}" for (reason, org), usd in ranked]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import BOTH, Filters, found_letters
 from connectors.operations.ledger_totals import oldest_waiting_s
-from connectors.operations.ledgers import books_of
+from connectors.operations.ledgers import ledgers_of
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.topics import RETRY_TIERS
@@ -33,46 +33,46 @@ class UsageInFlight:
 
     def of(self, names: Iterable[str]) -> str:
         """Why usage of these customers, orgs or subscriptions may still reach Lago; `""` = none can."""
-        wanted = set(names)
+        customers = set(names)
         if self.behind:
             return f"not all is delivered: {', '.join(sorted(self.behind))}"
-        if self.open & wanted:
+        if self.open & customers:
             return "usage is not sealed yet: meterbridge held list"
-        return "there are dead letters: meterbridge dlq list" if self.dead & wanted else ""
+        return "there are dead letters: meterbridge dlq list" if self.dead & customers else ""
 
 
-async def loose_ends(deployment: Deployment) -> UsageInFlight:
+async def find_usage_in_flight(deployment: Deployment) -> UsageInFlight:
     """Read from the ledgers, the dead letters and the topics' ends.
 
     Raises:
         TopicProblem, Unavailable; aiokafka's errors where the broker does not answer.
     """
-    found = UsageInFlight()
-    for books in (await books_of(deployment)).values():
-        for window in books.windows.values():
-            found.open |= {window.customer_id, window.org_id, window.subscription} - {""}
-    await asyncio.to_thread(_letters, deployment, found)
+    in_flight = UsageInFlight()
+    for state in (await ledgers_of(deployment)).values():
+        for window in state.windows.values():
+            in_flight.open |= {window.customer_id, window.org_id, window.subscription} - {""}
+    await asyncio.to_thread(_dead_letters, deployment, in_flight)
     waiting = await asyncio.to_thread(oldest_waiting_s, deployment)
-    found.behind = {topic for topic, seconds in waiting.items() if seconds > WAITING_S}
-    return found
+    in_flight.behind = {topic for topic, seconds in waiting.items() if seconds > WAITING_S}
+    return in_flight
 
 
-def _letters(deployment: Deployment, found: UsageInFlight) -> None:
-    for letter in found_letters(deployment, BOTH, Filters()):
-        found.dead |= {letter.customer, letter.subscription} - {""}
+def _dead_letters(deployment: Deployment, in_flight: UsageInFlight) -> None:
+    for dead_letter in found_letters(deployment, BOTH, Filters()):
+        in_flight.dead |= {dead_letter.customer, dead_letter.subscription} - {""}
 
 
 def settled_us(policy: MeterPolicy, max_retries: int, retry_delay_s: float) -> int:
     """The longest time from a call's end until its event is at Lago if no person acts, microseconds.
 
-    It is the horizon and one hour, the window and its grace, all waits between retries, and `WAITING_S`.
+    It is the dedupe retention and one hour, the window and its grace, all waits between retries, and `WAITING_S`.
 
     Args:
         retry_delay_s: wait before the first retry, seconds; each further wait is twice as long.
     """
-    horizon_us = policy.horizon_us + HOUR_US
+    dedupe_retention_us = policy.dedupe_retention_us + HOUR_US
     window_us = policy.window_us + policy.grace_us
     tiers = min(max_retries, RETRY_TIERS)
     waits = [retry_delay(attempt, retry_delay_s, jitter=1.0) for attempt in range(1, tiers + 1)]
     last_s = waits[-1] * (max_retries - tiers) if waits else 0.0
-    return horizon_us + window_us + round((sum(waits) + last_s + WAITING_S) * SECOND_US)
+    return dedupe_retention_us + window_us + round((sum(waits) + last_s + WAITING_S) * SECOND_US)

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.client_config import librdkafka_config
-from connectors.kafka.topic_scan import OffsetRange, scan, stretch_of, told
+from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan, translated_errors
 from connectors.operations.ledger_totals import committed_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
@@ -124,17 +124,17 @@ async def judged(
     Raises:
         Unavailable: `projection_behind`: the log holds less than when it was `checked`; or Postgres does not answer.
     """
-    found = await _candidates(database, calls, checked)
-    verdicts = [verdict(call, found.get(number, ()), policy) for number, call in enumerate(calls)]
+    candidates = await _candidates(database, calls, checked)
+    verdicts = [verdict(call, candidates.get(number, ()), policy) for number, call in enumerate(calls)]
     # Read after the look-up: a month is entered in the table in the transaction that drops its rows.
     months = await _forgotten_months(database, calls)
     return [LogJudgement(one, _refusal(call, one, months, checked)) for call, one in zip(calls, verdicts, strict=True)]
 
 
-def _refusal(call: Usage, found: CopyVerdict, months: set[date], checked: LogCheck) -> str:
-    if found.word == UNCLEAR or (found.word == MISSING and nameless(call)):
+def _refusal(call: Usage, verdict: CopyVerdict, months: set[date], checked: LogCheck) -> str:
+    if verdict.word == UNCLEAR or (verdict.word == MISSING and nameless(call)):
         return NAMELESS
-    if found.word not in (MISSING, PRICED):
+    if verdict.word not in (MISSING, PRICED):
         return ""
     if _months_of(call) & months:
         return FORGOTTEN
@@ -163,18 +163,18 @@ async def _candidates(database: Database, calls: Sequence[Usage], checked: LogCh
             [call.customer_id for call in calls],
             [call.cost for call in calls],
         )
-    found: dict[int, list[LoggedCall]] = {}
+    candidates: dict[int, list[LoggedCall]] = {}
     for row in rows:
         number, *columns = row
         columns[-1] = to_us(columns[-1])
-        found.setdefault(number, []).append(LoggedCall._make(columns))
-    return found
+        candidates.setdefault(number, []).append(LoggedCall._make(columns))
+    return candidates
 
 
 async def _forgotten_months(database: Database, calls: Sequence[Usage]) -> set[date]:
     async with database.connection() as connection:
-        asked = sorted(set().union(*map(_months_of, calls)))
-        return {row[0] for row in await connection.fetch(_FORGOTTEN, asked)}
+        months = sorted(set().union(*map(_months_of, calls)))
+        return {row[0] for row in await connection.fetch(_FORGOTTEN, months)}
 
 
 async def caught_up(
@@ -188,7 +188,7 @@ async def caught_up(
     """Wait until each record that the raw topic has now is counted and in the log.
 
     A call that is not in the log then was not counted before `LogCheck.at_us`. A call that is counted later is known to
-    the ledgers for the dedupe horizon. So `at_us` is the `checked_at` of the calls that are sent.
+    the ledgers for the dedupe dedupe retention. So `at_us` is the `checked_at` of the calls that are sent.
 
     Args:
         limit_s: time limit of the wait, seconds.
@@ -201,7 +201,7 @@ async def caught_up(
     """
     kafka, topics, group = deployment.kafka, deployment.topics, deployment.kafka_id("meter")
     at_us = time.time_ns() // 1000
-    raw = await asyncio.to_thread(stretch_of, kafka, topics.raw)
+    raw = await asyncio.to_thread(offset_range_of, kafka, topics.raw)
     ends = {number: end for number, (start, end) in raw.ranges.items() if end > start}
     deadline = time.monotonic() + limit_s
 
@@ -215,7 +215,7 @@ async def caught_up(
         return await asyncio.to_thread(_uncommitted, kafka, group, topics.raw, ends)
 
     await wait("meter", to_fold)
-    enriched = await asyncio.to_thread(stretch_of, kafka, topics.enriched)
+    enriched = await asyncio.to_thread(offset_range_of, kafka, topics.enriched)
 
     places: dict[int, int] = {}
 
@@ -255,9 +255,9 @@ def _moment(since: datetime) -> int:
 
 def _uncommitted(kafka: KafkaConnection, group: str, topic: str, ends: dict[int, int]) -> int:
     options = {"group.id": group, "enable.auto.commit": False}
-    with told(topic), closing(Consumer({**librdkafka_config(kafka), **options})) as consumer:
+    with translated_errors(topic), closing(Consumer({**librdkafka_config(kafka), **options})) as consumer:
         committed = committed_of(consumer, [TopicPartition(topic, number) for number in ends]) if ends else []
-        return sum(max(0, ends[one.partition] - max(0, one.offset)) for one in committed)
+        return sum(max(0, ends[position.partition] - max(0, position.offset)) for position in committed)
 
 
 async def placed(database: Database, topic: str) -> dict[int, int]:

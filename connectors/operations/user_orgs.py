@@ -68,36 +68,36 @@ async def read_query(url: str, query: str) -> list[UserOrg]:
 
 def _of_json(text: bytes) -> list[UserOrg]:
     try:
-        found = msgspec.json.decode(text, type=list[dict[str, Any]] | dict[str, dict[str, Any]])
+        entries = msgspec.json.decode(text, type=list[dict[str, Any]] | dict[str, dict[str, Any]])
     except UNDECODABLE as error:
         detail = "JSON: a list of objects, or an object of objects by user id"
         raise Rejected("bad_mapping_file", detail) from error
-    if isinstance(found, dict):
-        found = [{"user_id": user_id, **told} for user_id, told in found.items()]
-    return _entries((f"entry {number}", told) for number, told in enumerate(found, 1))
+    if isinstance(entries, dict):
+        entries = [{"user_id": user_id, **entry} for user_id, entry in entries.items()]
+    return _entries((f"entry {number}", entry) for number, entry in enumerate(entries, 1))
 
 
 def _of_csv(text: bytes) -> list[UserOrg]:
-    table, found = CsvTable(COLUMNS), list[CsvRow]()
+    table, csv_rows = CsvTable(COLUMNS), list[CsvRow]()
     try:
         for number, line in enumerate(io.BytesIO(text), 1):
-            found += table.feed(number, line)
-        found += table.end()
+            csv_rows += table.feed(number, line)
+        csv_rows += table.end()
     except Rejected as error:
         raise Rejected("bad_mapping_file", error.detail) from error
     if not {"user_id", "org_id"} <= set(table.header):
         raise Rejected("bad_mapping_file", "CSV needs a header with user_id and org_id")
-    for row in found:
+    for row in csv_rows:
         if row.wrong:  # a user that was left out would be billed as before, so the whole file is refused
             raise Rejected("bad_mapping_file", f"line {row.line}: {row.wrong}: {row.detail}")
-    return _entries((f"line {row.line}", row.cells) for row in found)
+    return _entries((f"line {row.line}", row.cells) for row in csv_rows)
 
 
 def _entries(rows: Iterable[tuple[str, Mapping[str | Any, Any]]]) -> list[UserOrg]:
-    found = [UserOrg(**{name: _text(told.get(name)) for name in COLUMNS}).at(where) for where, told in rows]
-    if len(found) > MAX_ROWS:
+    entries = [UserOrg(**{name: _text(row.get(name)) for name in COLUMNS}).at(where) for where, row in rows]
+    if len(entries) > MAX_ROWS:
         raise Rejected("bad_mapping_file", f"more than {MAX_ROWS} rows")
-    return found
+    return entries
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from streams.state.step_writes import CONTROL, WRITE_OFF
 def matching(held: list[Held], pattern: str) -> list[Held]:
     """The held usage that an order for `pattern` would write off, see `meant_by`."""
     means = meant_by(pattern)
-    return [one for one in held if means(one.customer)]
+    return [usage for usage in held if means(usage.customer)]
 
 
 def order_write_off_of_all(
@@ -42,7 +42,7 @@ def order_write_off_of_all(
     Raises:
         Unavailable: Kafka did not take the line, or an order. A repeat finds what is left.
     """
-    target = {"match": pattern, "until": str(until_us), "customers": str(len({one.customer for one in held}))}
+    target = {"match": pattern, "until": str(until_us), "customers": str(len({usage.customer for usage in held}))}
     audit_id = _audited(deployment, sender, held, target, reason, actor)
     value = msgspec.json.encode(WriteOff(audit_id, time.time_ns() // 1000, until_us, match=pattern))
     control = ((CONTROL, WRITE_OFF),)
@@ -71,5 +71,5 @@ def order_write_off(
 def _audited(
     deployment: Deployment, sender: CommandProducer, held: list[Held], target: dict[str, str], reason: str, actor: str
 ) -> str:
-    calls, usd = sum(one.calls for one in held), total(one.usd for one in held)
+    calls, usd = sum(usage.calls for usage in held), total(usage.usd for usage in held)
     return audited(deployment, sender, "held.write_off", target, actor=actor, reason=reason, count=calls, cost_usd=usd)

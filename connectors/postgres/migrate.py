@@ -50,14 +50,14 @@ class Migration:
 
 def migrations(folder: Path = FOLDER) -> list[Migration]:
     """The migrations of a folder, in the order in which they are applied."""
-    found = []
+    files = []
     for path in sorted(folder.glob("*.sql")):
         number, _, name = path.stem.partition("_")
-        found.append(Migration(int(number), name, path.read_text(encoding="utf-8")))
-    return found
+        files.append(Migration(int(number), name, path.read_text(encoding="utf-8")))
+    return files
 
 
-async def migrate(url: str, wanted: Sequence[Migration] | None = None) -> list[Migration]:
+async def migrate(url: str, selected: Sequence[Migration] | None = None) -> list[Migration]:
     """Apply the pending migrations, and return them. A failed one changes nothing; those before it stay applied.
 
     If two processes migrate at the same time, the second waits for the first, and finds nothing to do.
@@ -70,10 +70,10 @@ async def migrate(url: str, wanted: Sequence[Migration] | None = None) -> list[M
     async with connected(url) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
         await connection.execute(_CREATE)
-        due = await _pending(connection, migrations() if wanted is None else wanted)
+        due = await _pending(connection, migrations() if selected is None else selected)
         for migration in due:
             await _apply(connection, migration)
-        if due and wanted is None and await connection.fetchval(_THERE):
+        if due and selected is None and await connection.fetchval(_THERE):
             await connection.execute(ROLES.read_text(encoding="utf-8"))
         return due
 
@@ -93,7 +93,7 @@ async def make_roles(url: str) -> None:
             raise Rejected("roles_refused", sentence) from error
 
 
-async def pending(url: str, wanted: Sequence[Migration] | None = None) -> list[Migration]:
+async def pending(url: str, selected: Sequence[Migration] | None = None) -> list[Migration]:
     """The migrations that `migrate` would apply. It changes nothing.
 
     Raises:
@@ -102,23 +102,23 @@ async def pending(url: str, wanted: Sequence[Migration] | None = None) -> list[M
         Unavailable: Postgres does not answer.
     """
     async with connected(url) as connection:
-        return await _pending(connection, migrations() if wanted is None else wanted)
+        return await _pending(connection, migrations() if selected is None else selected)
 
 
-async def _pending(connection: Any, wanted: Sequence[Migration]) -> list[Migration]:
+async def _pending(connection: Any, selected: Sequence[Migration]) -> list[Migration]:
     if await connection.fetchval("SHOW server_encoding") != "UTF8":
         raise MeterbridgeError("not_utf8", "the database's encoding is not UTF8: create one with ENCODING 'UTF8'")
     applied: dict[int, str] = {}
     if await connection.fetchval("SELECT to_regclass('schema_version')"):
         applied = dict(await connection.fetch("SELECT version, checksum FROM schema_version"))
-    for migration in wanted:
+    for migration in selected:
         if applied.get(migration.version, migration.checksum) != migration.checksum:
             raise MeterbridgeError(
                 "migration_changed",
                 f"migration {migration.version:04d}_{migration.name} was changed after it had been applied here; "
                 "restore the file, and put the change into a new one",
             )
-    return [migration for migration in wanted if migration.version not in applied]
+    return [migration for migration in selected if migration.version not in applied]
 
 
 async def _apply(connection: Any, migration: Migration) -> None:

@@ -119,8 +119,8 @@ class PostgresProjection:
         """The position of a partition; None = it has none yet."""
         self._timed.discard(tp.partition)
         async with self._database.connection() as connection:
-            found = await connection.fetchrow(_PLACE, tp.topic, tp.partition)
-        return None if found is None else PartitionPosition(*found)
+            row = await connection.fetchrow(_PLACE, tp.topic, tp.partition)
+        return None if row is None else PartitionPosition(*row)
 
     async def begin(self, tp: TopicPartition, place: PartitionPosition) -> PartitionPosition:
         """Store the first position of a partition, unless another process has done it; returns the stored one."""
@@ -135,25 +135,25 @@ class PostgresProjection:
     ) -> Projected | None:
         """Write all rows of `records` and the partition's new position; None if its position is not `expected`."""
         table, rows_of, write = self._ways[tp.topic]
-        found, aside = rows_of(records)
+        rows, aside = rows_of(records)
         async with self._database.connection() as connection:
-            if table == USAGE and found:
+            if table == USAGE and rows:
                 # Before the transaction, which would hold the lock on the table until its end.
-                await connection.execute(_MONTHS, sorted({row[_MONTH] for row in found}))
+                await connection.execute(_MONTHS, sorted({row[_MONTH] for row in rows}))
             await connection.execute("BEGIN")
             if not await self._moved(connection, tp, expected, following):
                 return None
             if table == USAGE and tp.partition not in self._timed:
                 await connection.execute(_FIRST_SEEN, tp.partition, _sane_ms(records[0].timestamp))
-            written = await write(connection, tp.partition, found) if found else 0
-            doubled = await _doubled(connection, found, written) if table == USAGE and found else {}
+            written = await write(connection, tp.partition, rows) if rows else 0
+            doubled = await _doubled(connection, rows, written) if table == USAGE and rows else {}
             await self._keep(connection, tp, UNREADABLE, aside)
             await connection.execute("COMMIT")
         if table == USAGE:
             self._timed.add(tp.partition)
         skipped = Counter({UNREADABLE: len(aside)})
         if table == USAGE:
-            skipped[REPEATED] = len(found) - written
+            skipped[REPEATED] = len(rows) - written
         if doubled:
             log.warning("calls_billed_twice", partition=tp.partition, see="meterbridge reconcile", **doubled)
         return Projected({table: written}, +skipped, doubled)
@@ -181,7 +181,7 @@ class PostgresProjection:
         if aside:
             await connection.execute(_ASIDE, tp.topic, tp.partition, reason, *zip(*aside, strict=True))
             if self._ways[tp.topic][0] == USAGE:
-                await connection.execute(_GAP, tp.partition, _sane_ms(max(one.recorded_ms for one in aside)))
+                await connection.execute(_GAP, tp.partition, _sane_ms(max(record.recorded_ms for record in aside)))
 
 
 def _sane_ms(at_ms: int) -> int:
@@ -189,8 +189,8 @@ def _sane_ms(at_ms: int) -> int:
     return min(max(at_ms, 0), MAX_US // 1000 - 1)
 
 
-async def _write_usage(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
-    *columns, offsets = zip(*found, strict=True)
+async def _write_usage(connection: Any, partition: int, rows: list[tuple[Any, ...]]) -> int:
+    *columns, offsets = zip(*rows, strict=True)
     written: int = await connection.fetchval(_USAGE_SQL, *columns, partition, offsets)
     return written
 
@@ -209,14 +209,14 @@ async def _doubled(connection: Any, found: list[tuple[Any, ...]], written: int) 
     return new
 
 
-async def _write_events(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
-    await connection.execute(_EVENTS_SQL, *zip(*found, strict=True))
-    return sum(released_in is None for _, released_in, *_ in found)
+async def _write_events(connection: Any, _partition: int, rows: list[tuple[Any, ...]]) -> int:
+    await connection.execute(_EVENTS_SQL, *zip(*rows, strict=True))
+    return sum(released_in is None for _, released_in, *_ in rows)
 
 
-async def _write_rejected(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
-    refused = [row for row in found if not isinstance(row, Resolved)]
-    resolved = {row.offset: row for row in found if isinstance(row, Resolved)}
+async def _write_rejected(connection: Any, partition: int, rows: list[tuple[Any, ...]]) -> int:
+    refused = [row for row in rows if not isinstance(row, Resolved)]
+    resolved = {row.offset: row for row in rows if isinstance(row, Resolved)}
     written = 0
     if refused:
         written = _count(await connection.execute(_REJECTED_SQL, partition, *zip(*refused, strict=True)))
@@ -228,9 +228,9 @@ async def _write_rejected(connection: Any, partition: int, found: list[tuple[Any
 def _writes(statement: str, *, with_partition: bool = False) -> _Write:
     """Writes rows with one statement, whose arguments are the columns; before them the partition, if it needs it."""
 
-    async def write(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
+    async def write(connection: Any, partition: int, rows: list[tuple[Any, ...]]) -> int:
         first = (partition,) if with_partition else ()
-        return _count(await connection.execute(statement, *first, *zip(*found, strict=True)))
+        return _count(await connection.execute(statement, *first, *zip(*rows, strict=True)))
 
     return write
 
@@ -238,9 +238,9 @@ def _writes(statement: str, *, with_partition: bool = False) -> _Write:
 def _writes_latest(save: str, remove: str) -> _Write:
     """Writes the latest record of each key: one statement saves rows, the other one deletes those of removed records."""
 
-    async def write(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
-        gone = [row for row in found if isinstance(row, Removed)]
-        there = [row for row in found if not isinstance(row, Removed)]
+    async def write(connection: Any, _partition: int, rows: list[tuple[Any, ...]]) -> int:
+        gone = [row for row in rows if isinstance(row, Removed)]
+        there = [row for row in rows if not isinstance(row, Removed)]
         written = 0
         for statement, some in ((save, there), (remove, gone)):
             if some:

@@ -68,17 +68,17 @@ async def prunable(url: str, before: datetime) -> Pruned:
     Raises:
         Unavailable: Postgres does not answer, or has no tables.
     """
-    found = Pruned()
+    pruned = Pruned()
     async with connected(url, **_SESSION) as connection:
         for table, month in await connection.fetch(_MONTHS, before):
             name = f"{month:%Y-%m}"
             if waiting := await connection.fetchval(_OPEN, month):
-                found.kept[name] = waiting
+                pruned.kept[name] = waiting
             elif count := await connection.fetchval(f"SELECT count(*) FROM {table}"):  # noqa: S608  # of `_MONTHS`
-                found.months[name] = count
+                pruned.months[name] = count
         for table, old in _OLD.items():
-            found.rows[table] = await connection.fetchval(f"SELECT count(*) FROM ({old}) AS old", before)  # noqa: S608
-    return found
+            pruned.rows[table] = await connection.fetchval(f"SELECT count(*) FROM ({old}) AS old", before)  # noqa: S608
+    return pruned
 
 
 async def prune(url: str, before: datetime) -> Pruned:

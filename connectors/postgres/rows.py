@@ -93,13 +93,13 @@ class Resolved(NamedTuple):
 
 def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Rows of `litellm.usage.enriched` for usage.sql. Of a call that was counted and billed later, the billed row."""
-    told = read_rows(records, _usage_row)
+    result = read_rows(records, _usage_row)
     rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
-    for row in told.rows:
+    for row in result.rows:
         before = rows.setdefault((row[0], row[1]), row)
         if row[_DECISION] in BILLED and before[_DECISION] not in BILLED:
             rows[row[0], row[1]] = row
-    return Rows(list(rows.values()), told.aside)
+    return Rows(list(rows.values()), result.aside)
 
 
 def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:
@@ -110,23 +110,23 @@ def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:
 def event_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Rows of `billing.lago.events` for events.sql: one per event, and one per held window that was released into it."""
     rows: dict[str, tuple[Any, ...]] = {}
-    told = read_rows(records, _event_row)
-    for row, windows in told.rows:
+    result = read_rows(records, _event_row)
+    for row, windows in result.rows:
         rows.setdefault(row[0], row)
         for part in windows:
             rows.setdefault(part, (part, row[0], *[None] * (len(row) - 2)))
-    return Rows(list(rows.values()), told.aside)
+    return Rows(list(rows.values()), result.aside)
 
 
 def receipt_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Rows of `billing.receipts` for receipts.sql: one per event, with its state after all of `records`."""
     states: dict[str, tuple[Any, ...]] = {}
-    told = read_rows(records, _receipt)
-    for [receipt] in told.rows:
+    result = read_rows(records, _receipt)
+    for [receipt] in result.rows:
         before = states.get(receipt.transaction_id)
         if receipt.status in _KNOWN and (before is None or _follows(before[1], receipt)):
             states[receipt.transaction_id] = _state(receipt, None if before is None else before[5])
-    return Rows(list(states.values()), told.aside)
+    return Rows(list(states.values()), result.aside)
 
 
 def value_of(record: KafkaRecord) -> bytes:
@@ -183,16 +183,16 @@ def _usage_row(record: KafkaRecord) -> tuple[Any, ...]:
     )
 
 
-def billed_twice(found: Sequence[tuple[Any, ...]]) -> tuple[list[tuple[bytes, str]], list[tuple[bytes, str]]]:
+def billed_twice(rows: Sequence[tuple[Any, ...]]) -> tuple[list[tuple[bytes, str]], list[tuple[bytes, str]]]:
     """The keys of billed usage rows that may be billed under another id too, and of those of jobs that are polled."""
-    billed = [row for row in found if row[_PART] and row[_DECISION] != METERED]
+    billed = [row for row in rows if row[_PART] and row[_DECISION] != METERED]
     jobs = [row for row in billed if row[_CALL_TYPE] in JOBS or names_a_job(row[_REQUEST_ID])]
     return [(row[0], row[1]) for row in billed if row[_CALL_ID]], [(row[0], row[1]) for row in jobs]
 
 
-def parts_billed(found: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str, str]]:
+def parts_billed(rows: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str, str]]:
     """Key, part and customer of the billed usage rows, for copies.sql."""
-    billed = (row for row in found if row[_PART] and row[_DECISION] != METERED)
+    billed = (row for row in rows if row[_PART] and row[_DECISION] != METERED)
     return [(row[0], row[1], row[_PART], row[_CUSTOMER]) for row in billed]
 
 
@@ -288,9 +288,9 @@ def without_nul(value: bytes) -> bytes:
     return msgspec.json.encode(_clean(msgspec.json.decode(value)))
 
 
-def _clean(found: Any) -> Any:
-    if isinstance(found, str):
-        return found.replace("\0", "")
-    if isinstance(found, dict):
-        return {_clean(name): _clean(value) for name, value in found.items()}
-    return [_clean(one) for one in found] if isinstance(found, list) else found
+def _clean(member: Any) -> Any:
+    if isinstance(member, str):
+        return member.replace("\0", "")
+    if isinstance(member, dict):
+        return {_clean(name): _clean(value) for name, value in member.items()}
+    return [_clean(one) for one in member] if isinstance(member, list) else member

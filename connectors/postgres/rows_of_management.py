@@ -46,8 +46,8 @@ def delivery_rows(records: Iterable[KafkaRecord]) -> Rows:
     return read_rows(records, _delivery_row)
 
 
-def _latest(told: Rows) -> Rows:
-    return Rows(list({row[0]: row for row in told.rows}.values()), told.aside)
+def _latest(rows: Rows) -> Rows:
+    return Rows(list({row[0]: row for row in rows.rows}.values()), rows.aside)
 
 
 def _customer_row(record: KafkaRecord) -> tuple[Any, ...]:
@@ -85,10 +85,10 @@ def _audit_row(record: KafkaRecord) -> tuple[Any, ...]:
 
 
 def _delivery_row(record: KafkaRecord) -> tuple[Any, ...]:
-    one = _decode_attempt(value_of(record))
-    answer = one.status, one.error, one.duration_ms
-    batch = one.attempt, one.events, one.first, one.last, one.source
-    return record.offset, one.at, one.direction, one.event_type, *answer, *batch, one.unique_key
+    attempt = _decode_attempt(value_of(record))
+    answer = attempt.status, attempt.error, attempt.duration_ms
+    batch = attempt.attempt, attempt.events, attempt.first, attempt.last, attempt.source
+    return record.offset, attempt.at, attempt.direction, attempt.event_type, *answer, *batch, attempt.unique_key
 
 
 def _json(text: str) -> str | None:

@@ -18,7 +18,7 @@ from connectors.lago.client import LagoClient
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.topics import TopicNames
-from streams.core.mapping.set_mapping import KEEP_US, MIN_LEAD_S
+from streams.core.mapping.set_mapping import KEEP_US, MIN_MAPPING_DELAY_S
 from streams.runtime.compacted_table import CompactedTable
 
 
@@ -29,7 +29,7 @@ class AccountTables:
         usage: makes the sink of recorded usage; the discovery that it gets has to hear which orgs usage is recorded for.
 
     Attributes:
-        lead_us: time from a change of a mapping until it applies, microseconds.
+        mapping_delay_us: time from a change of a mapping until it applies, microseconds.
     """
 
     def __init__(
@@ -41,26 +41,26 @@ class AccountTables:
         self.orgs = CompactedTable(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
         self.org_records = OrgRecords(self.orgs, kafka, topics.orgs, now_us=now_us)
         self._customer_records = CompactedTopicWriter(self.customers, kafka, topics.customers)
-        self.learner = SubscriptionDiscovery(
+        self.discovery = SubscriptionDiscovery(
             self.customers.table, self.orgs.table, self.org_records, lago, now_us=now_us
         )
         self.billing = OrgBilling(
             lago,
             StoredIds(self.org_records),
-            usage(self.learner),
+            usage(self.discovery),
             now_us=now_us,
             prefixes=settings.org_id_prefixes,
             template=settings.subscription_id_template,
         )
         # A table may be a second old, even with a shorter setting (connectors/processes/worker_parts.py).
-        self.lead_us = round(max(settings.mapping_lead_seconds, MIN_LEAD_S) * SECOND_US)
+        self.mapping_delay_us = round(max(settings.mapping_delay_seconds, MIN_MAPPING_DELAY_S) * SECOND_US)
         self.mappings = Mappings(
             self.customers,
             self.orgs,
             self._customer_records,
-            self.learner,
-            lead_us=self.lead_us,
-            keep_us=max(KEEP_US, (settings.dedupe_horizon_hours + 1) * HOUR_US),
+            self.discovery,
+            mapping_delay_us=self.mapping_delay_us,
+            keep_us=max(KEEP_US, (settings.dedupe_retention_hours + 1) * HOUR_US),
             now_us=now_us,
             event_code=settings.lago_event_code,
         )

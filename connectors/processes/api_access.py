@@ -34,15 +34,15 @@ class ApiAccess:
     def __init__(self, settings: Settings, writer: RecordWriter) -> None:
         self._settings = settings
         topic = TopicNames.with_prefix(settings.topic_prefix).audit
-        self._tips = Tips(kafka_connection(settings), topic, time.monotonic)
-        self._audit = Audit(writer, topic, time.monotonic, lambda: time.time_ns() // 1000, self._tips.tip)
+        self._chain_heads = Tips(kafka_connection(settings), topic, time.monotonic)
+        self._audit = Audit(writer, topic, time.monotonic, lambda: time.time_ns() // 1000, self._chain_heads.chain_head)
         self._database = Database(postgres_url(settings), size=2) if settings.postgres_url is not None else None
         self._ring = (
             KeyCache(PostgresKeys(self._database), time.monotonic, _now) if self._database is not None else None
         )
         self._http = httpx.AsyncClient(timeout=ANSWER_S)
         origins = ClientAddressPolicy((), settings.trusted_proxies)
-        self.doorman = Authorizer(self._kinds(), self._audit, origins, settings.api_rate_limit, time.monotonic)
+        self.authorizer = Authorizer(self._kinds(), self._audit, origins, settings.api_rate_limit, time.monotonic)
 
     def endpoints(self) -> list[Endpoint]:
         """The endpoints that make and revoke API keys."""
@@ -55,7 +55,7 @@ class ApiAccess:
         async with AsyncExitStack() as stack:
             if self._database is not None:
                 stack.callback(self._database.terminate)
-            stack.callback(self._tips.close)
+            stack.callback(self._chain_heads.close)
             stack.push_async_callback(self._http.aclose)
             if self._ring is not None:
                 stack.push_async_callback(self._ring.write_use)

@@ -65,14 +65,14 @@ def main() -> int:
     """The exit code: 0 = healthy; 1 = not, and what is wrong is printed for `docker inspect`."""
     words = Path("/proc/1/cmdline").read_bytes().decode(errors="replace").split("\0")
     try:
-        wrong = [told for probe in probes(words, os.environ) if (told := ask(probe, address(os.environ)))]
+        wrong = [problem for probe in probes(words, os.environ) if (problem := ask(probe, address(os.environ)))]
     except ValueError as error:
         wrong = [str(error)]
-    sys.stdout.write(_told(wrong) if wrong else "ok")
+    sys.stdout.write(_text(wrong) if wrong else "ok")
     return 1 if wrong else 0
 
 
-def _told(wrong: Sequence[str]) -> str:
+def _text(wrong: Sequence[str]) -> str:
     from connectors.telemetry.printable import shown
 
     return shown("\n".join(wrong), lines=True)

@@ -1,4 +1,4 @@
-"""Composes the management API of one process: its tables, writers, followers, endpoints and background tasks."""
+"""Composes the management API of one process: its tables, writers, tables, endpoints and background tasks."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from connectors.api.event_totals import totals_endpoint
 from connectors.api.lago_webhooks import LagoWebhooks
 from connectors.api.mapping_import import import_endpoint
 from connectors.api.mappings import MappingHandlers
-from connectors.api.openapi.routes import telling_routes
+from connectors.api.openapi.routes import openapi_routes
 from connectors.billing.auto_subscribe import AutoSubscriber
 from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.identity_mapping import IdentityMappings
@@ -58,14 +58,14 @@ async def kept_up(work: Callable[[], Awaitable[None]], again_s: float = _AGAIN_S
         await asyncio.sleep(again_s)
 
 
-def org_synchroniser(settings: Settings, books: AccountTables) -> OrgSynchroniser:
+def org_synchroniser(settings: Settings, tables: AccountTables) -> OrgSynchroniser:
     """What keeps the orgs' records equal to Lago: its webhooks as they come, and a poll for those that were lost."""
     prefixes = tuple(settings.org_id_prefixes)
     return OrgSynchroniser(
-        books.customers.table,
-        books.orgs.table,
-        books.org_records,
-        books.lago,
+        tables.customers.table,
+        tables.orgs.table,
+        tables.org_records,
+        tables.lago,
         now_us=now_us,
         is_org=lambda org_id: org_id.startswith(prefixes),
     )
@@ -80,16 +80,16 @@ class Management:
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
         self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)
         self._database = None if settings.postgres_url is None else Database(postgres_url(settings), size=2)
-        self._desk = OperationsService(
+        self._operations = OperationsService(
             deployment_of(settings), self._database, settings.held_in_memory, self._receipts, self._rejected
         )
-        self.books = AccountTables(
-            settings, lago, lambda learner: KafkaUsage(gate, topics.raw, now_us=now_us, named=learner.named)
+        self.account_tables = AccountTables(
+            settings, lago, lambda discovery: KafkaUsage(gate, topics.raw, now_us=now_us, named=discovery.named)
         )
         if settings.auto_subscribe:
-            self.books.learner.subscribe_by(AutoSubscriber(lago, self.books.billing))
+            self.account_tables.discovery.subscribe_by(AutoSubscriber(lago, self.account_tables.billing))
         self._event_code = settings.lago_event_code
-        self._synchroniser = org_synchroniser(settings, self.books)
+        self._synchroniser = org_synchroniser(settings, self.account_tables)
         self._webhooks = LagoWebhooks(
             WebhookHandlers(
                 self._synchroniser,
@@ -98,36 +98,36 @@ class Management:
             all_revealed(settings.lago_webhook_secret),
             gate,
             topics.deliveries,
-            metrics.lago_told,
+            metrics.lago_response_seen,
             now_us,
         )
         self._entrance = ApiAccess(settings, gate)
-        self.doorman = self._entrance.doorman
+        self.authorizer = self._entrance.authorizer
         self._issuer = settings.oidc_issuer or ""
-        for follower in (self.books.customers, self.books.orgs):
-            metrics.watch_follower(follower.name, follower.lag_s)
-        metrics.watch_follower("receipts", self._receipts.lag_s)
-        metrics.watch_follower("rejected", self._rejected.lag_s)
+        for follower in (self.account_tables.customers, self.account_tables.orgs):
+            metrics.watch_table(follower.name, follower.lag_s)
+        metrics.watch_table("receipts", self._receipts.lag_s)
+        metrics.watch_table("rejected", self._rejected.lag_s)
 
     def endpoints(self) -> list[Endpoint]:
         """The endpoints of the management API. They answer 503 until the tables are read."""
-        books = self.books
+        tables = self.account_tables
         return [
-            totals_endpoint(books.mappings.active_customers, self._receipts.totals),
+            totals_endpoint(tables.mappings.active_customers, self._receipts.totals),
             *self._entrance.endpoints(),
-            *endpoints_of(DeadLetterHandlers(self._desk)),
+            *endpoints_of(DeadLetterHandlers(self._operations)),
             *self._webhooks.endpoints(),
-            *endpoints_of(MappingHandlers(books.mappings, MappingPages(books.mappings, books.customers))),
-            import_endpoint(books.mappings),
+            *endpoints_of(MappingHandlers(tables.mappings, MappingPages(tables.mappings, tables.customers))),
+            import_endpoint(tables.mappings),
             *billing_endpoints(
-                books.billing, books.org_records, self._event_code, IdentityMappings(books.mappings), now_us=now_us
+                tables.billing, tables.org_records, self._event_code, IdentityMappings(tables.mappings), now_us=now_us
             ),
         ]
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of the endpoints behind the authorizer, and of the OpenAPI document."""
         endpoints = self.endpoints()
-        return [*routes_of(endpoints, self.doorman), *telling_routes(endpoints, self._issuer)]
+        return [*routes_of(endpoints, self.authorizer), *openapi_routes(endpoints, self._issuer)]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -135,13 +135,15 @@ class Management:
         async with AsyncExitStack() as stack:
             if self._database is not None:
                 stack.callback(self._database.terminate)
-            serve_with(self.books.billing, RecordLimits(self.books.org_records), tokens_code=self._event_code)
+            serve_with(
+                self.account_tables.billing, RecordLimits(self.account_tables.org_records), tokens_code=self._event_code
+            )
             stack.callback(serve_with, None)
             for follower in (self._receipts, self._rejected):
                 stack.push_async_callback(follower.stop)
                 follower.begin()
-            await stack.enter_async_context(self.books.open())
-            await asyncio.gather(self.books.customers.start(), self.books.orgs.start())
+            await stack.enter_async_context(self.account_tables.open())
+            await asyncio.gather(self.account_tables.customers.start(), self.account_tables.orgs.start())
             await stack.enter_async_context(self._entrance.open())
             yield
 
@@ -149,8 +151,8 @@ class Management:
         """Run the background tasks for ever. Args: learn_every_s: period of subscription discovery, seconds."""
         async with asyncio.TaskGroup() as group:
             for work in (
-                lambda: self.books.learner.learn_every(learn_every_s),
-                lambda: self.books.forgetting.work(_FORGET_EVERY_S),
+                lambda: self.account_tables.discovery.learn_every(learn_every_s),
+                lambda: self.account_tables.forgetting.work(_FORGET_EVERY_S),
                 self._show,
                 lambda: self._synchroniser.poll_every(POLL_EVERY_S),
                 self._entrance.work,
@@ -160,7 +162,7 @@ class Management:
     async def _show(self) -> None:
         """Set the metrics of totals, for ever. It runs in the event loop, because the tables must not change while it counts."""
         while True:
-            self._metrics.active_customers.set(self.books.mappings.active_customers())
+            self._metrics.active_customers.set(self.account_tables.mappings.active_customers())
             if (totals := self._receipts.totals()) is not None:
                 self._metrics.pending_events.set(totals.pending_events)
             await asyncio.sleep(_SHOW_EVERY_S)

@@ -116,8 +116,8 @@ async def serving(
         gate = CheckedProducer(producer)
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
         lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
-        strangers = _strangers(settings, metrics)
-        webhooks = WebhookIngress(settings, gate, spool, metrics, strangers) if WEBHOOKS in parts else None
+        unauthenticated = _unauthenticated(settings, metrics)
+        webhooks = WebhookIngress(settings, gate, spool, metrics, unauthenticated) if WEBHOOKS in parts else None
         ready = asyncio.Event()
         storing = webhooks.shut_because if webhooks is not None else gate.shut_because
 
@@ -140,14 +140,14 @@ async def serving(
         life = asyncio.ensure_future(_live(settings, gate, webhooks, management, ready, learn_every_s))
         stack.push_async_callback(_end, life)
         listeners = _listeners(settings, parts)
-        door = RequestTracker()
-        watching = [management.doorman.watching] if management is not None else []
+        tracker = RequestTracker()
+        watching = [management.authorizer.watching] if management is not None else []
         apps = {
-            port: create_app(door, health.routes(), *(routes[name] for name in names), watching=watching)
+            port: create_app(tracker, health.routes(), *(routes[name] for name in names), watching=watching)
             for port, names in listeners.items()
         }
         taken = await stack.enter_async_context(
-            _listening(apps, settings.host, door, settings.webhook_timeout, strangers)
+            _listening(apps, settings.host, tracker, settings.webhook_timeout, unauthenticated)
         )
         yield RunningServer({name: taken[port] for port, names in listeners.items() for name in names}, ready, life)
 
@@ -156,9 +156,9 @@ async def serving(
 async def _listening(
     apps: Mapping[int, web.Application],
     host: str,
-    door: RequestTracker,
+    tracker: RequestTracker,
     head_s: float,
-    strangers: UnauthenticatedConnections,
+    unauthenticated: UnauthenticatedConnections,
 ) -> AsyncIterator[dict[int, int]]:
     """Listen with each application on its port, and stop gracefully on exit.
 
@@ -166,14 +166,14 @@ async def _listening(
         The real port by the requested one, which differs for port 0.
     """
     runners = {
-        port: BoundedRunner(app, head_s, strangers, access_log=None, shutdown_timeout=_CLOSE_S)
+        port: BoundedRunner(app, head_s, unauthenticated, access_log=None, shutdown_timeout=_CLOSE_S)
         for port, app in apps.items()
     }
     try:
         for port, runner in runners.items():
             await runner.setup()
             try:
-                await web.TCPSite(runner, host, port, backlog=strangers.bounds.at_once).start()
+                await web.TCPSite(runner, host, port, backlog=unauthenticated.bounds.at_once).start()
             except OSError as error:
                 sentence = f"port {port} on {host} cannot be listened on: {error.strerror}"
                 raise ConfigurationError("PORT", sentence) from error
@@ -182,7 +182,7 @@ async def _listening(
         for runner in runners.values():
             for site in list(runner.sites):
                 await site.stop()
-        await door.close(_REQUESTS_S)
+        await tracker.close(_REQUESTS_S)
         await asyncio.gather(*(runner.cleanup() for runner in runners.values()))
 
 
@@ -233,7 +233,7 @@ def _dependencies(settings: Settings, lago: LagoClient, gate: CheckedProducer) -
     return {name: Dependency(probe, time.monotonic, now_us) for name, probe in probes.items()}
 
 
-def _strangers(settings: Settings, metrics: Metrics) -> UnauthenticatedConnections:
+def _unauthenticated(settings: Settings, metrics: Metrics) -> UnauthenticatedConnections:
     """The bounds for connections without credentials, over all ports of this process."""
     origins = ClientAddressPolicy((), settings.trusted_proxies)
     return UnauthenticatedConnections(
@@ -248,11 +248,11 @@ def _strangers(settings: Settings, metrics: Metrics) -> UnauthenticatedConnectio
 def _listeners(settings: Settings, parts: Collection[str]) -> dict[int, list[str]]:
     """The parts that each port serves: both on one port, unless API_PORT is set."""
     alone = API_ALONE_PORT if WEBHOOKS not in parts else settings.port
-    wanted = {WEBHOOKS: settings.port, API: alone if settings.api_port is None else settings.api_port}
+    ports = {WEBHOOKS: settings.port, API: alone if settings.api_port is None else settings.api_port}
     listeners: dict[int, list[str]] = {}
     for part in PARTS:
         if part in parts:
-            listeners.setdefault(wanted[part], []).append(part)
+            listeners.setdefault(ports[part], []).append(part)
     return listeners
 
 

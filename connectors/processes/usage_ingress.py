@@ -43,9 +43,9 @@ class WebhookIngress:
         gate: CheckedProducer,
         spool: Spool | None,
         metrics: Metrics,
-        strangers: UnauthenticatedConnections,
+        unauthenticated: UnauthenticatedConnections,
     ) -> None:
-        self._strangers = strangers
+        self._unauthenticated = unauthenticated
         self._settings = settings
         self._gate = gate
         self._metrics = metrics
@@ -57,9 +57,9 @@ class WebhookIngress:
         )
         check_strength("WEBHOOK_SECRET", secrets, settings.host)
         check_strength("WEBHOOK_TOKEN", tokens, settings.host)
-        check_exposure(self._auth, allow_unsigned=settings.allow_unsigned)
+        check_exposure(self._auth, allow_unauthenticated=settings.allow_unauthenticated)
         if self._auth.is_open:
-            _log.warning("webhooks_open_to_anybody", host=settings.host, setting="ALLOW_UNSIGNED")
+            _log.warning("webhooks_open_to_anybody", host=settings.host, setting="ALLOW_UNAUTHENTICATED")
         self._spooled = self._over(spool) if spool is not None else None
 
     def routes(self) -> list[web.RouteDef]:
@@ -82,7 +82,7 @@ class WebhookIngress:
             on_request=sensors.requested,
             on_elements=sensors.elements,
             watch_bytes=self._metrics.body_bytes.set_function,
-            is_guessing=self._strangers.is_guessing,
+            is_guessing=self._unauthenticated.is_guessing,
         )
         return [_timed(route, self._metrics.request_seconds.observe) for route in ingress_routes(deps)]
 

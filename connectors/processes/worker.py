@@ -19,7 +19,7 @@ import structlog
 from connectors.config.connections import postgres_url
 from connectors.config.settings import Settings
 from connectors.kafka.errors import says_away
-from connectors.kafka.startup import KafkaAwaited
+from connectors.kafka.startup import KafkaWait
 from schemas.errors import ConfigurationError
 from streams.app import ROLES
 from streams.runtime.event_loop import run_loop
@@ -61,27 +61,25 @@ def run_worker(settings: Settings, roles: Sequence[str]) -> int:
 
 def _run_one(settings: Settings, role: str) -> int:
     async def work(word: StopSignal) -> int:
-        awaited = KafkaAwaited(settings.kafka_bootstrap_servers)
+        awaited = KafkaWait(settings.kafka_bootstrap_servers)
         while True:
             crash = await _run_until_crash(settings, role, word, awaited)
             if crash is None:
                 log.info("worker_stopped", role=role)
                 return 0
-            if word.told:
+            if word.requested:
                 log.warning("stopped_with_error", role=role, error=repr(crash))
                 return 0
             if not says_away(crash):
                 log.critical("worker_crashed", role=role, error=repr(crash))
                 return EXIT_FATAL
             log.warning("worker_begins_again", role=role, error=repr(crash))
-            awaited.tell(crash)
+            awaited.log_waiting(crash)
 
     return run_until_told(work, run_loop)
 
 
-async def _run_until_crash(
-    settings: Settings, role: str, word: StopSignal, awaited: KafkaAwaited
-) -> BaseException | None:
+async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awaited: KafkaWait) -> BaseException | None:
     """Run a role, when Kafka answers, until its app crashes; the cause. None = it was asked to stop.
 
     All its parts are closed at the end, so that the role can start again in this process.
@@ -93,11 +91,11 @@ async def _run_until_crash(
         log.info("worker_started", role=role, group=parts.group(role))
         running = ROLES[role](replace(parts, leave=word.end))
         stop = word.begun()
-        beside = [asyncio.ensure_future(tell_partitions(running.lanes, role))]
+        beside = [asyncio.ensure_future(log_partitions(running.partition_tasks, role))]
         if role == PROJECT:
-            late = late_calls_of(settings, running.lanes, parts.sensors)
+            late = late_calls_of(settings, running.partition_tasks, parts.sensors)
             beside.append(asyncio.ensure_future(late.watch()))
-            ends = learnt_ends_of(settings, running.lanes, parts.sensors)
+            ends = learnt_ends_of(settings, running.partition_tasks, parts.sensors)
             beside.append(asyncio.ensure_future(ends.watch()))
         try:
             await run_role(running, stop)
@@ -110,16 +108,18 @@ async def _run_until_crash(
     return None
 
 
-async def tell_partitions(
-    lanes: Mapping[int, PartitionTask] | Mapping[str, PartitionTask], role: str, every_s: float = _LOOK_S
+async def log_partitions(
+    partition_tasks: Mapping[int, PartitionTask] | Mapping[str, PartitionTask], role: str, every_s: float = _LOOK_S
 ) -> None:
     """Log which partitions are open, for ever: each time they have changed and two checks in a row agree."""
-    told = before = frozenset[int | str]()
+    logged = before = frozenset[int | str]()
     while True:
-        opened = frozenset(partition for partition, lane in lanes.items() if lane.expected is not None)
-        if opened == before != told:
-            log.info("partitions_opened", role=role, opened=sorted(opened), assigned=len(lanes))
-            told = opened
+        opened = frozenset(
+            partition for partition, partition_task in partition_tasks.items() if partition_task.expected is not None
+        )
+        if opened == before != logged:
+            log.info("partitions_opened", role=role, opened=sorted(opened), assigned=len(partition_tasks))
+            logged = opened
         before = opened
         await asyncio.sleep(every_s)
 

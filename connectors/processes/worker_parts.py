@@ -20,7 +20,7 @@ from connectors.config.settings import Settings, load_settings
 from connectors.kafka.admin import LIMIT_S, check_topics, topic_ids
 from connectors.kafka.client_config import aiokafka_config, faust_broker
 from connectors.kafka.faust_credentials import faust_credentials
-from connectors.kafka.startup import KafkaAwaited, when_kafka_answers
+from connectors.kafka.startup import KafkaWait, when_kafka_answers
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.event_store import OrganizationInfo
 from connectors.operations.automatic_rebilling import LearntEnds
@@ -39,12 +39,12 @@ from streams.components import Components
 from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy
 from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
-from streams.core.mapping.set_mapping import MIN_LEAD_S
+from streams.core.mapping.set_mapping import MIN_MAPPING_DELAY_S
 from streams.delivery.engine import Delivery
 
 #: For requests about Lago's organization, which then need not wait for a post to end.
 _SPARE_CONNECTIONS = 1
-#: Age of the oldest table that a worker folds with, seconds. The bound is fixed, so that MAPPING_LEAD_SECONDS may be
+#: Age of the oldest table that a worker folds with, seconds. The bound is fixed, so that MAPPING_DELAY_SECONDS may be
 #: raised on api and worker in any order.
 FRESH_S = 5.0
 #: Time limit for an answer of a broker that is asked repeatedly, seconds.
@@ -81,7 +81,7 @@ def parts_of(
         partitions=settings.kafka_partitions,
         topic_ids=topic_ids(kafka, [topics.raw, *topics.projected], limit_s),
         policy=settings.meter_policy(),
-        lead_s=fresh_s(settings),
+        mapping_delay_s=fresh_s(settings),
         held_in_memory=settings.held_in_memory,
         max_retries=settings.max_retries,
         retry_delay_s=settings.retry_delay,
@@ -95,27 +95,31 @@ def parts_of(
 def fresh_s(settings: Settings) -> float:
     """The maximum age of a table that a worker folds with, seconds: at most the lead with which mappings are announced, if
     the api has the same setting, or any of 5 s and more."""
-    return min(max(settings.mapping_lead_seconds, MIN_LEAD_S), FRESH_S)
+    return min(max(settings.mapping_delay_seconds, MIN_MAPPING_DELAY_S), FRESH_S)
 
 
-def late_calls_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LateCalls:
-    """The task that releases late calls, beside a projector with these lanes."""
+def late_calls_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any) -> LateCalls:
+    """The task that releases late calls, beside a projector with these partition tasks."""
     deployment, database = deployment_of(settings), Database(postgres_url(settings), size=2)
-    return LateCalls(deployment, database, lanes, sensors, make_sender=lambda: CommandProducer(deployment.kafka))
+    return LateCalls(
+        deployment, database, partition_tasks, sensors, make_sender=lambda: CommandProducer(deployment.kafka)
+    )
 
 
-def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LearntEnds:
+def learnt_ends_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any) -> LearntEnds:
     """The task that bills again what was posted after a subscription's end, beside a projector with these lanes."""
     lago = None
     if settings.lago_api_key is not None:
         http = lago_http(settings.lago_timeout, 1)
         lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), sensors.lago_requested)
     deployment, database = deployment_of(settings), Database(postgres_url(settings), size=1)
-    return LearntEnds(deployment, database, lanes, sensors, lago, make_sender=lambda: CommandProducer(deployment.kafka))
+    return LearntEnds(
+        deployment, database, partition_tasks, sensors, lago, make_sender=lambda: CommandProducer(deployment.kafka)
+    )
 
 
 @asynccontextmanager
-async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | None = None) -> AsyncIterator[Components]:
+async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None = None) -> AsyncIterator[Components]:
     """The parts of one role, when Kafka answers. Its metrics are served and its Lago client is open until the exit."""
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
     sensors = WorkerSensors(metrics, time.monotonic)
@@ -132,8 +136,8 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | No
         if role in ("sink", "retry"):
             _meanwhile(stack, tenant.watch())
         asking = partial(parts_of, settings, lambda: delivery, metrics, sensors, _ANSWER_S)
-        parts = await when_kafka_answers(asking, awaited or KafkaAwaited(settings.kafka_bootstrap_servers))
-        _meanwhile(stack, sensors.minute.tell_every())
+        parts = await when_kafka_answers(asking, awaited or KafkaWait(settings.kafka_bootstrap_servers))
+        _meanwhile(stack, sensors.minute.log_every())
         if role == "meter" and settings.map_by_identity:
             await _map_by_identity(stack, settings, http, metrics, sensors)
         sensors.health.begun()
@@ -156,15 +160,15 @@ async def _map_by_identity(
 ) -> None:
     """`MAP_BY_IDENTITY`: map unknown customers, beside the meter and with own tables, until the stack is closed."""
     lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
-    books = AccountTables(settings, lago, lambda _learner: InMemoryUsage())
+    account_tables = AccountTables(settings, lago, lambda _discovery: InMemoryUsage())
     mapper = IdentityMapper(
         sensors.unmapped,
         lago.customer,
-        IdentityMappings(books.mappings),
+        IdentityMappings(account_tables.mappings),
         lambda outcome: metrics.identities_asked.labels(outcome).inc(),
         time.monotonic,
     )
-    await stack.enter_async_context(books.open())
+    await stack.enter_async_context(account_tables.open())
     _meanwhile(stack, mapper.work())
 
 
@@ -177,7 +181,7 @@ def _delivery(
 
     def heard(name: str, status: int, headers: Mapping[str, str]) -> None:
         if name == "get_event":  # delivery itself reads the headers of its posts
-            looks.told(status, headers, time.monotonic())
+            looks.observe(status, headers, time.monotonic())
 
     lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested, heard)
     tenant = OrganizationInfo(lago, settings.lago_clickhouse_dedup)
@@ -198,7 +202,7 @@ def _delivery(
         batches_are_whole=lambda: not tenant.too_old(),
         posts=posts,
         looks=looks,
-        told={"address": lago_address(settings.lago_api_url)},
+        log_fields={"address": lago_address(settings.lago_api_url)},
     )
     return delivery, tenant
 

@@ -26,22 +26,22 @@ class HeldUsageMonitor:
         self._metrics = metrics
         self._now_us = now_us
         #: By partition and customer: the reasons that were logged since the customer's usage began to be held.
-        self._told: dict[int, dict[str, set[str]]] = {}
+        self._logged: dict[int, dict[str, set[str]]] = {}
         self._oldest_us: dict[int, int] = {}
         self._on_disk: dict[int, int] = {}
         self._crowded: set[int] = set()
         metrics.held_age.set_function(self.oldest_s)
 
-    def look(self, partition: int, books: LedgerState) -> None:
+    def look(self, partition: int, ledger: LedgerState) -> None:
         """Compare the ledger with the last call.
 
         A customer is logged again if its usage is held for a reason that was not logged.
         """
-        told = self._told.get(partition, {})
-        now = {customer: {books.windows[first].held for first in firsts} for customer, firsts in books.held.items()}
+        logged = self._logged.get(partition, {})
+        now = {customer: {ledger.windows[first].held for first in firsts} for customer, firsts in ledger.held.items()}
         # Usage that was held when the ledger was opened is logged again: after a restart no other line names it.
-        cold = books.cold
-        names = now.keys() - told.keys()
+        cold = ledger.cold
+        names = now.keys() - logged.keys()
         if cold is not None and cold.windows:  # they were logged before they were moved to disk
             names = {name for name in names if not cold.has(name)}
         self._on_disk[partition] = 0 if cold is None else cold.customers
@@ -49,28 +49,28 @@ class HeldUsageMonitor:
         new = sorted(
             (customer, reason)
             for customer, why in now.items()
-            if customer in told or customer in names
-            for reason in why - told.get(customer, set())
+            if customer in logged or customer in names
+            for reason in why - logged.get(customer, set())
         )
-        self._told[partition] = {customer: why | told.get(customer, set()) for customer, why in now.items()}
+        self._logged[partition] = {customer: why | logged.get(customer, set()) for customer, why in now.items()}
         for customer, reason in new[:_NAMED]:
-            windows = [books.windows[first] for first in books.held[customer]]
+            windows = [ledger.windows[first] for first in ledger.held[customer]]
             held = total(window for window in windows if window.held == reason)
             _log.warning("usage_held", customer=customer, reason=reason, calls=held.calls, usd=plain(held.cost))
         if len(new) > _NAMED:
             _log.warning("usage_held_of_more_customers", partition=partition, count=len(new) - _NAMED)
-        oldest = [books.windows[first].min_end_us for firsts in books.held.values() for first in firsts]
+        oldest = [ledger.windows[first].min_end_us for firsts in ledger.held.values() for first in firsts]
         if cold is not None and (there := cold.oldest_us()) is not None:
             oldest.append(there)
-        self._show(partition, books)
+        self._show(partition, ledger)
         self._forget_age(partition)
         if oldest:
             self._oldest_us[partition] = min(oldest)
-        self._metrics.held_customers.set(len(set().union(*self._told.values())) + sum(self._on_disk.values()))
+        self._metrics.held_customers.set(len(set().union(*self._logged.values())) + sum(self._on_disk.values()))
 
     def close(self, partition: int) -> None:
         """The partition moved to another worker."""
-        self._told.pop(partition, None)
+        self._logged.pop(partition, None)
         self._on_disk.pop(partition, None)
         self._crowded.discard(partition)
         metrics = self._metrics
@@ -83,20 +83,22 @@ class HeldUsageMonitor:
         oldest_us = min(self._oldest_us.values(), default=None)
         return 0.0 if oldest_us is None else max(0.0, (self._now_us() - oldest_us) / SECOND_US)
 
-    def _show(self, partition: int, books: LedgerState) -> None:
+    def _show(self, partition: int, ledger: LedgerState) -> None:
         """Export the sizes of a ledger, and log once if it keeps more in memory than the bound.
 
         The ledger logs what it moves to disk.
         """
-        windows = books.held_windows()
-        self._metrics.ledger_held_customers.labels(partition).set(len(self._told[partition]) + self._on_disk[partition])
+        windows = ledger.held_windows()
+        self._metrics.ledger_held_customers.labels(partition).set(
+            len(self._logged[partition]) + self._on_disk[partition]
+        )
         self._metrics.ledger_held_windows.labels(partition).set(windows)
-        self._metrics.held_over_bound.labels(partition).set(books.cold is not None and windows > books.cold.room)
-        if books.over() <= 0:
+        self._metrics.held_over_bound.labels(partition).set(ledger.cold is not None and windows > ledger.cold.room)
+        if ledger.over() <= 0:
             self._crowded.discard(partition)
         elif partition not in self._crowded:
             self._crowded.add(partition)
-            in_memory = len(books.windows) - len(books.open)
+            in_memory = len(ledger.windows) - len(ledger.open)
             _log.warning("held_usage_over_bound", partition=partition, windows=in_memory, see="docs/operations.md")
 
     def _forget_age(self, partition: int) -> None:

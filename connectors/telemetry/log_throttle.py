@@ -103,10 +103,10 @@ class LogRateLimit(logging.Filter):
                     stretch = self._stretches[kind] = _Stretch(record.created)
             stretch.said += 1
             if stretch.said == self._passing + 1:
-                self._later(self._stretch_s, lambda: self._tell(kind))
+                self._later(self._stretch_s, lambda: self._log_suppressed(kind))
             return stretch.said <= self._passing
 
-    def _tell(self, kind: tuple[str, str]) -> None:
+    def _log_suppressed(self, kind: tuple[str, str]) -> None:
         with self._lock:
             stretch = self._stretches.pop(kind, None)
         if stretch is not None:

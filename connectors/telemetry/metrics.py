@@ -187,7 +187,7 @@ class Metrics:
         "Fetched batches that did not follow the one before, and were fetched again.",
         topic=(),
     )
-    follower_lag = _gauge(
+    table_staleness = _gauge(
         "meterbridge_table_staleness_seconds", "Seconds since a table was last known to be complete.", table=()
     )
     breaker = _gauge("meterbridge_lago_breaker_state", "Circuit breaker of Lago: 0 closed, 1 half open, 2 open.")
@@ -278,7 +278,7 @@ class Metrics:
         watch_unreadable(registry)
         Info("meterbridge_build", "The running version.", registry=registry).info({"version": version})
 
-    def lago_told(self, kind: str, outcome: str) -> None:
+    def lago_response_seen(self, kind: str, outcome: str) -> None:
         """Count a webhook of Lago; `outcome` is its result, or the reason of its refusal."""
         word = kind.partition(".")[0]
         self.lago_webhooks.labels(word if word in WEBHOOK_KINDS else "other", outcome).inc()
@@ -287,9 +287,9 @@ class Metrics:
         """Count events that Lago accepted and then said it will not bill."""
         self.failed_events.labels(reason).inc(events)
 
-    def watch_follower(self, table: str, lag_s: Callable[[], float]) -> None:
+    def watch_table(self, table: str, lag_s: Callable[[], float]) -> None:
         """Export a table's staleness in seconds; each scrape calls `lag_s`, in any thread."""
-        self.follower_lag.labels(table).set_function(lag_s)
+        self.table_staleness.labels(table).set_function(lag_s)
 
     def watch_projector(self, topic: str, lag_s: Callable[[], float]) -> None:
         """Export the lag of a topic's projection in seconds; each scrape calls `lag_s`, in any thread."""

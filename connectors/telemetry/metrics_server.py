@@ -70,7 +70,9 @@ def start_metrics_server(
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        server = _Server(family, str(address[0]), port, Places(MOST, MOST_OF_ONE, life_s, time.monotonic, on_closed))
+        server = _MetricsHttpServer(
+            family, str(address[0]), port, Places(MOST, MOST_OF_ONE, life_s, time.monotonic, on_closed)
+        )
     except OSError as error:
         raise ConfigurationError(
             "METRICS_PORT", f"METRICS_PORT {port} on {host} cannot be used: {error.strerror}"
@@ -148,11 +150,11 @@ class Places:
         """Close every connection that has lasted too long."""
         with self._lock:
             now = self._monotonic()
-            for connection in [one for one, (_, until) in self._open.items() if until <= now]:
+            for connection in [client for client, (_, until) in self._open.items() if until <= now]:
                 self._cut(connection, SILENT)
 
     def _cut_oldest(self, address: str, cause: str) -> None:
-        self._cut(next(one for one, (of, _) in self._open.items() if of == address), cause)
+        self._cut(next(client for client, (of, _) in self._open.items() if of == address), cause)
 
     def _cut(self, connection: socket.socket, cause: str) -> None:
         """Shut the connection down. Its thread then gets an error and closes it."""
@@ -164,7 +166,7 @@ class Places:
             return
 
 
-class _Server(ThreadingMixIn, WSGIServer):
+class _MetricsHttpServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = _BACKLOG
 

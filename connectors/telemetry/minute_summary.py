@@ -36,29 +36,29 @@ class MinuteSummary:
             with localcontext(EXACT):
                 self._cents += Decimal(cents)
 
-    def tell(self) -> None:
+    def emit(self) -> None:
         """Log the line, and start again from zero."""
-        told: dict[str, object] = {}
+        fields: dict[str, object] = {}
         if self._folded.calls:
-            told |= {"calls_counted": self._folded.calls, "counted_usd": _usd(self._folded.cost)}
+            fields |= {"calls_counted": self._folded.calls, "counted_usd": _usd(self._folded.cost)}
         if self._sealed.calls:
-            told |= {"calls_sealed": self._sealed.calls, "sealed_usd": _usd(self._sealed.cost)}
+            fields |= {"calls_sealed": self._sealed.calls, "sealed_usd": _usd(self._sealed.cost)}
         if delivered := self._events.get("completed", 0):
             with localcontext(EXACT):
-                told |= {"events_delivered": delivered, "delivered_usd": _usd(self._cents / 100)}
-        told |= {name: count for status, name in _OTHERS.items() if (count := self._events.get(status, 0))}
+                fields |= {"events_delivered": delivered, "delivered_usd": _usd(self._cents / 100)}
+        fields |= {name: count for status, name in _OTHERS.items() if (count := self._events.get(status, 0))}
         self._begin()
-        if told:
-            log.info("billed_last_minute", **told)
+        if fields:
+            log.info("billed_last_minute", **fields)
 
-    async def tell_every(self, seconds: float = EVERY_S) -> None:
+    async def log_every(self, seconds: float = EVERY_S) -> None:
         """Log the line every `seconds`, for ever, and once more when cancelled."""
         try:
             while True:
                 await self._sleep(seconds)
-                self.tell()
+                self.emit()
         finally:
-            self.tell()
+            self.emit()
 
     def _begin(self) -> None:
         self._folded, self._sealed, self._cents = Sum(), Sum(), ZERO

@@ -42,16 +42,16 @@ def shown_in(value: Any) -> Any:
             return value
 
 
-def _written(found: Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+def _written(match: Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
-def _but_lines(found: Match[str]) -> str:
-    return found[0] if found[0] in "\n\t" else _written(found)
+def _but_lines(match: Match[str]) -> str:
+    return match[0] if match[0] in "\n\t" else _written(match)
 
 
-def _in_json(found: Match[str]) -> str:
-    sign = found[0]
+def _in_json(match: Match[str]) -> str:
+    sign = match[0]
     if sign in "\n\t":
         return sign
     units = sign.encode("utf-16-be")

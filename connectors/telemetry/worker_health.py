@@ -50,8 +50,10 @@ class WorkerHealth:
         with self._lock:
             halted = sorted(self._halted.items())
         if halted:
-            lanes = [{"topic": topic, "partition": number, "reason": reason} for (topic, number), reason in halted]
-            return {"status": "halted", "partitions": lanes}
+            partition_tasks = [
+                {"topic": topic, "partition": number, "reason": reason} for (topic, number), reason in halted
+            ]
+            return {"status": "halted", "partitions": partition_tasks}
         return {"status": "ok" if self._begun else "starting"}
 
     def live(self) -> dict[str, Any]:
@@ -66,9 +68,9 @@ class WorkerHealth:
             answer = answers.get(environ["PATH_INFO"])
             if answer is None:
                 return metrics(environ, start_response)
-            told = answer()
-            status = "200 OK" if told["status"] == "ok" else "503 Service Unavailable"
+            body = answer()
+            status = "200 OK" if body["status"] == "ok" else "503 Service Unavailable"
             start_response(status, [("Content-Type", "application/json")])
-            return [msgspec.json.encode(told)]
+            return [msgspec.json.encode(body)]
 
         return application

@@ -39,7 +39,7 @@ class WorkerSensors:
         self.health = WorkerHealth(monotonic)
         self._metrics = metrics
         self._monotonic = monotonic
-        self._books: dict[int, LedgerState] = {}
+        self._ledgers: dict[int, LedgerState] = {}
         self._sealed: dict[int, int] = {}
         self._looks: dict[int, _WindowScan] = {}
         self._counters: dict[int, Counters] = {}
@@ -54,7 +54,7 @@ class WorkerSensors:
             if reason:
                 self._metrics.failed_events.labels(reason).inc(count)
         self._metrics.unbilled_watch.noticed(changes.noticed)
-        self._tell_minute(partition, changes.position.counters)
+        self._log_minute(partition, changes.position.counters)
         self._count_sealed(partition, changes.position.seal_seq)
         self._show_sizes()
 
@@ -62,22 +62,22 @@ class WorkerSensors:
         """Count the shifted events of a step."""
         self._metrics.shifted_events.labels("seal").inc(changes.shifted)
 
-    def books(self, partition: int, books: LedgerState | None) -> None:
+    def ledger(self, partition: int, ledger: LedgerState | None) -> None:
         """Note the state of a ledger that was opened or ticked; None: it was closed."""
-        if books is None:
-            for known in (self._books, self._sealed, self._looks, self._counters):
+        if ledger is None:
+            for known in (self._ledgers, self._sealed, self._looks, self._counters):
                 known.pop(partition, None)
             self._metrics.held_watch.close(partition)
             self._show_looks()
         else:
-            self._books[partition] = books
-            self._tell_minute(partition, books.position.counters)
-            self._count_sealed(partition, books.position.seal_seq)
+            self._ledgers[partition] = ledger
+            self._log_minute(partition, ledger.position.counters)
+            self._count_sealed(partition, ledger.position.seal_seq)
             now = self._monotonic()
             look = self._looks.get(partition)
             if look is None or now - look.at >= LOOK_EVERY_S:
-                self._looks[partition] = _look(books, now)
-                self._metrics.held_watch.look(partition, books)
+                self._looks[partition] = _look(ledger, now)
+                self._metrics.held_watch.look(partition, ledger)
                 self._show_looks()
         self._show_sizes()
 
@@ -88,12 +88,12 @@ class WorkerSensors:
 
     def unmapped(self) -> Iterator[str]:
         """LiteLLM customers of the open ledgers whose usage is held because they have no mapping."""
-        for books in list(self._books.values()):
-            for name, firsts in list(books.held.items()):
-                if any(books.windows[first].held == NO_MAPPING for first in firsts):
+        for ledger in list(self._ledgers.values()):
+            for name, firsts in list(ledger.held.items()):
+                if any(ledger.windows[first].held == NO_MAPPING for first in firsts):
                     yield name
-            if books.cold is not None:
-                yield from books.cold.names()
+            if ledger.cold is not None:
+                yield from ledger.cold.names()
 
     def straddled(self, windows: int) -> None:
         """Count held windows that were released as a whole although a change of the mapping or period lies in them."""
@@ -120,9 +120,9 @@ class WorkerSensors:
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None:
         """Export the staleness of a table."""
-        self._metrics.watch_follower(table, lag_s)
+        self._metrics.watch_table(table, lag_s)
 
-    def chunk_missing(self, topic: str, partition: int, gaps: int) -> None:  # noqa: ARG002  # the protocol's
+    def fetch_gap(self, topic: str, partition: int, gaps: int) -> None:  # noqa: ARG002  # the protocol's
         """Count batches that were fetched again."""
         self._metrics.fetch_gaps.labels(topic).inc(gaps)
 
@@ -150,7 +150,7 @@ class WorkerSensors:
             self._oldest_ms[topic][partition] = oldest_ms
 
     def late_calls(self, outcome: str, calls: int) -> None:
-        """Count calls beyond the horizon by outcome; `failed` with 0 calls is an error of ours."""
+        """Count calls beyond the dedupe retention by outcome; `failed` with 0 calls is an error of ours."""
         self._metrics.late_calls.labels(outcome).inc(max(calls, outcome == "failed"))
 
     def rebilled(self, outcome: str, events: int) -> None:
@@ -173,7 +173,7 @@ class WorkerSensors:
         self._metrics.events_emitted.inc(sealed)
         self._metrics.receipts.labels(PENDING).inc(sealed)
 
-    def _tell_minute(self, partition: int, counters: Counters) -> None:
+    def _log_minute(self, partition: int, counters: Counters) -> None:
         """Add the difference to the last state of the ledger. What another worker counted is not added here."""
         self.minute.counted(self._counters.get(partition, counters), counters)
         self._counters[partition] = counters
@@ -184,12 +184,12 @@ class WorkerSensors:
         return max(0.0, time.time() - min(oldest) / 1000) if oldest else 0.0
 
     def _show_sizes(self) -> None:
-        metrics, ledgers = self._metrics, self._books.values()
+        metrics, ledgers = self._metrics, self._ledgers.values()
         metrics.ledgers_open.set(len(ledgers))
-        metrics.dedupe_identities.set(sum(len(books.seen) for books in ledgers))
-        metrics.open_windows.set(sum(len(books.open) for books in ledgers))
-        on_disk = sum(books.cold.windows for books in ledgers if books.cold is not None)
-        metrics.held_windows.set(on_disk + sum(len(books.windows) - len(books.open) for books in ledgers))
+        metrics.dedupe_identities.set(sum(len(ledger.seen) for ledger in ledgers))
+        metrics.open_windows.set(sum(len(ledger.open) for ledger in ledgers))
+        on_disk = sum(ledger.cold.windows for ledger in ledgers if ledger.cold is not None)
+        metrics.held_windows.set(on_disk + sum(len(ledger.windows) - len(ledger.open) for ledger in ledgers))
         metrics.held_on_disk.set(on_disk)
 
     def _show_looks(self) -> None:
@@ -202,17 +202,17 @@ class WorkerSensors:
             self._metrics.conservation.labels(law, "usd").set(float(dollars))
         for reason in HELD_REASONS:
             sums = [look.held[reason] for look in looks if reason in look.held]
-            self._metrics.held_calls.labels(reason).set(sum(one.calls for one in sums))
-            self._metrics.held_cost.labels(reason).set(float(sum(one.cost for one in sums)))
+            self._metrics.held_calls.labels(reason).set(sum(amount.calls for amount in sums))
+            self._metrics.held_cost.labels(reason).set(float(sum(amount.cost for amount in sums)))
 
 
-def _look(books: LedgerState, now: float) -> _WindowScan:
+def _look(ledger: LedgerState, now: float) -> _WindowScan:
     held: dict[str, list[int]] = {}
-    for firsts in books.held.values():
+    for firsts in ledger.held.values():
         for first in firsts:
-            held.setdefault(books.windows[first].held, []).append(first)
-    sums = {reason: total(books.windows[first] for first in firsts) for reason, firsts in held.items()}
-    for reason, there in {} if books.cold is None else books.cold.sums.items():
+            held.setdefault(ledger.windows[first].held, []).append(first)
+    sums = {reason: total(ledger.windows[first] for first in firsts) for reason, firsts in held.items()}
+    for reason, there in {} if ledger.cold is None else ledger.cold.sums.items():
         here = sums.get(reason, Sum())
         sums[reason] = Sum(here.calls + there.calls, add(here.cost, there.cost))
-    return _WindowScan(now, off_by(books.position.counters, books.waiting()), sums)
+    return _WindowScan(now, off_by(ledger.position.counters, ledger.waiting()), sums)

@@ -1,4 +1,4 @@
-"""The meter's work on one raw partition: fold chunks, seal windows that are due, release held ones."""
+"""The meter's work on one raw partition: fold fetch batches, seal windows that are due, release held ones."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 #: The most records folded, and windows sealed or released, in one transaction: at most 5 000 changes each.
 FOLD_LIMIT = 4000
 SEAL_LIMIT = 1500
-#: The most steps of windows from disk in one tick, so that waiting calls are folded in between.
+#: The most steps of windows from disk in one punctuation, so that waiting calls are folded in between.
 _DISK_STEPS = 16
 _COALESCE_EVERY_US = 60_000_000
 
@@ -47,7 +47,7 @@ class MeterSensors(Protocol):
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None: ...
     def sealed(self, changes: Changes) -> None: ...
-    def books(self, partition: int, books: LedgerState | None) -> None: ...
+    def ledger(self, partition: int, state: LedgerState | None) -> None: ...
     def two_routes(self, customer_id: str, one: str, other: str) -> None: ...
     def straddled(self, windows: int) -> None: ...
 
@@ -62,7 +62,7 @@ class MeterWork:
         orgs: CompactedTable[OrgRecord],
         policy: MeterPolicy,
         topic_id: str,
-        lead_s: float,
+        mapping_delay_s: float,
         now_us: Callable[[], int],
         sensors: MeterSensors,
     ) -> None:
@@ -72,10 +72,10 @@ class MeterWork:
         self._policy = policy
         self._prefix = part_prefix(policy.deployment, topic_id, ledger.partition)
         self._fold = Fold(policy, self._prefix)
-        self._lead_s = lead_s
+        self._mapping_delay_s = mapping_delay_s
         self._now_us = now_us
         self._sensors = sensors
-        self._resolve = Resolver(customers.table, orgs.table, policy.late_policy, policy.event_code)
+        self._resolve = Resolver(customers.table, orgs.table, policy.out_of_period_policy, policy.event_code)
         self._resolved = self._released = (-1, -1)
         self._looks_us = NEVER
         self._coalesced_us = 0
@@ -87,72 +87,72 @@ class MeterWork:
         """Open the ledger; the next raw offset."""
         await self._customers.start()
         await self._orgs.start()
-        books = await self._ledger.open()
+        state = await self._ledger.open()
         self._released = (-1, -1)
         self._named = False
         self._on_disk.reopened()
-        self._sensors.books(self._ledger.partition, books)
-        return books.position.next
+        self._sensors.ledger(self._ledger.partition, state)
+        return state.position.next
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
-        """Fold a chunk, in transactions of at most `FOLD_LIMIT` records.
+        """Fold a fetch batch, in transactions of at most `FOLD_LIMIT` records.
 
         Raises:
             TopicProblem: `offset_gap`: raw offsets are not contiguous. No producer writes the raw topic in transactions
                 and Kafka does not compact it, so records are lost.
         """
         for part in _steps(records):
-            expected = self._books.position.next
+            expected = self._state.position.next
             if part[0].offset != expected or part[-1].offset != expected + len(part) - 1:
                 raise TopicProblem("offset_gap", f"expected offsets from {expected} on, without a gap")
             await self._fresh()
-            while self._books.position.next <= part[-1].offset:  # a write-off order may take several transactions
+            while self._state.position.next <= part[-1].offset:  # a write-off order may take several transactions
                 began = self._now_us()
                 changes = self._step(part)
                 await self._ledger.commit(changes)
-                self._told(changes)
+                self._count_changes(changes)
                 self._sensors.folded(self._ledger.partition, changes, (self._now_us() - began) / 1e6)
             for pair in self._fold.routes.taken():
                 self._sensors.two_routes(*pair)
-        return self._books.position.next
+        return self._state.position.next
 
-    async def tick(self) -> None:
+    async def punctuate(self) -> None:
         """Release held usage that has a target now, then seal the windows that are due."""
-        books = self._books
-        if not books.windows and not (books.cold and books.cold.windows):
+        state = self._state
+        if not state.windows and not (state.cold and state.cold.windows):
             return
         await self._fresh()
         if not self._named:
             await self._name()
         for _ in range(_DISK_STEPS):
-            await self._look(books)
-            await self._seal_early(books)
+            await self._look(state)
+            await self._seal_early(state)
             if not self._on_disk.busy:
                 break
         now_us = self._now_us()
-        while due := due_windows(books, now_us, self._policy, SEAL_LIMIT):
+        while due := due_windows(state, now_us, self._policy, SEAL_LIMIT):
             await self._seal(due)
-        if books.held and now_us - self._coalesced_us > _COALESCE_EVERY_US:
+        if state.held and now_us - self._coalesced_us > _COALESCE_EVERY_US:
             self._coalesced_us = now_us
             customers, orgs = self._customers.table, self._orgs.table
-            while not (changes := coalesce(books, customers, orgs, self._policy, now_us, SEAL_LIMIT)).empty:
+            while not (changes := coalesce(state, customers, orgs, self._policy, now_us, SEAL_LIMIT)).empty:
                 await self._ledger.commit(changes)
-        self._sensors.books(self._ledger.partition, books)
+        self._sensors.ledger(self._ledger.partition, state)
 
     async def close(self) -> None:
         """Close the ledger."""
         await self._ledger.close()
-        self._sensors.books(self._ledger.partition, None)
+        self._sensors.ledger(self._ledger.partition, None)
 
     def in_transaction(self) -> bool:
         """Whether closing has to wait for a transaction."""
         return self._ledger.in_transaction()
 
     @property
-    def _books(self) -> LedgerState:
-        if self._ledger.books is None:
+    def _state(self) -> LedgerState:
+        if self._ledger.state is None:
             raise TopicProblem("not_open", "a closed ledger was asked for its books")
-        return self._ledger.books
+        return self._ledger.state
 
     @property
     def _version(self) -> tuple[int, int]:
@@ -160,8 +160,8 @@ class MeterWork:
 
     async def _fresh(self) -> None:
         """Wait for tables younger than the mapping delay: older ones may lack a mapping that is in force already."""
-        await self._customers.wait_fresh(self._lead_s)
-        await self._orgs.wait_fresh(self._lead_s)
+        await self._customers.wait_fresh(self._mapping_delay_s)
+        await self._orgs.wait_fresh(self._mapping_delay_s)
         if self._version != self._resolved:
             self._resolve.forget()
             self._resolved = self._version
@@ -169,8 +169,8 @@ class MeterWork:
 
     async def _name(self) -> None:
         """Give names to the groups of an older release's windows while the setting is still the one of that release."""
-        while older := unnamed(self._books)[:SEAL_LIMIT]:
-            await self._ledger.commit(named(self._books, older, self._policy.group_by))
+        while older := unnamed(self._state)[:SEAL_LIMIT]:
+            await self._ledger.commit(named(self._state, older, self._policy.group_by))
         self._named = True
 
     def _step(self, records: Sequence[ConsumerRecord]) -> Changes:
@@ -181,8 +181,8 @@ class MeterWork:
             customer_id = (record.key or b"").decode(errors="replace")
             time_ms = min(record.timestamp, latest_ms)
             self._released = (-1, -1)  # release looks at the windows that the order brought back from disk
-            return write_off(self._books, record.offset, time_ms, customer_id, order, self._prefix)
-        changes = self._fold(self._books, records, self._resolve, latest_ms)
+            return write_off(self._state, record.offset, time_ms, customer_id, order, self._prefix)
+        changes = self._fold(self._state, records, self._resolve, latest_ms)
         held = {window.customer_id for window in changes.windows.values() if window is not None and window.held}
         self._looks_us = min(self._looks_us, self._next_border(held, self._resolve.now_us or 0))
         if not self._policy.window_us:
@@ -191,29 +191,29 @@ class MeterWork:
             self._seal_now(changes, changes.ready)
         return changes
 
-    async def _look(self, books: LedgerState) -> None:
+    async def _look(self, state: LedgerState) -> None:
         """Release windows that have a target, and move held windows beyond the bound to disk."""
         customers, orgs, at_us = self._customers.table, self._orgs.table, self._now_us()
-        self._on_disk.notice(books, self._version, at_us)
-        brought = self._on_disk.wake(books)
+        self._on_disk.notice(state, self._version, at_us)
+        brought = self._on_disk.wake(state)
         everyone = self._version != self._released or at_us >= self._looks_us
-        if books.held and (everyone or brought):
+        if state.held and (everyone or brought):
             names = None if everyone else brought
-            while not (changes := release(books, customers, orgs, self._policy, SEAL_LIMIT, at_us, names)).empty:
+            while not (changes := release(state, customers, orgs, self._policy, SEAL_LIMIT, at_us, names)).empty:
                 await self._ledger.commit(changes)
                 self._sensors.straddled(changes.straddled)
-            borders_us = self._next_border(books.held if everyone else brought & books.held.keys(), at_us)
+            borders_us = self._next_border(state.held if everyone else brought & state.held.keys(), at_us)
             if everyone:
                 self._released, self._looks_us = self._version, borders_us
             self._looks_us = min(self._looks_us, borders_us)
-        if books.over() > 0:
+        if state.over() > 0:
             partition = self._ledger.partition
-            while self._on_disk.relieve(books, partition, at_us if self._version == self._released else None):
+            while self._on_disk.relieve(state, partition, at_us if self._version == self._released else None):
                 await asyncio.sleep(0)
 
-    async def _seal_early(self, books: LedgerState) -> None:
+    async def _seal_early(self, state: LedgerState) -> None:
         """Where too many windows are open, seal those with the fewest calls."""
-        early = beyond_bound(books, self._now_us(), self._policy)
+        early = beyond_bound(state, self._now_us(), self._policy)
         if early and not self._early:
             self._early = True
             log.warning(
@@ -223,9 +223,9 @@ class MeterWork:
             await self._seal(early[start : start + SEAL_LIMIT])
 
     async def _seal(self, windows: Sequence[Window]) -> None:
-        changes = self._sealed(self._books.position, windows)
+        changes = self._sealed(self._state.position, windows)
         await self._ledger.commit(changes)
-        self._told(changes)
+        self._count_changes(changes)
 
     def _next_border(self, names: Iterable[str], now_us: int) -> int:
         """When one of these customers may find a target although no table changes."""
@@ -236,7 +236,7 @@ class MeterWork:
         partition, now_us = self._ledger.partition, self._now_us()
         return seal(position, windows, self._orgs.table, self._policy, self._prefix, partition, now_us)
 
-    def _told(self, changes: Changes) -> None:
+    def _count_changes(self, changes: Changes) -> None:
         """Report a committed step. Windows that could not be sealed may belong to the next subscription: release looks
         again.
         """

@@ -20,13 +20,13 @@ log = structlog.get_logger(__name__)
 
 #: The most records of one Postgres transaction.
 PROJECT_LIMIT = 4000
-#: Ticks without a chunk after which the partition counts as read to its end.
+#: Ticks without a fetch batch after which the partition counts as read to its end.
 _QUIET_TICKS = 2
 T = TypeVar("T")
 
 
 class Projected(NamedTuple):
-    """The result of a chunk: new or changed rows by table, and left out records by reason.
+    """The result of a fetch batch: new or changed rows by table, and left out records by reason.
 
     Fields:
         doubled: billed calls that look like one that is billed already, by kind.
@@ -48,7 +48,7 @@ class Projection(Protocol):
     """The part of Postgres that the projector needs. All methods raise Unavailable where Postgres is away."""
 
     async def place(self, tp: TopicPartition) -> PartitionPosition | None:
-        """A partition's position; None before its first chunk."""
+        """A partition's position; None before its first fetch batch."""
 
     async def begin(self, tp: TopicPartition, place: PartitionPosition) -> PartitionPosition:
         """Store a first position, unless there is one; the position that is stored now."""
@@ -100,7 +100,7 @@ class ProjectWork:
         self._next = 0
         self._asking = False
         self._quiet = 0
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     async def open(self) -> int:
         """The position in Postgres; an unknown partition begins with the log.
@@ -133,14 +133,14 @@ class ProjectWork:
             await self._project(part)
         return self._next
 
-    async def tick(self) -> None:
+    async def punctuate(self) -> None:
         """A partition without new records is not behind: report that."""
         self._quiet += 1
         if self._quiet >= _QUIET_TICKS:
             self._sensors.projecting(self._tp.topic, self._tp.partition, None)
 
     async def close(self) -> None:
-        """Nothing is open between two chunks."""
+        """Nothing is open between two fetch batches."""
         self._sensors.projecting(self._tp.topic, self._tp.partition, None)
 
     def in_transaction(self) -> bool:
@@ -168,12 +168,12 @@ class ProjectWork:
             )
         self._next = following
         self._sensors.projected(self._tp.topic, projected)
-        self._tell(projected, records[0].offset)
+        self._count(projected, records[0].offset)
 
-    def _tell(self, projected: Projected, offset: int) -> None:
+    def _count(self, projected: Projected, offset: int) -> None:
         """Log each reason once; the metric and the table behind `meterbridge db unprojected` have every case."""
-        for reason in projected.skipped.keys() - {"repeated"} - self._told:
-            self._told.add(reason)
+        for reason in projected.skipped.keys() - {"repeated"} - self._logged:
+            self._logged.add(reason)
             see = "meterbridge db unprojected"
             log.error("record_not_projected", **self._place(), reason=reason, from_offset=offset, see=see)
 

@@ -20,7 +20,7 @@ from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core.delivery import dead_letter_headers
 from streams.core.delivery.backoff import RETRY_CAP_S, retry_delay, tier_of
-from streams.core.delivery.dead_letter_headers import RecordOrigin, travel_of
+from streams.core.delivery.dead_letter_headers import RecordOrigin, delivery_history_of
 from streams.core.delivery.earlier_posts import went_elsewhere
 from streams.core.delivery.restamp import RestampDecision, judged
 from streams.delivery.engine import Delivery, EventOutcome, Item
@@ -53,7 +53,7 @@ class DeliveryConfig:
         group: the role's consumer group, and the beginning of its transactional ids.
         max_retries: attempts in the retry topic before an event becomes a dead letter.
         retry_base_s: the wait before the first of them, seconds.
-        lead_s: age of the orgs' table, in seconds, above which delivery waits for a younger view.
+        mapping_delay_s: age of the orgs' table, in seconds, above which delivery waits for a younger view.
         random: uniform in `[0, 1)`.
         now_us: the wall clock, microseconds since 1970 UTC.
     """
@@ -64,7 +64,7 @@ class DeliveryConfig:
     policy: MeterPolicy
     max_retries: int
     retry_base_s: float
-    lead_s: float
+    mapping_delay_s: float
     random: Callable[[], float]
     now_us: Callable[[], int]
     sleep: Callable[[float], Awaitable[None]]
@@ -135,7 +135,7 @@ class DeliveryWork:
         """See `streams.runtime.partition_task.LooksBehind`."""
         self._following = following
 
-    async def tick(self) -> None:
+    async def punctuate(self) -> None:
         """Do nothing: only the waits in `process` depend on time."""
 
     async def close(self) -> None:
@@ -168,17 +168,17 @@ class DeliveryWork:
             TopicProblem: `other_deployment`: only the sink of the deployment that sealed an event posts it. Nothing was
                 posted.
         """
-        await self._orgs.wait_fresh(self._config.lead_s)
+        await self._orgs.wait_fresh(self._config.mapping_delay_s)
         items: list[Item] = []
         places: list[int] = []
         outcomes = [EventOutcome("dead", "malformed", "the record is no event", 0)] * len(records)
         for place, record in enumerate(records):
             event = _event(record)
             if event is not None and self._is_whole(record, event):
-                travel = travel_of(record.headers)
+                history = delivery_history_of(record.headers)
                 suspect = record.offset < self._suspect_below
-                resent = suspect or record.offset < self._maybe_sent_below or travel.maybe_sent
-                compare = travel.requeued > 0
+                resent = suspect or record.offset < self._maybe_sent_below or history.maybe_sent
+                compare = history.requeued > 0
                 elsewhere = (resent or compare) and self._went_elsewhere(record.value)
                 items.append(Item(event.transaction_id, record.value, resent, compare, suspect, elsewhere))
                 places.append(place)
@@ -192,11 +192,11 @@ class DeliveryWork:
 
     def _judge(self, value: bytes) -> RestampDecision:
         policy = self._config.policy
-        return judged(value, self._orgs.table, policy.late_policy, self._now_us(), policy.event_code)
+        return judged(value, self._orgs.table, policy.out_of_period_policy, self._now_us(), policy.event_code)
 
     def _went_elsewhere(self, value: bytes) -> bool:
         policy = self._config.policy
-        return went_elsewhere(value, self._orgs.table, policy.late_policy, self._now_us(), policy.event_code)
+        return went_elsewhere(value, self._orgs.table, policy.out_of_period_policy, self._now_us(), policy.event_code)
 
     def _others_wait(self, records: Sequence[ConsumerRecord]) -> bool:
         """Whether another event could be posted together with `records`."""
@@ -241,7 +241,7 @@ class DeliveryWork:
         writes: list[Write] = []
         receipts: list[Receipt] = []
         for record, outcome in zip(records, outcomes, strict=True):
-            attempt = travel_of(record.headers).attempt + (outcome.kind != "delivered")
+            attempt = delivery_history_of(record.headers).attempt + (outcome.kind != "delivered")
             status = self._status(outcome, attempt)
             event = _event(record)
             if event is not None:
@@ -299,7 +299,7 @@ def _due_ms(record: ConsumerRecord) -> int:
     """When the event may be posted, milliseconds since 1970 UTC: at most `RETRY_CAP_S` after its record, whatever its
     header says.
     """
-    return min(travel_of(record.headers).not_before_ms, int(record.timestamp + RETRY_CAP_S * 1000))
+    return min(delivery_history_of(record.headers).not_before_ms, int(record.timestamp + RETRY_CAP_S * 1000))
 
 
 def _calls(record: ConsumerRecord) -> int:

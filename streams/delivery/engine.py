@@ -49,7 +49,7 @@ class Delivery:
     """Posts events through one breaker and one bound on requests in flight; both may be shared.
 
     Args:
-        concurrency, clock, on_request, told: see `LagoPort`.
+        concurrency, clock, on_request, log_fields: see `LagoPort`.
         resend_is_safe: whether Lago's store refuses or merges a repeat. Where it does not (ClickHouse without
             deduplication), an event that may be there already is looked up before it is posted again. That store shows
             an event late, so a repeat is then unlikely, not impossible.
@@ -72,10 +72,12 @@ class Delivery:
         batches_are_whole: Callable[[], bool] = lambda: True,
         posts: AdaptiveRateLimiter | None = None,
         looks: AdaptiveRateLimiter | None = None,
-        told: Mapping[str, str] | None = None,
+        log_fields: Mapping[str, str] | None = None,
     ) -> None:
         paces = posts or AdaptiveRateLimiter(), looks or AdaptiveRateLimiter()
-        self.wire = LagoPort(poster, concurrency, breaker, clock, sleep, on_request, *paces, told=told or {})
+        self.wire = LagoPort(
+            poster, concurrency, breaker, clock, sleep, on_request, *paces, log_fields=log_fields or {}
+        )
         self.policy = policy
         self.resend_is_safe = resend_is_safe
         self.batches_are_whole = batches_are_whole
@@ -352,6 +354,6 @@ class _Run:
         maybe_sent = kind == "retry" and self._maybe_sent[position]
         attempts = self._attempts[position]
         moved = self._posted[position] if kind == "delivered" else RestampDecision(b"")
-        told = kind, reason, detail[:DETAIL_CHARS], attempts, maybe_sent
-        self.outcomes[position] = EventOutcome(*told, moved.timestamp, moved.subscription)
+        outcome = kind, reason, detail[:DETAIL_CHARS], attempts, maybe_sent
+        self.outcomes[position] = EventOutcome(*outcome, moved.timestamp, moved.subscription)
         batch.members.remove(position)

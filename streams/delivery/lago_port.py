@@ -90,7 +90,7 @@ class LagoPort:
         clock: monotonic seconds.
         on_request: called with (`post_batch`, HTTP status or 0 where none came, seconds) after each post.
         posts, looks: Lago limits its ingest and its other endpoints separately.
-        told: fields of the log line that the breaker opened: Lago's address.
+        log_fields: fields of the log line that the breaker opened: Lago's address.
     """
 
     poster: LagoEventsApi
@@ -103,7 +103,7 @@ class LagoPort:
     looks: AdaptiveRateLimiter
     post_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     look_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    told: Mapping[str, str] = field(default_factory=dict)
+    log_fields: Mapping[str, str] = field(default_factory=dict)
 
     @asynccontextmanager
     async def admitted(self, batch: EventBatch) -> AsyncIterator[None]:
@@ -132,7 +132,7 @@ class LagoPort:
             self.breaker.succeeded(batch, now)
         if self.breaker.since != before:
             if self.breaker.reason:
-                log.warning("breaker_opened", reason=self.breaker.reason, **self.told)
+                log.warning("breaker_opened", reason=self.breaker.reason, **self.log_fields)
             else:
                 log.info("breaker_closed", open_s=round(now - before, 1))
 
@@ -142,15 +142,15 @@ class LagoPort:
         self.posts.sent(started)
         try:
             answer = await self.poster.post_batch(body)
-            self.posts.told(answer.status, answer.headers, self.clock())
+            self.posts.observe(answer.status, answer.headers, self.clock())
         except Unavailable as error:
-            told = PostResult(unanswered(error.reason, error.detail), 0, self.clock() - started)
+            result = PostResult(unanswered(error.reason, error.detail), 0, self.clock() - started)
         else:
-            told = PostResult(decide(answer, sent), answer.status, self.clock() - started)
+            result = PostResult(decide(answer, sent), answer.status, self.clock() - started)
         finally:
             self.posts.done()
-        self.on_request("post_batch", told.status, told.seconds)
-        return told
+        self.on_request("post_batch", result.status, result.seconds)
+        return result
 
     async def look_up(self, transaction_id: str) -> LagoEvent | None:
         """The stored event, None where Lago knows none. Raises: Unavailable or Rejected."""

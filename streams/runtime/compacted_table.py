@@ -1,6 +1,6 @@
 """A table that reads a compacted topic to its end and then follows it.
 
-The topic is the truth and the changelog. A follower has no consumer group and commits nothing, and works the same in
+The topic is the truth and the changelog. A table has no consumer group and commits nothing, and works the same in
 worker and api (docs/adr/0003). It knows the age of its view: code that decides about money calls `wait_fresh` first.
 """
 
@@ -29,7 +29,7 @@ _AGAIN_S, _TELL_EVERY_S = 0.5, 60.0
 _BATCH = 2000
 
 
-class TopicFollower(ABC):
+class TopicTable(ABC):
     """Reads a whole topic from its beginning, without a group, and follows it; `take` gets every record once, in order.
 
     Args:
@@ -143,17 +143,17 @@ class TopicFollower(ABC):
 
     async def _catch_up(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
         """Read to the current end of the topic, which makes the view complete as of now; then read on for a second."""
-        asked = self._monotonic()
+        requested = self._monotonic()
         ends = await consumer.end_offsets(tps)
         behind = True
-        while behind or self._monotonic() - asked < _PROBE_S:
+        while behind or self._monotonic() - requested < _PROBE_S:
             got = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
             for tp, records in got.items():
                 self._take(tp.partition, records)
                 self._next[tp.partition] = records[-1].offset + 1
             caught_up = behind and all([await consumer.position(tp) >= ends[tp] for tp in tps])
             if caught_up:
-                behind, self._fresh_at = False, asked
+                behind, self._fresh_at = False, requested
             if got or caught_up:
                 async with self._changed:
                     self._changed.notify_all()
@@ -170,7 +170,7 @@ class TopicFollower(ABC):
                     note(self.name, partition, record.offset, type(damage).__name__)
 
 
-class CompactedTable(TopicFollower, Generic[T]):
+class CompactedTable(TopicTable, Generic[T]):
     """Key to value of a compacted topic; a record without a value deletes its key.
 
     Fields:

@@ -1,10 +1,10 @@
-"""Faust at the speed of aiokafka: an agent gets one message per fetched chunk of a partition.
+"""Faust at the speed of aiokafka: an agent gets one message per fetched fetch batch of a partition.
 
 Faust spends about 60 us of asyncio machinery on a message; here one message carries up to `broker_max_poll_records`
 records. Three more rules make it fit for money (docs/adr/0001):
 
 - Each chunk is stamped `[from_offset, next_offset)`. `from_offset` is the end of the chunk before it, or the offset
-that the partition task sought. Faust drops fetched chunks around a rebalance; the stamps show the gap, and the
+that the partition task sought. Faust drops fetched fetch batches around a rebalance; the stamps show the gap, and the
 partition task fetches again. A partition without a seek yields nothing. - Faust never commits an offset and never
 seeks: the partition tasks do both. - Reads are `read_committed`, and a lost offset is an error, not a silent jump to
 another.
@@ -36,7 +36,7 @@ _HELD_MS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class FetchBatch:
     """All records of one partition in `[from_offset, next_offset)`."""
 
     records: Sequence[ConsumerRecord]
@@ -45,7 +45,7 @@ class Chunk:
 
 
 class _AsIs(codecs.Codec):
-    """Passes the chunk through Faust's codecs unchanged."""
+    """Passes the fetch batch through Faust's codecs unchanged."""
 
     def _loads(self, s: Any) -> Any:
         return s
@@ -54,7 +54,7 @@ class _AsIs(codecs.Codec):
         return s
 
 
-codecs.register("chunk", _AsIs())
+codecs.register("fetch_batch", _AsIs())
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -84,7 +84,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         self.stamps.clear()
         await super().on_partitions_revoked(revoked)
 
-    async def _fetch_records(self, consumer: Any, active_partitions: Any, **kwargs: Any) -> dict[TP, Chunk]:
+    async def _fetch_records(self, consumer: Any, active_partitions: Any, **kwargs: Any) -> dict[TP, FetchBatch]:
         fetchable = {tp for tp in active_partitions if tp in self.stamps}
         if not fetchable:
             return {}
@@ -94,20 +94,20 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             # A new partition has no committed offset: its task seeks before the first fetch.
             return {}
         # No await between aiokafka's change of the position and this line: so the stamps are exact.
-        chunks = {}
-        for tp, found in records.items():
+        fetch_batches = {}
+        for tp, fetched in records.items():
             start = self.stamps.get(tp)
-            if start is not None and found:
-                self.stamps[tp] = found[-1].offset + 1
-                chunks[tp] = Chunk(found, start, found[-1].offset + 1)
-        return chunks
+            if start is not None and fetched:
+                self.stamps[tp] = fetched[-1].offset + 1
+                fetch_batches[tp] = FetchBatch(fetched, start, fetched[-1].offset + 1)
+        return fetch_batches
 
-    async def seek_lane(self, tp: TP, offset: int) -> bool:
+    async def seek_partition(self, tp: TP, offset: int) -> bool:
         """Fetch `tp` from `offset` on; False when it is no longer assigned."""
-        done: bool = await self.call_thread(self._seek_lane, tp, offset)
+        done: bool = await self.call_thread(self._seek_partition, tp, offset)
         return done
 
-    async def _seek_lane(self, tp: TP, offset: int) -> bool:
+    async def _seek_partition(self, tp: TP, offset: int) -> bool:
         try:
             self._ensure_consumer().seek(driver.ensure_aiokafka_TP(tp), offset)
         except IllegalStateError:
@@ -123,7 +123,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class _Consumer(driver.Consumer):
-    """Yields one message per chunk."""
+    """Yields one message per fetch batch."""
 
     _thread: _ConsumerThread
 
@@ -131,12 +131,12 @@ class _Consumer(driver.Consumer):
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def fetched_to(self, tp: TP) -> int | None:
-        """The end of the last chunk that was handed out, or the last seek; None before the first."""
+        """The end of the last fetch batch that was handed out, or the last seek; None before the first."""
         return self._thread.stamps.get(tp)
 
-    async def seek_lane(self, tp: TP, offset: int) -> bool:
+    async def seek_partition(self, tp: TP, offset: int) -> bool:
         """Fetch `tp` from `offset` on; False when it is no longer assigned."""
-        done: bool = await self._thread.seek_lane(tp, offset)
+        done: bool = await self._thread.seek_partition(tp, offset)
         self._read_offset[tp] = None
         return done
 
@@ -146,22 +146,22 @@ class _Consumer(driver.Consumer):
             await self.sleep(_IDLE_S)
             return {}, set()
         # A short wait: the records of a partition that is resumed meanwhile may be here already.
-        chunks, active = await super()._wait_next_records(min(timeout, _WAIT_S))
-        if not chunks:
+        fetch_batches, active = await super()._wait_next_records(min(timeout, _WAIT_S))
+        if not fetch_batches:
             await self.sleep(_IDLE_S / 10)
-        return chunks, active
+        return fetch_batches, active
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        chunks, active = await self._wait_next_records(timeout)
+        fetch_batches, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
-        if not chunks or self.should_stop or not self.flow_active:
+        if not fetch_batches or self.should_stop or not self.flow_active:
             return
-        for tp, chunk in chunks.items():
+        for tp, fetch_batch in fetch_batches.items():
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if tp not in active and tp not in self._buffered_partitions:
                 continue
-            last = chunk.records[-1]
+            last = fetch_batch.records[-1]
             # Faust searches for gaps between offsets; the partition task does that better.
             self._read_offset[tp] = last.offset - 1
             yield (
@@ -174,7 +174,7 @@ class _Consumer(driver.Consumer):
                     last.timestamp_type,
                     [],
                     None,
-                    chunk,
+                    fetch_batch,
                     None,
                     0,
                     0,
@@ -190,8 +190,8 @@ class _Consumer(driver.Consumer):
         return None
 
 
-class Transport(driver.Transport):
-    """The aiokafka transport with a consumer that yields chunks."""
+class RecordBatchTransport(driver.Transport):
+    """The aiokafka transport with a consumer that yields fetch batches."""
 
     Consumer: type[BaseConsumer] = _Consumer
 
@@ -199,11 +199,16 @@ class Transport(driver.Transport):
 class App(faust.App):
     """A Faust app on the record-batch transport."""
 
-    def _new_transport(self) -> Transport:
-        return Transport(self.conf.broker_consumer, self)
+    def _new_transport(self) -> RecordBatchTransport:
+        return RecordBatchTransport(self.conf.broker_consumer, self)
 
-    def chunks(self, topic: str) -> Any:
-        """The topic as a channel of `Chunk`s, for an agent."""
+    def fetch_batches(self, topic: str) -> Any:
+        """The topic as a channel of `FetchBatch`s, for an agent."""
         return self.topic(
-            topic, value_serializer="chunk", key_serializer="raw", value_type=None, key_type=bytes, allow_empty=True
+            topic,
+            value_serializer="fetch_batch",
+            key_serializer="raw",
+            value_type=None,
+            key_type=bytes,
+            allow_empty=True,
         )

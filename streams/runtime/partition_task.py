@@ -1,7 +1,7 @@
-"""A partition task (lane) owns one partition: it opens, takes chunks in order, ticks, and closes.
+"""A partition task (partition task) owns one partition: it opens, takes fetch batches in order, ticks, and closes.
 
 An agent only passes a chunk to its partition's task, so work on different partitions overlaps. One rule prevents lost
-chunks: the task takes a chunk only when its `from_offset` is at or below the offset expected next; otherwise it seeks
+fetch_batches: the task takes a chunk only when its `from_offset` is at or below the offset expected next; otherwise it seeks
 and fetches again.
 """
 
@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerFenced
 from faust.types.tuples import TP
 
 from schemas.errors import Unavailable
-from streams.runtime.faust_transport import Chunk
+from streams.runtime.faust_transport import FetchBatch
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +27,9 @@ _PAUSE_AT, _RESUME_AT, _REFUSE_AT = 3, 1, 16
 _REOPENINGS = 5
 #: Further attempts are 8 s apart, and one in this many is logged: about one a minute.
 _TELL_EVERY = 8
-#: A chunk with this many records gets a transaction at once; smaller ones wait `linger_s` for more.
+#: A fetch batch with this many records gets a transaction at once; smaller ones wait `linger_s` for more.
 _WORTH_IT = 2000
-#: Idle ticks after which a task fetches chunks again that it knows of and never got: 2 s.
+#: Idle ticks after which a task fetches fetch batches again that it knows of and never got: 2 s.
 _PATIENCE = 4
 _CLOSE_S = 2.0
 
@@ -41,12 +41,12 @@ class PartitionProcessor(Protocol):
         """Take the partition over and fence its previous owner; the offset expected next."""
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
-        """Process a chunk and make the result durable; the offset expected next.
+        """Process a fetch batch and make the result durable; the offset expected next.
 
         Records from that offset on are given back: they come again, together with those that follow.
         """
 
-    async def tick(self) -> None:
+    async def punctuate(self) -> None:
         """Do what depends on time; called about twice a second."""
 
     async def close(self) -> None:
@@ -68,7 +68,7 @@ class Source(Protocol):
     """The part of the consumer that a partition task uses."""
 
     def fetched_to(self, tp: TP) -> int | None: ...
-    async def seek_lane(self, tp: TP, offset: int) -> bool: ...
+    async def seek_partition(self, tp: TP, offset: int) -> bool: ...
     def pause_partitions(self, tps: Any) -> None: ...
     def resume_partitions(self, tps: Any) -> None: ...
 
@@ -109,9 +109,9 @@ class PartitionTask:
         self._sleep = sleep
         self._linger_s = linger_s
         self._free_at = 0.0
-        self._chunks: deque[Chunk | None] = deque()  # None = a tick
+        self._fetch_batches: deque[FetchBatch | None] = deque()  # None = a punctuation
         self._arrived = asyncio.Event()
-        self._ticking = False
+        self._punctuating = False
         self._paused = False
         self._closing = False
         self._waited = 0
@@ -120,28 +120,28 @@ class PartitionTask:
             work.look_behind(self._following)
         self._task = asyncio.ensure_future(self._run())
 
-    def offer(self, chunk: Chunk) -> None:
+    def offer(self, fetch_batch: FetchBatch) -> None:
         """Queue a chunk. A full queue pauses the partition; far beyond that chunks are dropped, and the stamps make the
         task fetch them again.
         """
-        waiting = len(self._chunks)
+        waiting = len(self._fetch_batches)
         if self._closing or waiting >= _REFUSE_AT:
             return
-        self._chunks.append(chunk)
+        self._fetch_batches.append(fetch_batch)
         self._arrived.set()
         if waiting + 1 >= _PAUSE_AT and not self._paused:
             self._paused = True
             self._source.pause_partitions([self.tp])
 
-    def tick(self) -> None:
-        """Request a tick; several requests before it runs are one."""
-        if not self._ticking and not self._closing and self.expected is not None:
-            self._ticking = True
-            self._chunks.append(None)
+    def punctuate(self) -> None:
+        """Request a punctuation; several requests before it runs are one."""
+        if not self._punctuating and not self._closing and self.expected is not None:
+            self._punctuating = True
+            self._fetch_batches.append(None)
             self._arrived.set()
 
     async def close(self) -> None:
-        """Refuse new chunks, wait only for a running Kafka transaction, and release the partition."""
+        """Refuse new fetch batches, wait only for a running Kafka transaction, and release the partition."""
         self._closing = True
         deadline = asyncio.get_running_loop().time() + _CLOSE_S
         while self.work.in_transaction() and asyncio.get_running_loop().time() < deadline:
@@ -175,33 +175,33 @@ class PartitionTask:
                 return
             self._fatal(self.tp, error)
 
-    async def _next(self) -> Chunk | None:
-        while not self._chunks:
+    async def _next(self) -> FetchBatch | None:
+        while not self._fetch_batches:
             self._arrived.clear()
             await self._arrived.wait()
-        return self._chunks.popleft()
+        return self._fetch_batches.popleft()
 
-    async def _gather(self, chunk: Chunk) -> Chunk:
-        """`chunk`, joined with the chunks that followed it without a gap in the meantime."""
+    async def _gather(self, fetch_batch: FetchBatch) -> FetchBatch:
+        """`fetch_batch`, joined with the fetch batches that followed it without a gap in the meantime."""
         clock = asyncio.get_running_loop().time
-        chunk = self._joined(chunk)
-        if len(chunk.records) < _WORTH_IT and (wait_s := self._free_at - clock()) > 0:
+        fetch_batch = self._joined(fetch_batch)
+        if len(fetch_batch.records) < _WORTH_IT and (wait_s := self._free_at - clock()) > 0:
             await self._sleep(wait_s)
-            chunk = self._joined(chunk)
+            fetch_batch = self._joined(fetch_batch)
         self._free_at = clock() + self._linger_s
-        return chunk
+        return fetch_batch
 
-    def _joined(self, chunk: Chunk) -> Chunk:
-        while len(chunk.records) < _WORTH_IT and self._chunks:
-            following = self._chunks[0]
-            if following is None or following.from_offset != chunk.next_offset:
+    def _joined(self, fetch_batch: FetchBatch) -> FetchBatch:
+        while len(fetch_batch.records) < _WORTH_IT and self._fetch_batches:
+            following = self._fetch_batches[0]
+            if following is None or following.from_offset != fetch_batch.next_offset:
                 break
-            self._chunks.popleft()
-            records = [*chunk.records, *following.records]
-            chunk = Chunk(records, chunk.from_offset, following.next_offset)
-        return chunk
+            self._fetch_batches.popleft()
+            records = [*fetch_batch.records, *following.records]
+            fetch_batch = FetchBatch(records, fetch_batch.from_offset, following.next_offset)
+        return fetch_batch
 
-    async def _survive(self, item: Chunk | None) -> None:
+    async def _survive(self, item: FetchBatch | None) -> None:
         """Process one item; connection and coordinator errors reopen the work, a few times."""
         for attempt in range(_REOPENINGS + 1):
             try:
@@ -214,11 +214,11 @@ class PartitionTask:
                 await self._sleep(min(0.25 * 2**attempt, 4.0))
                 await self._open()
 
-    async def _do(self, item: Chunk | None) -> None:
+    async def _do(self, item: FetchBatch | None) -> None:
         expected = self.expected
         if item is None:
-            self._ticking = False
-            await self.work.tick()
+            self._punctuating = False
+            await self.work.punctuate()
             await self._look_behind()
             return
         self._waited = 0
@@ -231,20 +231,24 @@ class PartitionTask:
         self._under_way_to = item.next_offset
         self.expected = done_to = await self.work.process(records) if records else item.next_offset
         if left := [record for record in records if record.offset >= done_to]:
-            self._take_back(Chunk(left, done_to, item.next_offset))
+            self._take_back(FetchBatch(left, done_to, item.next_offset))
 
     def _following(self) -> ConsumerRecord | None:
-        chunk = next((one for one in self._chunks if one is not None), None)
-        return chunk.records[0] if chunk is not None and chunk.from_offset == self._under_way_to else None
+        fetch_batch = next((pending for pending in self._fetch_batches if pending is not None), None)
+        return (
+            fetch_batch.records[0]
+            if fetch_batch is not None and fetch_batch.from_offset == self._under_way_to
+            else None
+        )
 
-    def _take_back(self, chunk: Chunk) -> None:
+    def _take_back(self, fetch_batch: FetchBatch) -> None:
         """Put the chunk at the head of the queue; a waiting tick stays before it, so that nothing separates it from
         what follows.
         """
-        self._chunks.appendleft(chunk)
-        if None in self._chunks:
-            self._chunks.remove(None)
-            self._chunks.appendleft(None)
+        self._fetch_batches.appendleft(fetch_batch)
+        if None in self._fetch_batches:
+            self._fetch_batches.remove(None)
+            self._fetch_batches.appendleft(None)
 
     async def _open(self) -> None:
         """Open the work; try again where that may help. While Kafka is away this waits for ever, because another
@@ -268,12 +272,12 @@ class PartitionTask:
     async def _reopen(self) -> None:
         await self.work.close()
         self.expected = await self.work.open()
-        await self._source.seek_lane(self.tp, self.expected)
+        await self._source.seek_partition(self.tp, self.expected)
 
     async def _look_behind(self) -> None:
         """Detect a dropped last chunk of a silent partition, because no later chunk would show the gap."""
         expected, fetched_to = self.expected, self._source.fetched_to(self.tp)
-        if expected is None or fetched_to == expected or self._chunks:
+        if expected is None or fetched_to == expected or self._fetch_batches:
             self._waited = 0
             return
         self._waited += 1
@@ -282,15 +286,15 @@ class PartitionTask:
             await self._ask_again(expected, fetched_to)
 
     async def _ask_again(self, expected: int, got: int | None) -> None:
-        """A chunk is missing: fetch from `expected`, and drop the queue."""
+        """A fetch batch is missing: fetch from `expected`, and drop the queue."""
         self.gaps += 1
-        log.warning("chunk_missing", topic=self.tp.topic, partition=self.tp.partition, expected=expected, got=got)
-        self._chunks.clear()
-        self._ticking = False
-        await self._source.seek_lane(self.tp, expected)
+        log.warning("fetch_gap", topic=self.tp.topic, partition=self.tp.partition, expected=expected, got=got)
+        self._fetch_batches.clear()
+        self._punctuating = False
+        await self._source.seek_partition(self.tp, expected)
 
     def _resume(self) -> None:
-        if self._paused and len(self._chunks) <= _RESUME_AT and not self._closing:
+        if self._paused and len(self._fetch_batches) <= _RESUME_AT and not self._closing:
             self._paused = False
             self._source.resume_partitions([self.tp])
 

@@ -33,7 +33,7 @@ class RoleSensors(Protocol):
 
     def partition_halted(self, topic: str, partition: int, reason: str) -> None: ...
     def partition_resumed(self, topic: str, partition: int, reason: str) -> None: ...
-    def chunk_missing(self, topic: str, partition: int, gaps: int) -> None: ...
+    def fetch_gap(self, topic: str, partition: int, gaps: int) -> None: ...
     def following(self, table: str, lag_s: Callable[[], float]) -> None: ...
 
 
@@ -41,7 +41,7 @@ class RoleSensors(Protocol):
 class _Halt:
     """A halted partition task. `look_at`: the loop's time at which it is opened again."""
 
-    lane: PartitionTask
+    partition_task: PartitionTask
     reason: str
     look_at: float
 
@@ -68,7 +68,7 @@ class Role:
     ) -> None:
         self.app = app
         self.topic = topic
-        self.lanes: dict[int, PartitionTask] = {}
+        self.partition_tasks: dict[int, PartitionTask] = {}
         self._make_work = make_work
         self._sensors = sensors
         self._linger_s = linger_s
@@ -77,45 +77,49 @@ class Role:
         self._halts: dict[int, _Halt] = {}
         app.on_partitions_assigned.connect(self._assigned, weak=False)
         app.on_partitions_revoked.connect(self._revoked, weak=False)
-        self.agent = app.agent(app.chunks(topic), name=f"{app.conf.id}.{topic}.route")(self._route)
-        app.timer(TICK_S)(self._tick)
+        self.agent = app.agent(app.fetch_batches(topic), name=f"{app.conf.id}.{topic}.route")(self._route)
+        app.timer(TICK_S)(self._punctuate)
 
     async def close(self) -> None:
         """Close all partition tasks at the same time."""
-        lanes = [self.lanes.pop(partition) for partition in list(self.lanes)]
-        await asyncio.gather(*(lane.close() for lane in lanes))
+        partition_tasks = [self.partition_tasks.pop(partition) for partition in list(self.partition_tasks)]
+        await asyncio.gather(*(partition_task.close() for partition_task in partition_tasks))
 
     async def _route(self, stream: Any) -> None:
         async for event in stream.events():
-            lane = self.lanes.get(event.message.partition)
-            if lane is not None:
-                lane.offer(event.value)
+            partition_task = self.partition_tasks.get(event.message.partition)
+            if partition_task is not None:
+                partition_task.offer(event.value)
 
-    async def _tick(self) -> None:
-        for lane in self.lanes.values():
-            lane.tick()
-            if lane.gaps:
-                self._sensors.chunk_missing(lane.tp.topic, lane.tp.partition, lane.gaps)
-                lane.gaps = 0
+    async def _punctuate(self) -> None:
+        for partition_task in self.partition_tasks.values():
+            partition_task.punctuate()
+            if partition_task.gaps:
+                self._sensors.fetch_gap(partition_task.tp.topic, partition_task.tp.partition, partition_task.gaps)
+                partition_task.gaps = 0
         for partition in list(self._halts):
             await self._look_again(partition)
 
     async def _look_again(self, partition: int) -> None:
         """Open a halted partition again from time to time: the cause may be repaired."""
-        halt, lane, now = self._halts[partition], self.lanes.get(partition), asyncio.get_running_loop().time()
-        if lane is None:  # another worker owns the partition
+        halt, partition_task, now = (
+            self._halts[partition],
+            self.partition_tasks.get(partition),
+            asyncio.get_running_loop().time(),
+        )
+        if partition_task is None:  # another worker owns the partition
             self._resumed(partition, halt)
         elif now < halt.look_at:
             return
-        elif lane is not halt.lane:
-            if lane.expected is not None:
+        elif partition_task is not halt.partition_task:
+            if partition_task.expected is not None:
                 self._resumed(partition, halt)
         else:
-            tp = lane.tp
-            await lane.close()
-            if self.lanes.get(partition) is lane:
+            tp = partition_task.tp
+            await partition_task.close()
+            if self.partition_tasks.get(partition) is partition_task:
                 self.app.consumer.resume_partitions([tp])
-                self.lanes[partition] = self._lane(tp)
+                self.partition_tasks[partition] = self._lane(tp)
                 halt.look_at = now + min(_STEADY_S, self.halt_s)
 
     def _resumed(self, partition: int, halt: _Halt) -> None:
@@ -129,14 +133,16 @@ class Role:
 
     async def _assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
         for tp in assigned:
-            if tp.topic == self.topic and tp.partition not in self.lanes:
-                self.lanes[tp.partition] = self._lane(tp)
+            if tp.topic == self.topic and tp.partition not in self.partition_tasks:
+                self.partition_tasks[tp.partition] = self._lane(tp)
 
     async def _revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
-        lanes = [
-            self.lanes.pop(tp.partition) for tp in revoked if tp.topic == self.topic and tp.partition in self.lanes
+        partition_tasks = [
+            self.partition_tasks.pop(tp.partition)
+            for tp in revoked
+            if tp.topic == self.topic and tp.partition in self.partition_tasks
         ]
-        await asyncio.gather(*(lane.close() for lane in lanes))
+        await asyncio.gather(*(partition_task.close() for partition_task in partition_tasks))
 
     def _fatal(self, tp: TP, error: BaseException) -> None:
         """A wrong topic or ledger halts its partition with an alarm; any other error ends the process."""
@@ -149,14 +155,14 @@ class Role:
 
     def _halted(self, tp: TP, reason: str, detail: str) -> None:
         """Report each reason once; the alarm stays until the partition goes on."""
-        before, lane = self._halts.get(tp.partition), self.lanes.get(tp.partition)
+        before, partition_task = self._halts.get(tp.partition), self.partition_tasks.get(tp.partition)
         if before is not None and before.reason != reason:
             self._sensors.partition_resumed(tp.topic, tp.partition, before.reason)
         if before is None or before.reason != reason:
             log.error("partition_halted", topic=tp.topic, partition=tp.partition, reason=reason, detail=detail)
             self._sensors.partition_halted(tp.topic, tp.partition, reason)
-        if lane is not None:
-            self._halts[tp.partition] = _Halt(lane, reason, asyncio.get_running_loop().time() + self.halt_s)
+        if partition_task is not None:
+            self._halts[tp.partition] = _Halt(partition_task, reason, asyncio.get_running_loop().time() + self.halt_s)
 
 
 class MultiTopicRole(Mapping[str, PartitionTask]):
@@ -170,7 +176,7 @@ class MultiTopicRole(Mapping[str, PartitionTask]):
         self._roles = roles
 
     @property
-    def lanes(self) -> Mapping[str, PartitionTask]:
+    def partition_tasks(self) -> Mapping[str, PartitionTask]:
         """The partition tasks of all topics."""
         return self
 
@@ -188,7 +194,11 @@ class MultiTopicRole(Mapping[str, PartitionTask]):
         return len(self._by_place())
 
     def _by_place(self) -> dict[str, PartitionTask]:
-        return {f"{role.topic}-{number}": lane for role in self._roles for number, lane in role.lanes.items()}
+        return {
+            f"{role.topic}-{number}": partition_task
+            for role in self._roles
+            for number, partition_task in role.partition_tasks.items()
+        }
 
 
 AnyRole = Role | MultiTopicRole

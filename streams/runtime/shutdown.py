@@ -32,11 +32,11 @@ class StopSignal:
         stop_s: see `STOP_S`.
 
     Attributes:
-        told: whether the signal has come.
+        requested: whether the signal has come.
     """
 
     def __init__(self, leave: Callable[[int], Any] = os._exit, stop_s: float = STOP_S) -> None:
-        self.told = False
+        self.requested = False
         self._leave = leave
         self._stop_s = stop_s
         self._begun = False
@@ -49,7 +49,7 @@ class StopSignal:
         """An event of the running loop that is set when the signal comes."""
         if self._stop is None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            if self.told:
+            if self.requested:
                 self._stop.set()
         return self._stop
 
@@ -57,19 +57,19 @@ class StopSignal:
         """From now on there is work to finish: the signal no longer ends the process, but sets the returned event."""
         event = self.event
         self._begun = True
-        if self.told:
+        if self.requested:
             self._leave(0)
         return event
 
     def idle(self) -> None:
         """There is no work to finish any more: from now on the signal ends the process at once, unless it came before."""
-        self._begun = self.told
+        self._begun = self.requested
 
     def hear(self, *_: object) -> None:
         """The signal handler. Python calls it in the main thread between any two steps, also while the loop is busy."""
-        if self.told:
+        if self.requested:
             return
-        self.told = True
+        self.requested = True
         if not self._begun:
             self._leave(0)
         self._heard.set()
@@ -86,15 +86,15 @@ class StopSignal:
         """End the process: with 0 after the signal, else with `code`."""
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
-        self._leave(0 if self.told else code)
+        self._leave(0 if self.requested else code)
 
     def _limit(self) -> None:
         self._heard.wait()
         threading.Event().wait(self._stop_s)
         # A log pipe that nobody reads must not keep the process alive either.
-        telling = threading.Thread(target=lambda: log.warning("stop_cut_short", seconds=self._stop_s), daemon=True)
-        telling.start()
-        telling.join(_LAST_LINE_S)
+        watchdog = threading.Thread(target=lambda: log.warning("stop_cut_short", seconds=self._stop_s), daemon=True)
+        watchdog.start()
+        watchdog.join(_LAST_LINE_S)
         self._leave(0)
 
 
@@ -120,7 +120,7 @@ def run_until_told(
         try:
             code = await work(word)
         except (Exception, asyncio.CancelledError) as error:
-            if not word.told:
+            if not word.requested:
                 raise
             log.warning("stopped_with_error", error=repr(error), exc_info=error)
             code = 0

@@ -123,11 +123,11 @@ def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
         yield WINDOW_PREFIX + struct.pack(">q", first), None if window is None else _encode(window)
     if changes.seen or changes.settled or changes.jobs:
         changes.position.v = LEDGER_VERSION  # an older release would not recognise them
-    chunk = struct.pack(">qq", changes.seen_hour, changes.seen_first)
+    block = struct.pack(">qq", changes.seen_hour, changes.seen_first)
     if changes.seen:
-        yield SEEN_PREFIX + chunk, changes.seen
+        yield SEEN_PREFIX + block, changes.seen
     if changes.settled:
-        yield SETTLED_PREFIX + chunk, changes.settled
+        yield SETTLED_PREFIX + block, changes.settled
     for identity, job in changes.jobs.items():
         yield JOB_PREFIX + identity, None if job is None else _encode(job)
     for hour, first, prefixes in changes.dropped:
@@ -147,25 +147,25 @@ async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offs
     tp = TopicPartition(topic, partition)
     ends, begins = await asyncio.gather(consumer.end_offsets([tp]), consumer.beginning_offsets([tp]))
     end, start = ends[tp], max(from_offset, begins[tp])
-    image, at, most = Snapshot(start, complete=from_offset == 0), start, READ_IN_MEMORY
+    snapshot, at, most = Snapshot(start, complete=from_offset == 0), start, READ_IN_MEMORY
     if start < end:
         consumer.assign([tp])
         consumer.seek(tp, start)
     while at < end:
         for records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
-            image.take({record.key: record.value for record in records})
-            most = image.relieve(most)
+            snapshot.take({record.key: record.value for record in records})
+            most = snapshot.relieve(most)
         at = await consumer.position(tp)
-    image.next_offset = at
-    return image
+    snapshot.next_offset = at
+    return snapshot
 
 
-def restore(books: LedgerState, image: Snapshot, now_us: int) -> None:
+def restore(ledger: LedgerState, snapshot: Snapshot, now_us: int) -> None:
     """Apply the snapshot to the state: a whole one, or the tail. Raises: as `restoring`."""
-    deque(restoring(books, image, now_us), 0)
+    deque(restoring(ledger, snapshot, now_us), 0)
 
 
-def restoring(books: LedgerState, image: Snapshot, now_us: int) -> Iterator[None]:
+def restoring(ledger: LedgerState, snapshot: Snapshot, now_us: int) -> Iterator[None]:
     """`restore` in steps, between which other tasks may run.
 
     Raises:
@@ -174,47 +174,47 @@ def restoring(books: LedgerState, image: Snapshot, now_us: int) -> Iterator[None
             add up.
     """
     try:
-        yield from _restoring(books, image, now_us)
+        yield from _restoring(ledger, snapshot, now_us)
     except DAMAGE as damage:
         raise LedgerBroken(UNREADABLE_LEDGER, f"meter.changelog: {type(damage).__name__}") from None
 
 
-def windows_of(image: Snapshot) -> Iterator[Window]:
+def windows_of(snapshot: Snapshot) -> Iterator[Window]:
     """The readable windows, one after the other, without a ledger state to keep them in."""
-    for first, value in image.all_windows():
+    for first, value in snapshot.all_windows():
         if value is not None and (window := _window(first, value)) is not None:
             yield window
 
 
-def _restoring(books: LedgerState, image: Snapshot, now_us: int) -> Iterator[None]:
-    if image.position is not None:
-        before = books.position.dropped_hour
-        books.position = _decode_position(image.position)
-        if books.position.v > LEDGER_VERSION:
-            raise LedgerBroken("newer_version", f"{books.position.v}, this worker reads up to {LEDGER_VERSION}")
-        if books.position.dropped_hour > before:
-            books.seen.drop_before(books.position.dropped_hour, before)
+def _restoring(ledger: LedgerState, snapshot: Snapshot, now_us: int) -> Iterator[None]:
+    if snapshot.position is not None:
+        before = ledger.position.dropped_hour
+        ledger.position = _decode_position(snapshot.position)
+        if ledger.position.v > LEDGER_VERSION:
+            raise LedgerBroken("newer_version", f"{ledger.position.v}, this worker reads up to {LEDGER_VERSION}")
+        if ledger.position.dropped_hour > before:
+            ledger.seen.drop_before(ledger.position.dropped_hour, before)
     aside: list[Window] = []
-    for number, (first, value) in enumerate(image.all_windows()):
+    for number, (first, value) in enumerate(snapshot.all_windows()):
         if number % _ASIDE == 0:
-            books.store(aside, now_us)
+            ledger.store(aside, now_us)
             aside = []
             yield
-        if not image.complete and books.warm_part(first):
-            books.remove(first)
+        if not snapshot.complete and ledger.warm_part(first):
+            ledger.remove(first)
         window = None if value is None else _window(first, value)
         if window is None:
             continue
-        if window.held and window.metered is None and books.full():
+        if window.held and window.metered is None and ledger.full():
             aside.append(window)
         else:
-            books.put(window, now_us)
-    books.store(aside, now_us)
-    _restore_seen(books, image)
-    for identity, value in image.jobs.items():
-        books.put_job(identity, None if value is None else _job(value))
-    if image.jobs:
-        books.jobs = dict(sorted(books.jobs.items(), key=lambda one: one[1].hour))
+            ledger.put(window, now_us)
+    ledger.store(aside, now_us)
+    _restore_seen(ledger, snapshot)
+    for identity, value in snapshot.jobs.items():
+        ledger.put_job(identity, None if value is None else _job(value))
+    if snapshot.jobs:
+        ledger.jobs = dict(sorted(ledger.jobs.items(), key=lambda one: one[1].hour))
 
 
 def _window(first: int, value: bytes) -> Window | None:
@@ -237,35 +237,35 @@ def _job(value: bytes) -> Job | None:
         return None
 
 
-def _restore_seen(books: LedgerState, image: Snapshot) -> None:
+def _restore_seen(ledger: LedgerState, snapshot: Snapshot) -> None:
     """Restore chunks of identities in any order: a settled one overrides the counted one in tag and hour."""
-    oldest = books.position.dropped_hour
+    oldest = ledger.position.dropped_hour
     new: dict[int, list[bytes]] = {}
     settled: list[tuple[int, bytes]] = []
-    for (prefix, hour, first), packed in image.seen.items():
-        chunks = books.seen_chunks.setdefault(hour, {})
-        there = chunks.get(first, b"")
+    for (prefix, hour, first), packed in snapshot.seen.items():
+        blocks = ledger.seen_blocks.setdefault(hour, {})
+        there = blocks.get(first, b"")
         if packed is None:
-            chunks[first] = there.replace(prefix, b"")
+            blocks[first] = there.replace(prefix, b"")
         elif len(packed) % IDENTITY_BYTES:
             note("ledger", -1, first, "identities")
         elif prefix not in there:
-            chunks[first] = there + prefix
+            blocks[first] = there + prefix
             if hour < oldest:
                 continue
             if prefix == SETTLED_PREFIX:
                 settled.append((hour, packed))
             else:
                 new.setdefault(hour, []).append(untold(packed) if prefix == UNTOLD_PREFIX else packed)
-    books.seen.expect(sum(len(packed) for chunks in new.values() for packed in chunks) // IDENTITY_BYTES)
-    for hour, packed_chunks in new.items():
-        books.seen.add(b"".join(packed_chunks), hour)
+    ledger.seen.expect(sum(len(packed) for blocks in new.values() for packed in blocks) // IDENTITY_BYTES)
+    for hour, packed_blocks in new.items():
+        ledger.seen.add(b"".join(packed_blocks), hour)
     for hour, packed in sorted(settled):
-        books.seen.put(packed, hour)
-    for hour, chunks in list(books.seen_chunks.items()):
-        books.seen_chunks[hour] = {first: prefixes for first, prefixes in chunks.items() if prefixes}
-        if not books.seen_chunks[hour]:
-            del books.seen_chunks[hour]
+        ledger.seen.put(packed, hour)
+    for hour, blocks in list(ledger.seen_blocks.items()):
+        ledger.seen_blocks[hour] = {first: prefixes for first, prefixes in blocks.items() if prefixes}
+        if not ledger.seen_blocks[hour]:
+            del ledger.seen_blocks[hour]
 
 
 def _is_ours(key: bytes | None) -> bool:
@@ -279,8 +279,8 @@ def _is_ours(key: bytes | None) -> bool:
     return key[0] not in _IDENTITIES or len(key) == 1 + 16
 
 
-def image_from(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Snapshot:
+def snapshot_from(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Snapshot:
     """The snapshot of the latest value of each key; `next_offset` is where the tail begins."""
-    image = Snapshot(next_offset)
-    image.take(latest)
-    return image
+    snapshot = Snapshot(next_offset)
+    snapshot.take(latest)
+    return snapshot

@@ -19,7 +19,7 @@ from streams.core.metering.ledger_state import LedgerState
 
 log = structlog.get_logger(__name__)
 
-#: Windows go to disk down to this share of the bound, so that not every tick of a flood moves a few.
+#: Windows go to disk down to this share of the bound, so that not every punctuation of a flood moves a few.
 _LEFT = 0.8
 #: The most windows moved, and customers checked, without a pause: this bounds how long the event loop is blocked.
 STEP, LOOKS = 500, 2_000
@@ -55,7 +55,7 @@ class WindowEviction:
     def __init__(self, customers: CustomerTable, orgs: Mapping[str, OrgRecord]) -> None:
         self._customers = customers
         self._orgs = orgs
-        self._told = False
+        self._logged = False
         self.reopened()
 
     def reopened(self) -> None:
@@ -76,7 +76,7 @@ class WindowEviction:
         self._in_hand: tuple[str, int] | None = None
         self.busy = False
 
-    def notice(self, books: LedgerState, version: object, at_us: int) -> None:
+    def notice(self, ledger: LedgerState, version: object, at_us: int) -> None:
         """Queue customers to check: those read back, new keys, and all with notes when the tables changed or a border
         came.
 
@@ -86,17 +86,17 @@ class WindowEviction:
             version: of the tables; another value than the last one means that they changed.
         """
         table, members, before = self._customers.table, self._customers.members, self._members
-        if books.cold is None or not books.cold.windows:
+        if ledger.cold is None or not ledger.cold.windows:
             self.reopened()
         elif before is None:
-            self._all = books.cold.names()
+            self._all = ledger.cold.names()
         else:
             self._new.extend(islice(reversed(table), min(members - before, len(table))))
         self._members, self._at_us = members, at_us
         if version != self._version or at_us >= self._border_us:
             self._version, self._border_us, self._again = version, NEVER, True
 
-    def wake(self, books: LedgerState) -> set[str]:
+    def wake(self, ledger: LedgerState) -> set[str]:
         """Bring back one step of windows that may have a target now; their customers."""
         brought: set[str] = set()
         self.busy = True
@@ -104,15 +104,15 @@ class WindowEviction:
         for _ in range(LOOKS):
             if self._in_hand is None:
                 name, forced = self._next()
-                if name is None or books.cold is None:
+                if name is None or ledger.cold is None:
                     self.busy = False
                     break
-                if not (books.cold.has(name) and name in self._customers.table if forced else self._changed(name)):
+                if not (ledger.cold.has(name) and name in self._customers.table if forced else self._changed(name)):
                     continue
                 self._seen.pop(name, None)
                 self._in_hand = (name, -1)
             name, after = self._in_hand
-            windows = books.warm(name, after, room)
+            windows = ledger.warm(name, after, room)
             brought.add(name)
             room -= len(windows)
             if not room:
@@ -121,23 +121,23 @@ class WindowEviction:
             self._in_hand = None
         return brought
 
-    def relieve(self, books: LedgerState, partition: int, looked_us: int | None) -> bool:
+    def relieve(self, ledger: LedgerState, partition: int, looked_us: int | None) -> bool:
         """Move one step of held windows beyond the bound to disk; whether there may be more. The first move is logged.
 
         Args:
             looked_us: when `release` last looked at all held windows in memory with the current tables; None where the
                 tables changed since: then customers with a record stay in memory.
         """
-        if books.cold is None:
+        if ledger.cold is None:
             return False
-        table, left = self._customers.table, int(books.cold.room * _LEFT)
-        moved = books.chill(lambda name: name not in table, left, STEP)
+        table, left = self._customers.table, int(ledger.cold.room * _LEFT)
+        moved = ledger.chill(lambda name: name not in table, left, STEP)
         if not moved and looked_us is not None:
-            moved = books.chill(lambda _name: True, left, STEP)
+            moved = ledger.chill(lambda _name: True, left, STEP)
             for window in moved:
                 self._remember(window, looked_us)
-        if moved and not self._told:
-            self._told = True
+        if moved and not self._logged:
+            self._logged = True
             log.warning("held_usage_on_disk", partition=partition, windows=len(moved), see="meterbridge held list")
         return bool(moved)
 

@@ -35,7 +35,7 @@ class EvictedWindowsFile(WindowsFile):
 
     def put(self, windows: Sequence[Window]) -> bool:
         """Store windows that are not in the file; False where the disk is full: then none is stored."""
-        rows = [(one.first, one.customer_id.encode(), one.min_end_us, _encode(one)) for one in windows]
+        rows = [(window.first, window.customer_id.encode(), window.min_end_us, _encode(window)) for window in windows]
         rows.sort(key=itemgetter(1))  # neighbours in the index by customer
         names = {row[1] for row in rows}
         new = sum(not self._has(name) for name in names)

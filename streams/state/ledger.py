@@ -52,7 +52,7 @@ class LedgerConfig:
 
 @dataclass(slots=True)
 class _Kept:
-    books: LedgerState
+    state: LedgerState
     changelog_next: int
     closed_at: float
 
@@ -67,9 +67,9 @@ class LedgerCache:
         self._monotonic = monotonic
         self._kept: dict[int, _Kept] = {}
 
-    def put(self, partition: int, books: LedgerState, changelog_next: int) -> None:
+    def put(self, partition: int, state: LedgerState, changelog_next: int) -> None:
         """Keep the state as of `changelog_next`."""
-        self._kept[partition] = _Kept(books, changelog_next, self._monotonic())
+        self._kept[partition] = _Kept(state, changelog_next, self._monotonic())
 
     def take(self, partition: int) -> tuple[LedgerState, int] | None:
         """The state and the offset of the tail, and remove them; None where they are too old or absent."""
@@ -77,7 +77,7 @@ class LedgerCache:
         for old in [number for number, kept in self._kept.items() if now - kept.closed_at > KEEP_S]:
             del self._kept[old]
         kept = self._kept.pop(partition, None)
-        return None if kept is None else (kept.books, kept.changelog_next)
+        return None if kept is None else (kept.state, kept.changelog_next)
 
 
 class Ledger:
@@ -104,7 +104,7 @@ class Ledger:
         self._writer: TransactionalWriter | None = None
         self._changelog_next = 0
         self._input = TopicPartition(place.topics.raw, partition)
-        self.books: LedgerState | None = None
+        self.state: LedgerState | None = None
 
     async def open(self) -> LedgerState:
         """Fence, read back and check; the state of the partition.
@@ -122,30 +122,30 @@ class Ledger:
             async with asking(place.kafka, place.group, **FETCHING) as consumer:
                 await fencing  # every answer is final only after the fence
                 kept = self._shelf.take(self.partition)
-                books, start = kept if kept is not None else (LedgerState(Position(), self._cold()), 0)
+                state, start = kept if kept is not None else (LedgerState(Position(), self._cold()), 0)
                 raw = await standing_by(consumer, self._input)
                 check_partitions(place, raw)
-                image = await read(consumer, place.topics.changelog, self.partition, start)
-                if kept is None and image.position is None:
-                    image = await self._begin(consumer, raw)
+                snapshot = await read(consumer, place.topics.changelog, self.partition, start)
+                if kept is None and snapshot.position is None:
+                    snapshot = await self._begin(consumer, raw)
         finally:
             fencing.cancel()
-        for _ in restoring(books, image, self._now_us()):
+        for _ in restoring(state, snapshot, self._now_us()):
             await asyncio.sleep(0)
-        self._changelog_next = image.next_offset
-        self._check_topic(books, raw)
-        verify(books)
-        self.books = books
-        return books
+        self._changelog_next = snapshot.next_offset
+        self._check_topic(state, raw)
+        verify(state)
+        self.state = state
+        return state
 
     async def commit(self, changes: Changes) -> None:
         """Publish the changes and their offset in one transaction, then apply them."""
-        if self.books is None or self._writer is None:
+        if self.state is None or self._writer is None:
             raise LedgerBroken("not_open", "a closed ledger was written to")
-        place, books = self._place, self.books
-        changes.position.held = held_after(books, changes)
+        place, state = self._place, self.state
+        changes.position.held = held_after(state, changes)
         changelog = Run(place.topics.changelog, self.partition, records_of(changes))
-        moved = changes.position.next if changes.position.next > books.position.next else None
+        moved = changes.position.next if changes.position.next > state.position.next else None
         ends = await self._writer.commit(
             writes_of(changes, place.topics, self.partition),
             self._input,
@@ -153,19 +153,19 @@ class Ledger:
             place.group,
             [changelog, *runs_of(changes, place.topics, self.partition)],
         )
-        apply(books, changes, self._now_us())
+        apply(state, changes, self._now_us())
         self._changelog_next = ends[place.topics.changelog, self.partition]
 
     async def close(self) -> None:
         """Release the partition and cache the state. It is exact as of the last known commit; a commit with unknown
         outcome is in the tail that is read on reopening.
         """
-        writer, books = self._writer, self.books
-        self._writer, self.books = None, None
+        writer, state = self._writer, self.state
+        self._writer, self.state = None, None
         if writer is not None:
             await writer.stop()
-        if books is not None:
-            self._shelf.put(self.partition, books, self._changelog_next)
+        if state is not None:
+            self._shelf.put(self.partition, state, self._changelog_next)
 
     def in_transaction(self) -> bool:
         """Whether a transaction is running."""
@@ -186,19 +186,19 @@ class Ledger:
         writer = TransactionalWriter(place.kafka, f"{changelog}-begin-{self.partition}")
         try:
             await writer.start()
-            image = await read(consumer, changelog, self.partition)
-            if image.position is None:
+            snapshot = await read(consumer, changelog, self.partition)
+            if snapshot.position is None:
                 own = Position(topic_id=place.topic_id, partitions=place.partitions, deployment=place.deployment)
                 ((key, value),) = records_of(Changes(own))
                 write = Write(changelog, self.partition, key, value)
                 ends = await writer.commit([write], self._input, None, place.group)
-                image = Snapshot(ends[changelog, self.partition], value)
-            return image
+                snapshot = Snapshot(ends[changelog, self.partition], value)
+            return snapshot
         finally:
             await writer.stop()
 
-    def _check_topic(self, books: LedgerState, raw: PartitionOffsets) -> None:
-        position, tp = books.position, self._input
+    def _check_topic(self, state: LedgerState, raw: PartitionOffsets) -> None:
+        position, tp = state.position, self._input
         check_origin(self._place, position)
         if position.partitions != raw.partitions:
             detail = f"{tp.topic} had {position.partitions} partitions, now {raw.partitions}"

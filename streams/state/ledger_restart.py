@@ -72,7 +72,7 @@ class RestartPlan:
     forgot_us: int = 0
 
 
-async def plan(place: LedgerConfig, partition: int, wanted: RestartPosition) -> RestartPlan:
+async def plan(place: LedgerConfig, partition: int, restart_at: RestartPosition) -> RestartPlan:
     """The plan, without carrying it out: fences nobody and changes nothing.
 
     Raises:
@@ -82,11 +82,11 @@ async def plan(place: LedgerConfig, partition: int, wanted: RestartPosition) -> 
             `too_much_to_fill`, above `MOST_FILLED`.
     """
     async with asking(place.kafka, place.group, **FETCHING) as consumer:
-        return (await _planned(consumer, place, partition, wanted))[0]
+        return (await _planned(consumer, place, partition, restart_at))[0]
 
 
 async def begin(
-    place: LedgerConfig, partition: int, wanted: RestartPosition, planned: RestartPlan, sealed: EmittedTotals
+    place: LedgerConfig, partition: int, restart_at: RestartPosition, planned: RestartPlan, sealed: EmittedTotals
 ) -> None:
     """Carry the plan out.
 
@@ -97,24 +97,24 @@ async def begin(
     try:
         await writer.start()
         async with asking(place.kafka, place.group, **FETCHING) as consumer:
-            now, books = await _planned(consumer, place, partition, wanted)
+            now, state = await _planned(consumer, place, partition, restart_at)
         if (now.reason, now.stood, now.next, now.fill) != (planned.reason, planned.stood, planned.next, planned.fill):
             raise Rejected("ledger_moved", "the ledger or its topic is another by now: look again")
-        position = _position(place, books, now, sealed)
+        position = _position(place, state, now, sealed)
         writes = [Write(place.topics.changelog, partition, *record) for record in records_of(Changes(position))]
         await writer.commit(writes, TopicPartition(place.topics.raw, partition), position.next, place.group)
     finally:
         await writer.stop()
 
 
-def _position(place: LedgerConfig, books: LedgerState, planned: RestartPlan, sealed: EmittedTotals) -> Position:
+def _position(place: LedgerConfig, ledger: LedgerState, planned: RestartPlan, sealed: EmittedTotals) -> Position:
     """The position that the plan asks for; the state adds up with it."""
-    position = books.position
+    position = ledger.position
     position.next = planned.next
     position.skipped += planned.skipped
     if planned.reason != NO_LEDGER:
         return position
-    folded = sealed.sums + total(books.windows.values())
+    folded = sealed.sums + total(ledger.windows.values())
     position = Position(planned.next, 0, place.topic_id, place.partitions, place.deployment, sealed.seal_seq)
     position.counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
     position.v, position.forgot_us, position.skipped = LEDGER_VERSION, planned.forgot_us, planned.skipped
@@ -122,46 +122,46 @@ def _position(place: LedgerConfig, books: LedgerState, planned: RestartPlan, sea
 
 
 async def _planned(
-    consumer: AIOKafkaConsumer, place: LedgerConfig, partition: int, wanted: RestartPosition
+    consumer: AIOKafkaConsumer, place: LedgerConfig, partition: int, restart_at: RestartPosition
 ) -> tuple[RestartPlan, LedgerState]:
     tp = TopicPartition(place.topics.raw, partition)
     raw = await standing_by(consumer, tp)
     check_partitions(place, raw)
-    image = await read(consumer, place.topics.changelog, partition)
-    books = LedgerState(Position())
+    snapshot = await read(consumer, place.topics.changelog, partition)
+    state = LedgerState(Position())
     try:
-        restore(books, image, 0)
+        restore(state, snapshot, 0)
     except LedgerBroken as broken:
         if broken.reason != UNREADABLE_LEDGER:
             raise
-        books, image.position = LedgerState(Position()), None  # treated as missing; the readable rest is kept
-        restore(books, image, 0)
-    if image.position is None:
-        return await _without_ledger(consumer, tp, raw, wanted), books
-    check_origin(place, books.position)
-    verify(books)
-    return await _with_ledger(consumer, tp, raw, wanted, books.position.next), books
+        state, snapshot.position = LedgerState(Position()), None  # treated as missing; the readable rest is kept
+        restore(state, snapshot, 0)
+    if snapshot.position is None:
+        return await _without_ledger(consumer, tp, raw, restart_at), state
+    check_origin(place, state.position)
+    verify(state)
+    return await _with_ledger(consumer, tp, raw, restart_at, state.position.next), state
 
 
 async def _with_ledger(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPosition, stood: int
+    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, restart_at: RestartPosition, stood: int
 ) -> RestartPlan:
     if stood > raw.end:
-        return _beyond_the_end(tp, raw, wanted, stood)
+        return _beyond_the_end(tp, raw, restart_at, stood)
     there = await _first_record(consumer, tp, max(stood, raw.begin), raw.end)
     if stood >= raw.begin and there in (None, stood):
         return RestartPlan(tp.partition, "", stood, stood)
     first = raw.end if there is None else there
-    begins = await _chosen(consumer, tp, raw, wanted, first)
+    begins = await _chosen(consumer, tp, raw, restart_at, first)
     return RestartPlan(tp.partition, TRUNCATED if stood < raw.begin else HOLE, stood, begins, begins - stood)
 
 
-def _beyond_the_end(tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPosition, stood: int) -> RestartPlan:
+def _beyond_the_end(tp: TopicPartition, raw: PartitionOffsets, restart_at: RestartPosition, stood: int) -> RestartPlan:
     """The plan where records that were counted are lost at the log's end.
 
     Kafka would give their offsets to other records. Offsets name the parts, so the log is filled up first.
     """
-    if wanted.word != LATEST and wanted.offset != stood:
+    if restart_at.word != LATEST and restart_at.offset != stood:
         raise Rejected("offsets_would_repeat", f"the log ends at {raw.end}, before {stood}: begin from latest")
     if stood - raw.end > MOST_FILLED:
         raise Rejected("too_much_to_fill", f"the log ends {stood - raw.end} offsets before the ledger's position")
@@ -169,7 +169,7 @@ def _beyond_the_end(tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPo
 
 
 async def _without_ledger(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPosition
+    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, restart_at: RestartPosition
 ) -> RestartPlan:
     """The plan where the identities are lost with the ledger: a call that ended before its last call was received may
     be a repeat.
@@ -178,30 +178,30 @@ async def _without_ledger(
         return RestartPlan(tp.partition, "", 0, 0)
     stood = raw.begin if raw.committed is None else raw.committed
     if stood > raw.end:
-        beyond = _beyond_the_end(tp, raw, wanted, stood)
+        beyond = _beyond_the_end(tp, raw, restart_at, stood)
         return replace(beyond, reason=NO_LEDGER, forgot_us=time.time_ns() // 1000 + _CLOCKS_US)
-    begins = await _chosen(consumer, tp, raw, wanted, raw.begin)
+    begins = await _chosen(consumer, tp, raw, restart_at, raw.begin)
     forgot_us = await _received_before(consumer, tp, raw, max(stood, begins)) * 1000 + _CLOCKS_US
     return RestartPlan(tp.partition, NO_LEDGER, stood, begins, max(0, begins - stood), forgot_us=forgot_us)
 
 
 async def _chosen(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPosition, lowest: int
+    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, restart_at: RestartPosition, lowest: int
 ) -> int:
     """The requested offset, in `[lowest, end]`."""
-    if wanted.word == LATEST:
+    if restart_at.word == LATEST:
         return raw.end
-    if wanted.at_ms is not None:
-        return max(lowest, await _at(consumer, tp, wanted.at_ms) or raw.end)
-    if wanted.offset is None:
+    if restart_at.at_ms is not None:
+        return max(lowest, await _at(consumer, tp, restart_at.at_ms) or raw.end)
+    if restart_at.offset is None:
         return lowest
-    if wanted.offset < lowest:
+    if restart_at.offset < lowest:
         raise Rejected(
             "begins_below", f"{tp.topic}-{tp.partition} can begin from {lowest} on: what lies below was counted"
         )
-    if wanted.offset > raw.end:
+    if restart_at.offset > raw.end:
         raise Rejected("begins_beyond", f"{tp.topic}-{tp.partition} ends at {raw.end}")
-    return wanted.offset
+    return restart_at.offset
 
 
 async def _first_record(consumer: AIOKafkaConsumer, tp: TopicPartition, at: int, end: int) -> int | None:
@@ -232,5 +232,5 @@ async def _received_before(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: 
 
 async def _at(consumer: AIOKafkaConsumer, tp: TopicPartition, at_ms: int) -> int | None:
     """Offset of the first record with that time or later; None where there is none."""
-    found = (await consumer.offsets_for_times({tp: at_ms}))[tp]
-    return None if found is None else int(found.offset)
+    offset = (await consumer.offsets_for_times({tp: at_ms}))[tp]
+    return None if offset is None else int(offset.offset)

@@ -19,7 +19,7 @@ class OlderWindows(WindowsFile):
     def put(self, windows: Mapping[int, bytes | None]) -> bool:
         """Replace older values by `windows`; False where the disk is full: then none of them is kept."""
         gone = [(first,) for first, value in windows.items() if value is None] if self._complete else []
-        kept = sorted(one for one in windows.items() if not (self._complete and one[1] is None))
+        kept = sorted(window for window in windows.items() if not (self._complete and window[1] is None))
 
         def step() -> None:
             self._file.executemany("DELETE FROM windows WHERE first = ?", gone)

@@ -18,7 +18,7 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.ledger import Position
 from schemas.moments import SECOND_US
 from schemas.money import plain
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.restamp import RestampDecision, judged
 from streams.core.mapping.resolve import Resolver
@@ -56,7 +56,7 @@ class World:
     policy: MeterPolicy = field(default_factory=MeterPolicy)
     customers: dict[str, CustomerRecord] = field(default_factory=dict)
     orgs: Records = field(default_factory=Records)
-    books: LedgerState = field(default_factory=lambda: LedgerState(Position()))
+    ledger: LedgerState = field(default_factory=lambda: LedgerState(Position()))
     waiting: list[Item] = field(default_factory=list)
     calls: int = 0
 
@@ -73,24 +73,24 @@ class World:
         self.orgs.setdefault(org_id, OrgRecord(org_id))
         await OrgSynchroniser({}, self.orgs, self.orgs, client, now_us=lambda: self.now_us).refresh(org_id)
         if names:
-            learner = SubscriptionDiscovery({}, self.orgs, self.orgs, client, now_us=lambda: self.now_us)
-            assert await learner.learn(org_id, names)
+            discovery = SubscriptionDiscovery({}, self.orgs, self.orgs, client, now_us=lambda: self.now_us)
+            assert await discovery.learn(org_id, names)
 
     def use(self, usd: str, at: float | None = None, customer: str = "acme") -> None:
         at_us = self.now_us if at is None else round(at * SECOND_US)
         call = raw(self.calls, slp(self.calls, at_us=at_us, cost=usd), customer=customer, received_us=self.now_us)
         self.calls += 1
-        resolve = Resolver(self.customers, self.orgs, self.policy.late_policy, CODE)
-        apply(self.books, Fold(self.policy, "p-")(self.books, [call], resolve), self.now_us)
+        resolve = Resolver(self.customers, self.orgs, self.policy.out_of_period_policy, CODE)
+        apply(self.ledger, Fold(self.policy, "p-")(self.ledger, [call], resolve), self.now_us)
 
-    def tick(self) -> None:
-        """As `MeterWork.tick`, once what is open is due; twice, for what cannot be sealed is looked at again."""
+    def punctuate(self) -> None:
+        """As `MeterWork.punctuate`, once what is open is due; twice, for what cannot be sealed is looked at again."""
         self.clock.now += 120
         for _ in range(2):
-            apply(self.books, release(self.books, self.customers, self.orgs, self.policy, 99, self.now_us), 0)
-            windows = due_windows(self.books, self.now_us, self.policy, 99)
-            sealed = seal(self.books.position, windows, self.orgs, self.policy, "p-", 0, self.now_us)
-            apply(self.books, sealed, self.now_us)
+            apply(self.ledger, release(self.ledger, self.customers, self.orgs, self.policy, 99, self.now_us), 0)
+            windows = due_windows(self.ledger, self.now_us, self.policy, 99)
+            sealed = seal(self.ledger.position, windows, self.orgs, self.policy, "p-", 0, self.now_us)
+            apply(self.ledger, sealed, self.now_us)
             events = [one.event for one in sealed.sealed]
             self.waiting += [Item(one.transaction_id, msgspec.json.encode(one), resent=False) for one in events]
 
@@ -99,11 +99,11 @@ class World:
         return await quick_delivery(self.lago, self.http).deliver(items, judge=self.judge)
 
     def judge(self, value: bytes) -> RestampDecision:
-        return judged(value, self.orgs, self.policy.late_policy, self.now_us, CODE)
+        return judged(value, self.orgs, self.policy.out_of_period_policy, self.now_us, CODE)
 
     @property
     def held(self) -> list[tuple[str, str]]:
-        return sorted((one.held, plain(one.cost)) for one in self.books.windows.values() if one.held)
+        return sorted((one.held, plain(one.cost)) for one in self.ledger.windows.values() if one.held)
 
     async def invoiced(self) -> dict[str, int]:
         """Cents on invoices, by month of issue and customer."""
@@ -136,7 +136,7 @@ async def test_usage_that_was_held_over_the_months_end_is_on_the_next_invoice(wo
     world.clock.now = moment(2026, 11, 5)
     await world.learn()
     world.map()
-    world.tick()
+    world.punctuate()
     [sent] = [msgspec.json.decode(one.value) for one in world.waiting]
     assert sent["timestamp"] == f"{moment(2026, 11, 1):.3f}"
     assert sent["properties"]["usage_end"] == "2026-10-28T12:00:00.000000Z"
@@ -146,17 +146,17 @@ async def test_usage_that_was_held_over_the_months_end_is_on_the_next_invoice(wo
 
 
 async def test_by_hold_it_waits_for_somebody_to_decide(world: World) -> None:
-    world.policy = replace(world.policy, late_policy=LatePolicy.HOLD)
+    world.policy = replace(world.policy, out_of_period_policy=OutOfPeriodPolicy.HOLD)
     await world.lago.subscribe("sub", "org")
     world.clock.now = moment(2026, 10, 28, 12)
     world.use("100")
     world.clock.now = moment(2026, 11, 5)
     await world.learn()
     world.map()
-    world.tick()
+    world.punctuate()
     assert (world.waiting, world.held) == ([], [("late_period", "100")])
-    world.policy = replace(world.policy, late_policy=LatePolicy.SHIFT)
-    world.tick()
+    world.policy = replace(world.policy, out_of_period_policy=OutOfPeriodPolicy.SHIFT)
+    world.punctuate()
     await world.post()
     world.clock.now = moment(2026, 12, 2)
     assert await world.invoiced() == {"2026-12 org": 10_000}
@@ -169,7 +169,7 @@ async def test_an_outage_over_the_months_end_costs_nothing(world: World) -> None
     world.map()
     world.clock.now = moment(2026, 10, 31, 23)
     world.use("7")
-    world.tick()
+    world.punctuate()
     world.clock.now = moment(2026, 11, 1, 0, 10)
     [outcome] = await world.post()
     assert (outcome.kind, outcome.timestamp) == ("delivered", f"{moment(2026, 11, 1):.3f}")
@@ -184,7 +184,7 @@ async def test_the_last_minute_of_a_month_is_sealed_in_the_next(world: World) ->
     world.map()
     world.clock.now = moment(2026, 10, 31, 23, 59)
     world.use("1")
-    world.tick()
+    world.punctuate()
     await world.post()
     world.clock.now = moment(2026, 12, 2)
     assert await world.invoiced() == {"2026-12 org": 100}
@@ -199,7 +199,7 @@ async def test_a_change_of_plan_closes_the_billing_period_at_once(world: World) 
     world.use("3", at=world.clock.now - 30)
     await world.lago.subscribe("sub", "org", plan="dear")
     await world.learn()
-    world.tick()
+    world.punctuate()
     await world.post()
     assert (await world.lago.stats())["totals"]["billed_cents"] == "300"
     usage = await world.lago.usage("org", "sub")
@@ -214,12 +214,12 @@ async def test_after_an_end_usage_goes_to_the_subscription_that_follows(world: W
     world.use("3")
     await world.lago.http.delete("/api/v1/subscriptions/first")
     await world.learn()
-    world.tick()
+    world.punctuate()
     assert (world.waiting, world.held) == ([], [("ended", "3")])
     world.clock.now = moment(2026, 10, 12)
     await world.lago.subscribe("second", "org")
     await world.learn()
-    world.tick()
+    world.punctuate()
     await world.post()
     assert (await world.lago.stats())["subscriptions"]["second"]["billed_cents"] == "300"
 
@@ -229,7 +229,7 @@ async def test_what_an_end_overtook_on_its_way_is_a_dead_letter_that_says_so(wor
     await world.learn()
     world.map()
     world.use("3")
-    world.tick()
+    world.punctuate()
     await world.lago.http.delete("/api/v1/subscriptions/sub")
     world.clock.now += 1
     await world.learn()
@@ -244,7 +244,7 @@ async def test_the_subscription_that_charges_the_metric_pays(world: World) -> No
     world.map()
     world.clock.now += DAY
     world.use("100")
-    world.tick()
+    world.punctuate()
     await world.post()
     assert (await world.lago.stats())["subscriptions"]["llm"]["billed_cents"] == "10000"
 
@@ -254,11 +254,11 @@ async def test_where_none_charges_it_usage_is_held_until_one_does(world: World) 
     await world.learn()
     world.map()
     world.use("100")
-    world.tick()
+    world.punctuate()
     assert (world.waiting, world.held) == ([], [("no_charge", "100")])
     await world.lago.subscribe("llm", "org")
     await world.learn()
-    world.tick()
+    world.punctuate()
     await world.post()
     assert (await world.lago.stats())["totals"]["billed_cents"] == "10000"
 
@@ -270,10 +270,10 @@ async def test_of_two_that_charge_it_the_orgs_own_pays_else_a_person_says_which(
     world.map()
     world.clock.now += DAY
     world.use("100")
-    world.tick()
+    world.punctuate()
     assert (world.waiting, world.held) == ([], [("ambiguous", "100")])
     world.orgs["org"] = msgspec.structs.replace(world.orgs["org"], subscription_id="b")
-    world.tick()
+    world.punctuate()
     await world.post()
     assert (await world.lago.stats())["subscriptions"]["b"]["billed_cents"] == "10000"
 
@@ -285,9 +285,9 @@ async def test_a_named_subscription_that_is_not_the_orgs_holds_its_usage(world: 
     await world.learn("org", name)
     world.map(subscription=name)
     world.use("7")
-    world.tick()
+    world.punctuate()
     assert (world.waiting, world.held) == ([], [(why, "7")])
     world.map(subscription="sub")
-    world.tick()
+    world.punctuate()
     await world.post()
     assert (await world.lago.stats())["subscriptions"]["sub"]["billed_cents"] == "700"

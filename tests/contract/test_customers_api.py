@@ -73,7 +73,7 @@ async def test_a_mapping_that_is_there_is_never_overwritten_by_saving_a_customer
 async def test_who_else_pays_for_a_customers_id_is_not_told_to_a_key_of_its_org(api: OrgApi) -> None:
     version = MappingVersion(0, "org_2", "t", "pro", True, "", "", 0)
     api.identities.all["customer-123"] = CustomerRecord("customer-123", (version,), 0, 0)
-    api.access.who = Principal("acme", frozenset({"*"}), frozenset({"customer-123"}))
+    api.access.principal = Principal("acme", frozenset({"*"}), frozenset({"customer-123"}))
     assert (await api.ask("POST", "/api/customers", 201, json=ACME))["mapping"] is None
     assert (await api.ask("GET", "/api/customers/customer-123"))["mapping"] is None
 

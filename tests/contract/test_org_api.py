@@ -176,7 +176,7 @@ async def test_an_org_nobody_knows_is_not_found(api: OrgApi, verb: str, rest: st
 
 async def test_someone_elses_org_is_refused_whatever_is_asked(api: OrgApi) -> None:
     await api.set_up()
-    api.access.who = Principal("other", frozenset({"*"}), frozenset({"org_2"}))
+    api.access.principal = Principal("other", frozenset({"*"}), frozenset({"org_2"}))
     for verb, rest in (("POST", "/setup"), ("PUT", "/subscription"), ("GET", "/dashboard"), ("GET", "/portal")):
         assert (await api.org(verb, rest, 403, json=SETUP))["reason"] == "other_org"
     body = {"external_id": "org_1", "name": "Mine now"}

@@ -71,7 +71,7 @@ async def test_a_number_that_lago_cannot_hold_is_refused(api: OrgApi, value: Any
     ],
 )
 async def test_a_number_that_lago_can_hold_and_what_is_none_is_taken(api: OrgApi, value: Any) -> None:
-    api.access.who = Principal("key mb_1", frozenset({"usage:write"}), frozenset({"org_1"}))
+    api.access.principal = Principal("key mb_1", frozenset({"usage:write"}), frozenset({"org_1"}))
     await api.org("POST", "/usage/record", 202, json=USAGE | {"properties": {"unit": value}})
 
 
@@ -79,7 +79,7 @@ async def test_a_number_that_lago_can_hold_and_what_is_none_is_taken(api: OrgApi
 async def test_to_make_a_bill_smaller_needs_a_scope_of_its_own(api: OrgApi, value: Any) -> None:
     usage = USAGE | {"properties": {"model": "m-1", "unit": value}}
     orgs = frozenset({"org_1"})
-    api.access.who = Principal("key mb_1", frozenset({"usage:write"}), orgs)
+    api.access.principal = Principal("key mb_1", frozenset({"usage:write"}), orgs)
     told = await api.org("POST", "/usage/record", 403, json=usage)
     assert (told["reason"], "usage:correct" in told["detail"], "unit" in told["detail"]) == (
         "missing_scope",
@@ -87,12 +87,12 @@ async def test_to_make_a_bill_smaller_needs_a_scope_of_its_own(api: OrgApi, valu
         True,
     )
     assert (api.usage.all, api.access.changes) == ({}, [])
-    api.access.who = Principal("key mb_2", frozenset({"usage:write", "usage:correct"}), orgs)
+    api.access.principal = Principal("key mb_2", frozenset({"usage:write", "usage:correct"}), orgs)
     await api.org("POST", "/usage/record", 202, json=usage)
 
 
 async def test_who_recorded_usage_stands_in_the_record_and_in_the_audit_log(api: OrgApi) -> None:
-    api.access.who = Principal("key mb_1", frozenset({"usage:write"}), frozenset({"org_1"}))
+    api.access.principal = Principal("key mb_1", frozenset({"usage:write"}), frozenset({"org_1"}))
     await api.org("POST", "/usage/record", 202, json=USAGE | {"timestamp": "2025-03-05T23:56:40Z"})
     assert api.usage.all["tx-1"].actor == "key mb_1"
     told = {"event_code": "api_call", "transaction_id": "tx-1", "at": "2025-03-05T23:56:40.000000Z"}

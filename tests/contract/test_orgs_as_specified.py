@@ -221,9 +221,7 @@ async def test_every_function_works_by_the_two_variables(lago: Lago) -> None:
     assert (await orgs.subscribe_org_to_plan("org_3", "starter", "C", "c@c.io")).status == "active"
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(orgs.__all__) - {"LagoIntegrationError", "UsageLimitReached", "serve_with"})
-)
+@pytest.mark.parametrize("name", sorted(set(orgs.__all__) - {"LagoIntegrationError", "LimitReached", "serve_with"}))
 async def test_without_a_key_every_failure_is_the_integrations(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("LAGO_API_URL", "http://127.0.0.1:1")
     monkeypatch.delenv("LAGO_API_KEY", raising=False)

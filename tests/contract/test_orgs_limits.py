@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from connectors.billing.usage_limits import FixedLimits
+from connectors.billing.usage_limits import StaticLimits
 from connectors.library import orgs
 from connectors.library.orgs import LagoIntegrationError
 from tests.support.orgs_world import World, orgs_world
@@ -32,7 +32,7 @@ async def test_whether_an_org_may_be_served_is_whether_it_has_an_active_subscrip
 async def test_an_orgs_limits_are_its_plans_and_its_own_held_against_what_lago_counts(world: World) -> None:
     metric = await world.lago.metric("ai_usage")
     await world.lago.plan("ai_basic", charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
-    limits = FixedLimits({"ai_basic": {"tokens": 1000, "requests": 5}}, {"org_1": {"tokens": 900}})
+    limits = StaticLimits({"ai_basic": {"tokens": 1000, "requests": 5}}, {"org_1": {"tokens": 900}})
     orgs.serve_with(world.process(), limits)
     made = await orgs.create_subscription("org_1", "ai_basic")
     assert await orgs.get_org_plan_limits("org_1") == {"tokens": 900, "requests": 5}
@@ -42,7 +42,7 @@ async def test_an_orgs_limits_are_its_plans_and_its_own_held_against_what_lago_c
     assert found == {"tokens": (899, 900), "requests": (None, 5)}
     await world.lago.post(sent | {"transaction_id": "t2", "properties": {"unit": "1"}})
     orgs.serve_with(world.process(), limits)
-    with pytest.raises(orgs.UsageLimitReached) as caught:
+    with pytest.raises(orgs.LimitReached) as caught:
         await orgs.enforce_usage_limits("org_1")
     assert (caught.value.limit, caught.value.used, caught.value.most) == ("tokens", 900, 900)
     with pytest.raises(LagoIntegrationError, match="no_active_subscription"):

@@ -59,10 +59,10 @@ def folded_and_sealed() -> tuple[Changes, Changes]:
     def resolve(customer: str, _at_us: int, _kind: str) -> Target:
         return Target("org", "sub") if customer == "acme" else Target("", "", NO_MAPPING)
 
-    books = LedgerState(Position())
-    folded = Fold(POLICY, "d-t-3-")(books, calls, resolve)
-    apply(books, folded, NOON)
-    return folded, seal(books.position, [books.windows[0]], ORGS, POLICY, "d-t-3-", 3, NOON)
+    ledger = LedgerState(Position())
+    folded = Fold(POLICY, "d-t-3-")(ledger, calls, resolve)
+    apply(ledger, folded, NOON)
+    return folded, seal(ledger.position, [ledger.windows[0]], ORGS, POLICY, "d-t-3-", 3, NOON)
 
 
 def written() -> Iterator[tuple[str, bytes]]:

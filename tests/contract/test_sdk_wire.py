@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import meterbridge_sdk
 from connectors.access.scopes import SCOPES
-from connectors.api.limits import OrgLimits
+from connectors.api.limits import LimitsOfOrg
 from connectors.api.org_models import AccountShown, SubscriptionShown
 from connectors.api.org_usage import Accepted, ChargedUsage, UsageBody, UsageShown
 from connectors.api.orgs import ChangedShown, PlanChangeBody, SetupBody
@@ -24,7 +24,7 @@ from connectors.http.problem import Problem
 from connectors.library import orgs
 from meterbridge_sdk import errors, events, retries, wire
 from schemas.errors import Rejected
-from streams.core.delivery.retry_after import asked_wait_s
+from streams.core.delivery.retry_after import requested_wait_s
 from tests.support.org_api import org_api
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def test_every_member_that_is_sent_or_read_is_one_of_the_servers() -> None:
     assert signed_up <= set(SetupBody.model_fields)
     assert set(PlanChangeBody.model_fields) == {"plan_code"}
     assert "transaction_id" in Accepted.model_fields
-    assert "effective" in OrgLimits.model_fields
+    assert "effective" in LimitsOfOrg.model_fields
     assert {"external_id", "plan_code", "status", "started_at", "next_plan_code"} <= set(SubscriptionShown.model_fields)
     for shown in (AccountShown, ChangedShown):
         assert "subscription" in shown.model_fields
@@ -120,7 +120,7 @@ def test_retry_after_is_read_as_the_application_reads_it(text: str, date: str) -
     headers, now_s = {"retry-after": text, "date": date}, 1_792_567_680.0
     whole = text.isdigit() or not text.replace(".", "").isdigit()
     if whole:
-        expected = min(asked_wait_s(503, headers, now_s) or 0.0, retries.LONGEST_WAIT_S)
+        expected = min(requested_wait_s(503, headers, now_s) or 0.0, retries.LONGEST_WAIT_S)
         assert retries.retry_after_s(httpx.Headers(headers), now_s) == expected
     else:
         assert retries.retry_after_s(httpx.Headers(headers), now_s) == 0.0, "RFC 9110 has whole seconds"

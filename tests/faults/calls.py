@@ -151,8 +151,8 @@ class Calls:
             flat = {"request_id": request_id, "spend": literal, "startTime": _iso(start_s), "endTime": _iso(end_s)}
             text = json.dumps({**fields, **flat})
         else:
-            who = {"user_api_key_hash": "5b3bfae8", "user_api_key_team_id": "team-acme"}
-            slp = {"startTime": start_s, "endTime": end_s, "metadata": who, "response_cost": 0}
+            principal = {"user_api_key_hash": "5b3bfae8", "user_api_key_team_id": "team-acme"}
+            slp = {"startTime": start_s, "endTime": end_s, "metadata": principal, "response_cost": 0}
             prompt = {"messages": [{"role": "user", "content": "hello " * random.randint(1, 40)}]}
             text = json.dumps({**fields, **slp, **prompt}).replace('"response_cost": 0', f'"response_cost": {literal}')
         return Call(key, customer, text, cost, tokens, bool(cost) and not cache_hit)

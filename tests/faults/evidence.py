@@ -38,8 +38,8 @@ class Evidence:
     async def all_settled(self) -> bool:
         """Whether nothing is on its way any more: every raw record folded, no window left, every event completed."""
         ends = await asyncio.to_thread(self._ends, self._topics.raw)
-        books = await self._books(ends)
-        if any(books[number].position.next != end or books[number].windows for number, end in ends.items()):
+        ledger = await self._ledgers(ends)
+        if any(ledger[number].position.next != end or ledger[number].windows for number, end in ends.items()):
             return False
         receipts = await asyncio.to_thread(self._receipts)
         last = {receipt.transaction_id: receipt.status for receipt in receipts}
@@ -54,7 +54,7 @@ class Evidence:
             stats=await self.stats(),
             lago_events=[msgspec.json.decode(line) for line in events],
             raw_ends=ends,
-            books=await self._books(ends),
+            ledger=await self._ledgers(ends),
             events=await asyncio.to_thread(self._events),
             enriched=await asyncio.to_thread(self._enriched),
             receipts=await asyncio.to_thread(self._receipts),
@@ -62,16 +62,16 @@ class Evidence:
             dead=await asyncio.to_thread(self._count, topics.dlq),
         )
 
-    async def _books(self, ends: dict[int, int]) -> dict[int, LedgerState]:
-        books = {}
+    async def _ledgers(self, ends: dict[int, int]) -> dict[int, LedgerState]:
+        ledger = {}
         for partition in ends:
             async with reading(
                 bootstrap_servers=self._bootstrap, isolation_level="read_committed", **FETCHING
             ) as consumer:
-                image = await read(consumer, self._topics.changelog, partition)
-            books[partition] = LedgerState(Position())
-            restore(books[partition], image, 0)
-        return books
+                snapshot = await read(consumer, self._topics.changelog, partition)
+            ledger[partition] = LedgerState(Position())
+            restore(ledger[partition], snapshot, 0)
+        return ledger
 
     def _events(self) -> list[SentEvent]:
         decode = msgspec.json.Decoder(LagoEvent).decode

@@ -33,7 +33,7 @@ class Found:
     Fields:
         stats, lago_events: the sandbox's `/__stats` and `/__events`.
         raw_ends: records of each raw partition.
-        books: the ledger of each raw partition, read back from its changelog.
+        ledger: the ledger of each raw partition, read back from its changelog.
         enriched: by raw partition, in order.
         receipts: in order of each event's own.
     """
@@ -41,7 +41,7 @@ class Found:
     stats: dict[str, Any] = field(default_factory=dict)
     lago_events: list[dict[str, Any]] = field(default_factory=list)
     raw_ends: dict[int, int] = field(default_factory=dict)
-    books: dict[int, LedgerState] = field(default_factory=dict)
+    ledger: dict[int, LedgerState] = field(default_factory=dict)
     events: list[SentEvent] = field(default_factory=list)
     enriched: dict[int, list[EnrichedUsage]] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
@@ -59,7 +59,7 @@ def verdict(
     """
     return [
         *billing_wrong(found.stats, owed.by_subscription(subscription_of)),
-        *ledgers_wrong(found.books, found.raw_ends, owed),
+        *ledgers_wrong(found.ledger, found.raw_ends, owed),
         *seals_wrong(found.events),
         *events_wrong(found.events, found.lago_events),
         *metered_wrong(found.lago_events, owed, subscription_of_org or {}),
@@ -91,11 +91,11 @@ def billing_wrong(stats: Mapping[str, Any], owed: Mapping[str, Sum]) -> list[str
     return wrong
 
 
-def ledgers_wrong(books: Mapping[int, LedgerState], raw_ends: Mapping[int, int], owed: Owed) -> list[str]:
+def ledgers_wrong(ledger: Mapping[int, LedgerState], raw_ends: Mapping[int, int], owed: Owed) -> list[str]:
     """Both laws of conservation, nothing open or held, every raw record folded, and the sums of what was sent."""
     wrong = []
     for partition, end in sorted(raw_ends.items()):
-        its = books[partition]
+        its = ledger[partition]
         if its.position.next != end:
             wrong.append(f"ledger {partition} stands at {its.position.next} of {end}")
         received, folded = difference(its.position.counters, its.windows.values())
@@ -107,7 +107,7 @@ def ledgers_wrong(books: Mapping[int, LedgerState], raw_ends: Mapping[int, int],
         if its.windows:
             held = sum(1 for window in its.windows.values() if window.held)
             wrong.append(f"ledger {partition}: {len(its.windows)} windows are left, {held} of them held")
-    counters = [its.position.counters for its in books.values()]
+    counters = [its.position.counters for its in ledger.values()]
     billed = sum(1 for _ in owed.billed())
     for what, got, expected in (
         ("received", sum(c.received.calls for c in counters), sum(raw_ends.values())),

@@ -29,7 +29,7 @@ _TOLD = (
     "worker_begins_again",
     "lane_reopened",
     "lane_open_failed",
-    "chunk_missing",
+    "fetch_gap",
     "Traceback",
 )
 
@@ -183,7 +183,7 @@ async def _account(report: Report, world: World, load: Load, adversary: Adversar
             report.log_events[event] = report.log_events.get(event, 0) + said.count(event)
         report.tails[name] = said[-1500:]
         if "partition_halted" in said:
-            report.problems.append(f"{name} halted a lane")
+            report.problems.append(f"{name} halted a partition task")
 
 
 def _uncovered(report: Report, minutes: int, *, broker: bool) -> list[str]:

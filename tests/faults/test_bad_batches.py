@@ -47,7 +47,9 @@ async def test_one_bad_event_and_one_repeat_in_each_of_ten_batches_cost_nobody_a
     figures(good=len(good), bad=len(bad), posts=stats["posts"])
     assert Counter(msgspec.json.decode(line)["transaction_id"] for line in lines) == Counter(good)
     assert statuses(stage) == dict.fromkeys(good, "completed") | dict.fromkeys(bad, "failed")
-    letters = stage.read(stage.topics.dlq)
-    assert Counter(msgspec.json.decode(letter.value())["transaction_id"] for letter in letters) == Counter(bad)
-    assert {dict(letter.headers())["reason"] for letter in letters} == {b"invalid_timestamp"}
+    dead_letters = stage.read(stage.topics.dlq)
+    assert Counter(
+        msgspec.json.decode(dead_letter.value())["transaction_id"] for dead_letter in dead_letters
+    ) == Counter(bad)
+    assert {dict(dead_letter.headers())["reason"] for dead_letter in dead_letters} == {b"invalid_timestamp"}
     assert stage.read(stage.topics.retry) == []

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.faults
 
 _RATE, _VANDALISM_A_SECOND = 40, 5
 _DRAIN_S = 120.0
-#: So long calls are sent after the damage: some of every lane.
+#: So long calls are sent after the damage: some of every partition task.
 _LAST_S = 5
 
 
@@ -48,7 +48,7 @@ async def test_damaged_records_in_every_topic_cost_themselves_alone(
         vandal.close()
         evidence = Evidence(kafka.bootstrap, world.topics, world.url("sandbox"))
         wrong = await until_billed(evidence, owed_of(sender))
-        # What would be billed twice lies before these calls in its lane, so it is at Lago when they are.
+        # What would be billed twice lies before these calls in its partition task, so it is at Lago when they are.
         await sender.run(_LAST_S)
         wrong += await until_billed(evidence, owed_of(sender))
         deaths = [str(d) for process in world.processes.values() for d in process.deaths if d.cause == "by itself"]

@@ -57,7 +57,7 @@ def exact() -> Found:
         },
         lago_events=[msgspec.to_builtins(sent.event) for sent in events],
         raw_ends={0: 5},
-        books={0: LedgerState(Position(next=5, counters=counters, seal_seq=3))},
+        ledger={0: LedgerState(Position(next=5, counters=counters, seal_seq=3))},
         events=events,
         enriched={
             0: [
@@ -94,7 +94,7 @@ def _again(found: Found) -> None:
 
 def _hold(found: Found) -> None:
     window = Window(0, 0, "customer-00", "end_user", "", "", "no_mapping", "m", "p", (), 0, 1, 0, 0, 1)
-    found.books[0].put(window, 0)
+    found.ledger[0].put(window, 0)
 
 
 def _reseal(found: Found) -> None:
@@ -110,12 +110,12 @@ def _reseal(found: Found) -> None:
         (lambda f: _stats(f, billed_cents="0"), "sub-a: 0.0145 cents stored, 0 inside a period"),
         (lambda f: f.stats["subscriptions"].pop("sub-b"), "sub-b: -1 calls of 1"),
         (lambda f: f.stats.update(conflicts=1), "two contents"),
-        (lambda f: setattr(f.books[0].position, "next", 3), "ledger 0 stands at 3 of 5"),
+        (lambda f: setattr(f.ledger[0].position, "next", 3), "ledger 0 stands at 3 of 5"),
         (
-            lambda f: setattr(f.books[0].position.counters, "duplicate", LedgerSum()),
+            lambda f: setattr(f.ledger[0].position.counters, "duplicate", LedgerSum()),
             "ledger 0: received is off by 1 calls",
         ),
-        (lambda f: setattr(f.books[0].position.counters, "sealed", LedgerSum()), "ledger 0: folded is off by 3 calls"),
+        (lambda f: setattr(f.ledger[0].position.counters, "sealed", LedgerSum()), "ledger 0: folded is off by 3 calls"),
         (_hold, "1 windows are left, 1 of them held"),
         (_reseal, "seal_seq of partition 0: missing [2], twice [3]"),
         (lambda f: f.events.append(f.events[0]), "in the events topic more than once: p-0"),

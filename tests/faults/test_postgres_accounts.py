@@ -142,7 +142,7 @@ async def manage(world: World, url: str) -> None:
             await http.get("/api/v1/access/keys"),
             await http.post("/api/v1/billing/org/organizations/org_new/setup", json={"plan_code": "ai"}),
             await http.delete("/customers/customer-00/mapping"),
-            await http.post("/webhooks/retry", json={"why": "a trial"}),
+            await http.post("/webhooks/retry", json={"comment": "a trial"}),
         ]
         own = {"Authorization": f"Bearer {made.json()['token']}"}
         answers.append(await http.get("/customers/customer-01/mapping", headers=own))

@@ -75,8 +75,8 @@ async def test_two_workers_keep_a_limit_that_neither_was_told_alone_and_an_outag
             put(stage, 0, 50)
             await all_stored(lago, 50)
             sent = 50
-            for tick in range(16):
-                if tick == 4:
+            for punctuate in range(16):
+                if punctuate == 4:
                     await lago.fault(kind="drop", path="/", method="*", duration_s=4)
                     since = time.time() + 4
                 await asyncio.to_thread(put, stage, sent, offered // 2)

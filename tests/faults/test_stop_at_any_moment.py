@@ -84,7 +84,7 @@ def running(name: str, folder: Path, environ: Mapping[str, str]) -> Iterator[Run
         "PORT": "0",
         "API_PORT": "0",
         "METRICS_PORT": "0",
-        "ALLOW_UNSIGNED": "1",
+        "ALLOW_UNAUTHENTICATED": "1",
         "LITELLM_MASTER_KEY": "sk-master",
     }
     log = folder / f"{name}-{time.monotonic_ns()}.log"

@@ -92,7 +92,14 @@ async def test_events_of_another_deployment_are_not_posted(
 async def test_a_second_deployment_of_the_same_name_is_more_workers(stage: Stage) -> None:
     map_all(stage)
     async with stage.running("meter", named(stage, "one")) as first, stage.running("meter", named(stage, "one")) as two:
-        await soon(lambda: first.lanes and two.lanes and not first.lanes.keys() & two.lanes.keys(), 30)
+        await soon(
+            lambda: (
+                first.partition_tasks
+                and two.partition_tasks
+                and not first.partition_tasks.keys() & two.partition_tasks.keys()
+            ),
+            30,
+        )
         stage.put(calls(range(CALLS)))
         await soon(lambda: billed(stage) >= CALLS, 30)
     assert billed(stage) == CALLS

@@ -175,16 +175,18 @@ async def settled(evidence: Evidence) -> None:
     last = {receipt.transaction_id: receipt.status for receipt in found.receipts}
     left = [(one.event.transaction_id, last.get(one.event.transaction_id)) for one in found.events]
     assert _settled(found), (
-        [(number, its.position.next, len(its.windows)) for number, its in found.books.items()],
+        [(number, its.position.next, len(its.windows)) for number, its in found.ledger.items()],
         [(name, status) for name, status in left if status != "completed"],
     )
 
 
 def _settled(found: Found) -> bool:
     last = {receipt.transaction_id: receipt.status for receipt in found.receipts}
-    folded = all(found.books[number].position.next == end for number, end in found.raw_ends.items())
+    folded = all(found.ledger[number].position.next == end for number, end in found.raw_ends.items())
     left = sum(last.get(sent.event.transaction_id) != "completed" for sent in found.events)
-    return bool(found.books) and folded and not any(its.windows for its in found.books.values()) and left == found.dead
+    return (
+        bool(found.ledger) and folded and not any(its.windows for its in found.ledger.values()) and left == found.dead
+    )
 
 
 async def commands_read_it(stage: Stage, about: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from schemas.wire import Call, RawRecord
 from streams.agents import meter, sink
 from streams.core.metering.ledger_state import LedgerState
 from streams.runtime.compacted_table import CompactedTable
-from streams.state.changelog import image_from, restore
+from streams.state.changelog import restore, snapshot_from
 
 #: Every type that is read from a topic (tests/fuzz/test_corpus.py looks that none is missing), and how it is stored.
 JSON: Final = (
@@ -106,9 +106,9 @@ def _changelog(value: bytes) -> None:
         value_end = key_end + (value[key_end] if key_end < len(value) else 0)
         latest[value[at + 1 : key_end]] = value[key_end + 1 : value_end] or None
         at = max(value_end, key_end + 1)
-    image = image_from(0, latest)
+    snapshot = snapshot_from(0, latest)
     with suppress(LedgerBroken, Unreadable):
-        restore(LedgerState(Position()), image, NOW_US)
+        restore(LedgerState(Position()), snapshot, NOW_US)
 
 
 READERS: Final[tuple[Reader, ...]] = (

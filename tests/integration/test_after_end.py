@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from connectors.config.deployment import Deployment
-from connectors.operations.after_end import Told
+from connectors.operations.after_end import LagoHistory
 from connectors.operations.rebilling import Rebilling
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.errors import Unavailable
 from schemas.moments import SECOND_US, parse_us, to_iso
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from streams.core.delivery.after_end import gaps
 from tests.support.calls import raw, slp
 from tests.support.database import rows, until
@@ -44,7 +44,7 @@ async def test_what_was_posted_after_an_end_is_billed_again_once(world: World) -
     nowhere = await world.command("lago", "rebill", "--dry-run")
     assert (nowhere.code, {one["on"] for one in nowhere.json}) == (1, {None}), nowhere.err
     await world.lago.subscribe("sub-b", "org-a")
-    done = await world.command("lago", "rebill", "--why", "it had ended")
+    done = await world.command("lago", "rebill", "--comment", "it had ended")
     assert (done.code, {one["on"] for one in done.json}) == (0, {"sub-b"}), done.err
     await until(world.url, FAILED, lambda count: count == len(done.json))
     await until(world.url, COMPLETED, lambda count: count == 5)
@@ -107,7 +107,9 @@ async def test_what_another_customer_with_the_same_id_is_invoiced_for_is_billed_
     seen = await world.command("lago", "rebill")
     assert (seen.code, {(one["on"], one["taken_by"]) for one in seen.json}) == (1, {(None, "org-b")}), seen.err
     await world.billed_cents(6)
-    done = await world.command("lago", "rebill", "--org", "org-a", "--also-taken", "--why", "org-b has a credit note")
+    done = await world.command(
+        "lago", "rebill", "--org", "org-a", "--also-taken", "--comment", "org-b has a credit note"
+    )
     assert (done.code, {one["on"] for one in done.json}) == (0, {"sub-b"}), done.err
     await world.billed_cents(9)
     await until(world.url, FAILED, lambda count: count == len(done.json))
@@ -211,9 +213,9 @@ async def test_what_lago_does_not_call_an_end_is_none(world: World) -> None:
     assert (world.told.waits, world.told.outcomes) == ((0, Decimal(0)), {})
 
 
-@pytest.mark.parametrize("late", [LatePolicy.HOLD, None])
-async def test_where_it_must_not_be_posted_by_itself_it_is_named(world: World, late: LatePolicy | None) -> None:
-    """By LATE_POLICY=hold, or because Lago cannot be asked: the command stays."""
+@pytest.mark.parametrize("late", [OutOfPeriodPolicy.HOLD, None])
+async def test_where_it_must_not_be_posted_by_itself_it_is_named(world: World, late: OutOfPeriodPolicy | None) -> None:
+    """By OUT_OF_PERIOD_POLICY=hold, or because Lago cannot be asked: the command stays."""
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
     await world.task(**({"lago": None} if late is None else {"late": late})).once()
@@ -317,7 +319,7 @@ class StillRuns:
     def __init__(self, ended_us: int) -> None:
         self._ended_us = ended_us
 
-    async def of(self, org: OrgRecord, now_us: int) -> Told:
+    async def of(self, org: OrgRecord, now_us: int) -> LagoHistory:
         told = gaps(org.periods, 0)
         running = Period("sub-b", self._ended_us + SECOND_US)
-        return Told(OrgRecord(org.org_id, periods=(*org.periods, running)), told, [])
+        return LagoHistory(OrgRecord(org.org_id, periods=(*org.periods, running)), told, [])

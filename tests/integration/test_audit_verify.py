@@ -26,7 +26,7 @@ def settings_of(stage: Stage, kafka: Kafka, topic_prefix: str, **more: Any) -> S
 
 async def test_lines_of_servers_and_of_commands_are_one_chain(stage: Stage, kafka: Kafka, topic_prefix: str) -> None:
     """Two servers and a command write at the same time, and none waits for another."""
-    settings = settings_of(stage, kafka, topic_prefix, api_rate_limit=0, mapping_lead_seconds=0)
+    settings = settings_of(stage, kafka, topic_prefix, api_rate_limit=0, mapping_delay_seconds=0)
     deployment = deployment_of(settings)
     async with running_server(settings, ("api",)) as one, running_server(settings, ("api",)) as other:
         for round_ in range(3):

@@ -12,7 +12,7 @@ COMMANDS = (
     "topics create",
     "topics check --json",
     "held list",
-    "held write-off --customer acme --why test",
+    "held write-off --customer acme --comment test",
     "ledger init --from latest --partition 0",
     "reconcile",
     "reconcile --lago --json",
@@ -21,12 +21,12 @@ COMMANDS = (
     "dlq list",
     "dlq show events/0/1",
     "dlq requeue --reason lago_refused",
-    "dlq purge --reason lago_refused --why test",
+    "dlq dismiss --reason lago_refused --comment test",
     "import mappings {csv}",
     "import customers {csv}",
     "migrate-orgs --mapping-file {json} --execute",
     "backfill --source jsonl --file {jsonl}",
-    "lago rebill --why test",
+    "lago rebill --comment test",
     "keys create --name n --scope *",
 )
 FILES = {

@@ -64,10 +64,10 @@ async def serving(
     app.add_routes([web.post("/", take), web.post("/refused", refuse), web.get("/health", health)])
     on_closed = (closed if closed is not None else []).append
     on_wrong = (wrong if wrong is not None else []).append
-    strangers = UnauthenticatedConnections(
+    unauthenticated = UnauthenticatedConnections(
         bounds, ClientAddressPolicy((), ()), time.monotonic, on_closed, lambda: on_wrong(1)
     )
-    runner = BoundedRunner(app, HEAD_S, strangers, access_log=None, shutdown_timeout=0.1)
+    runner = BoundedRunner(app, HEAD_S, unauthenticated, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield runner.addresses[0][1]

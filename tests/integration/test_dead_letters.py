@@ -61,16 +61,16 @@ async def test_a_dead_letter_is_the_record_byte_for_byte_with_every_header_it_ha
     raw.flush(10)
     async with stage.running("sink", parts):
         await soon(lambda: len(stage.read(stage.topics.dlq)) == 3)
-    letters = stage.read(stage.topics.dlq)
-    assert [(letter.key(), letter.value()) for letter in letters] == [
+    dead_letters = stage.read(stage.topics.dlq)
+    assert [(dead_letter.key(), dead_letter.value()) for dead_letter in dead_letters] == [
         (b"\xfe key", b"\0\xff{"),
         (None, None),
         (b"sub", bad + b" \n"),
     ]
-    assert letters[0].headers()[:6] == [*theirs, ("none", None)]
-    assert letters[2].headers()[:5] == theirs
-    assert dict(letters[2].headers())["reason"] == b"invalid_timestamp"
-    assert dict(letters[2].headers())["__connect.errors.offset"] == b"2"
+    assert dead_letters[0].headers()[:6] == [*theirs, ("none", None)]
+    assert dead_letters[2].headers()[:5] == theirs
+    assert dict(dead_letters[2].headers())["reason"] == b"invalid_timestamp"
+    assert dict(dead_letters[2].headers())["__connect.errors.offset"] == b"2"
 
 
 async def test_a_dead_letter_that_cannot_be_written_holds_its_offset(
@@ -100,10 +100,10 @@ async def test_a_dead_letter_that_was_put_back_is_delivered_at_once(
     async with stage.running("sink", parts), stage.running("retry", parts):
         await soon(lambda: statuses(stage).get("e-5") == "failed", limit_s=30)
         await lago.http.delete("/__faults")
-        (letter,) = stage.read(stage.topics.dlq)
+        (dead_letter,) = stage.read(stage.topics.dlq)
         now_ms = time.time_ns() // 1_000_000
         again = [("attempt", b"0"), ("not_before", b"%d" % now_ms), ("requeued", b"1")]
-        put_back(stage, letter.value(), [*letter.headers(), *again])
+        put_back(stage, dead_letter.value(), [*dead_letter.headers(), *again])
         await soon(lambda: statuses(stage).get("e-5") == "completed")
     assert (await lago.stats())["totals"]["events"] == 8
     last = stage.values(stage.topics.receipts)[-1]

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from connectors.operations.dead_letters import CALLS, EVENTS, Filters, unresolved
-from connectors.operations.requeue import desk
+from connectors.operations.requeue import requeuer
 from connectors.operations.sender import CommandProducer
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US
@@ -50,10 +50,10 @@ async def dead_events(stage: Stage, lago: Lago, posting: Components, *dead: str)
 async def test_letters_are_listed_with_reason_money_and_sum(stage: Stage, lago: Lago, posting: Components) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
     told = (await meterbridge(stage, "dlq", "list", "--json")).json
-    assert sorted(one["transaction_id"] for one in told["letters"]) == ["e-1", "e-3"]
+    assert sorted(one["transaction_id"] for one in told["dead_letters"]) == ["e-1", "e-3"]
     (reason,) = told["by_reason"]
     assert told["by_reason"][reason] == {"count": 2, "usd": "0.03"}
-    shown = (await meterbridge(stage, "dlq", "show", told["letters"][0]["letter"], "--json")).json
+    shown = (await meterbridge(stage, "dlq", "show", told["dead_letters"][0]["dead_letter"], "--json")).json
     assert shown["last_error"].startswith(reason)
     assert '"external_subscription_id":"sub"' in shown["value"]
 
@@ -62,7 +62,7 @@ async def test_events_that_are_put_back_arrive_once_however_often_it_is_said(
     stage: Stage, lago: Lago, posting: Components
 ) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
-    first = await meterbridge(stage, "dlq", "requeue", "--why", "Lago is well", "--json")
+    first = await meterbridge(stage, "dlq", "requeue", "--comment", "Lago is well", "--json")
     second = await meterbridge(stage, "dlq", "requeue", "--json")
     assert (first.json["requeued"], second.json["requeued"]) == (2, 0)
     assert statuses(stage)["e-1"] == "processing"
@@ -79,8 +79,8 @@ async def test_an_event_that_dies_again_is_a_letter_again(stage: Stage, lago: La
     await lago.fault(kind="poison", transaction_id="e-1")
     async with stage.running("retry", posting):
         await soon(lambda: len(list(unresolved(stage.deployment, EVENTS, Filters()))) == 1, limit_s=30)
-    (letter,) = unresolved(stage.deployment, EVENTS, Filters())
-    assert letter.requeued == 1
+    (dead_letter,) = unresolved(stage.deployment, EVENTS, Filters())
+    assert dead_letter.requeued == 1
 
 
 async def test_filters_and_a_dry_run_touch_only_what_is_meant(stage: Stage, lago: Lago, posting: Components) -> None:
@@ -89,17 +89,17 @@ async def test_filters_and_a_dry_run_touch_only_what_is_meant(stage: Stage, lago
         assert (await meterbridge(stage, "dlq", "requeue", *words, "--dry-run", "--json")).json["count"] == 0
     assert (await meterbridge(stage, "dlq", "requeue", "--dry-run", "--json")).json["count"] == 2
     limited = (await meterbridge(stage, "dlq", "list", "--limit", "1", "--json")).json
-    assert (len(limited["letters"]), limited["count"]) == (1, 2)
+    assert (len(limited["dead_letters"]), limited["count"]) == (1, 2)
     (one, _) = unresolved(stage.deployment, EVENTS, Filters())
-    assert (await meterbridge(stage, "dlq", "requeue", "--letter", one.id, "--json")).json["requeued"] == 1
+    assert (await meterbridge(stage, "dlq", "requeue", "--id", one.id, "--json")).json["requeued"] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
 
 
 async def test_a_purge_wants_words_and_leaves_the_record(stage: Stage, lago: Lago, posting: Components) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
     assert (await meterbridge(stage, "dlq", "requeue", "--limit", "1", "--json")).json["requeued"] == 1
-    assert (await meterbridge(stage, "dlq", "purge")).code == 2
-    assert (await meterbridge(stage, "dlq", "purge", "--why", "a test", "--json")).json["purged"] == 1
+    assert (await meterbridge(stage, "dlq", "dismiss")).code == 2
+    assert (await meterbridge(stage, "dlq", "dismiss", "--comment", "a test", "--json")).json["dismissed"] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 0
     assert len([one for one in stage.read(stage.topics.dlq) if one.value()]) == 2
     (_, line) = stage.values(stage.topics.audit)
@@ -107,15 +107,15 @@ async def test_a_purge_wants_words_and_leaves_the_record(stage: Stage, lago: Lag
 
 
 async def test_of_two_desks_the_first_can_do_nothing_any_more(stage: Stage, lago: Lago, posting: Components) -> None:
-    """Both would put the same letters back."""
+    """Both would put the same dead letters back."""
     await dead_events(stage, lago, posting, "e-1")
     sender = CommandProducer(stage.connection)
-    async with desk(stage.deployment, sender, None) as first:
-        letters = await asyncio.to_thread(lambda: list(unresolved(stage.deployment, EVENTS, Filters())))
-        async with desk(stage.deployment, sender, None) as second:
+    async with requeuer(stage.deployment, sender, None) as first:
+        dead_letters = await asyncio.to_thread(lambda: list(unresolved(stage.deployment, EVENTS, Filters())))
+        async with requeuer(stage.deployment, sender, None) as second:
             with pytest.raises(Unavailable, match="requeue_in_progress"):
-                await first.requeue(letters, "a", lambda _count: None)
-            done = await second.requeue(letters, "b", lambda _count: None)
+                await first.requeue(dead_letters, "a", lambda _count: None)
+            done = await second.requeue(dead_letters, "b", lambda _count: None)
     assert done.requeued == 1
     assert len(stage.read(stage.topics.retry)) == 3 + 1
 
@@ -168,12 +168,12 @@ async def test_a_call_that_can_never_be_read_stays_where_it_is(stage: Stage, dat
 
 
 async def test_what_was_put_away_stays_away_when_a_replay_brings_it_again(stage: Stage, database: str) -> None:
-    """The copy is the same call, whatever number its letter has; another call is a letter of its own."""
+    """The copy is the same call, whatever number its dead letter has; another call is a letter of its own."""
     stage.put([raw(0, slp(1, cost="-1"))])
     async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.read(stage.topics.rejected)) == 1, limit_s=20)
         assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
-        assert (await meterbridge(stage, "dlq", "purge", "--why", "a test", "--json")).json["purged"] == 1
+        assert (await meterbridge(stage, "dlq", "dismiss", "--comment", "a test", "--json")).json["dismissed"] == 1
         since = str(time.time())
         replayed = await meterbridge(stage, "replay", "--from", "2020-01-01", "--to", "2100-01-01", "--json")
         assert replayed.json["records"] == 1
@@ -182,7 +182,7 @@ async def test_what_was_put_away_stays_away_when_a_replay_brings_it_again(stage:
             assert (await meterbridge(stage, "dlq", "list", *words, "--json")).json["count"] == 0
         stage.put([raw(1, slp(2, cost="-1"))])
         await soon(lambda: len([one for one in stage.read(stage.topics.rejected) if one.value()]) == 3, limit_s=20)
-        (left,) = (await meterbridge(stage, "dlq", "list", "--json")).json["letters"]
+        (left,) = (await meterbridge(stage, "dlq", "list", "--json")).json["dead_letters"]
         assert left["reason"] == "negative_cost"
 
 

@@ -104,8 +104,8 @@ async def test_a_state_only_moves_forward(
     receipts = [receipt(status, at, attempts=number) for number, (status, at) in enumerate(said)]
     async with Writer(url) as writer:
         await writer.put(TOPICS.events, event(), manifest=manifest())
-        for chunk in [receipts] if together and receipts else [[one] for one in receipts]:
-            await writer.put(TOPICS.receipts, *chunk)
+        for fetch_batch in [receipts] if together and receipts else [[one] for one in receipts]:
+            await writer.put(TOPICS.receipts, *fetch_batch)
     times = "extract(epoch FROM processed_at)::int, extract(epoch FROM last_retry_at)::int"
     assert await rows(url, f"SELECT status, retry_count, {times} FROM event_queue") == [
         (status, retries, settled, retried)
@@ -123,8 +123,8 @@ async def test_what_lago_takes_back_is_failed_though_it_was_completed(url: str, 
     ]
     async with Writer(url) as writer:
         await writer.put(TOPICS.events, event(), manifest=manifest())
-        for chunk in [told] if together else [[one] for one in told]:
-            await writer.put(TOPICS.receipts, *chunk)
+        for fetch_batch in [told] if together else [[one] for one in told]:
+            await writer.put(TOPICS.receipts, *fetch_batch)
         asked = "SELECT status, error_message, extract(epoch FROM processed_at)::int FROM event_queue"
         assert await rows(url, asked) == [("failed", "unbillable_invalid_code", 3)]
         await writer.put(TOPICS.receipts, receipt("completed", 5))
@@ -147,7 +147,7 @@ async def test_held_usage_that_was_given_up_is_failed_with_that_word_and_stays_s
 @pytest.mark.parametrize("together", [True, False])
 async def test_what_was_done_about_a_rejection_stands_beside_it(url: str, together: bool) -> None:
     """The mark lies behind the letter in the same partition; it has no value."""
-    letters = [
+    dead_letters = [
         Said(n, 5000, b"acme", msgspec.json.encode(Rejection("bad_cost", "meter", 1, "x\0", n))) for n in range(3)
     ]
     marks = [
@@ -155,8 +155,8 @@ async def test_what_was_done_about_a_rejection_stands_beside_it(url: str, togeth
         for n, how in enumerate((b"known", b"purged"))
     ]
     async with Writer(url) as writer:
-        for chunk in [letters + marks] if together else [letters, marks]:
-            told = await writer.take(TOPICS.rejected, 0, chunk)
+        for fetch_batch in [dead_letters + marks] if together else [dead_letters, marks]:
+            told = await writer.take(TOPICS.rejected, 0, fetch_batch)
             assert told is not None and told.skipped == {}
     found = await rows(
         url, 'SELECT "offset", detail, resolution, extract(epoch FROM resolved_at)::int FROM rejected_calls ORDER BY 1'

@@ -100,10 +100,10 @@ async def test_a_call_leads_to_its_event_and_receipt(world: World) -> None:
 
 async def test_a_customer_s_question_is_answered_without_sql(world: World) -> None:
     """Why was I billed 0.012 USD at 10:03?"""
-    for who in ("acme", "org-a"):
-        told = await world.run("explain", "--customer", who, "--at", "0s", "--usd", "0.013", "--around", "15m")
+    for principal in ("acme", "org-a"):
+        told = await world.run("explain", "--customer", principal, "--at", "0s", "--usd", "0.013", "--around", "15m")
         assert told.code == 0, told.err
-        assert len(told.json["calls"]) == (25 if who == "acme" else 30), told.out
+        assert len(told.json["calls"]) == (25 if principal == "acme" else 30), told.out
         one = told.json["calls"][0]
         assert (one["tokens_input"], one["tokens_output"], one["usd"]) == (10, 12, "0.013")
         assert one["event"] in statuses(world.stage) and one["part"]

@@ -91,7 +91,7 @@ async def test_postgres_and_redis_are_listed_only_where_they_are_configured(
 
 
 async def test_while_kafka_is_away_the_server_lives_and_says_503() -> None:
-    settings = Settings(kafka_bootstrap_servers=NOBODY, port=0, metrics_port=0, allow_unsigned=True)
+    settings = Settings(kafka_bootstrap_servers=NOBODY, port=0, metrics_port=0, allow_unauthenticated=True)
     async with serving(settings, PARTS) as served:
         port = served.ports[WEBHOOKS]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
@@ -106,7 +106,11 @@ async def test_while_kafka_is_away_the_server_lives_and_says_503() -> None:
 
 async def test_a_missing_topic_ends_the_server_with_its_name(kafka: Kafka, topic_prefix: str) -> None:
     settings = Settings(
-        kafka_bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix, port=0, metrics_port=0, allow_unsigned=True
+        kafka_bootstrap_servers=kafka.bootstrap,
+        topic_prefix=topic_prefix,
+        port=0,
+        metrics_port=0,
+        allow_unauthenticated=True,
     )
     async with serving(settings, PARTS) as served:
         with pytest.raises(TopicProblem, match=f"{topic_prefix}{RAW.name} is missing: run `meterbridge topics create`"):
@@ -146,7 +150,7 @@ async def test_webhooks_are_never_open_to_everybody_by_accident() -> None:
 
 
 async def test_a_taken_port_is_said_in_a_sentence() -> None:
-    settings = Settings(kafka_bootstrap_servers=NOBODY, port=0, metrics_port=0, allow_unsigned=True)
+    settings = Settings(kafka_bootstrap_servers=NOBODY, port=0, metrics_port=0, allow_unauthenticated=True)
     async with serving(settings, [WEBHOOKS]) as served:
         taken = settings.model_copy(update={"port": served.ports[WEBHOOKS]})
         with pytest.raises(ConfigurationError, match=f"port {taken.port} on 127.0.0.1 cannot be listened on"):
@@ -215,7 +219,7 @@ async def test_errors_are_problem_json_and_every_answer_carries_the_requests_id(
 def process(settings: Settings, *command: str) -> Iterator[subprocess.Popen[str]]:
     """`meterbridge` with these settings, killed in the end."""
     names = ("kafka_bootstrap_servers", "kafka_partitions", "topic_prefix", "lago_api_url", "port", "metrics_port")
-    names += ("allow_unsigned", "api_port")
+    names += ("allow_unauthenticated", "api_port")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "LAGO_"))}
     given = {name.upper(): getattr(settings, name) for name in names}
     environ |= {name: str(value) for name, value in given.items() if value is not None}
@@ -299,7 +303,11 @@ def test_a_command_for_one_part_serves_that_part_alone(
 
 def test_a_command_that_cannot_do_its_work_says_so_in_one_sentence(kafka: Kafka, topic_prefix: str) -> None:
     settings = Settings(
-        kafka_bootstrap_servers=kafka.bootstrap, topic_prefix=topic_prefix, port=0, metrics_port=0, allow_unsigned=True
+        kafka_bootstrap_servers=kafka.bootstrap,
+        topic_prefix=topic_prefix,
+        port=0,
+        metrics_port=0,
+        allow_unauthenticated=True,
     )
     with process(settings, "serve", "--only", "webhooks") as running:
         _, said = running.communicate(timeout=30)

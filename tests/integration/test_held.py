@@ -16,8 +16,8 @@ def calls(numbers: range, customer: str) -> list[Raw]:
     return [raw(0, slp(n, at_us=at, cost="0.5"), customer=customer, received_us=at) for n in numbers]
 
 
-def written_off(lanes: dict[int, PartitionTask]) -> Sum:
-    sums = [lane.work._books.position.counters.written_off for lane in lanes.values()]  # type: ignore[attr-defined]
+def written_off(partition_tasks: dict[int, PartitionTask]) -> Sum:
+    sums = [partition_task.work._ledgers.position.counters.written_off for partition_task in partition_tasks.values()]  # type: ignore[attr-defined]
     return Sum(sum(one.calls for one in sums), sum((one.cost for one in sums), Decimal(0)))
 
 
@@ -39,14 +39,14 @@ async def test_a_write_off_takes_the_customers_money_out_of_the_ledger_and_nothi
     stage.put([*calls(range(3), "ghost"), *calls(range(3, 4), "spirit")])
     async with stage.running("meter", stage.parts()) as role:
         await soon(lambda: stage.sensors.calls.get("billable") == 4, limit_s=20)
-        words = ("held", "write-off", "--customer", "ghost", "--why", "load test")
+        words = ("held", "write-off", "--customer", "ghost", "--comment", "load test")
         early = await meterbridge(stage, *words, "--until", "1h", "--dry-run")
         assert (early.code, "nothing is held" in early.err) == (1, True), "nothing ended by then"
         dry = await meterbridge(stage, *words, "--dry-run", "--json")
         assert (dry.json["usd"], stage.read(stage.topics.audit)) == ("1.5", [])
         done = await meterbridge(stage, *words, "--json")
         assert done.code == 0, done.err
-        await soon(lambda: written_off(role.lanes) == Sum(3, Decimal("1.5")), limit_s=20)  # type: ignore[arg-type]
+        await soon(lambda: written_off(role.partition_tasks) == Sum(3, Decimal("1.5")), limit_s=20)  # type: ignore[arg-type]
         stage.put(calls(range(4, 5), "ghost"))
         await soon(lambda: stage.sensors.calls.get("billable") == 5, limit_s=20)
     left = (await meterbridge(stage, "held", "list", "--json")).json
@@ -59,7 +59,7 @@ async def test_a_write_off_takes_the_customers_money_out_of_the_ledger_and_nothi
 
 
 async def test_nothing_held_is_nothing_to_write_off(stage: Stage) -> None:
-    done = await meterbridge(stage, "held", "write-off", "--customer", "nobody", "--why", "x")
+    done = await meterbridge(stage, "held", "write-off", "--customer", "nobody", "--comment", "x")
     assert (done.code, "nothing is held" in done.err) == (1, True)
 
 
@@ -71,12 +71,12 @@ async def test_what_a_pattern_means_is_listed_and_written_off_with_one_line_and_
         listed = (await meterbridge(stage, "held", "list", "--match", "*", "--json")).json
         assert (listed["customers"], listed["calls"], listed["usd"]) == (2, 5, "2.5"), "nobody's is not meant"
         assert (await meterbridge(stage, "held", "list", "--json")).json["calls"] == 6
-        words = ("held", "write-off", "--match", "*", "--why", "invented", "--json")
+        words = ("held", "write-off", "--match", "*", "--comment", "invented", "--json")
         asked = await meterbridge(stage, *words)
         assert (asked.code, asked.json["dry_run"], stage.read(stage.topics.audit)) == (0, True, [])
         done = await meterbridge(stage, *words, "--yes")
         assert (done.code, done.json["calls"], done.json["usd"]) == (0, 5, "2.5"), done.err
-        await soon(lambda: written_off(role.lanes) == Sum(5, Decimal("2.5")), limit_s=20)  # type: ignore[arg-type]
+        await soon(lambda: written_off(role.partition_tasks) == Sum(5, Decimal("2.5")), limit_s=20)  # type: ignore[arg-type]
         again = await meterbridge(stage, *words, "--yes")
         assert (again.code, "nothing is held" in again.err) == (1, True)
     left = (await meterbridge(stage, "held", "list", "--json")).json

@@ -14,17 +14,17 @@ ROOM = 5
 FLOOD = 120
 
 
-def on_disk(lanes: dict[int, PartitionTask]) -> int:
-    return sum(lane.work._books.cold.windows for lane in lanes.values())  # type: ignore[attr-defined]
+def on_disk(partition_tasks: dict[int, PartitionTask]) -> int:
+    return sum(partition_task.work._ledgers.cold.windows for partition_task in partition_tasks.values())  # type: ignore[attr-defined]
 
 
-def in_memory(lanes: dict[int, PartitionTask]) -> int:
-    return sum(len(lane.work._books.windows) for lane in lanes.values())  # type: ignore[attr-defined]
+def in_memory(partition_tasks: dict[int, PartitionTask]) -> int:
+    return sum(len(partition_task.work._ledgers.windows) for partition_task in partition_tasks.values())  # type: ignore[attr-defined]
 
 
-def add_up(lanes: dict[int, PartitionTask]) -> bool:
-    all_books = [lane.work._books for lane in lanes.values()]  # type: ignore[attr-defined]
-    return all(off_by(books.position.counters, books.waiting()) == (Sum(), Sum()) for books in all_books)
+def add_up(partition_tasks: dict[int, PartitionTask]) -> bool:
+    all_books = [partition_task.work._ledgers for partition_task in partition_tasks.values()]  # type: ignore[attr-defined]
+    return all(off_by(state.position.counters, state.waiting()) == (Sum(), Sum()) for state in all_books)
 
 
 def billed(stage: Stage, subscription: str) -> Decimal:
@@ -39,20 +39,28 @@ async def test_one_of_a_flood_is_billed_when_it_is_mapped_and_the_rest_leaves_by
     stage.put([*calls(range(FLOOD, FLOOD + 3), "acme"), *calls(range(FLOOD + 3, FLOOD + 5), "newcomer")])
     parts = stage.parts(held_in_memory=ROOM)
     async with stage.running("meter", parts) as role:
-        lanes: dict[int, PartitionTask] = role.lanes  # type: ignore[assignment]
+        partition_tasks: dict[int, PartitionTask] = role.partition_tasks  # type: ignore[assignment]
         await soon(lambda: stage.sensors.calls.get("billable") == FLOOD + 5, limit_s=30)
-        await soon(lambda: on_disk(lanes) >= FLOOD + 1 - 2 * ROOM, limit_s=20)
-        await soon(lambda: in_memory(lanes) <= 2 * ROOM, limit_s=20)
-        assert add_up(lanes)
+        await soon(lambda: on_disk(partition_tasks) >= FLOOD + 1 - 2 * ROOM, limit_s=20)
+        await soon(lambda: in_memory(partition_tasks) <= 2 * ROOM, limit_s=20)
+        assert add_up(partition_tasks)
         stage.map("attack-7", "victim", "victims")
         await soon(lambda: billed(stage, "victims") == 50, limit_s=20)
         listed = (await meterbridge(stage, "held", "list", "--match", "attack-*", "--json")).json
         assert (listed["customers"], listed["calls"], listed["usd"]) == (FLOOD - 1, FLOOD - 1, "59.5")
     async with stage.running("meter", parts) as role:
-        lanes = role.lanes  # type: ignore[assignment]
-        await soon(lambda: len(lanes) == 2 and all(lane.expected is not None for lane in lanes.values()), limit_s=20)
-        assert in_memory(lanes) <= 2 * ROOM and add_up(lanes), "what is read back keeps to the bound"
-        words = ("held", "write-off", "--match", "attack-*", "--why", "invented", "--json")
+        partition_tasks = role.partition_tasks  # type: ignore[assignment]
+        await soon(
+            lambda: (
+                len(partition_tasks) == 2
+                and all(partition_task.expected is not None for partition_task in partition_tasks.values())
+            ),
+            limit_s=20,
+        )
+        assert in_memory(partition_tasks) <= 2 * ROOM and add_up(partition_tasks), (
+            "what is read back keeps to the bound"
+        )
+        words = ("held", "write-off", "--match", "attack-*", "--comment", "invented", "--json")
         both = await meterbridge(stage, *words, "--customer", "newcomer")
         assert (both.code, "either --customer or --match" in both.err) == (2, True)
         dry = await meterbridge(stage, *words)
@@ -60,8 +68,8 @@ async def test_one_of_a_flood_is_billed_when_it_is_mapped_and_the_rest_leaves_by
         assert stage.read(stage.topics.audit) == [], "nothing is done without --yes"
         done = await meterbridge(stage, *words, "--yes")
         assert done.code == 0, done.err
-        await soon(lambda: written_off(lanes) == Sum(FLOOD - 1, Decimal("59.5")), limit_s=30)
-        assert add_up(lanes)
+        await soon(lambda: written_off(partition_tasks) == Sum(FLOOD - 1, Decimal("59.5")), limit_s=30)
+        assert add_up(partition_tasks)
     (line,) = stage.values(stage.topics.audit)
     assert (line["target"]["match"], line["count"], Decimal(line["cost_usd"])) == (
         "attack-*",
@@ -71,9 +79,15 @@ async def test_one_of_a_flood_is_billed_when_it_is_mapped_and_the_rest_leaves_by
     told = [one for one in stage.values(stage.topics.receipts) if one["status"] == "written_off"]
     assert (len({one["transaction_id"] for one in told}), sum(one["calls"] for one in told)) == (FLOOD - 1, FLOOD - 1)
     async with stage.running("meter", parts) as role:
-        lanes = role.lanes  # type: ignore[assignment]
-        await soon(lambda: len(lanes) == 2 and all(lane.expected is not None for lane in lanes.values()), limit_s=20)
-        assert add_up(lanes)
+        partition_tasks = role.partition_tasks  # type: ignore[assignment]
+        await soon(
+            lambda: (
+                len(partition_tasks) == 2
+                and all(partition_task.expected is not None for partition_task in partition_tasks.values())
+            ),
+            limit_s=20,
+        )
+        assert add_up(partition_tasks)
         stage.map("newcomer", "new", "news")
         await soon(lambda: billed(stage, "news") == 100, limit_s=20)
     assert (billed(stage, "sub"), billed(stage, "victims")) == (150, 50)

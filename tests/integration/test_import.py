@@ -161,7 +161,7 @@ async def test_mappings_are_imported_by_a_command_while_the_api_runs(
     assert records(settings, CUSTOMERS) == []
     _, done = await asyncio.gather(
         asyncio.gather(*(server.map(f"other-{number}") for number in range(20))),
-        run(stage, lago, "mappings", str(file), "--json", "--why", "moving house"),
+        run(stage, lago, "mappings", str(file), "--json", "--comment", "moving house"),
     )
     assert (done.code, counts(done.json)) == (1, (121, 120, 0, 0, 1)), done.err
     assert [error["line"] for error in done.json["errors"]] == [122]
@@ -182,7 +182,7 @@ async def test_customers_and_subscriptions_are_made_in_lago_once(stage: Stage, l
         {"org_id": "org_0", "plan_code": "none"},
     ]
     subscriptions.write_bytes(ndjson(*plans))
-    fast = ("--json", "--pace", "100")
+    fast = ("--json", "--rate", "100")
     made = await run(stage, lago, "customers", str(customers), *fast)
     assert (made.code, counts(made.json)) == (0, (3, 3, 0, 0, 0)), made.err
     assert (await lago.get("/customers/org_2")).json()["customer"]["name"] == "Org 2"

@@ -56,7 +56,7 @@ ODD = {
     "an escaped NUL": ('{"id":"x","end_user":"c\\u0000"}', "c"),
     "a raw NUL": ('{"id":"x","end_user":"c\0","messages":"\0"}', "c"),
     "bytes that are no UTF-8": (b'{"id":"x","end_user":"c\xff"}', "c�"),
-    "an id of 300 letters": (json.dumps({"id": "i" * 300, "end_user": "c" * 300}), "c" * 300),
+    "an id of 300 dead letters": (json.dumps({"id": "i" * 300, "end_user": "c" * 300}), "c" * 300),
     "a number as an id": ('{"id":7,"end_user":12345}', "12345"),
     "a count beyond integers": ('{"id":"x","end_user":"c","total_tokens":' + "9" * 5000 + "}", "c"),
     "a true count": ('{"id":"x","end_user":"c","prompt_tokens":true}', "c"),

@@ -52,11 +52,11 @@ async def test_a_price_that_no_model_has_is_billed_when_somebody_says_so(stage: 
         await soon(lambda: billed(stage) == 50, limit_s=30)
         listed = (await meterbridge(stage, "dlq", "list", "--json")).json
         assert listed["by_reason"] == {"implausible_cost": {"count": 1, "usd": "87654"}}
-        silent = (await meterbridge(stage, "dlq", "requeue", "--why", "it is there", "--json")).json
+        silent = (await meterbridge(stage, "dlq", "requeue", "--comment", "it is there", "--json")).json
         assert (silent["requeued"], silent["unaccepted"]) == (0, 1)
         wrong = await meterbridge(stage, "dlq", "requeue", "--accept", "beyond_horizon")
         assert wrong.code == 2 and "--accept takes implausible_cost" in wrong.err
-        accepted = ("dlq", "requeue", "--accept", "implausible_cost", "--why", "a real bill", "--json")
+        accepted = ("dlq", "requeue", "--accept", "implausible_cost", "--comment", "a real bill", "--json")
         assert (await meterbridge(stage, *accepted)).json["requeued"] == 1
         assert (await meterbridge(stage, *accepted)).json["requeued"] == 0
         await soon(lambda: billed(stage) == 8765450, limit_s=30)
@@ -100,7 +100,7 @@ async def test_a_copy_with_another_cost_is_listed_and_never_released(stage: Stag
         assert listed["by_reason"] == {"cost_differs": {"count": 1, "usd": "0.6"}}
         done = (await meterbridge(stage, "dlq", "requeue", "--json")).json
         assert (done["requeued"], done["impossible"]) == (0, 1)
-        assert (await meterbridge(stage, "dlq", "purge", "--why", "seen", "--json")).json["purged"] == 1
+        assert (await meterbridge(stage, "dlq", "dismiss", "--comment", "seen", "--json")).json["dismissed"] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 0
     assert billed(stage) == 50
 

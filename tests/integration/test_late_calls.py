@@ -31,7 +31,7 @@ BILLED = "SELECT count(*), COALESCE(sum(cost_usd), 0) FROM llm_usage_log WHERE p
 
 
 @dataclass
-class Told:
+class LagoHistory:
     """What the task tells."""
 
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -43,18 +43,18 @@ class Told:
 class World:
     """A meter, a projector, and what brings late calls home beside it."""
 
-    def __init__(self, stage: Stage, database: str, lanes: Any) -> None:
-        self.stage, self.url, self.lanes = stage, database, lanes
+    def __init__(self, stage: Stage, database: str, partition_tasks: Any) -> None:
+        self.stage, self.url, self.partition_tasks = stage, database, partition_tasks
         self.pool = Database(database, size=2)
-        self.told = Told()
+        self.told = LagoHistory()
 
     def task(self, make_sender: Any = None) -> LateCalls:
         """As a new process has it."""
         sender = make_sender or (lambda: CommandProducer(self.stage.connection))
-        return LateCalls(self.stage.deployment, self.pool, self.lanes, self.told, sender)
+        return LateCalls(self.stage.deployment, self.pool, self.partition_tasks, self.told, sender)
 
     async def refused(self, count: int) -> None:
-        """So many calls are beyond the horizon, and the rows say so."""
+        """So many calls are beyond the dedupe retention, and the rows say so."""
         await until(self.url, "SELECT count(*) FROM rejected_calls", lambda found: found == count)
 
     async def billed(self, count: int, usd: int) -> None:
@@ -71,7 +71,7 @@ async def world(stage: Stage, database: str) -> AsyncIterator[World]:
         stage.running("meter", stage.parts(group_prefix=group)),
         stage.running("project", project) as role,
     ):
-        world = World(stage, database, role.lanes)
+        world = World(stage, database, role.partition_tasks)
         yield world
         world.pool.terminate()
 
@@ -222,8 +222,8 @@ async def test_what_was_put_away_for_good_stays_away_when_it_is_replayed(world: 
     old = call(1, 72)
     world.stage.put([old])
     await world.refused(1)
-    purged = await meterbridge(world.stage, "dlq", "purge", "--why", "a test", "--json", DATABASE_URL=world.url)
-    assert purged.json["purged"] == 1
+    purged = await meterbridge(world.stage, "dlq", "dismiss", "--comment", "a test", "--json", DATABASE_URL=world.url)
+    assert purged.json["dismissed"] == 1
     await until(world.url, OPEN, lambda left: left == 0)
     world.stage.put([old, call(2, 72)])
     await world.refused(3)

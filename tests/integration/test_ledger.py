@@ -44,10 +44,10 @@ class Bench:
         self.opened.append(ledger)
         return ledger
 
-    def changes(self, books: LedgerState, numbers: range) -> Changes:
-        start = books.position.next
+    def changes(self, state: LedgerState, numbers: range) -> Changes:
+        start = state.position.next
         records = [raw(start + n, slp(number)) for n, number in enumerate(numbers)]
-        return self.fold(books, records, subscribed)
+        return self.fold(state, records, subscribed)
 
     def feed(self, numbers: range) -> None:
         records: list[Raw] = [raw(0, slp(number)) for number in numbers]
@@ -62,21 +62,26 @@ async def bench(kafka: Kafka, topic_prefix: str) -> object:
         await ledger.close()
 
 
-def image(books: LedgerState) -> tuple[object, dict[int, Window], list[bool], dict[int, list[int]]]:
+def snapshot(state: LedgerState) -> tuple[object, dict[int, Window], list[bool], dict[int, list[int]]]:
     """All that a ledger's books hold, comparable."""
-    known = books.seen.contains([bytes([n]) * 16 for n in range(3)])
-    return books.position, books.windows, known, {hour: list(chunks) for hour, chunks in books.seen_chunks.items()}
+    known = state.seen.contains([bytes([n]) * 16 for n in range(3)])
+    return (
+        state.position,
+        state.windows,
+        known,
+        {hour: list(fetch_batches) for hour, fetch_batches in state.seen_blocks.items()},
+    )
 
 
 async def test_state_is_a_function_of_the_changelog(bench: Bench) -> None:
     bench.feed(range(30))
     first = bench.ledger()
-    books = await first.open()
+    state = await first.open()
     for start in range(0, 30, 10):
-        await first.commit(bench.changes(books, range(start, start + 10)))
-    before = image(books)
+        await first.commit(bench.changes(state, range(start, start + 10)))
+    before = snapshot(state)
     again = await bench.ledger().open()
-    assert image(again) == before
+    assert snapshot(again) == before
     assert bench.changes(again, range(30)).position.counters.duplicate.calls == 30
 
 
@@ -84,15 +89,15 @@ async def test_a_kept_ledger_reads_only_the_tail_and_is_the_same(bench: Bench) -
     bench.feed(range(40))
     shelf = LedgerCache(time.monotonic)
     mine = bench.ledger(shelf)
-    books = await mine.open()
-    await mine.commit(bench.changes(books, range(10)))
+    state = await mine.open()
+    await mine.commit(bench.changes(state, range(10)))
     await mine.close()
     other = bench.ledger()
     await other.commit(bench.changes(await other.open(), range(10, 20)))
     await other.close()
     back = await bench.ledger(shelf).open()
-    assert back is books
-    assert image(back) == image(await bench.ledger().open())
+    assert back is state
+    assert snapshot(back) == snapshot(await bench.ledger().open())
     assert len(back.seen) == 20
 
 
@@ -113,15 +118,15 @@ async def test_a_frozen_owners_late_transaction_is_refused(bench: Bench) -> None
 async def test_an_aborted_step_leaves_no_trace(bench: Bench) -> None:
     bench.feed(range(20))
     ledger = bench.ledger()
-    books = await ledger.open()
-    await ledger.commit(bench.changes(books, range(5)))
-    cut = asyncio.ensure_future(ledger.commit(bench.changes(books, range(5, 10))))
+    state = await ledger.open()
+    await ledger.commit(bench.changes(state, range(5)))
+    cut = asyncio.ensure_future(ledger.commit(bench.changes(state, range(5, 10))))
     while not ledger.in_transaction():
         await asyncio.sleep(0)
     cut.cancel()
     await asyncio.wait({cut})
     again = await bench.ledger().open()
-    assert again.position.next == books.position.next == 5
+    assert again.position.next == state.position.next == 5
 
 
 async def renew(bench: Bench, wait: Callable[[], Awaitable[None]]) -> None:
@@ -158,8 +163,8 @@ async def test_a_regrown_topic_stops_the_ledger(bench: Bench) -> None:
 async def test_a_position_beyond_the_log_stops_the_ledger(bench: Bench) -> None:
     bench.feed(range(3))
     first = bench.ledger()
-    books = await first.open()
-    await first.commit(bench.changes(books, range(10)))
+    state = await first.open()
+    await first.commit(bench.changes(state, range(10)))
     with pytest.raises(TopicProblem, match="offset_out_of_range"):
         await bench.ledger().open()
 

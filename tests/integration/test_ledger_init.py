@@ -120,7 +120,7 @@ async def test_records_lost_at_the_head_are_skipped_said_and_the_lane_goes_on_wi
         assert (code, one["state"], one["stood"], one["next"], one["skipped"]) == (0, "offset_out_of_range", 3, 7, 4)
         assert second["state"] == "sound"
         assert billed(stage)[0] == 3
-        code, (one, _) = await init(stage, "--from", "earliest", "--yes", "--why", "retention")
+        code, (one, _) = await init(stage, "--from", "earliest", "--yes", "--comment", "retention")
         assert (code, one["skipped"]) == (0, 4)
         await soon(lambda: billed(stage)[0] == 7, limit_s=30)
         await soon(lambda: bool(stage.sensors.resumed), limit_s=30)
@@ -149,7 +149,7 @@ async def test_a_hole_within_the_log_is_skipped_said_and_what_was_in_it_is_bille
         assert (code, one["state"], one["stood"], one["next"], one["skipped"]) == (0, "offset_gap", 3, 8, 5)
         assert second["state"] == "sound"
         assert billed(stage)[0] == 3
-        code, (one, _) = await init(stage, "--from", "earliest", "--yes", "--why", "kafka-2 lost a disk")
+        code, (one, _) = await init(stage, "--from", "earliest", "--yes", "--comment", "kafka-2 lost a disk")
         assert (code, one["skipped"]) == (0, 5)
         await soon(lambda: billed(stage)[0] == 7, limit_s=30)
         await soon(lambda: bool(stage.sensors.resumed), limit_s=30)
@@ -240,16 +240,16 @@ async def test_a_worker_that_is_alive_is_fenced_and_finds_the_new_position(stage
     stage.put(calls(range(8)), partition=0)
     place = place_of(stage.deployment)
     worker = Ledger(0, place, LedgerCache(time.monotonic), lambda: time.time_ns() // 1000)
-    books = await worker.open()
+    state = await worker.open()
     cut_head(stage, 5)
     planned = await plan(place, 0, RestartPosition("earliest"))
     assert (planned.reason, planned.next) == ("offset_out_of_range", 5)
     await begin(place, 0, RestartPosition("earliest"), planned, EmittedTotals())
-    stale = Changes(msgspec.structs.replace(books.position, next=1))
+    stale = Changes(msgspec.structs.replace(state.position, next=1))
     with pytest.raises(Exception, match=r"(?i)fenced|epoch"):
         await worker.commit(stale)
     await worker.close()
     again = Ledger(0, place, LedgerCache(time.monotonic), lambda: time.time_ns() // 1000)
     assert (await again.open()).position.next == 5
-    assert again.books is not None and again.books.position.skipped == 5
+    assert again.state is not None and again.state.position.skipped == 5
     await again.close()

@@ -55,12 +55,12 @@ async def test_dead_events_are_put_back_within_a_bound_and_arrive(stage: Stage, 
         async with stage.running("sink", posting), stage.running("retry", posting):
             await soon(lambda: list(statuses(stage).values()).count("failed") == 4, limit_s=30)
             await lago.http.delete("/__faults")
-            assert (await asked(server, "/webhooks/retry", dry_run=True))["letters"] == 4
+            assert (await asked(server, "/webhooks/retry", dry_run=True))["dead_letters"] == 4
             assert (await asked(server, "/webhooks/retry", 202, limit=1))["requeued"] == 1
-            assert (await asked(server, "/webhooks/retry", 202, limit=1, why="well again"))["requeued"] == 1
+            assert (await asked(server, "/webhooks/retry", 202, limit=1, comment="well again"))["requeued"] == 1
             bare = await server.http.post("/webhooks/retry", headers=BEARER)
             assert (bare.status_code, bare.json()["requeued"]) == (202, 2)
-            assert (await asked(server, "/webhooks/retry", 202, why="again"))["letters"] == 0
+            assert (await asked(server, "/webhooks/retry", 202, comment="again"))["dead_letters"] == 0
             await soon(lambda: set(statuses(stage).values()) == {"completed"}, limit_s=30)
     told = await server.stats(lambda told: told["delivered"] == 5)
     assert (told["delivered"], told["dead"], told["retrying"], told["pending"]) == (5, 0, 0, 0)

@@ -87,7 +87,7 @@ async def test_calls_that_were_counted_before_the_log_began_are_not_billed_again
         await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 1)
         done = await backfill(stage, database, file)
         assert (done.code, done.json["missing"], done.json["refused"]) == (1, 0, {"log_incomplete": 5}), done.err
-        stage.put(old)  # beyond the horizon by now
+        stage.put(old)  # beyond the dedupe retention by now
         await soon(lambda: stage.sensors.calls.get("rejected:beyond_horizon") == 5, limit_s=30)
         done = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
         assert (done.json["requeued"], done.json["reasons"]) == (0, {"log_incomplete": 5}), done.err

@@ -6,7 +6,7 @@ import msgspec
 from confluent_kafka import Producer
 
 from connectors.config.settings import load_settings
-from connectors.operations.usage_in_flight import WAITING_S, UsageInFlight, loose_ends, settled_us
+from connectors.operations.usage_in_flight import WAITING_S, UsageInFlight, find_usage_in_flight, settled_us
 from schemas.moments import HOUR_US, SECOND_US
 from tests.support.calls import raw, slp
 from tests.support.eventually import soon
@@ -15,12 +15,12 @@ from tests.support.stage import Stage
 
 
 async def test_open_and_held_usage_dead_letters_and_old_records_are_loose_ends(stage: Stage) -> None:
-    assert await loose_ends(stage.deployment) == UsageInFlight()
+    assert await find_usage_in_flight(stage.deployment) == UsageInFlight()
     at = time.time_ns() // 1000
     stage.put([raw(0, slp(1, at_us=at), customer="ghost", received_us=at)])
     async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=20)
-    found = await loose_ends(stage.deployment)
+    found = await find_usage_in_flight(stage.deployment)
     assert (found.open, found.dead, found.behind) == ({"ghost"}, set(), set())
     dead = msgspec.json.encode(event(1))
     producer: Producer = stage.producer
@@ -28,7 +28,7 @@ async def test_open_and_held_usage_dead_letters_and_old_records_are_loose_ends(s
     old_ms = round((time.time() - WAITING_S - 60) * 1000)
     producer.produce(stage.topics.events, dead, "sub", timestamp=old_ms)
     producer.flush(10)
-    found = await loose_ends(stage.deployment)
+    found = await find_usage_in_flight(stage.deployment)
     assert ("sub" in found.dead, found.behind) == (True, {"events"})
 
 

@@ -14,7 +14,7 @@ from schemas.moments import HOUR_US, SECOND_US
 from schemas.records import AuditRecord, DeliveryAttempt, Receipt
 from tests.support.database import migrated_database, rows
 from tests.support.history import PREFIX, TOPICS, Said
-from tests.support.projection import Writer, emptied, event, image, manifest, usage
+from tests.support.projection import Writer, emptied, event, manifest, snapshot, usage
 
 NOW_US = int(datetime.now(UTC).timestamp()) * SECOND_US
 MAPPED = "SELECT lago_customer_id, is_active, next_effective_from IS NULL FROM customer_mappings"
@@ -319,4 +319,4 @@ async def test_the_event_of_usage_that_was_held_is_found_with_its_org(url: str) 
     asked = "SELECT transaction_id, org_id, processed_at IS NULL FROM litellm_usage_events WHERE id = $1::text::uuid"
     assert await rows(url, asked, f"{3:032x}") == [(f"{PREFIX}1", "org", False)]
     assert await rows(url, asked, f"{4:032x}") == [(None, None, True)]
-    assert await image(url)
+    assert await snapshot(url)

@@ -16,7 +16,7 @@ from connectors.processes.worker_parts import worker_parts
 from schemas.customer_id import UNATTRIBUTED
 from schemas.moments import HOUR_US, SECOND_US
 from streams.app import ROLES
-from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, remap, unmap
+from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, end_mapping, set_mapping
 from streams.runtime.run import run_role
 from tests.integration.test_mapping_api import refused, said
 from tests.support.calls import Raw, raw, slp
@@ -159,8 +159,8 @@ async def test_who_was_deleted_long_ago_is_not_mapped_anew(
     stage = Stage(kafka.bootstrap, topic_prefix, 2)
     long_ago = time.time_ns() // 1000 - 40 * 24 * HOUR_US
     for name in (CUSTOMER, "stranger"):
-        first = remap(None, MappingRequest(name, name, "lago"), long_ago, SECOND_US)
-        gone = unmap(first, EndMappingRequest(deleted=True), long_ago + HOUR_US, SECOND_US)
+        first = set_mapping(None, MappingRequest(name, name, "lago"), long_ago, SECOND_US)
+        gone = end_mapping(first, EndMappingRequest(deleted=True), long_ago + HOUR_US, SECOND_US)
         stage.producer.produce(stage.topics.customers, msgspec.json.encode(gone), name)
     stage.producer.flush(10)
     port = free_port()

@@ -26,7 +26,7 @@ DAY_US = 24 * HOUR_US
 
 @pytest.fixture
 def settings(kafka: Kafka, topic_prefix: str) -> Settings:
-    return settings_for(kafka, topic_prefix, api_rate_limit=0, api_port=0, mapping_lead_seconds=1)
+    return settings_for(kafka, topic_prefix, api_rate_limit=0, api_port=0, mapping_delay_seconds=1)
 
 
 @pytest.fixture

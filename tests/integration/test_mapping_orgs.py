@@ -47,7 +47,7 @@ async def server(kafka: Kafka, topic_prefix: str, postgres_url: str, lago_url: s
             lago_api_url=lago_url.rstrip("/"),
             api_port=0,
             api_rate_limit=0,
-            mapping_lead_seconds=1,
+            mapping_delay_seconds=1,
             database_url=SecretStr(url),
         )
         async with running_server(settings, ["api"]) as running:

@@ -183,7 +183,7 @@ async def test_each_event_is_explained_and_everything_adds_up(corner: Corner, da
             assert (told["decision"], told["customer"]) == ("metered", "org_a")
             assert (told["event"]["status"], told["event"]["proved"]) == ("completed", True)
             assert told["event"]["transaction_id"] == told["identity"]
-        gone = await run("held", "write-off", "--customer", "org_none", "--why", "a test")
+        gone = await run("held", "write-off", "--customer", "org_none", "--comment", "a test")
         assert (gone.code, gone.json["calls"]) == (0, 1), gone.err
         await until(
             database, "SELECT count(*) FROM held_parts WHERE written_off_at IS NOT NULL", lambda count: count == 1

@@ -147,17 +147,17 @@ def held(first: int, reason: str, calls: int, cost: str) -> Window:
     )
 
 
-def books_of(*windows: Window, seal_seq: int = 0, **off_by: Sum) -> LedgerState:
+def ledgers_of(*windows: Window, seal_seq: int = 0, **off_by: Sum) -> LedgerState:
     """Books that hold these windows and add up, but for `off_by` on top of the counters of those names."""
     sums = [Sum(window.count, window.cost) for window in windows]
     folded = Sum(sum(one.calls for one in sums), sum((one.cost for one in sums), Decimal(0)))
     counters = {"received": folded, "folded": folded}
     for name, more in off_by.items():
         counters[name] = Sum(counters[name].calls + more.calls, counters[name].cost + more.cost)
-    books = LedgerState(Position(seal_seq=seal_seq, counters=Counters(**counters)))
+    ledger = LedgerState(Position(seal_seq=seal_seq, counters=Counters(**counters)))
     for window in windows:
-        books.put(window, 0)
-    return books
+        ledger.put(window, 0)
+    return ledger
 
 
 def test_every_metric_has_its_name_and_type_from_the_start() -> None:
@@ -198,40 +198,42 @@ def test_a_folded_chunk_is_counted_by_decision_and_by_reason_of_rejection() -> N
 
 def test_sealed_parts_are_counted_once_wherever_the_number_was_seen() -> None:
     scrape = Scrape()
-    scrape.sensors.books(0, books_of(seal_seq=100))
+    scrape.sensors.ledger(0, ledgers_of(seal_seq=100))
     scrape.sensors.folded(0, Changes(Position(seal_seq=103)), 0.1)
-    scrape.sensors.books(0, books_of(seal_seq=103))
-    scrape.sensors.books(0, books_of(seal_seq=104))
-    scrape.sensors.books(0, None)
-    scrape.sensors.books(0, books_of(seal_seq=900))
+    scrape.sensors.ledger(0, ledgers_of(seal_seq=103))
+    scrape.sensors.ledger(0, ledgers_of(seal_seq=104))
+    scrape.sensors.ledger(0, None)
+    scrape.sensors.ledger(0, ledgers_of(seal_seq=900))
     assert scrape.value("meterbridge_events_emitted_total") == 4
     assert scrape.value("meterbridge_event_transitions_total", status="pending") == 4
 
 
 def test_held_usage_is_shown_by_reason_with_its_money_over_all_ledgers() -> None:
     scrape = Scrape()
-    scrape.sensors.books(0, books_of(held(1, NO_MAPPING, 3, "0.25"), held(2, NO_MAPPING, 1, "1"), held(3, "", 7, "9")))
-    scrape.sensors.books(1, books_of(held(4, NO_MAPPING, 1, "2"), held(5, NO_SUBSCRIPTION, 2, "4")))
+    scrape.sensors.ledger(
+        0, ledgers_of(held(1, NO_MAPPING, 3, "0.25"), held(2, NO_MAPPING, 1, "1"), held(3, "", 7, "9"))
+    )
+    scrape.sensors.ledger(1, ledgers_of(held(4, NO_MAPPING, 1, "2"), held(5, NO_SUBSCRIPTION, 2, "4")))
     assert scrape.value("meterbridge_held_calls", reason=NO_MAPPING) == 5
     assert scrape.value("meterbridge_held_cost_usd", reason=NO_MAPPING) == 3.25
     assert scrape.value("meterbridge_held_calls", reason=NO_SUBSCRIPTION) == 2
     assert [scrape.value(f"meterbridge_{name}") for name in ("open_windows", "held_windows")] == [1, 4]
     assert scrape.value("meterbridge_ledgers_open") == 2
-    scrape.sensors.books(0, None)
-    scrape.sensors.books(1, None)
+    scrape.sensors.ledger(0, None)
+    scrape.sensors.ledger(1, None)
     assert all(scrape.value("meterbridge_held_calls", reason=reason) == 0 for reason in HELD_REASONS)
     assert scrape.value("meterbridge_ledgers_open") == scrape.value("meterbridge_held_windows") == 0
 
 
 def test_the_conservation_difference_reads_zero_until_the_books_are_off_and_errors_never_cancel() -> None:
     scrape = Scrape()
-    sound = books_of(held(1, NO_MAPPING, 3, "0.25"))
-    scrape.sensors.books(0, sound)
+    sound = ledgers_of(held(1, NO_MAPPING, 3, "0.25"))
+    scrape.sensors.ledger(0, sound)
     for law in ("received", "folded"):
         assert scrape.value("meterbridge_ledger_imbalance", law=law, unit="calls") == 0
         assert scrape.value("meterbridge_ledger_imbalance", law=law, unit="usd") == 0
-    scrape.sensors.books(1, books_of(received=Sum(1, Decimal("0.5"))))
-    scrape.sensors.books(2, books_of(received=Sum(-1, Decimal("-0.25")), folded=Sum(2)))
+    scrape.sensors.ledger(1, ledgers_of(received=Sum(1, Decimal("0.5"))))
+    scrape.sensors.ledger(2, ledgers_of(received=Sum(-1, Decimal("-0.25")), folded=Sum(2)))
     assert scrape.value("meterbridge_ledger_imbalance", law="received", unit="calls") == 1 + 3
     assert scrape.value("meterbridge_ledger_imbalance", law="received", unit="usd") == 0.75
     assert scrape.value("meterbridge_ledger_imbalance", law="folded", unit="calls") == 2
@@ -239,16 +241,16 @@ def test_the_conservation_difference_reads_zero_until_the_books_are_off_and_erro
 
 def test_a_pass_over_all_windows_is_made_every_five_seconds_and_sizes_are_shown_at_once() -> None:
     scrape = Scrape()
-    books = books_of(held(1, NO_MAPPING, 1, "1"))
-    scrape.sensors.books(0, books)
-    books.put(held(2, NO_MAPPING, 1, "1"), 0)
-    books.seen.add(bytes(range(32)), 1)
+    ledger = ledgers_of(held(1, NO_MAPPING, 1, "1"))
+    scrape.sensors.ledger(0, ledger)
+    ledger.put(held(2, NO_MAPPING, 1, "1"), 0)
+    ledger.seen.add(bytes(range(32)), 1)
     scrape.clock.now = LOOK_EVERY_S - 0.1
-    scrape.sensors.books(0, books)
+    scrape.sensors.ledger(0, ledger)
     assert scrape.value("meterbridge_held_calls", reason=NO_MAPPING) == 1
     assert [scrape.value(f"meterbridge_{name}") for name in ("held_windows", "dedupe_identities")] == [2, 2]
     scrape.clock.now = LOOK_EVERY_S
-    scrape.sensors.books(0, books)
+    scrape.sensors.ledger(0, ledger)
     assert scrape.value("meterbridge_held_calls", reason=NO_MAPPING) == 2
 
 
@@ -256,7 +258,7 @@ def test_dead_letters_are_failed_events_and_halted_lanes_and_lost_chunks_are_sho
     scrape = Scrape()
     scrape.sensors.settled([Receipt("a", "completed", 1), Receipt("b", "failed", 1, reason="lago_refused")])
     scrape.sensors.partition_halted("raw", 3, "offset_out_of_range")
-    scrape.sensors.chunk_missing("raw", 3, 2)
+    scrape.sensors.fetch_gap("raw", 3, 2)
     assert scrape.value("meterbridge_event_transitions_total", status="completed") == 1
     assert scrape.value("failed_events_total", error_type="lago_refused") == 1
     assert scrape.value("failed_events_total", error_type="") is None
@@ -277,7 +279,7 @@ def test_lago_is_watched_by_method_status_and_breaker() -> None:
     assert scrape.value("meterbridge_lago_idempotent") == 1
     assert scrape.value("meterbridge_lago_too_old") == 0
     assert scrape.value("meterbridge_lago_rate_limit") == 500
-    scrape.metrics.watch_follower("orgs", lambda: 1.5)
+    scrape.metrics.watch_table("orgs", lambda: 1.5)
     assert scrape.value("meterbridge_table_staleness_seconds", table="orgs") == 1.5
 
 

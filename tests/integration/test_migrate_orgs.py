@@ -32,7 +32,7 @@ class Town:
     folder: Path
 
     async def run(self, *words: str, **environment: str) -> Ended:
-        variables = {"LAGO_API_URL": self.lago.url, "LAGO_API_KEY": KEY, "MAPPING_LEAD_SECONDS": "1", **environment}
+        variables = {"LAGO_API_URL": self.lago.url, "LAGO_API_KEY": KEY, "MAPPING_DELAY_SECONDS": "1", **environment}
         return await meterbridge(self.stage, "migrate-orgs", *words, **variables)
 
     def file(self, name: str, text: str) -> str:

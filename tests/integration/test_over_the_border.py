@@ -12,7 +12,7 @@ import pytest
 from connectors.lago.client import LagoClient
 from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us, to_iso
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, rows, until
@@ -80,11 +80,11 @@ async def test_by_hold_it_is_a_dead_letter_that_comes_back_when_it_may_be_moved(
     learnt(stage)
     put(stage, [late(0), event(1)])
     async with httpx.AsyncClient(trust_env=False) as http:
-        held = stage.parts(replace(QUICK, late_policy=LatePolicy.HOLD), quick_delivery(lago, http))
+        held = stage.parts(replace(QUICK, out_of_period_policy=OutOfPeriodPolicy.HOLD), quick_delivery(lago, http))
         async with stage.running("sink", held):
             await soon(lambda: statuses(stage) == {"e-0": "failed", "e-1": "completed"})
-        [letter] = stage.read(stage.topics.dlq)
-        assert dict(letter.headers())["reason"] == b"invoiced_period"
+        [dead_letter] = stage.read(stage.topics.dlq)
+        assert dict(dead_letter.headers())["reason"] == b"invoiced_period"
         back = await meterbridge(stage, "dlq", "requeue", "--reason", "invoiced_period")
         assert back.code == 0, back.out + back.err
         async with stage.running("retry", stage.parts(delivery=quick_delivery(lago, http))):

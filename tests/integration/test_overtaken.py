@@ -16,7 +16,7 @@ from connectors.postgres.pool import Database
 from schemas.customers import Period
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from tests.support.database import until
 from tests.support.ended_world import REBILLED, World, ended_world, lago_with_sub_a
 from tests.support.sandbox import Lago, lago_sandbox
@@ -87,12 +87,12 @@ async def test_what_lago_took_after_its_last_invoice_is_billed_again_once(
 async def test_with_late_policy_hold_it_is_named_and_a_persons_command_does_the_same(world: World) -> None:
     await world.overtaken(range(5, 7))
     await learn(world)
-    await world.task(late=LatePolicy.HOLD).once()
+    await world.task(late=OutOfPeriodPolicy.HOLD).once()
     assert (world.told.waits[1], world.told.outcomes) == (Decimal("0.05"), {})
     seen = await world.command("lago", "rebill", "--dry-run")
     assert (seen.code, {(one["on"], one["unclear"]) for one in seen.json}) == (0, {("sub-b", None)}), seen.err
     await world.billed_cents(2)
-    done = await world.command("lago", "rebill", "--why", "it came late")
+    done = await world.command("lago", "rebill", "--comment", "it came late")
     assert (done.code, done.json) == (0, seen.json), done.err
     await world.billed_cents(7)
     await until(world.url, REBILLED, lambda count: count == 5)
@@ -164,7 +164,7 @@ async def test_what_the_last_invoice_does_not_tell_is_named_and_not_billed(stage
             of_another = await world.command("lago", "rebill", "--org", "org-z", "--also-unclear")
             assert (of_another.code, of_another.json) == (0, [])
             await world.billed_cents(5)
-            looked_at = ("--org", "org-a", "--also-unclear", "--why", "it is not on the invoice")
+            looked_at = ("--org", "org-a", "--also-unclear", "--comment", "it is not on the invoice")
             done = await world.command("lago", "rebill", *looked_at)
             assert (done.code, {(one["on"], one["unclear"]) for one in done.json}) == (0, {("sub-b", None)}), done.err
             await world.billed_cents(7)

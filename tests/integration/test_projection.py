@@ -19,7 +19,7 @@ from streams.agents.projector import PartitionPosition
 from tests.support.database import fresh_database, migrated_database, rows
 from tests.support.history import PREFIX, TOPICS, History, Said, history
 from tests.support.postgres import Postgres
-from tests.support.projection import Writer, emptied, event, image, in_order, usage
+from tests.support.projection import Writer, emptied, event, in_order, snapshot, usage
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> N
                 left[place] = left[place][size:]
                 if not left[place]:
                     del left[place]
-        return await image(url)
+        return await snapshot(url)
 
     with asyncio.Runner() as runner:
         scope = fresh_database(postgres_url)
@@ -70,18 +70,18 @@ def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> N
 
 
 async def test_topics_projected_at_the_same_time_meet_on_the_same_rows(url: str) -> None:
-    """Every partition has a lane of its own; each waits for the others' rows, none for ever."""
+    """Every partition has a partition task of its own; each waits for the others' rows, none for ever."""
     told = history(3, calls=200)
     expected = await in_order(url, told)
     await emptied(url)
 
-    async def lane(writer: Writer, place: tuple[str, int], log: list[Said]) -> None:
+    async def partition_task(writer: Writer, place: tuple[str, int], log: list[Said]) -> None:
         for start in range(0, len(log), 7):
             assert await writer.take(*place, log[start : start + 7]) is not None
 
     async with Writer(url) as writer:
-        await asyncio.gather(*(lane(writer, place, log) for place, log in told.logs.items()))
-    assert await image(url) == expected
+        await asyncio.gather(*(partition_task(writer, place, log) for place, log in told.logs.items()))
+    assert await snapshot(url) == expected
 
 
 async def test_topics_that_name_the_same_parts_in_opposite_order_do_not_wait_in_a_circle(url: str) -> None:
@@ -110,12 +110,12 @@ async def test_the_log_adds_up_to_the_books_and_what_is_held_to_the_ledger(url: 
     await in_order(url, told)
     counted = dict(await rows(url, "SELECT decision, count(*) FROM llm_usage_log GROUP BY 1"))
     assert counted == told.decisions
-    folded = told.books.position.counters.folded
+    folded = told.ledger.position.counters.folded
     billed = "decision IN ('billable', 'failed_with_cost')"
     assert await rows(url, f"SELECT count(*), sum(cost_usd) FROM llm_usage_log WHERE {billed}") == [
         (folded.calls, folded.cost)
     ]
-    held = [window for window in told.books.windows.values() if window.held]
+    held = [window for window in told.ledger.windows.values() if window.held]
     assert held and told.released
     assert await rows(url, "SELECT sum(calls), sum(cost_usd) FROM held_parts WHERE transaction_id IS NULL") == [
         (sum(window.count for window in held), sum(window.cost for window in held))
@@ -136,7 +136,7 @@ async def test_every_billed_call_is_found_from_its_event_and_adds_up_to_it(url: 
     HAVING count(*) <> e.calls OR sum(u.cost_usd) * 100 <> e.amount_cents
     """
     assert await rows(url, off) == []
-    assert (await rows(url, "SELECT count(*) FROM lago_events"))[0][0] == told.books.position.seal_seq
+    assert (await rows(url, "SELECT count(*) FROM lago_events"))[0][0] == told.ledger.position.seal_seq
 
 
 async def test_two_owners_never_both_write(url: str) -> None:

@@ -62,7 +62,9 @@ async def test_the_tables_agree_with_the_books_and_with_lago(stage: Stage, datab
                 database, "SELECT sum(calls)::int FROM lago_events WHERE status = 'completed'", lambda n: n == 200
             )
             await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 260)
-            counters: list[Any] = [lane.work._ledger.books.position.counters for lane in meter.lanes.values()]
+            counters: list[Any] = [
+                partition_task.work._ledger.state.position.counters for partition_task in meter.partition_tasks.values()
+            ]
     sums = {
         name: (
             sum(getattr(one, name).calls for one in counters),
@@ -146,7 +148,7 @@ async def test_held_usage_moves_to_its_event_once_it_is_mapped(stage: Stage, dat
 
 
 async def test_rejected_calls_can_be_looked_up(stage: Stage, database: str) -> None:
-    """What lies beyond the horizon is looked for there before anybody bills it."""
+    """What lies beyond the dedupe retention is looked for there before anybody bills it."""
     old = time.time_ns() // 1000 - 3 * 86_400 * 1_000_000
     stage.put([*now_calls(range(1)), raw(0, slp(1, at_us=old), received_us=time.time_ns() // 1000)])
     async with (
@@ -163,19 +165,19 @@ async def test_rejected_calls_can_be_looked_up(stage: Stage, database: str) -> N
 async def test_a_chunk_that_was_dropped_is_asked_for_again(stage: Stage, database: str) -> None:
     async with projector_parts(stage, database) as parts, stage.running("project", parts) as role:
         place = f"{stage.topics.enriched}-0"
-        await soon(lambda: place in role.lanes and role.lanes[place].expected is not None)
-        lane, lost = role.lanes[place], []
-        offer = lane.offer
+        await soon(lambda: place in role.partition_tasks and role.partition_tasks[place].expected is not None)
+        partition_task, lost = role.partition_tasks[place], []
+        offer = partition_task.offer
 
-        def losing(chunk: Any) -> None:
+        def losing(fetch_batch: Any) -> None:
             if lost:
-                offer(chunk)
-            lost.append(chunk)
+                offer(fetch_batch)
+            lost.append(fetch_batch)
 
-        lane.offer = losing  # type: ignore[method-assign]
+        partition_task.offer = losing  # type: ignore[method-assign]
         put(stage, range(100), partition=0)
         await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 100)
-        assert lost and lane.gaps + parts.sensors.missing >= 1  # type: ignore[attr-defined]
+        assert lost and partition_task.gaps + parts.sensors.missing >= 1  # type: ignore[attr-defined]
 
 
 async def test_while_postgres_is_away_rows_wait_and_none_is_lost(

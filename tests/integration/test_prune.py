@@ -142,7 +142,7 @@ async def test_the_command_says_first_what_it_would_do_and_leaves_a_line(stage: 
     expected = {"months": {"2026-05": 1}, "kept": {"2026-06": 1}}
     assert told.code == 0 and told.json["dry_run"] and expected.items() <= told.json.items()
     assert stage.read(stage.topics.audit) == [] and len(await rows(database, CALLS)) == 2
-    told = await prunes(stage, database, "--older-than", "90d", "--why", "room", "--json")
+    told = await prunes(stage, database, "--older-than", "90d", "--comment", "room", "--json")
     assert told.code == 0 and expected.items() <= told.json.items()
     [line] = stage.values(stage.topics.audit)
     assert (line["audit_id"], line["action"], line["reason"], line["count"]) == (

@@ -74,20 +74,20 @@ async def test_enriched_calls_go_to_another_topic_without_touching_billing(stage
     stage.put(calls(range(7)))
     async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.values(stage.topics.enriched)) == 7, limit_s=20)
-        done = await meterbridge(stage, "replay", *SINCE, "--into", mine, "--json")
+        done = await meterbridge(stage, "replay", *SINCE, "--target-topic", mine, "--json")
         assert done.json["records"] == 7
     assert sorted(m.value() for m in stage.read(mine)) == sorted(m.value() for m in stage.read(stage.topics.enriched))
     assert len(stage.read(stage.topics.raw)) == 7
 
 
 async def test_a_topic_of_the_product_s_own_is_refused(stage: Stage) -> None:
-    done = await meterbridge(stage, "replay", *SINCE, "--into", stage.topics.events)
+    done = await meterbridge(stage, "replay", *SINCE, "--target-topic", stage.topics.events)
     assert done.code == 2
     assert "topic of your own" in done.err
 
 
 async def test_a_topic_that_does_not_exist_is_refused(stage: Stage) -> None:
-    done = await meterbridge(stage, "replay", *SINCE, "--into", "nowhere")
+    done = await meterbridge(stage, "replay", *SINCE, "--target-topic", "nowhere")
     assert (done.code, "nowhere does not exist" in done.err) == (1, True)
 
 
@@ -100,7 +100,7 @@ async def test_an_operators_order_among_the_calls_is_not_repeated(stage: Stage) 
 
 async def test_who_replayed_what_is_on_record_first(stage: Stage) -> None:
     stage.put(calls(range(2)))
-    await meterbridge(stage, "replay", *SINCE, "--customer", "acme", "--why", "lost warehouse")
+    await meterbridge(stage, "replay", *SINCE, "--customer", "acme", "--comment", "lost warehouse")
     (line,) = stage.values(stage.topics.audit)
     assert (line["action"], line["reason"], line["target"]["customer"]) == ("replay", "lost warehouse", "acme")
     assert "@" in line["actor"]

@@ -14,7 +14,7 @@ from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
 
 #: 501: what needs a setting that is not set. 503: it may pass. Anything else from 500 on is our bug.
-#: Putting letters back reads whole topics, so of that a few requests are enough.
+#: Putting dead letters back reads whole topics, so of that a few requests are enough.
 CONFIG = """
 [checks]
 not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "501", "503"]

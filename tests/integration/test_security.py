@@ -78,10 +78,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         "ssl.keystore.password": "changeit",
         "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
     }
-    for door in ("sasl_plaintext", "sasl_ssl"):
-        settings[f"listener.name.{door}.plain.sasl.jaas.config"] = plain
+    for tracker in ("sasl_plaintext", "sasl_ssl"):
+        settings[f"listener.name.{tracker}.plain.sasl.jaas.config"] = plain
         for mechanism in ("scram-sha-256", "scram-sha-512"):
-            settings[f"listener.name.{door}.{mechanism}.sasl.jaas.config"] = module("scram.ScramLoginModule") + ";"
+            settings[f"listener.name.{tracker}.{mechanism}.sasl.jaas.config"] = module("scram.ScramLoginModule") + ";"
     broker = MavenKafka(settings, port=ports["PLAINTEXT"])
     try:
         _furnish(broker)
@@ -117,7 +117,7 @@ async def test_both_clients_come_in(house: House, protocol: str, mechanism: str)
         assert (await producer.send_and_wait("inside", b"x")).offset >= 0
 
 
-@pytest.mark.parametrize(("protocol", "mechanism"), [door for door in DOORS if "SASL" in door[0]])
+@pytest.mark.parametrize(("protocol", "mechanism"), [tracker for tracker in DOORS if "SASL" in tracker[0]])
 async def test_a_wrong_password_stays_outside_and_the_log_says_why(
     house: House, protocol: str, mechanism: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -90,8 +90,8 @@ async def test_a_body_that_does_not_come_is_given_up_after_webhook_timeout(kafka
     assert (b" 408 " in answer, time.monotonic() - begun < 20) == (True, True)
 
 
-async def test_a_change_of_a_mapping_applies_after_mapping_lead_seconds(kafka: Kafka, topic_prefix: str) -> None:
-    settings = settings_for(kafka, topic_prefix, mapping_lead_seconds=600)
+async def test_a_change_of_a_mapping_applies_after_mapping_delay_seconds(kafka: Kafka, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, mapping_delay_seconds=600)
     async with running_server(settings, ["api"]) as server:
         said(await server.map(org="org_1"), 201)
         before = time.time()
@@ -104,11 +104,11 @@ async def test_a_shorter_mapping_lead_leaves_the_last_word_with_who_said_it_last
     kafka: Kafka, topic_prefix: str
 ) -> None:
     """The api was restarted with 1 s while a change that it had put off for 600 s was still to come."""
-    settings = settings_for(kafka, topic_prefix, mapping_lead_seconds=600)
+    settings = settings_for(kafka, topic_prefix, mapping_delay_seconds=600)
     async with running_server(settings, ["api"]) as server:
         said(await server.map(org="org_1"), 201)
         put_off = said(await server.map(org="org_2"))
-    async with running_server(settings.model_copy(update={"mapping_lead_seconds": 1}), ["api"]) as server:
+    async with running_server(settings.model_copy(update={"mapping_delay_seconds": 1}), ["api"]) as server:
         changed = said(await server.map(org="org_3"))
         history = said(await server.http.get("/customers/customer-1/mapping/history", headers=BEARER))
     assert (changed["lago_customer_id"], changed["effective_from"]) == ("org_3", put_off["effective_from"])
@@ -171,10 +171,10 @@ async def test_a_server_listens_at_host_and_nowhere_else() -> None:
             await asyncio.open_connection("127.0.0.2", port)
 
 
-async def test_without_a_token_a_server_takes_calls_by_allow_unsigned_alone() -> None:
-    async with server_alone(WEBHOOK_TOKEN="", ALLOW_UNSIGNED="1") as http:
+async def test_without_a_token_a_server_takes_calls_by_allow_unauthenticated_alone() -> None:
+    async with server_alone(WEBHOOK_TOKEN="", ALLOW_UNAUTHENTICATED="1") as http:
         assert await reason(http, json.dumps(CALL), {}) == (503, "topics_unchecked")
-    with pytest.raises(ConfigurationError, match="ALLOW_UNSIGNED=1"):
+    with pytest.raises(ConfigurationError, match="ALLOW_UNAUTHENTICATED=1"):
         async with server_alone(WEBHOOK_TOKEN=""):
             pass
 

@@ -77,11 +77,11 @@ async def test_a_poisoned_event_goes_through_its_retries_to_the_dead_letters_whi
         async with stage.running("sink", parts), stage.running("retry", parts):
             await soon(lambda: statuses(stage).get("e-7") == "failed", limit_s=30)
     assert (await lago.stats())["totals"]["calls"] == 19
-    (letter,) = stage.read(stage.topics.dlq)
-    headers = {name: value.decode() for name, value in letter.headers() if name != MANIFEST}
+    (dead_letter,) = stage.read(stage.topics.dlq)
+    headers = {name: value.decode() for name, value in dead_letter.headers() if name != MANIFEST}
     assert headers["attempts"] == "4"
     assert headers["origin_topic"] == stage.topics.events and headers["origin_offset"] == "7"
-    assert msgspec.json.decode(letter.value(), type=LagoEvent) == msgspec.json.decode(
+    assert msgspec.json.decode(dead_letter.value(), type=LagoEvent) == msgspec.json.decode(
         stage.read(stage.topics.events)[7].value(), type=LagoEvent
     )
     receipts = [one for one in stage.values(stage.topics.receipts) if one["transaction_id"] == "e-7"]
@@ -136,9 +136,11 @@ async def test_one_bad_event_in_each_batch_of_a_hundred_costs_its_neighbours_not
     stats = await lago.stats()
     assert (stats["totals"]["calls"], stats["posts"]) == (297, 6)
     assert statuses(stage) == {f"e-{n}": "failed" if n in bad else "completed" for n in range(300)}
-    letters = [dict(letter.headers()) for letter in stage.read(stage.topics.dlq)]
-    assert {letter["last_error"] for letter in letters} == {b"invalid_timestamp: timestamp: invalid_format"}
-    assert {int(letter["origin_offset"]) for letter in letters} == bad
+    dead_letters = [dict(dead_letter.headers()) for dead_letter in stage.read(stage.topics.dlq)]
+    assert {dead_letter["last_error"] for dead_letter in dead_letters} == {
+        b"invalid_timestamp: timestamp: invalid_format"
+    }
+    assert {int(dead_letter["origin_offset"]) for dead_letter in dead_letters} == bad
 
 
 async def test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id_are_told(
@@ -152,8 +154,8 @@ async def test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id
         await soon(lambda: len(stage.sensors.receipts) == 5)
     stats = await lago.stats()
     assert (stats["totals"]["events"], stats["totals"]["cents"]) == (3, "4.5")
-    (letter,) = stage.read(stage.topics.dlq)
-    headers = dict(letter.headers())
+    (dead_letter,) = stage.read(stage.topics.dlq)
+    headers = dict(dead_letter.headers())
     assert (headers["reason"], headers["origin_offset"]) == (b"id_conflict", b"4")
 
 
@@ -170,12 +172,12 @@ async def test_a_batch_that_is_poison_through_and_through_fails_alone(stage: Sta
             await soon(lambda: set(statuses(stage).values()) == {"completed", "failed"}, limit_s=30)
     assert (await lago.stats())["totals"]["calls"] == 290
     dead = stage.read(stage.topics.dlq)
-    assert {dict(letter.headers())["attempts"] for letter in dead} == {b"2"}, (
+    assert {dict(dead_letter.headers())["attempts"] for dead_letter in dead} == {b"2"}, (
         "the first, and as many as MAX_RETRIES says"
     )
-    letters = [msgspec.json.decode(letter.value()) for letter in dead]
-    assert {letter["transaction_id"] for letter in letters} == poison
-    assert len(letters) == len(poison)
+    dead_letters = [msgspec.json.decode(dead_letter.value()) for dead_letter in dead]
+    assert {dead_letter["transaction_id"] for dead_letter in dead_letters} == poison
+    assert len(dead_letters) == len(poison)
 
 
 @pytest.mark.parametrize(
@@ -210,19 +212,19 @@ async def test_a_chunk_that_was_dropped_is_asked_for_again(stage: Stage, lago: L
         stage.running(name, stage.parts(delivery=quick_delivery(lago, http))) as role,
     ):
         await opened(role)
-        lane, lost = role.lanes[0], []
-        offer = lane.offer
+        partition_task, lost = role.partition_tasks[0], []
+        offer = partition_task.offer
 
-        def losing(chunk: Any) -> None:
+        def losing(fetch_batch: Any) -> None:
             if lost:
-                offer(chunk)
-            lost.append(chunk)
+                offer(fetch_batch)
+            lost.append(fetch_batch)
 
-        lane.offer = losing  # type: ignore[method-assign]
+        partition_task.offer = losing  # type: ignore[method-assign]
         topic = stage.topics.events if name == "sink" else stage.topics.retry
         for number in range(5):
             stage.producer.produce(topic, msgspec.json.encode(event(number)), "sub", partition=0)
         stage.producer.flush(10)
         await soon(lambda: len(stage.sensors.receipts) == 5)
-        assert lane.gaps + stage.sensors.missing == 1
+        assert partition_task.gaps + stage.sensors.missing == 1
     assert (await lago.stats())["totals"]["calls"] == 5

@@ -47,10 +47,10 @@ async def meter(stage: Stage, pod_name: str | None) -> AsyncIterator[Role]:
 
 
 def opened(role: Role) -> frozenset[int]:
-    """Partitions whose lanes are open; none while one is still opening."""
-    lanes = dict(role.lanes)
-    ready = all(lane.expected is not None for lane in lanes.values())
-    return frozenset(lanes) if ready else frozenset()
+    """Partitions whose partition tasks are open; none while one is still opening."""
+    partition_tasks = dict(role.partition_tasks)
+    ready = all(partition_task.expected is not None for partition_task in partition_tasks.values())
+    return frozenset(partition_tasks) if ready else frozenset()
 
 
 def count_rebalances(role: Role) -> list[frozenset[int]]:

@@ -21,7 +21,7 @@ async def test_guesses_are_counted_and_told_once_a_minute_and_never_with_the_gue
 ) -> None:
     """300 wrong tokens took 0.2 s, and left a counter."""
     settings = settings_for(
-        kafka, topic_prefix, webhook_token=("the-token-of-a-sender",), allow_unsigned=False, api_port=0
+        kafka, topic_prefix, webhook_token=("the-token-of-a-sender",), allow_unauthenticated=False, api_port=0
     )
     with structlog.testing.capture_logs() as lines:
         async with serving(settings, (WEBHOOKS, API)) as served, httpx.AsyncClient(trust_env=False) as http:

@@ -1,4 +1,4 @@
-"""The record-batch transport: no chunk goes missing, whatever Faust drops; its seams are where they were."""
+"""The record-batch transport: no fetch batch goes missing, whatever Faust drops; its seams are where they were."""
 
 import inspect
 import time
@@ -23,27 +23,32 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
 
 
 def drop_chunks(role: Role, which: set[int]) -> tuple[list[int], dict[str, int]]:
-    """Make Faust lose chunks, as it does around rebalances: those lost by number, and how many there were."""
+    """Make Faust lose fetch batches, as it does around rebalances: those lost by number, and how many there were."""
     lost: list[int] = []
     lane_offers = {"count": 0}
-    for lane in role.lanes.values():
-        offer = lane.offer
+    for partition_task in role.partition_tasks.values():
+        offer = partition_task.offer
 
-        def losing(chunk: Any, offer: Any = offer) -> None:
+        def losing(fetch_batch: Any, offer: Any = offer) -> None:
             lane_offers["count"] += 1
             if lane_offers["count"] in which:
                 lost.append(lane_offers["count"])
                 return
-            offer(chunk)
+            offer(fetch_batch)
 
-        lane.offer = losing  # type: ignore[method-assign]
+        partition_task.offer = losing  # type: ignore[method-assign]
     return lost, lane_offers
 
 
 async def test_a_chunk_the_meter_never_got_is_asked_for_again(stage: Stage) -> None:
     stage.map("acme", "org", "sub")
     async with stage.running("meter", stage.parts()) as role:
-        await soon(lambda: role.lanes and all(lane.expected is not None for lane in role.lanes.values()))
+        await soon(
+            lambda: (
+                role.partition_tasks
+                and all(partition_task.expected is not None for partition_task in role.partition_tasks.values())
+            )
+        )
         lost, taken = drop_chunks(role, {2, 4})
         for start in range(0, 60, 10):
             at = time.time_ns() // 1000
@@ -59,15 +64,20 @@ async def test_a_chunk_the_meter_never_got_is_asked_for_again(stage: Stage) -> N
 async def test_what_a_lane_asks_for_does_not_wait_for_a_fetch_that_finds_nothing(stage: Stage) -> None:
     """The broker holds one fetch of a consumer; Faust lets it hold that for 1.5 s."""
     async with stage.running("meter", stage.parts()) as role:
-        await soon(lambda: role.lanes and all(lane.expected is not None for lane in role.lanes.values()))
-        (lane,) = role.lanes.values()
+        await soon(
+            lambda: (
+                role.partition_tasks
+                and all(partition_task.expected is not None for partition_task in role.partition_tasks.values())
+            )
+        )
+        (partition_task,) = role.partition_tasks.values()
         at = time.time_ns() // 1000
         stage.put([raw(0, slp(0, at_us=at), received_us=at)])
-        await soon(lambda: lane.expected == 1)
+        await soon(lambda: partition_task.expected == 1)
         _, taken = drop_chunks(role, set())
         began = time.monotonic()
         for times in range(1, 6):
-            await lane._source.seek_lane(lane.tp, 0)
+            await partition_task._source.seek_partition(partition_task.tp, 0)
             await soon(lambda times=times: taken["count"] == times)  # type: ignore[misc]
         assert time.monotonic() - began < 4
 

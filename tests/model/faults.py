@@ -11,7 +11,7 @@ from connectors.operations import after_end, after_invoice
 from connectors.operations.last_invoice import Counted, Life, last_counted
 from schemas.ledger import SEEN_PREFIX, SETTLED_PREFIX, window_key
 from schemas.money import plain
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from streams.agents import sink
 from streams.core.delivery import after_end as rebilled
 from streams.core.delivery import after_invoice as rule
@@ -65,10 +65,10 @@ def held_usage_is_merged_by_day(patch: pytest.MonkeyPatch) -> None:
 
 
 def identities_are_forgotten_two_hours_early(patch: pytest.MonkeyPatch) -> None:
-    """A copy within the horizon is billed again."""
-    write = chunk_memory.ChunkMemory.write
+    """A copy within the dedupe retention is billed again."""
+    write = chunk_memory.BatchIdentities.write
     patch.setattr(
-        chunk_memory.ChunkMemory,
+        chunk_memory.BatchIdentities,
         "write",
         lambda self, changes, first, us, hour: write(self, changes, first, us - 2 * _HOUR_US, hour),
     )
@@ -216,8 +216,10 @@ def what_is_held_goes_by_the_oldest_version_that_is_kept(patch: pytest.MonkeyPat
 
 
 def the_sink_moves_what_is_late_whatever_the_policy(patch: pytest.MonkeyPatch) -> None:
-    """With LATE_POLICY=hold an operator decides."""
-    patch.setattr(sink, "judged", lambda value, orgs, _, *now: restamp.judged(value, orgs, LatePolicy.SHIFT, *now))
+    """With OUT_OF_PERIOD_POLICY=hold an operator decides."""
+    patch.setattr(
+        sink, "judged", lambda value, orgs, _, *now: restamp.judged(value, orgs, OutOfPeriodPolicy.SHIFT, *now)
+    )
 
 
 FAULTS: dict[str, Plant] = {

@@ -225,7 +225,7 @@ KNOWN: dict[str, History] = {
         Tick(_NOON + 3 * HOUR),
         Subscribed(_NOON + 4 * HOUR, "org_a", AI, number=1, way=NOT),
     ),
-    "what an end overtook waits for a person with LATE_POLICY=hold": _then(
+    "what an end overtook waits for a person with OUT_OF_PERIOD_POLICY=hold": _then(
         _ANN,
         _A,
         Restarted(_BEGINS, late=HOLD),
@@ -332,7 +332,7 @@ KNOWN: dict[str, History] = {
     "a call that began as the forgotten month ended": _then(
         _ANN, _A, Pruned(at("05-03 00:00:00")), Backfilled(at("05-03 00:00:00"), Call(0, at("05-01 00:00:01"), "1"))
     ),
-    "the sink moves nothing with LATE_POLICY=hold": _then(
+    "the sink moves nothing with OUT_OF_PERIOD_POLICY=hold": _then(
         _ANN,
         _A,
         Restarted(_BEGINS, late=HOLD),

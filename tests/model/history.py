@@ -24,7 +24,7 @@ LEAD = 5
 WEBHOOK, ANSWER, LEARNER, POLL, NOT = "webhook", "answer", "learner", "poll", ""
 #: A subscription's number: that of the one external id which orgs use one after the other.
 SHARED = 9
-#: What LATE_POLICY may be.
+#: What OUT_OF_PERIOD_POLICY may be.
 SHIFT, HOLD = "shift", "hold"
 #: A tick is three turns of the worker, so far apart: what its subscription can bill no more is held in the first,
 #: goes to another one in the second and is sealed in the third.

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from connectors.operations import after_end, after_invoice, rebilling, usage_log
-from connectors.operations.after_end import EndedSubscriptions, Lost, Told
+from connectors.operations.after_end import EndedSubscriptions, LagoHistory, UninvoicedEvent
 from connectors.operations.after_invoice import Memory
 from connectors.operations.delivered import Delivered
 from connectors.operations.last_invoice import Life
 from schemas.customers import OrgRecord
 from schemas.moments import parse_us, to_datetime
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
 from schemas.usage import Usage
 from streams.core.delivery.after_end import AGAIN
@@ -29,7 +29,7 @@ from tests.model.stand_ins import TOPICS
 
 
 class Posted(NamedTuple):
-    """An event that was delivered: where, and with which moment; when Lago took it; `again` as of `Lost`."""
+    """An event that was delivered: where, and with which moment; when Lago took it; `again` as of `UninvoicedEvent`."""
 
     event: LagoEvent
     subscription: str
@@ -71,7 +71,7 @@ class Log:
     def __init__(self, clock: Clock, lago: Lago, topics: dict[str, list[Any]]) -> None:
         self._clock = clock
         self._lago = lago
-        self._unclear: dict[str, Lost] = {}
+        self._unclear: dict[str, UninvoicedEvent] = {}
         self._memories: dict[str, Memory] = {}
         self._ends = EndedSubscriptions(lago.client)
         self._topics = topics
@@ -109,7 +109,7 @@ class Log:
             )
             found = [lost for life, named in late for lost in _named(told, posted, life, named, now_us)]
             self._unclear |= {one.event.transaction_id: one for one in found if one.unclear}
-            if policy.late_policy is LatePolicy.HOLD:
+            if policy.out_of_period_policy is OutOfPeriodPolicy.HOLD:
                 continue
             for lost in [*_behind(told, posted, now_us), *found]:
                 for write in self._desk._writes(lost):
@@ -158,21 +158,25 @@ def cents_of(event: LagoEvent) -> Decimal:
     return Decimal(event.precise_total_amount_cents)
 
 
-def _named(told: Told, posted: list[Posted], life: Life, named: Mapping[str, str], now_us: int) -> Iterator[Lost]:
+def _named(
+    told: LagoHistory, posted: list[Posted], life: Life, named: Mapping[str, str], now_us: int
+) -> Iterator[UninvoicedEvent]:
     """What may be on no invoice, as `delivered.lost_pages`."""
     for event, name, _, _, again in posted:
         why = named.get(event.transaction_id)
         if why is not None:
-            lost = Lost(event, told.org.org_id, name, life.ended_us, None, again, unclear="" if again else why)
+            lost = UninvoicedEvent(
+                event, told.org.org_id, name, life.ended_us, None, again, unclear="" if again else why
+            )
             yield after_end.redirected(lost, told.org, now_us, h.USAGE)
 
 
-def _behind(told: Told, posted: list[Posted], now_us: int) -> Iterator[Lost]:
+def _behind(told: LagoHistory, posted: list[Posted], now_us: int) -> Iterator[UninvoicedEvent]:
     """What has a moment behind an end, as `after_end.pages`."""
     for event, name, at_us, *_ in posted:
         for gap in told.gaps:
             if gap.subscription == name and gap.begins_us <= at_us < gap.ends_us:
-                lost = Lost(event, told.org.org_id, name, gap.begins_us, None, taken_by=gap.customer)
+                lost = UninvoicedEvent(event, told.org.org_id, name, gap.begins_us, None, taken_by=gap.customer)
                 yield after_end.redirected(lost, told.org, now_us, h.USAGE)
 
 

@@ -181,7 +181,7 @@ class Model:
     def seals(self, uses: list[Use]) -> None:
         """One event is made of calls that go together, of a subscription that runs. It is judged by the last of them: it
         is on the invoice of its own month, or, where that is made already or the subscription began later, on the
-        first one that can hold it; with LATE_POLICY=hold it is held then."""
+        first one that can hold it; with OUT_OF_PERIOD_POLICY=hold it is held then."""
         at = max(use.at for use in uses)
         for use in uses:
             use.at, use.event = at, uses[0].identity
@@ -194,7 +194,7 @@ class Model:
 
     def posts(self, uses: Iterable[Use]) -> None:
         """What is sealed goes to Lago, unless that is away. What waits until its subscription has ended is the org's
-        next one's, without one it is a dead letter; so is, with LATE_POLICY=hold, whatever would be changed."""
+        next one's, without one it is a dead letter; so is, with OUT_OF_PERIOD_POLICY=hold, whatever would be changed."""
         for use in uses:
             if self.away or not use.life or not use.sealed or use.posted or use.dead:
                 continue
@@ -265,7 +265,7 @@ class Model:
         return self.now >= self.start(use) + use.window + GRACE
 
     def releases(self, use: Use) -> None:
-        """It goes to who pays by now; with LATE_POLICY=hold not where its moment would have to be another."""
+        """It goes to who pays by now; with OUT_OF_PERIOD_POLICY=hold not where its moment would have to be another."""
         use.life, use.window = self.payer(use), self.settings.window if use.metric == h.USAGE else 0
         if use.life and self.settings.late == h.HOLD and self.moved(use, use.life, use.at) != use.at:
             use.life = None

@@ -24,15 +24,15 @@ class Mapping:
         """From now and the lead on, or from the moment that it names. In the past only the first one may begin, and one
         before `known_from`. What was announced for later stays, unless the mapping is ended: that takes it back. False:
         nothing is changed."""
-        kept, soonest = self.versions, step.at + h.LEAD
-        begins = (isinstance(step, h.Mapped) and step.begins) or soonest
+        kept, earliest_effective = self.versions, step.at + h.LEAD
+        begins = (isinstance(step, h.Mapped) and step.begins) or earliest_effective
         if not kept:
             self.versions = [(begins, step)] if isinstance(step, h.Mapped) else []
             return bool(self.versions)
         if begins < self.known_from:
             self.versions, self.known_from = [(begins, step), *kept], begins
             return True
-        if begins < soonest or self.says(step, begins):
+        if begins < earliest_effective or self.says(step, begins):
             return False
         later = [] if isinstance(step, h.Unmapped) else [one for one in kept if one[0] > begins]
         before = [one for one in kept if one[0] < begins] or [(0, kept[0][1])]

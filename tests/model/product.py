@@ -34,7 +34,7 @@ from connectors.operations.requeue import checked
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US, to_iso
 from schemas.money import quantum
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import Rejection, WriteOff
 from schemas.wire import BACKFILL, FLAT, SLP, RawRecord
 from streams.agents.meter import MeterWork
@@ -94,15 +94,15 @@ class Product:
         )
         self.ingress = ElementStore(self, "raw", "rejected", CUSTOMER_ID_FIELDS, clock.us)
         self.sink = _sink(clock, lago, self.orgs, self.topics)
-        self.learner = SubscriptionDiscovery(
+        self.discovery = SubscriptionDiscovery(
             self.customers.table, self.orgs.table, self.orgs, lago.client, now_us=clock.us
         )
         self.mappings = Mappings(
             self.customers,  # type: ignore[arg-type]
             self.orgs,  # type: ignore[arg-type]
             self.customers,  # type: ignore[arg-type]
-            self.learner,
-            lead_us=LEAD_US,
+            self.discovery,
+            mapping_delay_us=LEAD_US,
             keep_us=KEEP_US,
             now_us=clock.us,
             event_code=h.USAGE,
@@ -149,13 +149,13 @@ class Product:
 
     async def fold(self, stored: Sequence[tuple[str, bytes]], headers: tuple[tuple[str, bytes], ...] = ()) -> None:
         """Records reach the raw topic now, and the meter at once."""
-        chunk = [
+        fetch_batch = [
             Raw(len(self.raw) + number, self.clock.us() // 1000, key.encode(), value, headers)
             for number, (key, value) in enumerate(stored)
         ]
-        self.raw += chunk
-        if chunk:
-            await self.work.process(chunk)  # type: ignore[arg-type]
+        self.raw += fetch_batch
+        if fetch_batch:
+            await self.work.process(fetch_batch)  # type: ignore[arg-type]
             await self.post()
 
     async def take(self, step: h.Step) -> None:
@@ -173,7 +173,7 @@ class Product:
                 await self.backfill(job_row_of(step))
             case h.Recorded():
                 event = metered(step.org, h.SEARCHES, f"{step.org}-s-{step.number}", {}, step.ended, self.clock.us())
-                self.learner.named(step.org)
+                self.discovery.named(step.org)
                 _, key, value, _ = record_of(event, "", self.clock.us())
                 await self.fold([(key or "", value)])
             case h.Requeued():
@@ -228,7 +228,7 @@ class Product:
                 await self.forgetting.look()
                 for turn in range(h.TURNS):
                     self.clock.now = step.at + turn * h.TURN
-                    await self.work.tick()
+                    await self.work.punctuate()
                 await self.post()
                 if not self.away:
                     await self.log.rebill(self.orgs.table, self.policy)
@@ -242,10 +242,10 @@ class Product:
             case h.ANSWER:
                 await self.accounts.set_up(OrgRequest(org), _unaudited)
             case h.LEARNER:
-                await self.learner.learn(org)
+                await self.discovery.learn(org)
             case h.POLL:
                 await self.truth.poll()
-                await self.learner.learn_orgs()
+                await self.discovery.discover_all()
 
     async def post(self) -> None:
         """What lies in the events topic goes to Lago."""
@@ -306,11 +306,11 @@ class Product:
                     month, subscription = (fee.from_date or "")[:7], fee.external_subscription_id or ""
                     key = invoice.customer.external_id, subscription, month, fee.item.code
                     invoices[key] = invoices.get(key, 0) + fee.amount_cents
-        books, held = self.ledger.books, dict[str, Decimal]()
-        for window in books.windows.values():
+        state, held = self.ledger.state, dict[str, Decimal]()
+        for window in state.windows.values():
             if window.cost:
                 held[window.customer_id] = held.get(window.customer_id, Decimal(0)) + window.cost
-        counters = books.position.counters
+        counters = state.position.counters
         dead, written_off = self.log.dead(), counters.written_off.cost
         return Billed(invoices, counters.sealed.cost, held, dead, written_off, self.late(), self.log.maybe_invoiced())
 
@@ -340,7 +340,7 @@ def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -
         policy=MeterPolicy(deployment="d"),
         max_retries=3,
         retry_base_s=1.0,
-        lead_s=5.0,
+        mapping_delay_s=5.0,
         random=Random(2).random,
         now_us=clock.us,
         sleep=asyncio.sleep,
@@ -362,7 +362,7 @@ def policy_of(step: h.Restarted) -> MeterPolicy:
         window_us=step.window * SECOND_US,
         group_by=step.group_by,
         cost_decimals=step.decimals,
-        late_policy=LatePolicy(step.late),
+        out_of_period_policy=OutOfPeriodPolicy(step.late),
     )
 
 

@@ -10,13 +10,13 @@ from tests.model.lives import start_of_month
 def sound(steps: list[h.Step], *, awake: bool) -> History:
     """Without what cannot be; `awake`: the worker ticks after every moment at which something happened."""
     history: list[h.Step] = []
-    books = _Books()
+    state = _Books()
     earliest = 0
     for number, step in enumerate(steps):
         moment = max(step.at, earliest)
         ticks = isinstance(step, h.Tick)
         if not ticks:
-            possible = books.possible(replace(step, at=moment))
+            possible = state.possible(replace(step, at=moment))
             if possible is None:
                 continue
             history.append(possible)

@@ -12,7 +12,7 @@ from schemas.topics import TopicNames
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply
 from streams.runtime.transactions import Run, Write
-from streams.state.changelog import image_from, records_of, restore
+from streams.state.changelog import records_of, restore, snapshot_from
 from streams.state.step_writes import runs_of, writes_of
 from tests.model.lago import Clock
 
@@ -39,7 +39,7 @@ async def silently(_before: object, _after: object) -> None:
 
 @dataclass
 class Table:
-    """A compacted topic, written and followed; the follower is never behind."""
+    """A compacted topic, written and followed; the table is never behind."""
 
     table: dict[str, Any] = field(default_factory=dict)
     changes: int = 0
@@ -102,13 +102,13 @@ class Ledger:
         self._clock = clock
         self._topics = topics
         self._changelog = changelog
-        self.books = LedgerState(Position(topic_id="t", partitions=1, deployment="d"))
+        self.state = LedgerState(Position(topic_id="t", partitions=1, deployment="d"))
 
     async def open(self) -> LedgerState:
         """Read the changelog to its end."""
-        restore(self.books, image_from(0, self._changelog), self._clock.us())
-        verify(self.books)
-        return self.books
+        restore(self.state, snapshot_from(0, self._changelog), self._clock.us())
+        verify(self.state)
+        return self.state
 
     async def commit(self, changes: Changes) -> None:
         """As in one transaction."""
@@ -117,8 +117,8 @@ class Ledger:
             self._topics.setdefault(write.topic, []).append(write)
         for run in runs_of(changes, TOPICS, self.partition):
             self._topics.setdefault(run.topic, []).extend(run.records)
-        apply(self.books, changes, self._clock.us())
-        verify(self.books)
+        apply(self.state, changes, self._clock.us())
+        verify(self.state)
 
     async def close(self) -> None:
         """Gone."""

@@ -114,7 +114,7 @@ class Trial:
         """What LiteLLM's database has and what it posts are billed together, and are all there."""
         span = ["--from", f"{WEEK_DAYS + 1}d", "--to", "0s"]
         if self.configuration.database:
-            await self._command("backfill", "--source", "litellm-db", "--why", "trial", *span)
+            await self._command("backfill", "--source", "litellm-db", "--comment", "trial", *span)
         await self._billed(owed)
         await self._command("reconcile", *(["--litellm", *span] if self.configuration.database else []))
 

@@ -19,7 +19,7 @@ from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US, parse_us
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import projector_parts, rows, until
@@ -52,7 +52,7 @@ def calls(numbers: range, at_us: int | None = None) -> list[Raw]:
 
 
 @dataclass
-class Told:
+class LagoHistory:
     """What the task tells."""
 
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -72,10 +72,10 @@ class World:
                          u u u  three calls, "completed"
     """
 
-    def __init__(self, stage: Stage, database: str, lago: Lago, lanes: Any, http: httpx.AsyncClient) -> None:
-        self.stage, self.url, self.lago, self.lanes = stage, database, lago, lanes
+    def __init__(self, stage: Stage, database: str, lago: Lago, partition_tasks: Any, http: httpx.AsyncClient) -> None:
+        self.stage, self.url, self.lago, self.partition_tasks = stage, database, lago, partition_tasks
         self.pool = Database(database, size=1)
-        self.told = Told()
+        self.told = LagoHistory()
         self.asked: list[str] = []
         self.client = LagoClient(http, lago.url, KEY, lambda name, *_: self.asked.append(name))
         self.ended_us = 0
@@ -84,13 +84,15 @@ class World:
         access = {"DATABASE_URL": self.url, "LAGO_API_URL": self.lago.url, "LAGO_API_KEY": KEY}
         return await meterbridge(self.stage, *words, "--json", **access)
 
-    def task(self, make_desk: Any = Rebilling, late: LatePolicy = LatePolicy.SHIFT, **changes: Any) -> LearntEnds:
+    def task(
+        self, make_rebilling: Any = Rebilling, late: OutOfPeriodPolicy = OutOfPeriodPolicy.SHIFT, **changes: Any
+    ) -> LearntEnds:
         """As a new process has it."""
         own = self.stage.deployment
-        deployment = replace(own, policy=replace(own.policy, late_policy=late))
+        deployment = replace(own, policy=replace(own.policy, out_of_period_policy=late))
         sender = partial(CommandProducer, own.kafka)
-        options = {"lago": self.client, "make_desk": make_desk, "monotonic": lambda: float("inf"), **changes}
-        return LearntEnds(deployment, self.pool, self.lanes, self.told, make_sender=sender, **options)
+        options = {"lago": self.client, "make_rebilling": make_rebilling, "monotonic": lambda: float("inf"), **changes}
+        return LearntEnds(deployment, self.pool, self.partition_tasks, self.told, make_sender=sender, **options)
 
     async def learn(self, *periods: Period) -> None:
         """The org's record is this, and the projector has read it: a webhook came, or the poll."""
@@ -140,7 +142,7 @@ async def ended_world(stage: Stage, database: str, lago: Lago, *, invoiced: bool
             stage.running("sink", parts),
             stage.running("project", parts) as projector,
         ):
-            world = World(stage, database, lago, projector.lanes, asking)
+            world = World(stage, database, lago, projector.partition_tasks, asking)
             stage.put(calls(range(2)))
             await until(database, COMPLETED, lambda count: count == 2)
             how = {} if invoiced else {"on_termination_invoice": "skip"}

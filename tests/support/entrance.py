@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
-from connectors.access.audit_chain import ChainPosition, line_of, tip_of
+from connectors.access.audit_chain import ChainHead, chain_head_of, line_of
 from connectors.api.authorizer import Authorizer, Credentials
 from connectors.api.change_log import Audit
 from connectors.http.client_address import ClientAddressPolicy
@@ -40,9 +40,9 @@ class Topic:
     away: bool = False
     values: list[bytes] = field(default_factory=list)
 
-    async def tip(self) -> ChainPosition:
+    async def chain_head(self) -> ChainHead:
         """What the next line follows."""
-        found = tip_of([line_of(*one) for one in enumerate(self.values)], from_the_beginning=True)
+        found = chain_head_of([line_of(*one) for one in enumerate(self.values)], from_the_beginning=True)
         assert found is not None
         return found
 
@@ -65,7 +65,7 @@ class Known:
 
     whose: Mapping[str, Principal]
 
-    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:
+    async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:
         return self.whose.get(token)
 
 
@@ -78,7 +78,7 @@ async def answer(asked: AuthorizedRequest) -> web.Response:
     name = asked.body.name if asked.body is not None else ""
     if asked.request.method in ("POST", "PUT"):
         await asked.changing({"name": "before"}, {"name": name, "token": "mb_0123_" + "s" * 40})
-    return json_response({"actor": asked.who.actor, "parts": dict(asked.request.match_info), "name": name})
+    return json_response({"actor": asked.principal.actor, "parts": dict(asked.request.match_info), "name": name})
 
 
 async def own_orgs(asked: AuthorizedRequest) -> web.Response:
@@ -132,9 +132,9 @@ async def running_house(
 ) -> AsyncIterator[House]:
     """An application on a free port; loopback is believed in `X-Forwarded-For`."""
     topic, clock = Topic(), Clock()
-    audit = Audit(topic, "billing.audit", clock, lambda: 1_700_000_000_000_000, topic.tip)
-    doorman = Authorizer(kinds, audit, ClientAddressPolicy((), (ip_network("127.0.0.0/8"),)), per_second, clock)
-    app = create_app(RequestTracker(), routes_of(endpoints, doorman), watching=[doorman.watching])
+    audit = Audit(topic, "billing.audit", clock, lambda: 1_700_000_000_000_000, topic.chain_head)
+    authorizer = Authorizer(kinds, audit, ClientAddressPolicy((), (ip_network("127.0.0.0/8"),)), per_second, clock)
+    app = create_app(RequestTracker(), routes_of(endpoints, authorizer), watching=[authorizer.watching])
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -14,7 +14,7 @@ from streams.core.mapping.resolve import Target
 from streams.core.metering.fold import Fold
 from streams.core.metering.ledger_state import LedgerState, total, verify
 from streams.core.metering.step_changes import Changes, apply
-from streams.state.changelog import Snapshot, image_from, records_of, restore
+from streams.state.changelog import Snapshot, records_of, restore, snapshot_from
 from tests.support.calls import NOON, Raw, raw
 
 
@@ -33,7 +33,7 @@ class Partition:
     """
 
     policy: MeterPolicy = field(default_factory=MeterPolicy)
-    books: LedgerState = field(default_factory=lambda: LedgerState(Position()))
+    ledger: LedgerState = field(default_factory=lambda: LedgerState(Position()))
     changelog: dict[bytes, bytes] = field(default_factory=dict)
     decisions: Counter[str] = field(default_factory=Counter)
     rejected: list[dict[str, Any]] = field(default_factory=list)
@@ -41,19 +41,21 @@ class Partition:
     steps: list[Changes] = field(default_factory=list)
 
     def take(self, *records: Raw, step: int = 1000) -> "Partition":
-        """Fold the records in steps; the books add up after each."""
+        """Fold the records in steps; the ledger adds up after each."""
         fold = Fold(self.policy, "d-t-0-")
         for start in range(0, len(records), step):
-            following = self.books.position.next
-            chunk = [replace(record, offset=following + n) for n, record in enumerate(records[start : start + step])]
-            changes = fold(self.books, chunk, subscribed)
+            following = self.ledger.position.next
+            fetch_batch = [
+                replace(record, offset=following + n) for n, record in enumerate(records[start : start + step])
+            ]
+            changes = fold(self.ledger, fetch_batch, subscribed)
             for key, value in records_of(changes):
                 if value is None:
                     self.changelog.pop(key, None)
                 else:
                     self.changelog[key] = value
-            apply(self.books, changes, NOON)
-            verify(self.books)
+            apply(self.ledger, changes, NOON)
+            verify(self.ledger)
             self.decisions.update(changes.decisions)
             self.rejected += [msgspec.json.decode(value) for _, value in changes.rejected]
             self.enriched += [msgspec.json.decode(value) for _, value in changes.enriched]
@@ -62,25 +64,25 @@ class Partition:
 
     def restart(self) -> "Partition":
         """Another worker reads the changelog."""
-        self.books = LedgerState(Position())
-        restore(self.books, self.image(), NOON)
-        verify(self.books)
+        self.ledger = LedgerState(Position())
+        restore(self.ledger, self.snapshot(), NOON)
+        verify(self.ledger)
         return self
 
-    def image(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         """The changelog as it is read."""
-        return image_from(0, self.changelog)
+        return snapshot_from(0, self.changelog)
 
     def idle(self, hours: float) -> "Partition":
         """The partition's clock moves on: a call of somebody else arrives so much later."""
-        at_us = self.books.position.clock_ms * 1000 + round(hours * HOUR_US)
+        at_us = self.ledger.position.clock_ms * 1000 + round(hours * HOUR_US)
         call = {"id": f"idle-{at_us}", "status": "success", "startTime": at_us / 1e6, "endTime": at_us / 1e6}
         return self.take(raw(0, call, received_us=at_us))
 
     @property
     def billed(self) -> Sum:
         """What the open windows hold."""
-        return total(self.books.windows.values())
+        return total(self.ledger.windows.values())
 
     @property
     def cost(self) -> Decimal:

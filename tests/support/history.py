@@ -41,10 +41,10 @@ class Said:
 
 @dataclass
 class History:
-    """Records by topic and partition, and the books they were made with."""
+    """Records by topic and partition, and the ledger they were made with."""
 
     logs: dict[tuple[str, int], list[Said]] = field(default_factory=dict)
-    books: LedgerState = field(default_factory=lambda: LedgerState(Position()))
+    ledger: LedgerState = field(default_factory=lambda: LedgerState(Position()))
     decisions: Counter[str] = field(default_factory=Counter)
     released: int = 0
 
@@ -69,14 +69,14 @@ def history(seed: int, calls: int = 60) -> History:
             raw(start + n, _call(chance, start + n, now_us), customer=chance.choice(_CUSTOMERS), received_us=now_us)
             for n in range(10)
         ]
-        changes = fold(told.books, records, Resolver(customers, orgs))
+        changes = fold(told.ledger, records, Resolver(customers, orgs))
         told.decisions.update(changes.decisions)
         _step(told, changes, now_us)
         for late, when in (("late-1", calls // 3), ("late-2", 2 * calls // 3)):
             if start >= when:
                 customers[late] = CustomerRecord(late, versions, 0, 0)
         if chance.random() < 0.3:
-            _step(told, coalesce(told.books, customers, orgs, POLICY, now_us + 2 * HOUR_US, 100), now_us)
+            _step(told, coalesce(told.ledger, customers, orgs, POLICY, now_us + 2 * HOUR_US, 100), now_us)
         _release(told, customers, orgs, now_us)
         if chance.random() < 0.5:
             _seal(told, chance, orgs, now_us + 40 * SECOND_US)
@@ -94,19 +94,19 @@ def _call(chance: random.Random, number: int, at_us: int) -> dict[str, object]:
 def _step(told: History, changes: Changes, now_us: int) -> None:
     runs = [Write(run.topic, 0, *record) for run in runs_of(changes, TOPICS, 0) for record in run.records]
     told.write([*runs, *writes_of(changes, TOPICS, 0)], now_us)
-    apply(told.books, changes, now_us)
+    apply(told.ledger, changes, now_us)
 
 
 def _release(told: History, customers: dict[str, CustomerRecord], orgs: dict[str, OrgRecord], now_us: int) -> None:
-    while not (changes := release(told.books, customers, orgs, POLICY, 5)).empty:
+    while not (changes := release(told.ledger, customers, orgs, POLICY, 5)).empty:
         told.released += len(changes.windows)
         _step(told, changes, now_us)
 
 
 def _seal(told: History, chance: random.Random, orgs: dict[str, OrgRecord], now_us: int) -> None:
-    if not (due := due_windows(told.books, now_us, POLICY, 100)):
+    if not (due := due_windows(told.ledger, now_us, POLICY, 100)):
         return
-    changes = seal(told.books.position, due, orgs, POLICY, PREFIX, 0, now_us)
+    changes = seal(told.ledger.position, due, orgs, POLICY, PREFIX, 0, now_us)
     _step(told, changes, now_us)
     for sealed in changes.sealed:
         for number, status in enumerate(chance.choice(_FATES), 1):

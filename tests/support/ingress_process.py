@@ -59,7 +59,7 @@ class IngressProcess:
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
             "KAFKA_PARTITIONS": "3",
             "TOPIC_PREFIX": self.prefix,
-            "ALLOW_UNSIGNED": "1",
+            "ALLOW_UNAUTHENTICATED": "1",
             "PORT": str(self.port),
             "METRICS_PORT": str(self.metrics_port),
             **self.settings,

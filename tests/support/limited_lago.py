@@ -21,7 +21,7 @@ from streams.delivery.engine import Delivery
 from tests.support.scripted_lago import ScriptedLago, item
 from tests.support.virtual_time import virtual_now
 
-#: What one worker process has: WORKER_CONCURRENCY, and lanes that post and settle one after the other.
+#: What one worker process has: WORKER_CONCURRENCY, and partition tasks that post and settle one after the other.
 PERMITS, LANES, SETTLE_LIMIT = 4, 2, 500
 
 
@@ -75,7 +75,7 @@ class LimitedLago:
 
 
 class Fleet:
-    """Worker processes that share nothing but Lago; events are dealt to their lanes in turn.
+    """Worker processes that share nothing but Lago; events are dealt to their partition tasks in turn.
 
     Attributes:
         breakers: one of each process.
@@ -112,17 +112,17 @@ class Fleet:
             await asyncio.sleep(0.1)
 
     def stop(self) -> None:
-        """End every lane."""
+        """End every partition task."""
         for task in self._tasks:
             task.cancel()
 
     @staticmethod
     async def _lane(delivery: Delivery, queue: asyncio.Queue[Item]) -> None:
         while True:
-            chunk = [await queue.get()]
-            while len(chunk) < SETTLE_LIMIT and not queue.empty():
-                chunk.append(queue.get_nowait())
-            assert {outcome.kind for outcome in await delivery.deliver(chunk)} == {"delivered"}
+            fetch_batch = [await queue.get()]
+            while len(fetch_batch) < SETTLE_LIMIT and not queue.empty():
+                fetch_batch.append(queue.get_nowait())
+            assert {outcome.kind for outcome in await delivery.deliver(fetch_batch)} == {"delivered"}
 
 
 def _process(lago: LimitedLago, policy: RetryPolicy, breaker: Breaker, batch_size: int) -> Delivery:

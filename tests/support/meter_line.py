@@ -18,7 +18,7 @@ from streams.agents.meter import MeterWork
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.core.metering.write_off import write_off
-from streams.state.changelog import image_from, restore
+from streams.state.changelog import restore, snapshot_from
 from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.step_writes import CONTROL, WRITE_OFF
 from tests.model.stand_ins import Silent
@@ -67,9 +67,9 @@ class Line(OwnChangelog):
         self.taken_over(NOON)
 
     def restored(self, now_us: int = 0) -> LedgerState:
-        books = LedgerState(Position(), None if self.room is None else EvictedWindowsFile(self.room))
-        restore(books, image_from(0, self.values), now_us)
-        return books
+        ledger = LedgerState(Position(), None if self.room is None else EvictedWindowsFile(self.room))
+        restore(ledger, snapshot_from(0, self.values), now_us)
+        return ledger
 
     def taken_over(self, now_us: int) -> None:
         super().taken_over(now_us)
@@ -99,7 +99,7 @@ class Line(OwnChangelog):
         records: list[Any] = []
         for name, second in calls:
             call = slp(self.number, at_us=NOON + second * SECOND_US, cost="1", **fields)
-            record = raw(self.books.position.next + len(records), call, customer=name)
+            record = raw(self.ledger.position.next + len(records), call, customer=name)
             records.append(SimpleNamespace(**asdict(record), headers=()))
             self.number += 1
         asyncio.run(self.work.process(records))
@@ -107,37 +107,41 @@ class Line(OwnChangelog):
     def order(self, customer: str, until_s: int) -> Any:
         """A record that gives up what is held of the customer."""
         order = WriteOff("a", NOON, NOON + until_s * SECOND_US)
-        record = raw(self.books.position.next, slp(0), customer=customer)
+        record = raw(self.ledger.position.next, slp(0), customer=customer)
         value = msgspec.json.encode(order)
         return SimpleNamespace(**{**asdict(record), "value": value}, headers=((CONTROL, WRITE_OFF),))
 
-    def tick(self) -> None:
+    def punctuate(self) -> None:
         """Until nothing more comes back from disk."""
-        asyncio.run(self.work.tick())
+        asyncio.run(self.work.punctuate())
         while self.work._on_disk.busy:
-            asyncio.run(self.work.tick())
-        verify(self.books)
+            asyncio.run(self.work.punctuate())
+        verify(self.ledger)
 
     def give_up(self, customer: str, match: str, until_s: int, limit: int = 4) -> list[str]:
         """The ids of the windows that left."""
-        order, offset, gone = WriteOff("a", NOON, NOON + until_s * SECOND_US, match=match), self.books.position.next, []
-        while self.books.position.next == offset:
-            changes = write_off(self.books, offset, 0, customer, order, PREFIX, limit)
+        order, offset, gone = (
+            WriteOff("a", NOON, NOON + until_s * SECOND_US, match=match),
+            self.ledger.position.next,
+            [],
+        )
+        while self.ledger.position.next == offset:
+            changes = write_off(self.ledger, offset, 0, customer, order, PREFIX, limit)
             gone += [receipt.transaction_id for receipt in changes.receipts]
             self.commit(changes, NOON)
         return gone
 
     def windows(self) -> list[Window]:
         """Wherever they are: as a command reads them, which has no bound."""
-        books = LedgerState(Position())
-        restore(books, image_from(0, self.values), 0)
-        return list(books.windows.values())
+        ledger = LedgerState(Position())
+        restore(ledger, snapshot_from(0, self.values), 0)
+        return list(ledger.windows.values())
 
     def money(self) -> Counter[tuple[str, str, str]]:
         found = self.sealed.copy()
         for window in self.windows():
             found[window.customer_id, window.subscription, window.held] += int(window.cost)
-        found["", "", "written off"] += int(self.books.position.counters.written_off.cost)
+        found["", "", "written off"] += int(self.ledger.position.counters.written_off.cost)
         return +found
 
 
@@ -150,11 +154,11 @@ class _LedgerOf:
         self._line = line
 
     @property
-    def books(self) -> LedgerState:
-        return self._line.books
+    def ledger(self) -> LedgerState:
+        return self._line.ledger
 
     async def open(self) -> LedgerState:
-        return self._line.books
+        return self._line.ledger
 
     async def commit(self, changes: Changes) -> None:
         self._line.commit(changes, self._line.now_us)

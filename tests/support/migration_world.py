@@ -16,7 +16,7 @@ from connectors.operations.user_orgs import UserOrg
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.mapping.resolve import resolve
-from streams.core.mapping.set_mapping import MappingRequest, remap
+from streams.core.mapping.set_mapping import MappingRequest, set_mapping
 from tests.support.mortal_wire import Killed, MortalWire
 from tests.support.sandbox import Clock, Lago
 
@@ -52,7 +52,7 @@ class Stored:
 
     def map(self, request: MappingRequest, now_us: int) -> None:
         customer_id = request.litellm_customer_id
-        wanted = remap(self.customers.get(customer_id), request, now_us, LEAD_US)
+        wanted = set_mapping(self.customers.get(customer_id), request, now_us, LEAD_US)
         if wanted != self.customers.get(customer_id):
             self._write(lambda: self.customers.update({customer_id: wanted}))
 
@@ -132,7 +132,7 @@ class World:
             stored.customers,
             announce=announce,
             loose=loose,
-            lead_us=LEAD_US,
+            mapping_delay_us=LEAD_US,
             settled_us=SETTLED_US,
             now_us=self.now_us,
         )

@@ -24,7 +24,7 @@ from schemas.customers import CustomerRecord, OrgRecord
 from schemas.errors import Unavailable
 from schemas.moments import SECOND_US
 from streams.core.mapping.resolve import resolve
-from streams.core.mapping.set_mapping import remap, shown
+from streams.core.mapping.set_mapping import set_mapping, shown
 from tests.support.sandbox import KEY, Clock, Lago, lago_sandbox
 
 ORGS = "/api/v1/billing/org/organizations"
@@ -68,7 +68,7 @@ class InMemoryIdentities:
             raise Unavailable("kafka_unavailable", "the customer's record was not stored in time")
         wanted = identity_of(external_id, plan)
         if wanted is not None and wanted.litellm_customer_id not in self.all:
-            made = remap(None, wanted, self._now_us(), SECOND_US)
+            made = set_mapping(None, wanted, self._now_us(), SECOND_US)
             await announce(None, made)
             self.all[wanted.litellm_customer_id] = made
         return await self.of(external_id)
@@ -76,20 +76,20 @@ class InMemoryIdentities:
 
 @dataclass
 class OpenAccess:
-    """Lets everybody in as `who`, and remembers what was to be changed."""
+    """Lets everybody in as `principal`, and remembers what was to be changed."""
 
-    who: Principal = field(default_factory=lambda: Principal("test", frozenset({"*"})))
+    principal: Principal = field(default_factory=lambda: Principal("test", frozenset({"*"})))
     changes: list[tuple[Any, Any]] = field(default_factory=list)
     away: bool = False
 
     async def admit(self, request: web.Request, endpoint: Endpoint) -> Principal:
-        if not self.who.may(endpoint.scope):
+        if not self.principal.may(endpoint.scope):
             raise Problem(403, "missing_scope", f"this needs the scope {endpoint.scope}")
-        if endpoint.org and not self.who.may_see(request.match_info[endpoint.org]):
+        if endpoint.org and not self.principal.may_see(request.match_info[endpoint.org]):
             raise other_org()
-        return self.who
+        return self.principal
 
-    async def changing(self, who: Principal, request: web.Request, before: Any, after: Any) -> None:
+    async def changing(self, principal: Principal, request: web.Request, before: Any, after: Any) -> None:
         if self.away:
             raise Unavailable("kafka_unavailable", "the audit log cannot be written")
         self.changes.append((before, after))

@@ -70,5 +70,10 @@ def statuses(stage: Stage) -> dict[str, str]:
 
 
 async def opened(role: Role) -> None:
-    """Return when every lane knows where it stands."""
-    await soon(lambda: bool(role.lanes) and all(lane.expected is not None for lane in role.lanes.values()))
+    """Return when every partition task knows where it stands."""
+    await soon(
+        lambda: (
+            bool(role.partition_tasks)
+            and all(partition_task.expected is not None for partition_task in role.partition_tasks.values())
+        )
+    )

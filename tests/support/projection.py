@@ -56,7 +56,7 @@ class Writer:
         return await self.take(topic, 0, records)
 
 
-async def image(url: str) -> dict[str, list[str]]:
+async def snapshot(url: str) -> dict[str, list[str]]:
     """All that is in the tables, and the queue that is seen of it."""
     return {
         name: sorted(map(repr, await rows(url, f"SELECT * FROM {name}")))
@@ -74,7 +74,7 @@ async def in_order(url: str, told: History) -> dict[str, list[str]]:
     async with Writer(url) as writer:
         for (topic, partition), log in told.logs.items():
             await writer.take(topic, partition, log)
-    return await image(url)
+    return await snapshot(url)
 
 
 def usage(number: int = 1, **fields: Any) -> EnrichedUsage:

@@ -62,7 +62,7 @@ def settings_for(kafka: Kafka, prefix: str, **other: Any) -> Settings:
             "litellm_master_key": MASTER_KEY,
             "port": 0,
             "metrics_port": 0,
-            "allow_unsigned": True,
+            "allow_unauthenticated": True,
         }
         | other
     )

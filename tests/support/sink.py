@@ -15,7 +15,7 @@ POLICY = RetryPolicy(random=lambda: 0.5)
 
 
 class Sink:
-    """A delivery with its neighbours at hand; several made from one `breaker` are lanes of one process."""
+    """A delivery with its neighbours at hand; several made from one `breaker` are partition tasks of one process."""
 
     def __init__(
         self,

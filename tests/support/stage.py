@@ -53,7 +53,7 @@ class Quiet:
     def sealed(self, changes: Changes) -> None:
         self.shifted += changes.shifted
 
-    def books(self, partition: int, books: LedgerState | None) -> None: ...
+    def ledger(self, partition: int, ledger: LedgerState | None) -> None: ...
 
     def two_routes(self, customer_id: str, one: str, other: str) -> None:
         self.routes.append((customer_id, one, other))
@@ -71,7 +71,7 @@ class Quiet:
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None: ...
 
-    def chunk_missing(self, topic: str, partition: int, gaps: int) -> None:
+    def fetch_gap(self, topic: str, partition: int, gaps: int) -> None:
         self.missing += gaps
 
 
@@ -113,7 +113,7 @@ class Stage:
             partitions=self.settings.kafka_partitions,
             topic_ids=topic_ids(self.connection, [self.topics.raw]),
             policy=policy,
-            lead_s=5,
+            mapping_delay_s=5,
             max_retries=3,
             retry_delay_s=1,
             delivery=deliver,

@@ -26,11 +26,11 @@ _Names = Mapping[Any, Json]
 
 def served(app: web.Application) -> set[tuple[str, str]]:
     """Method and path of every route, without HEAD routes, and without a slash at the end of a path."""
-    found = set()
+    routes = set()
     for route in app.router.routes():
         if route.resource is not None and route.method != "HEAD":
-            found.add((route.method, route.resource.canonical.rstrip("/") or "/"))
-    return found
+            routes.add((route.method, route.resource.canonical.rstrip("/") or "/"))
+    return routes
 
 
 def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], issuer: str = "") -> Json:
@@ -44,15 +44,15 @@ def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], i
     Raises:
         KeyError: a route is not an endpoint, and other_routes.py does not describe it.
     """
-    by_route = {(one.method, one.path): one for one in endpoints}
-    wanted = sorted(routes, key=lambda route: (route[1], route[0]))
-    names, definitions = _schemas([by_route[route] for route in wanted if route in by_route])
+    by_route = {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints}
+    ordered = sorted(routes, key=lambda route: (route[1], route[0]))
+    names, definitions = _schemas([by_route[route] for route in ordered if route in by_route])
     paths: dict[str, Json] = {}
-    for method, path in wanted:
+    for method, path in ordered:
         endpoint = by_route.get((method, path))
-        told = DESCRIBED[method, path] if endpoint is None else _operation(endpoint, names, definitions, issuer)
+        description = DESCRIBED[method, path] if endpoint is None else _operation(endpoint, names, definitions, issuer)
         tag = next((word for word in path.split("/") if word not in ("", "api", "v1")), "meterbridge")
-        operation = {"operationId": _operation_id(method, path), "tags": [tag], **told}
+        operation = {"operationId": _operation_id(method, path), "tags": [tag], **description}
         paths.setdefault(_PART.sub(r"{\1}", path), {})[method.lower()] = operation
     schemes = {name: scheme for name, scheme in SECURITY.items() if name != "oidc" or issuer}
     if issuer:
@@ -77,50 +77,50 @@ def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], i
 def _schemas(endpoints: Iterable[Endpoint]) -> tuple[_Names, dict[str, Json]]:
     """A reference to the schema of each model, and all schemas by name; two models of the same name get longer names."""
     models: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {}
-    for one in endpoints:
-        for taken in (one.body, one.query):
+    for endpoint in endpoints:
+        for taken in (endpoint.body, endpoint.query):
             if taken is not None:
                 models[taken, "validation"] = None
-        for answer in one.answers.values():
+        for answer in endpoint.answers.values():
             if answer is not None:
                 models[answer, "serialization"] = None
-    names, told = models_json_schema(list(models), ref_template=_REF)
-    return names, told.get("$defs", {})
+    names, schemas = models_json_schema(list(models), ref_template=_REF)
+    return names, schemas.get("$defs", {})
 
 
 def _operation(endpoint: Endpoint, names: _Names, definitions: dict[str, Json], issuer: str) -> Json:
-    told: Json = {"summary": endpoint.summary, "responses": _answers(endpoint, names)}
+    operation: Json = {"summary": endpoint.summary, "responses": _answers(endpoint, names)}
     if parameters := [*_parts(endpoint), *_query(endpoint, names, definitions)]:
-        told["parameters"] = parameters
+        operation["parameters"] = parameters
     if endpoint.body is not None:
         schema = names[endpoint.body, "validation"]
         content = {"schema": schema, "example": example_of(schema, definitions)}
-        told["requestBody"] = {"required": True, "content": {"application/json": content}}
+        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
     if endpoint.scope:
         schemes = ("bearer", "oidc") if issuer else ("bearer",)
-        told["security"] = [{scheme: [endpoint.scope]} for scheme in schemes]
-        told["description"] = _needs(endpoint)
+        operation["security"] = [{scheme: [endpoint.scope]} for scheme in schemes]
+        operation["description"] = _needs(endpoint)
     else:
-        told["security"] = []
-    return told
+        operation["security"] = []
+    return operation
 
 
 def _needs(endpoint: Endpoint) -> str:
-    told = [f"Needs the scope `{endpoint.scope}`."]
-    told += [f"Needs the scope `{scope}` as well for {what}." for scope, what in endpoint.also.items()]
+    sentences = [f"Needs the scope `{endpoint.scope}`."]
+    sentences += [f"Needs the scope `{scope}` as well for {what}." for scope, what in endpoint.also.items()]
     if endpoint.hands_out:
-        told.append(f"The audit log gets a line with the caller who gets {endpoint.hands_out}.")
-    return " ".join(told)
+        sentences.append(f"The audit log gets a line with the caller who gets {endpoint.hands_out}.")
+    return " ".join(sentences)
 
 
 def _parts(endpoint: Endpoint) -> list[Json]:
-    found = []
+    parameters = []
     for name in _PART.findall(endpoint.path):
         schema: Json = {"type": "string", "minLength": 1}
         if name not in endpoint.any_text:
             schema |= {"maxLength": 255, "pattern": f"^{PART_PATTERN}$"}
-        found.append({"name": name, "in": "path", "required": True, "schema": schema})
-    return found
+        parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
+    return parameters
 
 
 def _query(endpoint: Endpoint, names: _Names, definitions: dict[str, Json]) -> list[Json]:
@@ -133,19 +133,19 @@ def _query(endpoint: Endpoint, names: _Names, definitions: dict[str, Json]) -> l
             "name": name,
             "in": "query",
             "required": name in required,
-            "schema": {key: value for key, value in told.items() if key != "title"},
+            "schema": {key: value for key, value in property_schema.items() if key != "title"},
         }
-        for name, told in schema.get("properties", {}).items()
+        for name, property_schema in schema.get("properties", {}).items()
     ]
 
 
 def _answers(endpoint: Endpoint, names: _Names) -> Json:
-    told: Json = {}
+    answers: Json = {}
     for status, model in endpoint.answers.items():
-        told[str(status)] = {"description": web.Response(status=status).reason}
+        answers[str(status)] = {"description": web.Response(status=status).reason}
         if model is not None:
             content = {"schema": names[model, "serialization"]}
-            told[str(status)]["content"] = {"application/json": content}
+            answers[str(status)]["content"] = {"application/json": content}
     refusals = {"400": "The request is malformed."} | ({"413": "The body is too large."} if endpoint.body else {})
     if endpoint.scope:
         refusals |= {
@@ -156,8 +156,8 @@ def _answers(endpoint: Endpoint, names: _Names) -> Json:
     refusals["503"] = "It cannot be done now; `Retry-After` says when to try again."
     refusals["default"] = "Any other error; `reason` says which."
     for refused, sentence in refusals.items():
-        told.setdefault(refused, problem(sentence))
-    return told
+        answers.setdefault(refused, problem(sentence))
+    return answers
 
 
 def _operation_id(method: str, path: str) -> str:

@@ -40,7 +40,9 @@ def page_of(document: Json) -> str:
             by_tag.setdefault(operation["tags"][0], []).append(_operation(method, path, operation))
     info = document["info"]
     tags = "".join(f'<a href="#tag-{escape(tag)}">{escape(tag)}</a>' for tag in by_tag)
-    chapters = "".join(f'<h2 id="tag-{escape(tag)}">{escape(tag)}</h2>{"".join(told)}' for tag, told in by_tag.items())
+    chapters = "".join(
+        f'<h2 id="tag-{escape(tag)}">{escape(tag)}</h2>{"".join(sections)}' for tag, sections in by_tag.items()
+    )
     schemas = "".join(_schema(name, schema) for name, schema in document["components"]["schemas"].items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -52,29 +54,29 @@ def page_of(document: Json) -> str:
     )
 
 
-def _operation(method: str, path: str, told: Json) -> str:
+def _operation(method: str, path: str, operation: Json) -> str:
     return (
-        f'<details id="{escape(told["operationId"])}"><summary><span class="method {method}">{method.upper()}</span>'
-        f"<code>{escape(path)}</code><span>{_said(told['summary'])}</span></summary><div>"
-        f"{_paragraph(told.get('description', ''))}{_parameters(told)}{_body(told)}{_answers(told)}"
-        f"<h3>Try it</h3><pre>{escape(_curl(method, path, told))}</pre></div></details>"
+        f'<details id="{escape(operation["operationId"])}"><summary><span class="method {method}">{method.upper()}</span>'
+        f"<code>{escape(path)}</code><span>{_said(operation['summary'])}</span></summary><div>"
+        f"{_paragraph(operation.get('description', ''))}{_parameters(operation)}{_body(operation)}{_answers(operation)}"
+        f"<h3>Try it</h3><pre>{escape(_curl(method, path, operation))}</pre></div></details>"
     )
 
 
-def _parameters(told: Json) -> str:
+def _parameters(operation: Json) -> str:
     rows = [
         (
             f"<code>{escape(one['name'])}</code>",
             escape(one["in"] + (", required" if one["required"] else "")),
             f"<code>{escape(_short(one['schema']))}</code> {_said(one['schema'].get('description', ''))}",
         )
-        for one in told.get("parameters", ())
+        for one in operation.get("parameters", ())
     ]
     return f"<h3>Parameters</h3>{_table(rows)}" if rows else ""
 
 
-def _body(told: Json) -> str:
-    contents = told.get("requestBody", {}).get("content", {})
+def _body(operation: Json) -> str:
+    contents = operation.get("requestBody", {}).get("content", {})
     return "".join(
         f"<h3>Body, {escape(kind)}</h3>{_link(content['schema'])}"
         + (f"<pre>{escape(_pretty(content['example']))}</pre>" if "example" in content else "")
@@ -82,14 +84,14 @@ def _body(told: Json) -> str:
     )
 
 
-def _answers(told: Json) -> str:
+def _answers(operation: Json) -> str:
     rows = [
         (
             f"<code>{escape(status)}</code>",
             _said(answer["description"]),
             " ".join(_link(content["schema"]) for content in answer.get("content", {}).values()),
         )
-        for status, answer in told["responses"].items()
+        for status, answer in operation["responses"].items()
     ]
     return f"<h3>Answers</h3>{_table(rows)}"
 
@@ -109,11 +111,11 @@ def _schema(name: str, schema: Json) -> str:
     )
 
 
-def _curl(method: str, path: str, told: Json) -> str:
+def _curl(method: str, path: str, operation: Json) -> str:
     lines = [f"curl -X {method.upper()} http://localhost:3002{path}"]
-    if any(told.get("security", ())):
+    if any(operation.get("security", ())):
         lines.append("  -H 'Authorization: Bearer YOUR_KEY'")
-    for kind, content in told.get("requestBody", {}).get("content", {}).items():
+    for kind, content in operation.get("requestBody", {}).get("content", {}).items():
         body = json.dumps(content.get("example", {}), ensure_ascii=False).replace("'", "'\\''")
         lines += [f"  -H 'Content-Type: {kind}'", f"  -d '{body}'"]
     return " \\\n".join(lines)
@@ -131,7 +133,7 @@ def _short(schema: Json) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:
-        return " or ".join(_short(one) for one in schema["anyOf"])
+        return " or ".join(_short(alternative) for alternative in schema["anyOf"])
     if "enum" in schema:
         return " or ".join(json.dumps(value) for value in schema["enum"])
     kind = schema.get("type", "any")

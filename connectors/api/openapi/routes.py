@@ -14,7 +14,7 @@ from connectors.http.endpoint import Endpoint
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
-def telling_routes(endpoints: Sequence[Endpoint], issuer: str = "") -> list[web.RouteDef]:
+def openapi_routes(endpoints: Sequence[Endpoint], issuer: str = "") -> list[web.RouteDef]:
     """The two routes. The document is made at the first request.
 
     Args:
@@ -23,15 +23,15 @@ def telling_routes(endpoints: Sequence[Endpoint], issuer: str = "") -> list[web.
     """
 
     @cache
-    def told(app: web.Application) -> dict[str, Any]:
+    def document_of(app: web.Application) -> dict[str, Any]:
         return document(endpoints, served(app), issuer)
 
     async def openapi(request: web.Request) -> web.Response:
-        body = msgspec.json.encode(told(request.app))
+        body = msgspec.json.encode(document_of(request.app))
         return web.Response(body=body, content_type="application/json", headers=_HEADERS)
 
     async def docs(request: web.Request) -> web.Response:
         headers = {**_HEADERS, "Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"}
-        return web.Response(text=page_of(told(request.app)), content_type="text/html", headers=headers)
+        return web.Response(text=page_of(document_of(request.app)), content_type="text/html", headers=headers)
 
     return [web.get("/openapi.json", openapi), web.get("/docs", docs)]

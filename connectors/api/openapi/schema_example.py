@@ -12,20 +12,24 @@ def example_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth:
     """An example for a schema; objects have only members that are required or have an example."""
     if "$ref" in schema:
         return example_of(definitions[schema["$ref"].rpartition("/")[2]], definitions, depth)
-    for told in ("examples", "enum"):
-        if schema.get(told):
-            return schema[told][0]
-    for told in ("example", "const", "default"):
-        if schema.get(told) is not None:
-            return schema[told]
+    for schema_part in ("examples", "enum"):
+        if schema.get(schema_part):
+            return schema[schema_part][0]
+    for schema_part in ("example", "const", "default"):
+        if schema.get(schema_part) is not None:
+            return schema[schema_part]
     for alternatives in ("anyOf", "oneOf", "allOf"):
         if schema.get(alternatives):
             return example_of(schema[alternatives][0], definitions, depth)
     if schema.get("type") == "object" and depth < _DEEPEST:
         required = schema.get("required", ())
         members = schema.get("properties", {})
-        wanted = {name: told for name, told in members.items() if name in required or told.get("examples")}
-        return {name: example_of(told, definitions, depth + 1) for name, told in wanted.items()}
+        shown_members = {
+            name: schema_part
+            for name, schema_part in members.items()
+            if name in required or schema_part.get("examples")
+        }
+        return {name: example_of(schema_part, definitions, depth + 1) for name, schema_part in shown_members.items()}
     if schema.get("type") == "array" and schema.get("minItems") and depth < _DEEPEST:
         return [example_of(schema["items"], definitions, depth + 1)]
     return _BY_FORMAT.get(schema.get("format", ""), _PLAIN.get(schema.get("type", "")))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, Delimiter, DryRun, TrustLogFrom, Why
+from connectors.cli.parsers.options import AsJson, Comment, Delimiter, DryRun, TrustLogFrom
 
 
 @deferred()
@@ -25,7 +25,7 @@ def backfill(
     trust_log_from: TrustLogFrom = None,
     delimiter: Delimiter = "",
     patience: Annotated[str, typer.Option(help="How long to wait for the meter and the projector.")] = "60s",
-    why: Why = "",
+    comment: Comment = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:

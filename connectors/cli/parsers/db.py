@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, DryRun, Why, group
+from connectors.cli.parsers.options import AsJson, Comment, DryRun, group
 
 db = group("The tables in Postgres. Needs Postgres.")
 
@@ -29,7 +29,7 @@ def roles(as_json: AsJson = False) -> None:
 @deferred()
 def prune(
     older_than: Annotated[str, typer.Option(help="Delete only rows that are older, like 90d.")],
-    why: Why = "",
+    comment: Comment = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:

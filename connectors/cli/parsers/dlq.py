@@ -5,22 +5,22 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, Customer, DryRun, TrustLogFrom, Why, group
+from connectors.cli.parsers.options import AsJson, Comment, Customer, DryRun, TrustLogFrom, group
 
 dlq = group("Dead letters: events that Lago refused, and calls that were rejected.")
 
-Reason = Annotated[str, typer.Option(help="Only letters with this reason code (docs/errors.md).")]
-Since = Annotated[str | None, typer.Option(help="Only letters since then: ISO 8601, or how long ago, like 24h.")]
-Until = Annotated[str | None, typer.Option(help="Only letters before then: ISO 8601, or how long ago.")]
-Kind = Annotated[str, typer.Option(help="Which letters: events, calls or both.")]
-One = Annotated[str, typer.Option("--letter", help="Only this letter: an id that `dlq list` printed.")]
+Reason = Annotated[str, typer.Option(help="Only dead letters with this reason code (docs/errors.md).")]
+Since = Annotated[str | None, typer.Option(help="Only dead letters since then: ISO 8601, or how long ago, like 24h.")]
+Until = Annotated[str | None, typer.Option(help="Only dead letters before then: ISO 8601, or how long ago.")]
+Kind = Annotated[str, typer.Option(help="Which dead letters: events, calls or both.")]
+One = Annotated[str, typer.Option("--id", help="Only this dead letter: an id that `dlq list` printed.")]
 Accept = Annotated[str, typer.Option(help="Bill calls that were kept aside for this reason: implausible_cost.")]
-_LIMIT = Annotated[int, typer.Option(min=1, help="The largest number of letters.")]
+_LIMIT = Annotated[int, typer.Option(min=1, help="The largest number of dead letters.")]
 
 
 @dlq.command("list", epilog="Example: meterbridge dlq list --reason id_conflict --since 24h")
 @deferred()
-def list_letters(
+def list_dead_letters(
     reason: Reason = "",
     customer: Customer = "",
     since: Since = None,
@@ -35,12 +35,12 @@ def list_letters(
 @dlq.command(epilog="Example: meterbridge dlq show events/0/17")
 @deferred()
 def show(
-    letter: Annotated[str, typer.Argument(help="An id that `dlq list` printed.")], as_json: AsJson = False
+    dead_letter: Annotated[str, typer.Argument(help="An id that `dlq list` printed.")], as_json: AsJson = False
 ) -> None:
-    """Show one letter: its reason, how often it was tried, and its content (prompts are never stored)."""
+    """Show one dead letter: its reason, how often it was tried, and its content (prompts are never stored)."""
 
 
-@dlq.command(epilog="Example: meterbridge dlq requeue --reason http_401 --why 'key renewed' --dry-run")
+@dlq.command(epilog="Example: meterbridge dlq requeue --reason http_401 --comment 'key renewed' --dry-run")
 @deferred()
 def requeue(
     reason: Reason = "",
@@ -48,8 +48,8 @@ def requeue(
     since: Since = None,
     until: Until = None,
     kind: Kind = "both",
-    letter: One = "",
-    why: Why = "",
+    dead_letter: One = "",
+    comment: Comment = "",
     trust_log_from: TrustLogFrom = None,
     limit: _LIMIT = 100_000,
     accept: Accept = "",
@@ -59,18 +59,18 @@ def requeue(
     """Send letters again: events to Lago, and calls to the meter if the usage log shows that they were not billed."""
 
 
-@dlq.command(epilog="Example: meterbridge dlq purge --reason bad_cost --until 30d --why 'test traffic'")
+@dlq.command(epilog="Example: meterbridge dlq dismiss --reason bad_cost --until 30d --comment 'test traffic'")
 @deferred()
-def purge(
+def dismiss(
     reason: Reason = "",
     customer: Customer = "",
     since: Since = None,
     until: Until = None,
     kind: Kind = "both",
-    letter: One = "",
-    why: Why = "",
+    dead_letter: One = "",
+    comment: Comment = "",
     limit: _LIMIT = 100_000,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Close letters so that they are never billed. The audit log keeps the person, the reason and the amount."""
+    """Close dead letters so that they are never billed. The audit log keeps the person, the reason and the amount."""

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, Customer, DryRun, Why, group
+from connectors.cli.parsers.options import AsJson, Comment, Customer, DryRun, group
 
 held = group("Usage that is counted and not billed yet.")
 
@@ -25,13 +25,13 @@ def list_held(
     """List held usage by customer, with the reason and the amount, read from the ledgers."""
 
 
-@held.command("write-off", epilog="Example: meterbridge held write-off --customer test-user --why 'load test'")
+@held.command("write-off", epilog="Example: meterbridge held write-off --customer test-user --comment 'load test'")
 @deferred()
 def write_off(
     *,
     customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is written off.")] = "",
     match: Matched = "",
-    why: Why,
+    comment: Comment,
     until: Annotated[str, typer.Option(help="Only usage that ended up to then; later usage stays held.")] = "0s",
     yes: Annotated[
         bool, typer.Option("--yes", help="With --match: do not ask. Without, and without a terminal, nothing is done.")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, Delimiter, Why
+from connectors.cli.parsers.options import AsJson, Comment, Delimiter
 
 
 @deferred()
@@ -18,10 +18,10 @@ def import_rows(
         Literal["auto", "csv", "json"], typer.Option("--format", help="Default: by the file's extension, else JSON.")
     ] = "auto",
     delimiter: Delimiter = "",
-    pace: Annotated[
+    rate: Annotated[
         float, typer.Option(min=0.1, help="The largest number of customers or subscriptions per second.")
     ] = 10.0,
-    why: Why = "",
+    comment: Comment = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:

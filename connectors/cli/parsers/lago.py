@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, DryRun, Why, group
+from connectors.cli.parsers.options import AsJson, Comment, DryRun, group
 
 lago = group("Prepare Lago, and bill again what it did not bill.")
 
@@ -24,7 +24,7 @@ def setup(
 @lago.command(epilog="Example: meterbridge lago rebill --dry-run")
 @deferred()
 def rebill(
-    why: Why = "",
+    comment: Comment = "",
     org: Annotated[str, typer.Option(help="Only what was sent for this org.")] = "",
     also_taken: Annotated[
         bool,

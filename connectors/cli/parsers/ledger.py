@@ -5,12 +5,14 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, DryRun, Why, group
+from connectors.cli.parsers.options import AsJson, Comment, DryRun, group
 
 ledger = group("The meter's ledgers: one for each partition of the raw topic.")
 
 
-@ledger.command("init", epilog="Example: meterbridge ledger init --from earliest --why 'disk of kafka-2 lost' --yes")
+@ledger.command(
+    "init", epilog="Example: meterbridge ledger init --from earliest --comment 'disk of kafka-2 lost' --yes"
+)
 @deferred()
 def init(
     since: Annotated[
@@ -20,7 +22,7 @@ def init(
             help="Where to begin: earliest, latest, an offset, or a record time (ISO 8601, or how long ago, like 24h).",
         ),
     ],
-    why: Why = "",
+    comment: Comment = "",
     partition: Annotated[int | None, typer.Option(min=0, help="Only this partition. Default: all.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
     dry_run: DryRun = False,

@@ -14,7 +14,7 @@ TrustLogFrom = Annotated[
         help="You confirm that the usage log is complete from this moment on; only where it cannot know that itself."
     ),
 ]
-Why = Annotated[str, typer.Option("--why", help="The reason, for the audit log.")]
+Comment = Annotated[str, typer.Option("--comment", help="The reason, for the audit log.")]
 
 #: Without a default value Typer loads pydantic to convert a `--help` that was not given.
 GROUP_CONTEXT: Final[dict[str, Any]] = {"default_map": {"help": False}}

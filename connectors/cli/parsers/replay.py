@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, Customer, DryRun, Why
+from connectors.cli.parsers.options import AsJson, Comment, Customer, DryRun
 
 
 @deferred()
@@ -16,11 +16,13 @@ def replay(
     ],
     until: Annotated[str, typer.Option("--to", help="Calls received before.")],
     customer: Customer = "",
-    into: Annotated[str, typer.Option(help="raw, or the name of your own topic for the enriched calls.")] = "raw",
+    target_topic: Annotated[
+        str, typer.Option(help="raw, or the name of your own topic for the enriched calls.")
+    ] = "raw",
     checkpoint: Annotated[
         Path | None, typer.Option(help="File that stores the progress; the same command continues from there.")
     ] = None,
-    why: Why = "",
+    comment: Comment = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:

@@ -84,7 +84,7 @@ def _with_id(start: Message, response_id: str | None) -> Message:
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """By name in lower case; of several headers with one name the first."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, value in raw:
-        found.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
-    return found
+        values.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    return values

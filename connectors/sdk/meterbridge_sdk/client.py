@@ -127,7 +127,7 @@ class MeterbridgeClient:
         Raises:
             BillingError: the answer is not known.
         """
-        response = await self._found(SUBSCRIPTION, org_id)
+        response = await self._get_or_none(SUBSCRIPTION, org_id)
         return None if response is None else subscription_of(response)
 
     async def get_current_usage(self, org_id: str) -> CurrentUsage | None:
@@ -136,7 +136,7 @@ class MeterbridgeClient:
         Raises:
             BillingError: the answer is not known.
         """
-        response = await self._found(CURRENT_USAGE, org_id)
+        response = await self._get_or_none(CURRENT_USAGE, org_id)
         return None if response is None else usage_of(response)
 
     async def get_limits(self, org_id: str) -> dict[str, int]:
@@ -145,7 +145,7 @@ class MeterbridgeClient:
         Raises:
             BillingError: the answer is not known.
         """
-        response = await self._found(LIMITS, org_id)
+        response = await self._get_or_none(LIMITS, org_id)
         return {} if response is None else limits_of(response, "effective")
 
     async def subscribe_org_to_plan(
@@ -174,7 +174,7 @@ class MeterbridgeClient:
             BillingRejected: `plan_not_found` or another reason of docs/errors.md.
             BillingUnavailable: it is not known whether it was done; the same call again is safe.
         """
-        wanted = {
+        body = {
             "plan_code": plan_code,
             "org_name": org_name,
             "email": email,
@@ -183,14 +183,14 @@ class MeterbridgeClient:
             **({} if subscription_at is None else {"subscription_at": subscription_at}),
         }
         try:
-            response = await self._transport.request(SETUP, org_id, wanted)
+            response = await self._transport.request(SETUP, org_id, body)
         except BillingRejected as error:
             if error.reason != OTHER_PLAN:
                 raise
             response = await self._transport.request(CHANGE_PLAN, org_id, {"plan_code": plan_code})
         return subscription_of(response, "subscription")
 
-    async def _found(self, route: Route, org_id: str) -> httpx.Response | None:
+    async def _get_or_none(self, route: Route, org_id: str) -> httpx.Response | None:
         """None where Meterbridge itself says that there is no such org or subscription."""
         try:
             return await self._transport.request(route, org_id)

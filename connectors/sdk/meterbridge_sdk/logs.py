@@ -14,5 +14,5 @@ def log_event(level: int, event: str, error: BaseException | None = None, /, **f
         event: what happened, lower-case words and underscores.
         error: whose traceback is added; None = no traceback.
     """
-    told = json.dumps(fields, ensure_ascii=False, default=str)
-    _logger.log(level, "%s %s", event, told, exc_info=error, extra={"meterbridge": {"event": event, **fields}})
+    text = json.dumps(fields, ensure_ascii=False, default=str)
+    _logger.log(level, "%s %s", event, text, exc_info=error, extra={"meterbridge": {"event": event, **fields}})

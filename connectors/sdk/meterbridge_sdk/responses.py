@@ -52,10 +52,10 @@ class CurrentUsage:
 def json_object(response: httpx.Response) -> dict[str, Any]:
     """The response's JSON object; `{}` if it is none. Numbers with a point become `Decimal`."""
     try:
-        found = json.loads(response.content, parse_float=Decimal)
+        value = json.loads(response.content, parse_float=Decimal)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def subscription_of(response: httpx.Response, member: str = "") -> OrgSubscription:
@@ -68,15 +68,15 @@ def subscription_of(response: httpx.Response, member: str = "") -> OrgSubscripti
         BillingUnavailable: `invalid_response`.
     """
     body = json_object(response)
-    found = body.get(member) if member else body
-    if not isinstance(found, dict) or not isinstance(found.get("external_id"), str):
+    member_value = body.get(member) if member else body
+    if not isinstance(member_value, dict) or not isinstance(member_value.get("external_id"), str):
         raise invalid(response)
     return OrgSubscription(
-        found["external_id"],
-        found.get("plan_code"),
-        found.get("status") or "",
-        found.get("started_at"),
-        found.get("next_plan_code"),
+        member_value["external_id"],
+        member_value.get("plan_code"),
+        member_value.get("status") or "",
+        member_value.get("started_at"),
+        member_value.get("next_plan_code"),
     )
 
 
@@ -102,10 +102,10 @@ def usage_of(response: httpx.Response) -> CurrentUsage:
 
 def limits_of(response: httpx.Response, member: str) -> dict[str, int]:
     """The limits of one member of the response, by name. Raises: BillingUnavailable: `invalid_response`."""
-    found = json_object(response).get(member)
-    if not isinstance(found, dict) or not all(type(maximum) is int for maximum in found.values()):
+    member_value = json_object(response).get(member)
+    if not isinstance(member_value, dict) or not all(type(maximum) is int for maximum in member_value.values()):
         raise invalid(response)
-    return found
+    return member_value
 
 
 def invalid(response: httpx.Response) -> BillingUnavailable:

@@ -49,33 +49,33 @@ def gaps(periods: Iterable[Period], since_us: int) -> list[Gap]:
     moved to its start.
     """
     lives: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-    for one in periods:
-        ends_us = _FOR_EVER if one.terminated_at is None else one.terminated_at + SECOND_US
-        lives[one.external_id].append((one.started_at, ends_us))
-    found = []
+    for period in periods:
+        ends_us = _FOR_EVER if period.terminated_at is None else period.terminated_at + SECOND_US
+        lives[period.external_id].append((period.started_at, ends_us))
+    ended_gaps = []
     for name, own in lives.items():
         reach_us, *_ = (begins_us for begins_us, _ in sorted(own))
         for begins_us, ends_us in [*sorted(own), (_FOR_EVER, _FOR_EVER)]:
             if reach_us < begins_us and reach_us - SECOND_US >= since_us:
-                found.append(Gap(name, reach_us, begins_us))
+                ended_gaps.append(Gap(name, reach_us, begins_us))
             reach_us = max(reach_us, ends_us)
-    return sorted(found)
+    return sorted(ended_gaps)
 
 
-def shared(found: Iterable[Gap], lives: Iterable[tuple[str, Period]]) -> list[Gap]:
+def shared(gaps: Iterable[Gap], lives: Iterable[tuple[str, Period]]) -> list[Gap]:
     """The gaps, cut where other customers have lives of the same ids: Lago bills an event to the customer of that time.
 
     Args:
         lives: of other customers, each with its customer.
     """
-    cut = sorted(found)
-    for customer, one in lives:
-        ends_us = _FOR_EVER if one.terminated_at is None else one.terminated_at + SECOND_US
+    cut = sorted(gaps)
+    for customer, life in lives:
+        ends_us = _FOR_EVER if life.terminated_at is None else life.terminated_at + SECOND_US
         pieces = []
         for gap in cut:
-            begins = max(gap.begins_us, one.started_at)
+            begins = max(gap.begins_us, life.started_at)
             ends = min(gap.ends_us, ends_us)
-            if gap.subscription != one.external_id or gap.customer or begins >= ends:
+            if gap.subscription != life.external_id or gap.customer or begins >= ends:
                 pieces.append(gap)
                 continue
             parts = (
@@ -103,13 +103,13 @@ def instead_of(event: LagoEvent, org: OrgRecord | None, now_us: int, code: str) 
     choice = chosen(org, at_us, event.code, now_us, owed=owed)
     if org is None or choice.held or (owed and in_other_currency(org)):
         return None
-    found = billed(org.periods, choice.subscription, at_us, now_us, event.code, owed=owed)
-    if found.held:
+    period = billed(org.periods, choice.subscription, at_us, now_us, event.code, owed=owed)
+    if period.held:
         return None
     return msgspec.structs.replace(
         event,
         transaction_id=event.transaction_id + AGAIN,
         external_subscription_id=choice.subscription,
-        timestamp=lago_timestamp(found.at_us),
+        timestamp=lago_timestamp(period.at_us),
         properties={USAGE_END: to_iso(at_us), **event.properties, INSTEAD_OF: event.transaction_id},
     )

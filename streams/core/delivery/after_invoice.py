@@ -69,8 +69,8 @@ def overtaken(earlier: Earlier, after: Sequence[Stored], events: int, cents: int
     ordered = sorted(after, key=lambda one: (one.created_us, one.transaction_id))
     if 0 <= left <= len(ordered):
         border_us = ordered[left].created_us if left < len(ordered) else None
-        counted = [one for one in ordered if border_us is None or one.created_us < border_us]
-        then = [one for one in ordered if one.created_us == border_us]
+        counted = [event for event in ordered if border_us is None or event.created_us < border_us]
+        then = [event for event in ordered if event.created_us == border_us]
         later = ordered[len(counted) + len(then) :]
         never, unclear = _told_apart(then, left - len(counted), _sum(counted, earlier.cents), cents)
         if never is not None:
@@ -96,8 +96,8 @@ def _told_apart(
 
 
 def _sum(events: Iterable[Stored], total: Decimal = ZERO) -> Decimal:
-    for one in events:
-        total = add(total, one.cents)
+    for event in events:
+        total = add(total, event.cents)
     return total
 
 
@@ -107,4 +107,4 @@ def _rounded(cents: Decimal) -> int:
 
 
 def _ids(events: Iterable[Stored]) -> tuple[str, ...]:
-    return tuple(one.transaction_id for one in events)
+    return tuple(event.transaction_id for event in events)

@@ -112,13 +112,13 @@ def rounds(transaction_ids: Sequence[str]) -> list[list[int]]:
     Lago calls the second of two equal ids in one batch a duplicate, and refuses the whole batch.
     """
     seen: Counter[str] = Counter()
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     for position, transaction_id in enumerate(transaction_ids):
-        if seen[transaction_id] == len(found):
-            found.append([])
-        found[seen[transaction_id]].append(position)
+        if seen[transaction_id] == len(groups):
+            groups.append([])
+        groups[seen[transaction_id]].append(position)
         seen[transaction_id] += 1
-    return found
+    return groups
 
 
 def pack(positions: Sequence[int], items: Sequence[Item], batch_size: int) -> list[list[int]]:

@@ -57,14 +57,14 @@ class RecordOrigin:
     worker: str
 
 
-def travel_of(headers: Iterable[tuple[str, bytes | None]]) -> DeliveryHistory:
+def delivery_history_of(headers: Iterable[tuple[str, bytes | None]]) -> DeliveryHistory:
     """The history in an event's headers. Of several headers of one name the last counts, as everywhere in Kafka."""
-    told = dict(headers)
+    values = dict(headers)
     return DeliveryHistory(
-        _number(told.get(ATTEMPT)),
-        _number(told.get(NOT_BEFORE)),
-        told.get(MAYBE_SENT) == b"1",
-        _number(told.get(REQUEUED)),
+        _number(values.get(ATTEMPT)),
+        _number(values.get(NOT_BEFORE)),
+        values.get(MAYBE_SENT) == b"1",
+        _number(values.get(REQUEUED)),
     )
 
 
@@ -84,7 +84,7 @@ def dead(headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: Eve
 
 def _failed(headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: EventOutcome) -> Headers:
     """The event's headers, with this failure, and with the first error and the origin where they are missing."""
-    kept = [one for one in headers if one[0] not in _LATEST and not one[0].startswith(CONNECT)]
+    kept = [header for header in headers if header[0] not in _LATEST and not header[0].startswith(CONNECT)]
     known = {name for name, _ in kept}
     error = _error(outcome)
     if FIRST_ERROR not in known:
@@ -101,7 +101,7 @@ def _as_connect(own: dict[str, bytes], place: RecordOrigin, outcome: EventOutcom
     of ours.
     """
     unread = outcome.reason == "malformed"
-    told = {
+    connect_headers = {
         "topic": own[ORIGIN[0]],
         "partition": own.get(ORIGIN[1], b""),
         "offset": own.get(ORIGIN[2], b""),
@@ -112,7 +112,7 @@ def _as_connect(own: dict[str, bytes], place: RecordOrigin, outcome: EventOutcom
         "exception.class.name": b"schemas.errors.Rejected" if outcome.kind == "dead" else b"schemas.errors.Unavailable",
         "exception.message": own[LAST_ERROR],
     }
-    return [(CONNECT + name, value) for name, value in told.items()]
+    return [(CONNECT + name, value) for name, value in connect_headers.items()]
 
 
 def _error(outcome: EventOutcome) -> bytes:

@@ -15,7 +15,7 @@ from schemas.customers import OrgRecord
 from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, parse_us
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.restamp import RestampDecision, judged
 
@@ -28,7 +28,7 @@ _decode = decoder(LagoEvent)
 
 
 def went_elsewhere(
-    value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us: int, event_code: str = ""
+    value: bytes, orgs: Mapping[str, OrgRecord], late: OutOfPeriodPolicy, now_us: int, event_code: str = ""
 ) -> bool:
     """Whether an earlier post of the event may have had another moment or another subscription.
 

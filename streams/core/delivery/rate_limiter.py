@@ -56,7 +56,7 @@ class AdaptiveRateLimiter:
     | window  | `X-RateLimit-*` headers | what is left less the reserve, over the rest of the time |
     | ceiling | a 429                   | half of the refused rate, rising by 1/20 of it each s   |
 
-    The caller uses it in this order: wait for `wait_s`, then `take`, `sent`, `told` with the answer, `done`.
+    The caller uses it in this order: wait for `wait_s`, then `take`, `sent`, `observe` with the answer, `done`.
 
     Attributes:
         limit: requests in a window, as last announced; 0 = no limit was announced.
@@ -66,7 +66,7 @@ class AdaptiveRateLimiter:
         self.limit = 0.0
         self._window_s = _WINDOW_S
         self._left = inf
-        self._told = inf
+        self._remaining = inf
         self._reset_at = 0.0
         self._under_way = 0
         self._next_at = 0.0
@@ -101,7 +101,7 @@ class AdaptiveRateLimiter:
         """A request has ended, with an answer or without."""
         self._under_way -= 1
 
-    def told(self, status: int, headers: Mapping[str, str], now: float) -> None:
+    def observe(self, status: int, headers: Mapping[str, str], now: float) -> None:
         """Read an answer; to be called before `done`."""
         allowance = allowance_of(headers)
         if allowance is not None:
@@ -116,14 +116,14 @@ class AdaptiveRateLimiter:
         itself: within a window only an earlier end is adopted. Answers can overtake each other, so only a large
         increase of what remains is a new window.
         """
-        known = now < self._reset_at and allowance.limit == self.limit and self._told < inf
-        if known and allowance.remaining - self._told <= allowance.limit * RESERVE:
+        known = now < self._reset_at and allowance.limit == self.limit and self._remaining < inf
+        if known and allowance.remaining - self._remaining <= allowance.limit * RESERVE:
             self._reset_at = min(self._reset_at, now + allowance.reset_s)
-            self._told = min(self._told, allowance.remaining)
+            self._remaining = min(self._remaining, allowance.remaining)
         else:
             self._reset_at = now + allowance.reset_s
             self._window_s = allowance.reset_s
-            self._told = allowance.remaining
+            self._remaining = allowance.remaining
         self.limit = allowance.limit
         self._left = allowance.remaining - (self._under_way - 1)
 
@@ -131,7 +131,7 @@ class AdaptiveRateLimiter:
         """When a window has ended, the next one has the whole limit."""
         if self.limit and now >= self._reset_at:
             self._left = self.limit - self._under_way
-            self._told = inf
+            self._remaining = inf
             self._reset_at = now + self._window_s
 
     def _apart_s(self, now: float) -> float:

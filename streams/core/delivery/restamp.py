@@ -15,13 +15,13 @@ from schemas.customers import OrgRecord
 from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.moments import lago_timestamp, parse_us, to_iso
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.mapping.billing_periods import ENDED, billed
 from streams.core.mapping.resolve import CURRENCY
 from streams.core.mapping.subscription_choice import chosen
 
-#: Why an event becomes a dead letter: with LATE_POLICY=hold its billing period was invoiced before it could be posted.
+#: Why an event becomes a dead letter: with OUT_OF_PERIOD_POLICY=hold its billing period was invoiced before it could be posted.
 INVOICED_PERIOD = "invoiced_period"
 #: The property of a moved event that holds the end of its usage.
 USAGE_END = "usage_end"
@@ -50,7 +50,7 @@ Judge = Callable[[bytes], RestampDecision]
 
 
 def judged(
-    value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us: int, event_code: str = ""
+    value: bytes, orgs: Mapping[str, OrgRecord], late: OutOfPeriodPolicy, now_us: int, event_code: str = ""
 ) -> RestampDecision:
     """The event in the form in which Lago bills it when it is posted at `now_us`.
 
@@ -71,15 +71,15 @@ def judged(
         return RestampDecision(value)
     subscription = event.external_subscription_id
     code, owed = event.code, is_owed(event, event_code)
-    found = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
-    may_move = found.held == ENDED and not (owed and in_other_currency(org))
+    choice = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
+    may_move = choice.held == ENDED and not (owed and in_other_currency(org))
     if may_move and (next_one := chosen(org, at_us, code, now_us, owed=owed)).subscription:
         subscription = next_one.subscription
-        found = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
-    timestamp = lago_timestamp(found.at_us)
+        choice = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
+    timestamp = lago_timestamp(choice.at_us)
     moved = timestamp != event.timestamp, subscription != event.external_subscription_id
-    if found.held or (any(moved) and late is LatePolicy.HOLD):
-        return RestampDecision(value, refused=found.held or INVOICED_PERIOD)
+    if choice.held or (any(moved) and late is OutOfPeriodPolicy.HOLD):
+        return RestampDecision(value, refused=choice.held or INVOICED_PERIOD)
     if not any(moved):
         return RestampDecision(value)
     properties = event.properties if USAGE_END in event.properties else {**event.properties, USAGE_END: to_iso(at_us)}

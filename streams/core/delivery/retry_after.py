@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 ASKED_CAP_S = 60.0
 
 
-def asked_wait_s(status: int, headers: Mapping[str, str], at: float = 0.0) -> float | None:
+def requested_wait_s(status: int, headers: Mapping[str, str], at: float = 0.0) -> float | None:
     """Seconds that `Retry-After` asks for, or for a 429 `X-RateLimit-Reset` (seconds until the reset); at most 60.
 
     `Retry-After` is a number of seconds or a date (RFC 9110, 10.2.3). A date is compared with the answer's own `Date`,
@@ -17,9 +17,9 @@ def asked_wait_s(status: int, headers: Mapping[str, str], at: float = 0.0) -> fl
     """
     lower = {name.lower(): value for name, value in headers.items()}
     retry_after = lower.get("retry-after", "")
-    asked = [_seconds(lower.get("x-ratelimit-reset", ""))] if status == 429 else []
-    asked += [_seconds(retry_after), _seconds_until(retry_after, lower.get("date", ""), at)]
-    return next((min(wait_s, ASKED_CAP_S) for wait_s in asked if wait_s is not None and wait_s > 0), None)
+    waits = [_seconds(lower.get("x-ratelimit-reset", ""))] if status == 429 else []
+    waits += [_seconds(retry_after), _seconds_until(retry_after, lower.get("date", ""), at)]
+    return next((min(wait_s, ASKED_CAP_S) for wait_s in waits if wait_s is not None and wait_s > 0), None)
 
 
 def _seconds(text: str) -> float | None:

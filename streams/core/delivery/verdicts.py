@@ -17,7 +17,7 @@ from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.moments import parse_us
 from schemas.records import LagoEvent
-from streams.core.delivery.retry_after import asked_wait_s
+from streams.core.delivery.retry_after import requested_wait_s
 
 DETAIL_CHARS = 500
 #: Older versions stored the other events of a batch that was refused for a duplicate (docs/lago-behaviour.md, 3).
@@ -145,10 +145,10 @@ def refusal_of(status: int, body: bytes) -> LagoRefusal | None:
     except UNDECODABLE:
         return None
     code = str(members["code"]) if isinstance(members.get("code"), str) else ""
-    detailed, told = "error_details" in members, isinstance(members.get("error"), str)
+    detailed, named = "error_details" in members, isinstance(members.get("error"), str)
     if members.get("status", status if detailed else None) != status:
         return None
-    is_lagos = detailed or (told and (code or members.keys() <= _SHORTEST))
+    is_lagos = detailed or (named and (code or members.keys() <= _SHORTEST))
     return LagoRefusal(code, members.get("error_details")) if is_lagos else None
 
 
@@ -166,7 +166,7 @@ def decide(answer: HttpResponse, sent: int) -> Verdict:
         unknown=answer.status in _MAY_HIDE_A_STORED_BATCH,
         opens=answer.status in _OPENS_BREAKER,
         isolates=answer.status not in _NEVER_THE_BATCH,
-        wait_s=asked_wait_s(answer.status, answer.headers, answer.at),
+        wait_s=requested_wait_s(answer.status, answer.headers, answer.at),
     )
 
 
@@ -220,7 +220,7 @@ def _accepted(answer: HttpResponse, sent: int) -> Verdict:
 
 def _body_refused(answer: HttpResponse, sent: int) -> Verdict:
     """A proxy in front of Lago can refuse a body for its size: smaller ones may pass, and no event becomes a dead
-    letter.
+    dead letter.
     """
     reason = _SPLITS[answer.status]
     if refusal_of(answer.status, answer.body) is not None:
@@ -247,7 +247,7 @@ def _refused(answer: HttpResponse, sent: int) -> Verdict:
         return RefusedEvents(marks)
     if refusal.code in _HEALS:
         return RetryLater(
-            refusal.code, "HTTP 422", isolates=True, wait_s=asked_wait_s(answer.status, answer.headers, answer.at)
+            refusal.code, "HTTP 422", isolates=True, wait_s=requested_wait_s(answer.status, answer.headers, answer.at)
         )
     return _blame(sent, "lago_refused", _text(refusal.details) or "HTTP 422 without an index")
 

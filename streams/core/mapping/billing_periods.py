@@ -32,26 +32,26 @@ class Billed(NamedTuple):
     invoiced: bool = False
 
 
-def charges(found: Period, code: str) -> bool:
+def charges(period: Period, code: str) -> bool:
     """Whether the subscription's plan charges the metric; assumed where its charges are not known yet."""
-    return not code or found.charged is None or code in found.charged
+    return not code or period.charged is None or code in period.charged
 
 
-def over(found: Period, now_us: int) -> bool:
+def over(period: Period, now_us: int) -> bool:
     """Whether the subscription has ended: Lago makes its last invoice at that moment."""
-    return found.terminated_at is not None and found.terminated_at <= now_us
+    return period.terminated_at is not None and period.terminated_at <= now_us
 
 
-def covers(found: Period, at_us: int) -> bool:
+def covers(period: Period, at_us: int) -> bool:
     """Whether the subscription runs at `at_us`."""
-    return found.started_at <= at_us and (found.terminated_at is None or at_us < found.terminated_at)
+    return period.started_at <= at_us and (period.terminated_at is None or at_us < period.terminated_at)
 
 
-def running_since(found: Period, now_us: int) -> int:
+def running_since(period: Period, now_us: int) -> int:
     """The start of the billing period that contains `now_us`; the subscription's start where the interval is not known."""
-    if found.interval not in MONTHS:
-        return found.started_at
-    return max(found.started_at, _began(found.interval, found.anchor, found.timezone, now_us))
+    if period.interval not in MONTHS:
+        return period.started_at
+    return max(period.started_at, _began(period.interval, period.anchor, period.timezone, now_us))
 
 
 def billed(
@@ -67,19 +67,19 @@ def billed(
         code: of the metric.
         owed: the usage costs something by itself, so it is held where no life of the subscription charges the metric.
     """
-    own = [one for one in periods if one.external_id == subscription]
+    own = [period for period in periods if period.external_id == subscription]
     if not own:
         return Billed(at_us)
-    charging = [one for one in own if charges(one, code)]
+    charging = [period for period in own if charges(period, code)]
     if not charging:
         if owed:
             return Billed(at_us, NO_CHARGE)
         charging = own
-    lived = any(covers(one, at_us) for one in charging)
+    lived = any(covers(period, at_us) for period in charging)
     later = [
-        max(at_us, running_since(one, now_us))
-        for one in charging
-        if not over(one, now_us) and (one.terminated_at is None or at_us < one.terminated_at)
+        max(at_us, running_since(period, now_us))
+        for period in charging
+        if not over(period, now_us) and (period.terminated_at is None or at_us < period.terminated_at)
     ]
     if not later:
         return Billed(at_us, ENDED)

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from schemas.wire import ORG
 from streams.core.mapping.billing_periods import Billed, billed
 from streams.core.mapping.subscription_choice import chosen, named
 from streams.core.mapping.versions import NO_MAPPING, NOT_KEPT, forgotten, payers, uncovered
 
 WRONG_CURRENCY = "currency"
-#: Reasons with LATE_POLICY=hold: before the subscription began; in a billing period that was invoiced.
+#: Reasons with OUT_OF_PERIOD_POLICY=hold: before the subscription began; in a billing period that was invoiced.
 OUTSIDE_PERIOD, LATE_PERIOD = "outside_period", "late_period"
 
 #: The currency of LiteLLM's costs; usage of an org that is billed in another one is held.
@@ -106,7 +106,7 @@ def resolve_org(
     org_id: str,
     at_us: int,
     orgs: Mapping[str, OrgRecord],
-    late: LatePolicy,
+    late: OutOfPeriodPolicy,
     code: str = "",
     now_us: int | None = None,
 ) -> Target:
@@ -119,8 +119,8 @@ def resolve_org(
     choice = chosen(org, at_us, code, now_us, owed=False)
     if org is None or choice.held:
         return Target(org_id, *choice)
-    found = billed(org.periods, choice.subscription, at_us, now_us or 0, code, owed=False)
-    held = held_for(found, at_us, late)
+    period = billed(org.periods, choice.subscription, at_us, now_us or 0, code, owed=False)
+    held = held_for(period, at_us, late)
     return Target(org_id, "" if held else choice.subscription, held)
 
 
@@ -135,7 +135,7 @@ class Resolver:
         self,
         customers: Mapping[str, CustomerRecord],
         orgs: Mapping[str, OrgRecord],
-        late: LatePolicy = LatePolicy.SHIFT,
+        late: OutOfPeriodPolicy = OutOfPeriodPolicy.SHIFT,
         code: str = "",
     ) -> None:
         self._customers = customers
@@ -167,8 +167,8 @@ class Resolver:
         return target
 
 
-def held_for(found: Billed, at_us: int, late: LatePolicy) -> str:
-    """Why usage of `at_us` is held although its subscription is known; `""` where Lago bills it at `found.at_us`."""
-    if found.held or found.at_us == at_us or late is LatePolicy.SHIFT:
-        return found.held
-    return LATE_PERIOD if found.invoiced else OUTSIDE_PERIOD
+def held_for(billed: Billed, at_us: int, late: OutOfPeriodPolicy) -> str:
+    """Why usage of `at_us` is held although its subscription is known; `""` where Lago bills it at `billed.at_us`."""
+    if billed.held or billed.at_us == at_us or late is OutOfPeriodPolicy.SHIFT:
+        return billed.held
+    return LATE_PERIOD if billed.invoiced else OUTSIDE_PERIOD

@@ -21,8 +21,8 @@ KEPT_VERSIONS = 8
 MAX_VERSIONS = 64
 KEPT_US = 31 * 24 * HOUR_US
 KEEP_US = 48 * HOUR_US
-#: The shortest lead, whatever `MAPPING_LEAD_SECONDS` says.
-MIN_LEAD_S = 1.0
+#: The shortest lead, whatever `MAPPING_DELAY_SECONDS` says.
+MIN_MAPPING_DELAY_S = 1.0
 
 TOO_EARLY = "effective_from_too_early"
 TOO_MANY = "too_many_versions"
@@ -35,7 +35,7 @@ class MappingRequest(msgspec.Struct, frozen=True):
 
     Fields:
         litellm_customer_id: normalised.
-        effective_from: microseconds since 1970 UTC; None = as soon as the lead allows, see `takes_effect`.
+        effective_from: microseconds since 1970 UTC; None = as soon as the mapping delay allows, see `takes_effect`.
         correct: whether it corrects the version in force; None = decide it by the version, see
             streams/core/mapping/correction.py.
     """
@@ -63,17 +63,17 @@ class EndMappingRequest(msgspec.Struct, frozen=True):
     effective_from: int | None = None
 
 
-def remap(
+def set_mapping(
     record: CustomerRecord | None,
     request: MappingRequest,
     now_us: int,
-    lead_us: int,
+    mapping_delay_us: int,
     keep_us: int = KEEP_US,
     unknown: Collection[str] = (),
 ) -> CustomerRecord:
     """The customer's record after `request`. A repeated request returns `record` itself.
 
-    How a version that begins at `begins` meets the record (`earliest` = now + lead):
+    How a version that begins at `begins` meets the record (`earliest` = now + mapping delay):
 
     | case, the first that applies              | result                                          |
     |-------------------------------------------|-------------------------------------------------|
@@ -86,7 +86,7 @@ def remap(
 
     Args:
         now_us: microseconds since 1970 UTC.
-        lead_us: `MAPPING_LEAD_SECONDS`, microseconds.
+        mapping_delay_us: `MAPPING_DELAY_SECONDS`, microseconds.
         keep_us: how far back each moment keeps its own version at least, whatever their number.
         unknown: orgs that Lago does not know: a version that names one was a mistake, see `corrected`.
 
@@ -94,12 +94,12 @@ def remap(
         Rejected: `correction_begins_elsewhere`, see `corrected`; `effective_from_too_early`; `too_many_versions`, above
             `MAX_VERSIONS` that are still needed.
     """
-    earliest = _whole_second_from(now_us + lead_us)
-    begins = takes_effect(request, now_us, lead_us, record)
+    earliest = _whole_second_from(now_us + mapping_delay_us)
+    begins = takes_effect(request, now_us, mapping_delay_us, record)
     version = _version(request, begins, now_us)
     if record is None:
         return CustomerRecord(request.litellm_customer_id, (version,), now_us, now_us)
-    wrong = corrected_by(record, request, now_us, lead_us, unknown)
+    wrong = corrected_by(record, request, now_us, mapping_delay_us, unknown)
     if wrong is not None:
         right = copy(version, effective_from=wrong.effective_from, soon=wrong.soon, instead_of=wrong.instead_of)
         if right == copy(wrong, updated_at=right.updated_at):
@@ -113,7 +113,7 @@ def remap(
     if begins < record.known_from:
         return _remembered(record, version, now_us)
     if begins < earliest:
-        raise Rejected(TOO_EARLY, "usage before now + MAPPING_LEAD_SECONDS may have been decided already")
+        raise Rejected(TOO_EARLY, "usage before now + MAPPING_DELAY_SECONDS may have been decided already")
     later = [other for other in record.versions if other.effective_from > begins]
     after = _needed(record, [*_decided(record, begins), version, *later], now_us, keep_us)
     if len(after.versions) > MAX_VERSIONS:
@@ -122,17 +122,21 @@ def remap(
 
 
 def corrected_by(
-    record: CustomerRecord | None, request: MappingRequest, now_us: int, lead_us: int, unknown: Collection[str] = ()
+    record: CustomerRecord | None,
+    request: MappingRequest,
+    now_us: int,
+    mapping_delay_us: int,
+    unknown: Collection[str] = (),
 ) -> MappingVersion | None:
     """The version that the request replaces; None where the request adds a version. Raises: see `corrected`."""
-    there = None if record is None else in_force(record.versions, soonest(record, now_us, lead_us))
-    asked = request.effective_from
-    begins = None if asked is None else asked - asked % SECOND_US
+    there = None if record is None else in_force(record.versions, earliest_effective(record, now_us, mapping_delay_us))
+    begins_us = request.effective_from
+    begins = None if begins_us is None else begins_us - begins_us % SECOND_US
     return corrected(record, there, correct=request.correct, effective_from=begins, unknown=unknown)
 
 
-def unmap(
-    record: CustomerRecord, ending: EndMappingRequest, now_us: int, lead_us: int, keep_us: int = KEEP_US
+def end_mapping(
+    record: CustomerRecord, ending: EndMappingRequest, now_us: int, mapping_delay_us: int, keep_us: int = KEEP_US
 ) -> CustomerRecord:
     """The customer's record when nobody pays from `ending` on, whatever was announced for later.
 
@@ -142,13 +146,13 @@ def unmap(
     Raises:
         Rejected: `effective_from_too_early`. Never for too many versions: an operator can always stop a mapping.
     """
-    earliest = _whole_second_from(now_us + lead_us)
-    begins = takes_effect(ending, now_us, lead_us, record)
+    earliest = _whole_second_from(now_us + mapping_delay_us)
+    begins = takes_effect(ending, now_us, mapping_delay_us, record)
     ended = in_force(record.versions, begins)
     if ended is record.versions[-1] and not ended.is_active and ended.deleted >= ending.deleted:
         return record
     if begins < earliest:
-        raise Rejected(TOO_EARLY, "usage before now + MAPPING_LEAD_SECONDS may have been decided already")
+        raise Rejected(TOO_EARLY, "usage before now + MAPPING_DELAY_SECONDS may have been decided already")
     soon = ending.effective_from is None
     end = copy(ended, effective_from=begins, is_active=False, deleted=ending.deleted, updated_at=now_us, soon=soon)
     after = _needed(record, [*_decided(record, begins), end], now_us, keep_us)
@@ -162,9 +166,12 @@ def forgettable(record: CustomerRecord, until_us: int) -> bool:
 
 
 def takes_effect(
-    request: MappingRequest | EndMappingRequest, now_us: int, lead_us: int, record: CustomerRecord | None = None
+    request: MappingRequest | EndMappingRequest,
+    now_us: int,
+    mapping_delay_us: int,
+    record: CustomerRecord | None = None,
 ) -> int:
-    """The whole second from which the request's version applies: the requested one rounded down, or `soonest`.
+    """The whole second from which the request's version applies: the requested one rounded down, or `earliest_effective`.
 
     An ending replaces announced versions, so it does not wait for them.
 
@@ -173,22 +180,26 @@ def takes_effect(
     """
     if request.effective_from is None:
         ends = isinstance(request, EndMappingRequest)
-        return _earliest(record, now_us, lead_us) if ends else soonest(record, now_us, lead_us)
+        return (
+            _earliest(record, now_us, mapping_delay_us)
+            if ends
+            else earliest_effective(record, now_us, mapping_delay_us)
+        )
     return request.effective_from - request.effective_from % SECOND_US
 
 
-def soonest(record: CustomerRecord | None, now_us: int, lead_us: int) -> int:
+def earliest_effective(record: CustomerRecord | None, now_us: int, mapping_delay_us: int) -> int:
     """The whole second, microseconds since 1970 UTC, from which a request without a beginning applies.
 
     It is never before the beginning of an earlier request of that kind. Otherwise a version written by a process with a
-    faster clock or a longer lead would count as announced for later, and would win over this newer one.
+    faster clock or a longer mapping delay would count as announced for later, and would win over this newer one.
     """
     begun = [] if record is None else [version.effective_from for version in record.versions if version.soon]
-    return max([_earliest(record, now_us, lead_us), *begun])
+    return max([_earliest(record, now_us, mapping_delay_us), *begun])
 
 
-def _earliest(record: CustomerRecord | None, now_us: int, lead_us: int) -> int:
-    return _whole_second_from(_later(record, now_us) + lead_us)
+def _earliest(record: CustomerRecord | None, now_us: int, mapping_delay_us: int) -> int:
+    return _whole_second_from(_later(record, now_us) + mapping_delay_us)
 
 
 def shown(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion | None:

@@ -38,21 +38,21 @@ def chosen(
     """
     if org is None or not org.periods:
         return Choice("", NO_SUBSCRIPTION)
-    candidates = [one for one in org.periods if charges(one, code)]
+    candidates = [period for period in org.periods if charges(period, code)]
     if not candidates:
         if owed:
             return Choice("", NO_CHARGE)
         candidates, code = list(org.periods), ""
     if now_us is not None:
-        candidates = [one for one in candidates if not over(one, now_us)]
+        candidates = [period for period in candidates if not over(period, now_us)]
         if not candidates:
             return Choice("", ENDED)
-    covering = [one for one in candidates if covers(one, at_us)]
+    covering = [period for period in candidates if covers(period, at_us)]
     if not covering:
-        first = min((one.started_at for one in candidates if one.started_at > at_us), default=None)
+        first = min((period.started_at for period in candidates if period.started_at > at_us), default=None)
         if first is None:
             return Choice(candidates[-1].external_id)
-        covering = [one for one in candidates if one.started_at == first]
+        covering = [period for period in candidates if period.started_at == first]
     return _of_several(org, covering, code)
 
 
@@ -63,23 +63,23 @@ def named(org: OrgRecord | None, subscription: str, code: str = "", now_us: int 
     """
     if org is None:
         return Choice(subscription)
-    own = [one for one in org.periods if one.external_id == subscription]
-    if own and not any(charges(one, code) for one in own):
+    own = [period for period in org.periods if period.external_id == subscription]
+    if own and not any(charges(period, code) for period in own):
         return Choice("", NO_CHARGE)
     if not own and subscription in org.unusable:
         return Choice("", org.unusable[subscription])
-    if own and now_us is not None and all(over(one, now_us) for one in own):
+    if own and now_us is not None and all(over(period, now_us) for period in own):
         return Choice("", ENDED)
     return Choice(subscription)
 
 
 def _of_several(org: OrgRecord, covering: Sequence[Period], code: str) -> Choice:
-    names = dict.fromkeys(one.external_id for one in covering)
+    names = dict.fromkeys(period.external_id for period in covering)
     if len(names) == 1:
         return Choice(covering[0].external_id)
     if org.subscription_id in names:
         return Choice(org.subscription_id)
     # Lago's charges are discovered within minutes; until then, and where any metric will do, the first of them pays.
-    if not code or any(one.charged is None for one in covering):
+    if not code or any(period.charged is None for period in covering):
         return Choice(covering[0].external_id)
     return Choice("", AMBIGUOUS)

@@ -20,13 +20,13 @@ def borders(customer: CustomerRecord | None, orgs: Mapping[str, OrgRecord]) -> l
     """
     if customer is None:
         return []
-    found = {version.effective_from for version in customer.versions}
+    moments = {version.effective_from for version in customer.versions}
     if customer.known_from:
-        found.add(customer.known_from)
+        moments.add(customer.known_from)
     for org_id in {version.lago_customer_id for version in customer.versions}:
         if (org := orgs.get(org_id)) is not None:
-            found.update(borders_of(org))
-    return sorted(found)
+            moments.update(borders_of(org))
+    return sorted(moments)
 
 
 def borders_of(org: OrgRecord) -> Iterator[int]:

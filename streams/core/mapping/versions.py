@@ -30,11 +30,11 @@ NOT_KEPT = "mapping_not_kept"
 
 def covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
     """The index of the version that covers the moment, active or not."""
-    found = 0
+    index = 0
     for number, version in enumerate(versions):
         if version.effective_from <= at_us:
-            found = number
-    return found
+            index = number
+    return index
 
 
 def covers(version: MappingVersion, id_kind: str) -> bool:
@@ -94,7 +94,7 @@ def forgotten(
     versions = record.versions
     if org_id and at_us < record.known_from:
         return True
-    if not org_id or at_us >= versions[0].effective_from or any(org_id in one.instead_of for one in versions):
+    if not org_id or at_us >= versions[0].effective_from or any(org_id in version.instead_of for version in versions):
         return False
     payer = next(payers(versions, at_us, id_kind, orgs, now_us), None)
     return payer is None or payer.lago_customer_id != org_id

@@ -61,7 +61,9 @@ def counts_media(call: Call) -> bool:
     """Whether LiteLLM counted seconds, images or characters."""
     metadata = call.metadata
     return (
-        metadata is not None and metadata.usage_object is not None and any(map(_some, _counts(metadata.usage_object)))
+        metadata is not None
+        and metadata.usage_object is not None
+        and any(map(_is_positive, _counts(metadata.usage_object)))
     )
 
 
@@ -74,5 +76,5 @@ def _counts(usage: UsageObject) -> list[Count]:
     return counts
 
 
-def _some(count: Count) -> bool:
+def _is_positive(count: Count) -> bool:
     return count is not None and count > 0

@@ -1,6 +1,6 @@
 """Which identities are known for the calls of a chunk: before it, within it, and after it.
 
-A call is remembered by its identity for the horizon. A job has an identity of its own and is remembered for
+A call is remembered by its identity for the dedupe retention. A job has an identity of its own and is remembered for
 `JOB_HORIZON_US`: jobs are few, and LiteLLM reports them for weeks (ADR 0016).
 """
 
@@ -24,7 +24,7 @@ _JOB_HOURS = JOB_HORIZON_US // HOUR_US + _RENEW_HOURS
 _DROPS = 500
 
 
-class ChunkMemory:
+class BatchIdentities:
     """The identities of one chunk beside those of the ledger.
 
     Fields:
@@ -33,22 +33,22 @@ class ChunkMemory:
             is the hot path.
     """
 
-    def __init__(self, books: LedgerState, usages: Sequence[Usage]) -> None:
-        self._books = books
+    def __init__(self, ledger: LedgerState, usages: Sequence[Usage]) -> None:
+        self._ledgers = ledger
         self.new: dict[bytes, int] = {}
         self.jobs: dict[bytes, Job | None] = {}
         identities = [usage.identity for usage in usages]
         marks = [usage.job for usage in usages if usage.job and usage.job is not usage.identity]
-        self.known = books.seen.tags(identities + marks)
+        self.known = ledger.seen.tags(identities + marks)
         self._stored = {mark for mark, tag in zip(marks, self.known[len(usages) :], strict=True) if tag != NEVER}
 
     def also(self, usage: Usage, tag: int) -> int:
         """The strongest tag of a call that has twins or a job; `tag` is the one of its own identity."""
         tags = [tag]
         if usage.twins:
-            found = self._books.seen.tags(usage.twins)
-            tags += [self.new.get(twin, known) for twin, known in zip(usage.twins, found, strict=True)]
-            self._stored.update(twin for twin, known in zip(usage.twins, found, strict=True) if known != NEVER)
+            tags_known = self._ledgers.seen.tags(usage.twins)
+            tags += [self.new.get(twin, known) for twin, known in zip(usage.twins, tags_known, strict=True)]
+            self._stored.update(twin for twin, known in zip(usage.twins, tags_known, strict=True) if known != NEVER)
         job = self._job(usage.job) if usage.job else None
         # The answer of a response can be read again, which is a call of its own: it counts as known only when a read of
         # it was billed.
@@ -78,31 +78,31 @@ class ChunkMemory:
             if self._job(usage.job) is not None:
                 self.jobs[usage.job] = Job(clock_ms // HOUR_MS, tag)
 
-    def write(self, changes: Changes, first: int, horizon_us: int, newest_hour: int) -> None:
-        """Store the new identities under `newest_hour` and `first`; forget what is beyond its horizon.
+    def write(self, changes: Changes, first: int, dedupe_retention_us: int, newest_hour: int) -> None:
+        """Store the new identities under `newest_hour` and `first`; forget what is beyond its dedupe retention.
 
         Args:
             newest_hour: of the newest record or end, hours since 1970 UTC. A call ends at most ten minutes after its
                 record or the clock, so an identity is never forgotten inside the horizon, even where the clock is slow.
         """
-        books, position = self._books, changes.position
+        ledger, position = self._ledgers, changes.position
         hour = position.clock_ms // HOUR_MS
         again = {identity: self.new.pop(identity) for identity in self._stored & self.new.keys()}
         changes.seen, changes.settled = pack(self.new), pack(again)
         changes.seen_hour, changes.seen_first = newest_hour, first
-        oldest = hour - horizon_us // HOUR_US
+        oldest = hour - dedupe_retention_us // HOUR_US
         position.dropped_hour = max(oldest, position.dropped_hour)
-        for past, chunks in books.seen_chunks.items():
+        for past, blocks in ledger.seen_blocks.items():
             if past < oldest and len(changes.dropped) < _DROPS:
-                changes.dropped.extend((past, *chunk) for chunk in islice(chunks.items(), _DROPS))
+                changes.dropped.extend((past, *block) for block in islice(blocks.items(), _DROPS))
         changes.jobs = self.jobs
-        for identity, job in islice(books.jobs.items(), _DROPS):
+        for identity, job in islice(ledger.jobs.items(), _DROPS):
             if job.hour >= hour - _JOB_HOURS:
                 break  # jobs are in order of their hours
             changes.jobs.setdefault(identity, None)
 
     def _job(self, identity: bytes) -> Job | None:
-        return self.jobs.get(identity) or self._books.jobs.get(identity)
+        return self.jobs.get(identity) or self._ledgers.jobs.get(identity)
 
 
 def tag_of(usage: Usage, *, billed: bool) -> int:

@@ -42,16 +42,16 @@ def due(window: Window, opened_us: int, touched_us: int, now_us: int, policy: Me
     return now_us - touched_us >= policy.quiet_us or now_us - opened_us >= policy.late_us
 
 
-def due_windows(books: LedgerState, now_us: int, policy: MeterPolicy, limit: int) -> list[Window]:
+def due_windows(ledger: LedgerState, now_us: int, policy: MeterPolicy, limit: int) -> list[Window]:
     """At most `limit` open windows that are due."""
-    found = []
-    for first, (opened_us, touched_us) in books.open.items():
-        window = books.windows[first]
+    due_now = []
+    for first, (opened_us, touched_us) in ledger.open.items():
+        window = ledger.windows[first]
         if due(window, opened_us, touched_us, now_us, policy):
-            found.append(window)
-            if len(found) == limit:
+            due_now.append(window)
+            if len(due_now) == limit:
                 break
-    return found
+    return due_now
 
 
 def seal(
@@ -65,7 +65,7 @@ def seal(
 ) -> Changes:
     """Seal windows into events. A window that Lago would not bill at `now_us` becomes held instead.
 
-    With `LATE_POLICY=shift`, usage before its subscription's start or after its period's invoice gets the start of the
+    With `OUT_OF_PERIOD_POLICY=shift`, usage before its subscription's start or after its period's invoice gets the start of the
     first billing period that is not invoiced as its timestamp; `usage_end` keeps the true time. With `hold` it waits
     for an operator.
 
@@ -80,13 +80,13 @@ def seal(
     seal_seq = position.seal_seq
     with localcontext(EXACT):
         for window in windows:
-            found = moment_for(window, orgs, policy, now_us)
-            if found.held:
-                changes.windows[window.first] = copy(window, subscription="", held=found.held)
+            moment = moment_for(window, orgs, policy, now_us)
+            if moment.held:
+                changes.windows[window.first] = copy(window, subscription="", held=moment.held)
                 changes.kept += 1
                 continue
-            event = event_of(window, prefix, found.at_us, policy)
-            changes.shifted += found.at_us != window.max_end_us
+            event = event_of(window, prefix, moment.at_us, policy)
+            changes.shifted += moment.at_us != window.max_end_us
             seal_seq += 1
             cents, where = event.precise_total_amount_cents, event.external_subscription_id
             receipt = Receipt(event.transaction_id, "pending", now_us, where, cents, window.count)
@@ -106,14 +106,14 @@ def moment_for(window: Window, orgs: Mapping[str, OrgRecord], policy: MeterPolic
     if org is None:
         return Billed(window.max_end_us)
     code, owed = (policy.event_code, True) if window.metered is None else (window.metered.code, False)
-    found = billed(org.periods, window.subscription, window.max_end_us, now_us, code, owed=owed)
-    if found.at_us == window.max_end_us and not found.held:
-        return found
-    return found._replace(held=held_for(found, window.max_end_us, policy.late_policy))
+    period = billed(org.periods, window.subscription, window.max_end_us, now_us, code, owed=owed)
+    if period.at_us == window.max_end_us and not period.held:
+        return period
+    return period._replace(held=held_for(period, window.max_end_us, policy.out_of_period_policy))
 
 
 def release(
-    books: LedgerState,
+    ledger: LedgerState,
     customers: Mapping[str, CustomerRecord],
     orgs: Mapping[str, OrgRecord],
     policy: MeterPolicy,
@@ -133,15 +133,15 @@ def release(
         now_us: microseconds since 1970 UTC; None = all mapping versions have begun and no subscription has ended.
         names: customers to look at; None = all.
     """
-    changes = Changes(books.position)
+    changes = Changes(ledger.position)
     moved: dict[WindowKey, Window] = {}
-    found = (name for name in (books.held if names is None else names) if _may_have_target(name, customers, orgs))
-    for window, customer, known in _held(books, found, customers, orgs):
+    found = (name for name in (ledger.held if names is None else names) if _may_have_target(name, customers, orgs))
+    for window, customer, known in _held(ledger, found, customers, orgs):
         target = _target(window, customer, orgs, policy, now_us)
         if not target.held:
             changes.windows[window.first] = None
             changes.straddled += crossed(known, window.min_end_us, window.max_end_us)
-            _merge(changes, moved, books, _retarget(window, target, policy))
+            _merge(changes, moved, ledger, _retarget(window, target, policy))
         elif (target.held, target.org_id) != (window.held, window.org_id):
             changes.windows[window.first] = copy(window, held=target.held, org_id=target.org_id)
         if len(changes.windows) >= limit:
@@ -151,7 +151,7 @@ def release(
 
 
 def coalesce(
-    books: LedgerState,
+    ledger: LedgerState,
     customers: Mapping[str, CustomerRecord],
     orgs: Mapping[str, OrgRecord],
     policy: MeterPolicy,
@@ -165,10 +165,10 @@ def coalesce(
     (streams/core/mapping/time_spans.py). So a flood of unknown names costs bounded memory, and a merge decides nothing
     about who pays.
     """
-    changes = Changes(books.position)
+    changes = Changes(ledger.position)
     moved: dict[WindowKey, Window] = {}
     before_us = now_us - policy.coalesce_us
-    for window, customer, known in _held(books, books.held, customers, orgs):
+    for window, customer, known in _held(ledger, ledger.held, customers, orgs):
         if window.identity or window.max_end_us >= before_us:
             continue
         fitting = stretch(known, window.min_end_us, window.max_end_us)
@@ -180,7 +180,7 @@ def coalesce(
         changes.windows[window.first] = None
         start_us, end_us = fitting
         at = copy(window, start_us=start_us, length_us=end_us - start_us, held=target.held, org_id=target.org_id)
-        _merge(changes, moved, books, at)
+        _merge(changes, moved, ledger, at)
         if len(changes.windows) >= limit:
             break
     changes.windows.update({window.first: window for window in moved.values()})
@@ -188,18 +188,18 @@ def coalesce(
 
 
 def _held(
-    books: LedgerState,
+    ledger: LedgerState,
     names: Iterable[str],
     customers: Mapping[str, CustomerRecord],
     orgs: Mapping[str, OrgRecord],
 ) -> Iterator[tuple[Window, CustomerRecord | None, list[int]]]:
     """The held windows in memory of these customers, each with its customer's record and its known borders."""
     for name in names:
-        if firsts := books.held.get(name):
+        if firsts := ledger.held.get(name):
             customer = customers.get(name)
             known = borders(customer, orgs)
             for first in firsts:
-                yield books.windows[first], customer, known
+                yield ledger.windows[first], customer, known
 
 
 def _may_have_target(name: str, customers: Mapping[str, CustomerRecord], orgs: Mapping[str, OrgRecord]) -> bool:
@@ -221,7 +221,7 @@ def _target(
     """The target that a held window has now."""
     if window.metered is not None:
         code = window.metered.code
-        target = resolve_org(window.customer_id, window.max_end_us, orgs, policy.late_policy, code, now_us)
+        target = resolve_org(window.customer_id, window.max_end_us, orgs, policy.out_of_period_policy, code, now_us)
     elif customer is None:  # usage held for an org stays so until the customer has a record again
         target = Target(window.org_id, "", window.held if window.org_id else NO_MAPPING)
     else:
@@ -245,7 +245,7 @@ def _retarget(window: Window, target: Target, policy: MeterPolicy) -> Window:
     return copy(window, start_us=start, length_us=length, **where)
 
 
-def _merge(changes: Changes, moved: dict[WindowKey, Window], books: LedgerState, window: Window) -> None:
+def _merge(changes: Changes, moved: dict[WindowKey, Window], ledger: LedgerState, window: Window) -> None:
     """Merge `window` into the one with the same key, unless that one has merged `MOST_MERGED` windows.
 
     The other window does not move elsewhere in the same step: open windows never do, and a held window with the key of
@@ -254,8 +254,8 @@ def _merge(changes: Changes, moved: dict[WindowKey, Window], books: LedgerState,
     key = window_key(window)
     into = moved.get(key)
     if into is None:
-        first = books.index.get(key)
-        into = books.windows[first] if first is not None and first != window.first else None
+        first = ledger.index.get(key)
+        into = ledger.windows[first] if first is not None and first != window.first else None
     if into is not None and len(into.merged) + len(window.merged) >= MOST_MERGED:
         changes.windows[into.first] = into
         into = None

@@ -33,15 +33,15 @@ def amount_of(call: Call) -> Decimal | None:
 
 
 def _one_of(call: Call) -> Decimal | None:
-    found = [call.spend, call.response_cost, call.cost_usd, call.cost]
+    claims = [call.spend, call.response_cost, call.cost_usd, call.cost]
     cents = [call.precise_total_amount_cents]
     if (properties := call.properties) is not None:
-        found += [properties.cost_usd, properties.response_cost, properties.spend, properties.cost]
+        claims += [properties.cost_usd, properties.response_cost, properties.spend, properties.cost]
     if call.cloud_event is not None and (data := call.cloud_event.data) is not None:
-        found += [data.cost, data.spend, data.response_cost, data.cost_usd]
+        claims += [data.cost, data.spend, data.response_cost, data.cost_usd]
         cents += [data.precise_total_amount_cents]
-    amounts = [amount for amount in found if amount is not None]
-    amounts[:0] = [from_cents(one) if one.is_finite() else one for one in cents if one is not None]
+    amounts = [amount for amount in claims if amount is not None]
+    amounts[:0] = [from_cents(amount) if amount.is_finite() else amount for amount in cents if amount is not None]
     for amount in amounts:
         check_cost(amount)
     if len({quantise(amount, _SAME) for amount in amounts}) > 1:

@@ -80,12 +80,12 @@ def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, s
     """
     if shape == CLOUDEVENT:
         return _of_event(call.cloud_event) or _NOBODY_NAMED
-    if shape == LAGO and (found := _named("subscription", call.external_subscription_id, nobody=MASTER_USER)):
-        return found
+    if shape == LAGO and (subscription := _named("subscription", call.external_subscription_id, nobody=MASTER_USER)):
+        return subscription
     if (call.customer_id is not None or call.external_customer_id is not None) and (
-        found := _named("customer", call.customer_id, call.external_customer_id, nobody=MASTER_USER)
+        subscription := _named("customer", call.customer_id, call.external_customer_id, nobody=MASTER_USER)
     ):
-        return found
+        return subscription
     metadata = call.metadata or _NOBODY
     for kind in fields:
         for value in _NAMED[kind](call, metadata):
@@ -132,14 +132,14 @@ _KIND_OF = {
 }
 
 
-def matters_less(path: str, found: str, fields: tuple[str, ...]) -> bool:
-    """Whether an unreadable field could not have named the customer, because `found` (an id kind) comes before it."""
+def matters_less(path: str, customer: str, fields: tuple[str, ...]) -> bool:
+    """Whether an unreadable field could not have named the customer, because `customer` (an id kind) comes before it."""
     kind = _KIND_OF.get(path.rpartition(".")[2])
     if kind is None or path.startswith("cloud_event."):
         return False
-    if found in ("customer", "subscription"):
+    if customer in ("customer", "subscription"):
         return True
-    return kind not in fields or (found in fields and fields.index(kind) > fields.index(found))
+    return kind not in fields or (customer in fields and fields.index(kind) > fields.index(customer))
 
 
 def _of_event(event: CloudEvent | None) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""The identities counted inside the horizon: a hash table of packed 16-byte keys.
+"""The identities counted inside the dedupe retention: a hash table of packed 16-byte keys.
 
 A Python set of bytes takes about 90 bytes an identity. This table takes 17 bytes divided by the load, at most 29. One
 call looks up or inserts a whole chunk, so the cost is that of numpy and not of the interpreter.
@@ -53,12 +53,12 @@ class SeenIds:
 
     def tags(self, ids: Sequence[bytes]) -> list[int]:
         """The tag of each identity; `NEVER` for one that is not in the set."""
-        found = np.full(len(ids), NEVER, dtype=np.int64)
+        tags_found = np.full(len(ids), NEVER, dtype=np.int64)
         if self._size and ids:
             slots = self._find(_keys_of(b"".join(ids)))
             there = slots >= 0
-            found[there] = self._keys[slots[there], 1] >> _TAG_SHIFT
-        return found.tolist()
+            tags_found[there] = self._keys[slots[there], 1] >> _TAG_SHIFT
+        return tags_found.tolist()
 
     def expect(self, more: int) -> None:
         """Make room for `more` identities in one step."""
@@ -95,18 +95,18 @@ class SeenIds:
 
     def _find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The slot of each key without its tag; -1 where it is not in the set."""
-        found = np.full(len(keys), -1, dtype=np.int64)
+        positions = np.full(len(keys), -1, dtype=np.int64)
         slots, steps = self._probe(keys)
         waiting = np.arange(len(keys))
         while len(waiting):
             taken = self._hours[slots] != 0
-            there, wanted = self._keys[slots], keys[waiting]
-            equal = taken & (there[:, 0] == wanted[:, 0]) & (there[:, 1] & _OF_IDENTITY == wanted[:, 1])
-            found[waiting[equal]] = slots[equal]
+            there, searched = self._keys[slots], keys[waiting]
+            equal = taken & (there[:, 0] == searched[:, 0]) & (there[:, 1] & _OF_IDENTITY == searched[:, 1])
+            positions[waiting[equal]] = slots[equal]
             onward = taken & ~equal
             waiting, steps = waiting[onward], steps[onward]
             slots = (slots[onward] + steps) % self._capacity
-        return found
+        return positions
 
     def _probe(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         slots = (keys[:, 0] % np.uint64(self._capacity)).astype(np.int64)
@@ -115,8 +115,8 @@ class SeenIds:
 
     def _rebuild(self, keep: NDArray[np.bool_], expected: int) -> None:
         keys, hours = self._keys[keep], self._hours[keep]
-        wanted = max(expected, len(keys), _FIRST_SIZE // 2) / _MAX_LOAD
-        self._allocate(_prime_from(int(max(wanted * 1.01, min(self._capacity * _GROWTH, wanted * _GROWTH)))))
+        capacity = max(expected, len(keys), _FIRST_SIZE // 2) / _MAX_LOAD
+        self._allocate(_prime_from(int(max(capacity * 1.01, min(self._capacity * _GROWTH, capacity * _GROWTH)))))
         self._size = 0
         self._insert(keys, hours)
 
@@ -126,10 +126,10 @@ class SeenIds:
         table, hours_at = self._keys.view(_WHOLE)[:, 0], self._hours
         while len(keys):
             free = np.flatnonzero(hours_at[slots] == 0)
-            wanted, mine = slots[free], keys[free]
+            targets, mine = slots[free], keys[free]
             # Where several keys compete for one slot the last write wins: reading the slot shows which one did.
-            table[wanted] = mine.view(_WHOLE)[:, 0]
-            held = self._keys[wanted]
+            table[targets] = mine.view(_WHOLE)[:, 0]
+            held = self._keys[targets]
             placed = free[(held[:, 0] == mine[:, 0]) & (held[:, 1] == mine[:, 1])]
             hours_at[slots[placed]] = hours[placed]
             left = np.ones(len(keys), dtype=bool)

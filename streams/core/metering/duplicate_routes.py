@@ -29,8 +29,8 @@ class Routes:
     def __init__(self) -> None:
         self.watching = False
         self._last: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._told: OrderedDict[tuple[str, str, str], int] = OrderedDict()
-        self._found: list[tuple[str, str, str]] = []
+        self._seen_at_ms: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+        self._pairs: list[tuple[str, str, str]] = []
 
     def saw(self, shape: str, customer_id: str, at_ms: int) -> None:
         """Note usage of a customer in this shape. Metered usage of others has none of these shapes and is left out."""
@@ -46,15 +46,15 @@ class Routes:
 
     def taken(self) -> list[tuple[str, str, str]]:
         """The (customer, route, route) found since the last call; each pair at most once an hour."""
-        found, self._found = self._found, []
-        return found
+        pairs, self._pairs = self._pairs, []
+        return pairs
 
-    def _pair(self, customer_id: str, one: str, other: str, *, at_ms: int) -> None:
-        pair = (customer_id, one, other)
-        told = self._told.get(pair)
-        if told is None or at_ms - told >= WITHIN_MS:
-            _remember(self._told, pair, at_ms)
-            self._found.append(pair)
+    def _pair(self, customer_id: str, first: str, second: str, *, at_ms: int) -> None:
+        pair = (customer_id, first, second)
+        seen_at_ms = self._seen_at_ms.get(pair)
+        if seen_at_ms is None or at_ms - seen_at_ms >= WITHIN_MS:
+            _remember(self._seen_at_ms, pair, at_ms)
+            self._pairs.append(pair)
 
 
 def _remember(kept: OrderedDict, key: tuple[str, ...], at_ms: int) -> None:  # type: ignore[type-arg]

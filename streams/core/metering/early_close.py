@@ -10,19 +10,19 @@ from schemas.ledger import Window
 from schemas.policy import MeterPolicy
 from streams.core.metering.ledger_state import LedgerState
 
-#: Windows are sealed down to this share of the bound, so that not every tick of a flood seals a few.
+#: Windows are sealed down to this share of the bound, so that not every punctuation of a flood seals a few.
 _LEFT = 0.8
 
 
-def beyond_bound(books: LedgerState, now_us: int, policy: MeterPolicy) -> list[Window]:
+def beyond_bound(ledger: LedgerState, now_us: int, policy: MeterPolicy) -> list[Window]:
     """The windows to seal now where more than `policy.max_open` are open: those whose last call is longest ago.
 
     Windows of frequent calls stay, and become one event as before. Windows with a call after `now_us` (a fast clock)
     stay too, because Lago must get no event of the future.
     """
-    too_many = len(books.open) - int(policy.max_open * _LEFT)
-    if len(books.open) <= policy.max_open:
+    too_many = len(ledger.open) - int(policy.max_open * _LEFT)
+    if len(ledger.open) <= policy.max_open:
         return []
-    oldest = nsmallest(too_many, ((touched, first) for first, (_, touched) in books.open.items()))
-    windows = (books.windows[first] for _, first in oldest)
+    oldest = nsmallest(too_many, ((touched, first) for first, (_, touched) in ledger.open.items()))
+    windows = (ledger.windows[first] for _, first in oldest)
     return [window for window in windows if window.max_end_us <= now_us]

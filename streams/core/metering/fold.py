@@ -22,7 +22,7 @@ from schemas.wire import FLAT, SLP
 from streams.core.mapping.resolve import Target
 from streams.core.metering.call_kinds import UNKNOWN
 from streams.core.metering.call_meaning import SEALED
-from streams.core.metering.chunk_memory import HOUR_MS, JOB_HORIZON_US, ChunkMemory, tag_of
+from streams.core.metering.chunk_memory import HOUR_MS, JOB_HORIZON_US, BatchIdentities, tag_of
 from streams.core.metering.chunk_totals import added_to, by_decision_of, counted, set_apart, total_of
 from streams.core.metering.decisions import BILLABLE, BILLED, DUPLICATE, METERED, REJECTED, UNBILLED, UNPRICED, decide
 from streams.core.metering.dedupe_set import HOURS_APART
@@ -78,22 +78,22 @@ class Fold:
         self.routes = Routes()
         #: A cost up to this is plausible for any call, so nothing else is asked.
         self._plausible = min(policy.max_usd_per_call, policy.max_usd_per_token)
-        self._lead_ms = min(LEAD_MS, HOURS_APART * HOUR_MS - policy.horizon_us // 1000)
+        self._lead_ms = min(LEAD_MS, HOURS_APART * HOUR_MS - policy.dedupe_retention_us // 1000)
 
     def __call__(
-        self, books: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int = NO_LIMIT_MS
+        self, ledger: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int = NO_LIMIT_MS
     ) -> Changes:
-        """The changes that folding `records` makes; `books` stays as it is.
+        """The changes that folding `records` makes; `ledger` stays as it is.
 
         Args:
-            records: in order, without a gap, from `books.position.next` on. The caller checks this.
+            records: in order, without a gap, from `ledger.position.next` on. The caller checks this.
             resolve: `resolve(customer_id, end_us, id_kind)` gives a call's target.
             latest_ms: the worker's own clock plus `FUTURE_US`, milliseconds since 1970 UTC. A call's end up to it is
                 accepted, and a later record time does not move the partition clock further. A worker clock that is slow
                 costs only memory; one that is fast refuses calls.
         """
         with localcontext(EXACT):
-            return self._fold(books, records, resolve, latest_ms)
+            return self._fold(ledger, records, resolve, latest_ms)
 
     def _read(self, record: Record, witness_us: int) -> Usage | Rejected:
         try:
@@ -125,7 +125,7 @@ class Fold:
                     newest_ms = max(newest_ms, min(told_ms, clock_ms + lead_ms))
         return usages, newest_ms
 
-    def _fold(self, books: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int) -> Changes:
+    def _fold(self, ledger: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int) -> Changes:
         """Decide about each call, by what is known of its identity and by its decision.
 
         | identity (tag)             | decision              | outcome                                        |
@@ -143,15 +143,15 @@ class Fold:
 
         A record whose time is days ahead of the clock is rejected in each of the rows below the duplicates.
         """
-        policy, position, lead_ms, enrich = self._policy, books.position, self._lead_ms, self._enricher
+        policy, position, lead_ms, enrich = self._policy, ledger.position, self._lead_ms, self._enricher
         usages, newest_ms = self._read_all(records, position.clock_ms, latest_ms)
-        memory = ChunkMemory(books, [usage for usage in usages if type(usage) is Usage])
+        memory = BatchIdentities(ledger, [usage for usage in usages if type(usage) is Usage])
         known, new = iter(memory.known), memory.new
         touched: dict[WindowKey, Window] = {}
         changes = Changes(position)
         decisions, enriched = changes.decisions, changes.enriched
         clock_ms = position.clock_ms
-        room = policy.max_held_metered - len(books.metered)
+        room = policy.max_held_metered - len(ledger.metered)
         folded_calls, folded_cost, duplicate, rejected = 0, ZERO, Sum(), Sum()
         apart: dict[str, Sum] = {}
         oldest_us = self._oldest_us(clock_ms, position)
@@ -189,7 +189,7 @@ class Fold:
                 if decision != BILLABLE:
                     set_apart(apart, decision, cost)
                 target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
-                window = self._window(books, touched, usage, target, record.offset)
+                window = self._window(ledger, touched, usage, target, record.offset)
                 _add(window, usage, record.offset)
                 folded_calls += 1
                 folded_cost += cost
@@ -197,7 +197,7 @@ class Fold:
                 set_apart(apart, decision, cost)
                 if decision == UNPRICED:
                     changes.noticed.without_price(usage.model)
-            elif identity in books.metered:  # held for longer than identities are remembered
+            elif identity in ledger.metered:  # held for longer than identities are remembered
                 _repeat(changes, duplicate, record, usage, differs_in_cost=False)
                 new[identity] = tag_of(usage, billed=True)
                 continue
@@ -225,20 +225,20 @@ class Fold:
         changes.windows.update({window.first: window for window in touched.values()})
         changes.position = _moved(position, apart, Sum(folded_calls, folded_cost), duplicate, rejected)
         changes.position.next, changes.position.clock_ms = records[-1].offset + 1, clock_ms
-        memory.write(changes, records[0].offset, policy.horizon_us, max(newest_ms, clock_ms) // HOUR_MS)
+        memory.write(changes, records[0].offset, policy.dedupe_retention_us, max(newest_ms, clock_ms) // HOUR_MS)
         return changes
 
     def _oldest_us(self, clock_ms: int, position: Position) -> int:
-        """A call that ended before this may repeat a forgotten one: the horizon with a margin of an hour.
+        """A call that ended before this may repeat a forgotten one: the dedupe retention with a margin of an hour.
 
         Identities that a shorter horizon dropped stay forgotten under a longer one. Calls that ended before `forgot_us`
         may have been counted by a ledger that is lost.
         """
-        forgotten_us = max(clock_ms * 1000 - self._policy.horizon_us, position.dropped_hour * HOUR_US)
+        forgotten_us = max(clock_ms * 1000 - self._policy.dedupe_retention_us, position.dropped_hour * HOUR_US)
         return max(forgotten_us + HOUR_US, position.forgot_us)
 
     def _window(
-        self, books: LedgerState, touched: dict[WindowKey, Window], usage: Usage, target: Target, offset: int
+        self, ledger: LedgerState, touched: dict[WindowKey, Window], usage: Usage, target: Target, offset: int
     ) -> Window:
         policy = self._policy
         length = policy.window_us
@@ -263,9 +263,9 @@ class Fold:
         )
         window = touched.get(key)
         if window is None:
-            first = books.index.get(key)
+            first = ledger.index.get(key)
             if first is not None:
-                window = copy(books.windows[first])
+                window = copy(ledger.windows[first])
             else:
                 window = Window(
                     offset,

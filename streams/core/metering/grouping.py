@@ -24,14 +24,14 @@ def names_of(window: Window, group_by: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"group_{number}" for number in range(1, len(window.group) + 1))
 
 
-def unnamed(books: LedgerState) -> list[Window]:
+def unnamed(ledger: LedgerState) -> list[Window]:
     """Windows that a release before the names were stored has written."""
-    return [window for window in books.windows.values() if window.group and not window.group_names]
+    return [window for window in ledger.windows.values() if window.group and not window.group_names]
 
 
-def named(books: LedgerState, windows: Iterable[Window], group_by: tuple[str, ...]) -> Changes:
+def named(ledger: LedgerState, windows: Iterable[Window], group_by: tuple[str, ...]) -> Changes:
     """Give `windows` their names, before a changed setting could give wrong ones."""
-    changes = Changes(books.position)
+    changes = Changes(ledger.position)
     for window in windows:
         changes.windows[window.first] = copy(window, group_names=names_of(window, group_by))
     return changes

@@ -39,10 +39,10 @@ def job_id_of(request_id: str) -> str:
     job_id = without_suffix(request_id)
     if len(job_id) < _PACKED_LENGTH:
         return job_id
-    found = _INSIDE.search(_unpacked(job_id))
-    if found is None or len(found[1]) < _UNIQUE_LENGTH:
+    match = _INSIDE.search(_unpacked(job_id))
+    if match is None or len(match[1]) < _UNIQUE_LENGTH:
         return job_id.rstrip("=")
-    return found[1]
+    return match[1]
 
 
 def is_sealed(request_id: str) -> bool:

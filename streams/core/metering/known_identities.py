@@ -11,7 +11,7 @@ import numpy as np
 
 from streams.core.metering.identity import IDENTITY_BYTES
 
-#: Not counted inside the horizon.
+#: Not counted inside the dedupe retention.
 NEVER = -1
 #: Counted by a release that stored no tag; it shuts out copies, as it did there.
 UNTOLD = 0

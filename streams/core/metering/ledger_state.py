@@ -47,8 +47,8 @@ class LedgerState:
             folded into (microseconds, not persisted: a reopened ledger starts the wait anew).
         held: first offsets of held windows by customer.
         metered: first offsets of the other metered events that wait here, by identity.
-        seen: identities inside the horizon.
-        seen_chunks: the changelog keys of `seen`: by hour and offset, the prefixes in use.
+        seen: identities inside the dedupe retention.
+        seen_blocks: the changelog keys of `seen`: by hour and offset, the prefixes in use.
         jobs: jobs by identity, in order of their hours.
     """
 
@@ -62,7 +62,7 @@ class LedgerState:
         self.held: dict[str, set[int]] = {}
         self.metered: dict[bytes, int] = {}
         self.seen = SeenIds()
-        self.seen_chunks: dict[int, dict[int, bytes]] = {}
+        self.seen_blocks: dict[int, dict[int, bytes]] = {}
         self.jobs: dict[bytes, Job] = {}
 
     def put(self, window: Window, now_us: int) -> None:
@@ -204,13 +204,13 @@ def off_by(counters: Counters, waiting: Sum) -> tuple[Sum, Sum]:
     return received, counters.folded - counters.sealed - counters.written_off - waiting
 
 
-def verify(books: LedgerState) -> None:
+def verify(ledger: LedgerState) -> None:
     """Check conservation.
 
     Raises:
         LedgerBroken: `ledger_imbalance`. The partition stops with an alarm, and bills nothing from such a ledger.
     """
-    received, folded = off_by(books.position.counters, books.waiting())
+    received, folded = off_by(ledger.position.counters, ledger.waiting())
     if received.calls or received.cost or folded.calls or folded.cost:
         raise LedgerBroken(
             "ledger_imbalance",

@@ -58,36 +58,42 @@ class Older:
     cents: Decimal
 
 
-def complaints_about(partition: int, position: Position, windows: Collection[Window], emitted: Emitted) -> list[str]:
+def ledger_discrepancies(
+    partition: int, position: Position, windows: Collection[Window], emitted: Emitted
+) -> list[str]:
     """A sentence for each thing that does not add up in a partition; empty when all is well.
 
     Parts that retention removed from the topic are not missing. Sums are compared only where all parts are in the topic
     or in Postgres.
     """
-    found = []
+    discrepancies = []
     received, folded = difference(position.counters, windows)
     if received != Sum() or folded != Sum():
-        found.append(
+        discrepancies.append(
             f"partition {partition}: the ledger is off by {received.calls} calls and {received.cost} USD received, "
             f"{folded.calls} calls and {folded.cost} USD folded"
         )
     if emitted.repeated:
-        found.append(f"partition {partition}: {emitted.repeated} parts were emitted twice")
+        discrepancies.append(f"partition {partition}: {emitted.repeated} parts were emitted twice")
     first, older = emitted.first, emitted.older
     if emitted.from_the_start and first > 1:
-        found.append(f"partition {partition}: parts 1 to {first - 1} are missing, and none has left the topic by age")
+        discrepancies.append(
+            f"partition {partition}: parts 1 to {first - 1} are missing, and none has left the topic by age"
+        )
     missing = position.seal_seq + 1 - first - len(emitted.numbers)
     if missing:
-        found.append(f"partition {partition}: {missing} parts between {first} and {position.seal_seq} are missing")
+        discrepancies.append(
+            f"partition {partition}: {missing} parts between {first} and {position.seal_seq} are missing"
+        )
     sealed, calls, cents = position.counters.sealed, emitted.calls, emitted.cents
     if first > 1 and older is not None and older.parts == first - 1:
         first, calls, cents = 1, calls + older.calls, add(cents, older.cents)
     if first == 1 and not missing and (calls, cents) != (sealed.calls, EXACT.multiply(sealed.cost, _HUNDRED)):
-        found.append(
+        discrepancies.append(
             f"partition {partition}: {sealed.calls} calls and {sealed.cost} USD were sealed, "
             f"events hold {calls} calls and {EXACT.divide(cents, _HUNDRED)} USD"
         )
-    return found
+    return discrepancies
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class Changes:
             `seen_first`, the offset of the chunk's first record.
         settled: the same for identities that were counted before without a cost.
         jobs: by identity; None = forgotten.
-        dropped: identity chunks (hour, offset, prefixes) that left the horizon.
+        dropped: identity chunks (hour, offset, prefixes) that left the dedupe retention.
         enriched: (key, value) of `litellm.usage.enriched`.
         rejected: (key, value) of `litellm.usage.rejected`.
         sealed: parts to emit.
@@ -71,35 +71,35 @@ class Changes:
         return not (self.windows or self.enriched or self.rejected or self.sealed or self.dropped or self.jobs)
 
 
-def apply(books: LedgerState, changes: Changes, now_us: int) -> None:
+def apply(ledger: LedgerState, changes: Changes, now_us: int) -> None:
     """Apply committed changes. `now_us`: the wall clock, for windows that wait until no call comes any more."""
     for first, window in changes.windows.items():
         if window is not None:
-            books.put(window, now_us)
-        elif first in books.windows:
-            books.remove(first)
+            ledger.put(window, now_us)
+        elif first in ledger.windows:
+            ledger.remove(first)
     for hour, first, _ in changes.dropped:
-        chunks = books.seen_chunks[hour]
-        del chunks[first]
-        if not chunks:
-            del books.seen_chunks[hour]
-    if changes.position.dropped_hour > books.position.dropped_hour:
-        books.seen.drop_before(changes.position.dropped_hour, books.position.dropped_hour)
+        blocks = ledger.seen_blocks[hour]
+        del blocks[first]
+        if not blocks:
+            del ledger.seen_blocks[hour]
+    if changes.position.dropped_hour > ledger.position.dropped_hour:
+        ledger.seen.drop_before(changes.position.dropped_hour, ledger.position.dropped_hour)
     if changes.seen:
-        books.seen.add(changes.seen, changes.seen_hour)
+        ledger.seen.add(changes.seen, changes.seen_hour)
     if changes.settled:
-        books.seen.put(changes.settled, changes.seen_hour)
+        ledger.seen.put(changes.settled, changes.seen_hour)
     if prefixes := prefixes_of(changes):
-        books.seen_chunks.setdefault(changes.seen_hour, {})[changes.seen_first] = prefixes
+        ledger.seen_blocks.setdefault(changes.seen_hour, {})[changes.seen_first] = prefixes
     for identity, job in changes.jobs.items():
-        books.put_job(identity, job)
-    books.position = changes.position
+        ledger.put_job(identity, job)
+    ledger.position = changes.position
 
 
-def held_after(books: LedgerState, changes: Changes) -> int:
+def held_after(ledger: LedgerState, changes: Changes) -> int:
     """Number of held windows, in memory and on disk, once the changes are applied."""
-    windows, opened = books.windows, books.open
-    count = books.held_windows()
+    windows, opened = ledger.windows, ledger.open
+    count = ledger.held_windows()
     for first, window in changes.windows.items():
         if first in windows and first not in opened:
             count -= 1

@@ -105,7 +105,7 @@ class PartialCall:
         return kept
 
     def _nested(self, kept: dict[str, Any], name: str, value: Any, of: type[msgspec.Struct], path: str) -> None:
-        found = value
+        nested = value
         if (
             isinstance(value, str)
             and not isinstance(value, NumberText)
@@ -113,14 +113,14 @@ class PartialCall:
             and may_be_read(value)
         ):
             try:
-                found = _loose(value)
+                nested = _loose(value)
             except (json.JSONDecodeError, RecursionError):
-                found = value
-        if isinstance(found, dict):
-            if found is not value:
+                nested = value
+        if isinstance(nested, dict):
+            if nested is not value:
                 self.odd.append(path)
-            kept[name] = self._object(found, of, f"{path}.")
-        elif of in _HOLDS_MONEY and not _is_empty(found):
+            kept[name] = self._object(nested, of, f"{path}.")
+        elif of in _HOLDS_MONEY and not _is_empty(nested):
             self.bad[path] = WRONG_TYPE
         else:
             self.odd.append(path)
@@ -249,9 +249,9 @@ def _kind_of(type_: Any) -> Any:
     known: dict[Any, str] = {Number: _MONEY, Time: _TIME, Count: _COUNT, Id: _ID}
     if (kind := known.get(type_)) is not None:
         return kind
-    for one in get_args(type_):
-        if isinstance(one, type) and issubclass(one, msgspec.Struct):
-            return one
+    for arg in get_args(type_):
+        if isinstance(arg, type) and issubclass(arg, msgspec.Struct):
+            return arg
     return _FLAG if bool in get_args(type_) else _TEXT
 
 

@@ -24,7 +24,7 @@ copy = msgspec.structs.replace
 
 
 def write_off(
-    books: LedgerState,
+    ledger: LedgerState,
     offset: int,
     time_ms: int,
     customer_id: str,
@@ -44,12 +44,12 @@ def write_off(
         customer_id: the record's key; `""` where `order.match` names the customers.
         prefix: see `part_prefix`.
     """
-    position = books.position
+    position = ledger.position
     meant = (
         window
-        for name in _names(books, customer_id, order)
-        for first in sorted(books.held.get(name, ()))
-        if _meant(window := books.windows[first], order)
+        for name in _names(ledger, customer_id, order)
+        for first in sorted(ledger.held.get(name, ()))
+        if _meant(window := ledger.windows[first], order)
     )
     changes = Changes(copy(position, clock_ms=max(position.clock_ms, time_ms)))
     given_up: list[Window] = []
@@ -86,21 +86,21 @@ def meant_by(pattern: str) -> Callable[[str], bool]:
     return means
 
 
-def _names(books: LedgerState, customer_id: str, order: WriteOff) -> Iterator[str]:
+def _names(ledger: LedgerState, customer_id: str, order: WriteOff) -> Iterator[str]:
     """The customers whose usage is meant. Their windows on disk come back one customer at a time, so that one step
     holds no more than it can write off.
     """
     if not order.match:
-        books.warm(customer_id)
+        ledger.warm(customer_id)
         yield customer_id
         return
     means = meant_by(order.match)
-    for name in sorted(name for name in books.held if means(name)):
-        books.warm(name)  # its windows on disk, too: the loop below would yield it a second time
+    for name in sorted(name for name in ledger.held if means(name)):
+        ledger.warm(name)  # its windows on disk, too: the loop below would yield it a second time
         yield name
-    if books.cold is not None:
-        for name in filter(means, books.cold.names(order.until)):
-            books.warm(name)
+    if ledger.cold is not None:
+        for name in filter(means, ledger.cold.names(order.until)):
+            ledger.warm(name)
             yield name
 
 

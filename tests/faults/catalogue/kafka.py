@@ -70,7 +70,7 @@ ROWS = (
         "the raw topic was truncated",
         "a ledger whose position is beyond the log",
         (LOST, SAYS_SO),
-        "the lane halts with `offset_out_of_range` rather than begin anywhere",
+        "the partition task halts with `offset_out_of_range` rather than begin anywhere",
         (
             "integration/test_ledger.py::test_a_position_beyond_the_log_stops_the_ledger",
             "integration/test_projector.py::test_a_log_that_begins_beyond_what_was_projected_halts_its_lane_and_no_other",
@@ -81,7 +81,7 @@ ROWS = (
         "the raw topic was deleted and created again",
         "another topic of the same name",
         (TWICE, SAYS_SO),
-        "the lane halts with `topic_recreated`",
+        "the partition task halts with `topic_recreated`",
         (
             "integration/test_ledger.py::test_a_recreated_topic_stops_the_ledger",
             "integration/test_projector.py::test_a_topic_that_was_made_anew_halts_its_lanes",
@@ -92,7 +92,7 @@ ROWS = (
         "partitions were added to the raw topic",
         "from 2 to 5",
         (TWICE, SAYS_SO),
-        "the lane halts with `partitions_changed`: keys have moved, duplicates would no longer meet",
+        "the partition task halts with `partitions_changed`: keys have moved, duplicates would no longer meet",
         ("integration/test_ledger.py::test_a_regrown_topic_stops_the_ledger",),
     ),
     Row(
@@ -100,7 +100,7 @@ ROWS = (
         "the changelog is gone",
         "deleted and created empty, while the group has committed offsets",
         (TWICE, SAYS_SO),
-        "the lane halts with `ledger_missing`: starting from nothing would bill everything again",
+        "the partition task halts with `ledger_missing`: starting from nothing would bill everything again",
         ("integration/test_ledger.py::test_a_lost_changelog_is_noticed",),
     ),
     Row(

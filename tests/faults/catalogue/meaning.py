@@ -96,7 +96,7 @@ RULES = (
         ),
     ),
     Rule(
-        "Late usage comes home without hands; a replay beyond the horizon bills what is missing alone",
+        "Late usage comes home without hands; a replay beyond the dedupe retention bills what is missing alone",
         (
             "integration/test_late_calls.py::test_a_spool_that_was_away_for_three_days_is_billed_without_hands",
             "integration/test_late_calls.py::test_a_topic_that_is_replayed_beyond_the_horizon_bills_what_is_missing_alone",

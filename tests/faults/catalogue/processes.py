@@ -93,17 +93,17 @@ ROWS = (
     Row(
         9,
         "a chunk that Faust fetched and dropped, in the meter",
-        "chunks taken away between Faust and the lane",
+        "chunks taken away between Faust and the partition task",
         (LOST, MONEY),
-        "the lane sees the gap and asks again",
+        "the partition task sees the gap and asks again",
         ("integration/test_transport.py::test_a_chunk_the_meter_never_got_is_asked_for_again",),
     ),
     Row(
         10,
         "the same in sink, retry and projector",
-        "chunks taken away between Faust and the lane",
+        "chunks taken away between Faust and the partition task",
         (LOST, TWICE),
-        "the lane sees the gap and asks again",
+        "the partition task sees the gap and asks again",
         (
             "integration/test_sink.py::test_a_chunk_that_was_dropped_is_asked_for_again",
             "integration/test_projector.py::test_a_chunk_that_was_dropped_is_asked_for_again",
@@ -114,7 +114,7 @@ ROWS = (
         "a ledger whose books do not add up",
         "a counter changed by one in the changelog",
         (BOOKS, SAYS_SO),
-        "it is not opened: its lane halts with `ledger_imbalance`, the others go on",
+        "it is not opened: its partition task halts with `ledger_imbalance`, the others go on",
         (
             "integration/test_ledger.py::test_books_that_do_not_add_up_are_not_opened",
             "integration/test_meter.py::test_a_wrong_ledger_halts_its_lane_and_alarms_while_the_process_goes_on",
@@ -183,7 +183,7 @@ ROWS = (
         "two deployments by mistake, and the second one's sink",
         "a sink under another DEPLOYMENT_NAME, whose group has never read the events; ClickHouse without deduplication",
         (TWICE, MONEY, SAYS_SO),
-        "it posts nothing that another deployment's meter sealed: its lane halts with `other_deployment`",
+        "it posts nothing that another deployment's meter sealed: its partition task halts with `other_deployment`",
         ("faults/test_two_deployments.py::test_events_of_another_deployment_are_not_posted",),
     ),
     Row(

@@ -67,7 +67,7 @@ ROWS = (
     Row(
         67,
         "a call comes again after three days",
-        "a raw record older than the horizon",
+        "a raw record older than the dedupe retention",
         (TWICE, SAYS_SO),
         "`beyond_horizon`; released only after the usage log was asked",
         ("integration/test_dlq.py::test_a_call_repeated_after_three_days_is_not_billed_again_and_a_new_one_is",),
@@ -114,7 +114,7 @@ ROWS = (
         "schema from the future: a ledger written by a later release",
         "a position of the next version at the end of the changelog, as after a roll-back",
         (TWICE, BOOKS, SAYS_SO),
-        "the lane halts with `newer_version`, and writes nothing",
+        "the partition task halts with `newer_version`, and writes nothing",
         ("faults/test_strange_records.py::test_a_ledger_of_a_later_release_is_not_opened_and_not_changed",),
     ),
     Row(

@@ -33,11 +33,11 @@ def has_images(connect: Callable[..., Any], images: Sequence[str]) -> bool:
     try:
         connect(timeout=3).ping()
         engine = connect(timeout=_PULL_LIMIT_S)
-        for image in images:
+        for snapshot in images:
             try:
-                engine.images.get(image)
+                engine.images.get(snapshot)
             except ImageNotFound:
-                engine.images.pull(image)
+                engine.images.pull(snapshot)
     except (DockerException, OSError):
         return False
     return True

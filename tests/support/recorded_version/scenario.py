@@ -126,7 +126,7 @@ class Installation:
         await self._poll()
         await self._metered("tx-before")
         await self._until(lambda found: found.dead == 1 and _folded(found) and _posted(found, but=1))
-        await self._command("held", "write-off", "--customer", "wrong-name", "--why", "a name of a test")
+        await self._command("held", "write-off", "--customer", "wrong-name", "--comment", "a name of a test")
         await self._poll()
         await self._until(lambda found: _folded(found) and _posted(found, but=1))
         await self._end("retry-0")
@@ -242,13 +242,13 @@ class Installation:
 
 def _folded(found: Found) -> bool:
     """Every call is counted."""
-    return all(found.books[number].position.next == end for number, end in found.raw_ends.items())
+    return all(found.ledger[number].position.next == end for number, end in found.raw_ends.items())
 
 
 def _posted(found: Found, but: int) -> bool:
     """No window that has a payer is open, and every event but so many is delivered."""
     last = {receipt.transaction_id: receipt.status for receipt in found.receipts}
-    open_windows = [one for books in found.books.values() for one in books.windows.values() if not one.held]
+    open_windows = [one for ledger in found.ledger.values() for one in ledger.windows.values() if not one.held]
     sealed = {sent.event.transaction_id for sent in found.events}
     return not open_windows and sum(last.get(name) != "completed" for name in sealed) == but
 

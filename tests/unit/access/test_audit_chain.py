@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.access.audit_chain import AuditLine, ChainPosition, line_of, sealed, tip_of
+from connectors.access.audit_chain import AuditLine, ChainHead, chain_head_of, line_of, sealed
 from connectors.access.audit_verify import STALE_US, AuditVerdict, verified
 from schemas.records import AuditRecord
 
@@ -22,8 +22,8 @@ def lines_of(values: Sequence[bytes], first_offset: int = 0) -> list[AuditLine]:
     return [line_of(first_offset + number, value) for number, value in enumerate(values)]
 
 
-def tip(values: Sequence[bytes]) -> ChainPosition:
-    found = tip_of(lines_of(values), from_the_beginning=True)
+def chain_head(values: Sequence[bytes]) -> ChainHead:
+    found = chain_head_of(lines_of(values), from_the_beginning=True)
     assert found is not None
     return found
 
@@ -33,11 +33,11 @@ def log(length: int, old: int = 0, lags: Sequence[int] = ()) -> list[bytes]:
     values = [msgspec.json.encode(record(number)) for number in range(old)]
     for number in range(old, old + length):
         lag = lags[number - old] if number - old < len(lags) else 0
-        values.append(sealed(record(number), tip(values[: max(old, len(values) - lag)])))
+        values.append(sealed(record(number), chain_head(values[: max(old, len(values) - lag)])))
     return values
 
 
-def checked(values: Sequence[bytes], noted: ChainPosition | None = None) -> AuditVerdict:
+def checked(values: Sequence[bytes], noted: ChainHead | None = None) -> AuditVerdict:
     return verified(lines_of(values), noted, from_the_beginning=True)
 
 
@@ -59,26 +59,24 @@ def test_a_writer_that_reads_the_end_alone_knows_what_one_knows_that_reads_all(
     lags: list[int], start: int, data: st.DataObject
 ) -> None:
     values = log(len(lags), data.draw(st.integers(0, 2)), lags)
-    part = tip_of(lines_of(values)[min(start, len(values)) :], from_the_beginning=start == 0)
-    assert part in (None, tip(values))
+    part = chain_head_of(lines_of(values)[min(start, len(values)) :], from_the_beginning=start == 0)
+    assert part in (None, chain_head(values))
 
 
 @given(st.lists(st.integers(0, 2), min_size=5, max_size=10), st.data())
 def test_whatever_is_done_to_a_line_that_is_told_of_is_found(lags: list[int], data: st.DataObject) -> None:
     values = log(len(lags), 0, [*lags, 0, 0, 0])
-    values += [sealed(record(90), tip(values))]
+    values += [sealed(record(90), chain_head(values))]
     at = data.draw(st.integers(0, len(values) - 2))
     what = data.draw(st.sampled_from(["changed", "deleted", "inserted", "swapped"]))
     broken = list(values)
     if what == "changed":
         told = msgspec.json.decode(values[at], type=AuditRecord)
-        broken[at] = sealed(
-            msgspec.structs.replace(told, actor="eve"), ChainPosition(told.prev, told.covered, told.chain)
-        )
+        broken[at] = sealed(msgspec.structs.replace(told, actor="eve"), ChainHead(told.prev, told.covered, told.chain))
     elif what == "deleted":
         del broken[at]
     elif what == "inserted":
-        broken.insert(at, sealed(record(99), tip(values[:at])))
+        broken.insert(at, sealed(record(99), chain_head(values[:at])))
     else:
         broken[at], broken[at + 1] = broken[at + 1], broken[at]
     if what != "swapped" or b'"id90"' in values[at + 1] or at + 1 < len(values) - 1:
@@ -94,7 +92,7 @@ def test_a_changed_line_is_named() -> None:
 def test_a_line_that_was_changed_with_its_own_hash_is_named() -> None:
     values = log(6)
     told = msgspec.json.decode(values[2], type=AuditRecord)
-    values[2] = sealed(record(2, "eve"), ChainPosition(told.prev, told.covered, told.chain))
+    values[2] = sealed(record(2, "eve"), ChainHead(told.prev, told.covered, told.chain))
     assert found(values) == ("changed", "id2")
 
 
@@ -117,7 +115,7 @@ def test_deleted_neighbours_are_missed(length: int) -> None:
 
 def test_an_inserted_line_is_named_however_well_it_is_made() -> None:
     values = log(6)
-    values.insert(3, sealed(record(99), tip(values[:3])))
+    values.insert(3, sealed(record(99), chain_head(values[:3])))
     assert found(values) == ("inserted", "id99")
 
 
@@ -155,7 +153,7 @@ def test_a_line_whose_writer_has_not_read_for_an_hour_is_forged() -> None:
     values = log(4)
     late = record(99)
     late = msgspec.structs.replace(late, at=record(2).at + STALE_US + 1)
-    values.append(sealed(late, tip(values[:2])))
+    values.append(sealed(late, chain_head(values[:2])))
     assert found(values) == ("forged", "id99")
 
 
@@ -166,14 +164,14 @@ def test_lines_missing_at_the_end_are_found_by_a_head_that_was_kept() -> None:
     broken = checked(values[:-2], head).broken
     assert broken is not None
     assert (broken.kind, broken.offset) == ("missing", -1)
-    assert checked([*values, sealed(record(9), tip(values))], head).broken is None
+    assert checked([*values, sealed(record(9), chain_head(values))], head).broken is None
 
 
 def test_a_log_that_was_written_anew_is_found_by_a_head_that_was_kept() -> None:
     head = checked(log(6)).head
     anew: list[bytes] = []
     for number in range(6):
-        anew.append(sealed(record(number, "eve"), tip(anew)))
+        anew.append(sealed(record(number, "eve"), chain_head(anew)))
     assert checked(anew).broken is None
     broken = checked(anew, head).broken
     assert broken is not None
@@ -193,4 +191,4 @@ def test_lines_that_expired_are_no_fault_and_what_follows_is_checked(lags: list[
 def test_an_empty_log_and_one_of_old_lines_alone_are_in_order() -> None:
     assert checked([]).broken is None
     verdict = checked(log(0, old=3))
-    assert (verdict.broken, verdict.old, verdict.head) == (None, 3, ChainPosition())
+    assert (verdict.broken, verdict.old, verdict.head) == (None, 3, ChainHead())

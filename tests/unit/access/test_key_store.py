@@ -122,7 +122,7 @@ class Ring:
         return token
 
     async def knows(self, token: str) -> bool:
-        return await self.ring.who(token, ENDPOINTS[0]) is not None
+        return await self.ring.principal(token, ENDPOINTS[0]) is not None
 
     def pass_s(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -132,7 +132,7 @@ async def test_a_key_is_known_by_its_scopes_orgs_and_prefix() -> None:
     ring = Ring()
     one, token = key(orgs=["org_1"])
     ring.table.keys.append(one)
-    assert await ring.ring.who(token, ENDPOINTS[0]) == Principal(f"key {one.prefix}", one.scopes, one.orgs)
+    assert await ring.ring.principal(token, ENDPOINTS[0]) == Principal(f"key {one.prefix}", one.scopes, one.orgs)
     assert not await ring.knows(token[:-1] + ("a" if token[-1] != "a" else "b"))
 
 
@@ -207,7 +207,7 @@ async def test_without_postgres_from_the_start_no_key_is_known_and_none_is_wrong
     ring.table.away = True
     with pytest.raises(Unavailable):
         await ring.knows(token)
-    assert await ring.ring.who("sk-other", ENDPOINTS[0]) is None
+    assert await ring.ring.principal("sk-other", ENDPOINTS[0]) is None
 
 
 async def test_a_postgres_that_does_not_answer_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,8 +89,8 @@ class Desk:
             lambda: NOW,
         )
 
-    async def who(self, token: str) -> Principal | None:
-        return await self.users.who(token, ENDPOINTS[0])
+    async def principal(self, token: str) -> Principal | None:
+        return await self.users.principal(token, ENDPOINTS[0])
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -112,11 +112,11 @@ def by_hand(head: dict[str, Any], body: dict[str, Any], sign: Callable[[bytes], 
 
 
 async def test_a_token_of_the_provider_says_who_may_do_what_for_which_orgs() -> None:
-    assert await Desk().who(token()) == Principal(
+    assert await Desk().principal(token()) == Principal(
         "user ada", frozenset({"orgs:read"}), frozenset({"org_a"}), NOW + timedelta(days=30)
     )
-    assert await Desk(jwks_url="").who(token()) is not None, "where its discovery document says"
-    assert await Desk().who(token(aud=["x", "other"])) is not None
+    assert await Desk(jwks_url="").principal(token()) is not None, "where its discovery document says"
+    assert await Desk().principal(token(aud=["x", "other"])) is not None
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ async def test_a_token_of_the_provider_says_who_may_do_what_for_which_orgs() -> 
     [(RSA, "RS256"), (RSA, "RS512"), (RSA, "PS256"), (P256, "ES256"), (P384, "ES384"), (ED, "EdDSA")],
 )
 async def test_every_kind_of_key_that_signs_asymmetrically_is_taken(key: Any, algorithm: str) -> None:
-    desk = Desk()
-    desk.provider.keys = [jwk(key, "k")]
-    assert await desk.who(token(key, algorithm, "k")) is not None
+    requeuer = Desk()
+    requeuer.provider.keys = [jwk(key, "k")]
+    assert await requeuer.principal(token(key, algorithm, "k")) is not None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ async def test_every_kind_of_key_that_signs_asymmetrically_is_taken(key: Any, al
     ids=str,
 )
 async def test_a_claim_that_is_wrong_or_missing_makes_a_token_nobodys(changes: dict[str, Any]) -> None:
-    assert await Desk().who(_signed(changes)) is None
+    assert await Desk().principal(_signed(changes)) is None
 
 
 def _signed(changes: dict[str, Any]) -> str:
@@ -166,10 +166,10 @@ def _signed(changes: dict[str, Any]) -> str:
 
 async def test_an_expired_token_is_told_apart_for_whoever_has_to_log_in_again() -> None:
     with pytest.raises(Problem) as expired:
-        await Desk().who(token(exp=time.time() - LEEWAY_S - 5))
+        await Desk().principal(token(exp=time.time() - LEEWAY_S - 5))
     assert (expired.value.status, expired.value.reason) == (401, "token_expired")
-    assert await Desk().who(token(exp=time.time() - LEEWAY_S + 5)) is not None, "clocks differ a little"
-    assert await Desk().who(token(RSA_TOO, exp=1)) is None, "of a token that is forged nothing is told"
+    assert await Desk().principal(token(exp=time.time() - LEEWAY_S + 5)) is not None, "clocks differ a little"
+    assert await Desk().principal(token(RSA_TOO, exp=1)) is None, "of a token that is forged nothing is told"
 
 
 async def test_what_is_not_signed_or_signed_with_what_everybody_knows_is_nobodys() -> None:
@@ -179,8 +179,8 @@ async def test_what_is_not_signed_or_signed_with_what_everybody_knows_is_nobodys
     def hs(text: bytes) -> bytes:
         return hmac.digest(public, text, sha256)
 
-    desk = Desk()
-    desk.provider.keys.append({"kty": "oct", "k": base64.urlsafe_b64encode(b"s" * 48).decode(), "kid": "oct"})
+    requeuer = Desk()
+    requeuer.provider.keys.append({"kty": "oct", "k": base64.urlsafe_b64encode(b"s" * 48).decode(), "kid": "oct"})
     forged = [
         by_hand({"alg": "none", "kid": "one"}, claims(), lambda _: b""),
         by_hand({"alg": "None"}, claims(), lambda _: b""),
@@ -196,12 +196,12 @@ async def test_what_is_not_signed_or_signed_with_what_everybody_knows_is_nobodys
         token().rpartition(".")[0] + ".",
     ]
     for one in forged:
-        assert await desk.who(one) is None, one
+        assert await requeuer.principal(one) is None, one
 
 
 @pytest.mark.parametrize("text", ["", "a", "a.b", "a.b.c", "..", "eyJ.eyJ.x", "a.b.c.d", "\ud800.\ud800.x", "é.é.é"])
 async def test_what_is_no_token_is_nobodys(text: str) -> None:
-    assert await Desk().who(text) is None
+    assert await Desk().principal(text) is None
 
 
 async def test_a_key_in_the_token_itself_is_not_believed() -> None:
@@ -211,67 +211,67 @@ async def test_a_key_in_the_token_itself_is_not_believed() -> None:
         "jku": "https://evil.example/keys",
         "x5u": "https://evil.example",
     }
-    desk = Desk()
-    assert await desk.who(jwt.encode(claims(), RSA_TOO, "RS256", headers)) is None
-    assert desk.provider.asked == ["/keys"]
+    requeuer = Desk()
+    assert await requeuer.principal(jwt.encode(claims(), RSA_TOO, "RS256", headers)) is None
+    assert requeuer.provider.asked == ["/keys"]
 
 
 async def test_keys_to_encrypt_with_short_keys_and_malformed_ones_verify_nothing() -> None:
-    desk = Desk()
-    desk.provider.keys = [
+    requeuer = Desk()
+    requeuer.provider.keys = [
         jwk(RSA, "one", use="enc"),
         jwk(SHORT, "short"),
         {"kty": "RSA", "kid": "half"},
         {"kty": 1},
         {},
     ]
-    assert await desk.who(token()) is None
-    assert await desk.who(token(SHORT, kid="short")) is None
+    assert await requeuer.principal(token()) is None
+    assert await requeuer.principal(token(SHORT, kid="short")) is None
 
 
 async def test_without_a_key_id_only_a_single_key_is_taken() -> None:
-    desk = Desk()
-    assert await desk.who(token(kid=None)) is not None
-    desk = Desk()
-    desk.provider.keys.append(jwk(RSA_TOO, "two", alg="RS256"))
-    assert await desk.who(token(kid=None)) is None
+    requeuer = Desk()
+    assert await requeuer.principal(token(kid=None)) is not None
+    requeuer = Desk()
+    requeuer.provider.keys.append(jwk(RSA_TOO, "two", alg="RS256"))
+    assert await requeuer.principal(token(kid=None)) is None
 
 
 async def test_a_new_key_is_looked_for_once_in_a_while_whoever_asks() -> None:
-    desk = Desk()
-    assert await desk.who(token()) is not None
-    desk.provider.keys.append(jwk(RSA_TOO, "two"))
-    desk.clock.now += AGAIN_S + 1
-    assert await desk.who(token(RSA_TOO, kid="two")) is not None
+    requeuer = Desk()
+    assert await requeuer.principal(token()) is not None
+    requeuer.provider.keys.append(jwk(RSA_TOO, "two"))
+    requeuer.clock.now += AGAIN_S + 1
+    assert await requeuer.principal(token(RSA_TOO, kid="two")) is not None
     for number in range(100):
-        assert await desk.who(token(kid=f"guess {number}")) is None
-    assert len(desk.provider.asked) == 2
+        assert await requeuer.principal(token(kid=f"guess {number}")) is None
+    assert len(requeuer.provider.asked) == 2
 
 
 async def test_a_key_that_is_withdrawn_is_forgotten() -> None:
-    desk = Desk()
-    assert await desk.who(token()) is not None
-    desk.provider.keys.clear()
-    desk.clock.now += FRESH_S + 1
-    assert await desk.who(token()) is None
+    requeuer = Desk()
+    assert await requeuer.principal(token()) is not None
+    requeuer.provider.keys.clear()
+    requeuer.clock.now += FRESH_S + 1
+    assert await requeuer.principal(token()) is None
 
 
 async def test_while_the_provider_is_away_its_keys_are_believed_for_an_hour_and_nobody_is_called_wrong() -> None:
-    desk = Desk()
-    desk.provider.away = True
+    requeuer = Desk()
+    requeuer.provider.away = True
     with pytest.raises(Unavailable, match="issuer_away"):
-        await desk.who(token())
-    desk.provider.away = False
-    desk.clock.now += AGAIN_S + 1
-    assert await desk.who(token()) is not None
-    desk.provider.away = True
-    desk.clock.now += BELIEVED_S - 1
-    assert await desk.who(token()) is not None
+        await requeuer.principal(token())
+    requeuer.provider.away = False
+    requeuer.clock.now += AGAIN_S + 1
+    assert await requeuer.principal(token()) is not None
+    requeuer.provider.away = True
+    requeuer.clock.now += BELIEVED_S - 1
+    assert await requeuer.principal(token()) is not None
     with pytest.raises(Unavailable, match="issuer_away"):
-        await desk.who(token(kid="two"))
-    desk.clock.now += 2
+        await requeuer.principal(token(kid="two"))
+    requeuer.clock.now += 2
     with pytest.raises(Unavailable, match="issuer_away"):
-        await desk.who(token())
+        await requeuer.principal(token())
 
 
 @pytest.mark.parametrize(
@@ -288,22 +288,22 @@ async def test_while_the_provider_is_away_its_keys_are_believed_for_an_hour_and_
     ids=lambda answer: str(answer.status_code) + str(answer.content[:9]),
 )
 async def test_an_answer_that_is_no_key_set_leaves_what_is_known(answer: httpx.Response) -> None:
-    desk = Desk()
-    assert await desk.who(token()) is not None
-    desk.provider.answers["/keys"] = answer
-    desk.clock.now += FRESH_S + 1
-    assert await desk.who(token()) is not None
-    assert len(desk.provider.asked) == 2
+    requeuer = Desk()
+    assert await requeuer.principal(token()) is not None
+    requeuer.provider.answers["/keys"] = answer
+    requeuer.clock.now += FRESH_S + 1
+    assert await requeuer.principal(token()) is not None
+    assert len(requeuer.provider.asked) == 2
 
 
 async def test_another_issuers_discovery_document_is_not_believed() -> None:
-    desk = Desk(jwks_url="")
-    desk.provider.answers["/.well-known/openid-configuration"] = httpx.Response(
+    requeuer = Desk(jwks_url="")
+    requeuer.provider.answers["/.well-known/openid-configuration"] = httpx.Response(
         200, json={"issuer": "https://evil.example/", "jwks_uri": "https://evil.example/keys"}
     )
     with pytest.raises(Unavailable):
-        await desk.who(token())
-    assert desk.provider.asked == ["/.well-known/openid-configuration"]
+        await requeuer.principal(token())
+    assert requeuer.provider.asked == ["/.well-known/openid-configuration"]
 
 
 @pytest.mark.parametrize(
@@ -325,23 +325,23 @@ async def test_claims_give_what_they_say_and_nothing_where_they_say_nothing(
     names: tuple[str, str], told: dict[str, Any], scopes: set[str], orgs: set[str] | None
 ) -> None:
     """No org named is no org, never all of them."""
-    who = await Desk(claims=names).who(token(**told))
-    assert who is not None and scopes <= set(SCOPES)
-    assert (who.scopes, who.orgs) == (scopes, orgs)
+    principal = await Desk(claims=names).principal(token(**told))
+    assert principal is not None and scopes <= set(SCOPES)
+    assert (principal.scopes, principal.orgs) == (scopes, orgs)
 
 
 async def test_a_key_that_nobody_knows_keeps_no_user_waiting() -> None:
-    desk = Desk()
-    assert await desk.who(token()) is not None
-    desk.clock.now += AGAIN_S + 1
-    desk.provider.slow = True
-    asking = asyncio.ensure_future(desk.who(token(kid="guess")))
+    requeuer = Desk()
+    assert await requeuer.principal(token()) is not None
+    requeuer.clock.now += AGAIN_S + 1
+    requeuer.provider.slow = True
+    asking = asyncio.ensure_future(requeuer.principal(token(kid="guess")))
     await asyncio.sleep(0.01)
-    assert await asyncio.wait_for(desk.who(token()), 0.1) is not None
+    assert await asyncio.wait_for(requeuer.principal(token()), 0.1) is not None
     asking.cancel()
 
 
 @pytest.mark.parametrize("subject", ["ada\n", "ada\x1b[31m", "\u202eada", "a\u2066da", "ada\x00"])
 async def test_a_subject_that_could_forge_a_line_is_nobody(subject: str) -> None:
-    assert await Desk().who(token(sub=subject)) is None
-    assert await Desk().who(token(sub="Ada Lovelace, Ζωή")) is not None
+    assert await Desk().principal(token(sub=subject)) is None
+    assert await Desk().principal(token(sub="Ada Lovelace, Ζωή")) is not None

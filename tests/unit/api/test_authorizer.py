@@ -76,7 +76,7 @@ async def test_what_is_not_configured_is_nobodys_key(keys: FixedKeys) -> None:
     """An empty key must not be everybody's."""
     for token in ("", "None", " ", "\0"):
         for endpoint in ENDPOINTS:
-            assert await keys.who(token, endpoint) is None
+            assert await keys.principal(token, endpoint) is None
 
 
 async def test_what_is_open_asks_nobody(house: House) -> None:
@@ -95,9 +95,9 @@ async def test_a_credential_for_an_org_sees_that_org_and_no_other(house: House) 
     assert (await house.get("/orgs/org_acme", "acme")).status_code == 200
     assert (await house.get("/own?org=org_acme", "acme")).status_code == 200
     answers = [
-        await house.get(path, who)
+        await house.get(path, principal)
         for path in ("/orgs/org_other", "/orgs/ORG_ACME", "/orgs/org_acme%20", "/own?org=org_other", "/api/customers/x")
-        for who in ("acme", "nobody's")
+        for principal in ("acme", "nobody's")
     ]
     answers.append(await house.get("/orgs/org_acme", "nobody's"))
     assert {refused(answer, 403) for answer in answers} == {"other_org"}
@@ -160,11 +160,13 @@ async def test_a_body_has_its_size_and_one_byte_more_is_413(house: House) -> Non
 async def test_a_body_that_does_not_say_its_size_is_counted_and_a_packed_one_unpacked(house: House) -> None:
     import gzip
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def fetch_batches() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield b" " * (MAX_BODY // 2)
 
-    assert refused(await house.post("/things", "sk-master", json=None, content=chunks()), 413) == "body_too_large"
+    assert (
+        refused(await house.post("/things", "sk-master", json=None, content=fetch_batches()), 413) == "body_too_large"
+    )
     headers = {"Authorization": "Bearer sk-master", "Content-Encoding": "gzip"}
     bomb = gzip.compress(b" " * (MAX_BODY * 10))
     assert len(bomb) < MAX_BODY
@@ -204,7 +206,7 @@ async def test_what_cannot_be_recorded_is_not_done(house: House) -> None:
 
 async def test_a_value_too_large_for_a_line_is_told_by_its_length() -> None:
     topic = Topic()
-    audit = Audit(topic, "audit", Clock(), lambda: 0, topic.tip)
+    audit = Audit(topic, "audit", Clock(), lambda: 0, topic.chain_head)
     await audit.changing(Attempt("a", "b", {}, "", ""), None, {"text": "x" * MAX_VALUE})
     assert topic.lines[0].before == ""
     assert json.loads(topic.lines[0].after) == {"characters_left_out": MAX_VALUE + 11}
@@ -225,7 +227,7 @@ async def test_a_refused_attempt_has_a_line_without_the_credential(house: House)
 class Expired:
     """A credential that was right once."""
 
-    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:
+    async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:
         raise Problem(401, "token_expired")
 
 
@@ -237,7 +239,7 @@ async def test_tokens_that_were_right_once_are_counted_with_the_wrong_ones() -> 
 
 async def test_a_flood_of_wrong_keys_is_a_few_lines_and_one_that_counts() -> None:
     topic, clock = Topic(), Clock()
-    audit = Audit(topic, "audit", clock, lambda: 0, topic.tip)
+    audit = Audit(topic, "audit", clock, lambda: 0, topic.chain_head)
     for _ in range(5000):
         audit.refused(Attempt("", "GET /x", {}, "192.0.2.1", ""), "unknown_token")
     audit.refused(Attempt("", "GET /x", {}, "192.0.2.2", ""), "unknown_token")
@@ -254,7 +256,7 @@ async def test_a_flood_of_wrong_keys_is_a_few_lines_and_one_that_counts() -> Non
 
 async def test_a_flood_from_everywhere_is_bounded_too() -> None:
     topic, clock = Topic(), Clock()
-    audit = Audit(topic, "audit", clock, lambda: 0, topic.tip)
+    audit = Audit(topic, "audit", clock, lambda: 0, topic.chain_head)
     for number in range(20_000):
         audit.refused(Attempt("", "GET /x", {}, f"2001:db8:{number:x}::/64", ""), "unknown_token")
     await audit.write_waiting()
@@ -267,7 +269,7 @@ async def test_a_flood_from_everywhere_is_bounded_too() -> None:
 
 async def test_while_kafka_is_away_refusals_wait_in_bounds_and_are_written_later() -> None:
     topic, clock = Topic(away=True), Clock()
-    audit = Audit(topic, "audit", clock, lambda: 0, topic.tip)
+    audit = Audit(topic, "audit", clock, lambda: 0, topic.chain_head)
     for minute in range(30):
         for number in range(300):
             audit.refused(Attempt("", "GET /x", {}, f"{minute}.{number}", ""), "unknown_token")

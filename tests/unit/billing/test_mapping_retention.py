@@ -11,7 +11,7 @@ from connectors.lago.errors import LagoRejected, LagoUnavailable
 from connectors.lago.response_types import Customer
 from schemas.customers import CustomerRecord
 from schemas.moments import HOUR_US, SECOND_US
-from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, remap, unmap
+from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, end_mapping, set_mapping
 
 NOW = 1_800_000_000 * SECOND_US
 LEAD = 5 * SECOND_US
@@ -19,8 +19,8 @@ LONG_AGO = NOW - FORGET_US - HOUR_US
 
 
 def deleted(name: str, at_us: int = LONG_AGO, *, gone: bool = True) -> CustomerRecord:
-    mapped = remap(None, MappingRequest(name, "org", "t"), at_us - HOUR_US, LEAD)
-    return unmap(mapped, EndMappingRequest(deleted=gone), at_us, LEAD)
+    mapped = set_mapping(None, MappingRequest(name, "org", "t"), at_us - HOUR_US, LEAD)
+    return end_mapping(mapped, EndMappingRequest(deleted=gone), at_us, LEAD)
 
 
 class World:
@@ -99,7 +99,7 @@ async def test_who_is_mapped_again_meanwhile_stays() -> None:
     world = World(deleted("acme"))
 
     async def customer(name: str) -> None:
-        world.table[name] = remap(world.table[name], MappingRequest(name, "b", "t"), NOW, LEAD)
+        world.table[name] = set_mapping(world.table[name], MappingRequest(name, "b", "t"), NOW, LEAD)
 
     await MappingRetention(world.table, cast(Any, world), customer, lambda: NOW, world.sleep).look()
     assert len(world.table["acme"].versions) == 3

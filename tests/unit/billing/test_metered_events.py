@@ -16,7 +16,7 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import LedgerBroken, Rejected
 from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Sum
 from schemas.moments import HOUR_US, SECOND_US
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import EnrichedUsage, LagoEvent, WriteOff
 from schemas.wire import FLAT, METERED, ORG, Call, Metered, RawRecord
 from streams.core.mapping.billing_periods import ENDED
@@ -44,7 +44,7 @@ class Meter:
     """The rules of the meter, without Kafka."""
 
     def __init__(self, orgs: Orgs, customers: Customers | None = None, policy: MeterPolicy = POLICY) -> None:
-        self.books = LedgerState(Position())
+        self.ledger = LedgerState(Position())
         self.orgs, self.customers, self.policy = orgs, customers or {}, policy
         self.events: list[LagoEvent] = []
         self.enriched: list[EnrichedUsage] = []
@@ -54,30 +54,30 @@ class Meter:
 
     def fold(self, *records: Raw, step: int = 1000) -> "Meter":
         for start in range(0, len(records), step):
-            chunk = [
-                replace(record, offset=self.books.position.next + n)
+            fetch_batch = [
+                replace(record, offset=self.ledger.position.next + n)
                 for n, record in enumerate(records[start : start + step])
             ]
-            resolve = Resolver(self.customers, self.orgs, self.policy.late_policy)
-            changes = self._fold(self.books, chunk, resolve)
+            resolve = Resolver(self.customers, self.orgs, self.policy.out_of_period_policy)
+            changes = self._fold(self.ledger, fetch_batch, resolve)
             self._commit(changes)
             self._seal([window.first for window in changes.ready])
         return self
 
-    def tick(self, now_us: int = NOON + HOUR_US) -> "Meter":
+    def punctuate(self, now_us: int = NOON + HOUR_US) -> "Meter":
         """Release, then seal what is due."""
-        while not (changes := release(self.books, self.customers, self.orgs, self.policy, 3)).empty:
+        while not (changes := release(self.ledger, self.customers, self.orgs, self.policy, 3)).empty:
             self._commit(changes)
-        self._seal([window.first for window in due_windows(self.books, now_us, self.policy, 1000)])
+        self._seal([window.first for window in due_windows(self.ledger, now_us, self.policy, 1000)])
         return self
 
     def _seal(self, firsts: list[int]) -> None:
-        windows = [self.books.windows[first] for first in firsts]
-        self._commit(seal(self.books.position, windows, self.orgs, self.policy, PREFIX, 0, NOON))
+        windows = [self.ledger.windows[first] for first in firsts]
+        self._commit(seal(self.ledger.position, windows, self.orgs, self.policy, PREFIX, 0, NOON))
 
     def _commit(self, changes: Changes) -> None:
-        apply(self.books, changes, NOON)
-        verify(self.books)
+        apply(self.ledger, changes, NOON)
+        verify(self.ledger)
         self.events += [sealed.event for sealed in changes.sealed]
         self.enriched += [msgspec.json.decode(value, type=EnrichedUsage) for _, value in changes.enriched]
         self.decisions.update(changes.decisions)
@@ -114,10 +114,10 @@ def test_events_are_never_folded_not_with_calls_and_not_with_each_other() -> Non
         recorded("a"), raw(0, slp(1)), recorded("b"), raw(0, slp(2)), recorded("c", at_us=NOON)
     )
     assert [event.properties["transaction_id"] for event in meter.events] == ["a", "b", "c"]
-    meter.tick()
+    meter.punctuate()
     assert [event.code for event in meter.events] == ["api_call"] * 3 + ["ai_usage"]
-    assert meter.books.position.counters.sealed == Sum(5, Decimal("0.00029"))
-    assert meter.books.position.seal_seq == 4
+    assert meter.ledger.position.counters.sealed == Sum(5, Decimal("0.00029"))
+    assert meter.ledger.position.seal_seq == 4
 
 
 def test_lagos_id_is_made_of_the_org_and_the_recorders_id_alone() -> None:
@@ -180,9 +180,9 @@ def test_order_repetition_and_cutting_change_nothing(records: list[Raw], data: s
     again = data.draw(st.permutations([*records, *data.draw(st.lists(st.sampled_from(records), max_size=10))]))
     plain, repeated = Meter(RUNNING).fold(*records), Meter(RUNNING).fold(*again, step=step)
     assert said(plain) == said(repeated)
-    counters = repeated.books.position.counters
+    counters = repeated.ledger.position.counters
     assert counters.duplicate.calls == len(again) - len(records)
-    assert counters.folded == plain.books.position.counters.folded
+    assert counters.folded == plain.ledger.position.counters.folded
     assert counters.sealed.calls == len(plain.events)
 
 
@@ -193,19 +193,19 @@ def test_what_was_held_is_billed_as_if_it_never_had_been(records: list[Raw], dat
     late = Meter({}).fold(*data.draw(st.permutations(records)))
     assert not late.events
     late.orgs.update(RUNNING)
-    assert said(late.tick()) == said(Meter(dict(RUNNING)).fold(*records))
-    assert not late.books.metered
+    assert said(late.punctuate()) == said(Meter(dict(RUNNING)).fold(*records))
+    assert not late.ledger.metered
 
 
 def test_an_org_without_a_subscription_is_waited_for() -> None:
     orgs: Orgs = {}
-    meter = Meter(orgs).fold(recorded("tx")).tick()
-    assert [window.held for window in meter.books.windows.values()] == [NO_SUBSCRIPTION]
+    meter = Meter(orgs).fold(recorded("tx")).punctuate()
+    assert [window.held for window in meter.ledger.windows.values()] == [NO_SUBSCRIPTION]
     assert [(one.decision, one.held, one.org_id) for one in meter.enriched] == [("metered", NO_SUBSCRIPTION, "org")]
     orgs["org"] = OrgRecord("org", subscription_id="sub")
-    assert not meter.tick().events
+    assert not meter.punctuate().events
     orgs["org"] = RUNNING["org"]
-    [event] = meter.tick(NOON + POLICY.grace_us).events  # there is no window whose end it would have to wait for
+    [event] = meter.punctuate(NOON + POLICY.grace_us).events  # there is no window whose end it would have to wait for
     assert (event.transaction_id, event.external_subscription_id) == (meter.enriched[0].part, "sub")
 
 
@@ -214,7 +214,7 @@ def test_a_customer_of_litellm_with_the_same_name_does_not_matter(mapped_to: str
     customers = {} if mapped_to is None else {"org": CustomerRecord("org", (MappingVersion(0, mapped_to, "t"),), 0, 0)}
     meter = Meter(dict(RUNNING), customers).fold(recorded("tx"), raw(0, slp(1), customer="org"))
     assert [event.external_subscription_id for event in meter.events] == ["sub"]
-    held = {window.metered for window in meter.tick().books.windows.values()}
+    held = {window.metered for window in meter.punctuate().ledger.windows.values()}
     assert held == ({None} if mapped_to != "org" else set())
 
 
@@ -226,23 +226,23 @@ def test_an_orgs_currency_does_not_matter_where_no_money_is_known() -> None:
 @pytest.mark.parametrize(
     ("late", "period", "billed_us", "held"),
     [
-        (LatePolicy.SHIFT, Period("sub", NOON + HOUR_US), NOON + HOUR_US, ""),
-        (LatePolicy.HOLD, Period("sub", NOON + HOUR_US), None, OUTSIDE_PERIOD),
-        (LatePolicy.SHIFT, Period("sub", 0, NOON), None, ENDED),
-        (LatePolicy.HOLD, Period("sub", 0, NOON + HOUR_US), NOON, ""),
+        (OutOfPeriodPolicy.SHIFT, Period("sub", NOON + HOUR_US), NOON + HOUR_US, ""),
+        (OutOfPeriodPolicy.HOLD, Period("sub", NOON + HOUR_US), None, OUTSIDE_PERIOD),
+        (OutOfPeriodPolicy.SHIFT, Period("sub", 0, NOON), None, ENDED),
+        (OutOfPeriodPolicy.HOLD, Period("sub", 0, NOON + HOUR_US), NOON, ""),
     ],
 )
 def test_a_period_bills_it_or_it_is_moved_or_held(
-    late: LatePolicy, period: Period, billed_us: int | None, held: str
+    late: OutOfPeriodPolicy, period: Period, billed_us: int | None, held: str
 ) -> None:
     orgs = {"org": OrgRecord("org", periods=(period,))}
-    meter = Meter(orgs, policy=replace(POLICY, late_policy=late)).fold(recorded("tx"))
+    meter = Meter(orgs, policy=replace(POLICY, out_of_period_policy=late)).fold(recorded("tx"))
     if billed_us is None:
-        assert [window.held for window in meter.books.windows.values()] == [held]
+        assert [window.held for window in meter.ledger.windows.values()] == [held]
         assert [one.held for one in meter.enriched] == [held]
         orgs["org"] = RUNNING["org"]
         billed_us = NOON
-        meter.tick()
+        meter.punctuate()
     [event] = meter.events
     assert event.timestamp == f"{billed_us // SECOND_US}.000"
     assert ("usage_end" in event.properties) == (billed_us != NOON)
@@ -251,10 +251,10 @@ def test_a_period_bills_it_or_it_is_moved_or_held(
 def test_what_has_waited_longer_than_identities_are_remembered_is_still_known() -> None:
     later = NOON + 60 * HOUR_US
     meter = Meter({}).fold(recorded("tx"), recorded("filler", at_us=later), recorded("tx", at_us=later), step=1)
-    assert meter.books.position.counters.duplicate.calls == 1
+    assert meter.ledger.position.counters.duplicate.calls == 1
     assert meter.decisions == {"metered": 2, "duplicate": 1}
     meter.orgs.update(RUNNING)
-    assert len(meter.tick(later + HOUR_US).events) == 2
+    assert len(meter.punctuate(later + HOUR_US).events) == 2
 
 
 def test_beyond_the_horizon_it_is_refused_unless_it_was_checked() -> None:
@@ -273,27 +273,27 @@ def test_only_so_many_are_held_and_the_others_can_come_again() -> None:
     tight = replace(POLICY, max_held_metered=5)
     meter = Meter({"rich": OrgRecord("rich", periods=(Period("s", 0),))}, policy=tight)
     meter.fold(*(recorded(f"tx-{n}") for n in range(8)), recorded("r", org="rich"), step=3)
-    assert len(meter.books.metered) == 5 and len(meter.events) == 1
+    assert len(meter.ledger.metered) == 5 and len(meter.events) == 1
     assert [f'"{TOO_MANY_HELD}"'.encode() in value for value in meter.rejected] == [True] * 3
     meter.orgs.update(RUNNING)
-    meter.tick()
+    meter.punctuate()
     meter.fold(*(recorded(f"tx-{n}") for n in range(8)))
     assert {event.properties["transaction_id"] for event in meter.events} == {f"tx-{n}" for n in range(8)} | {"r"}
-    assert meter.books.position.counters.duplicate.calls == 5
+    assert meter.ledger.position.counters.duplicate.calls == 5
 
 
 def test_held_ones_are_not_made_one() -> None:
     meter = Meter({}).fold(recorded("a"), recorded("b"))
-    assert coalesce(meter.books, {}, {}, POLICY, NOON + 30 * HOUR_US, 100).empty
+    assert coalesce(meter.ledger, {}, {}, POLICY, NOON + 30 * HOUR_US, 100).empty
 
 
 def test_an_operator_may_give_them_up() -> None:
     meter = Meter({}).fold(recorded("a"), recorded("b"), raw(0, slp(1), customer="org"))
     order = WriteOff("audit-1", NOON, NOON, ORG)
-    changes = write_off(meter.books, meter.books.position.next, NOON // 1000, "org", order, PREFIX)
-    apply(meter.books, changes, NOON)
-    verify(meter.books)
-    assert (meter.books.position.counters.written_off.calls, len(meter.books.windows)) == (2, 1)
+    changes = write_off(meter.ledger, meter.ledger.position.next, NOON // 1000, "org", order, PREFIX)
+    apply(meter.ledger, changes, NOON)
+    verify(meter.ledger)
+    assert (meter.ledger.position.counters.written_off.calls, len(meter.ledger.windows)) == (2, 1)
     assert {receipt.transaction_id for receipt in changes.receipts} == {one.part for one in meter.enriched[:2]}
 
 
@@ -301,33 +301,33 @@ def test_the_ledger_asks_for_this_release_as_soon_as_it_holds_what_an_older_one_
     """An older one would bill a waiting event as tokens, and would not know the identities again."""
 
     def stored(changes: Changes) -> tuple[Snapshot, int]:
-        image = Snapshot(0)
+        snapshot = Snapshot(0)
         for key, value in records_of(changes):
             if key == POSITION_KEY:
-                image.position = value
+                snapshot.position = value
             elif key[:1] == b"w":
-                image.windows[int.from_bytes(key[1:9], "big")] = value
-        return image, msgspec.msgpack.decode(image.position or b"", type=Position).v
+                snapshot.windows[int.from_bytes(key[1:9], "big")] = value
+        return snapshot, msgspec.msgpack.decode(snapshot.position or b"", type=Position).v
 
     meter = Meter({})
     fold, resolve = Fold(POLICY, PREFIX), Resolver({}, {})
     assert stored(Changes(Position()))[1] == PLAIN_VERSION
-    assert stored(fold(meter.books, [raw(0, slp(1))], resolve))[1] == LEDGER_VERSION
-    assert stored(fold(meter.books, [recorded("tx")], Resolver({}, RUNNING)))[1] == LEDGER_VERSION
-    image, version = stored(fold(meter.books, [recorded("tx")], resolve))
+    assert stored(fold(meter.ledger, [raw(0, slp(1))], resolve))[1] == LEDGER_VERSION
+    assert stored(fold(meter.ledger, [recorded("tx")], Resolver({}, RUNNING)))[1] == LEDGER_VERSION
+    snapshot, version = stored(fold(meter.ledger, [recorded("tx")], resolve))
     assert version == LEDGER_VERSION
     restored = LedgerState(Position())
-    restore(restored, image, NOON)
+    restore(restored, snapshot, NOON)
     verify(restored)
     assert len(restored.metered) == 1 and restored.position.v == LEDGER_VERSION
     assert next(iter(restored.windows.values())).metered == Metered("org", "tx", "api_call", NOON, {"org_id": "org"})
-    image.windows = dict.fromkeys(image.windows)
-    image.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION))
-    restore(restored, image, NOON)
+    snapshot.windows = dict.fromkeys(snapshot.windows)
+    snapshot.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION))
+    restore(restored, snapshot, NOON)
     assert restored.position.v == LEDGER_VERSION and not restored.metered
-    image.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION + 1))
+    snapshot.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION + 1))
     with pytest.raises(LedgerBroken, match="newer_version"):
-        restore(LedgerState(Position()), image, NOON)
+        restore(LedgerState(Position()), snapshot, NOON)
 
 
 @pytest.mark.parametrize(

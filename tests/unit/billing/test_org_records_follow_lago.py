@@ -45,7 +45,7 @@ class World:
             now_us=lambda: NOW,
             is_org=lambda org_id: org_id.startswith("org_"),
         )
-        self.learner = SubscriptionDiscovery({}, self.records.all, self.records, self.lago, now_us=lambda: NOW)
+        self.discovery = SubscriptionDiscovery({}, self.records.all, self.records, self.lago, now_us=lambda: NOW)
         lago = cast(Any, self.lago)
         billing = OrgBilling(lago, InMemoryIds(), InMemoryUsage(), now_us=lambda: NOW)
         self.accounts = OrgAccounts(billing, self.records, lambda: NOW)
@@ -72,7 +72,7 @@ async def _unchanged(org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> Org
 #: What asks Lago, and the last thing it asks for before it writes.
 WAYS: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
     "webhook": (lambda world: world.truth.refresh("org_1"), "subscriptions and ended"),
-    "learner": (lambda world: world.learner.learn("org_1"), "subscriptions"),
+    "learner": (lambda world: world.discovery.learn("org_1"), "subscriptions"),
     "account": (lambda world: world.set_up(), "subscriptions and ended"),
 }
 
@@ -171,8 +171,8 @@ async def test_learning_goes_on_after_an_org_that_lago_cannot_answer_for(capfd: 
     world.runs(*orgs)
     world.lago.away = {"org_0", "org_1", "org_3"}
     for _ in range(3):
-        await world.learner.learn_orgs()
-    assert {org_id for org_id in orgs if not world.learner.knows(org_id)} == world.lago.away
+        await world.discovery.discover_all()
+    assert {org_id for org_id in orgs if not world.discovery.knows(org_id)} == world.lago.away
     said = [line for line in capfd.readouterr().out.splitlines() if "subscriptions_unknown" in line]
     assert len(said) <= len(world.lago.away), "once an org, not every quarter of a minute"
 
@@ -181,7 +181,7 @@ async def test_learning_ends_where_lago_answers_for_none_of_three() -> None:
     orgs = [f"org_{number}" for number in range(9)]
     world = World(*(OrgRecord(org_id, subscription_id="sub_1") for org_id in orgs))
     world.lago.away = set(orgs)
-    await world.learner.learn_orgs()
+    await world.discovery.discover_all()
     assert world.lago.asked == orgs[:3]
 
 
@@ -190,19 +190,19 @@ async def test_the_next_time_learning_begins_with_those_that_had_no_turn() -> No
     world = World(*(OrgRecord(org_id, subscription_id="sub_1") for org_id in orgs))
     world.runs(*orgs)
     world.lago.away = set(orgs[:3])
-    await world.learner.learn_orgs()
-    await world.learner.learn_orgs()
-    assert {org_id for org_id in orgs if world.learner.knows(org_id)} == set(orgs[3:])
+    await world.discovery.discover_all()
+    await world.discovery.discover_all()
+    assert {org_id for org_id in orgs if world.discovery.knows(org_id)} == set(orgs[3:])
     world.lago.away = set()
-    await world.learner.learn_orgs()
-    assert all(world.learner.knows(org_id) for org_id in orgs)
+    await world.discovery.discover_all()
+    assert all(world.discovery.knows(org_id) for org_id in orgs)
 
 
 async def test_of_orgs_known_by_usage_alone_the_latest_are_asked_about() -> None:
     world = World()
     for number in (*range(201), 1, *range(201, 249)):
-        world.learner.named(f"org_{number:03}")
-    await world.learner.learn_orgs()
+        world.discovery.named(f"org_{number:03}")
+    await world.discovery.discover_all()
     latest = {1, *range(50, 249)}  # of the first 50 only the one that was used again
     assert world.lago.asked == [f"org_{number:03}" for number in sorted(latest)]
 
@@ -228,7 +228,7 @@ async def test_orgs_are_told_by_the_configured_prefixes() -> None:
     world.runs("acme-1", "org_1")
     settings = SimpleNamespace(org_id_prefixes=["acme-", "globex-"])
     views = {"customers": SimpleNamespace(table={}), "orgs": SimpleNamespace(table=world.records.all)}
-    books = SimpleNamespace(**views, org_records=world.records, lago=world.lago)
-    synchroniser = org_synchroniser(*cast(Any, (settings, books)))
+    ledger = SimpleNamespace(**views, org_records=world.records, lago=world.lago)
+    synchroniser = org_synchroniser(*cast(Any, (settings, ledger)))
     assert await synchroniser.refresh("acme-1")
     assert not await synchroniser.refresh("org_1")

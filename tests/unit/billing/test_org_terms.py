@@ -35,7 +35,7 @@ class World:
         self.lago, self.records = Books(catalogue={"llm": LLM}), Records(*records)
         self.lago.listed["org_1"] = [running()]
         self.truth = OrgSynchroniser(customers, self.records.all, self.records, self.lago, now_us=lambda: NOW)
-        self.learner = SubscriptionDiscovery(customers, self.records.all, self.records, self.lago, now_us=lambda: NOW)
+        self.discovery = SubscriptionDiscovery(customers, self.records.all, self.records, self.lago, now_us=lambda: NOW)
 
     @property
     def org(self) -> OrgRecord:
@@ -61,7 +61,7 @@ async def test_charges_that_are_invoiced_monthly_and_an_anniversary_are_learnt()
     world.lago.catalogue["llm"] = msgspec.structs.replace(LLM, bill_charges_monthly=True)
     world.lago.customers["org_1"] = Customer("org_1", applicable_timezone="Europe/Paris")
     world.lago.listed["org_1"] = [running(billing_time="anniversary", subscription_at="2025-02-28T09:00:00Z")]
-    assert await world.learner.learn("org_1")
+    assert await world.discovery.learn("org_1")
     [period] = world.org.periods
     assert (period.interval, period.anchor, period.timezone) == (
         *("monthly", parse_us("2025-02-28T09:00:00Z"), "Europe/Paris"),
@@ -100,7 +100,7 @@ async def test_a_name_is_the_orgs_another_customers_waiting_or_nobodys() -> None
     ended = running("over", terminated_at=to_iso(NOW - 1_000_000), status="terminated")
     world.lago.listed["org_1"] += [Subscription("waits", plan_code="llm", status="pending"), ended]
     world.lago.listed["org_2"] = [running("theirs", "org_2")]
-    assert await world.learner.learn("org_1", ["sub_1", "waits", "over", "theirs", "typo"])
+    assert await world.discovery.learn("org_1", ["sub_1", "waits", "over", "theirs", "typo"])
     assert world.org.unusable == {
         "waits": NO_SUBSCRIPTION,
         "theirs": FOREIGN_SUBSCRIPTION,
@@ -112,13 +112,13 @@ async def test_a_name_is_the_orgs_another_customers_waiting_or_nobodys() -> None
 async def test_what_was_mapped_while_lago_was_away_is_asked_about_later_and_once() -> None:
     world = World(OLD, names="typo")
     world.lago.away = {"org_1"}
-    await world.learner.learn_orgs()
+    await world.discovery.discover_all()
     assert world.org.unusable == {}
     world.lago.away = set()
-    await world.learner.learn_orgs()
+    await world.discovery.discover_all()
     assert world.org.unusable == {"typo": UNKNOWN_SUBSCRIPTION}
     asked = len(world.lago.asked)
-    await world.learner.learn_orgs()
+    await world.discovery.discover_all()
     assert len(world.lago.asked) == asked
 
 
@@ -127,7 +127,7 @@ async def test_while_lago_is_away_a_name_that_runs_as_another_orgs_is_not_taken_
     over = Period("over", BEGUN, NOW - 1, "llm")
     world = World(OLD, OrgRecord("org_2", periods=(Period("theirs", BEGUN), Period("sub_1", BEGUN - 1), over)))
     world.lago.away = {"org_1"}
-    assert await world.learner.learn("org_1", ["theirs", "over", "sub_1", "typo"]) is False
+    assert await world.discovery.learn("org_1", ["theirs", "over", "sub_1", "typo"]) is False
     assert world.org.unusable == {"theirs": FOREIGN_SUBSCRIPTION}
     assert world.org.periods == OLD.periods
     world.lago.away = set()

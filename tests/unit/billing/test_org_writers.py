@@ -73,7 +73,7 @@ class World:
         customers = {"c": CustomerRecord("c", (version,), 0, 0)}
         whose = customers, self.records.all, self.records, self.lago
         self.truth = OrgSynchroniser(*whose, now_us=lambda: NOW)
-        self.learner = SubscriptionDiscovery(*whose, now_us=lambda: NOW)
+        self.discovery = SubscriptionDiscovery(*whose, now_us=lambda: NOW)
         self.accounts = OrgAccounts(billing, self.records, lambda: NOW)
 
     @property
@@ -112,7 +112,7 @@ WRITERS: dict[str, tuple[bool, Callable[[World], Awaitable[object]]]] = {
     "set up again": (True, lambda world: world.set_up("usage")),
     "changed to a plan that does not charge": (True, lambda world: world.changed("seats")),
     "ended, another runs": (True, _another_runs),
-    "learner": (False, lambda world: _learnt(world, lambda: world.learner.learn("org_1"))),
+    "learner": (False, lambda world: _learnt(world, lambda: world.discovery.learn("org_1"))),
     "webhook": (False, lambda world: _learnt(world, lambda: world.truth.refresh("org_1"))),
 }
 
@@ -135,18 +135,18 @@ async def test_a_plan_that_lago_did_not_have_a_moment_ago_is_asked_for_again() -
     del world.lago.catalogue["seats"]
     world.lago.absent = {"seats"}
     world.lago.listed["org_1"] = [life("sub_1", BEGUN, "seats")]
-    await world.learner.learn("org_1")
+    await world.discovery.learn("org_1")
     assert world.org.periods[0].charged is None
     world.lago.absent = set()
     world.lago.catalogue["seats"] = PLANS["seats"]
-    await world.learner.learn("org_1")
+    await world.discovery.learn("org_1")
     assert world.org.periods[0].charged == ()
 
 
 #: Each way to learn that sub_1 is over, when another subscription, or another life of it, was made meanwhile.
 LEARNERS: dict[str, Callable[[World], Awaitable[object]]] = {
-    "a mapping names the other": lambda world: world.learner.learn("org_1", ["sub_2"]),
-    "learner": lambda world: world.learner.learn("org_1"),
+    "a mapping names the other": lambda world: world.discovery.learn("org_1", ["sub_2"]),
+    "learner": lambda world: world.discovery.learn("org_1"),
     "set up": lambda world: world.set_up("usage"),
     "changed": lambda world: world.changed("usage"),
     "webhook": lambda world: world.truth.refresh("org_1"),
@@ -173,7 +173,7 @@ async def test_the_learner_asks_for_what_has_ended_only_where_something_has() ->
     """Else each look at an org would be two requests."""
     world = World(RUNS)
     world.lago.listed["org_1"] = [life("sub_1", BEGUN, "usage")]
-    await world.learner.learn("org_1")
+    await world.discovery.learn("org_1")
     assert world.lago.asked == ["org_1"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from connectors.billing.org_records import OrgRecords
 from connectors.billing.reused_subscriptions import ended_by, overtaken
 from schemas.customers import OrgRecord, Period
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from streams.core.mapping.billing_periods import ENDED
 from streams.core.mapping.resolve import Resolver
 from tests.support.calls import NOON
@@ -75,7 +75,7 @@ async def test_who_begins_under_anothers_id_ends_that_one_in_its_record_and_its_
     assert topic.written == ["b", "a"]
     assert (made.periods, topic.table["a"].periods[0].terminated_at) == ((began,), NOON + HOUR)
     assert topic.table["a"].updated_at == NOW
-    resolver = Resolver({}, topic.table, LatePolicy.SHIFT)
+    resolver = Resolver({}, topic.table, OutOfPeriodPolicy.SHIFT)
     resolver.now_us = NOW
     assert resolver("a", NOON + 3 * HOUR, "org").subscription == "later"
 
@@ -91,7 +91,7 @@ async def test_a_record_that_does_not_know_yet_is_not_written_so_again() -> None
 async def test_with_no_other_subscription_what_comes_after_is_held_and_not_the_other_customers() -> None:
     topic = Topic(org("a", ("s", NOON - HOUR, None)))
     await records(topic).change("b", lambda one: OrgRecord(one.org_id, periods=(Period("s", NOON + HOUR),)))
-    resolver = Resolver({}, topic.table, LatePolicy.SHIFT)
+    resolver = Resolver({}, topic.table, OutOfPeriodPolicy.SHIFT)
     resolver.now_us = NOW
     assert resolver("a", NOON + 3 * HOUR, "org").held == ENDED
     assert resolver("b", NOON + 3 * HOUR, "org").subscription == "s"

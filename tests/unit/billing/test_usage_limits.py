@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.billing.usage_limits import (
-    FixedLimits,
-    LimitUse,
+    LimitReached,
     RecordLimits,
-    UsageLimitReached,
+    StaticLimits,
     UsageLimits,
+    UsedLimit,
     checked,
     is_plan,
 )
@@ -67,7 +67,7 @@ class Records:
 @given(NAMES, NAMES)
 def test_an_orgs_own_limits_stand_before_its_plans(plan: dict[str, int], own: dict[str, int]) -> None:
     async def run() -> dict[str, int]:
-        return await UsageLimits(Counted(usage()), FixedLimits({"starter": plan}, {"org_1": own})).of("org_1")
+        return await UsageLimits(Counted(usage()), StaticLimits({"starter": plan}, {"org_1": own})).of("org_1")
 
     found = asyncio.run(run())
     assert found == {name: own.get(name, plan.get(name)) for name in plan.keys() | own.keys()}
@@ -75,14 +75,14 @@ def test_an_orgs_own_limits_stand_before_its_plans(plan: dict[str, int], own: di
 
 @given(st.integers(0, 10), st.integers(0, 10))
 def test_a_limit_is_reached_when_nothing_is_left_of_it(used: int, most: int) -> None:
-    async def run() -> tuple[LimitUse, ...]:
-        limits = UsageLimits(Counted(usage(api_call=str(used))), FixedLimits(orgs={"org_1": {"requests": most}}))
+    async def run() -> tuple[UsedLimit, ...]:
+        limits = UsageLimits(Counted(usage(api_call=str(used))), StaticLimits(orgs={"org_1": {"requests": most}}))
         return await limits.check("org_1")
 
     if used < most:
-        assert asyncio.run(run()) == (LimitUse("requests", Decimal(used), most),)
+        assert asyncio.run(run()) == (UsedLimit("requests", Decimal(used), most),)
         return
-    with pytest.raises(UsageLimitReached) as caught:
+    with pytest.raises(LimitReached) as caught:
         asyncio.run(run())
     assert (caught.value.limit, caught.value.used, caught.value.most) == ("requests", used, most)
     assert caught.value.reason == "limit_reached"
@@ -91,7 +91,7 @@ def test_a_limit_is_reached_when_nothing_is_left_of_it(used: int, most: int) -> 
 async def test_each_name_is_held_against_what_it_is_about() -> None:
     said = usage(199, ai_usage="1500.0", api_call="7", gpu_hours="2.5")
     most = {"tokens": 2000, "requests": 10, "amount_cents": 200, "gpu_hours": 3}
-    found = await UsageLimits(Counted(said), FixedLimits(orgs={"org_1": most})).check("org_1")
+    found = await UsageLimits(Counted(said), StaticLimits(orgs={"org_1": most})).check("org_1")
     assert {one.limit: one.used for one in found} == {
         "tokens": Decimal(1500),
         "requests": 7,
@@ -103,35 +103,35 @@ async def test_each_name_is_held_against_what_it_is_about() -> None:
 async def test_charges_of_one_metric_are_added() -> None:
     said = usage()
     said.charges_usage.extend(UsageCharge(0, MetricCode("llm"), units=units) for units in ("1.5", "2"))
-    limits = UsageLimits(Counted(said), FixedLimits(orgs={"org_1": {"tokens": 9}}), tokens_code="llm")
+    limits = UsageLimits(Counted(said), StaticLimits(orgs={"org_1": {"tokens": 9}}), tokens_code="llm")
     assert (await limits.check("org_1"))[0].used == Decimal("3.5")
 
 
 async def test_a_limit_that_lago_cannot_count_is_answered_so_and_told_once() -> None:
     """A flat plan has no charge on usage: to say 0 would be to say that it is counted."""
-    limits = UsageLimits(Counted(usage()), FixedLimits(orgs={"org_1": {"tokens": 0}}))
+    limits = UsageLimits(Counted(usage()), StaticLimits(orgs={"org_1": {"tokens": 0}}))
     with structlog.testing.capture_logs() as lines:
         for _ in range(3):
-            assert await limits.check("org_1") == (LimitUse("tokens", None, 0),)
+            assert await limits.check("org_1") == (UsedLimit("tokens", None, 0),)
     assert [(line["event"], line["limit"]) for line in lines] == [("limit_not_counted", "tokens")]
 
 
 async def test_without_a_subscription_nothing_is_within_limits() -> None:
-    limits = UsageLimits(Counted(None), FixedLimits(orgs={"org_1": {"tokens": 9}}))
+    limits = UsageLimits(Counted(None), StaticLimits(orgs={"org_1": {"tokens": 9}}))
     with pytest.raises(LagoRejected, match="no_active_subscription"):
         await limits.check("org_1")
 
 
 async def test_lago_is_asked_once_for_an_org_however_many_ask_and_again_later() -> None:
     counted, ticks = Counted(usage(api_call="1")), [0.0]
-    limits = UsageLimits(counted, FixedLimits(orgs={"org_1": {"requests": 9}}), clock=lambda: ticks[0])
+    limits = UsageLimits(counted, StaticLimits(orgs={"org_1": {"requests": 9}}), clock=lambda: ticks[0])
     await asyncio.gather(*(limits.check("org_1") for _ in range(50)))
     assert counted.asked == 1
     await limits.check("org_2")
     assert counted.asked == 2
     ticks[0] = 10.0
     counted.said = usage(api_call="9")
-    with pytest.raises(UsageLimitReached):
+    with pytest.raises(LimitReached):
         await limits.check("org_1")
 
 

@@ -23,7 +23,7 @@ COMMANDS = (
     ["dlq", "list"],
     ["dlq", "show"],
     ["dlq", "requeue"],
-    ["dlq", "purge"],
+    ["dlq", "dismiss"],
     ["held", "list"],
     ["held", "write-off"],
     ["audit", "verify"],

@@ -28,7 +28,7 @@ WITHOUT_SETTINGS = (["demo"], ["lago-sandbox"], ["completion"])
 NEEDED = {
     "db prune": ["--older-than", "90d"],
     "dlq show": ["events/0/17"],
-    "held write-off": ["--why", "test"],
+    "held write-off": ["--comment", "test"],
     "ledger init": ["--from", "earliest"],
     "keys create": ["--name", "n", "--scope", "*"],
     "keys rotate": ["id"],

@@ -16,7 +16,7 @@ HONEST = [
     Held("acme", "team", "no_subscription", 1, 7, Decimal(90), 1, 1),
     Held("unattributed:k", "unattributed", "no_mapping", 1, 2, Decimal(80), 1, 1),
 ]
-WORDS = ["write-off", "--match", "attack-*", "--why", "invented"]
+WORDS = ["write-off", "--match", "attack-*", "--comment", "invented"]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from connectors.config.configuration_page import configuration_page
 from connectors.config.misspelt_names import meant_by
 from connectors.config.settings import VARIABLES, Settings, load_settings
 from schemas.errors import ConfigurationError
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 
 CANARY = "sk-canary-in-the-wrong-place"
 
@@ -67,7 +67,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "WEBHOOK_ALLOWED_IPS": "10.0.0.0/8, 2001:db8::1",
         "TRUSTED_PROXIES": "127.0.0.1",
         "WEBHOOK_RATE_LIMIT": "0.5",
-        "ALLOW_UNSIGNED": "true",
+        "ALLOW_UNAUTHENTICATED": "true",
         "HOST": "0.0.0.0",
         "PORT": "81",
         "API_PORT": "82",
@@ -86,10 +86,10 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "WINDOW_SECONDS": "0",
         "GRACE_SECONDS": "0.5",
         "WINDOW_GROUP_BY": "team_id,key_alias",
-        "DEDUPE_HORIZON_HOURS": "48",
-        "MAPPING_LEAD_SECONDS": "1",
+        "DEDUPE_RETENTION_HOURS": "48",
+        "MAPPING_DELAY_SECONDS": "1",
         "HELD_IN_MEMORY": "100",
-        "LATE_POLICY": "HOLD",
+        "OUT_OF_PERIOD_POLICY": "HOLD",
         "COST_DECIMALS": "10",
         "CACHE_HIT_POLICY": "bill",
         "BYOK_POLICY": "skip",
@@ -125,7 +125,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         deployment="eu-1",
         window_us=0,
         grace_us=500_000,
-        horizon_us=48 * 3_600_000_000,
+        dedupe_retention_us=48 * 3_600_000_000,
         group_by=("team_id", "key_alias"),
         cost_decimals=10,
         bill_cache_hits=True,
@@ -134,7 +134,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         bill_silent_experiments=True,
         max_usd_per_call=Decimal("50.5"),
         max_usd_per_token=Decimal("0.01"),
-        late_policy=LatePolicy.HOLD,
+        out_of_period_policy=OutOfPeriodPolicy.HOLD,
         event_code="tokens",
     )
 
@@ -155,7 +155,7 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("LAGO_WEBHOOK_URL", ("meter.example", "ftp://meter.example")),
     ("ORG_ID_PREFIXES", (",", " , ")),
     ("SUBSCRIPTION_ID_TEMPLATE", ("sub", "{plan_code}", "{org_id}_{user}", "{org_id")),
-    ("ALLOW_UNSIGNED", ("2",)),
+    ("ALLOW_UNAUTHENTICATED", ("2",)),
     ("PORT", ("-1", "65536", "tcp://10.0.0.1:80")),
     ("MAX_BODY_BYTES", ("lots", "-1", "0")),
     ("WEBHOOK_TOLERANCE", ("0", "-1", "nan", "day")),
@@ -170,8 +170,8 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("WINDOW_SECONDS", ("-60", "7", "86401", "172800")),
     ("GRACE_SECONDS", ("-1", "nan")),
     ("WINDOW_GROUP_BY", ("team", "team_id,team_id")),
-    ("DEDUPE_HORIZON_HOURS", ("1", "241")),
-    ("LATE_POLICY", ("drop",)),
+    ("DEDUPE_RETENTION_HOURS", ("1", "241")),
+    ("OUT_OF_PERIOD_POLICY", ("drop",)),
     ("COST_DECIMALS", ("5", "14")),
     ("CACHE_HIT_POLICY", ("free",)),
     ("BYOK_POLICY", ("free",)),
@@ -197,7 +197,7 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("METRICS_PORT", ("-1", "65536")),
     ("WEBHOOK_TIMEOUT", ("0", "3601", "nan")),
     ("HELD_IN_MEMORY", ("99", "0", "many")),
-    ("MAPPING_LEAD_SECONDS", ("-1", "86401", "nan")),
+    ("MAPPING_DELAY_SECONDS", ("-1", "86401", "nan")),
     ("DATABASE_URL", ("mysql://db/x",)),
 ]
 #: Variables that take any text: names, keys, secrets, a path.
@@ -226,8 +226,8 @@ def test_every_variable_is_refused_malformed_or_takes_any_text() -> None:
 
 def test_all_malformed_variables_are_named_at_once() -> None:
     with pytest.raises(ConfigurationError) as refused:
-        load_settings({"PORT": "x", "BATCH_SIZE": "101", "LATE_POLICY": "drop"})
-    assert set(refused.value.reason.split(", ")) == {"PORT", "BATCH_SIZE", "LATE_POLICY"}
+        load_settings({"PORT": "x", "BATCH_SIZE": "101", "OUT_OF_PERIOD_POLICY": "drop"})
+    assert set(refused.value.reason.split(", ")) == {"PORT", "BATCH_SIZE", "OUT_OF_PERIOD_POLICY"}
     assert refused.value.detail.count(";") == 2
 
 

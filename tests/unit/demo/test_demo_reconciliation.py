@@ -28,8 +28,8 @@ FAIR = BilledTotal({org.subscription: Sum(6, 6 * CENT) for org in ORGS}, events=
 CALM = MetricsReading(accepted=36, decisions={"billable": 24, "cache_hit": 10, "duplicate": 2, "byok": 0})
 
 
-def end(bill: BilledTotal = FAIR, gauges: MetricsReading = CALM, sent: ExpectedBill | None = None) -> Reconciliation:
-    return reconcile(ORGS, sent or book(), bill, gauges)
+def end(bill: BilledTotal = FAIR, scraper: MetricsReading = CALM, sent: ExpectedBill | None = None) -> Reconciliation:
+    return reconcile(ORGS, sent or book(), bill, scraper)
 
 
 def short_of(amount: Sum) -> BilledTotal:
@@ -51,12 +51,12 @@ def test_what_adds_up_is_green_and_says_what_it_saved() -> None:
         end(short_of(Sum(6, 6 * CENT - Decimal("1E-12")))),
         end(short_of(Sum(6, 6 * CENT + Decimal("1E-12")))),
         end(replace(FAIR, subscriptions={**FAIR.subscriptions, "somebody-else": Sum(1, CENT)})),
-        end(gauges=replace(CALM, decisions={**CALM.decisions, "duplicate": 1})),
-        end(gauges=replace(CALM, decisions={**CALM.decisions, "duplicate": 3})),
-        end(gauges=replace(CALM, decisions={**CALM.decisions, "cache_hit": 9})),
-        end(gauges=replace(CALM, decisions={**CALM.decisions, "rejected": 1})),
-        end(gauges=replace(CALM, off_by=1e-12)),
-        end(gauges=replace(CALM, halted=1)),
+        end(scraper=replace(CALM, decisions={**CALM.decisions, "duplicate": 1})),
+        end(scraper=replace(CALM, decisions={**CALM.decisions, "duplicate": 3})),
+        end(scraper=replace(CALM, decisions={**CALM.decisions, "cache_hit": 9})),
+        end(scraper=replace(CALM, decisions={**CALM.decisions, "rejected": 1})),
+        end(scraper=replace(CALM, off_by=1e-12)),
+        end(scraper=replace(CALM, halted=1)),
     ],
     ids=[
         *("a call too few", "a call too many", "a trillionth too little", "a trillionth too much", "a stranger"),
@@ -80,8 +80,8 @@ def test_two_orgs_whose_errors_cancel_are_red() -> None:
 def test_posts_of_unknown_fate_allow_as_many_repeats_and_no_more() -> None:
     unsure = replace(book(), unsure=5)
     for seen, exact in ((2, True), (7, True), (8, False)):
-        gauges = replace(CALM, decisions={**CALM.decisions, "duplicate": seen})
-        assert end(gauges=gauges, sent=unsure).exact is exact, seen
+        scraper = replace(CALM, decisions={**CALM.decisions, "duplicate": seen})
+        assert end(scraper=scraper, sent=unsure).exact is exact, seen
 
 
 def test_nothing_is_at_rest_while_a_call_is_undecided_a_window_open_or_an_event_unsettled() -> None:

@@ -13,7 +13,7 @@ from connectors.config.settings import Settings, load_settings
 from connectors.doctor.catalogue import KINDS, LITELLM, Finding, Severity
 from connectors.doctor.examination import ExaminationReport
 from connectors.doctor.litellm_rules import judge_litellm
-from connectors.doctor.run import told
+from connectors.doctor.run import report_text
 from connectors.litellm.config import proxy_of
 from connectors.litellm.recommended import ENVIRONMENT, STOP_WAIT_S, working_yaml
 from connectors.litellm.seen import Proxy
@@ -212,7 +212,7 @@ def test_headers_for_every_callback_make_up_for_missing_ones() -> None:
 def test_where_anybody_may_post_no_header_is_missed() -> None:
     config = working()
     entry(headers={})(config)
-    assert codes(proxy_of(config), load_settings({"ALLOW_UNSIGNED": "1"})) == set()
+    assert codes(proxy_of(config), load_settings({"ALLOW_UNAUTHENTICATED": "1"})) == set()
 
 
 def test_where_no_token_is_set_none_is_wrong() -> None:
@@ -284,13 +284,13 @@ def test_every_finding_says_how_bad_why_and_what_to_do() -> None:
 def test_the_report_says_how_to_stop_and_promises_no_more_than_that() -> None:
     """A SIGTERM at once lost 8 of 8 calls under a configuration that was said to lose nothing."""
     report = ExaminationReport((), working_yaml())
-    for text in (told(report), json.dumps(report.as_object())):
+    for text in (report_text(report), json.dumps(report.as_object())):
         assert "loses nothing" not in text
         assert "DEFAULT_FLUSH_INTERVAL_SECONDS" in text
         places = [text.index(word) for word in ("Stop sending traffic", "Wait 3 s", "Send SIGTERM")]
         assert places == sorted(places)
-    assert "DEFAULT_FLUSH_INTERVAL_SECONDS=1" in told(report)
-    assert "that loses least" in told(report)
+    assert "DEFAULT_FLUSH_INTERVAL_SECONDS=1" in report_text(report)
+    assert "that loses least" in report_text(report)
 
 
 def test_the_wait_before_stopping_is_longer_than_a_flush() -> None:

@@ -9,7 +9,7 @@ from connectors.doctor.catalogue import LAGO, LITELLM, OWN, Finding, Severity
 from connectors.doctor.examination import ExaminationReport, ExaminedPart
 from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.own_rules import judge_own
-from connectors.doctor.run import told
+from connectors.doctor.run import report_text
 from connectors.lago.response_types import Charge, Metric, Plan, Subscription
 
 GOOD = {
@@ -32,13 +32,13 @@ OWN_CASES: list[tuple[dict[str, str], set[str]]] = [
     (WITHOUT_TOKEN, {"no_webhook_credentials"}),
     (WITHOUT_TOKEN | {"WEBHOOK_SECRET": "s", "WEBHOOK_TIMESTAMP_REQUIRED": "1"}, {"signatures_only"}),
     (WITHOUT_TOKEN | {"HOST": "127.0.0.1"}, {"no_webhook_credentials"}),
-    (WITHOUT_TOKEN | {"ALLOW_UNSIGNED": "1"}, {"anybody_may_post"}),
+    (WITHOUT_TOKEN | {"ALLOW_UNAUTHENTICATED": "1"}, {"anybody_may_post"}),
     (GOOD | {"LAGO_API_KEY": ""}, {"lago_key_missing"}),
     (GOOD | {"KAFKA_REPLICATION_FACTOR": "1"}, {"one_copy"}),
     (GOOD | {"SPOOL_PATH": ""}, {"spool_unset"}),
     (GOOD | {"MAX_BODY_BYTES": "1MiB"}, {"bodies_refused"}),
     (GOOD | {"MAX_BODY_BYTES": "16MiB"}, set()),
-    (GOOD | {"DEDUPE_HORIZON_HOURS": "23"}, {"horizon_short"}),
+    (GOOD | {"DEDUPE_RETENTION_HOURS": "23"}, {"dedupe_retention_short"}),
 ]
 
 
@@ -119,16 +119,16 @@ def test_the_exit_code_tells_a_script_whether_money_is_lost(
 
 
 def test_the_worst_is_said_first_and_the_configuration_last() -> None:
-    text = told(report("one_copy", "two_callbacks", "max_retries_0"))
+    text = report_text(report("one_copy", "two_callbacks", "max_retries_0"))
     places = [text.index(word) for word in ("max_retries_0", "two_callbacks", "one_copy", "litellm_settings: {}")]
     assert places == sorted(places)
     assert text.splitlines()[-1] == "Findings: 1 LOSES MONEY, 1 DOUBLES MONEY, 1 degraded."
 
 
 def test_what_could_not_be_read_is_not_called_ok() -> None:
-    assert "NOT READ  no answer" in told(report(unread="no answer"))
-    assert "  ok" not in told(report(unread="no answer"))
-    assert "  ok" in told(report())
+    assert "NOT READ  no answer" in report_text(report(unread="no answer"))
+    assert "  ok" not in report_text(report(unread="no answer"))
+    assert "  ok" in report_text(report())
 
 
 def test_of_many_customers_the_first_are_named_and_the_rest_counted() -> None:

@@ -25,14 +25,14 @@ class Connection:
 class World:
     def __init__(self, bounds: Bounds, proxies: str = "203.0.113.0/24") -> None:
         self.causes: list[str] = []
-        self.strangers = UnauthenticatedConnections(
+        self.unauthenticated = UnauthenticatedConnections(
             bounds, ClientAddressPolicy((), [ip_network(proxies)]), lambda: 0.0, self.causes.append
         )
 
     def connect(self, address: str, *, idle: bool = True) -> Connection | None:
         """A connection that may stay; what was closed for it is gone."""
         connection = Connection(address, idle=idle)
-        return connection if self.strangers.connected(connection) else None
+        return connection if self.unauthenticated.connected(connection) else None
 
     def many(self, count: int, address: str, *, idle: bool = True) -> list[Connection]:
         made = [self.connect(address, idle=idle) for _ in range(count)]
@@ -53,10 +53,10 @@ def test_who_was_admitted_and_who_is_sending_keeps_its_place() -> None:
     world = World(Bounds(4, 4))
     known, sending = world.many(2, "192.0.2.1"), world.many(2, "192.0.2.1", idle=False)
     for one in known:
-        world.strangers.known(one)
+        world.unauthenticated.known(one)
     assert world.connect("192.0.2.9") is None
     assert not any(one.closed for one in (*known, *sending))
-    world.strangers.gone(sending[0])
+    world.unauthenticated.gone(sending[0])
     assert world.connect("192.0.2.9") is not None
 
 
@@ -73,5 +73,5 @@ def test_all_that_came_and_went_leaves_nothing_behind() -> None:
     world = World(Bounds(10, 5))
     for _ in range(100):
         for one in (*world.many(3, "192.0.2.1"), *world.many(3, "192.0.2.2")):
-            world.strangers.gone(one)
+            world.unauthenticated.gone(one)
     assert len(world.many(5, "192.0.2.1")) == 5

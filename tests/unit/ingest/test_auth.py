@@ -163,12 +163,12 @@ def test_a_signature_is_only_waited_for_where_one_could_help() -> None:
 
 def test_an_ingress_without_a_secret_or_a_token_needs_a_word_wherever_it_listens() -> None:
     """On loopback too: a proxy in front of it, or any program on the machine, could have anybody billed."""
-    with pytest.raises(ConfigurationError, match="ALLOW_UNSIGNED=1") as caught:
-        check_exposure(WebhookAuth(), allow_unsigned=False)
+    with pytest.raises(ConfigurationError, match="ALLOW_UNAUTHENTICATED=1") as caught:
+        check_exposure(WebhookAuth(), allow_unauthenticated=False)
     assert caught.value.reason == "WEBHOOK_TOKEN"
-    check_exposure(WebhookAuth(), allow_unsigned=True)
-    check_exposure(WebhookAuth(tokens=["t"]), allow_unsigned=False)
-    check_exposure(WebhookAuth(secrets=["s"]), allow_unsigned=False)
+    check_exposure(WebhookAuth(), allow_unauthenticated=True)
+    check_exposure(WebhookAuth(tokens=["t"]), allow_unauthenticated=False)
+    check_exposure(WebhookAuth(secrets=["s"]), allow_unauthenticated=False)
 
 
 @given(st.binary(), st.integers(min_value=0, max_value=63))

@@ -27,15 +27,15 @@ def test_of_a_webhook_token(given: str) -> None:
 async def test_of_the_master_key_and_of_lagos(given: str) -> None:
     keys = FixedKeys(TOKEN, "lago-" + TOKEN)
     endpoint = ENDPOINTS[0]
-    assert await keys.who(TOKEN, endpoint) is not None
-    assert await keys.who("lago-" + TOKEN, endpoint) is not None
-    assert await keys.who(given, endpoint) is None
-    assert await keys.who(f"lago-{given}", endpoint) is None
+    assert await keys.principal(TOKEN, endpoint) is not None
+    assert await keys.principal("lago-" + TOKEN, endpoint) is not None
+    assert await keys.principal(given, endpoint) is None
+    assert await keys.principal(f"lago-{given}", endpoint) is None
 
 
 async def test_where_a_key_is_not_set_the_empty_one_opens_nothing() -> None:
     for keys in (FixedKeys(None, None), FixedKeys("", ""), FixedKeys(TOKEN, None), FixedKeys(None, TOKEN)):
-        assert await keys.who("", ENDPOINTS[0]) is None
+        assert await keys.principal("", ENDPOINTS[0]) is None
 
 
 def test_of_lagos_signature() -> None:

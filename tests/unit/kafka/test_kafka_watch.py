@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from connectors.kafka.reachability import EVERY_S, KafkaReachability
-from connectors.kafka.startup import TELL_EVERY_S, KafkaAwaited
+from connectors.kafka.startup import TELL_EVERY_S, KafkaWait
 from schemas.errors import Unavailable
 
 AWAY = "kafka_unavailable"
@@ -66,7 +66,7 @@ async def test_it_asks_once_a_second_and_tells_once_a_minute() -> None:
             raise Enough
 
     with capture_logs() as said, pytest.raises(Enough):
-        await KafkaReachability().work(ask, KafkaAwaited("broker:9092", lambda: now), sleep)
+        await KafkaReachability().work(ask, KafkaWait("broker:9092", lambda: now), sleep)
     assert asked == 301
     lines = [(line["event"], line["address"], line["waited_s"]) for line in said]
     address = "KAFKA_BOOTSTRAP_SERVERS=broker:9092"

@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka import topic_scan
-from connectors.kafka.topic_scan import stretch_of
+from connectors.kafka.topic_scan import offset_range_of
 from schemas.errors import Unavailable
 
 _KAFKA = KafkaConnection("localhost:9092")
@@ -68,11 +68,11 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
 def test_a_broker_that_does_not_lead_yet_is_asked_again(answers: Callable[[int, int], None]) -> None:
     """No partition counts as empty because its broker could not tell where the time begins."""
     answers(_NOT_YET, 3)
-    assert stretch_of(_KAFKA, "t", 4, 7).ranges == {0: (4, 7)}
+    assert offset_range_of(_KAFKA, "t", 4, 7).ranges == {0: (4, 7)}
     answers(_NOT_YET, 3)
-    assert stretch_of(_KAFKA, "t", 4, 99).ranges == {0: (4, 10)}
+    assert offset_range_of(_KAFKA, "t", 4, 99).ranges == {0: (4, 10)}
     answers(_NOT_YET, 3)
-    assert stretch_of(_KAFKA, "t", 99).ranges == {0: (10, 10)}
+    assert offset_range_of(_KAFKA, "t", 99).ranges == {0: (10, 10)}
 
 
 @pytest.mark.parametrize(("code", "refusals"), [(_NOT_YET, 10_000), (KafkaError.TOPIC_AUTHORIZATION_FAILED, 1)])
@@ -83,4 +83,4 @@ def test_a_broker_that_goes_on_refusing_is_no_empty_topic(
     monkeypatch.setattr(topic_scan, "_LIMIT_S", 0.05)
     answers(code, refusals)
     with pytest.raises(Unavailable, match="kafka_unavailable"):
-        stretch_of(_KAFKA, "t", 4, 7)
+        offset_range_of(_KAFKA, "t", 4, 7)

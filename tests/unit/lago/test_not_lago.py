@@ -57,13 +57,13 @@ def test_one_event_that_a_proxy_dislikes_goes_to_retry_while_the_others_pass() -
 def refusing(names: Iterable[str], until_s: float = 600) -> ScriptedLago:
     """A Lago that finds fault with every one of `names`, until a moment."""
 
-    class Lost(ScriptedLago):
+    class UninvoicedEvent(ScriptedLago):
         def _answer(self, body: bytes) -> object:  # type: ignore[override]
             if virtual_now() >= until_s:
                 self.index_errors = {}
             return super()._answer(body)
 
-    return Lost(index_errors=dict.fromkeys(names, INVALID))
+    return UninvoicedEvent(index_errors=dict.fromkeys(names, INVALID))
 
 
 def test_events_of_many_subscriptions_that_die_alike_are_held_and_a_probe_finds_that_it_is_over() -> None:

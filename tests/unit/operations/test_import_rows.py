@@ -15,11 +15,11 @@ from schemas.errors import Rejected
 async def read(body: bytes, kind: str, size: int = 7) -> list[tuple[int, Any]]:
     """(line, object or reason) of every row, fed in pieces of `size`."""
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def fetch_batches() -> AsyncIterator[bytes]:
         for start in range(0, len(body), size):
             yield body[start : start + size]
 
-    return [(row.line, row.wrong or json.loads(row.body)) async for row in rows(chunks(), kind)]
+    return [(row.line, row.wrong or json.loads(row.body)) async for row in rows(fetch_batches(), kind)]
 
 
 async def test_csv_rows_are_objects_of_their_headers_names() -> None:
@@ -48,10 +48,10 @@ async def test_a_csv_row_is_as_long_as_its_wanted_cells() -> None:
     long = b"x" * MAX_ROW
     body = b"a,note\n1," + long + b"\n" + long + b",2\n3,4\n"
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def fetch_batches() -> AsyncIterator[bytes]:
         yield body
 
-    found = [(row.line, row.wrong or json.loads(row.body)) async for row in rows(chunks(), CSV, ("a",))]
+    found = [(row.line, row.wrong or json.loads(row.body)) async for row in rows(fetch_batches(), CSV, ("a",))]
     assert found == [(2, {"a": "1"}), (3, "row_too_large"), (4, {"a": "3"})]
 
 

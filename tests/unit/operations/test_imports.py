@@ -79,7 +79,7 @@ async def test_every_row_is_counted_by_what_became_of_it_and_refused_ones_are_in
         Line(of="b", value=1),
         Line(of="b", value=2),
     ]
-    done = (await Import(Shelf(), 10, told=told.append).run(rows(*lines))).told()
+    done = (await Import(Shelf(), 10, on_progress=told.append).run(rows(*lines))).as_object()
     counts = {name: done[name] for name in ("read", "created", "changed", "unchanged", "refused")}
     assert counts == {"read": 5, "created": 1, "changed": 1, "unchanged": 1, "refused": 2}
     assert [(error["line"], error["reason"]) for error in done["errors"]] == [(1, "not_so"), (2, "bad_row")]

@@ -15,10 +15,10 @@ from connectors.processes.management_api import kept_up
 from connectors.telemetry.unreadable_records import watch_unreadable
 from schemas.customers import CustomerRecord
 from streams.runtime import compacted_table, unreadable
-from streams.runtime.compacted_table import CompactedTable, TopicFollower
+from streams.runtime.compacted_table import CompactedTable, TopicTable
 
 
-class Picky(TopicFollower):
+class Picky(TopicTable):
     """Stumbles over one record."""
 
     def __init__(self, error: BaseException) -> None:

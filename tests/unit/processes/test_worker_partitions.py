@@ -6,7 +6,7 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from connectors.processes.worker import tell_partitions
+from connectors.processes.worker import log_partitions
 from tests.support.eventually import soon
 
 TICK_S = 0.001
@@ -14,25 +14,25 @@ TICK_S = 0.001
 
 @dataclass
 class Lane:
-    """As much of a lane as is looked at; open once it expects an offset."""
+    """As much of a partition task as is looked at; open once it expects an offset."""
 
     expected: int | None = None
 
 
 async def test_partitions_are_told_once_they_are_open_and_again_when_they_are_others() -> None:
     """Healthy traffic is silent: an assignment that stays is one line, however long it stays."""
-    lanes: dict[int, Any] = {}
+    partition_tasks: dict[int, Any] = {}
     with capture_logs() as said:
-        telling = asyncio.ensure_future(tell_partitions(lanes, "meter", TICK_S))
-        lanes.update({0: Lane(), 3: Lane()})
+        telling = asyncio.ensure_future(log_partitions(partition_tasks, "meter", TICK_S))
+        partition_tasks.update({0: Lane(), 3: Lane()})
         await asyncio.sleep(10 * TICK_S)
         assert said == []
-        lanes[3].expected = 17
+        partition_tasks[3].expected = 17
         await soon(lambda: len(said) == 1)
-        lanes[0].expected = 0
+        partition_tasks[0].expected = 0
         await soon(lambda: len(said) == 2)
         await asyncio.sleep(10 * TICK_S)
-        del lanes[3]
+        del partition_tasks[3]
         await soon(lambda: len(said) == 3)
         telling.cancel()
     assert {line["event"] for line in said} == {"partitions_opened"}

@@ -40,8 +40,8 @@ def parts(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Components:
         ("DEPLOYMENT_NAME", "eu-1", lambda made: made.group("sink"), "meterbridge-sink", "eu-1-sink"),
         ("DEPLOYMENT_NAME", "eu-1", lambda made: made.policy.deployment, "meterbridge", "eu-1"),
         ("POD_NAME", "meter-0", lambda made: made.instance_id, "", "meter-0"),
-        ("MAPPING_LEAD_SECONDS", "2", lambda made: made.lead_s, 5.0, 2.0),
-        ("MAPPING_LEAD_SECONDS", "60", lambda made: made.lead_s, 5.0, 5.0),
+        ("MAPPING_DELAY_SECONDS", "2", lambda made: made.mapping_delay_s, 5.0, 2.0),
+        ("MAPPING_DELAY_SECONDS", "60", lambda made: made.mapping_delay_s, 5.0, 5.0),
         ("MAX_RETRIES", "5", lambda made: made.max_retries, 3, 5),
         ("HELD_IN_MEMORY", "500", lambda made: made.held_in_memory, 10_000, 500),
         ("RETRY_DELAY", "1.5", lambda made: made.retry_delay_s, 60.0, 1.5),
@@ -56,7 +56,7 @@ def test_a_role_is_made_of_what_the_variables_say(
 
 def test_a_role_decides_by_the_policy_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its variables: test_meter_settings.py."""
-    environ = {"WINDOW_SECONDS": "0", "COST_DECIMALS": "6", "LATE_POLICY": "hold"}
+    environ = {"WINDOW_SECONDS": "0", "COST_DECIMALS": "6", "OUT_OF_PERIOD_POLICY": "hold"}
     assert parts(monkeypatch, **environ).policy == load_settings(environ).meter_policy()
 
 
@@ -78,11 +78,11 @@ async def posted(**environ: str) -> tuple[list[int], int, set[str]]:
     async with httpx.AsyncClient(transport=httpx.MockTransport(lago)) as http:
         metrics = Metrics(CollectorRegistry(), "0")
         delivery, _ = worker_parts._delivery(load_settings(environ), http, metrics)
-        names = [[f"{lane}-{n}" for n in range(120)] for lane in range(6)]
-        lanes = [
+        names = [[f"{partition_task}-{n}" for n in range(120)] for partition_task in range(6)]
+        partition_tasks = [
             [Item(name, b'{"transaction_id":"%b"}' % name.encode(), resent=False) for name in one] for one in names
         ]
-        for outcomes in await asyncio.gather(*map(delivery.deliver, lanes)):
+        for outcomes in await asyncio.gather(*map(delivery.deliver, partition_tasks)):
             assert {outcome.kind for outcome in outcomes} == {"delivered"}
     return sizes, most, seen
 

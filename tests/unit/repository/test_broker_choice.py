@@ -20,17 +20,17 @@ class Engine:
     def ping(self) -> bool:
         return True
 
-    def get(self, image: str) -> str:
-        if image not in self._has:
-            raise ImageNotFound(image)
-        return image
+    def get(self, snapshot: str) -> str:
+        if snapshot not in self._has:
+            raise ImageNotFound(snapshot)
+        return snapshot
 
-    def pull(self, image: str) -> None:
+    def pull(self, snapshot: str) -> None:
         if self._registry is None:
             raise DockerException("no registry can be reached")
-        if image not in self._registry:
-            raise NotFound(image)
-        self._has.add(image)
+        if snapshot not in self._registry:
+            raise NotFound(snapshot)
+        self._has.add(snapshot)
 
 
 @pytest.mark.parametrize(

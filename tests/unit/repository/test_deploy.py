@@ -131,7 +131,7 @@ def test_in_a_container_every_server_listens_to_the_outside_and_knows_whom_to_tr
     assert settings.host == "0.0.0.0"
     tokens = [token.get_secret_value() for token in settings.webhook_token]
     if "webhooks" in options.get("only", ""):
-        check_exposure(WebhookAuth(tokens=tokens), allow_unsigned=settings.allow_unsigned)
+        check_exposure(WebhookAuth(tokens=tokens), allow_unauthenticated=settings.allow_unauthenticated)
     if "api" in options.get("only", ""):
         assert settings.litellm_master_key
 
@@ -208,14 +208,14 @@ def test_whoever_lets_a_call_through_later_has_the_rules_of_the_meter(name: str)
     """A late call is judged by the projector, a letter that is put back by the api: what is unbilled there must be here."""
     given = EXAMPLE | {
         "COST_DECIMALS": "9",
-        "DEDUPE_HORIZON_HOURS": "48",
+        "DEDUPE_RETENTION_HOURS": "48",
         "CACHE_HIT_POLICY": "bill",
         "BYOK_POLICY": "skip",
         "CLIENT_OAUTH_POLICY": "bill",
         "SILENT_EXPERIMENT_POLICY": "bill",
         "MAX_USD_PER_CALL": "7",
         "MAX_USD_PER_TOKEN": "6",
-        "LATE_POLICY": "hold",
+        "OUT_OF_PERIOD_POLICY": "hold",
         "WINDOW_SECONDS": "10",
         "GRACE_SECONDS": "3",
         "LAGO_EVENT_CODE": "other",
@@ -257,9 +257,9 @@ def test_every_image_is_pinned_and_can_be_pinned_by_digest() -> None:
     [own] = [line.split("=", 1)[1] for line in instructions("ARG") if line.startswith("PYTHON_IMAGE=")]
     assert {line.split()[0] for line in instructions("FROM")} == {"${PYTHON_IMAGE}", "dependencies", "scratch"}
     assert OURS["topics"]["build"]["args"] == {"PYTHON_IMAGE": f"${{PYTHON_IMAGE:-{own}}}"}
-    pinned = [OWN.sub(r"\2", image) for image in [*images, own]]
-    assert all(re.fullmatch(r"[\w./-]+:\d[\w.-]+", image) for image in pinned), pinned
-    assert [image for image in images if not OWN.fullmatch(image)] == ["meterbridge:0.1.0"] * len(OURS)
+    pinned = [OWN.sub(r"\2", snapshot) for snapshot in [*images, own]]
+    assert all(re.fullmatch(r"[\w./-]+:\d[\w.-]+", snapshot) for snapshot in pinned), pinned
+    assert [snapshot for snapshot in images if not OWN.fullmatch(snapshot)] == ["meterbridge:0.1.0"] * len(OURS)
 
 
 def test_the_image_runs_as_a_numbered_user_without_rights_in_a_folder_of_its_own() -> None:

@@ -14,7 +14,7 @@ from schemas.topics import CATALOGUE, CHANGELOG, ENRICHED
 from streams.core.metering.known_identities import NEVER
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.runtime.unreadable import COUNTS
-from streams.state.changelog import image_from, restore
+from streams.state.changelog import restore, snapshot_from
 from streams.state.held_on_disk import EvictedWindowsFile
 from tests.support.recorded_version.decoded import decoded, plain
 from tests.support.recorded_version.recording import RECORDINGS, Recording
@@ -71,23 +71,23 @@ def test_every_ledger_is_restored_as_it_was(recording: Recording, room: int | No
         elif record.topic == ENRICHED.name:
             counted[record.partition].append(bytes.fromhex(expected["value"]["identity"]))
     assert len(images) == recording.about["partitions"]
-    for partition, image in images.items():
-        books = LedgerState(Position(), None if room is None else EvictedWindowsFile(room))
-        restore(books, image_from(0, image), 0)
-        verify(books)
+    for partition, snapshot in images.items():
+        ledger = LedgerState(Position(), None if room is None else EvictedWindowsFile(room))
+        restore(ledger, snapshot_from(0, snapshot), 0)
+        verify(ledger)
         its = last[partition]
-        assert missing(plain(books.position), its[b"position".hex()]) == []
+        assert missing(plain(ledger.position), its[b"position".hex()]) == []
         firsts = {
             int.from_bytes(bytes.fromhex(key)[1:], "big") for key, value in its.items() if key[:2] == "77" and value
         }
         held = sum(1 for key, value in its.items() if key[:2] == "77" and value and value.get("held"))
-        assert books.held_windows() == held
-        assert set(books.windows) <= firsts
+        assert ledger.held_windows() == held
+        assert set(ledger.windows) <= firsts
         if room is None:
-            assert set(books.windows) == firsts
+            assert set(ledger.windows) == firsts
         jobs = {bytes.fromhex(key)[1:] for key, value in its.items() if key[:2] == "6a" and value}
-        assert set(books.jobs) == jobs
-        tags = zip(counted[partition], books.seen.tags(counted[partition]), strict=True)
+        assert set(ledger.jobs) == jobs
+        tags = zip(counted[partition], ledger.seen.tags(counted[partition]), strict=True)
         assert [one for one, tag in tags if tag == NEVER and one not in jobs] == []
     assert sum(COUNTS.values()) == before
 

@@ -27,21 +27,21 @@ class Watched:
 
     def __init__(self, room: int = 100) -> None:
         self.registry = CollectorRegistry()
-        self.books = LedgerState(Position(), EvictedWindowsFile(room))
+        self.ledger = LedgerState(Position(), EvictedWindowsFile(room))
         self.watch = HeldUsageMonitor(Metrics(self.registry, "0"), lambda: NOON + 100 * SECOND_US)
         self._fold = Fold(MeterPolicy(), "d-t-0-")
 
     def held(self, *customers: str, at_s: int = 0, reason: str = NO_MAPPING) -> None:
         """A call of each is held; then the ledger is looked at."""
-        start = self.books.position.next
+        start = self.ledger.position.next
         records = [
             raw(start + n, slp(start + n, at_us=NOON + at_s * SECOND_US, cost="0.5"), customer=customer)
             for n, customer in enumerate(customers)
         ]
         if records:
-            changes = self._fold(self.books, records, lambda _c, _a, _k: Target("", "", reason))
-            apply(self.books, changes, NOON)
-        self.watch.look(0, self.books)
+            changes = self._fold(self.ledger, records, lambda _c, _a, _k: Target("", "", reason))
+            apply(self.ledger, changes, NOON)
+        self.watch.look(0, self.ledger)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"meterbridge_{name}", labels)
@@ -111,7 +111,7 @@ def test_each_ledgers_held_customers_and_windows_are_seen_and_whether_they_are_o
     assert of_ledger(watched) == [2, 3, 0]
     watched.held("shade")
     assert of_ledger(watched) == [3, 4, 1]
-    watched.books.chill(lambda _: True, 2, 9)
+    watched.ledger.chill(lambda _: True, 2, 9)
     watched.held()
     assert of_ledger(watched) == [3, 4, 1], "what lies on disk counts"
     watched.watch.close(0)
@@ -123,7 +123,7 @@ def test_what_stays_in_memory_beyond_the_bound_is_said_once_until_there_is_room_
     with capture_logs() as said:
         watched.held("ghost", "spirit")
         watched.held("shade")
-        watched.books.chill(lambda _: True, 1, 9)
+        watched.ledger.chill(lambda _: True, 1, 9)
         watched.held()
         watched.held("wraith")
     assert [(one["partition"], one["windows"]) for one in said if one["event"] == "held_usage_over_bound"] == [
@@ -134,8 +134,8 @@ def test_what_stays_in_memory_beyond_the_bound_is_said_once_until_there_is_room_
 
 def test_held_windows_on_disk_are_counted_with_the_rest(watched: Watched) -> None:
     watched.held("ghost", "spirit", "shade")
-    watched.books.chill(lambda _: True, 1, 9)
+    watched.ledger.chill(lambda _: True, 1, 9)
     metrics = Metrics(CollectorRegistry(), "1.2.3")
-    WorkerSensors(metrics, time.monotonic).books(0, watched.books)
+    WorkerSensors(metrics, time.monotonic).ledger(0, watched.ledger)
     names = ("meterbridge_held_windows", "meterbridge_held_windows_on_disk")
     assert [metrics.registry.get_sample_value(name) for name in names] == [3, 2]

@@ -86,7 +86,7 @@ def test_the_same_line_now_and_then_always_passes() -> None:
 
 
 def test_our_own_events_are_never_left_out() -> None:
-    """Each is about one thing that happened: a dead letter, a halted lane."""
+    """Each is about one thing that happened: a dead letter, a halted partition task."""
     stream = io.StringIO()
     configure_logging("INFO", "json", stream)
     for number in range(100):

@@ -22,9 +22,9 @@ def line(**fields: Any) -> dict[str, Any]:
 def test_a_minute_without_usage_has_no_line() -> None:
     minute = MinuteSummary()
     with capture_logs() as logged:
-        minute.tell()
+        minute.emit()
         minute.counted(counters(5, 5), counters(5, 5))
-        minute.tell()
+        minute.emit()
     assert logged == []
 
 
@@ -35,8 +35,8 @@ def test_what_was_counted_sealed_and_delivered_is_told_with_its_dollars_and_forg
         minute.counted(counters(1010, 0), counters(1010, 400))
         for status, cents in [("completed", "1.45"), ("completed", "98.55"), ("processing", "7"), ("failed", "9")]:
             minute.settled(status, cents)
-        minute.tell()
-        minute.tell()
+        minute.emit()
+        minute.emit()
     assert logged == [
         line(
             calls_counted=1000,
@@ -55,7 +55,7 @@ def test_it_is_told_each_minute_and_once_more_at_the_end() -> None:
     minute, told = MinuteSummary(), list[float]()
 
     async def main() -> None:
-        telling = asyncio.ensure_future(minute.tell_every())
+        telling = asyncio.ensure_future(minute.log_every())
         for _ in range(150):
             minute.settled("completed", "100")
             with capture_logs() as logged:

@@ -79,7 +79,7 @@ def test_an_answer_says_it_as_it_is(capsys: pytest.CaptureFixture[str], as_json:
 
 
 def test_a_sentence_on_stderr_does_too(capsys: pytest.CaptureFixture[str]) -> None:
-    sentences.tell(f"no customer {HOSTILE}")
+    sentences.print_error(f"no customer {HOSTILE}")
     assert not steers(capsys.readouterr().err)
 
 

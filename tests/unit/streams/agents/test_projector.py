@@ -134,12 +134,12 @@ def test_a_partition_is_behind_until_nothing_has_come_for_a_while() -> None:
         await bench.work.process(records(0))
         for _ in range(2):
             seen.append(bench.sensors.oldest[PLACE])
-            await bench.work.tick()
+            await bench.work.punctuate()
         await bench.work.process(records(1))
         seen.append(bench.sensors.oldest[PLACE])
-        await bench.work.tick()
+        await bench.work.punctuate()
         seen.append(bench.sensors.oldest[PLACE])
-        await bench.work.tick()
+        await bench.work.punctuate()
         return [*seen, bench.sensors.oldest[PLACE]]
 
     assert run_virtually(life()) == [1000, 1000, 1001, 1001, None]

@@ -126,7 +126,8 @@ def test_two_poisoned_lanes_cannot_keep_the_breaker_open_for_a_third_that_would_
         breaker = Breaker(POLICY)
         first_lane, second_lane, good_lane = (Sink(lago, breaker).delivery for _ in range(3))
         poisoned = [
-            asyncio.ensure_future(lane.deliver([item(name)])) for lane, name in ((first_lane, "x"), (second_lane, "y"))
+            asyncio.ensure_future(partition_task.deliver([item(name)]))
+            for partition_task, name in ((first_lane, "x"), (second_lane, "y"))
         ]
         while str(breaker.state) == "closed":
             await asyncio.sleep(0.1)
@@ -144,12 +145,15 @@ def test_in_an_outage_the_breaker_holds_the_posts_and_no_event_is_given_up_for_m
 
     async def main() -> list[list[EventOutcome]]:
         breaker, permits = Breaker(POLICY), asyncio.Semaphore(4)
-        lanes = [Sink(lago, breaker, permits).delivery for _ in range(4)]
+        partition_tasks = [Sink(lago, breaker, permits).delivery for _ in range(4)]
         return await asyncio.gather(
-            *(lane.deliver([item(f"{n}-{m}") for m in range(300)]) for n, lane in enumerate(lanes))
+            *(
+                partition_task.deliver([item(f"{n}-{m}") for m in range(300)])
+                for n, partition_task in enumerate(partition_tasks)
+            )
         )
 
-    outcomes = [outcome for lane in run_virtually(main()) for outcome in lane]
+    outcomes = [outcome for partition_task in run_virtually(main()) for outcome in partition_task]
     assert {outcome.kind for outcome in outcomes} == {"delivered"}
     assert len(lago.store) == 1200
 

@@ -30,9 +30,9 @@ MAYBE_SENT = "resent"
 
 @dataclass(frozen=True)
 class World:
-    """One example: lanes of (id, oddity or None), and what happens to the first posts."""
+    """One example: partition tasks of (id, oddity or None), and what happens to the first posts."""
 
-    lanes: list[list[tuple[str, str | None]]]
+    partition_tasks: list[list[tuple[str, str | None]]]
     faults: list[str | None]
     chances: list[float]
     batch_size: int
@@ -44,12 +44,12 @@ class World:
 def worlds(draw: st.DrawFn, *, unique: bool = True) -> World:
     odd = st.sampled_from([None] * 8 + [*ODDITIES, MAYBE_SENT]) if unique else st.sampled_from([None, "poison"])
     names = st.integers(0, 40)
-    lanes = [
-        [(f"{lane}-{name}", draw(odd)) for name in draw(st.lists(names, max_size=25, unique=not unique))]
-        for lane in range(draw(st.integers(1, 3)))
+    partition_tasks = [
+        [(f"{partition_task}-{name}", draw(odd)) for name in draw(st.lists(names, max_size=25, unique=not unique))]
+        for partition_task in range(draw(st.integers(1, 3)))
     ]
     return World(
-        lanes,
+        partition_tasks,
         draw(st.lists(st.sampled_from([None, None, *FAULTS]), max_size=40)),
         draw(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=5)),
         draw(st.integers(1, 12)),
@@ -59,10 +59,10 @@ def worlds(draw: st.DrawFn, *, unique: bool = True) -> World:
 
 
 def build(world: World) -> tuple[ScriptedLago, list[list[Item]], dict[str, str | None]]:
-    """The Lago, the lanes' items, and each id's oddity (that of its first appearance)."""
+    """The Lago, the partition tasks' items, and each id's oddity (that of its first appearance)."""
     oddity: dict[str, str | None] = {}
-    for lane in world.lanes:
-        for name, odd in lane:
+    for partition_task in world.partition_tasks:
+        for name, odd in partition_task:
             oddity.setdefault(name, odd)
     lago = ScriptedLago(
         fault=lambda number, _ids: world.faults[number] if number < len(world.faults) else None,
@@ -75,12 +75,15 @@ def build(world: World) -> tuple[ScriptedLago, list[list[Item]], dict[str, str |
             if odd in ("same before", "other before")
         ],
     )
-    items = [[item(name, resent=oddity[name] == MAYBE_SENT) for name, _ in lane] for lane in world.lanes]
+    items = [
+        [item(name, resent=oddity[name] == MAYBE_SENT) for name, _ in partition_task]
+        for partition_task in world.partition_tasks
+    ]
     return lago, items, oddity
 
 
 def deliveries(world: World, lago: ScriptedLago, chances: Iterator[float]) -> list[Delivery]:
-    """One a lane, behind one breaker; to be called in the loop that runs them."""
+    """One a partition task, behind one breaker; to be called in the loop that runs them."""
     policy = RetryPolicy(random=lambda: next(chances))
     breaker, permits = Breaker(policy), asyncio.Semaphore(world.permits)
     return [
@@ -95,26 +98,26 @@ def deliveries(world: World, lago: ScriptedLago, chances: Iterator[float]) -> li
             batch_size=world.batch_size,
             resend_is_safe=lambda: world.unique,
         )
-        for _ in world.lanes
+        for _ in world.partition_tasks
     ]
 
 
-def run(world: World, lago: ScriptedLago, lanes: list[list[Item]]) -> list[tuple[str, EventOutcome]]:
+def run(world: World, lago: ScriptedLago, partition_tasks: list[list[Item]]) -> list[tuple[str, EventOutcome]]:
     async def main() -> list[list[EventOutcome]]:
         sinks = deliveries(world, lago, cycle(world.chances))
-        return await asyncio.gather(*(one.deliver(items) for one, items in zip(sinks, lanes, strict=True)))
+        return await asyncio.gather(*(one.deliver(items) for one, items in zip(sinks, partition_tasks, strict=True)))
 
     outcomes = run_virtually(main())
-    assert [len(lane) for lane in outcomes] == [len(items) for items in lanes]
+    assert [len(partition_task) for partition_task in outcomes] == [len(items) for items in partition_tasks]
     return [
         (one.transaction_id, outcome)
-        for items, lane in zip(lanes, outcomes, strict=True)
-        for one, outcome in zip(items, lane, strict=True)
+        for items, partition_task in zip(partition_tasks, outcomes, strict=True)
+        for one, outcome in zip(items, partition_task, strict=True)
     ]
 
 
-def check_posts(world: World, lago: ScriptedLago, lanes: list[list[Item]]) -> None:
-    values = {one.value for items in lanes for one in items}
+def check_posts(world: World, lago: ScriptedLago, partition_tasks: list[list[Item]]) -> None:
+    values = {one.value for items in partition_tasks for one in items}
     for ids, body in zip(lago.posts, lago.bodies, strict=True):
         assert len(ids) == len(set(ids)) <= world.batch_size
         assert len(body) <= MAX_BODY_BYTES
@@ -130,8 +133,8 @@ def ours(stored: list[LagoEvent], name: str) -> bool:
 @settings(max_examples=400)
 @given(worlds())
 def test_every_event_is_billed_once_or_accounted_for(world: World) -> None:
-    lago, lanes, oddity = build(world)
-    for name, outcome in run(world, lago, lanes):
+    lago, partition_tasks, oddity = build(world)
+    for name, outcome in run(world, lago, partition_tasks):
         stored = lago.stored(name)
         assert len(stored) <= 1
         match outcome.kind, outcome.reason:
@@ -157,34 +160,34 @@ def test_every_event_is_billed_once_or_accounted_for(world: World) -> None:
             case _:
                 raise AssertionError(outcome)
         assert len(outcome.detail) <= 500
-    check_posts(world, lago, lanes)
+    check_posts(world, lago, partition_tasks)
 
 
 @settings(max_examples=150)
 @given(worlds(unique=False))
 def test_without_lago_s_deduplication_an_event_is_billed_once_too_if_lago_shows_what_it_stored(world: World) -> None:
-    lago, lanes, _ = build(world)
-    for name, outcome in run(world, lago, lanes):
+    lago, partition_tasks, _ = build(world)
+    for name, outcome in run(world, lago, partition_tasks):
         assert len(lago.stored(name)) <= 1
         assert (outcome.kind != "delivered") or ours(lago.stored(name), name)
-    check_posts(world, lago, lanes)
+    check_posts(world, lago, partition_tasks)
 
 
 @settings(max_examples=150)
 @given(worlds(), st.floats(0, 60))
 def test_a_new_owner_after_a_kill_at_any_moment_bills_the_rest_once(world: World, killed_at_s: float) -> None:
-    lago, lanes, oddity = build(world)
+    lago, partition_tasks, oddity = build(world)
 
     async def first_owner() -> None:
         sinks = deliveries(world, lago, cycle(world.chances))
-        tasks = [asyncio.ensure_future(one.deliver(items)) for one, items in zip(sinks, lanes, strict=True)]
+        tasks = [asyncio.ensure_future(one.deliver(items)) for one, items in zip(sinks, partition_tasks, strict=True)]
         await asyncio.sleep(killed_at_s)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     run_virtually(first_owner())
-    again = [[Item(one.transaction_id, one.value, resent=True) for one in items] for items in lanes]
+    again = [[Item(one.transaction_id, one.value, resent=True) for one in items] for items in partition_tasks]
     for name, outcome in run(world, lago, again):
         assert len(lago.stored(name)) <= 1
         if outcome.kind == "delivered" and oddity[name] not in ("hidden", "other before"):

@@ -40,8 +40,13 @@ def test_no_more_requests_are_in_flight_than_there_are_permits() -> None:
     async def main() -> None:
         permits = asyncio.Semaphore(2)
         breaker = Breaker(POLICY)
-        lanes = [Sink(lago, breaker, permits, batch_size=5).delivery for _ in range(3)]
-        await asyncio.gather(*(lane.deliver([item(f"{n}-{m}") for m in range(40)]) for n, lane in enumerate(lanes)))
+        partition_tasks = [Sink(lago, breaker, permits, batch_size=5).delivery for _ in range(3)]
+        await asyncio.gather(
+            *(
+                partition_task.deliver([item(f"{n}-{m}") for m in range(40)])
+                for n, partition_task in enumerate(partition_tasks)
+            )
+        )
 
     run_virtually(main())
     assert lago.most_in_flight == 2
@@ -154,7 +159,7 @@ def test_a_batch_longer_than_this_lago_takes_is_halved() -> None:
 
 
 def test_a_dead_letter_is_looked_up_first_if_an_earlier_post_may_have_stored_it() -> None:
-    """500 after storing, then 400: declaring it dead would bill what the books call failed."""
+    """500 after storing, then 400: declaring it dead would bill what the ledger call failed."""
     faults = ["500 after storing", "lago 400"]
     lago = ScriptedLago(fault=lambda number, _ids: faults[number] if number < 2 else None)
     assert said(deliver(lago, [item("a")])) == [("delivered", "confirmed")]

@@ -11,7 +11,7 @@ from faust.types.tuples import TP
 from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy, retry_delay
 from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker, State
-from streams.runtime.faust_transport import Chunk
+from streams.runtime.faust_transport import FetchBatch
 from streams.runtime.partition_task import PartitionTask
 from tests.support.scripted_lago import ScriptedLago, item
 from tests.support.sink import POLICY, Sink, said
@@ -48,7 +48,7 @@ def test_a_sick_event_in_a_batch_holds_its_neighbours_for_seconds(place: int) ->
 
 
 class Work:
-    """A lane's work that posts: the sink's, without Kafka."""
+    """A partition task's work that posts: the sink's, without Kafka."""
 
     def __init__(self, sink: Sink) -> None:
         self.done: dict[int, EventOutcome] = {}
@@ -79,7 +79,7 @@ class Work:
         self.done.update(zip((record.offset for record in records), outcomes, strict=True))
         return int(records[-1].offset) + 1
 
-    async def tick(self) -> None: ...
+    async def punctuate(self) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -87,8 +87,8 @@ class Work:
         return False
 
 
-def chunk(start: int, stop: int) -> Chunk:
-    return Chunk([SimpleNamespace(offset=offset) for offset in range(start, stop)], start, stop)
+def fetch_batch(start: int, stop: int) -> FetchBatch:
+    return FetchBatch([SimpleNamespace(offset=offset) for offset in range(start, stop)], start, stop)
 
 
 @pytest.mark.parametrize("ticks", [False, True])
@@ -98,17 +98,17 @@ def test_a_sick_event_at_the_head_of_a_lane_holds_what_comes_behind_it_for_secon
 
     async def main() -> dict[int, EventOutcome]:
         work, death = Work(Sink(lago)), Death()
-        lane = PartitionTask(TP("events", 0), work, Source(), death)
-        lane.offer(chunk(0, 1))
+        partition_task = PartitionTask(TP("events", 0), work, Source(), death)
+        partition_task.offer(fetch_batch(0, 1))
         await asyncio.sleep(1)
         if ticks:
-            lane.tick()
-        lane.offer(chunk(1, 1 + OTHERS // 2))
-        lane.offer(chunk(1 + OTHERS // 2, 1 + OTHERS))
+            partition_task.punctuate()
+        partition_task.offer(fetch_batch(1, 1 + OTHERS // 2))
+        partition_task.offer(fetch_batch(1 + OTHERS // 2, 1 + OTHERS))
         async with asyncio.timeout(60):
             while len(work.done) < 1 + OTHERS:
                 await asyncio.sleep(0.1)
-        await lane.close()
+        await partition_task.close()
         assert not death.errors
         return work.done
 
@@ -124,14 +124,14 @@ def test_what_was_given_back_after_it_was_stored_is_delivered_not_billed_again()
 
     async def main() -> dict[int, EventOutcome]:
         work = Work(Sink(lago))
-        lane = PartitionTask(TP("events", 0), work, Source(), Death())
-        lane.offer(chunk(0, 1))
+        partition_task = PartitionTask(TP("events", 0), work, Source(), Death())
+        partition_task.offer(fetch_batch(0, 1))
         await asyncio.sleep(0.5)
-        lane.offer(chunk(1, 11))
+        partition_task.offer(fetch_batch(1, 11))
         async with asyncio.timeout(60):
             while len(work.done) < 11:
                 await asyncio.sleep(0.1)
-        await lane.close()
+        await partition_task.close()
         return work.done
 
     assert {outcome.kind for outcome in run_virtually(main()).values()} == {"delivered"}

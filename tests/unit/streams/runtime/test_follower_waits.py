@@ -14,7 +14,7 @@ from tests.support.eventually import soon
 
 
 async def test_a_wait_that_is_given_up_just_as_its_time_runs_out_is_given_up_and_nothing_else() -> None:
-    """A lane that closes gives up its waits; an error of theirs would end the process."""
+    """A partition task that closes gives up its waits; an error of theirs would end the process."""
     follower = CompactedTable({}, "customers", CustomerRecord, time.monotonic, "customers")
     loop = asyncio.get_running_loop()
     waits = [asyncio.ensure_future(follower.wait_fresh(1.0)) for _ in range(500)]

@@ -1,4 +1,4 @@
-"""A lane loses no chunk, takes none twice, and lets go when told."""
+"""A partition task loses no fetch batch, takes none twice, and lets go when told."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from faust.types.tuples import TP
 from structlog.testing import capture_logs
 
 from schemas.errors import Unavailable
-from streams.runtime.faust_transport import Chunk
+from streams.runtime.faust_transport import FetchBatch
 from streams.runtime.partition_task import PartitionTask
 from tests.support.eventually import soon
 
@@ -19,7 +19,7 @@ PLACE = TP("raw", 3)
 
 
 class Source:
-    """Records what lanes ask for."""
+    """Records what partition tasks ask for."""
 
     def __init__(self) -> None:
         self.seeks: list[int] = []
@@ -29,7 +29,7 @@ class Source:
     def fetched_to(self, tp: TP) -> int | None:
         return self.fetched
 
-    async def seek_lane(self, tp: TP, offset: int) -> bool:
+    async def seek_partition(self, tp: TP, offset: int) -> bool:
         self.seeks.append(offset)
         self.fetched = offset
         return True
@@ -65,7 +65,7 @@ class Work:
         self.position = records[-1].offset + 1
         return self.position
 
-    async def tick(self) -> None:
+    async def punctuate(self) -> None:
         await self.gate.wait()
         self.ticks += 1
 
@@ -76,13 +76,13 @@ class Work:
         return self.busy
 
 
-def chunk(start: int, stop: int, from_offset: int | None = None) -> Chunk:
+def fetch_batch(start: int, stop: int, from_offset: int | None = None) -> FetchBatch:
     records: Any = [SimpleNamespace(offset=offset) for offset in range(start, stop)]
-    return Chunk(records, start if from_offset is None else from_offset, stop)
+    return FetchBatch(records, start if from_offset is None else from_offset, stop)
 
 
 class Death:
-    """What a lane's process dies of."""
+    """What a partition task's process dies of."""
 
     def __init__(self) -> None:
         self.errors: list[BaseException] = []
@@ -96,79 +96,79 @@ async def no_wait(seconds: float) -> None:
 
 
 async def lane_of(work: Work, source: Source, death: Death | None = None) -> PartitionTask:
-    lane = PartitionTask(PLACE, work, source, death or Death(), no_wait)
-    await soon(lambda: lane.expected is not None)
-    return lane
+    partition_task = PartitionTask(PLACE, work, source, death or Death(), no_wait)
+    await soon(lambda: partition_task.expected is not None)
+    return partition_task
 
 
 async def test_a_lane_seeks_to_where_its_work_stands_before_it_takes_anything() -> None:
     source = Source()
-    lane = await lane_of(Work(start=40), source)
+    partition_task = await lane_of(Work(start=40), source)
     assert source.seeks == [40]
-    await lane.close()
+    await partition_task.close()
 
 
 async def test_a_missing_chunk_is_asked_for_again() -> None:
-    """[0,5) [5,9) lost [9,12): the lane seeks to 5 and takes nothing until it comes."""
+    """[0,5) [5,9) lost [9,12): the partition task seeks to 5 and takes nothing until it comes."""
     work, source = Work(), Source()
-    lane = await lane_of(work, source)
-    lane.offer(chunk(0, 5))
-    lane.offer(chunk(9, 12))
+    partition_task = await lane_of(work, source)
+    partition_task.offer(fetch_batch(0, 5))
+    partition_task.offer(fetch_batch(9, 12))
     await soon(lambda: source.seeks == [0, 5])
-    lane.offer(chunk(5, 9))
-    lane.offer(chunk(9, 12))
+    partition_task.offer(fetch_batch(5, 9))
+    partition_task.offer(fetch_batch(9, 12))
     await soon(lambda: len(work.taken) == 12)
     assert work.taken == list(range(12))
-    await lane.close()
+    await partition_task.close()
 
 
 async def test_the_last_chunk_before_silence_is_asked_for_too() -> None:
-    """[0,5) lost, nothing follows: no later chunk would show the gap."""
+    """[0,5) lost, nothing follows: no later fetch batch would show the gap."""
     work, source = Work(), Source()
-    lane = await lane_of(work, source)
+    partition_task = await lane_of(work, source)
     source.fetched = 5
-    for tick in range(1, 5):
-        lane.tick()
-        await soon(lambda tick=tick: work.ticks == tick)  # type: ignore[misc]
+    for punctuate in range(1, 5):
+        partition_task.punctuate()
+        await soon(lambda punctuate=punctuate: work.ticks == punctuate)  # type: ignore[misc]
     await soon(lambda: source.seeks == [0, 0])
-    assert lane.gaps == 1
-    lane.offer(chunk(0, 5))
+    assert partition_task.gaps == 1
+    partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: len(work.taken) == 5)
-    await lane.close()
+    await partition_task.close()
 
 
 async def test_repeated_and_overlapping_chunks_are_taken_once() -> None:
     work = Work()
-    lane = await lane_of(work, Source())
-    for piece in (chunk(0, 5), chunk(0, 5), chunk(3, 8), chunk(8, 9)):
-        lane.offer(piece)
+    partition_task = await lane_of(work, Source())
+    for piece in (fetch_batch(0, 5), fetch_batch(0, 5), fetch_batch(3, 8), fetch_batch(8, 9)):
+        partition_task.offer(piece)
     await soon(lambda: len(work.taken) >= 9)
     assert work.taken == list(range(9))
-    await lane.close()
+    await partition_task.close()
 
 
 async def test_holes_that_control_records_leave_are_no_gap() -> None:
-    """A chunk [from 5, records from 7): offsets 5 and 6 are transaction markers."""
+    """A fetch batch [from 5, records from 7): offsets 5 and 6 are transaction markers."""
     work = Work()
-    lane = await lane_of(work, Source())
-    lane.offer(chunk(0, 5))
-    lane.offer(chunk(7, 9, from_offset=5))
+    partition_task = await lane_of(work, Source())
+    partition_task.offer(fetch_batch(0, 5))
+    partition_task.offer(fetch_batch(7, 9, from_offset=5))
     await soon(lambda: len(work.taken) == 7)
-    assert lane.gaps == 0
-    await lane.close()
+    assert partition_task.gaps == 0
+    await partition_task.close()
 
 
 async def test_a_full_lane_pauses_its_partition_and_resumes_when_drained() -> None:
     work, source = Work(), Source()
-    lane = await lane_of(work, source)
+    partition_task = await lane_of(work, source)
     work.gate.clear()
     for start in range(8):
-        lane.offer(chunk(start, start + 1))
+        partition_task.offer(fetch_batch(start, start + 1))
     await soon(lambda: source.paused)
     work.gate.set()
     await soon(lambda: not source.paused)
     assert work.taken == list(range(8))
-    await lane.close()
+    await partition_task.close()
 
 
 async def test_small_chunks_that_arrive_together_share_a_transaction() -> None:
@@ -181,68 +181,68 @@ async def test_small_chunks_that_arrive_together_share_a_transaction() -> None:
         return await process(records)
 
     work.process = counting  # type: ignore[method-assign]
-    lane = await lane_of(work, Source())
+    partition_task = await lane_of(work, Source())
     work.gate.clear()
-    lane.tick()
+    partition_task.punctuate()
     for start in range(6):
-        lane.offer(chunk(start, start + 1))
+        partition_task.offer(fetch_batch(start, start + 1))
     work.gate.set()
     await soon(lambda: work.taken == list(range(6)))
     assert sizes == [6]
-    await lane.close()
+    await partition_task.close()
 
 
 async def test_ticks_are_coalesced() -> None:
     work = Work()
-    lane = await lane_of(work, Source())
+    partition_task = await lane_of(work, Source())
     work.gate.clear()
     for _ in range(10):
-        lane.tick()
+        partition_task.punctuate()
     work.gate.set()
     await soon(lambda: work.ticks == 1)
-    lane.tick()
+    partition_task.punctuate()
     await soon(lambda: work.ticks == 2)
-    await lane.close()
+    await partition_task.close()
 
 
 async def test_a_connection_error_reopens_the_work_and_repeats_the_chunk() -> None:
     work, source = Work(), Source()
     work.failures = [KafkaConnectionError(), KafkaConnectionError()]
-    lane = await lane_of(work, source)
-    lane.offer(chunk(0, 5))
+    partition_task = await lane_of(work, source)
+    partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: work.taken == [0, 1, 2, 3, 4])
     assert work.opened == 3
-    await lane.close()
+    await partition_task.close()
 
 
 @pytest.mark.parametrize("error", [ProducerFenced(), ValueError("a bug")])
 async def test_a_fence_and_a_bug_end_the_process(error: BaseException) -> None:
     work, death = Work(), Death()
     work.failures = [error]
-    lane = await lane_of(work, Source(), death)
-    lane.offer(chunk(0, 5))
+    partition_task = await lane_of(work, Source(), death)
+    partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: death.errors == [error])
-    await lane.close()
+    await partition_task.close()
 
 
 async def test_a_cancellation_nobody_asked_for_ends_the_process() -> None:
     """A library that lets its own CancelledError out must not leave a partition without an owner, silently."""
     work, death = Work(), Death()
     work.failures = [asyncio.CancelledError()]
-    lane = await lane_of(work, Source(), death)
-    lane.offer(chunk(0, 5))
+    partition_task = await lane_of(work, Source(), death)
+    partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: len(death.errors) == 1)
-    await lane.close()
+    await partition_task.close()
 
 
 async def test_too_many_reopenings_end_the_process() -> None:
     work, death = Work(), Death()
     work.failures = [KafkaConnectionError() for _ in range(9)]
-    lane = await lane_of(work, Source(), death)
-    lane.offer(chunk(0, 5))
+    partition_task = await lane_of(work, Source(), death)
+    partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: len(death.errors) == 1)
     assert work.opened == 6
-    await lane.close()
+    await partition_task.close()
 
 
 class AwayWork(Work):
@@ -270,34 +270,34 @@ async def test_a_kafka_that_is_away_while_a_lane_opens_is_waited_for(
         await asyncio.sleep(0)
 
     with capture_logs() as said:
-        lane = PartitionTask(PLACE, work, source, death, sleep)
-        await soon(lambda: lane.expected == 0 or death.errors)
+        partition_task = PartitionTask(PLACE, work, source, death, sleep)
+        await soon(lambda: partition_task.expected == 0 or death.errors)
     assert (work.opened, len(death.errors)) == (opened, deaths)
     assert len([line for line in said if line["event"] == "lane_open_failed"]) <= 6 + 30 // 8
-    await lane.close()
+    await partition_task.close()
 
 
 async def test_closing_waits_for_a_running_transaction_only() -> None:
     work = Work()
-    lane = await lane_of(work, Source())
+    partition_task = await lane_of(work, Source())
     work.gate.clear()
-    lane.offer(chunk(0, 5))
+    partition_task.offer(fetch_batch(0, 5))
     await asyncio.sleep(0)
-    await lane.close()
+    await partition_task.close()
     assert (work.taken, work.closed) == ([], 2)
 
     work = Work()
-    lane = await lane_of(work, Source())
+    partition_task = await lane_of(work, Source())
     work.gate.clear()
     work.busy = True
-    lane.offer(chunk(0, 5))
-    closing = asyncio.ensure_future(lane.close())
+    partition_task.offer(fetch_batch(0, 5))
+    closing = asyncio.ensure_future(partition_task.close())
     await asyncio.sleep(0.02)
     assert not closing.done()
     work.busy = False
     work.gate.set()
     await closing
-    assert lane.expected in (0, 5)
+    assert partition_task.expected in (0, 5)
 
 
 @pytest.mark.parametrize(
@@ -306,12 +306,12 @@ async def test_closing_waits_for_a_running_transaction_only() -> None:
 async def test_while_it_closes_only_a_bug_ends_the_process(error: BaseException) -> None:
     """Whoever wakes after a pause closes its lanes, and finds in the same moment that others have taken them over."""
     work, death = Work(), Death()
-    lane = await lane_of(work, Source(), death)
+    partition_task = await lane_of(work, Source(), death)
     work.gate.clear()
     work.busy, work.failures = True, [error]
-    lane.offer(chunk(0, 5))
+    partition_task.offer(fetch_batch(0, 5))
     await asyncio.sleep(0.01)
-    closing = asyncio.ensure_future(lane.close())
+    closing = asyncio.ensure_future(partition_task.close())
     await asyncio.sleep(0.01)
     work.gate.set()
     await closing

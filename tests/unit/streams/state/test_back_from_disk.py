@@ -31,20 +31,20 @@ def billed(line: Line) -> int:
 
 
 def on_disk_of(line: Line) -> int:
-    return 0 if line.books.cold is None else line.books.cold.windows
+    return 0 if line.ledger.cold is None else line.ledger.cold.windows
 
 
 def test_a_mapping_that_begins_brings_its_usage_back_by_the_clock() -> None:
     line = Line(2)
     line.map("acme", BEGINS)
     line.call(*(("acme", second) for second in range(8)))
-    line.tick()
+    line.punctuate()
     assert on_disk_of(line) == 7
     line.now_us = BEGINS - SECOND_US
-    line.tick()
+    line.punctuate()
     assert (on_disk_of(line), billed(line)) == (7, 0)
     line.now_us = BEGINS
-    line.tick()
+    line.punctuate()
     assert (on_disk_of(line), billed(line)) == (0, 8)
 
 
@@ -53,17 +53,17 @@ def test_what_came_back_and_stayed_in_memory_is_released_by_the_clock() -> None:
     line.map("early")
     line.orgs.set("org", None)
     line.call(*(("early", second) for second in range(6)))
-    line.tick()
+    line.punctuate()
     line.call(*(("late", second) for second in range(4)), ("other", 0))
-    line.tick()
+    line.punctuate()
     assert on_disk_of(line) > 4
     line.orgs.set("org", OrgRecord("org", periods=(Period("sub", 0),)))
     line.map("late", BEGINS)
     line.map("other")  # comes back first
-    line.tick()
+    line.punctuate()
     assert (on_disk_of(line), billed(line)) == (0, 7), "all of it is in memory now"
     line.now_us = BEGINS
-    line.tick()
+    line.punctuate()
     assert billed(line) == 11
 
 
@@ -78,11 +78,11 @@ def test_a_table_that_changes_while_windows_go_to_disk_leaves_none_behind() -> N
             await asyncio.sleep(0)
             line.orgs.set("new", OrgRecord("new", periods=(Period("sub", 0),)))
 
-        await asyncio.gather(line.work.tick(), subscribe())
+        await asyncio.gather(line.work.punctuate(), subscribe())
 
     asyncio.run(ticks())
     assert line.orgs.table["new"].periods
-    line.tick()
+    line.punctuate()
     assert (on_disk_of(line), billed(line)) == (0, 8)
 
 
@@ -95,10 +95,10 @@ def test_what_is_remembered_of_older_windows_outlives_younger_ones() -> None:
     ended = MappingVersion(NOON + 400 * SECOND_US, "new", "tenant", is_active=False)
     line.customers.set("acme", CustomerRecord("acme", (active, ended), 0, 0))
     line.call(*((name, 0) for name in others), ("acme", 1), ("acme", 2), ("acme", 3), *((name, 5) for name in others))
-    line.tick()
+    line.punctuate()
     line.call(*(("acme", 500 + number) for number in range(4)))
     line.orgs.set("new", OrgRecord("new", periods=(Period("sub", 0),)))
-    line.tick()
+    line.punctuate()
     assert line.money()["acme", "", "inactive"] == 4
     assert billed(line) == 83
 
@@ -108,16 +108,16 @@ def test_a_write_off_that_brings_usage_back_leaves_it_to_be_looked_at(monkeypatc
     names = [f"tenant-{number}" for number in range(20)]
     line = Line(2)
     line.call(*((name, 100) for name in [*names, "zebra"]))
-    line.tick()
+    line.punctuate()
     for name in [*names, "zebra"]:
         line.map(name)
     line.taken_over(0)
     monkeypatch.setattr(meter, "_DISK_STEPS", 1)
-    asyncio.run(line.work.tick())
-    assert line.books.cold is not None and line.books.cold.has("zebra")
+    asyncio.run(line.work.punctuate())
+    assert line.ledger.cold is not None and line.ledger.cold.has("zebra")
     asyncio.run(line.work.process([line.order("zebra", until_s=5)]))
-    assert not line.books.cold.has("zebra")
-    line.tick()
+    assert not line.ledger.cold.has("zebra")
+    line.punctuate()
     assert billed(line) == 21
 
 
@@ -126,10 +126,10 @@ def test_one_customer_with_much_on_disk_comes_back_in_steps(monkeypatch: pytest.
     monkeypatch.setattr(meter, "_DISK_STEPS", 3)
     line = Line(20)
     line.call(*(("acme", second) for second in range(200)))
-    line.tick()
+    line.punctuate()
     assert on_disk_of(line) == 184
     line.map("acme")
-    asyncio.run(line.work.tick())
+    asyncio.run(line.work.punctuate())
     assert on_disk_of(line) == 154, "calls that wait come in between"
-    line.tick()
+    line.punctuate()
     assert (on_disk_of(line), billed(line)) == (0, 200)

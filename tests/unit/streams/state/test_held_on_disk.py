@@ -14,7 +14,7 @@ from schemas.ledger import Sum
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.ledger_state import verify
 from streams.state import eviction
-from streams.state.changelog import image_from, restore
+from streams.state.changelog import restore, snapshot_from
 from streams.state.held_on_disk import EvictedWindowsFile
 from tests.support.calls import NOON
 from tests.support.meter_line import BEGINS, ORG, Line
@@ -51,7 +51,7 @@ def take(line: Line, step: tuple[Any, ...]) -> None:
         case ("forget", name):
             line.forget(name)
         case ("tick",):
-            line.tick()
+            line.punctuate()
         case ("taken_over",):
             line.taken_over(NOON)
         case ("give_up", name, until_s):
@@ -79,19 +79,19 @@ def test_the_bound_changes_no_customers_money(steps: list[tuple[Any, ...]], room
         for one in [*steps, ("tick",)]:
             take(free, one)
             take(tight, one)
-            assert tight.books.position.counters == free.books.position.counters
-            assert tight.books.waiting() == free.books.waiting()
+            assert tight.ledger.position.counters == free.ledger.position.counters
+            assert tight.ledger.waiting() == free.ledger.waiting()
             if one == ("tick",):
                 assert placed(tight) == placed(free)
-                assert sum(map(len, tight.books.held.values())) <= room
+                assert sum(map(len, tight.ledger.held.values())) <= room
         for line in (free, tight):
             take(line, ("subscribed",))
             for name in NAMES:
                 line.map(name)
-            line.tick()
+            line.punctuate()
     assert tight.money() == free.money()
-    assert not tight.books.held
-    assert tight.books.cold is not None and not tight.books.cold.windows
+    assert not tight.ledger.held
+    assert tight.ledger.cold is not None and not tight.ledger.cold.windows
 
 
 @pytest.mark.parametrize("is_mapped", [False, True])
@@ -103,30 +103,30 @@ def test_no_more_stays_in_memory_than_the_bound(is_mapped: bool) -> None:
         line.map("acme")
     line.call(*(("acme", second) for second in range(40)))
     for _ in range(2):
-        line.tick()
-        assert len(line.books.windows) <= 5 and line.books.held_windows() == 40
+        line.punctuate()
+        assert len(line.ledger.windows) <= 5 and line.ledger.held_windows() == 40
         line.taken_over(NOON)
 
 
 def flood(room: int = 10, names: int = 100) -> Line:
     line = Line(room)
     line.call(*((f"attack-{n}", n % 900) for n in range(names)), ("acme", 1))
-    line.tick()
+    line.punctuate()
     return line
 
 
 def test_one_of_a_flood_is_billed_exactly_when_it_is_mapped() -> None:
     line = flood()
-    cold = line.books.cold
+    cold = line.ledger.cold
     assert cold is not None
-    assert (len(line.books.windows), cold.windows, cold.customers) == (8, 93, 93)
+    assert (len(line.ledger.windows), cold.windows, cold.customers) == (8, 93, 93)
     line.call(("attack-7", 800))
     line.map("attack-7")
-    line.tick()
+    line.punctuate()
     assert line.money()["attack-7", "sub", ""] == 2
-    assert (line.books.waiting(), cold.customers) == (Sum(102, Decimal(102)), 92)
+    assert (line.ledger.waiting(), cold.customers) == (Sum(102, Decimal(102)), 92)
     line.taken_over(NOON)
-    line.tick()
+    line.punctuate()
     assert line.money()["attack-7", "sub", ""] == 2
 
 
@@ -141,7 +141,7 @@ def test_a_flood_is_given_up_by_its_pattern_and_nobody_else() -> None:
 
 
 def test_a_name_with_usage_in_memory_and_on_disk_is_given_up_once() -> None:
-    """Found by the law: its windows in memory were given up twice, and the books did not add up."""
+    """Found by the law: its windows in memory were given up twice, and the ledger did not add up."""
     line = flood()
     line.call(("attack-7", 800))
     line.give_up("", "attack-7", 900, limit=100)
@@ -151,50 +151,50 @@ def test_a_name_with_usage_in_memory_and_on_disk_is_given_up_once() -> None:
 def test_the_books_are_read_back_within_the_bound() -> None:
     line = flood()
     line.taken_over(NOON)
-    cold = line.books.cold
-    assert cold is not None and len(line.books.windows) == 10 and cold.windows == 91
+    cold = line.ledger.cold
+    assert cold is not None and len(line.ledger.windows) == 10 and cold.windows == 91
     assert cold.oldest_us() == min(
-        window.min_end_us for window in line.windows() if window.first not in line.books.windows
+        window.min_end_us for window in line.windows() if window.first not in line.ledger.windows
     )
 
 
 def test_a_tail_that_is_read_on_finds_what_lies_on_disk() -> None:
     """A worker that gets its partition back reads what another did meanwhile to windows that it has on disk."""
-    line, books = flood(), flood().books
+    line, ledger = flood(), flood().ledger
     before = dict(line.values)
     line.give_up("", "*", 900)
     tail = {key: value for key, value in line.values.items() if before.get(key) != value}
-    restore(books, image_from(0, tail), 0)
-    verify(books)
-    assert books.waiting() == Sum(0, Decimal(0)) and not books.windows
+    restore(ledger, snapshot_from(0, tail), 0)
+    verify(ledger)
+    assert ledger.waiting() == Sum(0, Decimal(0)) and not ledger.windows
 
 
 def test_a_disk_that_takes_nothing_costs_memory_and_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     line = Line(10)
-    cold = line.books.cold
+    cold = line.ledger.cold
     assert isinstance(cold, EvictedWindowsFile)
     cold._file.execute("PRAGMA max_page_count=1")
     with capture_logs() as told:
         line.call(*((f"attack-{n}", 0) for n in range(3000)))
-        line.tick()
-        line.tick()
-    assert (cold.windows, cold.sums, len(line.books.windows)) == (0, {}, 3000)
+        line.punctuate()
+        line.punctuate()
+    assert (cold.windows, cold.sums, len(line.ledger.windows)) == (0, {}, 3000)
     assert [one["event"] for one in told] == ["held_usage_stays_in_memory"]
     cold._file.execute("PRAGMA max_page_count=100000")
     with capture_logs() as told:
-        line.tick()
-        line.tick()
+        line.punctuate()
+        line.punctuate()
     assert cold.windows == 2992
     assert [one["event"] for one in told] == ["held_usage_on_disk"]
 
 
 def test_names_are_told_a_page_at_a_time_while_they_change() -> None:
     line = flood(0, 2500)
-    cold = line.books.cold
+    cold = line.ledger.cold
     assert cold is not None
     told = []
     for name in cold.names():
         told.append(name)
-        line.books.warm(name)
+        line.ledger.warm(name)
     assert len(set(told)) == len(told) == 2501
     assert (cold.windows, cold.customers, cold.oldest_us(), cold.has("acme")) == (0, 0, None, False)

@@ -20,7 +20,7 @@ from schemas.money import ZERO
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.state import changelog
-from streams.state.changelog import Snapshot, image_from, read, restore, restoring, windows_of
+from streams.state.changelog import Snapshot, read, restore, restoring, snapshot_from, windows_of
 from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.overflow_windows import OlderWindows
 from tests.support.own_changelog import image_of
@@ -98,14 +98,14 @@ def test_what_is_read_through_a_file_is_what_was_written(
         for first, calls in steps
     ]
     plain = LedgerState(Position())
-    restore(plain, image_from(0, dict(written)), 0)
+    restore(plain, snapshot_from(0, dict(written)), 0)
     whole = LedgerState(Position())
     restore(whole, read_back(written, in_memory, batch), 0)
     assert image_of(whole) == image_of(plain)
     assert sorted(one.first for one in windows_of(read_back(written, in_memory, batch))) == sorted(plain.windows)
     cut %= len(written) + 1
     tail = LedgerState(Position(), EvictedWindowsFile(2))
-    restore(tail, image_from(0, dict(written[:cut])), 0)
+    restore(tail, snapshot_from(0, dict(written[:cut])), 0)
     restore(tail, read_back(written, in_memory, batch, cut), 0)
     for name in {window.customer_id for window in plain.windows.values()}:
         tail.warm(name)
@@ -131,20 +131,20 @@ def test_a_flood_is_read_back_within_a_bound_of_memory(monkeypatch: pytest.Monke
     consumer = Consumer(flood(), NAMES + NAMES // 2 + 1, 500)
 
     async def reopened() -> LedgerState:
-        books = LedgerState(Position(), EvictedWindowsFile(1_000))
-        image = await read(consumer, TP.topic, 0)
-        steps = sum(1 for _ in restoring(books, image, 0))
+        ledger = LedgerState(Position(), EvictedWindowsFile(1_000))
+        snapshot = await read(consumer, TP.topic, 0)
+        steps = sum(1 for _ in restoring(ledger, snapshot, 0))
         assert steps >= NAMES // 2 // 1_000, "others have their turn meanwhile"
-        return books
+        return ledger
 
     tracemalloc.start()
     try:
-        books = asyncio.run(reopened())
+        ledger = asyncio.run(reopened())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    verify(books)
-    assert books.held_windows() == NAMES // 2 and len(books.windows) == 1_000
+    verify(ledger)
+    assert ledger.held_windows() == NAMES // 2 and len(ledger.windows) == 1_000
     assert peak < 4e6, f"{peak / 1e6:.1f} MB"
 
 
@@ -157,9 +157,9 @@ def test_a_disk_that_takes_nothing_costs_memory_and_is_told_once(monkeypatch: py
     monkeypatch.setattr(changelog, "OlderWindows", Full)
     written = [(window_key(first), _encode(held(first, f"n{first}"))) for first in range(500)]
     with capture_logs() as told:
-        image = read_back([*written, position(500)], 20, 10)
-    books = LedgerState(Position())
-    restore(books, image, 0)
-    verify(books)
-    assert len(books.windows) == 500
+        snapshot = read_back([*written, position(500)], 20, 10)
+    ledger = LedgerState(Position())
+    restore(ledger, snapshot, 0)
+    verify(ledger)
+    assert len(ledger.windows) == 500
     assert [one["event"] for one in told] == ["changelog_stays_in_memory"]

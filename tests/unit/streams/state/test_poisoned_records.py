@@ -20,12 +20,12 @@ from schemas import customers, ledger, records, wire
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.decoding import Unreadable, decoder
 from schemas.errors import LedgerBroken, TopicProblem
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from streams.agents import meter, sink
 from streams.core.delivery.restamp import RestampDecision, judged
 from streams.core.metering.ledger_state import LedgerState
 from streams.runtime.compacted_table import CompactedTable
-from streams.state.changelog import POSITION_KEY, image_from, restore
+from streams.state.changelog import POSITION_KEY, restore, snapshot_from
 from tests.fuzz.stored import Stored
 
 ROOT = Path(__file__).parents[4]
@@ -152,7 +152,7 @@ def test_an_event_with_an_amount_that_is_none_is_no_event(amount: str) -> None:
     """The question whether it is owed, put to it, ended the sink."""
     value = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1795176000.000", amount, {"org_id": "org"}))
     assert sink._event(Stored(value)) is None
-    assert judged(value, {"org": OrgRecord("org")}, LatePolicy.SHIFT, 1) == RestampDecision(value)
+    assert judged(value, {"org": OrgRecord("org")}, OutOfPeriodPolicy.SHIFT, 1) == RestampDecision(value)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_an_event_with_an_amount_that_is_none_is_no_event(amount: str) -> None:
 def test_one_manifest_that_contradicts_its_event_halts_no_lane(
     transaction_id: str, deployment: str, expected: bool | str
 ) -> None:
-    """A flipped bit in it stood for another deployment, and its lane still until somebody came."""
+    """A flipped bit in it stood for another deployment, and its partition task still until somebody came."""
     manifest = msgspec.json.encode(records.Manifest(0, 1, 2, 2, (), deployment))
     record: Any = SimpleNamespace(topic="events", partition=0, offset=1, headers=[("manifest", manifest)])
     event = records.LagoEvent(transaction_id, "sub", "code", "1", "1", {})
@@ -231,7 +231,7 @@ def window(**changes: Any) -> bytes:
     return msgspec.msgpack.encode(msgspec.structs.replace(sound, **changes))
 
 
-def image(position: bytes | None = None, **state: bytes) -> Any:
+def snapshot(position: bytes | None = None, **state: bytes) -> Any:
     """Of a changelog that has these windows, by the text of their offset, beside a sound position."""
     latest: dict[bytes, bytes | None] = {POSITION_KEY: position or msgspec.msgpack.encode(ledger.Position(9))}
     latest |= {b"w" + int(first[1:]).to_bytes(8, "big"): value for first, value in state.items()}
@@ -242,18 +242,18 @@ def image(position: bytes | None = None, **state: bytes) -> Any:
     "bad", [b"\xff", window(start_us=HUGE), window(max_end_us=-1), window(cost=Decimal("sNaN")), window(first=8)]
 )
 def test_a_window_that_cannot_be_read_is_passed_and_the_others_are_there(bad: bytes) -> None:
-    books = LedgerState(ledger.Position())
-    restore(books, image_from(1, image(w7=bad, w9=window(first=9))), 0)
-    assert set(books.windows) == {9}
+    state = LedgerState(ledger.Position())
+    restore(state, snapshot_from(1, snapshot(w7=bad, w9=window(first=9))), 0)
+    assert set(state.windows) == {9}
 
 
 @pytest.mark.parametrize(
     "odd", [{b"i" + b"\0" * 16: b"x"}, {b"s" + b"\0" * 16: b"12345"}, {b"u" + b"\xff" * 16: b"y"}, {b"j" * 17: b"\xff"}]
 )
 def test_identities_and_jobs_that_cannot_be_read_are_passed(odd: dict[bytes, bytes]) -> None:
-    books = LedgerState(ledger.Position())
-    restore(books, image_from(1, image(w9=window(first=9)) | odd), 0)
-    assert set(books.windows) == {9} and len(books.seen) == 0 and not books.jobs
+    state = LedgerState(ledger.Position())
+    restore(state, snapshot_from(1, snapshot(w9=window(first=9)) | odd), 0)
+    assert set(state.windows) == {9} and len(state.seen) == 0 and not state.jobs
 
 
 @pytest.mark.parametrize(
@@ -261,14 +261,14 @@ def test_identities_and_jobs_that_cannot_be_read_are_passed(odd: dict[bytes, byt
 )
 def test_a_position_that_cannot_be_read_halts_its_lane_and_is_no_end_of_the_process(position: bytes) -> None:
     with pytest.raises(LedgerBroken, match="unreadable_ledger"):
-        restore(LedgerState(ledger.Position()), image_from(1, image(position)), 0)
+        restore(LedgerState(ledger.Position()), snapshot_from(1, snapshot(position)), 0)
 
 
 @pytest.mark.parametrize("key", [b"", b"w", b"w123", b"s", b"i" * 3, None, b"\xff\xff"])
 def test_a_foreign_key_in_the_changelog_is_passed(key: Any) -> None:
-    image = image_from(7, {key: b"x", POSITION_KEY: b"position"})
-    assert (image.next_offset, image.position) == (7, b"position")
-    assert (image.windows, image.seen) == ({}, {})
+    snapshot = snapshot_from(7, {key: b"x", POSITION_KEY: b"position"})
+    assert (snapshot.next_offset, snapshot.position) == (7, b"position")
+    assert (snapshot.windows, snapshot.seen) == ({}, {})
 
 
 #: What is stored in topics; `Call` and `Position` too, which are inside of them.

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.core.delivery.batches import EventOutcome
-from streams.core.delivery.dead_letter_headers import CONNECT, DeliveryHistory, RecordOrigin, dead, travel_of, waiting
+from streams.core.delivery.dead_letter_headers import (
+    CONNECT,
+    DeliveryHistory,
+    RecordOrigin,
+    dead,
+    delivery_history_of,
+    waiting,
+)
 
 PLACE = RecordOrigin("billing.lago.events", 3, 41, "prod-sink", "streams.agents.sink.DeliveryWork")
 LATER = RecordOrigin("billing.lago.retry", 0, 7, "prod-retry", "streams.agents.sink.DeliveryWork")
@@ -28,7 +35,7 @@ def test_a_first_failure_keeps_what_came_and_says_why_and_where() -> None:
         "attempt": b"1",
         "not_before": b"1800000000000",
     }
-    assert travel_of(headers) == DeliveryHistory(1, 1_800_000_000_000, maybe_sent=True)
+    assert delivery_history_of(headers) == DeliveryHistory(1, 1_800_000_000_000, maybe_sent=True)
 
 
 def test_a_dead_letter_knows_its_first_and_its_last_error_and_where_it_first_failed() -> None:
@@ -67,7 +74,7 @@ def test_a_tool_that_lists_kafka_connect_s_dead_letters_lists_ours() -> None:
 def test_a_dead_letter_that_came_back_and_dies_again_says_everything_once() -> None:
     first = dead(ORIGINAL, PLACE, BROKEN, 4)
     requeued = [*first, ("requeued", b"1"), ("attempt", b"0"), ("not_before", b"9")]
-    assert travel_of(requeued) == DeliveryHistory(0, 9, maybe_sent=True, requeued=1)
+    assert delivery_history_of(requeued) == DeliveryHistory(0, 9, maybe_sent=True, requeued=1)
     for headers in (waiting(requeued, LATER, BROKEN, 1, 10), dead(requeued, LATER, REFUSED, 1)):
         names = [name for name, _ in headers if name != "theirs"]
         assert len(names) == len(set(names))
@@ -78,19 +85,19 @@ def test_a_dead_letter_that_came_back_and_dies_again_says_everything_once() -> N
 
 @given(st.lists(st.tuples(st.sampled_from(["attempt", "not_before", "maybe_sent", "requeued"]), st.binary())))
 def test_headers_that_strangers_wrote_never_stop_the_lane(headers: list[tuple[str, bytes]]) -> None:
-    travel = travel_of(headers)
-    assert travel.attempt >= 0
-    assert 0 <= travel.not_before_ms < 10**18
-    dead(headers, PLACE, REFUSED, travel.attempt + 1)
+    history = delivery_history_of(headers)
+    assert history.attempt >= 0
+    assert 0 <= history.not_before_ms < 10**18
+    dead(headers, PLACE, REFUSED, history.attempt + 1)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"-1", b"1e3", b"\xff", "１".encode(), b"9" * 19])
 def test_a_number_that_is_none_counts_as_absent(value: bytes | None) -> None:
-    assert travel_of([("attempt", value)]) == DeliveryHistory()
+    assert delivery_history_of([("attempt", value)]) == DeliveryHistory()
 
 
 def test_of_two_headers_of_one_name_the_last_counts() -> None:
-    assert travel_of([("attempt", b"3"), ("attempt", b"0")]).attempt == 0
+    assert delivery_history_of([("attempt", b"3"), ("attempt", b"0")]).attempt == 0
 
 
 def test_a_long_error_is_cut_between_two_characters() -> None:

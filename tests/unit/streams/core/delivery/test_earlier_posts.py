@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.customers import OrgRecord, Period
 from schemas.moments import HOUR_US, SECOND_US
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.earlier_posts import AHEAD_US, APART_US, went_elsewhere
@@ -32,7 +32,7 @@ def orgs(*periods: Period, updated_s: int = USED + 90) -> dict[str, OrgRecord]:
 
 
 def elsewhere(known: dict[str, OrgRecord], at_s: int = USED + 100, event: bytes | None = None) -> bool:
-    return went_elsewhere(event or value(), known, LatePolicy.SHIFT, at_s * SECOND_US, CODE)
+    return went_elsewhere(event or value(), known, OutOfPeriodPolicy.SHIFT, at_s * SECOND_US, CODE)
 
 
 def redelivered(lago: ScriptedLago, known: dict[str, OrgRecord], *, compare: bool = False) -> list[EventOutcome]:
@@ -42,7 +42,9 @@ def redelivered(lago: ScriptedLago, known: dict[str, OrgRecord], *, compare: boo
 
     async def main() -> list[EventOutcome]:
         delivery = Sink(lago).delivery
-        return await delivery.deliver([item], judge=lambda one: judged(one, known, LatePolicy.SHIFT, now_us, CODE))
+        return await delivery.deliver(
+            [item], judge=lambda one: judged(one, known, OutOfPeriodPolicy.SHIFT, now_us, CODE)
+        )
 
     return run_virtually(main())
 
@@ -53,7 +55,7 @@ def test_what_was_posted_to_another_subscription_is_found_there_when_its_own_run
     record:  sub_1 has ended   |  sub_1 runs
     sink:          posts to sub_2  x  the next owner judges: sub_1
     """
-    moved = judged(value(), orgs(*HAD_ENDED), LatePolicy.SHIFT, (USED + 80) * SECOND_US, CODE)
+    moved = judged(value(), orgs(*HAD_ENDED), OutOfPeriodPolicy.SHIFT, (USED + 80) * SECOND_US, CODE)
     assert moved.subscription == "sub_2"
     lago = ScriptedLago(store=[msgspec.json.decode(moved.value, type=LagoEvent)])
     outcomes = redelivered(lago, orgs(RUNS), compare=compare)
@@ -69,7 +71,7 @@ def test_what_lago_does_not_have_is_posted_after_one_look() -> None:
 
 
 def test_a_look_that_fails_is_repeated_before_anything_is_posted() -> None:
-    moved = judged(value(), orgs(*HAD_ENDED), LatePolicy.SHIFT, (USED + 80) * SECOND_US, CODE)
+    moved = judged(value(), orgs(*HAD_ENDED), OutOfPeriodPolicy.SHIFT, (USED + 80) * SECOND_US, CODE)
     failures = iter([True, True])
     lago = ScriptedLago(
         store=[msgspec.json.decode(moved.value, type=LagoEvent)], look_up_fails=lambda _id: next(failures, False)
@@ -124,9 +126,9 @@ LIVES = st.lists(
 )
 
 
-@given(LIVES, DAYS, DAYS, DAYS, st.sampled_from([LatePolicy.SHIFT, LatePolicy.HOLD]))
+@given(LIVES, DAYS, DAYS, DAYS, st.sampled_from([OutOfPeriodPolicy.SHIFT, OutOfPeriodPolicy.HOLD]))
 def test_by_one_record_time_only_moves_an_event_on(
-    lives: list[Period], used: int, one: int, other: int, late: LatePolicy
+    lives: list[Period], used: int, one: int, other: int, late: OutOfPeriodPolicy
 ) -> None:
     """The law that the rule rests on: what stays as it is now stayed so before."""
     known = {"org": OrgRecord("org", periods=tuple(sorted(lives, key=lambda period: period.started_at)))}

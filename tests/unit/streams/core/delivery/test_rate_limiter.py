@@ -10,16 +10,16 @@ from streams.core.delivery.rate_limiter import LONGEST_S, AdaptiveRateLimiter, A
 
 
 def headers(limit: object = None, remaining: object = None, reset: object = None) -> dict[str, str]:
-    told = {"X-RateLimit-Limit": limit, "x-ratelimit-remaining": remaining, "X-RATELIMIT-RESET": reset}
-    return {name: str(value) for name, value in told.items() if value is not None}
+    observe = {"X-RateLimit-Limit": limit, "x-ratelimit-remaining": remaining, "X-RATELIMIT-RESET": reset}
+    return {name: str(value) for name, value in observe.items() if value is not None}
 
 
-def told(limit: float, remaining: float, reset_s: float, now: float = 0.0) -> AdaptiveRateLimiter:
+def observe(limit: float, remaining: float, reset_s: float, now: float = 0.0) -> AdaptiveRateLimiter:
     """A pace after its first request's answer."""
     pace = AdaptiveRateLimiter()
     pace.take(now)
     pace.sent(now)
-    pace.told(200, headers(limit, remaining, reset_s), now)
+    pace.observe(200, headers(limit, remaining, reset_s), now)
     pace.done()
     return pace
 
@@ -71,7 +71,7 @@ def test_who_is_told_no_limit_never_waits() -> None:
         assert pace.wait_s(0.0) == 0
         pace.take(0.0)
         pace.sent(0.0)
-        pace.told(500 if number % 2 else 200, {}, 0.0)
+        pace.observe(500 if number % 2 else 200, {}, 0.0)
         pace.done()
     assert pace.limit == 0
 
@@ -80,7 +80,7 @@ def test_what_is_left_is_spent_evenly_and_the_last_tenth_not_at_all() -> None:
     """
     told at 0: 250 of 500 left for a second       |─ 200 requests, 5 ms apart ─|── the next second ──
     """
-    pace = told(500, 250, 1.0)
+    pace = observe(500, 250, 1.0)
     found = moments(pace, 0.0, 1.0)
     assert len(found) == pytest.approx(200, abs=2)
     gaps = [b - a for a, b in pairwise(found)]
@@ -88,7 +88,7 @@ def test_what_is_left_is_spent_evenly_and_the_last_tenth_not_at_all() -> None:
 
 
 def test_with_a_tenth_left_nobody_asks_until_the_reset() -> None:
-    pace = told(500, 50, 0.7, now=10.0)
+    pace = observe(500, 50, 0.7, now=10.0)
     assert pace.wait_s(10.0) == pytest.approx(0.7)
     assert pace.wait_s(10.4) == pytest.approx(0.3)
     assert pace.wait_s(10.71) == 0
@@ -99,40 +99,40 @@ def test_requests_under_way_count_although_no_answer_knows_of_them_yet() -> None
     for _ in range(5):
         pace.take(0.0)
         pace.sent(0.0)
-    pace.told(200, headers(100, 14, 1), 0.0)  # four more are under way: 10 are left, and a tenth is reserved
+    pace.observe(200, headers(100, 14, 1), 0.0)  # four more are under way: 10 are left, and a tenth is reserved
     pace.done()
     assert pace.wait_s(0.0) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("reset", ["0", "1"])
 def test_a_reset_in_whole_seconds_does_not_move_the_window_s_end_on_and_on(reset: str) -> None:
-    pace = told(500, 400, 1.0)
+    pace = observe(500, 400, 1.0)
     for tenth in range(1, 9):
         pace.sent(tenth / 10)
-        pace.told(200, headers(500, 400 - 40 * tenth, reset), tenth / 10)
+        pace.observe(200, headers(500, 400 - 40 * tenth, reset), tenth / 10)
         pace.done()
     pace.sent(0.9)
-    pace.told(200, headers(500, 50, reset), 0.9)
+    pace.observe(200, headers(500, 50, reset), 0.9)
     pace.done()
     assert pace.wait_s(0.9) == pytest.approx(0.1)
 
 
 def test_the_length_of_a_window_is_learnt_anew_with_each() -> None:
     """Told in the middle of a minute's window, it is taken for short; the next one is not spent in a second."""
-    pace = told(600, 300, 2.0)
+    pace = observe(600, 300, 2.0)
     pace.sent(2.5)
-    pace.told(200, headers(600, 599, 59.5), 2.5)
+    pace.observe(200, headers(600, 599, 59.5), 2.5)
     pace.done()
     assert len(moments(pace, 2.5, 12.5)) == pytest.approx(90, abs=2)
 
 
 def test_a_429_without_a_word_halves_the_speed_once_a_second_and_it_rises_again() -> None:
     pace = AdaptiveRateLimiter()
-    for tick in range(200):
-        pace.sent(tick / 100)
+    for punctuate in range(200):
+        pace.sent(punctuate / 100)
         pace.done()
     for _ in range(4):  # they were under way together
-        pace.told(429, {}, 2.0)
+        pace.observe(429, {}, 2.0)
     first = len(moments(pace, 2.0, 3.0))
     assert first == pytest.approx(52, abs=5)
     assert len(moments(pace, 3.0, 4.0)) > first
@@ -142,7 +142,7 @@ def test_a_429_without_a_word_halves_the_speed_once_a_second_and_it_rises_again(
 def test_a_429_with_nothing_left_waits_for_the_reset() -> None:
     pace = AdaptiveRateLimiter()
     pace.sent(0.0)
-    pace.told(429, headers(500, 0, 2), 0.0)
+    pace.observe(429, headers(500, 0, 2), 0.0)
     pace.done()
     assert pace.wait_s(0.0) == pytest.approx(2.0)
 
@@ -158,7 +158,7 @@ def test_whatever_is_told_a_next_request_is_never_more_than_a_minute_away(
     for remaining, reset_s, passes_s, refused in answers:
         pace.take(now)
         pace.sent(now)
-        pace.told(429 if refused else 200, headers(limit, remaining, reset_s), now)
+        pace.observe(429 if refused else 200, headers(limit, remaining, reset_s), now)
         pace.done()
         now += passes_s
         assert 0 <= pace.wait_s(now) <= LONGEST_S

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.restamp import INVOICED_PERIOD, RestampDecision, judged, moved_from
@@ -27,7 +27,7 @@ def value(transaction_id: str = "a", timestamp: str = LATE, org_id: str = "org")
 
 
 def at(
-    seconds: float, late: LatePolicy = LatePolicy.SHIFT, orgs: dict[str, OrgRecord] = ORGS, **of: str
+    seconds: float, late: OutOfPeriodPolicy = OutOfPeriodPolicy.SHIFT, orgs: dict[str, OrgRecord] = ORGS, **of: str
 ) -> RestampDecision:
     return judged(value(**of), orgs, late, round(seconds * SECOND_US))
 
@@ -49,11 +49,11 @@ def test_after_the_border_it_keeps_its_id_and_says_when_the_usage_was() -> None:
 def test_whose_subscription_is_not_known_it_is_posted_as_it_is() -> None:
     assert at(NOVEMBER, orgs={}) == RestampDecision(value())
     assert at(NOVEMBER, org_id="other") == RestampDecision(value(org_id="other"))
-    assert judged(b"no event", ORGS, LatePolicy.SHIFT, 0) == RestampDecision(b"no event")
+    assert judged(b"no event", ORGS, OutOfPeriodPolicy.SHIFT, 0) == RestampDecision(b"no event")
 
 
 def test_by_hold_it_is_refused_and_after_the_end_always() -> None:
-    assert at(NOVEMBER, LatePolicy.HOLD).refused == INVOICED_PERIOD
+    assert at(NOVEMBER, OutOfPeriodPolicy.HOLD).refused == INVOICED_PERIOD
     over = {"org": OrgRecord("org", periods=(Period("sub_1", OCTOBER * SECOND_US, (NOVEMBER + 5) * SECOND_US),))}
     assert at(NOVEMBER + 4, orgs=over) == RestampDecision(value())
     assert at(NOVEMBER + 5, orgs=over).refused == ENDED
@@ -75,7 +75,7 @@ def test_after_the_end_it_goes_to_the_orgs_next_subscription() -> None:
     assert (posted.external_subscription_id, posted.transaction_id) == (moved.subscription, "a") == ("sub_2", "a")
     assert posted.timestamp == moved.timestamp == f"{NOVEMBER + 6}.000"
     assert moved_from(posted, value()) == moved._replace(value=value())
-    assert at(NOVEMBER + 9, LatePolicy.HOLD, orgs).refused == INVOICED_PERIOD
+    assert at(NOVEMBER + 9, OutOfPeriodPolicy.HOLD, orgs).refused == INVOICED_PERIOD
 
 
 @pytest.mark.parametrize(("currency", "refused"), [("USD", ""), ("EUR", ENDED)])
@@ -88,7 +88,7 @@ def test_it_goes_to_no_subscription_in_another_currency(currency: str, refused: 
 
 
 def delivered(
-    lago: ScriptedLago, *items: Item, starts: float, late: LatePolicy = LatePolicy.SHIFT
+    lago: ScriptedLago, *items: Item, starts: float, late: OutOfPeriodPolicy = OutOfPeriodPolicy.SHIFT
 ) -> list[EventOutcome]:
     """Delivery, `starts` seconds from the border of November; virtual time begins at 0."""
 
@@ -150,7 +150,7 @@ def test_a_look_up_that_fails_is_repeated_and_nothing_is_posted_meanwhile() -> N
 def test_by_hold_it_is_a_dead_letter_and_its_neighbours_are_posted() -> None:
     lago = ScriptedLago()
     fresh = Item("b", value("b", f"{NOVEMBER + 1}.000"), resent=False)
-    outcomes = delivered(lago, Item("a", value(), resent=False), fresh, starts=5, late=LatePolicy.HOLD)
+    outcomes = delivered(lago, Item("a", value(), resent=False), fresh, starts=5, late=OutOfPeriodPolicy.HOLD)
     assert said(outcomes) == [("dead", INVOICED_PERIOD), ("delivered", "accepted")]
     assert [one.transaction_id for one in lago.store] == ["b"]
 

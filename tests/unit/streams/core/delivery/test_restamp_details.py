@@ -5,7 +5,7 @@ import pytest
 
 from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.restamp import USAGE_END, RestampDecision, judged, moved_from
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
@@ -20,7 +20,7 @@ def event(timestamp: str = LATE, code: str = "llm_cost", subscription: str = "su
 
 
 def at(
-    second: int, *periods: Period, one: LagoEvent | None = None, late: LatePolicy = LatePolicy.SHIFT
+    second: int, *periods: Period, one: LagoEvent | None = None, late: OutOfPeriodPolicy = OutOfPeriodPolicy.SHIFT
 ) -> RestampDecision:
     orgs = {"org": OrgRecord("org", periods=periods or (MONTHLY,))}
     return judged(msgspec.json.encode(one or event()), orgs, late, second * SECOND_US, "llm_cost")
@@ -83,4 +83,4 @@ def test_calls_need_a_plan_that_charges_them_and_what_costs_nothing_by_itself_do
 
 
 def test_by_hold_what_need_not_move_is_posted() -> None:
-    assert at(NOVEMBER - 1, late=LatePolicy.HOLD) == RestampDecision(msgspec.json.encode(event()))
+    assert at(NOVEMBER - 1, late=OutOfPeriodPolicy.HOLD) == RestampDecision(msgspec.json.encode(event()))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from streams.core.delivery.backoff import RetryPolicy, retry_delay, tier_of
 from streams.core.delivery.batches import MAX_BODY_BYTES, Item, body_of, pack, rounds
-from streams.core.delivery.retry_after import asked_wait_s
+from streams.core.delivery.retry_after import requested_wait_s
 from streams.core.delivery.verdicts import (
     Delivered,
     ErrorKind,
@@ -232,15 +232,15 @@ NOON = 1_792_584_000.0  # Wed, 21 Oct 2026 12:00:00 GMT
     ],
 )
 def test_lago_s_wish_to_wait_is_granted_up_to_a_minute(headers: dict[str, str], wait_s: float | None) -> None:
-    assert asked_wait_s(429, headers, NOON) == wait_s
+    assert requested_wait_s(429, headers, NOON) == wait_s
     refused = HttpResponse(429, headers, b"", NOON)
     assert decide(refused, 1) == RetryLater("http_429", "HTTP 429", opens=True, wait_s=wait_s)
 
 
 def test_the_reset_that_every_answer_of_a_limited_lago_tells_is_no_wish_of_a_failure() -> None:
     """Otherwise an outage would be asked about every second: the backoff would never grow."""
-    assert asked_wait_s(500, {"X-RateLimit-Reset": "1"}) is None
-    assert asked_wait_s(503, {"X-RateLimit-Reset": "1", "Retry-After": "20"}) == 20
+    assert requested_wait_s(500, {"X-RateLimit-Reset": "1"}) is None
+    assert requested_wait_s(503, {"X-RateLimit-Reset": "1", "Retry-After": "20"}) == 20
 
 
 @pytest.mark.parametrize("status", ["http_401", "http_403", "http_429", "connect"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.customers import Period
 from schemas.moments import HOUR_US, SECOND_US, to_us
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE, billed, running_since
 from streams.core.mapping.plan_intervals import MONTHS
 from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, held_for
@@ -97,10 +97,10 @@ def test_the_customers_midnight_counts() -> None:
 
 def test_by_hold_what_would_be_moved_is_held_with_its_reason() -> None:
     late = billed((MONTHLY,), "sub", LATE_OCTOBER, NOVEMBER_5)
-    assert held_for(late, LATE_OCTOBER, LatePolicy.HOLD) == LATE_PERIOD
+    assert held_for(late, LATE_OCTOBER, OutOfPeriodPolicy.HOLD) == LATE_PERIOD
     early = billed((Period("sub", NOVEMBER),), "sub", LATE_OCTOBER, NOVEMBER_5)
-    assert held_for(early, LATE_OCTOBER, LatePolicy.HOLD) == OUTSIDE_PERIOD
-    assert held_for(early, LATE_OCTOBER, LatePolicy.SHIFT) == ""
+    assert held_for(early, LATE_OCTOBER, OutOfPeriodPolicy.HOLD) == OUTSIDE_PERIOD
+    assert held_for(early, LATE_OCTOBER, OutOfPeriodPolicy.SHIFT) == ""
 
 
 moments = st.integers(us(2024, 1, 1), us(2030, 1, 1))

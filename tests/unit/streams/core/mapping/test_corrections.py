@@ -12,7 +12,7 @@ from schemas.errors import Rejected, Unavailable
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.mapping.correction import BEGINS_ELSEWHERE
 from streams.core.mapping.resolve import resolve
-from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, corrected_by, remap, unmap
+from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, corrected_by, end_mapping, set_mapping
 from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
 from streams.core.mapping.versions import INACTIVE, WRONG_KIND
 
@@ -28,11 +28,11 @@ def asked(
 
 
 def typo() -> CustomerRecord:
-    return remap(None, asked("org-typo"), NOW, LEAD)
+    return set_mapping(None, asked("org-typo"), NOW, LEAD)
 
 
 def later(record: CustomerRecord, request: MappingRequest, *unknown: str, after: int = HOUR_US) -> CustomerRecord:
-    return remap(record, request, NOW + after, LEAD, unknown=unknown)
+    return set_mapping(record, request, NOW + after, LEAD, unknown=unknown)
 
 
 @pytest.mark.parametrize("after", [SECOND_US, 60 * SECOND_US, 90 * 24 * HOUR_US])
@@ -46,7 +46,7 @@ def test_what_was_held_under_an_org_that_nobody_knows_goes_to_the_right_one(afte
 
 
 def test_a_move_keeps_the_past_with_the_old_org() -> None:
-    record = later(remap(None, asked("a"), NOW, LEAD), asked("right"))
+    record = later(set_mapping(None, asked("a"), NOW, LEAD), asked("right"))
     assert [one.lago_customer_id for one in record.versions] == ["a", "right"]
     assert resolve(record, NOW, "user", RIGHT).held == NO_SUBSCRIPTION
 
@@ -56,7 +56,7 @@ def test_where_lago_was_not_asked_a_mistake_is_followed_and_not_replaced() -> No
 
 
 def test_a_mistake_in_the_middle_is_replaced_alone() -> None:
-    first = remap(None, asked("a"), NOW, LEAD)
+    first = set_mapping(None, asked("a"), NOW, LEAD)
     wrong = later(first, asked("org-typo"))
     record = later(wrong, asked("right"), "org-typo", after=2 * HOUR_US)
     assert [one.lago_customer_id for one in record.versions] == ["a", "right"]
@@ -64,8 +64,8 @@ def test_a_mistake_in_the_middle_is_replaced_alone() -> None:
 
 
 def test_a_mistake_that_is_not_in_force_yet_is_replaced_too() -> None:
-    """Within the lead: whoever sees the typo on the screen posts again at once."""
-    first = remap(None, asked("a"), NOW, LEAD)
+    """Within the mapping delay: whoever sees the typo on the screen posts again at once."""
+    first = set_mapping(None, asked("a"), NOW, LEAD)
     wrong = later(first, asked("org-typo"))
     record = later(wrong, asked("right"), "org-typo", after=HOUR_US + SECOND_US)
     assert [one.lago_customer_id for one in record.versions] == ["a", "right"]
@@ -73,7 +73,7 @@ def test_a_mistake_that_is_not_in_force_yet_is_replaced_too() -> None:
 
 
 def test_a_mapping_that_names_a_subscription_may_have_been_billed_and_is_no_mistake_by_itself() -> None:
-    record = remap(None, asked("org-typo", sub="sub_x"), NOW, LEAD)
+    record = set_mapping(None, asked("org-typo", sub="sub_x"), NOW, LEAD)
     assert len(later(record, asked("right"), "org-typo").versions) == 2
     assert len(later(record, asked("right", correct=True)).versions) == 1
 
@@ -83,7 +83,7 @@ def test_a_change_that_is_announced_corrects_nothing() -> None:
 
 
 def test_an_explicit_word_decides() -> None:
-    known = remap(None, asked("a"), NOW, LEAD)
+    known = set_mapping(None, asked("a"), NOW, LEAD)
     assert [one.lago_customer_id for one in later(known, asked("b", correct=True)).versions] == ["b"]
     assert len(later(typo(), asked("right", correct=False), "org-typo").versions) == 2
     same = later(known, asked("b", correct=True))
@@ -96,11 +96,11 @@ def test_an_explicit_word_decides() -> None:
 
 def test_the_first_mapping_corrects_nothing() -> None:
     assert corrected_by(None, asked("a", correct=True), NOW, LEAD) is None
-    assert len(remap(None, asked("a", correct=True), NOW, LEAD).versions) == 1
+    assert len(set_mapping(None, asked("a", correct=True), NOW, LEAD).versions) == 1
 
 
 def test_a_corrected_id_kind_takes_what_was_held_under_the_wrong_one() -> None:
-    wrong = remap(None, asked("right", kind="team"), NOW, LEAD)
+    wrong = set_mapping(None, asked("right", kind="team"), NOW, LEAD)
     assert resolve(wrong, NOW, "user", RIGHT).held == WRONG_KIND
     record = later(wrong, asked("right", kind="user"))
     assert resolve(record, NOW, "user", RIGHT).subscription == "sub"
@@ -116,15 +116,17 @@ def test_a_version_for_another_kind_is_as_if_inactive() -> None:
     )
     orgs = {name: OrgRecord(name, periods=(Period(name, 0),)) for name in "abc"}
     record = CustomerRecord("c", versions, 0, 0)
-    asked_of = {(at, kind): resolve(record, at, kind, orgs) for at in (15, 25, 35) for kind in ("team", "user")}
-    assert asked_of[15, "team"].subscription == "a"
-    assert [asked_of[at, "user"].subscription for at in (15, 25, 35)] == ["c", "c", "c"]
-    assert asked_of[25, "team"].held == asked_of[35, "team"].held == WRONG_KIND
+    preview_request_of = {
+        (at, kind): resolve(record, at, kind, orgs) for at in (15, 25, 35) for kind in ("team", "user")
+    }
+    assert preview_request_of[15, "team"].subscription == "a"
+    assert [preview_request_of[at, "user"].subscription for at in (15, 25, 35)] == ["c", "c", "c"]
+    assert preview_request_of[25, "team"].held == preview_request_of[35, "team"].held == WRONG_KIND
     assert resolve(CustomerRecord("c", versions[:2], 0, 0), 25, "team", orgs).held == INACTIVE
 
 
 def test_what_a_deleted_mapping_left_goes_to_whoever_is_mapped_next_if_its_org_never_had_a_subscription() -> None:
-    record = unmap(typo(), EndMappingRequest(deleted=True), NOW + HOUR_US, LEAD)
+    record = end_mapping(typo(), EndMappingRequest(deleted=True), NOW + HOUR_US, LEAD)
     record = later(record, asked("right"), after=2 * HOUR_US)
     for at in (NOW, NOW + HOUR_US + 30 * SECOND_US, NOW + 3 * HOUR_US):
         assert resolve(record, at, "user", RIGHT).subscription == "sub"
@@ -135,10 +137,12 @@ def test_what_a_deleted_mapping_left_goes_to_whoever_is_mapped_next_if_its_org_n
 
 
 def test_a_later_choice_of_the_same_org_bills_what_the_earlier_one_could_not() -> None:
-    record = later(remap(None, asked("a"), NOW, LEAD), asked("a", sub="sub_2"))
+    record = later(set_mapping(None, asked("a"), NOW, LEAD), asked("a", sub="sub_2"))
     target = resolve(record, NOW, "user", {})
     assert (target.org_id, target.subscription) == ("a", "sub_2")
-    moved = later(later(remap(None, asked("a"), NOW, LEAD), asked("b")), asked("a", sub="sub_2"), after=2 * HOUR_US)
+    moved = later(
+        later(set_mapping(None, asked("a"), NOW, LEAD), asked("b")), asked("a", sub="sub_2"), after=2 * HOUR_US
+    )
     assert resolve(moved, NOW, "user", {}).held == NO_SUBSCRIPTION  # a move lies between
 
 
@@ -156,7 +160,7 @@ def test_what_has_a_target_is_moved_by_no_request_that_is_no_correction(orgs: li
         now = NOW + number * 10 * 60 * SECOND_US
         if record is not None and at_us < now:
             decided = resolve(record, at_us, kind, known).subscription
-        record = remap(record, asked(org, kind="" if number % 2 else "user"), now, LEAD)
+        record = set_mapping(record, asked(org, kind="" if number % 2 else "user"), now, LEAD)
         if decided:
             assert resolve(record, at_us, kind, known).subscription == decided
 
@@ -176,8 +180,8 @@ class Directory:
 )
 async def test_an_org_is_nobody_only_where_lago_says_so(answer: object, *, is_nobody: bool) -> None:
     lago = Directory(answer)
-    learner = SubscriptionDiscovery({}, {}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
-    assert await learner.is_nobody("org-typo") is is_nobody
+    discovery = SubscriptionDiscovery({}, {}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
+    assert await discovery.is_nobody("org-typo") is is_nobody
     known = SubscriptionDiscovery({}, {"org-typo": OrgRecord("org-typo")}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
     assert await known.is_nobody("org-typo") is False
 
@@ -204,9 +208,9 @@ def test_calls_of_whatever_kind_keep_their_payer_whatever_is_announced_and_withd
         now += minutes * MINUTE_US
         at, before = None if ahead is None else now + ahead * MINUTE_US, record
         if what in ("end", "delete"):
-            record = before and unmap(before, EndMappingRequest(what == "delete", at), now, LEAD)
+            record = before and end_mapping(before, EndMappingRequest(what == "delete", at), now, LEAD)
         else:
-            record = remap(before, asked(what, at, kind=kind), now, LEAD)
+            record = set_mapping(before, asked(what, at, kind=kind), now, LEAD)
         if before is None or record is None:
             continue
         for at_us in (NOW + minute * MINUTE_US for minute in moments):
@@ -221,7 +225,7 @@ def test_a_version_that_has_not_begun_takes_nothing_over() -> None:
     """
     now |--- for users, org a ---|--- for all, org b ...      a call of a team, before that
     """
-    record = remap(None, asked("a", kind="user"), NOW, LEAD)
+    record = set_mapping(None, asked("a", kind="user"), NOW, LEAD)
     record = later(record, asked("b", NOW + 3 * HOUR_US))
     known = {name: OrgRecord(name, periods=(Period(name, 0),)) for name in "ab"}
     at_us, begins_us = NOW + 2 * HOUR_US, record.versions[-1].effective_from

@@ -4,7 +4,7 @@ import msgspec
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import SECOND_US
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.restamp import judged
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
@@ -45,5 +45,5 @@ def test_an_event_of_calls_is_owed_under_an_earlier_code_too() -> None:
     moment = f"{(T + 60 * SECOND_US) // SECOND_US}.000"
     for cents, refused in (("900", NO_CHARGE), ("0", "")):
         event = LagoEvent("t1", "old", "other_code", moment, cents, {"org_id": "org"})
-        told = judged(msgspec.json.encode(event), {"org": ORG}, LatePolicy.SHIFT, T + 30 * SECOND_US, "ai")
+        told = judged(msgspec.json.encode(event), {"org": ORG}, OutOfPeriodPolicy.SHIFT, T + 30 * SECOND_US, "ai")
         assert told.refused == refused

@@ -9,7 +9,7 @@ from schemas.ledger import Position
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from streams.core.mapping.resolve import Resolver
-from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, remap, unmap
+from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, end_mapping, set_mapping
 from streams.core.metering.close_window import coalesce, release
 from streams.core.metering.fold import Fold
 from streams.core.metering.ledger_state import LedgerState
@@ -33,47 +33,47 @@ def mapped(*orgs: str, begins_us: int = NOON - DAY_US, apart_us: int = DAY_US) -
     """The customer moves from org to org."""
     record = None
     for number, org in enumerate(orgs):
-        record = remap(record, asked(org), begins_us + number * apart_us, LEAD)
+        record = set_mapping(record, asked(org), begins_us + number * apart_us, LEAD)
     assert record is not None
     return record
 
 
 def held(record: CustomerRecord | None, orgs: Orgs) -> LedgerState:
     """A call at noon, of 9 USD, that is held."""
-    books = LedgerState(Position())
+    ledger = LedgerState(Position())
     resolver = Resolver({} if record is None else {"acme": record}, orgs)
     resolver.now_us = NOON
-    apply(books, Fold(POLICY, "d-t-0-")(books, [raw(0, slp(0, at_us=NOON, cost="9"))], resolver), NOON)
-    (window,) = books.windows.values()
+    apply(ledger, Fold(POLICY, "d-t-0-")(ledger, [raw(0, slp(0, at_us=NOON, cost="9"))], resolver), NOON)
+    (window,) = ledger.windows.values()
     assert window.held
-    return books
+    return ledger
 
 
-def looked_at(books: LedgerState, record: CustomerRecord | None, orgs: Orgs) -> tuple[str, str, bool]:
+def looked_at(ledger: LedgerState, record: CustomerRecord | None, orgs: Orgs) -> tuple[str, str, bool]:
     """The org and the subscription of the call, and whether it is held, after all looks at it."""
     customers = {} if record is None else {"acme": record}
-    while not (changes := coalesce(books, customers, orgs, POLICY, LATER, 9)).empty:
-        apply(books, changes, LATER)
-    while not (changes := release(books, customers, orgs, POLICY, 9, LATER)).empty:
-        apply(books, changes, LATER)
-    (window,) = books.windows.values()
+    while not (changes := coalesce(ledger, customers, orgs, POLICY, LATER, 9)).empty:
+        apply(ledger, changes, LATER)
+    while not (changes := release(ledger, customers, orgs, POLICY, 9, LATER)).empty:
+        apply(ledger, changes, LATER)
+    (window,) = ledger.windows.values()
     assert window.cost == Decimal(9)
     return window.org_id, window.subscription, bool(window.held)
 
 
 @pytest.mark.parametrize("had", [A_HAS_ENDED, {"b": SUBSCRIBED["b"]}])
 def test_after_its_record_is_forgotten_nobody_takes_what_was_held_for_the_old_org(had: Orgs) -> None:
-    books = held(mapped("a"), had)
-    assert looked_at(books, None, had) == ("a", "", True)
+    ledger = held(mapped("a"), had)
+    assert looked_at(ledger, None, had) == ("a", "", True)
     anew = mapped("b", begins_us=LATER - DAY_US)
-    assert looked_at(books, anew, had) == ("a", "", True)
-    assert looked_at(books, anew, SUBSCRIBED) == ("a", "sub_a", False), "the old org pays once it can"
+    assert looked_at(ledger, anew, had) == ("a", "", True)
+    assert looked_at(ledger, anew, SUBSCRIBED) == ("a", "sub_a", False), "the old org pays once it can"
 
 
 def test_a_record_that_is_made_anew_for_another_kind_of_id_takes_nothing_either() -> None:
-    books = held(mapped("a"), A_HAS_ENDED)
-    anew = remap(None, MappingRequest("acme", "b", "tenant", id_kind="team"), LATER - DAY_US, LEAD)
-    assert looked_at(books, anew, A_HAS_ENDED) == ("a", "", True)
+    ledger = held(mapped("a"), A_HAS_ENDED)
+    anew = set_mapping(None, MappingRequest("acme", "b", "tenant", id_kind="team"), LATER - DAY_US, LEAD)
+    assert looked_at(ledger, anew, A_HAS_ENDED) == ("a", "", True)
 
 
 def test_what_was_held_for_nobody_goes_to_the_first_mapping() -> None:
@@ -82,52 +82,52 @@ def test_what_was_held_for_nobody_goes_to_the_first_mapping() -> None:
 
 @pytest.mark.parametrize("last", ["b", "a"])
 def test_after_many_moves_what_was_held_for_the_first_org_is_that_org_s(last: str) -> None:
-    books = held(mapped("a"), A_HAS_ENDED)
+    ledger = held(mapped("a"), A_HAS_ENDED)
     moved = mapped("a", *"bcdefghi", last, apart_us=9 * DAY_US)
     assert moved.versions[0].lago_customer_id != "a", "its version is no longer kept"
-    assert looked_at(books, moved, A_HAS_ENDED) == ("a", "", True)
-    assert looked_at(books, moved, SUBSCRIBED) == ("a", "sub_a", False)
+    assert looked_at(ledger, moved, A_HAS_ENDED) == ("a", "", True)
+    assert looked_at(ledger, moved, SUBSCRIBED) == ("a", "sub_a", False)
 
 
 def test_an_org_that_was_never_subscribed_keeps_what_it_was_left_for_too() -> None:
     """From one org to another is a move, also in a record that no longer tells of it."""
-    books = held(mapped("a"), {"c": SUBSCRIBED["b"]})
+    ledger = held(mapped("a"), {"c": SUBSCRIBED["b"]})
     moved = mapped("a", *"bcdefghij", apart_us=9 * DAY_US)
-    assert looked_at(books, moved, {"b": SUBSCRIBED["b"]}) == ("a", "", True)
+    assert looked_at(ledger, moved, {"b": SUBSCRIBED["b"]}) == ("a", "", True)
 
 
 @pytest.mark.parametrize("began_us", [NOON - DAY_US, NOON + DAY_US])
 def test_a_correction_takes_what_was_held_under_the_mistake(began_us: int) -> None:
     """Also what was used before the first mapping began, which that one covers."""
     wrong = mapped("a", begins_us=began_us)
-    books = held(wrong, A_HAS_ENDED)
-    other = remap(wrong, asked("c", correct=True), began_us + 2 * HOUR_US, LEAD)
-    right = remap(other, asked("b", correct=True), began_us + 3 * HOUR_US, LEAD)
+    ledger = held(wrong, A_HAS_ENDED)
+    other = set_mapping(wrong, asked("c", correct=True), began_us + 2 * HOUR_US, LEAD)
+    right = set_mapping(other, asked("b", correct=True), began_us + 3 * HOUR_US, LEAD)
     assert right.versions[0].instead_of == ("a", "c")
-    assert looked_at(books, right, A_HAS_ENDED) == ("b", "sub_b", False)
-    assert remap(right, asked("b", correct=True), began_us + 4 * HOUR_US, LEAD) is right
-    assert remap(right, asked("b"), began_us + 4 * HOUR_US, LEAD) is right
+    assert looked_at(ledger, right, A_HAS_ENDED) == ("b", "sub_b", False)
+    assert set_mapping(right, asked("b", correct=True), began_us + 4 * HOUR_US, LEAD) is right
+    assert set_mapping(right, asked("b"), began_us + 4 * HOUR_US, LEAD) is right
 
 
 def test_a_correction_to_another_kind_of_id_leaves_nothing_with_the_mistake() -> None:
     wrong = mapped("a", begins_us=NOON + DAY_US)
-    books = held(wrong, A_HAS_ENDED)
+    ledger = held(wrong, A_HAS_ENDED)
     request = MappingRequest("acme", "a", "tenant", id_kind="team", correct=True)
-    assert looked_at(books, remap(wrong, request, NOON + 2 * DAY_US, LEAD), SUBSCRIBED) == ("", "", True)
+    assert looked_at(ledger, set_mapping(wrong, request, NOON + 2 * DAY_US, LEAD), SUBSCRIBED) == ("", "", True)
 
 
 def test_what_a_forgotten_org_holds_can_be_given_to_another_by_a_correction() -> None:
     """Map the customer to the old org again, and correct that."""
-    books = held(mapped("a"), A_HAS_ENDED)
-    again = remap(None, asked("a"), LATER - DAY_US, LEAD)
-    right = remap(again, asked("b", correct=True), LATER - HOUR_US, LEAD)
-    assert looked_at(books, right, A_HAS_ENDED) == ("b", "sub_b", False)
+    ledger = held(mapped("a"), A_HAS_ENDED)
+    again = set_mapping(None, asked("a"), LATER - DAY_US, LEAD)
+    right = set_mapping(again, asked("b", correct=True), LATER - HOUR_US, LEAD)
+    assert looked_at(ledger, right, A_HAS_ENDED) == ("b", "sub_b", False)
 
 
 def test_a_deleted_mapping_that_is_not_forgotten_yet_leaves_what_it_always_left() -> None:
     """To the next org where its own never had a subscription."""
     first = mapped("a", begins_us=NOON + DAY_US)
-    books = held(first, {})
-    deleted = unmap(first, EndMappingRequest(deleted=True), NOON + 2 * DAY_US, LEAD)
-    after = remap(deleted, asked("b"), NOON + 3 * DAY_US, LEAD)
-    assert looked_at(books, after, {"b": SUBSCRIBED["b"]}) == ("b", "sub_b", False)
+    ledger = held(first, {})
+    deleted = end_mapping(first, EndMappingRequest(deleted=True), NOON + 2 * DAY_US, LEAD)
+    after = set_mapping(deleted, asked("b"), NOON + 3 * DAY_US, LEAD)
+    assert looked_at(ledger, after, {"b": SUBSCRIBED["b"]}) == ("b", "sub_b", False)

@@ -15,8 +15,8 @@ from streams.core.mapping.set_mapping import (
     MAX_VERSIONS,
     EndMappingRequest,
     MappingRequest,
-    remap,
-    unmap,
+    end_mapping,
+    set_mapping,
 )
 from streams.core.mapping.time_spans import borders
 from streams.core.mapping.versions import NOT_KEPT, WRONG_KIND
@@ -36,7 +36,7 @@ def moved(orgs: str, *, first_us: int = NOON, apart_us: int = 10 * DAY_US) -> Cu
     """The customer moves from org to org, every ten days."""
     record = None
     for number, org in enumerate(orgs):
-        record = remap(record, asked(org), first_us + number * apart_us, LEAD)
+        record = set_mapping(record, asked(org), first_us + number * apart_us, LEAD)
     assert record is not None
     return record
 
@@ -70,7 +70,7 @@ def test_a_version_that_said_the_same_as_the_next_one_is_not_missed() -> None:
     """For example another plan for the same org."""
     record = None
     for number in range(12):
-        record = remap(record, asked("a", plan=f"plan-{number}"), NOON + number * 10 * DAY_US, LEAD)
+        record = set_mapping(record, asked("a", plan=f"plan-{number}"), NOON + number * 10 * DAY_US, LEAD)
     assert record is not None
     assert (len(record.versions), record.known_from) == (KEPT_VERSIONS, 0)
     assert payer(record, NOON) == ("sub_a", "")
@@ -96,11 +96,11 @@ def test_whatever_was_dropped_what_is_left_says_the_same_or_nothing(
     for org, days, kind in changes:
         now_us += days * DAY_US
         if org in ("a", "b"):
-            whole = remap(whole, asked(org, kind=kind), now_us, LEAD, EVER)
-            kept = remap(kept, asked(org, kind=kind), now_us, LEAD)
+            whole = set_mapping(whole, asked(org, kind=kind), now_us, LEAD, EVER)
+            kept = set_mapping(kept, asked(org, kind=kind), now_us, LEAD)
         elif whole is not None and kept is not None:
-            whole = unmap(whole, EndMappingRequest(deleted=org == "-"), now_us, LEAD, EVER)
-            kept = unmap(kept, EndMappingRequest(deleted=org == "-"), now_us, LEAD)
+            whole = end_mapping(whole, EndMappingRequest(deleted=org == "-"), now_us, LEAD, EVER)
+            kept = end_mapping(kept, EndMappingRequest(deleted=org == "-"), now_us, LEAD)
     if whole is None or kept is None:
         return
     at_us = NOON + day * DAY_US
@@ -114,39 +114,39 @@ def test_whatever_was_dropped_what_is_left_says_the_same_or_nothing(
 
 def test_a_mapping_from_then_on_says_who_pays_and_is_taken_though_it_lies_in_the_past() -> None:
     record = moved("abcdefghi")
-    books = held(record, ORGS)
-    assert looked_at(books, record, ORGS) == ("", "", True)
+    ledger = held(record, ORGS)
+    assert looked_at(ledger, record, ORGS) == ("", "", True)
     now_us = NOON + 99 * DAY_US
-    told = remap(record, asked("k", NOON - DAY_US), now_us, LEAD)
+    told = set_mapping(record, asked("k", NOON - DAY_US), now_us, LEAD)
     assert told.versions[1:] == record.versions
     assert (told.known_from, told.versions[0].lago_customer_id) == (NOON - DAY_US, "k")
-    assert remap(told, asked("k", NOON - DAY_US), now_us + DAY_US, LEAD) is told, "twice is once"
+    assert set_mapping(told, asked("k", NOON - DAY_US), now_us + DAY_US, LEAD) is told, "twice is once"
     with pytest.raises(Rejected, match="may have been decided"):
-        remap(told, asked("a", NOON - DAY_US), now_us, LEAD)
+        set_mapping(told, asked("a", NOON - DAY_US), now_us, LEAD)
     with pytest.raises(Rejected, match="may have been decided"):
-        remap(record, asked("k", record.known_from), now_us, LEAD)
+        set_mapping(record, asked("k", record.known_from), now_us, LEAD)
     assert payer(told, NOON - DAY_US - 1) == ("", NOT_KEPT)
-    assert looked_at(books, told, ORGS) == ("k", "sub_k", False)
+    assert looked_at(ledger, told, ORGS) == ("k", "sub_k", False)
 
 
 def test_so_many_versions_are_not_told_of() -> None:
     record = moved("ab" * (MAX_VERSIONS // 2) + "a", apart_us=HOUR_US)
-    later = remap(record, asked("c"), NOON + 70 * DAY_US, LEAD)
+    later = set_mapping(record, asked("c"), NOON + 70 * DAY_US, LEAD)
     assert (len(later.versions), later.known_from > 0) == (KEPT_VERSIONS, True)
     full = later
     for number in range(MAX_VERSIONS - KEPT_VERSIONS):
-        full = remap(full, asked("k", NOON - number * DAY_US), NOON + 71 * DAY_US, LEAD)
+        full = set_mapping(full, asked("k", NOON - number * DAY_US), NOON + 71 * DAY_US, LEAD)
     with pytest.raises(Rejected, match="versions are still needed"):
-        remap(full, asked("k", NOON - 99 * DAY_US), NOON + 71 * DAY_US, LEAD)
+        set_mapping(full, asked("k", NOON - 99 * DAY_US), NOON + 71 * DAY_US, LEAD)
 
 
 def test_what_was_held_for_nobody_before_its_version_was_dropped_still_goes_to_the_next_that_fits() -> None:
     """Its version covered it not, and neither did the ones after it: that was seen, and is no guess."""
     record = None
     for number, org in enumerate("abcdefghi"):
-        record = remap(record, asked(org, kind="team"), NOON + number * 10 * DAY_US, LEAD)
+        record = set_mapping(record, asked(org, kind="team"), NOON + number * 10 * DAY_US, LEAD)
     assert record is not None
-    right = remap(record, asked("k"), NOON + 90 * DAY_US, LEAD)
+    right = set_mapping(record, asked("k"), NOON + 90 * DAY_US, LEAD)
     at_us, now_us = NOON, NOON + 91 * DAY_US
     assert right.known_from > at_us
     assert resolve_held(right, "", at_us, "user", ORGS, now_us=now_us, held=WRONG_KIND).org_id == "k"
@@ -162,9 +162,9 @@ def test_the_reason_is_counted_and_named_where_a_person_looks() -> None:
 def test_what_is_held_for_an_org_does_not_go_to_the_subscription_that_a_later_version_names() -> None:
     record = moved("ab")
     named = MappingRequest("acme", "a", "t", external_subscription_id="seats")
-    record = remap(record, named, NOON + 20 * DAY_US, LEAD)
+    record = set_mapping(record, named, NOON + 20 * DAY_US, LEAD)
     for number, org in enumerate("cdefghi", 3):
-        record = remap(record, asked(org), NOON + number * 10 * DAY_US, LEAD)
+        record = set_mapping(record, asked(org), NOON + number * 10 * DAY_US, LEAD)
     assert record.versions[0].external_subscription_id == "seats"
     found = resolve_held(record, "a", NOON, "user", ORGS, now_us=NOON + 99 * DAY_US, held="no_subscription")
     assert found.subscription == "sub_a"

@@ -8,7 +8,7 @@ import pytest
 from connectors.billing.mappings import Mappings
 from schemas.customers import CustomerRecord
 from schemas.moments import HOUR_US, SECOND_US
-from streams.core.mapping.set_mapping import KEEP_US, EndMappingRequest, MappingRequest, in_force, remap
+from streams.core.mapping.set_mapping import KEEP_US, EndMappingRequest, MappingRequest, in_force, set_mapping
 
 NOW = 1_800_000_000 * SECOND_US
 LEAD = 5 * SECOND_US
@@ -26,7 +26,7 @@ class World:
             knows=lambda *_: True, mapped=lambda _: None, refused=lambda _: "", is_nobody=self.is_nobody
         )
         parts = cast(Any, (view, orgs, self, quiet))
-        self.mappings = Mappings(*parts, lead_us=LEAD, keep_us=KEEP_US, now_us=lambda: now_us)
+        self.mappings = Mappings(*parts, mapping_delay_us=LEAD, keep_us=KEEP_US, now_us=lambda: now_us)
 
     async def wait_fresh(self, _since: float) -> None:
         """It is."""
@@ -45,8 +45,8 @@ class World:
 
 @pytest.mark.parametrize("behind", [0, 3 * SECOND_US, HOUR_US])
 async def test_the_answer_shows_what_was_asked_for_though_it_begins_by_the_faster_clock(behind: int) -> None:
-    first = remap(None, MappingRequest("c", "a", "t"), NOW - 9 * HOUR_US, LEAD)
-    world = World(NOW - behind, remap(first, MappingRequest("c", "b", "t"), NOW, LEAD))
+    first = set_mapping(None, MappingRequest("c", "a", "t"), NOW - 9 * HOUR_US, LEAD)
+    world = World(NOW - behind, set_mapping(first, MappingRequest("c", "b", "t"), NOW, LEAD))
     made = await world.mappings.put(MappingRequest("c", "d", "t"))
     assert (made.version.lago_customer_id, made.changed) == ("d", True)
     assert made.version.effective_from == NOW + LEAD

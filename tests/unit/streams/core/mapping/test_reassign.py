@@ -7,7 +7,7 @@ from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US
 from streams.core.mapping.reassign import paid_until, repointing
-from streams.core.mapping.set_mapping import remap
+from streams.core.mapping.set_mapping import set_mapping
 from tests.support.payers import payer
 
 OLD, NEW, OTHER = "user_1", "org_1", "org_2"
@@ -35,7 +35,7 @@ def repointed(record: CustomerRecord, begins_us: int = 0) -> CustomerRecord:
         if not requests:
             return record
         for request in requests:
-            record = remap(record, request, NOW, LEAD)
+            record = set_mapping(record, request, NOW, LEAD)
     raise AssertionError("there is always more to ask for")
 
 
@@ -73,7 +73,7 @@ def test_what_is_not_the_payer_is_kept(record: CustomerRecord) -> None:
 def test_no_request_comes_too_early(record: CustomerRecord) -> None:
     for request in repointing(record, OLD, NEW, EARLIEST):
         try:
-            record = remap(record, request, NOW, LEAD)
+            record = set_mapping(record, request, NOW, LEAD)
         except Rejected as error:
             raise AssertionError(error.reason) from error
 

@@ -10,9 +10,9 @@ from streams.core.mapping.set_mapping import (
     MAX_VERSIONS,
     EndMappingRequest,
     MappingRequest,
+    end_mapping,
     forgettable,
-    remap,
-    unmap,
+    set_mapping,
 )
 
 NOW = 1_800_000_000 * SECOND_US
@@ -40,7 +40,7 @@ def test_the_oldest_of_nine_goes_once_the_next_one_has_covered_all_that_is_still
     for early_us, kept in ((0, 8), (1, 9)):
         second = NOW - KEPT_US + early_us
         there = [version(0, "a"), version(second, "b"), *(version(NOW - 60 * SECOND_US + n, f"o{n}") for n in range(6))]
-        after = remap(record(*there), asked("new"), NOW, LEAD)
+        after = set_mapping(record(*there), asked("new"), NOW, LEAD)
         assert len(after.versions) == kept
         assert after.versions[-1].lago_customer_id == "new"
 
@@ -50,7 +50,7 @@ def test_beyond_64_versions_the_oldest_go_after_48_hours() -> None:
         second = NOW - KEEP_US + early_us
         there = [version(second - 1, "a"), version(second, "b"), *(version(NOW - 90 + n, f"o{n}") for n in range(62))]
         try:
-            after = remap(record(*there), asked("new"), NOW, LEAD)
+            after = set_mapping(record(*there), asked("new"), NOW, LEAD)
         except Rejected:
             assert refused
         else:
@@ -60,14 +60,14 @@ def test_beyond_64_versions_the_oldest_go_after_48_hours() -> None:
 def test_a_request_maps_and_an_ending_hides_nothing_unless_they_say_so() -> None:
     assert MappingRequest("c", "o", "t").is_active
     assert not EndMappingRequest().deleted
-    ended = unmap(record(version(0)), EndMappingRequest(), NOW, LEAD).versions[-1]
+    ended = end_mapping(record(version(0)), EndMappingRequest(), NOW, LEAD).versions[-1]
     assert (ended.is_active, ended.deleted) == (False, False)
 
 
 def test_a_pause_that_ended_before_the_change_stays_a_pause_in_the_record() -> None:
     """Its usage goes to the version after it already: nothing has to be pinned, and what is shown stays true."""
     there = (version(0, "a"), version(1000 * SECOND_US, "a", active=False), version(2000 * SECOND_US, "a"))
-    after = remap(record(*there), asked("b"), NOW, LEAD)
+    after = set_mapping(record(*there), asked("b"), NOW, LEAD)
     assert after.versions[:3] == there
     assert [one.lago_customer_id for one in after.versions] == ["a", "a", "a", "b"]
 
@@ -75,7 +75,7 @@ def test_a_pause_that_ended_before_the_change_stays_a_pause_in_the_record() -> N
 def test_a_pause_that_lasts_until_the_change_stays_a_pause_whatever_was_announced() -> None:
     """Who was announced has not begun, and pays for nothing yet: pinned to him, the pause would be billed at once."""
     there = (version(0, "a"), version(1000 * SECOND_US, "a", active=False), version(NOW + HOUR_US, "later"))
-    after = remap(record(*there), asked("b"), NOW, LEAD)
+    after = set_mapping(record(*there), asked("b"), NOW, LEAD)
     assert [(one.lago_customer_id, one.is_active) for one in after.versions] == [
         ("a", True),
         ("a", False),

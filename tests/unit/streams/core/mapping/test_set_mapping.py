@@ -16,12 +16,12 @@ from streams.core.mapping.set_mapping import (
     TOO_MANY,
     EndMappingRequest,
     MappingRequest,
+    end_mapping,
     forgettable,
     in_force,
-    remap,
+    set_mapping,
     shown,
     takes_effect,
-    unmap,
 )
 from tests.support.payers import payer
 
@@ -38,7 +38,7 @@ def record_of(*posts: tuple[int, MappingRequest]) -> CustomerRecord:
     """The record after requests, each at its moment."""
     record = None
     for now, request in posts:
-        record = remap(record, request, now, LEAD)
+        record = set_mapping(record, request, now, LEAD)
     assert record is not None
     return record
 
@@ -48,7 +48,7 @@ def orgs(record: CustomerRecord) -> list[str]:
 
 
 def test_the_first_mapping_covers_everything_before_it() -> None:
-    record = remap(None, asked("a"), NOW, LEAD)
+    record = set_mapping(None, asked("a"), NOW, LEAD)
     assert record.versions == (MappingVersion(EARLIEST, "a", "tenant", updated_at=NOW, soon=True),)
     assert (record.created_at, record.updated_at) == (NOW, NOW)
     assert payer(record, 0) == payer(record, NOW) == payer(record, NOW + HOUR_US) == "a"
@@ -56,7 +56,7 @@ def test_the_first_mapping_covers_everything_before_it() -> None:
 
 @pytest.mark.parametrize("at", [1_000_000_000 * SECOND_US, NOW, NOW + HOUR_US])
 def test_a_first_mapping_may_begin_at_any_time_and_does_so_on_a_whole_second(at: int) -> None:
-    record = remap(None, asked("a", at), NOW, LEAD)
+    record = set_mapping(None, asked("a", at), NOW, LEAD)
     assert record.versions[0].effective_from == at - at % SECOND_US
 
 
@@ -75,10 +75,10 @@ def test_a_lead_that_ends_on_a_whole_second_is_not_rounded_up() -> None:
 
 def test_asking_again_for_what_is_in_force_writes_nothing() -> None:
     first = record_of((NOW - HOUR_US, asked("a")))
-    assert remap(first, asked("a"), NOW, LEAD) is first
-    changed = remap(first, asked("b"), NOW, LEAD)
-    assert remap(changed, asked("b"), NOW + SECOND_US, LEAD) is changed
-    assert remap(changed, asked("b"), NOW, LEAD) is changed
+    assert set_mapping(first, asked("a"), NOW, LEAD) is first
+    changed = set_mapping(first, asked("b"), NOW, LEAD)
+    assert set_mapping(changed, asked("b"), NOW + SECOND_US, LEAD) is changed
+    assert set_mapping(changed, asked("b"), NOW, LEAD) is changed
 
 
 def test_every_field_of_a_mapping_counts_as_a_change() -> None:
@@ -90,27 +90,27 @@ def test_every_field_of_a_mapping_counts_as_a_change() -> None:
         MappingRequest("customer", "a", "tenant", external_subscription_id="sub"),
         MappingRequest("customer", "a", "tenant", id_kind="team"),
     ):
-        assert len(remap(first, request, NOW, LEAD).versions) == 2, request
+        assert len(set_mapping(first, request, NOW, LEAD).versions) == 2, request
 
 
 def test_an_explicit_beginning_before_the_lead_is_refused_once_there_is_a_mapping() -> None:
     first = record_of((NOW - HOUR_US, asked("a")))
     for at in (0, NOW, NOW + LEAD - 1, EARLIEST - 1):
         with pytest.raises(Rejected) as refusal:
-            remap(first, asked("b", at), NOW, LEAD)
+            set_mapping(first, asked("b", at), NOW, LEAD)
         assert refusal.value.reason == TOO_EARLY
-    assert payer(remap(first, asked("b", EARLIEST), NOW, LEAD), EARLIEST) == "b"
+    assert payer(set_mapping(first, asked("b", EARLIEST), NOW, LEAD), EARLIEST) == "b"
 
 
 def test_repeating_the_first_mapping_with_its_past_beginning_is_no_error() -> None:
     first = record_of((NOW - HOUR_US, asked("a", NOW - 100 * HOUR_US)))
-    assert remap(first, asked("a", NOW - 100 * HOUR_US), NOW, LEAD) is first
+    assert set_mapping(first, asked("a", NOW - 100 * HOUR_US), NOW, LEAD) is first
 
 
 def test_asking_for_the_past_as_it_was_does_not_pass_for_a_change_of_the_present() -> None:
     record = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - HOUR_US, asked("b")))
     with pytest.raises(Rejected, match=TOO_EARLY):
-        remap(record, asked("a", NOW - 2 * HOUR_US), NOW, LEAD)
+        set_mapping(record, asked("a", NOW - 2 * HOUR_US), NOW, LEAD)
 
 
 def test_a_version_with_the_same_beginning_replaces_that_one() -> None:
@@ -147,10 +147,10 @@ def test_of_two_requests_the_later_written_one_wins_though_its_process_has_the_s
     #  -------------- a -------------|------------------|--- b, but no longer than it takes --->
     #  the second one's       now            now+lead
     first = record_of((NOW - 2 * HOUR_US, asked("a")), (NOW, asked("b")))
-    second = remap(first, asked(org), NOW - behind, LEAD)
+    second = set_mapping(first, asked(org), NOW - behind, LEAD)
     assert payer(second, EARLIEST - 1) == "a"
     assert {payer(second, EARLIEST), payer(second, NOW + 99 * HOUR_US)} == {org}
-    third = remap(second, asked("d"), NOW - behind - 1, LEAD)
+    third = set_mapping(second, asked("d"), NOW - behind - 1, LEAD)
     assert {payer(third, EARLIEST), payer(third, NOW + 99 * HOUR_US)} == {"d"}
 
 
@@ -158,23 +158,25 @@ def test_of_two_requests_the_later_written_one_wins_though_its_process_has_the_s
 def test_an_end_by_the_slower_clock_is_an_end_and_what_comes_after_it_wins_over_it(behind: int) -> None:
     first = record_of((NOW - 2 * HOUR_US, asked("a")), (NOW, asked("b")))
     for ending in (EndMappingRequest(), EndMappingRequest(deleted=True)):
-        ended = unmap(first, ending, NOW - behind, LEAD)
+        ended = end_mapping(first, ending, NOW - behind, LEAD)
         assert payer(ended, EARLIEST - 1) == "a"
         assert {payer(ended, EARLIEST), payer(ended, NOW + 99 * HOUR_US)} == {None}
-        assert {payer(remap(ended, asked("c"), NOW - behind, LEAD), at) for at in (EARLIEST, NOW + HOUR_US)} == {"c"}
+        assert {payer(set_mapping(ended, asked("c"), NOW - behind, LEAD), at) for at in (EARLIEST, NOW + HOUR_US)} == {
+            "c"
+        }
 
 
 def test_what_was_announced_for_its_own_moment_stays_whoevers_clock_is_slower() -> None:
     announced = record_of((NOW - 2 * HOUR_US, asked("a")), (NOW, asked("b", NOW + HOUR_US)))
-    changed = remap(announced, asked("c"), NOW - AHEAD, LEAD)
+    changed = set_mapping(announced, asked("c"), NOW - AHEAD, LEAD)
     assert [payer(changed, at) for at in (EARLIEST - 1, EARLIEST, NOW + HOUR_US)] == ["a", "c", "b"]
 
 
 def test_what_was_used_in_a_pause_is_the_one_s_that_begins_first_and_not_the_one_s_that_was_announced() -> None:
     stopped = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - 8 * HOUR_US, asked("a", active=False)))
-    planned = remap(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
+    planned = set_mapping(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
     assert (payer(planned, NOW, NOW), payer(planned, NOW, NOW + 9 * HOUR_US)) == (None, "b")
-    changed = remap(planned, asked("c"), NOW, LEAD)
+    changed = set_mapping(planned, asked("c"), NOW, LEAD)
     assert [payer(changed, at, NOW + 99 * HOUR_US) for at in (NOW, EARLIEST, NOW + 9 * HOUR_US)] == ["c", "c", "b"]
     assert payer(changed, NOW, NOW) is None
 
@@ -191,17 +193,17 @@ def test_versions_that_recent_usage_needs_are_kept_beyond_their_number_and_refus
     assert len(record.versions) == MAX_VERSIONS
     now = NOW + 2 * HOUR_US
     with pytest.raises(Rejected) as refusal:
-        remap(record, asked("one-more"), now, LEAD)
+        set_mapping(record, asked("one-more"), now, LEAD)
     assert refusal.value.reason == TOO_MANY
-    assert len(remap(record, asked("one-more"), now + KEEP_US, LEAD).versions) == MAX_VERSIONS
-    assert len(remap(record, asked("one-more"), now + KEPT_US, LEAD).versions) == KEPT_VERSIONS
+    assert len(set_mapping(record, asked("one-more"), now + KEEP_US, LEAD).versions) == MAX_VERSIONS
+    assert len(set_mapping(record, asked("one-more"), now + KEPT_US, LEAD).versions) == KEPT_VERSIONS
 
 
 def test_an_ended_mapping_bills_what_was_used_before_its_end_and_holds_the_rest() -> None:
     #  ... a ...  now    now+lead  EARLIEST
     #  -----------|---------|---------|  held
     for deleted in (False, True):
-        ended = unmap(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(deleted), NOW, LEAD)
+        ended = end_mapping(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(deleted), NOW, LEAD)
         assert payer(ended, 0) == payer(ended, EARLIEST - 1) == "a"
         assert payer(ended, EARLIEST) is None
 
@@ -214,7 +216,7 @@ def test_an_end_takes_back_whatever_was_announced_for_later() -> None:
         EndMappingRequest(deleted=True),
         EndMappingRequest(effective_from=NOW + HOUR_US),
     ):
-        ended = unmap(planned, ending, NOW, LEAD)
+        ended = end_mapping(planned, ending, NOW, LEAD)
         assert payer(ended, NOW + 99 * HOUR_US) is None
         assert payer(ended, EARLIEST - 1) == "a"
 
@@ -222,35 +224,35 @@ def test_an_end_takes_back_whatever_was_announced_for_later() -> None:
 @pytest.mark.parametrize("deleted", [False, True])
 def test_what_was_used_in_a_pause_stays_held_where_the_announced_mapping_is_withdrawn(deleted: bool) -> None:
     stopped = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - 8 * HOUR_US, asked("a", active=False)))
-    planned = remap(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
-    withdrawn = unmap(planned, EndMappingRequest(deleted), NOW, LEAD)
+    planned = set_mapping(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
+    withdrawn = end_mapping(planned, EndMappingRequest(deleted), NOW, LEAD)
     assert payer(withdrawn, NOW) is None
-    assert payer(remap(withdrawn, asked("c"), NOW + HOUR_US, LEAD), NOW) == "c"
+    assert payer(set_mapping(withdrawn, asked("c"), NOW + HOUR_US, LEAD), NOW) == "c"
 
 
 def test_ending_twice_is_ending_once_and_a_deactivated_mapping_can_still_be_deleted() -> None:
     first = record_of((NOW - HOUR_US, asked("a")))
-    stopped = unmap(first, EndMappingRequest(), NOW, LEAD)
-    assert unmap(stopped, EndMappingRequest(), NOW + SECOND_US, LEAD) is stopped
-    deleted = unmap(stopped, EndMappingRequest(deleted=True), NOW + SECOND_US, LEAD)
+    stopped = end_mapping(first, EndMappingRequest(), NOW, LEAD)
+    assert end_mapping(stopped, EndMappingRequest(), NOW + SECOND_US, LEAD) is stopped
+    deleted = end_mapping(stopped, EndMappingRequest(deleted=True), NOW + SECOND_US, LEAD)
     assert deleted is not stopped
     for ending in (EndMappingRequest(), EndMappingRequest(deleted=True)):
-        assert unmap(deleted, ending, NOW + HOUR_US, LEAD) is deleted
+        assert end_mapping(deleted, ending, NOW + HOUR_US, LEAD) is deleted
 
 
 def test_an_end_before_the_lead_is_refused() -> None:
     with pytest.raises(Rejected, match=TOO_EARLY):
-        unmap(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(effective_from=EARLIEST - 1), NOW, LEAD)
+        end_mapping(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(effective_from=EARLIEST - 1), NOW, LEAD)
 
 
 def test_nobody_is_shown_from_a_deletion_on_until_the_customer_is_mapped_again() -> None:
     """What was held meanwhile goes to the next one, as for a customer that was never mapped."""
-    deleted = unmap(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(deleted=True), NOW, LEAD)
+    deleted = end_mapping(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(deleted=True), NOW, LEAD)
     before = shown(deleted.versions, EARLIEST - 1)
     assert before is not None
     assert before.lago_customer_id == "a"
     assert shown(deleted.versions, EARLIEST) is None
-    again = remap(deleted, asked("b"), NOW + HOUR_US, LEAD)
+    again = set_mapping(deleted, asked("b"), NOW + HOUR_US, LEAD)
     told = shown(again.versions, NOW + HOUR_US)
     assert told is not None
     assert told.lago_customer_id == "b"
@@ -261,16 +263,16 @@ def test_nobody_is_shown_from_a_deletion_on_until_the_customer_is_mapped_again()
 def test_billing_can_be_stopped_however_many_versions_there_are() -> None:
     record = record_of(*((NOW + minute * 60 * SECOND_US, asked(f"org-{minute}")) for minute in range(MAX_VERSIONS)))
     now = NOW + 2 * HOUR_US
-    assert payer(unmap(record, EndMappingRequest(), now, LEAD), now + HOUR_US) is None
+    assert payer(end_mapping(record, EndMappingRequest(), now, LEAD), now + HOUR_US) is None
 
 
 def test_a_customer_may_be_forgotten_once_its_deletion_is_as_old_as_that() -> None:
     record = record_of((NOW - HOUR_US, asked("a")))
-    assert not forgettable(unmap(record, EndMappingRequest(), NOW, LEAD), NOW + 99 * HOUR_US)
-    deleted = unmap(record, EndMappingRequest(deleted=True), NOW, LEAD)
+    assert not forgettable(end_mapping(record, EndMappingRequest(), NOW, LEAD), NOW + 99 * HOUR_US)
+    deleted = end_mapping(record, EndMappingRequest(deleted=True), NOW, LEAD)
     assert not forgettable(deleted, EARLIEST)
     assert forgettable(deleted, EARLIEST + 1)
-    assert not forgettable(remap(deleted, asked("b"), NOW + HOUR_US, LEAD), NOW + 99 * HOUR_US)
+    assert not forgettable(set_mapping(deleted, asked("b"), NOW + HOUR_US, LEAD), NOW + 99 * HOUR_US)
 
 
 REQUESTS = st.tuples(
@@ -297,9 +299,9 @@ def test_no_request_changes_who_pays_for_what_may_be_decided_already(
             continue
         try:
             if before is not None and org in ("end", "delete"):
-                record = unmap(before, ending, now, LEAD)
+                record = end_mapping(before, ending, now, LEAD)
             else:
-                record = remap(before, request, now, LEAD)
+                record = set_mapping(before, request, now, LEAD)
         except Rejected as refusal:
             if refusal.reason not in {TOO_EARLY, TOO_MANY}:
                 raise

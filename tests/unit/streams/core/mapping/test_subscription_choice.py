@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
-from schemas.policy import LatePolicy
+from schemas.policy import OutOfPeriodPolicy
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
 from streams.core.mapping.resolve import Resolver, resolve, resolve_org
 from streams.core.mapping.subscription_choice import (
@@ -88,8 +88,8 @@ def test_a_mapping_and_an_orgs_own_usage_choose_alike_each_by_its_metric() -> No
     orgs = {"org": org(period("seats", charged=("api_calls",)), period("llm", 5))}
     mapped = {"c": CustomerRecord("c", (MappingVersion(0, "org", "t"),), 0, 0)}
     assert resolve(mapped["c"], 9, "user", orgs, "ai_usage").subscription == "llm"
-    assert resolve_org("org", 9, orgs, LatePolicy.SHIFT, "api_calls").subscription == "seats"
-    both = Resolver(mapped, orgs, LatePolicy.SHIFT, "ai_usage")
+    assert resolve_org("org", 9, orgs, OutOfPeriodPolicy.SHIFT, "api_calls").subscription == "seats"
+    both = Resolver(mapped, orgs, OutOfPeriodPolicy.SHIFT, "ai_usage")
     assert both("c", 9, "user").subscription == "llm"
     assert both("org", 9, "org", "api_calls").subscription == "seats"
     assert both("org", 9, "org", "other").subscription == "seats", "it has no amount: a flat plan may take it"

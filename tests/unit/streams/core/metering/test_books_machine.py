@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.ledger import window_key
 from schemas.moments import HOUR_US, SECOND_US
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import WriteOff
 from streams.core.mapping.resolve import Resolver
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
@@ -25,8 +25,8 @@ ORGS = ("a", "b")
 POLICIES = (
     MeterPolicy(),
     MeterPolicy(window_us=10 * SECOND_US, group_by=("team_id",)),
-    MeterPolicy(window_us=0, late_policy=LatePolicy.HOLD),
-    MeterPolicy(window_us=HOUR_US, group_by=("user_id", "team_id"), cost_decimals=6, horizon_us=2 * HOUR_US),
+    MeterPolicy(window_us=0, out_of_period_policy=OutOfPeriodPolicy.HOLD),
+    MeterPolicy(window_us=HOUR_US, group_by=("user_id", "team_id"), cost_decimals=6, dedupe_retention_us=2 * HOUR_US),
 )
 SECONDS = st.integers(-1000, 400)
 
@@ -50,14 +50,14 @@ class BooksMachine(RuleBasedStateMachine):
         )
     )
     def calls_arrive(self, calls: list[tuple[str, int, str]]) -> None:
-        start = self.log.books.position.next
+        start = self.log.ledger.position.next
         records = []
         for offset, (name, second, kind) in enumerate(calls, start):
             call = slp(self.number, at_us=self.now_us + second * SECOND_US, cost="0.1234567")
             call["metadata"] = {"user_api_key_team_id": f"t{self.number % 2}"}
             records.append(raw(offset, call, customer=name, received_us=self.now_us, kind=kind))
             self.number += 1
-        changes = Fold(self.policy, PREFIX)(self.log.books, records, Resolver(self.customers, self.orgs))
+        changes = Fold(self.policy, PREFIX)(self.log.ledger, records, Resolver(self.customers, self.orgs))
         self.log.commit(changes, self.now_us)
 
     @rule(name=st.sampled_from(NAMES), org=st.sampled_from(ORGS), second=SECONDS, kind=st.sampled_from(["", "team"]))
@@ -80,29 +80,29 @@ class BooksMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 5))
     def merges(self, limit: int) -> None:
         later = self.now_us + 2 * HOUR_US
-        changes = coalesce(self.log.books, self.customers, self.orgs, self.policy, later, limit)
+        changes = coalesce(self.log.ledger, self.customers, self.orgs, self.policy, later, limit)
         self.log.commit(changes, self.now_us)
 
     @rule(limit=st.integers(1, 5))
     def releases(self, limit: int) -> None:
-        self.log.commit(release(self.log.books, self.customers, self.orgs, self.policy, limit), self.now_us)
+        self.log.commit(release(self.log.ledger, self.customers, self.orgs, self.policy, limit), self.now_us)
 
     @rule(limit=st.integers(1, 5), later_s=st.integers(0, 7200))
     def seals(self, limit: int, later_s: int) -> None:
-        books = self.log.books
-        due = due_windows(books, self.now_us + later_s * SECOND_US, self.policy, limit)
-        changes = seal(books.position, due, self.orgs, self.policy, PREFIX, 0, self.now_us)
+        ledger = self.log.ledger
+        due = due_windows(ledger, self.now_us + later_s * SECOND_US, self.policy, limit)
+        changes = seal(ledger.position, due, self.orgs, self.policy, PREFIX, 0, self.now_us)
         for sealed in changes.sealed:
             self.sealed_cents += Decimal(sealed.event.precise_total_amount_cents)
         self.log.commit(changes, self.now_us)
 
     @rule(name=st.sampled_from(NAMES), second=SECONDS, limit=st.integers(2, 6))
     def is_given_up(self, name: str, second: int, limit: int) -> None:
-        books = self.log.books
+        ledger = self.log.ledger
         order = WriteOff("audit", self.now_us, self.now_us + second * SECOND_US)
-        offset = books.position.next
-        while books.position.next == offset:
-            self.log.commit(write_off(books, offset, 0, name, order, PREFIX, limit), self.now_us)
+        offset = ledger.position.next
+        while ledger.position.next == offset:
+            self.log.commit(write_off(ledger, offset, 0, name, order, PREFIX, limit), self.now_us)
 
     @rule(policy=st.sampled_from(POLICIES))
     def another_worker_takes_over(self, policy: MeterPolicy) -> None:
@@ -116,26 +116,26 @@ class BooksMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.log.values)
     @invariant()
     def another_worker_reads_the_same(self) -> None:
-        assert image_of(self.log.restored()) == image_of(self.log.books)
+        assert image_of(self.log.restored()) == image_of(self.log.ledger)
 
     @invariant()
     def every_window_is_in_the_index_and_none_is_lost(self) -> None:
-        books = self.log.books
+        ledger = self.log.ledger
         keys: dict[object, int] = {}
-        for first, window in books.windows.items():
+        for first, window in ledger.windows.items():
             assert window.first == first
             key = window_key(window)
             keys[key] = min(first, keys.get(key, first))
-        assert books.index == keys
-        held = {first for firsts in books.held.values() for first in firsts}
-        assert held == {first for first, window in books.windows.items() if window.held}
-        assert set(books.open) == books.windows.keys() - held
+        assert ledger.index == keys
+        held = {first for firsts in ledger.held.values() for first in firsts}
+        assert held == {first for first, window in ledger.windows.items() if window.held}
+        assert set(ledger.open) == ledger.windows.keys() - held
 
     @invariant()
     def what_was_sealed_is_what_events_say(self) -> None:
-        counters = self.log.books.position.counters
+        counters = self.log.ledger.position.counters
         assert counters.sealed.cost * 100 == self.sealed_cents
-        waiting = total(self.log.books.windows.values())
+        waiting = total(self.log.ledger.windows.values())
         assert counters.folded.calls == counters.sealed.calls + counters.written_off.calls + waiting.calls
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Window
 from schemas.moments import HOUR_US, SECOND_US
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.mapping.resolve import Resolver
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
@@ -42,21 +42,21 @@ class Line:
     def fold(
         self, policy: MeterPolicy, *calls: dict[str, object], customers: Customers = MAPPED, at: int = NOON
     ) -> None:
-        start = self.log.books.position.next
+        start = self.log.ledger.position.next
         records: list[Raw] = [raw(start + n, call, received_us=at) for n, call in enumerate(calls)]
-        changes = Fold(policy, PREFIX)(self.log.books, records, Resolver(customers, RUNNING))
+        changes = Fold(policy, PREFIX)(self.log.ledger, records, Resolver(customers, RUNNING))
         self.decisions.update(changes.decisions)
         self.log.commit(changes, at)
 
     def settle(self, policy: MeterPolicy, at: int = NOON + 2 * HOUR_US, customers: Customers = MAPPED) -> None:
         """Another worker takes over, with this policy, and does what time does."""
         self.log.taken_over(NOON)
-        while older := unnamed(self.log.books):
-            self.log.commit(named(self.log.books, older, policy.group_by), at)
-        while not (changes := release(self.log.books, customers, RUNNING, policy, 100)).empty:
+        while older := unnamed(self.log.ledger):
+            self.log.commit(named(self.log.ledger, older, policy.group_by), at)
+        while not (changes := release(self.log.ledger, customers, RUNNING, policy, 100)).empty:
             self.log.commit(changes, at)
-        while due := due_windows(self.log.books, at + 30 * HOUR_US, policy, 100):
-            changes = seal(self.log.books.position, due, RUNNING, policy, PREFIX, 0, at)
+        while due := due_windows(self.log.ledger, at + 30 * HOUR_US, policy, 100):
+            changes = seal(self.log.ledger.position, due, RUNNING, policy, PREFIX, 0, at)
             self.events += [sealed.event for sealed in changes.sealed]
             self.log.commit(changes, at)
 
@@ -85,7 +85,7 @@ def test_a_window_is_named_by_the_setting_it_was_begun_with(
     line.fold(old, call(1), customers=customers)
     if held:
         later = NOON + 2 * HOUR_US
-        line.log.commit(coalesce(line.log.books, {}, RUNNING, old, later, 10), NOON)
+        line.log.commit(coalesce(line.log.ledger, {}, RUNNING, old, later, 10), NOON)
     line.log.taken_over(NOON)
     line.fold(new, call(2), customers=customers)
     line.log.taken_over(NOON)
@@ -123,7 +123,7 @@ def test_a_shorter_horizon_and_then_a_longer_one_bills_no_repeat() -> None:
     """
     counted 10h ago | horizon 2h: forgotten | horizon 24h: its repeat is no new call, and not billed directly
     """
-    line, short = Line(), replace(PLAIN, horizon_us=2 * HOUR_US)
+    line, short = Line(), replace(PLAIN, dedupe_retention_us=2 * HOUR_US)
     line.fold(PLAIN, call(1, NOON - 10 * HOUR_US), at=NOON - 10 * HOUR_US)
     line.fold(short, call(2))
     line.log.taken_over(NOON)
@@ -152,7 +152,7 @@ def test_each_call_is_rounded_by_the_setting_it_was_folded_with_and_every_sum_is
         ({"bill_cache_hits": False}, {"cache_hit": True}, 0),
         ({"event_code": "other"}, {}, 1),
         ({"grace_us": HOUR_US, "quiet_us": 0, "late_us": 0}, {}, 1),
-        ({"late_policy": LatePolicy.HOLD}, {}, 1),
+        ({"out_of_period_policy": OutOfPeriodPolicy.HOLD}, {}, 1),
         ({"coalesce_us": 0, "max_held_metered": 0}, {}, 1),
     ],
 )
@@ -176,8 +176,8 @@ POLICIES = [
     BY_TEAM,
     replace(PLAIN, window_us=0),
     replace(PLAIN, window_us=HOUR_US, group_by=("user_id",), cost_decimals=6),
-    replace(PLAIN, window_us=10 * SECOND_US, horizon_us=2 * HOUR_US, coalesce_us=0),
-    replace(BY_TEAM, grace_us=0, quiet_us=0, late_policy=LatePolicy.HOLD, cost_decimals=13),
+    replace(PLAIN, window_us=10 * SECOND_US, dedupe_retention_us=2 * HOUR_US, coalesce_us=0),
+    replace(BY_TEAM, grace_us=0, quiet_us=0, out_of_period_policy=OutOfPeriodPolicy.HOLD, cost_decimals=13),
 ]
 
 
@@ -206,11 +206,11 @@ def test_whoever_takes_over_with_whatever_settings_each_call_is_billed_once(
         seen.update(numbers)
         if then == "merge":
             later = NOON + 2 * HOUR_US
-            line.log.commit(coalesce(line.log.books, {}, RUNNING, policy, later, 100), NOON)
+            line.log.commit(coalesce(line.log.ledger, {}, RUNNING, policy, later, 100), NOON)
         elif then == "settle":
             line.settle(policy)
     line.settle(PLAIN)
-    assert not line.log.books.windows
+    assert not line.log.ledger.windows
     assert line.cents() == sum((Decimal(f"0.00{n + 100}") * 100 for n in seen), Decimal(0))
     for event in line.events:
         team = event.properties.get("team_id")
@@ -246,13 +246,13 @@ def test_windows_of_an_older_release_are_named_by_the_setting_if_it_fits_and_nev
 def test_windows_of_an_older_release_keep_the_names_they_get_first() -> None:
     line = Line()
     window = older("t0")
-    position = msgspec.structs.replace(line.log.books.position, next=8)
+    position = msgspec.structs.replace(line.log.ledger.position, next=8)
     position.counters.received = position.counters.folded = msgspec.structs.replace(position.counters.folded, calls=1)
     position.counters.received.cost = position.counters.folded.cost = Decimal(1)
     stored = msgspec.msgpack.encode(window)
     line.log.values = {b"w" + (7).to_bytes(8, "big"): stored, POSITION_KEY: msgspec.msgpack.encode(position)}
     line.log.taken_over(NOON)
-    line.log.commit(named(line.log.books, unnamed(line.log.books), ("team_id",)), NOON)
+    line.log.commit(named(line.log.ledger, unnamed(line.log.ledger), ("team_id",)), NOON)
     line.settle(replace(PLAIN, group_by=("user_id",)))
     (event,) = line.events
     assert (event.properties["team_id"], event.properties["user_id"]) == ("t0", "acme")
@@ -266,4 +266,4 @@ def test_a_release_that_would_misread_a_ledger_is_kept_from_it() -> None:
     line.fold(BY_TEAM, call(2))
     line.settle(PLAIN)
     line.log.taken_over(NOON)
-    assert line.log.books.position.v == LEDGER_VERSION
+    assert line.log.ledger.position.v == LEDGER_VERSION

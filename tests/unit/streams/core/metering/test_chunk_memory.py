@@ -9,7 +9,7 @@ from schemas.ledger import Job, Position
 from schemas.moments import HOUR_US
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
-from streams.core.metering.chunk_memory import HOUR_MS, ChunkMemory, tag_of
+from streams.core.metering.chunk_memory import HOUR_MS, BatchIdentities, tag_of
 from streams.core.metering.known_identities import COSTLESS, SETTLED, UNTOLD
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
@@ -21,9 +21,9 @@ HORIZON_US = 24 * HOUR_US
 BATCH = "bGl0ZWxsbV9wcm94eTtiYXRjaF8x"
 
 
-def written(books: LedgerState) -> Changes:
-    changes = Changes(books.position)
-    ChunkMemory(books, []).write(changes, 0, HORIZON_US, HOUR)
+def written(ledger: LedgerState) -> Changes:
+    changes = Changes(ledger.position)
+    BatchIdentities(ledger, []).write(changes, 0, HORIZON_US, HOUR)
     return changes
 
 
@@ -34,30 +34,30 @@ def books_at(hour: int) -> LedgerState:
 @pytest.mark.parametrize("first", [1, 500, 900])
 def test_a_step_deletes_at_most_500_chunks_of_each_hour_and_begins_no_other_hour_beyond_them(first: int) -> None:
     """The deletions are part of a transaction: a partition that was idle for a year must not make a huge one."""
-    books = books_at(HOUR)
-    books.seen_chunks = {HOUR - 30: dict.fromkeys(range(first), b"n"), HOUR - 29: {0: b"n"}, HOUR - 24: {0: b"n"}}
-    dropped = written(books).dropped
+    ledger = books_at(HOUR)
+    ledger.seen_blocks = {HOUR - 30: dict.fromkeys(range(first), b"n"), HOUR - 29: {0: b"n"}, HOUR - 24: {0: b"n"}}
+    dropped = written(ledger).dropped
     assert len(dropped) == (2 if first == 1 else 500)
     assert {hour for hour, _, _ in dropped} == ({HOUR - 30, HOUR - 29} if first == 1 else {HOUR - 30})
 
 
 def test_a_step_deletes_at_most_500_jobs_and_none_that_is_remembered() -> None:
     """35 days, and the day after which a job that is told of again is written down again."""
-    books, kept = books_at(HOUR), HOUR - 36 * 24
+    ledger, kept = books_at(HOUR), HOUR - 36 * 24
     for number in range(700):
-        books.put_job(b"old-%d" % number, Job(kept - 1, SETTLED))
-    assert len(written(books).jobs) == 500
-    books = books_at(HOUR)
-    books.put_job(b"old", Job(kept - 1, SETTLED))
-    books.put_job(b"still", Job(kept, SETTLED))
-    assert written(books).jobs == {b"old": None}
+        ledger.put_job(b"old-%d" % number, Job(kept - 1, SETTLED))
+    assert len(written(ledger).jobs) == 500
+    ledger = books_at(HOUR)
+    ledger.put_job(b"old", Job(kept - 1, SETTLED))
+    ledger.put_job(b"still", Job(kept, SETTLED))
+    assert written(ledger).jobs == {b"old": None}
 
 
 def test_hours_are_remembered_from_the_horizon_on_and_never_fewer_than_before() -> None:
-    books = books_at(HOUR)
-    assert written(books).position.dropped_hour == HOUR - 24
-    books.position.dropped_hour = HOUR - 3
-    assert written(books).position.dropped_hour == HOUR - 3
+    ledger = books_at(HOUR)
+    assert written(ledger).position.dropped_hour == HOUR - 24
+    ledger.position.dropped_hour = HOUR - 3
+    assert written(ledger).position.dropped_hour == HOUR - 3
 
 
 def test_a_job_that_is_polled_is_written_down_again_once_a_day() -> None:
@@ -76,13 +76,13 @@ def test_a_job_that_is_polled_is_written_down_again_once_a_day() -> None:
 
 def test_a_restart_remembers_the_hour_in_which_a_job_was_last_written() -> None:
     part = Partition().take(raw(0, slp(1, id=BATCH, call_type="aretrieve_batch")))
-    (job,) = part.restart().books.jobs.values()
+    (job,) = part.restart().ledger.jobs.values()
     assert job.hour == HOUR
 
 
 def test_the_strongest_of_what_is_known_of_a_call_by_several_ids_counts() -> None:
     """A cost outweighs a word without one, which outweighs a count without a cost; nothing outweighs not having come."""
-    books = LedgerState(Position())
+    ledger = LedgerState(Position())
     usage = usage_with_a_twin()
     for tags, strongest in {
         (COSTLESS, UNTOLD): UNTOLD,
@@ -94,7 +94,7 @@ def test_the_strongest_of_what_is_known_of_a_call_by_several_ids_counts() -> Non
         (-1, -1): -1,
     }.items():
         for own, twin in (tags, tags[::-1]):
-            memory = ChunkMemory(books, [])
+            memory = BatchIdentities(ledger, [])
             if twin != -1:
                 memory.new[b"t" * 16] = twin
             assert memory.also(usage, own) == strongest, (own, twin)
@@ -144,7 +144,7 @@ def test_a_call_that_settles_a_job_that_was_read_without_a_cost_settles_it_for_a
     part = Partition().take(raw(0, slp(1, id="resp_1", call_type="aget_responses", cost="0")))
     later = NOON + 3 * HOUR_US
     part.take(raw(0, slp(2, id="resp_1", call_type="aresponses", cost="0.5", at_us=later), received_us=later))
-    (job,) = part.books.jobs.values()
+    (job,) = part.ledger.jobs.values()
     assert (job.hour, job.tag > SETTLED) == (HOUR + 3, True)
     late = NOON + 30 * 24 * HOUR_US
     part.take(raw(0, slp(3, id="resp_1", call_type="aget_responses", cost="0.5", at_us=late), received_us=late))
@@ -157,5 +157,5 @@ def test_what_is_known_of_a_call_by_another_route_is_settled_and_not_told_twice(
     row.value = (row.value or b"").replace(b'"source": "webhook"', b'"source": "backfill"')
     part = Partition().take(raw(0, slp(1, cost="0"))).take(row)
     assert part.decisions == {"unpriced": 1, "billable": 1}
-    assert len(part.books.seen) == 10
-    assert len(part.restart().books.seen) == 10
+    assert len(part.ledger.seen) == 10
+    assert len(part.restart().ledger.seen) == 10

@@ -31,7 +31,7 @@ class Ledger:
     """One partition, folded record after record or all at once."""
 
     def __init__(self) -> None:
-        self.books = LedgerState(Position())
+        self.ledger = LedgerState(Position())
         self.ends: list[int] = []
         self.notes: list[str] = []
         self.decisions: dict[str, int] = {}
@@ -39,8 +39,8 @@ class Ledger:
 
     def fold(self, records: list[Raw], latest_us: int | None = None) -> Changes:
         limit = {} if latest_us is None else {"latest_ms": latest_us // 1000}
-        changes = self._fold(self.books, records, subscribed, **limit)
-        apply(self.books, changes, NOON)
+        changes = self._fold(self.ledger, records, subscribed, **limit)
+        apply(self.ledger, changes, NOON)
         for name, count in changes.decisions.items():
             self.decisions[name] = self.decisions.get(name, 0) + count
         told = [msgspec.json.decode(value, type=EnrichedUsage) for _, value in changes.enriched]
@@ -91,14 +91,14 @@ def test_a_call_that_no_clock_confirms_ends_when_it_was_received() -> None:
 
 
 def test_a_record_400_days_ahead_shuts_no_call_out() -> None:
-    """Every call after it was beyond the horizon for 399 days."""
+    """Every call after it was beyond the dedupe retention for 399 days."""
     ledger = Ledger()
     ledger.fold([record(0, ended_us=NOON, received_us=NOON)], NOON)
     ledger.fold([record(1, ended_us=NOON + 400 * DAY_US, received_us=NOON + 400 * DAY_US)], NOON + 1000)
-    assert ledger.books.position.clock_ms <= (NOON + 1000) // 1000
+    assert ledger.ledger.position.clock_ms <= (NOON + 1000) // 1000
     ledger.fold([record(2, ended_us=NOON + SECOND_US, received_us=NOON + SECOND_US)], NOON + SECOND_US)
     assert ledger.decisions == {"billable": 2, "rejected:beyond_horizon": 1}, "kept aside, not lost"
-    assert ledger.books.position.clock_ms == (NOON + SECOND_US) // 1000
+    assert ledger.ledger.position.clock_ms == (NOON + SECOND_US) // 1000
 
 
 @pytest.mark.parametrize("behind_h", [-24, -1, 0, 1, 24, 24 * 30])
@@ -175,4 +175,4 @@ def test_folding_is_the_same_however_the_records_are_cut_into_chunks(
         if part:
             parts.fold(part, latest_us)
     assert (whole.ends, whole.decisions) == (parts.ends, parts.decisions)
-    assert whole.books.position.clock_ms == parts.books.position.clock_ms
+    assert whole.ledger.position.clock_ms == parts.ledger.position.clock_ms

@@ -11,7 +11,7 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import LedgerBroken
 from schemas.ledger import Position, Window
 from schemas.moments import HOUR_US, SECOND_US
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from streams.core.mapping.billing_periods import ENDED
 from streams.core.mapping.resolve import OUTSIDE_PERIOD, resolve
 from streams.core.metering.close_window import coalesce, due, due_windows, release, seal
@@ -37,15 +37,15 @@ def window(**fields: object) -> Window:
 
 
 def folded(records: list[Raw], customers: dict[str, CustomerRecord], orgs: dict[str, OrgRecord]) -> LedgerState:
-    books = LedgerState(Position())
+    ledger = LedgerState(Position())
     fold = Fold(POLICY, PREFIX)
 
     def target(customer: str, at_us: int, kind: str) -> object:
         return resolve(customers.get(customer), at_us, kind, orgs)
 
     numbered = [replace(record, offset=n) for n, record in enumerate(records)]
-    apply(books, fold(books, numbered, target), NOON)  # type: ignore[arg-type]
-    return books
+    apply(ledger, fold(ledger, numbered, target), NOON)  # type: ignore[arg-type]
+    return ledger
 
 
 def test_a_window_is_due_once_its_end_and_the_grace_have_passed() -> None:
@@ -90,7 +90,7 @@ def test_usage_before_a_subscription_began_is_moved_to_its_start() -> None:
     ("policy", "period", "why"),
     [
         (POLICY, Period("sub", 0, NOON - HOUR_US), ENDED),
-        (replace(POLICY, late_policy=LatePolicy.HOLD), Period("sub", NOON + HOUR_US), OUTSIDE_PERIOD),
+        (replace(POLICY, out_of_period_policy=OutOfPeriodPolicy.HOLD), Period("sub", NOON + HOUR_US), OUTSIDE_PERIOD),
     ],
 )
 def test_usage_no_period_bills_is_held(policy: MeterPolicy, period: Period, why: str) -> None:
@@ -101,21 +101,21 @@ def test_usage_no_period_bills_is_held(policy: MeterPolicy, period: Period, why:
 
 
 def test_held_usage_is_released_when_its_mapping_appears_and_not_before() -> None:
-    books = folded([raw(0, slp(1)), raw(0, slp(2)), raw(0, slp(3, at_us=NOON - 5 * SECOND_US))], {}, {})
-    assert len(books.windows) == 2 and "acme" in books.held
-    assert release(books, {}, {"org": RUNNING}, POLICY, 100).empty
-    apply(books, release(books, mapped(), {"org": RUNNING}, POLICY, 100), NOON)
-    assert not books.held
-    assert {window.subscription for window in books.windows.values()} == {"sub"}
-    assert total(books.windows.values()) == books.position.counters.folded
-    verify(books)
+    ledger = folded([raw(0, slp(1)), raw(0, slp(2)), raw(0, slp(3, at_us=NOON - 5 * SECOND_US))], {}, {})
+    assert len(ledger.windows) == 2 and "acme" in ledger.held
+    assert release(ledger, {}, {"org": RUNNING}, POLICY, 100).empty
+    apply(ledger, release(ledger, mapped(), {"org": RUNNING}, POLICY, 100), NOON)
+    assert not ledger.held
+    assert {window.subscription for window in ledger.windows.values()} == {"sub"}
+    assert total(ledger.windows.values()) == ledger.position.counters.folded
+    verify(ledger)
 
 
 def test_released_windows_of_one_minute_become_one_part_that_lists_them() -> None:
-    books = folded([raw(0, slp(n, at_us=NOON + n * SECOND_US)) for n in range(5)], {}, {})
-    assert len(books.windows) == 5
-    apply(books, release(books, mapped(), {"org": RUNNING}, POLICY, 100), NOON)
-    (part,) = books.windows.values()
+    ledger = folded([raw(0, slp(n, at_us=NOON + n * SECOND_US)) for n in range(5)], {}, {})
+    assert len(ledger.windows) == 5
+    apply(ledger, release(ledger, mapped(), {"org": RUNNING}, POLICY, 100), NOON)
+    (part,) = ledger.windows.values()
     assert sorted([part.first, *part.merged]) == [0, 1, 2, 3, 4]
     assert part.count == 5
     assert part.max_end_us == NOON + 4 * SECOND_US
@@ -131,36 +131,36 @@ def test_held_calls_go_to_the_version_of_their_own_end_time(ends: list[int], cha
         MappingVersion(0, "org", "tenant", external_subscription_id="old"),
         MappingVersion(at, "org", "tenant", external_subscription_id="new"),
     )
-    books = folded(records, {}, {})
-    apply(books, release(books, mapped(*versions), {}, POLICY, 10_000), NOON)
+    ledger = folded(records, {}, {})
+    apply(ledger, release(ledger, mapped(*versions), {}, POLICY, 10_000), NOON)
     by_target = dict.fromkeys(("old", "new"), 0)
-    for part in books.windows.values():
+    for part in ledger.windows.values():
         by_target[part.subscription] += part.count
     new = sum(NOON + end * SECOND_US + 1000 >= at for end in ends)
     assert by_target == {"old": len(ends) - new, "new": new}
 
 
 def test_old_held_windows_become_one_a_customer_model_and_quarter_of_an_hour() -> None:
-    books = folded([raw(0, slp(n, at_us=NOON + n * SECOND_US)) for n in range(50)], {}, {})
-    apply(books, coalesce(books, {}, {}, POLICY, NOON + 2 * HOUR_US, 10_000), NOON)
-    assert len(books.windows) == 1
-    assert total(books.windows.values()) == books.position.counters.folded
-    assert coalesce(books, {}, {}, POLICY, NOON + 2 * HOUR_US, 10_000).empty
-    apply(books, release(books, mapped(), {"org": RUNNING}, POLICY, 100), NOON)
-    assert total(books.windows.values()).calls == 50
-    verify(books)
+    ledger = folded([raw(0, slp(n, at_us=NOON + n * SECOND_US)) for n in range(50)], {}, {})
+    apply(ledger, coalesce(ledger, {}, {}, POLICY, NOON + 2 * HOUR_US, 10_000), NOON)
+    assert len(ledger.windows) == 1
+    assert total(ledger.windows.values()) == ledger.position.counters.folded
+    assert coalesce(ledger, {}, {}, POLICY, NOON + 2 * HOUR_US, 10_000).empty
+    apply(ledger, release(ledger, mapped(), {"org": RUNNING}, POLICY, 100), NOON)
+    assert total(ledger.windows.values()).calls == 50
+    verify(ledger)
 
 
 def test_due_windows_are_bounded_and_only_those_with_a_subscription() -> None:
     records = [raw(0, slp(n, model=f"m{n}"), customer="acme" if n % 2 else "stranger") for n in range(20)]
-    books = folded(records, mapped(), {"org": RUNNING})
+    ledger = folded(records, mapped(), {"org": RUNNING})
     late = NOON + HOUR_US
-    assert len(due_windows(books, late, POLICY, 100)) == 10
-    assert len(due_windows(books, late, POLICY, 4)) == 4
+    assert len(due_windows(ledger, late, POLICY, 100)) == 10
+    assert len(due_windows(ledger, late, POLICY, 4)) == 4
 
 
 def test_books_that_do_not_add_up_are_refused() -> None:
-    books = folded([raw(0, slp(1))], mapped(), {"org": RUNNING})
-    next(iter(books.windows.values())).cost += Decimal("0.000000000001")
+    ledger = folded([raw(0, slp(1))], mapped(), {"org": RUNNING})
+    next(iter(ledger.windows.values())).cost += Decimal("0.000000000001")
     with pytest.raises(LedgerBroken, match="ledger_imbalance"):
-        verify(books)
+        verify(ledger)

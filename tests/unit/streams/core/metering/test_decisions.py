@@ -136,7 +136,7 @@ def test_decisions_are_counted_with_their_money_since_the_ledger_began() -> None
     ]
     part = Partition(replace(MeterPolicy(), bill_byok=False)).take(*[raw(0, call) for call in calls], step=2).restart()
     cost = Decimal("0.000145")
-    assert part.books.position.decisions == {
+    assert part.ledger.position.decisions == {
         "billable": Sum(1, cost),
         "failed_with_cost": Sum(1, cost),
         "unpriced": Sum(1),
@@ -180,7 +180,7 @@ def test_a_call_that_is_kept_aside_is_not_remembered_and_is_billed_when_its_oper
         ("implausible_cost", "87654.000000000000 USD")
     ] * 2
     assert part.steps[0].noticed.doubtful == {"implausible_cost": Sum(2, Decimal(2 * 87654))}
-    assert part.books.position.counters.rejected == Sum(2, Decimal(2 * 87654))
+    assert part.ledger.position.counters.rejected == Sum(2, Decimal(2 * 87654))
     accepted = raw(0, odd)
     accepted.value = (accepted.value or b"")[:-1] + b',"accepted":["implausible_cost"]}'
     part.take(accepted, accepted, raw(0, odd))

@@ -57,7 +57,7 @@ def test_memory_is_bounded() -> None:
     for number in range(MOST + 500):
         routes.saw(LAGO, f"c{number}", 0)
         routes.saw(SLP, f"c{number}", 1)
-    assert len(routes._last) == MOST and len(routes._told) == MOST
+    assert len(routes._last) == MOST and len(routes._seen_at_ms) == MOST
 
 
 def test_the_fold_sees_two_routes_and_bills_as_before() -> None:

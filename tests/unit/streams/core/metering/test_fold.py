@@ -25,22 +25,22 @@ def subscribed(customer: str, at_us: int, kind: str, _code: str = "") -> Target:
 
 
 def folded(
-    records: list[Raw], *, books: LedgerState | None = None, policy: MeterPolicy = POLICY, step: int = 1000
+    records: list[Raw], *, ledger: LedgerState | None = None, policy: MeterPolicy = POLICY, step: int = 1000
 ) -> LedgerState:
-    books = books or LedgerState(Position())
+    ledger = ledger or LedgerState(Position())
     fold = Fold(policy, "d-t-0-")
     for start in range(0, len(records), step):
-        chunk = [
-            replace(record, offset=books.position.next + n) for n, record in enumerate(records[start : start + step])
+        fetch_batch = [
+            replace(record, offset=ledger.position.next + n) for n, record in enumerate(records[start : start + step])
         ]
-        apply(books, fold(books, chunk, subscribed), NOON)
-    verify(books)
-    return books
+        apply(ledger, fold(ledger, fetch_batch, subscribed), NOON)
+    verify(ledger)
+    return ledger
 
 
-def sums(books: LedgerState) -> dict[tuple[str, str, int], tuple[int, int, Decimal]]:
+def sums(ledger: LedgerState) -> dict[tuple[str, str, int], tuple[int, int, Decimal]]:
     out: dict[tuple[str, str, int], tuple[int, int, Decimal]] = {}
-    for window in books.windows.values():
+    for window in ledger.windows.values():
         key = (window.customer_id, window.model, window.start_us)
         count, tokens, cost = out.get(key, (0, 0, Decimal(0)))
         out[key] = (count + window.count, tokens + window.total_tokens, cost + window.cost)
@@ -108,34 +108,34 @@ def test_windows_of_any_length_sum_to_the_same_whole(records: list[Raw]) -> None
 def test_a_thousand_calls_of_one_minute_are_one_window_a_model_which_is_one_event() -> None:
     """What Lago is posted grows with customers, models and minutes, not with calls."""
     records = [raw(0, slp(n, cost="0.25", model="ab"[n % 2])) for n in range(1000)]
-    books = folded(records)
-    assert [(one.model, one.count, one.cost) for one in books.windows.values()] == [("a", 500, 125), ("b", 500, 125)]
-    due = due_windows(books, NOON + HOUR_US, POLICY, 100)
-    events = [one.event for one in seal(books.position, due, {}, POLICY, "d-t-0-", 0, NOON).sealed]
+    ledger = folded(records)
+    assert [(one.model, one.count, one.cost) for one in ledger.windows.values()] == [("a", 500, 125), ("b", 500, 125)]
+    due = due_windows(ledger, NOON + HOUR_US, POLICY, 100)
+    events = [one.event for one in seal(ledger.position, due, {}, POLICY, "d-t-0-", 0, NOON).sealed]
     assert [(one.properties["requests"], one.precise_total_amount_cents) for one in events] == [("500", "12500")] * 2
 
 
 def test_cost_is_quantised_once_and_half_even() -> None:
     """9.149999999999999e-06 is what LiteLLM's floats make of 9.15e-06."""
-    books = folded([raw(0, slp(1, cost="9.149999999999999e-06")), raw(1, slp(2, cost="0.0000000000005"))])
-    assert total(books.windows.values()).cost == Decimal("0.000009150000")
+    ledger = folded([raw(0, slp(1, cost="9.149999999999999e-06")), raw(1, slp(2, cost="0.0000000000005"))])
+    assert total(ledger.windows.values()).cost == Decimal("0.000009150000")
 
 
 def test_a_failed_try_and_its_success_are_two_calls() -> None:
     failed = slp(1, cost="0.0039", status="failure", id="call-1")
-    books = folded([raw(0, failed), raw(1, slp(1, cost="0.001"))])
-    assert books.position.counters.folded == Sum(2, Decimal("0.004900000000"))
+    ledger = folded([raw(0, failed), raw(1, slp(1, cost="0.001"))])
+    assert ledger.position.counters.folded == Sum(2, Decimal("0.004900000000"))
 
 
 def test_unbilled_calls_are_received_remembered_and_not_folded() -> None:
     free = [slp(1, cost="0", cache_hit=True), slp(2, cost="0"), slp(3, cost="0", status="failure")]
-    books = folded([raw(n, call) for n, call in enumerate([*free, *free])])
-    counters = books.position.counters
+    ledger = folded([raw(n, call) for n, call in enumerate([*free, *free])])
+    counters = ledger.position.counters
     assert (counters.unbilled.calls, counters.duplicate.calls, counters.folded.calls) == (3, 3, 0)
 
 
 def test_a_call_beyond_the_horizon_is_rejected_not_folded() -> None:
-    """An identity is forgotten after the horizon; a call that old could be a repeat of a forgotten one."""
+    """An identity is forgotten after the dedupe retention; a call that old could be a repeat of a forgotten one."""
     late = NOON - 23 * HOUR_US - 1
     fold = Fold(POLICY, "d-t-0-")
     changes = fold(LedgerState(Position()), [raw(0, slp(1, at_us=late)), raw(1, slp(2, at_us=late + 10))], subscribed)
@@ -145,32 +145,32 @@ def test_a_call_beyond_the_horizon_is_rejected_not_folded() -> None:
 
 
 def test_an_identity_is_remembered_as_long_as_its_call_could_be_folded() -> None:
-    books = folded([raw(0, slp(1, at_us=NOON))])
+    ledger = folded([raw(0, slp(1, at_us=NOON))])
     hours = 22
     later = NOON + hours * HOUR_US + 59 * 60 * SECOND_US
     filler = [raw(0, slp(100 + h, at_us=NOON + h * HOUR_US), received_us=NOON + h * HOUR_US) for h in range(1, hours)]
-    folded([*filler, raw(0, slp(1, at_us=NOON), received_us=later)], books=books, step=1)
-    assert books.position.counters.duplicate.calls == 1
+    folded([*filler, raw(0, slp(1, at_us=NOON), received_us=later)], ledger=ledger, step=1)
+    assert ledger.position.counters.duplicate.calls == 1
 
 
 def test_identities_are_forgotten_with_their_hour() -> None:
-    books = folded([raw(0, slp(1))])
-    folded([raw(0, slp(2, at_us=NOON + 30 * HOUR_US), received_us=NOON + 30 * HOUR_US)], books=books)
-    assert len(books.seen) == 1
-    folded([raw(0, slp(3, at_us=NOON + 30 * HOUR_US), received_us=NOON + 30 * HOUR_US)], books=books)
-    assert list(books.seen_chunks) == [(NOON + 30 * HOUR_US) // HOUR_US]
+    ledger = folded([raw(0, slp(1))])
+    folded([raw(0, slp(2, at_us=NOON + 30 * HOUR_US), received_us=NOON + 30 * HOUR_US)], ledger=ledger)
+    assert len(ledger.seen) == 1
+    folded([raw(0, slp(3, at_us=NOON + 30 * HOUR_US), received_us=NOON + 30 * HOUR_US)], ledger=ledger)
+    assert list(ledger.seen_blocks) == [(NOON + 30 * HOUR_US) // HOUR_US]
 
 
 def test_a_time_in_the_future_is_taken_as_the_time_of_receipt() -> None:
-    books = folded([raw(0, slp(1, at_us=NOON + 3600 * SECOND_US))])
-    assert [window.max_end_us for window in books.windows.values()] == [NOON]
+    ledger = folded([raw(0, slp(1, at_us=NOON + 3600 * SECOND_US))])
+    assert [window.max_end_us for window in ledger.windows.values()] == [NOON]
 
 
 def test_poison_is_rejected_and_its_neighbours_are_folded() -> None:
     poison = [None, b"", b"\0framed", b"[]", b"{", b'{"v":1}', b"[" * 100_000, raw(0, slp(9, response_cost="x")).value]
     records = [Raw(0, NOON // 1000, b"acme", value) for value in poison]
-    books = folded([raw(0, slp(1)), *records, raw(0, slp(2))])
-    counters = books.position.counters
+    ledger = folded([raw(0, slp(1)), *records, raw(0, slp(2))])
+    counters = ledger.position.counters
     assert (counters.received.calls, counters.folded.calls, counters.rejected.calls) == (10, 2, 8)
 
 
@@ -184,16 +184,16 @@ def test_money_that_is_no_money_is_rejected_with_its_reason() -> None:
 
 
 def test_per_call_mode_keeps_calls_apart() -> None:
-    books = folded([raw(0, slp(1)), raw(1, slp(2))], policy=replace(POLICY, window_us=0))
-    assert [window.count for window in books.windows.values()] == [1, 1]
-    assert len({window.identity for window in books.windows.values()}) == 2
+    ledger = folded([raw(0, slp(1)), raw(1, slp(2))], policy=replace(POLICY, window_us=0))
+    assert [window.count for window in ledger.windows.values()] == [1, 1]
+    assert len({window.identity for window in ledger.windows.values()}) == 2
 
 
 def test_extra_group_fields_open_windows_of_their_own() -> None:
     policy = replace(POLICY, group_by=("team_id",))
     team = [slp(n, metadata={"user_api_key_team_id": f"t{n % 2}"}) for n in range(4)]
-    books = folded([raw(n, call) for n, call in enumerate(team)], policy=policy)
-    assert sorted(window.group for window in books.windows.values()) == [("t0",), ("t1",)]
+    ledger = folded([raw(n, call) for n, call in enumerate(team)], policy=policy)
+    assert sorted(window.group for window in ledger.windows.values()) == [("t0",), ("t1",)]
 
 
 def test_every_call_that_is_no_duplicate_and_not_rejected_is_enriched() -> None:
@@ -208,27 +208,27 @@ def test_an_old_call_that_was_checked_against_the_usage_log_is_folded() -> None:
     C - 3 days: the call ended     C - 1 h: it was checked     C: it arrives
     """
     clock_ms = (NOON + 72 * HOUR_US) // 1000
-    books = LedgerState(Position(clock_ms=clock_ms))
+    ledger = LedgerState(Position(clock_ms=clock_ms))
     old = raw(0, slp(1), checked_at=NOON + 71 * HOUR_US)
-    folded([replace(old, timestamp=clock_ms)], books=books)
-    assert books.position.counters.folded.calls == 1
+    folded([replace(old, timestamp=clock_ms)], ledger=ledger)
+    assert ledger.position.counters.folded.calls == 1
 
 
 def test_a_check_that_is_older_than_the_horizon_vouches_for_nothing() -> None:
     """A released call that is replayed a week later may have been forgotten: the log has to be asked again."""
     clock_ms = (NOON + 172 * HOUR_US) // 1000
-    books = LedgerState(Position(clock_ms=clock_ms))
+    ledger = LedgerState(Position(clock_ms=clock_ms))
     old = raw(0, slp(1), checked_at=NOON + 71 * HOUR_US)
-    folded([replace(old, timestamp=clock_ms)], books=books)
-    assert books.position.counters.rejected.calls == 1
+    folded([replace(old, timestamp=clock_ms)], ledger=ledger)
+    assert ledger.position.counters.rejected.calls == 1
 
 
 def test_a_checked_call_is_still_counted_once() -> None:
     clock_ms = (NOON + 72 * HOUR_US) // 1000
-    books = LedgerState(Position(clock_ms=clock_ms))
+    ledger = LedgerState(Position(clock_ms=clock_ms))
     old = replace(raw(0, slp(1), checked_at=NOON + 71 * HOUR_US), timestamp=clock_ms)
-    folded([old, old], books=books)
-    assert (books.position.counters.folded.calls, books.position.counters.duplicate.calls) == (1, 1)
+    folded([old, old], ledger=ledger)
+    assert (ledger.position.counters.folded.calls, ledger.position.counters.duplicate.calls) == (1, 1)
 
 
 def backfilled(at_us: int, **fields: object) -> Raw:

@@ -1,4 +1,4 @@
-"""The fold at its exact borders: to the microsecond of the horizon, to the call that no room is left for."""
+"""The fold at its exact borders: to the microsecond of the dedupe retention, to the call that no room is left for."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -31,16 +31,16 @@ def pays(customer: str, _at_us: int, _kind: str, _code: str = "") -> Target:
 
 
 def step(
-    *records: Raw, books: LedgerState | None = None, policy: MeterPolicy = POLICY, latest_ms: int = NO_LIMIT_MS
+    *records: Raw, ledger: LedgerState | None = None, policy: MeterPolicy = POLICY, latest_ms: int = NO_LIMIT_MS
 ) -> Changes:
-    """One chunk, numbered from the position on; what waits for nothing is sealed with it. The books add up."""
-    books = books or LedgerState(Position())
-    begins = books.position.next
+    """One chunk, numbered from the position on; what waits for nothing is sealed with it. The ledger adds up."""
+    ledger = ledger or LedgerState(Position())
+    begins = ledger.position.next
     numbered = [replace(record, offset=begins + n) for n, record in enumerate(records)]
-    changes = Fold(policy, "d-t-0-")(books, numbered, pays, latest_ms)
-    apply(books, changes, NOON)
-    apply(books, seal(books.position, changes.ready, {}, policy, "d-t-0-", 0, NOON), NOON)
-    verify(books)
+    changes = Fold(policy, "d-t-0-")(ledger, numbered, pays, latest_ms)
+    apply(ledger, changes, NOON)
+    apply(ledger, seal(ledger.position, changes.ready, {}, policy, "d-t-0-", 0, NOON), NOON)
+    verify(ledger)
     return changes
 
 
@@ -71,11 +71,11 @@ MIXED = [
 @pytest.mark.parametrize("apart", [False, True])
 def test_every_record_is_counted_once_with_its_cost(apart: bool) -> None:
     """Folded, duplicate, rejected or unbilled: there is no fifth, and `received` is all of them."""
-    books, policy = at_clock(), replace(POLICY, max_held_metered=1)
+    ledger, policy = at_clock(), replace(POLICY, max_held_metered=1)
     records = [record for record, _, _ in MIXED]
-    for chunk in [[record] for record in records] if apart else [records]:
-        step(*chunk, books=books, policy=policy)
-    counters = books.position.counters
+    for fetch_batch in [[record] for record in records] if apart else [records]:
+        step(*fetch_batch, ledger=ledger, policy=policy)
+    counters = ledger.position.counters
     for name in ("folded", "duplicate", "rejected", "unbilled"):
         costs = [Decimal(cost) for _, what, cost in MIXED if what == name]
         assert getattr(counters, name) == Sum(len(costs), sum(costs, Decimal(0))), name
@@ -83,7 +83,7 @@ def test_every_record_is_counted_once_with_its_cost(apart: bool) -> None:
 
 
 def test_decisions_of_a_step_are_its_records() -> None:
-    changes = step(*[record for record, _, _ in MIXED], books=at_clock(), policy=replace(POLICY, max_held_metered=1))
+    changes = step(*[record for record, _, _ in MIXED], ledger=at_clock(), policy=replace(POLICY, max_held_metered=1))
     assert changes.decisions == {
         "billable": 1,
         "duplicate": 2,
@@ -107,12 +107,12 @@ def test_decisions_of_a_step_are_its_records() -> None:
 
 def test_the_room_for_held_usage_of_others_is_what_is_left_of_it() -> None:
     """Two fit, the third is kept aside; one that has a subscription takes no room."""
-    books, policy = at_clock(), replace(POLICY, max_held_metered=2)
+    ledger, policy = at_clock(), replace(POLICY, max_held_metered=2)
     held = [replace(recorded(f"held-{number}"), key=b"stranger") for number in range(3)]
-    assert step(held[0], recorded("paid-1"), books=books, policy=policy).decisions == {"metered": 2}
-    assert step(recorded("paid-2"), held[1], books=books, policy=policy).decisions == {"metered": 2}
-    assert step(held[2], books=books, policy=policy).decisions == {"rejected:too_many_held": 1}
-    assert step(recorded("paid-3"), books=books, policy=policy).decisions == {"metered": 1}
+    assert step(held[0], recorded("paid-1"), ledger=ledger, policy=policy).decisions == {"metered": 2}
+    assert step(recorded("paid-2"), held[1], ledger=ledger, policy=policy).decisions == {"metered": 2}
+    assert step(held[2], ledger=ledger, policy=policy).decisions == {"rejected:too_many_held": 1}
+    assert step(recorded("paid-3"), ledger=ledger, policy=policy).decisions == {"metered": 1}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_the_room_for_held_usage_of_others_is_what_is_left_of_it() -> None:
     ],
 )
 def test_the_horizon_less_an_hour_is_the_last_moment_that_is_taken(end_us: int, checked_at: int, taken: bool) -> None:
-    changes = step(call(1, end_us=end_us, checked_at=checked_at), books=at_clock())
+    changes = step(call(1, end_us=end_us, checked_at=checked_at), ledger=at_clock())
     assert changes.decisions == ({"billable": 1} if taken else {"rejected:beyond_horizon": 1})
 
 
@@ -142,57 +142,57 @@ def test_a_read_of_a_job_is_taken_for_35_days_less_an_hour(taken: bool, checked:
         received_us=NOON,
         checked_at=ended if checked else long_ago,
     )
-    assert step(record, books=at_clock()).decisions == ({"billable": 1} if taken else {"rejected:beyond_horizon": 1})
+    assert step(record, ledger=at_clock()).decisions == ({"billable": 1} if taken else {"rejected:beyond_horizon": 1})
 
 
 def test_a_record_is_believed_up_to_48_hours_ahead_of_the_workers_clock() -> None:
     for ahead_ms, decision in ((LEAD_MS, "billable"), (LEAD_MS + 1, "rejected:beyond_horizon")):
         ahead = call(1, end_us=NOON, time_ms=NOON_MS + ahead_ms)
-        assert step(ahead, books=at_clock(), latest_ms=NOON_MS).decisions == {decision: 1}
+        assert step(ahead, ledger=at_clock(), latest_ms=NOON_MS).decisions == {decision: 1}
 
 
 def test_of_a_long_horizon_what_is_ahead_stays_within_what_hours_are_told_apart() -> None:
     """248 hours are told apart: with 240 remembered, 8 are left for what is ahead."""
-    policy = replace(POLICY, horizon_us=240 * HOUR_US)
+    policy = replace(POLICY, dedupe_retention_us=240 * HOUR_US)
     for ahead_ms, decision in ((8 * HOUR_MS, "billable"), (8 * HOUR_MS + 1, "rejected:beyond_horizon")):
         ahead = call(1, end_us=NOON, time_ms=NOON_MS + ahead_ms)
-        assert step(ahead, books=at_clock(), policy=policy, latest_ms=NOON_MS).decisions == {decision: 1}
+        assert step(ahead, ledger=at_clock(), policy=policy, latest_ms=NOON_MS).decisions == {decision: 1}
 
 
 @pytest.mark.parametrize("ahead_ms", [0, HOUR_MS, LEAD_MS])
 def test_identities_lie_under_the_hour_of_the_newest_record(ahead_ms: int) -> None:
-    books = at_clock()
-    step(call(1, end_us=NOON, time_ms=NOON_MS + ahead_ms), books=books, latest_ms=NOON_MS)
-    assert list(books.seen_chunks) == [(NOON_MS + ahead_ms) // HOUR_MS]
+    ledger = at_clock()
+    step(call(1, end_us=NOON, time_ms=NOON_MS + ahead_ms), ledger=ledger, latest_ms=NOON_MS)
+    assert list(ledger.seen_blocks) == [(NOON_MS + ahead_ms) // HOUR_MS]
 
 
 def test_identities_lie_under_the_hour_of_an_end_that_was_not_believed() -> None:
-    books = at_clock(NOON_MS - 30 * HOUR_MS)
-    step(call(1, end_us=NOON, time_ms=NOON_MS - 25 * HOUR_MS), books=books, latest_ms=NOON_MS - 25 * HOUR_MS)
-    assert list(books.seen_chunks) == [NOON_MS // HOUR_MS]
+    ledger = at_clock(NOON_MS - 30 * HOUR_MS)
+    step(call(1, end_us=NOON, time_ms=NOON_MS - 25 * HOUR_MS), ledger=ledger, latest_ms=NOON_MS - 25 * HOUR_MS)
+    assert list(ledger.seen_blocks) == [NOON_MS // HOUR_MS]
 
 
 def test_beside_a_record_that_is_days_ahead_the_others_are_remembered_by_the_clock() -> None:
     """
     T          the partition's clock, after a night without a call
     T + 20 h   the worker's clock: a record three days ahead, and a call of now, arrive together
-    T + 26 h   the call again: its horizon is not over, so it is known
+    T + 26 h   the call again: its dedupe retention is not over, so it is known
     """
-    books, now_ms = at_clock(), NOON_MS + 20 * HOUR_MS
+    ledger, now_ms = at_clock(), NOON_MS + 20 * HOUR_MS
     again = call(1, end_us=now_ms * 1000 - SECOND_US, time_ms=now_ms - 1000)
-    step(call(9, end_us=NOON, time_ms=now_ms + 72 * HOUR_MS), again, books=books, latest_ms=now_ms)
+    step(call(9, end_us=NOON, time_ms=now_ms + 72 * HOUR_MS), again, ledger=ledger, latest_ms=now_ms)
     for hours in (25, 26):
         later_ms = NOON_MS + hours * HOUR_MS
-        step(call(100 + hours, end_us=later_ms * 1000, time_ms=later_ms), books=books, latest_ms=later_ms)
-    decided = step(replace(again, timestamp=NOON_MS + 26 * HOUR_MS), books=books, latest_ms=NOON_MS + 26 * HOUR_MS)
+        step(call(100 + hours, end_us=later_ms * 1000, time_ms=later_ms), ledger=ledger, latest_ms=later_ms)
+    decided = step(replace(again, timestamp=NOON_MS + 26 * HOUR_MS), ledger=ledger, latest_ms=NOON_MS + 26 * HOUR_MS)
     assert decided.decisions == {"duplicate": 1}
 
 
 def test_a_step_stores_its_identities_under_its_first_offset_and_ends_after_its_last() -> None:
-    books = at_clock()
-    changes = step(raw(0, slp(1)), raw(0, slp(2)), raw(0, slp(3)), books=books)
+    ledger = at_clock()
+    changes = step(raw(0, slp(1)), raw(0, slp(2)), raw(0, slp(3)), ledger=ledger)
     assert (changes.seen_first, changes.position.next) == (0, 3)
-    changes = step(raw(0, slp(4)), raw(0, slp(5)), raw(0, slp(1)), books=books)
+    changes = step(raw(0, slp(4)), raw(0, slp(5)), raw(0, slp(1)), ledger=ledger)
     assert (changes.seen_first, changes.position.next) == (3, 6)
 
 
@@ -205,17 +205,17 @@ def test_what_is_refused_says_when_it_came_and_how_long_it_was() -> None:
 
 
 def test_usage_of_others_is_a_window_of_one_event_and_no_length() -> None:
-    (window,) = step(recorded("seat-1"), books=at_clock()).ready
+    (window,) = step(recorded("seat-1"), ledger=at_clock()).ready
     assert (window.count, window.length_us, window.start_us, window.max_end_us) == (1, 0, NOON, NOON)
     assert (window.first, window.last, window.cost) == (0, 0, 0)
-    assert step(replace(recorded("seat-1"), key=b"stranger"), books=at_clock()).ready == []
+    assert step(replace(recorded("seat-1"), key=b"stranger"), ledger=at_clock()).ready == []
 
 
 def test_a_window_knows_its_first_and_last_call_by_time_and_by_offset() -> None:
     ends = [NOON + second * SECOND_US for second in (30, 10, 50, 20)]
-    books = at_clock()
-    step(*[call(n, end_us=end, time_ms=NOON_MS + 60_000) for n, end in enumerate(ends)], books=books)
-    (window,) = books.windows.values()
+    ledger = at_clock()
+    step(*[call(n, end_us=end, time_ms=NOON_MS + 60_000) for n, end in enumerate(ends)], ledger=ledger)
+    (window,) = ledger.windows.values()
     assert (window.first, window.last, window.count) == (0, 3, 4)
     assert (window.min_end_us, window.max_end_us) == (NOON + 10 * SECOND_US, NOON + 50 * SECOND_US)
     assert (window.start_us, window.length_us) == (NOON, 60 * SECOND_US)

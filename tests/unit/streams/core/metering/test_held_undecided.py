@@ -40,40 +40,40 @@ def version(at: int, org: str, **fields: object) -> MappingVersion:
 
 def folded(calls: list[tuple[int, str]], customers: Customers, orgs: Orgs, kind: str = "end_user") -> LedgerState:
     """One call for each (microsecond after noon, dollars)."""
-    books, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
-    fold_on(books, fold, calls, customers, orgs, kind)
-    return books
+    ledger, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
+    fold_on(ledger, fold, calls, customers, orgs, kind)
+    return ledger
 
 
 def fold_on(
-    books: LedgerState,
+    ledger: LedgerState,
     fold: Fold,
     calls: list[tuple[int, str]],
     customers: Customers,
     orgs: Orgs,
     kind: str = "end_user",
 ) -> None:
-    start = books.position.next
+    start = ledger.position.next
     records = [
         raw(start + n, slp(start + n, at_us=NOON + at, cost=usd), kind=kind) for n, (at, usd) in enumerate(calls)
     ]
-    apply(books, fold(books, records, Resolver(customers, orgs)), NOON)
+    apply(ledger, fold(ledger, records, Resolver(customers, orgs)), NOON)
 
 
-def merged(books: LedgerState, customers: Customers, orgs: Orgs) -> LedgerState:
-    while not (changes := coalesce(books, customers, orgs, POLICY, LATER, 3)).empty:
-        apply(books, changes, LATER)
-    verify(books)
-    return books
+def merged(ledger: LedgerState, customers: Customers, orgs: Orgs) -> LedgerState:
+    while not (changes := coalesce(ledger, customers, orgs, POLICY, LATER, 3)).empty:
+        apply(ledger, changes, LATER)
+    verify(ledger)
+    return ledger
 
 
-def billed(books: LedgerState, customers: Customers, orgs: Orgs) -> dict[tuple[str, str], Decimal]:
+def billed(ledger: LedgerState, customers: Customers, orgs: Orgs) -> dict[tuple[str, str], Decimal]:
     """Dollars by org and subscription once all is released that can be."""
-    while not (changes := release(books, customers, orgs, POLICY, 3)).empty:
-        apply(books, changes, LATER)
-    verify(books)
+    while not (changes := release(ledger, customers, orgs, POLICY, 3)).empty:
+        apply(ledger, changes, LATER)
+    verify(ledger)
     found: dict[tuple[str, str], Decimal] = {}
-    for window in books.windows.values():
+    for window in ledger.windows.values():
         if not window.held:
             key = (window.org_id, window.subscription)
             found[key] = found.get(key, Decimal(0)) + window.cost
@@ -83,9 +83,9 @@ def billed(books: LedgerState, customers: Customers, orgs: Orgs) -> dict[tuple[s
 def test_a_customer_that_moved_leaves_its_held_past_with_the_org_it_was_of() -> None:
     """100 USD of org_ga's were billed to org_gb: both were held, and merged, before either had a subscription."""
     customers = {"acme": record(version(0, "org_ga"), version(NOON + 60 * SECOND_US, "org_gb"))}
-    books = merged(folded([(30 * SECOND_US, "100"), (90 * SECOND_US, "1")], customers, {}), customers, {})
+    ledger = merged(folded([(30 * SECOND_US, "100"), (90 * SECOND_US, "1")], customers, {}), customers, {})
     orgs = {name: OrgRecord(name, periods=(Period(f"sub_{name}", 0),)) for name in ("org_ga", "org_gb")}
-    assert billed(books, customers, orgs) == {("org_ga", "sub_org_ga"): 100, ("org_gb", "sub_org_gb"): 1}
+    assert billed(ledger, customers, orgs) == {("org_ga", "sub_org_ga"): 100, ("org_gb", "sub_org_gb"): 1}
 
 
 def test_two_subscriptions_that_meet_within_a_quarter_of_an_hour_each_get_their_own() -> None:
@@ -94,8 +94,8 @@ def test_two_subscriptions_that_meet_within_a_quarter_of_an_hour_each_get_their_
     periods = (Period("old", 0, at), Period("new", at))
     customers = {"acme": record(version(0, "org"))}
     euro = {"org": OrgRecord("org", currency="EUR", periods=periods)}
-    books = merged(folded([(399 * SECOND_US, "100"), (400 * SECOND_US, "1")], customers, euro), customers, euro)
-    assert billed(books, customers, {"org": OrgRecord("org", periods=periods)}) == {
+    ledger = merged(folded([(399 * SECOND_US, "100"), (400 * SECOND_US, "1")], customers, euro), customers, euro)
+    assert billed(ledger, customers, {"org": OrgRecord("org", periods=periods)}) == {
         ("org", "old"): 100,
         ("org", "new"): 1,
     }
@@ -104,18 +104,18 @@ def test_two_subscriptions_that_meet_within_a_quarter_of_an_hour_each_get_their_
 def test_two_subscriptions_that_are_learnt_later_and_meet_at_noon_each_get_their_own() -> None:
     """Nothing was known when it was merged; subscriptions begin with a day of some time zone, on a quarter."""
     customers = {"acme": record(version(0, "org"))}
-    books = merged(folded([(-SECOND_US, "100"), (0, "1")], customers, {}), customers, {})
+    ledger = merged(folded([(-SECOND_US, "100"), (0, "1")], customers, {}), customers, {})
     orgs = {"org": OrgRecord("org", periods=(Period("old", 0, NOON), Period("new", NOON)))}
-    assert billed(books, customers, orgs) == {("org", "old"): 100, ("org", "new"): 1}
+    assert billed(ledger, customers, orgs) == {("org", "old"): 100, ("org", "new"): 1}
 
 
 def test_a_border_that_is_learnt_later_takes_the_window_whole_by_its_last_call_and_is_counted() -> None:
     customers = {"acme": record(version(0, "org"))}
-    books = merged(folded([(10 * SECOND_US, "100"), (20 * SECOND_US, "1")], customers, {}), customers, {})
+    ledger = merged(folded([(10 * SECOND_US, "100"), (20 * SECOND_US, "1")], customers, {}), customers, {})
     at = NOON + 15 * SECOND_US
     orgs = {"org": OrgRecord("org", periods=(Period("old", 0, at), Period("new", at)))}
-    assert release(books, customers, orgs, POLICY, 10).straddled == 1
-    assert billed(books, customers, orgs) == {("org", "new"): 101}
+    assert release(ledger, customers, orgs, POLICY, 10).straddled == 1
+    assert billed(ledger, customers, orgs) == {("org", "new"): 101}
     apart = folded([(10 * SECOND_US, "100"), (20 * SECOND_US, "1")], customers, {})
     assert release(apart, customers, orgs, POLICY, 10).straddled == 0
 
@@ -123,32 +123,32 @@ def test_a_border_that_is_learnt_later_takes_the_window_whole_by_its_last_call_a
 def test_windows_merged_before_a_border_was_known_take_no_more_calls_across_it() -> None:
     """Whole as they are: what comes later is resolved by itself."""
     customers = {"acme": record(version(0, "org"))}
-    books = merged(folded([(10 * SECOND_US, "100"), (20 * SECOND_US, "1")], customers, {}), customers, {})
+    ledger = merged(folded([(10 * SECOND_US, "100"), (20 * SECOND_US, "1")], customers, {}), customers, {})
     at = NOON + 15 * SECOND_US
     orgs = {"org": OrgRecord("org", currency="EUR", periods=(Period("old", 0, at), Period("new", at)))}
-    fold_on(books, Fold(POLICY, PREFIX), [(11 * SECOND_US, "7")], customers, orgs)
-    merged(books, customers, orgs)
+    fold_on(ledger, Fold(POLICY, PREFIX), [(11 * SECOND_US, "7")], customers, orgs)
+    merged(ledger, customers, orgs)
     dollars = {"org": OrgRecord("org", periods=orgs["org"].periods)}
-    assert billed(books, customers, dollars) == {("org", "new"): 101, ("org", "old"): 7}
+    assert billed(ledger, customers, dollars) == {("org", "new"): 101, ("org", "old"): 7}
 
 
 def test_ids_of_two_kinds_share_no_held_window_and_only_the_mapped_kind_is_released() -> None:
-    books = folded([(0, "1")], {}, {}, "end_user")
-    fold_on(books, Fold(POLICY, PREFIX), [(0, "2")], {}, {}, "team")
-    assert len(books.windows) == 2
-    merged(books, {}, {})
+    ledger = folded([(0, "1")], {}, {}, "end_user")
+    fold_on(ledger, Fold(POLICY, PREFIX), [(0, "2")], {}, {}, "team")
+    assert len(ledger.windows) == 2
+    merged(ledger, {}, {})
     customers = {"acme": record(version(0, "org", id_kind="team"))}
     orgs = {"org": OrgRecord("org", periods=(Period("sub", 0),))}
-    assert billed(books, customers, orgs) == {("org", "sub"): 2}
-    (left,) = [window for window in books.windows.values() if window.held]
+    assert billed(ledger, customers, orgs) == {("org", "sub"): 2}
+    (left,) = [window for window in ledger.windows.values() if window.held]
     assert (left.id_kind, left.held, left.cost) == ("end_user", "id_kind_not_mapped", 1)
 
 
 def test_ids_of_two_kinds_in_one_chunk_share_no_held_window() -> None:
-    books = LedgerState(Position())
+    ledger = LedgerState(Position())
     records = [raw(n, slp(n), kind=kind) for n, kind in enumerate(("end_user", "team", "end_user"))]
-    apply(books, Fold(POLICY, PREFIX)(books, records, Resolver({}, {})), NOON)
-    assert {window.id_kind: window.count for window in books.windows.values()} == {"end_user": 2, "team": 1}
+    apply(ledger, Fold(POLICY, PREFIX)(ledger, records, Resolver({}, {})), NOON)
+    assert {window.id_kind: window.count for window in ledger.windows.values()} == {"end_user": 2, "team": 1}
 
 
 def test_the_resolver_remembers_no_target_of_an_org_with_two_subscriptions() -> None:
@@ -159,45 +159,45 @@ def test_the_resolver_remembers_no_target_of_an_org_with_two_subscriptions() -> 
 
 
 def test_the_reason_that_is_shown_is_the_one_of_now() -> None:
-    books = folded([(0, "1")], {}, {})
+    ledger = folded([(0, "1")], {}, {})
     customers = {"acme": record(version(0, "org"))}
-    assert billed(books, customers, {}) == {}
-    assert [(window.held, window.org_id) for window in books.windows.values()] == [("no_subscription", "org")]
-    assert release(books, customers, {}, POLICY, 10).empty
+    assert billed(ledger, customers, {}) == {}
+    assert [(window.held, window.org_id) for window in ledger.windows.values()] == [("no_subscription", "org")]
+    assert release(ledger, customers, {}, POLICY, 10).empty
 
 
 def test_merging_twice_leaves_one_window_and_a_late_call_finds_it() -> None:
     """The index of held windows was none of the changelog's: each pass left another window, and stale keys."""
-    books, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
+    ledger, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
     for second in range(5):
-        fold_on(books, fold, [(second * SECOND_US, "1")], {}, {})
-        merged(books, {}, {})
-    assert [(window.count, window.length_us) for window in books.windows.values()] == [(5, QUARTER_US)]
+        fold_on(ledger, fold, [(second * SECOND_US, "1")], {}, {})
+        merged(ledger, {}, {})
+    assert [(window.count, window.length_us) for window in ledger.windows.values()] == [(5, QUARTER_US)]
 
 
 def test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_anew() -> None:
     """It ended the process: the index named a window that was gone."""
-    books, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
-    fold_on(books, fold, [(0, "1"), (SECOND_US, "1")], {}, {})
-    merged(books, {}, {})
+    ledger, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
+    fold_on(ledger, fold, [(0, "1"), (SECOND_US, "1")], {}, {})
+    merged(ledger, {}, {})
     order = WriteOff("audit", NOON, NOON + HOUR_US)
-    apply(books, write_off(books, books.position.next, 0, "acme", order, PREFIX), NOON)
-    assert not books.windows and not books.index
-    fold_on(books, fold, [(0, "5")], {}, {})
-    assert [window.cost for window in books.windows.values()] == [5]
-    verify(books)
+    apply(ledger, write_off(ledger, ledger.position.next, 0, "acme", order, PREFIX), NOON)
+    assert not ledger.windows and not ledger.index
+    fold_on(ledger, fold, [(0, "5")], {}, {})
+    assert [window.cost for window in ledger.windows.values()] == [5]
+    verify(ledger)
 
 
 def test_windows_that_were_held_again_with_the_same_key_are_each_kept() -> None:
     """Two that were resolved apart may look alike once neither is billed; removing one leaves the other in the index."""
-    books = folded([(0, "1"), (0, "2")], {}, {})
-    (one,) = books.windows.values()
+    ledger = folded([(0, "1"), (0, "2")], {}, {})
+    (one,) = ledger.windows.values()
     other = copy(one, first=99)
-    books.put(other, 0)
-    books.remove(one.first)
-    assert books.index == dict.fromkeys(books.index, 99) and len(books.index) == 1
-    books.remove(99)
-    assert not books.index and not books.held
+    ledger.put(other, 0)
+    ledger.remove(one.first)
+    assert ledger.index == dict.fromkeys(ledger.index, 99) and len(ledger.index) == 1
+    ledger.remove(99)
+    assert not ledger.index and not ledger.held
 
 
 SECONDS = st.integers(-20, 20)
@@ -223,11 +223,11 @@ def test_merging_never_changes_who_pays(
     orgs = {name: OrgRecord(name, currency="EUR", periods=periods) for name in ("a", "b")}
     ended = [(second * SECOND_US + micro, f"0.{n + 1:03}") for n, (second, micro) in enumerate(calls)]
     log, fold = OwnChangelog(), Fold(POLICY, PREFIX)
-    fold_on(log.books, fold, ended[:cut], customers, orgs)
-    merged(log.books, customers, orgs)
+    fold_on(log.ledger, fold, ended[:cut], customers, orgs)
+    merged(log.ledger, customers, orgs)
     if ended[cut:]:
-        fold_on(log.books, fold, ended[cut:], customers, orgs)
-        merged(log.books, customers, orgs)
+        fold_on(log.ledger, fold, ended[cut:], customers, orgs)
+        merged(log.ledger, customers, orgs)
     dollars = {name: OrgRecord(name, periods=periods) for name in orgs}
     alone: dict[tuple[str, str], Decimal] = {}
     for end, usd in ended:
@@ -236,9 +236,9 @@ def test_merging_never_changes_who_pays(
         alone[key] = alone.get(key, Decimal(0)) + Decimal(usd)
     straddling = any(
         crossed(borders(customers["acme"], dollars), window.min_end_us, window.max_end_us)
-        for window in log.books.windows.values()
+        for window in log.ledger.windows.values()
     )
-    found = billed(log.books, customers, dollars)
+    found = billed(log.ledger, customers, dollars)
     assert sum(found.values()) == sum(alone.values())
     if not straddling:  # a period that begins within a second: that second goes by its last call
         assert found == alone
@@ -263,22 +263,22 @@ def test_a_stretch_holds_its_calls_and_no_border(known: list[int], first: int, l
 
 
 def test_a_flood_of_unknown_names_costs_a_window_a_quarter_of_an_hour_each() -> None:
-    fold, books = Fold(POLICY, PREFIX), LedgerState(Position())
+    fold, ledger = Fold(POLICY, PREFIX), LedgerState(Position())
     begins = NOON - 3 * QUARTER_US
     records = [
         replace(raw(0, slp(n, at_us=begins + n * 10 * SECOND_US), customer=f"name-{n % 3}"), offset=n)
         for n in range(270)
     ]
-    apply(books, fold(books, records, Resolver({}, {})), NOON)
-    assert len(books.windows) == 270
-    merged(books, {}, {})
-    assert len(books.windows) == 9  # three names, three quarters of an hour
-    assert total(books.windows.values()) == books.position.counters.folded
+    apply(ledger, fold(ledger, records, Resolver({}, {})), NOON)
+    assert len(ledger.windows) == 270
+    merged(ledger, {}, {})
+    assert len(ledger.windows) == 9  # three names, three quarters of an hour
+    assert total(ledger.windows.values()) == ledger.position.counters.folded
 
 
 def test_books_read_back_are_the_books_in_memory() -> None:
     log, fold = OwnChangelog(), Fold(POLICY, PREFIX)
     records = [raw(n, slp(n, at_us=NOON + n * SECOND_US)) for n in range(5)]
-    log.commit(fold(log.books, records, Resolver({}, {})), NOON)
-    log.commit(coalesce(log.books, {}, {}, POLICY, LATER, 100), LATER)
-    assert image_of(log.restored()) == image_of(log.books)
+    log.commit(fold(log.ledger, records, Resolver({}, {})), NOON)
+    log.commit(coalesce(log.ledger, {}, {}, POLICY, LATER, 100), LATER)
+    assert image_of(log.restored()) == image_of(log.ledger)

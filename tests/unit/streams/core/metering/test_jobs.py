@@ -62,7 +62,7 @@ def test_creation_and_reads_are_one_job_whichever_has_the_cost(creation: str, re
 def test_a_read_without_cost_leaves_the_way_open() -> None:
     part = Partition().take(*[poll(n, cost="0") for n in range(5)], *[poll(n) for n in range(5, 10)])
     assert part.decisions == {"unpriced": 1, "billable": 1, "duplicate": 8}
-    assert part.books.position.counters.unbilled.calls == 1
+    assert part.ledger.position.counters.unbilled.calls == 1
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -83,9 +83,9 @@ def test_after_36_days_of_silence_a_job_is_forgotten_and_its_key_deleted() -> No
     part = Partition().take(poll(0))
     assert [key for key in part.changelog if key[:1] == b"j"]
     part.idle(36 * DAY - 1)
-    assert part.books.jobs
+    assert part.ledger.jobs
     part.idle(2)
-    assert not part.books.jobs and not [key for key in part.changelog if key[:1] == b"j"]
+    assert not part.ledger.jobs and not [key for key in part.changelog if key[:1] == b"j"]
 
 
 def test_a_read_that_arrives_late_is_judged_by_the_memory_of_jobs() -> None:
@@ -115,7 +115,7 @@ def test_a_row_of_litellms_database_joins_its_job(ending: str, backfill_first: b
     records = [row, poll(1)] if backfill_first else [poll(1), row]
     part = Partition().take(*records)
     assert part.billed.calls == 1
-    assert len(part.books.jobs) == 1 and len(part.books.seen) == 0
+    assert len(part.ledger.jobs) == 1 and len(part.ledger.seen) == 0
 
 
 def test_a_row_of_a_background_response_joins_its_reads() -> None:
@@ -136,7 +136,7 @@ def test_foreground_responses_are_calls_of_their_own_even_under_one_id() -> None
     """A bridge may take its ids from a provider that uses them twice."""
     part = Partition().take(*[raw(0, slp(n, id="resp_213", call_type="aresponses")) for n in range(3)], step=1)
     assert part.billed.calls == 3
-    assert len(part.books.seen) == 4  # three calls, and what a read of them would be known by
+    assert len(part.ledger.seen) == 4  # three calls, and what a read of them would be known by
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -147,7 +147,7 @@ def test_a_response_that_is_read_again_is_billed_by_its_creation_alone(restarted
         part.restart()
     part.take(*[poll(n, job="resp_1", call_type="aget_responses", hours=1) for n in range(3)])
     assert part.billed.calls == 1 and part.decisions["duplicate"] == 3
-    assert part.books.jobs  # from here on it is remembered for as long as a job
+    assert part.ledger.jobs  # from here on it is remembered for as long as a job
 
 
 def test_a_background_response_whose_creation_had_no_cost_is_billed_by_a_read() -> None:
@@ -169,8 +169,8 @@ def test_a_failed_read_is_no_job() -> None:
     """It has its call id for an id; as jobs they would fill the memory that jobs are kept in."""
     failed = [poll(n, status="failure", cost="0", job=f"call-{n}") for n in range(3)]
     part = Partition().take(*failed)
-    assert part.decisions == {"failed_call": 3} and not part.books.jobs
-    assert not Partition().take(poll(1, status="failure", cost="0")).books.jobs
+    assert part.decisions == {"failed_call": 3} and not part.ledger.jobs
+    assert not Partition().take(poll(1, status="failure", cost="0")).ledger.jobs
 
 
 def test_a_read_with_another_cost_is_told() -> None:
@@ -197,4 +197,4 @@ def test_the_first_positive_cost_bills_and_nothing_else(
         if restarts and number % 3 == 0:
             part.restart()
     assert part.billed.calls == any(costs)
-    assert part.books.position.counters.received.calls == len(costs)
+    assert part.ledger.position.counters.received.calls == len(costs)

@@ -28,8 +28,8 @@ def by_decision(**fields: Any) -> Show:
 
 def events(policy: MeterPolicy, *calls: dict[str, Any], since_us: int = 0, after_s: int = 3600) -> list[LagoEvent]:
     """What is sealed `after_s` seconds after noon, of a customer whose subscription began at `since_us`."""
-    books = Partition(policy).take(*(raw(0, call) for call in calls)).books
-    windows = due_windows(books, NOON + after_s * SECOND_US, policy, 100)
+    ledger = Partition(policy).take(*(raw(0, call) for call in calls)).ledger
+    windows = due_windows(ledger, NOON + after_s * SECOND_US, policy, 100)
     orgs = {"org-acme": OrgRecord("org-acme", periods=(Period("sub-acme", since_us),))}
     changes = seal(Position(), windows, orgs, policy, part_prefix(policy.deployment, "topic", 3), 3, NOON + HOUR_US)
     return [sealed.event for sealed in changes.sealed]
@@ -82,14 +82,14 @@ CASES: list[tuple[str, str, Show, Any, Any]] = [
         ["a", "b"],
     ),
     (
-        "DEDUPE_HORIZON_HOURS",
+        "DEDUPE_RETENTION_HOURS",
         "48",
         by_decision(at_us=NOON - 30 * HOUR_US),
         ["rejected:beyond_horizon"],
         ["billable"],
     ),
     (
-        "LATE_POLICY",
+        "OUT_OF_PERIOD_POLICY",
         "hold",
         lambda policy: [one.timestamp for one in events(policy, slp(1), since_us=NOON + HOUR_US // 2)],
         [f"{(NOON + HOUR_US // 2) // SECOND_US}.000"],

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from schemas.ledger import Counters, Position, Sum
-from streams.core.metering.reconciliation import Emitted, LagoUsage, Older, complaint_about_lago, complaints_about
+from streams.core.metering.reconciliation import Emitted, LagoUsage, Older, complaint_about_lago, ledger_discrepancies
 
 
 def position(seal_seq: int, calls: int, usd: str) -> Position:
@@ -22,64 +22,64 @@ def emitted(limit: int, *numbers: int, cents: str = "50") -> Emitted:
 
 
 def test_parts_that_are_all_there_with_their_money_are_no_complaint() -> None:
-    assert complaints_about(0, position(3, 6, "1.5"), [], emitted(3, 1, 2, 3)) == []
+    assert ledger_discrepancies(0, position(3, 6, "1.5"), [], emitted(3, 1, 2, 3)) == []
 
 
 def test_an_empty_partition_is_no_complaint() -> None:
-    assert complaints_about(0, Position(), [], Emitted(0)) == []
+    assert ledger_discrepancies(0, Position(), [], Emitted(0)) == []
 
 
 def test_parts_sealed_after_the_ledger_was_read_are_left_out() -> None:
-    assert complaints_about(0, position(2, 4, "1"), [], emitted(2, 1, 2, 3, 4)) == []
+    assert ledger_discrepancies(0, position(2, 4, "1"), [], emitted(2, 1, 2, 3, 4)) == []
 
 
 def test_parts_that_have_left_the_topic_by_age_are_not_missed() -> None:
-    assert complaints_about(0, position(5, 10, "2.5"), [], emitted(5, 3, 4, 5)) == []
+    assert ledger_discrepancies(0, position(5, 10, "2.5"), [], emitted(5, 3, 4, 5)) == []
 
 
 def test_the_sum_of_what_has_left_the_topic_is_the_tables_and_a_lost_cent_is_still_said() -> None:
     """The topic keeps 30 days: without the tables the sums were never compared again after that."""
     found = emitted(5, 3, 4, 5)
     found.older = Older(2, 4, Decimal(100))
-    assert complaints_about(0, position(5, 10, "2.5"), [], found) == []
+    assert ledger_discrepancies(0, position(5, 10, "2.5"), [], found) == []
     found.older = Older(2, 4, Decimal(99))
-    (said,) = complaints_about(0, position(5, 10, "2.5"), [], found)
+    (said,) = ledger_discrepancies(0, position(5, 10, "2.5"), [], found)
     assert "10 calls and 2.5 USD were sealed, events hold 10 calls and 2.49 USD" in said
     found.older = Older(1, 2, Decimal(1))  # the first was pruned: nothing can be said
-    assert complaints_about(0, position(5, 10, "2.5"), [], found) == []
+    assert ledger_discrepancies(0, position(5, 10, "2.5"), [], found) == []
 
 
 def test_events_that_are_lost_from_the_head_of_a_topic_that_is_whole_are_not_taken_for_old() -> None:
     found = emitted(5, 3, 4, 5)
     found.from_the_start = True
-    (said,) = complaints_about(0, position(5, 10, "2.5"), [], found)
+    (said,) = ledger_discrepancies(0, position(5, 10, "2.5"), [], found)
     assert "parts 1 to 2 are missing" in said
     nothing = Emitted(3, from_the_start=True)
-    assert "parts 1 to 3 are missing" in complaints_about(0, position(3, 6, "1.5"), [], nothing)[0]
-    assert complaints_about(0, Position(), [], Emitted(0, from_the_start=True)) == []
+    assert "parts 1 to 3 are missing" in ledger_discrepancies(0, position(3, 6, "1.5"), [], nothing)[0]
+    assert ledger_discrepancies(0, Position(), [], Emitted(0, from_the_start=True)) == []
 
 
 @pytest.mark.parametrize("numbers", [(1, 3), (1, 2), (2,), ()])
 def test_a_part_that_is_missing_is_said(numbers: tuple[int, ...]) -> None:
     """Also the last: the ledger knows its number. A topic that is empty may be one that is old."""
-    found = complaints_about(0, position(3, 6, "1.5"), [], emitted(3, *numbers))
+    found = ledger_discrepancies(0, position(3, 6, "1.5"), [], emitted(3, *numbers))
     assert bool(found) == (numbers != ())
 
 
 def test_a_part_that_was_emitted_twice_is_said() -> None:
-    assert complaints_about(0, position(2, 4, "1"), [], emitted(2, 1, 2, 2)) == [
+    assert ledger_discrepancies(0, position(2, 4, "1"), [], emitted(2, 1, 2, 2)) == [
         "partition 0: 1 parts were emitted twice"
     ]
 
 
 def test_a_cent_that_was_sealed_and_not_emitted_is_said() -> None:
-    (found,) = complaints_about(0, position(2, 4, "1"), [], emitted(2, 1, 2, cents="49.999999999999999"))
+    (found,) = ledger_discrepancies(0, position(2, 4, "1"), [], emitted(2, 1, 2, cents="49.999999999999999"))
     assert "events hold 4 calls" in found
 
 
 def test_a_ledger_that_does_not_add_up_by_itself_is_said() -> None:
     wrong = Position(counters=Counters(received=Sum(2, Decimal(1)), folded=Sum(1, Decimal(1))))
-    assert "off by 1 calls" in complaints_about(0, wrong, [], Emitted(0))[0]
+    assert "off by 1 calls" in ledger_discrepancies(0, wrong, [], Emitted(0))[0]
 
 
 def lago(cents: str, lines: int = 1) -> LagoUsage:

@@ -6,14 +6,14 @@ from decimal import Decimal
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.ledger import Position, Window
 from schemas.moments import HOUR_US, SECOND_US
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from streams.core.mapping.resolve import OUTSIDE_PERIOD
 from streams.core.metering.close_window import release
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, apply
 from tests.support.calls import NOON
 
-POLICY = MeterPolicy(late_policy=LatePolicy.HOLD)
+POLICY = MeterPolicy(out_of_period_policy=OutOfPeriodPolicy.HOLD)
 CUSTOMERS = {
     "acme": CustomerRecord("acme", (MappingVersion(0, "org", "tenant", external_subscription_id="sub"),), 0, 0)
 }
@@ -21,14 +21,14 @@ CUSTOMERS = {
 
 def held_books() -> LedgerState:
     """One held second of an hour before noon."""
-    books = LedgerState(Position())
+    ledger = LedgerState(Position())
     at_us = NOON - HOUR_US
     window = Window(7, 9, "acme", "end_user", "", "", "no_mapping", "m", "p", (), at_us, SECOND_US, at_us, at_us + 1)
     window.count, window.cost = 3, Decimal("0.5")
-    changes = Changes(books.position)
+    changes = Changes(ledger.position)
     changes.windows[7] = window
-    apply(books, changes, NOON)
-    return books
+    apply(ledger, changes, NOON)
+    return ledger
 
 
 def released(changes: Changes) -> bool:
@@ -48,5 +48,5 @@ def test_usage_outside_every_period_of_its_named_subscription_stays_held() -> No
     assert (kept.held, kept.subscription) == (OUTSIDE_PERIOD, "")
     running = {"org": OrgRecord("org", periods=(Period("sub", NOON - 2 * HOUR_US),))}
     assert released(release(held_books(), CUSTOMERS, running, POLICY, 100))
-    shifting = replace(POLICY, late_policy=LatePolicy.SHIFT)
+    shifting = replace(POLICY, out_of_period_policy=OutOfPeriodPolicy.SHIFT)
     assert released(release(held_books(), CUSTOMERS, later, shifting, 100))

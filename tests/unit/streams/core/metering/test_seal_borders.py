@@ -10,7 +10,7 @@ import pytest
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.ledger import HELD_LENGTH_US, Position, Window
 from schemas.moments import HOUR_US, SECOND_US
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.wire import Metered
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
 from streams.core.mapping.time_spans import QUARTER_US
@@ -35,11 +35,11 @@ def window(first: int, at_us: int = NOON, customer: str = "acme", held: str = "n
     return one
 
 
-def books_of(*windows: Window) -> LedgerState:
-    books = LedgerState(Position())
+def ledgers_of(*windows: Window) -> LedgerState:
+    ledger = LedgerState(Position())
     for one in windows:
-        books.put(one, NOON)
-    return books
+        ledger.put(one, NOON)
+    return ledger
 
 
 def mapped(*customers: str) -> dict[str, CustomerRecord]:
@@ -87,32 +87,32 @@ def test_calls_are_held_by_a_plan_that_charges_them_nothing_and_what_has_no_amou
     assert len(changes.sealed) == 1
 
 
-@pytest.mark.parametrize("late", LatePolicy)
-def test_what_is_held_for_good_is_held_by_either_policy(late: LatePolicy) -> None:
+@pytest.mark.parametrize("late", OutOfPeriodPolicy)
+def test_what_is_held_for_good_is_held_by_either_policy(late: OutOfPeriodPolicy) -> None:
     ended = {"org": OrgRecord("org", periods=(Period("sub", 0, NOON),))}
-    (kept,) = left(sealed([window(1, held="")], ended, replace(POLICY, late_policy=late)))
+    (kept,) = left(sealed([window(1, held="")], ended, replace(POLICY, out_of_period_policy=late)))
     assert kept.held == ENDED
 
 
 def test_a_customer_without_a_mapping_keeps_no_other_held() -> None:
-    books = books_of(window(1, customer="stranger"), window(2), window(3, customer="other"))
-    assert [one.first for one in left(release(books, mapped("acme", "other"), ORGS, POLICY, 100, LATER))] == [2, 3]
+    ledger = ledgers_of(window(1, customer="stranger"), window(2), window(3, customer="other"))
+    assert [one.first for one in left(release(ledger, mapped("acme", "other"), ORGS, POLICY, 100, LATER))] == [2, 3]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_a_step_releases_no_more_than_its_limit(limit: int) -> None:
     """Of one customer, and of several."""
-    one = books_of(*[window(n, NOON + n * MINUTE_US) for n in range(5)])
+    one = ledgers_of(*[window(n, NOON + n * MINUTE_US) for n in range(5)])
     assert len(left(release(one, mapped("acme"), ORGS, POLICY, limit, LATER))) == limit
-    several = books_of(*[window(n, NOON + n * MINUTE_US, f"c{n}") for n in range(5)])
+    several = ledgers_of(*[window(n, NOON + n * MINUTE_US, f"c{n}") for n in range(5)])
     assert len(left(release(several, mapped(*several.held), ORGS, POLICY, limit, LATER))) == limit
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_a_step_merges_no_more_than_its_limit(limit: int) -> None:
-    one = books_of(*[window(n, NOON + n * QUARTER_US) for n in range(4)])
+    one = ledgers_of(*[window(n, NOON + n * QUARTER_US) for n in range(4)])
     assert len(coalesce(one, {}, {}, POLICY, LATER + HOUR_US, limit).windows) == limit
-    several = books_of(*[window(n, NOON, f"c{n}") for n in range(5)])
+    several = ledgers_of(*[window(n, NOON, f"c{n}") for n in range(5)])
     assert len(coalesce(several, {}, {}, POLICY, LATER, limit).windows) == limit
 
 
@@ -120,7 +120,7 @@ def test_held_windows_are_merged_once_they_are_older_than_an_hour() -> None:
     """The youngest call counts; what is younger, decided by now, or one call alone keeps no other from being merged."""
     now_us = NOON + HOUR_US
     some = (window(1), window(2, NOON - 1), window(3, NOON - 2, identity=b"i" * 16), window(4, NOON - SECOND_US - 1))
-    changes = coalesce(books_of(*some), {}, {}, POLICY, now_us, 100)
+    changes = coalesce(ledgers_of(*some), {}, {}, POLICY, now_us, 100)
     assert gone(changes) == [4]
     (one,) = left(changes)
     assert (one.first, one.merged, one.cost, one.count) == (2, (4,), 6, 2)
@@ -128,11 +128,11 @@ def test_held_windows_are_merged_once_they_are_older_than_an_hour() -> None:
 
 
 def test_what_has_a_target_by_now_is_not_merged() -> None:
-    books = books_of(window(1), window(2, customer="stranger"))
-    assert [one.first for one in left(coalesce(books, mapped("acme"), ORGS, POLICY, LATER, 100))] == [2]
+    ledger = ledgers_of(window(1), window(2, customer="stranger"))
+    assert [one.first for one in left(coalesce(ledger, mapped("acme"), ORGS, POLICY, LATER, 100))] == [2]
     teams = {"acme": CustomerRecord("acme", (MappingVersion(0, "org", "t", id_kind="team"),), 0, 0)}
-    books = books_of(window(1, id_kind="team"), window(2), window(3, NOON + SECOND_US))
-    changes = coalesce(books, teams, ORGS, POLICY, LATER, 100)
+    ledger = ledgers_of(window(1, id_kind="team"), window(2), window(3, NOON + SECOND_US))
+    changes = coalesce(ledger, teams, ORGS, POLICY, LATER, 100)
     assert (gone(changes), [one.first for one in left(changes)]) == ([3], [2])
 
 
@@ -142,7 +142,7 @@ def test_a_border_within_a_window_keeps_no_other_from_being_merged() -> None:
     customers = {"acme": CustomerRecord("acme", versions, 0, 0)}
     orgs = {"euro": OrgRecord("euro", currency="EUR", periods=(Period("s", 0),))}
     across, after = window(1, max_end_us=NOON + 2 * SECOND_US), window(2, NOON + 5 * SECOND_US)
-    assert [one.first for one in left(coalesce(books_of(across, after), customers, orgs, POLICY, LATER, 9))] == [2]
+    assert [one.first for one in left(coalesce(ledgers_of(across, after), customers, orgs, POLICY, LATER, 9))] == [2]
 
 
 @pytest.mark.parametrize(("already", "one"), [(MOST_MERGED - 1, True), (MOST_MERGED, False)])
@@ -153,7 +153,9 @@ def test_an_event_names_at_most_4000_windows(already: int, *, one: bool, by_the_
     names = tuple(range(100, 100 + already))
     there = window(1, held="", merged=names if by_the_open_one else names[1:])
     coming = window(2, merged=() if by_the_open_one else (9,))
-    (into, *others) = sorted(left(release(books_of(there, coming), mapped("acme"), ORGS, POLICY, 9, LATER)), key=_first)
+    (into, *others) = sorted(
+        left(release(ledgers_of(there, coming), mapped("acme"), ORGS, POLICY, 9, LATER)), key=_first
+    )
     assert len(others) == (0 if one else 1)
     assert into.count + sum(other.count for other in others) == 2
     assert len(into.merged) == (already + 1 if one else already - (0 if by_the_open_one else 1))
@@ -168,7 +170,7 @@ def test_usage_of_others_is_released_as_the_one_event_that_it_is() -> None:
     at = NOON + 30 * SECOND_US
     held = window(1, at, metered=other, identity=b"i" * 16, length_us=0, start_us=at, cost=Decimal(0))
     orgs = {"acme": OrgRecord("acme", periods=(Period("sub", 0),))}
-    (one,) = left(release(books_of(held), {}, orgs, POLICY, 9, LATER))
+    (one,) = left(release(ledgers_of(held), {}, orgs, POLICY, 9, LATER))
     assert (one.start_us, one.length_us, one.org_id, one.subscription, one.held) == (at, 0, "acme", "sub", "")
 
 
@@ -176,7 +178,7 @@ def test_an_org_without_a_subscription_takes_nothing_and_a_later_look_changes_no
     other = Metered("acme", "t", "api_call", NOON, {})
     held = window(1, metered=other, identity=b"i" * 16, length_us=0)
     for orgs in ({}, {"acme": OrgRecord("acme")}):
-        assert release(books_of(held), {}, orgs, POLICY, 9, LATER).empty
+        assert release(ledgers_of(held), {}, orgs, POLICY, 9, LATER).empty
 
 
 def test_of_two_windows_that_become_one_every_count_is_the_sum() -> None:
@@ -190,7 +192,7 @@ def test_of_two_windows_that_become_one_every_count_is_the_sum() -> None:
 
 
 def test_applying_what_was_released_keeps_the_sum() -> None:
-    books = books_of(*[window(n, NOON + n * SECOND_US) for n in range(1, 6)])
-    apply(books, release(books, mapped("acme"), ORGS, POLICY, 100, LATER), LATER)
-    (open_one,) = books.windows.values()
+    ledger = ledgers_of(*[window(n, NOON + n * SECOND_US) for n in range(1, 6)])
+    apply(ledger, release(ledger, mapped("acme"), ORGS, POLICY, 100, LATER), LATER)
+    (open_one,) = ledger.windows.values()
     assert (open_one.cost, open_one.count, open_one.start_us, open_one.length_us) == (15, 5, NOON, MINUTE_US)

@@ -33,7 +33,7 @@ def test_a_bound_on_open_windows_changes_no_money(steps: list[object], most: int
         for one in (free, tight):
             match step:
                 case None:
-                    one.tick()
+                    one.punctuate()
                 case "zoo":
                     one.map("zoo")
                 case "again":
@@ -43,11 +43,11 @@ def test_a_bound_on_open_windows_changes_no_money(steps: list[object], most: int
                         one.call((name, second), metadata={"user_api_key_team_id": team})
         assert tight.money() == free.money()
         if step is None:
-            happened = [first for first in tight.books.open if tight.books.windows[first].max_end_us <= LATE]
+            happened = [first for first in tight.ledger.open if tight.ledger.windows[first].max_end_us <= LATE]
             assert len(happened) <= most
     ids = [event.transaction_id for event in tight.events]
     assert len(ids) == len(set(ids))
-    assert tight.books.position.seal_seq == len(ids)
+    assert tight.ledger.position.seal_seq == len(ids)
 
 
 def test_what_is_called_often_is_one_event_and_what_is_called_once_leaves_early() -> None:
@@ -57,11 +57,11 @@ def test_what_is_called_often_is_one_event_and_what_is_called_once_leaves_early(
             crowded.now_us += SECOND_US
             crowded.call(("acme", 0), metadata={"user_api_key_team_id": f"once-{number}"})
             crowded.call(("acme", 0), metadata={"user_api_key_team_id": "often"})
-            crowded.tick()
+            crowded.punctuate()
     left = {event.properties["team_id"] for event in crowded.events}
-    assert "often" not in left and len(left) == len(crowded.events) == 31 - len(crowded.books.open)
-    assert len(crowded.books.open) <= 10
-    (often,) = (window for window in crowded.books.windows.values() if window.group == ("often",))
+    assert "often" not in left and len(left) == len(crowded.events) == 31 - len(crowded.ledger.open)
+    assert len(crowded.ledger.open) <= 10
+    (often,) = (window for window in crowded.ledger.windows.values() if window.group == ("often",))
     assert (often.count, often.cost) == (30, Decimal(30))
     assert [one["event"] for one in told] == ["windows_sealed_early"], "once"
 
@@ -70,11 +70,11 @@ def test_the_bound_itself_seals_nothing_and_one_more_leaves_four_fifths() -> Non
     crowded = line(10)
     for number in range(10):
         crowded.call(("acme", number * 60))
-    crowded.tick()
-    assert (len(crowded.books.open), crowded.events) == (10, [])
+    crowded.punctuate()
+    assert (len(crowded.ledger.open), crowded.events) == (10, [])
     crowded.call(("acme", 600))
-    crowded.tick()
-    assert len(crowded.books.open) == 8
+    crowded.punctuate()
+    assert len(crowded.ledger.open) == 8
     starts = [event.properties["window_start"][11:19] for event in crowded.events]
     assert starts == ["12:00:00", "12:01:00", "12:02:00"]
 
@@ -83,9 +83,9 @@ def test_nothing_is_told_to_lago_before_it_happened() -> None:
     """By a clock of LiteLLM's that is ahead: such windows wait, whatever the bound."""
     ahead = line(2)
     ahead.call(*(("acme", (LATE - NOON) // SECOND_US + number * 60) for number in range(6)))
-    ahead.tick()
+    ahead.punctuate()
     assert len(ahead.events) == 1
     ahead.now_us += 600 * SECOND_US
-    ahead.tick()
-    assert len(ahead.books.open) == 1
+    ahead.punctuate()
+    assert len(ahead.ledger.open) == 1
     assert len(ahead.events) == 5

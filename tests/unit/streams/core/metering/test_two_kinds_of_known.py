@@ -41,7 +41,7 @@ def test_a_first_copy_without_cost_does_not_shut_out_the_priced_one(step: int, r
 
 
 def test_conservation_counts_deliveries() -> None:
-    counters = Partition().take(copy("0"), copy(), copy()).books.position.counters
+    counters = Partition().take(copy("0"), copy(), copy()).ledger.position.counters
     assert (counters.received.calls, counters.unbilled.calls, counters.folded.calls, counters.duplicate.calls) == (
         3,
         1,
@@ -87,7 +87,7 @@ def test_a_copy_with_another_cost_is_a_duplicate_and_told() -> None:
     assert (told["reason"], told["stage"], told["offset"]) == ("cost_differs", "meter", 1)
     assert told["call"]["call"]["response_cost"] == 0.03
     assert part.steps[0].noticed.doubtful == {"cost_differs": Sum(1, Decimal("0.03"))}
-    counters = part.books.position.counters
+    counters = part.ledger.position.counters
     assert (counters.duplicate.calls, counters.rejected.calls) == (3, 0)
 
 
@@ -108,14 +108,14 @@ def test_what_an_older_release_remembered_shuts_out_copies_as_it_did() -> None:
     part.changelog[b"s" + hour.to_bytes(8, "big") + (7).to_bytes(8, "big")] = identity
     part.restart().take(copy("0.02"), copy("0.03"))
     assert part.decisions == {"billable": 1, "duplicate": 2} and part.rejected == []
-    assert len(part.books.seen) == 2
+    assert len(part.ledger.seen) == 2
     part.idle(26).idle(1)
     assert {key[:1] for key in part.changelog} == {b"p", b"w", b"i"}
 
 
 def test_the_changelog_asks_for_this_release_from_the_first_identity_on() -> None:
     part = Partition().take(copy("0"))
-    assert part.steps[0].position.v == LEDGER_VERSION == part.restart().books.position.v
+    assert part.steps[0].position.v == LEDGER_VERSION == part.restart().ledger.position.v
 
 
 def test_a_settled_identity_outlives_the_chunk_that_counted_it_first() -> None:
@@ -124,7 +124,7 @@ def test_a_settled_identity_outlives_the_chunk_that_counted_it_first() -> None:
     """
     late = NOON + 23 * HOUR_US
     part = Partition().take(copy("0"), copy("0.02", received_us=late)).idle(3).idle(0.001)
-    assert NOON // HOUR_US not in part.books.seen_chunks
+    assert NOON // HOUR_US not in part.ledger.seen_blocks
     again = copy("0.02", at_us=NOON, received_us=late + 3 * HOUR_US, checked_at=late + 3 * HOUR_US)
     assert part.take(again).decisions["duplicate"] == 1
     assert part.restart().take(again).decisions["duplicate"] == 2
@@ -133,7 +133,7 @@ def test_a_settled_identity_outlives_the_chunk_that_counted_it_first() -> None:
 def test_an_identity_is_not_forgotten_an_hour_early() -> None:
     """
     h:59:00 a call arrives whose end is nine minutes ahead of the partition's clock
-    h+24:00:30 a repeat of it, not beyond the horizon yet: h is remembered up to h+25
+    h+24:00:30 a repeat of it, not beyond the dedupe retention yet: h is remembered up to h+25
     """
     received = NOON + 59 * MINUTE_US
     end = received + 9 * MINUTE_US
@@ -141,8 +141,8 @@ def test_an_identity_is_not_forgotten_an_hour_early() -> None:
     again = replace(copy(at_us=end, received_us=received), timestamp=(NOON + 24 * HOUR_US + 30 * SECOND_US) // 1000)
     part.idle(23).take(again)
     assert part.decisions["duplicate"] == 1
-    assert part.idle(0.98).books.position.dropped_hour == NOON // HOUR_US
-    assert part.idle(0.02).books.position.dropped_hour == NOON // HOUR_US + 1
+    assert part.idle(0.98).ledger.position.dropped_hour == NOON // HOUR_US
+    assert part.idle(0.02).ledger.position.dropped_hour == NOON // HOUR_US + 1
 
 
 @settings(max_examples=50, deadline=None)
@@ -159,13 +159,13 @@ def test_in_whatever_order_the_changelog_is_read_the_memory_is_the_same(
         at_us += hours * HOUR_US
         part.take(raw(0, slp(number, cost=cost), received_us=at_us, checked_at=at_us))
     ids = [_identity(number) for number in range(6)]
-    known, size = part.books.seen.tags(ids), len(part.books.seen)
+    known, size = part.ledger.seen.tags(ids), len(part.ledger.seen)
     part.changelog = dict(data.draw(st.permutations(list(part.changelog.items()))))
     part.restart()
-    assert part.books.seen.tags(ids) == known and len(part.books.seen) == size
+    assert part.ledger.seen.tags(ids) == known and len(part.ledger.seen) == size
     part.idle(14)
-    kept = part.books.seen.tags(ids)
-    assert part.restart().books.seen.tags(ids) == kept
+    kept = part.ledger.seen.tags(ids)
+    assert part.restart().ledger.seen.tags(ids) == kept
 
 
 def _identity(number: int) -> bytes:
@@ -191,6 +191,6 @@ def test_the_first_cost_of_each_call_is_what_is_billed(
         if restarts:
             part.restart()
     assert part.billed == Sum(len(owed), sum(owed.values(), Decimal(0)))
-    position = part.books.position
+    position = part.ledger.position
     assert position.counters.folded.calls == position.decisions.get("billable", Sum()).calls
     assert position.counters.unbilled.calls == position.decisions.get("unpriced", Sum()).calls

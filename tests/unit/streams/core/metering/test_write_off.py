@@ -1,4 +1,4 @@
-"""Held usage leaves by mapping or by an order that is on record, never by itself; the books add up after it."""
+"""Held usage leaves by mapping or by an order that is on record, never by itself; the ledger adds up after it."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -23,42 +23,42 @@ from tests.support.calls import NOON, raw, slp
 PREFIX = "d-t-0-"
 
 
-def strangers(customer: str, at_us: int, kind: str) -> Target:
+def unauthenticated(customer: str, at_us: int, kind: str) -> Target:
     return Target("org", "sub") if customer == "known" else Target("", "", NO_MAPPING)
 
 
-def books_of(calls: list[tuple[str, int]]) -> LedgerState:
+def ledgers_of(calls: list[tuple[str, int]]) -> LedgerState:
     """One call of a dollar for each (customer, second after noon)."""
-    books, fold = LedgerState(Position()), Fold(MeterPolicy(), PREFIX)
+    ledger, fold = LedgerState(Position()), Fold(MeterPolicy(), PREFIX)
     records = [
         replace(raw(0, slp(n, at_us=NOON + second * SECOND_US, cost="1"), customer=customer), offset=n)
         for n, (customer, second) in enumerate(calls)
     ]
     if records:
-        apply(books, fold(books, records, strangers), NOON)
-    return books
+        apply(ledger, fold(ledger, records, unauthenticated), NOON)
+    return ledger
 
 
-def given_up(books: LedgerState, customer: str, until: int = NOON + 100 * SECOND_US, kind: str = "") -> list[str]:
+def given_up(ledger: LedgerState, customer: str, until: int = NOON + 100 * SECOND_US, kind: str = "") -> list[str]:
     """Apply an order; the ids of the windows that left."""
     order = WriteOff("audit-1", NOON, until, kind)
-    changes = write_off(books, books.position.next, NOON // 1000, customer, order, PREFIX)
-    apply(books, changes, NOON)
-    verify(books)
+    changes = write_off(ledger, ledger.position.next, NOON // 1000, customer, order, PREFIX)
+    apply(ledger, changes, NOON)
+    verify(ledger)
     return [receipt.transaction_id for receipt in changes.receipts]
 
 
 def test_all_that_is_held_for_the_customer_goes_and_nothing_else() -> None:
-    books = books_of([("ghost", 0), ("ghost", 5), ("spirit", 0), ("known", 0)])
-    assert given_up(books, "ghost") == [f"{PREFIX}0", f"{PREFIX}1"]
-    assert books.position.counters.written_off == Sum(2, Decimal(2))
-    assert {window.customer_id for window in books.windows.values()} == {"spirit", "known"}
+    ledger = ledgers_of([("ghost", 0), ("ghost", 5), ("spirit", 0), ("known", 0)])
+    assert given_up(ledger, "ghost") == [f"{PREFIX}0", f"{PREFIX}1"]
+    assert ledger.position.counters.written_off == Sum(2, Decimal(2))
+    assert {window.customer_id for window in ledger.windows.values()} == {"spirit", "known"}
 
 
 def test_usage_with_a_subscription_is_never_written_off() -> None:
-    books = books_of([("known", 0)])
-    assert given_up(books, "known") == []
-    assert total(books.windows.values()) == Sum(1, Decimal(1))
+    ledger = ledgers_of([("known", 0)])
+    assert given_up(ledger, "known") == []
+    assert total(ledger.windows.values()) == Sum(1, Decimal(1))
 
 
 def test_usage_after_the_order_s_end_stays() -> None:
@@ -66,28 +66,28 @@ def test_usage_after_the_order_s_end_stays() -> None:
     ghost:  0s ---- 5s | until 5s ---- 6s
             gone    gone               stays
     """
-    books = books_of([("ghost", 0), ("ghost", 5), ("ghost", 6)])
-    given_up(books, "ghost", until=NOON + 5 * SECOND_US)
-    assert [window.max_end_us for window in books.windows.values()] == [NOON + 6 * SECOND_US]
+    ledger = ledgers_of([("ghost", 0), ("ghost", 5), ("ghost", 6)])
+    given_up(ledger, "ghost", until=NOON + 5 * SECOND_US)
+    assert [window.max_end_us for window in ledger.windows.values()] == [NOON + 6 * SECOND_US]
 
 
 def test_ids_of_another_kind_stay() -> None:
-    books = books_of([("ghost", 0)])
-    assert given_up(books, "ghost", kind="team") == []
-    assert given_up(books, "ghost", kind="end_user") == [f"{PREFIX}0"]
+    ledger = ledgers_of([("ghost", 0)])
+    assert given_up(ledger, "ghost", kind="team") == []
+    assert given_up(ledger, "ghost", kind="end_user") == [f"{PREFIX}0"]
 
 
 def test_an_order_given_twice_finds_nothing_the_second_time() -> None:
-    books = books_of([("ghost", 0)])
-    given_up(books, "ghost")
-    assert given_up(books, "ghost") == []
-    assert books.position.counters.written_off == Sum(1, Decimal(1))
+    ledger = ledgers_of([("ghost", 0)])
+    given_up(ledger, "ghost")
+    assert given_up(ledger, "ghost") == []
+    assert ledger.position.counters.written_off == Sum(1, Decimal(1))
 
 
 def test_a_receipt_names_the_window_its_money_and_the_audit_line() -> None:
-    books = books_of([("ghost", 0)])
+    ledger = ledgers_of([("ghost", 0)])
     order = WriteOff("audit-7", NOON + 9, NOON)
-    (receipt,) = write_off(books, 1, NOON // 1000, "ghost", order, PREFIX).receipts
+    (receipt,) = write_off(ledger, 1, NOON // 1000, "ghost", order, PREFIX).receipts
     assert (receipt.status, receipt.cents, receipt.calls, receipt.reason, receipt.at) == (
         "written_off",
         "100",
@@ -99,20 +99,20 @@ def test_a_receipt_names_the_window_its_money_and_the_audit_line() -> None:
 
 def test_windows_that_were_merged_into_one_are_named_too() -> None:
     """Each was told as held when it was opened; their money left with the one that took them in."""
-    books = books_of([("ghost", 0), ("ghost", 1), ("ghost", 2)])
-    apply(books, coalesce(books, {}, {}, MeterPolicy(), NOON + 2 * HOUR_US, 100), NOON)
+    ledger = ledgers_of([("ghost", 0), ("ghost", 1), ("ghost", 2)])
+    apply(ledger, coalesce(ledger, {}, {}, MeterPolicy(), NOON + 2 * HOUR_US, 100), NOON)
     order = WriteOff("audit-1", NOON, NOON + 10 * SECOND_US)
-    receipts = write_off(books, 3, NOON // 1000, "ghost", order, PREFIX).receipts
+    receipts = write_off(ledger, 3, NOON // 1000, "ghost", order, PREFIX).receipts
     assert sorted(receipt.transaction_id for receipt in receipts) == [f"{PREFIX}0", f"{PREFIX}1", f"{PREFIX}2"]
     assert sorted((receipt.calls, receipt.cents) for receipt in receipts) == [(0, "0"), (0, "0"), (3, "300")]
 
 
 def test_an_order_moves_the_position_past_itself_and_is_no_call() -> None:
-    books = books_of([("ghost", 0)])
-    received = books.position.counters.received
-    given_up(books, "nobody")
-    assert books.position.next == 2
-    assert books.position.counters.received == received
+    ledger = ledgers_of([("ghost", 0)])
+    received = ledger.position.counters.received
+    given_up(ledger, "nobody")
+    assert ledger.position.next == 2
+    assert ledger.position.counters.received == received
 
 
 @given(
@@ -121,21 +121,21 @@ def test_an_order_moves_the_position_past_itself_and_is_no_call() -> None:
 )
 def test_whatever_is_given_up_the_books_add_up(calls: list[tuple[str, int]], until: int) -> None:
     """`given_up` verifies conservation; the written-off money is exactly what was held for the customer until then."""
-    books = books_of(calls)
-    given_up(books, "ghost", until=NOON + until * SECOND_US)
+    ledger = ledgers_of(calls)
+    given_up(ledger, "ghost", until=NOON + until * SECOND_US)
     expected = sum(1 for customer, second in calls if customer == "ghost" and second <= until)
-    assert books.position.counters.written_off.calls == expected
+    assert ledger.position.counters.written_off.calls == expected
 
 
-def steps(books: LedgerState, order: WriteOff, limit: int, cut_after: int | None = None) -> list[Changes]:
+def steps(ledger: LedgerState, order: WriteOff, limit: int, cut_after: int | None = None) -> list[Changes]:
     """An order's transactions; after `cut_after` of them the worker dies, and does the first one again from what is there."""
-    offset, done = books.position.next, list[Changes]()
-    while books.position.next == offset:
-        changes = write_off(books, offset, NOON // 1000, "ghost", order, PREFIX, limit)
+    offset, done = ledger.position.next, list[Changes]()
+    while ledger.position.next == offset:
+        changes = write_off(ledger, offset, NOON // 1000, "ghost", order, PREFIX, limit)
         if len(done) == cut_after:
-            write_off(books, offset, NOON // 1000, "ghost", order, PREFIX, limit)  # computed, and never committed
-        apply(books, changes, NOON)
-        verify(books)
+            write_off(ledger, offset, NOON // 1000, "ghost", order, PREFIX, limit)  # computed, and never committed
+        apply(ledger, changes, NOON)
+        verify(ledger)
         done.append(changes)
     return done
 
@@ -150,35 +150,35 @@ def test_a_large_write_off_is_done_in_bounded_steps_exactly(
     seconds: list[int], merge: bool, limit: int, cut_after: int
 ) -> None:
     """One transaction held 864 000 receipts: whatever the bound, the money, the receipts and the end are the same."""
-    books = books_of([("ghost", second) for second in seconds])
+    ledger = ledgers_of([("ghost", second) for second in seconds])
     if merge:
-        apply(books, coalesce(books, {}, {}, MeterPolicy(), NOON + 2 * HOUR_US, 5), NOON)
+        apply(ledger, coalesce(ledger, {}, {}, MeterPolicy(), NOON + 2 * HOUR_US, 5), NOON)
     order = WriteOff("audit-1", NOON, NOON + 100 * SECOND_US)
-    done = steps(books, order, limit, cut_after)
+    done = steps(ledger, order, limit, cut_after)
     assert all(len(changes.windows) + len(changes.receipts) <= limit for changes in done)
     receipts = [receipt for changes in done for receipt in changes.receipts]
     named = [receipt.transaction_id for receipt in receipts]
     assert len(set(named)) == len(named) == len(set(seconds))
     assert sum(receipt.calls for receipt in receipts) == len(seconds)
-    assert books.position.counters.written_off == Sum(len(seconds), Decimal(len(seconds)))
-    assert not books.held
+    assert ledger.position.counters.written_off == Sum(len(seconds), Decimal(len(seconds)))
+    assert not ledger.held
 
 
-def matched(books: LedgerState, pattern: str) -> set[str]:
+def matched(ledger: LedgerState, pattern: str) -> set[str]:
     """Apply an order by pattern; whose usage stays."""
     order = WriteOff("audit-1", NOON, NOON + 100 * SECOND_US, match=pattern)
-    apply(books, write_off(books, books.position.next, NOON // 1000, "", order, PREFIX), NOON)
-    verify(books)
-    return {window.customer_id for window in books.windows.values()}
+    apply(ledger, write_off(ledger, ledger.position.next, NOON // 1000, "", order, PREFIX), NOON)
+    verify(ledger)
+    return {window.customer_id for window in ledger.windows.values()}
 
 
 def test_usage_that_named_nobody_is_given_up_only_by_its_written_out_name() -> None:
     """`--match '*'` after a flood gave up the honest usage of keys without a customer, too."""
-    books = books_of([("attack-1", 0), ("Attack-2", 0), ("unattributed:key-1", 0), ("unattributed:key-2", 1)])
-    assert matched(books, "attack-*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
-    assert matched(books, "[u]nattributed:*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
-    assert matched(books, "*") == {"unattributed:key-1", "unattributed:key-2"}
-    assert matched(books, "unattributed:*-1") == {"unattributed:key-2"}
+    ledger = ledgers_of([("attack-1", 0), ("Attack-2", 0), ("unattributed:key-1", 0), ("unattributed:key-2", 1)])
+    assert matched(ledger, "attack-*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
+    assert matched(ledger, "[u]nattributed:*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
+    assert matched(ledger, "*") == {"unattributed:key-1", "unattributed:key-2"}
+    assert matched(ledger, "unattributed:*-1") == {"unattributed:key-2"}
 
 
 NAMES = st.builds(str.__add__, st.sampled_from(["", "unattributed:", "unattributed"]), st.text("ab:*", max_size=8))
