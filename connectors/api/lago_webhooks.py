@@ -113,7 +113,7 @@ class LagoWebhooks:
             raise Problem(401, refusal.reason, refusal.detail, CLOSES) from refusal
         try:
             async with asyncio.timeout(_BODY_S):
-                return await self._intake.read(request, unauthenticated_one=True)
+                return await self._intake.read(request, unauthenticated=True)
         except TimeoutError:
             raise Problem(408, "body_too_slow", "the body did not arrive in time", CLOSES) from None
 

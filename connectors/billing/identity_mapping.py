@@ -98,7 +98,7 @@ class IdentityMapper:
     Args:
         unmapped: returns the customers that have held usage and no mapping now.
         customer: returns Lago's customer with exactly this id; None = there is none.
-        told: counts an outcome, one of `IDENTITY_OUTCOMES`.
+        count: counts an outcome, one of `IDENTITY_OUTCOMES`.
         clock: seconds, never backwards.
     """
 

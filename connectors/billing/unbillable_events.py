@@ -26,7 +26,7 @@ class UnbillableEvents:
 
     Args:
         topic: the receipts topic.
-        told: called with a reason and the number of its events.
+        count: called with a reason and the number of its events.
     """
 
     def __init__(

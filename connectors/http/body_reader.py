@@ -44,13 +44,13 @@ class BodyReader:
         self,
         request: web.Request,
         *,
-        unauthenticated_one: bool = False,
+        unauthenticated: bool = False,
         prove: Callable[[bytes | Iterable[bytes]], None] | None = None,
     ) -> bytes:
         """The whole decompressed body; it counts as in flight until `release(body)`.
 
         Args:
-            unauthenticated_one: the sender is not authenticated while the body is read.
+            unauthenticated: the sender is not authenticated while the body is read.
             prove: called with the decompressed body, or its pieces, maybe in a thread; raises if it does not prove who sent it.
                 Until it returns, the sender is not authenticated.
 
@@ -58,7 +58,7 @@ class BodyReader:
             Problem: 413 too large (before reading if Content-Length says so), 415 unknown encoding, 400 not decodable, 503 too
                 many bytes in flight; and what `prove` raises.
         """
-        unauthenticated_one = unauthenticated_one or prove is not None
+        unauthenticated = unauthenticated or prove is not None
         encoding = request.headers.get("Content-Encoding")
         unpacker = Unpacker(encoding) if encoding else None
         held = size = 0
@@ -66,7 +66,7 @@ class BodyReader:
         chunks: list[bytes] = []
         content = request.content
         try:
-            if unauthenticated_one:
+            if unauthenticated:
                 self._check(announced)
             else:
                 held += self._hold(0, announced)
@@ -74,7 +74,7 @@ class BodyReader:
                 chunk = await content.readany()
                 size += len(chunk)
                 if size > held:
-                    held += self._hold(held, size, unauthenticated_one=unauthenticated_one)
+                    held += self._hold(held, size, unauthenticated=unauthenticated)
                 chunks.append(chunk)
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             if prove is not None:
@@ -83,19 +83,17 @@ class BodyReader:
                 else:
                     await self._prove_beside(prove, encoding or "", body)
                 self._unauthenticated -= held
-                unauthenticated_one = False
+                unauthenticated = False
             if unpacker is not None and not unpacker.is_plain:
                 chunks, unpacked = [], 0
-                async for piece in _unpacked(unpacker, body, self._beside if unauthenticated_one else None):
+                async for piece in _unpacked(unpacker, body, self._beside if unauthenticated else None):
                     unpacked += len(piece)
                     self._check(unpacked)
                     if size + unpacked > held:
-                        held += self._hold(
-                            held, size + unpacked, unauthenticated_one=unauthenticated_one, limited=False
-                        )
+                        held += self._hold(held, size + unpacked, unauthenticated=unauthenticated, limited=False)
                     chunks.append(piece)
                 body = b"".join(chunks)
-                self._give_back(held - unpacked, unauthenticated_one=unauthenticated_one)
+                self._give_back(held - unpacked, unauthenticated=unauthenticated)
                 held = unpacked
         except web.RequestPayloadError as error:
             self.bytes_in_flight -= held
@@ -104,7 +102,7 @@ class BodyReader:
             self.bytes_in_flight -= held
             raise
         finally:
-            if unauthenticated_one:
+            if unauthenticated:
                 self._unauthenticated -= held
         return body
 
@@ -132,12 +130,12 @@ class BodyReader:
         if needed > self._max_body:
             raise Problem(413, "body_too_large", f"a body may have {self._max_body} bytes")
 
-    def _give_back(self, count: int, *, unauthenticated_one: bool) -> None:
+    def _give_back(self, count: int, *, unauthenticated: bool) -> None:
         self.bytes_in_flight -= count
-        if unauthenticated_one:
+        if unauthenticated:
             self._unauthenticated -= count
 
-    def _hold(self, held: int, needed: int, *, unauthenticated_one: bool = False, limited: bool = True) -> int:
+    def _hold(self, held: int, needed: int, *, unauthenticated: bool = False, limited: bool = True) -> int:
         """Reserve the bytes that `needed` exceeds `held` by; returns how many.
 
         Args:
@@ -146,11 +144,11 @@ class BodyReader:
         if limited:
             self._check(needed)
         more = max(0, needed - held)
-        full = unauthenticated_one and self._unauthenticated + more > self._max_in_flight // 2
+        full = unauthenticated and self._unauthenticated + more > self._max_in_flight // 2
         if full or self.bytes_in_flight + more > self._max_in_flight:
             raise try_again("overloaded", "too many bytes of requests are in flight", _OVERLOAD_RETRY_S)
         self.bytes_in_flight += more
-        if unauthenticated_one:
+        if unauthenticated:
             self._unauthenticated += more
         return more
 

@@ -66,10 +66,10 @@ class Dependency:
                 await self._probe()
         except TimeoutError:
             error = f"no answer within {_PROBE_S:g} s"
-        except MeterbridgeError as told:
-            error = str(told)
-        except Exception as told:  # noqa: BLE001  # any error of the library means that the dependency is down
-            error = type(told).__name__
+        except MeterbridgeError as problem:
+            error = str(problem)
+        except Exception as problem:  # noqa: BLE001  # any error of the library means that the dependency is down
+            error = type(problem).__name__
         now = self._monotonic()
         if error:
             self._last_error = {"at": to_iso(self._now_us()), "error": error}

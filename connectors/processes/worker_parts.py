@@ -107,7 +107,7 @@ def late_calls_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensor
 
 
 def learnt_ends_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any) -> LearntEnds:
-    """The task that bills again what was posted after a subscription's end, beside a projector with these lanes."""
+    """The task that bills again what was posted after a subscription's end, beside a projector with these partitions."""
     lago = None
     if settings.lago_api_key is not None:
         http = lago_http(settings.lago_timeout, 1)

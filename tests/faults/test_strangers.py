@@ -85,9 +85,9 @@ async def test_a_stranger_who_does_his_worst_keeps_nobody_waiting(
         await asyncio.gather(
             steadily(lambda: post(kept), 0.05, quiet, failed, until), steadily(post_anew, 0.1, quiet, failed, until)
         )
-        unauthenticated_one = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        assert unauthenticated_one.stdout is not None
-        await unauthenticated_one.stdout.readline()
+        unauthenticated = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        assert unauthenticated.stdout is not None
+        await unauthenticated.stdout.readline()
         until = time.monotonic() + SECONDS
         await asyncio.gather(
             steadily(lambda: post(kept), 0.05, waits, failed, until),
@@ -95,7 +95,7 @@ async def test_a_stranger_who_does_his_worst_keeps_nobody_waiting(
             steadily(lambda: look(serve.port), 0.2, alive, failed, until),
             steadily(lambda: look(api), 0.2, alive, failed, until),
         )
-        told, _ = await asyncio.wait_for(unauthenticated_one.communicate(), 30)
+        told, _ = await asyncio.wait_for(unauthenticated.communicate(), 30)
     waits.sort()
     p99, lost = waits[len(waits) * 99 // 100], next(posted) - len(read_topic(serve.bootstrap, serve.prefix + RAW.name))
     peak = serve.peak_mib()

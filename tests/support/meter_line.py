@@ -154,7 +154,7 @@ class _LedgerOf:
         self._line = line
 
     @property
-    def ledger(self) -> LedgerState:
+    def state(self) -> LedgerState:
         return self._line.ledger
 
     async def open(self) -> LedgerState:

@@ -147,9 +147,9 @@ KINDS = ("bombs", "signed bombs", "large bodies", "guesses", "silence", "metrics
 
 def main(kind: str, webhooks: str, api: str, metrics: str, seconds: str) -> None:
     """Attack, and print what was sent and answered."""
-    unauthenticated_one = Stranger(int(webhooks), int(api), int(metrics), time.monotonic() + float(seconds))
-    asyncio.run(unauthenticated_one.attack(kind))
-    print(f"{kind}: {unauthenticated_one.budget.sent / 1e6:.1f} MB sent, answers {unauthenticated_one.answers}")
+    unauthenticated = Stranger(int(webhooks), int(api), int(metrics), time.monotonic() + float(seconds))
+    asyncio.run(unauthenticated.attack(kind))
+    print(f"{kind}: {unauthenticated.budget.sent / 1e6:.1f} MB sent, answers {unauthenticated.answers}")
 
 
 if __name__ == "__main__":

@@ -43,5 +43,5 @@ def test_every_new_name_is_a_setting_and_no_old_one_is() -> None:
     assert set(RENAMED.values()) <= set(VARIABLES)
     assert not set(RENAMED) & set(VARIABLES)
     for old, new in RENAMED.items():
-        with pytest.raises(ConfigurationError, match=f"^{old} is now called {new}$"):
+        with pytest.raises(ConfigurationError, match=f"{old} is now called {new}$"):
             load_settings({old: "1"})

@@ -40,8 +40,7 @@ def request(*pieces: bytes, announced: int | None = None, cut: bool = False) -> 
 async def test_what_strangers_announce_takes_no_room() -> None:
     intake = BodyReader(100, 400)
     silent = [
-        asyncio.ensure_future(intake.read(request(announced=100, cut=True), unauthenticated_one=True))
-        for _ in range(50)
+        asyncio.ensure_future(intake.read(request(announced=100, cut=True), unauthenticated=True)) for _ in range(50)
     ]
     await asyncio.sleep(0.01)
     assert intake.bytes_in_flight == 0
@@ -53,11 +52,11 @@ async def test_what_strangers_announce_takes_no_room() -> None:
 async def test_what_strangers_send_takes_half_of_the_room_and_gives_it_back() -> None:
     intake = BodyReader(100, 400)
     waiting = [
-        asyncio.ensure_future(intake.read(request(b"x" * 100, cut=True), unauthenticated_one=True)) for _ in range(2)
+        asyncio.ensure_future(intake.read(request(b"x" * 100, cut=True), unauthenticated=True)) for _ in range(2)
     ]
     await asyncio.sleep(0.01)
     with pytest.raises(Problem, match="overloaded"):
-        await intake.read(request(b"x"), unauthenticated_one=True)
+        await intake.read(request(b"x"), unauthenticated=True)
     known = [await intake.read(request(b"y" * 100)) for _ in range(2)]
     with pytest.raises(Problem, match="overloaded"):
         await intake.read(request(b"y"))
@@ -67,7 +66,7 @@ async def test_what_strangers_send_takes_half_of_the_room_and_gives_it_back() ->
     for body in known:
         intake.release(body)
     assert intake.bytes_in_flight == 0
-    body = await intake.read(request(b"x" * 60, b"x" * 40), unauthenticated_one=True)
+    body = await intake.read(request(b"x" * 60, b"x" * 40), unauthenticated=True)
     assert (len(body), intake.bytes_in_flight) == (100, 100)
     intake.release(body)
     assert intake.bytes_in_flight == 0
@@ -77,13 +76,13 @@ async def test_a_body_that_is_there_is_no_strangers_any_more() -> None:
     """It is known by then whose it is, and storing it takes as long as anybody's."""
     intake = BodyReader(100, 400)
     for _ in range(3):
-        assert await intake.read(request(b"x" * 100), unauthenticated_one=True)
+        assert await intake.read(request(b"x" * 100), unauthenticated=True)
 
 
-@pytest.mark.parametrize("stranger", [False, True])
-async def test_a_body_that_is_too_large_is_refused_before_it_is_read(unauthenticated_one: bool) -> None:
+@pytest.mark.parametrize("unauthenticated", [False, True])
+async def test_a_body_that_is_too_large_is_refused_before_it_is_read(unauthenticated: bool) -> None:
     intake = BodyReader(100, 400)
     for one in (request(announced=101, cut=True), request(b"x" * 60, b"x" * 41)):
         with pytest.raises(Problem, match="body_too_large"):
-            await intake.read(one, unauthenticated_one=unauthenticated_one)
+            await intake.read(one, unauthenticated=unauthenticated)
     assert intake.bytes_in_flight == 0

@@ -109,4 +109,4 @@ def test_what_the_wire_says_stands_among_the_reasons_of_an_open_breaker() -> Non
 
 
 def test_what_halts_a_lane_of_the_sink_stands_among_the_halted() -> None:
-    assert {"offset_out_of_range", "not_open"} <= rows("A lane that has halted").keys()
+    assert {"offset_out_of_range", "not_open"} <= rows("A partition task that has halted").keys()

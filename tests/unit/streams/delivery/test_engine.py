@@ -242,12 +242,12 @@ def test_on_a_lago_from_before_1_39_a_foreign_event_under_our_id_is_a_conflict_a
 def test_look_ups_are_paced_too() -> None:
     """Lago limits them apart, ten times lower than its ingest, and delivery is told so by whoever sees the headers."""
     lago = ScriptedLago(unique=False)
-    told = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "49", "X-RateLimit-Reset": "1"}
+    headers = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "49", "X-RateLimit-Reset": "1"}
 
     async def main() -> None:
         looks = AdaptiveRateLimiter()
         looks.sent(0.0)
-        looks.told(200, told, 0.0)
+        looks.observe(200, headers, 0.0)
         looks.done()
         sink = Sink(lago, resend_is_safe=False, looks=looks)
         await sink.delivery.deliver([item(f"t{n}", resent=True) for n in range(200)])
