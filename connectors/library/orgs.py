@@ -227,7 +227,7 @@ async def get_org_plan_limits(org_id: str) -> dict[str, int]:
 
 @_function
 async def enforce_usage_limits(org_id: str) -> tuple[UsedLimit, ...]:
-    """Each limit of the org with its usage. Raises: UsageLimitReached; see `UsageLimits.check`."""
+    """Each limit of the org with its usage. Raises: LimitReached; see `UsageLimits.check`."""
     return await _limits().check(org_id)
 
 
