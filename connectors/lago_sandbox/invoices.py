@@ -116,6 +116,7 @@ class SandboxInvoices:
         self._all: dict[str, SandboxInvoice] = {}
         self._numbers: dict[str, int] = {}
         self._seen_us: dict[str, int] = {}
+        self._made: set[tuple[str, int]] = set()
 
     def up_to(self, now_us: int, events: EventStore) -> list[SandboxInvoice]:
         """All invoices that Lago shows by now. An empty one is hidden where its customer skips those."""
@@ -123,9 +124,12 @@ class SandboxInvoices:
         for s in self._subscriptions.everyone():
             seen_us, delay_us = self._seen_us.get(s.lago_id, -1), self._subscriptions.invoice_delay_us
             due += bills(s, self._subscriptions.following(s), seen_us, now_us, delay_us)
-            self._seen_us[s.lago_id] = now_us
+            self._seen_us[s.lago_id] = now_us - 1  # a subscription may still end at this moment
         for bill in sorted(due, key=lambda bill: bill.counted_us):
-            self._add(bill, events)
+            made = (bill.subscription.lago_id, bill.at_us)
+            if made not in self._made:
+                self._made.add(made)
+                self._add(bill, events)
         return list(self._all.values())
 
     def _add(self, bill: DueInvoice, events: EventStore) -> None:

@@ -148,6 +148,18 @@ async def test_the_invoice_of_an_end_may_be_counted_some_time_after_it(clock: Cl
         assert (await lago.stats())["totals"]["billed_cents"] == "3"
 
 
+async def test_an_end_is_invoiced_also_if_the_invoices_were_listed_at_that_very_moment(
+    lago: Lago, clock: Clock
+) -> None:
+    await lago.sell()
+    await lago.post(event("t1", timestamp=f"{clock.now + 60:.3f}", precise_total_amount_cents="3"))
+    clock.now += DAY
+    assert await listed(lago) == []
+    await lago.http.delete("/api/v1/subscriptions/sub_1")
+    for _ in range(2):
+        assert [one["total_amount_cents"] for one in await listed(lago)] == [3]
+
+
 async def test_an_end_may_have_no_invoice(lago: Lago, clock: Clock) -> None:
     await lago.sell()
     for number in range(2):

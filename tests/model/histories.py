@@ -332,6 +332,15 @@ KNOWN: dict[str, History] = {
     "a call that began as the forgotten month ended": _then(
         _ANN, _A, Pruned(at("05-03 00:00:00")), Backfilled(at("05-03 00:00:00"), Call(0, at("05-01 00:00:01"), "1"))
     ),
+    "an end in the second in which the invoices were looked at": _then(
+        _ANN,
+        _A,
+        _call(_NOON),
+        Tick(_NOON + HOUR),
+        Terminated(_NOON + 2 * HOUR, "org_b", "ai"),
+        Terminated(_NOON + 2 * HOUR, "org_a", "ai"),
+        Tick(_NOON + 4 * HOUR),
+    ),
     "the sink moves nothing with OUT_OF_PERIOD_POLICY=hold": _then(
         _ANN,
         _A,
