@@ -187,7 +187,7 @@ async def test_what_was_put_away_stays_away_when_a_replay_brings_it_again(stage:
 
 
 async def test_a_reason_that_there_is_not_is_an_error_that_names_those_there_are(stage: Stage) -> None:
-    for words in (("list",), ("requeue", "--dry-run"), ("purge", "--dry-run")):
+    for words in (("list",), ("requeue", "--dry-run"), ("dismiss", "--dry-run")):
         done = await meterbridge(stage, "dlq", *words, "--reason", "negativ_cost", "--json")
         assert (done.code, done.json["count"]) == (2, 0)
         assert "did you mean negative_cost?" in done.err

@@ -17,7 +17,7 @@ def calls(numbers: range, customer: str) -> list[Raw]:
 
 
 def written_off(partition_tasks: dict[int, PartitionTask]) -> Sum:
-    sums = [partition_task.work._ledgers.position.counters.written_off for partition_task in partition_tasks.values()]  # type: ignore[attr-defined]
+    sums = [partition_task.work._state.position.counters.written_off for partition_task in partition_tasks.values()]  # type: ignore[attr-defined]
     return Sum(sum(one.calls for one in sums), sum((one.cost for one in sums), Decimal(0)))
 
 

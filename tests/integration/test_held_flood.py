@@ -15,15 +15,15 @@ FLOOD = 120
 
 
 def on_disk(partition_tasks: dict[int, PartitionTask]) -> int:
-    return sum(partition_task.work._ledgers.cold.windows for partition_task in partition_tasks.values())  # type: ignore[attr-defined]
+    return sum(partition_task.work._state.cold.windows for partition_task in partition_tasks.values())  # type: ignore[attr-defined]
 
 
 def in_memory(partition_tasks: dict[int, PartitionTask]) -> int:
-    return sum(len(partition_task.work._ledgers.windows) for partition_task in partition_tasks.values())  # type: ignore[attr-defined]
+    return sum(len(partition_task.work._state.windows) for partition_task in partition_tasks.values())  # type: ignore[attr-defined]
 
 
 def add_up(partition_tasks: dict[int, PartitionTask]) -> bool:
-    all_books = [partition_task.work._ledgers for partition_task in partition_tasks.values()]  # type: ignore[attr-defined]
+    all_books = [partition_task.work._state for partition_task in partition_tasks.values()]  # type: ignore[attr-defined]
     return all(off_by(state.position.counters, state.waiting()) == (Sum(), Sum()) for state in all_books)
 
 
