@@ -116,7 +116,9 @@ class Replay:
         kafka, topics = deployment.kafka, deployment.topics
         target = topics.raw if target_topic in (RAW, topics.raw) else target_topic
         if target != topics.raw and target in astuple(topics):
-            raise ConfigurationError("--target-topic", f"{target} is written by the product alone: name a topic of your own")
+            raise ConfigurationError(
+                "--target-topic", f"{target} is written by the product alone: name a topic of your own"
+            )
         source = topics.raw if target == topics.raw else topics.enriched
         offset_range_of(kafka, target)
         stretch = offset_range_of(kafka, source, since_ms, until_ms)
