@@ -2,7 +2,7 @@
 
 A call is owed if it was never counted, or if it was counted without the price that it has now. A call that a webhook
 brings at the same moment is recognised by its identity, or by its moments (streams/core/metering/normalise.py), within the
-ledgers' dedupe dedupe retention. A call that was counted before is in the log.
+ledgers' dedupe retention. A call that was counted before is in the log.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from streams.core.metering.required_fields import NOT_A_CALL
 BATCH = 500
 #: Reason to refuse a call that is not in the log and has no start: it cannot be distinguished from a repeat.
 NO_START = "no_start"
-#: How long the check of the log is valid, seconds: far shorter than the dedupe dedupe retention.
+#: How long the check of the log is valid, seconds: far shorter than the dedupe retention.
 _CHECK_AGAIN_S = 3600.0
 _MILLISECOND_US = 1000
 

@@ -188,7 +188,7 @@ async def caught_up(
     """Wait until each record that the raw topic has now is counted and in the log.
 
     A call that is not in the log then was not counted before `LogCheck.at_us`. A call that is counted later is known to
-    the ledgers for the dedupe dedupe retention. So `at_us` is the `checked_at` of the calls that are sent.
+    the ledgers for the dedupe retention. So `at_us` is the `checked_at` of the calls that are sent.
 
     Args:
         limit_s: time limit of the wait, seconds.

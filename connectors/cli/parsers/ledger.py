@@ -28,7 +28,7 @@ def init(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let ledgers that halted with truncated, hole or ledger_missing continue; healthy ones are not changed.
+    """Let ledgers that halted with offset_out_of_range, offset_gap or ledger_missing continue; healthy ones are not changed.
 
     It shows what is skipped. Exit code 0: done, or can be done with --yes; 1: nothing to do, or a ledger cannot continue.
     """

@@ -34,7 +34,7 @@ class BatchIdentities:
     """
 
     def __init__(self, ledger: LedgerState, usages: Sequence[Usage]) -> None:
-        self._ledgers = ledger
+        self._state = ledger
         self.new: dict[bytes, int] = {}
         self.jobs: dict[bytes, Job | None] = {}
         identities = [usage.identity for usage in usages]
@@ -46,7 +46,7 @@ class BatchIdentities:
         """The strongest tag of a call that has twins or a job; `tag` is the one of its own identity."""
         tags = [tag]
         if usage.twins:
-            tags_known = self._ledgers.seen.tags(usage.twins)
+            tags_known = self._state.seen.tags(usage.twins)
             tags += [self.new.get(twin, known) for twin, known in zip(usage.twins, tags_known, strict=True)]
             self._stored.update(twin for twin, known in zip(usage.twins, tags_known, strict=True) if known != NEVER)
         job = self._job(usage.job) if usage.job else None
@@ -85,7 +85,7 @@ class BatchIdentities:
             newest_hour: of the newest record or end, hours since 1970 UTC. A call ends at most ten minutes after its
                 record or the clock, so an identity is never forgotten inside the horizon, even where the clock is slow.
         """
-        ledger, position = self._ledgers, changes.position
+        ledger, position = self._state, changes.position
         hour = position.clock_ms // HOUR_MS
         again = {identity: self.new.pop(identity) for identity in self._stored & self.new.keys()}
         changes.seen, changes.settled = pack(self.new), pack(again)
@@ -102,7 +102,7 @@ class BatchIdentities:
             changes.jobs.setdefault(identity, None)
 
     def _job(self, identity: bytes) -> Job | None:
-        return self.jobs.get(identity) or self._ledgers.jobs.get(identity)
+        return self.jobs.get(identity) or self._state.jobs.get(identity)
 
 
 def tag_of(usage: Usage, *, billed: bool) -> int:

@@ -138,6 +138,17 @@ def test_a_replay_of_a_call_whose_end_lies_days_ahead_bills_nothing(ahead_h: int
     assert ledger.decisions == {"billable": 2, "rejected:beyond_horizon": 1}
 
 
+def test_what_a_batch_counts_is_remembered_from_its_own_time_on_though_a_record_in_it_is_days_ahead() -> None:
+    """The partition slept for ten hours. A record days ahead brings its clock to the worker's; the call beside it ended before."""
+    ledger = Ledger()
+    ledger.fold([record(0, ended_us=NOON, received_us=NOON)])
+    now_us = NOON + 10 * HOUR_US
+    ahead = replace(record(1, ended_us=NOON - HOUR_US, received_us=now_us), timestamp=(now_us + 3 * DAY_US) // 1000)
+    changes = ledger.fold([ahead, record(2, ended_us=NOON - HOUR_US, received_us=NOON)], now_us)
+    assert ledger.ledger.position.clock_ms == now_us // 1000
+    assert changes.seen_hour == now_us // HOUR_US
+
+
 #: No two are further apart than a record is believed beyond the clock.
 moments = st.integers(-24, 24).map(lambda hours: NOON + hours * HOUR_US)
 
