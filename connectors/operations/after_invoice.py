@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
 from connectors.lago.transport import read
-from connectors.operations.delivered import Delivered, Deliveries
+from connectors.operations.delivered import Deliveries, PostedEvent
 from connectors.operations.last_invoice import (
     MAYBE_INVOICED,
     NO_LAST_INVOICE,
@@ -136,11 +136,11 @@ async def _judged(
     return Seen(life, counted, since_us, settled, named, verdict.final)
 
 
-async def _delivered(deliveries: Deliveries, life: Life, since_us: int) -> list[Delivered]:
+async def _delivered(deliveries: Deliveries, life: Life, since_us: int) -> list[PostedEvent]:
     return [one async for page in deliveries.rows(life, since_us) for one in page]
 
 
-def _without_invoice(last: Sequence[Delivered], found: Sequence[Delivered], life: Life) -> Mapping[str, str]:
+def _without_invoice(last: Sequence[PostedEvent], found: Sequence[PostedEvent], life: Life) -> Mapping[str, str]:
     """All of the last billing period, and what was delivered after the end. Lago may show no invoice of less than half a cent."""
     cents = ZERO
     for one in last:
@@ -149,7 +149,7 @@ def _without_invoice(last: Sequence[Delivered], found: Sequence[Delivered], life
     return {**dict.fromkeys(named, NO_LAST_INVOICE), **_after_the_end(found, life, NO_LAST_INVOICE)}
 
 
-async def _not_on_it(life: Life, found: Sequence[Delivered], counted: Counted, lago: Invoices, code: str) -> _Judged:
+async def _not_on_it(life: Life, found: Sequence[PostedEvent], counted: Counted, lago: Invoices, code: str) -> _Judged:
     """What of those that were found is not on the last invoice, or may not be. Nothing is known while it waits."""
     if counted.waits:
         return _Judged({}, final=False)
@@ -216,6 +216,6 @@ class _AroundAnEnd:
             self._ids.append(name)
 
 
-def _after_the_end(found: Iterable[Delivered], life: Life, why: str) -> Mapping[str, str]:
+def _after_the_end(found: Iterable[PostedEvent], life: Life, why: str) -> Mapping[str, str]:
     """Where the invoice tells nothing, what was delivered before the end is taken to be on it."""
     return {post.transaction_id: why for post in found if post.taken_us >= life.ended_us + SECOND_US}

@@ -40,7 +40,7 @@ ORDER BY p.part
 """  # noqa: S608  # our own words
 
 
-class Delivered(NamedTuple):
+class PostedEvent(NamedTuple):
     """An event that Lago took, microseconds since 1970 UTC.
 
     Fields:
@@ -61,7 +61,7 @@ class Deliveries(Protocol):
 
     async def some(self, life: Life) -> bool: ...
     async def counted(self, life: Life, since_us: int, named: Collection[str]) -> tuple[int, int]: ...
-    def rows(self, life: Life, since_us: int) -> AsyncIterator[list[Delivered]]: ...
+    def rows(self, life: Life, since_us: int) -> AsyncIterator[list[PostedEvent]]: ...
 
 
 class DeliveredRows:
@@ -84,7 +84,7 @@ class DeliveredRows:
             of_named, others = await connection.fetchrow(_COUNT, *self._asked(life, since_us), list(named))
         return of_named, others
 
-    async def rows(self, life: Life, since_us: int) -> AsyncIterator[list[Delivered]]:
+    async def rows(self, life: Life, since_us: int) -> AsyncIterator[list[PostedEvent]]:
         """Those that have a moment in that life, in the order of their ids, at most `ROWS` at once."""
         after = ""
         while True:
@@ -100,9 +100,9 @@ class DeliveredRows:
         return self._org_id, life.subscription, *bounds, self._code, to_datetime(since_us)
 
 
-def _delivered(row: Mapping[str, Any]) -> Delivered:
+def _delivered(row: Mapping[str, Any]) -> PostedEvent:
     at_us, taken_us = to_us(row["billed_at"]), to_us(row["processed_at"])
-    return Delivered(row["part"], at_us, taken_us, row["amount_cents"] or Decimal(0), row["again"])
+    return PostedEvent(row["part"], at_us, taken_us, row["amount_cents"] or Decimal(0), row["again"])
 
 
 async def lost_pages(

@@ -37,7 +37,7 @@ id. Amounts here are floating-point numbers for dashboards; the exact ones are i
 | condition (PromQL) | means | first step |
 |---|---|---|
 | `max(meterbridge_partition_halted) > 0` | a partition stands still | [a ledger that has halted](operations.md#a-ledger-that-has-halted) |
-| `max(abs(meterbridge_ledger_imbalance)) > 0` | the ledger of a ledger do not add up | [errors.md](errors.md) |
+| `max(abs(meterbridge_ledger_imbalance)) > 0` | a ledger does not add up | [errors.md](errors.md) |
 | `max(meterbridge_held_oldest_seconds) > 86400` | usage has waited for a payer for a day | `meterbridge held list` |
 | `max(meterbridge_lago_breaker_state) == 2` for 5 minutes | Lago does not answer, or refuses the key | [errors.md](errors.md) |
 | `max(meterbridge_spool_bytes) > 0` for 5 minutes, or `increase(webhook_requests_total{status="503"}[5m]) > 0` | Kafka takes nothing | [when an alarm rings](operations.md#when-an-alarm-rings) |

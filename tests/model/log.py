@@ -14,7 +14,7 @@ import msgspec
 from connectors.operations import after_end, after_invoice, rebilling, usage_log
 from connectors.operations.after_end import EndedSubscriptions, LagoHistory, UninvoicedEvent
 from connectors.operations.after_invoice import Memory
-from connectors.operations.delivered import Delivered
+from connectors.operations.delivered import PostedEvent
 from connectors.operations.last_invoice import Life
 from schemas.customers import OrgRecord
 from schemas.moments import parse_us, to_datetime
@@ -44,9 +44,9 @@ class Deliveries:
     def __init__(self, posted: Iterable[Posted]) -> None:
         self._posted = [one for one in posted if one.event.code == h.USAGE]
 
-    def _of(self, life: Life, since_us: int) -> list[Delivered]:
+    def _of(self, life: Life, since_us: int) -> list[PostedEvent]:
         return [
-            Delivered(one.event.transaction_id, one.at_us, one.taken_us, cents_of(one.event), one.again)
+            PostedEvent(one.event.transaction_id, one.at_us, one.taken_us, cents_of(one.event), one.again)
             for one in self._posted
             if one.subscription == life.subscription
             and life.started_us <= one.at_us < life.until_us
@@ -60,7 +60,7 @@ class Deliveries:
         found = [one.transaction_id in named for one in self._of(life, since_us)]
         return sum(found), len(found) - sum(found)
 
-    async def rows(self, life: Life, since_us: int) -> AsyncIterator[list[Delivered]]:
+    async def rows(self, life: Life, since_us: int) -> AsyncIterator[list[PostedEvent]]:
         for one in self._of(life, since_us):
             yield [one]
 

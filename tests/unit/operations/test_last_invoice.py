@@ -12,7 +12,7 @@ from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
 from connectors.lago.invoices import BillingPeriod, Fee, FeeItem, Invoice
 from connectors.lago.response_types import Charge, Plan
 from connectors.operations.after_invoice import CLOCKS_US, Memory, not_invoiced
-from connectors.operations.delivered import Delivered
+from connectors.operations.delivered import PostedEvent
 from connectors.operations.last_invoice import Life
 from schemas.moments import HOUR_US, SECOND_US, to_iso
 
@@ -76,7 +76,7 @@ class Lago:
 class Posted(NamedTuple):
     """An event that was delivered."""
 
-    row: Delivered
+    row: PostedEvent
     subscription: str = "sub-a"
 
 
@@ -86,7 +86,7 @@ class Deliveries:
 
     posted: list[Posted]
 
-    def _of(self, life: Life, since_us: int) -> list[Delivered]:
+    def _of(self, life: Life, since_us: int) -> list[PostedEvent]:
         own = [one.row for one in self.posted if one.subscription == life.subscription]
         return [one for one in own if life.started_us <= one.at_us < life.until_us and one.taken_us >= since_us]
 
@@ -97,7 +97,7 @@ class Deliveries:
         found = [one.transaction_id in named for one in self._of(life, since_us)]
         return sum(found), len(found) - sum(found)
 
-    async def rows(self, life: Life, since_us: int) -> AsyncIterator[list[Delivered]]:
+    async def rows(self, life: Life, since_us: int) -> AsyncIterator[list[PostedEvent]]:
         for one in self._of(life, since_us):
             yield [one]
 
@@ -105,7 +105,7 @@ class Deliveries:
 def posted(
     name: str, taken_us: int, at_us: int = END - 60 * SECOND_US, subscription: str = "sub-a", *, again: bool = False
 ) -> Posted:
-    return Posted(Delivered(name, at_us, taken_us, Decimal(7), again), subscription)
+    return Posted(PostedEvent(name, at_us, taken_us, Decimal(7), again), subscription)
 
 
 LATE = posted("late", END + 5 * SECOND_US)
