@@ -27,6 +27,7 @@ from connectors.operations.after_end import (
 from connectors.operations.after_invoice import NotInvoiced, not_invoiced
 from connectors.operations.audit_record import audited
 from connectors.operations.delivered import DeliveredRows, lost_pages
+from connectors.operations.last_invoice import STILL_ARRIVING
 from connectors.operations.rebilling import Rebilling, receipts_are_read
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
@@ -129,6 +130,11 @@ async def _act(
     return rebilled
 
 
+def decided(named: Mapping[str, str]) -> dict[str, str]:
+    """What a person says by `--also-unclear`: those events are on no invoice. What is still arriving becomes clear by itself."""
+    return {name: why if why == STILL_ARRIVING else "" for name, why in named.items()}
+
+
 async def _lost(
     settings: Settings, database: Database, history: LagoHistory, late: Sequence[NotInvoiced], also: _Also
 ) -> list[UninvoicedEvent]:
@@ -136,7 +142,7 @@ async def _lost(
     now_us, code = _now_us(), settings.lago_event_code
     lost = [event async for page in pages(database, history.org, history.gaps, now_us, code) for event in page]
     for life, named in late:
-        seen = dict.fromkeys(named, "") if also.unclear else named
+        seen = decided(named) if also.unclear else named
         lost += [event async for page in lost_pages(database, history.org, life, seen, now_us, code) for event in page]
     return lost
 

@@ -4,20 +4,22 @@ Lago took it, and it is on no invoice. Which events those are is worked out from
 (streams/core/delivery/after_invoice.py); where that does not tell, they are named and left to a person (docs/adr/0027).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
+from connectors.lago.events import COPIES, MOVED, TOO_MANY, StoredEvent
 from connectors.lago.transport import read
 from connectors.operations.delivered import Deliveries, PostedEvent
 from connectors.operations.last_invoice import (
     MAYBE_INVOICED,
     NO_LAST_INVOICE,
+    STILL_ARRIVING,
     Counted,
     Invoices,
     Life,
+    ReadOnce,
     last_counted,
     uninvoiced_since,
 )
@@ -32,6 +34,9 @@ TOO_MANY_EVENTS: Final = "too_many_events"
 #: So far apart may be our clock and Lago's: what was delivered so long before an end is looked at, too.
 CLOCKS_US: Final = HOUR_US
 _HALF_A_CENT: Final = Decimal("0.5")
+#: Pages that moved while they were read look like copies: so often a list is read before that is believed.
+_READINGS: Final = 2
+_UNREAD: Final = {TOO_MANY: TOO_MANY_EVENTS, MOVED: STILL_ARRIVING}
 
 
 class NotInvoiced(NamedTuple):
@@ -88,11 +93,11 @@ async def not_invoiced(
         LagoIntegrationError
         Unavailable: Postgres does not answer.
     """
-    found = []
+    found, once = [], ReadOnce(lago)
     for life in lives:
         seen = memory.get(life.lago_id)
         if seen is None or await is_open(deliveries, life, seen):
-            seen = await _judged(deliveries, life, org_id, lago, now_us, code, seen)
+            seen = await _judged(deliveries, life, org_id, once, now_us, code, seen)
             memory[life.lago_id] = seen
         if seen.named:
             found.append(NotInvoiced(life, seen.named))
@@ -118,18 +123,23 @@ async def _judged(
         if others == seen.settled:
             return seen
     if counted.unclear == NO_LAST_INVOICE:
-        since_us = await uninvoiced_since(lago, org_id, life)
+        begins_us = await uninvoiced_since(lago, org_id, life)
+        since_us = life.ended_us - CLOCKS_US if begins_us is None else begins_us
         found = await _delivered(deliveries, life, since_us)
-        verdict = _Judged(_without_invoice([post for post in found if post.at_us >= since_us], found, life))
+        if begins_us is None:
+            verdict = _Judged(_after_the_end(found, life, MAYBE_INVOICED))
+        else:
+            verdict = _Judged(_without_invoice([post for post in found if post.at_us >= since_us], found, life))
     else:
+        billed = frozenset[str]() if seen is None else frozenset(seen.named)
         since_us = life.ended_us - CLOCKS_US
         found = await _delivered(deliveries, life, since_us)
-        verdict = await _not_on_it(life, found, counted, lago, code)
+        verdict = await _not_on_it(life, found, counted, lago, code, billed)
         if verdict.others and since_us > life.started_us:
             # Lago stored them after the end, and by our clock they were delivered long before.
             since_us = life.started_us
             found = await _delivered(deliveries, life, since_us)
-            verdict = await _not_on_it(life, found, counted, lago, code)
+            verdict = await _not_on_it(life, found, counted, lago, code, billed)
     named = {**verdict.named, **{post.transaction_id: "" for post in found if post.again}}
     left, others = await deliveries.counted(life, since_us, named)
     settled = others if left + others == len(found) else -1  # something was delivered in between
@@ -149,18 +159,27 @@ def _without_invoice(last: Sequence[PostedEvent], found: Sequence[PostedEvent], 
     return {**dict.fromkeys(named, NO_LAST_INVOICE), **_after_the_end(found, life, NO_LAST_INVOICE)}
 
 
-async def _not_on_it(life: Life, found: Sequence[PostedEvent], counted: Counted, lago: Invoices, code: str) -> _Judged:
-    """What of those that were found is not on the last invoice, or may not be. Nothing is known while it waits."""
+async def _not_on_it(
+    life: Life, found: Sequence[PostedEvent], counted: Counted, lago: Invoices, code: str, billed: Collection[str]
+) -> _Judged:
+    """What of those that were found is not on the last invoice, or may not be. Nothing is known while it waits.
+
+    Args:
+        billed: what was named before; that of it which is not found was billed again since.
+    """
     if counted.waits:
         return _Judged({}, final=False)
     if counted.unclear:
         return _Judged(_after_the_end(found, life, counted.unclear))
     if not found:
         return _Judged({})
-    stored = _AroundAnEnd(life.ended_us, {post.transaction_id for post in found})
-    why = await lago.read_events_of(life.subscription, code, counted.from_us, life.until_us, MOST, stored.take)
+    for _ in range(_READINGS):
+        stored = _AroundAnEnd(life.ended_us, {post.transaction_id for post in found})
+        why = await lago.read_events_of(life.subscription, code, counted.from_us, life.until_us, MOST, stored.take)
+        if why not in {COPIES, MOVED}:
+            break
     if why or stored.is_undated:
-        unclear = _after_the_end(found, life, TOO_MANY_EVENTS if why == TOO_MANY else MAYBE_INVOICED)
+        unclear = _after_the_end(found, life, _UNREAD.get(why, MAYBE_INVOICED))
         return _Judged(unclear, final=why not in {MOVED, TOO_MANY})
     verdict = overtaken(stored.earlier, stored.after, counted.events, counted.cents)
     # Lago has it with another moment, or does not show it yet. What lies before belongs to an earlier invoice.
@@ -169,9 +188,11 @@ async def _not_on_it(life: Life, found: Sequence[PostedEvent], counted: Counted,
         for post in found
         if post.at_us >= counted.from_us and post.transaction_id not in stored.known
     ]
-    history = {**dict.fromkeys([*verdict.unclear, *missing], MAYBE_INVOICED), **dict.fromkeys(verdict.late, "")}
+    unclear_why = STILL_ARRIVING if missing else MAYBE_INVOICED
+    history = {**dict.fromkeys([*verdict.unclear, *missing], unclear_why), **dict.fromkeys(verdict.late, "")}
     named = {name: why for name, why in history.items() if name in stored.asked}
-    return _Judged(named, final=not missing, others=len(named) < len(history))
+    others = any(name not in stored.asked and name not in billed for name in history)
+    return _Judged(named, final=not missing, others=others)
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ from connectors.operations.after_invoice import TOO_MANY_EVENTS, Memory, NotInvo
 from connectors.operations.audit_record import audited
 from connectors.operations.background_task import watch
 from connectors.operations.delivered import DeliveredRows, lost_pages
-from connectors.operations.last_invoice import MAYBE_INVOICED, NO_LAST_INVOICE
+from connectors.operations.last_invoice import MAYBE_INVOICED, NO_LAST_INVOICE, STILL_ARRIVING
 from connectors.operations.rebilling import Rebilling
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
@@ -64,6 +64,7 @@ _URGENCY: Final = (
     OUT_OF_PERIOD_POLICY,
     NO_LAGO_KEY,
     NOWHERE,
+    STILL_ARRIVING,
     NO_LAST_INVOICE,
     TOO_MANY_EVENTS,
     MAYBE_INVOICED,
@@ -228,8 +229,9 @@ class LearntEnds:
         rows = DeliveredRows(self.database, org.org_id, code)
         for over in memory.keys() - {life.lago_id for life in history.lives}:
             seen = memory.pop(over)
-            left, _ = await rows.counted(seen.life, seen.since_us, seen.named)
-            self._give_up(org.org_id, left)
+            left, others = await rows.counted(seen.life, seen.since_us, seen.named)
+            # While an invoice is not final, nothing of it is named.
+            self._give_up(org.org_id, left + others if seen.counted.waits else left)
         try:
             late = await not_invoiced(rows, history.lives, org.org_id, self.lago, now_us, code, memory)
         except LagoIntegrationError:

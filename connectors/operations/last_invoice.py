@@ -15,6 +15,8 @@ from schemas.moments import HOUR_US, SECOND_US, parse_us, to_datetime
 
 #: Why nobody but Lago knows whether the last invoice counted an event: it does not say, or there is none.
 MAYBE_INVOICED, NO_LAST_INVOICE = "maybe_invoiced", "no_last_invoice"
+#: Lago's list of events changed while it was read, or lacks an event: that is looked at again, and is no person's to decide.
+STILL_ARRIVING: Final = "still_arriving"
 #: Lago makes the invoice of an end by itself, soon. So long its absence is no complaint.
 INVOICED_US: Final = HOUR_US
 #: So many of a customer's latest invoices are listed, and so many of these that are of subscriptions are looked into.
@@ -45,6 +47,38 @@ class Invoices(Protocol):
         most: int,
         take: Callable[[StoredEvent], None],
     ) -> str: ...
+
+
+class ReadOnce:
+    """`Invoices` that asks Lago for each invoice, list and plan once; for one look at an org. Events are read as often as asked."""
+
+    def __init__(self, lago: Invoices) -> None:
+        self._lago = lago
+        self._lists: dict[tuple[str, int | None, str], list[Invoice]] = {}
+        self._invoices: dict[str, Invoice | None] = {}
+        self._plans: dict[str, Plan | None] = {}
+        self.read_events_of = lago.read_events_of
+
+    async def invoices(
+        self, external_customer_id: str = "", *, most: int | None = None, issued_from: str = ""
+    ) -> list[Invoice]:
+        """See `LagoClient.invoices`."""
+        key = external_customer_id, most, issued_from
+        if key not in self._lists:
+            self._lists[key] = await self._lago.invoices(external_customer_id, most=most, issued_from=issued_from)
+        return self._lists[key]
+
+    async def invoice(self, lago_id: str) -> Invoice | None:
+        """See `LagoClient.invoice`."""
+        if lago_id not in self._invoices:
+            self._invoices[lago_id] = await self._lago.invoice(lago_id)
+        return self._invoices[lago_id]
+
+    async def plan(self, code: str) -> Plan | None:
+        """See `LagoClient.plan`."""
+        if code not in self._plans:
+            self._plans[code] = await self._lago.plan(code)
+        return self._plans[code]
 
 
 class Life(NamedTuple):
@@ -154,21 +188,27 @@ async def latest(lago: Invoices, org_id: str) -> list[Invoice]:
     return [one for one in listed if one.invoice_type == "subscription"][:INVOICES]
 
 
-async def uninvoiced_since(lago: Invoices, org_id: str, life: Life) -> int:
-    """From which moment on nothing of a life without a last invoice was invoiced, microseconds since 1970 UTC: where the
-    charges of its latest invoice end, if that is one of `latest`; else where it began.
+async def uninvoiced_since(lago: Invoices, org_id: str, life: Life) -> int | None:
+    """From which moment on nothing of a life without a last invoice is invoiced, microseconds since 1970 UTC: where the
+    charges of its latest invoice end, else where it began. An invoice that is not final yet will count its period.
+
+    Returns:
+        None if that invoice may be one that is not among the org's first `LISTED`.
 
     Raises:
         LagoIntegrationError
     """
-    for listed in await latest(lago, org_id):
-        if listed.status != "finalized":
+    invoices = await lago.invoices(org_id, most=LISTED)
+    for listed in invoices:
+        if listed.created_at is not None and read(parse_us, listed.created_at) < life.started_us - _CLOCKS_US:
+            return life.started_us
+        if listed.invoice_type != "subscription" or listed.status == "voided":
             continue
         invoice = await lago.invoice(listed.lago_id)
         for period in () if invoice is None else invoice.billing_periods:
             if period.lago_subscription_id == life.lago_id and period.charges_to_datetime:
                 return max(life.started_us, read(parse_us, period.charges_to_datetime) + SECOND_US)
-    return life.started_us
+    return life.started_us if len(invoices) < LISTED else None
 
 
 def _is_of(fee: Fee, life: Life, code: str) -> bool:

@@ -43,7 +43,7 @@ class CommandProducer:
         """Send records and wait until all in-sync replicas have acknowledged them; their number.
 
         Raises:
-            Unavailable: at least one may not be durable; others are. They may be sent again: the meter recognises repeats.
+            Unavailable: at least one may not be durable; others may be. They may be sent again: the meter recognises repeats.
         """
         count, self._failed = 0, None
         for record in records:

@@ -5,7 +5,8 @@ counts later, so the moment at which the invoice was made does not tell it eithe
 It counts at one moment, and tells in whole seconds when it stored each event: on the invoice is what it stored in earlier
 seconds, and a part of what it stored in that second. Count and sum say which second it was, and often which part.
 What is safe does not depend on clocks: whichever events Lago counted, its fee and what is called late are together
-never more than what all events bill, and with what is unclear never less, to half a cent.
+never more than what all events bill, and with what is unclear never less, to half a cent, as long as it counted what
+it had stored before the end and nobody asks about.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,8 +17,8 @@ from typing import Final, NamedTuple
 
 from schemas.money import ZERO, add
 
-#: In more ways than these it is not tried which events of one second add up to a fee: all of them are unclear.
-MOST_WAYS: Final = 5_000
+#: With more additions than these it is not tried which events of one second add up to a fee: all of them are unclear.
+MOST_STEPS: Final = 5_000
 _TO_CENTS = Context(prec=60, rounding=ROUND_HALF_UP)
 
 
@@ -63,7 +64,7 @@ def overtaken(earlier: Earlier, after: Sequence[Stored], events: int, cents: int
 
     Returns:
         Late is what no set has that Lago may have counted, at one moment, to get that fee; unclear is what some of these
-        sets have. Where there is no such set, all that was stored after the end is unclear; all, if nothing was.
+        sets have. Where there is no such set, all is unclear: the events after the end, and those before it that are asked about.
     """
     left = events - earlier.events
     ordered = sorted(after, key=lambda one: (one.created_us, one.transaction_id))
@@ -75,24 +76,41 @@ def overtaken(earlier: Earlier, after: Sequence[Stored], events: int, cents: int
         never, unclear = _told_apart(then, left - len(counted), _sum(counted, earlier.cents), cents)
         if never is not None:
             return Verdict(_ids([*never, *later]), _ids(unclear))
-    return Verdict(unclear=_ids(ordered) or earlier.ids)
+    return Verdict(unclear=(*earlier.ids, *_ids(ordered)))
 
 
 def _told_apart(
     then: Sequence[Stored], number: int, before: Decimal, cents: int
 ) -> tuple[Sequence[Stored] | None, Sequence[Stored]]:
     """Of what was stored in one second: what is in no choice of so many that adds up with `before` to the fee, None where
-    no choice does; and what is in some of them, but not in all.
+    no choice does; and what is in some of them, but not in all. The smaller part of a choice is drawn, what it counts or
+    what it leaves out.
     """
-    if comb(len(then), number) > MOST_WAYS:
+    drawn = min(number, len(then) - number)
+    if _steps(len(then), drawn) > MOST_STEPS:
         by_cents = sorted(then, key=lambda one: one.cents)
         least, most = _sum(by_cents[:number], before), _sum(by_cents[len(then) - number :], before)
         return ([] if _rounded(least) <= cents <= _rounded(most) else None), then
-    fitting = [set(chosen) for chosen in combinations(then, number) if _rounded(_sum(chosen, before)) == cents]
-    if not fitting:
+    leaves_out, whole = drawn < number, _sum(then, before)
+    some, every = set[Stored](), set(then)
+    fits = False
+    for draw in combinations(then, drawn):
+        total = add(whole, _sum(draw).copy_negate()) if leaves_out else _sum(draw, before)
+        if _rounded(total) == cents:
+            fits = True
+            some.update(draw)
+            every.intersection_update(draw)
+    if not fits:
         return None, then
-    some, every = set[Stored]().union(*fitting), fitting[0].intersection(*fitting)
-    return [one for one in then if one not in some], [one for one in then if one in some - every]
+    never = every if leaves_out else set(then) - some
+    return [one for one in then if one in never], [one for one in then if one in some - every]
+
+
+def _steps(number: int, drawn: int) -> int:
+    """How many additions all draws of so many take; more than `MOST_STEPS` where working that out would take long."""
+    if drawn > 1 and number > MOST_STEPS:
+        return MOST_STEPS + 1
+    return comb(number, drawn) * max(1, drawn)
 
 
 def _sum(events: Iterable[Stored], total: Decimal = ZERO) -> Decimal:
