@@ -37,3 +37,9 @@ def story(decision: str, usd: str, cents: str, calls: int = 1) -> EventStory:
 )
 def test_an_event_without_an_amount_is_not_called_billed(told: EventStory, sentence: str) -> None:
     assert verdict(told) == sentence
+
+
+def test_an_event_without_an_amount_names_the_one_that_replaces_it() -> None:
+    first = story(METERED, "0", "0")
+    first.again = story(METERED, "0", "0")
+    assert verdict(first) == f"replaced by\ncall-1: completed; {PRICED_BY_LAGO}"
