@@ -23,8 +23,13 @@ from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
 from schemas.moments import SECOND_US, to_datetime
 from schemas.money import plain, total
+from streams.core.metering.decisions import METERED
 
 _SHOWN = 20
+_PRICED_BY_LAGO = (
+    "1 metered event, sent to Lago without an amount. A charge on its metric sets its price; "
+    "without one in the plan Lago stores it and bills nothing."
+)
 T = TypeVar("T")
 
 
@@ -178,7 +183,7 @@ def _proof(story: EventStory) -> Any:
     ]
     more = f"\n... and {len(story.calls) - _SHOWN} more; --json prints all" if len(story.calls) > _SHOWN else ""
     calls = table_of(("call", "model", "tokens", "USD", "raw"), rows)
-    return Group(_headline(story), calls, _verdict(story) + more)
+    return Group(_headline(story), calls, verdict(story) + more)
 
 
 def _headline(story: EventStory) -> str:
@@ -188,21 +193,25 @@ def _headline(story: EventStory) -> str:
     return shown(f"{story.transaction_id}: {story.status}{why}{to}{stead}")
 
 
-def _verdict(story: EventStory) -> str:
+def verdict(story: EventStory) -> str:
+    """One sentence: whether the calls are what the event bills. Other metered events have no amount: Lago prices them."""
     sum_of_calls = f"{len(story.calls)} calls, {plain(story.usd_of_calls)} USD"
     if story.status == "held":
         return f"{sum_of_calls} wait."
     if not story.adds_up:
         return f"{sum_of_calls}, but {story.claimed_calls} calls and {plain(story.cents)} cents are billed: NOT proved."
+    metered = bool(story.calls) and all(call.decision == METERED for call in story.calls)
     if story.again is None:
-        return f"{sum_of_calls} = {plain(story.cents)} cents billed: proved."
-    instead = f"{_headline(story.again)}; {_verdict(story.again)}"
+        return _PRICED_BY_LAGO if metered else f"{sum_of_calls} = {plain(story.cents)} cents billed: proved."
+    instead = f"{_headline(story.again)}; {verdict(story.again)}"
+    if metered:
+        return f"replaced by\n{instead}"
     return f"{sum_of_calls} = {plain(story.cents)} cents, billed in its stead by\n{instead}"
 
 
 def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> Any:
     lines = []
     for call, story in calls:
-        where = f"not billed: {call.decision}" if story is None else f"{_headline(story)}; {_verdict(story)}"
+        where = f"not billed: {call.decision}" if story is None else f"{_headline(story)}; {verdict(story)}"
         lines.append(shown(f"{call.request_id or call.call_id} {call.model} {plain(call.usd)} USD -> ") + where)
     return "\n".join(lines)

@@ -327,6 +327,14 @@ LAGO: Final = {
         "with the org, else it is held as `ambiguous`.",
         "End all but one, or name the right one in the mapping (`external_subscription_id`).",
     ),
+    "stored_without_charge": FindingKind(
+        _DEGRADED,
+        "The plans of these customers have no charge on the metric of other metered events, `api_call` for example. Lago stores "
+        "such events and bills nothing. Meterbridge does not hold them, because they cost nothing by themselves. The newest 100 "
+        "events on each metric are read. No plan of `meterbridge lago setup` has a charge on `api_call`.",
+        "Add a charge on the metric in Lago, of any model but `dynamic`; ignore the finding where the calls are included in the "
+        "plan's price.",
+    ),
 }
 KAFKA: Final = {
     "topic_loses_money": FindingKind(

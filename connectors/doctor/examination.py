@@ -155,9 +155,19 @@ async def _lago(own: Settings, http: httpx.AsyncClient) -> ExaminedPart:
         if error.reason in _KEY_REFUSED:
             return ExaminedPart(name, (Finding("lago_key_refused", f"Lago answers {error.reason[5:]}."),))
         return ExaminedPart(name, unread=f"Lago does not answer: {error}.")
-    return ExaminedPart(
-        name, tuple(judge_lago(SeenLago(await _version(lago), store, metric, tuple(plans), running), own))
-    )
+    stored, unread = await _stored(lago, own.lago_event_code)
+    seen = SeenLago(await _version(lago), store, metric, tuple(plans), running, stored)
+    return ExaminedPart(name, tuple(judge_lago(seen, own)), unread)
+
+
+async def _stored(lago: LagoClient, usage_code: str) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Code and external subscription id of the newest events on each metric but that of usage, or why they are unread."""
+    try:
+        others = [metric.code for metric in await lago.metrics() if metric.code != usage_code]
+        events = {code: await lago.newest_events(code) for code in others}
+    except LagoIntegrationError as error:
+        return (), f"Lago does not list its events: {error}."
+    return tuple((code, event.external_subscription_id or "") for code in others for event in events[code]), ""
 
 
 async def _version(lago: LagoClient) -> str:

@@ -19,18 +19,25 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class SeenLago:
-    """Lago as its API shows it; `metric`: the metric LAGO_EVENT_CODE; `running`: all active subscriptions."""
+    """Lago as its API shows it.
+
+    Fields:
+        metric: the metric LAGO_EVENT_CODE.
+        running: all active subscriptions.
+        stored: code and external subscription id of the newest events on each other metric.
+    """
 
     version: str
     event_store: str | None
     metric: Metric | None
     plans: tuple[Plan, ...]
     running: tuple[Subscription, ...] = ()
+    stored: tuple[tuple[str, str], ...] = ()
 
 
 def judge_lago(lago: SeenLago, own: Settings) -> list[Finding]:
     """All findings in Lago, given our own settings."""
-    return [*_server(lago, own), *_metric(lago, own), *_plans(lago, own), *_customers(lago, own)]
+    return [*_server(lago, own), *_metric(lago, own), *_plans(lago, own), *_customers(lago, own), *_stored(lago)]
 
 
 def _server(lago: SeenLago, own: Settings) -> Iterator[Finding]:
@@ -86,6 +93,26 @@ def _customers(lago: SeenLago, own: Settings) -> Iterator[Finding]:
         yield Finding("customer_without_charge", f"No subscription of {_examples(without)} charges {code}.")
     if several:
         yield Finding("several_that_charge", f"More than one subscription of {_examples(several)} charges {code}.")
+
+
+def _stored(lago: SeenLago) -> Iterator[Finding]:
+    """Events on other metrics whose subscription has a plan without a charge on them: Lago stores them and bills nothing.
+
+    Such events are not held, because they cost nothing by themselves. What a plan that Lago does not list charges is not known.
+    """
+    charged = {plan.code: {charge.billable_metric_code for charge in plan.charges} for plan in lago.plans}
+    running = {subscription.external_id: subscription for subscription in lago.running}
+    customers_by_code: dict[str, set[str]] = {}
+    for code, external_id in lago.stored:
+        subscription = running.get(external_id)
+        codes = None if subscription is None else charged.get(subscription.plan_code or "")
+        if subscription is not None and codes is not None and code not in codes:
+            customers_by_code.setdefault(code, set()).add(subscription.external_customer_id or external_id)
+    for code, customers in sorted(customers_by_code.items()):
+        named = _examples(sorted(customers))
+        yield Finding(
+            "stored_without_charge", f"Lago stores events of {code} for {named}, whose plans have no charge on it."
+        )
 
 
 def _examples(names: Sequence[str]) -> str:

@@ -11,6 +11,8 @@ from schemas.moments import lago_timestamp, parse_us, to_datetime
 from schemas.records import LagoEvent
 from streams.core.delivery.verdicts import HttpResponse
 
+#: Number of events on a metric that `newest_events` reads.
+NEWEST = 100
 #: Why events that were asked for are not all there are.
 TOO_MANY, MOVED, COPIES = "too_many", "moved", "copies"
 
@@ -55,6 +57,10 @@ class EventsApi(LagoTransport):
         if event is None or event.transaction_id != transaction_id:
             return None
         return read(event_of, event)
+
+    async def newest_events(self, code: str) -> list[EventShape]:
+        """The newest events on a metric, of all subscriptions, at most 100. Raises: LagoIntegrationError."""
+        return await self._every("newest_events", "/events", "events", EventShape, {"code": code}, most=NEWEST)
 
     async def read_events_of(
         self,

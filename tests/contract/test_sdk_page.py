@@ -3,6 +3,8 @@
 import inspect
 import re
 from collections.abc import AsyncIterator
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +20,7 @@ from tests.support.served_asgi import served_asgi
 from tests.support.usage_api import serving
 
 PAGE = (DOCS / "sdk.md").read_text(encoding="utf-8")
-BY_HAND, ON_AIOHTTP, ON_STARLETTE, OWN_IDENTITY, METRICS, LIMITS, TESTED = programs("sdk.md")
+BY_HAND, SUBSCRIBED, ON_AIOHTTP, ON_STARLETTE, OWN_IDENTITY, METRICS, LIMITS, TESTED = programs("sdk.md")
 
 
 @pytest.fixture
@@ -49,6 +51,15 @@ async def test_the_first_program_records_one_call_however_often_it_runs(api: Org
     [call] = api.usage.all.values()
     assert (call.org_id, call.transaction_id, call.code) == ("org_1", "call-1", "api_call")
     assert (call.properties["tokens"], call.properties["user_id"]) == ("150", "user_1")
+
+
+async def test_after_the_page_has_subscribed_the_org_the_services_serve_it(api: OrgApi) -> None:
+    for _ in range(2):
+        assert await printed(SUBSCRIBED, environ(api)) == "starter: active"
+    assert len((await api.lago.get("/subscriptions")).json()["subscriptions"]) == 1
+    async with serving(names_of(ON_AIOHTTP)["app"]) as url:
+        assert (await asked(url)).status_code == 200
+    assert PAGE.index(SUBSCRIBED) < PAGE.index(ON_AIOHTTP)
 
 
 async def test_the_aiohttp_service_serves_limits_and_bills(api: OrgApi) -> None:
@@ -99,6 +110,13 @@ async def test_limits_of_the_services_own_are_shown_with_their_use(api: OrgApi) 
     assert await printed(LIMITS, environ(api)) == "amount_cents: 0 of 5000\ntokens: None of 100000"
 
 
+async def test_without_a_subscription_the_limits_are_one_sentence_and_no_traceback(api: OrgApi) -> None:
+    with pytest.raises(AssertionError) as told:
+        await printed(LIMITS, environ(api))
+    assert "not known: no_active_subscription: " in str(told.value)
+    assert "Traceback" not in str(told.value)
+
+
 async def test_the_test_of_the_page_passes() -> None:
     await names_of(TESTED)["test_a_request_is_recorded_with_its_tokens"]()
 
@@ -123,6 +141,28 @@ async def test_a_service_subscribes_an_org_once_and_sees_it_at_once(api: OrgApi)
     assert api.usage.all["tx"].properties == {"hours": "1.5", "org_id": "org_1"}
 
 
+def arguments_of(function: Any) -> list[str]:
+    """Those that may be left out in brackets."""
+    parameters = inspect.signature(function).parameters.values()
+    return [one.name if one.default is one.empty else f"[{one.name}]" for one in parameters]
+
+
+def test_the_page_lists_every_field_of_what_is_returned_or_taken() -> None:
+    listed: dict[str, list[str]] = {}
+    for name, members in re.findall(
+        r"^\| `([A-Z]\w+)` \| ((?:`\w+`(?:, )?)+) \| [^|]+ \| [^|]+ \|$", PAGE, re.MULTILINE
+    ):
+        listed.setdefault(name, []).extend(re.findall(r"\w+", members))
+    objects = {name: getattr(meterbridge_sdk, name) for name in meterbridge_sdk.__all__}
+    expected = {name: fields_of(one) for name, one in objects.items() if fields_of(one)}
+    assert {name: sorted(members) for name, members in listed.items()} == expected
+
+
+def fields_of(one: Any) -> list[str]:
+    """The sorted names of the fields of a dataclass or a named tuple; `[]` = neither."""
+    return sorted([field.name for field in fields(one)] if is_dataclass(one) else getattr(one, "_fields", ()))
+
+
 def test_every_name_of_the_reference_can_be_imported_with_its_arguments() -> None:
     """And every function that is exported stands in the table."""
     listed = re.findall(r"^\| `([\w.]+)\(([^)]*)\)` \|", PAGE, re.MULTILINE)
@@ -131,7 +171,7 @@ def test_every_name_of_the_reference_can_be_imported_with_its_arguments() -> Non
     assert own.keys() == modules.keys() | {name for name in meterbridge_sdk.__all__ if name.islower()}
     for name, arguments in own.items():
         given = [part.strip() for part in arguments.split(",") if part.strip() not in ("", "*")]
-        assert given == list(inspect.signature(modules.get(name) or getattr(meterbridge_sdk, name)).parameters), name
+        assert given == arguments_of(modules.get(name) or getattr(meterbridge_sdk, name)), name
 
 
 def test_every_exported_name_says_what_it_is() -> None:

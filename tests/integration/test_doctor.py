@@ -20,7 +20,7 @@ from connectors.litellm.recommended import working_yaml
 from connectors.litellm.seen import USAGE_PATH, CallbackKind
 from schemas.errors import Rejected, Unavailable
 from tests.support.ports import free_port
-from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.sandbox import KEY, Lago, event, lago_sandbox
 
 ROOT = Path(__file__).parents[2]
 MASTER_KEY = "sk-master-of-the-proxy"
@@ -194,6 +194,39 @@ async def test_clickhouse_is_named_where_it_does_not_deduplicate(
         await lago.plan(charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
         known = {"LAGO_CLICKHOUSE_DEDUP": "1"} if options else {}
         assert (await examined(None, config, lago=lago, **known))[1] == said
+
+
+async def test_api_calls_that_lago_stores_and_no_plan_charges_are_named(config: Path) -> None:
+    async with lago_sandbox() as lago:
+        used, calls = await lago.metric("ai_usage"), await lago.metric("api_call")
+        dynamic = {"billable_metric_id": used, "charge_model": "dynamic"}
+        priced = {"billable_metric_id": calls, "charge_model": "standard", "properties": {"amount": "0.1"}}
+        await lago.plan("ai_basic", charges=[dynamic])
+        await lago.plan("with_calls", charges=[dynamic, priced])
+        for org, plan in (("org_1", "ai_basic"), ("org_2", "with_calls")):
+            await lago.save("/customers", "customer", external_id=org)
+            made = {"external_customer_id": org, "external_id": f"sub_{org}", "plan_code": plan}
+            await lago.save("/subscriptions", "subscription", **made)
+        assert (await examined(None, config, lago=lago))[1] == set()
+        sent = event(external_subscription_id="sub_org_2", code="api_call", transaction_id="priced")
+        assert (await lago.post(sent)).status_code == 200
+        assert (await examined(None, config, lago=lago))[1] == set()
+        await lago.post(sent | {"external_subscription_id": "sub_org_1", "transaction_id": "not_priced"})
+        report, codes = await examined(None, config, lago=lago)
+    assert (codes, report.exit_code) == ({"stored_without_charge"}, 0)
+    assert [finding.sentence for finding in report.findings] == [
+        "Lago stores events of api_call for org_1, whose plans have no charge on it."
+    ]
+
+
+async def test_what_else_is_wrong_is_said_where_lago_does_not_list_its_events(config: Path) -> None:
+    async with lago_sandbox() as lago:
+        await lago.metric("api_call")
+        await lago.fault(kind="status", status=503, method="GET")
+        report, codes = await examined(None, config, lago=lago)
+    assert codes == {"metric_missing"}
+    [unread] = [patient.unread for patient in report.patients if patient.unread]
+    assert unread.startswith("Lago does not list its events: ")
 
 
 async def test_a_lago_that_does_not_answer_could_not_be_read(config: Path) -> None:

@@ -76,6 +76,9 @@ LAGO_CASES: list[tuple[SeenLago, set[str]]] = [
     (lago(running=(runs("a"), runs("b", "seats", "acme"), runs("c", "basic", "acme"))), set()),
     (lago(running=(runs("a", "seats"),)), {"customer_without_charge"}),
     (lago(running=(runs("a"), runs("b"))), {"several_that_charge"}),
+    (lago(running=(runs("a"),), stored=(("api_call", "a"),)), {"stored_without_charge"}),
+    (lago(running=(runs("a"),), stored=(("seats", "a"),)), set()),
+    (lago(running=(runs("a"),), stored=(("api_call", "ended"),)), set()),
 ]
 
 
@@ -129,6 +132,15 @@ def test_what_could_not_be_read_is_not_called_ok() -> None:
     assert "NOT READ  no answer" in report_text(report(unread="no answer"))
     assert "  ok" not in report_text(report(unread="no answer"))
     assert "  ok" in report_text(report())
+
+
+def test_stored_events_that_no_charge_counts_are_named_once_by_metric_and_customer() -> None:
+    stored = (("calls", "b"), ("api_call", "a"), ("api_call", "a"), ("api_call", "b"))
+    running = (runs("a"), runs("b", customer="org_2"))
+    assert [finding.sentence for finding in judge_lago(lago(running=running, stored=stored), Settings())] == [
+        "Lago stores events of api_call for org_1, org_2, whose plans have no charge on it.",
+        "Lago stores events of calls for org_2, whose plans have no charge on it.",
+    ]
 
 
 def test_of_many_customers_the_first_are_named_and_the_rest_counted() -> None:
