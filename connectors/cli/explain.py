@@ -62,7 +62,11 @@ def explain(
         say(_as_object(story), as_json=as_json, table=lambda: _proof(story))
     else:
         if not calls:
-            fail(f"no call {request}: it never arrived, was refused (see dlq list), or is not projected yet.", 1)
+            fail(
+                f"no call {request}: it never arrived; or its post was refused (`webhook_requests_total`); or it was refused "
+                "itself (see dlq list); or it is not projected yet.",
+                1,
+            )
         answer = {
             "calls": [{**_line(call), "event": _as_object(of, calls=False) if of else None} for call, of in calls]
         }

@@ -118,7 +118,7 @@ def _text(report: ReconciliationReport) -> str:
         f"It adds up: {report.received} deliveries received, {report.billed_calls} calls and {answer['billed_usd']} USD "
         f"sealed for Lago in {report.parts} events, {answer['open_usd']} USD open, {answer['held_usd']} USD held, "
         f"{answer['written_off_usd']} USD written off, {report.unbilled_calls} calls NOT billed "
-        f"({answer['unbilled_usd']} USD), {report.duplicate_calls} repeats, {report.rejected_calls} refused{compared}."
+        f"({answer['unbilled_usd']} USD), {report.duplicate_calls} repeats, {report.rejected_calls} refused by the meter{compared}."
     )
     return "\n".join(map(shown, [total, *lines(report.misdirected), *report.notes]))
 

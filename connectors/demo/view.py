@@ -145,11 +145,11 @@ class LiveView:
 #: The last lines.
 NEXT_EXACT = (
     "The demo has stopped all its processes and has deleted its data.",
-    "Next, connect your own LiteLLM and your own Lago: README.md says how, under Quick start.",
+    "Next: docs/tutorial.md bills a real LiteLLM; README.md, *Point LiteLLM at it*, connects yours.",
 )
 NEXT_WRONG = (
-    "The demo has stopped all its processes, and the sums differ: please report this.",
-    "Next, read the log files in the folder that is named above, and send them with your report.",
+    "The demo has stopped all its processes, and the sums differ: please open an issue.",
+    "Next, read the log files in the folder that is named above, and add them to the issue.",
 )
 
 

@@ -24,6 +24,8 @@ from schemas.reasons import TOO_MANY
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
 
 _STATUS = {"status": "accepted", "message": "Event queued for processing"}
+#: Where no element is a call. The HTTP status stays 202, for to send the body again would change nothing.
+_NONE_STORED = {"status": "rejected", "message": "No element was stored as a call; see rejected"}
 _ALL_ACCEPTED = msgspec.json.encode(_STATUS)
 _UNAVAILABLE_RETRY_S = 5
 _GUESSING_RETRY_S = 1
@@ -211,8 +213,10 @@ def _answer_of(outcome: StoreOutcome) -> bytes:
     if not outcome.rejected:
         return _ALL_ACCEPTED
     listed = [{"index": index, "reason": reason} for index, reason in sorted(outcome.rejected)]
-    return msgspec.json.encode({**_STATUS, "accepted": outcome.accepted, "rejected": listed})
+    status = _STATUS if outcome.accepted else _NONE_STORED
+    return msgspec.json.encode({**status, "accepted": outcome.accepted, "rejected": listed})
 
 
 def _unknown_sender() -> Problem:
-    return Problem(401, "unknown_sender", "neither a known token nor a valid signature", {"WWW-Authenticate": "Bearer"})
+    detail = "neither a known token (`Authorization: Bearer <one of WEBHOOK_TOKEN>`) nor a valid signature"
+    return Problem(401, "unknown_sender", detail, {"WWW-Authenticate": "Bearer"})

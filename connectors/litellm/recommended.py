@@ -28,7 +28,7 @@ ENDPOINT: Final = f"http://localhost:8080{USAGE_PATH}"
 _YAML: Final = """\
 litellm_settings:
   callbacks: ["meterbridge"]
-  global_disable_no_log_param: true       # no client can leave the books
+  global_disable_no_log_param: true       # no client can hide its calls
   standard_logging_payload_excluded_fields:
     [{excluded}]
 

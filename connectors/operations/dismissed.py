@@ -17,7 +17,7 @@ Place = tuple[int | None, int | None]
 
 
 class Dismissed:
-    """Rejected calls that were purged, or that were counted already.
+    """Rejected calls that were dismissed, or that were counted already.
 
     Args:
         places: (partition, offset) of their dead letters.

@@ -1,4 +1,4 @@
-"""Late calls come home by themselves: what was refused as beyond the horizon is released, or recorded as known.
+"""Late calls come home by themselves: what was refused as `beyond_horizon` is released, or recorded as known.
 
 Runs beside the projector, in the process that owns a partition of the rejected topic. The rows that the projector wrote
 say which letters wait, but for copies of what an operator purged; the letters are read from the topic, judged by the function that `dlq requeue` uses, sent and

@@ -79,7 +79,7 @@ def _differing(refused: list[tuple[str, int, Decimal]], rows: list[Any]) -> list
     )
     sentence = (
         f"{count} copies of billed calls came with another cost, and the first cost stays billed: {first}. "
-        "`meterbridge dlq list --reason cost_differs` names them; purge them with --comment once it is settled"
+        "`meterbridge dlq list --reason cost_differs` names them; once it is settled, `meterbridge dlq dismiss --reason cost_differs --comment ...`"
     )
     return [sentence]
 
@@ -126,7 +126,7 @@ def unbilled_text(notes: Notes) -> list[str]:
             f"not billed, {decision}: {amount.calls} calls, {plain(amount.usd)} USD, {amount.tokens} tokens{models}"
         )
     for reason, calls, usd in notes.refused:
-        lines.append(f"refused and not dealt with, {reason}: {calls} calls, {plain(usd)} USD")
+        lines.append(f"refused by the ingress or the meter, and still open, {reason}: {calls} calls, {plain(usd)} USD")
     return lines
 
 

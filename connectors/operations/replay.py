@@ -1,6 +1,6 @@
 """Sends the records of a period again: raw calls to the raw topic, or enriched calls to another topic.
 
-Nothing is billed twice by it: the ledger recognises a call within the dedupe horizon, and an older call waits in the
+Nothing is billed twice by it: the ledger recognises a call within the dedupe retention, and an older call waits in the
 rejected topic for `meterbridge dlq requeue`, which asks the usage log. Another topic is for a consumer that has missed
 records; billing does not read it.
 """

@@ -233,7 +233,7 @@ class Metrics:
     )
     late_calls = _counter(
         "meterbridge_late_calls_total",
-        "Calls beyond the horizon: requeued, known, or waiting because the log cannot tell; failed: errors (project).",
+        "Calls older than the dedupe retention: requeued, known, or waiting because the log cannot tell; failed: errors (project).",
         outcome=("requeued", "known", "waiting", "failed"),
     )
     rebilled_events = _counter(

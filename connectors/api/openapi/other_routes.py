@@ -62,7 +62,10 @@ _ACCEPTED: Final[Json] = {
     "type": "object",
     "required": ["status", "message"],
     "properties": {
-        "status": {"const": "accepted"},
+        "status": {
+            "enum": ["accepted", "rejected"],
+            "description": "`rejected`: no element was stored as a call, and at least one was rejected.",
+        },
         "message": {"type": "string"},
         "accepted": {"type": "integer"},
         "rejected": {
@@ -80,7 +83,7 @@ _USAGE: Final[Json] = {
     "responses": {
         "202": _json("All but the rejected elements are durable.", _ACCEPTED),
         "400": problem("The body is not JSON, or has no elements."),
-        "401": problem("Neither a known token nor a valid signature."),
+        "401": problem("Neither a known token (`Authorization: Bearer <one of WEBHOOK_TOKEN>`) nor a valid signature."),
         "413": problem("Larger than `MAX_BODY_BYTES`."),
         "503": problem("It cannot be stored now; `Retry-After` says when to try again. Never 429: LiteLLM drops that."),
         "default": problem("Any other error."),

@@ -74,7 +74,7 @@ ROWS = (
         "damaged records in every topic, under load",
         "bits, cuts, deep JSON, 0xFF, huge numbers, odd headers, keys and times, five a second a topic, beside every process",
         (LOST, TWICE, GOES_ON, SAYS_SO),
-        "each costs itself: every call is billed once, no process ends, no lane halts; what became no row is listed",
+        "each costs itself: every call is billed once, no process ends, no partition task halts; what became no row is listed",
         ("faults/test_mutated_records.py::test_damaged_records_in_every_topic_cost_themselves_alone",),
         longer="MINUTES=10",
     ),

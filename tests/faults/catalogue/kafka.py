@@ -10,7 +10,7 @@ ROWS = (
         "kill -9 of the broker under load, during everything else",
         "SIGKILL of the only broker three times a minute, back 0.5-2 s later",
         (*EXACT, GOES_ON),
-        "producers and lanes wait and go on; what cannot be waited for ends its process, which is started again",
+        "producers and partition tasks wait and go on; what cannot be waited for ends its process, which is started again",
         ("faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut",),
         ("broker", "calls", "drained_s"),
         longer="`make soak` draws a new minute of all faults for each of MINUTES",

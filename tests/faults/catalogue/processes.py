@@ -172,7 +172,7 @@ ROWS = (
         "two deployments by mistake, both new on the same topics",
         "two meters with two DEPLOYMENT_NAMEs, neither has written anything yet",
         (TWICE, MONEY, SAYS_SO),
-        "the first position is written under a fence that both share; the second one's lanes halt with `other_deployment`",
+        "the first position is written under a fence that both share; the second one's partition tasks halt with `other_deployment`",
         (
             "faults/test_two_deployments.py::test_of_two_deployments_that_begin_on_new_topics_one_bills_and_the_other_is_refused",
             "integration/test_ledger.py::test_another_deployments_ledger_is_not_taken_over",

@@ -3,6 +3,8 @@
 from ipaddress import ip_network
 
 import pytest
+import structlog.testing
+from aiohttp.test_utils import make_mocked_request
 
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.unauthenticated import Bounds, UnauthenticatedConnections
@@ -75,3 +77,23 @@ def test_all_that_came_and_went_leaves_nothing_behind() -> None:
         for one in (*world.many(3, "192.0.2.1"), *world.many(3, "192.0.2.2")):
             world.unauthenticated.gone(one)
     assert len(world.many(5, "192.0.2.1")) == 5
+
+
+def test_the_first_wrong_credential_is_logged_at_once_whoever_was_logged_before() -> None:
+    """Others of that address within a minute are counted in its next line."""
+    now = [100.0]
+    unauthenticated = UnauthenticatedConnections(Bounds(10, 5), ClientAddressPolicy((), []), lambda: now[0])
+
+    def refused(address: str) -> list[tuple[str, int]]:
+        request = make_mocked_request("POST", "/", headers={"X": "1"})
+        with structlog.testing.capture_logs() as lines:
+            unauthenticated.refused(request.clone(remote=address), 401)
+        return [(line["address"], line.get("further", 0)) for line in lines if line["event"] == "wrong_credentials"]
+
+    assert refused("192.0.2.1") == [("192.0.2.1", 0)]
+    now[0] += 59
+    assert refused("192.0.2.1") == []
+    assert refused("192.0.2.2") == [("192.0.2.2", 0)]
+    now[0] += 3600
+    assert refused("192.0.2.3") == [("192.0.2.1", 1), ("192.0.2.3", 0)]
+    assert refused("192.0.2.2") == [("192.0.2.2", 0)]

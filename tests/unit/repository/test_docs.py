@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from connectors.api.dead_letters import RetryBody
 from connectors.billing.lago_webhooks import WebhookHandlers
 from connectors.config.settings import VARIABLES
+from connectors.demo.view import NEXT_EXACT
 from connectors.library import orgs
 
 ROOT = Path(__file__).parents[3]
@@ -143,3 +145,37 @@ def test_every_function_that_others_call_has_a_row() -> None:
     others = {"serve_with", "LimitReached"}  # how the functions are set up, and an error of theirs
     handlers = {name for name in vars(WebhookHandlers) if name.startswith("handle_")}
     assert ({*orgs.__all__} - others | handlers) - named_in("Functions") == set()
+
+
+def test_the_last_words_of_the_demo_name_pages_and_a_heading_that_exist() -> None:
+    [said] = (sentence for sentence in NEXT_EXACT if sentence.startswith("Next"))
+    pages, headings = re.findall(r"[\w./]+\.md", said), re.findall(r"(\S+\.md), \*([^*]+)\*", said)
+    assert pages
+    assert headings
+    assert [page for page in pages if not (ROOT / page).is_file()] == []
+    for page, heading in headings:
+        assert re.search(rf"^#+ {re.escape(heading)}$", (ROOT / page).read_text(), re.MULTILINE), said
+
+
+def test_the_fields_of_a_retry_that_the_page_names_are_those_it_takes() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    _, _, rest = page.partition("- `POST /webhooks/retry`")
+    assert set(re.findall(r"`(\w+)`", rest.partition(", all optional")[0])) == set(RetryBody.model_fields)
+
+
+#: Words that a page does not use, and the word of docs/glossary.md that it uses.
+OLD_WORDS = {
+    r"horizons?": "dedupe retention",
+    r"lanes?": "partition task",
+    r"purges?": "dismiss",
+    r"the lead": "mapping delay",
+    r"(?:the|no|a) books": "ledger, conservation",
+}
+
+
+@pytest.mark.parametrize("page", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], ids=named)
+def test_a_page_uses_the_words_of_the_glossary(page: Path) -> None:
+    text = page.read_text()
+    for old, new in OLD_WORDS.items():
+        found = re.search(rf"\b{old}\b", text)
+        assert not found, f"{found and found[0]}: the word is {new}"
