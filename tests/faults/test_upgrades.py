@@ -196,4 +196,4 @@ async def commands_read_it(stage: Stage, about: dict[str, Any]) -> None:
     listed = await meterbridge(stage, "dlq", "list", "--json")
     assert listed.code == 0, listed.err
     count = about["by_topic"]["billing.lago.dlq"] + about["by_topic"]["litellm.usage.rejected"]
-    assert len(listed.json["letters"]) == count
+    assert len(listed.json["dead_letters"]) == count
