@@ -43,12 +43,14 @@ def build_meter(components: Components) -> Role:
     orgs = _orgs(components)
     components.sensors.following(customers.name, customers.lag_s)
     topic_id = components.topic_ids[topics.raw]
-    place = LedgerConfig(components.kafka, topics, topic_id, components.partitions, group, components.policy.deployment)
-    shelf = LedgerCache(components.monotonic)
+    config = LedgerConfig(
+        components.kafka, topics, topic_id, components.partitions, group, components.policy.deployment
+    )
+    cache = LedgerCache(components.monotonic)
 
     def work(partition: int) -> MeterWork:
         return MeterWork(
-            Ledger(partition, place, shelf, components.now_us, lambda: EvictedWindowsFile(components.held_in_memory)),
+            Ledger(partition, config, cache, components.now_us, lambda: EvictedWindowsFile(components.held_in_memory)),
             customers,
             orgs,
             components.policy,
@@ -111,15 +113,16 @@ def _orgs(components: Components) -> CompactedTable[OrgRecord]:
 def _delivering(components: Components, role: str, topic: str) -> Role:
     orgs = _orgs(components)
     config = DeliveryConfig(
-        *(
-            components.kafka,
-            components.topics,
-            components.group(role),
-            components.policy,
-            components.max_retries,
-            components.retry_delay_s,
-        ),
-        *(components.mapping_delay_s, components.random, components.now_us, components.sleep),
+        kafka=components.kafka,
+        topics=components.topics,
+        group=components.group(role),
+        policy=components.policy,
+        max_retries=components.max_retries,
+        retry_base_s=components.retry_delay_s,
+        mapping_delay_s=components.mapping_delay_s,
+        random=components.random,
+        now_us=components.now_us,
+        sleep=components.sleep,
     )
 
     def work(partition: int) -> DeliveryWork:

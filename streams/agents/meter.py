@@ -151,7 +151,7 @@ class MeterWork:
     @property
     def _state(self) -> LedgerState:
         if self._ledger.state is None:
-            raise TopicProblem("not_open", "a closed ledger was asked for its books")
+            raise TopicProblem("not_open", "the ledger is closed")
         return self._ledger.state
 
     @property
