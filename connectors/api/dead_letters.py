@@ -20,7 +20,7 @@ class RetryBody(BaseModel, extra="forbid"):
     """Which dead letters to requeue; every field is optional.
 
     Fields:
-        since_ms, until_ms: only letters of `[since, until)`, milliseconds since 1970 UTC.
+        since_ms, until_ms: only dead letters of `[since, until)`, milliseconds since 1970 UTC.
         dead_letter: only this one, e.g. `events/0/17`.
         comment: a comment for the audit log.
         accept: also bill calls that were kept aside for this reason.

@@ -1,7 +1,7 @@
 """Dead letters as an operator sees them: events that Lago refused, and calls that the meter or the ingress refused.
 
-A letter stays in its topic for as long as the topic keeps records. What was done about it is a later record in the same
-partition, a *mark*, whose header `resolves` holds the letter's offset. So the topic alone shows which letters are open.
+A dead letter stays in its topic for as long as the topic keeps records. What was done about it is a later record in the same
+partition, a *mark*, whose header `resolves` holds the dead letter's offset. So the topic alone shows which ones are open.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.read_usage import usage_of as read_usage
 from streams.runtime.transactions import Write
 
-#: Marks of a dismissed letter, or of a call that was counted already. They also hold for later copies of the call.
+#: Marks of a dismissed dead letter, or of a call that was counted already. They also hold for later copies of the call.
 DISMISSING = frozenset({"purged", "known"})
 EVENTS, CALLS = KINDS = ("events", "calls")
 BOTH = "both"
@@ -114,14 +114,14 @@ class DeadLetterMark(NamedTuple):
 
 
 def topic_of(kind: str, topics: TopicNames) -> str:
-    """The topic of the letters of a kind."""
+    """The topic of the dead letters of a kind."""
     return topics.dlq if kind == EVENTS else topics.rejected
 
 
 def unresolved(
     deployment: Deployment, kind: str, filters: Filters, passed: Callable[[int], None] = lambda _offsets: None
 ) -> Iterator[DeadLetter]:
-    """The open letters of one kind, in order within a partition. The topic is read twice.
+    """The open dead letters of one kind, in order within a partition. The topic is read twice.
 
     Raises: see `scan`.
     """

@@ -59,7 +59,7 @@ _decode = decoder(_Checked)
 
 
 class LateCallMetrics(Protocol):
-    """What is told about late calls."""
+    """Counts late calls."""
 
     def late_calls(self, outcome: str, calls: int) -> None: ...
 
@@ -139,7 +139,7 @@ class LateCalls:
         return True
 
     async def _requeue_batch(self, topic: str, partition: int, total: RequeueResult) -> bool:
-        """One desk, one check of the log, some batches; whether there may be more."""
+        """Requeue some batches under one check of the log. Returns whether there may be more."""
         if not await self._waiting(partition):
             return False
         if self._sender is None:

@@ -92,13 +92,13 @@ class Ledger:
         self,
         partition: int,
         place: LedgerConfig,
-        shelf: LedgerCache,
+        cache: LedgerCache,
         now_us: Callable[[], int],
         cold: Callable[[], EvictedWindows | None] = lambda: None,
     ) -> None:
         self.partition = partition
         self._place = place
-        self._shelf = shelf
+        self._cache = cache
         self._now_us = now_us
         self._cold = cold
         self._writer: TransactionalWriter | None = None
@@ -121,7 +121,7 @@ class Ledger:
         try:
             async with asking(place.kafka, place.group, **FETCHING) as consumer:
                 await fencing  # every answer is final only after the fence
-                kept = self._shelf.take(self.partition)
+                kept = self._cache.take(self.partition)
                 state, start = kept if kept is not None else (LedgerState(Position(), self._cold()), 0)
                 raw = await standing_by(consumer, self._input)
                 check_partitions(place, raw)
@@ -165,7 +165,7 @@ class Ledger:
         if writer is not None:
             await writer.stop()
         if state is not None:
-            self._shelf.put(self.partition, state, self._changelog_next)
+            self._cache.put(self.partition, state, self._changelog_next)
 
     def in_transaction(self) -> bool:
         """Whether a transaction is running."""

@@ -56,7 +56,7 @@ def requeue(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send letters again: events to Lago, and calls to the meter if the usage log shows that they were not billed."""
+    """Send dead letters again: events to Lago, and calls to the meter if the usage log shows that they were not billed."""
 
 
 @dlq.command(epilog="Example: meterbridge dlq dismiss --reason bad_cost --until 30d --comment 'test traffic'")
