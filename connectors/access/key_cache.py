@@ -72,7 +72,7 @@ class KeyCache:
         return Principal(f"key {key.prefix}", key.scopes, key.orgs, key.expires_at, key.prefixes)
 
     async def keep_writing_use(self) -> None:
-        """Store when keys were used, every ten seconds, for ever."""
+        """Store every ten seconds when keys were used, until the task is cancelled."""
         while True:
             await asyncio.sleep(_WRITE_USE_S)
             await self.write_use()

@@ -97,7 +97,7 @@ class Audit:
         self._waiting.append(self._line(request, reason=reason, count=1))
 
     async def keep_writing(self) -> None:
-        """Write the queued lines, for ever."""
+        """Write the queued lines until the task is cancelled."""
         while True:
             await asyncio.sleep(_WRITE_S)
             await self.write_waiting()

@@ -120,7 +120,7 @@ class IdentityMapper:
         self._away = False
 
     async def work(self, every_s: float = _EVERY_S) -> None:
-        """Look for ever, with a pause of `every_s` seconds after each round."""
+        """Run rounds until the task is cancelled, with a pause of `every_s` seconds after each."""
         while True:
             await self.look()
             await asyncio.sleep(every_s)

@@ -52,7 +52,7 @@ class MappingRetention:
         self._last = ""
 
     async def work(self, every_s: float) -> None:
-        """Run a round every `every_s` seconds, for ever."""
+        """Run a round every `every_s` seconds until the task is cancelled."""
         while True:
             try:
                 await self.look()

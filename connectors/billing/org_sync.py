@@ -100,7 +100,7 @@ class OrgSynchroniser:
         raise Unavailable("write_conflict", "other processes change the org's record all the time")
 
     async def poll_every(self, seconds: float) -> None:
-        """Poll for ever. The first poll is a minute after the start, because webhooks may have been missed before it."""
+        """Poll until the task is cancelled. The first poll is a minute after the start, because webhooks may have been missed before it."""
         wait_s = min(seconds, _FIRST_S)
         while True:
             await self._sleep(wait_s)

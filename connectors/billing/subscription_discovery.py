@@ -39,7 +39,7 @@ copy = msgspec.structs.replace
 
 
 def beginning_after(last: str, org_ids: Iterable[str]) -> list[str]:
-    """The ids in order, from the first one after `last`, round to `last`. So no id waits for ever behind the others."""
+    """The ids in order, from the first one after `last`, round to `last`, so that each id has its turn."""
     return sorted(org_ids, key=lambda org_id: (org_id <= last, org_id))
 
 
@@ -186,7 +186,7 @@ class SubscriptionDiscovery:
             del self._recorded_for[next(iter(self._recorded_for))]
 
     async def learn_every(self, seconds: float) -> None:
-        """Run for ever: ask about all orgs every `seconds`, and subscribe newly mapped ones at once."""
+        """Run until cancelled: ask about all orgs every `seconds`, and subscribe newly mapped ones at once."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._learn_orgs_every(seconds))
             group.create_task(self._subscribe_mapped())

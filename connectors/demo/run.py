@@ -144,7 +144,7 @@ async def _settled(environment: DemoEnvironment, traffic: Traffic) -> Reconcilia
 
 
 async def _watch(environment: DemoEnvironment, demo_status: DemoStatus, view: View) -> None:
-    """Show the state, for ever. Raises: MeterbridgeError: a process has ended, or Lago does not answer."""
+    """Show the state until the task is cancelled. Raises: MeterbridgeError: a process has ended, or Lago does not answer."""
     while True:
         environment.processes.check()
         await _look(environment, demo_status, view)

@@ -201,7 +201,7 @@ async def uninvoiced_since(lago: Invoices, org_id: str, life: Life) -> int | Non
     invoices = await lago.invoices(org_id, most=LISTED)
     for listed in invoices:
         if listed.created_at is not None and read(parse_us, listed.created_at) < life.started_us - _CLOCKS_US:
-            return life.started_us
+            continue  # the list is by day of issue, so later ones in it may still be of this life
         if listed.invoice_type != "subscription" or listed.status == "voided":
             continue
         invoice = await lago.invoice(listed.lago_id)

@@ -77,6 +77,14 @@ async def test_the_invoice_before_is_found_behind_those_of_other_subscriptions()
     assert named == {"november": "no_last_invoice"}
 
 
+async def test_an_invoice_from_before_the_life_that_is_issued_late_hides_none_behind_it() -> None:
+    """Lago lists invoices by their day of issue."""
+    older = changed(INVOICE, lago_id="older", created_at=to_iso(BEGUN - DAY_US), billing_periods=())
+    events = posted("october", END - 10 * DAY_US, END - 10 * DAY_US), posted("november", END - DAY_US, END - DAY_US)
+    named = await look(Lago([older, october()]), *events, life=TWO_MONTHS)
+    assert named == {"november": "no_last_invoice"}
+
+
 async def test_behind_more_invoices_than_are_listed_nobody_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(last_invoice, "LISTED", 1)
     other = changed(INVOICE, lago_id="other", billing_periods=(changed(COUNTED, lago_subscription_id="id-b"),))
