@@ -62,7 +62,7 @@ _DEAD_HEADERS = {
     "__connect.errors.task.id": "partition that the group read it from",
     "__connect.errors.stage": "VALUE_CONVERTER: it was no event; TASK_PUT: Lago did not take it",
     "__connect.errors.class.name": "code that gave it up",
-    "__connect.errors.exception.class.name": "schemas.errors.Rejected: wrong for ever; .Unavailable: tried too often",
+    "__connect.errors.exception.class.name": "schemas.errors.Rejected: permanently wrong; .Unavailable: tried too often",
     "__connect.errors.exception.message": "as last_error",
 }
 

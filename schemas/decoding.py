@@ -1,7 +1,7 @@
 """One way to read a stored record: any damage raises one error, `Unreadable`.
 
 msgspec raises `DecodeError` for most damage, but `RecursionError` for deep JSON, `UnicodeDecodeError` for a broken
-byte, and `TypeError` for a missing value. A reader that catches only the first stops for ever at one of the others.
+byte, and `TypeError` for a missing value. A reader that catches only the first never passes a record that raises one of the others.
 """
 
 from collections.abc import Callable

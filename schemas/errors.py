@@ -1,7 +1,7 @@
 """The error tree: the class of an error *is* the decision about the record.
 
 MeterbridgeError
-├── Rejected            wrong for ever: goes to a dead-letter topic with its reason
+├── Rejected            permanently wrong: goes to a dead-letter topic with its reason
 ├── Unavailable         may pass later: goes to retry, or the work is held
 ├── ConfigurationError  named setting is missing or malformed: the process does not start
 ├── TopicProblem        a topic is missing, truncated, recreated or regrown: the partition task stops

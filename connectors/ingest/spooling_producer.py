@@ -100,7 +100,7 @@ class SpooledSender:
         return {}
 
     async def drain(self) -> NoReturn:
-        """Send the records of the spool, the oldest first, for ever; one at a time until Kafka accepts one.
+        """Send the records of the spool, the oldest first, until cancelled; one at a time until Kafka accepts one.
 
         Raises:
             Unavailable: the producer never sends again.

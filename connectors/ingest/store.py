@@ -78,6 +78,8 @@ class ElementStore:
         at = self.now_us()
         try:
             elements = split(body) if len(body) < _LARGE_BODY else await asyncio.to_thread(_cut, body)
+            if len(elements) == 1 and (outcome := await self._keep_single(elements[0], shape, at)) is not None:
+                return outcome
             for _ in range(_WRAPPINGS):
                 try:
                     outcome = await _Body(self, elements, shape, at).keep(len(body))
@@ -98,6 +100,17 @@ class ElementStore:
         if len(elements) == 1 and outcome.rejected == [(0, NOT_JSON)]:
             raise InvalidElement(NOT_JSON)
         return outcome
+
+    async def _keep_single(self, element: Element, shape: str, at: int) -> StoreOutcome | None:
+        """Store the only element of a body, as most bodies have one; None = it is not valid or Kafka refuses it, and nothing is
+        stored. Raises: Unavailable: see `keep`."""
+        try:
+            key, value = strip_sound(element, shape, Arrival(at, self.customer_id_fields, kept=self.kept))
+        except (Odd, WrappedCalls, InvalidElement):
+            return None
+        if await self.sender.send_all([(self.raw_topic, key, value, at // 1000)]):
+            return None
+        return StoreOutcome(accepted=1)
 
 
 class _Body:

@@ -1,6 +1,6 @@
 """Creates the topics of the catalogue, and checks them. The functions block, so async callers use a thread.
 
-A worker checks the topics before it starts: with a missing topic, Faust would loop for ever and ignore SIGTERM.
+A worker checks the topics before it starts: with a missing topic, Faust would loop without end and ignore SIGTERM.
 """
 
 import time

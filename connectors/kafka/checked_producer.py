@@ -44,7 +44,7 @@ class CheckedProducer:
         self._is_open = True
 
     async def watch(self, kafka: KafkaConnection) -> NoReturn:
-        """Check for ever whether Kafka answers, for `shut_because`. It refuses no record; a caller may always try to send."""
+        """Check, until cancelled, whether Kafka answers, for `shut_because`. It refuses no record; a caller may always try to send."""
         await self._watch.work(_asking(kafka), KafkaWait(kafka.servers))
 
     def clock_ahead_s(self) -> float:

@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def meet_coordinator(kafka: Mapping[str, Any], transactional_id: str, limit_s: float = _LIMIT_S) -> None:
-    """Wait until the coordinator answers; it is asked again, for ever.
+    """Wait until the coordinator answers; it is asked again without a limit.
 
     Args:
         kafka: connection options for aiokafka.

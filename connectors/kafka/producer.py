@@ -110,7 +110,7 @@ class KafkaProducer:
         """Send `records`, and wait until all in-sync replicas have acknowledged all of them.
 
         Returns:
-            The records, by index, that Kafka refuses for ever; they are not stored.
+            The records, by index, that Kafka refuses permanently; they are not stored.
 
         Raises:
             Unavailable: at least one record is not known to be durable, and others may be. Sending all of them again is safe if

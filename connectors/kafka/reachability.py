@@ -42,7 +42,7 @@ class KafkaReachability:
         awaited: KafkaWait,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> NoReturn:
-        """Check for ever. The log says when Kafka stops answering, once per minute while it does not, and when it answers again.
+        """Check until cancelled. The log says when Kafka stops answering, once per minute while it does not, and when it answers again.
 
         Args:
             ask: returns if Kafka answered; raises `Unavailable` within `ANSWER_S` seconds if not.

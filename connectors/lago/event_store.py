@@ -44,7 +44,7 @@ class OrganizationInfo:
         return not batches_are_whole(self.version)
 
     async def watch(self) -> None:
-        """Ask Lago, for ever: every hour, or every 15 s while it does not answer."""
+        """Ask Lago until cancelled: every hour, or every 15 s while it does not answer."""
         while True:
             known = await self._ask_store()
             known = await self._ask_version() and known

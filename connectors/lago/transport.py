@@ -64,7 +64,7 @@ class LagoTransport:
     """One Lago, one API key.
 
     Args:
-        http: the caller closes it. Its timeout also limits the whole request, because a response may arrive slowly for ever.
+        http: the caller closes it. Its timeout also limits the whole request, because a slow response could otherwise arrive without end.
         base_url: with or without `/api/v1`.
         on_request: called with (name of the request, HTTP status or 0 if no response came, seconds).
         on_headers: called with (name of the request, HTTP status, headers) if a response came.

@@ -131,7 +131,7 @@ class SandboxWebhooks:
                 task.add_done_callback(self._sending.discard)
 
     async def watch(self, every_s: float = 1.0) -> None:
-        """Call `look` for ever, for changes that only time brings."""
+        """Call `look` until cancelled, for changes that only time brings."""
         while True:
             await asyncio.sleep(every_s)
             self.look()

@@ -1,4 +1,4 @@
-"""Runs a background task of the projector for ever. An error never ends it."""
+"""Runs a background task of the projector until it is cancelled. An error never ends it."""
 
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
@@ -19,7 +19,7 @@ async def watch(
     failed: str,
     on_failure: Callable[[], None],
 ) -> NoReturn:
-    """Call `once` for ever, with a pause of `every_s` seconds.
+    """Call `once` until cancelled, with a pause of `every_s` seconds.
 
     Args:
         waits: the log line of an expected error; one line for each cause, until `once` succeeds again.

@@ -1,4 +1,4 @@
-"""Errors of Postgres and its driver as decisions: repeat later, or wrong for ever.
+"""Errors of Postgres and its driver as decisions: repeat later, or permanently wrong.
 
 Codes are SQLSTATE classes (https://www.postgresql.org/docs/current/errcodes-appendix.html). The messages of these errors
 contain values of rows, so they are not passed on.

@@ -63,7 +63,7 @@ class ApiAccess:
             yield
 
     async def work(self) -> None:
-        """Write refused requests and the use of keys, for ever."""
+        """Write refused requests and the use of keys, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._audit.keep_writing())
             if self._ring is not None:

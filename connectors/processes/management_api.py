@@ -148,7 +148,7 @@ class Management:
             yield
 
     async def work(self, learn_every_s: float) -> None:
-        """Run the background tasks for ever. Args: learn_every_s: period of subscription discovery, seconds."""
+        """Run the background tasks until cancelled. Args: learn_every_s: period of subscription discovery, seconds."""
         async with asyncio.TaskGroup() as group:
             for work in (
                 lambda: self.account_tables.discovery.learn_every(learn_every_s),
@@ -160,7 +160,7 @@ class Management:
                 group.create_task(kept_up(work))
 
     async def _show(self) -> None:
-        """Set the metrics of totals, for ever. It runs in the event loop, because the tables must not change while it counts."""
+        """Set the metrics of totals until cancelled. It runs in the event loop, because the tables must not change while it counts."""
         while True:
             self._metrics.active_customers.set(self.account_tables.mappings.active_customers())
             if (totals := self._receipts.totals()) is not None:

@@ -91,7 +91,7 @@ class WebhookIngress:
         return self._gate.shut_because() if self._spooled is None else self._spooled.shut_because()
 
     async def work(self) -> None:
-        """Drain the spool, for ever. It returns at once if there is no spool.
+        """Drain the spool until cancelled. It returns at once if there is no spool.
 
         Raises:
             Unavailable: the producer has failed for good.

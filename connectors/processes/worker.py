@@ -111,7 +111,7 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
 async def log_partitions(
     partition_tasks: Mapping[int, PartitionTask] | Mapping[str, PartitionTask], role: str, every_s: float = _LOOK_S
 ) -> None:
-    """Log which partitions are open, for ever: each time they have changed and two checks in a row agree."""
+    """Log, until cancelled, which partitions are open: each time they have changed and two checks in a row agree."""
     logged = before = frozenset[int | str]()
     while True:
         opened = frozenset(

@@ -65,7 +65,7 @@ def parts_of(
     Raises:
         Unavailable: the broker does not answer.
         TopicProblem: `topics`: a sentence for each topic that is missing or wrong. Without this check Faust would wait
-            for the topic for ever and ignore SIGTERM.
+            for the topic without end and ignore SIGTERM.
     """
     kafka = kafka_connection(settings)
     wrong = check_topics(kafka, topic_layout(settings), limit_s, to_start=True)

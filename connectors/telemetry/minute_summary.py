@@ -52,7 +52,7 @@ class MinuteSummary:
             log.info("billed_last_minute", **fields)
 
     async def log_every(self, seconds: float = EVERY_S) -> None:
-        """Log the line every `seconds`, for ever, and once more when cancelled."""
+        """Log the line every `seconds`, and once more when cancelled."""
         try:
             while True:
                 await self._sleep(seconds)

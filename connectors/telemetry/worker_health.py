@@ -40,7 +40,7 @@ class WorkerHealth:
             self._halted.pop((topic, partition), None)
 
     async def keep_beating(self) -> None:
-        """Note every second, for ever, that the event loop runs."""
+        """Note every second, until cancelled, that the event loop runs."""
         while True:
             self._beat = self._monotonic()
             await asyncio.sleep(_BEAT_S)

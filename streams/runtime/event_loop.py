@@ -2,7 +2,7 @@
 
 A write to a connection that was just reset raises OSError in asyncio's own loops, and RuntimeError in uvloop (0.23,
 `UVHandle._ensure_alive`). aiokafka (0.14.0, `AIOKafkaConnection.send`) handles OSError only. A RuntimeError ends the
-task that meets it. If that task refreshes a client's metadata, the client then waits for ever in a commit or a fetch,
+task that meets it. If that task refreshes a client's metadata, the client then never returns from a commit or a fetch,
 without a message.
 """
 

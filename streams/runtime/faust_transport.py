@@ -75,7 +75,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def on_thread_stop(self) -> None:
-        # As in Faust, but with the guarded stop: an unguarded one ends the thread, and the app waits for it for ever.
+        # As in Faust, but with the guarded stop: an unguarded one ends the thread, and the app waits for it without end.
         await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
         if self._consumer is not None:
             await stop(self._consumer)

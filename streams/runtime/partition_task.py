@@ -78,7 +78,7 @@ class PartitionTask:
 
     | state      | `expected` | leaves it by                                                                  |
     |------------|------------|-------------------------------------------------------------------------------|
-    | opening    | None       | `work.open()` succeeds; retried while the error may pass, Kafka's absence for ever |
+    | opening    | None       | `work.open()` succeeds; retried while the error may pass, without a limit while Kafka is away |
     | running    | an offset  | `close()`; or an error                                                        |
     | reopening  | old offset | a connection or coordinator error: `work.close()`, `work.open()`, at most 5 times |
     | ended      | -          | any other error: `fatal`                                                      |
@@ -251,7 +251,7 @@ class PartitionTask:
             self._fetch_batches.appendleft(None)
 
     async def _open(self) -> None:
-        """Open the work; try again where that may help. While Kafka is away this waits for ever, because another
+        """Open the work; try again where that may help. While Kafka is away this waits without a limit, because another
         process could not reach it either.
         """
         for attempt in count():

@@ -25,7 +25,7 @@ class RetryPolicy:
         isolate_after: failures of one batch after which it is split, if others passed meanwhile. If no other fails, a
             large batch is halved after as many, and a small one is posted again with the events that wait behind it.
         alone_after: failures after which a batch is split when no other batch was posted: a poisoned event must not
-            block its partition for ever, and an outage must not move all events to the retry topic.
+            block its partition permanently, and an outage must not move all events to the retry topic.
         give_way_s: how long a batch whose probe failed lets others try first, so that one poisoned batch cannot keep
             the breaker open.
         health_s: time between two health checks of Lago, +-50 %. They cost little, and a short time shows soon that
