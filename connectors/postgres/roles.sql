@@ -78,3 +78,4 @@ GRANT EXECUTE ON FUNCTION
 TO meterbridge_api;
 GRANT INSERT (user_id, org_id, tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;
 GRANT UPDATE (tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;
+GRANT UPDATE (released_at) ON credit_reservations TO meterbridge_api;

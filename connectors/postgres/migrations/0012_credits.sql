@@ -163,6 +163,8 @@ CREATE INDEX credit_transactions_stripe ON credit_transactions (stripe_transacti
 CREATE INDEX credit_transactions_package ON credit_transactions (package_id, created_at) WHERE package_id IS NOT NULL;
 -- The calls of one ledger transaction:
 CREATE INDEX credit_transactions_ledger ON credit_transactions (ledger_transaction);
+-- The movements of a time:
+CREATE INDEX ledger_transactions_created ON ledger_transactions (created_at);
 -- An account's balance from its entries:
 CREATE INDEX ledger_entries_account ON ledger_entries (account) INCLUDE (amount);
 -- What is set aside of an account now, and what has expired:
