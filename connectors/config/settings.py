@@ -314,6 +314,11 @@ class Settings(BaseModel):
     postgres_db: str = Field("meterbridge", description="Postgres' database.")
     redis_url: SecretStr | None = Field(None, description="LiteLLM's Redis; only its health is checked.")
 
+    credits_allowed_overdraft: Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = Field(
+        Decimal(0),
+        description="By how many dollars the reservations of an account may exceed its credits; 0 = a call begins only if "
+        "credits cover its estimate.",
+    )
     stripe_api_key: SecretStr | None = Field(
         None, description="Stripe's secret or restricted key; unset = credits cannot be bought."
     )

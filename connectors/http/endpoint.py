@@ -24,7 +24,8 @@ _NO_POSTGRES = "DATABASE_URL"
 #: A body with very many errors gets only the first ones back: the response must not be larger than the request.
 _ERRORS_TOLD = 20
 _FIELD_CHARS = 100
-#: The status of a `Rejected` by its reason; all others are 422. 404: something does not exist; 409: it conflicts with what exists.
+#: The status of a `Rejected` by its reason; all others are 422. 402: credits are missing; 404: something does not exist; 409: it
+#: conflicts with what exists.
 _STATUS: Final[Mapping[str, int]] = {
     "unknown_org": 404,
     "unknown_customer": 404,
@@ -37,6 +38,11 @@ _STATUS: Final[Mapping[str, int]] = {
     "too_many_versions": 409,
     "too_many_keys": 409,
     "key_ended": 409,
+    "insufficient_credits": 402,
+    "unknown_package": 404,
+    "unknown_reservation": 404,
+    "idempotency_conflict": 409,
+    "purchase_ended": 409,
 }
 #: Lago's code for a customer that it does not know; the caller of this API asked about an org.
 _NO_CUSTOMER = "customer_not_found"

@@ -50,7 +50,18 @@ _PRINTED_AS_TEXT = (Decimal, UUID, PurePath, date, timedelta, BaseException)
 
 #: Libraries that log normal traffic. They stay at INFO even with DEBUG: the debug lines of aiokafka hold whole
 #: requests, with SASL passwords and records.
-_TALKATIVE: Final = ("aiohttp", "aiokafka", "asyncio", "faust", "httpcore", "httpx", "kafka", "librdkafka", "mode", "stripe")
+_TALKATIVE: Final = (
+    "aiohttp",
+    "aiokafka",
+    "asyncio",
+    "faust",
+    "httpcore",
+    "httpx",
+    "kafka",
+    "librdkafka",
+    "mode",
+    "stripe",
+)
 
 
 def configure_logging(level: str, style: Literal["json", "console"], stream: TextIO | None = None) -> None:

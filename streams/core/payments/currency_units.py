@@ -9,8 +9,10 @@ from typing import Final
 from schemas.errors import Rejected
 from schemas.money import EXACT
 
-_WITHOUT_DECIMALS: Final = frozenset("bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split())
-_WITH_THREE: Final = frozenset("bhd jod kwd omr tnd".split())
+_WITHOUT_DECIMALS: Final = frozenset(
+    ("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf")
+)
+_WITH_THREE: Final = frozenset(("bhd", "jod", "kwd", "omr", "tnd"))
 #: The largest amount that the payment provider takes has 12 digits, and only in some currencies.
 _MOST: Final = 10**12
 

@@ -25,7 +25,9 @@ _RANKS: Final = {
     **dict.fromkeys(("warning_closed", "prevented", "won", "lost"), 2),
 }
 _UNKNOWN_RANK: Final = 1
-_MONEY_STAYS: Final = frozenset(("warning_needs_response", "warning_under_review", "warning_closed", "prevented", "won"))
+_MONEY_STAYS: Final = frozenset(
+    ("warning_needs_response", "warning_under_review", "warning_closed", "prevented", "won")
+)
 
 
 class Dispute(msgspec.Struct, frozen=True):
