@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from connectors.cli.base import duration_s, moment_us, one_sentence, say, settings_of_command, table_of
-from connectors.cli.sentences import fail
+from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
@@ -31,9 +31,7 @@ def init(yes: str, *, test_data: bool, reset: bool, as_json: bool) -> None:
         url = postgres_url(settings_of_command())
         if reset:
             _confirmed(asyncio.run(contents(url)), yes)
-        done = asyncio.run(
-            initialise(url, reset=reset, test_data=test_data, told=lambda step: typer.echo(shown(step), err=True))
-        )
+        done = asyncio.run(initialise(url, reset=reset, test_data=test_data, told=print_error))
     answer = {
         "database": done.database,
         "reset": reset,
