@@ -1,6 +1,7 @@
 """`meterbridge db`: the tables in Postgres."""
 
 import asyncio
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -44,8 +45,12 @@ def init(yes: str, *, test_data: bool, reset: bool, as_json: bool) -> None:
 
 def _confirmed(there: Contents, name: str) -> None:
     """End the command, unless the database's name was given or is typed now."""
-    what = f"{there.objects} tables, views and functions in {there.database} will be dropped, with {there.accounts} credit accounts"
-    given = name or typer.prompt(f"{shown(what)}. Type the database's name to confirm", default="", err=True)
+    if not name:
+        print_error(
+            f"{there.objects} tables, views and functions in {there.database} will be dropped, with {there.accounts} credit "
+            "accounts. Type the database's name to confirm:"
+        )
+    given = name or sys.stdin.readline().strip()
     if given != there.database:
         fail("that is not the database's name: nothing was changed.", 2)
 
