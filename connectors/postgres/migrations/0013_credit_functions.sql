@@ -225,8 +225,7 @@ DECLARE
     v_held user_credits;
     v_sum numeric := 0;
 BEGIN
-    FOR v_account IN
-        SELECT DISTINCT g.account FROM credit_grants g
+    FOR v_account IN SELECT DISTINCT g.account FROM credit_grants g
         WHERE g.remaining > 0 AND g.expires_at <= clock_timestamp() ORDER BY g.account
     LOOP
         SELECT * INTO v_held FROM user_credits c WHERE c.account = v_account FOR UPDATE;
@@ -272,7 +271,9 @@ BEGIN
         ORDER BY r.call_id, r.created_at DESC
     ), call AS MATERIALIZED (
         SELECT c.*, COALESCE(r.account, u.account, o.account) AS account, r.reservation_id,
-            r.paid AND COALESCE(r.identity = c.identity, row_number() OVER (PARTITION BY c.call_id ORDER BY c.n) = 1) AS paid
+            r.paid AND COALESCE(
+                r.identity = c.identity, row_number() OVER (PARTITION BY c.call_id, c.amount > 0 ORDER BY c.n) = 1
+            ) AS paid
         FROM unnest(
             p_identity, p_call_id, p_customer_id, p_org_id, p_amount, p_ended_at, p_recorded_at, p_provider, p_model,
             p_prompt_tokens, p_completion_tokens, p_power_level
@@ -321,8 +322,8 @@ BEGIN
             settled_at = CASE WHEN r.released_at IS NULL THEN COALESCE(r.settled_at, clock_timestamp()) END,
             identity = f.identity
         FROM (
-            SELECT DISTINCT ON (c.reservation_id) c.reservation_id, c.identity
-            FROM call c WHERE c.reservation_id IS NOT NULL ORDER BY c.reservation_id, c.n
+            SELECT DISTINCT ON (c.reservation_id) c.reservation_id, CASE WHEN c.amount > 0 THEN c.identity END AS identity
+            FROM call c WHERE c.reservation_id IS NOT NULL ORDER BY c.reservation_id, c.amount > 0 DESC, c.n
         ) AS f
         WHERE r.reservation_id = f.reservation_id AND r.identity IS NULL
     ), told AS (
@@ -341,7 +342,6 @@ BEGIN
     SELECT (SELECT count(*) FROM due), COALESCE(sum(t.amount), 0), COALESCE(sum(t.amount - t.covered), 0) FROM total t;
 END
 $$;
-
 -- What is wrong in the books; a row is a mistake, so there must be none. `meterbridge credits check` reads it.
 CREATE VIEW credit_imbalances AS
 SELECT 'all_entries' AS problem, '' AS place, 0::numeric AS expected, sum(e.amount) AS found
