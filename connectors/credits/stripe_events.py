@@ -4,7 +4,7 @@ Source of the shapes: https://docs.stripe.com/api/events/types, and the objects 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -15,6 +15,10 @@ from streams.core.payments.payment import Dispute, Payment
 #: The member of `metadata` by which Stripe's objects name our purchase.
 PURCHASE: Final = "meterbridge_purchase"
 _MAX_ID: Final = 255
+
+
+#: An amount in the smallest unit of a currency; Stripe's own limit has 12 digits.
+_Amount = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 
 
 class _Reference(msgspec.Struct):
@@ -41,19 +45,19 @@ class _Session(msgspec.Struct):
     id: str
     payment_intent: _Id = None
     payment_status: str = ""
-    amount_total: int | None = None
+    amount_total: _Amount | None = None
     currency: str | None = None
     metadata: dict[str, Any] | None = None
 
 
 class _Charge(msgspec.Struct):
-    amount_refunded: int
+    amount_refunded: _Amount
     payment_intent: _Id = None
 
 
 class _Dispute(msgspec.Struct):
     id: str
-    amount: int
+    amount: _Amount
     currency: str
     status: str
     payment_intent: _Id = None

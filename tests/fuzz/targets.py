@@ -10,6 +10,10 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Final
 
+import msgspec
+
+from connectors.credits.stripe_events import read_event
+from connectors.credits.stripe_signature import check_signature
 from connectors.http.content_encoding import STEP, Unpacker
 from connectors.http.problem import Problem
 from connectors.ingest.body_splitter import split
@@ -31,6 +35,7 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.json_budget import Budget
 from streams.core.metering.normalise import normalise
 from streams.core.metering.tolerant_reader import PartialCall
+from streams.core.payments.payment import Offer, Payment, credits_due, merged
 from tests.fuzz.stored import NOW_US, stored
 
 Target = Callable[[bytes], None]
@@ -40,6 +45,8 @@ _UNIT: Final = Decimal("0.0000000001")
 _raw, _rejection = decoder(RawRecord), decoder(Rejection)
 _SECRETS: Final = [Secret.of("a-secret"), Secret.of("whsec_YS1zZWNyZXQ=")]
 
+
+_PAID, _OFFER = Payment(1000, "usd"), Offer(Decimal(12), 1000, "usd")
 
 _loop = asyncio.new_event_loop()
 
@@ -160,6 +167,19 @@ def headers(data: bytes) -> None:
     event_of(told | {"ce-specversion": values[0]}, data)
 
 
+def payment(data: bytes) -> None:
+    """A webhook of Stripe's, its signature in the first line: nobody is admitted, and what it says is worth no more than the offer."""
+    header, _, told = data.partition(b"\n")
+    with suppress(Rejected):
+        check_signature(header.decode("utf-8", "surrogateescape"), told, ["whsec_secret"])
+        raise AssertionError("nobody signed this")
+    with suppress(Rejected):
+        fact = read_event(told).fact or Payment()
+        assert 0 <= credits_due(merged(_PAID, fact), _OFFER) <= _OFFER.credits
+        assert msgspec.json.decode(msgspec.json.encode(fact), type=Payment) == fact
+
+
 TARGETS: Final[dict[str, Target]] = {
-    target.__name__: target for target in (body, splitter, tolerant, stored, normaliser, words, csv, packed, headers)
+    target.__name__: target
+    for target in (body, splitter, tolerant, stored, normaliser, words, csv, packed, headers, payment)
 }

@@ -24,6 +24,7 @@ OTHERS = (
     "schemas/moments.py",
     "schemas/money.py",
     "connectors/api/authorizer.py",
+    "connectors/api/credit_accounts.py",
     "connectors/ingest/auth.py",
     "connectors/ingest/sender_signatures.py",
     "connectors/lago/webhook_signatures.py",

@@ -64,12 +64,14 @@ def test_what_is_about_no_payment_of_ours_says_nothing() -> None:
         body_of(event("charge.refunded", charge(1, amount_refunded="1"))),
         body_of(event("charge.refunded", charge(1, amount_refunded=1.5))),
         body_of(event("charge.refunded", charge(1, amount_refunded=None))),
+        body_of(event("charge.refunded", charge(1, amount_refunded=-1))),
+        body_of(event("charge.refunded", charge(1, amount_refunded=1 << 70))),
         body_of(event("charge.refunded", charge(1, intent=7))),  # type: ignore[arg-type]
         body_of(event("charge.refunded", charge(1, intent="p" * 256))),
         body_of(event("charge.dispute.created", {"id": "dp_1"})),
         body_of(event("checkout.session.completed", session("p", "s", amount_total="1"))),
     ],
-    ids=range(15),
+    ids=range(17),
 )
 def test_what_has_another_form_is_refused_and_never_guessed(body: bytes) -> None:
     with pytest.raises(Rejected, match="stripe_event_unreadable"):
