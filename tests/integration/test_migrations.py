@@ -76,6 +76,7 @@ IN_USE = {
     ],
     9: ["INSERT INTO unprojected_records VALUES ('topic', 0, 7, -1, 'row_refused', 'DataError 22003')"],
     10: ["UPDATE api_keys SET customer_prefixes = '{acme-}'"],
+    11: ["UPDATE llm_usage_log SET billed_usd = 0.00029, rate = '2026-12', power_level = 'eco'"],
 }
 
 
