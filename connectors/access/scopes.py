@@ -21,6 +21,8 @@ SCOPES: Final = {
     "stats:read": "see how many calls and events are in each state",
     "keys:read": "see API keys, never their tokens",
     "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
+    "credits:read": "see the credits of others: balances, transactions, payments that were refused",
+    "credits:write": "reserve, debit and buy credits for others",
 }
 
 #: Old names of scopes, in stored keys and in users' tokens, and the names that they have now.

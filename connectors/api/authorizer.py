@@ -100,7 +100,7 @@ class Authorizer:
         admitted(request)
         if self._pace is not None and (wait_s := self._pace.wait_s(principal.actor)):
             raise _too_often("this credential sends more requests than API_RATE_LIMIT", wait_s)
-        if not principal.may(endpoint.scope):
+        if not endpoint.admits(principal):
             raise missing_scope(endpoint.scope)
         if not _is_for(principal, request, endpoint):
             raise other_org()

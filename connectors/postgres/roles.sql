@@ -79,3 +79,11 @@ TO meterbridge_api;
 GRANT INSERT (user_id, org_id, tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;
 GRANT UPDATE (tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;
 GRANT UPDATE (released_at) ON credit_reservations TO meterbridge_api;
+
+-- What was offered never changes; what Stripe said about it is added.
+GRANT SELECT ON credit_purchases, stripe_payments, stripe_events
+TO meterbridge_projector, meterbridge_api, meterbridge_reader;
+GRANT INSERT ON credit_purchases, stripe_payments, stripe_events TO meterbridge_api;
+GRANT UPDATE (session_id, live, ending) ON credit_purchases TO meterbridge_api;
+GRANT UPDATE (purchase_id, facts, posted, postings) ON stripe_payments TO meterbridge_api;
+GRANT UPDATE (event_type, outcome, detail, payment_intent, purchase_id, received_at) ON stripe_events TO meterbridge_api;

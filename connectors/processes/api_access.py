@@ -78,7 +78,9 @@ class ApiAccess:
         if (issuer := settings.oidc_issuer) is not None:
             keys = KeySet(self._http, issuer, settings.oidc_jwks_url or "", time.monotonic)
             claims = (settings.oidc_scopes_claim, settings.oidc_orgs_claim)
-            kinds.append(Users(keys, issuer, settings.oidc_audience, *claims, timedelta(days=settings.oidc_grant_days)))
+            life = timedelta(days=settings.oidc_grant_days)
+            user_claim = settings.oidc_user_claim
+            kinds.append(Users(keys, issuer, settings.oidc_audience, *claims, life, user_claim=user_claim))
         if settings.litellm_master_key is None and len(kinds) == 1:
             _log.warning(
                 "management_closed",

@@ -36,6 +36,7 @@ from connectors.operations.service import OperationsService
 from connectors.postgres.pool import Database
 from connectors.processes.account_tables import AccountTables, now_us
 from connectors.processes.api_access import ApiAccess
+from connectors.processes.credits_api import CreditsApi
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 
@@ -103,6 +104,7 @@ class Management:
         )
         self._entrance = ApiAccess(settings, gate)
         self.authorizer = self._entrance.authorizer
+        self._credits = CreditsApi(settings, metrics)
         self._issuer = settings.oidc_issuer or ""
         for follower in (self.account_tables.customers, self.account_tables.orgs):
             metrics.watch_table(follower.name, follower.lag_s)
@@ -115,6 +117,7 @@ class Management:
         return [
             totals_endpoint(tables.mappings.active_customers, self._receipts.totals),
             *self._entrance.endpoints(),
+            *self._credits.endpoints(),
             *endpoints_of(DeadLetterHandlers(self._operations)),
             *self._webhooks.endpoints(),
             *endpoints_of(MappingHandlers(tables.mappings, MappingPages(tables.mappings, tables.customers))),
@@ -145,6 +148,7 @@ class Management:
             await stack.enter_async_context(self.account_tables.open())
             await asyncio.gather(self.account_tables.customers.start(), self.account_tables.orgs.start())
             await stack.enter_async_context(self._entrance.open())
+            await stack.enter_async_context(self._credits.open())
             yield
 
     async def work(self, learn_every_s: float) -> None:

@@ -21,6 +21,7 @@ from schemas.reasons import (
     INGRESS_REASONS,
     POSTGRES_FAILURES,
     SKIPPED,
+    STRIPE_OUTCOMES,
     WEBHOOK_OUTCOMES,
 )
 from schemas.tables import TABLES
@@ -281,6 +282,12 @@ class Metrics:
         "meterbridge_identities_asked_total",
         "Unmapped customers that Lago was asked about (meter).",
         outcome=IDENTITY_OUTCOMES,
+    )
+
+    stripe_events = _counter(
+        "meterbridge_stripe_events_total",
+        "Events of Stripe's webhook by result, or by the reason why a payment gave no credits (api).",
+        outcome=STRIPE_OUTCOMES,
     )
 
     def __init__(self, registry: CollectorRegistry, version: str) -> None:

@@ -78,6 +78,8 @@ CHAPTERS: Final = {
         "meterbridge_credit_reservations_open": "It grows without end: calls are authorised and never recorded.",
         "meterbridge_credits_imbalance_usd": "**Not 0: stop all that moves credits**, keep the tables, and run `meterbridge credits check`.",
         "meterbridge_credit_upkeep_failures_total": "It rises: an error in the log.",
+        "meterbridge_stripe_events_total": "A reason of [errors.md](errors.md#a-payment-that-gave-no-credits) rises: a customer paid and got nothing. "
+        "`bad_signature` rises: a wrong secret, or somebody guesses.",
     },
     "Postgres": {
         "meterbridge_projector_lag_seconds": "Above ten minutes: Postgres or the role `project` is away. Billing goes on.",

@@ -91,6 +91,7 @@ TYPES = {
     "meterbridge_rebilled_events_total": "counter",
     "meterbridge_after_end_events": "gauge",
     "meterbridge_after_end_usd": "gauge",
+    "meterbridge_stripe_events_total": "counter",
     "meterbridge_build_info": "gauge",
     "meterbridge_credits_overdraft_usd": "gauge",
     "meterbridge_credit_reservations_open": "gauge",
