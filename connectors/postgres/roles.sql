@@ -5,8 +5,8 @@
 -- CREATEROLE; granting needs the owner or a superuser. The roles have no password until you set one.
 --
 --   meterbridge_projector  worker --only project     writes the rows of the topics
---   meterbridge_api        serve --only api, keys    reads; writes only api_keys
---   meterbridge_reader     every other command, and people: reads everything except api_keys
+--   meterbridge_api        serve --only api, keys    reads; writes only api_keys and user_provider_keys
+--   meterbridge_reader     every other command, and people: reads everything except these two
 
 DO $$
 DECLARE
@@ -53,3 +53,8 @@ GRANT EXECUTE ON FUNCTION ensure_usage_month(date) TO meterbridge_projector;
 -- The rights and the hash of a key never change.
 GRANT SELECT, INSERT ON api_keys TO meterbridge_api;
 GRANT UPDATE (expires_at, last_used_at, revoked_at) ON api_keys TO meterbridge_api;
+
+-- Whose key it is never changes. A revoked one is replaced where its name is used again.
+GRANT SELECT, INSERT, DELETE ON user_provider_keys TO meterbridge_api;
+GRANT UPDATE (encrypted_key, secret_id, is_active, revoked_at, last_used_at, use_count, updated_at)
+ON user_provider_keys TO meterbridge_api;

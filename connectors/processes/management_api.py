@@ -101,7 +101,7 @@ class Management:
             metrics.lago_response_seen,
             now_us,
         )
-        self._entrance = ApiAccess(settings, gate)
+        self._entrance = ApiAccess(settings, gate, metrics)
         self.authorizer = self._entrance.authorizer
         self._issuer = settings.oidc_issuer or ""
         for follower in (self.account_tables.customers, self.account_tables.orgs):

@@ -76,6 +76,10 @@ IN_USE = {
     ],
     9: ["INSERT INTO unprojected_records VALUES ('topic', 0, 7, -1, 'row_refused', 'DataError 22003')"],
     10: ["UPDATE api_keys SET customer_prefixes = '{acme-}'"],
+    14: [
+        """INSERT INTO user_provider_keys (key_id, user_id, provider, key_name, encrypted_key, secret_id, masked_key, rotation_due)
+            VALUES ('pk_1', 'ada', 'openai', 'default', 'x', '0123', 'sk-...abcd', now())""",
+    ],
 }
 
 

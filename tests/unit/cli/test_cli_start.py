@@ -33,6 +33,7 @@ NEEDED = {
     "keys create": ["--name", "n", "--scope", "*"],
     "keys rotate": ["id"],
     "keys revoke": ["id"],
+    "provider-keys revoke": ["id"],
     "import": ["mappings", "rows.csv"],
     "replay": ["--from", "2h", "--to", "1h"],
     "backfill": ["--source", "jsonl"],
