@@ -20,6 +20,10 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
         start, end: ISO 8601 UTC.
         note: what was odd about the call, for people; `""` = nothing.
         context: a `CallContext`; absent where there is none.
+        billed_usd: dollars that the call is billed at under a rate card; of a call that is held, before the factor of
+            its org or plan. None = no card applies: `cost_usd` where `decision` is billed, else nothing.
+        rate: id of the rate card version; `""` = none applies.
+        power_level: the level that the call asked for, such as `eco`; `""` = none.
     """
 
     identity: str
@@ -52,6 +56,9 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     part: str = ""
     note: str = ""
     context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    billed_usd: Decimal | None = None
+    rate: str = ""
+    power_level: str = ""
 
 
 class LagoEvent(msgspec.Struct, gc=False):

@@ -3,7 +3,7 @@
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.database import migrated_database
 from tests.support.kafka import Kafka, start_kafka
+from tests.support.order import interleaved
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
 
@@ -38,12 +39,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever uses the broker carries the marker `kafka`, so that `-m 'not kafka'` is a choice somebody makes."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """Whatever uses the broker carries the marker `kafka`, so that `-m 'not kafka'` is a choice somebody makes. In a parallel run the
+    tests that wait come first."""
     for item in items:
         if "kafka" in getattr(item, "fixturenames", ()):
             item.add_marker("kafka")
+    yield  # the others leave out what `-m` and `-k` do not choose
+    if (worker := getattr(config, "workerinput", None)) is not None:
+        items[:] = interleaved(items, worker["workercount"])
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -93,7 +93,7 @@ ROWS = (
     Row(
         50,
         "a poisoned event: each batch with it is answered 500, others pass",
-        "one event of twenty, for ever",
+        "one event of twenty, every time",
         (LOST, TWICE, SAYS_SO),
         "its batch is halved until it is alone; after its retries it is a dead letter with reason and attempts",
         (
