@@ -26,6 +26,7 @@ from connectors.cli.parsers.ledger import ledger
 from connectors.cli.parsers.migrate_orgs import migrate_orgs
 from connectors.cli.parsers.options import GROUP_CONTEXT
 from connectors.cli.parsers.provider_keys import provider_keys
+from connectors.cli.parsers.rates import rates
 from connectors.cli.parsers.reconcile import reconcile
 from connectors.cli.parsers.replay import replay
 from connectors.cli.parsers.serve import serve
@@ -50,6 +51,7 @@ app.add_typer(ledger, name="ledger")
 app.add_typer(lago, name="lago")
 app.add_typer(keys, name="keys")
 app.add_typer(provider_keys, name="provider-keys")
+app.add_typer(rates, name="rates")
 app.command(epilog="Example: meterbridge replay --from 2026-11-01 --to 2026-11-02 --dry-run")(replay)
 app.command(epilog="Example: meterbridge backfill --source jsonl --file calls.jsonl --dry-run")(backfill)
 app.command("migrate-orgs", epilog="Example: meterbridge migrate-orgs --mapping-file mappings.json --execute")(

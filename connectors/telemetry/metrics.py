@@ -27,7 +27,7 @@ from schemas.tables import TABLES
 from streams.core.delivery.circuit_breaker import State
 from streams.core.delivery.event_states import STATUSES
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
-from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, WRONG_CURRENCY
+from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, UNKNOWN_RATE, WRONG_CURRENCY
 from streams.core.mapping.subscription_choice import (
     AMBIGUOUS,
     FOREIGN_SUBSCRIPTION,
@@ -42,7 +42,7 @@ WEBHOOK_KINDS: Final = ("subscription", "customer", "invoice", "wallet", "events
 WEBHOOK_STATUSES: Final = (202, 400, 401, 403, 408, 413, 415, 499, 500, 503)
 HELD_REASONS: Final = (
     *(NO_MAPPING, INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, WRONG_CURRENCY, OUTSIDE_PERIOD, LATE_PERIOD, ENDED),
-    *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION),
+    *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION, UNKNOWN_RATE),
 )
 LAWS: Final = ("received", "folded")
 PROVIDER_KEY_STATES: Final = ("active", "due", "old_secret", "unknown_secret")

@@ -1,9 +1,12 @@
 """Makes the enriched record of a call, encoded for downstream consumers."""
 
+from decimal import Decimal
+
 import msgspec
 
-from schemas.ledger import Window
+from schemas.ledger import RateKey, Window
 from schemas.moments import SECOND_US, to_datetime
+from schemas.money import EXACT
 from schemas.records import EnrichedUsage
 from schemas.usage import Usage
 from streams.core.mapping.resolve import Target
@@ -20,8 +23,26 @@ class Enricher:
         self._prefix = prefix
         self._seconds: dict[int, str] = {}
 
-    def __call__(self, usage: Usage, offset: int, decision: str, target: Target | None, window: Window | None) -> bytes:
-        """The value for `litellm.usage.enriched`. A call that is not billed has no target and no window."""
+    def __call__(
+        self,
+        usage: Usage,
+        offset: int,
+        decision: str,
+        target: Target | None,
+        window: Window | None,
+        price: Decimal | None = None,
+        rate: RateKey = None,
+    ) -> bytes:
+        """The value for `litellm.usage.enriched`. A call that is not billed has no target and no window.
+
+        `price`: dollars by the rate card, before the factor in `rate`; None = no card applies.
+        """
+        name, billed = "", price
+        if price is not None and rate is not None:
+            name, factor = rate
+            billed = EXACT.multiply(price, factor)
+            if factor == 1:
+                price = None
         where = target or _NOWHERE
         return _encode(
             EnrichedUsage(
@@ -55,6 +76,13 @@ class Enricher:
                 "" if window is None else transaction_id(self._prefix, window),
                 usage.note,
                 usage.context,
+                billed,
+                name,
+                usage.power_level,
+                usage.cache_write_tokens,
+                usage.images,
+                usage.seconds,
+                price,
             )
         )
 

@@ -23,7 +23,7 @@ from tests.unit.cli.test_cli import COMMANDS
 PARSERS = {"typer", "rich"}
 SETTINGS = {"pydantic", "msgspec"}
 #: They read no setting before their work begins.
-WITHOUT_SETTINGS = (["demo"], ["lago-sandbox"], ["completion"])
+WITHOUT_SETTINGS = (["demo"], ["lago-sandbox"], ["completion"], ["rates", "check"])
 #: Words without which a command's parser refuses it.
 NEEDED = {
     "db prune": ["--older-than", "90d"],
@@ -34,6 +34,10 @@ NEEDED = {
     "keys rotate": ["id"],
     "keys revoke": ["id"],
     "provider-keys revoke": ["id"],
+    "rates check": ["card.toml"],
+    "rates put": ["card.toml", "--comment", "test"],
+    "rates test": ["card.toml", "--from", "2h", "--to", "1h"],
+    "rates compare": ["prices.json", "--from", "2h", "--to", "1h"],
     "import": ["mappings", "rows.csv"],
     "replay": ["--from", "2h", "--to", "1h"],
     "backfill": ["--source", "jsonl"],
