@@ -38,6 +38,13 @@ TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 GRANT EXECUTE ON FUNCTION aggregate_customer_usage(text, timestamptz, timestamptz)
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 
+-- The sums of analytics follow the log.
+GRANT SELECT ON usage_calls, llm_usage_summary, usage_summary_days, usage_by_dimension, usage_summary_refreshed
+TO meterbridge_projector, meterbridge_api, meterbridge_reader;
+GRANT INSERT, DELETE ON usage_summary_days, usage_by_dimension TO meterbridge_projector;
+GRANT INSERT, UPDATE ON usage_summary_refreshed TO meterbridge_projector;
+GRANT SELECT, INSERT, DELETE ON usage_days_changed TO meterbridge_projector;
+
 -- A line of the audit log, a delivery attempt and a pair of doubled calls is written once and never changed.
 GRANT INSERT ON
     llm_usage_log, usage_parts, rejected_calls, customer_records, organisations, audit_log, webhook_delivery_logs,

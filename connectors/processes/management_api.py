@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 
 import structlog
 from aiohttp import web
 
+from connectors.api.analytics import AnalyticsHandlers
 from connectors.api.billing_endpoints import billing_endpoints
 from connectors.api.dead_letters import DeadLetterHandlers
 from connectors.api.event_totals import totals_endpoint
@@ -117,6 +119,7 @@ class Management:
             totals_endpoint(tables.mappings.active_customers, self._receipts.totals),
             *self._entrance.endpoints(),
             *endpoints_of(PowerLevelHandlers(self._postgres)),
+            *endpoints_of(AnalyticsHandlers(self._postgres, lambda: datetime.now(UTC))),
             *endpoints_of(DeadLetterHandlers(self._operations)),
             *self._webhooks.endpoints(),
             *endpoints_of(MappingHandlers(tables.mappings, MappingPages(tables.mappings, tables.customers))),

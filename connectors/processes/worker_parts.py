@@ -26,6 +26,7 @@ from connectors.lago.event_store import OrganizationInfo
 from connectors.operations.automatic_rebilling import LearntEnds
 from connectors.operations.late_calls import LateCalls
 from connectors.operations.sender import CommandProducer
+from connectors.operations.usage_summary import SummaryRefresh
 from connectors.postgres.pool import Database
 from connectors.postgres.projection import PostgresProjection
 from connectors.processes.account_tables import AccountTables
@@ -34,6 +35,7 @@ from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.worker_metrics import WorkerSensors
 from schemas.errors import TopicProblem
+from schemas.reasons import POSTGRES_ERROR
 from schemas.topics import TopicNames
 from streams.components import Components
 from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy
@@ -115,6 +117,13 @@ def learnt_ends_of(settings: Settings, partition_tasks: Mapping[Any, Any], senso
     deployment, database = deployment_of(settings), Database(postgres_url(settings), size=1)
     return LearntEnds(
         deployment, database, partition_tasks, sensors, lago, make_sender=lambda: CommandProducer(deployment.kafka)
+    )
+
+
+def summary_refresh_of(settings: Settings, sensors: Any) -> SummaryRefresh:
+    """The task that keeps the sums of analytics up to date, beside a projector."""
+    return SummaryRefresh(
+        Database(postgres_url(settings), size=1), on_failure=lambda: sensors.projection_failed(POSTGRES_ERROR)
     )
 
 

@@ -83,6 +83,7 @@ class Enricher:
                 usage.images,
                 usage.seconds,
                 price,
+                usage.byok,
             )
         )
 

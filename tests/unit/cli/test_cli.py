@@ -34,6 +34,7 @@ COMMANDS = (
     ["keys", "list"],
     ["keys", "rotate"],
     ["keys", "revoke"],
+    ["export", "focus"],
     ["keys", "rotate-secret"],
     ["provider-keys", "list"],
     ["provider-keys", "revoke"],
