@@ -46,6 +46,7 @@ HELD_REASONS: Final = (
     *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION, UNKNOWN_RATE),
 )
 LAWS: Final = ("received", "folded")
+PROVIDER_KEY_STATES: Final = ("active", "due", "old_secret", "unknown_secret")
 BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 #: A scan of all windows takes milliseconds, so it runs at most this often, in seconds.
@@ -277,6 +278,16 @@ class Metrics:
     unknown_types = _counter(
         "meterbridge_unknown_call_type_calls_total",
         "Calls of a type that this release does not know; they count as inference.",
+    )
+    provider_keys = _gauge(
+        "meterbridge_provider_keys",
+        "Users' active keys of LLM providers: all; due to be replaced; under an older secret, or one that is not set (api).",
+        state=PROVIDER_KEY_STATES,
+    )
+    provider_keys_resolved = _counter(
+        "meterbridge_provider_keys_resolved_total",
+        "Requests for a user's provider key in the clear; unreadable: it could not be decrypted (api).",
+        outcome=("resolved", "none", "unreadable"),
     )
     identities_asked = _counter(
         "meterbridge_identities_asked_total",

@@ -60,6 +60,8 @@ TYPES = {
     "meterbridge_held_cost_usd": "gauge",
     "meterbridge_events_emitted_total": "counter",
     "meterbridge_identities_asked_total": "counter",
+    "meterbridge_provider_keys": "gauge",
+    "meterbridge_provider_keys_resolved_total": "counter",
     "meterbridge_ledgers_open": "gauge",
     "meterbridge_dedupe_identities": "gauge",
     "meterbridge_partition_halted": "gauge",
