@@ -87,9 +87,9 @@ FIND_PYTHON = for python in python3.13 python3.12 python3.11 python3; do \
 	done; \
 	[ -n "$$python" ] || { echo "Python 3.11, 3.12 or 3.13 with its venv module is needed" >&2; exit 1; }
 
-.venv/.installed: pyproject.toml connectors/sdk/pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml connectors/sdk/pyproject.toml connectors/litellm/plugin/pyproject.toml constraints.txt
 	@.venv/bin/python -c pass 2>/dev/null || { $(FIND_PYTHON); $$python -m venv --clear .venv; }
-	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -e connectors/sdk
+	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -e connectors/sdk -e connectors/litellm/plugin
 	@touch $@
 
 # The fuzzer has wheels for Linux alone: what only tests need not install it.
