@@ -28,6 +28,7 @@ except ImportError:  # tests of the plugin need no LiteLLM
 
 #: Calls whose answer has not asked for its record yet. Those that never will are forgotten from here on.
 _MOST_WAITING: Final = 10_000
+_LAST_EVENTS: Final = ("message_stop", "response.completed", "response.incomplete")
 
 
 class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes with `_PROXY_` in spite of `"no-log": true`
@@ -101,12 +102,19 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        """Hold the end of a stream back until its record is safe."""
+        """Hold the end of a stream back until its record is safe: its last event, or `data: [DONE]`, which follows our end."""
+        held = None
         async for part in response:
-            yield part
+            if held is not None:
+                yield held
+            held = part if _is_last(part) else None
+            if held is None:
+                yield part
         # Behind guardrails LiteLLM logs only when this iterator has ended.
         if getattr(request_data.get("litellm_logging_obj"), "_on_deferred_stream_complete", None) is None:
             await self._until_kept(request_data)
+        if held is not None:
+            yield held
 
     async def async_post_call_failure_hook(
         self,
@@ -142,10 +150,23 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         self._ring.append(record(payload, self._keep), kept)
 
     async def _until_kept(self, data: dict[str, Any]) -> None:
-        kept = self._waiting.pop(data.get("litellm_call_id") or "", None)
-        if kept is None or kept.done():
+        call_id = data.get("litellm_call_id") or ""
+        if (kept := self._waiting.get(call_id)) is None:
             return
-        await asyncio.wait((kept,), timeout=self._settings.answer_wait)
+        if not kept.done():
+            await asyncio.wait((kept,), timeout=self._settings.answer_wait)
+        if self._waiting.get(call_id) is kept:
+            del self._waiting[call_id]
         if not kept.done():
             self.counts.add("unconfirmed")
             self.counts.tell("answered_before_its_record", call_type=str(data.get("call_type")))
+
+
+def _is_last(part: Any) -> bool:
+    """Whether a part is the last event of a stream of `/v1/messages` or `/v1/responses`, after which no `[DONE]` need come."""
+    if isinstance(part, bytes):
+        return b'"message_stop"' in part
+    if isinstance(part, str):
+        return '"message_stop"' in part
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return kind in _LAST_EVENTS
