@@ -32,7 +32,6 @@ async def killed(folder: Path, kills: int, seed: int, answer_after: str) -> list
     """Run the trial; a line for each thing that was wrong. The next proxy starts while the one before is under load, so two
     processes share the ring, and the ring of a killed one is posted by the next."""
     chance, notes, clients = random.Random(seed), Notes(), Clients()
-    folder.mkdir(parents=True)
     wheel, ring = build_wheel(folder), folder / "ring"
     runner, provider = await served_provider()
     async with judging(notes) as url:

@@ -27,7 +27,6 @@ def quantile(values: list[float], share: float) -> float:
 async def measured(folder: Path, calls: int, answer_after: str) -> float:
     """Print p50 and p99 of each kind of call through each proxy; the largest difference of the p99 in milliseconds."""
     notes = Notes(away=0.0)
-    folder.mkdir(parents=True)
     wheel = build_wheel(folder)
     runner, provider = await served_provider()
     async with judging(notes) as url:

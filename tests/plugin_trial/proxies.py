@@ -28,7 +28,8 @@ async def user_api_key_auth(request, api_key):
 
 
 def build_wheel(folder: Path) -> Path:
-    """The plugin's wheel, one file that Python imports from."""
+    """The plugin's wheel, one file that Python imports from; the folder is made."""
+    folder.mkdir(parents=True)
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--wheel-dir", str(folder), str(ROOT / "connectors/litellm/plugin")], check=True)
     [wheel] = folder.glob("meterbridge_litellm-*.whl")

@@ -1,6 +1,5 @@
 """A lane gives back every whole record that was written, whatever happened to the bytes around them, and gives none twice."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +92,7 @@ def test_a_lane_belongs_to_one_process_until_that_is_killed(tmp_path: Path) -> N
     with pytest.raises(OSError, match="temporarily unavailable"):
         Lane(tmp_path, "held")
     lane.remove()
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_segment_whose_lane_was_lost_is_found(tmp_path: Path) -> None:

@@ -73,6 +73,10 @@ def rings() -> Iterator[Callable[..., Ring]]:
         each.close()
 
 
+def segments(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.seg"))
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
@@ -89,10 +93,16 @@ async def test_a_record_is_in_a_file_when_its_future_says_so(
         kept = asyncio.get_running_loop().create_future()
         ring.append(b'{"id":"%d"}' % number, kept)
         assert await asyncio.wait_for(kept, 5)
-        [segment] = tmp_path.glob("*.seg")
+        [segment] = segments(tmp_path)
         assert b'{"id":"%d"}' % number in segment.read_bytes()
-        assert segment.stat().st_mode & 0o777 == 0o600
-    assert tmp_path.stat().st_mode & 0o700 == 0o700
+
+
+def test_the_files_can_be_read_by_the_owner_alone(tmp_path: Path, rings: Callable[..., Ring]) -> None:
+    ring = rings(tmp_path / "ring", Meterbridge(away=True))
+    ring.append(b"{}")
+    assert (tmp_path / "ring").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "ring").iterdir()} == {0o600}
+    assert len(segments(tmp_path / "ring")) == 1
 
 
 async def test_all_that_waits_shares_one_fsync(
@@ -106,7 +116,7 @@ async def test_all_that_waits_shares_one_fsync(
         gate.wait(5)
 
     monkeypatch.setattr(os, "fdatasync", slow)
-    ring = rings(tmp_path, Meterbridge())
+    ring = rings(tmp_path, Meterbridge(), answer_after="fsync")
     ring.append(b"{}")
     until(lambda: len(fsyncs) == 1)
     futures = [asyncio.get_running_loop().create_future() for _ in range(100)]
@@ -118,6 +128,21 @@ async def test_all_that_waits_shares_one_fsync(
     gate.set()
     assert all(await asyncio.gather(*futures))
     assert len(fsyncs) == 2
+
+
+async def test_a_disk_that_hangs_holds_no_answer_up_and_nothing_is_posted_before_it_is_durable(
+    tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, there = threading.Event(), Meterbridge()
+    monkeypatch.setattr(os, "fdatasync", lambda _file: gate.wait(5))
+    ring = rings(tmp_path, there, answer_after="write")
+    kept = asyncio.get_running_loop().create_future()
+    ring.append(b"{}", kept)
+    assert kept.done() and kept.result(), "the kernel has it"
+    await asyncio.sleep(0.2)
+    assert there.records == []
+    gate.set()
+    until(lambda: there.records == [b"{}"])
 
 
 def test_everything_is_posted_in_order_and_its_files_are_deleted(tmp_path: Path, rings: Callable[..., Ring]) -> None:
@@ -150,7 +175,7 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_confirmed(
 ) -> None:
     """Two processes at a time, in one folder, killed while they write."""
     confirmed: dict[str, int] = {}
-    for number in range(6):
+    for number in range(5):
         with subprocess.Popen(
             [sys.executable, "-c", VICTIM, str(tmp_path), after], stdout=subprocess.PIPE, text=True
         ) as victim:
@@ -201,8 +226,9 @@ async def test_a_full_ring_sheds_and_counts_and_takes_again_when_there_is_room(
     assert await asyncio.wait_for(again, 5)
 
 
+@pytest.mark.parametrize("after", ["write", "fsync"])
 async def test_a_full_disk_sheds_what_does_not_fit_and_keeps_what_does(
-    tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
     """The kernel takes a part of a write, then none: that part must not stand before the next record."""
     real, counts, there = os.write, Counts(), Meterbridge(away=True)
@@ -213,7 +239,7 @@ async def test_a_full_disk_sheds_what_does_not_fit_and_keeps_what_does(
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(file, data[:room])
 
-    ring = rings(tmp_path, there, counts)
+    ring = rings(tmp_path, there, counts, answer_after=after)
     monkeypatch.setattr(os, "write", narrow)
     loop = asyncio.get_running_loop()
     futures = [loop.create_future() for _ in range(20)]

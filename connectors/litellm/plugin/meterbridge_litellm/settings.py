@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-#: When the client gets its answer: when the record is on disk, when the kernel has it, or at once.
+#: When the client gets its answer: when the record is on disk, when the kernel has it (`kill -9` loses nothing), or at once.
 FSYNC, WRITE, AT_ONCE = "fsync", "write", "none"
 SEGMENT_BYTES: Final = 1 << 20
 _CHOICES: Final = {
@@ -25,7 +25,7 @@ class Settings:
     secret: str = ""
     token: str = ""
     ring_max_bytes: int = 256 << 20
-    answer_after: str = FSYNC
+    answer_after: str = WRITE
     answer_wait: float = 0.25
     flush_seconds: float = 0.5
     stop_seconds: float = 5.0
