@@ -96,6 +96,7 @@ class Ring:
             self._due.wait()
             self._due.clear()
             self._make_durable()
+        self._make_durable()  # what was written since
 
     def _make_durable(self) -> None:
         """Write the records that wait, and fsync them together with those that were written since the last time."""
