@@ -93,8 +93,9 @@ class Credit:
             len(str(data[name])) for name in ("messages", "input", "prompt", "system", "tools") if data.get(name)
         )
         answer = next((data[name] for name in _BOUNDS if isinstance(data.get(name), int)), _OUTPUT_TOKENS)
+        choices = max(data["n"], 1) if isinstance(data.get("n"), int) else 1
         cost = Decimal(math.ceil(text / _CHARACTERS_PER_TOKEN)) * Decimal(str(inward or 0))
-        cost += Decimal(max(answer, 0)) * Decimal(str(outward or 0)) * max(int(data.get("n") or 1), 1)
+        cost += Decimal(max(answer, 0)) * Decimal(str(outward or 0)) * choices
         return max(cost.quantize(_STEP), _STEP)
 
     def _account(self, user: Any) -> str:
