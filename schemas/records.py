@@ -4,6 +4,8 @@ from decimal import Decimal
 
 import msgspec
 
+from schemas.money import ZERO
+
 
 class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     """A value of `litellm.usage.enriched`: one record a call, also for calls that are not billed.
@@ -20,6 +22,13 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
         start, end: ISO 8601 UTC.
         note: what was odd about the call, for people; `""` = nothing.
         context: a `CallContext`; absent where there is none.
+        billed_usd: dollars that the call is billed at under a rate card; of a call that is held, before the factor of
+            its org or plan. None = no card applies: `cost_usd` where `decision` is billed, else nothing.
+        rate: id of the rate card version; `""` = none applies.
+        power_level: the level that the call asked for, such as `eco`; `""` = none.
+        cache_write_tokens: written to the provider's cache; `tokens_input` includes them.
+        images, seconds: images that were made; seconds of sound or video.
+        price_usd: `billed_usd` before the payer's factor, where that is another than 1.
     """
 
     identity: str
@@ -52,6 +61,13 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     part: str = ""
     note: str = ""
     context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    billed_usd: Decimal | None = None
+    rate: str = ""
+    power_level: str = ""
+    cache_write_tokens: int = 0
+    images: int = 0
+    seconds: Decimal = ZERO
+    price_usd: Decimal | None = None
 
 
 class LagoEvent(msgspec.Struct, gc=False):

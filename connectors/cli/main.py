@@ -12,6 +12,7 @@ from typer._completion_classes import completion_init
 from connectors.cli.parsers.audit import audit
 from connectors.cli.parsers.backfill import backfill
 from connectors.cli.parsers.completion import completion
+from connectors.cli.parsers.credits import credits_group
 from connectors.cli.parsers.db import db
 from connectors.cli.parsers.demo import demo
 from connectors.cli.parsers.dlq import dlq
@@ -25,6 +26,7 @@ from connectors.cli.parsers.lago_sandbox import lago_sandbox
 from connectors.cli.parsers.ledger import ledger
 from connectors.cli.parsers.migrate_orgs import migrate_orgs
 from connectors.cli.parsers.options import GROUP_CONTEXT
+from connectors.cli.parsers.rates import rates
 from connectors.cli.parsers.reconcile import reconcile
 from connectors.cli.parsers.replay import replay
 from connectors.cli.parsers.serve import serve
@@ -42,12 +44,14 @@ app = typer.Typer(
 )
 app.add_typer(audit, name="audit")
 app.add_typer(topics, name="topics")
+app.add_typer(credits_group, name="credits")
 app.add_typer(db, name="db")
 app.add_typer(dlq, name="dlq")
 app.add_typer(held, name="held")
 app.add_typer(ledger, name="ledger")
 app.add_typer(lago, name="lago")
 app.add_typer(keys, name="keys")
+app.add_typer(rates, name="rates")
 app.command(epilog="Example: meterbridge replay --from 2026-11-01 --to 2026-11-02 --dry-run")(replay)
 app.command(epilog="Example: meterbridge backfill --source jsonl --file calls.jsonl --dry-run")(backfill)
 app.command("migrate-orgs", epilog="Example: meterbridge migrate-orgs --mapping-file mappings.json --execute")(

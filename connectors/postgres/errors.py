@@ -37,8 +37,8 @@ _REASONS: Final = {
     "3F": POSTGRES_SCHEMA,
     "42": POSTGRES_SCHEMA,  # a table or column is missing: `meterbridge db migrate`
 }
-#: Classes for a value, a constraint or a limit: the same row fails again.
-_DATA: Final = ("21", "22", "23", "54")
+#: Classes for a value, a constraint or a limit: the same row fails again. "MB" are those of our own functions.
+_DATA: Final = ("21", "22", "23", "54", "MB")
 _NO_PARTITION = "no partition of relation"
 
 

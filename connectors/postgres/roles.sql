@@ -5,7 +5,7 @@
 -- CREATEROLE; granting needs the owner or a superuser. The roles have no password until you set one.
 --
 --   meterbridge_projector  worker --only project     writes the rows of the topics
---   meterbridge_api        serve --only api, keys    reads; writes only api_keys
+--   meterbridge_api        serve --only api, keys    reads; writes only api_keys, and credits by their functions
 --   meterbridge_reader     every other command, and people: reads everything except api_keys
 
 DO $$
@@ -53,3 +53,29 @@ GRANT EXECUTE ON FUNCTION ensure_usage_month(date) TO meterbridge_projector;
 -- The rights and the hash of a key never change.
 GRANT SELECT, INSERT ON api_keys TO meterbridge_api;
 GRANT UPDATE (expires_at, last_used_at, revoked_at) ON api_keys TO meterbridge_api;
+
+-- Credits move only by functions, which act for the tables' owner: no role writes a balance or the ledger itself.
+GRANT SELECT ON
+    user_credits, credit_transactions, credit_grants, credit_reservations, credit_packages, power_level_configs,
+    ledger_accounts, ledger_transactions, ledger_entries, credit_imbalances
+TO meterbridge_projector, meterbridge_api, meterbridge_reader;
+GRANT EXECUTE ON FUNCTION
+    get_user_balance(text), get_account_balance(text), available_credits(user_credits, numeric)
+TO meterbridge_projector, meterbridge_api, meterbridge_reader;
+GRANT EXECUTE ON FUNCTION
+    debit_calls(
+        bytea[], text[], text[], text[], numeric[], timestamptz[], timestamptz[], text[], text[], bigint[], bigint[], text[]
+    ),
+    release_expired_reservations(), expire_credits()
+TO meterbridge_projector;
+GRANT EXECUTE ON FUNCTION
+    debit_user_credits(text, numeric, text, text, integer, integer, text, jsonb),
+    debit_account_credits(text, numeric, text, text, integer, integer, text, jsonb),
+    add_user_credits(text, numeric, text, text, text, integer, jsonb),
+    add_account_credits(text, numeric, text, text, text, integer, jsonb),
+    authorize_credits(text, numeric, integer, text, numeric), settle_reservation(text, numeric),
+    release_expired_reservations(), expire_credits()
+TO meterbridge_api;
+GRANT INSERT (user_id, org_id, tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;
+GRANT UPDATE (tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;
+GRANT UPDATE (released_at) ON credit_reservations TO meterbridge_api;

@@ -41,6 +41,8 @@ _whose_it_was = attrgetter(
     *("call_id", "request_id", "user_id", "team_id", "organization_id", "key_hash", "key_alias"),
     *("part", "held", "note"),
 )
+#: The columns of the price, after the text of `billed_usd`.
+_what_it_is_priced_by = attrgetter("rate", "power_level", "cache_write_tokens", "images")
 #: Indexes of columns in a usage row.
 _DECISION, _CUSTOMER, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART = 6, 8, 14, 21, 22, 28
 _KNOWN = (*STATUSES, WRITTEN_OFF)
@@ -179,6 +181,10 @@ def _usage_row(record: KafkaRecord) -> tuple[Any, ...]:
         *_what_it_was(usage),
         str(usage.cost_usd),
         *_whose_it_was(usage),
+        None if usage.billed_usd is None else str(usage.billed_usd),
+        *_what_it_is_priced_by(usage),
+        str(usage.seconds),
+        None if usage.price_usd is None else str(usage.price_usd),
         usage.offset,
     )
 

@@ -24,6 +24,7 @@ from connectors.kafka.startup import KafkaWait, when_kafka_answers
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.event_store import OrganizationInfo
 from connectors.operations.automatic_rebilling import LearntEnds
+from connectors.operations.credit_upkeep import CreditUpkeep
 from connectors.operations.late_calls import LateCalls
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
@@ -116,6 +117,11 @@ def learnt_ends_of(settings: Settings, partition_tasks: Mapping[Any, Any], senso
     return LearntEnds(
         deployment, database, partition_tasks, sensors, lago, make_sender=lambda: CommandProducer(deployment.kafka)
     )
+
+
+def credit_upkeep_of(settings: Settings, sensors: Any) -> CreditUpkeep:
+    """The task that ends reservations and credits whose time is over, beside a projector."""
+    return CreditUpkeep(Database(postgres_url(settings), size=1), sensors)
 
 
 @asynccontextmanager

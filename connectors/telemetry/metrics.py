@@ -27,7 +27,7 @@ from schemas.tables import TABLES
 from streams.core.delivery.circuit_breaker import State
 from streams.core.delivery.event_states import STATUSES
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
-from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, WRONG_CURRENCY
+from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, UNKNOWN_RATE, WRONG_CURRENCY
 from streams.core.mapping.subscription_choice import (
     AMBIGUOUS,
     FOREIGN_SUBSCRIPTION,
@@ -42,7 +42,7 @@ WEBHOOK_KINDS: Final = ("subscription", "customer", "invoice", "wallet", "events
 WEBHOOK_STATUSES: Final = (202, 400, 401, 403, 408, 413, 415, 499, 500, 503)
 HELD_REASONS: Final = (
     *(NO_MAPPING, INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, WRONG_CURRENCY, OUTSIDE_PERIOD, LATE_PERIOD, ENDED),
-    *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION),
+    *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION, UNKNOWN_RATE),
 )
 LAWS: Final = ("received", "folded")
 BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
@@ -246,6 +246,21 @@ class Metrics:
         "Events posted after their subscription's end that no invoice of the org counts yet (project).",
     )
     after_end_usd = _gauge("meterbridge_after_end_usd", "Dollars of these events (project).")
+    credit_overdraft = _gauge(
+        "meterbridge_credits_overdraft_usd", "Dollars that prepaid accounts have used beyond their balance (project)."
+    )
+    credit_reservations = _gauge(
+        "meterbridge_credit_reservations_open",
+        "Reservations of credits that are neither settled nor released (project).",
+    )
+    credit_imbalance = _gauge(
+        "meterbridge_credits_imbalance_usd",
+        "Dollars by which balances differ from their grants, and ledger transactions from zero; always 0 (project).",
+    )
+    credit_upkeep_failures = _counter(
+        "meterbridge_credit_upkeep_failures_total",
+        "Unexpected errors while credits and reservations were ended (project).",
+    )
     lago_webhooks = _counter(
         "meterbridge_lago_webhooks_total",
         "Webhooks of Lago by kind and result; or the reason why Lago must send them again (api).",

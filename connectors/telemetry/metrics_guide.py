@@ -72,6 +72,13 @@ CHAPTERS: Final = {
         "meterbridge_table_staleness_seconds": "Above 30: this process does not learn of changed mappings or subscriptions.",
         "meterbridge_lago_webhooks_total": "An outcome other than `applied`, `ignored`, `noted`, `unknown` and `repeated` rises: Lago sends it again.",
     },
+    "Credits": {
+        "meterbridge_credits_overdraft_usd": "It grows: prepaid accounts use more than they have "
+        "([credits.md](credits.md#overdraft)). Every projector exports the same number.",
+        "meterbridge_credit_reservations_open": "It grows without end: calls are authorised and never recorded.",
+        "meterbridge_credits_imbalance_usd": "**Not 0: stop all that moves credits**, keep the tables, and run `meterbridge credits check`.",
+        "meterbridge_credit_upkeep_failures_total": "It rises: an error in the log.",
+    },
     "Postgres": {
         "meterbridge_projector_lag_seconds": "Above ten minutes: Postgres or the role `project` is away. Billing goes on.",
         "meterbridge_projected_rows_total": _NEVER,

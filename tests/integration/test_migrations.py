@@ -76,6 +76,12 @@ IN_USE = {
     ],
     9: ["INSERT INTO unprojected_records VALUES ('topic', 0, 7, -1, 'row_refused', 'DataError 22003')"],
     10: ["UPDATE api_keys SET customer_prefixes = '{acme-}'"],
+    11: ["UPDATE llm_usage_log SET billed_usd = 0.00029, rate = '2026-12', power_level = 'eco'"],
+    12: ["INSERT INTO user_credits (user_id, tier) VALUES ('ada', 'free')"],
+    13: [
+        "SELECT * FROM add_user_credits('ada', 10, 'purchase', 'stripe', 'ch_1', 1)",
+        "SELECT * FROM debit_user_credits('ada', 1.25, 'openai', 'gpt-5', 1, 2, 'eco')",
+    ],
 }
 
 

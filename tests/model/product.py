@@ -83,7 +83,7 @@ class Product:
         self.lago = lago
         self.topics: dict[str, list[Any]] = {}
         self.raw: list[Raw] = []
-        self.customers, self.orgs = Table(), Orgs(clock)
+        self.customers, self.orgs, self.rate_cards = Table(), Orgs(clock), Table()
         self.truth = OrgSynchroniser(
             self.customers.table,
             self.orgs.table,
@@ -139,6 +139,7 @@ class Product:
             5.0,
             self.clock.us,
             Silent(),
+            self.rate_cards,  # type: ignore[arg-type]
         )
         await self.work.open()
 

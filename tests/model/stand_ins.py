@@ -43,6 +43,7 @@ class Table:
 
     table: dict[str, Any] = field(default_factory=dict)
     changes: int = 0
+    unreadable: frozenset[str] = frozenset()
 
     @property
     def version(self) -> int:

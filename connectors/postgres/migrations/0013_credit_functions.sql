@@ -1,0 +1,400 @@
+-- The only ways to move credits. An account is `user:<id>` or `org:<id>`. Examples: docs/credits.md.
+
+-- Take what a call costs from an account, unless it has too little. A repeated key returns the first result.
+CREATE FUNCTION debit_account_credits(
+    p_account text, p_cost numeric, p_provider text, p_model text, p_prompt_tokens integer, p_completion_tokens integer,
+    p_power_level text, p_metadata jsonb DEFAULT '{}'
+) RETURNS TABLE (success boolean, new_balance numeric, transaction_id uuid, error_message text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_held user_credits;
+    v_row credit_transactions;
+    v_known credit_transactions;
+    v_digest bytea;
+BEGIN
+    IF p_cost IS NULL OR p_cost < 0 OR p_cost >= 1e15 THEN
+        RAISE EXCEPTION 'a debit is at least 0 and below 1e15' USING ERRCODE = '22023';
+    END IF;
+    v_held := lock_credit_account(p_account, false);
+    IF v_held.account IS NULL THEN
+        RETURN QUERY SELECT false, 0::numeric, NULL::uuid, 'no credit account';
+        RETURN;
+    END IF;
+    v_row.account := p_account;
+    v_row.transaction_type := 'debit';
+    v_row.amount := -trim_scale(p_cost);
+    v_row.provider := p_provider;
+    v_row.model := p_model;
+    v_row.prompt_tokens := p_prompt_tokens;
+    v_row.completion_tokens := p_completion_tokens;
+    v_row.power_level := NULLIF(p_power_level, '');
+    v_row.metadata := COALESCE(p_metadata, '{}');
+    v_row.idempotency_key := v_row.metadata ->> 'idempotency_key';
+    v_digest := credit_digest(to_jsonb(v_row));
+    v_known := credit_movement(v_row.idempotency_key, v_digest);
+    IF v_known.transaction_id IS NOT NULL THEN
+        RETURN QUERY SELECT true, v_known.balance_after, v_known.transaction_id, NULL::text;
+        RETURN;
+    END IF;
+    IF p_cost > available_credits(v_held, 0) THEN
+        RETURN QUERY SELECT false, v_held.balance, NULL::uuid, 'insufficient credits';
+        RETURN;
+    END IF;
+    v_row := book_credits(v_row, 'system:usage', v_digest);
+    RETURN QUERY SELECT true, v_row.balance_after, v_row.transaction_id, NULL::text;
+END
+$$;
+
+-- Add credits, or take them back with a negative amount of type refund or adjustment. The account is made if there is none.
+-- Without a key of its own, a payment of Stripe's is booked once. metadata ->> 'expires_at': when the credits expire.
+CREATE FUNCTION add_account_credits(
+    p_account text, p_amount numeric, p_transaction_type text, p_payment_method text DEFAULT NULL,
+    p_stripe_transaction_id text DEFAULT NULL, p_package_id integer DEFAULT NULL, p_metadata jsonb DEFAULT '{}'
+) RETURNS TABLE (success boolean, new_balance numeric, transaction_id uuid)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_held user_credits;
+    v_row credit_transactions;
+    v_known credit_transactions;
+    v_digest bytea;
+BEGIN
+    IF p_amount IS NULL OR p_amount = 0 OR p_amount <= -1e15 OR p_amount >= 1e15 THEN
+        RAISE EXCEPTION 'an amount is not 0, and between -1e15 and 1e15' USING ERRCODE = '22023';
+    END IF;
+    IF p_transaction_type IS NULL OR p_transaction_type NOT IN ('purchase', 'bonus', 'refund', 'adjustment') THEN
+        RAISE EXCEPTION 'credits are added by a purchase, bonus, refund or adjustment' USING ERRCODE = '22023';
+    END IF;
+    IF p_amount < 0 AND p_transaction_type IN ('purchase', 'bonus') THEN
+        RAISE EXCEPTION 'only a refund or an adjustment is negative' USING ERRCODE = '22023';
+    END IF;
+    v_held := lock_credit_account(p_account, true);
+    v_row.account := p_account;
+    v_row.transaction_type := p_transaction_type;
+    v_row.amount := trim_scale(p_amount);
+    v_row.payment_method := p_payment_method;
+    v_row.stripe_transaction_id := p_stripe_transaction_id;
+    v_row.package_id := p_package_id;
+    v_row.metadata := COALESCE(p_metadata, '{}');
+    v_row.idempotency_key := COALESCE(
+        v_row.metadata ->> 'idempotency_key', 'stripe:' || p_transaction_type || ':' || p_stripe_transaction_id
+    );
+    v_digest := credit_digest(to_jsonb(v_row));
+    v_known := credit_movement(v_row.idempotency_key, v_digest);
+    IF v_known.transaction_id IS NULL THEN
+        v_known := book_credits(
+            v_row,
+            CASE
+                WHEN p_transaction_type = 'bonus' THEN 'system:bonuses'
+                WHEN p_transaction_type = 'adjustment' THEN 'system:adjustments'
+                WHEN p_transaction_type = 'refund' AND p_amount > 0 THEN 'system:usage'
+                ELSE 'system:payments'
+            END,
+            v_digest
+        );
+    END IF;
+    RETURN QUERY SELECT true, v_known.balance_after, v_known.transaction_id;
+END
+$$;
+
+CREATE FUNCTION debit_user_credits(
+    p_user_id text, p_cost numeric, p_provider text, p_model text, p_prompt_tokens integer,
+    p_completion_tokens integer, p_power_level text, p_metadata jsonb DEFAULT '{}'
+) RETURNS TABLE (success boolean, new_balance numeric, transaction_id uuid, error_message text)
+LANGUAGE sql AS $$
+    SELECT * FROM debit_account_credits(
+        'user:' || p_user_id, p_cost, p_provider, p_model, p_prompt_tokens, p_completion_tokens, p_power_level, p_metadata
+    )
+$$;
+
+CREATE FUNCTION add_user_credits(
+    p_user_id text, p_amount numeric, p_transaction_type text, p_payment_method text DEFAULT NULL,
+    p_stripe_transaction_id text DEFAULT NULL, p_package_id integer DEFAULT NULL, p_metadata jsonb DEFAULT '{}'
+) RETURNS TABLE (success boolean, new_balance numeric, transaction_id uuid)
+LANGUAGE sql AS $$
+    SELECT * FROM add_account_credits(
+        'user:' || p_user_id, p_amount, p_transaction_type, p_payment_method, p_stripe_transaction_id, p_package_id, p_metadata
+    )
+$$;
+
+CREATE FUNCTION get_user_balance(p_user_id text) RETURNS numeric LANGUAGE sql STABLE AS $$
+    SELECT get_account_balance('user:' || p_user_id)
+$$;
+
+-- Set p_amount aside for a call, if balance and allowed overdraft have it. The same call_id with the same contents returns
+-- the first result. available: what is left for further reservations. An account is made only if it has an overdraft.
+CREATE FUNCTION authorize_credits(
+    p_account text, p_amount numeric, p_ttl_seconds integer, p_call_id text, p_overdraft numeric DEFAULT 0
+) RETURNS TABLE (authorized boolean, reservation_id uuid, available numeric)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_held user_credits;
+    v_there credit_reservations;
+    v_free numeric;
+    v_id uuid;
+BEGIN
+    IF p_amount IS NULL OR p_amount < 0 OR p_amount >= 1e15
+        OR p_overdraft IS NULL OR p_overdraft < 0 OR p_overdraft >= 1e15
+        OR p_ttl_seconds IS NULL OR p_ttl_seconds NOT BETWEEN 1 AND 86400 OR octet_length(p_call_id) > 512
+    THEN
+        RAISE EXCEPTION 'amounts are at least 0 and below 1e15, the time is 1 to 86400 s, a call id at most 512 bytes'
+            USING ERRCODE = '22023';
+    END IF;
+    v_held := lock_credit_account(p_account, p_overdraft > 0 AND p_overdraft >= p_amount);
+    IF v_held.account IS NULL THEN
+        RETURN QUERY SELECT false, NULL::uuid, 0::numeric;
+        RETURN;
+    END IF;
+    v_free := available_credits(v_held, p_overdraft);
+    IF p_call_id <> '' THEN
+        SELECT * INTO v_there FROM credit_reservations r
+        WHERE r.call_id = p_call_id AND r.released_at IS NULL ORDER BY r.created_at DESC LIMIT 1;
+        IF FOUND AND v_there.settled_at IS NULL AND v_there.expires_at <= clock_timestamp() THEN
+            UPDATE credit_reservations r SET released_at = clock_timestamp()
+            WHERE r.reservation_id = v_there.reservation_id AND r.settled_at IS NULL AND r.released_at IS NULL;
+        ELSIF FOUND THEN
+            IF v_there.account <> p_account OR v_there.amount <> p_amount THEN
+                RAISE EXCEPTION 'the call id was used for another reservation' USING ERRCODE = 'MB001';
+            END IF;
+            RETURN QUERY SELECT true, v_there.reservation_id, GREATEST(v_free, 0);
+            RETURN;
+        END IF;
+    END IF;
+    IF p_amount > v_free THEN
+        RETURN QUERY SELECT false, NULL::uuid, GREATEST(v_free, 0);
+        RETURN;
+    END IF;
+    INSERT INTO credit_reservations (account, amount, expires_at, call_id, created_at)
+    VALUES (
+        p_account, p_amount, clock_timestamp() + make_interval(secs => p_ttl_seconds), NULLIF(p_call_id, ''), clock_timestamp()
+    )
+    ON CONFLICT (call_id) WHERE settled_at IS NULL AND released_at IS NULL DO NOTHING
+    RETURNING credit_reservations.reservation_id INTO v_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the call id was used for another reservation' USING ERRCODE = 'MB001';
+    END IF;
+    RETURN QUERY SELECT true, v_id, v_free - p_amount;
+END
+$$;
+
+-- Take what a call has cost, which may be more or less than was set aside, and end its reservation. With 0 it only ends.
+-- When the call's own record has settled it already, nothing more is taken.
+CREATE FUNCTION settle_reservation(p_call_id text, p_amount numeric)
+RETURNS TABLE (success boolean, new_balance numeric, transaction_id uuid, error_message text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_held user_credits;
+    v_there credit_reservations;
+    v_row credit_transactions;
+    v_known credit_transactions;
+    v_digest bytea;
+BEGIN
+    IF p_amount IS NULL OR p_amount < 0 OR p_amount >= 1e15 THEN
+        RAISE EXCEPTION 'an amount is at least 0 and below 1e15' USING ERRCODE = '22023';
+    END IF;
+    SELECT * INTO v_there FROM credit_reservations r WHERE r.call_id = p_call_id ORDER BY r.created_at DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT false, 0::numeric, NULL::uuid, 'no reservation';
+        RETURN;
+    END IF;
+    v_held := lock_credit_account(v_there.account, false);
+    v_row.account := v_there.account;
+    v_row.transaction_type := 'debit';
+    v_row.amount := -trim_scale(p_amount);
+    v_row.metadata := jsonb_build_object('call_id', p_call_id);
+    v_row.idempotency_key := 'settle:' || p_call_id;
+    v_digest := credit_digest(to_jsonb(v_row));
+    v_known := credit_movement(v_row.idempotency_key, v_digest);
+    IF v_known.transaction_id IS NOT NULL THEN
+        RETURN QUERY SELECT true, v_known.balance_after, v_known.transaction_id, NULL::text;
+        RETURN;
+    END IF;
+    SELECT * INTO v_there FROM credit_reservations r WHERE r.reservation_id = v_there.reservation_id FOR UPDATE;
+    IF v_there.settled_at IS NULL AND v_there.identity IS NULL AND p_amount > 0 THEN
+        v_row := book_credits(v_row, 'system:usage', v_digest);
+    END IF;
+    UPDATE credit_reservations r SET settled_at = clock_timestamp()
+    WHERE r.reservation_id = v_there.reservation_id AND r.settled_at IS NULL AND r.released_at IS NULL;
+    RETURN QUERY SELECT true, COALESCE(v_row.balance_after, v_held.balance), v_row.transaction_id, NULL::text;
+END
+$$;
+
+-- Expire the grants whose time is over. The result is the sum of what expired.
+CREATE FUNCTION expire_credits() RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    v_account text;
+    v_held user_credits;
+    v_sum numeric := 0;
+BEGIN
+    FOR v_account IN SELECT DISTINCT g.account FROM credit_grants g
+        WHERE g.remaining > 0 AND g.expires_at <= clock_timestamp() ORDER BY g.account
+    LOOP
+        SELECT * INTO v_held FROM user_credits c WHERE c.account = v_account FOR UPDATE;
+        v_sum := v_sum + expire_account_credits(v_held);
+    END LOOP;
+    RETURN v_sum;
+END
+$$;
+
+-- Debit the calls of a batch of `litellm.usage.enriched`, each once, by its identity, and settle their reservations. The
+-- payer: the account of the call's reservation, else the customer's, else the org's; an account pays for calls that ended and
+-- were counted since it is prepaid. A call that settle_reservation has debited is not debited again.
+CREATE FUNCTION debit_calls(
+    p_identity bytea[], p_call_id text[], p_customer_id text[], p_org_id text[], p_amount numeric[],
+    p_ended_at timestamptz[], p_recorded_at timestamptz[], p_provider text[], p_model text[], p_prompt_tokens bigint[],
+    p_completion_tokens bigint[], p_power_level text[]
+) RETURNS TABLE (calls bigint, amount numeric, overdraft numeric)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_accounts text[];
+BEGIN
+    SELECT array_agg(f.account) INTO v_accounts FROM (
+        SELECT c.account FROM user_credits c WHERE c.account IN (
+            SELECT 'user:' || id FROM unnest(p_customer_id) AS id UNION SELECT 'org:' || id FROM unnest(p_org_id) AS id
+        )
+        UNION
+        SELECT r.account FROM credit_reservations r WHERE r.call_id = ANY (p_call_id)
+    ) AS f;
+    IF v_accounts IS NULL THEN
+        RETURN QUERY SELECT 0::bigint, 0::numeric, 0::numeric;
+        RETURN;
+    END IF;
+    PERFORM FROM user_credits c WHERE c.account = ANY (v_accounts) ORDER BY c.account FOR UPDATE;
+    RETURN QUERY
+    WITH held AS MATERIALIZED (
+        SELECT c.account, c.balance, c.prepaid_since FROM user_credits c WHERE c.account = ANY (v_accounts)
+    ), reserved AS MATERIALIZED (
+        SELECT DISTINCT ON (r.call_id) r.call_id, r.account, r.reservation_id, r.identity,
+            EXISTS (SELECT FROM credit_transactions t WHERE t.idempotency_key = 'settle:' || r.call_id) AS paid
+        FROM credit_reservations r
+        WHERE r.call_id = ANY (p_call_id) AND r.account = ANY (v_accounts)
+        ORDER BY r.call_id, r.created_at DESC
+    ), call AS MATERIALIZED (
+        SELECT c.*, COALESCE(r.account, u.account, o.account) AS account, r.reservation_id,
+            r.paid AND COALESCE(
+                r.identity = c.identity, row_number() OVER (PARTITION BY c.call_id, c.amount > 0 ORDER BY c.n) = 1
+            ) AS paid
+        FROM unnest(
+            p_identity, p_call_id, p_customer_id, p_org_id, p_amount, p_ended_at, p_recorded_at, p_provider, p_model,
+            p_prompt_tokens, p_completion_tokens, p_power_level
+        ) WITH ORDINALITY AS c (
+            identity, call_id, customer_id, org_id, amount, ended_at, recorded_at, provider, model, prompt_tokens,
+            completion_tokens, power_level, n
+        )
+        LEFT JOIN reserved r ON r.call_id = c.call_id
+        LEFT JOIN held u
+            ON u.account = 'user:' || c.customer_id AND u.prepaid_since <= LEAST(c.ended_at, c.recorded_at)
+        LEFT JOIN held o ON o.account = 'org:' || c.org_id AND o.prepaid_since <= LEAST(c.ended_at, c.recorded_at)
+        WHERE COALESCE(r.account, u.account, o.account) IS NOT NULL
+    ), due AS MATERIALIZED (
+        SELECT c.*, 'call:' || encode(c.identity, 'hex') AS key, sum(c.amount) OVER (PARTITION BY c.account ORDER BY c.n) AS running
+        FROM call c
+        WHERE c.amount > 0 AND c.paid IS NOT TRUE AND NOT EXISTS (
+            SELECT FROM credit_transactions t WHERE t.idempotency_key = 'call:' || encode(c.identity, 'hex')
+        )
+    ), total AS MATERIALIZED (
+        SELECT d.account, sum(d.amount) AS amount, LEAST(sum(d.amount), h.balance) AS covered, h.balance,
+            gen_random_uuid() AS ledger_transaction,
+            sha256(convert_to(string_agg(d.key || '=' || d.amount, ' ' ORDER BY d.n), 'UTF8')) AS digest
+        FROM due d JOIN held h ON h.account = d.account GROUP BY d.account, h.balance
+    ), booked AS (
+        INSERT INTO ledger_transactions (transaction_id, idempotency_key, digest, transaction_type)
+        SELECT t.ledger_transaction, 'calls:' || t.ledger_transaction, t.digest, 'debit' FROM total t
+    ), entered AS (
+        INSERT INTO ledger_entries (transaction_id, line, account, amount)
+        SELECT t.ledger_transaction, e.line, e.account, e.amount
+        FROM total t CROSS JOIN LATERAL (VALUES
+            (1, t.account, -t.covered), (2, 'overdraft:' || t.account, t.covered - t.amount), (3, 'system:usage', t.amount)
+        ) AS e (line, account, amount) WHERE e.amount <> 0
+    ), moved AS (
+        UPDATE user_credits c SET balance = c.balance - t.covered, overdraft = c.overdraft + t.amount - t.covered
+        FROM total t WHERE c.account = t.account
+    ), used AS (
+        UPDATE credit_grants g SET remaining = g.remaining - LEAST(g.remaining, o.covered - o.before)
+        FROM (
+            SELECT i.grant_id, t.covered,
+                sum(i.remaining) OVER (PARTITION BY i.account ORDER BY i.expires_at, i.grant_id) - i.remaining AS before
+            FROM total t JOIN credit_grants i ON i.account = t.account AND i.remaining > 0
+        ) AS o
+        WHERE g.grant_id = o.grant_id AND o.before < o.covered
+    ), settled AS (
+        UPDATE credit_reservations r SET
+            settled_at = CASE WHEN r.released_at IS NULL THEN COALESCE(r.settled_at, clock_timestamp()) END,
+            identity = f.identity
+        FROM (
+            SELECT DISTINCT ON (c.reservation_id) c.reservation_id, CASE WHEN c.amount > 0 THEN c.identity END AS identity
+            FROM call c WHERE c.reservation_id IS NOT NULL ORDER BY c.reservation_id, c.amount > 0 DESC, c.n
+        ) AS f
+        WHERE r.reservation_id = f.reservation_id AND r.identity IS NULL
+    ), told AS (
+        INSERT INTO credit_transactions (
+            account, transaction_type, amount, balance_after, provider, model, prompt_tokens, completion_tokens,
+            power_level, metadata, idempotency_key, ledger_transaction
+        )
+        SELECT d.account, 'debit', -d.amount, GREATEST(t.balance - d.running, 0), d.provider, d.model,
+            GREATEST(d.prompt_tokens, 0), GREATEST(d.completion_tokens, 0),
+            CASE WHEN d.power_level IN ('eco', 'balanced', 'precision') THEN d.power_level END,
+            CASE WHEN d.call_id = '' THEN '{}' ELSE jsonb_build_object('call_id', d.call_id) END,
+            d.key, t.ledger_transaction
+        FROM due d JOIN total t ON t.account = d.account
+        ORDER BY d.n
+    )
+    SELECT (SELECT count(*) FROM due), COALESCE(sum(t.amount), 0), COALESCE(sum(t.amount - t.covered), 0) FROM total t;
+END
+$$;
+-- What is wrong in the books; a row is a mistake, so there must be none. `meterbridge credits check` reads it.
+CREATE VIEW credit_imbalances AS
+SELECT 'all_entries' AS problem, '' AS place, 0::numeric AS expected, sum(e.amount) AS found
+FROM ledger_entries e HAVING sum(e.amount) <> 0
+UNION ALL
+SELECT 'ledger_transaction', e.transaction_id::text, 0, sum(e.amount)
+FROM ledger_entries e GROUP BY e.transaction_id HAVING sum(e.amount) <> 0
+UNION ALL
+SELECT 'balance', c.account, COALESCE(e.total, 0), c.balance
+FROM user_credits c
+LEFT JOIN (SELECT account, sum(amount) AS total FROM ledger_entries GROUP BY account) e ON e.account = c.account
+WHERE c.balance <> COALESCE(e.total, 0)
+UNION ALL
+SELECT 'overdraft', c.account, -COALESCE(e.total, 0), c.overdraft
+FROM user_credits c
+LEFT JOIN (SELECT account, sum(amount) AS total FROM ledger_entries GROUP BY account) e
+    ON e.account = 'overdraft:' || c.account
+WHERE c.overdraft <> -COALESCE(e.total, 0)
+UNION ALL
+SELECT 'grants', c.account, c.balance, COALESCE(g.total, 0)
+FROM user_credits c
+LEFT JOIN (SELECT account, sum(remaining) AS total FROM credit_grants WHERE remaining > 0 GROUP BY account) g
+    ON g.account = c.account
+WHERE c.balance <> COALESCE(g.total, 0)
+UNION ALL
+SELECT 'audit_trail', l.transaction_id::text, COALESCE(e.total, 0), COALESCE(t.total, 0)
+FROM ledger_transactions l
+LEFT JOIN (
+    SELECT i.transaction_id, sum(i.amount) AS total FROM ledger_entries i
+    JOIN ledger_accounts a ON a.account = i.account AND a.kind <> 'system' GROUP BY i.transaction_id
+) e ON e.transaction_id = l.transaction_id
+LEFT JOIN (SELECT ledger_transaction, sum(amount) AS total FROM credit_transactions GROUP BY ledger_transaction) t
+    ON t.ledger_transaction = l.transaction_id
+WHERE COALESCE(e.total, 0) <> COALESCE(t.total, 0);
+
+-- Who may move credits may do it by these functions alone: they act for the tables' owner, in their schema, whatever the
+-- caller's search path says. The rights to call them are in roles.sql.
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOR v_function IN
+        SELECT p.oid::regprocedure FROM pg_proc p
+        WHERE p.pronamespace = current_schema()::regnamespace AND p.proname IN (
+            'set_updated_at', 'credit_account_opened', 'ledger_is_balanced', 'ledger_is_append_only', 'credit_digest',
+            'available_credits', 'credit_movement', 'book_credits', 'expire_account_credits', 'lock_credit_account',
+            'debit_account_credits', 'add_account_credits', 'get_account_balance', 'debit_user_credits',
+            'add_user_credits', 'get_user_balance', 'authorize_credits', 'settle_reservation',
+            'release_expired_reservations', 'expire_credits', 'debit_calls'
+        )
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+        EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = %I, pg_temp', v_function, current_schema());
+    END LOOP;
+END
+$$;
