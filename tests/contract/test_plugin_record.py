@@ -21,7 +21,6 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "litellm"
 BODIES = sorted(path for path in FIXTURES.glob("generic_api__*.json") if not path.name.endswith(".headers.json"))
-KEPT = ContextFields(("",), ("env", "cost_center", "plan"))
 ALL = ContextFields(("User-Agent", "team:"), ("env", "cost_center", "plan"))
 
 
@@ -48,6 +47,23 @@ def test_the_ingress_stores_the_same_of_both(path: Path) -> None:
         whole = json.dumps(payload).encode()
         assert stored(plugin.record(payload), ContextFields()) == stored(whole, ContextFields())
         assert stored(plugin.record(payload, ("tags", "metadata")), ALL) == stored(whole, ALL)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metadata": {"power_level": "eco"}},
+        {"metadata": {"spend_logs_metadata": {"power_level": "Eco", "note": "canary"}}},
+        {"metadata": {"power_level": "the canary", "spend_logs_metadata": {"power_level": {"canary": 1}}}},
+        {"request_tags": ["canary", "power:eco", "power:precision"]},
+        {"request_tags": ["canary"], "metadata": {"spend_logs_metadata": {"note": "canary"}}},
+    ],
+)
+def test_a_power_level_is_kept_wherever_a_call_has_it(change: dict[str, Any]) -> None:
+    payload = {**payloads(FIXTURES / "generic_api__1.109.1__chat-basic.json")[0], **change}
+    kept = plugin.record(payload)
+    assert stored(kept, ContextFields()) == stored(json.dumps(payload).encode(), ContextFields())
+    assert b"canary" not in kept
 
 
 def test_there_are_many_payloads() -> None:
@@ -78,7 +94,7 @@ def test_the_lists_are_those_of_the_ingress() -> None:
         r"properties|cloud_event|cost|metadata|cost_breakdown|api_base"
     )
     assert {name for name in of_call - {*plugin._FIELDS} if not of_others.fullmatch(name)} == set()
-    assert {*plugin._METADATA} == {*wire.CallMetadata.__struct_fields__} - {"usage_object"}
+    assert {*plugin._METADATA} == ({*wire.CallMetadata.__struct_fields__} | {"power_level"}) - {"usage_object"}
     assert {*plugin._USAGE} == {*wire.UsageObject.__struct_fields__} - {
         "prompt_tokens_details",
         "completion_tokens_details",

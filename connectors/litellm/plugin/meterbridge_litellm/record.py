@@ -26,7 +26,7 @@ _METADATA: Final = (
         "user_api_key_team_alias",
     ),
     *("user_api_key_org_id", "user_api_key_project_id", "user_api_key_end_user_id", "used_client_oauth_token"),
-    "is_silent_experiment",
+    *("is_silent_experiment", "power_level"),
 )
 _USAGE: Final = (
     "cache_read_input_tokens",
@@ -52,6 +52,9 @@ _COSTS: Final = (
     *("discount_percent", "discount_amount", "margin_percent", "margin_fixed_amount", "margin_total_amount"),
 )
 _READS: Final = ("get_responses", "aget_responses")  # their id changes with each read; these parts of the answer do not
+#: A price can depend on the power level, so it is kept wherever a call has it.
+_LEVEL: Final = re.compile(r"\s*[A-Za-z0-9_-]{1,32}\s*")
+_LEVEL_TAG: Final = "power:"
 _SECRET: Final = re.compile(r"\s*(?:[Bb]earer\s+)?sk-\S{4,}\s*")
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}|litellm_proxy_master_key|")
 
@@ -82,18 +85,35 @@ def record(
                     kept["usage_object"][name] = _some(details, _DETAILS) if isinstance(details, Mapping) else None
         if "metadata" in keep:
             kept |= _some(metadata, ("spend_logs_metadata", "user_api_key_auth_metadata"))
+        elif isinstance(written := metadata.get("spend_logs_metadata"), Mapping) and _is_level(
+            written.get("power_level")
+        ):
+            kept["spend_logs_metadata"] = {"power_level": written["power_level"]}
+        if not _is_level(kept.get("power_level")):
+            kept.pop("power_level", None)
     if isinstance(payload.get("cost_breakdown"), Mapping):
         call["cost_breakdown"] = _some(payload["cost_breakdown"], _COSTS)
     if isinstance(base := payload.get("api_base"), str) and (host := _host(base)):
         call["api_base"] = host
-    if "tags" in keep and "request_tags" in payload:
-        call["request_tags"] = payload["request_tags"]
+    tags = payload.get("request_tags")
+    if "tags" in keep and tags is not None:
+        call["request_tags"] = tags
+    elif isinstance(tags, list) and (levels := [tag for tag in tags if _is_level_tag(tag)]):
+        call["request_tags"] = levels
     response = payload.get("response")
     if payload.get("call_type") in _READS and isinstance(response, Mapping):
         parts = [_some(part, ("id",)) for part in response.get("output") or () if isinstance(part, Mapping)]
         call["response"] = {"created_at": response.get("created_at"), "output": parts}
     call |= marks
     return json.dumps(call, separators=(",", ":"), default=str).encode()
+
+
+def _is_level(value: Any) -> bool:
+    return isinstance(value, str) and _LEVEL.fullmatch(value) is not None
+
+
+def _is_level_tag(tag: Any) -> bool:
+    return isinstance(tag, str) and tag.startswith(_LEVEL_TAG) and _is_level(tag.removeprefix(_LEVEL_TAG))
 
 
 def _some(value: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
