@@ -124,6 +124,8 @@ def learnt_ends_of(settings: Settings, partition_tasks: Mapping[Any, Any], senso
 def credit_upkeep_of(settings: Settings, sensors: Any) -> CreditUpkeep:
     """The task that ends reservations and credits whose time is over, beside a projector."""
     return CreditUpkeep(Database(postgres_url(settings), size=1), sensors)
+
+
 def summary_refresh_of(settings: Settings, sensors: Any) -> SummaryRefresh:
     """The task that keeps the sums of analytics up to date, beside a projector."""
     return SummaryRefresh(
