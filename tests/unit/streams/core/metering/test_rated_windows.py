@@ -12,6 +12,7 @@ from schemas.ledger import RATED_VERSION, TAGGED_VERSION, Window
 from schemas.moments import SECOND_US
 from schemas.money import quantum
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
+from schemas.rates import CARD_VERSION
 from schemas.records import EnrichedUsage
 from streams.core.mapping.resolve import UNKNOWN_RATE
 from streams.core.metering.close_window import seal
@@ -207,11 +208,10 @@ def test_usage_that_is_held_at_its_seal_loses_the_factor() -> None:
     assert changes.position.margin == 0
 
 
-def test_a_version_that_cannot_be_read_stops_the_meter() -> None:
+def test_a_version_of_a_later_release_stops_the_meter() -> None:
     made = line(card())
-    made.rate_cards.unreadable.add("r2")
-    made.rate_cards.version += 1
-    with pytest.raises(TopicProblem, match="unreadable_rate_card"):
+    made.rate_cards.set("r2", msgspec.structs.replace(card(name="r2"), v=CARD_VERSION + 1))
+    with pytest.raises(TopicProblem, match="newer_rate_card"):
         made.call(("acme", 0))
     assert not made.windows() and made.ledger.position.next == 0
 
@@ -248,3 +248,18 @@ def test_the_level_of_power_that_the_ingress_kept_makes_the_price() -> None:
     assert price_of(card(power_level={"eco": "0.7"}), usage) == D("0.7")
     odd = value | {"rules": 0, "call": {**value["call"], "spend": "0.5", "response_cost": None}}
     assert usage_of(msgspec.json.encode(odd), "acme", quantum()).power_level == "eco"
+
+
+def test_a_table_of_cards_that_is_behind_stops_the_fold() -> None:
+    """A version that is in force already may be missing."""
+    made = line(card())
+    waited: list[float] = []
+
+    async def behind(limit_s: float) -> None:
+        waited.append(limit_s)
+        raise TimeoutError
+
+    made.rate_cards.wait_fresh = behind  # type: ignore[method-assign]
+    with pytest.raises(TimeoutError):
+        made.call(("acme", 0))
+    assert waited == [5.0] and made.ledger.position.next == 0
