@@ -43,11 +43,11 @@ UPDATE stripe_events SET outcome = $2, detail = $3, payment_intent = $4, purchas
 """
 _PURCHASE = """
 SELECT purchase_id, account, package_id, credits, price, currency, session_id, live
-FROM credit_purchases WHERE purchase_id = $1 OR session_id = $2 FOR UPDATE
+FROM credit_purchases WHERE purchase_id = $1 OR session_id = $2
 """
 _BY_ID = """
 SELECT purchase_id, account, package_id, credits, price, currency, session_id, live
-FROM credit_purchases WHERE purchase_id = $1 FOR UPDATE
+FROM credit_purchases WHERE purchase_id = $1
 """
 _ENDING = "UPDATE credit_purchases SET ending = $2 WHERE purchase_id = $1 AND (ending = '' OR $2 = 'paid')"
 _PAYMENT_ROW = "INSERT INTO stripe_payments (payment_intent) VALUES ($1) ON CONFLICT DO NOTHING"
@@ -56,6 +56,11 @@ _STORED = """
 UPDATE stripe_payments SET purchase_id = $2, facts = $3::jsonb, posted = $4, postings = $5 WHERE payment_intent = $1
 """
 _POST = "SELECT * FROM add_account_credits($1, $2, $3, 'stripe', $4, $5, $6::jsonb)"
+#: The account is there: credits were posted in the same transaction.
+_LINK = """
+UPDATE user_credits u SET stripe_customer_id = c.customer_id
+FROM stripe_customers c WHERE u.account = $1 AND c.account = $1 AND u.stripe_customer_id IS NULL
+"""
 _REFUSED = """
 SELECT e.event_id, e.event_type, e.outcome AS reason, e.detail, e.payment_intent, e.purchase_id, p.account, e.received_at
 FROM stripe_events e LEFT JOIN credit_purchases p USING (purchase_id)
@@ -144,7 +149,7 @@ def _refusal(event: StripeEvent, purchase: Any) -> Result | None:
     purchase_id = purchase["purchase_id"]
     if event.live != purchase["live"]:
         return Result(WRONG_MODE, f"livemode is {event.live}", purchase_id)
-    if event.session and event.session != purchase["session_id"]:
+    if event.session != purchase["session_id"]:
         return Result(OTHER_SESSION, "the purchase belongs to another session", purchase_id)
     if event.fact is not None and not event.payment_intent:
         return Result(NO_PAYMENT, "the session has no payment", purchase_id)
@@ -155,7 +160,9 @@ async def _facts_added(connection: Any, event: StripeEvent, purchase: Any) -> Re
     intent = event.payment_intent
     await connection.execute(_PAYMENT_ROW, intent)
     row = await connection.fetchrow(_PAYMENT, intent)
-    if purchase is None and row["purchase_id"] is not None:
+    if row["purchase_id"] is not None:
+        if purchase is not None and purchase["purchase_id"] != row["purchase_id"]:
+            return Result(OTHER_SESSION, "the payment belongs to another purchase", purchase["purchase_id"])
         purchase = await connection.fetchrow(_BY_ID, row["purchase_id"])
     payment = merged(_facts_of(row["facts"]), event.fact or Payment())
     posted, postings = row["posted"], row["postings"]
@@ -189,15 +196,16 @@ async def _post(connection: Any, event: StripeEvent, purchase: Any, credits_: De
     }
     details = (event.payment_intent, purchase["package_id"], json.dumps(metadata))
     await connection.execute(_POST, purchase["account"], credits_, kind, *details)
+    await connection.execute(_LINK, purchase["account"])
 
 
 async def _purchase_of(connection: Any, event: StripeEvent) -> Any:
-    """The purchase by the session, or by the id in the metadata; None = unknown. Its row stays locked."""
+    """The purchase that a session names; None = unknown. What was offered never changes, so its row is not locked."""
     try:
         named = UUID(event.purchase) if event.purchase else None
     except ValueError:
         named = None
-    if named is None and not event.session:
+    if not event.session:
         return None
     found = await connection.fetch(_PURCHASE, named, event.session or None)
     return next((row for row in found if row["purchase_id"] == named), found[0] if found else None)

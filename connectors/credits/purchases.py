@@ -28,13 +28,12 @@ FROM credit_purchases WHERE account = $1 AND idempotency_key = $2
 _SESSION = """
 UPDATE credit_purchases SET session_id = $2, live = $3 WHERE purchase_id = $1 AND (session_id IS NULL OR session_id = $2)
 """
-_CUSTOMER = "SELECT stripe_customer_id FROM user_credits WHERE account = $1"
-#: Of two that are linked at once the first one stays.
-_LINK = """
-INSERT INTO user_credits (user_id, org_id, stripe_customer_id) VALUES ($1, $2, $3)
-ON CONFLICT {of} DO UPDATE SET stripe_customer_id = COALESCE(user_credits.stripe_customer_id, excluded.stripe_customer_id)
-RETURNING stripe_customer_id
+_CUSTOMER = """
+SELECT COALESCE((SELECT stripe_customer_id FROM user_credits WHERE account = $1),
+    (SELECT customer_id FROM stripe_customers WHERE account = $1))
 """
+#: Of two that are made at once the first one stays.
+_LINK = "INSERT INTO stripe_customers (account, customer_id) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 
 
 class Wish(NamedTuple):
@@ -132,11 +131,9 @@ class Purchases:
         if linked is not None:
             return linked
         made = await self._gateway.customer(account)
-        kind, _, name = account.partition(":")
-        of = "(user_id)" if kind == "user" else "(org_id)"
-        ids = (name, None) if kind == "user" else (None, name)
         async with self._lasting() as connection:
-            stays: str = await connection.fetchval(_LINK.format(of=of), *ids, made)
+            await connection.execute(_LINK, account, made)
+            stays: str = await connection.fetchval(_CUSTOMER, account)
         return stays
 
     @asynccontextmanager

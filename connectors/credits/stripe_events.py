@@ -49,7 +49,6 @@ class _Session(msgspec.Struct):
 class _Charge(msgspec.Struct):
     amount_refunded: int
     payment_intent: _Id = None
-    metadata: dict[str, Any] | None = None
 
 
 class _Dispute(msgspec.Struct):
@@ -65,7 +64,7 @@ class StripeEvent(msgspec.Struct, frozen=True):
 
     Fields:
         payment_intent: Stripe's id of the payment; `""` = the event names none.
-        purchase: the id of our purchase, as the object's metadata has it; `""` = none.
+        purchase: the id of our purchase, as the session's metadata has it; `""` = none. Only a session says what a payment is for.
         session: Stripe's id of the Checkout session; `""` = the event is about no session.
         fact: what it says about the payment; None = nothing that changes its worth.
         ending: `expired` or `failed` if the session ends without a payment.
@@ -124,8 +123,7 @@ def _refunded(raw: msgspec.Raw) -> dict[str, Any]:
     """`amount_refunded` is the sum of all refunds of the charge."""
     charge = msgspec.json.decode(raw, type=_Charge)
     intent = _id(charge.payment_intent)
-    fact = Payment(refunded=charge.amount_refunded) if intent else None
-    return {"payment_intent": intent, "purchase": _purchase(charge.metadata), "fact": fact}
+    return {"payment_intent": intent, "fact": Payment(refunded=charge.amount_refunded) if intent else None}
 
 
 def _disputed(raw: msgspec.Raw) -> dict[str, Any]:

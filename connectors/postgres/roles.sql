@@ -93,9 +93,9 @@ GRANT UPDATE (tier, stripe_customer_id, overdraft_policy) ON user_credits TO met
 GRANT UPDATE (released_at) ON credit_reservations TO meterbridge_api;
 
 -- What was offered never changes; what Stripe said about it is added.
-GRANT SELECT ON credit_purchases, stripe_payments, stripe_events
+GRANT SELECT ON credit_purchases, stripe_customers, stripe_payments, stripe_events
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
-GRANT INSERT ON credit_purchases, stripe_payments, stripe_events TO meterbridge_api;
+GRANT INSERT ON credit_purchases, stripe_customers, stripe_payments, stripe_events TO meterbridge_api;
 GRANT UPDATE (session_id, live, ending) ON credit_purchases TO meterbridge_api;
 GRANT UPDATE (purchase_id, facts, posted, postings) ON stripe_payments TO meterbridge_api;
 GRANT UPDATE (event_type, outcome, detail, payment_intent, purchase_id, received_at) ON stripe_events TO meterbridge_api;

@@ -262,14 +262,25 @@ async def test_a_purchase_is_begun_once_for_each_key(api: CreditApi, url: str) -
     assert (await api.buy())["purchase_id"] != (await api.buy())["purchase_id"], "without a key each is a purchase"
 
 
-async def test_a_customer_is_made_once_and_linked(api: CreditApi, url: str) -> None:
-    await asyncio.gather(*(api.buy() for _ in range(5)))
+async def test_a_customer_is_made_once_and_linked_with_the_first_payment(api: CreditApi, url: str) -> None:
+    """A purchase that is only begun makes nobody prepaid: usage of who has an account in `user_credits` is debited."""
+    first, *_ = await asyncio.gather(*(api.buy() for _ in range(5)))
     await api.buy("of_org_a", body={"account": "org:org_a"})
-    linked = await rows(url, "SELECT account, stripe_customer_id FROM user_credits ORDER BY account DESC")
-    assert linked == [("user:ada", "cus_1"), ("org:org_a", "cus_2")]
+    made = await rows(url, "SELECT account, customer_id FROM stripe_customers ORDER BY account DESC")
+    assert made == [("user:ada", "cus_1"), ("org:org_a", "cus_2")]
+    assert await rows(url, "SELECT account FROM user_credits") == []
+    await api.pay(first)
+    assert await rows(url, "SELECT account, stripe_customer_id FROM user_credits") == [("user:ada", "cus_1")]
     api.stripe.customers.clear()  # Stripe forgets keys after a day
     await api.buy()
     assert api.stripe.customers == {}
+
+
+async def test_a_customer_that_was_linked_by_hand_is_taken(api: CreditApi, url: str) -> None:
+    await rows(url, "INSERT INTO user_credits (user_id, stripe_customer_id) VALUES ('ada', 'cus_of_before')")
+    await api.buy()
+    assert api.stripe.customers == {}
+    assert api.stripe.paying == ["cus_of_before"]
 
 
 async def test_while_stripe_is_away_nothing_is_offered_and_a_repeat_goes_on(api: CreditApi, url: str) -> None:

@@ -100,6 +100,7 @@ IN_USE = {
         """INSERT INTO credit_purchases (purchase_id, account, package_id, name, credits, price, currency, contents, created_by)
             VALUES ('00112233-4455-6677-8899-aabbccddeeff', 'user:u', 1, 'Starter', 10, 1000, 'usd', sha256('a'), 'user u')""",
         "UPDATE credit_purchases SET session_id = 'cs_1', live = false, ending = 'paid'",
+        "INSERT INTO stripe_customers VALUES ('user:u', 'cus_1')",
         "INSERT INTO stripe_payments VALUES ('pi_1', '00112233-4455-6677-8899-aabbccddeeff', '{}', 10, 1)",
         "INSERT INTO stripe_events VALUES ('evt_1', 'charge.refunded', 'waiting', '', 'pi_1')",
     ],

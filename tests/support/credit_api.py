@@ -43,6 +43,7 @@ class ScriptedStripe:
     customers: dict[str, str] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     orders: list[Order] = field(default_factory=list)
+    paying: list[str] = field(default_factory=list)
 
     async def customer(self, account: str) -> str:
         self._answers()
@@ -52,6 +53,7 @@ class ScriptedStripe:
         self._answers()
         if order.purchase_id not in self.sessions:
             self.orders.append(order)
+            self.paying.append(customer)
             number = len(self.sessions) + 1
             made = Session(f"cs_test_{number}", f"https://checkout.stripe.com/c/pay/{number}", self.live)
             self.sessions[order.purchase_id] = made

@@ -34,6 +34,14 @@ CREATE TABLE stripe_payments (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- Stripe's customer of an account, made when it first begins to buy. user_credits gets it with the first payment: an account
+-- there is prepaid, and a purchase that is only begun makes nobody prepaid.
+CREATE TABLE stripe_customers (
+    account text COLLATE "C" PRIMARY KEY,
+    customer_id text COLLATE "C" NOT NULL UNIQUE,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
 -- Every event of Stripe's that was taken, once. outcome: what was done, or why nothing was (docs/errors.md).
 CREATE TABLE stripe_events (
     event_id text COLLATE "C" PRIMARY KEY,

@@ -1,4 +1,8 @@
-"""Tokens with the claims that Keycloak writes: who the user is, what the user may do, and who is nobody here."""
+"""Tokens with the claims that Keycloak writes: who the user is, what the user may do, and who is nobody here.
+
+The claims are in the form of Keycloak 26, with made-up names and ids. A mapper adds the audience `meterbridge`, the orgs and
+LiteLLM's user id; `other_client.json` has the default audience `account` alone.
+"""
 
 import json
 import time
