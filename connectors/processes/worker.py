@@ -84,7 +84,13 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
 
     All its parts are closed at the end, so that the role can start again in this process.
     """
-    from connectors.processes.worker_parts import late_calls_of, learnt_ends_of, summary_refresh_of, worker_parts
+    from connectors.processes.worker_parts import (
+        late_calls_of,
+        learnt_ends_of,
+        provider_health_of,
+        summary_refresh_of,
+        worker_parts,
+    )
 
     async with worker_parts(settings, role, awaited) as parts:
         # The process runs. `partitions_opened` says later that it has work.
@@ -99,6 +105,8 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
             beside.append(asyncio.ensure_future(ends.watch()))
             summary = summary_refresh_of(settings, parts.sensors)
             beside.append(asyncio.ensure_future(summary.watch()))
+            health = provider_health_of(settings, parts.sensors)
+            beside.append(asyncio.ensure_future(health.watch()))
         try:
             await run_role(running, stop)
         except RoleCrashed as crashed:
