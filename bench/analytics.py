@@ -73,6 +73,7 @@ async def _measured(url: str, calls: int) -> None:
         await connection.execute("SELECT refresh_usage_summary()")
         print(f"refresh of {what}: {time.perf_counter() - began:.1f} s")
     await connection.execute("VACUUM ANALYZE usage_by_dimension")
+    await connection.execute("VACUUM ANALYZE usage_latencies")
     await connection.execute("VACUUM ANALYZE usage_summary_days")
     await _asked(url)
     for name in ("usage_by_dimension", "usage_summary_days"):

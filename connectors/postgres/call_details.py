@@ -7,6 +7,7 @@ import msgspec
 from schemas.context import CallContext
 from schemas.decoding import UNDECODABLE, decoder
 from schemas.records import EnrichedUsage
+from streams.core.metering.error_categories import FAILURE, OTHER, category_of
 
 _decode: Final = decoder(CallContext)
 _encode: Final = msgspec.json.Encoder().encode
@@ -21,6 +22,7 @@ class CallDetails(NamedTuple):
     Fields:
         time_to_first_token: seconds, as text.
         tags: JSON of a list of texts.
+        error_category: of a failed call, see `streams.core.metering.error_categories`.
     """
 
     byok: bool
@@ -28,12 +30,13 @@ class CallDetails(NamedTuple):
     session_id: str | None = None
     app: str | None = None
     tags: str | None = None
+    error_category: str | None = None
 
 
 def details_of(usage: EnrichedUsage) -> CallDetails:
     """The details of a call. A context that cannot be read has none: it must not keep a call out of the log."""
     if usage.context is msgspec.UNSET:
-        return CallDetails(usage.byok)
+        return CallDetails(usage.byok, error_category=OTHER if usage.status == FAILURE else None)
     try:
         context = _decode(usage.context)
     except UNDECODABLE:
@@ -45,6 +48,7 @@ def details_of(usage: EnrichedUsage) -> CallDetails:
         _named(context, SESSION),
         _named(context, APP),
         _encode(context.tags).decode() if context.tags else None,
+        category_of(context.error_code, context.error_class) if usage.status == FAILURE else None,
     )
 
 

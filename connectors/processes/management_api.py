@@ -18,6 +18,7 @@ from connectors.api.mapping_import import import_endpoint
 from connectors.api.mappings import MappingHandlers
 from connectors.api.openapi.routes import openapi_routes
 from connectors.api.power_levels import PowerLevelHandlers
+from connectors.api.provider_health import ProviderHealthHandlers
 from connectors.billing.auto_subscribe import AutoSubscriber
 from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.identity_mapping import IdentityMappings
@@ -122,6 +123,7 @@ class Management:
             *self._entrance.endpoints(),
             *self._credits.endpoints(),
             *endpoints_of(PowerLevelHandlers(self._postgres)),
+            *endpoints_of(ProviderHealthHandlers(self._postgres)),
             *endpoints_of(AnalyticsHandlers(self._postgres, lambda: datetime.now(UTC))),
             *endpoints_of(DeadLetterHandlers(self._operations)),
             *self._webhooks.endpoints(),

@@ -26,6 +26,7 @@ from connectors.lago.event_store import OrganizationInfo
 from connectors.operations.automatic_rebilling import LearntEnds
 from connectors.operations.credit_upkeep import CreditUpkeep
 from connectors.operations.late_calls import LateCalls
+from connectors.operations.provider_health import ProviderHealth
 from connectors.operations.sender import CommandProducer
 from connectors.operations.usage_summary import SummaryRefresh
 from connectors.postgres.pool import Database
@@ -130,6 +131,15 @@ def summary_refresh_of(settings: Settings, sensors: Any) -> SummaryRefresh:
     """The task that keeps the sums of analytics up to date, beside a projector."""
     return SummaryRefresh(
         Database(postgres_url(settings), size=1), on_failure=lambda: sensors.projection_failed(POSTGRES_ERROR)
+    )
+
+
+def provider_health_of(settings: Settings, sensors: Any) -> ProviderHealth:
+    """The task that judges how well the providers answer, beside a projector."""
+    return ProviderHealth(
+        Database(postgres_url(settings), size=1),
+        show=sensors.providers,
+        on_failure=lambda: sensors.projection_failed(POSTGRES_ERROR),
     )
 
 

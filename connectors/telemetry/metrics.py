@@ -37,6 +37,7 @@ from streams.core.mapping.subscription_choice import (
 )
 from streams.core.mapping.versions import INACTIVE, NO_MAPPING, NOT_KEPT, WRONG_KIND
 from streams.core.metering.decisions import DECISIONS
+from streams.core.metering.provider_health import STATUSES as PROVIDER_STATUSES
 
 SOURCES: Final = ("litellm", "integration", "lago", "openmeter")
 WEBHOOK_KINDS: Final = ("subscription", "customer", "invoice", "wallet", "events", "other")
@@ -288,6 +289,11 @@ class Metrics:
         "meterbridge_provider_keys_resolved_total",
         "Requests for a user's provider key in the clear; unreadable: it could not be decrypted (api).",
         outcome=("resolved", "none", "unreadable"),
+    )
+    providers = _gauge(
+        "meterbridge_providers",
+        "Pairs of provider and model by how well they answer, over the last ten minutes (project).",
+        status=PROVIDER_STATUSES,
     )
     identities_asked = _counter(
         "meterbridge_identities_asked_total",

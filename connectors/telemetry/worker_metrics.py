@@ -1,7 +1,7 @@
 """The sensors of the worker roles, as metrics."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -148,6 +148,11 @@ class WorkerSensors:
             self._oldest_ms[topic].pop(partition, None)
         else:
             self._oldest_ms[topic][partition] = oldest_ms
+
+    def providers(self, by_status: Mapping[str, int]) -> None:
+        """Set how many pairs of provider and model have each status."""
+        for status, count in by_status.items():
+            self._metrics.providers.labels(status).set(count)
 
     def late_calls(self, outcome: str, calls: int) -> None:
         """Count calls beyond the dedupe retention by outcome; `failed` with 0 calls is an error of ours."""

@@ -188,13 +188,13 @@ async def test_what_is_written_while_a_refresh_runs_is_in_the_next(url: str) -> 
 
 async def test_a_pruned_month_keeps_its_sums(url: str) -> None:
     async with Writer(url) as writer:
-        await writer.put(TOPICS.enriched, call(1, at(20)))
+        await writer.put(TOPICS.enriched, call(1, at(20)), call(3, at(20)))
         await refreshed(url)
         await rows(url, "DROP TABLE llm_usage_log_2026_11")
         await rows(url, "INSERT INTO forgotten_months VALUES ('2026-11-01')")
         await writer.put(TOPICS.enriched, call(2, at(20)))
         await refreshed(url)
-    assert (await found(url, "day"))["2026-11-20"][0] == 1
+    assert (await found(url, "day"))["2026-11-20"][0] == 2
 
 
 async def test_the_details_of_a_call_are_in_the_log(url: str) -> None:

@@ -95,6 +95,7 @@ IN_USE = {
             'c', 'end_user', 'o', 's', 'm', 'p', 't', 1, 2, 3, 0, 0, 0.5, 'b', 'r2', 'ada', '', '', '', '', 'part-1', '', '', 0,
             8, '{prod}', true""",
         "SELECT refresh_usage_summary()",
+        "INSERT INTO provider_health (provider, model, status, since, calls) VALUES ('p', 'm', 'down', now(), 7)",
     ],
     16: [
         """INSERT INTO credit_purchases (purchase_id, account, package_id, name, credits, price, currency, contents, created_by)

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydantic import SecretStr
 
 from connectors.access.provider_keys.cipher import KeyCipher
 from connectors.access.provider_keys.keys import new_key
-from connectors.access.provider_keys.rotation import rotate
+from connectors.access.provider_keys.rotation import BATCH, rotate
 from connectors.access.provider_keys.store import PostgresProviderKeys, Use
 from connectors.config.settings import Settings
 from connectors.postgres.pool import Database
@@ -33,6 +34,7 @@ OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
 MIDDLE = "canary0123456789canary"
 CANARY = f"sk-{MIDDLE}wxyz"
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
+DAYS = timedelta(days=90)
 
 
 @pytest.fixture
@@ -312,8 +314,13 @@ async def test_all_keys_are_encrypted_again_under_the_newest_secret_and_a_killed
 
 
 async def test_a_rotation_without_an_older_secret_changes_nothing(url: str) -> None:
-    await _stored(url, NEW, "ada")
-    await _stored(url, OLD, "eve")
+    """Whatever batch the key is in that cannot be decrypted."""
+    with Database(url, size=1) as database:
+        store = PostgresProviderKeys(database)
+        for number in range(BATCH + 1):
+            await _added(store, NEW, f"user-{number}")
+        last = replace(new_key("eve", "openai", "default", CANARY, "test", NOW, DAYS), key_id=f"pk_{'f' * 16}")
+        await store.add(last, KeyCipher([OLD]).sealed(last, CANARY), KeyCipher([NEW, OLD]).secret_ids)
     before = await rows(url, "SELECT * FROM user_provider_keys ORDER BY key_id")
     third = Fernet.generate_key().decode()
     with Database(url, size=1) as database:

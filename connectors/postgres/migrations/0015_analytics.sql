@@ -1,10 +1,11 @@
--- What analytics asks of calls: further columns of the log, and sums by day that follow the log.
+-- What analytics asks of calls: further columns of the log, sums by day that follow the log, and the state of providers.
 -- Columns, units and examples: docs/analytics.md and docs/database.md. Why sums by day behind a view: ADR 0034.
 
 -- NULL in rows of before this release, and where the call does not tell. time_to_first_token: seconds.
 ALTER TABLE llm_usage_log
     ADD COLUMN latency_ms bigint,
     ADD COLUMN time_to_first_token numeric,
+    ADD COLUMN error_category text,
     ADD COLUMN byok boolean,
     ADD COLUMN session_id text COLLATE "C",
     ADD COLUMN app text,
@@ -96,8 +97,7 @@ CREATE TABLE usage_summary_days (
 );
 CREATE INDEX usage_summary_days_user ON usage_summary_days (user_id, day);
 
--- The same sums by one dimension: all, user, org, provider, model, team, key, tag. latency_buckets and latency_counts: how many
--- calls took up to 2 ^ (bucket / 4) ms and longer than the bucket before.
+-- The same sums by one dimension: all, user, org, provider, model, team, key, tag.
 CREATE TABLE usage_by_dimension (
     dimension text COLLATE "C" NOT NULL CHECK (
         dimension IN ('all', 'user', 'org', 'provider', 'model', 'team', 'key', 'tag')
@@ -120,11 +120,19 @@ CREATE TABLE usage_by_dimension (
     timed_ms bigint NOT NULL,
     answered_ms bigint NOT NULL,
     answered_tokens bigint NOT NULL,
-    latency_buckets integer[] NOT NULL,
-    latency_counts bigint[] NOT NULL,
     PRIMARY KEY (dimension, day, value)
 );
-CREATE INDEX usage_by_dimension_value ON usage_by_dimension (dimension, value, day);
+
+-- Latencies beside the sums, because few questions read them. counts: 80 big-endian bigints; number n is how many calls took up to
+-- 2 ^ (n / 4) ms and longer than number n - 1 says.
+CREATE TABLE usage_latencies (
+    dimension text COLLATE "C" NOT NULL,
+    value text COLLATE "C" NOT NULL,
+    day date NOT NULL,
+    counts bytea NOT NULL CHECK (octet_length(counts) = 640),
+    PRIMARY KEY (dimension, value, day)
+);
+CREATE INDEX usage_latencies_day ON usage_latencies (day);
 
 -- When the sums were last brought up to date; one row.
 CREATE TABLE usage_summary_refreshed (
@@ -137,6 +145,18 @@ CREATE TABLE usage_summary_refreshed (
 CREATE FUNCTION whole(total numeric) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
 $$ SELECT LEAST(COALESCE(total, 0), 9000000000000000000)::bigint $$;
 
+-- The counts of `usage_latencies`, out of the numbers of buckets and their counts.
+CREATE FUNCTION latency_counts(buckets integer[], counted bigint[]) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    counts bytea := decode(repeat('00', 640), 'hex');
+BEGIN
+    FOR n IN 1 .. cardinality(buckets) LOOP
+        counts := overlay(counts PLACING int8send(counted[n]) FROM buckets[n] * 8 + 1);
+    END LOOP;
+    RETURN counts;
+END
+$$;
+
 -- Makes the sums of one day anew. A month that was pruned keeps its sums.
 CREATE FUNCTION summarise_usage_day(wanted date) RETURNS void LANGUAGE plpgsql SET jit = off SET work_mem = '64MB' AS $$
 BEGIN
@@ -145,6 +165,7 @@ BEGIN
     END IF;
     DELETE FROM usage_summary_days WHERE day = wanted;
     DELETE FROM usage_by_dimension WHERE day = wanted;
+    DELETE FROM usage_latencies WHERE day = wanted;
     WITH cells AS MATERIALIZED (
         SELECT
             user_id, org_id, provider, model, team_id, key_hash, tags,
@@ -196,22 +217,21 @@ BEGIN
         WHERE bucket IS NOT NULL
         GROUP BY d.dimension, d.value, bucket
     ), latencies AS (
-        SELECT dimension, value, array_agg(bucket ORDER BY bucket) AS buckets, array_agg(counted ORDER BY bucket) AS counts
+        INSERT INTO usage_latencies (dimension, value, day, counts)
+        SELECT dimension, value, wanted, latency_counts(array_agg(bucket), array_agg(counted))
         FROM by_bucket GROUP BY dimension, value
     )
     INSERT INTO usage_by_dimension (
         dimension, day, value,
         calls, successes, failures, own_key_calls, tokens_input, tokens_output, total_tokens, cached_tokens,
         reasoning_tokens, provider_cost_usd, own_key_cost_usd, billed_usd, timed_calls, timed_ms, answered_ms,
-        answered_tokens,
-        latency_buckets, latency_counts
+        answered_tokens
     )
     SELECT dimension, wanted, value,
         calls, successes, failures, own_key_calls, tokens_input, tokens_output, total_tokens, cached_tokens,
         reasoning_tokens, provider_cost_usd, own_key_cost_usd, billed_usd, timed_calls, timed_ms, answered_ms,
-        answered_tokens,
-        COALESCE(buckets, '{}'), COALESCE(counts, '{}')
-    FROM summed LEFT JOIN latencies USING (dimension, value);
+        answered_tokens
+    FROM summed;
 END
 $$;
 
@@ -246,3 +266,20 @@ SELECT
     round(1000 * answered_tokens / NULLIF(answered_ms, 0), 3) AS avg_tokens_per_second,
     round(successes::numeric / NULLIF(successes + failures, 0), 6) AS success_rate, own_key_calls AS byok_requests
 FROM usage_summary_days;
+
+-- How well a provider answers for a model, by the last ten minutes of the log (docs/analytics.md).
+CREATE TABLE provider_health (
+    provider text COLLATE "C" NOT NULL,
+    model text COLLATE "C" NOT NULL,
+    status text NOT NULL CHECK (status IN ('healthy', 'degraded', 'down')),
+    since timestamptz NOT NULL,
+    calls bigint NOT NULL CHECK (calls >= 0),
+    avg_latency_ms numeric,
+    p95_latency_ms numeric,
+    success_rate numeric CHECK (success_rate BETWEEN 0 AND 1),
+    consecutive_failures bigint NOT NULL DEFAULT 0 CHECK (consecutive_failures >= 0),
+    rate_limited bigint NOT NULL DEFAULT 0 CHECK (rate_limited >= 0),
+    last_call_at timestamptz,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (provider, model)
+);

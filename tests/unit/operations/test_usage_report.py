@@ -20,16 +20,16 @@ def bucket_of(latency_ms: int) -> int:
 
 @given(st.lists(st.integers(1, 800_000), min_size=1, max_size=300), st.sampled_from([0.5, 0.95, 0.99]))
 def test_a_percentile_is_less_than_19_percent_off(latencies: list[int], share: float) -> None:
-    counts: dict[int, int] = {}
+    counts = [0] * 80
     for latency in latencies:
-        counts[bucket_of(latency)] = counts.get(bucket_of(latency), 0) + 1
+        counts[bucket_of(latency)] += 1
     true = sorted(latencies)[ceil(share * len(latencies)) - 1]
-    told = percentile_ms(sorted(counts.items()), share)
+    told = percentile_ms(counts, share)
     assert told is not None and true / 1.19 - 1 <= told <= true * 1.19 + 1
 
 
 def test_without_calls_there_is_no_percentile() -> None:
-    assert percentile_ms([], 0.95) is None
+    assert percentile_ms([0] * 80, 0.95) is None
 
 
 @pytest.mark.parametrize(
