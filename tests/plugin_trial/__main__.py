@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50, help="how often a proxy is killed; 0 = not at all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--calls", type=int, default=2000, help="calls for each proxy of the latency; 0 = none")
-    parser.add_argument("--answer-after", default="write", choices=("write", "fsync"))
+    parser.add_argument("--answer-after", default="write", choices=("write", "fsync", "none"))
     chosen = parser.parse_args()
     install()
     folder = Path(tempfile.mkdtemp(prefix="meterbridge-plugin-"))

@@ -69,6 +69,22 @@ async def test_asked_too_often_is_429() -> None:
     assert refused.value.status == 429
 
 
+@pytest.mark.parametrize("answer", [400, 422])
+async def test_a_question_that_is_wrong_lets_no_call_through(answer: int) -> None:
+    """A client writes a part of it: the call id, the length of the answer."""
+    with pytest.raises(Refused) as refused:
+        await credit(Api(answer), fail="open").set_aside(ADA, CALL)
+    assert refused.value.status == 400
+
+
+async def test_a_client_that_chooses_the_call_id_gets_no_credit() -> None:
+    """Else one reservation would serve for many calls: it is known by the call id."""
+    api = Api(200)
+    with pytest.raises(Refused) as refused:
+        await credit(api).set_aside(ADA, {**CALL, "proxy_server_request": {"headers": {"X-LiteLLM-Call-Id": "call-1"}}})
+    assert (refused.value.status, refused.value.reason, api.bodies) == (400, "call_id_chosen", [])
+
+
 @pytest.mark.parametrize("user", [SimpleNamespace(user_id=None), SimpleNamespace(user_id="default_user_id"), None])
 async def test_a_key_that_names_nobody_has_no_credit(user: Any) -> None:
     with pytest.raises(Refused) as refused:
@@ -82,7 +98,7 @@ async def test_a_request_without_a_model_is_not_asked_for() -> None:
     assert api.bodies == []
 
 
-@pytest.mark.parametrize("answer", [500, 401, 422, httpx.ConnectTimeout, httpx.ReadError])
+@pytest.mark.parametrize("answer", [500, 401, 404, httpx.ConnectTimeout, httpx.ReadError])
 async def test_while_meterbridge_does_not_authorise_a_closed_proxy_serves_nobody(answer: Any) -> None:
     counts = Counts()
     with pytest.raises(Refused) as refused:

@@ -17,6 +17,7 @@ _PATH: Final = "/api/v1/credits/authorize"
 _CHARACTERS_PER_TOKEN: Final = 3
 _OUTPUT_TOKENS: Final = 1000  # where the request has no bound
 _STEP: Final = Decimal("0.000000000001")
+_CALL_ID_HEADER: Final = "x-litellm-call-id"
 _BOUNDS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
@@ -51,12 +52,14 @@ class Credit:
             data: the request. Without a model it is no call that costs something.
 
         Raises:
-            Refused: 402: there is no credit; 429: asked too often; 503: Meterbridge does not answer, and the setting `fail` or
-                `fail_open_usd` forbids to go on.
+            Refused: 400: the client chose the call id, or Meterbridge cannot take the question; 402: there is no credit; 429: asked
+                too often; 503: Meterbridge does not answer, and the setting `fail` or `fail_open_usd` forbids to go on.
         """
         model, call_id = data.get("model"), data.get("litellm_call_id")
         if not model or not call_id:
             return
+        if _call_id_is_chosen(data):  # one reservation would serve for many calls
+            raise Refused(400, "call_id_chosen", f"the header {_CALL_ID_HEADER} is not allowed")
         account = self._account(user)
         estimate = self.estimate(str(model), data)
         body = {
@@ -77,6 +80,12 @@ class Credit:
             raise Refused(402, "insufficient_credits", "the credits do not cover this call")
         elif answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise Refused(429, "too_many_requests", "credit is asked for too often; try again")
+        elif answer.status_code in {
+            400,
+            422,
+        }:  # otherwise a client could have calls let through that cannot be asked for
+            self._counts.tell("credit_question_refused", why=f"http_{answer.status_code}")
+            raise Refused(400, "credit_question_refused", "credit cannot be asked for this call")
         else:
             self._go_on(estimate, f"http_{answer.status_code}")
 
@@ -115,3 +124,9 @@ class Credit:
         self._counts.add("refused_unasked")
         self._counts.tell("calls_refused_without_credit_check", why=why)
         raise Refused(503, "credit_check_unavailable", "credit cannot be checked now; try again")
+
+
+def _call_id_is_chosen(data: Mapping[str, Any]) -> bool:
+    request = data.get("proxy_server_request")
+    headers = request.get("headers") if isinstance(request, Mapping) else None
+    return isinstance(headers, Mapping) and any(str(name).lower() == _CALL_ID_HEADER for name in headers)
