@@ -1,7 +1,8 @@
 """The credits of users and orgs in Postgres. Every change is on disk before a method returns.
 
 The rules are in the functions of the database (connectors/postgres/migrations), which lock an account's row: so they hold for
-every process that calls them.
+every process that calls them. They also make their transaction wait for the disk, so each is called as one statement: the row
+is locked for as short as can be.
 """
 
 import json
@@ -105,7 +106,7 @@ class CreditLedger:
                 `idempotency_conflict`: the key was used for something else.
         """
         metadata = json.dumps({**usage.metadata, "idempotency_key": f"api:{account}:{key}"})
-        async with self._lasting() as connection:
+        async with self._database.connection() as connection:
             row = await connection.fetchrow(_DEBIT, account, *usage[:-1], metadata)
         if not row["success"]:
             raise Rejected("insufficient_credits", "the balance does not cover the cost")
@@ -115,7 +116,7 @@ class CreditLedger:
         self, account: str, estimate: Decimal, ttl_s: int, call_id: str, overdraft: Decimal
     ) -> Reservation:
         """Set credits aside for a call that begins, if balance and overdraft cover it beside everything that is set aside."""
-        async with self._lasting() as connection:
+        async with self._database.connection() as connection:
             row = await connection.fetchrow(_AUTHORIZE, account, estimate, ttl_s, call_id, overdraft)
         return Reservation(row["reservation_id"] if row["authorized"] else None, row["available"])
 

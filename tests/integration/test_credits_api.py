@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import resource
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import pytest
 
 from tests.support.credit_api import CREDITS, URLS, CreditApi, credit_api
@@ -230,16 +232,17 @@ async def test_a_thousand_authorisations_at_once_never_exceed_balance_and_allowe
 ) -> None:
     """1000 requests at once on a balance for 10: exactly what is covered is authorised, and the rest hears 402."""
     await give(url, "user:ada", "10")
-    async with credit_api(url, overdraft=overdraft, connections=8) as api:
-        gate = asyncio.Semaphore(200)
+    # httpx' pool is quadratic in what waits for it. Each connection needs two descriptors of this process.
+    wire = aiohttp.TCPConnector(limit=0 if resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 3000 else 400)
+    async with (
+        credit_api(url, overdraft=overdraft, connections=8) as api,
+        aiohttp.ClientSession(connector=wire, headers={"Authorization": "Bearer plugin"}) as http,
+    ):
 
         async def ask(number: int) -> int:
             body = {"estimate": "1", "call_id": f"call-{number}", "user": "ada"}
-            async with gate:
-                answer = await api.house.http.post(
-                    f"{CREDITS}/authorize", json=body, headers={"Authorization": "Bearer plugin"}, timeout=120
-                )
-            return answer.status_code
+            async with http.post(f"http://127.0.0.1:{api.house.port}{CREDITS}/authorize", json=body) as answer:
+                return answer.status
 
         told = await asyncio.gather(*map(ask, range(1000)))
     assert {status: told.count(status) for status in set(told)} == {200: calls, 402: 1000 - calls}
@@ -349,3 +352,33 @@ async def test_usage_that_is_debited_elsewhere_is_seen_at_once(api: CreditApi, u
     await give(url, "user:ada", "3")
     await take(url, "ada", "1.5")
     assert await api.balance("user:ada") == Decimal("1.5")
+
+
+async def test_what_was_answered_is_on_disk(api: CreditApi, url: str) -> None:
+    """The pool does not wait for the disk by itself; a reservation and a debit do."""
+    await give(url, "user:ada", "10")
+    await rows(
+        url,
+        """CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO waits VALUES (TG_TABLE_NAME, current_setting('synchronous_commit')); RETURN NEW; END $$""",
+    )
+    await rows(url, "CREATE TABLE waits (what text, setting text)")
+    for table in (
+        "credit_reservations",
+        "credit_transactions",
+        "credit_purchases",
+        "stripe_customers",
+        "stripe_events",
+    ):
+        await rows(url, f"CREATE TRIGGER noted AFTER INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION noted()")
+    made = await api.ask("POST", "authorize", "plugin", **estimate("1"))
+    await api.ask("DELETE", f"authorize/{made['reservation_id']}", "plugin")
+    await api.ask("POST", "debit", "plugin", key="k", json={"user": "ada", "cost": "1"})
+    await api.pay(await api.buy())
+    found = await rows(url, "SELECT what, setting, count(*) > 0 FROM waits GROUP BY 1, 2 ORDER BY 1")
+    assert found == [
+        (table, "on", True)
+        for table in (
+            *("credit_purchases", "credit_reservations", "credit_transactions", "stripe_customers", "stripe_events"),
+        )
+    ]
