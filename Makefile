@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test check fmt bench soak trial stripe-trial upgrade mutants fuzz reliability deploy-test lock sbom venv
+.PHONY: help demo services services-stop test check fmt bench soak trial plugin-trial stripe-trial upgrade mutants fuzz reliability deploy-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 MINUTES ?= 10
 SEED ?= 1
@@ -24,7 +24,7 @@ services-stop: venv ## end them, and delete their data
 
 test: venv check ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
 	.venv/bin/python -m tests.support.kafka --fetch
-	.venv/bin/pytest -m "not faults and not alone" -n 3 --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+	.venv/bin/pytest -m "not faults and not alone" -n 4 --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m "faults and not alone" -n 3 --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m alone $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
@@ -46,6 +46,9 @@ soak: venv ## kill, freeze and cut real processes for MINUTES=10, and count ever
 
 trial: venv ## poll jobs through a real LiteLLM proxy, in two weeks, with its database backfilled, and compare what Lago bills
 	.venv/bin/python -m tests.proxy
+
+plugin-trial: venv ## kill LiteLLM proxies with the plugin 50 times under load: every answered call is billed once; then its latency
+	.venv/bin/python -m tests.plugin_trial $(ARGS)
 
 stripe-trial: venv ## buy credits through Stripe's own mock server (needs Go and the network once), and take its shapes as webhooks
 	.venv/bin/python -m tests.stripe_mock
@@ -90,9 +93,9 @@ FIND_PYTHON = for python in python3.13 python3.12 python3.11 python3; do \
 	done; \
 	[ -n "$$python" ] || { echo "Python 3.11, 3.12 or 3.13 with its venv module is needed" >&2; exit 1; }
 
-.venv/.installed: pyproject.toml connectors/sdk/pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml connectors/sdk/pyproject.toml connectors/litellm/plugin/pyproject.toml constraints.txt
 	@.venv/bin/python -c pass 2>/dev/null || { $(FIND_PYTHON); $$python -m venv --clear .venv; }
-	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -e connectors/sdk
+	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -e connectors/sdk -e connectors/litellm/plugin
 	@touch $@
 
 # The fuzzer has wheels for Linux alone: what only tests need not install it.

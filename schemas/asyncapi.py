@@ -13,6 +13,7 @@ from schemas.topics import (
     ENRICHED,
     EVENTS,
     ORGS,
+    RATES,
     RAW,
     RECEIPTS,
     REJECTED,
@@ -112,6 +113,7 @@ CHANNELS = (
         "sink, retry and the api",
         {},
     ),
+    Channel(RATES, "id of the version", "RateCard", "operators' commands", {}, "A version in force never changes."),
 )
 
 

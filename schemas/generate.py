@@ -15,6 +15,7 @@ import yaml
 from schemas.asyncapi import document
 from schemas.context import CallContext
 from schemas.customers import CustomerRecord, OrgRecord
+from schemas.rates import RateCard
 from schemas.records import AuditRecord, DeliveryAttempt, EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 
@@ -33,6 +34,7 @@ OUTBOUND: tuple[type[msgspec.Struct], ...] = (
     AuditRecord,
     DeliveryAttempt,
     CallContext,
+    RateCard,
 )
 #: Others wrote these, or they are stored as others wrote them: an amount may be a number or text.
 INBOUND: tuple[type[msgspec.Struct], ...] = (Call, RawRecord)

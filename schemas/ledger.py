@@ -7,11 +7,15 @@ from decimal import Decimal
 
 import msgspec
 
-from schemas.money import ZERO, add
+from schemas.money import EXACT, ZERO, add
 from schemas.wire import Metered
 
 #: Increased when an older release would misread or drop a part of what is written.
-LEDGER_VERSION = 3
+LEDGER_VERSION = 4
+#: The version of a changelog with rated windows: an earlier release would bill them at what they cost.
+RATED_VERSION = 4
+#: The version of a changelog with tags of identities, jobs, and windows that name their group.
+TAGGED_VERSION = 3
 #: The version of a changelog with metered windows: the first release would bill them as tokens.
 METERED_VERSION = 2
 #: The version of a changelog that the first release can read.
@@ -75,6 +79,7 @@ class Position(msgspec.Struct, array_like=True, gc=False):
         skipped: number of raw offsets that `meterbridge ledger init` passed over.
         decisions: calls and dollars by the meter's decision, without duplicates and rejected calls; since version 3.
         held: number of windows that wait for a mapping or a subscription; 0 from a release that did not count them.
+        margin: dollars that the sealed parts bill beyond their cost; below 0 they bill less. Since version 4.
     """
 
     next: int = 0
@@ -90,6 +95,7 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     skipped: int = 0
     decisions: dict[str, Sum] = msgspec.field(default_factory=dict)
     held: int = 0
+    margin: Decimal = ZERO
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -102,6 +108,25 @@ class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     hour: int
     tag: int
+
+
+class Rated(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How the calls of a window are priced: all by one version of the rate card, and for one payer's factor.
+
+    Fields:
+        rate: id of the version.
+        factor: of the payer's org or plan; 1 while the window is held, because the payer decides it.
+        usd: the sum of the calls' prices, dollars, before the factor.
+    """
+
+    rate: str
+    factor: Decimal = Decimal(1)
+    usd: Decimal = ZERO
+
+    @property
+    def billed(self) -> Decimal:
+        """What is billed, dollars; exact."""
+        return EXACT.multiply(self.usd, self.factor)
 
 
 class Window(msgspec.Struct, array_like=True, gc=False):
@@ -120,6 +145,7 @@ class Window(msgspec.Struct, array_like=True, gc=False):
         identity: of the call, in per-call mode and of other metered events only.
         metered: the window is one such event, of the org in `customer_id`; None for calls.
         group_names: the policy's `group_by` when the window was begun. Older releases wrote none.
+        rated: None = no rate card applies, and `cost` is billed.
     """
 
     first: int
@@ -147,9 +173,17 @@ class Window(msgspec.Struct, array_like=True, gc=False):
     identity: bytes = b""
     metered: Metered | None = None
     group_names: tuple[str, ...] = ()
+    rated: Rated | None = None
+
+    @property
+    def billed(self) -> Decimal:
+        """What its event bills, dollars."""
+        return self.cost if self.rated is None else self.rated.billed
 
 
-WindowKey = tuple[str, str, str, str, str, str, tuple[str, ...], tuple[str, ...], int, int, bytes]
+#: How a call is rated: the version of the card and the payer's factor; None = by no card.
+RateKey = tuple[str, Decimal] | None
+WindowKey = tuple[str, str, str, str, str, str, tuple[str, ...], tuple[str, ...], int, int, bytes, RateKey]
 
 
 def window_key(window: Window) -> WindowKey:
@@ -170,6 +204,7 @@ def window_key(window: Window) -> WindowKey:
         window.start_us,
         window.length_us,
         window.identity,
+        None if window.rated is None else (window.rated.rate, window.rated.factor),
     )
 
 
@@ -178,6 +213,8 @@ def version_of(window: Window) -> int:
 
     Releases before version 3 name the group by their own setting, and merge held windows across borders.
     """
+    if window.rated is not None:
+        return RATED_VERSION
     if window.group_names or (window.held and window.length_us > HELD_LENGTH_US):
-        return LEDGER_VERSION
+        return TAGGED_VERSION
     return PLAIN_VERSION if window.metered is None else METERED_VERSION

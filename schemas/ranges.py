@@ -10,10 +10,11 @@ from decimal import Decimal
 from re import compile as re_compile
 from typing import Any, Final
 
-from schemas import customers
+from schemas import customers, rates
 from schemas.errors import Rejected
 from schemas.ledger import Position, Window
 from schemas.moments import MAX_US, parse_us
+from schemas.money import ZERO
 from schemas.records import (
     AuditRecord,
     DeliveryAttempt,
@@ -83,8 +84,10 @@ def _usage(usage: EnrichedUsage) -> None:
         usage.total_tokens,
         usage.cached_tokens,
         usage.reasoning_tokens,
+        usage.cache_write_tokens,
+        usage.images,
     )
-    dollars(usage.cost_usd)
+    dollars(usage.cost_usd, usage.seconds, usage.billed_usd or ZERO, usage.price_usd or ZERO)
 
 
 def _event(event: LagoEvent) -> None:
@@ -130,6 +133,7 @@ def _rejection(rejection: Rejection) -> None:
 def _position(position: Position) -> None:
     counts(position.next, position.seal_seq, position.skipped)
     moments(position.clock_ms * 1000, position.forgot_us)
+    dollars(position.margin)
     sums = position.counters
     for bounds in (
         *(sums.received, sums.folded, sums.duplicate, sums.rejected, sums.unbilled, sums.sealed, sums.written_off),
@@ -146,11 +150,14 @@ def _window(window: Window) -> None:
     )
     moments(window.start_us, window.min_end_us, window.max_end_us)
     dollars(window.cost)
+    if window.rated is not None:
+        dollars(window.rated.usd, window.rated.factor)
 
 
 #: The checks by type. The meter's normaliser checks the raw record.
 CHECKS: Final[dict[type[Any], Callable[[Any], object]]] = {
     **customers.CHECKS,
+    **rates.CHECKS,
     EnrichedUsage: _usage,
     LagoEvent: _event,
     Manifest: _manifest,

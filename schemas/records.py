@@ -4,6 +4,8 @@ from decimal import Decimal
 
 import msgspec
 
+from schemas.money import ZERO
+
 
 class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     """A value of `litellm.usage.enriched`: one record a call, also for calls that are not billed.
@@ -24,6 +26,10 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
             its org or plan. None = no card applies: `cost_usd` where `decision` is billed, else nothing.
         rate: id of the rate card version; `""` = none applies.
         power_level: the level that the call asked for, such as `eco`; `""` = none.
+        cache_write_tokens: written to the provider's cache; `tokens_input` includes them.
+        images, seconds: images that were made; seconds of sound or video.
+        byok: the caller's own provider key paid the provider.
+        price_usd: `billed_usd` before the payer's factor, where that is another than 1.
     """
 
     identity: str
@@ -59,6 +65,11 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     billed_usd: Decimal | None = None
     rate: str = ""
     power_level: str = ""
+    cache_write_tokens: int = 0
+    images: int = 0
+    seconds: Decimal = ZERO
+    price_usd: Decimal | None = None
+    byok: bool = False
 
 
 class LagoEvent(msgspec.Struct, gc=False):

@@ -83,11 +83,13 @@ RETRY = Topic(
 DLQ = Topic("billing.lago.dlq", Partitions.ONE, "dead letters, with reason and attempts", {**_kept(30), **_LARGE})
 RECEIPTS = Topic("billing.receipts", Partitions.LIKE_RAW, "state of every Lago event", _kept(30))
 AUDIT = Topic("billing.audit", Partitions.ONE, "who did what to money's way, and why", _kept(400))
+RATES = Topic("billing.rates", Partitions.ONE, "versions of the rate card", _COMPACTED)
 DELIVERIES = Topic("billing.deliveries", Partitions.ONE, "every post to Lago and every webhook of Lago's", _kept(30))
 
 CATALOGUE: Final = (
     *(RAW, REJECTED, CUSTOMERS, ORGS, ENRICHED, CHANGELOG, EVENTS, RETRY, DLQ, RECEIPTS, AUDIT),
     DELIVERIES,
+    RATES,
 )
 
 
@@ -122,6 +124,7 @@ class TopicNames:
     receipts: str
     audit: str
     deliveries: str
+    rates: str
 
     @property
     def projected(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import msgspec
 
+from schemas.money import ZERO
 from schemas.wire import Metered
 
 
@@ -37,6 +38,10 @@ class Usage(msgspec.Struct, gc=False):
         accepted: reasons that an operator has overruled (`RawRecord.accepted`).
         context: see `CallContext`; as it was stored.
         shape: as stored in the envelope.
+        cache_write_tokens: written to the provider's cache; input includes them.
+        images, seconds: images that were made; seconds of sound or video.
+        power_level: that the call asked for, such as `eco`; `""` = none.
+        has_details: one of the four has a value.
         told_end_us: the end as it was sent, where no clock confirms it and `end_us` differs; 0 = `end_us` is that end.
     """
 
@@ -80,6 +85,11 @@ class Usage(msgspec.Struct, gc=False):
     context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     shape: str = ""
     told_end_us: int = 0
+    cache_write_tokens: int = 0
+    images: int = 0
+    seconds: Decimal = ZERO
+    power_level: str = ""
+    has_details: bool = False
 
 
 #: The fields that `WINDOW_GROUP_BY` may add to a window's key.

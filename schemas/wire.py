@@ -210,18 +210,23 @@ StoredCloudEvent = _raw_twin(CloudEvent, also=EVENT_SIGNS, data=_StoredEventData
 WRAPPERS = ("events", "event", "records", "record", "data", "calls", "logs", "usage")
 #: The members from which the context is made (schemas/context.py), at the top level and in `metadata`.
 CONTEXT_FIELDS = ("cost_breakdown", "completionStartTime", "model_id", "api_base")
+#: Of a failed call: which of its members are kept is in connectors/ingest/call_errors.py.
+ERROR = "error_information"
 CONTEXT_METADATA = ("spend_logs_metadata", "user_api_key_auth_metadata")
+#: Where a call's power level may stand: in `metadata`, in the metadata of its row in LiteLLM's logs, or as a tag.
+TAGS = "request_tags"
+LEVEL_METADATA = ("power_level", "spend_logs_metadata")
 
 
-def stored_call(*, tags: bool = False, metadata: bool = False) -> type[msgspec.Struct]:
+def stored_call(*, metadata: bool = False) -> type[msgspec.Struct]:
     """The type of an element at the ingress: a call's fields, and those that are not stored unchanged.
 
     Args:
-        tags: also read `request_tags`.
-        metadata: also read `CONTEXT_METADATA`.
+        metadata: also read all of `CONTEXT_METADATA`.
     """
-    context = (*CONTEXT_FIELDS, "request_tags") if tags else CONTEXT_FIELDS
-    of_key = _raw_twin(CallMetadata, also=CONTEXT_METADATA if metadata else (), usage_object=_StoredUsage | None)
+    context = (*CONTEXT_FIELDS, TAGS, ERROR)
+    also = (*LEVEL_METADATA, *CONTEXT_METADATA) if metadata else LEVEL_METADATA
+    of_key = _raw_twin(CallMetadata, also=tuple(dict.fromkeys(also)), usage_object=_StoredUsage | None)
     return _raw_twin(
         Call,
         also=("specversion", *WRAPPERS, *context),
@@ -288,6 +293,7 @@ class RawRecord(msgspec.Struct, gc=False):
             number, and no field for a key's hash holds a key. Records of an older one are checked when they are read.
         note: which details the ingress converted or left out; `""` = none.
         context: a `CallContext`, which no rule of money reads and later questions need; absent where there is none.
+        power_level: that the call asked for, such as `eco`; `""` = none.
     """
 
     v: int
@@ -302,3 +308,4 @@ class RawRecord(msgspec.Struct, gc=False):
     rules: int = 0
     note: str = ""
     context: Raw | msgspec.UnsetType = msgspec.UNSET
+    power_level: str = ""

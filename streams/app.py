@@ -2,7 +2,7 @@
 
     litellm.usage.raw ──> meter ──┬─> billing.lago.events ──> sink ──┬─> Lago
       billing.customers ···┘ ·    ├─> litellm.usage.enriched         ├─> billing.lago.retry ──> retry ──> Lago
-      billing.orgs ··········┘    ├─> litellm.usage.rejected         ├─> billing.lago.dlq
+      billing.orgs, .rates ··┘    ├─> litellm.usage.rejected         ├─> billing.lago.dlq
       meter.changelog <──────────>┘   billing.receipts <─────────────┘   (both roles)
 
     litellm.usage.enriched, billing.lago.events, billing.receipts, litellm.usage.rejected ──┐
@@ -18,6 +18,7 @@ from tempfile import gettempdir
 from aiokafka import TopicPartition
 
 from schemas.customers import CustomerRecord, OrgRecord
+from schemas.rates import RateCard
 from streams.agents.meter import MeterWork
 from streams.agents.projector import ProjectWork
 from streams.agents.sink import DeliveryConfig, DeliveryWork
@@ -41,7 +42,9 @@ def build_meter(components: Components) -> Role:
     topics, group = components.topics, components.group("meter")
     customers = CompactedTable(components.kafka, topics.customers, CustomerRecord, components.monotonic, "customers")
     orgs = _orgs(components)
+    rate_cards = CompactedTable(components.kafka, topics.rates, RateCard, components.monotonic, "rates")
     components.sensors.following(customers.name, customers.lag_s)
+    components.sensors.following(rate_cards.name, rate_cards.lag_s)
     topic_id = components.topic_ids[topics.raw]
     config = LedgerConfig(
         components.kafka, topics, topic_id, components.partitions, group, components.policy.deployment
@@ -58,6 +61,7 @@ def build_meter(components: Components) -> Role:
             components.mapping_delay_s,
             components.now_us,
             components.sensors,
+            rate_cards,
         )
 
     linger_s = _LINGER_S if components.policy.window_us else _LINGER_S / 2

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from connectors.access.provider_keys.keys import shown_parts
 from connectors.api.change_log import Attempt, Audit
 from connectors.http.client_address import ClientAddressPolicy, source_of
 from connectors.http.connections import admitted
@@ -150,7 +151,7 @@ class Authorizer:
         """Names the route, and its parameters only for a known caller: an unknown one may have put a key into the path."""
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else "nowhere"
-        parts = dict(request.match_info) if principal is not None else {}
+        parts = shown_parts(request.match_info) if principal is not None else {}
         actor = principal.actor if principal is not None else ""
         return Attempt(
             actor, f"{request.method} {path}", parts, source_of(self._origins, request), REQUEST_ID.get() or ""

@@ -108,7 +108,7 @@ def _amount(usd: str) -> Decimal:
 
 
 def _sum(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
-    return total(call.usd for call, _ in calls)
+    return total(call.usd if call.billed is None else call.billed for call, _ in calls)
 
 
 def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int) -> Any:
@@ -119,7 +119,7 @@ def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int) -> 
             call.model,
             call.tokens_input,
             call.tokens_output,
-            plain(call.usd),
+            _amount_of(call),
             f"not billed: {call.decision}" if of is None else f"{of.last.transaction_id} ({of.last.status})",
         )
         for call, of in calls[:_SHOWN]
@@ -173,6 +173,8 @@ def _line(call: CallRow) -> dict[str, Any]:
         "tokens_input": call.tokens_input,
         "tokens_output": call.tokens_output,
         "usd": plain(call.usd),
+        "billed_usd": None if call.billed is None else plain(call.billed),
+        "rate": call.rate,
         "started_at": call.started_at,
         "ended_at": call.ended_at,
         "part": call.part,
@@ -182,12 +184,19 @@ def _line(call: CallRow) -> dict[str, Any]:
 
 def _proof(story: EventStory) -> Any:
     rows = [
-        (call.request_id or call.call_id, call.model, call.tokens, plain(call.usd), call.place)
+        (call.request_id or call.call_id, call.model, call.tokens, _amount_of(call), call.place)
         for call in story.calls[:_SHOWN]
     ]
     more = f"\n... and {len(story.calls) - _SHOWN} more; --json prints all" if len(story.calls) > _SHOWN else ""
     calls = table_of(("call", "model", "tokens", "USD", "raw"), rows)
     return Group(_headline(story), calls, verdict(story) + more)
+
+
+def _amount_of(call: CallRow) -> str:
+    """What the call is billed at, and by a rate card also what it cost."""
+    if call.billed is None:
+        return plain(call.usd)
+    return f"{plain(call.billed)} (rate {call.rate}; cost {plain(call.usd)})"
 
 
 def _headline(story: EventStory) -> str:
@@ -217,5 +226,5 @@ def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> Any:
     lines = []
     for call, story in calls:
         where = f"not billed: {call.decision}" if story is None else f"{_headline(story)}; {verdict(story)}"
-        lines.append(shown(f"{call.request_id or call.call_id} {call.model} {plain(call.usd)} USD -> ") + where)
+        lines.append(shown(f"{call.request_id or call.call_id} {call.model} {_amount_of(call)} USD -> ") + where)
     return "\n".join(lines)

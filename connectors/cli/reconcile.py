@@ -79,6 +79,7 @@ def _as_object(report: ReconciliationReport) -> dict[str, Any]:
         "received": report.received,
         "billed_calls": report.billed_calls,
         "billed_usd": plain(report.billed_usd),
+        "cost_usd": plain(report.cost_usd),
         "open_usd": plain(report.open_usd),
         "held_usd": plain(report.held_usd),
         "written_off_usd": plain(report.written_off_usd),
@@ -114,9 +115,10 @@ def _text(report: ReconciliationReport) -> str:
     compared = f"; {report.subscriptions} subscriptions agree with Lago" if report.subscriptions else ""
     if report.hours:
         compared += f"; {sum(hour.known for hour in report.hours.values())} calls of LiteLLM's spend logs are all here"
+    cost = f" (they cost {answer['cost_usd']} USD)" if report.cost_usd != report.billed_usd else ""
     total = (
         f"It adds up: {report.received} deliveries received, {report.billed_calls} calls and {answer['billed_usd']} USD "
-        f"sealed for Lago in {report.parts} events, {answer['open_usd']} USD open, {answer['held_usd']} USD held, "
+        f"sealed for Lago in {report.parts} events{cost}, {answer['open_usd']} USD open, {answer['held_usd']} USD held, "
         f"{answer['written_off_usd']} USD written off, {report.unbilled_calls} calls NOT billed "
         f"({answer['unbilled_usd']} USD), {report.duplicate_calls} repeats, {report.rejected_calls} refused by the meter{compared}."
     )

@@ -30,6 +30,7 @@ from connectors.config.secret_files import with_files
 from connectors.config.types import (
     BillOrSkip,
     Dollars,
+    FernetSecrets,
     HttpUrl,
     Issuer,
     Listed,
@@ -211,6 +212,14 @@ class Settings(BaseModel):
     )
     oidc_grant_days: int = Field(
         30, ge=1, le=3650, description="The longest lifetime of an API key that a user makes, in days."
+    )
+    provider_keys_secret: FernetSecrets = Field(
+        (),
+        description="Secrets that encrypt users' keys of LLM providers ([how](provider-keys.md)), 32 bytes in URL-safe Base64 each; the newest "
+        "first, several separated by commas while one is replaced. Unset = such keys can be listed and revoked only.",
+    )
+    provider_keys_rotation_days: int = Field(
+        90, ge=1, le=3650, description="Age in days at which a user's provider key is reported as due to be replaced."
     )
     metrics_port: Port = Field(9090, description="Port of the Prometheus metrics.")
     webhook_timeout: Seconds = Field(30, description="Time limit of one request to the ingress, in seconds.")

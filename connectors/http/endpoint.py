@@ -43,6 +43,8 @@ _STATUS: Final[Mapping[str, int]] = {
     "unknown_reservation": 404,
     "idempotency_conflict": 409,
     "purchase_ended": 409,
+    "provider_key_exists": 409,
+    "too_many_provider_keys": 409,
 }
 #: Lago's code for a customer that it does not know; the caller of this API asked about an org.
 _NO_CUSTOMER = "customer_not_found"

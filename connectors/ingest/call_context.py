@@ -9,11 +9,14 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, Raw
 
+from connectors.ingest.call_errors import error_members
+from connectors.ingest.power_level import NAMES, level_of
 from schemas.context import MAX_TAGS, MAX_TEXT
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.moments import parse_us
-from schemas.wire import CONTEXT_METADATA, COSTS, Call, CallMetadata, StoredCosts, stored_call
+from schemas.wire import CONTEXT_METADATA, COSTS, ERROR, TAGS, Call, CallMetadata, StoredCosts, stored_call
+from streams.core.metering.error_categories import FAILURE
 from streams.core.metering.tolerant_reader import NumberText, clean
 
 _encode = msgspec.json.Encoder().encode
@@ -22,8 +25,8 @@ _HOST = re_compile(r"[a-z0-9.:-]{1,253}")
 #: A longer value is not a list of names.
 _MAX_BYTES = 64 << 10
 _MAX_HOSTS = 1024
-#: Costs, time of the first token, model id, API base, and the fields that the deployment keeps in addition.
-Taken = tuple[Any, float | int | str | None, str | None, str | None, dict[str, Raw] | None] | None
+#: Costs, time of the first token, model id, API base, the fields that the deployment keeps in addition, the error, the power level.
+Taken = tuple[Any, float | int | str | None, str | None, str | None, dict[str, Raw] | None, Raw | None, str] | None
 #: A later first token means a wrong clock.
 _MAX_WAIT_US = 86_400 * 1_000_000
 
@@ -40,27 +43,34 @@ class ContextFields:
         self._prefixes = tuple(prefix for prefix in tag_prefixes if prefix)
         self._names = frozenset(metadata)
         self._hosts: dict[str, bytes] = {}
-        self.read = msgspec.json.Decoder(stored_call(tags=bool(self._prefixes), metadata=bool(self._names))).decode
-        self._tags_field = ("request_tags",) if self._prefixes else ()
-        self._inner = CONTEXT_METADATA if self._names else ()
+        self.read = msgspec.json.Decoder(stored_call(metadata=bool(self._names))).decode
+        self._inner = tuple(dict.fromkeys((*NAMES, *CONTEXT_METADATA))) if self._names else NAMES
         self._asks_for_more = bool(self._prefixes or self._names)
 
     def take(self, stored: Any) -> Taken:
         """Removes the context fields from what `read` returned, and returns them; they are stored in another form."""
         costs, first = stored.cost_breakdown, stored.completionStartTime
         model, base = stored.model_id, stored.api_base
-        more = self._more_of(stored) if self._asks_for_more else None
+        more, level = self._more_of(stored), ""
+        if more is not None:
+            level = level_of(more)
+            if not self._asks_for_more:
+                more = None
+        error = None
+        if (error_information := stored.error_information) is not UNSET:
+            error, stored.error_information = error_information, UNSET
         if costs is UNSET and first is UNSET and model is UNSET and base is UNSET:
-            return None if more is None else (None, None, None, None, more)
+            nothing = more is None and error is None and not level
+            return None if nothing else (None, None, None, None, more, error, level)
         stored.cost_breakdown = stored.completionStartTime = stored.model_id = stored.api_base = UNSET
-        return costs or None, first or None, model or None, base or None, more
+        return costs or None, first or None, model or None, base or None, more, error, level
 
     def of_tree(self, tree: dict[str, Any]) -> Taken:
         """As `take`, from a tree of `loose_json`; invalid values are left out."""
         first, model, base = (tree.get(name) for name in ("completionStartTime", "model_id", "api_base"))
         more: dict[str, Raw] = {}
         metadata = tree.get("metadata")
-        for members, names in ((tree, self._tags_field), (metadata if isinstance(metadata, dict) else {}, self._inner)):
+        for members, names in ((tree, (TAGS,)), (metadata if isinstance(metadata, dict) else {}, self._inner)):
             for name in names:
                 if (written := _written(members.get(name))) is not None:
                     more[name] = Raw(written)
@@ -69,14 +79,16 @@ class ContextFields:
             str(first) if isinstance(first, str) else None,
             clean(str(model)) if isinstance(model, str) else None,
             clean(str(base)) if isinstance(base, str) else None,
-            more or None,
+            more if more and self._asks_for_more else None,
+            Raw(error) if (error := _written(tree.get(ERROR))) is not None else None,
+            level_of(more),
         )
 
     def context(self, taken: Taken, call: Call) -> bytes | None:
         """JSON of a `CallContext`; None if it is empty."""
         parts: list[bytes] = []
         if taken is not None:
-            costs, first, model, base, more = taken
+            costs, first, model, base, more, error, _ = taken
             if costs is not None and len(numbers := _encode(costs)) > len(b"{}"):
                 parts.append(b'"cost_breakdown":' + numbers)
             if first is not None and (wait := _wait(first, call.startTime)):
@@ -87,22 +99,27 @@ class ContextFields:
                 parts.append(host)
             if more is not None:
                 parts += self._kept_members(more)
+            if error is not None and call.status == FAILURE:
+                parts += error_members(error)
         if call.metadata is not None and (created := _created(call.metadata)):
             parts.append(b'"cache_creation_input_tokens":%d' % created)
         return b"{%b}" % b",".join(parts) if parts else None
 
     def _more_of(self, stored: Any) -> dict[str, Raw] | None:
         taken: dict[str, Raw] = {}
+        if (tags := stored.request_tags) is not UNSET:
+            taken[TAGS] = tags
+            stored.request_tags = UNSET
         metadata = stored.metadata
-        for members, names in ((stored, self._tags_field), (metadata, self._inner)):
-            for name in names if members is not UNSET and members is not None else ():
-                if (value := getattr(members, name)) is not UNSET:
+        if metadata is not UNSET and metadata is not None:
+            for name in self._inner:
+                if (value := getattr(metadata, name)) is not UNSET:
                     taken[name] = value
-                    setattr(members, name, UNSET)
+                    setattr(metadata, name, UNSET)
         return taken or None
 
     def _kept_members(self, more: dict[str, Raw]) -> Iterator[bytes]:
-        if (raw := more.get("request_tags")) is not None and (tags := self._tags(raw)):
+        if (raw := more.get(TAGS)) is not None and (tags := self._tags(raw)):
             yield b'"tags":' + _encode(tags)
         for name, source in zip(CONTEXT_METADATA, (b"spend_logs_metadata", b"key_metadata"), strict=True):
             if (raw := more.get(name)) is not None and (texts := self._texts(raw)):

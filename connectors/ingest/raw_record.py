@@ -50,6 +50,7 @@ class _CallEnvelope(msgspec.Struct, omit_defaults=True, gc=False):
     rules: int
     note: str = ""
     context: Raw | msgspec.UnsetType = UNSET
+    power_level: str = ""
 
 
 _stored_event = msgspec.json.Decoder(StoredCloudEvent).decode
@@ -157,7 +158,10 @@ def _stored(
         context = kept.context(taken, call)
         if context is not None:
             raw = Raw(context)
-    value = _encode(_CallEnvelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text), RULES, note, raw))
+    level = "" if taken is None else taken[-1]
+    value = _encode(
+        _CallEnvelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text), RULES, note, raw, level)
+    )
     if len(value) > MAX_RECORD_BYTES:
         raise InvalidElement(TOO_LARGE, f"over {MAX_RECORD_BYTES} bytes without prompts")
     return customer_id, value

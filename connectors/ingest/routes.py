@@ -27,6 +27,8 @@ _STATUS = {"status": "accepted", "message": "Event queued for processing"}
 #: Where no element is a call. The HTTP status stays 202, for to send the body again would change nothing.
 _NONE_STORED = {"status": "rejected", "message": "No element was stored as a call; see rejected"}
 _ALL_ACCEPTED = msgspec.json.encode(_STATUS)
+#: How many rejected elements are listed with their details, so that the answer is not larger than the body.
+_DETAILED = 20
 _UNAVAILABLE_RETRY_S = 5
 _GUESSING_RETRY_S = 1
 
@@ -168,8 +170,8 @@ class _Ingress:
             count("accepted", outcome.accepted)
         if outcome.ignored:
             count("ignored", outcome.ignored)
-        for _, reason in outcome.rejected:
-            count(reason, 1)
+        for refused in outcome.rejected:
+            count(refused.reason, 1)
         return web.Response(status=202, body=_answer_of(outcome), content_type="application/json")
 
     def _refuse(self, error: Problem | InvalidElement | Unavailable) -> web.Response:
@@ -212,7 +214,10 @@ class _Proof:
 def _answer_of(outcome: StoreOutcome) -> bytes:
     if not outcome.rejected:
         return _ALL_ACCEPTED
-    listed = [{"index": index, "reason": reason} for index, reason in sorted(outcome.rejected)]
+    listed = [
+        {"index": index, "reason": reason, **({"detail": detail} if detail and place < _DETAILED else {})}
+        for place, (index, reason, detail) in enumerate(sorted(outcome.rejected))
+    ]
     status = _STATUS if outcome.accepted else _NONE_STORED
     return msgspec.json.encode({**status, "accepted": outcome.accepted, "rejected": listed})
 

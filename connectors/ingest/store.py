@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from connectors.ingest.body_splitter import Element, WrappedCalls, split, wrapped_in
 from connectors.ingest.call_context import ContextFields
@@ -38,13 +38,21 @@ class RecordSender(Protocol):
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]: ...
 
 
+class RejectedElement(NamedTuple):
+    """An element that is no call: its place in the body, and why; `detail` names fields, never values."""
+
+    place: int
+    reason: str
+    detail: str = ""
+
+
 @dataclass(slots=True)
 class StoreOutcome:
-    """The result for a body's elements; `rejected` has (index, reason), `ignored` counts `null` elements."""
+    """The result for a body's elements; `ignored` counts `null` elements."""
 
     accepted: int = 0
     ignored: int = 0
-    rejected: list[tuple[int, str]] = field(default_factory=list)
+    rejected: list[RejectedElement] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +105,8 @@ class ElementStore:
             value = await asyncio.to_thread(rejection, refused, body, at)
             await self.sender.send_all([(self.rejected_topic, None, value, at // 1000)])
             raise refused from None
-        if len(elements) == 1 and outcome.rejected == [(0, NOT_JSON)]:
-            raise InvalidElement(NOT_JSON)
+        if len(elements) == 1 and [one.reason for one in outcome.rejected] == [NOT_JSON]:
+            raise InvalidElement(NOT_JSON, outcome.rejected[0].detail)
         return outcome
 
     async def _keep_single(self, element: Element, shape: str, at: int) -> StoreOutcome | None:
@@ -216,7 +224,7 @@ class _Body:
                 if why is not None:
                     todo.append((one, why, depth))
             except InvalidElement as refused:
-                outcome.rejected.append((index, refused.reason))
+                outcome.rejected.append(RejectedElement(index, refused.reason, refused.detail))
                 if not odd.shares(refused, one, index):
                     key = customer_of_rest(refused, self._shape, store.customer_id_fields)
                     value = rejection(refused, bytes(memoryview(one)), self._at)
@@ -248,7 +256,7 @@ class _Body:
                 value = rejection(why, bytes(memoryview(self._elements[place])), self._at)
                 again.append((self._store.rejected_topic, key, value, at_ms))
                 self._outcome.accepted -= 1
-                self._outcome.rejected.append((place, TOO_LARGE))
+                self._outcome.rejected.append(RejectedElement(place, TOO_LARGE, why.detail))
         if len(again) < len(refused) or await self._store.sender.send_all(again):
             raise Unavailable("kafka_refused", "Kafka refuses the rejection too")
 

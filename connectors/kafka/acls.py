@@ -22,7 +22,7 @@ _OUTCOMES: Final = ("retry", "dlq", "receipts", "deliveries")
 #: The topics that each role reads, by their fields in `TopicNames`.
 READS: Final[Mapping[str, tuple[str, ...]]] = {
     "ingress": (),
-    "meter": ("raw", "customers", "orgs", "changelog"),
+    "meter": ("raw", "customers", "orgs", "changelog", "rates"),
     "sink": ("events", "orgs"),
     "retry": ("retry", "orgs"),
     "project": ("raw", *_PROJECTED),

@@ -84,16 +84,27 @@ def kafka_probe(
 
 
 def _asking(kafka: KafkaConnection) -> Callable[[], Awaitable[None]]:
-    """A small request to the cluster. Raises: Unavailable."""
+    """A small request to the cluster. Raises: Unavailable.
+
+    Each request after a failed one has a new client: one whose broker was killed and then frozen may find no connection for a minute,
+    long after Kafka answers again.
+    """
     # Reconnect within a second after Kafka is back, not after ten.
-    admin = AdminClient({**librdkafka_config(kafka), "reconnect.backoff.max.ms": 1000})
+    config = {**librdkafka_config(kafka), "reconnect.backoff.max.ms": 1000}
+    kept: list[AdminClient] = []
+
+    def answer() -> int:
+        admin = kept.pop() if kept else AdminClient(config)
+        brokers = admin.list_topics(topic="", timeout=ANSWER_S).brokers
+        kept.append(admin)
+        return len(brokers)
 
     async def ask() -> None:
         try:
-            metadata = await asyncio.to_thread(admin.list_topics, topic="", timeout=ANSWER_S)
+            brokers = await asyncio.to_thread(answer)
         except KafkaException as error:
             raise Unavailable("kafka_unavailable", str(error.args[0].name())) from error
-        if not metadata.brokers:
+        if not brokers:
             raise Unavailable("kafka_unavailable", "no broker")
 
     return ask

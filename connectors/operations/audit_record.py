@@ -26,6 +26,8 @@ def audited(
     reason: str = "",
     count: int = 0,
     cost_usd: Decimal = Decimal(0),
+    before: str = "",
+    after: str = "",
 ) -> str:
     """Write an audit line. It is durable on return; call this before the action has any effect.
 
@@ -34,6 +36,7 @@ def audited(
         target: what it is done to.
         actor: who does it; `""` = the user of the operating system, see `who`.
         count, cost_usd: number of records that it is about, and their dollars.
+        before, after: the state before it and the requested state, as JSON text; `""` = nothing.
 
     Returns:
         The id of the line.
@@ -42,7 +45,9 @@ def audited(
         Unavailable: the line could not be written, so nothing may be done.
     """
     line = AuditRecord(
-        token_hex(8), time.time_ns() // 1000, actor or who(), action, dict(target), reason, count, cost_usd
+        *(token_hex(8), time.time_ns() // 1000, actor or who(), action, dict(target), reason, count, cost_usd),
+        before=before,
+        after=after,
     )
     topic = deployment.topics.audit
     with closing(Tail(deployment.kafka, topic)) as tail:

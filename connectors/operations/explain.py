@@ -12,13 +12,15 @@ from streams.core.delivery.after_end import AGAIN
 _EVENT = """
 SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, status, attempts, reason, sealed_at,
        processed_at, event->>'timestamp' AS billed_at, event #>> '{properties,instead_of}' AS instead_of,
+       CASE WHEN NOT event->'properties' ? 'transaction_id' THEN event #>> '{properties,rate_factor}' END AS rate_factor,
        (SELECT other.transaction_id FROM lago_events other WHERE other.transaction_id = this.transaction_id || '-again')
            AS again
 FROM lago_events this WHERE transaction_id = $1
 """
 _HELD = "SELECT reason, transaction_id FROM held_parts WHERE part = $1"
 _COLUMNS = """u.identity, u.part, u.customer_id, u.decision, u.model, u.provider, u.total_tokens, u.cost_usd, u.started_at,
-u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset, u.tokens_input, u.tokens_output"""
+u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset, u.tokens_input, u.tokens_output,
+u.billed_usd, u.price_usd, u.rate"""
 _CALLS = f"""
 SELECT {_COLUMNS} FROM llm_usage_log u
 WHERE part = $1 OR part IN (SELECT part FROM held_parts WHERE transaction_id = $1)
@@ -50,7 +52,13 @@ _IDENTITY_HEX = 32
 
 @dataclass(frozen=True, slots=True)
 class CallRow:
-    """One call of the usage log; `place` is its partition and offset in the raw topic."""
+    """One call of the usage log.
+
+    Fields:
+        usd: what the provider charged.
+        place: its partition and offset in the raw topic.
+        billed, price: by the rate card `rate`: what it is billed at, and that before the factor of who pays; None = no card.
+    """
 
     identity: str
     part: str
@@ -67,6 +75,9 @@ class CallRow:
     place: str
     tokens_input: int = 0
     tokens_output: int = 0
+    billed: Decimal | None = None
+    price: Decimal | None = None
+    rate: str = ""
 
 
 @dataclass(slots=True)
@@ -77,6 +88,7 @@ class EventStory:
         status: `pending`, `processing`, `completed` or `failed`; `held` for a part that is no event yet.
         instead_of: id of the event that this one replaces, `""` = none.
         again: the event that replaces this one.
+        factor: of who pays, by the rate card.
     """
 
     transaction_id: str
@@ -92,6 +104,7 @@ class EventStory:
     calls: list[CallRow] = field(default_factory=list)
     instead_of: str = ""
     again: "EventStory | None" = None
+    factor: Decimal = Decimal(1)
 
     @property
     def last(self) -> "EventStory":
@@ -100,12 +113,12 @@ class EventStory:
 
     @property
     def usd_of_calls(self) -> Decimal:
-        """The sum of the calls' costs, dollars."""
-        return total(call.usd for call in self.calls)
+        """The sum of what the calls are billed at, dollars: their costs, or their prices by the rate card and the factor."""
+        return total(self._usd_of(call) for call in self.calls)
 
     @property
     def adds_up(self) -> bool:
-        """Whether the number of calls and their exact cost are those of the event."""
+        """Whether the number of calls and their exact sum are those of the event."""
         cents = EXACT.multiply(self.usd_of_calls, _HUNDRED)
         return len(self.calls) == self.claimed_calls and cents == self.cents
 
@@ -113,6 +126,9 @@ class EventStory:
     def proved(self) -> bool:
         """Whether the event adds up, and the one that replaces it too, if there is one."""
         return self.adds_up and (self.again is None or self.again.proved)
+
+    def _usd_of(self, call: CallRow) -> Decimal:
+        return call.usd if call.price is None else EXACT.multiply(call.price, self.factor)
 
 
 async def story_of_event(database: Database, transaction_id: str) -> EventStory | None:
@@ -183,11 +199,11 @@ async def calls_of_customer(
 def in_question(
     candidates: list[tuple[CallRow, EventStory | None]], usd: Decimal
 ) -> list[tuple[CallRow, EventStory | None]]:
-    """The calls of this cost; if there are none, the calls in events of this amount; if there are none either, all calls.
+    """The calls that cost this or are billed at it; if there are none, the calls in events of this amount; if there are none either, all calls.
 
     An amount may be rounded: it matches each cost that rounds to it.
     """
-    calls = [candidate for candidate in candidates if _rounds_to(candidate[0].usd, usd)]
+    calls = [one for one in candidates if any(_rounds_to(amount, usd) for amount in _amounts(one[0]))]
     if calls:
         return calls
     events = [
@@ -196,6 +212,10 @@ def in_question(
         if candidate[1] is not None and _rounds_to(EXACT.divide(candidate[1].cents, _HUNDRED), usd)
     ]
     return events or candidates
+
+
+def _amounts(call: CallRow) -> tuple[Decimal, ...]:
+    return (call.usd,) if call.billed is None else (call.usd, call.billed)
 
 
 def _rounds_to(exact: Decimal, claimed: Decimal) -> bool:
@@ -217,6 +237,7 @@ def _story(row: Any) -> EventStory:
         row["sealed_at"],
         row["processed_at"],
         instead_of=row["instead_of"] or "",
+        factor=Decimal(row["rate_factor"] or 1),
     )
 
 
@@ -237,6 +258,9 @@ def _call(row: Any) -> CallRow:
         f"{row['raw_partition']}/{row['raw_offset']}",
         row["tokens_input"],
         row["tokens_output"],
+        row["billed_usd"],
+        row["billed_usd"] if row["price_usd"] is None else row["price_usd"],
+        row["rate"],
     )
 
 

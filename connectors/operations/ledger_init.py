@@ -16,7 +16,7 @@ from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.decoding import decoder
 from schemas.errors import MeterbridgeError, Rejected
 from schemas.ledger import Sum
-from schemas.money import EXACT, add
+from schemas.money import EXACT, ZERO, add
 from schemas.records import LagoEvent, Manifest, WriteOff
 from streams.state.ledger import LedgerConfig
 from streams.state.ledger_restart import NO_LEDGER, EmittedTotals, RestartPlan, RestartPosition, begin, plan
@@ -114,7 +114,7 @@ def _fill(kafka: KafkaConnection, sender: CommandProducer, raw: str, planned: Re
 def sealed_before(deployment: Deployment, partition: int) -> EmittedTotals:
     """The events that a lost ledger had emitted, as far as the topic still has them."""
     stretch = offset_range_of(deployment.kafka, deployment.topics.events)
-    highest, calls, cents = 0, 0, Sum().cost
+    highest, calls, cost, margin = 0, 0, ZERO, ZERO
     seen: set[int] = set()
     for message in scan(deployment.kafka, stretch):
         number = int(header_of(message, SEAL_SEQ) or 0)
@@ -123,5 +123,17 @@ def sealed_before(deployment: Deployment, partition: int) -> EmittedTotals:
         seen.add(number)
         highest = max(highest, number)
         calls += _manifest(header_of(message, MANIFEST)).count
-        cents = add(cents, EXACT.create_decimal(_event(message.value() or b"").precise_total_amount_cents))
-    return EmittedTotals(highest, Sum(calls, EXACT.divide(cents, _HUNDRED)))
+        event = _event(message.value() or b"")
+        billed = EXACT.divide(EXACT.create_decimal(event.precise_total_amount_cents), _HUNDRED)
+        cost_of_event = cost_of(event, billed)
+        cost, margin = add(cost, cost_of_event), add(margin, add(billed, -cost_of_event))
+    return EmittedTotals(highest, Sum(calls, cost), margin)
+
+
+def cost_of(event: LagoEvent, billed: Decimal) -> Decimal:
+    """What the calls of an event cost, dollars: under a rate card the event says it, else it is what is billed.
+
+    An event that others measured has properties of their choice, and its own `transaction_id` among them.
+    """
+    rated = "rate" in event.properties and "transaction_id" not in event.properties
+    return EXACT.create_decimal(event.properties["cost_usd"]) if rated else billed

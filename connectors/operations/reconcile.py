@@ -47,6 +47,8 @@ class ReconciliationReport:
     Fields:
         subscriptions: number of subscriptions that were compared with Lago.
         hours: the calls in LiteLLM's spend logs, by the hour in which they started.
+        billed_usd: what the sealed events bill; it differs from `cost_usd`, what their calls cost, under a rate card. The
+            other amounts are costs.
         misdirected: held dollars that wait for a person, by reason and org.
         complaints: sentences about what does not add up, or is billed wrongly.
         unbilled_calls, unbilled_usd: calls that were counted and are not billed because of their decision.
@@ -72,6 +74,7 @@ class ReconciliationReport:
     notes: list[str] = field(default_factory=list)
     litellm: BackfillReport | None = None
     tables: Notes = field(default_factory=Notes)
+    cost_usd: Decimal = ZERO
 
 
 async def reconcile_ledgers(
@@ -151,7 +154,8 @@ def _count(report: ReconciliationReport, ledger: LedgerState) -> None:
     counters = ledger.position.counters
     report.received += counters.received.calls
     report.billed_calls += counters.sealed.calls
-    report.billed_usd = add(report.billed_usd, counters.sealed.cost)
+    report.cost_usd = add(report.cost_usd, counters.sealed.cost)
+    report.billed_usd = add(report.billed_usd, add(counters.sealed.cost, ledger.position.margin))
     report.written_off_usd = add(report.written_off_usd, counters.written_off.cost)
     report.unbilled_calls += counters.unbilled.calls
     report.unbilled_usd = add(report.unbilled_usd, counters.unbilled.cost)

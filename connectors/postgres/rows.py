@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from connectors.postgres.call_details import details_of
 from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
@@ -42,7 +43,7 @@ _whose_it_was = attrgetter(
     *("part", "held", "note"),
 )
 #: The columns of the price, after the text of `billed_usd`.
-_what_it_is_priced_by = attrgetter("rate", "power_level")
+_what_it_is_priced_by = attrgetter("rate", "power_level", "cache_write_tokens", "images")
 #: Indexes of columns in a usage row.
 _DECISION, _CUSTOMER, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART = 6, 8, 14, 21, 22, 28
 _KNOWN = (*STATUSES, WRITTEN_OFF)
@@ -183,6 +184,9 @@ def _usage_row(record: KafkaRecord) -> tuple[Any, ...]:
         *_whose_it_was(usage),
         None if usage.billed_usd is None else str(usage.billed_usd),
         *_what_it_is_priced_by(usage),
+        str(usage.seconds),
+        None if usage.price_usd is None else str(usage.price_usd),
+        *details_of(usage),
         usage.offset,
     )
 

@@ -28,7 +28,7 @@ from schemas.tables import TABLES
 from streams.core.delivery.circuit_breaker import State
 from streams.core.delivery.event_states import STATUSES
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
-from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, WRONG_CURRENCY
+from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, UNKNOWN_RATE, WRONG_CURRENCY
 from streams.core.mapping.subscription_choice import (
     AMBIGUOUS,
     FOREIGN_SUBSCRIPTION,
@@ -37,15 +37,17 @@ from streams.core.mapping.subscription_choice import (
 )
 from streams.core.mapping.versions import INACTIVE, NO_MAPPING, NOT_KEPT, WRONG_KIND
 from streams.core.metering.decisions import DECISIONS
+from streams.core.metering.provider_health import STATUSES as PROVIDER_STATUSES
 
 SOURCES: Final = ("litellm", "integration", "lago", "openmeter")
 WEBHOOK_KINDS: Final = ("subscription", "customer", "invoice", "wallet", "events", "other")
 WEBHOOK_STATUSES: Final = (202, 400, 401, 403, 408, 413, 415, 499, 500, 503)
 HELD_REASONS: Final = (
     *(NO_MAPPING, INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, WRONG_CURRENCY, OUTSIDE_PERIOD, LATE_PERIOD, ENDED),
-    *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION),
+    *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION, UNKNOWN_RATE),
 )
 LAWS: Final = ("received", "folded")
+PROVIDER_KEY_STATES: Final = ("active", "due", "old_secret", "unknown_secret")
 BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 #: A scan of all windows takes milliseconds, so it runs at most this often, in seconds.
@@ -277,6 +279,21 @@ class Metrics:
     unknown_types = _counter(
         "meterbridge_unknown_call_type_calls_total",
         "Calls of a type that this release does not know; they count as inference.",
+    )
+    provider_keys = _gauge(
+        "meterbridge_provider_keys",
+        "Users' active keys of LLM providers: all; due to be replaced; under an older secret, or one that is not set (api).",
+        state=PROVIDER_KEY_STATES,
+    )
+    provider_keys_resolved = _counter(
+        "meterbridge_provider_keys_resolved_total",
+        "Requests for a user's provider key in the clear; unreadable: it could not be decrypted (api).",
+        outcome=("resolved", "none", "unreadable"),
+    )
+    providers = _gauge(
+        "meterbridge_providers",
+        "Pairs of provider and model by how well they answer, over the last ten minutes (project).",
+        status=PROVIDER_STATUSES,
     )
     identities_asked = _counter(
         "meterbridge_identities_asked_total",

@@ -12,7 +12,9 @@ from schemas.customers import CustomerRecord, OrgRecord
 from schemas.decoding import decoder
 from schemas.errors import TopicProblem
 from schemas.ledger import Position, Window
+from schemas.money import quantum
 from schemas.policy import MeterPolicy
+from schemas.rates import CARD_VERSION, RateCard
 from schemas.records import WriteOff
 from streams.core.mapping.resolve import Resolver
 from streams.core.mapping.time_spans import NEVER, next_border
@@ -25,6 +27,7 @@ from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.normalise import FUTURE_US
 from streams.core.metering.step_changes import Changes
 from streams.core.metering.write_off import write_off
+from streams.core.pricing.cards import Rates
 from streams.runtime.compacted_table import CompactedTable
 from streams.state.eviction import WindowEviction
 from streams.state.ledger import Ledger
@@ -65,6 +68,7 @@ class MeterWork:
         mapping_delay_s: float,
         now_us: Callable[[], int],
         sensors: MeterSensors,
+        rate_cards: CompactedTable[RateCard],
     ) -> None:
         self._ledger = ledger
         self._customers = customers
@@ -76,7 +80,9 @@ class MeterWork:
         self._now_us = now_us
         self._sensors = sensors
         self._resolve = Resolver(customers.table, orgs.table, policy.out_of_period_policy, policy.event_code)
-        self._resolved = self._released = (-1, -1)
+        self._rate_cards = rate_cards
+        self._rates: Rates | None = None
+        self._resolved = self._released = (-1, -1, -1)
         self._looks_us = NEVER
         self._coalesced_us = 0
         self._on_disk = WindowEviction(customers, orgs.table)
@@ -87,8 +93,9 @@ class MeterWork:
         """Open the ledger; the next raw offset."""
         await self._customers.start()
         await self._orgs.start()
+        await self._rate_cards.start()
         state = await self._ledger.open()
-        self._released = (-1, -1)
+        self._released = (-1, -1, -1)
         self._named = False
         self._on_disk.reopened()
         self._sensors.ledger(self._ledger.partition, state)
@@ -135,7 +142,8 @@ class MeterWork:
         if state.held and now_us - self._coalesced_us > _COALESCE_EVERY_US:
             self._coalesced_us = now_us
             customers, orgs = self._customers.table, self._orgs.table
-            while not (changes := coalesce(state, customers, orgs, self._policy, now_us, SEAL_LIMIT)).empty:
+            rules = (self._policy, now_us, SEAL_LIMIT, self._rates)
+            while not (changes := coalesce(state, customers, orgs, *rules)).empty:
                 await self._ledger.commit(changes)
         self._sensors.ledger(self._ledger.partition, state)
 
@@ -155,14 +163,23 @@ class MeterWork:
         return self._ledger.state
 
     @property
-    def _version(self) -> tuple[int, int]:
-        return self._customers.version, self._orgs.version
+    def _version(self) -> tuple[int, int, int]:
+        return self._customers.version, self._orgs.version, self._rate_cards.version
 
     async def _fresh(self) -> None:
-        """Wait for tables younger than the mapping delay: older ones may lack a mapping that is in force already."""
+        """Wait for tables younger than the mapping delay: older ones may lack a mapping or a price that is in force.
+
+        Raises:
+            TopicProblem: `newer_rate_card`: a later release wrote a version, and usage would be priced by it wrongly.
+        """
         await self._customers.wait_fresh(self._mapping_delay_s)
         await self._orgs.wait_fresh(self._mapping_delay_s)
+        await self._rate_cards.wait_fresh(self._mapping_delay_s)
         if self._version != self._resolved:
+            cards, unit = self._rate_cards.table.values(), quantum(self._policy.cost_decimals)
+            if newer := [card.id for card in cards if card.v > CARD_VERSION]:
+                raise TopicProblem("newer_rate_card", f"{min(newer)}: its format is of a later release")
+            self._rates = Rates(cards, self._orgs.table, unit) if cards else None
             self._resolve.forget()
             self._resolved = self._version
         self._resolve.now_us = self._now_us()
@@ -180,9 +197,9 @@ class MeterWork:
             record = records[0]
             customer_id = (record.key or b"").decode(errors="replace")
             time_ms = min(record.timestamp, latest_ms)
-            self._released = (-1, -1)  # release looks at the windows that the order brought back from disk
+            self._released = (-1, -1, -1)  # release looks at the windows that the order brought back from disk
             return write_off(self._state, record.offset, time_ms, customer_id, order, self._prefix)
-        changes = self._fold(self._state, records, self._resolve, latest_ms)
+        changes = self._fold(self._state, records, self._resolve, latest_ms, self._rates)
         held = {window.customer_id for window in changes.windows.values() if window is not None and window.held}
         self._looks_us = min(self._looks_us, self._next_border(held, self._resolve.now_us or 0))
         if not self._policy.window_us:
@@ -199,7 +216,8 @@ class MeterWork:
         everyone = self._version != self._released or at_us >= self._looks_us
         if state.held and (everyone or brought):
             names = None if everyone else brought
-            while not (changes := release(state, customers, orgs, self._policy, SEAL_LIMIT, at_us, names)).empty:
+            rules = (self._policy, SEAL_LIMIT, at_us, names, self._rates)
+            while not (changes := release(state, customers, orgs, *rules)).empty:
                 await self._ledger.commit(changes)
                 self._sensors.straddled(changes.straddled)
             borders_us = self._next_border(state.held if everyone else brought & state.held.keys(), at_us)
@@ -243,7 +261,7 @@ class MeterWork:
         if changes.sealed:
             self._sensors.sealed(changes)
         if changes.kept:
-            self._released = (-1, -1)
+            self._released = (-1, -1, -1)
 
     def _seal_now(self, changes: Changes, ready: Sequence[Window]) -> None:
         """Seal in the same transaction what waits for no further call: every call in per-call mode, other metered

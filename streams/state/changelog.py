@@ -24,6 +24,7 @@ from schemas.ledger import (
     POSITION_KEY,
     SEEN_PREFIX,
     SETTLED_PREFIX,
+    TAGGED_VERSION,
     UNTOLD_PREFIX,
     WINDOW_PREFIX,
     Job,
@@ -122,7 +123,7 @@ def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
             changes.position.v = max(changes.position.v, version_of(window))
         yield WINDOW_PREFIX + struct.pack(">q", first), None if window is None else _encode(window)
     if changes.seen or changes.settled or changes.jobs:
-        changes.position.v = LEDGER_VERSION  # an older release would not recognise them
+        changes.position.v = max(changes.position.v, TAGGED_VERSION)  # an older release would not recognise them
     block = struct.pack(">qq", changes.seen_hour, changes.seen_first)
     if changes.seen:
         yield SEEN_PREFIX + block, changes.seen

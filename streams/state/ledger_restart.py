@@ -7,12 +7,14 @@ from what was read after that. A worker that is alive ends, opens the ledger aga
 
 import time
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.errors import LedgerBroken, Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position, Sum
 from schemas.moments import SECOND_US
+from schemas.money import ZERO
 from streams.core.metering.ledger_state import LedgerState, total, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
@@ -43,10 +45,14 @@ class RestartPosition:
 
 @dataclass(frozen=True, slots=True)
 class EmittedTotals:
-    """The highest part number and the sums of all parts that `billing.lago.events` has of a partition without a ledger."""
+    """The highest part number and the sums of all parts that `billing.lago.events` has of a partition without a ledger.
+
+    `margin`: dollars that the parts bill beyond the cost in `sums`.
+    """
 
     seal_seq: int = 0
     sums: Sum = field(default_factory=Sum)
+    margin: Decimal = ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,7 @@ def _position(place: LedgerConfig, ledger: LedgerState, planned: RestartPlan, se
     position = Position(planned.next, 0, place.topic_id, place.partitions, place.deployment, sealed.seal_seq)
     position.counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
     position.v, position.forgot_us, position.skipped = LEDGER_VERSION, planned.forgot_us, planned.skipped
+    position.margin = sealed.margin
     return position
 
 

@@ -34,6 +34,7 @@ from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, apply
 from streams.state.step_writes import writes_of
 from tests.support.calls import NOON, raw, raw_value, slp
+from tests.support.rate_cards import card, entry
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "litellm"
 POLICY = MeterPolicy()
@@ -75,6 +76,8 @@ def written() -> Iterator[tuple[str, bytes]]:
     for write in writes_of(sealed, TopicNames.with_prefix(), 3):
         yield ("Receipt" if write.topic == "billing.receipts" else "LagoEvent"), write.value or b""
         yield from (("Manifest", value) for name, value in write.headers if name == "manifest")
+    priced = card(entry("openai/*", input="0.2"), default=entry(markup_percent="20"), plan={"pro": "0.9"})
+    yield "RateCard", msgspec.json.encode(priced)
     yield "AuditRecord", msgspec.json.encode(AuditRecord("a1", NOON, "ada", "replay", {"from": "x"}, "again", 3))
     yield (
         "DeliveryAttempt",

@@ -8,10 +8,12 @@ from typing import Any, Final
 from connectors.billing import event_state_reader, rejected_usage
 from connectors.operations.late_calls import _Checked
 from connectors.postgres import rows, rows_of_management
+from schemas.context import CallContext
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.decoding import Unreadable, decoder
 from schemas.errors import LedgerBroken
 from schemas.ledger import Job, Position, Window
+from schemas.rates import RateCard
 from schemas.records import (
     AuditRecord,
     DeliveryAttempt,
@@ -30,8 +32,19 @@ from streams.state.changelog import restore, snapshot_from
 
 #: Every type that is read from a topic (tests/fuzz/test_corpus.py looks that none is missing), and how it is stored.
 JSON: Final = (
-    *(AuditRecord, Call, CustomerRecord, DeliveryAttempt, EnrichedUsage, LagoEvent, Manifest, OrgRecord, RawRecord),
-    *(Receipt, Rejection, WriteOff, _Checked),
+    *(
+        AuditRecord,
+        Call,
+        CustomerRecord,
+        DeliveryAttempt,
+        EnrichedUsage,
+        LagoEvent,
+        Manifest,
+        OrgRecord,
+        RateCard,
+        RawRecord,
+    ),
+    *(Receipt, Rejection, WriteOff, _Checked, CallContext),
 )
 PACKED: Final = (Job, Position, Window)
 
@@ -114,7 +127,7 @@ def _changelog(value: bytes) -> None:
 READERS: Final[tuple[Reader, ...]] = (
     *(_decoded(of, packed=False) for of in JSON),
     *(_decoded(of, packed=True) for of in PACKED),
-    *(_followed(of) for of in (CustomerRecord, OrgRecord)),
+    *(_followed(of) for of in (CustomerRecord, OrgRecord, RateCard)),
     *(_rows(rows_of) for rows_of in (rows.usage_rows, rows.rejected_rows, rows.event_rows, rows.receipt_rows)),
     *(_rows(rows_of) for rows_of in (rows_of_management.customer_rows, rows_of_management.org_rows)),
     *(_rows(rows_of) for rows_of in (rows_of_management.audit_rows, rows_of_management.delivery_rows)),

@@ -15,7 +15,7 @@ from connectors.ingest.rejection_record import MAX_RECORD_BYTES
 from connectors.kafka.producer import KafkaProducer, Record, producer_config
 from schemas.customer_id import normalise_customer_id
 from schemas.errors import Rejected
-from tests.support.ingress import USAGE, Ingress, create_topics, running_ingress, serving, store_in
+from tests.support.ingress import USAGE, Ingress, create_topics, reasons, running_ingress, serving, store_in
 from tests.support.kafka import Kafka, MavenKafka
 from tests.support.ports import free_port
 
@@ -84,7 +84,7 @@ async def test_a_bad_element_costs_its_neighbours_nothing(ingress: Ingress, name
     answer = await ingress.post(f"[{FIRST},{bad},{LAST}]")
     assert answer.status == 202
     told = await answer.json()
-    assert (told["accepted"], told["rejected"]) == (2, [{"index": 1, "reason": reason}])
+    assert (told["accepted"], reasons(told)) == (2, [(1, reason)])
     assert {stored.raw().call.id for stored in ingress.raw()} == {"first", "last"}
     [rejection] = ingress.rejected()
     assert (rejection.reason, rejection.stage) == (reason, "ingress")
@@ -108,7 +108,7 @@ async def test_a_bad_line_costs_its_neighbours_nothing(ingress: Ingress, name: s
     if bad == "":
         assert "rejected" not in told  # an empty line is no element
     else:
-        assert told["rejected"] == [{"index": 1, "reason": reason}]
+        assert reasons(told) == [(1, reason)]
     assert {stored.raw().call.id for stored in ingress.raw()} == {"first", "last"}
 
 
@@ -267,7 +267,7 @@ async def test_what_kafka_refuses_for_its_size_costs_its_neighbours_nothing(kafk
     long = '{"id":"x","end_user":"c","model":"%s"}' % ("m" * 6_000)
     async with serving(store_in(producer, topic_prefix), bootstrap=kafka.bootstrap, prefix=topic_prefix) as ingress:
         told = await (await ingress.post(f"[{FIRST},{long},{LAST}]")).json()
-        assert (told["accepted"], told["rejected"]) == (2, [{"index": 1, "reason": "too_large"}])
+        assert (told["accepted"], reasons(told)) == (2, [(1, "too_large")])
         assert len(ingress.raw()) == 2
         [rejection] = ingress.rejected()
         assert (rejection.reason, rejection.length) == ("too_large", len(long))

@@ -36,6 +36,7 @@ class Provider:
         app.add_routes(
             [
                 web.post("/v1/chat/completions", self._chat),
+                web.post("/v1/embeddings", self._embeddings),
                 web.post("/v1/files", self._file),
                 web.get("/v1/files/{id}/content", self._content),
                 web.post("/v1/batches", self._new_batch),
@@ -57,9 +58,16 @@ class Provider:
         self._polls[job] += 1
         return self._polls[job] > UNFINISHED_POLLS
 
-    async def _chat(self, request: web.Request) -> web.Response:
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        return web.json_response(_completion(self._id("chatcmpl"), body["model"]))
+        whole = _completion(self._id("chatcmpl"), body["model"])
+        return await _streamed(request, whole) if body.get("stream") else web.json_response(whole)
+
+    async def _embeddings(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        embedded = {"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}
+        usage = {"prompt_tokens": 1000, "total_tokens": 1000}
+        return web.json_response({"object": "list", "model": body["model"], "data": [embedded], "usage": usage})
 
     async def _file(self, request: web.Request) -> web.Response:
         await request.read()
@@ -98,12 +106,22 @@ class Provider:
             "request_counts": {"total": 2, "completed": 2 * finished, "failed": 0},
         }
 
-    async def _new_response(self, request: web.Request) -> web.Response:
-        background = bool((await request.json()).get("background"))
+    async def _new_response(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        background = bool(body.get("background"))
         job = self._id("resp")
         if background:
             self._background.add(job)
-        return web.json_response(self._as_response(job, finished=not background))
+        whole = self._as_response(job, finished=not background)
+        if not body.get("stream"):
+            return web.json_response(whole)
+        part = {"item_id": "msg_" + job[5:], "output_index": 0, "content_index": 0, "delta": "hello"}
+        events = [
+            {"type": "response.created", "response": self._as_response(job, finished=False)},
+            {"type": "response.output_text.delta", **part},
+            {"type": "response.completed", "response": whole},
+        ]
+        return await _sent(request, [{**event, "sequence_number": place} for place, event in enumerate(events)], "")
 
     async def _response(self, request: web.Request) -> web.Response:
         job = request.match_info["id"]
@@ -146,3 +164,23 @@ def _completion(completion_id: str, model: str) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
     made = {"id": completion_id, "object": "chat.completion", "created": int(time.time()), "model": model}
     return {**made, "choices": [choice], "usage": _TOKENS}
+
+
+async def _streamed(request: web.Request, whole: dict[str, Any]) -> web.StreamResponse:
+    """The same completion as events, word by word."""
+    head = {name: whole[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    words = [{"role": "assistant", "content": ""}, *({"content": word} for word in ("hel", "lo", "!"))]
+    choices: list[list[dict[str, Any]]] = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in words]
+    choices.append([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    events = [{**head, "choices": choice} for choice in choices]
+    return await _sent(request, [*events, {**head, "choices": [], "usage": whole["usage"]}], "data: [DONE]\n\n")
+
+
+async def _sent(request: web.Request, events: list[dict[str, Any]], end: str) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for event in events:
+        named = f"event: {event['type']}\n" if "type" in event else ""
+        await response.write(f"{named}data: {json.dumps(event)}\n\n".encode())
+    await response.write(end.encode())
+    return response

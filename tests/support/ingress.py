@@ -1,7 +1,7 @@
 """An ingress on loopback in front of a real Kafka, and everything that its topics then hold."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +45,11 @@ class Stored:
 
     def rejection(self) -> Rejection:
         return msgspec.json.decode(self.value, type=Rejection)
+
+
+def reasons(told: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """The rejected elements of an answer: index and reason."""
+    return [(one["index"], one["reason"]) for one in told["rejected"]]
 
 
 @dataclass

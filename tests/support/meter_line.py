@@ -58,12 +58,13 @@ class Line(OwnChangelog):
         super().__init__()
         self.room = room
         self.policy = policy
-        self.customers, self.orgs = Followed(), Followed()
+        self.customers, self.orgs, self.rate_cards = Followed(), Followed(), Followed()
         self.orgs.set("org", ORG)
         self.number = 0
         self.now_us = LATE
         self.sealed: Counter[tuple[str, str, str]] = Counter()
         self.events: list[LagoEvent] = []
+        self.enriched: list[bytes] = []
         self.taken_over(NOON)
 
     def restored(self, now_us: int = 0) -> LedgerState:
@@ -82,6 +83,7 @@ class Line(OwnChangelog):
             5.0,
             lambda: self.now_us,
             Silent(),
+            self.rate_cards,  # type: ignore[arg-type]
         )
         asyncio.run(self.work.open())
 
@@ -162,6 +164,7 @@ class _LedgerOf:
 
     async def commit(self, changes: Changes) -> None:
         self._line.commit(changes, self._line.now_us)
+        self._line.enriched += [value for _, value in changes.enriched]
         for one in changes.sealed:
             event = one.event
             self._line.events.append(event)

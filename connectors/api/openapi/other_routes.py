@@ -72,7 +72,11 @@ _ACCEPTED: Final[Json] = {
             "type": "array",
             "items": {
                 "type": "object",
-                "properties": {"index": {"type": "integer"}, "reason": {"type": "string"}},
+                "properties": {
+                    "index": {"type": "integer"},
+                    "reason": {"type": "string"},
+                    "detail": {"type": "string"},
+                },
             },
         },
     },

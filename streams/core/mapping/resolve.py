@@ -18,6 +18,8 @@ from streams.core.mapping.versions import NO_MAPPING, NOT_KEPT, forgotten, payer
 WRONG_CURRENCY = "currency"
 #: Reasons with OUT_OF_PERIOD_POLICY=hold: before the subscription began; in a billing period that was invoiced.
 OUTSIDE_PERIOD, LATE_PERIOD = "outside_period", "late_period"
+#: Why usage is held whose version of the rate card is not in `billing.rates` any more: its factor would be a guess.
+UNKNOWN_RATE = "unknown_rate"
 
 #: The currency of LiteLLM's costs; usage of an org that is billed in another one is held.
 CURRENCY = "USD"

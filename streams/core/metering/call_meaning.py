@@ -1,16 +1,22 @@
 """The meaning of a normalised call: its kind, its job, and whether something other than tokens was counted."""
 
+from decimal import Decimal
+
 from schemas.usage import Usage
-from schemas.wire import Call, CallMetadata, Count, UsageObject
+from schemas.wire import Call, CallMetadata, Count, TokenDetails, UsageObject
 from streams.core.metering.call_kinds import INFERENCE, JOBS, KINDS, READABLE, kind_of, plain_name
 from streams.core.metering.flags import is_yes
 from streams.core.metering.identity import identity_of
 from streams.core.metering.job_id import POLL_COST_SUFFIX, is_sealed, job_id_of
+from streams.core.metering.token_counts import OddCount, count_of
 
 #: Call types that need no further look: nearly all of the traffic.
 PLAIN = frozenset(name for name, kind in KINDS.items() if kind == INFERENCE) - READABLE
 #: Note of a poll that is matched to its job by its size alone.
 SEALED = "sealed_id"
+#: A longer sound or video is a wrong count.
+_MOST_SECONDS = 10**9
+_NO_DETAILS = TokenDetails()
 
 
 def tell_kind(usage: Usage, call: Call) -> None:
@@ -57,6 +63,32 @@ def tell_whose(usage: Usage, metadata: CallMetadata) -> None:
     usage.silent_experiment = is_yes(metadata.is_silent_experiment)
 
 
+def tell_used(usage: Usage, counted: UsageObject) -> None:
+    """Set what was used beside tokens of input and output: tokens written to a cache, images, seconds."""
+    of_input, of_output = counted.prompt_tokens_details, counted.completion_tokens_details
+    if (  # nearly no call has any of them
+        counted.cache_creation_input_tokens
+        or counted.output_image_count
+        or counted.seconds
+        or counted.duration_seconds
+        or (of_input is not None and (of_input.cache_creation_tokens or of_input.audio_length_seconds))
+        or (of_output is not None and (of_output.image_count or of_output.video_length_seconds))
+    ):
+        _tell_used(usage, counted, of_input or _NO_DETAILS, of_output or _NO_DETAILS)
+
+
+def _tell_used(usage: Usage, counted: UsageObject, of_input: TokenDetails, of_output: TokenDetails) -> None:
+    usage.has_details = True
+    written = counted.cache_creation_input_tokens
+    usage.cache_write_tokens = _whole(of_input.cache_creation_tokens if written is None else written)
+    images = counted.output_image_count
+    usage.images = _whole(of_output.image_count if images is None else images)
+    seconds = counted.seconds or counted.duration_seconds
+    seconds = seconds or of_output.video_length_seconds or of_input.audio_length_seconds or 0
+    if 0 < seconds <= _MOST_SECONDS:
+        usage.seconds = Decimal(str(seconds))  # the digits that LiteLLM sent
+
+
 def counts_media(call: Call) -> bool:
     """Whether LiteLLM counted seconds, images or characters."""
     metadata = call.metadata
@@ -74,6 +106,14 @@ def _counts(usage: UsageObject) -> list[Count]:
             counts += [details.image_count, details.character_count]
             counts += [details.audio_length_seconds, details.video_length_seconds]
     return counts
+
+
+def _whole(count: Count) -> int:
+    """The count; 0 where it is no whole number up to 1e12, because a detail never refuses a call."""
+    try:
+        return count_of(count)
+    except (OddCount, ValueError, OverflowError):
+        return 0
 
 
 def _is_positive(count: Count) -> bool:

@@ -1,22 +1,23 @@
 """Windows leave the ledger: due ones are sealed into events, held ones are released when they have a target."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from decimal import localcontext
+from decimal import Decimal, localcontext
 
 import msgspec
 
 from schemas.customers import CustomerRecord, OrgRecord
-from schemas.ledger import Position, Window, WindowKey, window_key
-from schemas.money import EXACT
+from schemas.ledger import Position, Rated, Window, WindowKey, window_key
+from schemas.money import EXACT, ZERO
 from schemas.policy import MeterPolicy
 from schemas.records import Receipt
 from streams.core.mapping.billing_periods import Billed, billed
-from streams.core.mapping.resolve import Target, held_for, resolve_held, resolve_org
+from streams.core.mapping.resolve import UNKNOWN_RATE, Target, held_for, resolve_held, resolve_org
 from streams.core.mapping.time_spans import borders, crossed, stretch
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.lago_event import event_of, manifest_of
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, SealedPart
+from streams.core.pricing.cards import Rates
 
 #: The most windows that can be merged into one: its event's manifest names each of them, and a Kafka record holds at
 #: most 1 MB.
@@ -74,7 +75,7 @@ def seal(
         partition: of the raw topic.
         now_us: microseconds since 1970 UTC.
     """
-    counters = copy(position.counters)
+    counters, margin = copy(position.counters), position.margin
     sealed_calls, sealed_cost = counters.sealed.calls, counters.sealed.cost
     changes = Changes(position)
     seal_seq = position.seal_seq
@@ -82,7 +83,8 @@ def seal(
         for window in windows:
             moment = moment_for(window, orgs, policy, now_us)
             if moment.held:
-                changes.windows[window.first] = copy(window, subscription="", held=moment.held)
+                rated = window.rated and Rated(window.rated.rate, usd=window.rated.usd)
+                changes.windows[window.first] = copy(window, subscription="", held=moment.held, rated=rated)
                 changes.kept += 1
                 continue
             event = event_of(window, prefix, moment.at_us, policy)
@@ -95,8 +97,10 @@ def seal(
             changes.windows[window.first] = None
             sealed_calls += window.count
             sealed_cost += window.cost
+            if window.rated is not None:
+                margin += window.billed - window.cost
     counters.sealed = copy(counters.sealed, calls=sealed_calls, cost=sealed_cost)
-    changes.position = copy(position, seal_seq=seal_seq, counters=counters)
+    changes.position = copy(position, seal_seq=seal_seq, counters=counters, margin=margin)
     return changes
 
 
@@ -120,6 +124,7 @@ def release(
     limit: int,
     now_us: int | None = None,
     names: Iterable[str] | None = None,
+    rates: Rates | None = None,
 ) -> Changes:
     """Move held windows that have a target into open windows of that target; update the reason of the others.
 
@@ -132,16 +137,17 @@ def release(
         limit: the most windows that change in this step.
         now_us: microseconds since 1970 UTC; None = all mapping versions have begun and no subscription has ended.
         names: customers to look at; None = all.
+        rates: the versions of the rate card, for the factor of who pays.
     """
     changes = Changes(ledger.position)
     moved: dict[WindowKey, Window] = {}
     found = (name for name in (ledger.held if names is None else names) if _may_have_target(name, customers, orgs))
     for window, customer, known in _held(ledger, found, customers, orgs):
-        target = _target(window, customer, orgs, policy, now_us)
+        target = _target(window, customer, orgs, policy, now_us, rates)
         if not target.held:
             changes.windows[window.first] = None
             changes.straddled += crossed(known, window.min_end_us, window.max_end_us)
-            _merge(changes, moved, ledger, _retarget(window, target, policy))
+            _merge(changes, moved, ledger, _retarget(window, target, policy, rates))
         elif (target.held, target.org_id) != (window.held, window.org_id):
             changes.windows[window.first] = copy(window, held=target.held, org_id=target.org_id)
         if len(changes.windows) >= limit:
@@ -157,6 +163,7 @@ def coalesce(
     policy: MeterPolicy,
     now_us: int,
     limit: int,
+    rates: Rates | None = None,
 ) -> Changes:
     """Merge held windows that are older than `coalesce_us`: one remains for each customer, id kind, model, group and
     stretch of time.
@@ -174,7 +181,7 @@ def coalesce(
         fitting = stretch(known, window.min_end_us, window.max_end_us)
         if fitting is None or _covers(window, fitting):
             continue
-        target = _target(window, customer, orgs, policy, now_us)
+        target = _target(window, customer, orgs, policy, now_us, rates)
         if not target.held:  # `release` takes it at its next call
             continue
         changes.windows[window.first] = None
@@ -217,6 +224,7 @@ def _target(
     orgs: Mapping[str, OrgRecord],
     policy: MeterPolicy,
     now_us: int | None,
+    rates: Rates | None,
 ) -> Target:
     """The target that a held window has now."""
     if window.metered is not None:
@@ -229,6 +237,8 @@ def _target(
         target = resolve_held(customer, window.org_id, at_us, kind, orgs, policy.event_code, now_us, window.held)
     if not target.held and (held := _outside(window, target, orgs, policy, now_us or 0)):
         return Target(target.org_id, "", held)
+    if not target.held and window.rated is not None and (rates is None or rates.of(window.rated.rate) is None):
+        return Target(target.org_id, "", UNKNOWN_RATE)
     return target
 
 
@@ -238,11 +248,15 @@ def _outside(window: Window, target: Target, orgs: Mapping[str, OrgRecord], poli
     return moment_for(there, orgs, policy, now_us).held
 
 
-def _retarget(window: Window, target: Target, policy: MeterPolicy) -> Window:
+def _retarget(window: Window, target: Target, policy: MeterPolicy, rates: Rates | None) -> Window:
     length = policy.window_us if window.metered is None else 0
     start = window.max_end_us - window.max_end_us % length if length else window.max_end_us
     where = {"org_id": target.org_id, "subscription": target.subscription, "held": ""}
-    return copy(window, start_us=start, length_us=length, **where)
+    rated = window.rated
+    if rated is not None and rates is not None and (card := rates.of(rated.rate)) is not None:
+        factor = rates.factor(card, target.org_id, target.subscription, window.max_end_us)
+        rated = Rated(rated.rate, factor, rated.usd)
+    return copy(window, start_us=start, length_us=length, rated=rated, **where)
 
 
 def _merge(changes: Changes, moved: dict[WindowKey, Window], ledger: LedgerState, window: Window) -> None:
@@ -262,6 +276,10 @@ def _merge(changes: Changes, moved: dict[WindowKey, Window], ledger: LedgerState
     moved[key] = window if into is None else merged(into, window)
 
 
+def _priced(window: Window) -> Decimal:
+    return ZERO if window.rated is None else window.rated.usd
+
+
 def merged(into: Window, window: Window) -> Window:
     """Two windows as one under the first offset of `into`; every sum is exact."""
     with localcontext(EXACT):
@@ -277,5 +295,6 @@ def merged(into: Window, window: Window) -> Window:
             cached_tokens=into.cached_tokens + window.cached_tokens,
             reasoning_tokens=into.reasoning_tokens + window.reasoning_tokens,
             cost=into.cost + window.cost,
+            rated=into.rated and Rated(into.rated.rate, into.rated.factor, into.rated.usd + _priced(window)),
             merged=(*into.merged, window.first, *window.merged),
         )

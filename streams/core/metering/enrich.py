@@ -1,9 +1,12 @@
 """Makes the enriched record of a call, encoded for downstream consumers."""
 
+from decimal import Decimal
+
 import msgspec
 
-from schemas.ledger import Window
+from schemas.ledger import RateKey, Window
 from schemas.moments import SECOND_US, to_datetime
+from schemas.money import EXACT
 from schemas.records import EnrichedUsage
 from schemas.usage import Usage
 from streams.core.mapping.resolve import Target
@@ -20,43 +23,64 @@ class Enricher:
         self._prefix = prefix
         self._seconds: dict[int, str] = {}
 
-    def __call__(self, usage: Usage, offset: int, decision: str, target: Target | None, window: Window | None) -> bytes:
-        """The value for `litellm.usage.enriched`. A call that is not billed has no target and no window."""
+    def __call__(
+        self,
+        usage: Usage,
+        offset: int,
+        decision: str,
+        target: Target | None,
+        window: Window | None,
+        price: Decimal | None = None,
+        rate: RateKey = None,
+    ) -> bytes:
+        """The value for `litellm.usage.enriched`. A call that is not billed has no target and no window.
+
+        `price`: dollars by the rate card, before the factor in `rate`; None = no card applies.
+        """
         where = target or _NOWHERE
-        return _encode(
-            EnrichedUsage(
-                usage.identity.hex(),
-                offset,
-                usage.customer_id,
-                usage.id_kind,
-                decision,
-                usage.cost,
-                self._iso(usage.start_us),
-                self._iso(usage.end_us),
-                usage.model,
-                usage.provider,
-                usage.tokens_input,
-                usage.tokens_output,
-                usage.total_tokens,
-                usage.cached_tokens,
-                usage.reasoning_tokens,
-                usage.status,
-                usage.call_id,
-                usage.request_id,
-                usage.call_type,
-                usage.user_id,
-                usage.team_id,
-                usage.organization_id,
-                usage.key_hash,
-                usage.key_alias,
-                where.org_id,
-                where.subscription,
-                where.held,
-                "" if window is None else transaction_id(self._prefix, window),
-                usage.note,
-                usage.context,
-            )
+        record = EnrichedUsage(
+            usage.identity.hex(),
+            offset,
+            usage.customer_id,
+            usage.id_kind,
+            decision,
+            usage.cost,
+            self._iso(usage.start_us),
+            self._iso(usage.end_us),
+            usage.model,
+            usage.provider,
+            usage.tokens_input,
+            usage.tokens_output,
+            usage.total_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            usage.status,
+            usage.call_id,
+            usage.request_id,
+            usage.call_type,
+            usage.user_id,
+            usage.team_id,
+            usage.organization_id,
+            usage.key_hash,
+            usage.key_alias,
+            where.org_id,
+            where.subscription,
+            where.held,
+            "" if window is None else transaction_id(self._prefix, window),
+            usage.note,
+            usage.context,
         )
+        if usage.has_details:
+            record.power_level, record.cache_write_tokens = usage.power_level, usage.cache_write_tokens
+            record.images, record.seconds = usage.images, usage.seconds
+        if usage.byok:
+            record.byok = True
+        if price is not None and rate is not None:
+            record.rate, factor = rate
+            record.billed_usd = price
+            if factor != 1:
+                record.billed_usd, record.price_usd = EXACT.multiply(price, factor), price
+        return _encode(record)
 
     def _iso(self, us: int) -> str:
         second = us // SECOND_US

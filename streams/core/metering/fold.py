@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from schemas.errors import Rejected
-from schemas.ledger import HELD_LENGTH_US, Position, Sum, Window, WindowKey
+from schemas.ledger import HELD_LENGTH_US, Position, Rated, RateKey, Sum, Window, WindowKey
 from schemas.moments import HOUR_US
 from schemas.money import EXACT, ZERO, quantum
 from schemas.policy import MeterPolicy
@@ -33,8 +33,11 @@ from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.normalise import FUTURE_US
 from streams.core.metering.notices import ASSUMED_REPEAT, COST_DIFFERS
 from streams.core.metering.plausible_cost import IMPLAUSIBLE_COST, implausible
+from streams.core.metering.rated_calls import rated
 from streams.core.metering.read_usage import usage_of
 from streams.core.metering.step_changes import Changes
+from streams.core.pricing.cards import Rates
+from streams.core.pricing.payer import ONE
 
 #: LiteLLM's own payloads share one route. While nothing else comes, routes need no bookkeeping.
 _MAIN_SHAPES = frozenset({SLP, FLAT})
@@ -81,7 +84,12 @@ class Fold:
         self._lead_ms = min(LEAD_MS, HOURS_APART * HOUR_MS - policy.dedupe_retention_us // 1000)
 
     def __call__(
-        self, ledger: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int = NO_LIMIT_MS
+        self,
+        ledger: LedgerState,
+        records: Sequence[Record],
+        resolve: Resolve,
+        latest_ms: int = NO_LIMIT_MS,
+        rates: Rates | None = None,
     ) -> Changes:
         """The changes that folding `records` makes; `ledger` stays as it is.
 
@@ -91,9 +99,10 @@ class Fold:
             latest_ms: the worker's own clock plus `FUTURE_US`, milliseconds since 1970 UTC. A call's end up to it is
                 accepted, and a later record time does not move the partition clock further. A worker clock that is slow
                 costs only memory; one that is fast refuses calls.
+            rates: the versions of the rate card; None = there are none.
         """
         with localcontext(EXACT):
-            return self._fold(ledger, records, resolve, latest_ms)
+            return self._fold(ledger, records, resolve, latest_ms, rates)
 
     def _read(self, record: Record, witness_us: int) -> Usage | Rejected:
         try:
@@ -125,7 +134,9 @@ class Fold:
                     newest_ms = max(newest_ms, min(told_ms, clock_ms + lead_ms))
         return usages, newest_ms
 
-    def _fold(self, ledger: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int) -> Changes:
+    def _fold(
+        self, ledger: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int, rates: Rates | None
+    ) -> Changes:
         """Decide about each call, by what is known of its identity and by its decision.
 
         | identity (tag)             | decision              | outcome                                        |
@@ -141,7 +152,8 @@ class Fold:
         | NEVER                      | metered               | a window of its own                            |
         | NEVER                      | not billed            | counted                                        |
 
-        A record whose time is days ahead of the clock is rejected in each of the rows below the duplicates.
+        A record whose time is days ahead of the clock is rejected in each of the rows below the duplicates. A call that has
+        no cost and that a rate card prices is billed, and settles its identity as any billed call does.
         """
         policy, position, lead_ms, enrich = self._policy, ledger.position, self._lead_ms, self._enricher
         usages, newest_ms = self._read_all(records, position.clock_ms, latest_ms)
@@ -168,6 +180,9 @@ class Fold:
             if usage.twins or usage.job:
                 tag = memory.also(usage, tag)
             decision = decide(usage, policy)
+            price = None if rates is None else rated(usage, decision, rates)
+            if price is not None and decision not in BILLED:
+                decision = BILLABLE
             if tag != NEVER and (tag != COSTLESS or decision not in BILLED):
                 _repeat(changes, duplicate, record, usage, differs_in_cost=differs(tag, cost))
                 if usage.job is identity:
@@ -183,14 +198,25 @@ class Fold:
                 _reject(changes, rejected, record, Rejected(IMPLAUSIBLE_COST, f"{cost:f} USD"), cost)
                 changes.noticed.doubt(IMPLAUSIBLE_COST, cost)
                 continue
+            if price is not None and price.usd > policy.max_usd_per_call and implausible(usage, policy, price.usd):
+                _reject(changes, rejected, record, Rejected(IMPLAUSIBLE_COST, f"billed at {price.usd:f} USD"), cost)
+                changes.noticed.doubt(IMPLAUSIBLE_COST, cost)
+                continue
             target: Target | None = None
             window: Window | None = None
+            rate: RateKey = None
             if decision in BILLED:
                 if decision != BILLABLE:
                     set_apart(apart, decision, cost)
                 target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
-                window = self._window(ledger, touched, usage, target, record.offset)
+                if price is not None and rates is not None:
+                    card, held = price.card, target.held
+                    whose = (target.org_id, target.subscription, usage.end_us)
+                    rate = (card.id, ONE if held else rates.factor(card, *whose))
+                window = self._window(ledger, touched, usage, target, record.offset, rate)
                 _add(window, usage, record.offset)
+                if price is not None and rate is not None and window.rated is not None:
+                    window.rated = Rated(*rate, window.rated.usd + price.usd)
                 folded_calls += 1
                 folded_cost += cost
             elif decision != METERED:
@@ -211,7 +237,8 @@ class Fold:
                 window = _by_itself(changes, usage, target, record.offset)
                 set_apart(apart, decision, cost)
                 folded_calls += 1
-            enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
+            usd = None if price is None else price.usd
+            enriched.append((record.key, enrich(usage, record.offset, decision, target, window, usd, rate)))
             if usage.kind == UNKNOWN:
                 changes.noticed.of_unknown_type(usage.call_type)
             # `tag_of`, written out for the usual call: a call a record is too much here.
@@ -238,7 +265,13 @@ class Fold:
         return max(forgotten_us + HOUR_US, position.forgot_us)
 
     def _window(
-        self, ledger: LedgerState, touched: dict[WindowKey, Window], usage: Usage, target: Target, offset: int
+        self,
+        ledger: LedgerState,
+        touched: dict[WindowKey, Window],
+        usage: Usage,
+        target: Target,
+        offset: int,
+        rate: RateKey,
     ) -> Window:
         policy = self._policy
         length = policy.window_us
@@ -260,6 +293,7 @@ class Fold:
             start,
             length,
             identity,
+            rate,
         )
         window = touched.get(key)
         if window is None:
@@ -284,6 +318,7 @@ class Fold:
                     usage.end_us,
                     identity=identity,
                     group_names=policy.group_by,
+                    rated=None if rate is None else Rated(*rate),
                 )
             touched[key] = window
         return window

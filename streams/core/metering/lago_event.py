@@ -28,10 +28,12 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
     `unit` is at least 1, because Lago's dynamic charge bills nothing for a sum of zero units. All properties are text
     (docs/lago-behaviour.md). Where `at_us` is not the end of the usage, `usage_end` holds that end.
 
+    Under a rate card the amount is what the card bills, and `cost_usd` stays what the provider charged.
+
     Usage that others measured keeps its code and its properties. Its amount is 0: only a dynamic charge reads the
     amount, and no cost is known of this usage (docs/orgs.md).
     """
-    metered = window.metered
+    metered, rated = window.metered, window.rated
     if metered is not None:
         properties = {"transaction_id": metered.transaction_id, **metered.properties, "org_id": window.org_id}
     else:
@@ -50,6 +52,10 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
             "window_start": to_iso(window.start_us),
             "window_end": to_iso(end_us),
         }
+    if rated is not None:
+        properties |= {"billed_usd": plain(rated.billed), "rate": rated.rate}
+        if rated.factor != 1:
+            properties["rate_factor"] = plain(rated.factor)
     if at_us != window.max_end_us:
         properties["usage_end"] = to_iso(window.max_end_us)
     if metered is None:
@@ -59,7 +65,7 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
         external_subscription_id=window.subscription,
         code=policy.event_code if metered is None else metered.code,
         timestamp=lago_timestamp(at_us),
-        precise_total_amount_cents=cents_text(window.cost),
+        precise_total_amount_cents=cents_text(window.billed),
         properties=properties,
     )
 

@@ -24,7 +24,7 @@ from schemas.wire import (
     LagoProperties,
     RawRecord,
 )
-from streams.core.metering.call_meaning import PLAIN, SEALED, counts_media, tell_kind, tell_whose
+from streams.core.metering.call_meaning import PLAIN, SEALED, counts_media, tell_kind, tell_used, tell_whose
 from streams.core.metering.cost_fields import amount_of
 from streams.core.metering.flags import is_yes
 from streams.core.metering.identity import identity_of
@@ -91,8 +91,13 @@ def normalise(
     if not usage.cost:
         usage.media = counts_media(record.call)
     metadata = record.call.metadata
-    if metadata is not None and (metadata.used_client_oauth_token or metadata.is_silent_experiment):
-        tell_whose(usage, metadata)
+    if metadata is not None:
+        if metadata.usage_object is not None:
+            tell_used(usage, metadata.usage_object)
+        if metadata.used_client_oauth_token or metadata.is_silent_experiment:
+            tell_whose(usage, metadata)
+    if record.power_level:
+        usage.power_level, usage.has_details = record.power_level, True
     if backfilled and usage.identity is not usage.job:
         usage.twins = _twins(usage)
     if not 0 <= record.received_at < MAX_US:

@@ -1,6 +1,8 @@
 """Costs that no model has: a wrong price list, another currency, a wrong count. An operator decides about them."""
 
-from schemas.money import EXACT
+from decimal import Decimal
+
+from schemas.money import EXACT, ZERO
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.metering.call_kinds import JOB, MEDIA
@@ -9,8 +11,10 @@ from streams.core.metering.call_kinds import JOB, MEDIA
 IMPLAUSIBLE_COST = "implausible_cost"
 
 
-def implausible(usage: Usage, policy: MeterPolicy) -> bool:
+def implausible(usage: Usage, policy: MeterPolicy, billed: Decimal = ZERO) -> bool:
     """Whether the call costs more than any model asks for, and no operator has accepted the cost.
+
+    `billed`: what a rate card bills for it, dollars. Only its size counts: a price for a request has no bound per token.
 
     A job can stand for thousands of calls, so only its price per token counts where it reports tokens. Media are not
     priced by tokens.
@@ -20,4 +24,4 @@ def implausible(usage: Usage, policy: MeterPolicy) -> bool:
         return False
     if tokens and usage.kind != MEDIA and cost > EXACT.multiply(policy.max_usd_per_token, tokens):
         return True
-    return cost > policy.max_usd_per_call and not (usage.kind == JOB and tokens)
+    return max(cost, billed) > policy.max_usd_per_call and not (usage.kind == JOB and tokens)

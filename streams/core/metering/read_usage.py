@@ -29,6 +29,7 @@ class _Loose(msgspec.Struct, gc=False):
     rules: int = 0
     note: str = ""
     context: Raw | msgspec.UnsetType = msgspec.UNSET
+    power_level: str = ""
 
 
 class _Version(msgspec.Struct, gc=False):
@@ -117,6 +118,7 @@ def _record_of(loose: _Loose) -> RawRecord:
         loose.rules,
         loose.note or soft.note(),
         loose.context,
+        clean(loose.power_level),
     )
 
 

@@ -88,9 +88,10 @@ def ledger_discrepancies(
     sealed, calls, cents = position.counters.sealed, emitted.calls, emitted.cents
     if first > 1 and older is not None and older.parts == first - 1:
         first, calls, cents = 1, calls + older.calls, add(cents, older.cents)
-    if first == 1 and not missing and (calls, cents) != (sealed.calls, EXACT.multiply(sealed.cost, _HUNDRED)):
+    billed = add(sealed.cost, position.margin)
+    if first == 1 and not missing and (calls, cents) != (sealed.calls, EXACT.multiply(billed, _HUNDRED)):
         discrepancies.append(
-            f"partition {partition}: {sealed.calls} calls and {sealed.cost} USD were sealed, "
+            f"partition {partition}: {sealed.calls} calls and {billed} USD were sealed, "
             f"events hold {calls} calls and {EXACT.divide(cents, _HUNDRED)} USD"
         )
     return discrepancies

@@ -114,7 +114,7 @@ def _own(window: Window, order: WriteOff, prefix: str) -> Receipt:
         transaction_id(prefix, window),
         WRITTEN_OFF,
         order.at,
-        cents=cents_text(window.cost),
+        cents=cents_text(window.billed),
         calls=window.count,
         reason=order.audit_id,
     )

@@ -14,7 +14,7 @@ from connectors.ingest.raw_record import strip
 from connectors.postgres.rows import usage_rows
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import LedgerBroken, Rejected
-from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Sum
+from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, TAGGED_VERSION, Position, Sum
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import EnrichedUsage, LagoEvent, WriteOff
@@ -312,14 +312,14 @@ def test_the_ledger_asks_for_this_release_as_soon_as_it_holds_what_an_older_one_
     meter = Meter({})
     fold, resolve = Fold(POLICY, PREFIX), Resolver({}, {})
     assert stored(Changes(Position()))[1] == PLAIN_VERSION
-    assert stored(fold(meter.ledger, [raw(0, slp(1))], resolve))[1] == LEDGER_VERSION
-    assert stored(fold(meter.ledger, [recorded("tx")], Resolver({}, RUNNING)))[1] == LEDGER_VERSION
+    assert stored(fold(meter.ledger, [raw(0, slp(1))], resolve))[1] == TAGGED_VERSION
+    assert stored(fold(meter.ledger, [recorded("tx")], Resolver({}, RUNNING)))[1] == TAGGED_VERSION
     snapshot, version = stored(fold(meter.ledger, [recorded("tx")], resolve))
-    assert version == LEDGER_VERSION
+    assert version == TAGGED_VERSION
     restored = LedgerState(Position())
     restore(restored, snapshot, NOON)
     verify(restored)
-    assert len(restored.metered) == 1 and restored.position.v == LEDGER_VERSION
+    assert len(restored.metered) == 1 and restored.position.v == TAGGED_VERSION
     assert next(iter(restored.windows.values())).metered == Metered("org", "tx", "api_call", NOON, {"org_id": "org"})
     snapshot.windows = dict.fromkeys(snapshot.windows)
     snapshot.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION))

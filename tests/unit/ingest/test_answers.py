@@ -18,6 +18,7 @@ PATH = "/webhook/litellm/usage"
 CALL = '{"id": "a", "user": "acme", "spend": "0.5", "model": "m"}'
 BAD = CALL.replace('"0.5"', '"1,23"')
 ACCEPTED = {"status": "accepted", "message": "Event queued for processing"}
+NOTHING = "nothing of a call was found in it"
 REJECTED = {"status": "rejected", "message": "No element was stored as a call; see rejected"}
 
 
@@ -44,9 +45,15 @@ async def _answer(body: str, authorization: str = "Bearer token") -> tuple[int, 
     [
         (CALL, ACCEPTED),
         ("[null]", ACCEPTED),
-        (f"[{CALL},{BAD}]", {**ACCEPTED, "accepted": 1, "rejected": [{"index": 1, "reason": "wrong_type"}]}),
-        (BAD, {**REJECTED, "accepted": 0, "rejected": [{"index": 0, "reason": "wrong_type"}]}),
-        ("[null,{}]", {**REJECTED, "accepted": 0, "rejected": [{"index": 1, "reason": "not_a_call"}]}),
+        (
+            f"[{CALL},{BAD}]",
+            {**ACCEPTED, "accepted": 1, "rejected": [{"index": 1, "reason": "wrong_type", "detail": "spend"}]},
+        ),
+        (BAD, {**REJECTED, "accepted": 0, "rejected": [{"index": 0, "reason": "wrong_type", "detail": "spend"}]}),
+        (
+            "[null,{}]",
+            {**REJECTED, "accepted": 0, "rejected": [{"index": 1, "reason": "not_a_call", "detail": NOTHING}]},
+        ),
     ],
 )
 async def test_a_body_of_which_nothing_was_stored_is_not_said_to_be_accepted(body: str, told: dict[str, Any]) -> None:

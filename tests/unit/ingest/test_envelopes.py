@@ -77,7 +77,7 @@ def test_of_two_wrappers_in_one_object_both_are_stored(with_id: bool) -> None:
 def test_an_envelope_in_which_no_call_is_found_is_refused_in_the_answer(envelope: Any) -> None:
     """It was accepted, and its id was stored as a call of nobody that costs nothing."""
     outcome, kept = stored([envelope, call(1)])
-    assert (outcome.accepted, outcome.rejected) == (1, [(0, "not_a_call")])
+    assert (outcome.accepted, [one[:2] for one in outcome.rejected]) == (1, [(0, "not_a_call")])
     assert kept.ids() == ["c1"]
     outcome, kept = stored(envelope)
     assert (outcome.accepted, kept.ids()) == (0, [])
@@ -92,7 +92,7 @@ def test_each_wrapped_call_that_kafka_refuses_for_its_size_is_a_rejection() -> N
     long = "m" * 900
     outcome, kept = stored([{"events": [call(0, model=long), call(1, model=long), call(2)]}, call(3)], most=800)
     assert (outcome.accepted, sorted(kept.ids())) == (2, ["c2", "c3"])
-    assert outcome.rejected == [(0, "too_large")] * 2
+    assert [one[:2] for one in outcome.rejected] == [(0, "too_large")] * 2
     assert len([one for one in kept.records if one[0] == "rejected"]) == 2
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
-from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Window
+from schemas.ledger import PLAIN_VERSION, POSITION_KEY, TAGGED_VERSION, Position, Window
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import LagoEvent
@@ -266,4 +266,4 @@ def test_a_release_that_would_misread_a_ledger_is_kept_from_it() -> None:
     line.fold(BY_TEAM, call(2))
     line.settle(PLAIN)
     line.log.taken_over(NOON)
-    assert line.log.ledger.position.v == LEDGER_VERSION
+    assert line.log.ledger.position.v == TAGGED_VERSION

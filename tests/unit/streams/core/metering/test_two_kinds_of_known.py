@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.ledger import LEDGER_VERSION, Sum
+from schemas.ledger import TAGGED_VERSION, Sum
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from streams.core.metering.identity import identity_of
@@ -115,7 +115,7 @@ def test_what_an_older_release_remembered_shuts_out_copies_as_it_did() -> None:
 
 def test_the_changelog_asks_for_this_release_from_the_first_identity_on() -> None:
     part = Partition().take(copy("0"))
-    assert part.steps[0].position.v == LEDGER_VERSION == part.restart().ledger.position.v
+    assert part.steps[0].position.v == TAGGED_VERSION == part.restart().ledger.position.v
 
 
 def test_a_settled_identity_outlives_the_chunk_that_counted_it_first() -> None:

@@ -1,0 +1,131 @@
+"""Reads a file of the rate card: TOML in which every amount is text, so that no digit of money is ever a float.
+
+docs/rates.md has the format. Whatever is wrong is one sentence that names the place.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from schemas.errors import Rejected
+from schemas.moments import parse_us
+from schemas.money import parse_amount
+from schemas.rates import UNIT_PRICES, Entry, Factors, RateCard, check_card
+
+#: The factors of the power levels where a card has factors and says nothing else.
+POWER_LEVELS: Final = {"eco": Decimal("0.7"), "balanced": Decimal(1), "precision": Decimal("1.5")}
+_AMOUNTS = ("markup_percent", *UNIT_PRICES, "minimum")
+_MEMBERS = ("id", "effective_from", "currency", "price", "default", "factors")
+_FACTORS = ("power_level", "team", "plan", "org")
+
+
+class InvalidRateCard(ValueError):
+    """The file is no rate card; the text is a sentence that says where and why."""
+
+
+def read_card(path: Path) -> RateCard:
+    """The version in a file. Raises: InvalidRateCard."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRateCard(f"{path}: it cannot be read: {type(error).__name__}") from error
+    try:
+        return card_of(text)
+    except InvalidRateCard as error:
+        raise InvalidRateCard(f"{path}: {error}") from None
+
+
+def card_of(text: str) -> RateCard:
+    """The version in a text of TOML. Raises: InvalidRateCard."""
+    try:
+        tree = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InvalidRateCard(f"it is no TOML: {error}") from error
+    _known(tree, _MEMBERS, "the card")
+    prices = tree.get("price", [])
+    if not isinstance(prices, list) or not all(isinstance(price, dict) for price in prices):
+        raise InvalidRateCard("price: begin each price with [[price]]")
+    default = _table(tree, "default")
+    card = RateCard(
+        _text(tree, "id", "the card"),
+        _moment(tree),
+        currency=_text(tree, "currency", "the card") if "currency" in tree else "USD",
+        entries=tuple(_entry(price, f"price {number}") for number, price in enumerate(prices, 1)),
+        default=None if default is None else _default(default),
+        factors=_factors(tree),
+    )
+    try:
+        check_card(card)
+    except ValueError as error:
+        raise InvalidRateCard(str(error)) from error
+    return card
+
+
+def _entry(price: Mapping[str, Any], where: str, names: tuple[str, ...] = ("model", "provider")) -> Entry:
+    _known(price, (*names, *_AMOUNTS), where)
+    if names and not any(name in price for name in names):
+        raise InvalidRateCard(f'{where}: name a model or a provider; model = "*" matches every call')
+    model, provider = (_text(price, name, where) if name in price else "*" for name in ("model", "provider"))
+    return Entry(
+        model, provider, **{name: _amount(price[name], f"{where}.{name}") for name in _AMOUNTS if name in price}
+    )
+
+
+def _default(price: Mapping[str, Any]) -> Entry:
+    return _entry(price, "default", ())
+
+
+def _factors(tree: Mapping[str, Any]) -> Factors | None:
+    table = _table(tree, "factors")
+    if table is None:
+        return None
+    _known(table, _FACTORS, "factors")
+    found = {}
+    for kind in _FACTORS:
+        members = _table(table, kind) or {}
+        found[kind] = {name: _amount(factor, f"factors.{kind}.{name}") for name, factor in members.items()}
+    found["power_level"] = POWER_LEVELS | found["power_level"]
+    return Factors(**found)
+
+
+def _moment(tree: Mapping[str, Any]) -> int:
+    value = tree.get("effective_from")
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    if not isinstance(value, str):
+        raise InvalidRateCard('effective_from: give a moment, as effective_from = "2026-12-01T00:00:00Z"')
+    try:
+        return parse_us(value)
+    except Rejected:
+        raise InvalidRateCard(f"effective_from: {value!r} is no moment in ISO 8601") from None
+
+
+def _amount(value: Any, where: str) -> Decimal:
+    if not isinstance(value, str):
+        raise InvalidRateCard(f'{where}: write the number as text, {where.rpartition(".")[2]} = "{value}"')
+    try:
+        return parse_amount(value)
+    except Rejected:
+        raise InvalidRateCard(f"{where}: {value!r} is no plain decimal number") from None
+
+
+def _table(tree: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    value = tree.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise InvalidRateCard(f"{name}: it must be a table")
+    return value
+
+
+def _text(tree: Mapping[str, Any], name: str, where: str) -> str:
+    value = tree.get(name)
+    if not isinstance(value, str):
+        raise InvalidRateCard(f"{where}: {name} is missing, or no text")
+    return value
+
+
+def _known(tree: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
+    if unknown := sorted(tree.keys() - set(names)):
+        raise InvalidRateCard(f"{where}: {unknown[0]!r} is unknown; known are {', '.join(names)}")

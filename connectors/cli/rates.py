@@ -1,0 +1,197 @@
+"""`meterbridge rates`: check, put and show versions of the rate card; try one on calls that are counted."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import typer
+
+from connectors.billing.rate_files import InvalidRateCard, read_card
+from connectors.cli.base import moment_us, one_sentence, say, settings_of_command, table_of_lines
+from connectors.cli.sentences import fail
+from connectors.config.connections import deployment_of, postgres_url
+from connectors.operations.price_list import Compared, InvalidPriceList, compared_with, read_prices
+from connectors.operations.rate_cards import Known, check_put, known_cards, put_card
+from connectors.operations.rate_test import Changed, tried_on
+from connectors.operations.sender import CommandProducer
+from connectors.postgres.pool import Database
+from schemas.errors import Rejected
+from schemas.moments import SECOND_US, to_iso
+from schemas.money import ZERO, parse_amount, plain, total
+from schemas.rates import UNIT_PRICES, Entry, RateCard
+
+_WORDS = {"per_second": "a second", "per_image": "an image", "per_request": "a request"}
+T = TypeVar("T")
+
+
+def check(file: Path, as_json: bool) -> None:
+    """`meterbridge rates check`."""
+    with one_sentence(InvalidRateCard):
+        card = read_card(file)
+    say(_as_object(card), as_json=as_json, table=lambda: meaning(card))
+
+
+def put(file: Path, *, comment: str, back_date: bool, as_json: bool) -> None:
+    """`meterbridge rates put`."""
+    with one_sentence(InvalidRateCard):
+        card = read_card(file)
+        settings = settings_of_command()
+        deployment, known = deployment_of(settings), known_cards(deployment_of(settings))
+        lead_us, now_us = int(settings.mapping_delay_seconds * SECOND_US), time.time_ns() // 1000
+        writes = check_put(card, known, now_us, lead_us, back_date=back_date)
+        audit_id = ""
+        if writes:
+            audit_id = put_card(deployment, CommandProducer(deployment.kafka), card, known.with_id(card.id), comment)
+    answer = {**_as_object(card), "written": writes, "audit_id": audit_id}
+    does = f"Put, audit line {audit_id}" if writes else "Nothing to do: it is there already"
+    say(answer, as_json=as_json, table=lambda: f"{does}.\n{meaning(card)}")
+
+
+def show(at: str, as_json: bool) -> None:
+    """`meterbridge rates show`."""
+    with one_sentence():
+        known = known_cards(deployment_of(settings_of_command()))
+        at_us = moment_us(at) if at else time.time_ns() // 1000
+    now = known.at(at_us)
+    if at:
+        if now is None:
+            fail(f"no rate card was in force at {to_iso(at_us)}: calls are billed at LiteLLM's cost.", 1)
+        say(_as_object(now), as_json=as_json, table=lambda: meaning(now))
+        return
+    lines = [_line(card, known, now) for card in known.cards]
+    answer = {"rates": lines, "unreadable": list(known.unreadable)}
+    say(answer, as_json=as_json, table=lambda: _listed(lines, known))
+    if known.unreadable:
+        raise typer.Exit(1)
+
+
+def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
+    """`meterbridge rates test`."""
+    between = (moment_us(since), moment_us(until))
+    with one_sentence(InvalidRateCard):
+        card = read_card(file)
+        changed = _query(lambda database: tried_on(database, card, *between))
+    lines = [_change(one) for one in changed]
+    sums = {
+        "calls": sum(one.calls for one in changed),
+        "cost_usd": plain(total(one.cost for one in changed)),
+        "billed_usd": plain(total(one.before for one in changed)),
+        "would_be_usd": plain(total(one.after for one in changed)),
+    }
+    title = f"{sums['calls']} calls that cost {sums['cost_usd']} USD: billed {sums['billed_usd']}, by {card.id} {sums['would_be_usd']} USD"
+    say(
+        {"rate": card.id, **sums, "customers": lines},
+        as_json=as_json,
+        table=lambda: table_of_lines(lines, title) if lines else "No call ended in that time.",
+    )
+
+
+def compare(prices: Path, since: str, until: str, bound: str, as_json: bool) -> None:
+    """`meterbridge rates compare`."""
+    between = (moment_us(since), moment_us(until))
+    try:
+        share = parse_amount(bound)
+    except Rejected:
+        share = Decimal(-1)
+    if share < 0:
+        fail(f"--bound takes a share such as 0.01, {bound!r} is none.", 2)
+    with one_sentence(InvalidPriceList):
+        listed = read_prices(prices)
+        found = _query(lambda database: compared_with(database, listed, *between, share))
+    lines = [_difference(one) for one in found.differs]
+    answer = {"calls": found.calls, "unlisted": found.unlisted, "not_compared": found.skipped, "differs": lines}
+    say(answer, as_json=as_json, table=lambda: _differences(found, lines))
+    if lines:
+        raise typer.Exit(1)
+
+
+def meaning(card: RateCard) -> str:
+    """What a rate card means, a line for each price and factor."""
+    lines = [f"{card.id}: for calls that end at or after {to_iso(card.effective_from)}, in {card.currency}"]
+    for number, entry in enumerate(card.entries, 1):
+        lines.append(f"{number}. model {entry.model}, provider {entry.provider}: {_price(entry)}")
+    lines.append(f"else: {_price(card.default or Entry())}")
+    if card.factors is not None:
+        for kind, factors in msgspec.structs.asdict(card.factors).items():
+            lines += [f"x {plain(factor)} for {kind} {name}" for name, factor in factors.items()]
+    return "\n".join(lines)
+
+
+def _price(entry: Entry) -> str:
+    if entry.has_units:
+        named = [(name, getattr(entry, name)) for name in UNIT_PRICES if getattr(entry, name) is not None]
+        said = ", ".join(f"{plain(usd)} USD {_WORDS.get(name, f'per million {name} tokens')}" for name, usd in named)
+    elif entry.markup_percent:
+        sign = "+" if entry.markup_percent > 0 else "-"
+        said = f"LiteLLM's cost {sign} {plain(abs(entry.markup_percent))} %"
+    else:
+        said = "LiteLLM's cost as it is"
+    return said if entry.minimum is None else f"{said}, at least {plain(entry.minimum)} USD a call"
+
+
+def _as_object(card: RateCard) -> dict[str, Any]:
+    return {**msgspec.to_builtins(card), "effective_from": to_iso(card.effective_from), "meaning": meaning(card)}
+
+
+def _line(card: RateCard, known: Known, now: RateCard | None) -> dict[str, Any]:
+    until_us = known.until_us(card)
+    return {
+        "rate": card.id,
+        "from": to_iso(card.effective_from),
+        "until": None if until_us is None else to_iso(until_us),
+        "in_force": "yes" if card is now else "no",
+        "prices": len(card.entries),
+        "factors": "yes" if card.factors else "no",
+    }
+
+
+def _listed(lines: list[dict[str, Any]], known: Known) -> Any:
+    odd = f"Not readable, and passed by the meter: {', '.join(known.unreadable)}." if known.unreadable else ""
+    if not lines:
+        return f"There is no rate card: calls are billed at LiteLLM's cost. {odd}".strip()
+    return table_of_lines(lines, odd)
+
+
+def _change(one: Changed) -> dict[str, Any]:
+    return {
+        "customer": one.customer,
+        "org": one.org_id,
+        "calls": one.calls,
+        "cost_usd": plain(one.cost),
+        "billed_usd": plain(one.before),
+        "would_be_usd": plain(one.after),
+        "change_usd": plain(one.after - one.before),
+    }
+
+
+def _difference(one: Any) -> dict[str, Any]:
+    return {
+        "call": one.call,
+        "customer": one.customer,
+        "model": one.model,
+        "cost_usd": plain(one.cost),
+        "listed_usd": plain(one.listed),
+        "ended_at": one.ended_at,
+    }
+
+
+def _differences(found: Compared, lines: list[dict[str, Any]]) -> Any:
+    rest = f"{found.calls} calls compared; {sum(found.unlisted.values())} of models that the list lacks, {found.skipped} with prices that it states otherwise"
+    if not lines:
+        return f"No call differs: {rest}."
+    off = total(
+        (one.cost - one.listed for one in found.differs),
+    )
+    return table_of_lines(lines, f"{len(lines)} calls differ, by {plain(off or ZERO)} USD together: {rest}.")
+
+
+def _query(question: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
+    async def answer() -> T:
+        with Database(postgres_url(settings_of_command()), size=1) as database:
+            return await question(database)
+
+    return asyncio.run(answer())

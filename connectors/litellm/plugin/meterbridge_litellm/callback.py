@@ -1,0 +1,172 @@
+"""The callback that LiteLLM calls: before a call, when it is logged, and before its answer ends.
+
+LiteLLM logs a call beside its answer, so the answer would be out before the record is safe. Two hooks hold it back until then:
+`async_post_call_response_headers_hook`, which LiteLLM awaits after it began to log and before it answers, and the iterator of a
+stream, whose end the client sees after ours (litellm/proxy/common_request_processing.py, 1.110). Each waits for `answer_wait` at most.
+"""
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import httpx
+
+from meterbridge_litellm.counts import Counts
+from meterbridge_litellm.credit import Credit, Refused
+from meterbridge_litellm.posting import Poster
+from meterbridge_litellm.record import record
+from meterbridge_litellm.ring import Ring
+from meterbridge_litellm.settings import AT_ONCE, Settings
+
+try:
+    from litellm.integrations.custom_logger import CustomLogger
+except ImportError:  # tests of the plugin need no LiteLLM
+    CustomLogger = object
+
+#: Calls whose answer has not asked for its record yet. Those that never will are forgotten from here on.
+_MOST_WAITING: Final = 10_000
+_LAST_EVENTS: Final = ("message_stop", "response.completed", "response.incomplete")
+
+
+class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes with `_PROXY_` in spite of `"no-log": true`
+    """The callback of one process. `counts` has what became of the records."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.counts = Counts()
+        self._settings = settings
+        self._keep = frozenset(part.strip() for part in settings.keep.split(","))
+        self._credit: Credit | None = None
+        self._waiting: dict[str, asyncio.Future[bool]] = {}
+        self._start()
+        atexit.register(self.close)
+        os.register_at_fork(after_in_child=self._start_in_child)
+
+    def _start(self) -> None:
+        closing = threading.Event()
+        self._closing = closing
+        http = httpx.Client(timeout=self._settings.post_timeout, trust_env=False)
+        self._ring = Ring(self._settings, self.counts, Poster(self._settings, self.counts, http, closing).post)
+
+    def _start_in_child(self) -> None:
+        self._ring.forget()
+        self.counts = Counts()
+        self._start()
+
+    def close(self) -> None:
+        """Write and post what is there, for `stop_seconds`; called when the process ends."""
+        self._closing.set()
+        self._ring.close()
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
+    ) -> dict[str, Any]:
+        """Ask for credit, where that is on. Raises: fastapi's HTTPException: the call is refused."""
+        if self._settings.authorize == "on":
+            await self._set_aside(user_api_key_dict, data)
+        if (call_id := data.get("litellm_call_id")) and self._settings.answer_after != AT_ONCE:
+            self._waiting[call_id] = asyncio.get_running_loop().create_future()
+            while len(self._waiting) > _MOST_WAITING:
+                del self._waiting[next(iter(self._waiting))]
+        return data
+
+    async def async_log_success_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Keep the record of a call that succeeded."""
+        self._keep_record(kwargs, self._waiting.get(kwargs.get("litellm_call_id") or ""))
+
+    async def async_log_failure_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Keep the record of a try that failed, which may have cost something. A later try has the same call id, so nothing waits."""
+        self._keep_record(kwargs, None)
+
+    async def async_post_call_response_headers_hook(
+        self,
+        data: dict[str, Any],
+        user_api_key_dict: Any,
+        response: Any,
+        request_headers: Any = None,
+        litellm_call_info: Any = None,
+    ) -> None:
+        """Hold the answer of a call back until its record is safe; a stream only begins here."""
+        if response is None:
+            self._waiting.pop(data.get("litellm_call_id") or "", None)
+        elif not data.get("stream"):
+            await self._until_kept(data)
+
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        """Hold the end of a stream back until its record is safe: its last event, or `data: [DONE]`, which follows our end."""
+        held = None
+        async for part in response:
+            if held is not None:
+                yield held
+            held = part if _is_last(part) else None
+            if held is None:
+                yield part
+        # Behind guardrails LiteLLM logs only when this iterator has ended.
+        if getattr(request_data.get("litellm_logging_obj"), "_on_deferred_stream_complete", None) is None:
+            await self._until_kept(request_data)
+        if held is not None:
+            yield held
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,
+        traceback_str: Any = None,
+    ) -> None:
+        """Nothing waits for a call that failed."""
+        self._waiting.pop(request_data.get("litellm_call_id") or "", None)
+
+    async def _set_aside(self, user: Any, data: dict[str, Any]) -> None:
+        from fastapi import HTTPException  # only a proxy has it
+        from litellm import model_cost
+
+        if self._credit is None:  # made here, because the client belongs to the loop of the proxy
+            url = (self._settings.api_url or self._settings.url).rstrip("/")
+            headers = {"Authorization": f"Bearer {self._settings.api_key}"}
+            http = httpx.AsyncClient(base_url=url, headers=headers, timeout=self._settings.api_timeout, trust_env=False)
+            self._credit = Credit(self._settings, self.counts, http, model_cost)
+        try:
+            await self._credit.set_aside(user, data)
+        except Refused as refused:
+            error = {"message": refused.detail, "type": refused.reason, "code": refused.reason, "param": None}
+            raise HTTPException(refused.status, {"error": error}) from None
+
+    def _keep_record(self, kwargs: dict[str, Any], kept: "asyncio.Future[bool] | None") -> None:
+        payload = kwargs.get("standard_logging_object")
+        if payload is None:  # LiteLLM could not make it
+            self.counts.add("unreadable")
+            self.counts.tell("usage_unreadable", call_type=str(kwargs.get("call_type")))
+            return
+        self._ring.append(record(payload, self._keep), kept)
+
+    async def _until_kept(self, data: dict[str, Any]) -> None:
+        call_id = data.get("litellm_call_id") or ""
+        if (kept := self._waiting.get(call_id)) is None:
+            return
+        if not kept.done():
+            await asyncio.wait((kept,), timeout=self._settings.answer_wait)
+        if self._waiting.get(call_id) is kept:
+            del self._waiting[call_id]
+        if not kept.done():
+            self.counts.add("unconfirmed")
+            self.counts.tell("answered_before_its_record", call_type=str(data.get("call_type")))
+
+
+def _is_last(part: Any) -> bool:
+    """Whether a part is the last event of a stream of `/v1/messages` or `/v1/responses`, after which no `[DONE]` need come."""
+    if isinstance(part, bytes):
+        return b'"message_stop"' in part
+    if isinstance(part, str):
+        return '"message_stop"' in part
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return kind in _LAST_EVENTS

@@ -1,0 +1,51 @@
+"""What the plugin counts, and its log lines. A line comes at most once a minute for each event; counts go on in between."""
+
+import json
+import logging
+import threading
+import time
+from collections import Counter
+from typing import Any, Final
+
+try:  # LiteLLM's image has it; the proxy shows it at /metrics where its `prometheus` callback is on
+    from prometheus_client import Counter as _Exported
+except ImportError:
+    _exported = None
+else:
+    _exported = _Exported("meterbridge_litellm_records", "Records of calls, by what became of them", ["outcome"])
+
+_QUIET_S: Final = 60.0
+_log = logging.getLogger("meterbridge_litellm")
+
+
+class Counts:
+    """Numbers of records since the process began, by outcome.
+
+    Outcomes: `kept`, `posted`, `rejected`, `shed`, `unreadable`, `unconfirmed`; of calls `admitted_unasked`,
+    `refused_unasked`; and `damaged_bytes`.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._told: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, outcome: str, number: int = 1) -> None:
+        with self._lock:
+            self._counts[outcome] += number
+        if _exported is not None:
+            _exported.labels(outcome).inc(number)
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Log a warning: the event's name, the fields and the counts as JSON. Never a payload, a key or a customer."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._told.get(event, -_QUIET_S) < _QUIET_S:
+                return
+            self._told[event] = now
+            counts = dict(self._counts)
+        _log.warning("%s %s", event, json.dumps({**fields, "counts": counts}))
+
+    def all(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._counts)

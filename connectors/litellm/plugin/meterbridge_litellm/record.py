@@ -1,0 +1,140 @@
+"""What is kept of a call: the fields that the ingress keeps, and nothing else. No prompt, no answer, no error text, no key.
+
+So the record has the identity, the customer and the money of what LiteLLM's `generic_api` callback sends, in a tenth of its size.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+#: Compared with the ingress's own lists by a test (schemas/wire.py).
+_FIELDS: Final = (
+    *("id", "litellm_call_id", "status", "call_type", "custom_llm_provider", "model", "model_group", "prompt_tokens"),
+    *("completion_tokens", "total_tokens", "startTime", "endTime", "completionStartTime", "cache_hit", "end_user"),
+    *("response_cost", "model_id"),
+)
+_METADATA: Final = (
+    *(
+        "user_api_key_hash",
+        "user_api_key_alias",
+        "user_api_key_user_id",
+        "user_api_key_team_id",
+        "user_api_key_team_alias",
+    ),
+    *("user_api_key_org_id", "user_api_key_project_id", "user_api_key_end_user_id", "used_client_oauth_token"),
+    *("is_silent_experiment", "power_level"),
+)
+_USAGE: Final = (
+    "cache_read_input_tokens",
+    "output_image_count",
+    "seconds",
+    "duration_seconds",
+    "cache_creation_input_tokens",
+)
+_DETAILS: Final = (
+    *("cached_tokens", "reasoning_tokens", "image_count", "character_count", "audio_length_seconds"),
+    *("video_length_seconds", "cache_creation_tokens"),
+)
+_COSTS: Final = (
+    *(
+        "input_cost",
+        "output_cost",
+        "total_cost",
+        "original_cost",
+        "tool_usage_cost",
+        "cache_read_cost",
+        "cache_creation_cost",
+    ),
+    *("discount_percent", "discount_amount", "margin_percent", "margin_fixed_amount", "margin_total_amount"),
+)
+_READS: Final = ("get_responses", "aget_responses")  # their id changes with each read; these parts of the answer do not
+#: A price can depend on the power level, so it is kept wherever a call has it.
+_LEVEL: Final = re.compile(r"\s*[A-Za-z0-9_-]{1,32}\s*")
+_LEVEL_TAG: Final = "power:"
+_SECRET: Final = re.compile(r"\s*(?:[Bb]earer\s+)?sk-\S{4,}\s*")
+_HASH: Final = re.compile(r"[0-9a-fA-F]{64}|litellm_proxy_master_key|")
+
+
+def record(
+    payload: Mapping[str, Any], keep: Iterable[str] = (), marks: Mapping[str, Any] = MappingProxyType({})
+) -> bytes:
+    """JSON of what is billed of a StandardLoggingPayload. It has the identity that the `generic_api` callback gives the call.
+
+    Args:
+        keep: `tags`, `metadata`: also keep these, which clients can write.
+        marks: fields that the plugin itself knows, such as `byok`.
+    """
+    call = _some(payload, _FIELDS)
+    if "end_user" in call:
+        call["end_user"] = _safe(call["end_user"])
+    metadata = payload.get("metadata")
+    if isinstance(metadata, Mapping):
+        kept = call["metadata"] = {name: _safe(metadata[name]) for name in _METADATA if name in metadata}
+        if (key := kept.get("user_api_key_hash")) is not None and not _HASH.fullmatch(str(key).strip()):
+            kept["user_api_key_hash"] = _hash(str(key))
+        usage = metadata.get("usage_object")
+        if isinstance(usage, Mapping):
+            kept["usage_object"] = _some(usage, _USAGE)
+            for name in ("prompt_tokens_details", "completion_tokens_details"):
+                if name in usage:
+                    details = usage[name]
+                    kept["usage_object"][name] = _some(details, _DETAILS) if isinstance(details, Mapping) else None
+        if "metadata" in keep:
+            kept |= _some(metadata, ("spend_logs_metadata", "user_api_key_auth_metadata"))
+        elif isinstance(written := metadata.get("spend_logs_metadata"), Mapping) and _is_level(
+            written.get("power_level")
+        ):
+            kept["spend_logs_metadata"] = {"power_level": written["power_level"]}
+        if not _is_level(kept.get("power_level")):
+            kept.pop("power_level", None)
+    if isinstance(payload.get("cost_breakdown"), Mapping):
+        call["cost_breakdown"] = _some(payload["cost_breakdown"], _COSTS)
+    if isinstance(base := payload.get("api_base"), str) and (host := _host(base)):
+        call["api_base"] = host
+    tags = payload.get("request_tags")
+    if "tags" in keep and tags is not None:
+        call["request_tags"] = tags
+    elif isinstance(tags, list) and (levels := [tag for tag in tags if _is_level_tag(tag)]):
+        call["request_tags"] = levels
+    response = payload.get("response")
+    if payload.get("call_type") in _READS and isinstance(response, Mapping):
+        parts = [_some(part, ("id",)) for part in response.get("output") or () if isinstance(part, Mapping)]
+        call["response"] = {"created_at": response.get("created_at"), "output": parts}
+    call |= marks
+    return json.dumps(call, separators=(",", ":"), default=str).encode()
+
+
+def _is_level(value: Any) -> bool:
+    return isinstance(value, str) and _LEVEL.fullmatch(value) is not None
+
+
+def _is_level_tag(tag: Any) -> bool:
+    return isinstance(tag, str) and tag.startswith(_LEVEL_TAG) and _is_level(tag.removeprefix(_LEVEL_TAG))
+
+
+def _some(value: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: value[name] for name in names if name in value}
+
+
+def _safe(value: Any) -> Any:
+    """The value; of text that looks like an API key its hash."""
+    return _hash(value) if isinstance(value, str) and "sk-" in value and _SECRET.fullmatch(value) else value
+
+
+def _hash(key: str) -> str:
+    return sha256(
+        re.sub(r"^[Bb][Ee][Aa][Rr][Ee][Rr]\s+", "", key.strip(), count=1).encode("utf-8", "replace")
+    ).hexdigest()
+
+
+def _host(base: str) -> str:
+    """The address without user, password, port, path and query, in which a key could be."""
+    try:
+        parts = urlsplit(base.strip())
+        return f"{parts.scheme}://{parts.hostname}" if parts.scheme and parts.hostname else ""
+    except ValueError:
+        return ""

@@ -1,0 +1,240 @@
+"""Records of calls on disk, from the answer of the proxy until Meterbridge has them.
+
+One thread makes them durable, with one fsync for all that came meanwhile, and another one posts what is durable. All processes
+of a proxy share the folder, each with a lane of its own; the lane of a process that was killed is posted by the others or by the
+next one.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from meterbridge_litellm.counts import Counts
+from meterbridge_litellm.lane import Lane, Position, ended_lanes, frame
+from meterbridge_litellm.settings import FSYNC, SEGMENT_BYTES, Settings
+
+#: A record, and the future that says whether it was kept.
+Entry = tuple[bytes, "asyncio.Future[bool] | None"]
+_GROUP: Final = 500
+#: Records that wait for the writer are in memory.
+_QUEUE_BYTES: Final = 16 << 20
+_LOOK_S: Final = 1.0
+
+
+class Ring:
+    """The ring of one process.
+
+    With `answer_after` "fsync" only threads touch the disk. Otherwise `append` itself writes into the kernel's cache, which takes
+    some microseconds and survives `kill -9`; a thread makes it durable.
+
+    Args:
+        post: posts records, all or none. Returns False if it has to be tried again; it has waited then.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+
+    def __init__(self, settings: Settings, counts: Counts, post: Callable[[Sequence[bytes]], bool]) -> None:
+        self._settings, self._counts, self._post = settings, counts, post
+        self._folder = Path(settings.ring_path)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lane = Lane(self._folder, f"{os.getpid()}-{secrets.token_hex(6)}")
+        self._left: dict[str, Lane] = {}  # lanes of ended processes
+        self._lock = threading.Lock()  # of what follows, up to the events
+        self._queue: deque[Entry] = deque()
+        self._queued = self._written = 0
+        self._file, self._number, self._size = -1, 0, SEGMENT_BYTES
+        self._full_files: list[int] = []  # of segments that are not durable as a whole yet
+        self._due, self._wake, self._closing = threading.Event(), threading.Event(), threading.Event()
+        self._durable, self._freed, self._others = Position(0, 0), 0, 0
+        self._looked_at, self._deadline = 0.0, 0.0
+        self._writer = threading.Thread(target=self._write_forever, name="meterbridge-writer", daemon=True)
+        self._poster = threading.Thread(target=self._post_forever, name="meterbridge-poster", daemon=True)
+        self._writer.start()
+        self._poster.start()
+
+    def append(self, record: bytes, kept: "asyncio.Future[bool] | None" = None) -> None:
+        """Take a record. `kept` gets True when it is as safe as `answer_after` says, and False when the disk or the ring is full."""
+        size = len(frame(record))
+        with self._lock:
+            used = self._written - self._freed + self._others + self._queued
+            if used + size > self._settings.ring_max_bytes or self._queued > _QUEUE_BYTES:
+                self._shed((record, kept), "ring_full")
+                return
+            if self._settings.answer_after == FSYNC and not self._closing.is_set():
+                self._queue.append((record, kept))
+                self._queued += size
+            else:
+                self._write([(record, kept)])
+                _settle([kept], kept=True)
+        self._due.set()
+
+    def close(self) -> None:
+        """Write all, and post it for `stop_seconds`. What is then left is posted by the next process."""
+        self._deadline = time.monotonic() + self._settings.stop_seconds
+        self._closing.set()
+        self._due.set()
+        self._writer.join(self._settings.stop_seconds)
+        self._wake.set()
+        self._poster.join(self._settings.stop_seconds + self._settings.post_timeout)
+
+    def forget(self) -> None:
+        """In a forked process: close the files, so that their locks are the parent's alone."""
+        for lane in (self._lane, *self._left.values()):
+            lane.close()
+
+    def _write_forever(self) -> None:
+        while not self._closing.is_set() or self._queue:
+            self._due.wait()
+            self._due.clear()
+            self._make_durable()
+        self._make_durable()  # what was written since
+
+    def _make_durable(self) -> None:
+        """Write the records that wait, and fsync them together with those that were written since the last time."""
+        with self._lock:
+            group = [self._queue.popleft() for _ in range(min(_GROUP, len(self._queue)))]
+            if self._queue:
+                self._due.set()
+            self._queued -= sum(len(frame(record)) for record, _ in group)
+            written = self._write(group)
+            if self._file < 0:
+                return
+            files, self._full_files = [*self._full_files, os.dup(self._file)], []
+            end = Position(self._number, self._size)
+        for file in files:
+            try:
+                os.fdatasync(file)
+            except OSError as error:  # posted all the same: no copy is safer than the one at Meterbridge
+                self._counts.tell("fsync_failed", error=errno.errorcode.get(error.errno or 0))
+            finally:
+                os.close(file)
+        self._durable = end
+        _settle([future for _, future in written], kept=True)
+        self._wake.set()
+
+    def _write(self, group: list[Entry]) -> list[Entry]:
+        """Append records, together or else one by one; those that are written. The others are shed."""
+        if not group:
+            return []
+        data = b"".join(frame(record) for record, _ in group)
+        try:
+            self._append_to_segment(data)
+        except OSError as error:
+            if len(group) > 1:
+                return [entry for each in group for entry in self._write([each])]
+            self._shed(group[0], errno.errorcode.get(error.errno or 0, "disk"))
+            return []
+        self._written += len(data)
+        self._counts.add("kept", len(group))
+        return group
+
+    def _append_to_segment(self, data: bytes) -> None:
+        """Append all of it or nothing. Raises: OSError."""
+        if self._size + len(data) > SEGMENT_BYTES:
+            number = self._number + 1
+            file = os.open(self._lane.segment(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            _sync_folder(self._folder)
+            if self._file >= 0:
+                self._full_files.append(self._file)
+            self._file, self._number, self._size = file, number, os.fstat(file).st_size
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += written
+
+    def _shed(self, entry: Entry, why: str) -> None:
+        self._counts.add("shed")
+        self._counts.tell("usage_shed", why=why)
+        _settle([entry[1]], kept=False)
+
+    def _post_forever(self) -> None:
+        while True:
+            all_durable = not self._writer.is_alive()  # asked before, so that nothing becomes durable behind our back
+            try:
+                more = self._post_once()
+            except OSError as error:
+                more = False
+                self._counts.tell("ring_unreadable", error=errno.errorcode.get(error.errno or 0))
+            if self._closing.is_set():
+                if (not more and all_durable) or time.monotonic() > self._deadline:
+                    return
+            elif not more:
+                self._wake.wait(_LOOK_S)
+                self._closing.wait(self._settings.flush_seconds)
+            self._wake.clear()
+
+    def _post_once(self) -> bool:
+        """Post one batch of each lane; whether something is left that can be posted now."""
+        self._look_for_left_lanes()
+        more = False
+        for lane in (self._lane, *self._left.values()):
+            is_own = lane is self._lane
+            records, behind, damaged = lane.read(_GROUP, self._durable if is_own else None)
+            if damaged:
+                self._counts.add("damaged_bytes", damaged)
+                self._counts.tell("ring_damaged", bytes=damaged)
+            if records and not self._post(records):
+                return False
+            if behind != lane.done:
+                freed = lane.posted(behind)
+                self._freed += freed if is_own else 0
+                more = True
+            elif not is_own:
+                del self._left[lane.name]
+                lane.remove()
+                break  # the dictionary has changed
+        return more
+
+    def _look_for_left_lanes(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
+        for lane in ended_lanes(self._folder, frozenset({self._lane.name, *self._left})):
+            self._left[lane.name] = lane
+        total = 0
+        for path in self._folder.glob("*.seg"):
+            if not path.name.startswith(self._lane.name):
+                with contextlib.suppress(FileNotFoundError):  # another process has just posted it
+                    total += path.stat().st_size
+        self._others = total
+
+
+def _settle(futures: "Sequence[asyncio.Future[bool] | None]", *, kept: bool) -> None:
+    """Resolve the futures in their loop, with one wake-up for all of them."""
+    waiting = [future for future in futures if future is not None]
+    if not waiting:
+        return
+    loop = waiting[0].get_loop()
+    if asyncio._get_running_loop() is loop:  # noqa: SLF001  # in the loop itself no wake-up is needed
+        _resolve(waiting, kept)
+        return
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+        loop.call_soon_threadsafe(_resolve, waiting, kept)
+
+
+def _resolve(futures: "Sequence[asyncio.Future[bool]]", kept: bool) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(kept)
+
+
+def _sync_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

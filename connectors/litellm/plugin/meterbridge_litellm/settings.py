@@ -1,0 +1,82 @@
+"""The settings of the plugin, from environment variables `METERBRIDGE_<NAME>`. docs/litellm-plugin.md describes each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+#: When the client gets its answer: when the record is on disk, when the kernel has it (`kill -9` loses nothing), or at once.
+FSYNC, WRITE, AT_ONCE = "fsync", "write", "none"
+SEGMENT_BYTES: Final = 1 << 20
+_CHOICES: Final = {
+    "answer_after": (FSYNC, WRITE, AT_ONCE),
+    "authorize": ("off", "on"),
+    "account": ("user", "org"),
+    "fail": ("closed", "open"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Times are in seconds, amounts in US dollars, sizes in bytes."""
+
+    url: str
+    ring_path: str
+    secret: str = ""
+    token: str = ""
+    ring_max_bytes: int = 256 << 20
+    answer_after: str = WRITE
+    answer_wait: float = 0.25
+    flush_seconds: float = 0.5
+    stop_seconds: float = 5.0
+    post_timeout: float = 30.0
+    keep: str = ""
+    api_url: str = ""
+    api_key: str = ""
+    api_timeout: float = 0.5
+    authorize: str = "off"
+    account: str = "user"
+    estimate_usd: Decimal = Decimal("0.05")
+    reserve_seconds: int = 600
+    fail: str = "closed"
+    fail_open_usd: Decimal = Decimal(10)
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> "Settings":
+        """The settings of an environment.
+
+        Raises:
+            ValueError: a variable is missing or wrong, so the proxy does not start. The message has no value.
+        """
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            if text := environ.get(_variable(field.name), "").strip():
+                try:
+                    kind: Any = str if field.name in _TEXTS else type(field.default)
+                    given[field.name] = kind(text)
+                except (ValueError, InvalidOperation):
+                    raise ValueError(f"{_variable(field.name)} is not a number") from None
+        for name in _TEXTS:
+            if name not in given:
+                raise ValueError(f"{_variable(name)} is not set")
+        made = cls(**given)
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{_variable(name)} is none of {', '.join(allowed)}")
+        if not self.secret and not self.token:
+            raise ValueError(f"{_variable('secret')} is not set, and {_variable('token')} neither")
+        if self.ring_max_bytes < 4 * SEGMENT_BYTES:
+            raise ValueError(f"{_variable('ring_max_bytes')} is below {4 * SEGMENT_BYTES}")
+        if self.authorize == "on" and not self.api_key:
+            raise ValueError(f"{_variable('api_key')} is not set")
+
+
+_TEXTS: Final = ("url", "ring_path")
+
+
+def _variable(name: str) -> str:
+    return f"METERBRIDGE_{name.upper()}"

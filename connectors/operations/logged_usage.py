@@ -1,0 +1,92 @@
+"""Reads calls of the usage log as the meter read them, for prices that are tried on them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from connectors.postgres.pool import Database
+from schemas.moments import to_datetime
+from schemas.usage import Usage
+from streams.core.metering.call_kinds import JOBS, READABLE, kind_of
+from streams.core.metering.spend_log_ids import names_a_job
+
+_PAGE: Final = 2000
+#: In order of their ends, a page after the last call of the page before. Metered events have no cost and no card.
+_CALLS: Final = f"""
+SELECT identity, customer_id, id_kind, org_id, external_subscription_id, decision, status, model, provider, call_type,
+    tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens, cache_write_tokens, images, seconds,
+    cost_usd, billed_usd, power_level, team_id, call_id, request_id, ended_at, part
+FROM llm_usage_log
+WHERE ended_at >= $1 AND ended_at < $2 AND decision <> 'metered' AND (ended_at, identity) > ($3, $4)
+ORDER BY ended_at, identity LIMIT {_PAGE}
+"""  # noqa: S608  # our own number
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A call of the usage log: as the meter's rules take it, its decision, and what was billed for it in dollars."""
+
+    usage: Usage
+    decision: str
+    org_id: str
+    subscription: str
+    billed: Decimal
+    ended_at: datetime
+
+
+async def logged_calls(database: Database, since_us: int, until_us: int) -> AsyncIterator[Logged]:
+    """The calls that ended in `[since_us, until_us)`, microseconds since 1970 UTC, in that order.
+
+    Raises:
+        Unavailable: Postgres does not answer.
+    """
+    since, until = to_datetime(since_us), to_datetime(until_us)
+    after: tuple[datetime, bytes] = (since, b"")
+    while True:
+        async with database.connection() as connection:
+            rows = await connection.fetch(_CALLS, since, until, *after)
+        for row in rows:
+            yield _logged(row)
+        if len(rows) < _PAGE:
+            return
+        after = (rows[-1]["ended_at"], rows[-1]["identity"])
+
+
+def _logged(row: Any) -> Logged:
+    billed = row["billed_usd"]
+    if billed is None:
+        billed = row["cost_usd"] if row["part"] else Decimal(0)
+    return Logged(_usage(row), row["decision"], row["org_id"], row["external_subscription_id"], billed, row["ended_at"])
+
+
+def _usage(row: Any) -> Usage:
+    usage = Usage(
+        row["identity"],
+        row["customer_id"],
+        row["id_kind"],
+        row["status"],
+        0,
+        round(row["ended_at"].timestamp() * 1_000_000),
+        row["model"],
+        row["provider"],
+        row["tokens_input"],
+        row["tokens_output"],
+        row["total_tokens"],
+        row["cached_tokens"],
+        row["reasoning_tokens"],
+        row["cost_usd"],
+        call_id=row["call_id"],
+        request_id=row["request_id"],
+        call_type=row["call_type"],
+        team_id=row["team_id"],
+        kind=kind_of(row["call_type"]),
+        cache_write_tokens=row["cache_write_tokens"],
+        images=row["images"],
+        seconds=row["seconds"],
+        power_level=row["power_level"],
+    )
+    if row["call_type"] in JOBS | READABLE or names_a_job(usage.request_id):
+        usage.job = usage.identity
+    return usage

@@ -1,0 +1,140 @@
+"""Compares the costs in the usage log with LiteLLM's price list (`model_prices_and_context_window.json`), a file of the operator's."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from connectors.operations.logged_usage import logged_calls
+from connectors.postgres.pool import Database
+from schemas.money import EXACT, ZERO, add, quantise, quantum
+from schemas.usage import Usage
+from streams.core.metering.decisions import BILLED
+
+#: Our counts, and LiteLLM's names for the price of one.
+_INPUT, _OUTPUT = "input_cost_per_token", "output_cost_per_token"
+_CACHED, _WRITTEN = "cache_read_input_token_cost", "cache_creation_input_token_cost"
+_REASONING = "output_cost_per_reasoning_token"
+_NAMES: Final = (_INPUT, _OUTPUT, _CACHED, _WRITTEN, _REASONING)
+#: Members that make a price depend on more than the counts of tokens.
+_OTHERWISE: Final = (
+    "_above_",
+    "_per_second",
+    "_per_image",
+    "_per_character",
+    "_per_query",
+    "_per_pixel",
+    "per_session",
+)
+_MOST: Final = 1000
+_UNIT = quantum()
+
+
+class InvalidPriceList(ValueError):
+    """The file is no price list; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A call whose cost is another than the list says; dollars."""
+
+    call: str
+    customer: str
+    model: str
+    cost: Decimal
+    listed: Decimal
+    ended_at: datetime
+
+
+@dataclass(slots=True)
+class Compared:
+    """The result: `calls` were compared, `differs` has at most 1000 of those that differ.
+
+    Fields:
+        unlisted: number of calls by model that the list does not have.
+        skipped: number of calls whose price is not by tokens alone.
+    """
+
+    calls: int = 0
+    skipped: int = 0
+    unlisted: dict[str, int] = field(default_factory=dict)
+    differs: list[Difference] = field(default_factory=list)
+
+
+def read_prices(path: Path) -> dict[str, dict[str, Any]]:
+    """The list by model; its numbers are Decimals made of their text. Raises: InvalidPriceList."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal, parse_int=Decimal)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidPriceList(f"{path}: no JSON can be read: {type(error).__name__}") from error
+    if not isinstance(tree, dict):
+        raise InvalidPriceList(f"{path}: it is no JSON object of models")
+    return {name: model for name, model in tree.items() if isinstance(model, dict)}
+
+
+async def compared_with(
+    database: Database, prices: Mapping[str, Mapping[str, Any]], since_us: int, until_us: int, bound: Decimal
+) -> Compared:
+    """Compare the billed calls that ended in `[since_us, until_us)`.
+
+    Args:
+        bound: the accepted difference, as a share of the listed price.
+
+    Raises:
+        Unavailable: Postgres does not answer.
+    """
+    found = Compared()
+    async for call in logged_calls(database, since_us, until_us):
+        usage = call.usage
+        if call.decision not in BILLED:
+            continue
+        model = listed_as(prices, usage)
+        if model is None:
+            found.unlisted[usage.model] = found.unlisted.get(usage.model, 0) + 1
+            continue
+        listed = listed_price(model, usage)
+        if listed is None:
+            found.skipped += 1
+            continue
+        found.calls += 1
+        apart = abs(add(usage.cost, -listed))
+        if apart > max(EXACT.multiply(listed, bound), _UNIT) and len(found.differs) < _MOST:
+            name = usage.request_id or usage.call_id
+            found.differs.append(Difference(name, usage.customer_id, usage.model, usage.cost, listed, call.ended_at))
+    return found
+
+
+def listed_as(prices: Mapping[str, Mapping[str, Any]], usage: Usage) -> Mapping[str, Any] | None:
+    """The list's entry: under the model's name, under provider and name, or under the name without its provider."""
+    bare = usage.model.partition("/")[2]
+    for name in (usage.model, f"{usage.provider}/{usage.model}", bare):
+        if name and name in prices:
+            return prices[name]
+    return None
+
+
+def listed_price(model: Mapping[str, Any], usage: Usage) -> Decimal | None:
+    """The price of the call's tokens in dollars; None where the list prices something else, or depends on their number."""
+    if any(part in name and value for name, value in model.items() for part in _OTHERWISE):
+        return None
+    price = {name: model[name] for name in _NAMES if isinstance(model.get(name), Decimal)}
+    if _INPUT not in price:
+        return None
+    cached = min(usage.cached_tokens, usage.tokens_input)
+    written = min(usage.cache_write_tokens, usage.tokens_input - cached)
+    reasoning = min(usage.reasoning_tokens, usage.tokens_output)
+    output = price.get(_OUTPUT, ZERO)
+    parts = (
+        (price[_INPUT], usage.tokens_input - cached - written),
+        (price.get(_CACHED, price[_INPUT]), cached),
+        (price.get(_WRITTEN, price[_INPUT]), written),
+        (output, usage.tokens_output - reasoning),
+        (price.get(_REASONING, output), reasoning),
+    )
+    usd = ZERO
+    for each, count in parts:
+        usd = add(usd, EXACT.multiply(each, count))
+    return quantise(usd, _UNIT)

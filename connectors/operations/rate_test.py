@@ -1,0 +1,82 @@
+"""What would change for each customer if the calls of a time were priced by another version of the rate card."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import msgspec
+
+from connectors.operations.logged_usage import logged_calls
+from connectors.postgres.pool import Database
+from schemas.customers import OrgRecord, Period
+from schemas.moments import parse_us
+from schemas.money import EXACT, ZERO, add
+from schemas.rates import RateCard
+from streams.core.metering.decisions import BILLED
+from streams.core.metering.rated_calls import rated
+from streams.core.pricing.cards import Rates
+
+_ORGS = "SELECT org_id, periods FROM organisations"
+
+
+class _Stored(msgspec.Struct):
+    """A period as `organisations` has it."""
+
+    external_id: str
+    started_at: str
+    terminated_at: str | None = None
+    plan_code: str = ""
+
+
+_stored = msgspec.json.Decoder(list[_Stored]).decode
+
+
+@dataclass(slots=True)
+class Changed:
+    """Calls of one customer and org, and their dollars: what they cost, are billed at, and would be billed at."""
+
+    customer: str
+    org_id: str
+    calls: int = 0
+    cost: Decimal = ZERO
+    before: Decimal = ZERO
+    after: Decimal = ZERO
+
+
+async def tried_on(database: Database, card: RateCard, since_us: int, until_us: int) -> list[Changed]:
+    """The sums of the calls that ended in `[since_us, until_us)`, by customer and org; the largest change first.
+
+    The card applies to all of them, whatever its `effective_from` says. Calls that are not billed, before and after, are
+    left out.
+
+    Raises:
+        Unavailable: Postgres does not answer.
+    """
+    async with database.connection() as connection:
+        rows = await connection.fetch(_ORGS)
+    orgs = {row["org_id"]: OrgRecord(row["org_id"], periods=_periods(row["periods"])) for row in rows}
+    rates = Rates([msgspec.structs.replace(card, effective_from=0)], orgs)
+    sums: dict[tuple[str, str], Changed] = {}
+    async for call in logged_calls(database, since_us, until_us):
+        usage, after = call.usage, ZERO
+        price = rated(usage, call.decision, rates)
+        if price is not None:
+            factor = rates.factor(card, call.org_id, call.subscription, usage.end_us)
+            after = EXACT.multiply(price.usd, factor)
+        elif call.decision not in BILLED:
+            continue
+        one = sums.setdefault((usage.customer_id, call.org_id), Changed(usage.customer_id, call.org_id))
+        one.calls += 1
+        one.cost, one.before, one.after = add(one.cost, usage.cost), add(one.before, call.billed), add(one.after, after)
+    return sorted(sums.values(), key=lambda one: (-abs(one.after - one.before), one.customer, one.org_id))
+
+
+def _periods(text: str) -> tuple[Period, ...]:
+    return tuple(
+        Period(
+            one.external_id,
+            parse_us(one.started_at),
+            None if one.terminated_at is None else parse_us(one.terminated_at),
+            one.plan_code,
+        )
+        for one in _stored(text)
+    )

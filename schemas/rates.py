@@ -1,0 +1,146 @@
+"""A version of the rate card: what is billed for a call, from a moment on. A value of `billing.rates`, by its id.
+
+The rules are in streams/core/pricing; files of operators are read by connectors/billing/rate_files.py.
+"""
+
+from decimal import Decimal
+from re import compile as re_compile
+from typing import Any, Final
+
+import msgspec
+
+from schemas.moments import MAX_US, SECOND_US
+
+#: The version of the format. It is raised where an older release would price wrongly by a card; such a card stops its meter.
+CARD_VERSION = 1
+#: The most decimals of a price. The price of a call is rounded to `COST_DECIMALS` of them.
+PRICE_PLACES = 12
+#: The most decimals of a factor: 12 decimals of a dollar times 4 are 14 of a cent, and Lago keeps 15.
+FACTOR_PLACES = 4
+MOST_DOLLARS, MOST_FACTOR, MOST_PERCENT = Decimal(1_000_000), Decimal(1000), Decimal(100_000)
+MOST_ENTRIES = 2_000
+#: An id is a property of events, and a key in Kafka.
+_ID = re_compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+#: Prices of an entry: per million tokens by kind, and per thing.
+TOKEN_PRICES: Final = ("input", "cached", "cache_write", "output", "reasoning")
+UNIT_PRICES: Final = (*TOKEN_PRICES, "per_second", "per_image", "per_request")
+
+
+class Entry(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
+    """The price of the calls whose model and provider match.
+
+    Fields:
+        model, provider: patterns with `*`, `?` and `[ab]`, upper and lower case differ (`fnmatch.fnmatchcase`).
+        markup_percent: what is added to LiteLLM's cost, percent of it; below 0 it is a discount. None = nothing.
+        input, cached, cache_write, output, reasoning: dollars per million tokens of this kind. None: cached and written
+            tokens cost as input, reasoning as output, and input or output nothing.
+        per_second, per_image, per_request: dollars for one.
+        minimum: the least that one call costs, dollars.
+    """
+
+    model: str = "*"
+    provider: str = "*"
+    markup_percent: Decimal | None = None
+    input: Decimal | None = None
+    cached: Decimal | None = None
+    cache_write: Decimal | None = None
+    output: Decimal | None = None
+    reasoning: Decimal | None = None
+    per_second: Decimal | None = None
+    per_image: Decimal | None = None
+    per_request: Decimal | None = None
+    minimum: Decimal | None = None
+
+    @property
+    def has_units(self) -> bool:
+        """Whether it prices what was used, instead of changing LiteLLM's cost."""
+        return any(getattr(self, name) is not None for name in UNIT_PRICES)
+
+
+class Factors(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
+    """What a price is multiplied by.
+
+    Fields:
+        power_level, team: by the call's power level, and by the id of its team; both apply.
+        plan, org: by the payer's plan code, and by the id of the org; an org's own replaces that of its plan.
+    """
+
+    power_level: dict[str, Decimal] = {}
+    team: dict[str, Decimal] = {}
+    plan: dict[str, Decimal] = {}
+    org: dict[str, Decimal] = {}
+
+
+class RateCard(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
+    """One version of the rate card, never changed once it is in force.
+
+    Fields:
+        id: chosen by the operator.
+        effective_from: a call that ends at or after this moment is priced by it, until the next version; microseconds
+            since 1970 UTC, whole seconds.
+        put_at: when it was written, microseconds since 1970 UTC; of two versions from one moment the later written one
+            is in force.
+        entries: the first one that matches a call prices it.
+        default: prices calls that match no entry; None = LiteLLM's cost as it is.
+        factors: None = no factors.
+        v: version of the format.
+    """
+
+    id: str
+    effective_from: int
+    put_at: int = 0
+    currency: str = "USD"
+    entries: tuple[Entry, ...] = ()
+    default: Entry | None = None
+    factors: Factors | None = None
+    v: int = CARD_VERSION
+
+
+def check_card(card: RateCard) -> None:
+    """Refuse what no reader could price by. Raises: ValueError: the sentence of the first mistake.
+
+    A card of a later format is not judged: its readers look at `v` first.
+    """
+    if card.v > CARD_VERSION:
+        return
+    if _ID.fullmatch(card.id) is None:
+        raise ValueError("id: use up to 64 letters, digits, dots, hyphens and underscores")
+    if not 0 <= card.effective_from < MAX_US or card.effective_from % SECOND_US or not 0 <= card.put_at < MAX_US:
+        raise ValueError("effective_from: no whole second from 1970 to 9999")
+    if card.currency != "USD":
+        raise ValueError("currency: LiteLLM counts in USD, so a rate card is in USD")
+    if len(card.entries) > MOST_ENTRIES:
+        raise ValueError(f"price: {len(card.entries)} entries are more than {MOST_ENTRIES}")
+    for number, entry in enumerate(card.entries, 1):
+        _check_entry(f"price {number}", entry)
+    if card.default is not None:
+        _check_entry("default", card.default)
+    for kind, factors in msgspec.structs.asdict(card.factors or Factors()).items():
+        for name, factor in factors.items():
+            if not name:
+                raise ValueError(f"factors.{kind}: a name is empty")
+            _check_number(f"factors.{kind}.{name}", factor, Decimal(0), MOST_FACTOR, FACTOR_PLACES)
+
+
+def _check_entry(where: str, entry: Entry) -> None:
+    if not entry.model or not entry.provider:
+        raise ValueError(f'{where}: a pattern is empty; "*" matches everything')
+    if entry.markup_percent is not None:
+        if entry.has_units:
+            raise ValueError(f"{where}: markup_percent changes LiteLLM's cost, so no other price can stand beside it")
+        _check_number(f"{where}.markup_percent", entry.markup_percent, Decimal(-100), MOST_PERCENT, PRICE_PLACES)
+    for name in (*UNIT_PRICES, "minimum"):
+        if (price := getattr(entry, name)) is not None:
+            _check_number(f"{where}.{name}", price, Decimal(0), MOST_DOLLARS, PRICE_PLACES)
+
+
+def _check_number(where: str, number: Decimal, least: Decimal, most: Decimal, places: int) -> None:
+    if not number.is_finite() or not least <= number <= most:
+        raise ValueError(f"{where}: not from {least} to {most}")
+    if -int(number.normalize().as_tuple().exponent) > places:
+        raise ValueError(f"{where}: more than {places} decimals")
+
+
+#: The check beside the types that every reader of the topic makes.
+CHECKS: Final[dict[type[Any], Any]] = {RateCard: check_card}

@@ -1,0 +1,108 @@
+"""All versions of the rate card, and the prices of calls by the one that is in force at a call's end. Pure but for its caches."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import NamedTuple, TypeVar
+
+from schemas.customers import OrgRecord
+from schemas.money import quantum
+from schemas.rates import RateCard
+from schemas.usage import Usage
+from streams.core.pricing.payer import ONE, payer_factor, plan_at
+from streams.core.pricing.price import Tariff, bills_without_cost, entry_of, priced_by, tariff_of
+
+T = TypeVar("T")
+#: Names of models and orgs come from outside, so the caches are bounded.
+_MOST = 4096
+_UNIT = quantum()
+
+
+class Price(NamedTuple):
+    """What a call is billed at: dollars, before the payer's factor."""
+
+    card: RateCard
+    usd: Decimal
+
+
+class Rates:
+    """The versions of the rate card; made anew when one is put.
+
+    Args:
+        cards: in any order.
+        orgs: the table of orgs; its periods name the plans.
+        unit: a price is rounded to a multiple of it.
+    """
+
+    def __init__(
+        self, cards: Iterable[RateCard], orgs: Mapping[str, OrgRecord] | None = None, unit: Decimal = _UNIT
+    ) -> None:
+        self._orgs: Mapping[str, OrgRecord] = {} if orgs is None else orgs
+        self._unit = unit
+        self._cards = sorted(cards, key=in_order)
+        self._begins = [card.effective_from for card in self._cards]
+        self._by_id = {card.id: card for card in self._cards}
+        self._tariffs: dict[tuple[str, str, str], Tariff] = {}
+        self._factors: dict[tuple[str, str, str], Decimal] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there is any version."""
+        return bool(self._cards)
+
+    def at(self, end_us: int) -> RateCard | None:
+        """The version in force at that moment, microseconds since 1970 UTC; None = none was yet."""
+        number = bisect_right(self._begins, end_us)
+        return self._cards[number - 1] if number else None
+
+    def of(self, rate: str) -> RateCard | None:
+        """The version with this id."""
+        return self._by_id.get(rate)
+
+    def price(self, usage: Usage) -> Price | None:
+        """The price of a billed call by the version in force at its end; None = none was yet."""
+        card = self.at(usage.end_us)
+        if card is None:
+            return None
+        return Price(card, priced_by(self._tariff(card, usage), card.factors, usage, self._unit))
+
+    def price_of_use(self, usage: Usage) -> Price | None:
+        """The price of a call without a cost; None: its entry prices nothing that was counted of it."""
+        card = self.at(usage.end_us)
+        if card is None:
+            return None
+        tariff = self._tariff(card, usage)
+        if not bills_without_cost(tariff, usage, read_again=bool(usage.job)):
+            return None
+        return Price(card, priced_by(tariff, card.factors, usage, self._unit))
+
+    def factor(self, card: RateCard, org_id: str, subscription: str, end_us: int) -> Decimal:
+        """The payer's factor for a call that ended at `end_us`."""
+        if card.factors is None or not (card.factors.org or card.factors.plan):
+            return ONE
+        key = (card.id, org_id, subscription)
+        factor = self._factors.get(key)
+        if factor is None:
+            org = self._orgs.get(org_id)
+            factor = payer_factor(card, org_id, plan_at(org, subscription, end_us))
+            if org is None or len(org.periods) <= 1:
+                _remember(self._factors, key, factor)
+        return factor
+
+    def _tariff(self, card: RateCard, usage: Usage) -> Tariff:
+        key = (card.id, usage.model, usage.provider)
+        tariff = self._tariffs.get(key)
+        if tariff is None:
+            tariff = tariff_of(entry_of(card, usage.model, usage.provider))
+            _remember(self._tariffs, key, tariff)
+        return tariff
+
+
+def in_order(card: RateCard) -> tuple[int, int, str]:
+    """A key that sorts versions by when they begin; of two from one moment the later written one is in force."""
+    return card.effective_from, card.put_at, card.id
+
+
+def _remember(cache: dict[tuple[str, str, str], T], key: tuple[str, str, str], value: T) -> None:
+    if len(cache) >= _MOST:
+        cache.clear()
+    cache[key] = value

@@ -1,0 +1,113 @@
+"""The plugin's record of a call is stored by the ingress as the whole payload of the `generic_api` callback is, byte for byte.
+
+So a call that both report is one call, and nobody can be billed otherwise by the one than by the other.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connectors.ingest.call_context import ContextFields
+from connectors.ingest.raw_record import Arrival, strip_arrived
+from connectors.ingest.rejection_record import InvalidElement
+from meterbridge_litellm import record as plugin
+from schemas import wire
+from schemas.customer_id import key_hash
+from streams.core.metering.call_kinds import READS
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "litellm"
+BODIES = sorted(path for path in FIXTURES.glob("generic_api__*.json") if not path.name.endswith(".headers.json"))
+ALL = ContextFields(("User-Agent", "team:"), ("env", "cost_center", "plan"))
+
+
+def payloads(path: Path) -> list[dict[str, Any]]:
+    """The elements of a recorded body: an array, an object or NDJSON."""
+    text = path.read_text()
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        found = [json.loads(line) for line in text.splitlines()]
+    return [each for each in (found if isinstance(found, list) else [found]) if isinstance(each, dict)]
+
+
+def stored(element: bytes, kept: ContextFields) -> tuple[str, bytes] | str | None:
+    try:
+        return strip_arrived(element, wire.FLAT, Arrival(1, tuple(CUSTOMER_ID_FIELDS), kept=kept))
+    except InvalidElement as refused:
+        return refused.reason
+
+
+@pytest.mark.parametrize("path", BODIES, ids=lambda path: path.stem.removeprefix("generic_api__"))
+def test_the_ingress_stores_the_same_of_both(path: Path) -> None:
+    for payload in payloads(path):
+        whole = json.dumps(payload).encode()
+        assert stored(plugin.record(payload), ContextFields()) == stored(whole, ContextFields())
+        assert stored(plugin.record(payload, ("tags", "metadata")), ALL) == stored(whole, ALL)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metadata": {"power_level": "eco"}},
+        {"metadata": {"spend_logs_metadata": {"power_level": "Eco", "note": "canary"}}},
+        {"metadata": {"power_level": "the canary", "spend_logs_metadata": {"power_level": {"canary": 1}}}},
+        {"request_tags": ["canary", "power:eco", "power:precision"]},
+        {"request_tags": ["canary"], "metadata": {"spend_logs_metadata": {"note": "canary"}}},
+    ],
+)
+def test_a_power_level_is_kept_wherever_a_call_has_it(change: dict[str, Any]) -> None:
+    payload = {**payloads(FIXTURES / "generic_api__1.109.1__chat-basic.json")[0], **change}
+    kept = plugin.record(payload)
+    assert stored(kept, ContextFields()) == stored(json.dumps(payload).encode(), ContextFields())
+    assert b"canary" not in kept
+
+
+def test_there_are_many_payloads() -> None:
+    found = [payload for path in BODIES for payload in payloads(path)]
+    assert len(found) > 80
+    assert {payload["status"] for payload in found} == {"success", "failure"}
+
+
+def test_a_read_of_a_background_response_keeps_its_answer_id() -> None:
+    payload = {
+        **payloads(FIXTURES / "generic_api__1.109.1__chat-basic.json")[0],
+        "call_type": "aget_responses",
+        "response": {"created_at": 1795214378, "output": [{"id": "msg_1", "content": "secret"}], "model": "x"},
+    }
+    of_plugin, whole = plugin.record(payload), json.dumps(payload).encode()
+    assert stored(of_plugin, ContextFields()) == stored(whole, ContextFields())
+    assert b"answer_id" in stored(of_plugin, ContextFields())[1]  # type: ignore[index]
+    assert b"secret" not in of_plugin
+
+
+def test_the_lists_are_those_of_the_ingress() -> None:
+    of_call = {*wire.Call.__struct_fields__, *wire.CONTEXT_FIELDS}
+    assert {*plugin._FIELDS} <= of_call
+    # what a StandardLoggingPayload never has, and what is made of other fields
+    of_others = re.compile(
+        r"request_id|spend|user|user_id|team_id|organization_id|api_key|key_alias|cached_tokens|reasoning_tokens|byok|event_type|"
+        r"timestamp|customer_id|provider|tokens_\w+|cost_usd|api_key_hash|answer_id|transaction_id|external_\w+|code|precise_\w+|"
+        r"properties|cloud_event|cost|metadata|cost_breakdown|api_base"
+    )
+    assert {name for name in of_call - {*plugin._FIELDS} if not of_others.fullmatch(name)} == set()
+    assert {*plugin._METADATA} == ({*wire.CallMetadata.__struct_fields__} | {"power_level"}) - {"usage_object"}
+    assert {*plugin._USAGE} == {*wire.UsageObject.__struct_fields__} - {
+        "prompt_tokens_details",
+        "completion_tokens_details",
+    }
+    assert {*plugin._DETAILS} == {*wire.TokenDetails.__struct_fields__}
+    assert {*plugin._COSTS} == {*wire.COSTS}
+    assert {*plugin._READS} == {*READS}
+
+
+@pytest.mark.parametrize(
+    "text", ["sk-abcdef", "Bearer sk-abcdef", "abc", "f" * 64, "litellm_proxy_master_key", "", " x "]
+)
+def test_a_key_is_hashed_as_the_ingress_hashes_it(text: str) -> None:
+    kept = json.loads(plugin.record({"id": "1", "metadata": {"user_api_key_hash": text}}))
+    assert key_hash(kept["metadata"]["user_api_key_hash"]) == key_hash(text)
+    assert "sk-" not in json.dumps(kept)

@@ -1,0 +1,162 @@
+"""Rate cards on real Kafka and Postgres: put by a command, billed by the meter, and every sum proved."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from schemas.records import AuditRecord
+from tests.support.calls import Raw, raw, slp
+from tests.support.command import Ended, meterbridge
+from tests.support.database import projector_parts, rows, until
+from tests.support.posting import quick_delivery, statuses
+from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.stage import Stage
+
+METRIC = "ai_usage"
+D = Decimal
+#: A call of 10 input and 12 output tokens costs 0.000034 USD by it, and 50 % more of a cost for other models.
+CARD = """
+id = "first"
+effective_from = "2026-01-01T00:00:00Z"
+[[price]]
+model = "openai/gpt-4o"
+input = "1"
+output = "2"
+[default]
+markup_percent = "50"
+[factors.org]
+org-a = "0.5"
+"""
+
+
+@pytest.fixture
+async def lago() -> AsyncIterator[Lago]:
+    async with lago_sandbox(clock=time.time) as sandbox:
+        metric = await sandbox.metric(METRIC)
+        await sandbox.plan(charges=[{"billable_metric_id": metric, "charge_model": "dynamic", "properties": {}}])
+        await sandbox.subscribe("sub-a", "org-a", subscription_at="2026-01-01T00:00:00Z")
+        yield sandbox
+
+
+def calls(numbers: range, customer: str, **fields: Any) -> list[Raw]:
+    at = time.time_ns() // 1000
+    return [raw(0, slp(n, at_us=at, **fields), customer=customer, received_us=at) for n in numbers]
+
+
+async def rates(stage: Stage, *words: str, **env: str) -> Ended:
+    return await meterbridge(stage, "rates", *words, "--json", **env)
+
+
+async def test_a_version_is_put_once_shown_and_on_record(stage: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "card.toml"
+    file.write_text(CARD, encoding="utf-8")
+    assert (await meterbridge(stage, "rates", "show")).out.startswith("There is no rate card")
+    assert (await rates(stage, "show", "--at", "0s")).code == 1
+    past = await rates(stage, "put", str(file), "--comment", "c")
+    assert past.code == 1 and "--back-date" in past.err
+    assert stage.read(stage.topics.audit) == stage.read(stage.topics.rates) == []
+    done = await rates(stage, "put", str(file), "--comment", "prices", "--back-date")
+    assert (done.code, done.json["written"]) == (0, True), done.err
+    again = await rates(stage, "put", str(file), "--comment", "prices", "--back-date")
+    assert (again.code, again.json["written"]) == (0, False), again.err
+    (line,) = [msgspec.json.decode(one.value(), type=AuditRecord) for one in stage.read(stage.topics.audit)]
+    assert (line.action, line.target["rate"], line.reason, line.before) == ("rates.put", "first", "prices", "")
+    assert json.loads(line.after)["entries"][0]["input"] == "1"
+    file.write_text(CARD.replace('"50"', '"60"'), encoding="utf-8")
+    other = await rates(stage, "put", str(file), "--comment", "c", "--back-date")
+    assert other.code == 1 and "never changes" in other.err
+    listed = (await rates(stage, "show")).json["rates"]
+    assert [(one["rate"], one["in_force"], one["until"]) for one in listed] == [("first", "yes", None)]
+    assert (await rates(stage, "show", "--at", "0s")).json["id"] == "first"
+
+
+@pytest.fixture
+async def billed(stage: Stage, database: str, lago: Lago, tmp_path: Path) -> "World":
+    """Eleven calls under a card: seven with a cost, three held at first, one without a cost; one is free."""
+    file = tmp_path / "card.toml"
+    file.write_text(CARD, encoding="utf-8")
+    assert (await rates(stage, "put", str(file), "--comment", "c", "--back-date")).code == 0
+    stage.map("acme", "org-a", "sub-a")
+    stage.put(
+        [
+            *calls(range(5), "acme", cost="0.013"),
+            *calls(range(5, 7), "acme", cost="0.02", model="other/model"),
+            *calls(range(7, 10), "late", cost="0.013"),
+            *calls(range(10, 11), "acme", cost="0"),
+            *calls(range(11, 12), "acme", cost="0", model="other/free"),
+        ]
+    )
+    async with httpx.AsyncClient(trust_env=False) as http, projector_parts(stage, database) as project:
+        posting = stage.parts(delivery=quick_delivery(lago, http))
+        async with (
+            stage.running("meter", stage.parts()),
+            stage.running("sink", posting),
+            stage.running("project", project),
+        ):
+            await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 12)
+            stage.map("late", "org-a", "sub-a")
+            query = "SELECT COALESCE(sum(calls), 0) FROM lago_events WHERE status = 'completed'"
+            await until(database, query, lambda count: count == 11)
+    return World(stage, database, lago)
+
+
+class World:
+    """A day that is billed by a rate card."""
+
+    def __init__(self, stage: Stage, database: str, lago: Lago) -> None:
+        self.stage, self.database, self.lago = stage, database, lago
+
+    async def run(self, *words: str) -> Ended:
+        return await meterbridge(
+            self.stage, *words, "--json", DATABASE_URL=self.database, LAGO_API_URL=self.lago.url, LAGO_API_KEY=KEY
+        )
+
+
+async def test_every_sum_adds_up_where_billed_is_not_cost(billed: World, tmp_path: Path) -> None:
+    """9 calls by tokens, two with a markup, all at the org's factor."""
+    expected = (9 * D("0.000034") + 2 * D("0.03")) / 2
+    told = await billed.run("reconcile", "--lago")
+    assert (told.code, told.json["complaints"]) == (0, [])
+    assert (D(told.json["billed_usd"]), D(told.json["cost_usd"])) == (expected, 8 * D("0.013") + 2 * D("0.02"))
+    cents = D(0)
+    for transaction_id in statuses(billed.stage):
+        story = await billed.run("explain", transaction_id)
+        assert (story.code, story.json["proved"]) == (0, True), story.out
+        cents += D(story.json["amount_cents"])
+    assert cents == expected * 100
+    for event in billed.stage.values(billed.stage.topics.events):
+        assert (event["properties"]["rate"], event["properties"]["rate_factor"]) == ("first", "0.5")
+        assert D(event["properties"]["billed_usd"]) * 100 == D(event["precise_total_amount_cents"])
+    margin = "SELECT decision, sum(COALESCE(price_usd, billed_usd)), count(*) FROM llm_usage_log GROUP BY 1 ORDER BY 1"
+    assert await rows(billed.database, margin) == [("billable", expected * 2, 11), ("unpriced", None, 1)]
+
+
+async def test_a_card_is_tried_on_the_usage_log_before_it_is_put(billed: World, tmp_path: Path) -> None:
+    """The card in force would change nothing but what was held: its factor is known only now."""
+    file = tmp_path / "next.toml"
+    file.write_text(CARD.replace('"first"', '"next"').replace("org-a", "org-b"), encoding="utf-8")
+    told = await billed.run("rates", "test", str(file), "--from", "1h", "--to", "0s")
+    assert told.code == 0, told.err
+    by_customer = {one["customer"]: one for one in told.json["customers"]}
+    assert (by_customer["acme"]["calls"], D(by_customer["acme"]["would_be_usd"])) == (8, 6 * D("0.000034") + D("0.06"))
+    assert D(by_customer["acme"]["change_usd"]) == (6 * D("0.000034") + D("0.06")) / 2
+    assert D(told.json["cost_usd"]) == 8 * D("0.013") + 2 * D("0.02")
+
+
+async def test_costs_are_compared_with_a_price_list(billed: World, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.json"
+    listed = {"gpt-4o": {"input_cost_per_token": 0.0001, "output_cost_per_token": 0.001}}
+    prices.write_text(json.dumps(listed), encoding="utf-8")
+    told = await billed.run("rates", "compare", str(prices), "--from", "1h", "--to", "0s")
+    assert (told.code, told.json["calls"], told.json["unlisted"]) == (1, 9, {"other/model": 2}), told.err
+    assert [(one["cost_usd"], one["listed_usd"]) for one in told.json["differs"]] == [("0", "0.013")]
+    alike = await billed.run("rates", "compare", str(prices), "--from", "1h", "--to", "0s", "--bound", "1")
+    assert (alike.code, alike.json["differs"]) == (0, [])
+    assert (await billed.run("rates", "compare", str(prices), "--from", "1h", "--to", "0s", "--bound", "x")).code == 2

@@ -1,0 +1,121 @@
+"""A file of the rate card: every amount is text, and whatever is wrong is a sentence that names the place."""
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from connectors.billing.rate_files import POWER_LEVELS, InvalidRateCard, card_of
+from connectors.cli.main import app
+from schemas.decoding import Unreadable, decoder
+from schemas.moments import parse_us
+from schemas.rates import Entry, Factors, RateCard
+from streams.core.pricing.price import entry_of, price_of
+from tests.support.rate_cards import call, card
+
+D = Decimal
+ROOT = Path(__file__).parents[3]
+HEAD = 'id = "r"\neffective_from = "2026-12-01T00:00:00Z"\n'
+
+
+def on_the_page() -> str:
+    page = (ROOT / "docs" / "rates.md").read_text(encoding="utf-8")
+    return re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0]
+
+
+def test_the_file_on_the_page_is_one_and_means_what_it_says() -> None:
+    made = card_of(on_the_page())
+    assert (made.id, made.effective_from) == ("2026-12", parse_us("2026-12-01T00:00:00Z"))
+    mini = call("1", model="gpt-4o-mini", tokens_input=1_000_000, cached_tokens=500_000, cache_write_tokens=100_000)
+    assert price_of(made, mini) == D("0.08") + D("0.05") + D("0.025")
+    assert price_of(made, call(model="whisper-1", seconds=D(10))) == D("0.002")
+    assert price_of(made, call(model="dall-e-3", images=2, team_id="research")) == D("0.06")
+    assert price_of(made, call("0.01", power_level="eco")) == D("0.0084")
+    assert price_of(made, call("0.0000001")) == D("0.000001")
+    assert entry_of(made, "internal/x", "").per_request == D("0.001")
+    assert made.factors == Factors(
+        POWER_LEVELS, {"research": D("0.5")}, {"enterprise": D("0.9")}, {"org_acme": D("0.85")}
+    )
+
+
+def test_power_levels_have_factors_only_where_the_card_has_factors() -> None:
+    assert card_of(HEAD).factors is None
+    made = card_of(HEAD + '[factors.power_level]\neco = "0.5"\n').factors
+    assert made is not None and made.power_level == POWER_LEVELS | {"eco": D("0.5")}
+
+
+def test_a_moment_of_toml_is_one_too() -> None:
+    assert card_of('id = "r"\neffective_from = 2026-12-01T01:00:00+01:00\n').effective_from == parse_us(
+        "2026-12-01T00:00:00Z"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[[", "it is no TOML"),
+        ("", "id is missing"),
+        ('id = "r"\n', "effective_from: give a moment"),
+        ('id = "r"\neffective_from = "soon"\n', "is no moment"),
+        ('id = "r"\neffective_from = "2026-12-01T00:00:00.5Z"\n', "no whole second"),
+        (HEAD.replace('"r"', '"a b"'), "id: use up to 64"),
+        (HEAD + 'currency = "EUR"\n', "a rate card is in USD"),
+        (HEAD + 'colour = "red"\n', "the card: 'colour' is unknown"),
+        (HEAD + '[[price]]\ninput = "1"\n', "price 1: name a model or a provider"),
+        (HEAD + '[[price]]\nmodel = "*"\ninput = 0.1\n', 'price 1.input: write the number as text, input = "0.1"'),
+        (HEAD + '[[price]]\nmodel = "*"\ninput = 1\n', 'price 1.input: write the number as text, input = "1"'),
+        (HEAD + '[[price]]\nmodel = "*"\ninput = "1_0"\n', "price 1.input: '1_0' is no plain decimal number"),
+        (HEAD + '[[price]]\nmodel = "*"\ninput = "-1"\n', "price 1.input: not from 0"),
+        (HEAD + '[[price]]\nmodel = "*"\ninput = "1e-13"\n', "price 1.input: more than 12 decimals"),
+        (HEAD + '[[price]]\nmodel = ""\n', "price 1: a pattern is empty"),
+        (HEAD + '[default]\nmodel = "x"\n', "default: 'model' is unknown"),
+        (HEAD + '[default]\nmarkup_percent = "-101"\n', "default.markup_percent: not from -100"),
+        (HEAD + '[default]\nmarkup_percent = "1"\ninput = "1"\n', "no other price can stand beside it"),
+        (HEAD + '[factors.plan]\npro = "0.12345"\n', "factors.plan.pro: more than 4 decimals"),
+        (HEAD + '[factors.plan]\npro = "-1"\n', "factors.plan.pro: not from 0"),
+        (HEAD + '[factors.colour]\nred = "1"\n', "factors: 'colour' is unknown"),
+        (HEAD + 'price = "1"\n', "price: begin each price with"),
+        (HEAD + 'factors = "1"\n', "factors: it must be a table"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(InvalidRateCard, match=re.escape(sentence)):
+        card_of(text)
+
+
+def test_a_version_is_stored_with_the_text_of_its_numbers_and_read_back_the_same() -> None:
+    made = card_of(on_the_page())
+    written = msgspec.json.encode(made)
+    assert b'"input":"0.20"' in written
+    assert decoder(RateCard)(written) == made
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        msgspec.structs.replace(card(), effective_from=-1),
+        card(Entry(input=D("NaN"))),
+        card(Entry(input=D("-1"))),
+        card(plan={"pro": "0.00001"}),
+    ],
+)
+def test_no_reader_prices_by_what_it_does_not_understand(broken: RateCard) -> None:
+    with pytest.raises(Unreadable):
+        decoder(RateCard)(msgspec.json.encode(broken))
+
+
+def test_the_command_says_what_a_file_means_or_what_is_wrong_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "card.toml"
+    file.write_text(on_the_page(), encoding="utf-8")
+    said = CliRunner().invoke(app, ["rates", "check", str(file)])
+    assert said.exit_code == 0
+    assert "else: LiteLLM's cost + 20 %, at least 0.000001 USD a call" in said.stdout
+    assert "x 0.85 for org org_acme" in said.stdout
+    file.write_text(HEAD + "[default]\nminimum = 0.1\n", encoding="utf-8")
+    said = CliRunner().invoke(app, ["rates", "check", str(file)])
+    assert said.exit_code == 1 and "write the number as text" in said.stderr
+    said = CliRunner().invoke(app, ["rates", "check", str(tmp_path / "none.toml")])
+    assert said.exit_code == 1 and "it cannot be read" in said.stderr

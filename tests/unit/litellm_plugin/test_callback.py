@@ -1,0 +1,161 @@
+"""The hooks, called as LiteLLM 1.110 calls them: an answer ends when its record is safe, and never waits beyond the bound."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from meterbridge_litellm.callback import _PROXY_Meterbridge
+from meterbridge_litellm.settings import Settings
+
+PAYLOAD = {"id": "chatcmpl-1", "litellm_call_id": "call-1", "status": "success", "response_cost": 0.1}
+
+
+@pytest.fixture
+def handler(tmp_path: Path) -> Iterator[_PROXY_Meterbridge]:
+    settings = Settings(
+        url="http://127.0.0.1:1",
+        ring_path=str(tmp_path),
+        token="t",
+        answer_wait=0.2,
+        stop_seconds=0.1,
+        post_timeout=0.1,
+    )
+    made = _PROXY_Meterbridge(settings)
+    yield made
+    made.close()
+
+
+async def begun(handler: _PROXY_Meterbridge, **data: Any) -> dict[str, Any]:
+    request = {"litellm_call_id": "call-1", "model": "gpt", **data}
+    assert await handler.async_pre_call_hook(SimpleNamespace(), None, request, "acompletion") is request
+    return request
+
+
+async def logged(handler: _PROXY_Meterbridge, after_s: float = 0.0) -> None:
+    await asyncio.sleep(after_s)
+    kwargs = {"litellm_call_id": "call-1", "standard_logging_object": PAYLOAD}
+    await handler.async_log_success_event(kwargs=kwargs, response_obj=None, start_time=None, end_time=None)
+
+
+async def answered(handler: _PROXY_Meterbridge, data: dict[str, Any], response: Any = "answer") -> float:
+    """Seconds for which the answer was held back."""
+    began = time.monotonic()
+    await handler.async_post_call_response_headers_hook(data=data, user_api_key_dict=None, response=response)
+    return time.monotonic() - began
+
+
+def on_disk(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.glob("*.seg"))
+
+
+async def test_an_answer_waits_for_its_record_and_for_no_longer_than_the_setting(
+    handler: _PROXY_Meterbridge, tmp_path: Path
+) -> None:
+    data = await begun(handler)
+    logging = asyncio.create_task(logged(handler, 0.05))
+    assert 0.04 < await answered(handler, data) < 0.2
+    assert b"chatcmpl-1" in on_disk(tmp_path)
+    await logging
+    assert 0.2 <= await answered(handler, await begun(handler)) < 2, "LiteLLM never logs it"
+    assert handler.counts.all() == {"kept": 1, "unconfirmed": 1}
+
+
+async def test_what_was_logged_before_its_answer_does_not_wait(handler: _PROXY_Meterbridge) -> None:
+    data = await begun(handler)
+    await logged(handler)
+    assert await answered(handler, data) < 0.1
+
+
+async def test_the_beginning_of_a_stream_and_a_failed_call_wait_for_nothing(handler: _PROXY_Meterbridge) -> None:
+    assert await answered(handler, await begun(handler, stream=True)) < 0.1
+    assert await answered(handler, await begun(handler), response=None) < 0.1
+    assert handler.counts.all() == {}
+
+
+async def test_a_failed_try_is_kept_and_is_not_taken_for_the_success_that_follows(
+    handler: _PROXY_Meterbridge, tmp_path: Path
+) -> None:
+    data = await begun(handler)
+    kwargs = {"litellm_call_id": "call-1", "standard_logging_object": {**PAYLOAD, "status": "failure"}}
+    await handler.async_log_failure_event(kwargs=kwargs, response_obj=None, start_time=None, end_time=None)
+    logging = asyncio.create_task(logged(handler, 0.05))
+    assert await answered(handler, data) > 0.04
+    await logging
+    assert on_disk(tmp_path).count(b"call-1") == 2
+
+
+async def parts(*all_of_them: Any) -> AsyncIterator[Any]:
+    for part in all_of_them:
+        yield part
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        b'event: message_stop\ndata: {"type": "message_stop"}\n\n',
+        {"type": "response.completed"},
+        SimpleNamespace(type="response.incomplete"),
+    ],
+)
+async def test_the_last_event_of_a_stream_waits_and_no_other(handler: _PROXY_Meterbridge, last: Any) -> None:
+    data = await begun(handler, stream=True)
+    stream = handler.async_post_call_streaming_iterator_hook(
+        user_api_key_dict=None, response=parts(b"one", {"type": "two"}, last), request_data=data
+    )
+    began = time.monotonic()
+    logging = asyncio.create_task(logged(handler, 0.05))
+    seen = [(part, time.monotonic() - began) async for part in stream]
+    await logging
+    assert [part for part, _ in seen] == [b"one", {"type": "two"}, last]
+    assert seen[1][1] < 0.04 < seen[2][1]
+
+
+async def test_the_end_of_any_other_stream_waits(handler: _PROXY_Meterbridge, tmp_path: Path) -> None:
+    data = await begun(handler, stream=True)
+    logging = asyncio.create_task(logged(handler, 0.05))
+    stream = handler.async_post_call_streaming_iterator_hook(None, parts("a", "b"), data)
+    assert [part async for part in stream] == ["a", "b"]
+    assert b"chatcmpl-1" in on_disk(tmp_path)
+    await logging
+
+
+async def test_a_stream_that_litellm_logs_after_its_guardrails_is_not_held(handler: _PROXY_Meterbridge) -> None:
+    data = await begun(handler, stream=True, litellm_logging_obj=SimpleNamespace(_on_deferred_stream_complete=print))
+    began = time.monotonic()
+    assert [part async for part in handler.async_post_call_streaming_iterator_hook(None, parts("a"), data)] == ["a"]
+    assert time.monotonic() - began < 0.1
+
+
+async def test_a_call_without_a_payload_is_counted_and_told(
+    handler: _PROXY_Meterbridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    await handler.async_log_success_event(kwargs={}, response_obj=None, start_time=None, end_time=None)
+    assert handler.counts.all() == {"unreadable": 1}
+    assert "usage_unreadable" in caplog.text
+
+
+async def test_calls_that_never_end_are_forgotten(handler: _PROXY_Meterbridge) -> None:
+    for number in range(10_050):
+        await handler.async_pre_call_hook(None, None, {"litellm_call_id": str(number)}, "acompletion")
+    assert len(handler._waiting) == 10_000
+
+
+def test_its_class_is_named_so_that_litellm_logs_to_it_in_spite_of_no_log() -> None:
+    """`should_run_callback` in litellm/litellm_core_utils/litellm_logging.py; with a real proxy: `make plugin-trial`."""
+    assert "_PROXY_" in _PROXY_Meterbridge.__name__
+
+
+def test_litellm_finds_each_hook_in_the_class_itself() -> None:
+    """LiteLLM looks into the class's own `__dict__` (`callback_capabilities` in litellm/proxy/utils.py)."""
+    assert {
+        "async_pre_call_hook",
+        "async_log_success_event",
+        "async_log_failure_event",
+        "async_post_call_response_headers_hook",
+        "async_post_call_streaming_iterator_hook",
+    } <= {*vars(_PROXY_Meterbridge)}

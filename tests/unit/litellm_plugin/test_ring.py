@@ -1,0 +1,273 @@
+"""The ring keeps every record that it did not shed aloud, over the end of processes, and holds the event loop up for nothing."""
+
+import asyncio
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from meterbridge_litellm.counts import Counts
+from meterbridge_litellm.ring import Ring
+from meterbridge_litellm.settings import SEGMENT_BYTES, Settings
+
+VICTIM = """
+import asyncio, os, signal, sys
+from meterbridge_litellm.counts import Counts
+from meterbridge_litellm.ring import Ring
+from meterbridge_litellm.settings import Settings
+
+async def main():
+    ring = Ring(Settings(url="http://x", ring_path=sys.argv[1], token="t", answer_after=sys.argv[2]), Counts(), lambda records: False)
+    number = 0
+    while True:
+        kept = [asyncio.get_running_loop().create_future() for _ in range(7)]
+        for each in kept:
+            ring.append(b'{"id":"%d-%d"}' % (os.getpid(), number), each)
+            number += 1
+        await asyncio.wait(kept)
+        print(number, flush=True)  # what a client was told
+
+asyncio.run(main())
+"""
+
+
+def settings(folder: Path, **given: object) -> Settings:
+    return Settings(url="http://x", ring_path=str(folder), token="t", flush_seconds=0.01, stop_seconds=2, **given)  # type: ignore[arg-type]
+
+
+class Meterbridge:
+    """Takes batches, or none while it is away."""
+
+    def __init__(self, *, away: bool = False) -> None:
+        self.records: list[bytes] = []
+        self.away = away
+
+    def __call__(self, records: Sequence[bytes]) -> bool:
+        if self.away:
+            time.sleep(0.01)
+            return False
+        self.records += records
+        return True
+
+
+@pytest.fixture
+def rings() -> Iterator[Callable[..., Ring]]:
+    """Makes rings; they are closed at the end."""
+    made: list[Ring] = []
+
+    def ring(
+        folder: Path, post: Callable[[Sequence[bytes]], bool], counts: Counts | None = None, **given: object
+    ) -> Ring:
+        made.append(Ring(settings(folder, **given), counts or Counts(), post))
+        return made[-1]
+
+    yield ring
+    for each in made:
+        each.close()
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.seg"))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("after", ["write", "fsync"])
+async def test_a_record_is_in_a_file_when_its_future_says_so(
+    tmp_path: Path, rings: Callable[..., Ring], after: str
+) -> None:
+    ring = rings(tmp_path, Meterbridge(away=True), answer_after=after)
+    for number in range(20):
+        kept = asyncio.get_running_loop().create_future()
+        ring.append(b'{"id":"%d"}' % number, kept)
+        assert await asyncio.wait_for(kept, 5)
+        [segment] = segments(tmp_path)
+        assert b'{"id":"%d"}' % number in segment.read_bytes()
+
+
+def test_the_files_can_be_read_by_the_owner_alone(tmp_path: Path, rings: Callable[..., Ring]) -> None:
+    ring = rings(tmp_path / "ring", Meterbridge(away=True))
+    ring.append(b"{}")
+    assert (tmp_path / "ring").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "ring").iterdir()} == {0o600}
+    assert len(segments(tmp_path / "ring")) == 1
+
+
+async def test_all_that_waits_shares_one_fsync(
+    tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsyncs: list[int] = []
+    gate = threading.Event()
+
+    def slow(file: int) -> None:
+        fsyncs.append(file)
+        gate.wait(5)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    ring = rings(tmp_path, Meterbridge(), answer_after="fsync")
+    ring.append(b"{}")
+    until(lambda: len(fsyncs) == 1)
+    futures = [asyncio.get_running_loop().create_future() for _ in range(100)]
+    began = time.monotonic()
+    for future in futures:
+        ring.append(b"{}", future)
+    assert time.monotonic() - began < 0.5, "append waits for no disk"
+    assert not any(future.done() for future in futures)
+    gate.set()
+    assert all(await asyncio.gather(*futures))
+    assert len(fsyncs) == 2
+
+
+async def test_a_disk_that_hangs_holds_no_answer_up_and_nothing_is_posted_before_it_is_durable(
+    tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, there = threading.Event(), Meterbridge()
+    monkeypatch.setattr(os, "fdatasync", lambda _file: gate.wait(5))
+    ring = rings(tmp_path, there, answer_after="write")
+    kept = asyncio.get_running_loop().create_future()
+    ring.append(b"{}", kept)
+    assert kept.done() and kept.result(), "the kernel has it"
+    await asyncio.sleep(0.2)
+    assert there.records == []
+    gate.set()
+    until(lambda: there.records == [b"{}"])
+
+
+def test_everything_is_posted_in_order_and_its_files_are_deleted(tmp_path: Path, rings: Callable[..., Ring]) -> None:
+    there, counts = Meterbridge(), Counts()
+    ring = rings(tmp_path, there, counts)
+    sent = [json.dumps({"id": number, "pad": "x" * 3000}).encode() for number in range(2000)]
+    for record in sent:
+        ring.append(record)
+    until(lambda: len(there.records) == len(sent))
+    assert there.records == sent
+    assert counts.all() == {"kept": 2000}
+    until(lambda: len(list(tmp_path.glob("*.seg"))) == 1)
+
+
+def test_what_a_process_left_is_posted_by_the_next(tmp_path: Path, rings: Callable[..., Ring]) -> None:
+    ring = rings(tmp_path, Meterbridge(away=True))
+    for number in range(10):
+        ring.append(b'{"id":"%d"}' % number)
+    ring.close()
+    ring.forget()  # as the kernel does when a process ends
+    there = Meterbridge()
+    rings(tmp_path, there)
+    until(lambda: len(there.records) == 10)
+    until(lambda: len(list(tmp_path.glob("*.lane"))) == 1)
+
+
+@pytest.mark.parametrize("after", ["write", "fsync"])
+def test_a_kill_at_any_moment_loses_nothing_that_was_confirmed(
+    tmp_path: Path, rings: Callable[..., Ring], after: str
+) -> None:
+    """Two processes at a time, in one folder, killed while they write."""
+    confirmed: dict[str, int] = {}
+    for number in range(5):
+        with subprocess.Popen(
+            [sys.executable, "-c", VICTIM, str(tmp_path), after], stdout=subprocess.PIPE, text=True
+        ) as victim:
+            assert victim.stdout is not None
+            for _ in range(number * 3 + 1):
+                confirmed[str(victim.pid)] = int(victim.stdout.readline())
+            victim.kill()
+            told = victim.stdout.read().split("\n")
+        whole = [line for line in told[:-1] if line]
+        confirmed[str(victim.pid)] = int(whole[-1]) if whole else confirmed[str(victim.pid)]
+    there = Meterbridge()
+    rings(tmp_path, there)
+    expected = {f"{pid}-{number}" for pid, count in confirmed.items() for number in range(count)}
+    until(lambda: expected <= {json.loads(record)["id"] for record in there.records})
+    until(lambda: len(list(tmp_path.glob("*.lane"))) == 1)
+    assert len({*there.records}) == len(there.records), "none twice: what was posted is noted"
+
+
+def test_two_processes_share_a_folder_and_each_record_is_posted_once(
+    tmp_path: Path, rings: Callable[..., Ring]
+) -> None:
+    one, other = Meterbridge(), Meterbridge()
+    first, second = rings(tmp_path, one), rings(tmp_path, other)
+    for number in range(200):
+        (first, second)[number % 2].append(b'{"id":"%d"}' % number)
+    until(lambda: len(one.records) + len(other.records) == 200)
+    assert len({*one.records, *other.records}) == 200
+
+
+async def test_a_full_ring_sheds_and_counts_and_takes_again_when_there_is_room(
+    tmp_path: Path, rings: Callable[..., Ring], caplog: pytest.LogCaptureFixture
+) -> None:
+    there, counts = Meterbridge(away=True), Counts()
+    ring = rings(tmp_path, there, counts, ring_max_bytes=4 * SEGMENT_BYTES)
+    record, loop = b'{"pad":"%b"}' % (b"x" * 100_000), asyncio.get_running_loop()
+    futures = [loop.create_future() for _ in range(60)]
+    for future in futures:
+        ring.append(record, future)
+    kept = await asyncio.gather(*futures)
+    assert 35 < sum(kept) < 45
+    assert counts.all()["shed"] == kept.count(False)
+    assert "usage_shed" in caplog.text and "xxx" not in caplog.text
+    there.away = False
+    until(lambda: len(there.records) == sum(kept))
+    until(lambda: len(list(tmp_path.glob("*.seg"))) == 1)
+    again = loop.create_future()
+    ring.append(record, again)
+    assert await asyncio.wait_for(again, 5)
+
+
+@pytest.mark.parametrize("after", ["write", "fsync"])
+async def test_a_full_disk_sheds_what_does_not_fit_and_keeps_what_does(
+    tmp_path: Path, rings: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """The kernel takes a part of a write, then none: that part must not stand before the next record."""
+    real, counts, there = os.write, Counts(), Meterbridge(away=True)
+
+    def narrow(file: int, data: bytes) -> int:
+        room = 250 - os.fstat(file).st_size
+        if room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(file, data[:room])
+
+    ring = rings(tmp_path, there, counts, answer_after=after)
+    monkeypatch.setattr(os, "write", narrow)
+    loop = asyncio.get_running_loop()
+    futures = [loop.create_future() for _ in range(20)]
+    for number, future in enumerate(futures):
+        ring.append(b'{"id":"%02d"}' % number, future)
+    kept = await asyncio.gather(*futures)
+    assert 0 < sum(kept) < 20
+    monkeypatch.setattr(os, "write", real)
+    again = loop.create_future()
+    ring.append(b'{"id":"again"}', again)
+    assert await asyncio.wait_for(again, 5)
+    there.away = False
+    until(lambda: len(there.records) == sum(kept) + 1)
+    assert counts.all() == {"kept": sum(kept) + 1, "shed": 20 - sum(kept)}, "and nothing is damaged"
+
+
+def test_a_record_after_the_end_is_still_kept(tmp_path: Path, rings: Callable[..., Ring]) -> None:
+    """LiteLLM logs its last calls while the process ends, after our end."""
+    ring = rings(tmp_path, Meterbridge())
+    ring.close()
+    ring.append(b'{"id":"last"}')
+    assert any(b"last" in path.read_bytes() for path in tmp_path.glob("*.seg"))
+
+
+def test_the_end_posts_what_is_there(tmp_path: Path, rings: Callable[..., Ring]) -> None:
+    there = Meterbridge()
+    ring = rings(tmp_path, there)
+    for number in range(1200):
+        ring.append(b'{"id":"%d"}' % number)
+    ring.close()
+    assert len(there.records) == 1200

@@ -1,0 +1,79 @@
+"""Which versions may be put: what is in force never changes, and nothing begins before every meter can know it."""
+
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from connectors.operations.ledger_init import cost_of
+from connectors.operations.price_list import listed_as, listed_price
+from connectors.operations.rate_cards import Known, check_put
+from schemas.errors import Rejected
+from schemas.moments import SECOND_US
+from schemas.records import LagoEvent
+from tests.support.calls import NOON
+from tests.support.rate_cards import call, card, entry
+
+D = Decimal
+LEAD = 5 * SECOND_US
+OLD = card(entry(markup_percent="10"), name="old", begins=NOON - 60 * SECOND_US)
+NEXT = card(entry(markup_percent="20"), name="next", begins=NOON + 60 * SECOND_US)
+KNOWN = Known((OLD, NEXT))
+
+
+def put(one: object, *, back_date: bool = False) -> bool:
+    return check_put(one, KNOWN, NOON, LEAD, back_date=back_date)  # type: ignore[arg-type]
+
+
+def test_a_new_version_begins_ahead_of_now_or_by_an_explicit_word() -> None:
+    assert put(card(name="n", begins=NOON + LEAD))
+    late = card(name="n", begins=NOON + LEAD - SECOND_US)
+    with pytest.raises(Rejected, match="rate_in_the_past"):
+        put(late)
+    assert put(late, back_date=True)
+
+
+def test_the_same_version_again_writes_nothing_and_one_in_force_never_changes() -> None:
+    assert not put(OLD) and not put(msgspec.structs.replace(OLD, put_at=7))
+    for begins in (OLD.effective_from, NOON + 600 * SECOND_US):
+        with pytest.raises(Rejected, match="rate_in_force"):
+            put(card(entry(markup_percent="11"), name="old", begins=begins), back_date=True)
+    assert put(card(entry(markup_percent="21"), name="next", begins=NEXT.effective_from))
+
+
+def test_two_versions_never_begin_at_one_moment() -> None:
+    with pytest.raises(Rejected, match="rate_taken"):
+        put(card(name="n", begins=NEXT.effective_from))
+
+
+def test_what_is_in_force_and_until_when() -> None:
+    assert KNOWN.at(NOON) is OLD and KNOWN.at(NEXT.effective_from) is NEXT and KNOWN.at(0) is None
+    assert KNOWN.until_us(OLD) == NEXT.effective_from and KNOWN.until_us(NEXT) is None
+
+
+@pytest.mark.parametrize(
+    ("properties", "cents", "cost"),
+    [
+        ({"cost_usd": "2"}, "200", D(2)),
+        ({"cost_usd": "2", "rate": "r", "billed_usd": "3"}, "300", D(2)),
+        ({"transaction_id": "t", "rate": "x", "cost_usd": "junk"}, "0", D(0)),
+    ],
+)
+def test_the_cost_of_an_event_is_what_the_provider_charged(
+    properties: dict[str, str], cents: str, cost: Decimal
+) -> None:
+    """A metered event has properties of its sender's choice."""
+    assert cost_of(LagoEvent("t", "s", "c", "0", cents, properties), D(cents) / 100) == cost
+
+
+def test_litellms_price_list_prices_each_kind_of_token_once() -> None:
+    listed = {
+        "input_cost_per_token": D("2e-6"),
+        "output_cost_per_token": D("8e-6"),
+        "cache_read_input_token_cost": D("1e-6"),
+    }
+    used = call(tokens_input=10, cached_tokens=4, tokens_output=3, reasoning_tokens=2)
+    assert listed_price(listed, used) == D("0.00004")
+    assert listed_price({**listed, "input_cost_per_token_above_200k_tokens": D(1)}, used) is None
+    assert listed_price({"output_cost_per_image": D(1)}, used) is None
+    assert listed_as({"gpt-4o": listed}, used) is listed and listed_as({"azure/gpt-4o": listed}, used) is None
