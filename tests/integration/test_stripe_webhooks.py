@@ -9,12 +9,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
 from tests.support.accounts import API, as_role, owned_database
 from tests.support.credit_api import CreditApi, credit_api
 from tests.support.credits import account, balanced, take
 from tests.support.database import migrated_database, rows
-from tests.support.stripe_events import body_of, charge, dispute, event, session, signed
+from tests.support.kafka import Kafka
+from tests.support.server import BEARER, running_server, settings_for
+from tests.support.stripe_events import SECRET, body_of, charge, dispute, event, session, signed
 
 ADA = "user:ada"
 
@@ -293,3 +296,40 @@ async def test_the_api_sells_and_credits_with_its_role_alone(postgres_url: str) 
         assert len((await api.ask("GET", "transactions", "ada"))["transactions"]) == 3
         assert (await api.ask("GET", "refused-payments"))["payments"] == []
         await balanced(url)
+
+
+async def test_a_running_server_credits_a_payment_and_counts_it(kafka: Kafka, topic_prefix: str, url: str) -> None:
+    settings = settings_for(
+        kafka,
+        topic_prefix,
+        database_url=SecretStr(url),
+        stripe_webhook_secret=SECRET,
+        oidc_user_claim="litellm_user_id",
+    )
+    offered = """
+        INSERT INTO credit_purchases (account, package_id, name, credits, price, currency, contents, created_by, session_id, live)
+        VALUES ('user:ada', 1, 'Starter', 10, 1000, 'usd', sha256('a'), 'user ada', 'cs_test_1', false) RETURNING purchase_id
+    """
+    [(purchase,)] = await rows(url, offered)
+    body = body_of(event("checkout.session.completed", session(str(purchase), "cs_test_1")))
+    async with running_server(settings, ("api",)) as server:
+        told = [await server.http.post("/webhooks/stripe", content=body, headers=signed(body)) for _ in range(2)]
+        assert [one.json()["status"] for one in told] == ["applied", "repeated"]
+        forged = await server.http.post("/webhooks/stripe", content=body, headers=signed(body, "whsec_" + "of-nobody"))
+        assert (forged.status_code, forged.json()["reason"]) == (400, "bad_signature")
+        shown = await server.http.get("/api/v1/credits/balance", params={"user": "ada"}, headers=BEARER)
+        assert shown.json()["balance"] == "10"
+        selling = await server.http.post(
+            "/api/v1/credits/purchase",
+            json={
+                "user": "ada",
+                "package_id": 1,
+                "success_url": "https://a.example",
+                "cancel_url": "https://a.example",
+            },
+            headers=BEARER,
+        )
+        assert (selling.status_code, selling.json()["reason"]) == (501, "not_configured")
+        text = (await server.http.get("/metrics/prometheus")).text
+    for outcome in ("applied", "repeated", "bad_signature"):
+        assert f'meterbridge_stripe_events_total{{outcome="{outcome}"}} 1.0' in text
