@@ -4,6 +4,8 @@ from decimal import Decimal
 
 import msgspec
 
+from schemas.money import ZERO
+
 
 class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     """A value of `litellm.usage.enriched`: one record a call, also for calls that are not billed.
@@ -65,7 +67,7 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     power_level: str = ""
     cache_write_tokens: int = 0
     images: int = 0
-    seconds: Decimal = Decimal(0)
+    seconds: Decimal = ZERO
     price_usd: Decimal | None = None
     byok: bool = False
 

@@ -41,6 +41,7 @@ class Usage(msgspec.Struct, gc=False):
         cache_write_tokens: written to the provider's cache; input includes them.
         images, seconds: images that were made; seconds of sound or video.
         power_level: that the call asked for, such as `eco`; `""` = none.
+        has_details: one of the four has a value.
         told_end_us: the end as it was sent, where no clock confirms it and `end_us` differs; 0 = `end_us` is that end.
     """
 
@@ -88,6 +89,7 @@ class Usage(msgspec.Struct, gc=False):
     images: int = 0
     seconds: Decimal = ZERO
     power_level: str = ""
+    has_details: bool = False
 
 
 #: The fields that `WINDOW_GROUP_BY` may add to a window's key.

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from schemas.usage import Usage
-from schemas.wire import Call, CallMetadata, Count, UsageObject
+from schemas.wire import Call, CallMetadata, Count, TokenDetails, UsageObject
 from streams.core.metering.call_kinds import INFERENCE, JOBS, KINDS, READABLE, kind_of, plain_name
 from streams.core.metering.flags import is_yes
 from streams.core.metering.identity import identity_of
@@ -16,6 +16,7 @@ PLAIN = frozenset(name for name, kind in KINDS.items() if kind == INFERENCE) - R
 SEALED = "sealed_id"
 #: A longer sound or video is a wrong count.
 _MOST_SECONDS = 10**9
+_NO_DETAILS = TokenDetails()
 
 
 def tell_kind(usage: Usage, call: Call) -> None:
@@ -65,22 +66,26 @@ def tell_whose(usage: Usage, metadata: CallMetadata) -> None:
 def tell_used(usage: Usage, counted: UsageObject) -> None:
     """Set what was used beside tokens of input and output: tokens written to a cache, images, seconds."""
     of_input, of_output = counted.prompt_tokens_details, counted.completion_tokens_details
+    if (  # nearly no call has any of them
+        counted.cache_creation_input_tokens
+        or counted.output_image_count
+        or counted.seconds
+        or counted.duration_seconds
+        or (of_input is not None and (of_input.cache_creation_tokens or of_input.audio_length_seconds))
+        or (of_output is not None and (of_output.image_count or of_output.video_length_seconds))
+    ):
+        _tell_used(usage, counted, of_input or _NO_DETAILS, of_output or _NO_DETAILS)
+
+
+def _tell_used(usage: Usage, counted: UsageObject, of_input: TokenDetails, of_output: TokenDetails) -> None:
+    usage.has_details = True
     written = counted.cache_creation_input_tokens
-    if written is None and of_input is not None:
-        written = of_input.cache_creation_tokens
-    if written:
-        usage.cache_write_tokens = _whole(written)
+    usage.cache_write_tokens = _whole(of_input.cache_creation_tokens if written is None else written)
     images = counted.output_image_count
-    if images is None and of_output is not None:
-        images = of_output.image_count
-    if images:
-        usage.images = _whole(images)
+    usage.images = _whole(of_output.image_count if images is None else images)
     seconds = counted.seconds or counted.duration_seconds
-    if not seconds and of_output is not None:
-        seconds = of_output.video_length_seconds
-    if not seconds and of_input is not None:
-        seconds = of_input.audio_length_seconds
-    if seconds and 0 < seconds <= _MOST_SECONDS:
+    seconds = seconds or of_output.video_length_seconds or of_input.audio_length_seconds or 0
+    if 0 < seconds <= _MOST_SECONDS:
         usage.seconds = Decimal(str(seconds))  # the digits that LiteLLM sent
 
 
@@ -103,7 +108,7 @@ def _counts(usage: UsageObject) -> list[Count]:
     return counts
 
 
-def _whole(count: float) -> int:
+def _whole(count: Count) -> int:
     """The count; 0 where it is no whole number up to 1e12, because a detail never refuses a call."""
     try:
         return count_of(count)

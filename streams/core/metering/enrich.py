@@ -37,55 +37,50 @@ class Enricher:
 
         `price`: dollars by the rate card, before the factor in `rate`; None = no card applies.
         """
-        name, billed = "", price
-        if price is not None and rate is not None:
-            name, factor = rate
-            billed = EXACT.multiply(price, factor)
-            if factor == 1:
-                price = None
         where = target or _NOWHERE
-        return _encode(
-            EnrichedUsage(
-                usage.identity.hex(),
-                offset,
-                usage.customer_id,
-                usage.id_kind,
-                decision,
-                usage.cost,
-                self._iso(usage.start_us),
-                self._iso(usage.end_us),
-                usage.model,
-                usage.provider,
-                usage.tokens_input,
-                usage.tokens_output,
-                usage.total_tokens,
-                usage.cached_tokens,
-                usage.reasoning_tokens,
-                usage.status,
-                usage.call_id,
-                usage.request_id,
-                usage.call_type,
-                usage.user_id,
-                usage.team_id,
-                usage.organization_id,
-                usage.key_hash,
-                usage.key_alias,
-                where.org_id,
-                where.subscription,
-                where.held,
-                "" if window is None else transaction_id(self._prefix, window),
-                usage.note,
-                usage.context,
-                billed,
-                name,
-                usage.power_level,
-                usage.cache_write_tokens,
-                usage.images,
-                usage.seconds,
-                price,
-                usage.byok,
-            )
+        record = EnrichedUsage(
+            usage.identity.hex(),
+            offset,
+            usage.customer_id,
+            usage.id_kind,
+            decision,
+            usage.cost,
+            self._iso(usage.start_us),
+            self._iso(usage.end_us),
+            usage.model,
+            usage.provider,
+            usage.tokens_input,
+            usage.tokens_output,
+            usage.total_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            usage.status,
+            usage.call_id,
+            usage.request_id,
+            usage.call_type,
+            usage.user_id,
+            usage.team_id,
+            usage.organization_id,
+            usage.key_hash,
+            usage.key_alias,
+            where.org_id,
+            where.subscription,
+            where.held,
+            "" if window is None else transaction_id(self._prefix, window),
+            usage.note,
+            usage.context,
         )
+        if usage.byok:
+            record.byok = True
+        if usage.has_details:
+            record.power_level, record.cache_write_tokens = usage.power_level, usage.cache_write_tokens
+            record.images, record.seconds = usage.images, usage.seconds
+        if price is not None and rate is not None:
+            record.rate, factor = rate
+            record.billed_usd = price
+            if factor != 1:
+                record.billed_usd, record.price_usd = EXACT.multiply(price, factor), price
+        return _encode(record)
 
     def _iso(self, us: int) -> str:
         second = us // SECOND_US

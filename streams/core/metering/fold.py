@@ -198,7 +198,7 @@ class Fold:
                 _reject(changes, rejected, record, Rejected(IMPLAUSIBLE_COST, f"{cost:f} USD"), cost)
                 changes.noticed.doubt(IMPLAUSIBLE_COST, cost)
                 continue
-            if price is not None and implausible(usage, policy, price.usd):
+            if price is not None and price.usd > policy.max_usd_per_call and implausible(usage, policy, price.usd):
                 _reject(changes, rejected, record, Rejected(IMPLAUSIBLE_COST, f"billed at {price.usd:f} USD"), cost)
                 changes.noticed.doubt(IMPLAUSIBLE_COST, cost)
                 continue

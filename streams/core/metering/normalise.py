@@ -97,7 +97,7 @@ def normalise(
         if metadata.used_client_oauth_token or metadata.is_silent_experiment:
             tell_whose(usage, metadata)
     if record.power_level:
-        usage.power_level = record.power_level
+        usage.power_level, usage.has_details = record.power_level, True
     if backfilled and usage.identity is not usage.job:
         usage.twins = _twins(usage)
     if not 0 <= record.received_at < MAX_US:

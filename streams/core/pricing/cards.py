@@ -7,10 +7,10 @@ from typing import NamedTuple, TypeVar
 
 from schemas.customers import OrgRecord
 from schemas.money import quantum
-from schemas.rates import Entry, RateCard
+from schemas.rates import RateCard
 from schemas.usage import Usage
 from streams.core.pricing.payer import ONE, payer_factor, plan_at
-from streams.core.pricing.price import bills_without_cost, entry_of, priced_by
+from streams.core.pricing.price import Tariff, bills_without_cost, entry_of, priced_by, tariff_of
 
 T = TypeVar("T")
 #: Names of models and orgs come from outside, so the caches are bounded.
@@ -42,7 +42,7 @@ class Rates:
         self._cards = sorted(cards, key=in_order)
         self._begins = [card.effective_from for card in self._cards]
         self._by_id = {card.id: card for card in self._cards}
-        self._entries: dict[tuple[str, str, str], Entry] = {}
+        self._tariffs: dict[tuple[str, str, str], Tariff] = {}
         self._factors: dict[tuple[str, str, str], Decimal] = {}
 
     def __bool__(self) -> bool:
@@ -63,17 +63,17 @@ class Rates:
         card = self.at(usage.end_us)
         if card is None:
             return None
-        return Price(card, priced_by(self._entry(card, usage), card.factors, usage, self._unit))
+        return Price(card, priced_by(self._tariff(card, usage), card.factors, usage, self._unit))
 
     def price_of_use(self, usage: Usage) -> Price | None:
         """The price of a call without a cost; None: its entry prices nothing that was counted of it."""
         card = self.at(usage.end_us)
         if card is None:
             return None
-        entry = self._entry(card, usage)
-        if not (entry.has_units and bills_without_cost(entry, usage, read_again=bool(usage.job))):
+        tariff = self._tariff(card, usage)
+        if not bills_without_cost(tariff, usage, read_again=bool(usage.job)):
             return None
-        return Price(card, priced_by(entry, card.factors, usage, self._unit))
+        return Price(card, priced_by(tariff, card.factors, usage, self._unit))
 
     def factor(self, card: RateCard, org_id: str, subscription: str, end_us: int) -> Decimal:
         """The payer's factor for a call that ended at `end_us`."""
@@ -88,13 +88,13 @@ class Rates:
                 _remember(self._factors, key, factor)
         return factor
 
-    def _entry(self, card: RateCard, usage: Usage) -> Entry:
+    def _tariff(self, card: RateCard, usage: Usage) -> Tariff:
         key = (card.id, usage.model, usage.provider)
-        entry = self._entries.get(key)
-        if entry is None:
-            entry = entry_of(card, usage.model, usage.provider)
-            _remember(self._entries, key, entry)
-        return entry
+        tariff = self._tariffs.get(key)
+        if tariff is None:
+            tariff = tariff_of(entry_of(card, usage.model, usage.provider))
+            _remember(self._tariffs, key, tariff)
+        return tariff
 
 
 def in_order(card: RateCard) -> tuple[int, int, str]:

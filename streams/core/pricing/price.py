@@ -5,14 +5,15 @@
 The payer's factor comes after that, on the sum of a window (streams/core/pricing/payer.py).
 """
 
+from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Protocol
 
-from schemas.money import EXACT, ZERO, add, quantise, quantum
+from schemas.money import EXACT, ZERO, quantise, quantum
 from schemas.rates import Entry, Factors, RateCard
 
-_HUNDRED = Decimal(100)
+_HUNDRED, _ONE = Decimal(100), Decimal(1)
 _UNIT = quantum()
 _AS_IT_IS = Entry()
 _NO_FACTORS = Factors()
@@ -58,6 +59,36 @@ def entry_of(card: RateCard, model: str, provider: str) -> Entry:
     return card.default or _AS_IT_IS
 
 
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """An entry made ready for many calls.
+
+    Fields:
+        prices: dollars for one of each thing in the order of `_counts`; None = it has no price.
+        share: of LiteLLM's cost, for an entry without prices; 1.2 with a markup of 20 %.
+    """
+
+    has_units: bool
+    prices: tuple[Decimal | None, ...]
+    share: Decimal
+    minimum: Decimal
+
+
+def tariff_of(entry: Entry) -> Tariff:
+    """The entry's tariff, in which tokens without a price of their own have that of what they are part of."""
+    tokens = (
+        entry.input,
+        entry.input if entry.cached is None else entry.cached,
+        entry.input if entry.cache_write is None else entry.cache_write,
+        entry.output,
+        entry.output if entry.reasoning is None else entry.reasoning,
+    )
+    each = (None if price is None else price.scaleb(-6) for price in tokens)
+    prices = (*each, entry.per_second, entry.per_image, entry.per_request)
+    percent = EXACT.add(_HUNDRED, entry.markup_percent or ZERO)
+    return Tariff(entry.has_units, prices, percent.scaleb(-2), entry.minimum or ZERO)
+
+
 def price_of(card: RateCard, call: Call, unit: Decimal = _UNIT) -> Decimal:
     """What the call is billed at, dollars, before the payer's factor.
 
@@ -67,25 +98,20 @@ def price_of(card: RateCard, call: Call, unit: Decimal = _UNIT) -> Decimal:
     Args:
         unit: the price is rounded to a multiple of it, half to even.
     """
-    return priced_by(entry_of(card, call.model, call.provider), card.factors, call, unit)
+    return priced_by(tariff_of(entry_of(card, call.model, call.provider)), card.factors, call, unit)
 
 
-def priced_by(entry: Entry, factors: Factors | None, call: Call, unit: Decimal) -> Decimal:
-    """`price_of` for an entry that is known."""
-    if entry.has_units and counts(entry, call):
-        usd = _by_units(entry, call)
-    elif entry.markup_percent is not None:
-        usd = EXACT.multiply(call.cost, EXACT.add(_HUNDRED, entry.markup_percent).scaleb(-2))
-    else:
-        usd = call.cost
+def priced_by(tariff: Tariff, factors: Factors | None, call: Call, unit: Decimal) -> Decimal:
+    """`price_of` for a tariff that is known."""
+    usd = _by_units(tariff, call) if tariff.has_units else None
+    if usd is None:
+        usd = EXACT.multiply(call.cost, tariff.share)
     if factors is not None:
         usd = EXACT.multiply(usd, call_factor(factors, call))
-    if entry.minimum is not None:
-        usd = max(usd, entry.minimum)
-    return quantise(usd, unit)
+    return quantise(max(usd, tariff.minimum), unit)
 
 
-def bills_without_cost(entry: Entry, call: Call, *, read_again: bool = False) -> bool:
+def bills_without_cost(tariff: Tariff, call: Call, *, read_again: bool = False) -> bool:
     """Whether the entry prices something that was counted of a call without a cost of LiteLLM's.
 
     A markup or a minimum alone bills nothing: a model without a price may be free.
@@ -94,47 +120,36 @@ def bills_without_cost(entry: Entry, call: Call, *, read_again: bool = False) ->
         read_again: the call is a job, or its answer can be read again. Its request alone is then not billed, because
             that would shut out the later report that has the tokens.
     """
-    return any(price and count for price, count in _units(entry, call, requests=0 if read_again else 1))
-
-
-def counts(entry: Entry, call: Call) -> bool:
-    """Whether something that the entry has a price for was counted of the call."""
-    return any(count for _, count in _units(entry, call))
+    counted = _counts(call)
+    if read_again:
+        counted = counted[:-1]
+    return any(price and count for price, count in zip(tariff.prices, counted, strict=False))
 
 
 def call_factor(factors: Factors, call: Call) -> Decimal:
     """By the call's power level and team; 1 for names that the card does not have."""
-    level = factors.power_level.get(call.power_level)
+    level = factors.power_level.get(call.power_level, _ONE)
     team = factors.team.get(call.team_id)
-    if level is None:
-        return Decimal(1) if team is None else team
     return level if team is None else EXACT.multiply(level, team)
 
 
-def _by_units(entry: Entry, call: Call) -> Decimal:
-    usd = ZERO
-    for price, count in _units(entry, call):
-        usd = add(usd, EXACT.multiply(price, count))
-    return usd
+def _by_units(tariff: Tariff, call: Call) -> Decimal | None:
+    """Dollars for what was counted; None where nothing that has a price was counted."""
+    usd, found = ZERO, False
+    for price, count in zip(tariff.prices, _counts(call), strict=True):
+        if price is not None and count:
+            usd = EXACT.fma(price, count, usd)
+            found = True
+    return usd if found else None
 
 
-def _units(entry: Entry, call: Call, requests: int = 1) -> list[tuple[Decimal, Decimal | int]]:
-    """Each price in dollars for one, with the number that it is for. No token has two prices.
+def _counts(call: Call) -> tuple[Decimal | int, ...]:
+    """How many of each thing were used; no token is counted twice, and the request is the last.
 
     Counts that contradict each other are cut: there are no more cached tokens than input.
     """
     cached = min(call.cached_tokens, call.tokens_input)
     written = min(call.cache_write_tokens, call.tokens_input - cached)
     reasoning = min(call.reasoning_tokens, call.tokens_output)
-    tokens = (
-        (entry.input, call.tokens_input - cached - written),
-        (entry.input if entry.cached is None else entry.cached, cached),
-        (entry.input if entry.cache_write is None else entry.cache_write, written),
-        (entry.output, call.tokens_output - reasoning),
-        (entry.output if entry.reasoning is None else entry.reasoning, reasoning),
-    )
-    found: list[tuple[Decimal, Decimal | int]] = [
-        (price.scaleb(-6), count) for price, count in tokens if price is not None and count
-    ]
-    things = ((entry.per_second, call.seconds), (entry.per_image, call.images), (entry.per_request, requests))
-    return found + [(price, count) for price, count in things if price is not None and count]
+    tokens = (call.tokens_input - cached - written, cached, written, call.tokens_output - reasoning, reasoning)
+    return (*tokens, call.seconds, call.images, 1)

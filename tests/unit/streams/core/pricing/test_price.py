@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.money import quantum
 from schemas.rates import Entry
-from streams.core.pricing.price import bills_without_cost, entry_of, price_of
+from streams.core.pricing.price import bills_without_cost, entry_of, price_of, tariff_of
 from tests.support.rate_cards import call, card, entry
 
 D = Decimal
@@ -143,10 +143,10 @@ def test_a_price_is_rounded_once_half_to_even() -> None:
     ],
 )
 def test_what_bills_a_call_without_a_cost(prices: dict[str, str], fields: dict[str, Any], *, bills: bool) -> None:
-    assert bills_without_cost(entry(**prices), call(**fields)) is bills
+    assert bills_without_cost(tariff_of(entry(**prices)), call(**fields)) is bills
 
 
 def test_a_request_alone_does_not_bill_what_can_be_read_again() -> None:
     """The first poll of a job would settle it, and the one with the tokens would be a repeat."""
-    assert not bills_without_cost(entry(per_request="1"), call(), read_again=True)
-    assert bills_without_cost(entry(per_request="1", input="1"), call(tokens_input=1), read_again=True)
+    assert not bills_without_cost(tariff_of(entry(per_request="1")), call(), read_again=True)
+    assert bills_without_cost(tariff_of(entry(per_request="1", input="1")), call(tokens_input=1), read_again=True)
