@@ -10,4 +10,6 @@ CUSTOMERS: Final = "customer_records"
 ORGS: Final = "organisations"
 AUDIT: Final = "audit_log"
 DELIVERIES: Final = "webhook_delivery_logs"
-TABLES: Final = (USAGE, EVENTS, RECEIPTS, REJECTED, CUSTOMERS, ORGS, AUDIT, DELIVERIES)
+#: Also written by the functions for credits.
+CREDITS: Final = "credit_transactions"
+TABLES: Final = (USAGE, EVENTS, RECEIPTS, REJECTED, CUSTOMERS, ORGS, AUDIT, DELIVERIES, CREDITS)

@@ -1,17 +1,19 @@
 """`meterbridge db`: the tables in Postgres."""
 
 import asyncio
+import sys
 from datetime import timedelta
 from typing import Any
 
 import typer
 
 from connectors.cli.base import duration_s, moment_us, one_sentence, say, settings_of_command, table_of
-from connectors.cli.sentences import fail
+from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
 from connectors.operations.sender import CommandProducer
+from connectors.postgres.initialise import Contents, Initialised, contents, initialise
 from connectors.postgres.migrate import make_roles, pending
 from connectors.postgres.migrate import migrate as bring
 from connectors.postgres.prune import Pruned, prunable
@@ -20,6 +22,42 @@ from connectors.postgres.unprojected import KeptAside, unprojected_records
 from connectors.telemetry.printable import shown
 from schemas.moments import to_datetime
 from schemas.topics import RAW
+
+
+def init(yes: str, *, test_data: bool, reset: bool, as_json: bool) -> None:
+    """`meterbridge db init`."""
+    if yes and not reset:
+        fail("--yes confirms --reset, and does nothing without it.", 2)
+    with one_sentence():
+        url = postgres_url(settings_of_command())
+        if reset:
+            _confirmed(asyncio.run(contents(url)), yes)
+        done = asyncio.run(initialise(url, reset=reset, test_data=test_data, told=print_error))
+    answer = {
+        "database": done.database,
+        "reset": reset,
+        "applied": [f"{migration.version:04d}_{migration.name}" for migration in done.applied],
+        "test_data": test_data,
+        "verified": {kind: sorted(names) for kind, names in done.verified.items()},
+    }
+    say(answer, as_json=as_json, table=lambda: _verified(done))
+
+
+def _confirmed(there: Contents, name: str) -> None:
+    """End the command, unless the database's name was given or is typed now."""
+    if not name:
+        print_error(
+            f"{there.objects} tables, views and functions in {there.database} will be dropped, with {there.accounts} credit "
+            "accounts. Type the database's name to confirm:"
+        )
+    given = name or sys.stdin.readline().strip()
+    if given != there.database:
+        fail("that is not the database's name: nothing was changed.", 2)
+
+
+def _verified(done: Initialised) -> Any:
+    rows = [(kind, len(names), ", ".join(sorted(names))) for kind, names in done.verified.items()]
+    return table_of(("verified", "number", "names"), rows, f"{done.database}: {len(done.applied)} migrations applied.")
 
 
 def migrate(*, check: bool, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from typer._completion_classes import completion_init
 from connectors.cli.parsers.audit import audit
 from connectors.cli.parsers.backfill import backfill
 from connectors.cli.parsers.completion import completion
+from connectors.cli.parsers.credits import credits_group
 from connectors.cli.parsers.db import db
 from connectors.cli.parsers.demo import demo
 from connectors.cli.parsers.dlq import dlq
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.add_typer(audit, name="audit")
 app.add_typer(topics, name="topics")
+app.add_typer(credits_group, name="credits")
 app.add_typer(db, name="db")
 app.add_typer(dlq, name="dlq")
 app.add_typer(held, name="held")

@@ -1,6 +1,6 @@
 """Applies the migrations: plain SQL files, in order, each once and in its own transaction, by one process at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -69,13 +69,23 @@ async def migrate(url: str, selected: Sequence[Migration] | None = None) -> list
     """
     async with connected(url) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
-        await connection.execute(_CREATE)
-        due = await _pending(connection, migrations() if selected is None else selected)
-        for migration in due:
-            await _apply(connection, migration)
-        if due and selected is None and await connection.fetchval(_THERE):
-            await connection.execute(ROLES.read_text(encoding="utf-8"))
-        return due
+        return await apply_due(connection, selected)
+
+
+async def apply_due(
+    connection: Any,
+    selected: Sequence[Migration] | None = None,
+    applied: Callable[[Migration], None] = lambda _migration: None,
+) -> list[Migration]:
+    """`migrate` on a connection that holds `LOCK`; `applied` is called after each migration. Raises: see `migrate`."""
+    await connection.execute(_CREATE)
+    due = await _pending(connection, migrations() if selected is None else selected)
+    for migration in due:
+        await _apply(connection, migration)
+        applied(migration)
+    if due and selected is None and await connection.fetchval(_THERE):
+        await connection.execute(ROLES.read_text(encoding="utf-8"))
+    return due
 
 
 async def make_roles(url: str) -> None:

@@ -9,12 +9,13 @@ import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
 from connectors.postgres import rows, rows_of_management
+from connectors.postgres.debits import debit
 from connectors.postgres.pool import Database
 from connectors.postgres.rows import Aside, Resolved, Rows
 from connectors.postgres.rows_of_management import Removed
 from schemas.moments import MAX_US
 from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE
-from schemas.tables import AUDIT, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
+from schemas.tables import AUDIT, CREDITS, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
 from schemas.topics import TopicNames
 from streams.agents.projector import PartitionPosition, Projected
 
@@ -148,6 +149,7 @@ class PostgresProjection:
             written = await write(connection, tp.partition, rows) if rows else 0
             doubled = await _doubled(connection, rows, written) if table == USAGE and rows else {}
             await self._keep(connection, tp, UNREADABLE, aside)
+            debited = await debit(connection, rows) if table == USAGE and rows else None
             await connection.execute("COMMIT")
         if table == USAGE:
             self._timed.add(tp.partition)
@@ -156,7 +158,10 @@ class PostgresProjection:
             skipped[REPEATED] = len(rows) - written
         if doubled:
             log.warning("calls_billed_twice", partition=tp.partition, see="meterbridge reconcile", **doubled)
-        return Projected({table: written}, +skipped, doubled)
+        counts = {table: written}
+        if debited is not None:
+            counts[CREDITS] = debited.calls
+        return Projected(counts, +skipped, doubled)
 
     async def pass_over(
         self, tp: TopicPartition, expected: int, record: ConsumerRecord, problem: str

@@ -85,6 +85,7 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
     All its parts are closed at the end, so that the role can start again in this process.
     """
     from connectors.processes.worker_parts import (
+        credit_upkeep_of,
         late_calls_of,
         learnt_ends_of,
         provider_health_of,
@@ -107,6 +108,7 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
             beside.append(asyncio.ensure_future(summary.watch()))
             health = provider_health_of(settings, parts.sensors)
             beside.append(asyncio.ensure_future(health.watch()))
+            beside.append(asyncio.ensure_future(credit_upkeep_of(settings, parts.sensors).watch()))
         try:
             await run_role(running, stop)
         except RoleCrashed as crashed:

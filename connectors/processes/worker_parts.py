@@ -24,6 +24,7 @@ from connectors.kafka.startup import KafkaWait, when_kafka_answers
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.event_store import OrganizationInfo
 from connectors.operations.automatic_rebilling import LearntEnds
+from connectors.operations.credit_upkeep import CreditUpkeep
 from connectors.operations.late_calls import LateCalls
 from connectors.operations.provider_health import ProviderHealth
 from connectors.operations.sender import CommandProducer
@@ -135,6 +136,11 @@ def provider_health_of(settings: Settings, sensors: Any) -> ProviderHealth:
         show=sensors.providers,
         on_failure=lambda: sensors.projection_failed(POSTGRES_ERROR),
     )
+
+
+def credit_upkeep_of(settings: Settings, sensors: Any) -> CreditUpkeep:
+    """The task that ends reservations and credits whose time is over, beside a projector."""
+    return CreditUpkeep(Database(postgres_url(settings), size=1), sensors)
 
 
 @asynccontextmanager

@@ -248,6 +248,21 @@ class Metrics:
         "Events posted after their subscription's end that no invoice of the org counts yet (project).",
     )
     after_end_usd = _gauge("meterbridge_after_end_usd", "Dollars of these events (project).")
+    credit_overdraft = _gauge(
+        "meterbridge_credits_overdraft_usd", "Dollars that prepaid accounts have used beyond their balance (project)."
+    )
+    credit_reservations = _gauge(
+        "meterbridge_credit_reservations_open",
+        "Reservations of credits that are neither settled nor released (project).",
+    )
+    credit_imbalance = _gauge(
+        "meterbridge_credits_imbalance_usd",
+        "Dollars by which balances differ from their grants, and ledger transactions from zero; always 0 (project).",
+    )
+    credit_upkeep_failures = _counter(
+        "meterbridge_credit_upkeep_failures_total",
+        "Unexpected errors while credits and reservations were ended (project).",
+    )
     lago_webhooks = _counter(
         "meterbridge_lago_webhooks_total",
         "Webhooks of Lago by kind and result; or the reason why Lago must send them again (api).",

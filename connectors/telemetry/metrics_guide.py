@@ -76,6 +76,13 @@ CHAPTERS: Final = {
         "`meterbridge provider-keys rotate-secret`.",
         "meterbridge_provider_keys_resolved_total": "`unreadable` rises: a stored key was changed, or `PROVIDER_KEYS_SECRET` is wrong.",
     },
+    "Credits": {
+        "meterbridge_credits_overdraft_usd": "It grows: prepaid accounts use more than they have "
+        "([credits.md](credits.md#overdraft)). Every projector exports the same number.",
+        "meterbridge_credit_reservations_open": "It grows without end: calls are authorised and never recorded.",
+        "meterbridge_credits_imbalance_usd": "**Not 0: stop all that moves credits**, keep the tables, and run `meterbridge credits check`.",
+        "meterbridge_credit_upkeep_failures_total": "It rises: an error in the log.",
+    },
     "Postgres": {
         "meterbridge_projector_lag_seconds": "Above ten minutes: Postgres or the role `project` is away. Billing goes on.",
         "meterbridge_projected_rows_total": _NEVER,

@@ -167,6 +167,16 @@ class WorkerSensors:
         self._metrics.after_end_events.set(events)
         self._metrics.after_end_usd.set(float(usd))
 
+    def credit_books(self, overdraft_usd: Decimal, reservations: int, imbalance_usd: Decimal) -> None:
+        """Export the state of the prepaid credits."""
+        self._metrics.credit_overdraft.set(float(overdraft_usd))
+        self._metrics.credit_reservations.set(reservations)
+        self._metrics.credit_imbalance.set(float(imbalance_usd))
+
+    def credit_upkeep_failed(self) -> None:
+        """Count an error of ours while reservations and credits were ended."""
+        self._metrics.credit_upkeep_failures.inc()
+
     def lago_requested(self, request: str, status: int, seconds: float) -> None:
         """Count a request of a background task of the projector to Lago."""
         self._metrics.lago_requested(request, status, seconds)

@@ -95,6 +95,10 @@ TYPES = {
     "meterbridge_after_end_events": "gauge",
     "meterbridge_after_end_usd": "gauge",
     "meterbridge_build_info": "gauge",
+    "meterbridge_credits_overdraft_usd": "gauge",
+    "meterbridge_credit_reservations_open": "gauge",
+    "meterbridge_credits_imbalance_usd": "gauge",
+    "meterbridge_credit_upkeep_failures_total": "counter",
 }
 
 

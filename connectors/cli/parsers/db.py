@@ -19,6 +19,20 @@ def migrate(
     """Create or upgrade the tables for this version. Safe to repeat, and to run in several places at once."""
 
 
+@db.command(epilog="Example: meterbridge db init --test-data")
+@deferred()
+def init(
+    test_data: Annotated[bool, typer.Option("--test-data", help="Also add four prepaid test users.")] = False,
+    reset: Annotated[
+        bool,
+        typer.Option("--reset", help="DESTRUCTIVE: first drop our tables with all credits, keys and usage in them."),
+    ] = False,
+    yes: Annotated[str, typer.Option(help="The database's name, to confirm --reset without a question.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Create or upgrade the tables, and verify them: all or nothing. Without --reset nothing is lost; safe to repeat."""
+
+
 @db.command(epilog="Example: meterbridge db migrate && meterbridge db roles")
 @deferred()
 def roles(as_json: AsJson = False) -> None:

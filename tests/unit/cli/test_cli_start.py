@@ -26,6 +26,10 @@ SETTINGS = {"pydantic", "msgspec"}
 WITHOUT_SETTINGS = (["demo"], ["lago-sandbox"], ["completion"], ["rates", "check"])
 #: Words without which a command's parser refuses it.
 NEEDED = {
+    "credits grant": ["user:ada", "1"],
+    "credits refund": ["user:ada", "1"],
+    "credits balance": ["user:ada"],
+    "credits transactions": ["user:ada"],
     "db prune": ["--older-than", "90d"],
     "dlq show": ["events/0/17"],
     "held write-off": ["--comment", "test"],

@@ -1,0 +1,168 @@
+"""`meterbridge credits`: grant and take back credits, and look at accounts."""
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from secrets import token_hex
+from typing import Any, Final
+
+import typer
+
+from connectors.cli.base import duration_s, one_sentence, say, settings_of_command, table_of, table_of_lines
+from connectors.cli.sentences import fail
+from connectors.config.connections import deployment_of, postgres_url
+from connectors.operations.audit_record import audited
+from connectors.operations.sender import CommandProducer
+from connectors.postgres.credits import add_credits, balance_of, checked, transactions_of
+from schemas.errors import Rejected
+from schemas.money import parse_amount, plain
+
+_ACCOUNT: Final = re.compile(r"(user|org):.{1,512}", re.DOTALL)
+_KINDS: Final = ("bonus", "purchase", "refund", "adjustment")
+_MOST: Final = Decimal(10**12)
+_DAY: Final = timedelta(days=1)
+
+
+def grant(account: str, amount: str, kind: str, expires: str, key: str, comment: str, *, as_json: bool) -> None:
+    """`meterbridge credits grant`."""
+    if kind not in _KINDS:
+        fail(f"--type takes {', '.join(_KINDS)}.", 2)
+    dollars = _dollars(amount)
+    if dollars < 0 and kind != "adjustment":
+        fail("only an adjustment may be below 0; money that was paid back is `credits refund`.", 2)
+    _move("grant", account, dollars, kind, key, comment, _expiry(expires), as_json=as_json)
+
+
+def refund(account: str, amount: str, key: str, comment: str, *, as_json: bool) -> None:
+    """`meterbridge credits refund`."""
+    dollars = _dollars(amount)
+    if dollars < 0:
+        fail("the amount of a refund is above 0.", 2)
+    _move("refund", account, -dollars, "refund", key, comment, None, as_json=as_json)
+
+
+def balance(account: str, *, as_json: bool) -> None:
+    """`meterbridge credits balance`."""
+    _check_account(account)
+    with one_sentence():
+        found = asyncio.run(balance_of(postgres_url(settings_of_command()), account))
+    if found is None:
+        fail("there is no such account.", 1)
+    grants = [_shown(grant) for grant in found.pop("grants")]
+    row = _shown(found)
+    say({**row, "grants": grants}, as_json=as_json, table=lambda: table_of_lines([row]))
+    if grants and not as_json:
+        say({}, as_json=False, table=lambda: table_of_lines(grants, "Grants, in the order in which they are used"))
+
+
+def transactions(account: str, limit: int, offset: int, *, as_json: bool) -> None:
+    """`meterbridge credits transactions`."""
+    _check_account(account)
+    with one_sentence():
+        found = asyncio.run(transactions_of(postgres_url(settings_of_command()), account, limit, offset))
+    rows = [_shown(row) for row in found]
+    say(
+        {"transactions": rows},
+        as_json=as_json,
+        table=lambda: table_of_lines(rows) if rows else "There are no transactions.",
+    )
+
+
+def check(*, as_json: bool) -> None:
+    """`meterbridge credits check`."""
+    with one_sentence():
+        done = asyncio.run(checked(postgres_url(settings_of_command())))
+    heads = ("problem", "place", "expected", "found")
+    wrong = [(problem, place, plain(expected), plain(found)) for problem, place, expected, found in done.wrong]
+    answer = {
+        "accounts": done.accounts,
+        "transactions": done.transactions,
+        "wrong": [dict(zip(heads, row, strict=True)) for row in wrong],
+    }
+    sentence = f"All credits balance: {done.accounts} accounts, {done.transactions} ledger transactions."
+    say(answer, as_json=as_json, table=lambda: table_of(heads, wrong) if wrong else sentence)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _move(
+    action: str,
+    account: str,
+    dollars: Decimal,
+    kind: str,
+    key: str,
+    comment: str,
+    ends: datetime | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Write the audit line, then do it."""
+    _check_account(account)
+    name = key or token_hex(8)
+    note = {"comment": comment} if comment else {}
+    with one_sentence():
+        settings = settings_of_command()
+        url, deployment = postgres_url(settings), deployment_of(settings)
+        target = {"account": account, "type": kind, "key": name}
+        audit_id = audited(
+            deployment,
+            CommandProducer(deployment.kafka),
+            f"credits.{action}",
+            target,
+            reason=comment,
+            count=1,
+            cost_usd=dollars,
+        )
+        added = asyncio.run(add_credits(url, account, dollars, kind, name, ends, note))
+    answer = {
+        "account": account,
+        "amount": plain(dollars),
+        "balance": plain(added.new_balance),
+        "transaction_id": str(added.transaction_id),
+        "key": name,
+        "audit_id": audit_id,
+    }
+    say(answer, as_json=as_json, table=lambda: table_of_lines([answer]))
+
+
+def _expiry(expires: str) -> datetime | None:
+    """When credits expire: after days at the end of the last one, UTC, so that a command repeated that day says the same."""
+    if not expires:
+        return None
+    after = timedelta(seconds=duration_s(expires))
+    ends = datetime.now(UTC) + after
+    if after < _DAY:
+        return ends
+    return ends.replace(hour=0, minute=0, second=0, microsecond=0) + _DAY
+
+
+def _check_account(account: str) -> None:
+    if _ACCOUNT.fullmatch(account) is None:
+        fail("an account is user:ID or org:ID.", 2)
+
+
+def _dollars(text: str) -> Decimal:
+    try:
+        dollars = parse_amount(text)
+    except Rejected:
+        fail(f"{text!r} is no amount: give dollars, like 25 or 0.50.", 2)
+    if not dollars or abs(dollars) >= _MOST:
+        fail("an amount is not 0, and below 1000000000000.", 2)
+    return dollars
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _cell(value) for name, value in row.items()}
+
+
+def _cell(value: object) -> object:
+    match value:
+        case Decimal():
+            return plain(value)
+        case datetime():
+            return f"{value:%Y-%m-%dT%H:%M:%SZ}"
+        case None | str():
+            return value
+        case _:
+            return str(value)
