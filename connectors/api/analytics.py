@@ -100,6 +100,7 @@ class AnalyticsHandlers:
         answers={200: UsageAnswer},
         sees_to_orgs=True,
         own_without_scope=True,
+        also_csv=True,
     )
     async def usage(self, authorized: AuthorizedRequest) -> web.Response:
         """Sum up calls, tokens, costs, success and latency of the last days; a signed-in user sees its own."""

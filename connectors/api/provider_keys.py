@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Protocol, Self
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
 from connectors.access.provider_keys.cipher import KeyCipher, SealedKey
 from connectors.access.provider_keys.keys import LEAST_CHARS, MOST_CHARS, PART, ProviderKey, new_key
@@ -30,8 +30,8 @@ Provider = Annotated[
 ]
 
 
-def _printable(key: SecretStr) -> SecretStr:
-    if not all("!" <= character <= "~" for character in key.get_secret_value()):
+def _printable(key: str) -> str:
+    if not all("!" <= character <= "~" for character in key):
         raise ValueError("should be printable ASCII characters without spaces")
     return key
 
@@ -47,8 +47,8 @@ class NewProviderKey(BaseModel, extra="forbid", hide_input_in_errors=True):
 
     provider: Provider
     api_key: Annotated[
-        SecretStr,
-        Field(min_length=LEAST_CHARS, max_length=MOST_CHARS, examples=["the-key-of-the-provider"]),
+        str,
+        Field(min_length=LEAST_CHARS, max_length=MOST_CHARS, examples=["the-key-of-the-provider"], repr=False),
         AfterValidator(_printable),
     ]
     key_name: Annotated[Id, Field(examples=["my key"])] = "default"
@@ -57,7 +57,7 @@ class NewProviderKey(BaseModel, extra="forbid", hide_input_in_errors=True):
     @model_validator(mode="after")
     def _names_are_no_keys(self) -> Self:
         """Names are stored and shown in the clear; somebody may have put the key into the wrong field."""
-        key = self.api_key.get_secret_value().lower()
+        key = self.api_key.lower()
         for name in (self.provider, self.key_name, self.user_id or ""):
             if is_secret(name) or key in name.lower():
                 raise ValueError("a name should not be a key")
@@ -167,7 +167,7 @@ class ProviderKeyHandlers:
     async def add(self, authorized: AuthorizedRequest) -> web.Response:
         """Store a user's key of an LLM provider, encrypted; no response shows it again."""
         store, cipher, body, now = self._store(), self._cipher(), authorized.body, self._now()
-        user_id, api_key = acting_user(authorized, WRITE, body.user_id), body.api_key.get_secret_value()
+        user_id, api_key = acting_user(authorized, WRITE, body.user_id), body.api_key
         actor = authorized.principal.actor
         key = new_key(user_id, body.provider, body.key_name, api_key, actor, now, self._rotate_after)
         sealed = cipher.sealed(key, api_key)

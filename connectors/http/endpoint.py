@@ -166,6 +166,7 @@ class Endpoint:
             call `AuthorizedRequest.handing_out` before it answers.
         own_without_scope: a signed-in user needs no scope here. Then the handler itself checks the scope for everything
             that is not the user's own.
+        also_csv: the answer 200 is CSV where the caller asks for it.
     """
 
     method: str
@@ -183,6 +184,7 @@ class Endpoint:
     also: Mapping[str, str] = field(default_factory=dict)
     hands_out: str = ""
     own_without_scope: bool = False
+    also_csv: bool = False
 
     def admits(self, principal: Principal) -> bool:
         """Whether the caller holds the scope, or needs none because it is a signed-in user."""

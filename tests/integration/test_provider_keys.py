@@ -394,7 +394,7 @@ async def test_with_its_role_the_api_keeps_the_keys_and_others_do_not_see_them(p
 PLANS = {
     "SELECT * FROM user_provider_keys WHERE user_id = 'u1' AND provider = 'openai' AND is_active "
     "ORDER BY created_at DESC, key_id LIMIT 1": "user_provider_keys_live",
-    "SELECT * FROM user_provider_keys WHERE user_id = 'u1' ORDER BY created_at DESC": "user_provider_keys_name",
+    "SELECT * FROM user_provider_keys WHERE user_id = 'u1' ORDER BY created_at DESC": "user_provider_keys_user_id_provider_key_name_key",
     "SELECT count(*) FROM user_provider_keys WHERE is_active AND rotation_due <= '2026-01-01'": "user_provider_keys_due",
     "SELECT EXISTS (SELECT FROM user_provider_keys WHERE is_active AND secret_id = 'x')": "user_provider_keys_secret",
 }

@@ -152,6 +152,8 @@ def _answers(endpoint: Endpoint, names: _Names) -> Json:
         if model is not None:
             content = {"schema": names[model, "serialization"]}
             answers[str(status)]["content"] = {"application/json": content}
+    if endpoint.also_csv:
+        answers["200"]["content"]["text/csv"] = {"schema": {"type": "string"}}
     refusals = {"400": "The request is malformed."} | ({"413": "The body is too large."} if endpoint.body else {})
     if endpoint.scope:
         refusals |= {

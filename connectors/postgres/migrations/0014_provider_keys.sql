@@ -18,7 +18,7 @@ CREATE TABLE user_provider_keys (
     use_count bigint NOT NULL DEFAULT 0 CHECK (use_count >= 0),
     rotation_due timestamptz NOT NULL,
     revoked_at timestamptz,
-    CONSTRAINT user_provider_keys_name UNIQUE (user_id, provider, key_name),
+    UNIQUE (user_id, provider, key_name),
     CONSTRAINT user_provider_keys_erased CHECK (
         is_active = (revoked_at IS NULL) AND is_active = (encrypted_key IS NOT NULL)
     )
