@@ -24,6 +24,7 @@ class CallContext(msgspec.Struct, omit_defaults=True, gc=False):
         model_id: of the LiteLLM deployment that answered.
         server_address: host of the provider's API, without path, port or credentials.
         spend_logs_metadata: LiteLLM's; only the names in `KEPT_METADATA`.
+        error_code, error_class: of a failed call: the HTTP status, and the name of LiteLLM's exception; never its message.
         key_metadata: the metadata of LiteLLM's key and team; only the names in `KEPT_METADATA`.
     """
 
@@ -35,3 +36,5 @@ class CallContext(msgspec.Struct, omit_defaults=True, gc=False):
     server_address: str = ""
     spend_logs_metadata: dict[str, str] = {}
     key_metadata: dict[str, str] = {}
+    error_code: str = ""
+    error_class: str = ""

@@ -32,6 +32,18 @@ APPLIED, IGNORED, NOTED, UNKNOWN_TYPE, REPEATED_WEBHOOK = WEBHOOK_OUTCOMES = (
     *("applied", "ignored", "noted", "unknown", "repeated"),
 )
 
+#: What was done with an event of Stripe's that was taken (docs/credits.md). Waiting: what was bought is not known yet.
+STRIPE_APPLIED, STRIPE_UNCHANGED, STRIPE_WAITING, STRIPE_NOTED, STRIPE_IGNORED, STRIPE_REPEATED = STRIPE_TAKEN = (
+    *("applied", "unchanged", "waiting", "noted", "ignored", "repeated"),
+)
+#: Why a payment that Stripe announced gave no credits. Each is logged, counted and listed.
+WRONG_AMOUNT, UNKNOWN_PURCHASE, OTHER_SESSION, WRONG_MODE, NO_PAYMENT, UNREADABLE_EVENT = STRIPE_REFUSED = (
+    *("wrong_amount", "unknown_purchase", "other_session", "wrong_mode", "no_payment", "stripe_event_unreadable"),
+)
+#: Why a webhook in Stripe's name was not read.
+UNSIGNED, BAD_SIGNATURE = STRIPE_UNSIGNED = ("unsigned", "bad_signature")
+STRIPE_OUTCOMES: Final = (*STRIPE_TAKEN, *STRIPE_REFUSED, *STRIPE_UNSIGNED)
+
 #: Reasons for which rows cannot be written to Postgres now.
 POSTGRES_AWAY, POSTGRES_SLOW, POSTGRES_FULL, POSTGRES_BUSY, POSTGRES_DENIED, POSTGRES_SCHEMA, POSTGRES_ERROR = (
     POSTGRES_FAILURES

@@ -28,6 +28,7 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
         power_level: the level that the call asked for, such as `eco`; `""` = none.
         cache_write_tokens: written to the provider's cache; `tokens_input` includes them.
         images, seconds: images that were made; seconds of sound or video.
+        byok: the caller's own provider key paid the provider.
         price_usd: `billed_usd` before the payer's factor, where that is another than 1.
     """
 
@@ -68,6 +69,7 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     images: int = 0
     seconds: Decimal = ZERO
     price_usd: Decimal | None = None
+    byok: bool = False
 
 
 class LagoEvent(msgspec.Struct, gc=False):

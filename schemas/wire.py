@@ -210,6 +210,8 @@ StoredCloudEvent = _raw_twin(CloudEvent, also=EVENT_SIGNS, data=_StoredEventData
 WRAPPERS = ("events", "event", "records", "record", "data", "calls", "logs", "usage")
 #: The members from which the context is made (schemas/context.py), at the top level and in `metadata`.
 CONTEXT_FIELDS = ("cost_breakdown", "completionStartTime", "model_id", "api_base")
+#: Of a failed call: which of its members are kept is in connectors/ingest/call_errors.py.
+ERROR = "error_information"
 CONTEXT_METADATA = ("spend_logs_metadata", "user_api_key_auth_metadata")
 #: Where a call's power level may stand: in `metadata`, in the metadata of its row in LiteLLM's logs, or as a tag.
 TAGS = "request_tags"
@@ -222,7 +224,7 @@ def stored_call(*, metadata: bool = False) -> type[msgspec.Struct]:
     Args:
         metadata: also read all of `CONTEXT_METADATA`.
     """
-    context = (*CONTEXT_FIELDS, TAGS)
+    context = (*CONTEXT_FIELDS, TAGS, ERROR)
     also = (*LEVEL_METADATA, *CONTEXT_METADATA) if metadata else LEVEL_METADATA
     of_key = _raw_twin(CallMetadata, also=tuple(dict.fromkeys(also)), usage_object=_StoredUsage | None)
     return _raw_twin(

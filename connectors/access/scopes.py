@@ -21,6 +21,12 @@ SCOPES: Final = {
     "stats:read": "see how many calls and events are in each state",
     "keys:read": "see API keys, never their tokens",
     "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
+    "credits:read": "see the credits of others: balances, transactions, payments that were refused",
+    "credits:write": "reserve, debit and buy credits for others",
+    "provider_keys:read": "see all users' keys of LLM providers, masked",
+    "provider_keys:write": "store and revoke keys of LLM providers for all users",
+    "analytics:read": "see the sums of all usage",
+    "provider_keys:decrypt": "get a user's key of an LLM provider in the clear: for the LiteLLM plugin alone",
 }
 
 #: Old names of scopes, in stored keys and in users' tokens, and the names that they have now.

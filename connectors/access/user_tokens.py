@@ -31,6 +31,8 @@ class Users:
         key_life: the longest lifetime of an API key that a user makes. A user who has left the provider gets no new token, so
             the user's keys must expire too.
         now: timezone-aware.
+        user_claim: the claim with the user's id, named as the other claims are. Without a usable id the token stays valid, but
+            its user owns nothing here.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Users:
         orgs_claim: str,
         key_life: timedelta,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        user_claim: str = "sub",
     ) -> None:
         self._keys = keys
         self._issuer = issuer
@@ -50,6 +53,7 @@ class Users:
         self._orgs_claim = orgs_claim
         self._key_life = key_life
         self._now = now
+        self._user_claim = user_claim
 
     async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint
         """The caller with this token; None = it is not a valid token.
@@ -90,12 +94,14 @@ class Users:
 
     def _who(self, claims: dict[str, Any]) -> Principal | None:
         subject = claims["sub"]
-        if not subject or len(subject) > _MAX_SUBJECT or not subject.isprintable():
+        if not _is_name(subject):
             return None
         orgs = frozenset(_words(_claim(claims, self._orgs_claim)))
         scopes = current_scopes(_words(_claim(claims, self._scopes_claim))).intersection(SCOPES)
         until = self._now() + self._key_life
-        return Principal(f"user {subject}", scopes, None if EVERYTHING in orgs else orgs, until)
+        user = _claim(claims, self._user_claim)
+        own = user if _is_name(user) else ""
+        return Principal(f"user {subject}", scopes, None if EVERYTHING in orgs else orgs, until, user=own)
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:
@@ -106,6 +112,10 @@ def _claim(claims: Mapping[str, Any], name: str) -> Any:
     for part in name.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_SUBJECT and value.isprintable()
 
 
 def _words(value: Any) -> list[str]:

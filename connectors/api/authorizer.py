@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from connectors.access.provider_keys.keys import shown_parts
 from connectors.api.change_log import Attempt, Audit
 from connectors.http.client_address import ClientAddressPolicy, source_of
 from connectors.http.connections import admitted
@@ -100,7 +101,7 @@ class Authorizer:
         admitted(request)
         if self._pace is not None and (wait_s := self._pace.wait_s(principal.actor)):
             raise _too_often("this credential sends more requests than API_RATE_LIMIT", wait_s)
-        if not principal.may(endpoint.scope):
+        if not endpoint.admits(principal):
             raise missing_scope(endpoint.scope)
         if not _is_for(principal, request, endpoint):
             raise other_org()
@@ -150,7 +151,7 @@ class Authorizer:
         """Names the route, and its parameters only for a known caller: an unknown one may have put a key into the path."""
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else "nowhere"
-        parts = dict(request.match_info) if principal is not None else {}
+        parts = shown_parts(request.match_info) if principal is not None else {}
         actor = principal.actor if principal is not None else ""
         return Attempt(
             actor, f"{request.method} {path}", parts, source_of(self._origins, request), REQUEST_ID.get() or ""

@@ -83,6 +83,10 @@ class Audit:
         """Write the line of a change; it is durable on return. Raises: Unavailable, Rejected."""
         await self._write(self._line(attempt, before=_as_text(before), after=_as_text(after)))
 
+    async def counted(self, attempt: Attempt, count: int) -> None:
+        """Write a line about something that happened `count` times; it is durable on return. Raises: Unavailable, Rejected."""
+        await self._write(self._line(attempt, count=count))
+
     def refused(self, attempt: Attempt, reason: str) -> None:
         """Queue the line of a refused attempt, unless there are too many. `keep_writing` writes it within seconds."""
         self._turn_minute()

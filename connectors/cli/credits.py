@@ -1,4 +1,4 @@
-"""`meterbridge credits`: grant and take back credits, and look at the books."""
+"""`meterbridge credits`: grant and take back credits, and look at accounts."""
 
 import asyncio
 import re
@@ -80,7 +80,7 @@ def check(*, as_json: bool) -> None:
         "transactions": done.transactions,
         "wrong": [dict(zip(heads, row, strict=True)) for row in wrong],
     }
-    sentence = f"The books balance: {done.accounts} accounts, {done.transactions} ledger transactions."
+    sentence = f"All credits balance: {done.accounts} accounts, {done.transactions} ledger transactions."
     say(answer, as_json=as_json, table=lambda: table_of(heads, wrong) if wrong else sentence)
     if wrong:
         raise typer.Exit(1)

@@ -1,13 +1,14 @@
 """`meterbridge db`: the tables in Postgres."""
 
 import asyncio
+import sys
 from datetime import timedelta
 from typing import Any
 
 import typer
 
 from connectors.cli.base import duration_s, moment_us, one_sentence, say, settings_of_command, table_of
-from connectors.cli.sentences import fail
+from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
@@ -31,9 +32,7 @@ def init(yes: str, *, test_data: bool, reset: bool, as_json: bool) -> None:
         url = postgres_url(settings_of_command())
         if reset:
             _confirmed(asyncio.run(contents(url)), yes)
-        done = asyncio.run(
-            initialise(url, reset=reset, test_data=test_data, told=lambda step: typer.echo(shown(step), err=True))
-        )
+        done = asyncio.run(initialise(url, reset=reset, test_data=test_data, told=print_error))
     answer = {
         "database": done.database,
         "reset": reset,
@@ -46,8 +45,12 @@ def init(yes: str, *, test_data: bool, reset: bool, as_json: bool) -> None:
 
 def _confirmed(there: Contents, name: str) -> None:
     """End the command, unless the database's name was given or is typed now."""
-    what = f"{there.objects} tables, views and functions in {there.database} will be dropped, with {there.accounts} credit accounts"
-    given = name or typer.prompt(f"{shown(what)}. Type the database's name to confirm", default="", err=True)
+    if not name:
+        print_error(
+            f"{there.objects} tables, views and functions in {there.database} will be dropped, with {there.accounts} credit "
+            "accounts. Type the database's name to confirm:"
+        )
+    given = name or sys.stdin.readline().strip()
     if given != there.database:
         fail("that is not the database's name: nothing was changed.", 2)
 

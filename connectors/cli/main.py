@@ -18,6 +18,7 @@ from connectors.cli.parsers.demo import demo
 from connectors.cli.parsers.dlq import dlq
 from connectors.cli.parsers.doctor import doctor
 from connectors.cli.parsers.explain import explain
+from connectors.cli.parsers.export import export
 from connectors.cli.parsers.held import held
 from connectors.cli.parsers.imports import import_rows
 from connectors.cli.parsers.keys import keys
@@ -26,6 +27,7 @@ from connectors.cli.parsers.lago_sandbox import lago_sandbox
 from connectors.cli.parsers.ledger import ledger
 from connectors.cli.parsers.migrate_orgs import migrate_orgs
 from connectors.cli.parsers.options import GROUP_CONTEXT
+from connectors.cli.parsers.provider_keys import provider_keys
 from connectors.cli.parsers.rates import rates
 from connectors.cli.parsers.reconcile import reconcile
 from connectors.cli.parsers.replay import replay
@@ -51,6 +53,8 @@ app.add_typer(held, name="held")
 app.add_typer(ledger, name="ledger")
 app.add_typer(lago, name="lago")
 app.add_typer(keys, name="keys")
+app.add_typer(provider_keys, name="provider-keys")
+app.add_typer(export, name="export")
 app.add_typer(rates, name="rates")
 app.command(epilog="Example: meterbridge replay --from 2026-11-01 --to 2026-11-02 --dry-run")(replay)
 app.command(epilog="Example: meterbridge backfill --source jsonl --file calls.jsonl --dry-run")(backfill)

@@ -64,8 +64,7 @@ def show(at: str, as_json: bool) -> None:
         return
     lines = [_line(card, known, now) for card in known.cards]
     answer = {"rates": lines, "unreadable": list(known.unreadable)}
-    none = "There is no rate card: calls are billed at LiteLLM's cost."
-    say(answer, as_json=as_json, table=lambda: table_of_lines(lines) if lines else none)
+    say(answer, as_json=as_json, table=lambda: _listed(lines, known))
     if known.unreadable:
         raise typer.Exit(1)
 
@@ -148,6 +147,13 @@ def _line(card: RateCard, known: Known, now: RateCard | None) -> dict[str, Any]:
         "prices": len(card.entries),
         "factors": "yes" if card.factors else "no",
     }
+
+
+def _listed(lines: list[dict[str, Any]], known: Known) -> Any:
+    odd = f"Not readable, and passed by the meter: {', '.join(known.unreadable)}." if known.unreadable else ""
+    if not lines:
+        return f"There is no rate card: calls are billed at LiteLLM's cost. {odd}".strip()
+    return table_of_lines(lines, odd)
 
 
 def _change(one: Changed) -> dict[str, Any]:

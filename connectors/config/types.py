@@ -97,6 +97,17 @@ def out_of(names: tuple[str, ...]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _fernet_secrets(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """32 bytes each in URL-safe Base64, as Fernet takes them."""
+    texts = [value.get_secret_value() for value in values]
+    for text in texts:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{43}=", text):
+            raise ValueError("should be 32 random bytes in URL-safe Base64: openssl rand -base64 32 | tr '+/' '-_'")
+    if len(set(texts)) < len(texts):
+        raise ValueError("should be different secrets, the newest first")
+    return values
+
+
 Listed = BeforeValidator(_listed)
 Upper = BeforeValidator(_upper)
 Lower = BeforeValidator(_lower)
@@ -113,6 +124,7 @@ Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 MaybeSeconds = Annotated[float, Field(ge=0, le=DAY_S, allow_inf_nan=False)]
 WindowSeconds = Annotated[int, Field(ge=0), AfterValidator(_dividing_a_day)]
 Secrets = Annotated[tuple[SecretStr, ...], Listed]
+FernetSecrets = Annotated[tuple[SecretStr, ...], Listed, AfterValidator(_fernet_secrets)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(lambda given: _networks(_listed(given)))]
 Dollars = Annotated[Decimal, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 BillOrSkip = Annotated[Literal["bill", "skip"], Lower]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from connectors.doctor.provider_key_kinds import PROVIDER_KEY_TEXTS
+
 
 class Severity(StrEnum):
     """How severe a finding is, the worst first.
@@ -349,7 +351,8 @@ KAFKA: Final = {
         "The command in the finding.",
     ),
 }
-KINDS: Final = {**LITELLM, **OWN, **KAFKA, **LAGO}
+PROVIDER_KEYS: Final = {code: FindingKind(_DEGRADED, *texts) for code, texts in PROVIDER_KEY_TEXTS.items()}
+KINDS: Final = {**LITELLM, **OWN, **PROVIDER_KEYS, **KAFKA, **LAGO}
 
 _HEAD: Final = """\
 # What `meterbridge doctor` finds
@@ -358,7 +361,7 @@ _HEAD: Final = """\
 
 `meterbridge doctor --config config.yaml` reads a configuration of LiteLLM's proxy, or asks a running one (`--url`, by
 default `LITELLM_API_URL` with `LITELLM_MASTER_KEY`), the environment of Meterbridge, Kafka's topics (where `KAFKA_BOOTSTRAP_SERVERS` is
-set), and Lago (unless `--no-lago`).
+set), Lago (unless `--no-lago`), and the stored provider keys (where `PROVIDER_KEYS_SECRET` is set).
 It changes nothing. It prints its findings, and the configuration, the environment and the order of stopping LiteLLM that lose least: calls
 that LiteLLM has collected since its last flush are lost with its process. With `--json` it prints one object.
 
@@ -379,7 +382,8 @@ does not show retries, headers, time-outs and switches: those are only in its fi
 def page() -> str:
     """docs/doctor.md."""
     lines = [_HEAD]
-    chapters = {"LiteLLM": LITELLM, "Meterbridge's own settings": OWN, "Kafka's topics": KAFKA, "Lago": LAGO}
+    chapters = {"LiteLLM": LITELLM, "Meterbridge's own settings": OWN, "Users' provider keys": PROVIDER_KEYS}
+    chapters |= {"Kafka's topics": KAFKA, "Lago": LAGO}
     for title, kinds in chapters.items():
         lines += [f"## {title}", "", "| code | severity | cause | what to do |", "|---|---|---|---|"]
         lines += [f"| `{code}` | `{kind.severity}` | {kind.cause} | {kind.fix} |" for code, kind in kinds.items()]

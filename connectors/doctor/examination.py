@@ -15,6 +15,7 @@ from connectors.doctor.kafka_rules import is_named, judge_topics
 from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.litellm_rules import judge_litellm
 from connectors.doctor.own_rules import judge_own
+from connectors.doctor.provider_key_rules import PART, judge_provider_keys
 from connectors.lago.client import LagoClient, LagoIntegrationError
 from connectors.litellm.config import read_config
 from connectors.litellm.proxy import ask_proxy
@@ -104,6 +105,9 @@ async def examine(
         patients.append(
             ExaminedPart(f"Kafka's topics, {kafka_address(own.kafka_bootstrap_servers)}", topic_findings or (), unread)
         )
+    if own.provider_keys_secret and own.postgres_url:
+        key_findings, unread = await _read(judge_provider_keys(own))
+        patients.append(ExaminedPart(PART, tuple(key_findings or ()), unread))
     if with_lago:
         patients.append(await _lago(own, http))
     return ExaminationReport(tuple(patients), working_yaml(_endpoint(proxy)))

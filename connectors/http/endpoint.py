@@ -24,7 +24,8 @@ _NO_POSTGRES = "DATABASE_URL"
 #: A body with very many errors gets only the first ones back: the response must not be larger than the request.
 _ERRORS_TOLD = 20
 _FIELD_CHARS = 100
-#: The status of a `Rejected` by its reason; all others are 422. 404: something does not exist; 409: it conflicts with what exists.
+#: The status of a `Rejected` by its reason; all others are 422. 402: credits are missing; 404: something does not exist; 409: it
+#: conflicts with what exists.
 _STATUS: Final[Mapping[str, int]] = {
     "unknown_org": 404,
     "unknown_customer": 404,
@@ -37,6 +38,13 @@ _STATUS: Final[Mapping[str, int]] = {
     "too_many_versions": 409,
     "too_many_keys": 409,
     "key_ended": 409,
+    "insufficient_credits": 402,
+    "unknown_package": 404,
+    "unknown_reservation": 404,
+    "idempotency_conflict": 409,
+    "purchase_ended": 409,
+    "provider_key_exists": 409,
+    "too_many_provider_keys": 409,
 }
 #: Lago's code for a customer that it does not know; the caller of this API asked about an org.
 _NO_CUSTOMER = "customer_not_found"
@@ -53,6 +61,7 @@ class Principal:
         until: timezone-aware; an API key that the caller makes expires at this moment or before; None = no such limit.
         prefixes: the caller may map LiteLLM customers whose ids begin with one of these; None: see
             `streams.core.mapping.customer_prefixes`.
+        user: the id of the user who is signed in at the identity provider (`OIDC_USER_CLAIM`); `""` = the caller is no user.
     """
 
     actor: str
@@ -60,6 +69,7 @@ class Principal:
     orgs: frozenset[str] | None = None
     until: datetime | None = None
     prefixes: frozenset[str] | None = None
+    user: str = ""
 
     def may(self, scope: str) -> bool:
         """Whether the caller holds the scope."""
@@ -154,6 +164,8 @@ class Endpoint:
         also: further scopes that some requests need, and for what.
         hands_out: the part of the response that gives power over the org's money, e.g. `a link to pay by`. The handler must
             call `AuthorizedRequest.handing_out` before it answers.
+        own_without_scope: a signed-in user needs no scope here. Then the handler itself checks the scope for everything
+            that is not the user's own.
     """
 
     method: str
@@ -170,6 +182,11 @@ class Endpoint:
     max_bytes: int = MAX_BODY
     also: Mapping[str, str] = field(default_factory=dict)
     hands_out: str = ""
+    own_without_scope: bool = False
+
+    def admits(self, principal: Principal) -> bool:
+        """Whether the caller holds the scope, or needs none because it is a signed-in user."""
+        return principal.may(self.scope) or (self.own_without_scope and bool(principal.user))
 
 
 _Method = TypeVar("_Method", bound=Callable[..., Awaitable[web.StreamResponse]])

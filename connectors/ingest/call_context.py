@@ -9,12 +9,14 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, Raw
 
+from connectors.ingest.call_errors import error_members
 from connectors.ingest.power_level import NAMES, level_of
 from schemas.context import MAX_TAGS, MAX_TEXT
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.moments import parse_us
-from schemas.wire import CONTEXT_METADATA, COSTS, TAGS, Call, CallMetadata, StoredCosts, stored_call
+from schemas.wire import CONTEXT_METADATA, COSTS, ERROR, TAGS, Call, CallMetadata, StoredCosts, stored_call
+from streams.core.metering.error_categories import FAILURE
 from streams.core.metering.tolerant_reader import NumberText, clean
 
 _encode = msgspec.json.Encoder().encode
@@ -23,8 +25,8 @@ _HOST = re_compile(r"[a-z0-9.:-]{1,253}")
 #: A longer value is not a list of names.
 _MAX_BYTES = 64 << 10
 _MAX_HOSTS = 1024
-#: Costs, time of the first token, model id, API base, the fields that the deployment keeps in addition, the power level.
-Taken = tuple[Any, float | int | str | None, str | None, str | None, dict[str, Raw] | None, str] | None
+#: Costs, time of the first token, model id, API base, the fields that the deployment keeps in addition, the error, the power level.
+Taken = tuple[Any, float | int | str | None, str | None, str | None, dict[str, Raw] | None, Raw | None, str] | None
 #: A later first token means a wrong clock.
 _MAX_WAIT_US = 86_400 * 1_000_000
 
@@ -54,10 +56,14 @@ class ContextFields:
             level = level_of(more)
             if not self._asks_for_more:
                 more = None
+        error = None
+        if (error_information := stored.error_information) is not UNSET:
+            error, stored.error_information = error_information, UNSET
         if costs is UNSET and first is UNSET and model is UNSET and base is UNSET:
-            return None if more is None and not level else (None, None, None, None, more, level)
+            nothing = more is None and error is None and not level
+            return None if nothing else (None, None, None, None, more, error, level)
         stored.cost_breakdown = stored.completionStartTime = stored.model_id = stored.api_base = UNSET
-        return costs or None, first or None, model or None, base or None, more, level
+        return costs or None, first or None, model or None, base or None, more, error, level
 
     def of_tree(self, tree: dict[str, Any]) -> Taken:
         """As `take`, from a tree of `loose_json`; invalid values are left out."""
@@ -74,6 +80,7 @@ class ContextFields:
             clean(str(model)) if isinstance(model, str) else None,
             clean(str(base)) if isinstance(base, str) else None,
             more if more and self._asks_for_more else None,
+            Raw(error) if (error := _written(tree.get(ERROR))) is not None else None,
             level_of(more),
         )
 
@@ -81,7 +88,7 @@ class ContextFields:
         """JSON of a `CallContext`; None if it is empty."""
         parts: list[bytes] = []
         if taken is not None:
-            costs, first, model, base, more, _ = taken
+            costs, first, model, base, more, error, _ = taken
             if costs is not None and len(numbers := _encode(costs)) > len(b"{}"):
                 parts.append(b'"cost_breakdown":' + numbers)
             if first is not None and (wait := _wait(first, call.startTime)):
@@ -92,6 +99,8 @@ class ContextFields:
                 parts.append(host)
             if more is not None:
                 parts += self._kept_members(more)
+            if error is not None and call.status == FAILURE:
+                parts += error_members(error)
         if call.metadata is not None and (created := _created(call.metadata)):
             parts.append(b'"cache_creation_input_tokens":%d' % created)
         return b"{%b}" % b",".join(parts) if parts else None

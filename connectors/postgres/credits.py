@@ -94,4 +94,5 @@ async def checked(url: str, limit: int = 1000) -> Checked:
     """Check all of the books: every transaction, balance, overdraft and grant. Raises: Unavailable."""
     async with connected(url) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         wrong = [tuple(row) for row in await connection.fetch(_CHECK, limit)]
-        return Checked(*await connection.fetchrow(_COUNTS), wrong)
+        accounts, transactions = await connection.fetchrow(_COUNTS)
+        return Checked(accounts, transactions, wrong)

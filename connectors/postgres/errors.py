@@ -39,6 +39,7 @@ _REASONS: Final = {
 }
 #: Classes for a value, a constraint or a limit: the same row fails again. "MB" are those of our own functions.
 _DATA: Final = ("21", "22", "23", "54", "MB")
+_KEY_REUSED: Final = "MB001"
 _NO_PARTITION = "no partition of relation"
 
 
@@ -46,7 +47,8 @@ _NO_PARTITION = "no partition of relation"
 def decisions() -> Iterator[None]:
     """Translates errors of the block.
 
-    Raises: Unavailable with one of `POSTGRES_FAILURES`; Rejected `row_refused`: the data is wrong.
+    Raises: Unavailable with one of `POSTGRES_FAILURES`; Rejected `row_refused`: the data is wrong; `idempotency_conflict`: a
+    function of ours knows the key of the movement with other contents.
     """
     try:
         yield
@@ -65,6 +67,8 @@ def _decision(error: asyncpg.PostgresError) -> Rejected | Unavailable:
     code = str(error.sqlstate or "")
     # The partition was dropped after the check that it exists; the next attempt makes it again.
     missing = code == "23514" and _NO_PARTITION in str(error)
+    if code == _KEY_REUSED:
+        return Rejected("idempotency_conflict", "the key was used for something else: take a new one")
     if code.startswith(_DATA) and not missing:
         return Rejected(
             ROW_REFUSED, f"{type(error).__name__} {code} {error.constraint_name or error.column_name or ''}"

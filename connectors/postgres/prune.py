@@ -39,6 +39,12 @@ _OLD: Final = {
     "rejected_calls": "SELECT ctid FROM rejected_calls WHERE rejected_at < $1",
     "webhook_delivery_logs": "SELECT ctid FROM webhook_delivery_logs WHERE created_at < $1",
     "unprojected_records": "SELECT ctid FROM unprojected_records WHERE noticed_at < $1",
+    # One that was settled by the function says that its call is paid, also if the call is projected again.
+    "credit_reservations": """
+        SELECT r.ctid FROM credit_reservations r
+        WHERE COALESCE(r.settled_at, r.released_at) < $1
+        AND NOT EXISTS (SELECT FROM credit_transactions t WHERE t.idempotency_key = 'settle:' || r.call_id)
+    """,
 }
 
 

@@ -5,8 +5,8 @@
 -- CREATEROLE; granting needs the owner or a superuser. The roles have no password until you set one.
 --
 --   meterbridge_projector  worker --only project     writes the rows of the topics
---   meterbridge_api        serve --only api, keys    reads; writes only api_keys, and credits by their functions
---   meterbridge_reader     every other command, and people: reads everything except api_keys
+--   meterbridge_api        serve --only api, keys    reads; writes only api_keys and user_provider_keys, and credits by their functions
+--   meterbridge_reader     every other command, and people: reads everything except these two
 
 DO $$
 DECLARE
@@ -38,6 +38,15 @@ TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 GRANT EXECUTE ON FUNCTION aggregate_customer_usage(text, timestamptz, timestamptz)
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 
+-- The sums of analytics follow the log.
+GRANT SELECT ON usage_calls, llm_usage_summary, usage_summary_days, usage_by_dimension, usage_latencies, usage_summary_refreshed
+TO meterbridge_projector, meterbridge_api, meterbridge_reader;
+GRANT SELECT ON provider_health TO meterbridge_projector, meterbridge_api, meterbridge_reader;
+GRANT INSERT, UPDATE, DELETE ON provider_health TO meterbridge_projector;
+GRANT INSERT, DELETE ON usage_summary_days, usage_by_dimension, usage_latencies TO meterbridge_projector;
+GRANT INSERT, UPDATE ON usage_summary_refreshed TO meterbridge_projector;
+GRANT SELECT, INSERT, DELETE ON usage_days_changed TO meterbridge_projector;
+
 -- A line of the audit log, a delivery attempt and a pair of doubled calls is written once and never changed.
 GRANT INSERT ON
     llm_usage_log, usage_parts, rejected_calls, customer_records, organisations, audit_log, webhook_delivery_logs,
@@ -53,6 +62,11 @@ GRANT EXECUTE ON FUNCTION ensure_usage_month(date) TO meterbridge_projector;
 -- The rights and the hash of a key never change.
 GRANT SELECT, INSERT ON api_keys TO meterbridge_api;
 GRANT UPDATE (expires_at, last_used_at, revoked_at) ON api_keys TO meterbridge_api;
+
+-- Whose key it is never changes. A revoked one is replaced where its name is used again.
+GRANT SELECT, INSERT, DELETE ON user_provider_keys TO meterbridge_api;
+GRANT UPDATE (encrypted_key, secret_id, is_active, revoked_at, last_used_at, use_count, updated_at)
+ON user_provider_keys TO meterbridge_api;
 
 -- Credits move only by functions, which act for the tables' owner: no role writes a balance or the ledger itself.
 GRANT SELECT ON
@@ -79,3 +93,11 @@ TO meterbridge_api;
 GRANT INSERT (user_id, org_id, tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;
 GRANT UPDATE (tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;
 GRANT UPDATE (released_at) ON credit_reservations TO meterbridge_api;
+
+-- What was offered never changes; what Stripe said about it is added.
+GRANT SELECT ON credit_purchases, stripe_customers, stripe_payments, stripe_events
+TO meterbridge_projector, meterbridge_api, meterbridge_reader;
+GRANT INSERT ON credit_purchases, stripe_customers, stripe_payments, stripe_events TO meterbridge_api;
+GRANT UPDATE (session_id, live, ending) ON credit_purchases TO meterbridge_api;
+GRANT UPDATE (purchase_id, facts, posted, postings) ON stripe_payments TO meterbridge_api;
+GRANT UPDATE (event_type, outcome, detail, payment_intent, purchase_id, received_at) ON stripe_events TO meterbridge_api;

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from connectors.postgres.call_details import details_of
 from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
@@ -185,6 +186,7 @@ def _usage_row(record: KafkaRecord) -> tuple[Any, ...]:
         *_what_it_is_priced_by(usage),
         str(usage.seconds),
         None if usage.price_usd is None else str(usage.price_usd),
+        *details_of(usage),
         usage.offset,
     )
 

@@ -6,7 +6,7 @@ WITH new AS (
         external_subscription_id, model, provider, call_type, tokens_input, tokens_output, total_tokens, cached_tokens,
         reasoning_tokens, cost_usd, call_id, request_id, user_id, team_id, organization_id, key_hash, key_alias, part,
         held, note, billed_usd, rate, power_level, cache_write_tokens, images, seconds, price_usd,
-        raw_partition, raw_offset
+        latency_ms, byok, time_to_first_token, session_id, app, tags, error_category, raw_partition, raw_offset
     )
     SELECT
         identity, month::date, started_at::timestamptz, ended_at::timestamptz, to_timestamp(recorded_ms / 1000.0),
@@ -14,19 +14,26 @@ WITH new AS (
         tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens, cost_usd::numeric, call_id,
         request_id, user_id, team_id, organization_id, key_hash, key_alias, part, held, note,
         billed_usd::numeric, rate, power_level, cache_write_tokens, images, seconds::numeric, price_usd::numeric,
-        $39, raw_offset
+        CASE
+            WHEN ended_at::timestamptz > started_at::timestamptz
+            THEN round(1000 * extract(epoch FROM ended_at::timestamptz - started_at::timestamptz))::bigint
+        END,
+        byok, time_to_first_token::numeric, session_id, app,
+        CASE WHEN tags IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(tags::jsonb)) END,
+        error_category, $45, raw_offset
     FROM unnest(
         $1::bytea[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[],
         $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::bigint[],
         $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[],
         $26::text[], $27::text[], $28::text[], $29::text[], $30::text[], $31::text[], $32::text[],
-        $33::text[], $34::text[], $35::bigint[], $36::bigint[], $37::text[], $38::text[], $40::bigint[]
+        $33::text[], $34::text[], $35::bigint[], $36::bigint[], $37::text[], $38::text[],
+        $39::boolean[], $40::text[], $41::text[], $42::text[], $43::text[], $44::text[], $46::bigint[]
     ) AS call (
         identity, month, started_at, ended_at, recorded_ms, alias, decision, status, customer_id, id_kind, org_id,
         external_subscription_id, model, provider, call_type, tokens_input, tokens_output, total_tokens, cached_tokens,
         reasoning_tokens, cost_usd, call_id, request_id, user_id, team_id, organization_id, key_hash, key_alias, part,
         held, note, billed_usd, rate, power_level, cache_write_tokens, images, seconds, price_usd,
-        raw_offset
+        byok, time_to_first_token, session_id, app, tags, error_category, raw_offset
     )
     ON CONFLICT (identity, month) DO UPDATE SET
         started_at = EXCLUDED.started_at, ended_at = EXCLUDED.ended_at, recorded_at = EXCLUDED.recorded_at,
@@ -40,7 +47,10 @@ WITH new AS (
         key_hash = EXCLUDED.key_hash, key_alias = EXCLUDED.key_alias, part = EXCLUDED.part,
         held = EXCLUDED.held, note = EXCLUDED.note, billed_usd = EXCLUDED.billed_usd, rate = EXCLUDED.rate,
         power_level = EXCLUDED.power_level, cache_write_tokens = EXCLUDED.cache_write_tokens,
-        images = EXCLUDED.images, seconds = EXCLUDED.seconds, price_usd = EXCLUDED.price_usd, raw_partition = EXCLUDED.raw_partition,
+        images = EXCLUDED.images, seconds = EXCLUDED.seconds, price_usd = EXCLUDED.price_usd,
+        latency_ms = EXCLUDED.latency_ms, byok = EXCLUDED.byok, time_to_first_token = EXCLUDED.time_to_first_token,
+        session_id = EXCLUDED.session_id, app = EXCLUDED.app, tags = EXCLUDED.tags,
+        error_category = EXCLUDED.error_category, raw_partition = EXCLUDED.raw_partition,
         raw_offset = EXCLUDED.raw_offset
     WHERE EXCLUDED.decision IN ('billable', 'failed_with_cost')
         AND log.decision NOT IN ('billable', 'failed_with_cost', 'metered')

@@ -19,10 +19,12 @@ from connectors.api.change_log import Audit
 from connectors.api.keys import KeyHandlers
 from connectors.config.connections import kafka_connection, postgres_url, revealed
 from connectors.config.settings import Settings
-from connectors.http.client_address import ClientAddressPolicy
+from connectors.http.client_address import ClientAddressPolicy, source_of
 from connectors.http.endpoint import Endpoint, endpoints_of
 from connectors.kafka.producer import RecordWriter
 from connectors.postgres.pool import Database
+from connectors.processes.provider_keys import ProviderKeys
+from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 
 _log = structlog.get_logger(__name__)
@@ -31,7 +33,7 @@ _log = structlog.get_logger(__name__)
 class ApiAccess:
     """The accepted credentials, the authorizer, and the audit log."""
 
-    def __init__(self, settings: Settings, writer: RecordWriter) -> None:
+    def __init__(self, settings: Settings, writer: RecordWriter, metrics: Metrics) -> None:
         self._settings = settings
         topic = TopicNames.with_prefix(settings.topic_prefix).audit
         self._chain_heads = Tips(kafka_connection(settings), topic, time.monotonic)
@@ -42,16 +44,23 @@ class ApiAccess:
         )
         self._http = httpx.AsyncClient(timeout=ANSWER_S)
         origins = ClientAddressPolicy((), settings.trusted_proxies)
+        self._provider_keys = ProviderKeys(
+            settings, self._database, self._audit, metrics, lambda request: source_of(origins, request)
+        )
         self.authorizer = Authorizer(self._kinds(), self._audit, origins, settings.api_rate_limit, time.monotonic)
 
     def endpoints(self) -> list[Endpoint]:
-        """The endpoints that make and revoke API keys."""
+        """The endpoints of API keys and of users' provider keys."""
         changed = self._ring.changed if self._ring is not None else lambda: None
-        return endpoints_of(KeyHandlers(self._store, _now, changed))
+        return [*endpoints_of(KeyHandlers(self._store, _now, changed)), *self._provider_keys.endpoints()]
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Write what waits for the audit log and the key store on exit."""
+        """Write what waits for the audit log and the key store on exit.
+
+        Raises:
+            ConfigurationError: `PROVIDER_KEYS_SECRET` does not decrypt the stored provider keys.
+        """
         async with AsyncExitStack() as stack:
             if self._database is not None:
                 stack.callback(self._database.terminate)
@@ -60,12 +69,15 @@ class ApiAccess:
             if self._ring is not None:
                 stack.push_async_callback(self._ring.write_use)
             stack.push_async_callback(self._audit.write_waiting)
+            await self._provider_keys.check()
+            stack.push_async_callback(self._provider_keys.write_rest)
             yield
 
     async def work(self) -> None:
         """Write refused requests and the use of keys, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._audit.keep_writing())
+            group.create_task(self._provider_keys.work())
             if self._ring is not None:
                 group.create_task(self._ring.keep_writing_use())
 
@@ -78,7 +90,9 @@ class ApiAccess:
         if (issuer := settings.oidc_issuer) is not None:
             keys = KeySet(self._http, issuer, settings.oidc_jwks_url or "", time.monotonic)
             claims = (settings.oidc_scopes_claim, settings.oidc_orgs_claim)
-            kinds.append(Users(keys, issuer, settings.oidc_audience, *claims, timedelta(days=settings.oidc_grant_days)))
+            life = timedelta(days=settings.oidc_grant_days)
+            user_claim = settings.oidc_user_claim
+            kinds.append(Users(keys, issuer, settings.oidc_audience, *claims, life, user_claim=user_claim))
         if settings.litellm_master_key is None and len(kinds) == 1:
             _log.warning(
                 "management_closed",

@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 
 import structlog
 from aiohttp import web
 
+from connectors.api.analytics import AnalyticsHandlers
 from connectors.api.billing_endpoints import billing_endpoints
 from connectors.api.dead_letters import DeadLetterHandlers
 from connectors.api.event_totals import totals_endpoint
@@ -15,6 +17,8 @@ from connectors.api.lago_webhooks import LagoWebhooks
 from connectors.api.mapping_import import import_endpoint
 from connectors.api.mappings import MappingHandlers
 from connectors.api.openapi.routes import openapi_routes
+from connectors.api.power_levels import PowerLevelHandlers
+from connectors.api.provider_health import ProviderHealthHandlers
 from connectors.billing.auto_subscribe import AutoSubscriber
 from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.identity_mapping import IdentityMappings
@@ -36,6 +40,7 @@ from connectors.operations.service import OperationsService
 from connectors.postgres.pool import Database
 from connectors.processes.account_tables import AccountTables, now_us
 from connectors.processes.api_access import ApiAccess
+from connectors.processes.credits_api import CreditsApi
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 
@@ -76,7 +81,7 @@ class Management:
 
     def __init__(self, settings: Settings, gate: CheckedProducer, lago: LagoClient, metrics: Metrics) -> None:
         kafka, topics = aiokafka_config(kafka_connection(settings)), TopicNames.with_prefix(settings.topic_prefix)
-        self._metrics = metrics
+        self._metrics, self._settings = metrics, settings
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
         self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)
         self._database = None if settings.postgres_url is None else Database(postgres_url(settings), size=2)
@@ -101,8 +106,9 @@ class Management:
             metrics.lago_response_seen,
             now_us,
         )
-        self._entrance = ApiAccess(settings, gate)
+        self._entrance = ApiAccess(settings, gate, metrics)
         self.authorizer = self._entrance.authorizer
+        self._credits = CreditsApi(settings, metrics)
         self._issuer = settings.oidc_issuer or ""
         for follower in (self.account_tables.customers, self.account_tables.orgs):
             metrics.watch_table(follower.name, follower.lag_s)
@@ -115,6 +121,10 @@ class Management:
         return [
             totals_endpoint(tables.mappings.active_customers, self._receipts.totals),
             *self._entrance.endpoints(),
+            *self._credits.endpoints(),
+            *endpoints_of(PowerLevelHandlers(self._postgres)),
+            *endpoints_of(ProviderHealthHandlers(self._postgres)),
+            *endpoints_of(AnalyticsHandlers(self._postgres, lambda: datetime.now(UTC))),
             *endpoints_of(DeadLetterHandlers(self._operations)),
             *self._webhooks.endpoints(),
             *endpoints_of(MappingHandlers(tables.mappings, MappingPages(tables.mappings, tables.customers))),
@@ -145,6 +155,7 @@ class Management:
             await stack.enter_async_context(self.account_tables.open())
             await asyncio.gather(self.account_tables.customers.start(), self.account_tables.orgs.start())
             await stack.enter_async_context(self._entrance.open())
+            await stack.enter_async_context(self._credits.open())
             yield
 
     async def work(self, learn_every_s: float) -> None:
@@ -158,6 +169,13 @@ class Management:
                 self._entrance.work,
             ):
                 group.create_task(kept_up(work))
+
+    def _postgres(self) -> Database:
+        """The database. Raises: ConfigurationError: the deployment has no Postgres."""
+        if self._database is None:
+            postgres_url(self._settings)
+            raise AssertionError("postgres_url has raised")
+        return self._database
 
     async def _show(self) -> None:
         """Set the metrics of totals until cancelled. It runs in the event loop, because the tables must not change while it counts."""

@@ -197,7 +197,15 @@ async def _live(
     kafka = kafka_connection(settings)
     await gate.open_when_right(kafka, topic_layout(settings))
     draining = [webhooks.work()] if webhooks is not None else []
-    await asyncio.gather(gate.watch(kafka), *draining, _manage(settings, management, ready, learn_every_s))
+    works = [gate.watch(kafka), *draining, _manage(settings, management, ready, learn_every_s)]
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        # `gather` ends with the first one that ends; the others may still have to write, and the producer is closed next.
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=_REQUESTS_S)
 
 
 async def _manage(

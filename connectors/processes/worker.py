@@ -84,7 +84,14 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
 
     All its parts are closed at the end, so that the role can start again in this process.
     """
-    from connectors.processes.worker_parts import credit_upkeep_of, late_calls_of, learnt_ends_of, worker_parts
+    from connectors.processes.worker_parts import (
+        credit_upkeep_of,
+        late_calls_of,
+        learnt_ends_of,
+        provider_health_of,
+        summary_refresh_of,
+        worker_parts,
+    )
 
     async with worker_parts(settings, role, awaited) as parts:
         # The process runs. `partitions_opened` says later that it has work.
@@ -98,6 +105,10 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
             ends = learnt_ends_of(settings, running.partition_tasks, parts.sensors)
             beside.append(asyncio.ensure_future(ends.watch()))
             beside.append(asyncio.ensure_future(credit_upkeep_of(settings, parts.sensors).watch()))
+            summary = summary_refresh_of(settings, parts.sensors)
+            beside.append(asyncio.ensure_future(summary.watch()))
+            health = provider_health_of(settings, parts.sensors)
+            beside.append(asyncio.ensure_future(health.watch()))
         try:
             await run_role(running, stop)
         except RoleCrashed as crashed:

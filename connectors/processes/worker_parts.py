@@ -26,7 +26,9 @@ from connectors.lago.event_store import OrganizationInfo
 from connectors.operations.automatic_rebilling import LearntEnds
 from connectors.operations.credit_upkeep import CreditUpkeep
 from connectors.operations.late_calls import LateCalls
+from connectors.operations.provider_health import ProviderHealth
 from connectors.operations.sender import CommandProducer
+from connectors.operations.usage_summary import SummaryRefresh
 from connectors.postgres.pool import Database
 from connectors.postgres.projection import PostgresProjection
 from connectors.processes.account_tables import AccountTables
@@ -35,6 +37,7 @@ from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.worker_metrics import WorkerSensors
 from schemas.errors import TopicProblem
+from schemas.reasons import POSTGRES_ERROR
 from schemas.topics import TopicNames
 from streams.components import Components
 from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy
@@ -122,6 +125,22 @@ def learnt_ends_of(settings: Settings, partition_tasks: Mapping[Any, Any], senso
 def credit_upkeep_of(settings: Settings, sensors: Any) -> CreditUpkeep:
     """The task that ends reservations and credits whose time is over, beside a projector."""
     return CreditUpkeep(Database(postgres_url(settings), size=1), sensors)
+
+
+def summary_refresh_of(settings: Settings, sensors: Any) -> SummaryRefresh:
+    """The task that keeps the sums of analytics up to date, beside a projector."""
+    return SummaryRefresh(
+        Database(postgres_url(settings), size=1), on_failure=lambda: sensors.projection_failed(POSTGRES_ERROR)
+    )
+
+
+def provider_health_of(settings: Settings, sensors: Any) -> ProviderHealth:
+    """The task that judges how well the providers answer, beside a projector."""
+    return ProviderHealth(
+        Database(postgres_url(settings), size=1),
+        show=sensors.providers,
+        on_failure=lambda: sensors.projection_failed(POSTGRES_ERROR),
+    )
 
 
 @asynccontextmanager

@@ -39,6 +39,7 @@ _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SECRET_LOOKS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]] = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {REDACTED}"),
     (re.compile(r"\bsk-[\w-]{6,}"), REDACTED),
+    (re.compile(r"\b(?:[sr]k_(?:live|test)|whsec)_\w{6,}"), REDACTED),
     (re.compile(r"\b(mb_[0-9a-f]+)_[\w-]{20,}"), rf"\1_{REDACTED}"),
     (re.compile(r"(?<![\w.-])[\w-]++(?:\.[\w-]*+)++"), lambda found: _without_jwt(found[0])),
     (re.compile(r"(?<=://)[^/\s]++"), lambda found: _without_user(found[0])),
@@ -49,7 +50,18 @@ _PRINTED_AS_TEXT = (Decimal, UUID, PurePath, date, timedelta, BaseException)
 
 #: Libraries that log normal traffic. They stay at INFO even with DEBUG: the debug lines of aiokafka hold whole
 #: requests, with SASL passwords and records.
-_TALKATIVE: Final = ("aiohttp", "aiokafka", "asyncio", "faust", "httpcore", "httpx", "kafka", "librdkafka", "mode")
+_TALKATIVE: Final = (
+    "aiohttp",
+    "aiokafka",
+    "asyncio",
+    "faust",
+    "httpcore",
+    "httpx",
+    "kafka",
+    "librdkafka",
+    "mode",
+    "stripe",
+)
 
 
 def configure_logging(level: str, style: Literal["json", "console"], stream: TextIO | None = None) -> None:

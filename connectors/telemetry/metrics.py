@@ -21,6 +21,7 @@ from schemas.reasons import (
     INGRESS_REASONS,
     POSTGRES_FAILURES,
     SKIPPED,
+    STRIPE_OUTCOMES,
     WEBHOOK_OUTCOMES,
 )
 from schemas.tables import TABLES
@@ -36,6 +37,7 @@ from streams.core.mapping.subscription_choice import (
 )
 from streams.core.mapping.versions import INACTIVE, NO_MAPPING, NOT_KEPT, WRONG_KIND
 from streams.core.metering.decisions import DECISIONS
+from streams.core.metering.provider_health import STATUSES as PROVIDER_STATUSES
 
 SOURCES: Final = ("litellm", "integration", "lago", "openmeter")
 WEBHOOK_KINDS: Final = ("subscription", "customer", "invoice", "wallet", "events", "other")
@@ -45,6 +47,7 @@ HELD_REASONS: Final = (
     *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION, UNKNOWN_RATE),
 )
 LAWS: Final = ("received", "folded")
+PROVIDER_KEY_STATES: Final = ("active", "due", "old_secret", "unknown_secret")
 BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 #: A scan of all windows takes milliseconds, so it runs at most this often, in seconds.
@@ -277,10 +280,31 @@ class Metrics:
         "meterbridge_unknown_call_type_calls_total",
         "Calls of a type that this release does not know; they count as inference.",
     )
+    provider_keys = _gauge(
+        "meterbridge_provider_keys",
+        "Users' active keys of LLM providers: all; due to be replaced; under an older secret, or one that is not set (api).",
+        state=PROVIDER_KEY_STATES,
+    )
+    provider_keys_resolved = _counter(
+        "meterbridge_provider_keys_resolved_total",
+        "Requests for a user's provider key in the clear; unreadable: it could not be decrypted (api).",
+        outcome=("resolved", "none", "unreadable"),
+    )
+    providers = _gauge(
+        "meterbridge_providers",
+        "Pairs of provider and model by how well they answer, over the last ten minutes (project).",
+        status=PROVIDER_STATUSES,
+    )
     identities_asked = _counter(
         "meterbridge_identities_asked_total",
         "Unmapped customers that Lago was asked about (meter).",
         outcome=IDENTITY_OUTCOMES,
+    )
+
+    stripe_events = _counter(
+        "meterbridge_stripe_events_total",
+        "Events of Stripe's webhook by result, or by the reason why a payment gave no credits (api).",
+        outcome=STRIPE_OUTCOMES,
     )
 
     def __init__(self, registry: CollectorRegistry, version: str) -> None:

@@ -71,6 +71,10 @@ CHAPTERS: Final = {
         "active_customers_total": "It falls: somebody ends mappings.",
         "meterbridge_table_staleness_seconds": "Above 30: this process does not learn of changed mappings or subscriptions.",
         "meterbridge_lago_webhooks_total": "An outcome other than `applied`, `ignored`, `noted`, `unknown` and `repeated` rises: Lago sends it again.",
+        "meterbridge_providers": "`down` above 0: `GET /api/v1/providers/health` names the provider and the model.",
+        "meterbridge_provider_keys": "`due` rises: remind the users. `unknown_secret` above 0: `PROVIDER_KEYS_SECRET` is wrong. `old_secret` above 0: "
+        "`meterbridge provider-keys rotate-secret`.",
+        "meterbridge_provider_keys_resolved_total": "`unreadable` rises: a stored key was changed, or `PROVIDER_KEYS_SECRET` is wrong.",
     },
     "Credits": {
         "meterbridge_credits_overdraft_usd": "It grows: prepaid accounts use more than they have "
@@ -78,6 +82,8 @@ CHAPTERS: Final = {
         "meterbridge_credit_reservations_open": "It grows without end: calls are authorised and never recorded.",
         "meterbridge_credits_imbalance_usd": "**Not 0: stop all that moves credits**, keep the tables, and run `meterbridge credits check`.",
         "meterbridge_credit_upkeep_failures_total": "It rises: an error in the log.",
+        "meterbridge_stripe_events_total": "A reason of [errors.md](errors.md#a-payment-that-gave-no-credits) rises: a customer paid and got nothing. "
+        "`bad_signature` rises: a wrong secret, or somebody guesses.",
     },
     "Postgres": {
         "meterbridge_projector_lag_seconds": "Above ten minutes: Postgres or the role `project` is away. Billing goes on.",

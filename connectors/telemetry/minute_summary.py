@@ -23,11 +23,12 @@ class MinuteSummary:
         self._cents = ZERO
         self._events: dict[str, int] = {}
 
-    def counted(self, before: Counters, now: Counters) -> None:
-        """Add the difference between two states of a ledger."""
+    def counted(self, before: Counters, now: Counters, margin: Decimal = ZERO) -> None:
+        """Add the difference between two states of a ledger; `margin`: what the events between them bill beyond their cost."""
         with localcontext(EXACT):
             self._folded = _plus(self._folded, before.folded, now.folded)
             self._sealed = _plus(self._sealed, before.sealed, now.sealed)
+            self._sealed.cost += margin
 
     def settled(self, status: str, cents: str) -> None:
         """Count an event with the status and the amount of its receipt."""

@@ -1,7 +1,7 @@
 """The sensors of the worker roles, as metrics."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -10,7 +10,7 @@ import structlog
 from connectors.telemetry.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
 from connectors.telemetry.minute_summary import MinuteSummary
 from connectors.telemetry.worker_health import WorkerHealth
-from schemas.ledger import Counters, Sum
+from schemas.ledger import Position, Sum
 from schemas.money import add
 from schemas.records import Receipt
 from streams.agents.projector import Projected
@@ -42,7 +42,7 @@ class WorkerSensors:
         self._ledgers: dict[int, LedgerState] = {}
         self._sealed: dict[int, int] = {}
         self._looks: dict[int, _WindowScan] = {}
-        self._counters: dict[int, Counters] = {}
+        self._positions: dict[int, Position] = {}
         self._oldest_ms: dict[str, dict[int, int]] = {}
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
@@ -54,7 +54,7 @@ class WorkerSensors:
             if reason:
                 self._metrics.failed_events.labels(reason).inc(count)
         self._metrics.unbilled_watch.noticed(changes.noticed)
-        self._log_minute(partition, changes.position.counters)
+        self._log_minute(partition, changes.position)
         self._count_sealed(partition, changes.position.seal_seq)
         self._show_sizes()
 
@@ -65,13 +65,13 @@ class WorkerSensors:
     def ledger(self, partition: int, ledger: LedgerState | None) -> None:
         """Note the state of a ledger that was opened or ticked; None: it was closed."""
         if ledger is None:
-            for known in (self._ledgers, self._sealed, self._looks, self._counters):
+            for known in (self._ledgers, self._sealed, self._looks, self._positions):
                 known.pop(partition, None)
             self._metrics.held_watch.close(partition)
             self._show_looks()
         else:
             self._ledgers[partition] = ledger
-            self._log_minute(partition, ledger.position.counters)
+            self._log_minute(partition, ledger.position)
             self._count_sealed(partition, ledger.position.seal_seq)
             now = self._monotonic()
             look = self._looks.get(partition)
@@ -149,6 +149,11 @@ class WorkerSensors:
         else:
             self._oldest_ms[topic][partition] = oldest_ms
 
+    def providers(self, by_status: Mapping[str, int]) -> None:
+        """Set how many pairs of provider and model have each status."""
+        for status, count in by_status.items():
+            self._metrics.providers.labels(status).set(count)
+
     def late_calls(self, outcome: str, calls: int) -> None:
         """Count calls beyond the dedupe retention by outcome; `failed` with 0 calls is an error of ours."""
         self._metrics.late_calls.labels(outcome).inc(max(calls, outcome == "failed"))
@@ -183,10 +188,11 @@ class WorkerSensors:
         self._metrics.events_emitted.inc(sealed)
         self._metrics.receipts.labels(PENDING).inc(sealed)
 
-    def _log_minute(self, partition: int, counters: Counters) -> None:
+    def _log_minute(self, partition: int, position: Position) -> None:
         """Add the difference to the last state of the ledger. What another worker counted is not added here."""
-        self.minute.counted(self._counters.get(partition, counters), counters)
-        self._counters[partition] = counters
+        before = self._positions.get(partition, position)
+        self.minute.counted(before.counters, position.counters, add(position.margin, -before.margin))
+        self._positions[partition] = position
 
     def _age_s(self, topic: str) -> float:
         """A scraper's thread calls this, so the values are copied first."""

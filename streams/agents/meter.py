@@ -14,7 +14,7 @@ from schemas.errors import TopicProblem
 from schemas.ledger import Position, Window
 from schemas.money import quantum
 from schemas.policy import MeterPolicy
-from schemas.rates import RateCard
+from schemas.rates import CARD_VERSION, RateCard
 from schemas.records import WriteOff
 from streams.core.mapping.resolve import Resolver
 from streams.core.mapping.time_spans import NEVER, next_border
@@ -170,15 +170,15 @@ class MeterWork:
         """Wait for tables younger than the mapping delay: older ones may lack a mapping or a price that is in force.
 
         Raises:
-            TopicProblem: `unreadable_rate_card`: usage would be priced by an older version.
+            TopicProblem: `newer_rate_card`: a later release wrote a version, and usage would be priced by it wrongly.
         """
         await self._customers.wait_fresh(self._mapping_delay_s)
         await self._orgs.wait_fresh(self._mapping_delay_s)
         await self._rate_cards.wait_fresh(self._mapping_delay_s)
         if self._version != self._resolved:
-            if self._rate_cards.unreadable:
-                raise TopicProblem("unreadable_rate_card", ", ".join(sorted(self._rate_cards.unreadable)))
             cards, unit = self._rate_cards.table.values(), quantum(self._policy.cost_decimals)
+            if newer := [card.id for card in cards if card.v > CARD_VERSION]:
+                raise TopicProblem("newer_rate_card", f"{min(newer)}: its format is of a later release")
             self._rates = Rates(cards, self._orgs.table, unit) if cards else None
             self._resolve.forget()
             self._resolved = self._version

@@ -177,7 +177,6 @@ class CompactedTable(TopicTable, Generic[T]):
         table: the view. Readers need not await; a key's value is replaced whole.
         version: grows with every change.
         members: grows when a key is added or removed.
-        unreadable: the keys whose latest record cannot be read, so that an older value is in the view, or none.
     """
 
     def __init__(
@@ -187,7 +186,6 @@ class CompactedTable(TopicTable, Generic[T]):
         self.table: dict[str, T] = {}
         self.version = 0
         self.members = 0
-        self.unreadable: set[str] = set()
         self._decode = decoder(of)
 
     def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
@@ -198,12 +196,9 @@ class CompactedTable(TopicTable, Generic[T]):
             self.members += (key in self.table) is (record.value is None)
             if record.value is None:
                 self.table.pop(key, None)
-                self.unreadable.discard(key)
                 continue
             try:
                 self.table[key] = self._decode(record.value)
-                self.unreadable.discard(key)
             except msgspec.DecodeError as damage:
                 # A record of a later release, or of another program: the value that is known stays in force.
-                self.unreadable.add(key)
                 note(self.name, partition, record.offset, str(damage))

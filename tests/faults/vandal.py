@@ -16,6 +16,7 @@ from confluent_kafka import KafkaException, Producer
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.ledger import Position, Window
+from schemas.rates import Entry, RateCard
 from schemas.records import AuditRecord, DeliveryAttempt, EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.topics import TopicNames
 
@@ -165,5 +166,7 @@ def _made(topics: TopicNames) -> dict[str, list[object]]:
         topics.dlq: [event],
         topics.receipts: [Receipt(part, "completed", now_us, "vandal-sub", "0.5", 1)],
         topics.audit: [AuditRecord("a", now_us, NOBODY, "replay", {"a": "b"}, before='{"a":1}')],
+        # In another currency and of another age: however it is damaged, no call of ours is priced by it.
+        topics.rates: [RateCard("vandal", 9_999 * 365 * 86_400_000_000, currency="XXX", entries=(Entry("m"),))],
         topics.deliveries: [DeliveryAttempt(now_us, "out", "events.batch", 200, 5, events=1, first=part)],
     }

@@ -8,6 +8,7 @@ from typing import Any, Final
 from connectors.billing import event_state_reader, rejected_usage
 from connectors.operations.late_calls import _Checked
 from connectors.postgres import rows, rows_of_management
+from schemas.context import CallContext
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.decoding import Unreadable, decoder
 from schemas.errors import LedgerBroken
@@ -43,7 +44,7 @@ JSON: Final = (
         RateCard,
         RawRecord,
     ),
-    *(Receipt, Rejection, WriteOff, _Checked),
+    *(Receipt, Rejection, WriteOff, _Checked, CallContext),
 )
 PACKED: Final = (Job, Position, Window)
 

@@ -1,6 +1,7 @@
 """The projector debits the calls of prepaid users and orgs, each once, in the transaction that moves its offset."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -102,17 +103,32 @@ async def test_what_was_settled_by_a_call_of_the_function_is_not_debited_again(u
     # Another call under the same id is no copy of it.
     assert await project(url, first, second) == 1
     assert await account(url, "user:acme") == (Decimal(6), Decimal(0))
+    # Nor if both come at once, after a record that cost nothing.
+    await reserve(url, "user:acme", "1", "c3")
+    await rows(url, "SELECT settle_reservation('c3', 0.5)")
+    failed, *both = (usage(n, call_id="c3", cost_usd=Decimal(int(n > 10))) for n in (10, 11, 12))
+    assert await project(url, failed, *both) == 1
+    await give(url, "user:acme", "1.5")
     # And the other way round.
     await reserve(url, "user:acme", "5", "c2")
     assert await project(url, usage(3, call_id="c2", cost_usd=Decimal(2))) == 1
     assert (await rows(url, "SELECT success, new_balance FROM settle_reservation('c2', 2)")) == [(True, Decimal(4))]
 
 
-@pytest.mark.parametrize("since", ["2026-11-20 12:00:02Z", "2030-01-01Z"])
-async def test_calls_of_before_an_account_was_prepaid_are_not_debited(url: str, since: str) -> None:
+@pytest.mark.parametrize(
+    ("since", "end"),
+    [
+        ("2026-11-20 12:00:02Z", "2026-11-20T12:00:01.500000Z"),
+        ("2026-11-20 11:00:00Z", "2026-11-20T10:59:59.000000Z"),
+        ("2026-11-20 12:00:00.5Z", "2026-11-20T12:00:01.500000Z"),
+    ],
+    ids=["both", "it ended before", "it was counted before"],
+)
+async def test_calls_of_before_an_account_was_prepaid_are_not_debited(url: str, since: str, end: str) -> None:
+    """The records of this test are of 12:00."""
     await give(url, "user:acme", "10")
     await prepaid_since(url, since)
-    assert await project(url, usage(1)) == 0
+    assert await project(url, usage(1, end=end), usage(2, end=end, customer_id="x", org_id="acme")) == 0
     assert await account(url, "user:acme") == (Decimal(10), Decimal(0))
 
 
@@ -127,6 +143,14 @@ async def test_what_no_balance_covers_is_owed_by_the_account(url: str) -> None:
         ("system:payments", Decimal("-0.5")),
         ("system:usage", Decimal("0.8")),
     ]
+
+
+async def test_a_batch_uses_the_grants_that_expire_first(url: str) -> None:
+    for year in (None, 2099, 2098):
+        await give(url, "user:acme", "3", "bonus", datetime(year, 1, 1, tzinfo=UTC) if year else None)
+    await prepaid_since(url, SINCE)
+    await project(url, *(usage(n, cost_usd=Decimal(1)) for n in range(4)))
+    assert await rows(url, "SELECT remaining FROM credit_grants ORDER BY grant_id") == [(3,), (2,), (0,)]
 
 
 async def test_debits_of_a_batch_that_is_not_committed_are_not_there(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

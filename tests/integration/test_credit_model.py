@@ -257,6 +257,12 @@ class Movements(RuleBasedStateMachine):
         query = "SELECT account, balance, overdraft, get_account_balance(account) AS shown FROM user_credits"
         found = {row["account"]: tuple(row)[1:] for row in self.run(self.connection.fetch, query)}
         assert found == {name: (one.balance, one.owed, one.balance) for name, one in self.accounts.items()}
+        query = (
+            "SELECT account, remaining FROM credit_grants WHERE remaining > 0 ORDER BY account, expires_at, grant_id"
+        )
+        assert [tuple(row) for row in self.run(self.connection.fetch, query)] == [
+            (name, left) for name, one in sorted(self.accounts.items()) for _, left in one.grants if left
+        ]
         assert self.run(self.connection.fetch, "SELECT * FROM credit_imbalances") == []
 
 

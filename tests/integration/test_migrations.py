@@ -82,6 +82,29 @@ IN_USE = {
         "SELECT * FROM add_user_credits('ada', 10, 'purchase', 'stripe', 'ch_1', 1)",
         "SELECT * FROM debit_user_credits('ada', 1.25, 'openai', 'gpt-5', 1, 2, 'eco')",
     ],
+    14: [
+        """INSERT INTO user_provider_keys (key_id, user_id, provider, key_name, encrypted_key, secret_id, masked_key, rotation_due)
+            VALUES ('pk_1', 'ada', 'openai', 'default', 'x', '0123', 'sk-...abcd', now())""",
+    ],
+    15: [
+        """INSERT INTO llm_usage_log (identity, month, started_at, ended_at, recorded_at, alias, decision, status, customer_id,
+            id_kind, org_id, external_subscription_id, model, provider, call_type, tokens_input, tokens_output, total_tokens,
+            cached_tokens, reasoning_tokens, cost_usd, call_id, request_id, user_id, team_id, organization_id, key_hash,
+            key_alias, part, held, note, raw_partition, raw_offset, tags, byok)
+            SELECT '\\x00112233445566778899aabbccddee15', '2026-10-01', '2026-10-30Z', '2026-10-30 00:00:02Z', '2026-11-01Z', 'b', 'billable', 'success',
+            'c', 'end_user', 'o', 's', 'm', 'p', 't', 1, 2, 3, 0, 0, 0.5, 'b', 'r2', 'ada', '', '', '', '', 'part-1', '', '', 0,
+            8, '{prod}', true""",
+        "SELECT refresh_usage_summary()",
+        "INSERT INTO provider_health (provider, model, status, since, calls) VALUES ('p', 'm', 'down', now(), 7)",
+    ],
+    16: [
+        """INSERT INTO credit_purchases (purchase_id, account, package_id, name, credits, price, currency, contents, created_by)
+            VALUES ('00112233-4455-6677-8899-aabbccddeeff', 'user:u', 1, 'Starter', 10, 1000, 'usd', sha256('a'), 'user u')""",
+        "UPDATE credit_purchases SET session_id = 'cs_1', live = false, ending = 'paid'",
+        "INSERT INTO stripe_customers VALUES ('user:u', 'cus_1')",
+        "INSERT INTO stripe_payments VALUES ('pi_1', '00112233-4455-6677-8899-aabbccddeeff', '{}', 10, 1)",
+        "INSERT INTO stripe_events VALUES ('evt_1', 'charge.refunded', 'waiting', '', 'pi_1')",
+    ],
 }
 
 

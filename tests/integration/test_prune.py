@@ -16,6 +16,7 @@ from schemas.moments import HOUR_US
 from schemas.records import AuditRecord, DeliveryAttempt, Receipt, Rejection
 from tests.support.calls import raw, slp
 from tests.support.command import Ended, meterbridge
+from tests.support.credits import give, reserve
 from tests.support.database import migrated_database, projector_parts, rows, until
 from tests.support.eventually import soon
 from tests.support.history import PREFIX, TOPICS
@@ -39,6 +40,21 @@ def call(number: int, at: datetime, part: int | None = None, **fields: Any) -> A
 
 def settled(part: int, status: str, at: datetime) -> Receipt:
     return Receipt(f"{PREFIX}{part}", status, int(at.timestamp() * 1_000_000))
+
+
+async def test_reservations_go_once_they_are_over_but_not_those_that_say_that_a_call_is_paid(url: str) -> None:
+    await give(url, "user:ada", "10")
+    for call_id in ("projected", "released", "open", "paid", "young"):
+        await reserve(url, "user:ada", "1", call_id)
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, call_id="projected"))
+    await rows(url, "SELECT settle_reservation('paid', 1)")
+    await rows(url, "UPDATE credit_reservations SET released_at = now() WHERE call_id IN ('released', 'young')")
+    old = datetime.now(UTC) + timedelta(minutes=1)
+    await rows(url, "UPDATE credit_reservations SET released_at = $1 WHERE call_id = 'young'", old)
+    assert (await prune(url, old)).rows["credit_reservations"] == 2
+    left = await rows(url, "SELECT call_id FROM credit_reservations ORDER BY 1")
+    assert left == [("open",), ("paid",), ("young",)]
 
 
 async def test_a_month_goes_whole_once_nothing_is_to_be_done_about_its_calls(url: str) -> None:
@@ -126,7 +142,13 @@ async def test_attempts_and_refusals_go_by_their_age_and_the_audit_log_stays(url
             await writer.put(TOPICS.rejected, Rejection("bad_cost", "meter", at, "", 1))
             await writer.put(TOPICS.audit, AuditRecord(f"a{at}", at, "ada", "replay", {}))
     done = await prune(url, now - timedelta(days=90))
-    assert done.rows == {"usage_parts": 0, "rejected_calls": 1, "webhook_delivery_logs": 1, "unprojected_records": 0}
+    assert done.rows == {
+        "usage_parts": 0,
+        "rejected_calls": 1,
+        "webhook_delivery_logs": 1,
+        "unprojected_records": 0,
+        "credit_reservations": 0,
+    }
     left = "SELECT (SELECT count(*) FROM rejected_calls), (SELECT count(*) FROM webhook_delivery_logs), count(*) FROM audit_log"
     assert await rows(url, left) == [(1, 1, 2)]
 

@@ -1,19 +1,14 @@
 """Users with a token of an identity provider, Lago's key, and the limit of how often anybody may ask."""
 
-import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import jwt
 import pytest
-from aiohttp import web
-from cryptography.hazmat.primitives.asymmetric import rsa
-from jwt.algorithms import RSAAlgorithm
 from pydantic import SecretStr
 
 from tests.support.database import migrated_database
+from tests.support.identity_provider import Provider, identity_provider, names
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.sandbox import Lago, lago_sandbox
@@ -22,42 +17,10 @@ from tests.support.server import BEARER, Server, running_server, settings_for
 ORGS = "/api/v1/billing/org/organizations"
 
 
-@dataclass
-class Provider:
-    """An identity provider on loopback."""
-
-    issuer: str
-    key: rsa.RSAPrivateKey
-
-    def token(self, **changes: Any) -> dict[str, str]:
-        claims = {"iss": self.issuer, "aud": "meterbridge", "sub": "ada", "exp": time.time() + 60, "iat": time.time()}
-        claims |= {"permissions": ["orgs:read", "customers:read"], "https://example/orgs": ["org_1"]}
-        signed = jwt.encode(claims | changes, self.key, algorithm="RS256", headers={"kid": "one"})
-        return {"Authorization": f"Bearer {signed}"}
-
-
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
-    port = free_port()
-    found = Provider(f"http://127.0.0.1:{port}/", rsa.generate_private_key(65537, 2048))
-
-    async def discovery(_: web.Request) -> web.Response:
-        return web.json_response({"issuer": found.issuer, "jwks_uri": f"{found.issuer}keys"})
-
-    async def keys(_: web.Request) -> web.Response:
-        return web.json_response(
-            {"keys": [{**RSAAlgorithm.to_jwk(found.key.public_key(), as_dict=True), "kid": "one"}]}
-        )
-
-    app = web.Application()
-    app.add_routes([web.get("/.well-known/openid-configuration", discovery), web.get("/keys", keys)])
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
+    async with identity_provider() as found:
         yield found
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture
@@ -65,15 +28,6 @@ async def lago() -> AsyncIterator[Lago]:
     async with lago_sandbox() as running:
         await running.plan()
         yield running
-
-
-def names(provider: Provider) -> dict[str, Any]:
-    return {
-        "oidc_issuer": provider.issuer,
-        "oidc_audience": ("meterbridge",),
-        "oidc_scopes_claim": "permissions",
-        "oidc_orgs_claim": "https://example/orgs",
-    }
 
 
 @pytest.fixture

@@ -1,15 +1,17 @@
 """Small faults of the kinds that were found in the product, each as it would be made: one rule, replaced by a wrong one."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as copy
 
 from connectors.billing import org_accounts
 from connectors.operations import after_end, after_invoice
 from connectors.operations.last_invoice import Counted, Life, last_counted
-from schemas.ledger import SEEN_PREFIX, SETTLED_PREFIX, window_key
+from schemas.ledger import SEEN_PREFIX, SETTLED_PREFIX, Rated, window_key
 from schemas.money import plain
 from schemas.policy import OutOfPeriodPolicy
 from streams.agents import sink
@@ -20,8 +22,11 @@ from streams.core.delivery.after_invoice import Earlier, Stored, Verdict, overta
 from streams.core.delivery.restamp import RestampDecision
 from streams.core.mapping import billing_periods, resolve, subscription_choice, versions
 from streams.core.metering import chunk_memory, close_window, fold, lago_event, matching, normalise, write_off
+from streams.core.metering.known_identities import COSTLESS, fingerprint
+from streams.core.pricing import cards, price
 from streams.state.changelog import records_of
 from tests.model import stand_ins
+from tests.model.product import world
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 _HOUR_US = 3_600_000_000
@@ -222,6 +227,46 @@ def the_sink_moves_what_is_late_whatever_the_policy(patch: pytest.MonkeyPatch) -
     )
 
 
+def the_card_of_the_arrival_prices_a_call(patch: pytest.MonkeyPatch) -> None:
+    """Not that of the call's end."""
+    at = cards.Rates.at
+    patch.setattr(cards.Rates, "at", lambda self, _end_us: at(self, world()[0].us()))
+
+
+def the_factor_of_who_pays_applies_twice(patch: pytest.MonkeyPatch) -> None:
+    """To the price and to the sum."""
+    patch.setattr(Rated, "billed", property(lambda self: self.usd * self.factor * self.factor))
+
+
+def the_minimum_comes_before_markup_and_factors(patch: pytest.MonkeyPatch) -> None:
+    """A discount goes below it."""
+
+    def priced_by(tariff: price.Tariff, factors: Any, call: Any, unit: Decimal) -> Decimal:
+        least = copy(call, cost=max(call.cost, tariff.minimum))
+        return price.priced_by(replace(tariff, minimum=Decimal(0)), factors, least, unit)
+
+    patch.setattr(cards, "priced_by", priced_by)
+
+
+def cached_tokens_are_billed_as_input_too(patch: pytest.MonkeyPatch) -> None:
+    """LiteLLM counts them as input."""
+    counts = price._counts
+    patch.setattr(price, "_counts", lambda call: (call.tokens_input, *counts(call)[1:]))
+
+
+def what_a_card_bills_stays_open_for_a_copy_with_a_cost(patch: pytest.MonkeyPatch) -> None:
+    """LiteLLM learns the price later, and the call is billed twice."""
+    patch.setattr(fold, "tag_of", lambda usage, *, billed: fingerprint(usage.cost) if usage.cost else COSTLESS)
+
+
+def held_usage_has_no_factor(patch: pytest.MonkeyPatch) -> None:
+    """Who pays was not known when it was counted."""
+    retarget = close_window._retarget
+    patch.setattr(
+        close_window, "_retarget", lambda window, target, policy, _rates: retarget(window, target, policy, None)
+    )
+
+
 FAULTS: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -253,5 +298,11 @@ FAULTS: dict[str, Plant] = {
         a_last_invoice_s_sum_tells_nothing,
         what_is_held_goes_by_the_oldest_version_that_is_kept,
         the_sink_moves_what_is_late_whatever_the_policy,
+        the_card_of_the_arrival_prices_a_call,
+        the_factor_of_who_pays_applies_twice,
+        the_minimum_comes_before_markup_and_factors,
+        cached_tokens_are_billed_as_input_too,
+        what_a_card_bills_stays_open_for_a_copy_with_a_cost,
+        held_usage_has_no_factor,
     )
 }

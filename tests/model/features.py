@@ -1,8 +1,10 @@
 """What a history is about: so that what matters is drawn often enough, and it is noticed when it no longer is."""
 
 from collections.abc import Callable
+from decimal import Decimal
 
 from tests.model import history as h
+from tests.model import prices
 from tests.model.lives import Life
 from tests.model.owed import Model, Use
 
@@ -47,6 +49,10 @@ def _in_between(_: h.History, model: Model) -> bool:
     return False
 
 
+def _priced_late(model: Model) -> bool:
+    return _uses(model, lambda use: use.card and prices.in_force(model.cards, use.came) is not use.card)
+
+
 #: Each with how many of 250 histories are about it at least.
 FEATURES: dict[str, tuple[int, Tell]] = {
     "a mapping names a subscription": (20, lambda history, _: any(_named(history))),
@@ -87,5 +93,27 @@ FEATURES: dict[str, tuple[int, Tell]] = {
     ),
     "one external id, two orgs": (4, lambda history, _: len({*_shared(history)}) > 1),
     "one external id, twice of one org": (1, lambda history, _: len({*_shared(history)}) < len(_shared(history))),
+    "calls are priced by two cards": (
+        40,
+        lambda _, model: len({use.card for use in model.counted.values() if use.card}) > 1,
+    ),
+    "a card bills what has no cost": (
+        30,
+        lambda _, model: _uses(model, lambda use: use.sealed and not use.cost and use.price),
+    ),
+    "what was held is priced": (40, lambda _, model: _uses(model, lambda use: use.card and use.waited and use.sealed)),
+    "priced usage is held for long and merged": (
+        10,
+        lambda _, model: _uses(model, lambda use: use.card and use.merged),
+    ),
+    "a minimum is billed": (
+        15,
+        lambda _, model: _uses(model, lambda use: use.card and use.price == Decimal(use.card.minimum) > 0),
+    ),
+    "a factor of who pays applies": (
+        40,
+        lambda _, model: _uses(model, lambda use: use.sealed and use.billed != use.price),
+    ),
+    "a call is priced by another card than is in force when it comes": (40, lambda _, model: _priced_late(model)),
     "held usage is merged": (10, lambda _, model: _uses(model, lambda use: use.merged)),
 }

@@ -24,6 +24,8 @@ LEAD = 5
 WEBHOOK, ANSWER, LEARNER, POLL, NOT = "webhook", "answer", "learner", "poll", ""
 #: A subscription's number: that of the one external id which orgs use one after the other.
 SHARED = 9
+MODELS = ("claude", "gpt-4o")
+ECO = "eco"
 #: What OUT_OF_PERIOD_POLICY may be.
 SHIFT, HOLD = "shift", "hold"
 #: A tick is three turns of the worker, so far apart: what its subscription can bill no more is held in the first,
@@ -47,17 +49,42 @@ def name_of(org: str, plan: str, number: int) -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of LiteLLM's; `number` and `ended` make it, whoever delivers it. `kind`: of the customer's id."""
+    """A call of LiteLLM's; `number` and `ended` make it, whoever delivers it. `kind`: of the customer's id. `tokens`: of
+    input, of which cached and written; of output, of which reasoning. `level`: of power."""
 
     number: int
     ended: int
     cost: str | None
     kind: str = "end_user"
+    tokens: tuple[int, int, int, int, int] = (1, 0, 0, 2, 0)
+    level: str = ""
+
+    @property
+    def model(self) -> str:
+        """Which model was called."""
+        return MODELS[self.number % len(MODELS)]
 
     @property
     def customer(self) -> str:
         """Who called."""
         return CUSTOMERS[self.number % len(CUSTOMERS)]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A version of the rate card. Calls of `model` (`""` = all) are priced by it: a percentage on LiteLLM's cost, or prices
+    for a million tokens (in the order of `Call.tokens`) and for a request; `minimum` each. `eco` and the orgs' factors are
+    of all calls."""
+
+    name: str
+    begins: int
+    model: str = ""
+    percent: str | None = None
+    tokens: tuple[str | None, str | None, str | None, str | None, str | None] = (None,) * 5
+    request: str | None = None
+    minimum: str = "0"
+    eco: str = "1"
+    orgs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +136,13 @@ class Recorded(Step):
 @dataclass(frozen=True)
 class Requeued(Step):
     """An operator puts back what came too late to be counted unseen."""
+
+
+@dataclass(frozen=True)
+class Put(Step):
+    """A version of the rate card is written."""
+
+    card: Card
 
 
 @dataclass(frozen=True)

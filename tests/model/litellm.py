@@ -45,16 +45,23 @@ def _encoded(call: Call, call_id: str, call_type: str, request_id: str = "", **f
         "user_id": f"user-{call.number % 2}",
         _FIELDS[call.kind]: call.customer,
     }
+    whole, cached, written, output, reasoning = call.tokens
+    if cached or written or reasoning:
+        details = {"cached_tokens": cached, "cache_creation_tokens": written}
+        counted = {"prompt_tokens_details": details, "completion_tokens_details": {"reasoning_tokens": reasoning}}
+        fields["metadata"] = {**(fields.get("metadata") or {}), "usage_object": counted}
+    if call.level:
+        fields["metadata"] = {**(fields.get("metadata") or {}), "spend_logs_metadata": {"power_level": call.level}}
     element = {
         "id": request_id or f"chatcmpl-{call_id}",
         "litellm_call_id": call_id,
         "call_type": call_type,
         "status": "success",
-        "model": "gpt-4o" if call.number % 2 else "claude",
+        "model": call.model,
         "custom_llm_provider": "openai",
-        "prompt_tokens": 1,
-        "completion_tokens": 2,
-        "total_tokens": 3,
+        "prompt_tokens": whole,
+        "completion_tokens": output,
+        "total_tokens": whole + output,
         "startTime": to_iso((call.ended - 1) * SECOND_US + 600),
         "endTime": to_iso(call.ended * SECOND_US),
         **named,

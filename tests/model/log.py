@@ -144,7 +144,7 @@ def _by_org(events: Iterable[Mapping[str, Any]]) -> dict[str, Decimal]:
         if "cost_usd" in properties:
             org = properties["org_id"]
             found[org] = found.get(org, Decimal(0)) + Decimal(properties["cost_usd"])
-    return found
+    return {org: usd for org, usd in found.items() if usd}
 
 
 def _posted(event: LagoEvent, receipt: Receipt) -> Posted:

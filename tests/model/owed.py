@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 from tests.model import history as h
+from tests.model import prices
 from tests.model.lives import Life, Lives, Stored, start_of_month
 from tests.model.payers import Mapping, Payer, Version, covering, turns
 
@@ -30,6 +31,7 @@ class Owed:
     written_off: Decimal = ZERO
     late: set[str] = field(default_factory=set)
     unclear: dict[str, Decimal] = field(default_factory=dict)
+    margin: Decimal = ZERO
 
 
 @dataclass
@@ -61,6 +63,16 @@ class Use:
     missed: bool = False  # the last invoice was counted before it was stored
     dead: bool = False
     given_up: bool = False
+    call: h.Call | None = None
+    card: h.Card | None = None
+    price: Decimal = ZERO
+    came: int = 0
+    waited: bool = False
+
+    @property
+    def billed(self) -> Decimal:
+        """At its price, times the factor of who pays."""
+        return self.price * prices.factor(self.card, self.life.org) if self.life else ZERO
 
 
 class Model:
@@ -76,12 +88,15 @@ class Model:
         self.pruned = 0
         self.lives = Lives()
         self.mappings: dict[str, Mapping] = {}
+        self.cards: list[h.Card] = []
 
     def call(self, call: h.Call, identity: object = None) -> Use:
         """As it is told."""
         name = f"call-{call.number}-{call.ended}"
         cost = Decimal(call.cost or 0)
-        return Use(name, call.customer, call.kind, call.ended, h.USAGE, cost, identity or name, call.number % 2)
+        use = Use(name, call.customer, call.kind, call.ended, h.USAGE, cost, identity or name, call.number % 2)
+        use.call = call
+        return use
 
     def arrives(self, use: Use, *, checked: bool = False) -> bool:
         """What is used counts once, by its identity; a call only with a cost: a copy without one leaves the way open.
@@ -102,16 +117,26 @@ class Model:
             self.late.append(use)
             return False
         use.cost = use.cost.quantize(Decimal(1).scaleb(-self.settings.decimals), ROUND_HALF_EVEN)
-        if not use.cost and use.metric == h.USAGE:
+        if not self.prices(use):
             self.costless.setdefault(use.identity, self.clock)
             return True
         use.at, use.window = use.ended, self.settings.window if use.metric == h.USAGE else 0
         use.astray = use.ended < self.mappings.get(use.customer, Mapping()).known_from
         use.life = self.payer(use)
+        use.waited = use.life is None
         self.counted[use.identity] = use
         if not use.window:
             self.seals([use])
         return True
+
+    def prices(self, use: Use) -> bool:
+        """By the card in force at its end, as far as it is known when the call is counted. False: it is free."""
+        if use.call is None:
+            return True
+        use.came = self.now
+        use.card = prices.in_force(self.cards, use.ended)
+        use.price = prices.price(use.card, use.call, use.cost, self.settings.decimals)
+        return bool(use.cost) or prices.prices_use(use.card, use.call, read_again=use.identity != use.name)
 
     def payer(self, use: Use) -> Life | None:
         """The subscription that pays, None: it is held; none that has ended."""
@@ -207,7 +232,7 @@ class Model:
                 use.bill, use.month = self.lives.invoice(life.name, moment, self.now)
                 if use.metric == h.USAGE:
                     billed = use.bill is not None
-                    use.stored = self.lives.stores(use.event, life.name, moment, self.now, billed, use.cost)
+                    use.stored = self.lives.stores(use.event, life.name, moment, self.now, billed, use.billed)
 
     def rebills(self) -> None:
         """What was posted with a moment behind an end that was not known then is on no invoice, nor is what was stored
@@ -249,7 +274,16 @@ class Model:
             if use.life and self.ripe(use) and not self.follows(use, use.life):
                 self.releases(use)
             if use.life and self.ripe(use):
-                key = use.customer, use.kind, use.group, use.life.org, use.life.name, use.window, self.start(use)
+                key = (
+                    use.customer,
+                    use.kind,
+                    use.group,
+                    use.life.org,
+                    use.life.name,
+                    use.window,
+                    self.start(use),
+                    use.card,
+                )
                 parts.setdefault(key if use.metric == h.USAGE else use.name, []).append(use)
         for part in parts.values():
             self.seals(part)
@@ -277,7 +311,7 @@ class Model:
         for use in held:
             if use.at < self.now - MERGED_AFTER:
                 begun = sum(border <= use.at for border in self.borders(use.customer))
-                use.merged = use.merged or (use.customer, use.kind, use.group, use.at // QUARTER, begun)
+                use.merged = use.merged or (use.customer, use.kind, use.group, use.at // QUARTER, begun, use.card)
                 parts.setdefault(use.merged, []).append(use)
         for part in parts.values():
             for use in part:
@@ -312,6 +346,8 @@ class Model:
                 self.late += [use for use in waiting if not self.arrives(use, checked=True)]
             case h.Pruned():
                 self.pruned = start_of_month(self.now)
+            case h.Put(card=card):
+                self.cards.append(card)
             case h.Mapped() | h.Unmapped():
                 self.maps(step)
             case h.Subscribed():
@@ -344,18 +380,20 @@ class Model:
                 owed.held[use.customer] = owed.held.get(use.customer, ZERO) + use.cost
             else:
                 owed.sealed += use.cost
+                owed.margin += use.billed - use.cost if use.metric == h.USAGE else ZERO
                 if self.is_unclear(use) and use.life:
                     owed.unclear[use.life.org] = owed.unclear.get(use.life.org, ZERO) + use.cost
                 if use.dead and use.life:
                     owed.dead[use.life.org] = owed.dead.get(use.life.org, ZERO) + use.cost
                 elif use.bill and use.metric in h.CHARGED[use.bill.plan]:
                     bill = use.bill.org, use.bill.name, use.month, use.metric
-                    price = use.cost if use.metric == h.USAGE else h.SEARCH_CENTS * CENT
+                    price = use.billed if use.metric == h.USAGE else h.SEARCH_CENTS * CENT
                     exact[bill, use.bill.start] = exact.get((bill, use.bill.start), ZERO) + price
         for (bill, _), usd in exact.items():
             if cents := int((usd * 100).quantize(Decimal(1), ROUND_HALF_UP)):
                 owed.invoices[bill] = owed.invoices.get(bill, 0) + cents
         owed.held = {customer: cost for customer, cost in owed.held.items() if cost}
+        owed.unclear = {org: cost for org, cost in owed.unclear.items() if cost}
         owed.dead = {org: cost for org, cost in owed.dead.items() if cost}
         owed.late = {use.name for use in self.late if use.identity not in self.counted}
         return owed

@@ -35,6 +35,7 @@ from schemas.errors import Rejected
 from schemas.moments import SECOND_US, to_iso
 from schemas.money import quantum
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
+from schemas.rates import Entry, Factors, RateCard, check_card
 from schemas.records import Rejection, WriteOff
 from schemas.wire import BACKFILL, FLAT, SLP, RawRecord
 from streams.agents.meter import MeterWork
@@ -63,6 +64,7 @@ class Billed:
     Fields:
         invoices: by org, subscription, month (`2026-04`) and metric.
         sealed: all that became events. held: by customer. dead (letters of the sink): by org. late: calls, by id, that wait to be put back.
+        margin: what the sealed events bill beyond their cost.
         unclear: by org, what may be on a last invoice or not: it is named, and a person decides.
     """
 
@@ -73,6 +75,7 @@ class Billed:
     written_off: Decimal
     late: set[str]
     unclear: dict[str, Decimal]
+    margin: Decimal
 
 
 class Product:
@@ -179,6 +182,8 @@ class Product:
                 await self.fold([(key or "", value)])
             case h.Requeued():
                 await self.requeue()
+            case h.Put(card=card):
+                await self.rate_cards.change(card.name, lambda _: card_of(card, self.clock.us()))
             case h.Mapped():
                 request = MappingRequest(
                     step.customer,
@@ -311,9 +316,11 @@ class Product:
         for window in state.windows.values():
             if window.cost:
                 held[window.customer_id] = held.get(window.customer_id, Decimal(0)) + window.cost
-        counters = state.position.counters
+        counters, margin = state.position.counters, state.position.margin
         dead, written_off = self.log.dead(), counters.written_off.cost
-        return Billed(invoices, counters.sealed.cost, held, dead, written_off, self.late(), self.log.maybe_invoiced())
+        return Billed(
+            invoices, counters.sealed.cost, held, dead, written_off, self.late(), self.log.maybe_invoiced(), margin
+        )
 
     def late(self) -> set[str]:
         """Calls that came too late to be counted unseen, and were not counted otherwise."""
@@ -356,6 +363,18 @@ async def _unaudited(_before: object, _after: object) -> None:
     """A change that nobody is told of."""
 
 
+def card_of(card: h.Card, put_at: int) -> RateCard:
+    """As an operator's file says it."""
+    names = ("input", "cached", "cache_write", "output", "reasoning")
+    made = {"markup_percent": card.percent, "per_request": card.request, "minimum": card.minimum}
+    made |= dict(zip(names, card.tokens, strict=True))
+    entry = Entry(card.model or "*", **{name: Decimal(text) for name, text in made.items() if text is not None})
+    factors = Factors({h.ECO: Decimal(card.eco)}, org={org: Decimal(factor) for org, factor in card.orgs})
+    rate = RateCard(card.name, card.begins * SECOND_US, put_at, entries=(entry,), factors=factors)
+    check_card(rate)
+    return rate
+
+
 def policy_of(step: h.Restarted) -> MeterPolicy:
     """The settings that a worker is started with."""
     return MeterPolicy(
@@ -368,7 +387,7 @@ def policy_of(step: h.Restarted) -> MeterPolicy:
 
 
 @cache
-def _world() -> tuple[Clock, Lago]:
+def world() -> tuple[Clock, Lago]:
     """One sandbox for all histories: it is emptied before each."""
     clock = Clock(h.BEGINS)
     return clock, Lago(clock)
@@ -378,7 +397,7 @@ def live(history: h.History) -> Billed:
     """Run a history, and time on until everything that can be invoiced is."""
 
     async def living() -> Billed:
-        clock, sandbox = _world()
+        clock, sandbox = world()
         clock.now = h.BEGINS
         await sandbox.begin()
         product = Product(clock, sandbox)

@@ -43,7 +43,6 @@ class Table:
 
     table: dict[str, Any] = field(default_factory=dict)
     changes: int = 0
-    unreadable: frozenset[str] = frozenset()
 
     @property
     def version(self) -> int:

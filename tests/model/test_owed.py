@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.model.features import FEATURES
 from tests.model.history import History
 from tests.model.owed import Model, owed
+from tests.model.priced import priced
 from tests.model.product import live
 from tests.model.strategies import aged, ended, histories, overtaken, waiting
 
@@ -21,6 +22,7 @@ SHARES: dict[Callable[[], st.SearchStrategy[History]], int] = {
     ended: 62,
     aged: 31,
     overtaken: 50,
+    priced: 200,
 }
 ALWAYS = sum(SHARES.values())
 EXAMPLES = int(os.environ.get("OWED_EXAMPLES", ALWAYS))

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.model import strategies
 from tests.model.faults import FAULTS
 from tests.model.history import History
+from tests.model.priced import priced
 from tests.model.test_owed import compare
 
 #: Histories until a fault must be found; always the same ones.
@@ -39,6 +40,12 @@ KINDS = {
     "a_last_invoice_s_sum_tells_nothing": strategies.overtaken,
     "the_sink_moves_what_is_late_whatever_the_policy": strategies.ended,
     "what_is_held_goes_by_the_oldest_version_that_is_kept": strategies.aged,
+    "the_card_of_the_arrival_prices_a_call": priced,
+    "the_factor_of_who_pays_applies_twice": priced,
+    "the_minimum_comes_before_markup_and_factors": priced,
+    "cached_tokens_are_billed_as_input_too": priced,
+    "what_a_card_bills_stays_open_for_a_copy_with_a_cost": priced,
+    "held_usage_has_no_factor": priced,
 }
 
 

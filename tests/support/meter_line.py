@@ -38,7 +38,6 @@ class Followed:
     def __init__(self) -> None:
         self.table: dict[str, Any] = {}
         self.members = self.version = 0
-        self.unreadable: set[str] = set()
 
     def set(self, name: str, record: object | None) -> None:
         self.version += 1

@@ -99,6 +99,8 @@ def _operation(endpoint: Endpoint, names: _Names, definitions: dict[str, Json], 
     if endpoint.scope:
         schemes = ("bearer", "oidc") if issuer else ("bearer",)
         operation["security"] = [{scheme: [endpoint.scope]} for scheme in schemes]
+        if endpoint.own_without_scope and issuer:
+            operation["security"].append({"oidc": []})
         operation["description"] = _needs(endpoint)
     else:
         operation["security"] = []
@@ -107,6 +109,10 @@ def _operation(endpoint: Endpoint, names: _Names, definitions: dict[str, Json], 
 
 def _needs(endpoint: Endpoint) -> str:
     sentences = [f"Needs the scope `{endpoint.scope}`."]
+    if endpoint.own_without_scope:
+        sentences = [
+            f"A signed-in user needs no scope for the own account; else it needs the scope `{endpoint.scope}`."
+        ]
     sentences += [f"Needs the scope `{scope}` as well for {what}." for scope, what in endpoint.also.items()]
     if endpoint.hands_out:
         sentences.append(f"The audit log gets a line with the caller who gets {endpoint.hands_out}.")

@@ -61,7 +61,7 @@ def transactions(
 @credits_group.command(epilog="Example: meterbridge credits check --json")
 @deferred()
 def check(as_json: AsJson = False) -> None:
-    """Check that the books balance.
+    """Check that all credits balance.
 
     Exit code 0: every transaction sums to zero, and every balance is the sum of its entries; 1: what is wrong is listed.
     """

@@ -175,7 +175,7 @@ CREATE INDEX credit_reservations_expiring ON credit_reservations (expires_at)
 -- The reservation of a call; of one call at most one is open:
 CREATE INDEX credit_reservations_call ON credit_reservations (call_id, created_at) WHERE call_id IS NOT NULL;
 CREATE UNIQUE INDEX credit_reservations_one_open ON credit_reservations (call_id)
-    WHERE settled_at IS NULL AND released_at IS NULL;
+    WHERE call_id IS NOT NULL AND settled_at IS NULL AND released_at IS NULL;
 -- Accounts by tier, and those that owe something:
 CREATE INDEX user_credits_tier ON user_credits (tier);
 CREATE INDEX user_credits_overdrawn ON user_credits (account) WHERE overdraft > 0;

@@ -167,7 +167,7 @@ BEGIN
     VALUES (
         p_account, p_amount, clock_timestamp() + make_interval(secs => p_ttl_seconds), NULLIF(p_call_id, ''), clock_timestamp()
     )
-    ON CONFLICT (call_id) WHERE settled_at IS NULL AND released_at IS NULL DO NOTHING
+    ON CONFLICT (call_id) WHERE call_id IS NOT NULL AND settled_at IS NULL AND released_at IS NULL DO NOTHING
     RETURNING credit_reservations.reservation_id INTO v_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the call id was used for another reservation' USING ERRCODE = 'MB001';
@@ -226,8 +226,7 @@ DECLARE
     v_sum numeric := 0;
 BEGIN
     FOR v_account IN SELECT DISTINCT g.account FROM credit_grants g
-        WHERE g.remaining > 0 AND g.expires_at <= clock_timestamp() ORDER BY g.account
-    LOOP
+        WHERE g.remaining > 0 AND g.expires_at <= clock_timestamp() ORDER BY g.account LOOP
         SELECT * INTO v_held FROM user_credits c WHERE c.account = v_account FOR UPDATE;
         v_sum := v_sum + expire_account_credits(v_held);
     END LOOP;
@@ -378,7 +377,7 @@ LEFT JOIN (SELECT ledger_transaction, sum(amount) AS total FROM credit_transacti
 WHERE COALESCE(e.total, 0) <> COALESCE(t.total, 0);
 
 -- Who may move credits may do it by these functions alone: they act for the tables' owner, in their schema, whatever the
--- caller's search path says. The rights to call them are in roles.sql.
+-- caller's search path says; what they are made of only they may call. The rights to call them are in roles.sql.
 DO $$
 DECLARE
     v_function regprocedure;
@@ -394,6 +393,7 @@ BEGIN
         )
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+        CONTINUE WHEN v_function::text ~ '^(credit_digest|available_|credit_movement|book_|expire_account_|lock_credit_)';
         EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = %I, pg_temp', v_function, current_schema());
     END LOOP;
 END

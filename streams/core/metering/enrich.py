@@ -73,6 +73,8 @@ class Enricher:
         if usage.has_details:
             record.power_level, record.cache_write_tokens = usage.power_level, usage.cache_write_tokens
             record.images, record.seconds = usage.images, usage.seconds
+        if usage.byok:
+            record.byok = True
         if price is not None and rate is not None:
             record.rate, factor = rate
             record.billed_usd = price

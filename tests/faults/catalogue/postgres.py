@@ -1,6 +1,6 @@
-"""Postgres: away, slow, crashed; it holds projections only, so nothing here touches a bill."""
+"""Postgres: away, slow, crashed. It holds projections, which touch no bill, and prepaid credits, which are money."""
 
-from tests.faults.catalogue.row import GOES_ON, LOST, SAYS_SO, TWICE, Row
+from tests.faults.catalogue.row import GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 ROWS = (
     Row(
@@ -49,5 +49,18 @@ ROWS = (
         (LOST, GOES_ON, SAYS_SO),
         "it is kept aside and listed, with where it lies; all others are rows",
         ("integration/test_projector.py::test_a_record_that_becomes_no_row_costs_itself_and_is_listed",),
+    ),
+    Row(
+        122,
+        "prepaid credits: projector and Postgres are killed",
+        "kill -9 of the projector twice and of the server once, under 400 calls/s and debits besides",
+        (LOST, TWICE, MONEY, GOES_ON),
+        "every call is debited once, also when the topic is read from its beginning; an answered debit is on disk; entries sum to "
+        "zero, balances are the sums of their entries",
+        (
+            "faults/test_credit_faults.py::test_killed_projectors_and_a_killed_postgres_leave_the_books_balanced",
+            "integration/test_credit_debits.py::test_a_projection_from_the_beginning_changes_no_balance",
+            "integration/test_credit_races.py::test_1000_authorisations_at_once_never_overspend",
+        ),
     ),
 )

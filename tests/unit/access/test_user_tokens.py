@@ -113,7 +113,7 @@ def by_hand(head: dict[str, Any], body: dict[str, Any], sign: Callable[[bytes], 
 
 async def test_a_token_of_the_provider_says_who_may_do_what_for_which_orgs() -> None:
     assert await Desk().principal(token()) == Principal(
-        "user ada", frozenset({"orgs:read"}), frozenset({"org_a"}), NOW + timedelta(days=30)
+        "user ada", frozenset({"orgs:read"}), frozenset({"org_a"}), NOW + timedelta(days=30), user="ada"
     )
     assert await Desk(jwks_url="").principal(token()) is not None, "where its discovery document says"
     assert await Desk().principal(token(aud=["x", "other"])) is not None

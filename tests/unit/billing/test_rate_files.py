@@ -12,7 +12,7 @@ from connectors.billing.rate_files import POWER_LEVELS, InvalidRateCard, card_of
 from connectors.cli.main import app
 from schemas.decoding import Unreadable, decoder
 from schemas.moments import parse_us
-from schemas.rates import CARD_VERSION, Entry, Factors, RateCard
+from schemas.rates import Entry, Factors, RateCard
 from streams.core.pricing.price import entry_of, price_of
 from tests.support.rate_cards import call, card
 
@@ -96,7 +96,6 @@ def test_a_version_is_stored_with_the_text_of_its_numbers_and_read_back_the_same
 @pytest.mark.parametrize(
     "broken",
     [
-        msgspec.structs.replace(card(), v=CARD_VERSION + 1),
         msgspec.structs.replace(card(), effective_from=-1),
         card(Entry(input=D("NaN"))),
         card(Entry(input=D("-1"))),

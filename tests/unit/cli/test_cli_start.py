@@ -37,6 +37,8 @@ NEEDED = {
     "keys create": ["--name", "n", "--scope", "*"],
     "keys rotate": ["id"],
     "keys revoke": ["id"],
+    "provider-keys revoke": ["id"],
+    "export focus": ["--month", "2026-11"],
     "rates check": ["card.toml"],
     "rates put": ["card.toml", "--comment", "test"],
     "rates test": ["card.toml", "--from", "2h", "--to", "1h"],

@@ -78,7 +78,10 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "OIDC_JWKS_URL": "https://id.example/keys",
         "OIDC_SCOPES_CLAIM": "permissions",
         "OIDC_ORGS_CLAIM": "https://example/orgs",
+        "OIDC_USER_CLAIM": "litellm_user_id",
         "OIDC_GRANT_DAYS": "7",
+        "PROVIDER_KEYS_SECRET": f"{'A' * 43}=, {'B' * 43}=",
+        "PROVIDER_KEYS_ROTATION_DAYS": "30",
         "WEBHOOK_TIMEOUT": "10",
         "MAX_BODY_BYTES": "1MiB",
         "SPOOL_PATH": "/data/spool.db",
@@ -111,6 +114,10 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "POSTGRES_PASSWORD": "hushed-secret",
         "POSTGRES_DB": "usage",
         "REDIS_URL": "redis://cache",
+        "CREDITS_ALLOWED_OVERDRAFT": "2.5",
+        "STRIPE_API_KEY": "hushed-secret",
+        "STRIPE_WEBHOOK_SECRET": "new, old",
+        "STRIPE_API_URL": "http://127.0.0.1:12111/",
         "LOG_LEVEL": "debug",
         "LOG_FORMAT": "console",
     }
@@ -194,18 +201,22 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("LITELLM_DATABASE_URL", ("mysql://litellm",)),
     ("API_PORT", ("-1", "65536")),
     ("OIDC_GRANT_DAYS", ("0", "3651", "x")),
+    ("PROVIDER_KEYS_SECRET", ("secret", "A" * 44, f"{'+' * 43}=", f"{'A' * 43}=,{'A' * 43}=")),
+    ("PROVIDER_KEYS_ROTATION_DAYS", ("0", "3651", "x")),
     ("METRICS_PORT", ("-1", "65536")),
     ("WEBHOOK_TIMEOUT", ("0", "3601", "nan")),
     ("HELD_IN_MEMORY", ("99", "0", "many")),
     ("MAPPING_DELAY_SECONDS", ("-1", "86401", "nan")),
     ("DATABASE_URL", ("mysql://db/x",)),
+    ("CREDITS_ALLOWED_OVERDRAFT", ("-1", "NaN", "much", "1000001")),
+    ("STRIPE_API_URL", ("api.stripe.com", "ftp://api.stripe.com")),
 ]
 #: Variables that take any text: names, keys, secrets, a path.
 ANY_TEXT = {
     *("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "LAGO_API_KEY", "LAGO_WEBHOOK_SECRET", "LITELLM_MASTER_KEY"),
     *("WEBHOOK_SECRET", "WEBHOOK_TOKEN", "HOST", "OIDC_AUDIENCE", "OIDC_SCOPES_CLAIM", "OIDC_ORGS_CLAIM"),
     *("SPOOL_PATH", "KEPT_TAG_PREFIXES", "KEPT_METADATA", "POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_PASSWORD"),
-    *("POSTGRES_DB", "REDIS_URL"),
+    *("POSTGRES_DB", "REDIS_URL", "OIDC_USER_CLAIM", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"),
 }
 
 
@@ -246,7 +257,9 @@ def test_a_complaint_never_repeats_the_value(variable: str) -> None:
 
 def test_secrets_are_not_printed_with_the_settings() -> None:
     holders = ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", "LITELLM_MASTER_KEY", "WEBHOOK_SECRET", "WEBHOOK_TOKEN")
-    secret = dict.fromkeys((*holders, "DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL"), CANARY)
+    secret = dict.fromkeys(
+        (*holders, "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL"), CANARY
+    )
     settings = load_settings(secret)
     assert CANARY not in repr(settings)
     assert CANARY not in str(settings)

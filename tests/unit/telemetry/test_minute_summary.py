@@ -32,7 +32,7 @@ def test_what_was_counted_sealed_and_delivered_is_told_with_its_dollars_and_forg
     minute = MinuteSummary()
     with capture_logs() as logged:
         minute.counted(counters(10, 0), counters(1010, 0))
-        minute.counted(counters(1010, 0), counters(1010, 400))
+        minute.counted(counters(1010, 0), counters(1010, 400), Decimal("0.002"))
         for status, cents in [("completed", "1.45"), ("completed", "98.55"), ("processing", "7"), ("failed", "9")]:
             minute.settled(status, cents)
         minute.emit()
@@ -42,7 +42,7 @@ def test_what_was_counted_sealed_and_delivered_is_told_with_its_dollars_and_forg
             calls_counted=1000,
             counted_usd="0.145",
             calls_sealed=400,
-            sealed_usd="0.058",
+            sealed_usd="0.06",
             events_delivered=2,
             delivered_usd="1",
             events_put_off=1,

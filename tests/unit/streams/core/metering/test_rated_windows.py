@@ -6,15 +6,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.customers import OrgRecord, Period
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.errors import TopicProblem
 from schemas.ledger import RATED_VERSION, TAGGED_VERSION, Window
 from schemas.moments import SECOND_US
-from schemas.policy import MeterPolicy
+from schemas.money import quantum
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
+from schemas.rates import CARD_VERSION
 from schemas.records import EnrichedUsage
 from streams.core.mapping.resolve import UNKNOWN_RATE
+from streams.core.metering.close_window import seal
 from streams.core.metering.ledger_state import verify
+from streams.core.metering.read_usage import usage_of
 from streams.core.metering.reconciliation import Emitted, ledger_discrepancies
-from tests.support.calls import NOON
+from streams.core.pricing.price import price_of
+from tests.support.calls import NOON, raw_value, slp
 from tests.support.meter_line import LATE, ORG, Line
 from tests.support.rate_cards import card, entry
 
@@ -173,3 +179,87 @@ def test_what_a_call_was_priced_by_stands_in_enriched() -> None:
     (value,) = made.enriched
     usage = msgspec.json.decode(value, type=EnrichedUsage)
     assert (usage.cost_usd, usage.billed_usd, usage.price_usd, usage.rate) == (1, D("0.6"), D("1.2"), "r1")
+
+
+def test_held_usage_has_no_factor_of_the_org_that_may_pay() -> None:
+    """It is mapped, and its org has no subscription yet."""
+    made = line(card(entry(markup_percent="100"), org={"org": "0.25"}), org=OrgRecord("org"), mapped=False)
+    version = MappingVersion(0, "org", "tenant")
+    made.customers.set("acme", CustomerRecord("acme", (version,), 0, 0))
+    made.call(("acme", 0))
+    ((window,), (value,)) = made.windows(), made.enriched
+    usage = msgspec.json.decode(value, type=EnrichedUsage)
+    assert window.held and window.rated is not None and window.rated.factor == 1
+    assert (usage.billed_usd, usage.price_usd) == (2, None)
+
+
+def test_usage_that_is_held_at_its_seal_loses_the_factor() -> None:
+    """Another org may pay in the end."""
+    made = line(card(entry(markup_percent="100"), org={"org": "0.25"}))
+    made.call(("acme", 0))
+    (window,) = made.windows()
+    assert window.rated is not None and window.rated.factor == D("0.25")
+    monthly = OrgRecord("org", periods=(Period("sub", 0, None, "p", "monthly", charged=("ai_usage",)),))
+    policy = MeterPolicy(out_of_period_policy=OutOfPeriodPolicy.HOLD)
+    changes = seal(made.ledger.position, [window], {"org": monthly}, policy, "p-", 0, LATE + 40 * 86_400 * SECOND_US)
+    (kept,) = changes.windows.values()
+    assert kept is not None and kept.held and kept.rated is not None
+    assert (kept.rated.factor, kept.rated.usd) == (1, 2)
+    assert changes.position.margin == 0
+
+
+def test_a_version_of_a_later_release_stops_the_meter() -> None:
+    made = line(card())
+    made.rate_cards.set("r2", msgspec.structs.replace(card(name="r2"), v=CARD_VERSION + 1))
+    with pytest.raises(TopicProblem, match="newer_rate_card"):
+        made.call(("acme", 0))
+    assert not made.windows() and made.ledger.position.next == 0
+
+
+@pytest.mark.parametrize(
+    ("counted", "written", "images", "seconds"),
+    [
+        ({"cache_creation_input_tokens": 3}, 3, 0, "0"),
+        ({"prompt_tokens_details": {"cache_creation_tokens": 4}}, 4, 0, "0"),
+        ({"cache_creation_input_tokens": 0, "prompt_tokens_details": {"cache_creation_tokens": 4}}, 0, 0, "0"),
+        ({"output_image_count": 2}, 0, 2, "0"),
+        ({"completion_tokens_details": {"image_count": 2}}, 0, 2, "0"),
+        ({"seconds": 1.1}, 0, 0, "1.1"),
+        ({"duration_seconds": 8}, 0, 0, "8"),
+        ({"completion_tokens_details": {"video_length_seconds": 5}}, 0, 0, "5"),
+        ({"prompt_tokens_details": {"audio_length_seconds": 2.5}}, 0, 0, "2.5"),
+        ({"seconds": -1, "output_image_count": 1.5, "cache_creation_input_tokens": -3}, 0, 0, "0"),
+        ({"seconds": 1e300}, 0, 0, "0"),
+    ],
+)
+def test_what_was_used_is_read_and_an_odd_count_is_none(
+    counted: dict[str, Any], written: int, images: int, seconds: str
+) -> None:
+    made = line()
+    made.call(("acme", 0), metadata={"usage_object": counted})
+    usage = msgspec.json.decode(made.enriched[0], type=EnrichedUsage)
+    assert (usage.cache_write_tokens, usage.images, usage.seconds) == (written, images, D(seconds))
+
+
+def test_the_level_of_power_that_the_ingress_kept_makes_the_price() -> None:
+    value = msgspec.json.decode(raw_value(slp(1, cost="1"))) | {"power_level": "eco"}
+    usage = usage_of(msgspec.json.encode(value), "acme", quantum())
+    assert usage.power_level == "eco"
+    assert price_of(card(power_level={"eco": "0.7"}), usage) == D("0.7")
+    odd = value | {"rules": 0, "call": {**value["call"], "spend": "0.5", "response_cost": None}}
+    assert usage_of(msgspec.json.encode(odd), "acme", quantum()).power_level == "eco"
+
+
+def test_a_table_of_cards_that_is_behind_stops_the_fold() -> None:
+    """A version that is in force already may be missing."""
+    made = line(card())
+    waited: list[float] = []
+
+    async def behind(limit_s: float) -> None:
+        waited.append(limit_s)
+        raise TimeoutError
+
+    made.rate_cards.wait_fresh = behind  # type: ignore[method-assign]
+    with pytest.raises(TimeoutError):
+        made.call(("acme", 0))
+    assert waited == [5.0] and made.ledger.position.next == 0

@@ -1,0 +1,83 @@
+"""Encrypts provider keys under `PROVIDER_KEYS_SECRET`: Fernet, with several secrets while one is replaced.
+
+What is encrypted names the row that it belongs to. So a row that somebody with access to the tables gives another user's
+bytes is not decrypted. Source of the format: https://cryptography.io/en/latest/fernet/
+"""
+
+from base64 import urlsafe_b64decode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from connectors.access.provider_keys.keys import ProviderKey
+from schemas.errors import Unavailable
+
+_DOMAIN: Final = b"meterbridge provider keys\0"
+#: Hexadecimal digits of the id of a secret.
+_ID_DIGITS: Final = 16
+WRONG_SECRET: Final = "provider_keys_secret_wrong"  # noqa: S105  # a reason
+
+
+@dataclass(frozen=True, slots=True)
+class SealedKey:
+    """An encrypted key, and the id of the secret that encrypted it."""
+
+    encrypted: bytes = field(repr=False)
+    secret_id: str
+
+
+class KeyCipher:
+    """Encrypts under the newest secret, and decrypts under each.
+
+    Args:
+        secrets: 32 bytes in URL-safe Base64 each, the newest first; at least one.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        fernets = [Fernet(secret) for secret in secrets]
+        self._newest = fernets[0]
+        self._all = MultiFernet(fernets)
+        self.secret_ids = [secret_id(secret) for secret in secrets]
+
+    def sealed(self, key: ProviderKey, api_key: str) -> SealedKey:
+        """The key, encrypted under the newest secret for this row alone."""
+        return SealedKey(self._newest.encrypt(_bound(key, api_key)), self.secret_ids[0])
+
+    def opened(self, key: ProviderKey, sealed: SealedKey) -> str:
+        """The provider's key.
+
+        Raises:
+            Unavailable: `provider_keys_secret_wrong`: no secret decrypts it. `provider_key_unreadable`: the bytes were
+                changed, or belong to another row.
+        """
+        if sealed.secret_id not in self.secret_ids:
+            raise wrong_secret()
+        try:
+            bound = msgspec.json.decode(self._all.decrypt(sealed.encrypted), type=list[str])
+        except (InvalidToken, msgspec.DecodeError):
+            bound = []
+        if bound[:-1] != _row(key):
+            raise Unavailable("provider_key_unreadable", f"the stored key {key.key_id} was changed in the table")
+        return bound[-1]
+
+
+def secret_id(secret: str) -> str:
+    """A name of a secret that does not tell the secret."""
+    return sha256(_DOMAIN + urlsafe_b64decode(secret)).hexdigest()[:_ID_DIGITS]
+
+
+def wrong_secret() -> Unavailable:
+    """The error where stored keys are encrypted under a secret that is not given."""
+    return Unavailable(WRONG_SECRET, "stored provider keys are encrypted under a secret not in PROVIDER_KEYS_SECRET")
+
+
+def _row(key: ProviderKey) -> list[str]:
+    return [key.key_id, key.user_id, key.provider]
+
+
+def _bound(key: ProviderKey, api_key: str) -> bytes:
+    return msgspec.json.encode([*_row(key), api_key])

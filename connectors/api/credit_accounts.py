@@ -1,0 +1,46 @@
+"""Whose credits a request is about, and whether its caller may see or change them.
+
+| the caller | own account | another user's | an org's |
+|---|---|---|---|
+| a signed-in user without the scope | yes | 403 | 403 |
+| holds the scope, for all orgs | yes | yes | yes |
+| holds the scope, for some orgs | yes | 403 | these orgs' |
+
+A user is not a part of an org here, so a credential for some orgs sees no user but its own. The answer does not depend on
+whether the account exists.
+"""
+
+from connectors.api.credit_models import ORG, USER
+from connectors.http.endpoint import AuthorizedRequest, missing_scope, other_org
+from connectors.http.problem import Problem
+
+
+def account_of(authorized: AuthorizedRequest, scope: str, named: str | None, *, own: bool = True) -> str:
+    """The account that the request is about.
+
+    Args:
+        scope: what the caller needs for an account that is not its own.
+        named: the account that the request names; None = none.
+        own: a signed-in user needs no scope for the own account. False: the scope is needed for every account.
+
+    Raises:
+        Problem: 403 `missing_scope`, `other_org`, `other_user`; 422 `account_needed`: the request names no account, and the
+            caller has none.
+    """
+    principal = authorized.principal
+    mine = f"{USER}{principal.user}" if principal.user else None
+    account = mine if named is None else named
+    if account is None:
+        raise Problem(422, "account_needed", "account or user says whose credits")
+    if not own and not principal.may(scope):
+        raise missing_scope(scope)
+    if account == mine:
+        return account
+    if not principal.may(scope):
+        raise missing_scope(scope, "the account is not your own")
+    if account.startswith(ORG):
+        if not principal.may_see(account.removeprefix(ORG)):
+            raise other_org()
+    elif principal.orgs is not None:
+        raise Problem(403, "other_user", "this credential is for orgs, not for their users")
+    return account

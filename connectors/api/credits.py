@@ -1,0 +1,234 @@
+"""Prepaid credits over HTTP: see them, reserve them for a call, debit them, and buy more.
+
+A reservation is no change that an operator makes: there is one for each call of an LLM. So it has no line in the audit log;
+`credit_reservations` and `credit_transactions` have all of them.
+"""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from aiohttp import web
+
+from connectors.api.credit_accounts import account_of
+from connectors.api.credit_models import (
+    MAX_BYTES,
+    AuthorizeBody,
+    BalanceShown,
+    DebitBody,
+    Debited,
+    OfAccount,
+    PackageShown,
+    PackagesShown,
+    PageOfAccount,
+    PurchaseBody,
+    PurchaseShown,
+    RefusedPayment,
+    RefusedPayments,
+    RefusedQuery,
+    Released,
+    Reserved,
+    TransactionShown,
+    TransactionsShown,
+)
+from connectors.api.org_models import answer
+from connectors.credits.ledger import CreditLedger, Usage
+from connectors.credits.payments import StripePayments
+from connectors.credits.purchases import Purchases, Wish
+from connectors.http.endpoint import AuthorizedRequest, endpoint
+from connectors.http.health import NO_STORE
+from connectors.http.problem import Problem
+from schemas.money import EXACT, plain
+
+PATH: Final = "/api/v1/credits"
+READ, WRITE = "credits:read", "credits:write"
+KEY: Final = "Idempotency-Key"
+_MAX_KEY: Final = 255
+PAGE_TO_PAY: Final = "a page where credits are paid for the account"
+
+
+class CreditHandlers:
+    """Everything below `/api/v1/credits`.
+
+    Args:
+        ledger, payments: return the store, or raise ConfigurationError if the deployment has no Postgres.
+        purchases: the same, and also raises it if there is no key of Stripe's.
+        overdraft: by how much the reservations of an account may exceed its credits, in dollars.
+    """
+
+    def __init__(
+        self,
+        ledger: Callable[[], CreditLedger],
+        payments: Callable[[], StripePayments],
+        purchases: Callable[[], Purchases],
+        overdraft: Decimal,
+    ) -> None:
+        self._ledger = ledger
+        self._payments = payments
+        self._purchases = purchases
+        self._overdraft = overdraft
+
+    @endpoint(
+        "GET",
+        f"{PATH}/balance",
+        READ,
+        query=OfAccount,
+        answers={200: BalanceShown},
+        sees_to_orgs=True,
+        own_without_scope=True,
+    )
+    async def balance(self, authorized: AuthorizedRequest) -> web.Response:
+        """Show the credits of an account."""
+        held = await self._ledger().balance(account_of(authorized, READ, authorized.query.named))
+        shown = BalanceShown(
+            account=held.account,
+            balance=plain(held.balance),
+            reserved=plain(held.reserved),
+            available=plain(EXACT.subtract(held.balance, held.reserved)),
+            overdraft=plain(held.overdraft),
+            tier=held.tier,
+        )
+        return answer(shown, headers=NO_STORE)
+
+    @endpoint(
+        "GET",
+        f"{PATH}/transactions",
+        READ,
+        query=PageOfAccount,
+        answers={200: TransactionsShown},
+        sees_to_orgs=True,
+        own_without_scope=True,
+    )
+    async def transactions(self, authorized: AuthorizedRequest) -> web.Response:
+        """List the transactions of an account, the latest first."""
+        query: PageOfAccount = authorized.query
+        account = account_of(authorized, READ, query.named)
+        rows = await self._ledger().transactions(account, query.limit + 1, query.offset)
+        shown = TransactionsShown(
+            account=account,
+            transactions=[TransactionShown(**_as_text(row)) for row in rows[: query.limit]],
+            limit=query.limit,
+            offset=query.offset,
+            has_more=len(rows) > query.limit,
+        )
+        return answer(shown, headers=NO_STORE)
+
+    @endpoint("GET", f"{PATH}/packages", READ, answers={200: PackagesShown}, sees_to_orgs=True, own_without_scope=True)
+    async def packages(self, authorized: AuthorizedRequest) -> web.Response:  # noqa: ARG002  # the same for everybody
+        """List the packages that can be bought."""
+        packages = [PackageShown(**_as_text(row)) for row in await self._ledger().packages()]
+        return answer(PackagesShown(packages=packages))
+
+    @endpoint(
+        "POST",
+        f"{PATH}/debit",
+        WRITE,
+        body=DebitBody,
+        answers={200: Debited},
+        sees_to_orgs=True,
+        max_bytes=MAX_BYTES,
+    )
+    async def debit(self, authorized: AuthorizedRequest) -> web.Response:
+        """Take credits that were used from an account, once for each `Idempotency-Key`."""
+        body: DebitBody = authorized.body
+        account, key = account_of(authorized, WRITE, body.named, own=False), _key_of(authorized)
+        if key is None:
+            raise Problem(400, "idempotency_key_needed", f"a debit needs the header {KEY}: the same key debits once")
+        ledger = self._ledger()
+        await authorized.changing(None, {"account": account, "debit": body.cost, "key": key})
+        usage = Usage(
+            Decimal(body.cost),
+            body.provider,
+            body.model,
+            body.prompt_tokens,
+            body.completion_tokens,
+            body.power_level,
+            {**body.metadata, "debited_by": authorized.principal.actor},
+        )
+        done = await ledger.debit(account, usage, key)
+        shown = Debited(account=account, transaction_id=done.transaction_id, new_balance=plain(done.new_balance))
+        return answer(shown, headers=NO_STORE)
+
+    @endpoint(
+        "POST",
+        f"{PATH}/authorize",
+        WRITE,
+        body=AuthorizeBody,
+        answers={200: Reserved},
+        sees_to_orgs=True,
+        max_bytes=MAX_BYTES,
+    )
+    async def authorize(self, authorized: AuthorizedRequest) -> web.Response:
+        """Set credits aside for a call that begins; 402 if the account's credits do not cover the estimate."""
+        body: AuthorizeBody = authorized.body
+        account = account_of(authorized, WRITE, body.named, own=False)
+        made = await self._ledger().authorize(account, Decimal(body.estimate), body.ttl, body.call_id, self._overdraft)
+        available = plain(made.available)
+        if made.reservation_id is None:
+            sentence = "the credits that are available do not cover the estimate"
+            raise Problem(402, "insufficient_credits", sentence, account=account, available=available)
+        return answer(Reserved(account=account, reservation_id=made.reservation_id, available=available))
+
+    @endpoint("DELETE", f"{PATH}/authorize/{{reservation_id}}", WRITE, answers={200: Released}, sees_to_orgs=True)
+    async def release(self, authorized: AuthorizedRequest) -> web.Response:
+        """Give back what was set aside for a call that did not happen. Repeating it changes nothing."""
+        ledger, reservation = self._ledger(), _uuid(authorized.part("reservation_id"))
+        account = None if reservation is None else await ledger.account_of(reservation)
+        if reservation is None or account is None:
+            raise Problem(404, "unknown_reservation", "there is no such reservation")
+        account_of(authorized, WRITE, account, own=False)
+        return answer(Released(reservation_id=reservation, released=await ledger.release(reservation)))
+
+    @endpoint(
+        "POST",
+        f"{PATH}/purchase",
+        WRITE,
+        body=PurchaseBody,
+        answers={201: PurchaseShown},
+        sees_to_orgs=True,
+        own_without_scope=True,
+        max_bytes=MAX_BYTES,
+        hands_out=PAGE_TO_PAY,
+    )
+    async def purchase(self, authorized: AuthorizedRequest) -> web.Response:
+        """Begin to buy a package: the answer has the page where it is paid. Credits come when Stripe reports the payment."""
+        body: PurchaseBody = authorized.body
+        account, key = account_of(authorized, WRITE, body.named), _key_of(authorized)
+        purchases = self._purchases()
+        await authorized.handing_out(PAGE_TO_PAY, account=account, package=str(body.package_id))
+        wish = Wish(account, body.package_id, body.success_url, body.cancel_url, key, authorized.principal.actor)
+        made = await purchases.buy(wish)
+        shown = PurchaseShown(
+            purchase_id=made.purchase_id,
+            account=account,
+            package_id=body.package_id,
+            session_id=made.session_id,
+            checkout_url=made.url,
+        )
+        return answer(shown, 201, NO_STORE)
+
+    @endpoint("GET", f"{PATH}/refused-payments", READ, query=RefusedQuery, answers={200: RefusedPayments})
+    async def refused(self, authorized: AuthorizedRequest) -> web.Response:
+        """List Stripe's events about payments that gave no credits, the latest first."""
+        rows = await self._payments().refused(authorized.query.limit)
+        return answer(RefusedPayments(payments=[RefusedPayment(**row) for row in rows]), headers=NO_STORE)
+
+
+def _key_of(authorized: AuthorizedRequest) -> str | None:
+    """The idempotency key of the request; None = it has none. Raises: Problem 400 `bad_idempotency_key`."""
+    key = authorized.request.headers.get(KEY)
+    if key is not None and not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
+        raise Problem(400, "bad_idempotency_key", f"{KEY} should be 1 to {_MAX_KEY} printable ASCII characters")
+    return key
+
+
+def _as_text(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: plain(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,50 @@
+"""`meterbridge export`: usage for other programs."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+
+from connectors.cli.base import one_sentence, say, settings_of_command
+from connectors.cli.sentences import fail
+from connectors.config.connections import postgres_url
+from connectors.operations.focus_export import FocusTotals, export_focus
+
+
+def focus(month: str, out: Path | None, issuer: str, *, as_json: bool) -> None:
+    """`meterbridge export focus`."""
+    try:
+        first = date.fromisoformat(f"{month}-01")
+    except ValueError:
+        fail("--month takes a year and a month, like 2026-11.", 2)
+    with one_sentence(OSError):
+        settings = settings_of_command()
+        url, biller = postgres_url(settings), issuer or settings.deployment_name
+
+        def written(write: Callable[[str], object]) -> FocusTotals:
+            return asyncio.run(export_focus(url, first, biller, write))
+
+        if out is not None:
+            totals = _into_file(out, written)
+        else:
+            totals = written((lambda _line: None) if as_json else sys.stdout.write)
+    answer = {"month": month, "out": None if out is None else str(out), **totals.as_object()}
+    if as_json or out is not None:
+        sentence = f"{totals.rows} rows with {totals.as_object()['billed_usd']} USD are in {out}."
+        say(answer, as_json=as_json, table=lambda: sentence)
+
+
+def _into_file(out: Path, written: Callable[[Callable[[str], object]], FocusTotals]) -> FocusTotals:
+    """Write a new file and put it in the place of `out`: a run that fails leaves the old one as it was."""
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            totals = written(file.write)
+        beside.replace(out)
+    finally:
+        with suppress(FileNotFoundError):
+            beside.unlink()
+    return totals

@@ -1,0 +1,139 @@
+"""The credits of users and orgs in Postgres. Every change is on disk before a method returns.
+
+The rules are in the functions of the database (connectors/postgres/migrations), which lock an account's row: so they hold for
+every process that calls them. They also make their transaction wait for the disk, so each is called as one statement: the row
+is locked for as short as can be.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from connectors.postgres.pool import Database
+from schemas.errors import Rejected
+
+_BALANCE = """
+SELECT a.account, get_account_balance(a.account) AS balance, COALESCE(c.overdraft, 0) AS overdraft, c.tier, (
+    SELECT COALESCE(sum(r.amount), 0) FROM credit_reservations r
+    WHERE r.account = a.account AND r.settled_at IS NULL AND r.released_at IS NULL AND r.expires_at > now()
+) AS reserved
+FROM (SELECT $1::text AS account) a LEFT JOIN user_credits c USING (account)
+"""
+_TRANSACTIONS = """
+SELECT transaction_id, transaction_type, amount, balance_after, created_at, provider, model, prompt_tokens, completion_tokens,
+    power_level, payment_method, stripe_transaction_id, package_id, metadata
+FROM credit_transactions WHERE account = $1 ORDER BY created_at DESC, transaction_id LIMIT $2 OFFSET $3
+"""
+_PACKAGES = """
+SELECT package_id, name, description, credits, bonus_credits, price_usd AS price
+FROM credit_packages WHERE active ORDER BY price_usd, package_id LIMIT 200
+"""
+_DEBIT = "SELECT * FROM debit_account_credits($1, $2, $3, $4, $5, $6, $7, $8::jsonb)"
+_AUTHORIZE = "SELECT * FROM authorize_credits($1, $2, $3, $4, $5)"
+_RESERVATION = "SELECT account FROM credit_reservations WHERE reservation_id = $1"
+_RELEASE = """
+UPDATE credit_reservations SET released_at = now()
+WHERE reservation_id = $1 AND settled_at IS NULL AND released_at IS NULL AND expires_at > now() RETURNING account
+"""
+
+
+class Balance(NamedTuple):
+    """See `connectors.api.credit_models.BalanceShown`; `tier` None = the account has no row."""
+
+    account: str
+    balance: Decimal
+    overdraft: Decimal
+    tier: str | None
+    reserved: Decimal
+
+
+class Usage(NamedTuple):
+    """What a debit is for."""
+
+    cost: Decimal
+    provider: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    power_level: str
+    metadata: Mapping[str, Any]
+
+
+class Debit(NamedTuple):
+    """A debit that was done, or a repeat of one."""
+
+    transaction_id: UUID
+    new_balance: Decimal
+
+
+class Reservation(NamedTuple):
+    """The result of an authorisation; `reservation_id` None = refused, and nothing is set aside."""
+
+    reservation_id: UUID | None
+    available: Decimal
+
+
+class CreditLedger:
+    """All methods raise Unavailable if Postgres does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def balance(self, account: str) -> Balance:
+        """The account's credits now; an unknown account has 0."""
+        async with self._database.connection() as connection:
+            return Balance(*await connection.fetchrow(_BALANCE, account))
+
+    async def transactions(self, account: str, limit: int, offset: int) -> list[dict[str, Any]]:
+        """A part of the account's transactions, the latest first."""
+        async with self._database.connection() as connection:
+            rows = [dict(row) for row in await connection.fetch(_TRANSACTIONS, account, limit, offset)]
+        return [{**row, "metadata": json.loads(row["metadata"])} for row in rows]
+
+    async def packages(self) -> list[dict[str, Any]]:
+        """The packages that can be bought, the cheapest first."""
+        async with self._database.connection() as connection:
+            return [dict(row) for row in await connection.fetch(_PACKAGES)]
+
+    async def debit(self, account: str, usage: Usage, key: str) -> Debit:
+        """Take credits from an account, once for each key.
+
+        Raises:
+            Rejected: `insufficient_credits`: the balance does not cover the cost, and nothing is changed;
+                `idempotency_conflict`: the key was used for something else.
+        """
+        metadata = json.dumps({**usage.metadata, "idempotency_key": f"api:{account}:{key}"})
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_DEBIT, account, *usage[:-1], metadata)
+        if not row["success"]:
+            raise Rejected("insufficient_credits", "the balance does not cover the cost")
+        return Debit(row["transaction_id"], row["new_balance"])
+
+    async def authorize(
+        self, account: str, estimate: Decimal, ttl_s: int, call_id: str, overdraft: Decimal
+    ) -> Reservation:
+        """Set credits aside for a call that begins, if balance and overdraft cover it beside everything that is set aside."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_AUTHORIZE, account, estimate, ttl_s, call_id, overdraft)
+        return Reservation(row["reservation_id"] if row["authorized"] else None, row["available"])
+
+    async def account_of(self, reservation: UUID) -> str | None:
+        """The account of a reservation; None = there is no such reservation."""
+        async with self._database.connection() as connection:
+            account: str | None = await connection.fetchval(_RESERVATION, reservation)
+        return account
+
+    async def release(self, reservation: UUID) -> bool:
+        """Give back what was set aside; False = it was settled, released or over before."""
+        async with self._lasting() as connection:
+            return await connection.fetchval(_RELEASE, reservation) is not None
+
+    @asynccontextmanager
+    async def _lasting(self) -> AsyncIterator[Any]:
+        """A transaction that waits for the disk. The pool does not wait by default, which is right for projections only."""
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute("SET LOCAL synchronous_commit = on")
+            yield connection

@@ -1,0 +1,43 @@
+"""The signature of Stripe's webhooks, checked by the official library: HMAC-SHA256 over the time and the raw body.
+
+Source: https://docs.stripe.com/webhooks/signature
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from schemas.errors import Rejected
+
+SIGNATURE: Final = "Stripe-Signature"
+#: Seconds that the signed time may lie back. Stripe signs each delivery of an event anew.
+TOLERANCE_S: Final = 300
+
+
+def check_signed(header: str) -> None:
+    """Raises: Rejected: `unsigned`: there is no signature; this can be checked before the body is read."""
+    if not header.strip():
+        raise Rejected("unsigned", f"the header {SIGNATURE} is missing")
+
+
+def check_signature(header: str, body: bytes, secrets: Sequence[str]) -> None:
+    """Check that one of `secrets` signed `body` at most `TOLERANCE_S` ago. All secrets are tried, so the time does not show which one matches.
+
+    Raises:
+        Rejected: `unsigned`; `bad_signature`: no secret signed it, it is too old, or the body is no event.
+    """
+    check_signed(header)
+    matches = [_is_signed(header, body, secret) for secret in secrets]
+    if not any(matches):
+        raise Rejected("bad_signature", "no secret of STRIPE_WEBHOOK_SECRET signed this body within 5 minutes")
+
+
+def _is_signed(header: str, body: bytes, secret: str) -> bool:
+    import stripe
+
+    try:
+        stripe.Webhook.construct_event(body, header, secret, TOLERANCE_S)
+    except stripe.SignatureVerificationError:
+        return False
+    except (ValueError, TypeError, AttributeError):  # neither UTF-8 nor JSON, a header of other than ASCII, no object
+        return False
+    return True

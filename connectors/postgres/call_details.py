@@ -1,0 +1,61 @@
+"""The columns of a call that come from its context: how soon it answered, and for which session, app and tags it was made."""
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from schemas.context import CallContext
+from schemas.decoding import UNDECODABLE, decoder
+from schemas.records import EnrichedUsage
+from streams.core.metering.error_categories import FAILURE, OTHER, category_of
+
+_decode: Final = decoder(CallContext)
+_encode: Final = msgspec.json.Encoder().encode
+#: Names of metadata, kept by `KEPT_METADATA`, that tell a call's session and app; the first one that is there.
+SESSION: Final = ("session_id", "litellm_session_id")
+APP: Final = ("app", "app_id", "app_name")
+
+
+class CallDetails(NamedTuple):
+    """Values for usage.sql; None = the call does not tell.
+
+    Fields:
+        time_to_first_token: seconds, as text.
+        tags: JSON of a list of texts.
+        error_category: of a failed call, see `streams.core.metering.error_categories`.
+    """
+
+    byok: bool
+    time_to_first_token: str | None = None
+    session_id: str | None = None
+    app: str | None = None
+    tags: str | None = None
+    error_category: str | None = None
+
+
+def details_of(usage: EnrichedUsage) -> CallDetails:
+    """The details of a call. A context that cannot be read has none: it must not keep a call out of the log."""
+    if usage.context is msgspec.UNSET:
+        return CallDetails(usage.byok, error_category=OTHER if usage.status == FAILURE else None)
+    try:
+        context = _decode(usage.context)
+    except UNDECODABLE:
+        return CallDetails(usage.byok)
+    first = context.time_to_first_token
+    return CallDetails(
+        usage.byok,
+        None if first is None or not 0 <= first < 1e6 else f"{first:.6f}",
+        _named(context, SESSION),
+        _named(context, APP),
+        _encode(context.tags).decode() if context.tags else None,
+        category_of(context.error_code, context.error_class) if usage.status == FAILURE else None,
+    )
+
+
+def _named(context: CallContext, names: tuple[str, ...]) -> str | None:
+    """The value of the first of these names that the call's metadata, or its key's, has."""
+    for metadata in (context.spend_logs_metadata, context.key_metadata):
+        for name in names:
+            if value := metadata.get(name):
+                return value
+    return None

@@ -1,0 +1,199 @@
+"""Laws of users' provider keys: what is stored tells no key, each decryption is counted, and the log is not flooded."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from cryptography.fernet import Fernet
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.access.provider_keys.cipher import KeyCipher, SealedKey, secret_id
+from connectors.access.provider_keys.keys import LEAST_SHOWN, ProviderKey, masked, new_key, shown_parts
+from connectors.access.provider_keys.store import Use
+from connectors.access.provider_keys.use import HOUR_S, DecryptionLog, Decryptions, UseCounter
+from schemas.errors import Unavailable
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
+KEY = "sk-ant-api03-0123456789abcdefghij-wxyz"
+KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=200)
+
+
+def stored(user: str = "ada", provider: str = "openai", api_key: str = KEY) -> ProviderKey:
+    return new_key(user, provider, "default", api_key, "user ada", NOW, timedelta(days=90))
+
+
+@pytest.mark.parametrize(
+    ("api_key", "shown"),
+    [
+        ("sk-0123456789abcdefabcd", "sk-...abcd"),
+        (KEY, "sk-...wxyz"),
+        ("gsk_0123456789abcdefabcd", "gsk_...abcd"),
+        ("AIzaSy0123456789abcdefabcd", "...abcd"),
+        ("0123456789abcdef-0123", "...0123"),
+        ("sk-short", "..."),
+    ],
+)
+def test_a_key_is_known_by_its_beginning_and_its_last_four_characters(api_key: str, shown: str) -> None:
+    assert masked(api_key) == shown
+
+
+@given(KEYS)
+def test_of_no_key_more_than_eleven_characters_are_shown(api_key: str) -> None:
+    shown = masked(api_key)
+    beginning, _, end = shown.partition("...")
+    assert len(beginning) <= 7 and len(end) <= 4 and api_key.startswith(beginning) and api_key.endswith(end)
+    assert len(api_key) - len(beginning) - len(end) >= min(9, len(api_key)) or len(api_key) < LEAST_SHOWN
+
+
+@given(KEYS)
+def test_what_is_encrypted_comes_back_and_is_in_no_text(api_key: str) -> None:
+    cipher, key = KeyCipher([OLD]), stored(api_key=api_key)
+    sealed = cipher.sealed(key, api_key)
+    assert cipher.opened(key, sealed) == api_key
+    assert api_key.encode() not in sealed.encrypted
+    assert api_key not in repr(cipher) and "encrypted" not in repr(sealed)
+
+
+def test_an_older_secret_decrypts_and_the_newest_encrypts() -> None:
+    key = stored()
+    sealed = KeyCipher([OLD]).sealed(key, KEY)
+    both = KeyCipher([NEW, OLD])
+    assert both.opened(key, sealed) == KEY
+    assert KeyCipher([NEW]).opened(key, both.sealed(key, KEY)) == KEY
+
+
+def test_without_the_secret_it_is_said_which_setting_is_wrong() -> None:
+    with pytest.raises(Unavailable, match="PROVIDER_KEYS_SECRET") as refused:
+        KeyCipher([NEW]).opened(stored(), KeyCipher([OLD]).sealed(stored(), KEY))
+    assert refused.value.reason == "provider_keys_secret_wrong" and OLD not in str(refused.value)
+
+
+@pytest.mark.parametrize("change", [{"user_id": "eve"}, {"provider": "anthropic"}, {"key_id": "pk_0123456789abcdef"}])
+def test_bytes_that_were_moved_to_another_row_are_not_decrypted(change: dict[str, str]) -> None:
+    """Who can write to the table must not get a key by giving it to a user of his own."""
+    cipher, key = KeyCipher([OLD]), stored()
+    with pytest.raises(Unavailable, match="provider_key_unreadable"):
+        cipher.opened(replace(key, **change), cipher.sealed(key, KEY))
+
+
+def test_bytes_that_were_changed_are_not_decrypted() -> None:
+    cipher, key = KeyCipher([OLD]), stored()
+    sealed = cipher.sealed(key, KEY)
+    broken = SealedKey(sealed.encrypted[:-9] + b"AAAAAAAA=", sealed.secret_id)
+    with pytest.raises(Unavailable, match="provider_key_unreadable"):
+        cipher.opened(key, broken)
+
+
+def test_the_name_of_a_secret_does_not_tell_it() -> None:
+    assert secret_id(OLD) != secret_id(NEW) and len(secret_id(OLD)) == 16
+    assert secret_id(OLD) not in OLD
+
+
+def test_a_key_that_stands_in_a_path_by_mistake_does_not_get_into_the_audit_log() -> None:
+    parts = {"provider_key_id": KEY, "org_id": "org_a"}
+    assert shown_parts(parts) == {"provider_key_id": "[no key id]", "org_id": "org_a"}
+    assert shown_parts({"provider_key_id": "pk_0123456789abcdef"}) == {"provider_key_id": "pk_0123456789abcdef"}
+
+
+class Log:
+    """A decryption log with a clock and lines that can be refused."""
+
+    def __init__(self) -> None:
+        self.now, self.lines, self.away = 1000.0, list[Decryptions](), False
+        self.log = DecryptionLog(self.write, lambda: self.now)
+
+    async def write(self, line: Decryptions) -> None:
+        await asyncio.sleep(0)
+        if self.away:
+            raise Unavailable("kafka_unavailable")
+        self.lines.append(line)
+
+    def counts(self) -> Sequence[int]:
+        return [line.times for line in self.lines]
+
+
+async def test_500_calls_a_second_for_an_hour_are_two_lines_that_count_them_all() -> None:
+    """One before the first key is given away, one for the rest of the hour."""
+    told, key = Log(), stored()
+    for second in range(3600):
+        told.now = 1000.0 + second
+        for _ in range(5):
+            await told.log.giving("key mb_1", key, "::1")
+        await told.log.write_ended()
+    assert told.counts() == [1]
+    told.now = 1000.0 + HOUR_S
+    await told.log.write_ended()
+    assert told.counts() == [1, 3600 * 5 - 1]
+    assert told.lines[0] == Decryptions("key mb_1", key.key_id, "ada", "openai", 1, "::1")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["use", "look"]), st.floats(0, 3000)), max_size=60))
+async def test_lines_of_a_key_are_an_hour_apart_and_count_every_decryption(steps: list[tuple[str, float]]) -> None:
+    told, key, uses, at = Log(), stored(), 0, list[float]()
+    for step, wait_s in steps:
+        told.now += wait_s
+        before = len(told.lines)
+        if step == "use":
+            await told.log.giving("a", key, "")
+            uses += 1
+            assert told.lines and told.now - max([*at, told.now if len(told.lines) > before else 0]) < HOUR_S
+        else:
+            await told.log.write_ended()
+        at += [told.now] * (len(told.lines) - before)
+    assert all(later - earlier >= HOUR_S for earlier, later in pairwise(at))
+    await told.log.write_ended(also_running=True)
+    assert sum(told.counts()) == uses
+
+
+async def test_requests_at_the_same_time_wait_for_one_line() -> None:
+    told, key = Log(), stored()
+    await asyncio.gather(*(told.log.giving("a", key, "") for _ in range(20)))
+    assert told.counts() == [1]
+    await told.log.write_ended(also_running=True)
+    assert told.counts() == [1, 19]
+
+
+async def test_another_caller_or_another_key_has_a_line_of_its_own() -> None:
+    told = Log()
+    one, two = stored(), stored(provider="anthropic")
+    for actor, key in (("a", one), ("b", one), ("a", two)):
+        await told.log.giving(actor, key, "")
+    assert len(told.lines) == 3
+
+
+async def test_without_a_line_no_key_is_given_away_and_no_count_is_lost() -> None:
+    told, key = Log(), stored()
+    told.away = True
+    with pytest.raises(Unavailable):
+        await told.log.giving("a", key, "")
+    told.away = False
+    for _ in range(3):
+        await told.log.giving("a", key, "")
+    told.away, told.now = True, told.now + HOUR_S
+    await told.log.write_ended()
+    told.away = False
+    await told.log.giving("a", key, "")
+    assert told.counts() == [1, 3]
+
+
+async def test_uses_are_stored_in_sums_and_those_that_could_not_be_stored_are_in_the_next() -> None:
+    counter, sums, away = UseCounter(), list[dict[str, Use]](), True
+
+    async def store(uses: dict[str, Use]) -> None:
+        if away:
+            raise Unavailable("postgres_away")
+        sums.append(uses)
+
+    counter.used("pk_1", NOW)
+    counter.used("pk_1", NOW + timedelta(seconds=5))
+    await counter.write(store)
+    counter.used("pk_1", NOW + timedelta(seconds=1))
+    away = False
+    await counter.write(store)
+    await counter.write(store)
+    assert sums == [{"pk_1": Use(3, NOW + timedelta(seconds=5))}]

@@ -1,0 +1,74 @@
+"""The power level of a call: kept beside the call, a plain word, from one of three places; nothing else of them is stored."""
+
+import json
+from typing import Any
+
+import pytest
+
+from connectors.ingest.call_context import ContextFields
+from connectors.ingest.raw_record import Arrival, strip, strip_arrived
+from tests.support.calls import NOON
+
+FIELDS = ("end_user",)
+CALL = {"id": "c1", "model": "gpt-4o", "end_user": "acme", "response_cost": 0.1, "startTime": 1.0, "endTime": 2.0}
+
+
+def stored(**fields: Any) -> dict[str, Any]:
+    element = json.dumps({**CALL, **fields}).encode()
+    found = strip(element, "slp", NOON, FIELDS)
+    assert found is not None
+    return json.loads(found[1])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("fields", "level"),
+    [
+        ({"metadata": {"power_level": "eco"}}, "eco"),
+        ({"metadata": {"power_level": " Precision "}}, "precision"),
+        ({"metadata": {"spend_logs_metadata": {"power_level": "eco", "secret": "s"}}}, "eco"),
+        ({"metadata": {"spend_logs_metadata": json.dumps({"power_level": "eco"})}}, "eco"),
+        ({"request_tags": ["User-Agent: x", "power:eco", "power:precision"]}, "eco"),
+        ({"request_tags": json.dumps(["power:eco"])}, "eco"),
+        (
+            {
+                "metadata": {"power_level": "eco", "spend_logs_metadata": {"power_level": "x"}},
+                "request_tags": ["power:y"],
+            },
+            "eco",
+        ),
+        ({"metadata": {"power_level": 7, "spend_logs_metadata": {"power_level": "x"}}}, "x"),
+        ({"metadata": {"power_level": "two words"}}, ""),
+        ({"metadata": {"power_level": "e" * 33}}, ""),
+        ({"metadata": {"power_level": {"eco": 1}}}, ""),
+        ({"metadata": {"spend_logs_metadata": "power, no JSON"}}, ""),
+        ({"request_tags": {"power:eco": 1}}, ""),
+        ({"request_tags": ["power:"]}, ""),
+        ({"metadata": None, "request_tags": None}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_level_is_the_first_plain_word(fields: dict[str, Any], level: str) -> None:
+    record = stored(**fields)
+    assert record.get("power_level", "") == level
+    assert ("power_level" in record) is bool(level)
+    assert not {"request_tags", "spend_logs_metadata", "power_level"} & {
+        *record["call"],
+        *(record["call"].get("metadata") or {}),
+    }
+    assert "context" not in record and b"secret" not in json.dumps(record).encode()
+
+
+def test_a_call_that_is_read_field_by_field_keeps_its_level_too() -> None:
+    """A detail of it is odd."""
+    record = stored(metadata={"power_level": "eco"}, completion_tokens="many")
+    assert (record["note"], record["power_level"]) == ("odd: completion_tokens", "eco")
+
+
+def test_kept_tags_and_metadata_are_kept_beside_it() -> None:
+    kept = ContextFields(("team:",), ("project",))
+    fields = {"metadata": {"spend_logs_metadata": {"power_level": "eco", "project": "p"}}, "request_tags": ["team:a"]}
+    found = strip_arrived(json.dumps({**CALL, **fields}).encode(), "slp", Arrival(NOON, FIELDS, kept=kept))
+    assert found is not None
+    record = json.loads(found[1])
+    assert record["power_level"] == "eco"
+    assert record["context"] == {"tags": ["team:a"], "spend_logs_metadata": {"project": "p"}}

@@ -1,0 +1,53 @@
+"""Percentiles out of buckets, decimals as text, and CSV that runs no formula."""
+
+import csv
+import io
+from decimal import Decimal
+from math import ceil, log2
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.operations.csv_text import csv_line, csv_text
+from connectors.operations.usage_report import percentile_ms, plain
+
+
+def bucket_of(latency_ms: int) -> int:
+    """As migrations/0015_analytics.sql has it."""
+    return min(79, ceil(4 * log2(latency_ms)))
+
+
+@given(st.lists(st.integers(1, 800_000), min_size=1, max_size=300), st.sampled_from([0.5, 0.95, 0.99]))
+def test_a_percentile_is_less_than_19_percent_off(latencies: list[int], share: float) -> None:
+    counts = [0] * 80
+    for latency in latencies:
+        counts[bucket_of(latency)] += 1
+    true = sorted(latencies)[ceil(share * len(latencies)) - 1]
+    told = percentile_ms(counts, share)
+    assert told is not None and true / 1.19 - 1 <= told <= true * 1.19 + 1
+
+
+def test_without_calls_there_is_no_percentile() -> None:
+    assert percentile_ms([0] * 80, 0.95) is None
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [("0.500", "0.5"), ("1E-12", "0.000000000001"), ("100", "100"), ("0E-20", "0"), ("-0.10", "-0.1")],
+)
+def test_decimals_are_plain_text_with_every_digit(amount: str, text: str) -> None:
+    assert plain(Decimal(amount)) == text
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")), min_size=2))
+def test_what_is_written_is_read_again_and_no_cell_begins_like_a_formula(cells: list[str]) -> None:
+    text = csv_text([f"c{n}" for n in range(len(cells))], [cells])
+    [_, read] = csv.reader(io.StringIO(text, newline=""), strict=True)
+    risky = tuple("=+-@\t\r\n")
+    assert read == [f"'{cell}" if cell.startswith(risky) else cell for cell in cells]
+    assert not any(cell.startswith(risky) for cell in read)
+
+
+def test_numbers_are_no_formulas() -> None:
+    assert csv_line([-1, Decimal("-0.5"), None, "-1"]) == "-1,-0.5,,'-1\r\n"
