@@ -34,7 +34,7 @@ def main() -> int:
     if chosen.calls:
         added_ms = asyncio.run(measured(folder / "latency", chosen.calls, chosen.answer_after))
         failed = failed or added_ms > BOUND_MS
-        print(f"LATENCY p99 +{added_ms:.2f} ms, bound {BOUND_MS} ms")
+        print(f"LATENCY p99 {added_ms:+.2f} ms, bound {BOUND_MS} ms")
     return int(failed)
 
 

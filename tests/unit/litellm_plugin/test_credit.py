@@ -69,7 +69,7 @@ async def test_asked_too_often_is_429() -> None:
     assert refused.value.status == 429
 
 
-@pytest.mark.parametrize("answer", [400, 422])
+@pytest.mark.parametrize("answer", [400, 409, 422])
 async def test_a_question_that_is_wrong_lets_no_call_through(answer: int) -> None:
     """A client writes a part of it: the call id, the length of the answer."""
     with pytest.raises(Refused) as refused:

@@ -1,5 +1,6 @@
 """A lane gives back every whole record that was written, whatever happened to the bytes around them, and gives none twice."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterbridge_litellm.lane import Lane, Position, ended_lanes, frame, frames
+from meterbridge_litellm.lane import Lane, Position, ended_lanes, frame, frames, new_lane
 
 RECORDS = [b'{"id":"%d"}' % number for number in range(5)]
 WHOLE = b"".join(map(frame, RECORDS))
@@ -93,6 +94,25 @@ def test_a_lane_belongs_to_one_process_until_that_is_killed(tmp_path: Path) -> N
         Lane(tmp_path, "held")
     lane.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lane_that_a_neighbour_looks_into_while_it_is_made_gets_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the making of the file and its lock a neighbour can have taken it for one that was left."""
+    neighbours: list[Lane] = []
+    real = fcntl.flock
+
+    def late(file: int, how: int) -> None:
+        if not neighbours:
+            neighbours.append(Lane.__new__(Lane))  # the neighbour's own lock comes through here too
+            neighbours[:] = ended_lanes(tmp_path, frozenset())
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    made = new_lane(tmp_path)
+    assert [neighbour.name for neighbour in neighbours] != [made.name]
+    assert len(neighbours) == 1
 
 
 def test_a_segment_whose_lane_was_lost_is_found(tmp_path: Path) -> None:

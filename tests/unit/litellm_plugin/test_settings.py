@@ -34,6 +34,7 @@ def test_each_is_read_from_its_variable_in_its_type() -> None:
         ({"METERBRIDGE_RING_MAX_BYTES": "1"}, "METERBRIDGE_RING_MAX_BYTES"),
         ({"METERBRIDGE_ESTIMATE_USD": "cheap"}, "METERBRIDGE_ESTIMATE_USD"),
         ({"METERBRIDGE_ANSWER_AFTER": "soon"}, "METERBRIDGE_ANSWER_AFTER"),
+        ({"METERBRIDGE_RESERVE_SECONDS": "86401"}, "METERBRIDGE_RESERVE_SECONDS"),
         ({"METERBRIDGE_FAIL": "maybe"}, "METERBRIDGE_FAIL"),
         ({"METERBRIDGE_AUTHORIZE": "on"}, "METERBRIDGE_API_KEY"),
     ],

@@ -18,6 +18,8 @@ _CHARACTERS_PER_TOKEN: Final = 3
 _OUTPUT_TOKENS: Final = 1000  # where the request has no bound
 _STEP: Final = Decimal("0.000000000001")
 _CALL_ID_HEADER: Final = "x-litellm-call-id"
+#: Refused, because otherwise a client could have calls let through that cannot be asked for.
+_MALFORMED: Final = frozenset({400, 409, 422})
 _BOUNDS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
@@ -80,10 +82,7 @@ class Credit:
             raise Refused(402, "insufficient_credits", "the credits do not cover this call")
         elif answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise Refused(429, "too_many_requests", "credit is asked for too often; try again")
-        elif answer.status_code in {
-            400,
-            422,
-        }:  # otherwise a client could have calls let through that cannot be asked for
+        elif answer.status_code in _MALFORMED:
             self._counts.tell("credit_question_refused", why=f"http_{answer.status_code}")
             raise Refused(400, "credit_question_refused", "credit cannot be asked for this call")
         else:

@@ -4,8 +4,10 @@
 A lane whose lock is free belongs to a process that has ended; another process takes the lock and posts what is left.
 """
 
+import contextlib
 import fcntl
 import os
+import secrets
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ _HEAD: Final = struct.Struct(">4sII")  # magic, length and CRC-32 of the record
 #: What is read and posted at once.
 _BATCH_BYTES: Final = 2 << 20
 _SUFFIX: Final = ".lane"
+_NAMES: Final = 20
 
 
 class Position(NamedTuple):
@@ -128,6 +131,14 @@ class Lane:
 
     def _numbers(self) -> list[int]:
         return sorted(int(path.name.split(".")[-2]) for path in self._folder.glob(f"{self.name}.*.seg"))
+
+
+def new_lane(folder: Path) -> Lane:
+    """A lane of a new name. Raises: OSError: the folder cannot be written."""
+    for _ in range(_NAMES - 1):
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # a neighbour took it for one that was left
+            return Lane(folder, f"{os.getpid()}-{secrets.token_hex(6)}")
+    return Lane(folder, f"{os.getpid()}-{secrets.token_hex(6)}")
 
 
 def ended_lanes(folder: Path, own: frozenset[str]) -> Iterator[Lane]:

@@ -54,6 +54,9 @@ _COSTS: Final = (
 _READS: Final = ("get_responses", "aget_responses")  # their id changes with each read; these parts of the answer do not
 #: A price can depend on the power level, so it is kept wherever a call has it.
 _LEVEL: Final = re.compile(r"\s*[A-Za-z0-9_-]{1,32}\s*")
+#: Why a call failed, as plain words: the error's text can hold a prompt.
+_ERROR: Final = ("error_code", "error_class")
+_WORD: Final = re.compile(r"[A-Za-z0-9_.]{1,64}")
 _LEVEL_TAG: Final = "power:"
 _SECRET: Final = re.compile(r"\s*(?:[Bb]earer\s+)?sk-\S{4,}\s*")
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}|litellm_proxy_master_key|")
@@ -100,6 +103,11 @@ def record(
         call["request_tags"] = tags
     elif isinstance(tags, list) and (levels := [tag for tag in tags if _is_level_tag(tag)]):
         call["request_tags"] = levels
+    error = payload.get("error_information")
+    if payload.get("status") == "failure" and isinstance(error, Mapping):
+        words = {name: value for name, value in _some(error, _ERROR).items() if _WORD.fullmatch(str(value))}
+        if words:
+            call["error_information"] = words
     response = payload.get("response")
     if payload.get("call_type") in _READS and isinstance(response, Mapping):
         parts = [_some(part, ("id",)) for part in response.get("output") or () if isinstance(part, Mapping)]

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import secrets
 import threading
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.lane import Lane, Position, ended_lanes, frame
+from meterbridge_litellm.lane import Lane, Position, ended_lanes, frame, new_lane
 from meterbridge_litellm.settings import FSYNC, SEGMENT_BYTES, Settings
 
 #: A record, and the future that says whether it was kept.
@@ -46,7 +45,7 @@ class Ring:
         self._settings, self._counts, self._post = settings, counts, post
         self._folder = Path(settings.ring_path)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lane = Lane(self._folder, f"{os.getpid()}-{secrets.token_hex(6)}")
+        self._lane = new_lane(self._folder)
         self._left: dict[str, Lane] = {}  # lanes of ended processes
         self._lock = threading.Lock()  # of what follows, up to the events
         self._queue: deque[Entry] = deque()

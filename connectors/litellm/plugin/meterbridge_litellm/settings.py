@@ -8,6 +8,7 @@ from typing import Any, Final
 #: When the client gets its answer: when the record is on disk, when the kernel has it (`kill -9` loses nothing), or at once.
 FSYNC, WRITE, AT_ONCE = "fsync", "write", "none"
 SEGMENT_BYTES: Final = 1 << 20
+_DAY_S: Final = 86_400
 _CHOICES: Final = {
     "answer_after": (FSYNC, WRITE, AT_ONCE),
     "authorize": ("off", "on"),
@@ -71,6 +72,8 @@ class Settings:
             raise ValueError(f"{_variable('secret')} is not set, and {_variable('token')} neither")
         if self.ring_max_bytes < 4 * SEGMENT_BYTES:
             raise ValueError(f"{_variable('ring_max_bytes')} is below {4 * SEGMENT_BYTES}")
+        if not 1 <= self.reserve_seconds <= _DAY_S:
+            raise ValueError(f"{_variable('reserve_seconds')} is not between 1 and {_DAY_S}")
         if self.authorize == "on" and not self.api_key:
             raise ValueError(f"{_variable('api_key')} is not set")
 
