@@ -17,6 +17,10 @@ import httpx
 import pytest
 from confluent_kafka import Producer
 
+from connectors.access.provider_keys.cipher import KeyCipher
+from connectors.access.provider_keys.keys import new_key
+from connectors.access.provider_keys.store import PostgresProviderKeys
+from connectors.postgres.pool import Database
 from tests.faults.calls import CUSTOMERS
 from tests.faults.world import COMMANDS, MASTER_KEY, TOKEN, World, mapped_late, running_world
 from tests.support.accounts import API, PROJECTOR, READER, as_role, owned_database
@@ -65,6 +69,7 @@ def call(number: int, customer: str, ended: datetime, **fields: Any) -> dict[str
         "status": "success",
         "call_type": "acompletion",
         "model": "gpt-4o",
+        "custom_llm_provider": "openai",
         "end_user": customer,
         "response_cost": 0.01,
         "total_tokens": 7,
@@ -96,9 +101,21 @@ async def test_usage_is_billed_and_explained_with_each_process_under_its_own_acc
         for name, process in world.processes.items():
             assert not process.deaths, (name, process.deaths)
             assert "postgres_denied" not in process.tail(1 << 20), name
+        await rows(as_role(url, PROJECTOR), "SELECT refresh_usage_summary()")
+        await until(url, "SELECT count(*) FROM provider_health", lambda found: found == 1, 30)
+        await keep_provider_key(as_role(url, API))
         for role in (PROJECTOR, API):
             counts = dict(await rows(url, _WRITTEN, role))
+            counts.pop("usage_days_changed", None)  # the refresh has taken its rows
             assert counts and "0" not in counts.values(), (role, counts)
+
+
+async def keep_provider_key(url: str) -> None:
+    """What `serve` writes with `PROVIDER_KEYS_SECRET`."""
+    cipher, now = KeyCipher(["A" * 43 + "="]), datetime.now(UTC)
+    key = new_key("ada", "openai", "default", "sk-of-a-test-0123456789", "test", now, timedelta(days=90))
+    with Database(url, size=1) as database:
+        await PostgresProviderKeys(database).add(key, cipher.sealed(key, "sk-of-a-test-0123456789"), cipher.secret_ids)
 
 
 async def bill(world: World, url: str) -> None:
