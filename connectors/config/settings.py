@@ -13,7 +13,6 @@ from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 from pydantic import (
-    BaseModel,
     ByteSize,
     ConfigDict,
     Field,
@@ -24,13 +23,13 @@ from pydantic import (
     field_validator,
 )
 
+from connectors.config.credit_settings import CreditSettings
 from connectors.config.misspelt_names import unknown_names
 from connectors.config.renamed_settings import check_renamed
 from connectors.config.secret_files import with_files
 from connectors.config.types import (
     BillOrSkip,
     Dollars,
-    FernetSecrets,
     HttpUrl,
     Issuer,
     Listed,
@@ -57,7 +56,7 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(BaseModel):
+class Settings(CreditSettings):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -204,22 +203,8 @@ class Settings(BaseModel):
         "scope", min_length=1, description="Claim with a user's scopes; `a.b` is the member `b` of the claim `a`."
     )
     oidc_orgs_claim: str = Field("orgs", min_length=1, description="Claim with the ids of a user's orgs.")
-    oidc_user_claim: str = Field(
-        "sub",
-        min_length=1,
-        description="Claim with the user's id as LiteLLM has it; the user's credits are under this id. Use only a claim that users cannot "
-        "change themselves.",
-    )
     oidc_grant_days: int = Field(
         30, ge=1, le=3650, description="The longest lifetime of an API key that a user makes, in days."
-    )
-    provider_keys_secret: FernetSecrets = Field(
-        (),
-        description="Secrets that encrypt users' keys of LLM providers ([how](provider-keys.md)), 32 bytes in URL-safe Base64 each; the newest "
-        "first, several separated by commas while one is replaced. Unset = such keys can be listed and revoked only.",
-    )
-    provider_keys_rotation_days: int = Field(
-        90, ge=1, le=3650, description="Age in days at which a user's provider key is reported as due to be replaced."
     )
     metrics_port: Port = Field(9090, description="Port of the Prometheus metrics.")
     webhook_timeout: Seconds = Field(30, description="Time limit of one request to the ingress, in seconds.")
@@ -323,21 +308,6 @@ class Settings(BaseModel):
     postgres_db: str = Field("meterbridge", description="Postgres' database.")
     redis_url: SecretStr | None = Field(None, description="LiteLLM's Redis; only its health is checked.")
 
-    credits_allowed_overdraft: Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = Field(
-        Decimal(0),
-        description="By how many dollars the reservations of an account may exceed its credits; 0 = a call begins only if "
-        "credits cover its estimate.",
-    )
-    stripe_api_key: SecretStr | None = Field(
-        None, description="Stripe's secret or restricted key; unset = credits cannot be bought."
-    )
-    stripe_webhook_secret: Secrets = Field(
-        (),
-        description="Signing secrets of Stripe's webhook endpoint, `whsec_...`; several, separated by commas, while one is rotated. "
-        "Unset = its webhooks are refused.",
-    )
-    stripe_api_url: HttpUrl = Field("https://api.stripe.com", description="Stripe's API; another one only for tests.")
-
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Upper] = Field(
         "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`."
     )
@@ -392,8 +362,12 @@ class Settings(BaseModel):
         )
 
 
-#: The field of each variable.
-VARIABLES: Final = {name.upper(): name for name in Settings.model_fields if name != "unknown"}
+#: The field of each variable; those of credits last.
+VARIABLES: Final = {
+    name.upper(): name
+    for name in sorted(Settings.model_fields, key=CreditSettings.model_fields.__contains__)
+    if name != "unknown"
+}
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:

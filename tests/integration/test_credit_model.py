@@ -162,7 +162,7 @@ class Movements(RuleBasedStateMachine):
             self.accounts[name] = Account()
         if (there := self.reserved.get(call)) is not None:
             same = (there.account, there.amount) == (name, amount)
-            assert found["authorized"] if same else found == "MB001"
+            assert found["authorized"] if same and there.open else found == "MB001"
             return
         mine = self.accounts[name]
         free = mine.balance - self.held(name) + max(overdraft - mine.owed, Decimal(0))

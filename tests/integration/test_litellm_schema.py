@@ -177,6 +177,9 @@ class TestFunctions:
         assert settled[0][:2] == (True, Decimal(3))
         assert await rows(url, "SELECT * FROM settle_reservation('c1', 7)") == settled
         assert await sqlstate(url, "SELECT settle_reservation('c1', 8)") == "MB001"
+        assert await sqlstate(url, "SELECT authorize_credits('user:ada', 6, 60, 'c1')") == "MB001", (
+            "a call is paid once"
+        )
         assert (await reserve(url, "user:ada", "3", "c3"))[0] is True
         [unknown] = await rows(url, "SELECT * FROM settle_reservation('never', 1)")
         assert unknown == (False, Decimal(0), None, "no reservation")

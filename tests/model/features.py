@@ -6,7 +6,8 @@ from decimal import Decimal
 from tests.model import history as h
 from tests.model import prices
 from tests.model.lives import Life
-from tests.model.owed import Model, Use
+from tests.model.owed import Model
+from tests.model.uses import Use
 
 Tell = Callable[[h.History, Model], bool]
 

@@ -1,78 +1,22 @@
 """The model: what is owed after a history, by the laws of docs/owed.md alone. It knows nothing of the product.
 
-It is slow and short on purpose: whoever doubts the product reads this page, and the two beside it: who pays by the
-mappings (`payers.py`), and what there is of subscriptions (`lives.py`).
+It is slow and short on purpose: whoever doubts the product reads this page, and those beside it: who pays by the
+mappings (`payers.py`), what there is of subscriptions (`lives.py`), what is kept of a call (`uses.py`).
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 from tests.model import history as h
 from tests.model import prices
-from tests.model.lives import Life, Lives, Stored, start_of_month
+from tests.model.lives import Life, Lives, start_of_month
 from tests.model.payers import Mapping, Payer, Version, covering, turns
+from tests.model.uses import ZERO, Bill, Owed, Use
 
 GRACE, HORIZON, MEMORY = 5, 23 * h.HOUR, 24
 #: What is held so long is merged; within quarters of an hour.
 MERGED_AFTER, QUARTER = h.HOUR, 15 * h.MINUTE
-ZERO, CENT = Decimal(0), Decimal("0.01")
-Bill = tuple[str, str, str, str]
-
-
-@dataclass
-class Owed:
-    """The answer, in the words of `tests.model.product.Billed`."""
-
-    invoices: dict[Bill, int] = field(default_factory=dict)
-    sealed: Decimal = ZERO
-    held: dict[str, Decimal] = field(default_factory=dict)
-    dead: dict[str, Decimal] = field(default_factory=dict)
-    written_off: Decimal = ZERO
-    late: set[str] = field(default_factory=set)
-    unclear: dict[str, Decimal] = field(default_factory=dict)
-    margin: Decimal = ZERO
-
-
-@dataclass
-class Use:
-    """A call, or an org's use of something: `kind` is that of its customer's id, or `org`."""
-
-    name: str
-    customer: str
-    kind: str
-    ended: int
-    metric: str
-    cost: Decimal
-    identity: object
-    group: int = 0
-    at: int = 0  # the moment it is judged by: its end, or that of the last one that it went together with
-    merged: object = None
-    window: int = 0
-    life: Life | None = None  # None: held
-    holder: str = ""  # the org that it was held for when that one's mapping was forgotten
-    astray: bool = False  # it came when its mapping was forgotten already
-    sealed: bool = False  # an event of that subscription is made, at this moment
-    moment: int = 0
-    posted: tuple[str, int] | None = None  # to that subscription, with that moment
-    event: object = None  # that it is a part of
-    stored: Stored | None = None  # what Lago has of it
-    bill: Life | None = None  # and is on this one's invoice of this month; None: on none
-    month: str = ""
-    again: bool = False  # after an end that was not known
-    missed: bool = False  # the last invoice was counted before it was stored
-    dead: bool = False
-    given_up: bool = False
-    call: h.Call | None = None
-    card: h.Card | None = None
-    price: Decimal = ZERO
-    came: int = 0
-    waited: bool = False
-
-    @property
-    def billed(self) -> Decimal:
-        """At its price, times the factor of who pays."""
-        return self.price * prices.factor(self.card, self.life.org) if self.life else ZERO
+CENT = Decimal("0.01")
 
 
 class Model:

@@ -34,8 +34,7 @@ from connectors.operations.requeue import checked
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US, to_iso
 from schemas.money import quantum
-from schemas.policy import MeterPolicy, OutOfPeriodPolicy
-from schemas.rates import Entry, Factors, RateCard, check_card
+from schemas.policy import MeterPolicy
 from schemas.records import Rejection, WriteOff
 from schemas.wire import BACKFILL, FLAT, SLP, RawRecord
 from streams.agents.meter import MeterWork
@@ -50,6 +49,7 @@ from tests.model import history as h
 from tests.model.lago import Clock, Lago
 from tests.model.litellm import body_of, job_row_of, poll_of, row_of
 from tests.model.log import Log
+from tests.model.operator_files import card_of, policy_of
 from tests.model.stand_ins import TOPICS, Ledger, Orgs, Raw, Silent, Table, Writer
 from tests.support.virtual_time import VirtualLoop, virtual_now
 
@@ -361,29 +361,6 @@ def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -
 
 async def _unaudited(_before: object, _after: object) -> None:
     """A change that nobody is told of."""
-
-
-def card_of(card: h.Card, put_at: int) -> RateCard:
-    """As an operator's file says it."""
-    names = ("input", "cached", "cache_write", "output", "reasoning")
-    made = {"markup_percent": card.percent, "per_request": card.request, "minimum": card.minimum}
-    made |= dict(zip(names, card.tokens, strict=True))
-    entry = Entry(card.model or "*", **{name: Decimal(text) for name, text in made.items() if text is not None})
-    factors = Factors({h.ECO: Decimal(card.eco)}, org={org: Decimal(factor) for org, factor in card.orgs})
-    rate = RateCard(card.name, card.begins * SECOND_US, put_at, entries=(entry,), factors=factors)
-    check_card(rate)
-    return rate
-
-
-def policy_of(step: h.Restarted) -> MeterPolicy:
-    """The settings that a worker is started with."""
-    return MeterPolicy(
-        deployment="d",
-        window_us=step.window * SECOND_US,
-        group_by=step.group_by,
-        cost_decimals=step.decimals,
-        out_of_period_policy=OutOfPeriodPolicy(step.late),
-    )
 
 
 @cache

@@ -152,6 +152,9 @@ BEGIN
             UPDATE credit_reservations r SET released_at = clock_timestamp()
             WHERE r.reservation_id = v_there.reservation_id AND r.settled_at IS NULL AND r.released_at IS NULL;
         ELSIF FOUND THEN
+            IF v_there.settled_at IS NOT NULL THEN  -- a call is paid once: one reservation does not serve for many calls
+                RAISE EXCEPTION 'the call of this id is settled' USING ERRCODE = 'MB001';
+            END IF;
             IF v_there.account <> p_account OR v_there.amount <> p_amount THEN
                 RAISE EXCEPTION 'the call id was used for another reservation' USING ERRCODE = 'MB001';
             END IF;

@@ -37,7 +37,6 @@ from streams.core.metering.rated_calls import rated
 from streams.core.metering.read_usage import usage_of
 from streams.core.metering.step_changes import Changes
 from streams.core.pricing.cards import Rates
-from streams.core.pricing.payer import ONE
 
 #: LiteLLM's own payloads share one route. While nothing else comes, routes need no bookkeeping.
 _MAIN_SHAPES = frozenset({SLP, FLAT})
@@ -50,7 +49,6 @@ _OLD = Rejected("beyond_horizon")
 _AHEAD = Rejected("beyond_horizon", "the record's time is days ahead of this worker's clock")
 #: The call is refused. It can be put back once its org has a subscription; an operator sees it among the refused calls.
 TOO_MANY_HELD = "too_many_held"
-
 
 _encode = msgspec.json.Encoder().encode
 copy = msgspec.structs.replace
@@ -152,8 +150,8 @@ class Fold:
         | NEVER                      | metered               | a window of its own                            |
         | NEVER                      | not billed            | counted                                        |
 
-        A record whose time is days ahead of the clock is rejected in each of the rows below the duplicates. A call that has
-        no cost and that a rate card prices is billed, and settles its identity as any billed call does.
+        A record whose time is days ahead of the clock is rejected in each of the rows below the duplicates. A call without
+        a cost that a rate card prices is billed, and settles its identity.
         """
         policy, position, lead_ms, enrich = self._policy, ledger.position, self._lead_ms, self._enricher
         usages, newest_ms = self._read_all(records, position.clock_ms, latest_ms)
@@ -180,8 +178,7 @@ class Fold:
             if usage.twins or usage.job:
                 tag = memory.also(usage, tag)
             decision = decide(usage, policy)
-            price = None if rates is None else rated(usage, decision, rates)
-            if price is not None and decision not in BILLED:
+            if (price := None if rates is None else rated(usage, decision, rates)) and decision not in BILLED:
                 decision = BILLABLE
             if tag != NEVER and (tag != COSTLESS or decision not in BILLED):
                 _repeat(changes, duplicate, record, usage, differs_in_cost=differs(tag, cost))
@@ -210,9 +207,7 @@ class Fold:
                     set_apart(apart, decision, cost)
                 target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
                 if price is not None and rates is not None:
-                    card, held = price.card, target.held
-                    whose = (target.org_id, target.subscription, usage.end_us)
-                    rate = (card.id, ONE if held else rates.factor(card, *whose))
+                    rate = rates.key_of(price.card, target, usage.end_us)
                 window = self._window(ledger, touched, usage, target, record.offset, rate)
                 _add(window, usage, record.offset)
                 if price is not None and rate is not None and window.rated is not None:
@@ -237,8 +232,8 @@ class Fold:
                 window = _by_itself(changes, usage, target, record.offset)
                 set_apart(apart, decision, cost)
                 folded_calls += 1
-            usd = None if price is None else price.usd
-            enriched.append((record.key, enrich(usage, record.offset, decision, target, window, usd, rate)))
+            made = enrich(usage, record.offset, decision, target, window, price and price.usd, rate)
+            enriched.append((record.key, made))
             if usage.kind == UNKNOWN:
                 changes.noticed.of_unknown_type(usage.call_type)
             # `tag_of`, written out for the usual call: a call a record is too much here.

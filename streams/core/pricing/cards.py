@@ -6,9 +6,11 @@ from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
 from schemas.customers import OrgRecord
+from schemas.ledger import RateKey
 from schemas.money import quantum
 from schemas.rates import RateCard
 from schemas.usage import Usage
+from streams.core.mapping.resolve import Target
 from streams.core.pricing.payer import ONE, payer_factor, plan_at
 from streams.core.pricing.price import Tariff, bills_without_cost, entry_of, priced_by, tariff_of
 
@@ -87,6 +89,11 @@ class Rates:
             if org is None or len(org.periods) <= 1:
                 _remember(self._factors, key, factor)
         return factor
+
+    def key_of(self, card: RateCard, target: Target, end_us: int) -> RateKey:
+        """What the window of a call is grouped by; the factor of held usage is found when it is released."""
+        held = target.held
+        return card.id, ONE if held else self.factor(card, target.org_id, target.subscription, end_us)
 
     def _tariff(self, card: RateCard, usage: Usage) -> Tariff:
         key = (card.id, usage.model, usage.provider)
