@@ -14,6 +14,7 @@ import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from connectors.access.provider_keys.keys import ProviderKey
+from schemas.decoding import UNDECODABLE
 from schemas.errors import Unavailable
 
 _DOMAIN: Final = b"meterbridge provider keys\0"
@@ -58,7 +59,7 @@ class KeyCipher:
             raise wrong_secret()
         try:
             bound = msgspec.json.decode(self._all.decrypt(sealed.encrypted), type=list[str])
-        except (InvalidToken, msgspec.DecodeError):
+        except (InvalidToken, *UNDECODABLE):
             bound = []
         if bound[:-1] != _row(key):
             raise Unavailable("provider_key_unreadable", f"the stored key {key.key_id} was changed in the table")

@@ -21,10 +21,7 @@ from connectors.config.settings import load_settings
 
 ROOT = Path(__file__).parents[3]
 #: The module that makes values of the settings, and the settings themselves.
-UNWRAPS = {
-    *("connectors/config/connections.py", "connectors/config/types.py", "connectors/config/settings.py"),
-    "connectors/api/provider_keys.py",  # a key that a user sends is no setting
-}
+UNWRAPS = {"connectors/config/connections.py", "connectors/config/types.py", "connectors/config/settings.py"}
 SECRET = "hushed-secret"
 ENVIRON = {
     "KAFKA_BOOTSTRAP_SERVERS": "a:9092",
