@@ -192,4 +192,5 @@ def test_a_subscription_becomes_a_period_in_one_place() -> None:
         }
         if called:
             makers[path.relative_to(CONNECTORS).as_posix()] = called
+    assert makers.pop("operations/rate_test.py") == {"Period"}, "reads the rows of what was made before"
     assert makers == {"lago/response_types.py": {"Period"}, "billing/plan_terms.py": {"period_of"}}
