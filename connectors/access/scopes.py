@@ -26,7 +26,7 @@ SCOPES: Final = {
     "provider_keys:read": "see all users' keys of LLM providers, masked",
     "provider_keys:write": "store and revoke keys of LLM providers for all users",
     "analytics:read": "see the sums of all usage",
-    "provider_keys:decrypt": "get a user's key of an LLM provider in the clear: for the LiteLLM plugin alone",
+    "provider_keys:decrypt": "get a user's key of an LLM provider in the clear: for the program that calls providers, and for nothing else",
 }
 
 #: Old names of scopes, in stored keys and in users' tokens, and the names that they have now.
