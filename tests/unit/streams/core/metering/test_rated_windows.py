@@ -136,6 +136,25 @@ def test_a_call_without_a_cost_that_the_card_prices_is_billed_and_no_copy_of_it(
     verify(made.ledger)
 
 
+@pytest.mark.parametrize(("creates", "reads"), [("aresponses", "aget_responses"), ("acreate_batch", "aretrieve_batch")])
+def test_a_read_without_a_cost_is_not_billed_beside_what_it_reads(creates: str, reads: str) -> None:
+    """Its tokens are those of the answer, or only some of a job's; a read under a sealed id has an identity of its own."""
+    made = line(card(entry(input="1", output="2")))
+    made.call(("acme", 0), call_type=creates)
+    before = billed(made)
+    for _ in range(2):
+        made.call(("acme", 0), call_type=reads, response_cost=0, id="resp_sealed" + str(made.number))
+    assert billed(made) == before
+
+
+def test_the_cost_of_a_job_bills_it_and_no_report_without_one() -> None:
+    made = line(card(entry(input="1", output="2")))
+    job = {"call_type": "aretrieve_batch", "id": "batch_1"}
+    made.call(("acme", 0), **job, response_cost=0, prompt_tokens=10, completion_tokens=1)
+    made.call(("acme", 0), **job, response_cost=5, prompt_tokens=300_000, completion_tokens=100_000)
+    assert [(rate, usd) for rate, usd, _ in billed(made)] == [("r1", D("0.5"))]
+
+
 def test_a_call_that_was_counted_without_a_price_is_billed_by_a_card_that_was_put_later() -> None:
     made = line()
     made.call(("acme", 0), response_cost=0)
