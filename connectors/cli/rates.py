@@ -21,7 +21,7 @@ from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US, to_iso
-from schemas.money import ZERO, parse_amount, plain, total
+from schemas.money import ZERO, parse_amount, plain, quantum, total
 from schemas.rates import UNIT_PRICES, Entry, RateCard
 
 _WORDS = {"per_second": "a second", "per_image": "an image", "per_request": "a request"}
@@ -73,8 +73,8 @@ def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
     """`meterbridge rates test`."""
     between = (moment_us(since), moment_us(until))
     with one_sentence(InvalidRateCard):
-        card = read_card(file)
-        changed = _query(lambda database: tried_on(database, card, *between))
+        card, unit = read_card(file), quantum(settings_of_command().cost_decimals)
+        changed = _query(lambda database: tried_on(database, card, *between, unit))
     lines = [_change(one) for one in changed]
     sums = {
         "calls": sum(one.calls for one in changed),

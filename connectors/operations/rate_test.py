@@ -42,11 +42,14 @@ class Changed:
     after: Decimal = ZERO
 
 
-async def tried_on(database: Database, card: RateCard, since_us: int, until_us: int) -> list[Changed]:
+async def tried_on(database: Database, card: RateCard, since_us: int, until_us: int, unit: Decimal) -> list[Changed]:
     """The sums of the calls that ended in `[since_us, until_us)`, by customer and org; the largest change first.
 
     The card applies to all of them, whatever its `effective_from` says. Calls that are not billed, before and after, are
     left out.
+
+    Args:
+        unit: of `COST_DECIMALS`; prices are rounded to a multiple of it, as the meter does.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -54,7 +57,7 @@ async def tried_on(database: Database, card: RateCard, since_us: int, until_us: 
     async with database.connection() as connection:
         rows = await connection.fetch(_ORGS)
     orgs = {row["org_id"]: OrgRecord(row["org_id"], periods=_periods(row["periods"])) for row in rows}
-    rates = Rates([msgspec.structs.replace(card, effective_from=0)], orgs)
+    rates = Rates([msgspec.structs.replace(card, effective_from=0)], orgs, unit)
     sums: dict[tuple[str, str], Changed] = {}
     async for call in logged_calls(database, since_us, until_us):
         usage, after = call.usage, ZERO
