@@ -113,10 +113,9 @@ class World:
     def __init__(self, stage: Stage, database: str, lago: Lago) -> None:
         self.stage, self.database, self.lago = stage, database, lago
 
-    async def run(self, *words: str) -> Ended:
-        return await meterbridge(
-            self.stage, *words, "--json", DATABASE_URL=self.database, LAGO_API_URL=self.lago.url, LAGO_API_KEY=KEY
-        )
+    async def run(self, *words: str, **env: str) -> Ended:
+        access = {"DATABASE_URL": self.database, "LAGO_API_URL": self.lago.url, "LAGO_API_KEY": KEY}
+        return await meterbridge(self.stage, *words, "--json", **access, **env)
 
 
 async def test_every_sum_adds_up_where_billed_is_not_cost(billed: World, tmp_path: Path) -> None:
@@ -148,6 +147,12 @@ async def test_a_card_is_tried_on_the_usage_log_before_it_is_put(billed: World, 
     assert (by_customer["acme"]["calls"], D(by_customer["acme"]["would_be_usd"])) == (8, 6 * D("0.000034") + D("0.06"))
     assert D(by_customer["acme"]["change_usd"]) == (6 * D("0.000034") + D("0.06")) / 2
     assert D(told.json["cost_usd"]) == 8 * D("0.013") + 2 * D("0.02")
+    file.write_text(file.read_text(encoding="utf-8").replace('"1"', '"1.05678"'), encoding="utf-8")
+    coarse = await billed.run("rates", "test", str(file), "--from", "1h", "--to", "0s", COST_DECIMALS="9")
+    by_customer = {one["customer"]: one for one in coarse.json["customers"]}
+    assert D(by_customer["acme"]["would_be_usd"]) == 6 * D("0.000034568") + D(
+        "0.06"
+    )  # each price is rounded as the meter does
 
 
 async def test_costs_are_compared_with_a_price_list(billed: World, tmp_path: Path) -> None:
