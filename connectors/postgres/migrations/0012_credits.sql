@@ -258,13 +258,16 @@ END
 $$;
 
 -- Book one movement of a locked account: p_row has account, transaction_type, amount and the details. What the balance
--- does not cover becomes overdraft; credits that come repay it first, by the account's policy.
+-- does not cover becomes overdraft; credits that come repay it first, by the account's policy. A refund takes back what is left
+-- of its payment's own grants first: of the payment that metadata ->> 'refund_of' names, else of the one with the same Stripe id.
+-- Then, as for every other movement, the grant that expires first is used first.
 CREATE FUNCTION book_credits(p_row credit_transactions, p_against text, p_digest bytea) RETURNS credit_transactions
 LANGUAGE plpgsql AS $$
 DECLARE
     v_held user_credits;
     v_own numeric := p_row.amount;
     v_owed numeric;
+    v_refunded uuid[] := '{}';
 BEGIN
     SELECT * INTO STRICT v_held FROM user_credits c WHERE c.account = p_row.account;
     IF p_row.amount < 0 THEN
@@ -297,10 +300,21 @@ BEGIN
         INSERT INTO credit_grants (account, ledger_transaction, amount, remaining, expires_at)
         VALUES (p_row.account, p_row.ledger_transaction, v_own, v_own, (p_row.metadata ->> 'expires_at')::timestamptz);
     ELSIF v_own < 0 THEN
+        IF p_row.transaction_type = 'refund' THEN
+            v_refunded := ARRAY(
+                SELECT t.ledger_transaction FROM credit_transactions t
+                WHERE t.stripe_transaction_id = COALESCE(p_row.metadata ->> 'refund_of', p_row.stripe_transaction_id)
+                    AND t.account = p_row.account AND t.amount > 0
+            );
+        END IF;
         UPDATE credit_grants g SET remaining = g.remaining - LEAST(g.remaining, -v_own - o.before)
         FROM (
-            SELECT i.grant_id, sum(i.remaining) OVER (ORDER BY i.expires_at, i.grant_id) - i.remaining AS before
-            FROM credit_grants i WHERE i.account = p_row.account AND i.remaining > 0
+            SELECT i.grant_id,
+                sum(i.remaining) OVER (ORDER BY i.refunded DESC, i.expires_at, i.grant_id) - i.remaining AS before
+            FROM (
+                SELECT c.*, c.ledger_transaction = ANY (v_refunded) AS refunded
+                FROM credit_grants c WHERE c.account = p_row.account AND c.remaining > 0
+            ) AS i
         ) AS o
         WHERE g.grant_id = o.grant_id AND o.before < -v_own;
     END IF;
