@@ -10,6 +10,7 @@ import numpy as np
 
 from connectors.postgres.pool import Database
 from schemas.bounded_name import bounded_name
+from schemas.money import plain
 
 DAY: Final = "day"
 #: What all calls can be grouped by, and what one user's.
@@ -150,12 +151,6 @@ def percentile_ms(counts: Sequence[int], share: float) -> int | None:
             return round(low + (high - low) * (wanted - below) / count)
         below += count
     return None
-
-
-def plain(amount: Decimal) -> str:
-    """All digits of a decimal, without an exponent and without zeros at its end."""
-    text = format(amount, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _percentiles(latencies: Iterable[Any]) -> dict[str, int | None]:

@@ -144,7 +144,7 @@ ROWS = (
         ),
     ),
     Row(
-        131,
+        141,
         "names of 4,000 characters in every field that a sender chooses",
         "characters of one and of four bytes that nothing can compress, in calls, mappings, orgs, refusals, deliveries and audit lines",
         (LOST, GOES_ON),
@@ -155,7 +155,7 @@ ROWS = (
         ),
     ),
     Row(
-        132,
+        142,
         "a day whose sums cannot be made",
         "a trigger refuses a row of its sums, or takes a minute for it; the refresh as a whole is denied",
         (GOES_ON, SAYS_SO),
@@ -167,7 +167,7 @@ ROWS = (
         ),
     ),
     Row(
-        133,
+        143,
         "invented names of models",
         "more pairs of provider and model than are judged",
         (GOES_ON,),
