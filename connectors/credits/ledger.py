@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from connectors.credits.idempotency_keys import key_of_parts
 from connectors.postgres.pool import Database
 from schemas.errors import Rejected
 
@@ -105,7 +106,7 @@ class CreditLedger:
             Rejected: `insufficient_credits`: the balance does not cover the cost, and nothing is changed;
                 `idempotency_conflict`: the key was used for something else.
         """
-        metadata = json.dumps({**usage.metadata, "idempotency_key": f"api:{account}:{key}"})
+        metadata = json.dumps({**usage.metadata, "idempotency_key": key_of_parts("api", account, key)})
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_DEBIT, account, *usage[:-1], metadata)
         if not row["success"]:

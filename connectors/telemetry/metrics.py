@@ -295,6 +295,10 @@ class Metrics:
         "Pairs of provider and model by how well they answer, over the last ten minutes (project).",
         status=PROVIDER_STATUSES,
     )
+    usage_days_failed = _gauge(
+        "meterbridge_usage_days_failed",
+        "Days whose sums of analytics could not be made; they are tried again (project).",
+    )
     identities_asked = _counter(
         "meterbridge_identities_asked_total",
         "Unmapped customers that Lago was asked about (meter).",

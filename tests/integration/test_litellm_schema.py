@@ -156,6 +156,29 @@ class TestFunctions:
         assert (await give(url, "user:ada", "6"))[1] == Decimal(2)
         assert await account(url, "user:ada") == (Decimal(2), Decimal(0))
 
+    async def test_a_refund_takes_back_what_is_left_of_its_own_payment_first(self, url: str) -> None:
+        """It took the grants that expire first: a bonus was lost, and the refunded credits stayed."""
+        soon = datetime.now(UTC) + timedelta(days=1)
+        for payment in ("ch_1", "ch_2"):
+            await rows(url, "SELECT add_user_credits('ada', 10, 'purchase', 'stripe', $1)", payment)
+        await give(url, "user:ada", "5", "bonus", soon)
+        left = "SELECT remaining FROM credit_grants ORDER BY grant_id"
+        await rows(url, "SELECT add_user_credits('ada', -4, 'refund', 'stripe', 'ch_2')")
+        assert await rows(url, left) == [(10,), (6,), (5,)]
+        refund = """SELECT add_user_credits('ada', -3, 'refund', 'stripe', 're_1', NULL, '{"refund_of": "ch_2"}')"""
+        await rows(url, refund)
+        assert await rows(url, left) == [(10,), (3,), (5,)]
+        await rows(
+            url, "SELECT add_user_credits('ada', -9, 'refund', 'stripe', 'ch_2', NULL, '{\"idempotency_key\": \"k\"}')"
+        )
+        assert await rows(url, left) == [(9,), (0,), (0,)], "then what expires first"
+        await rows(url, "SELECT add_user_credits('bob', 10, 'purchase', 'stripe', 'ch_9')")
+        await rows(url, "SELECT add_user_credits('ada', -1, 'refund', 'stripe', 'ch_9')")
+        assert await account(url, "user:bob") == (Decimal(10), Decimal(0)), "another account's payment"
+        await take(url, "ada", "2")
+        await rows(url, "SELECT add_user_credits('ada', -1, 'refund')")
+        assert await rows(url, left) == [(5,), (0,), (0,), (10,)]
+
     async def test_overdraft_that_is_kept_is_not_repaid_by_credits(self, url: str) -> None:
         await give(url, "user:ada", "1")
         await give(url, "user:ada", "-3", "adjustment")

@@ -75,7 +75,7 @@ async def test_a_session_is_made_as_stripe_documents_it(gateway: StripeGateway, 
         "success_url": "https://shop.example/ok",
         "cancel_url": "https://shop.example/no",
     }
-    assert (headers["Idempotency-Key"], headers["Authorization"]) == ("meterbridge:session:p-1", f"Bearer {KEY}")
+    assert (headers["Idempotency-Key"], headers["Authorization"]) == ("11:meterbridge:7:session:3:p-1", f"Bearer {KEY}")
 
 
 async def test_a_customer_has_the_name_of_its_account_alone(gateway: StripeGateway, stripe: Stripe) -> None:
@@ -85,7 +85,7 @@ async def test_a_customer_has_the_name_of_its_account_alone(gateway: StripeGatew
         "/v1/customers",
         {"metadata[meterbridge_account]": ["user:ada"], "description": ["user:ada"]},
     )
-    assert headers["Idempotency-Key"] == "meterbridge:customer:user:ada"
+    assert headers["Idempotency-Key"] == "11:meterbridge:8:customer:8:user:ada"
     assert "platform" not in headers["X-Stripe-Client-User-Agent"], "nothing about this machine"
 
 
