@@ -262,6 +262,10 @@ BEGIN
         RETURN;
     END IF;
     PERFORM FROM user_credits c WHERE c.account = ANY (v_accounts) ORDER BY c.account FOR UPDATE;
+    PERFORM expire_account_credits(c) FROM user_credits c WHERE c.account IN (
+        SELECT g.account FROM credit_grants g
+        WHERE g.account = ANY (v_accounts) AND g.remaining > 0 AND g.expires_at <= clock_timestamp()
+    );
     RETURN QUERY
     WITH held AS MATERIALIZED (
         SELECT c.account, c.balance, c.prepaid_since FROM user_credits c WHERE c.account = ANY (v_accounts)
