@@ -106,25 +106,27 @@ class Chosen(Step):
 History = list[Step]
 
 #: Most of a history is about one account, or little would meet in it.
-_WHO = [ACCOUNTS[0]] * 7 + [ACCOUNTS[2]] * 2 + [ACCOUNTS[1]]
+_WHO = [ACCOUNTS[0]] * 10 + [ACCOUNTS[2]] * 2 + [ACCOUNTS[1]]
 _AMOUNTS = ("1", "0.01", "2.50", "7", "0.000000000001", "12.345678901234", "4", "4", "6")
 _ENDS = (None, MINUTE, HOUR, HOUR, 2 * HOUR, DAY)
 _KEYS = ("", "", "", "k1", "k2")
 _GAPS = (1, 1, 1, 1, 2, 2, 20, 20, MINUTE, MINUTE, HOUR, HOUR, DAY)
 #: How often a step is one that has been before, such as a retry.
 _AGAIN = 0.15
+#: So many call ids has an account.
+_IDS = 3
 _NOT_YET = 0
 
 
 def history_of(number: int) -> History:
     """The history of this number: it begins with credits, and ends when all that could expire has."""
     chance = random.Random(number)
-    calls = [_call(chance, number) for number in range(6)]
+    calls = [_call(chance, number) for number in range(10)]
     counted: dict[int, Call] = {}
     drawn: History = []
     at = 0
     first = Given(_NOT_YET, ACCOUNTS[0], chance.choice(["10", "15"]), "purchase", chance.choice(_ENDS), "")
-    for length in range(chance.randint(8, 24)):
+    for length in range(chance.randint(10, 32)):
         at += chance.choice(_GAPS)
         again = length and chance.random() < _AGAIN
         step = first if not length else chance.choice(drawn) if again else _step(chance, calls)
@@ -132,8 +134,30 @@ def history_of(number: int) -> History:
             for call in step.calls:
                 counted.setdefault(call.number, replace(call, ended=at - call.ended))
             step = replace(step, calls=tuple(counted[call.number] for call in step.calls))
+        if isinstance(step, Reserved) and _is_over(step.call, at, drawn):
+            continue
         drawn.append(replace(step, at=at))
+        if isinstance(step, Settled) and (late := tuple(one for one in calls if one.reserved == step.call)):
+            at += chance.choice(_GAPS)  # the record comes after all
+            late = tuple(counted.setdefault(one.number, replace(one, ended=at - one.ended)) for one in late)
+            drawn.append(Counted(at, late))
     return [*drawn, Replayed(at + HOUR), Upkeep(at + 5 * DAY)]
+
+
+def _is_over(call_id: str, at: int, before: History) -> bool:
+    """Whether a call has ended that had this id: a proxy gives it to one call alone, and reserves before the call is counted."""
+    reserved = False
+    for step in before:
+        match step:
+            case Reserved(call=call, seconds=seconds) if call == call_id:
+                reserved = True
+                if at >= step.at + seconds:
+                    return True
+            case GivenBack(call=call) | Settled(call=call) if call == call_id and reserved:
+                return True
+            case Counted(calls=calls) if any(call.reserved == call_id for call in calls):
+                return True
+    return False
 
 
 def _call(chance: random.Random, number: int) -> Call:
@@ -141,15 +165,16 @@ def _call(chance: random.Random, number: int) -> Call:
     account = chance.choice(_WHO)
     decision = chance.choice(["billable", "billable", "billable", "failed_with_cost", "failed_call"])
     billed = chance.choice([None, None, "3", "0.000123"])
-    reserved = chance.choice(["", f"{account}#0", f"{account}#1", f"{account}#2"])
-    return Call(number, account, chance.choice([0, 0, 0, 1, HOUR]), decision, chance.choice(_AMOUNTS), billed, reserved)
+    reserved = chance.choice(["", f"{account}#{chance.randrange(_IDS)}"])
+    ago = 0 if reserved else chance.choice([0, 0, 1, HOUR])
+    return Call(number, account, ago, decision, chance.choice(_AMOUNTS), billed, reserved)
 
 
 def _step(chance: random.Random, calls: list[Call]) -> Step:
     """A step without its moment."""
     account, amount, key = chance.choice(_WHO), chance.choice(_AMOUNTS), chance.choice(_KEYS)
-    call = f"{account}#{chance.randrange(3)}"
-    match chance.choice("ggggg-ccccccrrrrrrrddddbssssupoo"):
+    call = f"{account}#{chance.randrange(_IDS)}"
+    match chance.choice("ggggg-ccccccrrrrrrrrrdddbssssssupoo"):
         case "g":
             kind = chance.choice(["purchase", "bonus", "bonus", "refund", "adjustment"])
             return Given(_NOT_YET, account, amount, kind, chance.choice(_ENDS), key)

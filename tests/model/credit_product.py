@@ -44,27 +44,25 @@ async def told_the_time(connection: Any) -> None:
         f"CREATE FUNCTION {_AS_TOLD} RETURNS timestamptz LANGUAGE sql STABLE AS "
         "$$ SELECT current_setting('told.now')::timestamptz $$"
     )
-    for name in await names_of_functions(connection):
-        await planted(connection, name, lambda text: _CLOCKS.sub(_AS_TOLD, text))
+    query = """SELECT pg_get_functiondef(oid) FROM pg_proc
+        WHERE pronamespace = current_schema()::regnamespace AND prosrc ~ '(clock_timestamp|\\mnow)\\(\\)'"""
+    for (text,) in await connection.fetch(query):
+        await connection.execute(_told(text))
     await connection.execute(f"ALTER TABLE user_credits ALTER prepaid_since SET DEFAULT {_AS_TOLD}")
     await connection.fetch("SELECT ensure_usage_month($1)", BEGINS.date())
 
 
-async def names_of_functions(connection: Any) -> list[str]:
-    """Those that ask for the time."""
-    query = """SELECT oid::regprocedure::text AS name FROM pg_proc
-        WHERE pronamespace = current_schema()::regnamespace AND prosrc ~ 'clock_timestamp\\(\\)|\\mnow\\(\\)' ORDER BY 1"""
-    return [row["name"] for row in await connection.fetch(query)]
-
-
-async def planted(connection: Any, function: str, change: Callable[[str], str]) -> str:
-    """Replace a function by a changed one; returns the old definition. Raises: AssertionError: nothing would change."""
-    if "(" not in function:
-        function = await connection.fetchval("SELECT $1::regproc::regprocedure::text", function)
-    before: str = await connection.fetchval("SELECT pg_get_functiondef($1::regprocedure)", function)
-    after = change(before)
-    assert after != before, f"{function} reads otherwise"
-    await connection.execute(after)
+async def changed(connection: Any, function: str, change: Callable[[str], str]) -> list[str]:
+    """Change a function and those that it calls; returns the definitions of before. Raises: AssertionError: nothing changes."""
+    query = """SELECT pg_get_functiondef(p.oid) FROM pg_proc p WHERE p.pronamespace = current_schema()::regnamespace
+        AND p.prokind = 'f' AND (p.proname = $1 OR EXISTS (
+            SELECT FROM pg_proc q WHERE q.pronamespace = p.pronamespace AND q.proname = $1
+                AND q.prosrc ~ ('\\m' || p.proname || '\\(')
+        ))"""
+    before = [text for (text,) in await connection.fetch(query, function) if change(text) != text]
+    assert before, f"{function} reads otherwise"
+    for text in before:
+        await connection.execute(change(text))
     return before
 
 
@@ -123,7 +121,7 @@ class Product:
         self._log: list[tuple[int, h.Call]] = []
 
     async def takes(self, step: h.Step) -> Any:
-        """The answer to a step. Raises: AssertionError: the books do not balance after it."""
+        """The answer to a step; the entries of its movements sum to zero."""
         await self._connection.execute("SELECT set_config('told.now', $1, true)", moment(step.at).isoformat())
         try:
             async with self._connection.transaction():
@@ -133,22 +131,25 @@ class Product:
             if error.sqlstate != CONFLICT:
                 raise
             return CONFLICT
-        assert await self._connection.fetch("SELECT * FROM credit_imbalances") == []
         return answer
 
     async def state(self) -> dict[str, Any]:
         """As `tests.model.credits.Book.state`."""
+        query = """SELECT c.account, g.remaining, COALESCE(extract(epoch FROM g.expires_at - $1)::bigint, 0)
+            FROM user_credits c LEFT JOIN credit_grants g
+                ON g.account = c.account AND g.remaining > 0 AND g.expires_at > told_now() IS NOT FALSE"""
+        grants: dict[str, list[tuple[int, Decimal]]] = {}
+        for account, left, ends in await self._connection.fetch(query, BEGINS):
+            grants.setdefault(account, []).extend([(ends, left)] if left else [])
         found = {}
-        for (name,) in await self._connection.fetch("SELECT account FROM user_credits"):
-            shown = await self._ledger.balance(name)
-            query = """SELECT COALESCE(extract(epoch FROM expires_at - $2)::bigint, 0), remaining FROM credit_grants
-                WHERE account = $1 AND remaining > 0 AND expires_at > told_now() IS NOT FALSE"""
-            grants = sorted(tuple(row) for row in await self._connection.fetch(query, name, BEGINS))
-            found[name] = (shown.balance, shown.overdraft, shown.reserved, grants)
+        for account, left_of in grants.items():
+            shown = await self._ledger.balance(account)
+            found[account] = (shown.balance, shown.overdraft, shown.reserved, sorted(left_of))
         return found
 
     async def sums(self) -> dict[tuple[str, str], tuple[int, Decimal]]:
-        """As `tests.model.credits.Book.sums`."""
+        """As `tests.model.credits.Book.sums`. Raises: AssertionError: the books do not balance."""
+        assert await self._connection.fetch("SELECT * FROM credit_imbalances") == []
         query = """SELECT account, transaction_type, count(*) FILTER (WHERE transaction_type <> 'expiry'), sum(amount)
             FROM credit_transactions GROUP BY 1, 2"""
         return {(row[0], row[1]): (row[2], row[3]) for row in await self._connection.fetch(query)}
@@ -195,8 +196,8 @@ class Product:
         await self._connection.execute("TRUNCATE projector_offsets, llm_usage_log, usage_parts")
         return sum([await self._projected(at, [call]) for at, call in self._log])
 
-    async def _upkeep(self, step: h.Upkeep) -> int:
-        return (await self._upkeep_task.once()).released
+    async def _upkeep(self, step: h.Upkeep) -> None:
+        await self._upkeep_task.once()
 
     async def _chosen(self, step: h.Chosen) -> None:
         statement = "UPDATE user_credits SET overdraft_policy = $2 WHERE account = $1"

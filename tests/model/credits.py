@@ -235,12 +235,11 @@ class Book:
         self.seen["records come again"] += bool(self.debited)
         return sum(self._count(call) for _, call in self.first_counted.values())
 
-    def _upkeep(self, step: h.Upkeep) -> int:
+    def _upkeep(self, step: h.Upkeep) -> None:
         over = [one for one in self.reservations if not (one.settled or one.released) and one.ends <= self.now]
         for one in over:
             one.released = True
         self.seen["a reservation is released"] += len(over)
-        return len(over)
 
     def _chosen(self, step: h.Chosen) -> None:
         if step.account in self.accounts:
