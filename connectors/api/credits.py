@@ -158,7 +158,7 @@ class CreditHandlers:
         max_bytes=MAX_BYTES,
     )
     async def authorize(self, authorized: AuthorizedRequest) -> web.Response:
-        """Set credits aside for a call that begins; 402 if the account's credits do not cover the estimate."""
+        """Reserve credits for a call that begins; 402 if the account's credits do not cover the estimate."""
         body: AuthorizeBody = authorized.body
         account = account_of(authorized, WRITE, body.named, own=False)
         made = await self._ledger().authorize(account, Decimal(body.estimate), body.ttl, body.call_id, self._overdraft)
@@ -170,7 +170,7 @@ class CreditHandlers:
 
     @endpoint("DELETE", f"{PATH}/authorize/{{reservation_id}}", WRITE, answers={200: Released}, sees_to_orgs=True)
     async def release(self, authorized: AuthorizedRequest) -> web.Response:
-        """Give back what was set aside for a call that did not happen. Repeating it changes nothing."""
+        """Give back what was reserved for a call that did not happen. Repeating it changes nothing."""
         ledger, reservation = self._ledger(), _uuid(authorized.part("reservation_id"))
         account = None if reservation is None else await ledger.account_of(reservation)
         if reservation is None or account is None:

@@ -71,7 +71,7 @@ class Debit(NamedTuple):
 
 
 class Reservation(NamedTuple):
-    """The result of an authorisation; `reservation_id` None = refused, and nothing is set aside."""
+    """The result of an authorisation; `reservation_id` None = refused, and nothing is reserved."""
 
     reservation_id: UUID | None
     available: Decimal
@@ -116,7 +116,7 @@ class CreditLedger:
     async def authorize(
         self, account: str, estimate: Decimal, ttl_s: int, call_id: str, overdraft: Decimal
     ) -> Reservation:
-        """Set credits aside for a call that begins, if balance and overdraft cover it beside everything that is set aside."""
+        """Reserve credits for a call that begins, if balance and overdraft cover it beside everything that is reserved."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_AUTHORIZE, account, estimate, ttl_s, call_id, overdraft)
         return Reservation(row["reservation_id"] if row["authorized"] else None, row["available"])
@@ -128,7 +128,7 @@ class CreditLedger:
         return account
 
     async def release(self, reservation: UUID) -> bool:
-        """Give back what was set aside; False = it was settled, released or over before."""
+        """Give back what was reserved; False = it was settled, released or over before."""
         async with self._lasting() as connection:
             return await connection.fetchval(_RELEASE, reservation) is not None
 

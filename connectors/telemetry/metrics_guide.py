@@ -80,7 +80,7 @@ CHAPTERS: Final = {
     "Credits": {
         "meterbridge_credits_overdraft_usd": "It grows: prepaid accounts use more than they have "
         "([credits.md](credits.md#overdraft)). Every projector exports the same number.",
-        "meterbridge_credit_reservations_open": "It grows without end: calls are authorised and never recorded.",
+        "meterbridge_credit_reservations_open": "It grows without end: credits are reserved for calls that are never recorded.",
         "meterbridge_credits_imbalance_usd": "**Not 0: stop all that moves credits**, keep the tables, and run `meterbridge credits check`.",
         "meterbridge_credit_upkeep_failures_total": "It rises: an error in the log.",
         "meterbridge_stripe_events_total": "A reason of [errors.md](errors.md#a-payment-that-gave-no-credits) rises: a customer paid and got nothing. "

@@ -132,7 +132,7 @@ CREATE TABLE credit_transactions (
     CHECK (transaction_type NOT IN ('purchase', 'bonus') OR amount > 0)
 );
 
--- Money that is set aside for a call that runs. Open: neither settled nor released; it ends at expires_at all the same.
+-- Credits that are reserved for a call that runs. Open: neither settled nor released; it ends at expires_at all the same.
 -- identity: the call of the usage log that it was for.
 CREATE TABLE credit_reservations (
     reservation_id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -167,7 +167,7 @@ CREATE INDEX credit_transactions_ledger ON credit_transactions (ledger_transacti
 CREATE INDEX ledger_transactions_created ON ledger_transactions (created_at);
 -- An account's balance from its entries:
 CREATE INDEX ledger_entries_account ON ledger_entries (account) INCLUDE (amount);
--- What is set aside of an account now, and what has expired:
+-- What is reserved of an account now, and what has expired:
 CREATE INDEX credit_reservations_open ON credit_reservations (account, expires_at)
     INCLUDE (amount) WHERE settled_at IS NULL AND released_at IS NULL;
 CREATE INDEX credit_reservations_expiring ON credit_reservations (expires_at)

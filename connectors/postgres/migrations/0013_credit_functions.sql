@@ -120,7 +120,7 @@ CREATE FUNCTION get_user_balance(p_user_id text) RETURNS numeric LANGUAGE sql ST
     SELECT get_account_balance('user:' || p_user_id)
 $$;
 
--- Set p_amount aside for a call, if balance and allowed overdraft have it. The same call_id with the same contents returns
+-- Reserve p_amount for a call, if balance and allowed overdraft have it. The same call_id with the same contents returns
 -- the first result. available: what is left for further reservations. An account is made only if it has an overdraft.
 CREATE FUNCTION authorize_credits(
     p_account text, p_amount numeric, p_ttl_seconds integer, p_call_id text, p_overdraft numeric DEFAULT 0
@@ -179,7 +179,7 @@ BEGIN
 END
 $$;
 
--- Take what a call has cost, which may be more or less than was set aside, and end its reservation. With 0 it only ends.
+-- Take what a call has cost, which may be more or less than was reserved, and end its reservation. With 0 it only ends.
 -- When the call's own record has settled it already, nothing more is taken.
 CREATE FUNCTION settle_reservation(p_call_id text, p_amount numeric)
 RETURNS TABLE (success boolean, new_balance numeric, transaction_id uuid, error_message text)
@@ -262,6 +262,10 @@ BEGIN
         RETURN;
     END IF;
     PERFORM FROM user_credits c WHERE c.account = ANY (v_accounts) ORDER BY c.account FOR UPDATE;
+    PERFORM expire_account_credits(c) FROM user_credits c WHERE c.account IN (
+        SELECT g.account FROM credit_grants g
+        WHERE g.account = ANY (v_accounts) AND g.remaining > 0 AND g.expires_at <= clock_timestamp()
+    );
     RETURN QUERY
     WITH held AS MATERIALIZED (
         SELECT c.account, c.balance, c.prepaid_since FROM user_credits c WHERE c.account = ANY (v_accounts)
