@@ -49,7 +49,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         closing = threading.Event()
         self._closing = closing
         http = httpx.Client(timeout=self._settings.post_timeout, trust_env=False)
-        self._ring = Ring(self._settings, self.counts, Poster(self._settings, self.counts, http, closing).post)
+        self._ring = Ring(self._settings, self.counts, Poster(self._settings, self.counts, http, closing.is_set).post)
 
     def _start_in_child(self) -> None:
         self._ring.forget()

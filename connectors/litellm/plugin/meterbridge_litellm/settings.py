@@ -26,6 +26,7 @@ class Settings:
     secret: str = ""
     token: str = ""
     ring_max_bytes: int = 256 << 20
+    aside_max_bytes: int = 64 << 20
     answer_after: str = WRITE
     answer_wait: float = 0.25
     flush_seconds: float = 0.5
