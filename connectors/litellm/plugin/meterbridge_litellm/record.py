@@ -68,13 +68,17 @@ _HASH: Final = re.compile(r"[0-9a-fA-F]{64}|litellm_proxy_master_key|")
 
 
 def record(
-    payload: Mapping[str, Any], keep: Iterable[str] = (), marks: Mapping[str, Any] = MappingProxyType({})
+    payload: Mapping[str, Any],
+    keep: Iterable[str] = (),
+    marks: Mapping[str, Any] = MappingProxyType({}),
+    level: str | None = None,
 ) -> bytes:
     """JSON of what is billed of a StandardLoggingPayload. It has the identity that the `generic_api` callback gives the call.
 
     Args:
         keep: `tags`, `metadata`: also keep these, which clients can write.
         marks: fields that the plugin itself knows, such as `byok`.
+        level: the power level that the plugin gave the call, `""` = none; None = what the client wrote counts.
     """
     call = _some(payload, _FIELDS)
     if "end_user" in call:
@@ -117,8 +121,22 @@ def record(
     if payload.get("call_type") in _READS and isinstance(response, Mapping):
         parts = [_some(part, ("id",)) for part in response.get("output") or () if isinstance(part, Mapping)]
         call["response"] = {"created_at": response.get("created_at"), "output": parts}
+    if level is not None:
+        _decide_level(call, level)
     call |= marks
     return json.dumps(call, separators=(",", ":"), default=str).encode()
+
+
+def _decide_level(call: dict[str, Any], level: str) -> None:
+    """Leave the level that was decided, and nothing that a client wrote about one: it has a price."""
+    metadata = call.setdefault("metadata", {})
+    metadata.pop("power_level", None)
+    if isinstance(written := metadata.get("spend_logs_metadata"), Mapping):
+        metadata["spend_logs_metadata"] = {name: value for name, value in written.items() if name != "power_level"}
+    if isinstance(tags := call.get("request_tags"), list):
+        call["request_tags"] = [tag for tag in tags if not (isinstance(tag, str) and tag.startswith(_LEVEL_TAG))]
+    if level:
+        metadata["power_level"] = level
 
 
 def _is_level(value: Any) -> bool:
