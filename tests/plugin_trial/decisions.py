@@ -134,14 +134,9 @@ async def credit(folder: Path, check: Checks) -> None:
     provider, api = Provider(), Api()
     environ = {"METERBRIDGE_AUTHORIZE": "on", "METERBRIDGE_FAIL": "open", "METERBRIDGE_FAIL_OPEN_USD": _OPEN_USD}
     async with proxy_with(folder, provider, api, **environ) as (_, client):
-
-        async def asked(**more: Any) -> int:
-            return (
-                await client.post("/v1/images/generations", json={"model": "gpt-image-1", "prompt": "x", **more})
-            ).status_code
-
         api.status = 429
-        check.that(await asked() == 503, "one call beyond the bound of an open proxy is refused")
+        large = await client.post("/v1/chat/completions", json={**_CALL, "max_tokens": 100_000})  # 0.06 dollars
+        check.that(large.status_code == 503, "one call beyond the bound of an open proxy is refused")
         seen: list[int] = []
         for number in range(40):
             api.status = 429 if number % 2 else 0

@@ -143,6 +143,28 @@ async def test_a_call_without_a_payload_is_counted_and_told(
     assert "usage_unreadable" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "hostile", [{"request_tags": ["x"], "metadata": {"spend_logs_metadata": {("a", "b"): 1}}}, "deep"]
+)
+async def test_a_call_whose_record_cannot_be_made_is_counted_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, hostile: Any
+) -> None:
+    """LiteLLM swallows an error of a callback: the call would vanish unseen."""
+    deep: Any = "canary"
+    for _ in range(100_000):
+        deep = [deep]
+    payload = {**PAYLOAD, **(hostile if isinstance(hostile, dict) else {"request_tags": deep})}
+    made = _PROXY_Meterbridge(
+        Settings(url="http://127.0.0.1:1", ring_path=str(tmp_path), token="t", keep="tags,metadata", stop_seconds=0.1)
+    )
+    await made.async_log_success_event({"standard_logging_object": payload}, None, None, None)
+    made.close()
+    assert made.counts.all() == {"unreadable": 1}
+    assert "usage_unreadable" in caplog.text and "canary" not in caplog.text
+    while isinstance(deep, list):
+        deep = deep.pop()
+
+
 async def test_calls_that_never_end_are_forgotten(handler: _PROXY_Meterbridge) -> None:
     for number in range(10_050):
         await handler.async_pre_call_hook(None, None, {"litellm_call_id": str(number)}, "acompletion")

@@ -177,7 +177,13 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         decided = self._calls.of(str(kwargs.get("litellm_call_id") or ""))
         marks = {"byok": True} if decided is not None and decided.own_key else {}
         level = (decided.level if decided is not None else "") if self._settings.levels else None
-        self._ring.append(record(payload, self._keep, marks, level), kept)
+        try:
+            made = record(payload, self._keep, marks, level)
+        except Exception as error:  # noqa: BLE001  # LiteLLM would swallow it, and the call would vanish unseen
+            self.counts.add("unreadable")
+            self.counts.tell("usage_unreadable", call_type=str(kwargs.get("call_type")), error=type(error).__name__)
+            return
+        self._ring.append(made, kept)
 
     async def _until_kept(self, data: dict[str, Any]) -> None:
         call_id = data.get("litellm_call_id") or ""
