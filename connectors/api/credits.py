@@ -156,6 +156,7 @@ class CreditHandlers:
         answers={200: Reserved},
         sees_to_orgs=True,
         max_bytes=MAX_BYTES,
+        per_call=True,
     )
     async def authorize(self, authorized: AuthorizedRequest) -> web.Response:
         """Reserve credits for a call that begins; 402 if the account's credits do not cover the estimate."""
@@ -168,7 +169,14 @@ class CreditHandlers:
             raise Problem(402, "insufficient_credits", sentence, account=account, available=available)
         return answer(Reserved(account=account, reservation_id=made.reservation_id, available=available))
 
-    @endpoint("DELETE", f"{PATH}/authorize/{{reservation_id}}", WRITE, answers={200: Released}, sees_to_orgs=True)
+    @endpoint(
+        "DELETE",
+        f"{PATH}/authorize/{{reservation_id}}",
+        WRITE,
+        answers={200: Released},
+        sees_to_orgs=True,
+        per_call=True,
+    )
     async def release(self, authorized: AuthorizedRequest) -> web.Response:
         """Give back what was reserved for a call that did not happen. Repeating it changes nothing."""
         ledger, reservation = self._ledger(), _uuid(authorized.part("reservation_id"))

@@ -200,7 +200,7 @@ class ProviderKeyHandlers:
             await store.revoke(key.key_id, now)
         return json_response(provider_key_shown(await store.get(key.key_id) or key, now))
 
-    @endpoint("POST", f"{_PATH}/resolve", DECRYPT, body=WantedKey, answers={200: ResolvedKey})
+    @endpoint("POST", f"{_PATH}/resolve", DECRYPT, body=WantedKey, answers={200: ResolvedKey}, per_call=True)
     async def resolve(self, authorized: AuthorizedRequest) -> web.Response:
         """Get the key that a call of a user must use at a provider, in the clear: for the LiteLLM plugin."""
         store, cipher, wanted = self._store(), self._cipher(), authorized.body

@@ -22,6 +22,12 @@ class CreditSettings(BaseModel):
         description="By how many dollars the reservations of an account may exceed its credits; 0 = a call begins only if "
         "credits cover its estimate.",
     )
+    authorize_rate_limit: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = Field(
+        2000,
+        description="Requests per second of each key that are made for each call of an LLM: reserve credits, give them back, get a user's "
+        "provider key ([why 2000](litellm-plugin.md#how-many-proxies)). Above it the answer is 429. They do not count for `API_RATE_LIMIT`. 0 = no "
+        "limit.",
+    )
     stripe_api_key: SecretStr | None = Field(
         None, description="Stripe's secret or restricted key; unset = credits cannot be bought."
     )

@@ -47,7 +47,14 @@ class ApiAccess:
         self._provider_keys = ProviderKeys(
             settings, self._database, self._audit, metrics, lambda request: source_of(origins, request)
         )
-        self.authorizer = Authorizer(self._kinds(), self._audit, origins, settings.api_rate_limit, time.monotonic)
+        self.authorizer = Authorizer(
+            self._kinds(),
+            self._audit,
+            origins,
+            settings.api_rate_limit,
+            time.monotonic,
+            settings.authorize_rate_limit,
+        )
 
     def endpoints(self) -> list[Endpoint]:
         """The endpoints of API keys and of users' provider keys."""

@@ -212,4 +212,16 @@ ROWS = (
         shows=_damage("metrics_port"),
         longer=_LONGER,
     ),
+    Row(
+        131,
+        "a call whose record the ingress refuses, in the ring of the LiteLLM plugin",
+        "413 and 400 for one record, for a whole batch of them, and 500 for one; beside it the ring of another process",
+        (LOST, GOES_ON, SAYS_SO),
+        "it is set aside in a file, counted and logged without what it holds; all other records and rings are posted",
+        (
+            "integration/test_plugin_ring.py::test_a_record_that_the_ingress_refuses_costs_itself_and_all_others_are_in_kafka_once",
+            "contract/test_plugin_posting.py::test_an_element_alone_is_refused_for_its_own_sake_where_the_ingress_takes_others",
+            "contract/test_plugin_posting.py::test_a_record_that_breaks_the_server_is_found_when_it_has_done_so_again_and_again",
+        ),
+    ),
 )
