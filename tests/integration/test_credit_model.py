@@ -246,7 +246,7 @@ class Movements(RuleBasedStateMachine):
         if (there := self.reserved.get(call)) is not None and there.open:
             self.run(self.connection.execute, "UPDATE credit_reservations SET expires_at = now() WHERE call_id = $1 "
                      "AND settled_at IS NULL AND released_at IS NULL", call)  # fmt: skip
-            assert self.asked("SELECT release_expired_reservations() AS n")["n"] == 1
+            assert self.asked("SELECT released FROM expire_credits($1)", there.account)["released"] == 1
             # Its call may still come; a further reservation would be another one.
             there.open = False
             self.run(self.connection.execute, "UPDATE credit_reservations SET settled_at = released_at, released_at = NULL "
