@@ -22,6 +22,13 @@ class CreditSettings(BaseModel):
         description="By how many dollars the reservations of an account may exceed its credits; 0 = a call begins only if "
         "credits cover its estimate.",
     )
+    api_postgres_connections: int = Field(
+        8,
+        ge=1,
+        le=100,
+        description="Connections of an api process to Postgres for reservations, debits, balances and purchases. It has 6 more, in pools of 2: "
+        "for analytics and lists of transactions, for the rest of the management API, and for keys.",
+    )
     stripe_api_key: SecretStr | None = Field(
         None, description="Stripe's secret or restricted key; unset = credits cannot be bought."
     )

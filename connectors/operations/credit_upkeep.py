@@ -23,16 +23,16 @@ EVERY_S: Final = 30.0
 #: The most accounts of one round, and the most reservations and grants of one transaction.
 ROUND: Final = 5000
 _PART: Final = 1000
-#: The accounts behind one, by name, of which something is over, and how many transactions it takes.
-_OVER: Final = f"""
-SELECT account, (max(count) + {_PART - 1}) / {_PART} FROM (
+#: The accounts behind one, by name, of which something is over, and how much.
+_OVER: Final = """
+SELECT account, max(count) AS count FROM (
     SELECT account, count(*) AS count FROM credit_reservations
     WHERE settled_at IS NULL AND released_at IS NULL AND expires_at <= now() AND account > $1 GROUP BY account
     UNION ALL
     SELECT account, count(*) FROM credit_grants WHERE remaining > 0 AND expires_at <= now() AND account > $1 GROUP BY account
 ) AS o GROUP BY account ORDER BY account LIMIT $2
 """
-_END: Final = f"SELECT released, expired_usd FROM expire_credits($1, {_PART})"
+_END: Final = "SELECT released, expired_usd FROM expire_credits($1, $2)"
 #: The imbalance has what can be known quickly: balances against their grants, and the entries of the last hour. All of the
 #: books are checked by `meterbridge credits check`.
 _STATE: Final = """
@@ -106,9 +106,9 @@ class CreditUpkeep:
     async def _end(self, connection: Any) -> Upkeep:
         over = await connection.fetch(_OVER, self._behind, ROUND)
         released, expired_usd = 0, Decimal(0)
-        for account, transactions in over:
-            for _ in range(transactions):
-                if (ended := await connection.fetchrow(_END, account)) is None:
+        for account, count in over:
+            for _ in range(0, count, _PART):
+                if (ended := await connection.fetchrow(_END, account, _PART)) is None:
                     break
                 released += ended[0]
                 expired_usd = add(expired_usd, ended[1])
