@@ -82,7 +82,7 @@ GRANT EXECUTE ON FUNCTION
     debit_calls(
         bytea[], text[], text[], text[], numeric[], timestamptz[], timestamptz[], text[], text[], bigint[], bigint[], text[]
     ),
-    release_expired_reservations(), expire_credits()
+    expire_credits(text, integer)
 TO meterbridge_projector;
 GRANT EXECUTE ON FUNCTION
     debit_user_credits(text, numeric, text, text, integer, integer, text, jsonb),
@@ -90,7 +90,7 @@ GRANT EXECUTE ON FUNCTION
     add_user_credits(text, numeric, text, text, text, integer, jsonb),
     add_account_credits(text, numeric, text, text, text, integer, jsonb),
     authorize_credits(text, numeric, integer, text, numeric), settle_reservation(text, numeric),
-    release_expired_reservations(), expire_credits()
+    expire_credits(text, integer)
 TO meterbridge_api;
 GRANT INSERT (user_id, org_id, tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;
 GRANT UPDATE (tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;

@@ -90,6 +90,8 @@ CHAPTERS: Final = {
         "meterbridge_projector_lag_seconds": "Above ten minutes: Postgres or the role `project` is away. Billing goes on.",
         "meterbridge_projected_rows_total": _NEVER,
         "meterbridge_projection_skipped_total": "`unreadable` or `row_refused` rises: `meterbridge db unprojected`.",
+        "meterbridge_api_postgres_refused_total": "`credits` rises: raise `API_POSTGRES_CONNECTIONS`, or look for locks. `slow` rises: analytics "
+        "and lists of transactions take long.",
         "meterbridge_postgres_failures_total": "It rises: the reason is in [errors.md](errors.md).",
     },
     "The process": {

@@ -220,7 +220,8 @@ class TestFunctions:
         await reserve(url, "user:ada", "9", "c1")
         await rows(url, "UPDATE credit_reservations SET expires_at = now() - interval '1 s'")
         assert (await reserve(url, "user:ada", "8", "c2"))[0] is True
-        assert await rows(url, "SELECT release_expired_reservations(), release_expired_reservations()") == [(1, 0)]
+        assert await rows(url, "SELECT * FROM expire_credits('user:ada')") == [(1, Decimal(0))]
+        assert await rows(url, "SELECT * FROM expire_credits('user:ada')") == [(0, Decimal(0))]
         # Its call comes after all, and is paid.
         assert (await rows(url, "SELECT new_balance FROM settle_reservation('c1', 2)")) == [(Decimal(8),)]
 
@@ -248,9 +249,9 @@ class TestFunctions:
         await reserve(url, "user:ada", "6", "c1")
         await rows(url, "UPDATE credit_grants SET expires_at = now() - interval '1 s' WHERE expires_at IS NOT NULL")
         assert await rows(url, "SELECT get_user_balance('ada')") == [(Decimal(6),)]
-        assert await rows(url, "SELECT expire_credits()") == [(Decimal(2),)]
+        assert await rows(url, "SELECT * FROM expire_credits('user:ada')") == [(0, Decimal(2))]
         assert await rows(url, "SELECT settle_reservation('c1', 1)")
-        assert await rows(url, "SELECT expire_credits()") == [(Decimal(2),)]
+        assert await rows(url, "SELECT * FROM expire_credits('user:ada')") == [(0, Decimal(2))]
         assert await account(url, "user:ada") == (Decimal(3), Decimal(0))
 
     async def test_users_and_orgs_with_one_name_are_two_accounts(self, url: str) -> None:

@@ -101,6 +101,7 @@ TYPES = {
     "meterbridge_credit_reservations_open": "gauge",
     "meterbridge_credits_imbalance_usd": "gauge",
     "meterbridge_credit_upkeep_failures_total": "counter",
+    "meterbridge_api_postgres_refused_total": "counter",
 }
 
 

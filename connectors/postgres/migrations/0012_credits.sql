@@ -332,14 +332,19 @@ BEGIN
 END
 $$;
 
--- Expire what is left of the grants of a locked account whose time is over, but not what open reservations hold.
-CREATE FUNCTION expire_account_credits(p_held user_credits) RETURNS numeric LANGUAGE plpgsql AS $$
+-- Expire what is left of the grants of a locked account whose time is over, but not what open reservations hold. p_most: how
+-- many grants at most, those that are over for longest; NULL: all.
+CREATE FUNCTION expire_account_credits(p_held user_credits, p_most integer) RETURNS numeric LANGUAGE plpgsql AS $$
 DECLARE
+    v_now timestamptz := clock_timestamp();
     v_row credit_transactions;
     v_over numeric;
 BEGIN
-    SELECT sum(g.remaining) INTO v_over FROM credit_grants g
-    WHERE g.account = p_held.account AND g.remaining > 0 AND g.expires_at <= clock_timestamp();
+    SELECT sum(g.remaining) INTO v_over FROM (
+        SELECT i.remaining FROM credit_grants i
+        WHERE i.account = p_held.account AND i.remaining > 0 AND i.expires_at <= v_now
+        ORDER BY i.expires_at, i.grant_id LIMIT p_most
+    ) AS g;
     IF v_over IS NULL THEN
         RETURN 0;
     END IF;
@@ -374,7 +379,7 @@ BEGIN
         ) ON CONFLICT DO NOTHING;
     END IF;
     SELECT * INTO v_held FROM user_credits c WHERE c.account = p_account FOR UPDATE;
-    IF FOUND AND expire_account_credits(v_held) > 0 THEN
+    IF FOUND AND expire_account_credits(v_held, NULL) > 0 THEN
         SELECT * INTO v_held FROM user_credits c WHERE c.account = p_account;
     END IF;
     RETURN v_held;
@@ -388,17 +393,4 @@ CREATE FUNCTION get_account_balance(p_account text) RETURNS numeric LANGUAGE sql
         WHERE g.account = c.account AND g.remaining > 0 AND g.expires_at <= clock_timestamp()
     )))), 0)
     FROM user_credits c WHERE c.account = p_account
-$$;
-
--- Release what has expired; waits for nobody. The result is how many.
-CREATE FUNCTION release_expired_reservations() RETURNS integer LANGUAGE sql AS $$
-    WITH over AS (
-        SELECT r.reservation_id FROM credit_reservations r
-        WHERE r.settled_at IS NULL AND r.released_at IS NULL AND r.expires_at <= clock_timestamp()
-        FOR UPDATE SKIP LOCKED
-    ), done AS (
-        UPDATE credit_reservations r SET released_at = clock_timestamp()
-        FROM over WHERE r.reservation_id = over.reservation_id RETURNING 1
-    )
-    SELECT count(*)::integer FROM done
 $$;

@@ -116,6 +116,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "POSTGRES_DB": "usage",
         "REDIS_URL": "redis://cache",
         "CREDITS_ALLOWED_OVERDRAFT": "2.5",
+        "API_POSTGRES_CONNECTIONS": "20",
         "STRIPE_API_KEY": "hushed-secret",
         "STRIPE_WEBHOOK_SECRET": "new, old",
         "STRIPE_API_URL": "http://127.0.0.1:12111/",
@@ -210,6 +211,7 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("HELD_IN_MEMORY", ("99", "0", "many")),
     ("MAPPING_DELAY_SECONDS", ("-1", "86401", "nan")),
     ("DATABASE_URL", ("mysql://db/x",)),
+    ("API_POSTGRES_CONNECTIONS", ("0", "101", "many")),
     ("CREDITS_ALLOWED_OVERDRAFT", ("-1", "NaN", "much", "1000001")),
     ("STRIPE_API_URL", ("api.stripe.com", "ftp://api.stripe.com")),
 ]

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from connectors.config.settings import Settings
 from connectors.credits.stripe_gateway import Order, Session, StripeGateway
+from connectors.processes.api_databases import api_databases
 from connectors.processes.credits_api import CreditsApi
 from connectors.telemetry.metrics import Metrics
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Unavailable
@@ -131,7 +132,8 @@ async def test_without_a_key_nothing_is_sold() -> None:
     from prometheus_client import CollectorRegistry
 
     settings = Settings(database_url=SecretStr("postgresql://127.0.0.1:1/x"))
-    parts: Any = CreditsApi(settings, Metrics(CollectorRegistry(), "0"))
+    metrics = Metrics(CollectorRegistry(), "0")
+    parts: Any = CreditsApi(settings, metrics, api_databases(settings, metrics))
     with pytest.raises(ConfigurationError, match="STRIPE_API_KEY is not set"):
         parts._purchases()
     async with parts.open():
