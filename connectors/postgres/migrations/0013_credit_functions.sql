@@ -271,7 +271,7 @@ BEGIN
         RETURN;
     END IF;
     PERFORM FROM user_credits c WHERE c.account = ANY (v_accounts) ORDER BY c.account FOR UPDATE;
-    PERFORM expire_account_credits(c) FROM user_credits c WHERE c.account IN (
+    PERFORM expire_account_credits(c, NULL) FROM user_credits c WHERE c.account IN (
         SELECT g.account FROM credit_grants g
         WHERE g.account = ANY (v_accounts) AND g.remaining > 0 AND g.expires_at <= clock_timestamp()
     );
