@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.plugin_trial.endpoints import OWN_KEY, files_with, proxy_with, ring_of
+from tests.plugin_trial.endpoints import ENDPOINTS, OWN_KEY, call, files_with, proxy_with, ring_of
 from tests.plugin_trial.neighbours import Api, Provider
 
 _CALL: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
@@ -129,6 +129,31 @@ async def levels(folder: Path, check: Checks) -> None:
     )
 
 
+async def levels_everywhere(folder: Path, check: Checks) -> None:
+    """At each kind of endpoint: a record that has the level is one of a call that had its model. That model has a key of its own."""
+    provider, api = Provider(), Api()
+    models: dict[str, str] = {}
+
+    def doubled(text: dict[str, Any], _provider: str) -> None:
+        for each in list(text["model_list"]):
+            models[each["model_name"]] = name = "eco-" + each["model_name"]
+            text["model_list"].append(
+                {"model_name": name, "litellm_params": {**each["litellm_params"], "api_key": "sk-eco"}}
+            )
+        (folder / "levels.json").write_text(json.dumps({"eco": {"models": models}}))
+
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    path = str(folder / "levels.json")
+    async with proxy_with(folder, provider, api, doubled, METERBRIDGE_LEVELS=path) as (_, client):
+        for name in ENDPOINTS:
+            before, seen = len(provider.asked), len(ring_of(folder))
+            await call(client, name, {"x-power-level": "eco"})
+            await asyncio.sleep(1)
+            keys = {key for _, key in provider.asked[before:]}
+            given = {record["metadata"].get("power_level", "") for record in ring_of(folder)[seen:]}
+            check.that((given == {"eco"}) == (keys == {"sk-eco"}), f"{name}: level {given}, key {keys}")
+
+
 async def credit(folder: Path, check: Checks) -> None:
     """Meterbridge answers 429 to each second question, or to all."""
     provider, api = Provider(), Api()
@@ -155,6 +180,6 @@ async def credit(folder: Path, check: Checks) -> None:
 async def decided(folder: Path) -> list[str]:
     """Run all of it; what is wrong."""
     check = Checks()
-    for trial in (own_keys, levels, credit):
+    for trial in (own_keys, levels, levels_everywhere, credit):
         await trial(folder / trial.__name__, check)
     return check.wrong

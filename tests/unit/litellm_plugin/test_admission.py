@@ -267,6 +267,15 @@ async def test_a_level_has_the_model_of_its_first_provider(
     assert data.get("max_tokens") == (7 if level == "eco" else None)
 
 
+@pytest.mark.parametrize("call_type", ["pass_through_endpoint", "acreate_batch", "_arealtime", "avideo_generation"])
+async def test_a_call_that_litellm_does_not_route_by_its_model_has_no_level(levels: str, call_type: str) -> None:
+    """The body of a pass-through endpoint is the client's."""
+    made = admission(Meterbridge(), levels=levels)
+    data = call(metadata={"power_level": "eco"}, proxy_server_request={"headers": {"x-power-level": "eco"}})
+    assert (await made.admit(ADA, data, call_type)).level == ""
+    assert data["model"] == "gpt-5" and "max_tokens" not in data
+
+
 async def test_the_level_of_a_key_is_no_choice_of_the_client(levels: str) -> None:
     made = admission(Meterbridge(), levels=levels)
     pinned = SimpleNamespace(user_id="ada", metadata={"power_level": "eco"})

@@ -251,6 +251,7 @@ async def test_the_record_says_whose_key_paid_and_which_level_was_given(
     assert [(one.get("byok"), one["metadata"].get("power_level")) for one in found] == [(True, "eco")] * 2 + [
         (None, None)
     ]
+    assert not any(one["metadata"]["spend_logs_metadata"] for one in found)
     assert b"precision" not in on_disk(tmp_path / "ring") and b"sk-of-ada" not in on_disk(tmp_path / "ring")
 
 

@@ -189,6 +189,44 @@ async def test_a_call_that_failed_gives_its_reservation_back(caplog: pytest.LogC
     assert "reservation_not_given_back" in caplog.text
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_late_answer_about_a_call_that_is_not_made_holds_no_credit(cancelled: bool) -> None:
+    """Else each late answer of a slow Meterbridge would lock a user's credits up for ten minutes."""
+    seen: list[tuple[str, Any]] = []
+    begun = asyncio.Event()
+
+    async def api(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, json.loads(request.content) if request.content else request.url.path))
+        if len(seen) == 1:
+            begun.set()
+            if cancelled:
+                await asyncio.sleep(60)
+            raise httpx.ReadTimeout("late")
+        return httpx.Response(200, json={"authorized": True, "reservation_id": "r-1"})
+
+    settings, counts = Settings(url="http://m", ring_path="unused", token="t"), Counts()
+    http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
+    asked = Credit(settings, counts, Unasked(settings, counts), http, PRICES)
+    asking = asyncio.create_task(asked.set_aside(ADA, CALL, "call-1"))
+    await begun.wait()
+    if cancelled:
+        asking.cancel()
+    with pytest.raises(asyncio.CancelledError if cancelled else Refused):
+        await asking
+    await asyncio.gather(*asked._late)
+    assert seen[0] == seen[1], "the same question has the same answer"
+    assert seen[2:] == [("DELETE", "/api/v1/credits/authorize/r-1")]
+    assert counts.all()["released"] == 1
+
+
+async def test_a_call_that_goes_on_unasked_keeps_what_may_be_set_aside() -> None:
+    """Its record settles it."""
+    api = Api(httpx.ReadTimeout, 200)
+    asked = credit(api, fail="open")
+    assert await asked.set_aside(ADA, CALL) == ""
+    assert not asked.credit._late
+
+
 @pytest.mark.parametrize(
     ("change", "estimate"),
     [

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from meterbridge_litellm.calls import Decided, call_id_of, id_is_chosen, may_cost
+from meterbridge_litellm.calls import ROUTED, Decided, call_id_of, id_is_chosen, may_cost
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.credit import Credit, Prices
 from meterbridge_litellm.levels import Levels, read
@@ -43,9 +43,9 @@ class Admission:
         decided, call_id = Decided(), call_id_of(data)
         if not may_cost(data, call_type):
             return decided
-        if id_is_chosen(data, call_type):
+        if id_is_chosen(data):
             raise Refused(400, "call_id_chosen", "the header x-litellm-call-id is not allowed")
-        if self._levels is not None:
+        if self._levels is not None and call_type in ROUTED:
             decided.level = await self._levels.apply(user, data)
         if self._own_keys is not None and call_id:  # else its record could not say so
             decided.own_key = await self._own_keys.use(user, data, call_type, self.credit.estimate(data))

@@ -4,6 +4,7 @@ The record of the call settles what was set aside, by its call id; a call that f
 after `reserve_seconds`.
 """
 
+import asyncio
 import math
 from collections.abc import Mapping
 from decimal import Decimal
@@ -16,6 +17,8 @@ from meterbridge_litellm.refusal import Refused, Unasked
 from meterbridge_litellm.settings import Settings
 
 _PATH: Final = "/api/v1/credits/authorize"
+#: Answers that came too late: how long they are waited for, and how many at a time. Beyond that reservations end by themselves.
+_LATE_S, _MOST_LATE = 10.0, 100
 _CHARACTERS_PER_TOKEN: Final = 3
 _OUTPUT_TOKENS: Final = 1000  # where the request has no bound
 _STEP: Final = Decimal("0.000000000001")
@@ -48,6 +51,7 @@ class Credit:
     ) -> None:
         self._settings, self._counts, self._unasked = settings, counts, unasked
         self._http, self._prices = http, prices
+        self._late: set[asyncio.Task[None]] = set()
 
     async def set_aside(self, user: Any, data: Mapping[str, Any], call_id: str) -> str:
         """Set the estimated cost of a call aside. The id of the reservation; `""` = there is none, and the call may be made.
@@ -76,8 +80,15 @@ class Credit:
             answer = await self._http.post(_PATH, json=body)
             told: Any = answer.json() if answer.is_success else None
         except (httpx.HTTPError, ValueError, RecursionError) as error:
-            self._unasked.go_on(estimate, type(error).__name__)
+            try:
+                self._unasked.go_on(estimate, type(error).__name__)
+            except Refused:
+                self._give_back_later(body)
+                raise
             return ""
+        except asyncio.CancelledError:  # the client has gone
+            self._give_back_later(body)
+            raise
         if isinstance(told, dict) and told.get("authorized") is True:
             self._unasked.answered()
             return str(told.get("reservation_id") or "")
@@ -89,6 +100,24 @@ class Credit:
             raise Refused(400, "credit_question_refused", "credit cannot be asked for this call")
         self._unasked.go_on(estimate, f"http_{answer.status_code}")
         return ""
+
+    def _give_back_later(self, body: Mapping[str, Any]) -> None:
+        """Meterbridge may have set credit aside for a call that is not made, and its answer was late."""
+        if len(self._late) < _MOST_LATE:
+            task = asyncio.create_task(self._give_back_unknown(body))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+
+    async def _give_back_unknown(self, body: Mapping[str, Any]) -> None:
+        """The same question again has the same answer, so the reservation is known by it."""
+        try:
+            answer = await self._http.post(_PATH, json=body, timeout=_LATE_S)
+            told: Any = answer.json() if answer.is_success else None
+        except (httpx.HTTPError, ValueError, RecursionError) as error:
+            self._counts.tell("reservation_not_given_back", why=type(error).__name__)
+            return
+        if isinstance(told, dict) and told.get("reservation_id"):
+            await self.give_back(str(told["reservation_id"]))
 
     async def give_back(self, reservation: str) -> None:
         """End a reservation of a call that failed. Where that does not succeed it ends by itself."""

@@ -69,7 +69,7 @@ class Levels:
         wanted = self._file[level]
         models = wanted.get("models")
         if models is not None:
-            found = models.get(data.get("model"), models.get(_ANY))
+            found = models.get(str(data.get("model")), models.get(_ANY))
             if isinstance(found, Mapping):
                 order = [name for name in orders.get(level, ()) if name in found]
                 found = found[order[0]] if order else next(iter(found.values()), None)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx
 
+from meterbridge_litellm.calls import ROUTED
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.refusal import Unasked
 from meterbridge_litellm.settings import Settings
@@ -24,16 +25,6 @@ _MOST: Final = 10_000
 _CLIENTS_OWN: Final = ("api_key", "api_base", "base_url", "user_config")
 #: Another model could be with another provider, or use the operator's key.
 _FALLBACKS: Final = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "default_fallbacks")
-#: The calls to which LiteLLM 1.110 gives the key of the request (`make plugin-trial ARGS=--endpoints` tries them). Others would use the
-#: operator's key, and their record would say otherwise. Not videos and background responses: they are fetched without it.
-_TAKE_IT: Final = frozenset(
-    {
-        *("acompletion", "atext_completion", "text_completion", "anthropic_messages", "aresponses", "aembedding"),
-        *("image_generation", "aimage_edit", "transcription", "aspeech", "rerank", "agenerate_content"),
-        "agenerate_content_stream",
-    }
-)
-
 #: The deployments that a team's or anybody's call of a model group may go to.
 Deployments = Callable[[str, str | None], Sequence[Mapping[str, Any]]]
 
@@ -68,7 +59,7 @@ class OwnKeys:
                 operator's key.
         """
         user_id = getattr(user, "user_id", None)
-        if not user_id or call_type not in _TAKE_IT or any(name in data for name in _CLIENTS_OWN):
+        if not user_id or call_type not in ROUTED or any(name in data for name in _CLIENTS_OWN):
             return False
         if data.get("background"):
             return False
