@@ -18,6 +18,7 @@ from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE
 from schemas.tables import AUDIT, CREDITS, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
 from schemas.topics import TopicNames
 from streams.agents.projector import PartitionPosition, Projected
+from streams.core.metering.customer_key import PINNED_BY_KEY
 
 log = structlog.get_logger(__name__)
 
@@ -92,10 +93,14 @@ class PostgresProjection:
 
     Every statement may be repeated, and the topics may be projected in any order: usage, events, receipts and rejections write
     different columns (migrations/0002_event_queue.sql), and the other topics write different tables.
+
+    Args:
+        user_kinds: kinds of customer ids that name a user whose credits pay.
     """
 
-    def __init__(self, database: Database, topics: TopicNames) -> None:
+    def __init__(self, database: Database, topics: TopicNames, user_kinds: Sequence[str] = PINNED_BY_KEY) -> None:
         self._database = database
+        self._user_kinds = user_kinds
         self._timed: set[int] = set()
         self._ways: Mapping[str, tuple[str, Callable[[Sequence[ConsumerRecord]], Rows], _Write]] = {
             topics.enriched: (USAGE, rows.usage_rows, _write_usage),
@@ -149,7 +154,7 @@ class PostgresProjection:
             written = await write(connection, tp.partition, rows) if rows else 0
             doubled = await _doubled(connection, rows, written) if table == USAGE and rows else {}
             await self._keep(connection, tp, UNREADABLE, aside)
-            debited = await debit(connection, rows) if table == USAGE and rows else None
+            debited = await debit(connection, rows, self._user_kinds) if table == USAGE and rows else None
             await connection.execute("COMMIT")
         if table == USAGE:
             self._timed.add(tp.partition)
@@ -161,7 +166,7 @@ class PostgresProjection:
         counts = {table: written}
         if debited is not None:
             counts[CREDITS] = debited.calls
-        return Projected(counts, +skipped, doubled)
+        return Projected(counts, +skipped, doubled, {} if debited is None else debited.refused)
 
     async def pass_over(
         self, tp: TopicPartition, expected: int, record: ConsumerRecord, problem: str

@@ -1,7 +1,7 @@
 """Random movements of credits on real Postgres against a slow model in Python: the same answers and the same balances."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -55,6 +55,12 @@ class Reservation:
     open: bool = True
     paid: bool = False
     identity: bytes | None = None
+
+    def serves(self, identity: bytes, own: list[str]) -> bool:
+        """Whether it is for a call of these accounts."""
+        if self.account not in own:
+            return False
+        return self.identity == identity or (self.identity is None and (self.paid or self.open))
 
 
 class Movements(RuleBasedStateMachine):
@@ -199,33 +205,41 @@ class Movements(RuleBasedStateMachine):
                 ("ada", "bob", "zoe")[n % 3],
                 ("", "acme")[n % 2],
                 Decimal(n % 7) / 2,
+                n % 5 > 0,
             )
             for n in numbers
         ]
-        statement = """SELECT * FROM debit_calls($1, $2, $3, $4, $5, array_fill('2090-01-01Z'::timestamptz, ARRAY[$6::int]),
-            array_fill('2090-01-01Z'::timestamptz, ARRAY[$6::int]), $2, $2, array_fill(1::bigint, ARRAY[$6::int]),
-            array_fill(1::bigint, ARRAY[$6::int]), $2)"""
+        statement = """SELECT * FROM debit_calls($1, $2, $3, array_fill(''::text, ARRAY[$7::int]), $4,
+            array_fill(''::text, ARRAY[$7::int]), $5, array_fill(now(), ARRAY[$7::int]), array_fill(now(), ARRAY[$7::int]),
+            $6, $2, $2, array_fill(1::bigint, ARRAY[$7::int]), array_fill(1::bigint, ARRAY[$7::int]), $2)"""
         found = self.asked(statement, *map(list, zip(*calls, strict=True)), len(calls))
         owed, count = sum((one.owed for one in self.accounts.values()), Decimal(0)), 0
-        for identity, call, user, org, amount in calls:
-            there = self.reserved.get(call)
-            payer = (
-                there.account
-                if there
-                else next((n for n in (f"user:{user}", f"org:{org}") if n in self.accounts), None)
-            )
-            if payer is None:
+        before = {call: replace(there) for call, there in self.reserved.items()}
+        settling: dict[str, tuple[bool, bytes]] = {}
+        served = set()
+        for identity, call, user, org, amount, succeeded in calls:
+            if identity in self.debited:
                 continue
-            paid = False
+            own = [name for name in (f"user:{user}", f"org:{org}") if name in self.accounts]
+            there = before.get(call)
+            if there is not None and not there.serves(identity, own):
+                there = None
+            if there is None and not own:
+                continue
+            paid = there is not None and there.paid and (there.identity == identity or (call, amount > 0) not in served)
             if there is not None:
-                if there.identity is None and amount:
-                    there.identity = identity
-                paid = there.paid and there.identity == identity
-                there.open = False
-            if amount and not paid and identity not in self.debited:
+                served.add((call, amount > 0))
+                if (succeeded or paid) and (call not in settling or (amount > 0) > settling[call][0]):
+                    settling[call] = amount > 0, identity
+            if amount and not paid:
                 self.debited.add(identity)
-                self.accounts[payer].move(-amount)
+                self.accounts[own[0] if there is None else there.account].move(-amount)
                 count += 1
+        for call, (costs, identity) in settling.items():
+            there = self.reserved[call]
+            there.open = False
+            if costs and there.identity is None:
+                there.identity = identity
         assert found["calls"] == count
         assert found["overdraft"] == sum((one.owed for one in self.accounts.values()), Decimal(0)) - owed
 

@@ -115,6 +115,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "POSTGRES_DB": "usage",
         "REDIS_URL": "redis://cache",
         "CREDITS_ALLOWED_OVERDRAFT": "2.5",
+        "CREDITS_USER_KINDS": "user,customer",
         "STRIPE_API_KEY": "hushed-secret",
         "STRIPE_WEBHOOK_SECRET": "new, old",
         "STRIPE_API_URL": "http://127.0.0.1:12111/",
@@ -209,6 +210,7 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("MAPPING_DELAY_SECONDS", ("-1", "86401", "nan")),
     ("DATABASE_URL", ("mysql://db/x",)),
     ("CREDITS_ALLOWED_OVERDRAFT", ("-1", "NaN", "much", "1000001")),
+    ("CREDITS_USER_KINDS", (",", "client", "user,user")),
     ("STRIPE_API_URL", ("api.stripe.com", "ftp://api.stripe.com")),
 ]
 #: Variables that take any text: names, keys, secrets, a path.
