@@ -71,7 +71,7 @@ ON user_provider_keys TO meterbridge_api;
 -- Credits move only by functions, which act for the tables' owner: no role writes a balance or the ledger itself.
 GRANT SELECT ON
     user_credits, credit_transactions, credit_grants, credit_reservations, credit_packages, power_level_configs,
-    ledger_accounts, ledger_transactions, ledger_entries, credit_imbalances, undebited_calls
+    ledger_accounts, ledger_transactions, ledger_entries, credit_imbalances, undebited_calls, call_terms
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 GRANT EXECUTE ON FUNCTION
     get_user_balance(text), get_account_balance(text), available_credits(user_credits, numeric)

@@ -3,7 +3,7 @@
 SELECT
     count(*) FILTER (
         WHERE NOT l.id_kind = ANY ($3::text[])
-            AND COALESCE(l.billed_usd, CASE WHEN l.decision IN ('billable', 'failed_with_cost') THEN l.cost_usd END) > 0
+            AND l.billed_usd > 0
             AND EXISTS (
                 SELECT FROM user_credits c
                 WHERE c.account = 'user:' || l.customer_id AND c.prepaid_since <= LEAST(l.ended_at, l.recorded_at)
@@ -22,4 +22,4 @@ SELECT
         )
     )
 FROM unnest($1::bytea[], $2::text[]) AS c (identity, month)
-JOIN llm_usage_log l ON l.identity = c.identity AND l.month = c.month::date
+JOIN call_terms l ON l.identity = c.identity AND l.month = c.month::date

@@ -179,9 +179,9 @@ async def test_a_batch_without_prepaid_accounts_asks_one_question(url: str) -> N
     asked = []
 
     class Counting:
-        async def fetchrow(self, query: str, *arguments: Any) -> tuple[list[str], bool]:
+        async def fetchrow(self, query: str, *arguments: Any) -> tuple[list[str], bool, bool]:
             asked.append(arguments)
-            return [], False
+            return [], False, False
 
     found = [("", *[f"{n % 3}"] * 30) for n in range(4000)]
     assert await debits.debit(Counting(), found, ("user",)) is None

@@ -1,6 +1,28 @@
 -- Calls are debited from prepaid credits: who pays, how much, once. The projector calls this in the transaction that moves its
 -- offset (connectors/postgres/debits.py). Why so: ADR 0032 and 0036.
 
+-- What each call is billed at, and for which org, as far as is known now. A call is decided when the event of its part bills it, or
+-- that of the part into which its part was released, or when its part is written off; until then it is as its record says.
+-- The payer's factor of a rate card is the event's (ADR 0031).
+CREATE VIEW call_terms AS
+SELECT
+    u.identity, u.month, u.part, u.customer_id, u.id_kind, u.user_id, u.organization_id, u.call_id, u.status, u.provider,
+    u.model, u.tokens_input, u.tokens_output, u.power_level, u.ended_at, u.recorded_at,
+    CASE WHEN e.event IS NULL THEN u.org_id ELSE e.org_id END AS org_id,
+    CASE
+        WHEN e.event IS NULL AND p.status = 'written_off' THEN 0
+        WHEN u.billed_usd IS NULL THEN CASE WHEN u.decision IN ('billable', 'failed_with_cost') THEN u.cost_usd ELSE 0 END
+        WHEN e.event IS NULL THEN u.billed_usd
+        ELSE COALESCE(u.price_usd, u.billed_usd) * CASE
+            WHEN e.event #>> '{properties,rate_factor}' ~ '^[0-9]{1,9}(\.[0-9]{1,9})?$'
+            THEN (e.event #>> '{properties,rate_factor}')::numeric ELSE 1
+        END
+    END AS billed_usd,
+    e.event IS NOT NULL OR p.status IS NOT DISTINCT FROM 'written_off' AS decided
+FROM llm_usage_log u
+LEFT JOIN usage_parts p ON u.part <> '' AND p.part = u.part
+LEFT JOIN usage_parts e ON e.part = CASE WHEN p.event IS NULL THEN p.released_in ELSE p.part END;
+
 -- Who pays for each of these calls, how much, and what was taken for it so far. The accounts that can pay are the call's own:
 --
 --   1. of its open reservation, which is found by the call id. A client can choose that, so it must be one of the others;
@@ -76,6 +98,59 @@ CREATE FUNCTION call_debts(
     LEFT JOIN taken t ON t.n = c.n
 $$;
 
+-- Give back what was taken for calls that are billed at less now, to another account, or not at all. Overdraft is repaid first; the
+-- rest is a grant without an end.
+CREATE FUNCTION return_calls(
+    p_identity bytea[], p_call_id text[], p_customer_id text[], p_user_id text[], p_org_id text[],
+    p_organization_id text[], p_amount numeric[], p_ended_at timestamptz[], p_recorded_at timestamptz[],
+    p_decided boolean[], p_accounts text[]
+) RETURNS bigint LANGUAGE sql AS $$
+    WITH due AS MATERIALIZED (
+        SELECT b.*, sum(b.amount) OVER (PARTITION BY b.account ORDER BY b.n) AS running
+        FROM (
+            SELECT d.n, d.key, d.moves, d.payer AS account, p_call_id[d.n] AS call_id,
+                d.paid - CASE WHEN d.payer = d.account THEN d.due ELSE 0 END AS amount
+            FROM call_debts(
+                p_identity, p_call_id, p_customer_id, p_user_id, p_org_id, p_organization_id, p_amount, p_ended_at,
+                p_recorded_at, p_decided, p_accounts
+            ) AS d
+            WHERE d.payer IS NOT NULL
+        ) AS b
+        WHERE b.amount > 0
+    ), total AS MATERIALIZED (
+        SELECT d.account, sum(d.amount) AS amount, LEAST(sum(d.amount), c.overdraft) AS repaid, c.balance,
+            gen_random_uuid() AS ledger_transaction,
+            sha256(convert_to(string_agg(d.key || '=' || d.amount, ' ' ORDER BY d.n), 'UTF8')) AS digest
+        FROM due d JOIN user_credits c ON c.account = d.account GROUP BY d.account, c.balance, c.overdraft
+    ), booked AS (
+        INSERT INTO ledger_transactions (transaction_id, idempotency_key, digest, transaction_type)
+        SELECT t.ledger_transaction, 'calls:' || t.ledger_transaction, t.digest, 'refund' FROM total t
+    ), entered AS (
+        INSERT INTO ledger_entries (transaction_id, line, account, amount)
+        SELECT t.ledger_transaction, e.line, e.account, e.amount
+        FROM total t CROSS JOIN LATERAL (VALUES
+            (1, t.account, t.amount - t.repaid), (2, 'overdraft:' || t.account, t.repaid), (3, 'system:usage', -t.amount)
+        ) AS e (line, account, amount) WHERE e.amount <> 0
+    ), moved AS (
+        UPDATE user_credits c SET balance = c.balance + t.amount - t.repaid, overdraft = c.overdraft - t.repaid
+        FROM total t WHERE c.account = t.account
+    ), granted AS (
+        INSERT INTO credit_grants (account, ledger_transaction, amount, remaining)
+        SELECT t.account, t.ledger_transaction, t.amount - t.repaid, t.amount - t.repaid
+        FROM total t WHERE t.amount > t.repaid
+    ), told AS (
+        INSERT INTO credit_transactions (
+            account, transaction_type, amount, balance_after, metadata, idempotency_key, ledger_transaction
+        )
+        SELECT d.account, 'refund', d.amount, t.balance + GREATEST(d.running - t.repaid, 0),
+            CASE WHEN d.call_id = '' THEN '{}' ELSE jsonb_build_object('call_id', d.call_id) END,
+            d.key || ':' || d.moves, t.ledger_transaction
+        FROM due d JOIN total t ON t.account = d.account
+        ORDER BY d.n
+    )
+    SELECT count(*) FROM due
+$$;
+
 -- Debit calls of the usage log, each once, by its identity, and settle their reservations. p_succeeded: a failed try settles none,
 -- because its retry may run under the same call id. A call that settle_reservation has debited is not debited again.
 CREATE FUNCTION debit_calls(
@@ -102,6 +177,12 @@ BEGIN
         RETURN;
     END IF;
     PERFORM FROM user_credits c WHERE c.account = ANY (v_accounts) ORDER BY c.account FOR UPDATE;
+    IF true = ANY (p_decided) THEN
+        PERFORM return_calls(
+            p_identity, p_call_id, p_customer_id, p_user_id, p_org_id, p_organization_id, p_amount, p_ended_at,
+            p_recorded_at, p_decided, v_accounts
+        );
+    END IF;
     RETURN QUERY
     WITH held AS MATERIALIZED (
         SELECT c.account, c.balance FROM user_credits c WHERE c.account = ANY (v_accounts)
@@ -176,19 +257,14 @@ $$;
 -- Calls of the customer whose name an account has, and which no account was debited for: the client chose that name, or the call
 -- was not taken yet.
 CREATE VIEW undebited_calls AS
-SELECT c.account, u.identity, u.customer_id, u.id_kind, u.user_id, u.org_id, u.call_id, u.ended_at, a.billed_usd
+SELECT c.account, u.identity, u.customer_id, u.id_kind, u.user_id, u.org_id, u.call_id, u.ended_at, u.billed_usd
 FROM user_credits c
-JOIN llm_usage_log u ON u.customer_id = c.user_id AND c.prepaid_since <= LEAST(u.ended_at, u.recorded_at)
-CROSS JOIN LATERAL (
-    SELECT COALESCE(
-        u.billed_usd, CASE WHEN u.decision IN ('billable', 'failed_with_cost') THEN u.cost_usd ELSE 0 END
-    ) AS billed_usd
-) AS a
-WHERE a.billed_usd > 0 AND NOT EXISTS (
+JOIN call_terms u ON u.customer_id = c.user_id AND c.prepaid_since <= LEAST(u.ended_at, u.recorded_at)
+WHERE u.billed_usd > 0 AND NOT EXISTS (
     SELECT FROM credit_transactions t WHERE t.idempotency_key = 'call:' || encode(u.identity, 'hex')
 );
 
-REVOKE ALL ON FUNCTION call_debts, debit_calls FROM PUBLIC;
+REVOKE ALL ON FUNCTION call_debts, return_calls, debit_calls FROM PUBLIC;
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION debit_calls SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
