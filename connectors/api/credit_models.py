@@ -72,7 +72,7 @@ class BalanceShown(BaseModel):
 
     Fields:
         balance: what was bought or given and is not used.
-        reserved: set aside for calls that run.
+        reserved: for calls that run.
         available: what a new call may reserve: `balance` without `reserved`; below 0 if more is reserved than there is.
         overdraft: usage beyond the balance that is still owed.
         tier: of the account; null = the account has no row yet, so it never had credits.
@@ -155,7 +155,7 @@ class Debited(BaseModel):
 
 
 class AuthorizeBody(OfAccount, extra="forbid"):
-    """What a call will cost at most, as far as is known, and for how many seconds the credits are set aside."""
+    """What a call will cost at most, as far as is known, and for how many seconds the credits are reserved."""
 
     estimate: AmountText
     ttl: Annotated[StrictInt, Field(ge=1, le=MAX_TTL_S)] = 600
@@ -163,7 +163,7 @@ class AuthorizeBody(OfAccount, extra="forbid"):
 
 
 class Reserved(BaseModel):
-    """Credits are set aside; `available` is what is left for other calls."""
+    """Credits are reserved; `available` is what is left for other calls."""
 
     authorized: Literal[True] = True
     account: str

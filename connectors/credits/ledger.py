@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from connectors.credits.idempotency_keys import key_of_parts
 from connectors.postgres.pool import Database
 from schemas.errors import Rejected
 
@@ -70,17 +71,18 @@ class Debit(NamedTuple):
 
 
 class Reservation(NamedTuple):
-    """The result of an authorisation; `reservation_id` None = refused, and nothing is set aside."""
+    """The result of an authorisation; `reservation_id` None = refused, and nothing is reserved."""
 
     reservation_id: UUID | None
     available: Decimal
 
 
 class CreditLedger:
-    """All methods raise Unavailable if Postgres does not answer."""
+    """All methods raise Unavailable if Postgres does not answer. `slow`: the connections for lists; None = the same."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, slow: Database | None = None) -> None:
         self._database = database
+        self._slow = slow or database
 
     async def balance(self, account: str) -> Balance:
         """The account's credits now; an unknown account has 0."""
@@ -89,7 +91,7 @@ class CreditLedger:
 
     async def transactions(self, account: str, limit: int, offset: int) -> list[dict[str, Any]]:
         """A part of the account's transactions, the latest first."""
-        async with self._database.connection() as connection:
+        async with self._slow.connection() as connection:
             rows = [dict(row) for row in await connection.fetch(_TRANSACTIONS, account, limit, offset)]
         return [{**row, "metadata": json.loads(row["metadata"])} for row in rows]
 
@@ -105,7 +107,7 @@ class CreditLedger:
             Rejected: `insufficient_credits`: the balance does not cover the cost, and nothing is changed;
                 `idempotency_conflict`: the key was used for something else.
         """
-        metadata = json.dumps({**usage.metadata, "idempotency_key": f"api:{account}:{key}"})
+        metadata = json.dumps({**usage.metadata, "idempotency_key": key_of_parts("api", account, key)})
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_DEBIT, account, *usage[:-1], metadata)
         if not row["success"]:
@@ -115,7 +117,7 @@ class CreditLedger:
     async def authorize(
         self, account: str, estimate: Decimal, ttl_s: int, call_id: str, overdraft: Decimal
     ) -> Reservation:
-        """Set credits aside for a call that begins, if balance and overdraft cover it beside everything that is set aside."""
+        """Reserve credits for a call that begins, if balance and overdraft cover it beside everything that is reserved."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_AUTHORIZE, account, estimate, ttl_s, call_id, overdraft)
         return Reservation(row["reservation_id"] if row["authorized"] else None, row["available"])
@@ -127,7 +129,7 @@ class CreditLedger:
         return account
 
     async def release(self, reservation: UUID) -> bool:
-        """Give back what was set aside; False = it was settled, released or over before."""
+        """Give back what was reserved; False = it was settled, released or over before."""
         async with self._lasting() as connection:
             return await connection.fetchval(_RELEASE, reservation) is not None
 

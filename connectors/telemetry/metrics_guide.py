@@ -72,6 +72,7 @@ CHAPTERS: Final = {
         "meterbridge_table_staleness_seconds": "Above 30: this process does not learn of changed mappings or subscriptions.",
         "meterbridge_lago_webhooks_total": "An outcome other than `applied`, `ignored`, `noted`, `unknown` and `repeated` rises: Lago sends it again.",
         "meterbridge_providers": "`down` above 0: `GET /api/v1/providers/health` names the provider and the model.",
+        "meterbridge_usage_days_failed": "Above 0: the table `usage_days_failed` names the days, and the SQLSTATE of the latest attempt.",
         "meterbridge_provider_keys": "`due` rises: remind the users. `unknown_secret` above 0: `PROVIDER_KEYS_SECRET` is wrong. `old_secret` above 0: "
         "`meterbridge provider-keys rotate-secret`.",
         "meterbridge_provider_keys_resolved_total": "`unreadable` rises: a stored key was changed, or `PROVIDER_KEYS_SECRET` is wrong.",
@@ -81,7 +82,7 @@ CHAPTERS: Final = {
         "([credits.md](credits.md#overdraft)). Every projector exports the same number.",
         "meterbridge_credits_undebited_calls_total": "It rises: clients name other users or use their call ids, or `CREDITS_USER_KINDS` lacks a kind "
         "that you trust. `SELECT * FROM undebited_calls` lists the calls that no account paid for.",
-        "meterbridge_credit_reservations_open": "It grows without end: calls are authorised and never recorded.",
+        "meterbridge_credit_reservations_open": "It grows without end: credits are reserved for calls that are never recorded.",
         "meterbridge_credits_imbalance_usd": "**Not 0: stop all that moves credits**, keep the tables, and run `meterbridge credits check`.",
         "meterbridge_credit_upkeep_failures_total": "It rises: an error in the log.",
         "meterbridge_stripe_events_total": "A reason of [errors.md](errors.md#a-payment-that-gave-no-credits) rises: a customer paid and got nothing. "
@@ -91,6 +92,8 @@ CHAPTERS: Final = {
         "meterbridge_projector_lag_seconds": "Above ten minutes: Postgres or the role `project` is away. Billing goes on.",
         "meterbridge_projected_rows_total": _NEVER,
         "meterbridge_projection_skipped_total": "`unreadable` or `row_refused` rises: `meterbridge db unprojected`.",
+        "meterbridge_api_postgres_refused_total": "`credits` rises: raise `API_POSTGRES_CONNECTIONS`, or look for locks. `slow` rises: analytics "
+        "and lists of transactions take long.",
         "meterbridge_postgres_failures_total": "It rises: the reason is in [errors.md](errors.md).",
     },
     "The process": {

@@ -98,6 +98,7 @@ async def test_the_tutorial_bills_a_call_and_proves_it(shell: PageShell) -> None
 
 async def test_the_readme_and_the_pages_after_it_run_as_they_stand(shell: PageShell) -> None:
     await shell.run(given("export WEBHOOK_SECRET=a-secret-of-thirty-two-characters WEBHOOK_TIMESTAMP_REQUIRED=1"))
+    await shell.run(given("export PROVIDER_KEYS_SECRET=$(openssl rand -base64 32 | tr '+/' '-_')"))
     for page in PAGES:
         if page in BEFORE:
             await shell.run(given(BEFORE[page]))

@@ -158,6 +158,14 @@ async def test_a_batch_uses_the_grants_that_expire_first(url: str) -> None:
     assert await rows(url, "SELECT remaining FROM credit_grants ORDER BY grant_id") == [(3,), (2,), (0,)]
 
 
+async def test_a_batch_uses_no_credits_that_have_expired(url: str) -> None:
+    """Whether the upkeep has run since their end does not matter."""
+    await give(url, "user:acme", "3", "bonus", datetime(2020, 1, 1, tzinfo=UTC))
+    await prepaid_since(url, SINCE)
+    assert await project(url, usage(1, cost_usd=Decimal(1))) == 1
+    assert await account(url, "user:acme") == (Decimal(0), Decimal(1))
+
+
 async def test_debits_of_a_batch_that_is_not_committed_are_not_there(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await give(url, "user:acme", "10")
     await prepaid_since(url, SINCE)
@@ -183,6 +191,6 @@ async def test_a_batch_without_prepaid_accounts_asks_one_question(url: str) -> N
             asked.append(arguments)
             return [], False, False
 
-    found = [("", *[f"{n % 3}"] * 30) for n in range(4000)]
+    found = [("", *[f"{n % 3}"] * 28, "", "", None) for n in range(4000)]
     assert await debits.debit(Counting(), found, ("user",)) is None
     assert [sorted(names) for (names,) in asked] == [["org:0", "org:1", "org:2", "user:0", "user:1", "user:2"]]

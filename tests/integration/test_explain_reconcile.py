@@ -4,80 +4,39 @@ import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 
-import asyncpg
-import httpx
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tests.support.calls import Raw, raw, slp
-from tests.support.command import Ended, meterbridge
-from tests.support.database import projector_parts, until
+from tests.support.billed_day import METRIC, BilledDay, calls, lago_of_org_a
+from tests.support.command import meterbridge
 from tests.support.eventually import soon
-from tests.support.posting import quick_delivery, statuses
-from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.posting import statuses
+from tests.support.sandbox import Lago
 from tests.support.stage import Stage
-
-METRIC = "ai_usage"
 
 
 @pytest.fixture
 async def lago() -> AsyncIterator[Lago]:
-    async with lago_sandbox(clock=time.time) as sandbox:
-        metric = await sandbox.metric(METRIC)
-        await sandbox.plan(charges=[{"billable_metric_id": metric, "charge_model": "dynamic", "properties": {}}])
-        await sandbox.subscribe("sub-a", "org-a", subscription_at="2026-01-01T00:00:00Z")
+    async with lago_of_org_a() as sandbox:
         yield sandbox
 
 
-def calls(numbers: range, customer: str, cost: str = "0.013") -> list[Raw]:
-    at = time.time_ns() // 1000
-    return [raw(0, slp(n, at_us=at, cost=cost), customer=customer, received_us=at) for n in numbers]
-
-
-async def billed(stage: Stage, database: str, lago: Lago) -> None:
-    """Thirty calls billed, five of them held at first, two not billed; everything delivered and projected."""
-    stage.map("acme", "org-a", "sub-a")
-    stage.put([*calls(range(25), "acme"), *calls(range(25, 30), "late"), *calls(range(30, 32), "acme", cost="0")])
-    async with httpx.AsyncClient(trust_env=False) as http, projector_parts(stage, database) as project:
-        posting = stage.parts(delivery=quick_delivery(lago, http))
-        async with (
-            stage.running("meter", stage.parts()),
-            stage.running("sink", posting),
-            stage.running("project", project),
-        ):
-            await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 32)
-            stage.map("late", "org-a", "sub-a")
-            query = "SELECT COALESCE(sum(calls), 0) FROM lago_events WHERE status = 'completed'"
-            await until(database, query, lambda count: count == 30)
+async def billed(day: BilledDay) -> None:
+    """Thirty calls billed, five of them held at first, two not billed."""
+    late = calls(range(25, 30), "late", cost="0.013")
+    unpriced = calls(range(30, 32), "acme", cost="0")
+    await day.bill([*calls(range(25), "acme", cost="0.013"), *late, *unpriced], 30)
 
 
 @pytest.fixture
-async def world(stage: Stage, database: str, lago: Lago) -> "World":
-    await billed(stage, database, lago)
-    return World(stage, database, lago)
+async def world(stage: Stage, database: str, lago: Lago) -> BilledDay:
+    day = BilledDay(stage, database, lago)
+    await billed(day)
+    return day
 
 
-class World:
-    """A day that is billed."""
-
-    def __init__(self, stage: Stage, database: str, lago: Lago) -> None:
-        self.stage, self.database, self.lago = stage, database, lago
-
-    async def run(self, *words: str) -> Ended:
-        return await meterbridge(
-            self.stage, *words, "--json", DATABASE_URL=self.database, LAGO_API_URL=self.lago.url, LAGO_API_KEY=KEY
-        )
-
-    async def tamper(self, statement: str) -> None:
-        connection = await asyncpg.connect(self.database)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
-
-
-async def test_every_billed_cent_is_explained_by_its_calls(world: World) -> None:
+async def test_every_billed_cent_is_explained_by_its_calls(world: BilledDay) -> None:
     """Also those of usage that was held and released into an event of another window."""
     found, cents = 0, Decimal(0)
     for transaction_id in statuses(world.stage):
@@ -88,7 +47,7 @@ async def test_every_billed_cent_is_explained_by_its_calls(world: World) -> None
     assert (found, cents) == (30, Decimal(39))
 
 
-async def test_a_call_leads_to_its_event_and_receipt(world: World) -> None:
+async def test_a_call_leads_to_its_event_and_receipt(world: BilledDay) -> None:
     (one,) = (await world.run("explain", "--request", "chatcmpl-27")).json["calls"]
     assert (one["customer"], one["event"]["status"], one["event"]["proved"]) == ("late", "completed", True)
     assert (await world.run("explain", "--request", "call-27")).json["calls"] == [one]
@@ -98,7 +57,7 @@ async def test_a_call_leads_to_its_event_and_receipt(world: World) -> None:
     assert (await world.run("explain", "--request", "nobody")).code == 1
 
 
-async def test_a_customer_s_question_is_answered_without_sql(world: World) -> None:
+async def test_a_customer_s_question_is_answered_without_sql(world: BilledDay) -> None:
     """Why was I billed 0.012 USD at 10:03?"""
     for principal in ("acme", "org-a"):
         told = await world.run("explain", "--customer", principal, "--at", "0s", "--usd", "0.013", "--around", "15m")
@@ -114,7 +73,7 @@ async def test_a_customer_s_question_is_answered_without_sql(world: World) -> No
     assert (await world.run("explain", "--customer", "acme")).code == 2
 
 
-async def test_what_is_not_billed_is_not_hidden_behind_a_sum_that_adds_up(world: World) -> None:
+async def test_what_is_not_billed_is_not_hidden_behind_a_sum_that_adds_up(world: BilledDay) -> None:
     told = await world.run("reconcile")
     assert (told.code, told.json["adds_up"], told.json["unbilled_calls"]) == (0, True, 2)
     assert told.json["unbilled"] == {"unpriced": {"calls": 2, "usd": "0", "tokens": 44, "models": {"openai/gpt-4o": 2}}}
@@ -124,21 +83,21 @@ async def test_what_is_not_billed_is_not_hidden_behind_a_sum_that_adds_up(world:
     assert "2 calls NOT billed" in alone
 
 
-async def test_an_event_whose_calls_are_not_all_there_is_not_proved(world: World) -> None:
+async def test_an_event_whose_calls_are_not_all_there_is_not_proved(world: BilledDay) -> None:
     await world.tamper("DELETE FROM llm_usage_log WHERE request_id = 'chatcmpl-3'")
     told = [await world.run("explain", one) for one in statuses(world.stage)]
     assert sorted(one.json["proved"] for one in told).count(False) == 1
     assert {one.code for one in told if not one.json["proved"]} == {1}
 
 
-async def test_what_was_billed_reconciles_with_ledgers_events_and_lago(world: World) -> None:
+async def test_what_was_billed_reconciles_with_ledgers_events_and_lago(world: BilledDay) -> None:
     told = await world.run("reconcile", "--lago")
     assert told.code == 0, told.out + told.err
     assert (told.json["billed_calls"], told.json["billed_usd"], told.json["subscriptions"]) == (30, "0.39", 1)
     assert told.json["complaints"] == []
 
 
-async def test_parts_that_left_the_topic_are_proved_by_the_tables(world: World) -> None:
+async def test_parts_that_left_the_topic_are_proved_by_the_tables(world: BilledDay) -> None:
     """The topic keeps 30 days; a cent that is lost afterwards was never found."""
     ends = {one.partition(): one.offset() for one in world.stage.read(world.stage.topics.events)}
     admin = AdminClient({"bootstrap.servers": world.stage.settings.kafka_bootstrap_servers})
@@ -152,7 +111,7 @@ async def test_parts_that_left_the_topic_are_proved_by_the_tables(world: World) 
     assert "were sealed, events hold" in told.json["complaints"][0]
 
 
-async def test_what_lago_lost_or_somebody_else_sent_is_found(world: World) -> None:
+async def test_what_lago_lost_or_somebody_else_sent_is_found(world: BilledDay) -> None:
     event = {
         "transaction_id": "foreign",
         "external_subscription_id": "sub-a",
@@ -167,14 +126,14 @@ async def test_what_lago_lost_or_somebody_else_sent_is_found(world: World) -> No
     assert "sub-a: Lago counts 46 cents" in told.json["complaints"][0]
 
 
-async def test_after_an_ordinary_end_it_still_adds_up(world: World) -> None:
+async def test_after_an_ordinary_end_it_still_adds_up(world: BilledDay) -> None:
     """Its last invoice is compared; a subscription that has ended was once a complaint for ever."""
     await world.lago.http.delete("/api/v1/subscriptions/sub-a")
     told = await world.run("reconcile", "--lago")
     assert (told.code, told.json["complaints"], told.json["subscriptions"]) == (0, [], 1), told.out
 
 
-async def test_usage_that_an_end_overtook_is_named(world: World) -> None:
+async def test_usage_that_an_end_overtook_is_named(world: BilledDay) -> None:
     await world.lago.http.delete("/api/v1/subscriptions/sub-a")
     await world.tamper("UPDATE usage_parts SET posted_at = now() + interval '1 hour'")
     told = await world.run("reconcile", "--lago")
@@ -185,7 +144,7 @@ async def test_usage_that_an_end_overtook_is_named(world: World) -> None:
     assert "its last invoice counts 39 cents" in complaint
 
 
-async def test_an_org_that_lago_cannot_be_asked_about_does_not_end_the_comparison(world: World) -> None:
+async def test_an_org_that_lago_cannot_be_asked_about_does_not_end_the_comparison(world: BilledDay) -> None:
     """A dot ends a customer's id in Lago's paths."""
     change = "UPDATE usage_parts SET org_id = 'a.b', external_subscription_id = 'odd', posted_to = NULL"
     await world.tamper(f"{change} WHERE part = (SELECT max(transaction_id) FROM lago_events)")
@@ -195,13 +154,13 @@ async def test_an_org_that_lago_cannot_be_asked_about_does_not_end_the_compariso
     assert "unsafe_id" in told.json["complaints"][0]
 
 
-async def test_a_subscription_that_lago_does_not_have_is_named(world: World) -> None:
+async def test_a_subscription_that_lago_does_not_have_is_named(world: BilledDay) -> None:
     await world.tamper("UPDATE usage_parts SET external_subscription_id = 'typo', posted_to = NULL")
     [complaint] = (await world.run("reconcile", "--lago")).json["complaints"]
     assert complaint == "subscription typo of org-a is none of org-a's in Lago, 39 cents were delivered to it"
 
 
-async def test_an_event_that_lies_in_the_topic_twice_is_found(world: World) -> None:
+async def test_an_event_that_lies_in_the_topic_twice_is_found(world: BilledDay) -> None:
     """A torn transaction would look so: Kafka's older protocol does not exclude it."""
     event = world.stage.read(world.stage.topics.events)[0]
     world.stage.producer.produce(world.stage.topics.events, event.value(), event.key(), headers=event.headers())
@@ -211,7 +170,7 @@ async def test_an_event_that_lies_in_the_topic_twice_is_found(world: World) -> N
 
 
 async def test_without_postgres_the_ledgers_alone_are_reconciled(stage: Stage) -> None:
-    stage.put(calls(range(3), "ghost"))
+    stage.put(calls(range(3), "ghost", cost="0.013"))
     async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.calls.get("billable") == 3, limit_s=20)
     told = await meterbridge(stage, "reconcile", "--json")

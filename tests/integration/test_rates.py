@@ -1,25 +1,21 @@
 """Rate cards on real Kafka and Postgres: put by a command, billed by the meter, and every sum proved."""
 
 import json
-import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
 from schemas.records import AuditRecord
-from tests.support.calls import Raw, raw, slp
+from tests.support.billed_day import BilledDay, calls, lago_of_org_a
 from tests.support.command import Ended, meterbridge
-from tests.support.database import projector_parts, rows, until
-from tests.support.posting import quick_delivery, statuses
-from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.database import rows
+from tests.support.posting import statuses
+from tests.support.sandbox import Lago
 from tests.support.stage import Stage
 
-METRIC = "ai_usage"
 D = Decimal
 #: A call of 10 input and 12 output tokens costs 0.000034 USD by it, and 50 % more of a cost for other models.
 CARD = """
@@ -38,16 +34,8 @@ org-a = "0.5"
 
 @pytest.fixture
 async def lago() -> AsyncIterator[Lago]:
-    async with lago_sandbox(clock=time.time) as sandbox:
-        metric = await sandbox.metric(METRIC)
-        await sandbox.plan(charges=[{"billable_metric_id": metric, "charge_model": "dynamic", "properties": {}}])
-        await sandbox.subscribe("sub-a", "org-a", subscription_at="2026-01-01T00:00:00Z")
+    async with lago_of_org_a() as sandbox:
         yield sandbox
-
-
-def calls(numbers: range, customer: str, **fields: Any) -> list[Raw]:
-    at = time.time_ns() // 1000
-    return [raw(0, slp(n, at_us=at, **fields), customer=customer, received_us=at) for n in numbers]
 
 
 async def rates(stage: Stage, *words: str, **env: str) -> Ended:
@@ -78,48 +66,26 @@ async def test_a_version_is_put_once_shown_and_on_record(stage: Stage, tmp_path:
 
 
 @pytest.fixture
-async def billed(stage: Stage, database: str, lago: Lago, tmp_path: Path) -> "World":
+async def billed(stage: Stage, database: str, lago: Lago, tmp_path: Path) -> BilledDay:
     """Eleven calls under a card: seven with a cost, three held at first, one without a cost; one is free."""
     file = tmp_path / "card.toml"
     file.write_text(CARD, encoding="utf-8")
     assert (await rates(stage, "put", str(file), "--comment", "c", "--back-date")).code == 0
-    stage.map("acme", "org-a", "sub-a")
-    stage.put(
+    day = BilledDay(stage, database, lago)
+    await day.bill(
         [
             *calls(range(5), "acme", cost="0.013"),
             *calls(range(5, 7), "acme", cost="0.02", model="other/model"),
             *calls(range(7, 10), "late", cost="0.013"),
             *calls(range(10, 11), "acme", cost="0"),
             *calls(range(11, 12), "acme", cost="0", model="other/free"),
-        ]
+        ],
+        11,
     )
-    async with httpx.AsyncClient(trust_env=False) as http, projector_parts(stage, database) as project:
-        posting = stage.parts(delivery=quick_delivery(lago, http))
-        async with (
-            stage.running("meter", stage.parts()),
-            stage.running("sink", posting),
-            stage.running("project", project),
-        ):
-            await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 12)
-            stage.map("late", "org-a", "sub-a")
-            query = "SELECT COALESCE(sum(calls), 0) FROM lago_events WHERE status = 'completed'"
-            await until(database, query, lambda count: count == 11)
-    return World(stage, database, lago)
+    return day
 
 
-class World:
-    """A day that is billed by a rate card."""
-
-    def __init__(self, stage: Stage, database: str, lago: Lago) -> None:
-        self.stage, self.database, self.lago = stage, database, lago
-
-    async def run(self, *words: str) -> Ended:
-        return await meterbridge(
-            self.stage, *words, "--json", DATABASE_URL=self.database, LAGO_API_URL=self.lago.url, LAGO_API_KEY=KEY
-        )
-
-
-async def test_every_sum_adds_up_where_billed_is_not_cost(billed: World, tmp_path: Path) -> None:
+async def test_every_sum_adds_up_where_billed_is_not_cost(billed: BilledDay, tmp_path: Path) -> None:
     """9 calls by tokens, two with a markup, all at the org's factor."""
     expected = (9 * D("0.000034") + 2 * D("0.03")) / 2
     told = await billed.run("reconcile", "--lago")
@@ -138,7 +104,7 @@ async def test_every_sum_adds_up_where_billed_is_not_cost(billed: World, tmp_pat
     assert await rows(billed.database, margin) == [("billable", expected * 2, 11), ("unpriced", None, 1)]
 
 
-async def test_a_card_is_tried_on_the_usage_log_before_it_is_put(billed: World, tmp_path: Path) -> None:
+async def test_a_card_is_tried_on_the_usage_log_before_it_is_put(billed: BilledDay, tmp_path: Path) -> None:
     """The card in force would change nothing but what was held: its factor is known only now."""
     file = tmp_path / "next.toml"
     file.write_text(CARD.replace('"first"', '"next"').replace("org-a", "org-b"), encoding="utf-8")
@@ -148,9 +114,14 @@ async def test_a_card_is_tried_on_the_usage_log_before_it_is_put(billed: World, 
     assert (by_customer["acme"]["calls"], D(by_customer["acme"]["would_be_usd"])) == (8, 6 * D("0.000034") + D("0.06"))
     assert D(by_customer["acme"]["change_usd"]) == (6 * D("0.000034") + D("0.06")) / 2
     assert D(told.json["cost_usd"]) == 8 * D("0.013") + 2 * D("0.02")
+    file.write_text(file.read_text(encoding="utf-8").replace('"1"', '"1.05678"'), encoding="utf-8")
+    coarse = await billed.run("rates", "test", str(file), "--from", "1h", "--to", "0s", COST_DECIMALS="9")
+    by_customer = {one["customer"]: one for one in coarse.json["customers"]}
+    # Each price is rounded as the meter does.
+    assert D(by_customer["acme"]["would_be_usd"]) == 6 * D("0.000034568") + D("0.06")
 
 
-async def test_costs_are_compared_with_a_price_list(billed: World, tmp_path: Path) -> None:
+async def test_costs_are_compared_with_a_price_list(billed: BilledDay, tmp_path: Path) -> None:
     prices = tmp_path / "prices.json"
     listed = {"gpt-4o": {"input_cost_per_token": 0.0001, "output_cost_per_token": 0.001}}
     prices.write_text(json.dumps(listed), encoding="utf-8")

@@ -49,7 +49,7 @@ def name_of(org: str, plan: str, number: int) -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of LiteLLM's; `number` and `ended` make it, whoever delivers it. `kind`: of the customer's id. `tokens`: of
+    """A call of LiteLLM's; `number` and `ended` make it, by whatever way it comes. `kind`: of the customer's id. `tokens`: of
     input, of which cached and written; of output, of which reasoning. `level`: of power."""
 
     number: int

@@ -1,6 +1,6 @@
 """The model: what is owed after a history, by the laws of docs/owed.md alone. It knows nothing of the product.
 
-It is slow and short on purpose: whoever doubts the product reads this page, and those beside it: who pays by the
+It is slow and short on purpose: who doubts the product reads this page, and those beside it: who pays by the
 mappings (`payers.py`), what there is of subscriptions (`lives.py`), what is kept of a call (`uses.py`).
 """
 

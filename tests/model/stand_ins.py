@@ -34,7 +34,7 @@ Announce = Callable[[Any, Any], Awaitable[None]]
 
 
 async def silently(_before: object, _after: object) -> None:
-    """For whoever tells nobody."""
+    """Announces nothing."""
 
 
 @dataclass

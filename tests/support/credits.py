@@ -26,7 +26,7 @@ async def take(url: str, user: str, cost: str, **facts: Any) -> Any:
 
 
 async def reserve(url: str, account: str, amount: str, call_id: str, ttl_s: int = 60, overdraft: str = "0") -> Any:
-    """Set credits aside; the row of the answer."""
+    """Reserve credits; the row of the answer."""
     statement = "SELECT * FROM authorize_credits($1, $2, $3, $4, $5)"
     return (await rows(url, statement, account, Decimal(amount), ttl_s, call_id, Decimal(overdraft)))[0]
 

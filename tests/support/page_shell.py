@@ -29,6 +29,7 @@ _BLOCK = re.compile(
 PAGES = (
     *("README.md", "docs/access.md", "docs/ingress.md", "docs/mapping.md"),
     *("docs/operations.md", "docs/orgs.md", "docs/sdk.md"),
+    *("docs/credits.md", "docs/provider-keys.md", "docs/analytics.md"),
 )
 #: It starts one of its own.
 TUTORIAL = "docs/tutorial.md"

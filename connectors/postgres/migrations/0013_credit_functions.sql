@@ -120,7 +120,7 @@ CREATE FUNCTION get_user_balance(p_user_id text) RETURNS numeric LANGUAGE sql ST
     SELECT get_account_balance('user:' || p_user_id)
 $$;
 
--- Set p_amount aside for a call, if balance and allowed overdraft have it. The same call_id with the same contents returns
+-- Reserve p_amount for a call, if balance and allowed overdraft have it. The same call_id with the same contents returns
 -- the first result. available: what is left for further reservations. An account is made only if it has an overdraft.
 CREATE FUNCTION authorize_credits(
     p_account text, p_amount numeric, p_ttl_seconds integer, p_call_id text, p_overdraft numeric DEFAULT 0
@@ -179,7 +179,7 @@ BEGIN
 END
 $$;
 
--- Take what a call has cost, which may be more or less than was set aside, and end its reservation. With 0 it only ends.
+-- Take what a call has cost, which may be more or less than was reserved, and end its reservation. With 0 it only ends.
 -- When the call's own record has settled it already, nothing more is taken.
 CREATE FUNCTION settle_reservation(p_call_id text, p_amount numeric)
 RETURNS TABLE (success boolean, new_balance numeric, transaction_id uuid, error_message text)
@@ -221,19 +221,28 @@ BEGIN
 END
 $$;
 
--- Expire the grants whose time is over. The result is the sum of what expired.
-CREATE FUNCTION expire_credits() RETURNS numeric LANGUAGE plpgsql AS $$
+-- End what is over of one account: release its reservations, expire its grants; at most p_most of each. The account is locked
+-- first, as by every function. If it is locked already, nothing is done and there is no row: nothing waits for this.
+CREATE FUNCTION expire_credits(p_account text, p_most integer DEFAULT 1000)
+RETURNS TABLE (released integer, expired_usd numeric) LANGUAGE plpgsql AS $$
 DECLARE
-    v_account text;
+    v_now timestamptz := clock_timestamp();
     v_held user_credits;
-    v_sum numeric := 0;
 BEGIN
-    FOR v_account IN SELECT DISTINCT g.account FROM credit_grants g
-        WHERE g.remaining > 0 AND g.expires_at <= clock_timestamp() ORDER BY g.account LOOP
-        SELECT * INTO v_held FROM user_credits c WHERE c.account = v_account FOR UPDATE;
-        v_sum := v_sum + expire_account_credits(v_held);
-    END LOOP;
-    RETURN v_sum;
+    SELECT * INTO v_held FROM user_credits c WHERE c.account = p_account FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    UPDATE credit_reservations r SET released_at = clock_timestamp()
+    FROM (
+        SELECT i.reservation_id FROM credit_reservations i
+        WHERE i.account = p_account AND i.settled_at IS NULL AND i.released_at IS NULL AND i.expires_at <= v_now
+        ORDER BY i.expires_at LIMIT p_most FOR UPDATE SKIP LOCKED
+    ) AS o
+    WHERE r.reservation_id = o.reservation_id;
+    GET DIAGNOSTICS released = ROW_COUNT;
+    expired_usd := expire_account_credits(v_held, p_most);
+    RETURN NEXT;
 END
 $$;
 
@@ -285,7 +294,7 @@ BEGIN
             'available_credits', 'credit_movement', 'book_credits', 'expire_account_credits', 'lock_credit_account',
             'debit_account_credits', 'add_account_credits', 'get_account_balance', 'debit_user_credits',
             'add_user_credits', 'get_user_balance', 'authorize_credits', 'settle_reservation',
-            'release_expired_reservations', 'expire_credits'
+            'expire_credits'
         )
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);

@@ -29,7 +29,8 @@ LEFT JOIN usage_parts e ON e.part = CASE WHEN p.event IS NULL THEN p.released_in
 --   2. of its customer, or the user of its key; 3. of its org.
 --
 -- An account of 2 and 3 pays for calls that ended and were counted since it is prepaid. A reservation counts if it was open when
--- the call was counted, or was settled by this call.
+-- the call was counted, or was settled by this call; one that had ended is the call's all the same, so that settle_reservation
+-- takes nothing more.
 -- A call that is not decided yet is debited once and stays as it is. For one that is decided, the difference is due.
 -- p_customer_id: empty where the client chose it (streams/core/metering/customer_key.py). p_decided: an event bills the call, or it is
 -- written off, and org and amount are those.
@@ -54,24 +55,26 @@ CREATE FUNCTION call_debts(
     ), held AS MATERIALIZED (
         SELECT c.account, c.prepaid_since FROM user_credits c WHERE c.account = ANY (p_accounts)
     ), reserved AS MATERIALIZED (
-        SELECT DISTINCT ON (c.n) c.n, r.account, r.reservation_id, s.settled AND COALESCE(
-            r.identity = c.identity, row_number() OVER (PARTITION BY r.reservation_id, c.amount > 0 ORDER BY c.n) = 1
-        ) AS settled
+        SELECT DISTINCT ON (c.n) c.n, CASE WHEN s.counts THEN r.account END AS account, r.reservation_id,
+            s.settled AND COALESCE(
+                r.identity = c.identity, row_number() OVER (PARTITION BY r.reservation_id, c.amount > 0 ORDER BY c.n) = 1
+            ) AS settled
         FROM call c
         JOIN credit_reservations r ON r.call_id = c.call_id AND r.account = ANY (p_accounts) AND r.account IN (
             'user:' || c.customer_id, 'user:' || c.user_id, 'org:' || c.org_id, 'org:' || c.organization_id
         )
         CROSS JOIN LATERAL (
-            SELECT EXISTS (
-                SELECT FROM credit_transactions t
-                WHERE t.idempotency_key = 'settle:' || r.call_id AND t.account = r.account
-            ) AS settled
+            SELECT t.settled, r.identity = c.identity OR r.identity IS NULL AND (
+                t.settled OR r.settled_at IS NULL AND r.expires_at > c.recorded_at
+                    AND (r.released_at IS NULL OR r.released_at >= r.expires_at)
+            ) AS counts
+            FROM (SELECT EXISTS (
+                SELECT FROM credit_transactions m
+                WHERE m.idempotency_key = 'settle:' || r.call_id AND m.account = r.account
+            ) AS settled) AS t
         ) AS s
-        WHERE r.identity = c.identity OR r.identity IS NULL AND (
-            s.settled OR r.settled_at IS NULL AND r.expires_at > c.recorded_at
-                AND (r.released_at IS NULL OR r.released_at >= r.expires_at)
-        )
-        ORDER BY c.n, r.created_at DESC
+        WHERE r.identity IS NULL OR r.identity = c.identity
+        ORDER BY c.n, s.counts DESC NULLS LAST, r.created_at DESC
     ), taken AS MATERIALIZED (
         SELECT DISTINCT ON (m.n) m.n, CASE WHEN m.amount > 0 THEN m.account END AS payer,
             GREATEST(m.amount, 0) AS amount, m.moves
@@ -177,6 +180,10 @@ BEGIN
         RETURN;
     END IF;
     PERFORM FROM user_credits c WHERE c.account = ANY (v_accounts) ORDER BY c.account FOR UPDATE;
+    PERFORM expire_account_credits(c, NULL) FROM user_credits c WHERE c.account IN (
+        SELECT g.account FROM credit_grants g
+        WHERE g.account = ANY (v_accounts) AND g.remaining > 0 AND g.expires_at <= clock_timestamp()
+    );
     IF true = ANY (p_decided) THEN
         PERFORM return_calls(
             p_identity, p_call_id, p_customer_id, p_user_id, p_org_id, p_organization_id, p_amount, p_ended_at,
