@@ -92,12 +92,14 @@ async def test_calls_are_debited_while_the_upkeep_ends_their_reservations(url: s
             # The account that is locked is left for the next time, and the others do not wait for it.
             assert await asyncio.wait_for(looking, 5 * PATIENCE) == (1, Decimal(2))
             await begun.commit()
-            # The calls have used half of what was over.
-            assert await upkeep.once() == (0, Decimal(1))
+            # What was over ended with the first call, and no call has used it.
+            assert await upkeep.once() == (0, Decimal(0))
         finally:
             await debiting.close()
-    for name in ("user:ada", "user:bob"):
-        assert await account(url, name) == (Decimal(10), Decimal(0))
+    assert [await account(url, name) for name in ("user:ada", "user:bob")] == [
+        (Decimal(9), Decimal(0)),
+        (Decimal(10), Decimal(0)),
+    ]
     ended = "SELECT call_id, settled_at IS NOT NULL, released_at IS NOT NULL FROM credit_reservations ORDER BY call_id"
     assert await rows(url, ended) == [("c1", True, False), ("c2", False, True)]
 
