@@ -60,4 +60,7 @@ CREDITS_POOL, SLOW_POOL, MANAGEMENT_POOL, ACCESS_POOL = API_POOLS = ("credits", 
 #: refuses its row.
 UNREADABLE, REPEATED, ROW_REFUSED = SKIPPED = ("unreadable", "repeated", "row_refused")
 #: How two billed calls may be one: a request under two ids, a job of two customers, a call that two ledgers counted.
+#: Why an account that a call names is not debited for it: only the client names the user; the reservation with the call's id is
+#: another's.
+CLIENT_CHOSE_USER, OTHERS_RESERVATION = UNDEBITED = ("client_chose_user", "others_reservation")
 BRIDGE, JOB, COPY = DOUBLED = ("bridge", "job", "copy")

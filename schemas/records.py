@@ -23,7 +23,7 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
         note: what was odd about the call, for people; `""` = nothing.
         context: a `CallContext`; absent where there is none.
         billed_usd: dollars that the call is billed at under a rate card; of a call that is held, before the factor of
-            its org or plan. None = no card applies: `cost_usd` where `decision` is billed, else nothing.
+            its org or plan, which its event has. None = no card applies: `cost_usd` where `decision` is billed, else nothing.
         rate: id of the rate card version; `""` = none applies.
         power_level: the level that the call asked for, such as `eco`; `""` = none.
         cache_write_tokens: written to the provider's cache; `tokens_input` includes them.

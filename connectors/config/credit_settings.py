@@ -5,7 +5,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, SecretStr
 
-from connectors.config.types import FernetSecrets, HttpUrl, Secrets
+from connectors.config.types import FernetSecrets, HttpUrl, Listed, Secrets, out_of
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS, PINNED_BY_KEY
+
+#: Every kind that a customer id can have; the last two are of senders that name the customer themselves.
+_KINDS = (*CUSTOMER_ID_FIELDS, "customer", "subscription")
 
 
 class CreditSettings(BaseModel):
@@ -21,6 +25,11 @@ class CreditSettings(BaseModel):
         Decimal(0),
         description="By how many dollars the reservations of an account may exceed its credits; 0 = a call begins only if "
         "credits cover its estimate.",
+    )
+    credits_user_kinds: Annotated[tuple[str, ...], Field(min_length=1), Listed, out_of(_KINDS)] = Field(
+        PINNED_BY_KEY,
+        description="Kinds of customer ids that name the user whose credits pay ([credits.md](credits.md#accounts)). A client chooses "
+        "`end_user`: with it in the list, a client can spend the credits of another user.",
     )
     authorize_rate_limit: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = Field(
         2000,

@@ -1,23 +1,26 @@
--- Debits calls of prepaid accounts, as their rows in the usage log are. The result is one row: calls, amount, overdraft.
+-- Debits calls of prepaid accounts by what is known of them now. The result is one row: calls, amount, overdraft.
+-- $3: kinds of ids that name a user who pays. An id of another kind, such as `end_user`, the client chose.
 SELECT d.calls, d.amount, d.overdraft
 FROM (
     SELECT
-        array_agg(u.identity) AS identities, array_agg(u.call_id) AS call_ids, array_agg(u.customer_id) AS customer_ids,
+        array_agg(u.identity) AS identities, array_agg(u.call_id) AS call_ids,
+        array_agg(CASE WHEN u.id_kind = ANY ($3::text[]) THEN u.customer_id ELSE '' END) AS customer_ids,
+        array_agg(CASE WHEN u.named_by_litellm AND 'user' = ANY ($3::text[]) THEN u.user_id ELSE '' END) AS user_ids,
         array_agg(u.org_id) AS org_ids,
-        array_agg(COALESCE(
-            u.billed_usd, CASE WHEN u.decision IN ('billable', 'failed_with_cost') THEN u.cost_usd ELSE 0 END
-        )) AS amounts,
-        array_agg(u.ended_at) AS ended, array_agg(u.recorded_at) AS recorded, array_agg(u.provider) AS providers,
+        array_agg(CASE WHEN u.named_by_litellm THEN u.organization_id ELSE '' END) AS organization_ids,
+        array_agg(u.billed_usd) AS amounts, array_agg(u.decided) AS decided,
+        array_agg(u.ended_at) AS ended, array_agg(u.recorded_at) AS recorded,
+        array_agg(u.status <> 'failure') AS succeeded, array_agg(u.provider) AS providers,
         array_agg(u.model) AS models, array_agg(u.tokens_input) AS prompts, array_agg(u.tokens_output) AS completions,
         array_agg(u.power_level) AS power_levels
     FROM (
-        SELECT l.*
+        SELECT l.*, l.id_kind IN ('end_user', 'user', 'team', 'organization', 'key', 'unattributed') AS named_by_litellm
         FROM unnest($1::bytea[], $2::text[]) WITH ORDINALITY AS c (identity, month, number)
-        JOIN llm_usage_log l ON l.identity = c.identity AND l.month = c.month::date
+        JOIN call_terms l ON l.identity = c.identity AND l.month = c.month::date
         ORDER BY c.number
     ) AS u
 ) AS a
 CROSS JOIN LATERAL debit_calls(
-    a.identities, a.call_ids, a.customer_ids, a.org_ids, a.amounts, a.ended, a.recorded, a.providers, a.models,
-    a.prompts, a.completions, a.power_levels
+    a.identities, a.call_ids, a.customer_ids, a.user_ids, a.org_ids, a.organization_ids, a.amounts, a.ended, a.recorded,
+    a.succeeded, a.providers, a.models, a.prompts, a.completions, a.power_levels, a.decided
 ) AS d

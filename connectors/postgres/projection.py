@@ -9,7 +9,7 @@ import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
 from connectors.postgres import rows, rows_of_management
-from connectors.postgres.debits import debit
+from connectors.postgres.debits import correct, debit
 from connectors.postgres.pool import Database
 from connectors.postgres.rows import Aside, Resolved, Rows
 from connectors.postgres.rows_of_management import Removed
@@ -18,6 +18,8 @@ from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE
 from schemas.tables import AUDIT, CREDITS, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
 from schemas.topics import TopicNames
 from streams.agents.projector import PartitionPosition, Projected
+from streams.core.metering.customer_key import PINNED_BY_KEY
+from streams.core.metering.write_off import WRITTEN_OFF
 
 log = structlog.get_logger(__name__)
 
@@ -83,8 +85,10 @@ _ORGS_GONE: Final = """
 DELETE FROM organisations AS o USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
 WHERE o.org_id = gone.key AND o."offset" < gone.at
 """
-#: The column of usage rows that has the month.
-_MONTH = 1
+#: The column of usage rows that has the month, that of event rows with the event, that of receipt rows with the state.
+_MONTH, _EVENT, _STATUS = 1, 2, 1
+#: In the text of an event that a rate card has priced.
+_RATE = '"rate":"'
 
 
 class PostgresProjection:
@@ -92,10 +96,14 @@ class PostgresProjection:
 
     Every statement may be repeated, and the topics may be projected in any order: usage, events, receipts and rejections write
     different columns (migrations/0002_event_queue.sql), and the other topics write different tables.
+
+    Args:
+        user_kinds: kinds of customer ids that name a user whose credits pay.
     """
 
-    def __init__(self, database: Database, topics: TopicNames) -> None:
+    def __init__(self, database: Database, topics: TopicNames, user_kinds: Sequence[str] = PINNED_BY_KEY) -> None:
         self._database = database
+        self._user_kinds = user_kinds
         self._timed: set[int] = set()
         self._ways: Mapping[str, tuple[str, Callable[[Sequence[ConsumerRecord]], Rows], _Write]] = {
             topics.enriched: (USAGE, rows.usage_rows, _write_usage),
@@ -149,7 +157,8 @@ class PostgresProjection:
             written = await write(connection, tp.partition, rows) if rows else 0
             doubled = await _doubled(connection, rows, written) if table == USAGE and rows else {}
             await self._keep(connection, tp, UNREADABLE, aside)
-            debited = await debit(connection, rows) if table == USAGE and rows else None
+            debited = await debit(connection, rows, self._user_kinds) if table == USAGE and rows else None
+            corrected = await self._correct(connection, table, rows)
             await connection.execute("COMMIT")
         if table == USAGE:
             self._timed.add(tp.partition)
@@ -159,9 +168,19 @@ class PostgresProjection:
         if doubled:
             log.warning("calls_billed_twice", partition=tp.partition, see="meterbridge reconcile", **doubled)
         counts = {table: written}
-        if debited is not None:
-            counts[CREDITS] = debited.calls
-        return Projected(counts, +skipped, doubled)
+        if debited is not None or corrected:
+            counts[CREDITS] = corrected if debited is None else debited.calls
+        return Projected(counts, +skipped, doubled, {} if debited is None else debited.refused)
+
+    async def _correct(self, connection: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Correct the debits of calls that these events bill otherwise than they were counted, or that were written off."""
+        if table == EVENTS:
+            rated = any(row[_EVENT] is not None and _RATE in row[_EVENT] for row in rows)
+            return await correct(connection, [row[0] for row in rows], self._user_kinds, rated=rated)
+        if table == RECEIPTS:
+            parts = [row[0] for row in rows if row[_STATUS] == WRITTEN_OFF]
+            return await correct(connection, parts, self._user_kinds, rated=False)
+        return 0
 
     async def pass_over(
         self, tp: TopicPartition, expected: int, record: ConsumerRecord, problem: str

@@ -73,14 +73,15 @@ ON user_provider_keys TO meterbridge_api;
 -- Credits move only by functions, which act for the tables' owner: no role writes a balance or the ledger itself.
 GRANT SELECT ON
     user_credits, credit_transactions, credit_grants, credit_reservations, credit_packages, power_level_configs,
-    ledger_accounts, ledger_transactions, ledger_entries, credit_imbalances
+    ledger_accounts, ledger_transactions, ledger_entries, credit_imbalances, undebited_calls, call_terms
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 GRANT EXECUTE ON FUNCTION
     get_user_balance(text), get_account_balance(text), available_credits(user_credits, numeric)
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 GRANT EXECUTE ON FUNCTION
     debit_calls(
-        bytea[], text[], text[], text[], numeric[], timestamptz[], timestamptz[], text[], text[], bigint[], bigint[], text[]
+        bytea[], text[], text[], text[], text[], text[], numeric[], timestamptz[], timestamptz[], boolean[], text[], text[],
+        bigint[], bigint[], text[], boolean[]
     ),
     expire_credits(text, integer)
 TO meterbridge_projector;

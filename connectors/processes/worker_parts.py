@@ -91,7 +91,9 @@ def parts_of(
         delivery=delivery,
         sensors=sensors or WorkerSensors(metrics, time.monotonic),
         instance_id=settings.pod_name or "",
-        projection=cache(lambda: PostgresProjection(Database(postgres_url(settings)), topics)),
+        projection=cache(
+            lambda: PostgresProjection(Database(postgres_url(settings)), topics, settings.credits_user_kinds)
+        ),
     )
 
 

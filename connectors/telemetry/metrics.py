@@ -23,6 +23,7 @@ from schemas.reasons import (
     POSTGRES_FAILURES,
     SKIPPED,
     STRIPE_OUTCOMES,
+    UNDEBITED,
     WEBHOOK_OUTCOMES,
 )
 from schemas.tables import TABLES
@@ -252,6 +253,12 @@ class Metrics:
     after_end_usd = _gauge("meterbridge_after_end_usd", "Dollars of these events (project).")
     credit_overdraft = _gauge(
         "meterbridge_credits_overdraft_usd", "Dollars that prepaid accounts have used beyond their balance (project)."
+    )
+    credits_undebited = _counter(
+        "meterbridge_credits_undebited_calls_total",
+        "Calls that name a prepaid account which is not debited for them: client_chose_user: only the client names the user; "
+        "others_reservation: the reservation with the call's id is another account's (project).",
+        reason=UNDEBITED,
     )
     credit_reservations = _gauge(
         "meterbridge_credit_reservations_open",

@@ -80,6 +80,8 @@ CHAPTERS: Final = {
     "Credits": {
         "meterbridge_credits_overdraft_usd": "It grows: prepaid accounts use more than they have "
         "([credits.md](credits.md#overdraft)). Every projector exports the same number.",
+        "meterbridge_credits_undebited_calls_total": "It rises: clients name other users or use their call ids, or `CREDITS_USER_KINDS` lacks a kind "
+        "that you trust. `SELECT * FROM undebited_calls` lists the calls that no account paid for.",
         "meterbridge_credit_reservations_open": "It grows without end: credits are reserved for calls that are never recorded.",
         "meterbridge_credits_imbalance_usd": "**Not 0: stop all that moves credits**, keep the tables, and run `meterbridge credits check`.",
         "meterbridge_credit_upkeep_failures_total": "It rises: an error in the log.",

@@ -134,6 +134,8 @@ class WorkerSensors:
             self._metrics.projection_skipped.labels(reason).inc(count)
         for kind, count in projected.doubled.items():
             self._metrics.doubled_calls.labels(kind).inc(count)
+        for reason, count in projected.undebited.items():
+            self._metrics.credits_undebited.labels(reason).inc(count)
 
     def projection_failed(self, reason: str) -> None:
         """Count a failed write to Postgres; the projector repeats it."""

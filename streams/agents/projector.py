@@ -30,11 +30,13 @@ class Projected(NamedTuple):
 
     Fields:
         doubled: billed calls that look like one that is billed already, by kind.
+        undebited: calls that name a prepaid account which is not debited for them, by reason.
     """
 
     rows: Mapping[str, int]
     skipped: Mapping[str, int]
     doubled: Mapping[str, int] = MappingProxyType({})
+    undebited: Mapping[str, int] = MappingProxyType({})
 
 
 class PartitionPosition(NamedTuple):

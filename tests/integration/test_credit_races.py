@@ -77,8 +77,8 @@ async def test_two_batches_of_calls_of_the_same_accounts_do_not_wait_for_each_ot
     names = [f"u{n}" for n in range(20)]
     for name in names:
         await give(url, f"user:{name}", "10")
-    batch = """SELECT * FROM debit_calls($1, $2, $3, array_fill(''::text, ARRAY[20]), array_fill(0.5, ARRAY[20]),
-        array_fill(now(), ARRAY[20]), array_fill(now(), ARRAY[20]), $2, $2, array_fill(1::bigint, ARRAY[20]),
+    batch = """SELECT * FROM debit_calls($1, $2, $3, $2, $2, $2, array_fill(0.5, ARRAY[20]),
+        array_fill(now(), ARRAY[20]), array_fill(now(), ARRAY[20]), array_fill(true, ARRAY[20]), $2, $2, array_fill(1::bigint, ARRAY[20]),
         array_fill(1::bigint, ARRAY[20]), $2)"""
 
     def calls(number: int) -> tuple[Any, ...]:

@@ -19,8 +19,8 @@ from tests.support.eventually import PATIENCE
 
 _DEBIT = """
 SELECT calls, amount FROM debit_calls(
-    ARRAY[$1::bytea], ARRAY[$2::text], ARRAY[$3::text], ARRAY[''], ARRAY[0.5], ARRAY[now()], ARRAY[now()], ARRAY['p'],
-    ARRAY['m'], ARRAY[1::bigint], ARRAY[1::bigint], ARRAY['eco']
+    ARRAY[$1::bytea], ARRAY[$2::text], ARRAY[$3::text], ARRAY[''], ARRAY[''], ARRAY[''], ARRAY[0.5], ARRAY[now()], ARRAY[now()], ARRAY[true],
+    ARRAY['p'], ARRAY['m'], ARRAY[1::bigint], ARRAY[1::bigint], ARRAY['eco']
 )
 """
 #: $1 accounts with $2 grants of a dollar each, all over, and what the ledger knows about them.

@@ -98,6 +98,7 @@ TYPES = {
     "meterbridge_stripe_events_total": "counter",
     "meterbridge_build_info": "gauge",
     "meterbridge_credits_overdraft_usd": "gauge",
+    "meterbridge_credits_undebited_calls_total": "counter",
     "meterbridge_credit_reservations_open": "gauge",
     "meterbridge_credits_imbalance_usd": "gauge",
     "meterbridge_credit_upkeep_failures_total": "counter",

@@ -105,6 +105,12 @@ IN_USE = {
         "INSERT INTO stripe_payments VALUES ('pi_1', '00112233-4455-6677-8899-aabbccddeeff', '{}', 10, 1)",
         "INSERT INTO stripe_events VALUES ('evt_1', 'charge.refunded', 'waiting', '', 'pi_1')",
     ],
+    17: [
+        """SELECT * FROM debit_calls(
+            '{a}', '{""}', '{ada}', '{""}', '{""}', '{""}', '{0.5}', '{2090-01-01Z}', '{2090-01-01Z}', '{true}', '{p}', '{m}', '{1}',
+            '{2}', '{eco}'
+        )""",
+    ],
 }
 
 

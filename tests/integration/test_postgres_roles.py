@@ -152,7 +152,9 @@ TRIES = {
     "SELECT authorize_credits('user:ada', 1, 60, 'c', 1)": {API},
     "SELECT settle_reservation('c', 1)": {API},
     "SELECT expire_credits('user:ada')": {API, PROJECTOR},
-    "SELECT debit_calls('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')": {PROJECTOR},
+    "SELECT debit_calls('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')": {
+        PROJECTOR
+    },
     "SELECT book_credits(NULL, 'system:bonuses', NULL)": set(),
     "SELECT lock_credit_account('user:ada', true)": set(),
     "UPDATE user_credits SET balance = 100": set(),

@@ -13,7 +13,7 @@ def usage(number: int, **fields: Any) -> EnrichedUsage:
     """Call `number`; every tenth is held, in one of five parts."""
     start = f"2026-11-20T12:{number // 60 % 60:02}:{number % 60:02}.000000Z"
     held = {"held": "no_mapping", "part": f"d-t-0-{number % 50}"} if number % 10 == 0 else {"part": "d-t-0-999"}
-    base = {"customer_id": "acme", "id_kind": "end_user", "decision": "billable", "cost_usd": Decimal("0.000145")}
+    base = {"customer_id": "acme", "id_kind": "user", "decision": "billable", "cost_usd": Decimal("0.000145")}
     return EnrichedUsage(f"{number:032x}", number, **{"start": start, "end": start, **base, **held, **fields})
 
 

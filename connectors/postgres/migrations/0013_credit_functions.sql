@@ -246,117 +246,6 @@ BEGIN
 END
 $$;
 
--- Debit the calls of a batch of `litellm.usage.enriched`, each once, by its identity, and settle their reservations. The
--- payer: the account of the call's reservation, else the customer's, else the org's; an account pays for calls that ended and
--- were counted since it is prepaid. A call that settle_reservation has debited is not debited again.
-CREATE FUNCTION debit_calls(
-    p_identity bytea[], p_call_id text[], p_customer_id text[], p_org_id text[], p_amount numeric[],
-    p_ended_at timestamptz[], p_recorded_at timestamptz[], p_provider text[], p_model text[], p_prompt_tokens bigint[],
-    p_completion_tokens bigint[], p_power_level text[]
-) RETURNS TABLE (calls bigint, amount numeric, overdraft numeric)
-LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-DECLARE
-    v_accounts text[];
-BEGIN
-    SELECT array_agg(f.account) INTO v_accounts FROM (
-        SELECT c.account FROM user_credits c WHERE c.account IN (
-            SELECT 'user:' || id FROM unnest(p_customer_id) AS id UNION SELECT 'org:' || id FROM unnest(p_org_id) AS id
-        )
-        UNION
-        SELECT r.account FROM credit_reservations r WHERE r.call_id = ANY (p_call_id)
-    ) AS f;
-    IF v_accounts IS NULL THEN
-        RETURN QUERY SELECT 0::bigint, 0::numeric, 0::numeric;
-        RETURN;
-    END IF;
-    PERFORM FROM user_credits c WHERE c.account = ANY (v_accounts) ORDER BY c.account FOR UPDATE;
-    PERFORM expire_account_credits(c, NULL) FROM user_credits c WHERE c.account IN (
-        SELECT g.account FROM credit_grants g
-        WHERE g.account = ANY (v_accounts) AND g.remaining > 0 AND g.expires_at <= clock_timestamp()
-    );
-    RETURN QUERY
-    WITH held AS MATERIALIZED (
-        SELECT c.account, c.balance, c.prepaid_since FROM user_credits c WHERE c.account = ANY (v_accounts)
-    ), reserved AS MATERIALIZED (
-        SELECT DISTINCT ON (r.call_id) r.call_id, r.account, r.reservation_id, r.identity,
-            EXISTS (SELECT FROM credit_transactions t WHERE t.idempotency_key = 'settle:' || r.call_id) AS paid
-        FROM credit_reservations r
-        WHERE r.call_id = ANY (p_call_id) AND r.account = ANY (v_accounts)
-        ORDER BY r.call_id, r.created_at DESC
-    ), call AS MATERIALIZED (
-        SELECT c.*, COALESCE(r.account, u.account, o.account) AS account, r.reservation_id,
-            r.paid AND COALESCE(
-                r.identity = c.identity, row_number() OVER (PARTITION BY c.call_id, c.amount > 0 ORDER BY c.n) = 1
-            ) AS paid
-        FROM unnest(
-            p_identity, p_call_id, p_customer_id, p_org_id, p_amount, p_ended_at, p_recorded_at, p_provider, p_model,
-            p_prompt_tokens, p_completion_tokens, p_power_level
-        ) WITH ORDINALITY AS c (
-            identity, call_id, customer_id, org_id, amount, ended_at, recorded_at, provider, model, prompt_tokens,
-            completion_tokens, power_level, n
-        )
-        LEFT JOIN reserved r ON r.call_id = c.call_id
-        LEFT JOIN held u
-            ON u.account = 'user:' || c.customer_id AND u.prepaid_since <= LEAST(c.ended_at, c.recorded_at)
-        LEFT JOIN held o ON o.account = 'org:' || c.org_id AND o.prepaid_since <= LEAST(c.ended_at, c.recorded_at)
-        WHERE COALESCE(r.account, u.account, o.account) IS NOT NULL
-    ), due AS MATERIALIZED (
-        SELECT c.*, 'call:' || encode(c.identity, 'hex') AS key, sum(c.amount) OVER (PARTITION BY c.account ORDER BY c.n) AS running
-        FROM call c
-        WHERE c.amount > 0 AND c.paid IS NOT TRUE AND NOT EXISTS (
-            SELECT FROM credit_transactions t WHERE t.idempotency_key = 'call:' || encode(c.identity, 'hex')
-        )
-    ), total AS MATERIALIZED (
-        SELECT d.account, sum(d.amount) AS amount, LEAST(sum(d.amount), h.balance) AS covered, h.balance,
-            gen_random_uuid() AS ledger_transaction,
-            sha256(convert_to(string_agg(d.key || '=' || d.amount, ' ' ORDER BY d.n), 'UTF8')) AS digest
-        FROM due d JOIN held h ON h.account = d.account GROUP BY d.account, h.balance
-    ), booked AS (
-        INSERT INTO ledger_transactions (transaction_id, idempotency_key, digest, transaction_type)
-        SELECT t.ledger_transaction, 'calls:' || t.ledger_transaction, t.digest, 'debit' FROM total t
-    ), entered AS (
-        INSERT INTO ledger_entries (transaction_id, line, account, amount)
-        SELECT t.ledger_transaction, e.line, e.account, e.amount
-        FROM total t CROSS JOIN LATERAL (VALUES
-            (1, t.account, -t.covered), (2, 'overdraft:' || t.account, t.covered - t.amount), (3, 'system:usage', t.amount)
-        ) AS e (line, account, amount) WHERE e.amount <> 0
-    ), moved AS (
-        UPDATE user_credits c SET balance = c.balance - t.covered, overdraft = c.overdraft + t.amount - t.covered
-        FROM total t WHERE c.account = t.account
-    ), used AS (
-        UPDATE credit_grants g SET remaining = g.remaining - LEAST(g.remaining, o.covered - o.before)
-        FROM (
-            SELECT i.grant_id, t.covered,
-                sum(i.remaining) OVER (PARTITION BY i.account ORDER BY i.expires_at, i.grant_id) - i.remaining AS before
-            FROM total t JOIN credit_grants i ON i.account = t.account AND i.remaining > 0
-        ) AS o
-        WHERE g.grant_id = o.grant_id AND o.before < o.covered
-    ), settled AS (
-        UPDATE credit_reservations r SET
-            settled_at = CASE WHEN r.released_at IS NULL THEN COALESCE(r.settled_at, clock_timestamp()) END,
-            identity = f.identity
-        FROM (
-            SELECT DISTINCT ON (c.reservation_id) c.reservation_id, CASE WHEN c.amount > 0 THEN c.identity END AS identity
-            FROM call c WHERE c.reservation_id IS NOT NULL ORDER BY c.reservation_id, c.amount > 0 DESC, c.n
-        ) AS f
-        WHERE r.reservation_id = f.reservation_id AND r.identity IS NULL
-    ), told AS (
-        INSERT INTO credit_transactions (
-            account, transaction_type, amount, balance_after, provider, model, prompt_tokens, completion_tokens,
-            power_level, metadata, idempotency_key, ledger_transaction
-        )
-        SELECT d.account, 'debit', -d.amount, GREATEST(t.balance - d.running, 0), d.provider, d.model,
-            GREATEST(d.prompt_tokens, 0), GREATEST(d.completion_tokens, 0),
-            CASE WHEN d.power_level IN ('eco', 'balanced', 'precision') THEN d.power_level END,
-            CASE WHEN d.call_id = '' THEN '{}' ELSE jsonb_build_object('call_id', d.call_id) END,
-            d.key, t.ledger_transaction
-        FROM due d JOIN total t ON t.account = d.account
-        ORDER BY d.n
-    )
-    SELECT (SELECT count(*) FROM due), COALESCE(sum(t.amount), 0), COALESCE(sum(t.amount - t.covered), 0) FROM total t;
-END
-$$;
 -- What is wrong in the books; a row is a mistake, so there must be none. `meterbridge credits check` reads it.
 CREATE VIEW credit_imbalances AS
 SELECT 'all_entries' AS problem, '' AS place, 0::numeric AS expected, sum(e.amount) AS found
@@ -405,7 +294,7 @@ BEGIN
             'available_credits', 'credit_movement', 'book_credits', 'expire_account_credits', 'lock_credit_account',
             'debit_account_credits', 'add_account_credits', 'get_account_balance', 'debit_user_credits',
             'add_user_credits', 'get_user_balance', 'authorize_credits', 'settle_reservation',
-            'expire_credits', 'debit_calls'
+            'expire_credits'
         )
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);

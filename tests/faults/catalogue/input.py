@@ -213,6 +213,18 @@ ROWS = (
         longer=_LONGER,
     ),
     Row(
+        127,
+        "a client that names another user, or the id of another's call",
+        "`end_user` with the name of a prepaid user, and the call id of a reservation that is open",
+        (MONEY, BOOKS, SAYS_SO),
+        "that user's credits and reservation stay as they are; the user of the key pays, and what nobody pays for is counted and listed",
+        (
+            "integration/test_credit_payers.py::test_a_client_that_names_another_user_spends_nothing_of_that_user",
+            "integration/test_credit_payers.py::test_a_call_with_the_id_of_anothers_call_neither_spends_nor_ends_its_reservation",
+            "integration/test_credit_payers.py::test_a_client_that_names_an_end_user_is_debited_as_the_user_of_its_key",
+        ),
+    ),
+    Row(
         131,
         "a call whose record the ingress refuses, in the ring of the LiteLLM plugin",
         "413 and 400 for one record, for a whole batch of them, and 500 for one; beside it the ring of another process",

@@ -116,6 +116,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "POSTGRES_DB": "usage",
         "REDIS_URL": "redis://cache",
         "CREDITS_ALLOWED_OVERDRAFT": "2.5",
+        "CREDITS_USER_KINDS": "user,customer",
         "API_POSTGRES_CONNECTIONS": "20",
         "STRIPE_API_KEY": "hushed-secret",
         "STRIPE_WEBHOOK_SECRET": "new, old",
@@ -213,6 +214,7 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("DATABASE_URL", ("mysql://db/x",)),
     ("API_POSTGRES_CONNECTIONS", ("0", "101", "many")),
     ("CREDITS_ALLOWED_OVERDRAFT", ("-1", "NaN", "much", "1000001")),
+    ("CREDITS_USER_KINDS", (",", "client", "user,user")),
     ("STRIPE_API_URL", ("api.stripe.com", "ftp://api.stripe.com")),
 ]
 #: Variables that take any text: names, keys, secrets, a path.

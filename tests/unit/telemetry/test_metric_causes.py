@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.worker_metrics import WorkerSensors
 from schemas.ledger import Position
-from schemas.reasons import DOUBLED
+from schemas.reasons import DOUBLED, UNDEBITED
 from schemas.records import Receipt
 from streams.agents.projector import Projected
 from streams.core.metering.step_changes import Changes
@@ -61,6 +61,13 @@ def test_a_pair_that_the_projector_found_is_counted_by_kind_from_zero_on(scrape:
     assert scrape.value("meterbridge_doubled_calls_total", kind=kind) == 0
     scrape.sensors.projected("enriched", Projected({}, {}, {kind: 2}))
     assert scrape.value("meterbridge_doubled_calls_total", kind=kind) == 2
+
+
+@pytest.mark.parametrize("reason", UNDEBITED)
+def test_a_call_that_names_an_account_which_is_not_debited_is_counted_by_reason(scrape: Scrape, reason: str) -> None:
+    assert scrape.value("meterbridge_credits_undebited_calls_total", reason=reason) == 0
+    scrape.sensors.projected("enriched", Projected({}, {}, undebited={reason: 2}))
+    assert scrape.value("meterbridge_credits_undebited_calls_total", reason=reason) == 2
 
 
 def test_late_calls_are_counted_by_what_became_of_them_and_an_error_once(scrape: Scrape) -> None:

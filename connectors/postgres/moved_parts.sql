@@ -1,0 +1,12 @@
+-- Those of these parts whose calls may be billed otherwise than they were debited. $1: ids of events, and of held parts that were
+-- released into them.
+-- All calls of a part that were not held had one org and one factor, so one of them shows it for all; a price of 0 does not show
+-- the factor. A part without a call may get its calls at this moment.
+SELECT DISTINCT o.part
+FROM unnest($1::text[]) AS o (part)
+JOIN usage_parts p ON p.part = o.part
+LEFT JOIN usage_parts e ON e.part = CASE WHEN p.event IS NULL THEN p.released_in ELSE p.part END
+LEFT JOIN LATERAL (SELECT u.* FROM llm_usage_log u WHERE u.part = o.part AND u.part <> '' LIMIT 1) AS c ON true
+LEFT JOIN LATERAL (SELECT t.billed_usd FROM call_terms t WHERE t.identity = c.identity AND t.month = c.month) AS t ON true
+WHERE p.held_calls > 0 OR p.event IS NULL OR c.identity IS NULL OR c.org_id <> e.org_id
+    OR c.billed_usd <> t.billed_usd OR c.price_usd = 0

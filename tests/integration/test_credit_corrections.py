@@ -1,0 +1,131 @@
+"""What was debited for a call is corrected when it is known what the call is billed at: by its event, or by a write-off."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.support.credits import account, balanced, give, prepaid_since
+from tests.support.database import migrated_database, rows
+from tests.support.history import PREFIX, TOPICS
+from tests.support.projection import Writer, event, manifest, receipt, usage
+
+PART = f"{PREFIX}7"
+RATED = {"billed_usd": "x", "rate": "r1"}
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_url) as url:
+        for name in ("user:ada", "org:org", "org:old"):
+            await give(url, name, "10")
+        await prepaid_since(url, "2026-11-20 00:00Z")
+        yield url
+        await balanced(url)
+
+
+async def told(url: str, topic: str, *values: Any, **headers: bytes) -> None:
+    async with Writer(url) as writer:
+        assert await writer.put(topic, *values, **headers)
+
+
+async def left(url: str, *names: str) -> list[Decimal]:
+    return [balance - owed for balance, owed in [await account(url, name) for name in names]]
+
+
+def held(number: int, **fields: Any) -> Any:
+    return usage(number, **{"held": "no_mapping", "cost_usd": Decimal(2), **fields})
+
+
+@pytest.mark.parametrize("event_first", [False, True])
+async def test_usage_that_was_held_without_an_org_is_debited_by_the_event_that_bills_it(
+    url: str, *, event_first: bool
+) -> None:
+    """The topics are projected in any order; a repeat of both changes nothing."""
+    news = [(TOPICS.enriched, held(1), {}), (TOPICS.events, event(), {"manifest": manifest()})]
+    for topic, value, headers in reversed(news) if event_first else news:
+        await told(url, topic, value, **headers)
+    assert await left(url, "org:org") == [Decimal(8)]
+    await rows(url, "TRUNCATE projector_offsets")
+    for topic, value, headers in news:
+        await told(url, topic, value, **headers)
+    assert await rows(url, "SELECT count(*) FROM credit_transactions WHERE amount < 0") == [(1,)]
+
+
+async def test_a_window_that_was_released_into_another_part_is_debited_too(url: str) -> None:
+    await told(url, TOPICS.enriched, held(1, part=f"{PREFIX}3"), usage(2, org_id="org", cost_usd=Decimal(1)))
+    assert await left(url, "org:org") == [Decimal(9)]
+    await told(url, TOPICS.events, event(), manifest=manifest(3))
+    assert await left(url, "org:org") == [Decimal(7)]
+
+
+async def test_usage_that_was_held_for_one_org_and_billed_to_another_moves(url: str) -> None:
+    await told(url, TOPICS.enriched, held(1, org_id="old", held="no_subscription"))
+    assert await left(url, "org:old", "org:org") == [Decimal(8), Decimal(10)]
+    await told(url, TOPICS.events, event(), manifest=manifest())
+    assert await left(url, "org:old", "org:org") == [Decimal(10), Decimal(8)]
+    query = "SELECT account, transaction_type, amount, idempotency_key FROM credit_transactions WHERE idempotency_key LIKE 'call:%'"
+    key = f"call:{1:032x}"
+    assert sorted(await rows(url, query), key=lambda row: row[3]) == [
+        ("org:old", "debit", Decimal(-2), key),
+        ("org:old", "refund", Decimal(2), f"{key}:1"),
+        ("org:org", "debit", Decimal(-2), f"{key}:2"),
+    ]
+
+
+async def test_a_user_stays_the_payer_whoever_the_org_is(url: str) -> None:
+    await told(url, TOPICS.enriched, held(1, customer_id="ada", id_kind="user"))
+    await told(url, TOPICS.events, event(), manifest=manifest())
+    assert await left(url, "user:ada", "org:org") == [Decimal(8), Decimal(10)]
+
+
+@pytest.mark.parametrize("factor", ["0.85", "1.5"])
+async def test_the_factor_of_who_pays_is_debited_and_stands_in_the_log(url: str, factor: str) -> None:
+    call = held(1, org_id="org", held="no_subscription", billed_usd=Decimal(4), rate="r1")
+    await told(url, TOPICS.enriched, call)
+    assert await left(url, "org:org") == [Decimal(6)]
+    await told(url, TOPICS.events, event(**RATED, rate_factor=factor), manifest=manifest())
+    assert await left(url, "org:org") == [10 - 4 * Decimal(factor)]
+    assert await rows(url, "SELECT billed_usd, price_usd FROM llm_usage_log") == [(4 * Decimal(factor), Decimal(4))]
+
+
+async def test_the_log_has_the_factor_where_nobody_is_prepaid(postgres_url: str) -> None:
+    async with migrated_database(postgres_url) as url:
+        late = held(2, billed_usd=Decimal(2), rate="r1")
+        await told(url, TOPICS.enriched, held(1, billed_usd=Decimal(4), rate="r1"))
+        await told(url, TOPICS.events, event(**RATED, rate_factor="0.5"), manifest=manifest())
+        await told(url, TOPICS.enriched, late)
+        assert await rows(url, "SELECT billed_usd FROM llm_usage_log ORDER BY 1") == [(Decimal(1),), (Decimal(2),)]
+
+
+async def test_a_call_without_a_price_does_not_hide_the_factor_of_its_part(url: str) -> None:
+    """Its window was held when it was to be sealed, and the plan changed."""
+    free = usage(1, org_id="org", billed_usd=Decimal(0), price_usd=Decimal(0), rate="r1")
+    dear = usage(2, org_id="org", billed_usd=Decimal(2), price_usd=Decimal(4), rate="r1")
+    await told(url, TOPICS.enriched, free, dear)
+    await told(url, TOPICS.events, event(**RATED, rate_factor="0.75"), manifest=manifest())
+    assert await left(url, "org:org") == [Decimal(7)]
+
+
+@pytest.mark.parametrize("receipt_first", [False, True])
+async def test_what_is_written_off_is_given_back(url: str, *, receipt_first: bool) -> None:
+    """What was owed for it is not owed any more, whatever the account's policy for overdraft says."""
+    await rows(url, "UPDATE user_credits SET overdraft_policy = 'keep'")
+    call = (TOPICS.enriched, held(1, org_id="org", held="no_subscription", cost_usd=Decimal(12)))
+    gone = (TOPICS.receipts, receipt("written_off", 5))
+    for news in (gone, call) if receipt_first else (call, gone):
+        await told(url, *news)
+    assert await account(url, "org:org") == (Decimal(10), Decimal(0))
+    assert await rows(url, "SELECT count(*) FROM undebited_calls") == [(0,)]
+
+
+async def test_a_call_and_its_event_that_are_projected_at_once_agree(url: str) -> None:
+    """The window was held when it was to be sealed, and released to another org; then a projector catches up on both topics."""
+    await give(url, "org:old", "90")
+    async with Writer(url) as calls, Writer(url) as events:
+        for n in range(40):
+            both = usage(n, org_id="old", part=f"{PREFIX}{n}", cost_usd=Decimal(1)), event(n)
+            await asyncio.gather(calls.put(TOPICS.enriched, both[0]), events.put(TOPICS.events, both[1]))
+    assert await left(url, "org:old", "org:org") == [Decimal(100), Decimal(-30)]
