@@ -11,7 +11,8 @@ from hashlib import sha256
 from re import compile as re_compile
 from unicodedata import normalize
 
-MAX_BYTES = 255
+from schemas.bounded_name import MAX_BYTES, bounded_name
+
 #: The customer of calls without a customer: held until an operator maps it, never dropped.
 UNATTRIBUTED = "unattributed:"
 
@@ -72,7 +73,4 @@ def _normalised(text: str) -> str | None:
         return None
     if text.startswith(_SECRET_STARTS) and is_secret(text):
         return key_hash(text)
-    encoded = text.encode()
-    if len(encoded) > MAX_BYTES:
-        return "sha256:" + sha256(encoded).hexdigest()
-    return text
+    return bounded_name(text)

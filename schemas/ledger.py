@@ -4,9 +4,11 @@ These are the values of `meter.changelog`, MessagePack; only the meter reads the
 """
 
 from decimal import Decimal
+from typing import Annotated
 
 import msgspec
 
+from schemas.moments import MAX_US
 from schemas.money import EXACT, ZERO, add
 from schemas.wire import Metered
 
@@ -31,6 +33,10 @@ UNTOLD_PREFIX = b"s"
 SEEN_PREFIX = b"i"
 SETTLED_PREFIX = b"u"
 JOB_PREFIX = b"j"
+
+#: Bounds of a window's numbers, which its decoder checks: an integer of Postgres, and microseconds since 1970 UTC.
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Moment = Annotated[int, msgspec.Meta(ge=0, lt=MAX_US)]
 
 
 class Sum(msgspec.Struct, array_like=True, gc=False):
@@ -148,8 +154,8 @@ class Window(msgspec.Struct, array_like=True, gc=False):
         rated: None = no rate card applies, and `cost` is billed.
     """
 
-    first: int
-    last: int
+    first: Count
+    last: Count
     customer_id: str
     id_kind: str
     org_id: str
@@ -158,18 +164,18 @@ class Window(msgspec.Struct, array_like=True, gc=False):
     model: str
     provider: str
     group: tuple[str, ...]
-    start_us: int
-    length_us: int
-    min_end_us: int
-    max_end_us: int
-    count: int = 0
-    tokens_input: int = 0
-    tokens_output: int = 0
-    total_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
+    start_us: Moment
+    length_us: Count
+    min_end_us: Moment
+    max_end_us: Moment
+    count: Count = 0
+    tokens_input: Count = 0
+    tokens_output: Count = 0
+    total_tokens: Count = 0
+    cached_tokens: Count = 0
+    reasoning_tokens: Count = 0
     cost: Decimal = ZERO
-    merged: tuple[int, ...] = ()
+    merged: tuple[Count, ...] = ()
     identity: bytes = b""
     metered: Metered | None = None
     group_names: tuple[str, ...] = ()

@@ -97,6 +97,10 @@ class RateCard(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     v: int = CARD_VERSION
 
 
+#: Why a price has too many decimals.
+_ROUNDED: Final = ", to which COST_DECIMALS rounds what a call is billed at"
+
+
 def check_card(card: RateCard) -> None:
     """Refuse what no reader could price by. Raises: ValueError: the sentence of the first mistake.
 
@@ -123,6 +127,23 @@ def check_card(card: RateCard) -> None:
             _check_number(f"factors.{kind}.{name}", factor, Decimal(0), MOST_FACTOR, FACTOR_PLACES)
 
 
+def check_places(card: RateCard, places: int) -> None:
+    """Refuse prices of a call that the rounding to `places` decimals of a dollar would lower or take away.
+
+    Prices of tokens and seconds may be smaller: a call has many of them.
+
+    Raises: ValueError: the sentence of the first such price.
+    """
+    entries = [(f"price {number}", entry) for number, entry in enumerate(card.entries, 1)]
+    for where, entry in (*entries, ("default", card.default or Entry())):
+        if entry.minimum is not None:
+            _check_number(f"{where}.minimum", entry.minimum, Decimal(0), MOST_DOLLARS, places, _ROUNDED)
+        for name in ("per_image", "per_request"):
+            price = getattr(entry, name)
+            if price and price < Decimal(1).scaleb(-places):
+                raise ValueError(f"{where}.{name}: more than {places} decimals{_ROUNDED}")
+
+
 def _check_entry(where: str, entry: Entry) -> None:
     if not entry.model or not entry.provider:
         raise ValueError(f'{where}: a pattern is empty; "*" matches everything')
@@ -135,11 +156,11 @@ def _check_entry(where: str, entry: Entry) -> None:
             _check_number(f"{where}.{name}", price, Decimal(0), MOST_DOLLARS, PRICE_PLACES)
 
 
-def _check_number(where: str, number: Decimal, least: Decimal, most: Decimal, places: int) -> None:
+def _check_number(where: str, number: Decimal, least: Decimal, most: Decimal, places: int, why: str = "") -> None:
     if not number.is_finite() or not least <= number <= most:
         raise ValueError(f"{where}: not from {least} to {most}")
     if -int(number.normalize().as_tuple().exponent) > places:
-        raise ValueError(f"{where}: more than {places} decimals")
+        raise ValueError(f"{where}: more than {places} decimals{why}")
 
 
 #: The check beside the types that every reader of the topic makes.

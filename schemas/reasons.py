@@ -52,6 +52,10 @@ POSTGRES_AWAY, POSTGRES_SLOW, POSTGRES_FULL, POSTGRES_BUSY, POSTGRES_DENIED, POS
     *("postgres_denied", "postgres_schema", "postgres_error"),
 )
 
+#: A request found no free connection to Postgres in time. The pools of an api process, each for one kind of request.
+NO_CONNECTION: Final = "no_free_connection"
+CREDITS_POOL, SLOW_POOL, MANAGEMENT_POOL, ACCESS_POOL = API_POOLS = ("credits", "slow", "management", "access")
+
 #: Reasons for which the projector leaves a record out: it cannot be read, its call is in the log already, or Postgres
 #: refuses its row.
 UNREADABLE, REPEATED, ROW_REFUSED = SKIPPED = ("unreadable", "repeated", "row_refused")

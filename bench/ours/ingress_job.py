@@ -1,7 +1,7 @@
 """The webhook ingress as `meterbridge serve` builds it; prints its own cost after enough answers."""
 
-import asyncio
 import sys
+import time
 
 import uvloop
 from aiohttp import web
@@ -11,7 +11,6 @@ from bench.serving import Answers, producer_for, serve
 from connectors.ingest.auth import WebhookAuth
 from connectors.ingest.routes import IngressDeps, ingress_routes
 from connectors.ingest.store import ElementStore
-from schemas.moments import SECOND_US
 from schemas.topics import TopicNames
 from streams.runtime.garbage_collection import collect_seldom
 
@@ -39,7 +38,7 @@ async def main(bootstrap: str, prefix: str, secret: str, warm_up: int, requests:
 
 
 def _now_us() -> int:
-    return int(asyncio.get_running_loop().time() * SECOND_US)
+    return time.time_ns() // 1000
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from connectors.http.endpoint import AuthorizedRequest, endpoint, missing_scope, other_org
+from connectors.http.endpoint import AuthorizedRequest, missing_scope, other_org
 from connectors.http.health import json_response
-from connectors.http.own_user import acts_for_all
+from connectors.http.own_user import acts_for_all, own_endpoint
 from connectors.operations.csv_text import csv_text
 from connectors.operations.usage_report import GROUPS_OF_USER, UsageReport, usage_of_all, usage_of_user
 from connectors.postgres.pool import Database
@@ -92,14 +92,12 @@ class AnalyticsHandlers:
         self._database = database
         self._now = now
 
-    @endpoint(
+    @own_endpoint(
         "GET",
         "/api/v1/analytics/usage",
         READ,
         query=UsageQuery,
         answers={200: UsageAnswer},
-        sees_to_orgs=True,
-        own_without_scope=True,
         also_csv=True,
     )
     async def usage(self, authorized: AuthorizedRequest) -> web.Response:

@@ -5,7 +5,7 @@
 | 401 | `unknown_token` | the request has no bearer token, or an unknown one |
 | 403 | `missing_scope` | the credential does not hold the endpoint's scope |
 | 403 | `other_org` | the credential is for other orgs; the answer is the same if the org does not exist |
-| 429 | `too_many_requests` | too many requests (`API_RATE_LIMIT`), or too many wrong credentials from one address |
+| 429 | `too_many_requests` | too many requests (`API_RATE_LIMIT`, `AUTHORIZE_RATE_LIMIT`), or too many wrong credentials from one address |
 
 429 is safe here. LiteLLM drops usage that is answered with 429, but it sends usage to the ingress, not to this API.
 """
@@ -76,6 +76,7 @@ class Authorizer:
         kinds: kinds of credentials, tried in this order.
         origins: finds the client's address behind trusted proxies.
         per_second: limit of requests for one credential; 0 = no limit.
+        calls_per_second: the same for requests to endpoints that are `per_call`, which are counted apart.
         monotonic: seconds.
     """
 
@@ -86,11 +87,13 @@ class Authorizer:
         origins: ClientAddressPolicy,
         per_second: float,
         monotonic: Callable[[], float],
+        calls_per_second: float = 0,
     ) -> None:
         self._kinds = kinds
         self._audit = audit
         self._origins = origins
         self._pace = SenderRateLimiter(per_second, monotonic) if per_second else None
+        self._calls_pace = SenderRateLimiter(calls_per_second, monotonic) if calls_per_second else None
         self._wrong = SenderRateLimiter(WRONG_PER_S, monotonic)
 
     async def admit(self, request: web.Request, endpoint: Endpoint) -> Principal:
@@ -99,8 +102,11 @@ class Authorizer:
             return ANYBODY
         principal = request[_PRINCIPAL] = await self._identified(request, endpoint)
         admitted(request)
-        if self._pace is not None and (wait_s := self._pace.wait_s(principal.actor)):
-            raise _too_often("this credential sends more requests than API_RATE_LIMIT", wait_s)
+        pace, limit = (
+            (self._calls_pace, "AUTHORIZE_RATE_LIMIT") if endpoint.per_call else (self._pace, "API_RATE_LIMIT")
+        )
+        if pace is not None and (wait_s := pace.wait_s(principal.actor)):
+            raise _too_often(f"this credential sends more requests than {limit}", wait_s)
         if not endpoint.admits(principal):
             raise missing_scope(endpoint.scope)
         if not _is_for(principal, request, endpoint):

@@ -12,7 +12,10 @@ whether the account exists.
 
 from connectors.api.credit_models import ORG, USER
 from connectors.http.endpoint import AuthorizedRequest, missing_scope, other_org
+from connectors.http.own_user import check_acts_for_all
 from connectors.http.problem import Problem
+
+_NOT_OWN = "the account is not your own"
 
 
 def account_of(authorized: AuthorizedRequest, scope: str, named: str | None, *, own: bool = True) -> str:
@@ -36,11 +39,10 @@ def account_of(authorized: AuthorizedRequest, scope: str, named: str | None, *, 
         raise missing_scope(scope)
     if account == mine:
         return account
-    if not principal.may(scope):
-        raise missing_scope(scope, "the account is not your own")
-    if account.startswith(ORG):
-        if not principal.may_see(account.removeprefix(ORG)):
-            raise other_org()
-    elif principal.orgs is not None:
-        raise Problem(403, "other_user", "this credential is for orgs, not for their users")
+    if not account.startswith(ORG):
+        check_acts_for_all(authorized, scope, _NOT_OWN)
+    elif not principal.may(scope):
+        raise missing_scope(scope, _NOT_OWN)
+    elif not principal.may_see(account.removeprefix(ORG)):
+        raise other_org()
     return account

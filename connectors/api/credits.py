@@ -6,7 +6,7 @@ A reservation is no change that an operator makes: there is one for each call of
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from aiohttp import web
@@ -33,11 +33,13 @@ from connectors.api.credit_models import (
     TransactionsShown,
 )
 from connectors.api.org_models import answer
+from connectors.api.shown_rows import row_shown
 from connectors.credits.ledger import CreditLedger, Usage
 from connectors.credits.payments import StripePayments
 from connectors.credits.purchases import Purchases, Wish
 from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.http.health import NO_STORE
+from connectors.http.own_user import own_endpoint
 from connectors.http.problem import Problem
 from schemas.money import EXACT, plain
 
@@ -69,14 +71,12 @@ class CreditHandlers:
         self._purchases = purchases
         self._overdraft = overdraft
 
-    @endpoint(
+    @own_endpoint(
         "GET",
         f"{PATH}/balance",
         READ,
         query=OfAccount,
         answers={200: BalanceShown},
-        sees_to_orgs=True,
-        own_without_scope=True,
     )
     async def balance(self, authorized: AuthorizedRequest) -> web.Response:
         """Show the credits of an account."""
@@ -91,14 +91,12 @@ class CreditHandlers:
         )
         return answer(shown, headers=NO_STORE)
 
-    @endpoint(
+    @own_endpoint(
         "GET",
         f"{PATH}/transactions",
         READ,
         query=PageOfAccount,
         answers={200: TransactionsShown},
-        sees_to_orgs=True,
-        own_without_scope=True,
     )
     async def transactions(self, authorized: AuthorizedRequest) -> web.Response:
         """List the transactions of an account, the latest first."""
@@ -107,17 +105,17 @@ class CreditHandlers:
         rows = await self._ledger().transactions(account, query.limit + 1, query.offset)
         shown = TransactionsShown(
             account=account,
-            transactions=[TransactionShown(**_as_text(row)) for row in rows[: query.limit]],
+            transactions=[TransactionShown(**row_shown(row)) for row in rows[: query.limit]],
             limit=query.limit,
             offset=query.offset,
             has_more=len(rows) > query.limit,
         )
         return answer(shown, headers=NO_STORE)
 
-    @endpoint("GET", f"{PATH}/packages", READ, answers={200: PackagesShown}, sees_to_orgs=True, own_without_scope=True)
+    @own_endpoint("GET", f"{PATH}/packages", READ, answers={200: PackagesShown})
     async def packages(self, authorized: AuthorizedRequest) -> web.Response:  # noqa: ARG002  # the same for everybody
         """List the packages that can be bought."""
-        packages = [PackageShown(**_as_text(row)) for row in await self._ledger().packages()]
+        packages = [PackageShown(**row_shown(row)) for row in await self._ledger().packages()]
         return answer(PackagesShown(packages=packages))
 
     @endpoint(
@@ -158,6 +156,7 @@ class CreditHandlers:
         answers={200: Reserved},
         sees_to_orgs=True,
         max_bytes=MAX_BYTES,
+        per_call=True,
     )
     async def authorize(self, authorized: AuthorizedRequest) -> web.Response:
         """Reserve credits for a call that begins; 402 if the account's credits do not cover the estimate."""
@@ -170,7 +169,14 @@ class CreditHandlers:
             raise Problem(402, "insufficient_credits", sentence, account=account, available=available)
         return answer(Reserved(account=account, reservation_id=made.reservation_id, available=available))
 
-    @endpoint("DELETE", f"{PATH}/authorize/{{reservation_id}}", WRITE, answers={200: Released}, sees_to_orgs=True)
+    @endpoint(
+        "DELETE",
+        f"{PATH}/authorize/{{reservation_id}}",
+        WRITE,
+        answers={200: Released},
+        sees_to_orgs=True,
+        per_call=True,
+    )
     async def release(self, authorized: AuthorizedRequest) -> web.Response:
         """Give back what was reserved for a call that did not happen. Repeating it changes nothing."""
         ledger, reservation = self._ledger(), _uuid(authorized.part("reservation_id"))
@@ -180,14 +186,12 @@ class CreditHandlers:
         account_of(authorized, WRITE, account, own=False)
         return answer(Released(reservation_id=reservation, released=await ledger.release(reservation)))
 
-    @endpoint(
+    @own_endpoint(
         "POST",
         f"{PATH}/purchase",
         WRITE,
         body=PurchaseBody,
         answers={201: PurchaseShown},
-        sees_to_orgs=True,
-        own_without_scope=True,
         max_bytes=MAX_BYTES,
         hands_out=PAGE_TO_PAY,
     )
@@ -221,10 +225,6 @@ def _key_of(authorized: AuthorizedRequest) -> str | None:
     if key is not None and not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
         raise Problem(400, "bad_idempotency_key", f"{KEY} should be 1 to {_MAX_KEY} printable ASCII characters")
     return key
-
-
-def _as_text(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: plain(value) if isinstance(value, Decimal) else value for name, value in row.items()}
 
 
 def _uuid(text: str) -> UUID | None:

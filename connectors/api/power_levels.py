@@ -1,15 +1,17 @@
 """The power levels over HTTP: how a call's level changes its price, and which providers it prefers."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from connectors.http.endpoint import AuthorizedRequest, endpoint
+from connectors.api.shown_rows import row_shown
+from connectors.http.endpoint import AuthorizedRequest
 from connectors.http.health import json_response
+from connectors.http.own_user import own_endpoint
 from connectors.postgres.pool import Database
 
 _LEVELS: Final = """
@@ -31,7 +33,7 @@ class PowerLevel(BaseModel):
     cost_multiplier: str = Field(examples=["0.7"])
     provider_order: list[str]
     target_latency_ms: int
-    target_quality: str = Field(examples=["0.70"])
+    target_quality: str = Field(examples=["0.7"])
     description: str
     updated_at: datetime
 
@@ -42,6 +44,7 @@ class PowerLevels(BaseModel):
     power_levels: list[PowerLevel]
 
 
+@dataclass(frozen=True, slots=True)
 class PowerLevelHandlers:
     """`/api/v1/power-levels`.
 
@@ -49,24 +52,16 @@ class PowerLevelHandlers:
         database: raises ConfigurationError if the deployment has no Postgres.
     """
 
-    def __init__(self, database: Callable[[], Database]) -> None:
-        self._database = database
+    database: Callable[[], Database]
 
-    @endpoint(
+    @own_endpoint(
         "GET",
         "/api/v1/power-levels",
         "plans:read",
         answers={200: PowerLevels},
-        sees_to_orgs=True,
-        own_without_scope=True,
     )
     async def listed(self, _: AuthorizedRequest) -> web.Response:
         """List the power levels with their price factors and preferred providers."""
-        async with self._database().connection() as connection:
+        async with self.database().connection() as connection:
             rows = await connection.fetch(_LEVELS)
-        return json_response({"power_levels": [_shown(row) for row in rows]})
-
-
-def _shown(row: Any) -> dict[str, Any]:
-    """Decimals as plain text."""
-    return {name: format(value, "f") if isinstance(value, Decimal) else value for name, value in row.items()}
+        return json_response({"power_levels": [row_shown(row) for row in rows]})

@@ -1,18 +1,19 @@
 """How well the providers answer, over HTTP."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
 from aiohttp import web
 from pydantic import BaseModel
 
 from connectors.api.analytics import READ
-from connectors.http.endpoint import AuthorizedRequest, endpoint
+from connectors.api.shown_rows import row_shown
+from connectors.http.endpoint import AuthorizedRequest
 from connectors.http.health import json_response
+from connectors.http.own_user import own_endpoint
 from connectors.operations.provider_health import provider_states
-from connectors.operations.usage_report import plain
 from connectors.postgres.pool import Database
 
 
@@ -46,6 +47,7 @@ class ProviderStates(BaseModel):
     providers: list[ProviderState]
 
 
+@dataclass(frozen=True, slots=True)
 class ProviderHealthHandlers:
     """`/api/v1/providers/health`.
 
@@ -53,22 +55,15 @@ class ProviderHealthHandlers:
         database: raises ConfigurationError if the deployment has no Postgres.
     """
 
-    def __init__(self, database: Callable[[], Database]) -> None:
-        self._database = database
+    database: Callable[[], Database]
 
-    @endpoint(
+    @own_endpoint(
         "GET",
         "/api/v1/providers/health",
         READ,
         answers={200: ProviderStates},
-        sees_to_orgs=True,
-        own_without_scope=True,
     )
     async def listed(self, _: AuthorizedRequest) -> web.Response:
         """Show how well each provider answers for each model: healthy, degraded or down."""
-        states = await provider_states(self._database())
-        return json_response({"providers": [_shown(row) for row in states]})
-
-
-def _shown(row: Any) -> dict[str, Any]:
-    return {name: plain(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+        states = await provider_states(self.database())
+        return json_response({"providers": [row_shown(row) for row in states]})

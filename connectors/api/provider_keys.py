@@ -13,7 +13,7 @@ from connectors.access.provider_keys.store import PostgresProviderKeys
 from connectors.api.org_models import Id
 from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.http.health import NO_STORE, json_response
-from connectors.http.own_user import acting_user, acts_for_all
+from connectors.http.own_user import acting_user, acts_for_all, own_endpoint
 from connectors.http.problem import Problem
 from schemas.customer_id import is_secret
 from schemas.errors import Unavailable
@@ -155,14 +155,12 @@ class ProviderKeyHandlers:
         self._now = now
         self._address = address
 
-    @endpoint(
+    @own_endpoint(
         "POST",
         _PATH,
         WRITE,
         body=NewProviderKey,
         answers={201: ProviderKeyShown},
-        sees_to_orgs=True,
-        own_without_scope=True,
     )
     async def add(self, authorized: AuthorizedRequest) -> web.Response:
         """Store a user's key of an LLM provider, encrypted; no response shows it again."""
@@ -175,9 +173,7 @@ class ProviderKeyHandlers:
         await store.add(key, sealed, cipher.secret_ids)
         return json_response(provider_key_shown(key, now), 201)
 
-    @endpoint(
-        "GET", _PATH, READ, query=OfUser, answers={200: ProviderKeysShown}, sees_to_orgs=True, own_without_scope=True
-    )
+    @own_endpoint("GET", _PATH, READ, query=OfUser, answers={200: ProviderKeysShown})
     async def listed(self, authorized: AuthorizedRequest) -> web.Response:
         """List the user's keys of LLM providers, masked."""
         given, now = authorized.query.user_id, self._now()
@@ -186,13 +182,11 @@ class ProviderKeyHandlers:
         keys = await (store.all() if everyone else store.of_user(acting_user(authorized, READ, given)))
         return json_response({"keys": [provider_key_shown(key, now) for key in keys]})
 
-    @endpoint(
+    @own_endpoint(
         "DELETE",
         f"{_PATH}/{{{PART}}}",
         WRITE,
         answers={200: ProviderKeyShown},
-        sees_to_orgs=True,
-        own_without_scope=True,
     )
     async def revoke(self, authorized: AuthorizedRequest) -> web.Response:
         """Revoke a user's key and erase it: the next call does not get it. Repeating it changes nothing."""
@@ -206,7 +200,7 @@ class ProviderKeyHandlers:
             await store.revoke(key.key_id, now)
         return json_response(provider_key_shown(await store.get(key.key_id) or key, now))
 
-    @endpoint("POST", f"{_PATH}/resolve", DECRYPT, body=WantedKey, answers={200: ResolvedKey})
+    @endpoint("POST", f"{_PATH}/resolve", DECRYPT, body=WantedKey, answers={200: ResolvedKey}, per_call=True)
     async def resolve(self, authorized: AuthorizedRequest) -> web.Response:
         """Get the key that a call of a user must use at a provider, in the clear: for the LiteLLM plugin."""
         store, cipher, wanted = self._store(), self._cipher(), authorized.body

@@ -13,7 +13,7 @@ from typing import Any, Final
 from schemas.errors import Rejected
 from schemas.moments import parse_us
 from schemas.money import parse_amount
-from schemas.rates import UNIT_PRICES, Entry, Factors, RateCard, check_card
+from schemas.rates import UNIT_PRICES, Entry, Factors, RateCard, check_card, check_places
 
 #: The factors of the power levels where a card has factors and says nothing else.
 POWER_LEVELS: Final = {"eco": Decimal("0.7"), "balanced": Decimal(1), "precision": Decimal("1.5")}
@@ -26,15 +26,17 @@ class InvalidRateCard(ValueError):
     """The file is no rate card; the text is a sentence that says where and why."""
 
 
-def read_card(path: Path) -> RateCard:
-    """The version in a file. Raises: InvalidRateCard."""
+def read_card(path: Path, places: int) -> RateCard:
+    """The version in a file; `places`: `COST_DECIMALS`, to which a call's price is rounded. Raises: InvalidRateCard."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRateCard(f"{path}: it cannot be read: {type(error).__name__}") from error
     try:
-        return card_of(text)
-    except InvalidRateCard as error:
+        card = card_of(text)
+        check_places(card, places)
+        return card
+    except ValueError as error:
         raise InvalidRateCard(f"{path}: {error}") from None
 
 

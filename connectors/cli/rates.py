@@ -31,15 +31,15 @@ T = TypeVar("T")
 def check(file: Path, as_json: bool) -> None:
     """`meterbridge rates check`."""
     with one_sentence(InvalidRateCard):
-        card = read_card(file)
+        card = read_card(file, settings_of_command().cost_decimals)
     say(_as_object(card), as_json=as_json, table=lambda: meaning(card))
 
 
 def put(file: Path, *, comment: str, back_date: bool, as_json: bool) -> None:
     """`meterbridge rates put`."""
     with one_sentence(InvalidRateCard):
-        card = read_card(file)
         settings = settings_of_command()
+        card = read_card(file, settings.cost_decimals)
         deployment, known = deployment_of(settings), known_cards(deployment_of(settings))
         lead_us, now_us = int(settings.mapping_delay_seconds * SECOND_US), time.time_ns() // 1000
         writes = check_put(card, known, now_us, lead_us, back_date=back_date)
@@ -73,7 +73,8 @@ def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
     """`meterbridge rates test`."""
     between = (moment_us(since), moment_us(until))
     with one_sentence(InvalidRateCard):
-        card, unit = read_card(file), quantum(settings_of_command().cost_decimals)
+        places = settings_of_command().cost_decimals
+        card, unit = read_card(file, places), quantum(places)
         changed = _query(lambda database: tried_on(database, card, *between, unit))
     lines = [_change(one) for one in changed]
     sums = {

@@ -22,6 +22,19 @@ class CreditSettings(BaseModel):
         description="By how many dollars the reservations of an account may exceed its credits; 0 = a call begins only if "
         "credits cover its estimate.",
     )
+    authorize_rate_limit: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = Field(
+        2000,
+        description="Requests per second of each key that are made for each call of an LLM: reserve credits, give them back, get a user's "
+        "provider key ([why 2000](litellm-plugin.md#how-many-proxies)). Above it the answer is 429. They do not count for `API_RATE_LIMIT`. 0 = no "
+        "limit.",
+    )
+    api_postgres_connections: int = Field(
+        8,
+        ge=1,
+        le=100,
+        description="Connections of an api process to Postgres for reservations, debits, balances and purchases. It has 6 more, in pools of 2: "
+        "for analytics and lists of transactions, for the rest of the management API, and for keys.",
+    )
     stripe_api_key: SecretStr | None = Field(
         None, description="Stripe's secret or restricted key; unset = credits cannot be bought."
     )

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from connectors.credits.idempotency_keys import key_of_parts
 from connectors.postgres.pool import Database
 from schemas.errors import Rejected
 
@@ -77,10 +78,11 @@ class Reservation(NamedTuple):
 
 
 class CreditLedger:
-    """All methods raise Unavailable if Postgres does not answer."""
+    """All methods raise Unavailable if Postgres does not answer. `slow`: the connections for lists; None = the same."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, slow: Database | None = None) -> None:
         self._database = database
+        self._slow = slow or database
 
     async def balance(self, account: str) -> Balance:
         """The account's credits now; an unknown account has 0."""
@@ -89,7 +91,7 @@ class CreditLedger:
 
     async def transactions(self, account: str, limit: int, offset: int) -> list[dict[str, Any]]:
         """A part of the account's transactions, the latest first."""
-        async with self._database.connection() as connection:
+        async with self._slow.connection() as connection:
             rows = [dict(row) for row in await connection.fetch(_TRANSACTIONS, account, limit, offset)]
         return [{**row, "metadata": json.loads(row["metadata"])} for row in rows]
 
@@ -105,7 +107,7 @@ class CreditLedger:
             Rejected: `insufficient_credits`: the balance does not cover the cost, and nothing is changed;
                 `idempotency_conflict`: the key was used for something else.
         """
-        metadata = json.dumps({**usage.metadata, "idempotency_key": f"api:{account}:{key}"})
+        metadata = json.dumps({**usage.metadata, "idempotency_key": key_of_parts("api", account, key)})
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_DEBIT, account, *usage[:-1], metadata)
         if not row["success"]:

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from connectors.credits.idempotency_keys import key_of_parts
 from connectors.credits.stripe_events import StripeEvent
 from connectors.postgres.pool import Database
 from schemas.reasons import (
@@ -189,7 +190,7 @@ async def _post(connection: Any, event: StripeEvent, purchase: Any, credits_: De
     """Post the difference. The first one is the purchase; what is taken is a refund; what comes back later an adjustment."""
     kind = "refund" if credits_ < 0 else "purchase" if posting == 1 else "adjustment"
     metadata = {
-        "idempotency_key": f"stripe:{event.payment_intent}:{posting}",
+        "idempotency_key": key_of_parts("stripe", event.payment_intent, str(posting)),
         "purchase_id": str(purchase["purchase_id"]),
         "stripe_event": event.event_id,
         "stripe_event_type": event.event_type,

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 
+from connectors.credits.idempotency_keys import key_of_parts
 from connectors.credits.stripe_events import PURCHASE
 from schemas.errors import ConfigurationError, Rejected, Unavailable
 
@@ -74,7 +75,7 @@ class StripeGateway:
         """See `PaymentGateway`. Stripe gets the account's name and nothing else about the user."""
         params = {"metadata": {"meterbridge_account": account}, "description": account}
         with _decisions():
-            made = await self._client.v1.customers.create_async(params, self._keyed(f"customer:{account}"))
+            made = await self._client.v1.customers.create_async(params, self._keyed("customer", account))
         return str(made.id)
 
     async def session(self, order: Order, customer: str) -> Session:
@@ -101,7 +102,7 @@ class StripeGateway:
         }
         with _decisions():
             made = await self._client.v1.checkout.sessions.create_async(
-                params, self._keyed(f"session:{order.purchase_id}")
+                params, self._keyed("session", order.purchase_id)
             )
         return _session(made)
 
@@ -128,8 +129,8 @@ class StripeGateway:
             max_network_retries=_RETRIES,
         )
 
-    def _keyed(self, key: str) -> dict[str, str]:
-        return {"idempotency_key": f"{self._scope}:{key}"[:255]}
+    def _keyed(self, *parts: str) -> dict[str, str]:
+        return {"idempotency_key": key_of_parts(self._scope, *parts)}
 
 
 def _session(made: Any) -> Session:

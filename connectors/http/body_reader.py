@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 from aiohttp import web
+from aiohttp.hdrs import CONTENT_ENCODING
 
 from connectors.http.content_encoding import Unpacker
 from connectors.http.problem import CLOSES, Problem, try_again
@@ -59,7 +60,7 @@ class BodyReader:
                 many bytes in flight; and what `prove` raises.
         """
         unauthenticated = unauthenticated or prove is not None
-        encoding = request.headers.get("Content-Encoding")
+        encoding = request.headers.get(CONTENT_ENCODING)
         unpacker = Unpacker(encoding) if encoding else None
         held = size = 0
         announced = request.content_length or 0

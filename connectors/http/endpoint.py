@@ -166,6 +166,7 @@ class Endpoint:
             call `AuthorizedRequest.handing_out` before it answers.
         own_without_scope: a signed-in user needs no scope here. Then the handler itself checks the scope for everything
             that is not the user's own.
+        per_call: it is requested for each call of an LLM, so AUTHORIZE_RATE_LIMIT counts instead of API_RATE_LIMIT.
         also_csv: the answer 200 is CSV where the caller asks for it.
     """
 
@@ -185,6 +186,7 @@ class Endpoint:
     hands_out: str = ""
     own_without_scope: bool = False
     also_csv: bool = False
+    per_call: bool = False
 
     def admits(self, principal: Principal) -> bool:
         """Whether the caller holds the scope, or needs none because it is a signed-in user."""

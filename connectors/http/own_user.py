@@ -1,7 +1,12 @@
 """Which user a request is about: a signed-in user asks about itself without a scope, and others need the scope."""
 
-from connectors.http.endpoint import AuthorizedRequest
+from functools import partial
+
+from connectors.http.endpoint import AuthorizedRequest, endpoint, missing_scope
 from connectors.http.problem import Problem
+
+#: Declares an endpoint about users' own things: a signed-in user needs no scope, and the handler judges whose they are.
+own_endpoint = partial(endpoint, sees_to_orgs=True, own_without_scope=True)
 
 
 def acting_user(authorized: AuthorizedRequest, scope: str, given: str | None) -> str:
@@ -12,16 +17,26 @@ def acting_user(authorized: AuthorizedRequest, scope: str, given: str | None) ->
         given: the user that the request names; None = none.
 
     Raises:
-        Problem: 403 `other_user`: the caller may not act for this user; 422 `user_id_needed`: no user is named.
+        Problem: 403 `missing_scope`, `other_user`: the caller may not act for this user; 422 `user_id_needed`: no user is named.
     """
     user = authorized.principal.user
     if user and given in (None, user):
         return user
-    if not acts_for_all(authorized, scope):
-        raise Problem(403, "other_user", "only a credential for all users may act for this one")
+    check_acts_for_all(authorized, scope, "the user is not you")
     if given is None:
         raise Problem(422, "user_id_needed", "user_id must say for which user")
     return given
+
+
+def check_acts_for_all(authorized: AuthorizedRequest, scope: str, because: str) -> None:
+    """Refuse a caller that may not act for every user.
+
+    Raises: Problem: 403 `missing_scope`, with `because`; 403 `other_user`: it is limited to some orgs, and users are no part of them.
+    """
+    if not authorized.principal.may(scope):
+        raise missing_scope(scope, because)
+    if authorized.principal.orgs is not None:
+        raise Problem(403, "other_user", "this credential is for orgs, not for their users")
 
 
 def acts_for_all(authorized: AuthorizedRequest, scope: str) -> bool:

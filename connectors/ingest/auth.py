@@ -53,7 +53,9 @@ class WebhookAuth:
 
     def token_sender(self, authorization: str | None) -> str | None:
         """A name for the sender with this token (`Authorization: Bearer <token>`, RFC 6750); None = no valid token."""
-        scheme, _, credentials = (authorization or "").partition(" ")
+        if authorization is None:
+            return None
+        scheme, _, credentials = authorization.partition(" ")
         if scheme.lower() != "bearer":
             return None
         given, index = credentials.strip().encode("utf-8", "surrogateescape"), -1

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from connectors.ingest.call_errors import error_members
-from connectors.ingest.power_level import NAMES, level_of
+from connectors.ingest.power_level import NAMES, level_of, may_ask
 from schemas.context import MAX_TAGS, MAX_TEXT
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
@@ -47,12 +47,20 @@ class ContextFields:
         self._inner = tuple(dict.fromkeys((*NAMES, *CONTEXT_METADATA))) if self._names else NAMES
         self._asks_for_more = bool(self._prefixes or self._names)
 
-    def take(self, stored: Any) -> Taken:
-        """Removes the context fields from what `read` returned, and returns them; they are stored in another form."""
+    def take(self, stored: Any, element: object = None) -> Taken:
+        """Removes the context fields from what `read` returned, and returns them; they are stored in another form.
+
+        Args:
+            element: the JSON of the call; one in bytes is searched for the word of a power level, which few calls have.
+        """
         costs, first = stored.cost_breakdown, stored.completionStartTime
         model, base = stored.model_id, stored.api_base
-        more, level = self._more_of(stored), ""
-        if more is not None:
+        more, level = None, ""
+        if type(element) is bytes and not self._asks_for_more and not may_ask(element):
+            stored.request_tags = UNSET
+            if (metadata := stored.metadata) is not UNSET and metadata is not None:
+                metadata.power_level = metadata.spend_logs_metadata = UNSET
+        elif (more := self._more_of(stored)) is not None:
             level = level_of(more)
             if not self._asks_for_more:
                 more = None

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 import msgspec
+from aiohttp.hdrs import CONTENT_TYPE
+from multidict import istr
 
 from connectors.ingest.body_splitter import Element, members_of
 from schemas.decoding import UNDECODABLE
@@ -17,6 +19,7 @@ from streams.core.metering.tolerant_reader import clean
 _EVENTS = "application/cloudevents"
 _ATTRIBUTES = ("specversion", "id", "source", "type", "subject", "time")
 _PREFIX = "ce-"
+_CE_VERSION, _CE_ID = istr("ce-specversion"), istr("ce-id")
 
 #: With one of these ids, a `call_type` makes the data a call in LiteLLM's own form.
 _CALL_TYPE, _IDS = "call_type", ("litellm_call_id", "id", "request_id")
@@ -27,7 +30,8 @@ _text = msgspec.json.Decoder(str).decode
 
 def holds_events(headers: Mapping[str, str]) -> bool:
     """Whether the request is in structured or batch mode: the body is one event, or an array of events."""
-    return headers.get("Content-Type", "")[: len(_EVENTS)].lower() == _EVENTS
+    media_type = headers.get(CONTENT_TYPE)
+    return media_type is not None and media_type[: len(_EVENTS)].lower() == _EVENTS
 
 
 def event_of(headers: Mapping[str, str], body: bytes) -> bytes | None:
@@ -36,7 +40,7 @@ def event_of(headers: Mapping[str, str], body: bytes) -> bytes | None:
 
     Values of headers are percent-decoded (3.1.3.2). The body must be JSON, which is not checked here.
     """
-    if ("ce-specversion" not in headers and "ce-id" not in headers) or holds_events(headers):
+    if (_CE_VERSION not in headers and _CE_ID not in headers) or holds_events(headers):
         return None
     attributes = {
         name: clean(unquote(value)) for name in _ATTRIBUTES if (value := headers.get(_PREFIX + name)) is not None

@@ -20,19 +20,25 @@ TAG = "power:"
 #: A longer value is no list of names.
 _MAX_BYTES = 64 << 10
 _LEVEL = re_compile(r"[a-z0-9_-]{1,32}")
-_HINT = b"power"
+#: Every way to ask for a level has this word, maybe with escaped letters.
+_HINT, _ESCAPED = b"power", b"\\u00"
 _decode = msgspec.json.decode
+
+
+def may_ask(written: bytes) -> bool:
+    """Whether this JSON may contain a power level. Most does not, and a search for a word costs little."""
+    return _HINT in written or _ESCAPED in written
 
 
 def level_of(taken: Mapping[str, Raw]) -> str:
     """The level in lower case, from the members that were taken out of a call; `""` = none, or no plain word."""
     if (raw := taken.get("power_level")) is not None and (level := _word(_loaded(raw))):
         return level
-    if (raw := taken.get("spend_logs_metadata")) is not None and _HINT in (written := bytes(memoryview(raw))):
+    if (raw := taken.get("spend_logs_metadata")) is not None and may_ask(written := bytes(memoryview(raw))):
         members = _loaded(written)
         if isinstance(members, dict) and (level := _word(members.get("power_level"))):
             return level
-    if (raw := taken.get(TAGS)) is not None and _HINT in (written := bytes(memoryview(raw))):
+    if (raw := taken.get(TAGS)) is not None and may_ask(written := bytes(memoryview(raw))):
         tags = _loaded(written)
         for tag in tags if isinstance(tags, list) else ():
             if isinstance(tag, str) and tag.startswith(TAG) and (level := _word(tag.removeprefix(TAG))):

@@ -211,7 +211,7 @@ def _quickly(element: Element, otherwise: str, kept: ContextFields) -> tuple[byt
             _tell_wrapper(element, stored)
             if _is_envelope(_call(_encode(stored))):
                 raise Rejected(NOT_A_CALL)
-        taken = kept.take(stored)
+        taken = kept.take(stored, element)
         text = _encode(stored)
         _check_amounts(stored)
     if (b"\\" in text and _NUL in text) or text in _NOTHING:

@@ -8,6 +8,7 @@ from math import ceil
 import msgspec
 import structlog
 from aiohttp import web
+from aiohttp.hdrs import AUTHORIZATION
 
 from connectors.http.body_reader import BodyReader
 from connectors.http.client_address import ClientAddressPolicy
@@ -118,7 +119,7 @@ class _Ingress:
     async def _take(self, route: _Route, request: web.Request) -> StoreOutcome:
         body: bytes | None = None
         try:
-            with self._patience.of_this_task():
+            with self._patience:
                 proof = self._admit_before_reading(request)
                 if proof is None:
                     body = await self._intake.read(request)
@@ -143,7 +144,7 @@ class _Ingress:
         auth, headers, origins = self._deps.auth, request.headers, self._deps.origins
         if origins is not None and not origins.admit(request.remote, headers):
             raise Problem(403, "address_not_allowed", "usage from this address is not accepted", CLOSES)
-        sender = "anybody" if auth.is_open else auth.token_sender(headers.get("Authorization"))
+        sender = "anybody" if auth.is_open else auth.token_sender(headers.get(AUTHORIZATION))
         if sender:
             admitted(request)
             self._keep_pace(sender)

@@ -1,6 +1,7 @@
 """A time limit for requests that all have the same limit, so they expire in order, and one timer is enough.
 
-`asyncio.timeout` starts and cancels a timer for each request, which takes a tenth of the time of a small webhook.
+`asyncio.timeout` starts and cancels a timer for each request, which takes a tenth of the time of a small webhook. For the same
+reason there is no object for each block: the tasks themselves are the keys.
 """
 
 import asyncio
@@ -8,59 +9,43 @@ from types import TracebackType
 
 
 class SharedDeadline:
-    """The time limit in seconds; `with deadline.of_this_task():` limits a block."""
+    """`with deadline:` raises TimeoutError when the block takes longer than `seconds`. A task is in one such block at a time."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._waiting: dict[_Wait, None] = {}  # in order of their deadlines
+        self._waiting: dict[asyncio.Task[object], float] = {}  # the deadlines, in their order
+        self._late: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        #: Kept, because finding the running loop is a system call (`getpid`) in Python 3.11.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def of_this_task(self) -> "_Wait":
-        """A context manager that raises TimeoutError when the block takes too long."""
-        return _Wait(self)
-
-    def _begin(self, wait: "_Wait") -> None:
-        loop = asyncio.get_running_loop()
-        wait.deadline = loop.time() + self._seconds
-        self._waiting[wait] = None
+    def __enter__(self) -> None:
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if task is None or task in self._waiting:
+            raise RuntimeError("a task is in one block at a time")
+        deadline = self._waiting[task] = loop.time() + self._seconds
         if self._timer is None:
-            self._timer = loop.call_at(wait.deadline, self._run_out, loop)
+            self._timer = loop.call_at(deadline, self._run_out, loop)
 
-    def _end(self, wait: "_Wait") -> None:
-        self._waiting.pop(wait, None)
+    def __exit__(self, raised: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        task = asyncio.current_task(self._loop)
+        if task is None or self._waiting.pop(task, None) is not None:
+            return
+        self._late.discard(task)
+        task.uncancel()
+        if raised is asyncio.CancelledError:
+            raise TimeoutError
 
     def _run_out(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         while self._waiting:
-            oldest = next(iter(self._waiting))
-            if oldest.deadline > loop.time():
-                self._timer = loop.call_at(oldest.deadline, self._run_out, loop)
+            task, deadline = next(iter(self._waiting.items()))
+            if deadline > loop.time():
+                self._timer = loop.call_at(deadline, self._run_out, loop)
                 return
-            del self._waiting[oldest]
-            oldest.give_up()
-
-
-class _Wait:
-    __slots__ = ("_gave_up", "_patience", "_task", "deadline")
-
-    def __init__(self, patience: SharedDeadline) -> None:
-        self._patience = patience
-        self._gave_up = False
-        self._task: asyncio.Task[object] | None = None
-        self.deadline = 0.0
-
-    def __enter__(self) -> None:
-        self._task = asyncio.current_task()
-        self._patience._begin(self)  # noqa: SLF001  # both classes are one mechanism
-
-    def __exit__(self, raised: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        self._patience._end(self)  # noqa: SLF001
-        if self._gave_up and self._task is not None:
-            self._task.uncancel()
-            if raised is asyncio.CancelledError:
-                raise TimeoutError
-
-    def give_up(self) -> None:
-        if self._task is not None:
-            self._gave_up = True
-            self._task.cancel()
+            del self._waiting[task]
+            self._late.add(task)
+            task.cancel()

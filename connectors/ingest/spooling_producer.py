@@ -89,7 +89,7 @@ class SpooledSender:
             await asyncio.wait((self._last_leaving,))
         if not self._spool.records:
             try:
-                with self._patience.of_this_task():
+                with self._patience:
                     return await self._kafka.send_all(records)
             except (Unavailable, TimeoutError) as error:
                 reason = error.reason if isinstance(error, Unavailable) else "kafka_timeout"

@@ -86,8 +86,13 @@ class ElementStore:
         at = self.now_us()
         try:
             elements = split(body) if len(body) < _LARGE_BODY else await asyncio.to_thread(_cut, body)
-            if len(elements) == 1 and (outcome := await self._keep_single(elements[0], shape, at)) is not None:
-                return outcome
+            # The only element of a body, as most bodies have one. If Kafka refuses it, nothing is stored.
+            if (
+                len(elements) == 1
+                and (record := self._sound_record(elements[0], shape, at)) is not None
+                and not await self.sender.send_all([record])
+            ):
+                return StoreOutcome(accepted=1)
             for _ in range(_WRAPPINGS):
                 try:
                     outcome = await _Body(self, elements, shape, at).keep(len(body))
@@ -109,16 +114,13 @@ class ElementStore:
             raise InvalidElement(NOT_JSON, outcome.rejected[0].detail)
         return outcome
 
-    async def _keep_single(self, element: Element, shape: str, at: int) -> StoreOutcome | None:
-        """Store the only element of a body, as most bodies have one; None = it is not valid or Kafka refuses it, and nothing is
-        stored. Raises: Unavailable: see `keep`."""
+    def _sound_record(self, element: Element, shape: str, at: int) -> Record | None:
+        """The record of a valid element; None = it may not be valid, and must be read field by field."""
         try:
             key, value = strip_sound(element, shape, Arrival(at, self.customer_id_fields, kept=self.kept))
         except (Odd, WrappedCalls, InvalidElement):
             return None
-        if await self.sender.send_all([(self.raw_topic, key, value, at // 1000)]):
-            return None
-        return StoreOutcome(accepted=1)
+        return self.raw_topic, key, value, at // 1000
 
 
 class _Body:

@@ -1,24 +1,38 @@
 """Ends what is over: reservations that no call has settled in time, and credits that have expired. Measures the books.
 
-Runs beside the projector, in each of its processes: the functions of the database may run at once (migrations/0012_credits.sql).
+Runs beside the projector, in each of its processes. It takes one account a transaction, and leaves an account that is locked for
+the next round: calls are debited meanwhile. No balance waits for it: the functions that lock an account count nothing that is over.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 
 from connectors.operations.background_task import watch
 from connectors.postgres.pool import Database
+from schemas.money import add
 
 log = structlog.get_logger(__name__)
 
 #: How often it looks, seconds.
 EVERY_S: Final = 30.0
-_END: Final = "SELECT release_expired_reservations(), expire_credits()"
+#: The most accounts of one round, and the most reservations and grants of one transaction.
+ROUND: Final = 5000
+_PART: Final = 1000
+#: The accounts behind one, by name, of which something is over, and how much.
+_OVER: Final = """
+SELECT account, max(count) AS count FROM (
+    SELECT account, count(*) AS count FROM credit_reservations
+    WHERE settled_at IS NULL AND released_at IS NULL AND expires_at <= now() AND account > $1 GROUP BY account
+    UNION ALL
+    SELECT account, count(*) FROM credit_grants WHERE remaining > 0 AND expires_at <= now() AND account > $1 GROUP BY account
+) AS o GROUP BY account ORDER BY account LIMIT $2
+"""
+_END: Final = "SELECT released, expired_usd FROM expire_credits($1, $2)"
 #: The imbalance has what can be known quickly: balances against their grants, and the entries of the last hour. All of the
 #: books are checked by `meterbridge credits check`.
 _STATE: Final = """
@@ -63,6 +77,8 @@ class CreditUpkeep:
     database: Database
     sensors: CreditMetrics
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    #: The last account of the last round, if more are behind it.
+    _behind: str = ""
 
     async def watch(self) -> None:
         """Look again and again. An error is logged and tried again: an expected one once for each cause."""
@@ -78,7 +94,7 @@ class CreditUpkeep:
     async def once(self) -> Upkeep:
         """End what is over, and export the state of the books. Raises: Unavailable."""
         async with self.database.connection() as connection:
-            done = Upkeep(*await connection.fetchrow(_END))
+            done = await self._end(connection)
             overdraft, reservations, imbalance = await connection.fetchrow(_STATE)
         self.sensors.credit_books(overdraft, reservations, imbalance)
         if imbalance:
@@ -86,3 +102,15 @@ class CreditUpkeep:
         if done.released or done.expired_usd:
             log.info("credits_ended", reservations=done.released, expired_usd=str(done.expired_usd))
         return done
+
+    async def _end(self, connection: Any) -> Upkeep:
+        over = await connection.fetch(_OVER, self._behind, ROUND)
+        released, expired_usd = 0, Decimal(0)
+        for account, count in over:
+            for _ in range(0, count, _PART):
+                if (ended := await connection.fetchrow(_END, account, _PART)) is None:
+                    break
+                released += ended[0]
+                expired_usd = add(expired_usd, ended[1])
+        self._behind = over[-1][0] if len(over) == ROUND else ""
+        return Upkeep(released, expired_usd)

@@ -14,10 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from connectors.operations.csv_text import csv_line
-from connectors.operations.usage_report import plain
 from connectors.postgres.pool import connected
 from schemas.errors import Rejected
-from schemas.money import add
+from schemas.money import add, plain
 
 COLUMNS: Final = (
     *(

@@ -9,11 +9,15 @@ from typing import Any, Final
 
 from connectors.operations.background_task import watch
 from connectors.postgres.pool import Database
+from schemas.errors import MeterbridgeError
+from schemas.reasons import POSTGRES_ERROR
 from streams.core.metering.error_categories import OF_PROVIDER, RATE_LIMIT
 from streams.core.metering.provider_health import HEALTHY, STATUSES, SeenCalls, status_after
 
 #: Period in seconds; length of the window; how long a pair without calls stays in the table, in days.
 EVERY_S, WINDOW_S, KEPT_DAYS = 15.0, 600, 7
+#: The most pairs that are judged, those with the most calls: clients choose names, and may invent any number.
+MOST_PAIRS: Final = 1000
 _LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('meterbridge provider health'))"
 _WINDOW: Final = """
 SELECT
@@ -25,14 +29,14 @@ SELECT
         AS p95_latency_ms,
     max(ended_at) AS last_call_at
 FROM (
-    SELECT provider, model, status, error_category, latency_ms, ended_at,
+    SELECT bounded_name(provider) AS provider, bounded_name(model) AS model, status, error_category, latency_ms, ended_at,
         max(ended_at) FILTER (WHERE status = 'success') OVER (PARTITION BY provider, model) AS last_success
     FROM llm_usage_log
     WHERE ended_at > now() - make_interval(secs => $1) AND ended_at <= now() + interval '1 minute'
         AND provider <> '' AND decision NOT IN ('metered', 'cache_hit')
         AND (status = 'success' OR (status = 'failure' AND error_category = ANY ($2)))
 ) AS told
-GROUP BY provider, model
+GROUP BY provider, model ORDER BY count(*) DESC, provider, model LIMIT $4
 """
 _BEFORE: Final = "SELECT provider, model, status FROM provider_health"
 _SAVE: Final = """
@@ -47,13 +51,16 @@ ON CONFLICT (provider, model) DO UPDATE SET
     rate_limited = EXCLUDED.rate_limited, last_call_at = COALESCE(EXCLUDED.last_call_at, h.last_call_at),
     updated_at = EXCLUDED.updated_at
 """
-_FORGET: Final = "DELETE FROM provider_health WHERE last_call_at < now() - make_interval(days => $1)"
+_FORGET: Final = """
+DELETE FROM provider_health WHERE last_call_at < now() - make_interval(days => $1) OR (provider, model) IN (
+    SELECT provider, model FROM provider_health ORDER BY calls DESC, last_call_at DESC, provider, model OFFSET $2
+)
+"""
 _ALL: Final = """
 SELECT provider, model, status, since, calls, avg_latency_ms, p95_latency_ms, success_rate, consecutive_failures, rate_limited,
     last_call_at, updated_at
 FROM provider_health ORDER BY provider, model LIMIT $1
 """
-_MOST = 1000
 _NO_CALLS: Final[Mapping[str, Any]] = {}
 
 
@@ -63,12 +70,12 @@ class ProviderHealth:
 
     Args:
         show: exports how many pairs of provider and model have each status.
-        on_failure: counts an unexpected error.
+        failed: counts a failure by its reason.
     """
 
     database: Database
     show: Callable[[Mapping[str, int]], None]
-    on_failure: Callable[[], None]
+    failed: Callable[[str], None]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def watch(self) -> None:
@@ -79,23 +86,27 @@ class ProviderHealth:
             EVERY_S,
             waits="provider_health_waits",
             failed="provider_health_failed",
-            on_failure=self.on_failure,
+            on_failure=lambda: self.failed(POSTGRES_ERROR),
         )
 
     async def once(self) -> None:
         """Judge the window, and write the states. Raises: Unavailable."""
-        async with self.database.connection() as connection, connection.transaction():
-            if await connection.fetchval(_LOCK):
-                await _judged(connection)
-            found = await connection.fetch("SELECT status, count(*) FROM provider_health GROUP BY status")
+        try:
+            async with self.database.connection() as connection, connection.transaction():
+                if await connection.fetchval(_LOCK):
+                    await _judged(connection)
+                found = await connection.fetch("SELECT status, count(*) FROM provider_health GROUP BY status")
+        except MeterbridgeError as error:
+            self.failed(error.reason)
+            raise
         self.show({**dict.fromkeys(STATUSES, 0), **dict(found)})
 
 
 async def _judged(connection: Any) -> None:
-    await connection.execute(_FORGET, KEPT_DAYS)
     before = {(row["provider"], row["model"]): row["status"] for row in await connection.fetch(_BEFORE)}
-    window = await connection.fetch(_WINDOW, WINDOW_S, sorted(OF_PROVIDER), RATE_LIMIT)
+    window = await connection.fetch(_WINDOW, WINDOW_S, sorted(OF_PROVIDER), RATE_LIMIT, MOST_PAIRS)
     seen = {(row["provider"], row["model"]): row for row in window}
+    states: list[tuple[Any, ...]] = []
     for pair in sorted(before.keys() | seen.keys()):
         row = seen.get(pair, _NO_CALLS)
         calls, failures, in_a_row = (row.get(name, 0) for name in ("calls", "failures", "consecutive_failures"))
@@ -103,13 +114,13 @@ async def _judged(connection: Any) -> None:
         rate = round(Decimal(calls - failures) / calls, 6) if calls else None
         latencies = row.get("avg_latency_ms"), row.get("p95_latency_ms")
         last: datetime | None = row.get("last_call_at")
-        await connection.execute(
-            _SAVE, *pair, status, calls, *latencies, rate, in_a_row, row.get("rate_limited", 0), last
-        )
+        states.append((*pair, status, calls, *latencies, rate, in_a_row, row.get("rate_limited", 0), last))
+    await connection.executemany(_SAVE, states)
+    await connection.execute(_FORGET, KEPT_DAYS, MOST_PAIRS)
 
 
 async def provider_states(database: Database) -> list[Any]:
-    """The rows of the table, at most 1000. Raises: Unavailable."""
+    """The rows of the table, at most `MOST_PAIRS`. Raises: Unavailable."""
     async with database.connection() as connection:
-        found: list[Any] = await connection.fetch(_ALL, _MOST)
+        found: list[Any] = await connection.fetch(_ALL, MOST_PAIRS)
     return found

@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from connectors.postgres.pool import Database
+from schemas.bounded_name import bounded_name
+from schemas.money import plain
 
 DAY: Final = "day"
 #: What all calls can be grouped by, and what one user's.
@@ -119,13 +121,14 @@ async def usage_of_user(
     database: Database, first: date, last: date, group_by: str, limit: int, user_id: str
 ) -> UsageReport:
     """As `usage_of_all`, of one user's calls; `group_by` is one of `GROUPS_OF_USER`. Raises: Unavailable."""
+    user = bounded_name(user_id)
     order = "day" if group_by == DAY else "sum(billed_usd) DESC, sum(calls) DESC, 1"
     statement = _OF_USER.format(value=group_by, sums=_SUMMED, order=order)
     async with database.connection() as connection:
-        found = await connection.fetch(statement, first, last, user_id, 1000 if group_by == DAY else limit)
+        found = await connection.fetch(statement, first, last, user, 1000 if group_by == DAY else limit)
         latencies = []
         if group_by == DAY:
-            latencies = await connection.fetch(_LATENCIES.format(value="day"), "user", [user_id], first, last)
+            latencies = await connection.fetch(_LATENCIES.format(value="day"), "user", [user], first, last)
         refreshed = await connection.fetchval(_REFRESHED)
     p95 = _percentiles(latencies)
     rows = [UsageSums(row["value"], row, p95.get(row["value"])) for row in found]
@@ -148,12 +151,6 @@ def percentile_ms(counts: Sequence[int], share: float) -> int | None:
             return round(low + (high - low) * (wanted - below) / count)
         below += count
     return None
-
-
-def plain(amount: Decimal) -> str:
-    """All digits of a decimal, without an exponent and without zeros at its end."""
-    text = format(amount, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _percentiles(latencies: Iterable[Any]) -> dict[str, int | None]:

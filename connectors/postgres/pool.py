@@ -1,7 +1,7 @@
 """Connections to Postgres: a small pool with time limits, opened at first use. A connection is dropped after any error."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Self
 
@@ -9,10 +9,14 @@ import asyncpg
 
 from connectors.config.postgres_urls import most_connections, with_defaults
 from connectors.postgres.errors import decisions
+from schemas.errors import Unavailable
+from schemas.reasons import NO_CONNECTION
 
 #: Limits in seconds: to connect; for a statement, set at the server; for its answer, at the client, if the server is silent; for
 #: an idle transaction, so that the locks of a frozen client end before the next owner stops waiting.
 CONNECT_S, STATEMENT_S, ANSWER_S, IDLE_S = 5.0, 30.0, 35.0, 10.0
+#: How long a request waits for a free connection, seconds.
+FREE_S: Final = 2.0
 
 
 class Database:
@@ -20,11 +24,21 @@ class Database:
 
     A commit does not wait for the disk (`synchronous_commit=off`). A crash of the server may lose the latest transactions,
     each as a whole, rows and offsets together; their writer finds this out. So this is for projections only.
+
+    Args:
+        size: the most connections; fewer if the URL says so.
+        free_s: how long a free connection is waited for, seconds; None = as long as it takes, which is right for background work.
+        on_full: called when none was free in time.
     """
 
-    def __init__(self, url: str, size: int = 4) -> None:
+    def __init__(
+        self, url: str, size: int = 4, free_s: float | None = None, on_full: Callable[[], None] = lambda: None
+    ) -> None:
         self._url = url
-        self._size = size
+        self.size = min(size, most_connections(url))
+        self._free_s = free_s
+        self._on_full = on_full
+        self._places = asyncio.Semaphore(self.size)
         self._pool: Any = None
         self._opening = asyncio.Lock()
 
@@ -33,8 +47,26 @@ class Database:
         """An asyncpg connection without a transaction. If the block raises, the connection is terminated.
 
         Raises:
+            Unavailable: `no_free_connection`.
             Unavailable, Rejected: see `connectors.postgres.errors.decisions`; also for errors of the block.
         """
+        await self._free_place()
+        try:
+            async with self._taken() as connection:
+                yield connection
+        finally:
+            self._places.release()
+
+    async def _free_place(self) -> None:
+        try:
+            async with asyncio.timeout(self._free_s):
+                await self._places.acquire()
+        except TimeoutError as error:
+            self._on_full()
+            raise Unavailable(NO_CONNECTION, "other requests have all connections to Postgres") from error
+
+    @asynccontextmanager
+    async def _taken(self) -> AsyncIterator[Any]:
         with decisions():
             pool = await self._opened()
             connection = await pool.acquire()
@@ -62,8 +94,7 @@ class Database:
     async def _opened(self) -> Any:
         async with self._opening:
             if self._pool is None:
-                size = min(self._size, most_connections(self._url))
-                self._pool = await asyncpg.create_pool(**with_defaults(self._url, **_options(size)))
+                self._pool = await asyncpg.create_pool(**with_defaults(self._url, **_options(self.size)))
         return self._pool
 
 

@@ -1,12 +1,16 @@
 """Deletes old rows: calls by whole months, other tables row by row. It keeps rows that still need work.
 
-After that nobody can know whether a call of a deleted month was counted. So the transaction that drops the month also
-stores its name, and questions about a call of it are answered with that (connectors/operations/usage_log.py).
+A call is as old as the month of its end (UTC), by which it is billed, summed up and exported. Its row is in the table of the month of
+its start. So a month's table keeps the calls that ended in a later month, until that month is deleted too.
+
+After that nobody can know whether a call of a deleted month was counted. So the transaction that deletes the calls also
+stores the month, and questions about a call of it are answered with that (connectors/operations/usage_log.py).
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final
+from datetime import UTC, date, datetime
+from typing import Any, Final, NamedTuple
 
 from connectors.postgres.pool import connected
 
@@ -15,15 +19,24 @@ BATCH: Final = 5000
 #: Settings of the session; `lock_timeout` limits the wait for a month's table that is in use.
 _SESSION: Final = {"lock_timeout": "10s", "application_name": "meterbridge"}
 
+#: The months' tables that began before a moment.
 _MONTHS = """
 SELECT c.relname::text, to_date(right(c.relname::text, 7), 'YYYY_MM') AS month
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'llm_usage_log'::regclass AND c.relname ~ '^llm_usage_log_\\d{4}_\\d{2}$'
-AND to_date(right(c.relname::text, 7), 'YYYY_MM') + interval '1 month' <= $1::timestamptz
+AND to_date(right(c.relname::text, 7), 'YYYY_MM') < $1::date
 ORDER BY 2
 """
 _OPEN = "SELECT count(*) FROM litellm_usage_events WHERE month = $1 AND processed_at IS NULL"
-_FORGET = "INSERT INTO forgotten_months (month) VALUES ($1) ON CONFLICT (month) DO UPDATE SET forgotten_at = now()"
+_ENDED: Final = "date_trunc('month', ended_at AT TIME ZONE 'UTC')::date"
+#: Calls that ended before the month $1, but not in one of the months $2, which are kept.
+_GONE: Final = f"{_ENDED} < $1::date AND {_ENDED} <> ALL ($2::date[])"
+_COUNT = f"SELECT {_ENDED} AS ended, count(*) FROM {{table}} WHERE {_GONE} GROUP BY 1"  # noqa: S608  # our own words
+_FORGET = f"""
+INSERT INTO forgotten_months (month) SELECT DISTINCT {_ENDED} FROM {{table}} WHERE {_GONE} UNION SELECT $3::date
+ON CONFLICT (month) DO UPDATE SET forgotten_at = now()
+"""  # noqa: S608
+_STAYING = f"CREATE TEMP TABLE staying ON COMMIT DROP AS SELECT * FROM {{table}} WHERE NOT ({_GONE})"  # noqa: S608
 
 #: Which rows are old enough, by table. A part must be settled, and no call and no held part may refer to it.
 _OLD: Final = {
@@ -53,7 +66,7 @@ class Pruned:
     """What was deleted, or in a dry run would be.
 
     Fields:
-        months: calls by month, e.g. `2026-01`.
+        months: calls by the month of their end, e.g. `2026-01`.
         kept: old months that are kept, with how many of their calls still need work.
         rows: deleted rows of the other tables.
     """
@@ -76,36 +89,73 @@ async def prunable(url: str, before: datetime) -> Pruned:
     """
     pruned = Pruned()
     async with connected(url, **_SESSION) as connection:
-        for table, month in await connection.fetch(_MONTHS, before):
-            name = f"{month:%Y-%m}"
-            if waiting := await connection.fetchval(_OPEN, month):
-                pruned.kept[name] = waiting
-            elif count := await connection.fetchval(f"SELECT count(*) FROM {table}"):  # noqa: S608  # of `_MONTHS`
-                pruned.months[name] = count
+        tables = await _tables(connection, before)
+        for name, waiting in tables.kept.items():
+            pruned.kept[f"{name:%Y-%m}"] = waiting
+        ended: Counter[date] = Counter()
+        for table in tables.old:
+            ended.update(dict(await connection.fetch(_COUNT.format(table=table), tables.until, list(tables.kept))))
+        pruned.months = {f"{month:%Y-%m}": ended[month] for month in sorted(ended)}
         for table, old in _OLD.items():
             pruned.rows[table] = await connection.fetchval(f"SELECT count(*) FROM ({old}) AS old", before)  # noqa: S608
     return pruned
 
 
 async def prune(url: str, before: datetime) -> Pruned:
-    """Delete months of calls that ended at `before` (UTC) or earlier, and other rows that are older than it.
+    """Delete calls of months that were over at `before` (UTC), and other rows that are older than it.
 
     Raises:
         Unavailable: Postgres does not answer, or a month's table stayed in use. Repeating it deletes the rest.
     """
     done = await prunable(url, before)
     async with connected(url, **_SESSION) as connection:
-        for name in done.months:
-            await _drop(connection, datetime.fromisoformat(f"{name}-01"))
+        tables = await _tables(connection, before)
+        # The latest first: the calls of an older table that ended in a deleted month go after it.
+        for table, month in reversed(tables.old.items()):
+            await _emptied(connection, table, month, tables)
         for table, old in _OLD.items():
             done.rows[table] = await _delete(connection, table, old, before)
     return done
 
 
-async def _drop(connection: Any, month: datetime) -> None:
+class _Tables(NamedTuple):
+    """The months' tables that are old.
+
+    Fields:
+        until: the first day of the month that is not over yet.
+        old: the month of each table whose calls need no work, oldest first.
+        kept: the other months, with how many calls need work.
+    """
+
+    until: date
+    old: dict[str, date]
+    kept: dict[date, int]
+
+
+async def _tables(connection: Any, before: datetime) -> _Tables:
+    tables = _Tables(before.astimezone(UTC).date().replace(day=1), {}, {})
+    for table, month in await connection.fetch(_MONTHS, tables.until):
+        if waiting := await connection.fetchval(_OPEN, month):
+            tables.kept[month] = waiting
+        else:
+            tables.old[table] = month
+    return tables
+
+
+async def _emptied(connection: Any, table: str, month: date, tables: _Tables) -> None:
+    """Delete the old calls of a table: nearly all, or all. What stays is copied, because it is little."""
+    which = tables.until, list(tables.kept)
     async with connection.transaction():
-        await connection.execute(f"DROP TABLE IF EXISTS llm_usage_log_{month:%Y_%m}")
-        await connection.execute(_FORGET, month.date())
+        await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        if not await connection.fetch(_COUNT.format(table=table), *which):
+            return
+        await connection.execute(_FORGET.format(table=table), *which, month)
+        await connection.execute(_STAYING.format(table=table), *which)
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM staying)"):
+            await connection.execute(f"DROP TABLE {table}")
+            return
+        await connection.execute(f"TRUNCATE {table}")
+        await connection.execute(f"INSERT INTO {table} SELECT * FROM staying")  # noqa: S608  # of `_MONTHS`
 
 
 async def _delete(connection: Any, table: str, old: str, before: datetime) -> int:

@@ -39,12 +39,14 @@ GRANT EXECUTE ON FUNCTION aggregate_customer_usage(text, timestamptz, timestampt
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 
 -- The sums of analytics follow the log.
-GRANT SELECT ON usage_calls, llm_usage_summary, usage_summary_days, usage_by_dimension, usage_latencies, usage_summary_refreshed
+GRANT SELECT ON usage_calls, llm_usage_summary, usage_summary_days, usage_by_dimension, usage_latencies, usage_summary_refreshed,
+    usage_days_failed
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 GRANT SELECT ON provider_health TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 GRANT INSERT, UPDATE, DELETE ON provider_health TO meterbridge_projector;
 GRANT INSERT, DELETE ON usage_summary_days, usage_by_dimension, usage_latencies TO meterbridge_projector;
 GRANT INSERT, UPDATE ON usage_summary_refreshed TO meterbridge_projector;
+GRANT INSERT, UPDATE, DELETE ON usage_days_failed TO meterbridge_projector;
 GRANT SELECT, INSERT, DELETE ON usage_days_changed TO meterbridge_projector;
 
 -- A line of the audit log, a delivery attempt and a pair of doubled calls is written once and never changed.
@@ -80,7 +82,7 @@ GRANT EXECUTE ON FUNCTION
     debit_calls(
         bytea[], text[], text[], text[], numeric[], timestamptz[], timestamptz[], text[], text[], bigint[], bigint[], text[]
     ),
-    release_expired_reservations(), expire_credits()
+    expire_credits(text, integer)
 TO meterbridge_projector;
 GRANT EXECUTE ON FUNCTION
     debit_user_credits(text, numeric, text, text, integer, integer, text, jsonb),
@@ -88,7 +90,7 @@ GRANT EXECUTE ON FUNCTION
     add_user_credits(text, numeric, text, text, text, integer, jsonb),
     add_account_credits(text, numeric, text, text, text, integer, jsonb),
     authorize_credits(text, numeric, integer, text, numeric), settle_reservation(text, numeric),
-    release_expired_reservations(), expire_credits()
+    expire_credits(text, integer)
 TO meterbridge_api;
 GRANT INSERT (user_id, org_id, tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;
 GRANT UPDATE (tier, stripe_customer_id, overdraft_policy) ON user_credits TO meterbridge_api;

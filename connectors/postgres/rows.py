@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from connectors.postgres.call_details import details_of
+from schemas.bounded_name import bounded_name
 from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
@@ -33,10 +34,10 @@ _decode_receipt = decoder(Receipt)
 _decode_rejection = decoder(Rejection)
 _decode_raw = decoder(RawRecord)
 _decode_call = decoder(Call)
-#: The columns between the alias and the cost, and those after it.
+#: The columns between the org and the cost, and those after it.
 _what_it_was = attrgetter(
-    *("decision", "status", "customer_id", "id_kind", "org_id", "external_subscription_id", "model", "provider"),
-    *("call_type", "tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens"),
+    *("external_subscription_id", "model", "provider", "call_type"),
+    *("tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens"),
 )
 _whose_it_was = attrgetter(
     *("call_id", "request_id", "user_id", "team_id", "organization_id", "key_hash", "key_alias"),
@@ -139,8 +140,8 @@ def value_of(record: KafkaRecord) -> bytes:
 
 
 def key_of(record: KafkaRecord) -> str:
-    """The record's key as text without NUL."""
-    return (record.key or b"").decode(errors="replace").replace("\0", "")
+    """The record's key as text without NUL, bounded as a name: it is the key of a table."""
+    return bounded_name((record.key or b"").decode(errors="replace").replace("\0", ""))
 
 
 def read_rows(records: Iterable[KafkaRecord], row_of: Callable[[KafkaRecord], tuple[Any, ...]]) -> Rows:
@@ -179,6 +180,11 @@ def _usage_row(record: KafkaRecord) -> tuple[Any, ...]:
         usage.end,
         record.timestamp,
         "" if usage.decision == METERED else alias_of(usage.call_id, usage.request_id),
+        usage.decision,
+        usage.status,
+        bounded_name(usage.customer_id),
+        usage.id_kind,
+        bounded_name(usage.org_id),
         *_what_it_was(usage),
         str(usage.cost_usd),
         *_whose_it_was(usage),
@@ -214,7 +220,7 @@ def _event_row(record: KafkaRecord) -> tuple[tuple[Any, ...], list[str]]:
         None,
         text.decode(),
         event.external_subscription_id,
-        event.properties.get("org_id"),
+        _bounded(event.properties.get("org_id")),
         event.properties.get("user_id"),
         event.precise_total_amount_cents or None,
         *((None,) * 5 if manifest is None else _manifest_columns(manifest)),
@@ -222,6 +228,10 @@ def _event_row(record: KafkaRecord) -> tuple[tuple[Any, ...], list[str]]:
         record.timestamp,
     )
     return row, [] if manifest is None else _released(part, manifest)
+
+
+def _bounded(name: str | None) -> str | None:
+    return None if name is None else bounded_name(name)
 
 
 def _manifest_columns(manifest: Manifest) -> tuple[Any, ...]:
@@ -268,7 +278,7 @@ def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:
         record.offset,
         rejection.at,
         rejection.stage,
-        rejection.reason,
+        bounded_name(rejection.reason),
         rejection.detail,
         key_of(record),
         _rejected_cost(rejection),

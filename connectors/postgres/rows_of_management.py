@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from connectors.postgres.rows import NUL, KafkaRecord, Rows, key_of, read_rows, value_of, without_nul
+from schemas.bounded_name import bounded_name
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.decoding import UNDECODABLE, decoder
 from schemas.moments import to_iso
@@ -79,16 +80,17 @@ def _period(period: Period) -> dict[str, Any]:
 
 def _audit_row(record: KafkaRecord) -> tuple[Any, ...]:
     line = _decode_audit(value_of(record))
-    words = line.actor, line.action, _text(line.target), line.reason
+    words = line.actor, bounded_name(line.action), _text(line.target), line.reason
     change = _json(line.before), _json(line.after), line.request_id, line.address
-    return line.audit_id, line.at, *words, line.count, str(line.cost_usd), *change
+    return bounded_name(line.audit_id), line.at, *words, line.count, str(line.cost_usd), *change
 
 
 def _delivery_row(record: KafkaRecord) -> tuple[Any, ...]:
     attempt = _decode_attempt(value_of(record))
     answer = attempt.status, attempt.error, attempt.duration_ms
     batch = attempt.attempt, attempt.events, attempt.first, attempt.last, attempt.source
-    return record.offset, attempt.at, attempt.direction, attempt.event_type, *answer, *batch, attempt.unique_key
+    named = attempt.direction, attempt.event_type
+    return record.offset, attempt.at, *named, *answer, *batch, bounded_name(attempt.unique_key)
 
 
 def _json(text: str) -> str | None:

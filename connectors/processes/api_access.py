@@ -22,7 +22,7 @@ from connectors.config.settings import Settings
 from connectors.http.client_address import ClientAddressPolicy, source_of
 from connectors.http.endpoint import Endpoint, endpoints_of
 from connectors.kafka.producer import RecordWriter
-from connectors.postgres.pool import Database
+from connectors.processes.api_databases import ApiDatabases
 from connectors.processes.provider_keys import ProviderKeys
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
@@ -33,12 +33,14 @@ _log = structlog.get_logger(__name__)
 class ApiAccess:
     """The accepted credentials, the authorizer, and the audit log."""
 
-    def __init__(self, settings: Settings, writer: RecordWriter, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, writer: RecordWriter, metrics: Metrics, databases: ApiDatabases | None
+    ) -> None:
         self._settings = settings
         topic = TopicNames.with_prefix(settings.topic_prefix).audit
         self._chain_heads = Tips(kafka_connection(settings), topic, time.monotonic)
         self._audit = Audit(writer, topic, time.monotonic, lambda: time.time_ns() // 1000, self._chain_heads.chain_head)
-        self._database = Database(postgres_url(settings), size=2) if settings.postgres_url is not None else None
+        self._database = None if databases is None else databases.access
         self._ring = (
             KeyCache(PostgresKeys(self._database), time.monotonic, _now) if self._database is not None else None
         )
@@ -47,7 +49,14 @@ class ApiAccess:
         self._provider_keys = ProviderKeys(
             settings, self._database, self._audit, metrics, lambda request: source_of(origins, request)
         )
-        self.authorizer = Authorizer(self._kinds(), self._audit, origins, settings.api_rate_limit, time.monotonic)
+        self.authorizer = Authorizer(
+            self._kinds(),
+            self._audit,
+            origins,
+            settings.api_rate_limit,
+            time.monotonic,
+            settings.authorize_rate_limit,
+        )
 
     def endpoints(self) -> list[Endpoint]:
         """The endpoints of API keys and of users' provider keys."""
@@ -62,8 +71,6 @@ class ApiAccess:
             ConfigurationError: `PROVIDER_KEYS_SECRET` does not decrypt the stored provider keys.
         """
         async with AsyncExitStack() as stack:
-            if self._database is not None:
-                stack.callback(self._database.terminate)
             stack.callback(self._chain_heads.close)
             stack.push_async_callback(self._http.aclose)
             if self._ring is not None:

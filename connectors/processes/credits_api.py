@@ -12,21 +12,18 @@ from connectors.credits.payments import StripePayments
 from connectors.credits.purchases import Purchases
 from connectors.credits.stripe_gateway import StripeGateway
 from connectors.http.endpoint import Endpoint, endpoints_of
-from connectors.postgres.pool import Database
+from connectors.processes.api_databases import ApiDatabases
 from connectors.telemetry.metrics import Metrics
 from schemas.errors import ConfigurationError
-
-#: Connections for credits: a reservation holds one for some milliseconds, and those of one account wait for each other.
-_CONNECTIONS = 4
 
 
 class CreditsApi:
     """The credit endpoints. Without Postgres they answer 501 `needs_postgres`; without a key of Stripe's nothing can be bought."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, databases: ApiDatabases | None) -> None:
         self._settings = settings
         self._count = lambda outcome: metrics.stripe_events.labels(outcome).inc()
-        self._database = None if settings.postgres_url is None else Database(postgres_url(settings), _CONNECTIONS)
+        self._databases = databases
         self._gateway = None
         if key := revealed(settings.stripe_api_key):
             self._gateway = StripeGateway(key, settings.stripe_api_url, settings.deployment_name)
@@ -41,29 +38,28 @@ class CreditsApi:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Close the connections to Postgres and to Stripe on exit."""
+        """Close the connections to Stripe on exit."""
         try:
             yield
         finally:
-            if self._database is not None:
-                self._database.terminate()
             if self._gateway is not None:
                 await self._gateway.close()
 
-    def _opened(self) -> Database:
-        if self._database is None:
+    def _opened(self) -> ApiDatabases:
+        if self._databases is None:
             postgres_url(self._settings)
             raise AssertionError("postgres_url has raised")
-        return self._database
+        return self._databases
 
     def _ledger(self) -> CreditLedger:
-        return CreditLedger(self._opened())
+        databases = self._opened()
+        return CreditLedger(databases.credits, databases.slow)
 
     def _payments(self) -> StripePayments:
-        return StripePayments(self._opened(), self._count)
+        return StripePayments(self._opened().credits, self._count)
 
     def _purchases(self) -> Purchases:
-        database = self._opened()
+        database = self._opened().credits
         if self._gateway is None:
             raise ConfigurationError("STRIPE_API_KEY", "STRIPE_API_KEY is not set, so credits cannot be bought")
         return Purchases(database, self._gateway)

@@ -37,9 +37,9 @@ from connectors.kafka.client_config import aiokafka_config
 from connectors.lago.client import LagoClient
 from connectors.library.orgs import serve_with
 from connectors.operations.service import OperationsService
-from connectors.postgres.pool import Database
 from connectors.processes.account_tables import AccountTables, now_us
 from connectors.processes.api_access import ApiAccess
+from connectors.processes.api_databases import ApiDatabases, api_databases
 from connectors.processes.credits_api import CreditsApi
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
@@ -84,9 +84,13 @@ class Management:
         self._metrics, self._settings = metrics, settings
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
         self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)
-        self._database = None if settings.postgres_url is None else Database(postgres_url(settings), size=2)
+        self._databases = api_databases(settings, metrics)
         self._operations = OperationsService(
-            deployment_of(settings), self._database, settings.held_in_memory, self._receipts, self._rejected
+            deployment_of(settings),
+            None if self._databases is None else self._databases.management,
+            settings.held_in_memory,
+            self._receipts,
+            self._rejected,
         )
         self.account_tables = AccountTables(
             settings, lago, lambda discovery: KafkaUsage(gate, topics.raw, now_us=now_us, named=discovery.named)
@@ -106,9 +110,9 @@ class Management:
             metrics.lago_response_seen,
             now_us,
         )
-        self._entrance = ApiAccess(settings, gate, metrics)
+        self._entrance = ApiAccess(settings, gate, metrics, self._databases)
         self.authorizer = self._entrance.authorizer
-        self._credits = CreditsApi(settings, metrics)
+        self._credits = CreditsApi(settings, metrics, self._databases)
         self._issuer = settings.oidc_issuer or ""
         for follower in (self.account_tables.customers, self.account_tables.orgs):
             metrics.watch_table(follower.name, follower.lag_s)
@@ -122,9 +126,9 @@ class Management:
             totals_endpoint(tables.mappings.active_customers, self._receipts.totals),
             *self._entrance.endpoints(),
             *self._credits.endpoints(),
-            *endpoints_of(PowerLevelHandlers(self._postgres)),
-            *endpoints_of(ProviderHealthHandlers(self._postgres)),
-            *endpoints_of(AnalyticsHandlers(self._postgres, lambda: datetime.now(UTC))),
+            *endpoints_of(PowerLevelHandlers(lambda: self._postgres().management)),
+            *endpoints_of(ProviderHealthHandlers(lambda: self._postgres().management)),
+            *endpoints_of(AnalyticsHandlers(lambda: self._postgres().slow, lambda: datetime.now(UTC))),
             *endpoints_of(DeadLetterHandlers(self._operations)),
             *self._webhooks.endpoints(),
             *endpoints_of(MappingHandlers(tables.mappings, MappingPages(tables.mappings, tables.customers))),
@@ -143,8 +147,8 @@ class Management:
     async def running(self) -> AsyncIterator[None]:
         """Read the tables on entry and follow them inside. Receipts and rejected calls are read in the background."""
         async with AsyncExitStack() as stack:
-            if self._database is not None:
-                stack.callback(self._database.terminate)
+            if self._databases is not None:
+                stack.callback(self._databases.terminate)
             serve_with(
                 self.account_tables.billing, RecordLimits(self.account_tables.org_records), tokens_code=self._event_code
             )
@@ -170,12 +174,12 @@ class Management:
             ):
                 group.create_task(kept_up(work))
 
-    def _postgres(self) -> Database:
-        """The database. Raises: ConfigurationError: the deployment has no Postgres."""
-        if self._database is None:
+    def _postgres(self) -> ApiDatabases:
+        """Its pools. Raises: ConfigurationError: the deployment has no Postgres."""
+        if self._databases is None:
             postgres_url(self._settings)
             raise AssertionError("postgres_url has raised")
-        return self._database
+        return self._databases
 
     async def _show(self) -> None:
         """Set the metrics of totals until cancelled. It runs in the event loop, because the tables must not change while it counts."""

@@ -37,7 +37,6 @@ from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.worker_metrics import WorkerSensors
 from schemas.errors import TopicProblem
-from schemas.reasons import POSTGRES_ERROR
 from schemas.topics import TopicNames
 from streams.components import Components
 from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy
@@ -130,7 +129,7 @@ def credit_upkeep_of(settings: Settings, sensors: Any) -> CreditUpkeep:
 def summary_refresh_of(settings: Settings, sensors: Any) -> SummaryRefresh:
     """The task that keeps the sums of analytics up to date, beside a projector."""
     return SummaryRefresh(
-        Database(postgres_url(settings), size=1), on_failure=lambda: sensors.projection_failed(POSTGRES_ERROR)
+        Database(postgres_url(settings), size=1), failed=sensors.projection_failed, show=sensors.usage_days_failed
     )
 
 
@@ -139,7 +138,7 @@ def provider_health_of(settings: Settings, sensors: Any) -> ProviderHealth:
     return ProviderHealth(
         Database(postgres_url(settings), size=1),
         show=sensors.providers,
-        on_failure=lambda: sensors.projection_failed(POSTGRES_ERROR),
+        failed=sensors.projection_failed,
     )
 
 

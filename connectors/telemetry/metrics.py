@@ -15,6 +15,7 @@ from connectors.telemetry.held_usage import HeldUsageMonitor
 from connectors.telemetry.unbilled_usage import DOUBTS, UnbilledUsageMonitor
 from connectors.telemetry.unreadable_records import watch_unreadable
 from schemas.reasons import (
+    API_POOLS,
     CONNECTION_CAUSES,
     DOUBLED,
     IDENTITY_OUTCOMES,
@@ -295,6 +296,10 @@ class Metrics:
         "Pairs of provider and model by how well they answer, over the last ten minutes (project).",
         status=PROVIDER_STATUSES,
     )
+    usage_days_failed = _gauge(
+        "meterbridge_usage_days_failed",
+        "Days whose sums of analytics could not be made; they are tried again (project).",
+    )
     identities_asked = _counter(
         "meterbridge_identities_asked_total",
         "Unmapped customers that Lago was asked about (meter).",
@@ -305,6 +310,11 @@ class Metrics:
         "meterbridge_stripe_events_total",
         "Events of Stripe's webhook by result, or by the reason why a payment gave no credits (api).",
         outcome=STRIPE_OUTCOMES,
+    )
+    api_postgres_refused = _counter(
+        "meterbridge_api_postgres_refused_total",
+        "Requests that found no free connection to Postgres in 2 s, by pool (api).",
+        pool=API_POOLS,
     )
 
     def __init__(self, registry: CollectorRegistry, version: str) -> None:

@@ -72,6 +72,7 @@ CHAPTERS: Final = {
         "meterbridge_table_staleness_seconds": "Above 30: this process does not learn of changed mappings or subscriptions.",
         "meterbridge_lago_webhooks_total": "An outcome other than `applied`, `ignored`, `noted`, `unknown` and `repeated` rises: Lago sends it again.",
         "meterbridge_providers": "`down` above 0: `GET /api/v1/providers/health` names the provider and the model.",
+        "meterbridge_usage_days_failed": "Above 0: the table `usage_days_failed` names the days, and the SQLSTATE of the latest attempt.",
         "meterbridge_provider_keys": "`due` rises: remind the users. `unknown_secret` above 0: `PROVIDER_KEYS_SECRET` is wrong. `old_secret` above 0: "
         "`meterbridge provider-keys rotate-secret`.",
         "meterbridge_provider_keys_resolved_total": "`unreadable` rises: a stored key was changed, or `PROVIDER_KEYS_SECRET` is wrong.",
@@ -89,6 +90,8 @@ CHAPTERS: Final = {
         "meterbridge_projector_lag_seconds": "Above ten minutes: Postgres or the role `project` is away. Billing goes on.",
         "meterbridge_projected_rows_total": _NEVER,
         "meterbridge_projection_skipped_total": "`unreadable` or `row_refused` rises: `meterbridge db unprojected`.",
+        "meterbridge_api_postgres_refused_total": "`credits` rises: raise `API_POSTGRES_CONNECTIONS`, or look for locks. `slow` rises: analytics "
+        "and lists of transactions take long.",
         "meterbridge_postgres_failures_total": "It rises: the reason is in [errors.md](errors.md).",
     },
     "The process": {

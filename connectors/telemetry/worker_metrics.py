@@ -154,6 +154,10 @@ class WorkerSensors:
         for status, count in by_status.items():
             self._metrics.providers.labels(status).set(count)
 
+    def usage_days_failed(self, days: int) -> None:
+        """Set how many days have sums of analytics that could not be made."""
+        self._metrics.usage_days_failed.set(days)
+
     def late_calls(self, outcome: str, calls: int) -> None:
         """Count calls beyond the dedupe retention by outcome; `failed` with 0 calls is an error of ours."""
         self._metrics.late_calls.labels(outcome).inc(max(calls, outcome == "failed"))

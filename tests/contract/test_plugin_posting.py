@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from connectors.ingest.auth import WebhookAuth
 from connectors.kafka.producer import Record
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.posting import Poster
+from meterbridge_litellm.posting import Posted, Poster
 from meterbridge_litellm.record import record
 from meterbridge_litellm.settings import Settings
 from schemas.errors import Rejected, Unavailable
@@ -51,10 +50,13 @@ class Store:
 
 
 def poster(url: str, counts: Counts, http: httpx.Client | None = None, **credential: str) -> Poster:
-    closing = threading.Event()
-    closing.set()  # no pause between attempts
     settings = Settings(url=url, ring_path="unused", **credential)  # type: ignore[arg-type]
-    return Poster(settings, counts, http or httpx.Client(trust_env=False), closing)
+    return Poster(settings, counts, http or httpx.Client(trust_env=False))
+
+
+async def posted(posting: Poster, records: Sequence[bytes]) -> bool:
+    """Whether the ingress has all of them."""
+    return await asyncio.to_thread(posting.post, records) == Posted()
 
 
 def calls(number: int) -> list[bytes]:
@@ -67,7 +69,7 @@ async def test_a_batch_is_stored_as_its_calls(credential: dict[str, str]) -> Non
     auth = WebhookAuth((SECRET,), (TOKEN,), timestamp_required=True)
     async with serving(store_in(store), auth=auth) as ingress:
         url = str(ingress.client.make_url("/"))
-        assert await asyncio.to_thread(poster(url, counts, **credential).post, calls(40))
+        assert await posted(poster(url, counts, **credential), calls(40))
     assert len(set(store.identities())) == 40
     assert counts.all() == {"posted": 40}
 
@@ -76,7 +78,7 @@ async def test_a_call_that_the_generic_api_callback_reports_too_is_the_same_call
     store, counts = Store(), Counts()
     async with serving(store_in(store)) as ingress:
         url = str(ingress.client.make_url("/"))
-        assert await asyncio.to_thread(poster(url, counts, token=TOKEN).post, [record(PAYLOAD)])
+        assert await posted(poster(url, counts, token=TOKEN), [record(PAYLOAD)])
         await ingress.post(gzip.compress(json.dumps([PAYLOAD]).encode()), Content_Encoding="gzip")
     first, second = store.identities()
     assert first == second
@@ -86,9 +88,9 @@ async def test_what_is_not_stored_is_not_taken_as_posted() -> None:
     store, counts = Store(failures=1), Counts()
     async with serving(store_in(store)) as ingress:
         posting = poster(str(ingress.client.make_url("/")), counts, token=TOKEN)
-        assert not await asyncio.to_thread(posting.post, calls(3))
+        assert not await posted(posting, calls(3))
         assert counts.all() == {}
-        assert await asyncio.to_thread(posting.post, calls(3))
+        assert await posted(posting, calls(3))
     assert len(store.identities()) == 3
 
 
@@ -96,9 +98,9 @@ async def test_a_wrong_secret_keeps_everything_and_is_told_without_it(caplog: py
     store = Store()
     async with serving(store_in(store), auth=WebhookAuth((SECRET,), ())) as ingress:
         posting = poster(str(ingress.client.make_url("/")), Counts(), secret="another-secret-of-it")
-        assert not await asyncio.to_thread(posting.post, calls(1))
+        made = await asyncio.to_thread(posting.post, calls(1))
     assert store.records == []
-    assert "http_401" in caplog.text
+    assert made == Posted("http_401")
     assert "another-secret" not in caplog.text and "call-0" not in caplog.text
 
 
@@ -107,7 +109,7 @@ async def test_elements_that_the_ingress_rejects_are_counted_and_told(caplog: py
     bad = record({**PAYLOAD, "litellm_call_id": "bad", "response_cost": -1.0})
     async with serving(store_in(store)) as ingress:
         posting = poster(str(ingress.client.make_url("/")), counts, token=TOKEN)
-        assert await asyncio.to_thread(posting.post, [*calls(2), bad])
+        assert await posted(posting, [*calls(2), bad])
     assert counts.all() == {"posted": 3, "rejected": 1}
     assert '"negative_cost": 1' in caplog.text
 
@@ -116,7 +118,7 @@ async def test_a_body_that_is_too_large_is_posted_in_parts() -> None:
     store, counts = Store(), Counts()
     async with serving(store_in(store), max_body_bytes=8_000) as ingress:
         posting = poster(str(ingress.client.make_url("/")), counts, token=TOKEN)
-        assert await asyncio.to_thread(posting.post, calls(40))
+        assert await posted(posting, calls(40))
     assert len(set(store.identities())) == 40
 
 
@@ -133,27 +135,60 @@ async def test_a_body_that_is_too_large_is_posted_in_parts() -> None:
 def test_an_answer_that_is_not_the_ingresss_keeps_everything(answer: httpx.Response) -> None:
     http = httpx.Client(transport=httpx.MockTransport(lambda _request: answer))
     counts = Counts()
-    assert not poster("http://x", counts, http, token=TOKEN).post(calls(1))
+    assert poster("http://x", counts, http, token=TOKEN).post(calls(1)).problem
     assert counts.all() == {}
 
 
-def test_pauses_grow_while_nobody_answers_and_the_ingresss_own_is_kept() -> None:
-    waited: list[float] = []
+async def test_an_element_alone_is_refused_for_its_own_sake_where_the_ingress_takes_others() -> None:
+    """The real ingress answers a body of one record that is too large with 413, and a body without a call with 202."""
+    store, counts = Store(), Counts()
+    large = record({**PAYLOAD, "litellm_call_id": "large", "model_group": "m" * 9_000})
+    async with serving(store_in(store), max_body_bytes=8_000) as ingress:
+        posting = poster(str(ingress.client.make_url("/")), counts, token=TOKEN)
+        assert await asyncio.to_thread(posting.post, [large]) == Posted("", ((large, 413),))
+        made = await asyncio.to_thread(posting.post, [*calls(20), large, *calls(20)])
+    assert made == Posted("", ((large, 413),))
+    assert len(store.identities()) == 40 and len(set(store.identities())) == 20
+    assert counts.all() == {"posted": 40}
 
-    class Closing(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            waited.append(timeout or 0.0)
-            return False
 
-    def away(_request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("refused")
+@pytest.mark.parametrize("status", [400, 413])
+def test_what_refuses_everything_is_not_believed(status: int) -> None:
+    """Such as a proxy in between that wants TLS: the records stay."""
+    http = httpx.Client(transport=httpx.MockTransport(lambda _request: httpx.Response(status)))
+    assert poster("http://x", Counts(), http, token=TOKEN).post(calls(3), 9) == Posted(f"http_{status}")
 
-    settings = Settings(url="http://x", ring_path="unused", token=TOKEN)
-    http = httpx.Client(transport=httpx.MockTransport(away))
-    posting = Poster(settings, Counts(), http, Closing())
-    for _ in range(12):
-        assert not posting.post(calls(1))
-    assert waited[0] <= 0.2 and 15 <= waited[-1] <= 30
+
+@pytest.mark.parametrize(("failures", "refused"), [(0, False), (2, False), (3, True)])
+def test_a_record_that_breaks_the_server_is_found_when_it_has_done_so_again_and_again(
+    failures: int, refused: bool
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(500) if b"call-3" in request.content else httpx.Response(202, json={"status": "accepted"})
+
+    given, counts = calls(6), Counts()
+    posting = poster("http://x", counts, httpx.Client(transport=httpx.MockTransport(answer)), token=TOKEN)
+    made = posting.post(given, failures)
+    assert made == (Posted("", ((given[3], 500),)) if refused else Posted("http_500"))
+    assert posting.post([given[3]], 9) == Posted("http_500"), "alone it may as well be the server"
+
+
+def test_one_large_record_makes_the_later_batches_small_for_a_moment_only() -> None:
+    sizes: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sizes.append(request.content.count(b'"litellm_call_id"'))
+        large = b'"call-7"' in request.content
+        return httpx.Response(413) if large else httpx.Response(202, json={"status": "accepted"})
+
+    posting = poster("http://x", Counts(), httpx.Client(transport=httpx.MockTransport(answer)), token=TOKEN)
+    assert [status for _, status in posting.post(calls(400)).refused] == [413]
+    for _ in range(3):
+        sizes.clear()
+        posting.post([each for each in calls(400) if b'"call-7"' not in each])
+    assert len(sizes) == 1
+
+
+def test_the_pause_that_the_ingress_asks_for_is_told() -> None:
     busy = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(503, headers={"retry-after": "9"})))
-    assert not Poster(settings, Counts(), busy, Closing()).post(calls(1))
-    assert waited[-1] == 9
+    assert poster("http://x", Counts(), busy, token=TOKEN).post(calls(1)) == Posted("http_503", (), 9.0)

@@ -15,7 +15,7 @@ from connectors.ingest.raw_record import Arrival, strip_arrived
 from connectors.ingest.rejection_record import InvalidElement
 from meterbridge_litellm import record as plugin
 from schemas import wire
-from schemas.customer_id import key_hash
+from schemas.customer_id import key_hash, normalise_customer_id
 from streams.core.metering.call_kinds import READS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
@@ -111,3 +111,34 @@ def test_a_key_is_hashed_as_the_ingress_hashes_it(text: str) -> None:
     kept = json.loads(plugin.record({"id": "1", "metadata": {"user_api_key_hash": text}}))
     assert key_hash(kept["metadata"]["user_api_key_hash"]) == key_hash(text)
     assert "sk-" not in json.dumps(kept)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 1_000_000,
+        "ä" * 5000,
+        " " * 5000,
+        " " * 5000 + "ada",
+        "sk-" + "a" * 5000,
+        "e\u0301\0" * 4000,
+        "\ud800" * 5000,
+    ],
+)
+@pytest.mark.parametrize("field", ["end_user", "user_api_key_user_id"])
+def test_a_very_long_name_is_the_same_customer_in_a_small_record(field: str, text: str) -> None:
+    given = {"id": "1", "end_user": text, "metadata": {"user_api_key_user_id": text}}
+    made = plugin.record(given)
+    call = json.loads(made)
+    kept = {**call, **call["metadata"]}[field]
+    assert normalise_customer_id(kept) == normalise_customer_id(text)
+    assert len(made) < 1000
+
+
+def test_tags_that_the_ingress_leaves_out_are_left_out_before() -> None:
+    payload = {**payloads(FIXTURES / "generic_api__1.109.1__chat-basic.json")[0]}
+    payload["request_tags"] = ["team:red", "team:" + "x" * 200, "team:" + "y" * 123, 7]
+    made = plugin.record(payload, ("tags", "metadata"))
+    assert stored(made, ALL) == stored(json.dumps(payload).encode(), ALL)
+    payload["request_tags"].append("team:" + "z" * 1_000_000)
+    assert plugin.record(payload, ("tags", "metadata")) == made

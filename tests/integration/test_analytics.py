@@ -273,7 +273,7 @@ async def test_the_projectors_role_refreshes_and_the_readers_reads(postgres_url:
             await writer.put(TOPICS.enriched, call(1, at(20), held="no_mapping", part=f"{PREFIX}7"))
             await writer.put(TOPICS.events, event(9), manifest=manifest(7, first=9))
         with Database(as_role(owned, PROJECTOR), size=1) as database:
-            refresh = SummaryRefresh(database, on_failure=lambda: None, monotonic=lambda: 0.0)
+            refresh = SummaryRefresh(database, failed=lambda _: None, show=lambda _: None, monotonic=lambda: 0.0)
             assert await refresh.once() is True
             assert await refresh.once() is False, "it was done a moment ago"
         assert (await found(as_role(owned, READER), "day"))["2026-11-20"][0] == 1

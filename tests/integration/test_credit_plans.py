@@ -91,7 +91,8 @@ async def test_every_index_of_the_credits_has_its_question(url: str) -> None:
 
 async def test_the_projectors_questions_and_the_upkeeps_read_no_table_whole(url: str) -> None:
     prepaid = debits._PREPAID.replace("$1", "'{user:u1,org:o1}'")
-    for statement in (prepaid, debits._RESERVED.replace("$1", "'{c1,c2}'"), credit_upkeep._STATE):
+    over = credit_upkeep._OVER.replace("$1", "''").replace("$2", "10")
+    for statement in (prepaid, debits._RESERVED.replace("$1", "'{c1,c2}'"), credit_upkeep._STATE, over):
         plan = await plan_of(url, statement)
         for table in ("credit_transactions", "ledger_entries", "ledger_transactions"):
             assert f"Seq Scan on {table}" not in plan, plan

@@ -135,6 +135,23 @@ async def test_a_debit_is_done_once_for_each_key(api: CreditApi, url: str) -> No
     await balanced(url)
 
 
+async def test_the_key_of_one_account_is_never_the_key_of_another(api: CreditApi, url: str) -> None:
+    """`user:a` with `b:c` and `user:a:b` with `c` had one key, and the second debit was a conflict."""
+    for name, key in (("a", "b:c"), ("a:b", "c"), ("a:b:c", "d"), ("a", "b:c:d")):
+        await give(url, f"user:{name}", "5")
+        debited = await api.ask("POST", "debit", "plugin", key=key, json={"user": name, "cost": "1"})
+        assert debited["account"] == f"user:{name}"
+    assert await rows(url, "SELECT count(DISTINCT idempotency_key) FROM credit_transactions WHERE amount < 0") == [(4,)]
+
+
+async def test_a_purchase_for_a_name_that_no_account_can_have_is_refused_before_it_is_paid(
+    api: CreditApi, url: str
+) -> None:
+    """It was sold, and then its payment could never be credited."""
+    refused = await api.ask("POST", "purchase", "root", 422, json={"package_id": 1, "user": "\U00020000" * 250} | URLS)
+    assert refused["reason"] == "row_refused" and not api.stripe.orders
+
+
 async def test_a_debit_without_a_key_or_beyond_the_balance_changes_nothing(api: CreditApi, url: str) -> None:
     await give(url, "user:ada", "1")
     body = {"json": {"user": "ada", "cost": "1.000000000001"}}

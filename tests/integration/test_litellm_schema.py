@@ -156,6 +156,29 @@ class TestFunctions:
         assert (await give(url, "user:ada", "6"))[1] == Decimal(2)
         assert await account(url, "user:ada") == (Decimal(2), Decimal(0))
 
+    async def test_a_refund_takes_back_what_is_left_of_its_own_payment_first(self, url: str) -> None:
+        """It took the grants that expire first: a bonus was lost, and the refunded credits stayed."""
+        soon = datetime.now(UTC) + timedelta(days=1)
+        for payment in ("ch_1", "ch_2"):
+            await rows(url, "SELECT add_user_credits('ada', 10, 'purchase', 'stripe', $1)", payment)
+        await give(url, "user:ada", "5", "bonus", soon)
+        left = "SELECT remaining FROM credit_grants ORDER BY grant_id"
+        await rows(url, "SELECT add_user_credits('ada', -4, 'refund', 'stripe', 'ch_2')")
+        assert await rows(url, left) == [(10,), (6,), (5,)]
+        refund = """SELECT add_user_credits('ada', -3, 'refund', 'stripe', 're_1', NULL, '{"refund_of": "ch_2"}')"""
+        await rows(url, refund)
+        assert await rows(url, left) == [(10,), (3,), (5,)]
+        await rows(
+            url, "SELECT add_user_credits('ada', -9, 'refund', 'stripe', 'ch_2', NULL, '{\"idempotency_key\": \"k\"}')"
+        )
+        assert await rows(url, left) == [(9,), (0,), (0,)], "then what expires first"
+        await rows(url, "SELECT add_user_credits('bob', 10, 'purchase', 'stripe', 'ch_9')")
+        await rows(url, "SELECT add_user_credits('ada', -1, 'refund', 'stripe', 'ch_9')")
+        assert await account(url, "user:bob") == (Decimal(10), Decimal(0)), "another account's payment"
+        await take(url, "ada", "2")
+        await rows(url, "SELECT add_user_credits('ada', -1, 'refund')")
+        assert await rows(url, left) == [(5,), (0,), (0,), (10,)]
+
     async def test_overdraft_that_is_kept_is_not_repaid_by_credits(self, url: str) -> None:
         await give(url, "user:ada", "1")
         await give(url, "user:ada", "-3", "adjustment")
@@ -197,7 +220,8 @@ class TestFunctions:
         await reserve(url, "user:ada", "9", "c1")
         await rows(url, "UPDATE credit_reservations SET expires_at = now() - interval '1 s'")
         assert (await reserve(url, "user:ada", "8", "c2"))[0] is True
-        assert await rows(url, "SELECT release_expired_reservations(), release_expired_reservations()") == [(1, 0)]
+        assert await rows(url, "SELECT * FROM expire_credits('user:ada')") == [(1, Decimal(0))]
+        assert await rows(url, "SELECT * FROM expire_credits('user:ada')") == [(0, Decimal(0))]
         # Its call comes after all, and is paid.
         assert (await rows(url, "SELECT new_balance FROM settle_reservation('c1', 2)")) == [(Decimal(8),)]
 
@@ -225,9 +249,9 @@ class TestFunctions:
         await reserve(url, "user:ada", "6", "c1")
         await rows(url, "UPDATE credit_grants SET expires_at = now() - interval '1 s' WHERE expires_at IS NOT NULL")
         assert await rows(url, "SELECT get_user_balance('ada')") == [(Decimal(6),)]
-        assert await rows(url, "SELECT expire_credits()") == [(Decimal(2),)]
+        assert await rows(url, "SELECT * FROM expire_credits('user:ada')") == [(0, Decimal(2))]
         assert await rows(url, "SELECT settle_reservation('c1', 1)")
-        assert await rows(url, "SELECT expire_credits()") == [(Decimal(2),)]
+        assert await rows(url, "SELECT * FROM expire_credits('user:ada')") == [(0, Decimal(2))]
         assert await account(url, "user:ada") == (Decimal(3), Decimal(0))
 
     async def test_users_and_orgs_with_one_name_are_two_accounts(self, url: str) -> None:

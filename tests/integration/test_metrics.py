@@ -62,6 +62,7 @@ TYPES = {
     "meterbridge_identities_asked_total": "counter",
     "meterbridge_provider_keys": "gauge",
     "meterbridge_providers": "gauge",
+    "meterbridge_usage_days_failed": "gauge",
     "meterbridge_provider_keys_resolved_total": "counter",
     "meterbridge_ledgers_open": "gauge",
     "meterbridge_dedupe_identities": "gauge",
@@ -100,6 +101,7 @@ TYPES = {
     "meterbridge_credit_reservations_open": "gauge",
     "meterbridge_credits_imbalance_usd": "gauge",
     "meterbridge_credit_upkeep_failures_total": "counter",
+    "meterbridge_api_postgres_refused_total": "counter",
 }
 
 

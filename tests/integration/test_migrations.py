@@ -94,7 +94,7 @@ IN_USE = {
             SELECT '\\x00112233445566778899aabbccddee15', '2026-10-01', '2026-10-30Z', '2026-10-30 00:00:02Z', '2026-11-01Z', 'b', 'billable', 'success',
             'c', 'end_user', 'o', 's', 'm', 'p', 't', 1, 2, 3, 0, 0, 0.5, 'b', 'r2', 'ada', '', '', '', '', 'part-1', '', '', 0,
             8, '{prod}', true""",
-        "SELECT refresh_usage_summary()",
+        "SELECT refresh_usage_summary(), usage_day_failed('2026-10-30', '54000')",
         "INSERT INTO provider_health (provider, model, status, since, calls) VALUES ('p', 'm', 'down', now(), 7)",
     ],
     16: [

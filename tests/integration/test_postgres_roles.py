@@ -151,7 +151,7 @@ TRIES = {
     "SELECT debit_user_credits('ada', 1, 'p', 'm', 1, 1, 'eco')": {API},
     "SELECT authorize_credits('user:ada', 1, 60, 'c', 1)": {API},
     "SELECT settle_reservation('c', 1)": {API},
-    "SELECT expire_credits(), release_expired_reservations()": {API, PROJECTOR},
+    "SELECT expire_credits('user:ada')": {API, PROJECTOR},
     "SELECT debit_calls('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')": {PROJECTOR},
     "SELECT book_credits(NULL, 'system:bonuses', NULL)": set(),
     "SELECT lock_credit_account('user:ada', true)": set(),

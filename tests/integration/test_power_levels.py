@@ -32,7 +32,7 @@ async def test_the_power_levels_are_told_with_exact_factors_to_any_user(
                 assert answer.status_code == 200, answer.text
                 levels = answer.json()["power_levels"]
                 factors = {level["power_level"]: level["cost_multiplier"] for level in levels}
-                assert factors == {"eco": "0.725", "balanced": "1.0", "precision": "1.5"}
+                assert factors == {"eco": "0.725", "balanced": "1", "precision": "1.5"}
                 assert levels[0]["provider_order"] and levels[0]["target_latency_ms"] > 0
 
 

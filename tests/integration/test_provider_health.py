@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from connectors.operations import provider_health
 from connectors.operations.provider_health import ProviderHealth
 from connectors.postgres.pool import Database
 from connectors.telemetry.metrics import Metrics
@@ -62,7 +63,7 @@ async def test_a_provider_that_fails_is_down_until_it_answers_again(url: str) ->
     async with Writer(url) as writer:
         calls = Calls(writer)
         with Database(url, size=1) as database:
-            health = ProviderHealth(database, show=lambda told: shown.append(dict(told)), on_failure=lambda: None)
+            health = ProviderHealth(database, show=lambda told: shown.append(dict(told)), failed=lambda _: None)
             await calls.put(20)
             await calls.put(2, "RateLimitError", "429")
             await health.once()
@@ -94,7 +95,7 @@ async def test_what_the_caller_did_wrong_and_answers_from_a_cache_say_nothing_ab
         await calls.put(5, "Timeout", "408", model="other")
         await calls.put(5, provider="")
     with Database(url, size=1) as database:
-        await ProviderHealth(database, show=lambda _told: None, on_failure=lambda: None).once()
+        await ProviderHealth(database, show=lambda _told: None, failed=lambda _: None).once()
     assert await states(url) == {"m": ("healthy", 1, 0, 0), "other": ("down", 5, 5, 0)}
     found = await rows(url, "SELECT error_category, count(*) FROM llm_usage_log GROUP BY 1 ORDER BY 1 NULLS FIRST")
     assert found == [(None, 26), ("auth", 20), ("client", 40), ("timeout", 5)]
@@ -108,7 +109,7 @@ async def test_without_calls_a_provider_that_was_down_is_tried_again_and_an_old_
             f"VALUES ('p', '{model}', '{status}', now(), 1, now() - interval '{days} days')",
         )
     with Database(url, size=1) as database:
-        await ProviderHealth(database, show=lambda _told: None, on_failure=lambda: None).once()
+        await ProviderHealth(database, show=lambda _told: None, failed=lambda _: None).once()
     assert await states(url) == {"a": ("degraded", 0, 0, 0), "b": ("healthy", 0, 0, 0)}
 
 
@@ -122,7 +123,7 @@ async def test_the_projectors_role_judges_its_metric_counts_and_the_endpoint_tel
             await Calls(writer).put(5, "InternalServerError", "500")
         with Database(own, size=1) as database:
             sensors = WorkerSensors(metrics, lambda: 0.0)
-            await ProviderHealth(database, show=sensors.providers, on_failure=lambda: None).once()
+            await ProviderHealth(database, show=sensors.providers, failed=lambda _: None).once()
         assert metrics.registry.get_sample_value("meterbridge_providers", {"status": "down"}) == 1
         settings = settings_for(kafka, topic_prefix, database_url=SecretStr(owned))
         async with running_server(settings, ("api",)) as server:
@@ -135,3 +136,22 @@ async def test_the_projectors_role_judges_its_metric_counts_and_the_endpoint_tel
         "calls": 5,
         "success_rate": "0",
     }
+
+
+async def test_of_invented_names_only_the_most_used_are_judged(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_health, "MOST_PAIRS", 3)
+    async with Writer(url) as writer:
+        calls = Calls(writer)
+        await calls.put(5, model="used")
+        await calls.put(5, "InternalServerError", "500", model="broken")
+        with Database(url, size=1) as database:
+            health = ProviderHealth(database, show=lambda _: None, failed=lambda _: None)
+            await health.once()
+            for number in range(10):
+                await calls.put(1, model=f"invented-{number}")
+                await health.once()
+                await rows(
+                    url, "UPDATE llm_usage_log SET ended_at = ended_at - interval '1 hour' WHERE model LIKE 'inv%'"
+                )
+    found = await states(url)
+    assert len(found) == 3 and found["used"][0] == "healthy" and found["broken"][0] == "down"

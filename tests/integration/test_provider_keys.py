@@ -114,7 +114,7 @@ async def test_a_user_stores_lists_and_revokes_a_key_of_its_own_and_calls_use_it
 
 async def test_a_user_acts_for_itself_alone_and_the_scopes_act_for_all(server: Server, provider: Provider) -> None:
     ada = provider.token()
-    assert (await added(server, ada, 403, user_id="eve"))["reason"] == "other_user"
+    assert (await added(server, ada, 403, user_id="eve"))["reason"] == "missing_scope"
     assert (await server.http.get(PATH, params={"user_id": "eve"}, headers=ada)).status_code == 403
     assert (await added(server, status=422))["reason"] == "user_id_needed"
     made = await added(server, user_id="eve")

@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from connectors.operations.focus_export import export_focus
 from connectors.postgres.prune import prunable, prune
+from schemas.errors import Rejected
 from schemas.moments import HOUR_US
 from schemas.records import AuditRecord, DeliveryAttempt, Receipt, Rejection
 from tests.support.calls import raw, slp
@@ -101,6 +103,82 @@ async def test_an_event_stays_as_long_as_a_call_that_was_held_for_it(url: str) -
     assert [(one.int, at == told[one]) for one, at in await rows(url, CALLS)] == [(2, True)]
     done = await prune(url, august + timedelta(days=40))
     assert (done.months, done.rows["usage_parts"]) == ({"2026-08": 1}, 2)
+
+
+def over_the_border(number: int, month: datetime) -> Any:
+    """A call that began in the month before, and ended when this one was a second old."""
+    moments = {"start": (month - timedelta(seconds=5)).isoformat(), "end": (month + timedelta(seconds=1)).isoformat()}
+    return usage(number, **moments, part="", decision="byok", cost_usd=Decimal(number))
+
+
+async def focus_of(url: str, month: datetime) -> tuple[int, Decimal] | str:
+    """Calls and dollars of the export, or the reason why there is none."""
+    try:
+        found = await export_focus(url, month.date(), "us", lambda _: None)
+    except Rejected as refusal:
+        return refusal.reason
+    return found.calls, found.list_usd
+
+
+async def summed(url: str, month: datetime) -> tuple[int, Decimal]:
+    """The same by the sums of analytics, made anew."""
+    await rows(
+        url, "INSERT INTO usage_days_changed SELECT DISTINCT (ended_at AT TIME ZONE 'UTC')::date FROM llm_usage_log"
+    )
+    await rows(url, "SELECT refresh_usage_summary()")
+    query = """SELECT COALESCE(sum(calls), 0)::int, COALESCE(sum(own_key_cost_usd), 0) FROM usage_by_dimension
+        WHERE dimension = 'all' AND date_trunc('month', day)::date = $1"""
+    [(calls, cost)] = await rows(url, query, month.date())
+    return calls, cost
+
+
+async def test_a_call_over_the_end_of_a_month_is_kept_as_long_as_the_month_of_its_end(url: str) -> None:
+    """It was summed in the month of its end, and deleted with the month of its start.
+
+    calls    May --1-- June --2-- July --3-- August      each border has a call, and each month one in its midst
+    """
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, *(over_the_border(n, month) for n, month in enumerate(MONTHS[1:], 1)))
+        inside = (
+            usage(
+                n,
+                start=(at := (month + timedelta(days=9)).isoformat()),
+                end=at,
+                part="",
+                decision="byok",
+                cost_usd=Decimal(n),
+            )
+            for n, month in enumerate(MONTHS, 10)
+        )
+        await writer.put(TOPICS.enriched, *inside)
+    may, june, july, august = MONTHS
+    before = {month: await summed(url, month) for month in MONTHS}
+    assert before == {may: (1, 10), june: (2, 12), july: (2, 14), august: (2, 16)}
+    assert (await prune(url, june + timedelta(days=20))).months == {"2026-05": 1}
+    assert [await focus_of(url, month) for month in MONTHS] == ["usage_pruned", (2, 12), (2, 14), (2, 16)]
+    assert {month: await summed(url, month) for month in MONTHS} == before
+    found = await prunable(url, august + timedelta(days=20))
+    done = await prune(url, august + timedelta(days=20))
+    assert done.months == found.months == {"2026-06": 2, "2026-07": 2}
+    assert [await focus_of(url, month) for month in MONTHS] == ["usage_pruned"] * 3 + [(2, 16)]
+    assert {month: await summed(url, month) for month in MONTHS} == before
+    assert await rows(url, "SELECT count(*) FROM llm_usage_log") == [(2,)]
+    assert await rows(url, "SELECT to_regclass('llm_usage_log_2026_05'), to_regclass('llm_usage_log_2026_06')") == [
+        (None, None)
+    ]
+    done = await prune(url, august + timedelta(days=40))
+    assert done.months == {"2026-08": 2} and await rows(url, "SELECT count(*) FROM llm_usage_log") == [(0,)]
+
+
+async def test_a_month_that_is_kept_keeps_also_its_calls_that_began_before_it(url: str) -> None:
+    june, july = MONTHS[1:3]
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, over_the_border(1, june), over_the_border(2, july))
+        await writer.put(TOPICS.enriched, call(3, june, 3, held="no_mapping"), call(4, july))
+    done = await prune(url, july + timedelta(days=40))
+    assert (done.months, done.kept) == ({"2026-07": 1}, {"2026-06": 1}), "the table of June is kept whole"
+    assert await focus_of(url, june) == (2, Decimal("1.000145")) and await focus_of(url, july) == "usage_pruned"
+    assert await rows(url, "SELECT month::text FROM forgotten_months ORDER BY 1") == [("2026-07-01",)]
 
 
 async def test_what_remains_is_what_it_was_whatever_is_forgotten_around_it(url: str) -> None:

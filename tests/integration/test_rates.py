@@ -114,6 +114,11 @@ async def test_a_card_is_tried_on_the_usage_log_before_it_is_put(billed: BilledD
     assert (by_customer["acme"]["calls"], D(by_customer["acme"]["would_be_usd"])) == (8, 6 * D("0.000034") + D("0.06"))
     assert D(by_customer["acme"]["change_usd"]) == (6 * D("0.000034") + D("0.06")) / 2
     assert D(told.json["cost_usd"]) == 8 * D("0.013") + 2 * D("0.02")
+    file.write_text(file.read_text(encoding="utf-8").replace('"1"', '"1.05678"'), encoding="utf-8")
+    coarse = await billed.run("rates", "test", str(file), "--from", "1h", "--to", "0s", COST_DECIMALS="9")
+    by_customer = {one["customer"]: one for one in coarse.json["customers"]}
+    # Each price is rounded as the meter does.
+    assert D(by_customer["acme"]["would_be_usd"]) == 6 * D("0.000034568") + D("0.06")
 
 
 async def test_costs_are_compared_with_a_price_list(billed: BilledDay, tmp_path: Path) -> None:

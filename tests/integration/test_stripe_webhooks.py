@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import permutations
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 
 from tests.support.accounts import API, as_role, owned_database
 from tests.support.credit_api import CreditApi, credit_api
-from tests.support.credits import account, balanced, take
+from tests.support.credits import account, balanced, give, take
 from tests.support.database import migrated_database, rows
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, running_server, settings_for
@@ -170,6 +171,16 @@ async def test_refunds_take_credits_back_in_proportion_and_in_any_order(api: Cre
             else:
                 await api.deliver(event("charge.refunded", charge(int(step), intent)))
         assert await api.balance(ADA) - before == 5, order
+    await balanced(url)
+
+
+async def test_a_refund_leaves_the_credits_of_others_payments_and_a_bonus(api: CreditApi, url: str) -> None:
+    await api.pay(await api.buy(), "pi_1")
+    await api.pay(await api.buy(package_id=2), "pi_2", 5000)
+    await give(url, ADA, "3", "bonus", datetime.now(UTC) + timedelta(days=1))
+    assert await api.deliver(event("charge.refunded", charge(5000, "pi_2"))) == "applied"
+    left = await rows(url, "SELECT remaining FROM credit_grants ORDER BY grant_id")
+    assert left == [(10,), (0,), (3,)]
     await balanced(url)
 
 

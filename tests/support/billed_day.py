@@ -56,11 +56,10 @@ class BilledDay:
                 query = "SELECT COALESCE(sum(calls), 0) FROM lago_events WHERE status = 'completed'"
                 await until(self.database, query, lambda count: bool(count == billed))
 
-    async def run(self, *words: str) -> Ended:
-        """A command with `--json`."""
-        return await meterbridge(
-            self.stage, *words, "--json", DATABASE_URL=self.database, LAGO_API_URL=self.lago.url, LAGO_API_KEY=KEY
-        )
+    async def run(self, *words: str, **env: str) -> Ended:
+        """A command with `--json`, and these variables."""
+        access = {"DATABASE_URL": self.database, "LAGO_API_URL": self.lago.url, "LAGO_API_KEY": KEY}
+        return await meterbridge(self.stage, *words, "--json", **access, **env)
 
     async def tamper(self, statement: str) -> None:
         """Change the tables behind the product's back."""

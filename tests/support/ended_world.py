@@ -106,8 +106,8 @@ class World:
         await self.learn(Period("sub-a", 0, self.ended_us), *following)
 
     async def events(self) -> int:
-        """How many have a moment after the end."""
-        after = "SELECT count(*)::int FROM lago_events WHERE org_id = 'org-a' AND billed_at > to_timestamp($1)"
+        """How many have a moment after the end: Lago tells it to the second, so from the next second on, its first instant included."""
+        after = "SELECT count(*)::int FROM lago_events WHERE org_id = 'org-a' AND billed_at >= to_timestamp($1)"
         [(count,)] = await rows(self.url, after, self.ended_us / SECOND_US + 1)
         return int(count)
 

@@ -89,6 +89,7 @@ async def own_orgs(asked: AuthorizedRequest) -> web.Response:
 ENDPOINTS = (
     Endpoint("GET", "/open", "", "For everybody.", answer),
     Endpoint("GET", "/things", "things:read", "Of all orgs.", answer),
+    Endpoint("GET", "/calls", "things:read", "For each call.", answer, per_call=True),
     Endpoint("POST", "/things", "things:write", "Change one.", answer, body=Body),
     Endpoint("GET", "/orgs/{org_id}", "orgs:read", "One org.", answer, org="org_id"),
     Endpoint("GET", "/own", "orgs:read", "Of one's own orgs.", own_orgs, sees_to_orgs=True),
@@ -128,12 +129,16 @@ def _bearer(token: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def running_house(
-    kinds: Sequence[Credentials], per_second: float = 0, endpoints: Sequence[Endpoint] = ENDPOINTS
+    kinds: Sequence[Credentials],
+    per_second: float = 0,
+    endpoints: Sequence[Endpoint] = ENDPOINTS,
+    calls_per_second: float = 0,
 ) -> AsyncIterator[House]:
     """An application on a free port; loopback is believed in `X-Forwarded-For`."""
     topic, clock = Topic(), Clock()
     audit = Audit(topic, "billing.audit", clock, lambda: 1_700_000_000_000_000, topic.chain_head)
-    authorizer = Authorizer(kinds, audit, ClientAddressPolicy((), (ip_network("127.0.0.0/8"),)), per_second, clock)
+    origins = ClientAddressPolicy((), (ip_network("127.0.0.0/8"),))
+    authorizer = Authorizer(kinds, audit, origins, per_second, clock, calls_per_second)
     app = create_app(RequestTracker(), routes_of(endpoints, authorizer), watching=[authorizer.watching])
     runner = web.AppRunner(app)
     await runner.setup()

@@ -221,19 +221,28 @@ BEGIN
 END
 $$;
 
--- Expire the grants whose time is over. The result is the sum of what expired.
-CREATE FUNCTION expire_credits() RETURNS numeric LANGUAGE plpgsql AS $$
+-- End what is over of one account: release its reservations, expire its grants; at most p_most of each. The account is locked
+-- first, as by every function. If it is locked already, nothing is done and there is no row: nothing waits for this.
+CREATE FUNCTION expire_credits(p_account text, p_most integer DEFAULT 1000)
+RETURNS TABLE (released integer, expired_usd numeric) LANGUAGE plpgsql AS $$
 DECLARE
-    v_account text;
+    v_now timestamptz := clock_timestamp();
     v_held user_credits;
-    v_sum numeric := 0;
 BEGIN
-    FOR v_account IN SELECT DISTINCT g.account FROM credit_grants g
-        WHERE g.remaining > 0 AND g.expires_at <= clock_timestamp() ORDER BY g.account LOOP
-        SELECT * INTO v_held FROM user_credits c WHERE c.account = v_account FOR UPDATE;
-        v_sum := v_sum + expire_account_credits(v_held);
-    END LOOP;
-    RETURN v_sum;
+    SELECT * INTO v_held FROM user_credits c WHERE c.account = p_account FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    UPDATE credit_reservations r SET released_at = clock_timestamp()
+    FROM (
+        SELECT i.reservation_id FROM credit_reservations i
+        WHERE i.account = p_account AND i.settled_at IS NULL AND i.released_at IS NULL AND i.expires_at <= v_now
+        ORDER BY i.expires_at LIMIT p_most FOR UPDATE SKIP LOCKED
+    ) AS o
+    WHERE r.reservation_id = o.reservation_id;
+    GET DIAGNOSTICS released = ROW_COUNT;
+    expired_usd := expire_account_credits(v_held, p_most);
+    RETURN NEXT;
 END
 $$;
 
@@ -262,7 +271,7 @@ BEGIN
         RETURN;
     END IF;
     PERFORM FROM user_credits c WHERE c.account = ANY (v_accounts) ORDER BY c.account FOR UPDATE;
-    PERFORM expire_account_credits(c) FROM user_credits c WHERE c.account IN (
+    PERFORM expire_account_credits(c, NULL) FROM user_credits c WHERE c.account IN (
         SELECT g.account FROM credit_grants g
         WHERE g.account = ANY (v_accounts) AND g.remaining > 0 AND g.expires_at <= clock_timestamp()
     );
@@ -396,7 +405,7 @@ BEGIN
             'available_credits', 'credit_movement', 'book_credits', 'expire_account_credits', 'lock_credit_account',
             'debit_account_credits', 'add_account_credits', 'get_account_balance', 'debit_user_credits',
             'add_user_credits', 'get_user_balance', 'authorize_credits', 'settle_reservation',
-            'release_expired_reservations', 'expire_credits', 'debit_calls'
+            'expire_credits', 'debit_calls'
         )
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);

@@ -4,9 +4,9 @@
 
 CREATE TABLE user_provider_keys (
     key_id text COLLATE "C" PRIMARY KEY,
-    user_id text COLLATE "C" NOT NULL CHECK (user_id <> ''),
+    user_id text COLLATE "C" NOT NULL CHECK (octet_length(user_id) BETWEEN 1 AND 1024),
     provider text COLLATE "C" NOT NULL CHECK (provider ~ '^[a-z0-9][a-z0-9_.-]{0,63}$'),
-    key_name text NOT NULL CHECK (key_name <> ''),
+    key_name text NOT NULL CHECK (octet_length(key_name) BETWEEN 1 AND 1024),
     encrypted_key bytea,
     secret_id text COLLATE "C" NOT NULL,
     masked_key text NOT NULL,

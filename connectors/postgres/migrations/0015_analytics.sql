@@ -14,6 +14,13 @@ ALTER TABLE llm_usage_log
 -- The calls of a day or a month. Calls are counted in about the order of their ends, so an index of page ranges is enough.
 CREATE INDEX llm_usage_log_ended ON llm_usage_log USING brin (ended_at) WITH (pages_per_range = 32, autosummarize = on);
 
+-- A name that a sender chose, short enough for an index: above 255 bytes `sha256:<hex>`. schemas/bounded_name.py has the same rule.
+CREATE FUNCTION bounded_name(name text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN octet_length(name) <= 255 THEN name ELSE 'sha256:' || encode(sha256(convert_to(name, 'UTF8')), 'hex')
+    END
+$$;
+
 -- One row a call, with who pays also where that was decided after the call was counted, and with what the call is billed at.
 -- own_key_cost_usd: what the user's own key paid the provider; provider_cost_usd: what was paid otherwise.
 CREATE VIEW usage_calls AS
@@ -71,12 +78,9 @@ CREATE TRIGGER usage_parts_days AFTER UPDATE OF released_in, org_id ON usage_par
     )
     EXECUTE FUNCTION mark_released_days();
 
--- Sums of a day. timed_*: of the calls whose latency is known; answered_*: of those, the successful ones.
-CREATE TABLE usage_summary_days (
-    day date NOT NULL,
-    user_id text COLLATE "C" NOT NULL,
-    provider text COLLATE "C" NOT NULL,
-    model text COLLATE "C" NOT NULL,
+-- The columns of sums, for the two tables below. timed_*: of the calls whose latency is known; answered_*: of those, the successful
+-- ones.
+CREATE TABLE usage_sums (
     calls bigint NOT NULL,
     successes bigint NOT NULL,
     failures bigint NOT NULL,
@@ -92,7 +96,16 @@ CREATE TABLE usage_summary_days (
     timed_calls bigint NOT NULL,
     timed_ms bigint NOT NULL,
     answered_ms bigint NOT NULL,
-    answered_tokens bigint NOT NULL,
+    answered_tokens bigint NOT NULL
+);
+
+-- Sums of a day.
+CREATE TABLE usage_summary_days (
+    day date NOT NULL,
+    user_id text COLLATE "C" NOT NULL,
+    provider text COLLATE "C" NOT NULL,
+    model text COLLATE "C" NOT NULL,
+    LIKE usage_sums,
     PRIMARY KEY (day, user_id, provider, model)
 );
 CREATE INDEX usage_summary_days_user ON usage_summary_days (user_id, day);
@@ -104,25 +117,11 @@ CREATE TABLE usage_by_dimension (
     ),
     day date NOT NULL,
     value text COLLATE "C" NOT NULL,
-    calls bigint NOT NULL,
-    successes bigint NOT NULL,
-    failures bigint NOT NULL,
-    own_key_calls bigint NOT NULL,
-    tokens_input bigint NOT NULL,
-    tokens_output bigint NOT NULL,
-    total_tokens bigint NOT NULL,
-    cached_tokens bigint NOT NULL,
-    reasoning_tokens bigint NOT NULL,
-    provider_cost_usd numeric NOT NULL,
-    own_key_cost_usd numeric NOT NULL,
-    billed_usd numeric NOT NULL,
-    timed_calls bigint NOT NULL,
-    timed_ms bigint NOT NULL,
-    answered_ms bigint NOT NULL,
-    answered_tokens bigint NOT NULL,
+    LIKE usage_sums,
     PRIMARY KEY (dimension, day, value) INCLUDE (billed_usd, calls)
 );
 CREATE INDEX usage_by_dimension_value ON usage_by_dimension (dimension, value, day);
+DROP TABLE usage_sums;
 
 -- Latencies beside the sums, because few questions read them. counts: 80 big-endian bigints; number n is how many calls took up to
 -- 2 ^ (n / 4) ms and longer than number n - 1 says.
@@ -142,9 +141,27 @@ CREATE TABLE usage_summary_refreshed (
     days integer NOT NULL
 );
 
+-- Days whose sums could not be made; they have those of before. problem: the SQLSTATE of the latest attempt.
+CREATE TABLE usage_days_failed (
+    day date PRIMARY KEY,
+    failures integer NOT NULL CHECK (failures > 0),
+    problem text NOT NULL,
+    failed_at timestamptz NOT NULL,
+    retry_at timestamptz NOT NULL
+);
+
 -- A sum as a bigint, of nothing 0: absurd counts of a client must not stop the sums of everybody else.
 CREATE FUNCTION whole(total numeric) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
-$$ SELECT LEAST(COALESCE(total, 0), 9000000000000000000)::bigint $$;
+$$ SELECT GREATEST(LEAST(COALESCE(total, 0), 9000000000000000000), -9000000000000000000)::bigint $$;
+
+-- The values by which a call is summed up in `usage_by_dimension`.
+CREATE FUNCTION dimensions_of(
+    user_id text, org_id text, provider text, model text, team_id text, key_hash text, tags text[]
+) RETURNS TABLE (dimension text, value text) LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    VALUES ('all', ''), ('user', user_id), ('org', org_id), ('provider', provider), ('model', model), ('team', team_id),
+        ('key', key_hash)
+    UNION ALL SELECT DISTINCT 'tag', bounded_name(tag) FROM unnest(tags) AS of_call (tag)
+$$;
 
 -- The counts of `usage_latencies`, out of the numbers of buckets and their counts.
 CREATE FUNCTION latency_counts(buckets integer[], counted bigint[]) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
@@ -169,7 +186,8 @@ BEGIN
     DELETE FROM usage_latencies WHERE day = wanted;
     WITH cells AS MATERIALIZED (
         SELECT
-            user_id, org_id, provider, model, team_id, key_hash, tags,
+            bounded_name(user_id) AS user_id, bounded_name(org_id) AS org_id, bounded_name(provider) AS provider,
+            bounded_name(model) AS model, bounded_name(team_id) AS team_id, bounded_name(key_hash) AS key_hash, tags,
             LEAST(79, ceil(4 * ln(latency_ms::double precision) / ln(2::double precision)))::integer AS bucket,
             count(*) AS calls,
             count(*) FILTER (WHERE status = 'success') AS successes,
@@ -202,19 +220,11 @@ BEGIN
             sum(provider_cost_usd) AS provider_cost_usd, sum(own_key_cost_usd) AS own_key_cost_usd,
             sum(billed_usd) AS billed_usd, whole(sum(timed_calls)) AS timed_calls, whole(sum(timed_ms)) AS timed_ms,
             whole(sum(answered_ms)) AS answered_ms, whole(sum(answered_tokens)) AS answered_tokens
-        FROM cells CROSS JOIN LATERAL (
-            VALUES ('all', ''), ('user', user_id), ('org', org_id), ('provider', provider), ('model', model),
-                ('team', team_id), ('key', key_hash)
-            UNION ALL SELECT DISTINCT 'tag', tag FROM unnest(tags) AS of_call (tag)
-        ) AS d (dimension, value)
+        FROM cells CROSS JOIN LATERAL dimensions_of(user_id, org_id, provider, model, team_id, key_hash, tags) AS d
         GROUP BY d.dimension, d.value
     ), by_bucket AS (
         SELECT d.dimension, d.value, bucket, sum(timed_calls)::bigint AS counted
-        FROM cells CROSS JOIN LATERAL (
-            VALUES ('all', ''), ('user', user_id), ('org', org_id), ('provider', provider), ('model', model),
-                ('team', team_id), ('key', key_hash)
-            UNION ALL SELECT DISTINCT 'tag', tag FROM unnest(tags) AS of_call (tag)
-        ) AS d (dimension, value)
+        FROM cells CROSS JOIN LATERAL dimensions_of(user_id, org_id, provider, model, team_id, key_hash, tags) AS d
         WHERE bucket IS NOT NULL
         GROUP BY d.dimension, d.value, bucket
     ), latencies AS (
@@ -236,21 +246,57 @@ BEGIN
 END
 $$;
 
--- Brings the sums up to date with the log: of the days whose calls have changed, and of no other. One refresh runs at a time.
-CREATE FUNCTION refresh_usage_summary() RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    days date[];
-    one date;
+-- Notes that the sums of a day could not be made. Each failure doubles the wait before the next attempt, up to six hours.
+CREATE FUNCTION usage_day_failed(wanted date, what text) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO usage_days_failed AS f (day, failures, problem, failed_at, retry_at)
+    VALUES (wanted, 1, what, clock_timestamp(), clock_timestamp() + interval '1 minute')
+    ON CONFLICT (day) DO UPDATE SET
+        failures = f.failures + 1, problem = EXCLUDED.problem, failed_at = EXCLUDED.failed_at,
+        retry_at = EXCLUDED.failed_at + LEAST(interval '6 hours', interval '1 minute' * 2 ^ LEAST(f.failures, 9))
+$$;
+
+-- Makes the sums of a day anew, if its calls have changed or that has failed before. A day that fails keeps the sums that it had,
+-- and the result is the SQLSTATE; NULL: nothing failed. What is marked from now on stays for the next refresh; the calls of what
+-- is taken here are visible to the statements below. One refresh runs at a time.
+CREATE FUNCTION refresh_usage_day(wanted date) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('meterbridge refresh_usage_summary'));
-    -- What is marked from now on stays for the next refresh; the calls of what is taken here are visible to the statements below.
-    WITH taken AS (DELETE FROM usage_days_changed RETURNING day)
-    SELECT array_agg(DISTINCT day) INTO days FROM taken;
-    FOREACH one IN ARRAY COALESCE(days, '{}') LOOP
-        PERFORM summarise_usage_day(one);
+    DELETE FROM usage_days_changed WHERE day = wanted;
+    IF NOT FOUND AND NOT EXISTS (SELECT FROM usage_days_failed WHERE day = wanted) THEN
+        RETURN NULL;
+    END IF;
+    BEGIN
+        PERFORM summarise_usage_day(wanted);
+    EXCEPTION WHEN OTHERS THEN
+        PERFORM usage_day_failed(wanted, SQLSTATE);
+        RETURN SQLSTATE;
+    END;
+    DELETE FROM usage_days_failed WHERE day = wanted;
+    RETURN NULL;
+END
+$$;
+
+-- Notes that a refresh has ended.
+CREATE FUNCTION usage_summary_was_refreshed(how_many integer) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO usage_summary_refreshed (refreshed_at, days) VALUES (clock_timestamp(), how_many)
+    ON CONFLICT (one_row) DO UPDATE SET refreshed_at = EXCLUDED.refreshed_at, days = EXCLUDED.days
+$$;
+
+-- Brings the sums up to date with the log: of the days whose calls have changed, and of those that failed, and of no other.
+CREATE FUNCTION refresh_usage_summary() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    one date;
+    problem text;
+    how_many integer := 0;
+BEGIN
+    FOR one IN SELECT day FROM usage_days_changed UNION SELECT day FROM usage_days_failed ORDER BY day DESC LOOP
+        problem := refresh_usage_day(one);
+        how_many := how_many + 1;
+        IF problem IS NOT NULL THEN
+            RAISE WARNING 'the sums of % could not be made: %', one, problem;
+        END IF;
     END LOOP;
-    INSERT INTO usage_summary_refreshed (refreshed_at, days) VALUES (clock_timestamp(), COALESCE(cardinality(days), 0))
-    ON CONFLICT (one_row) DO UPDATE SET refreshed_at = EXCLUDED.refreshed_at, days = EXCLUDED.days;
+    PERFORM usage_summary_was_refreshed(how_many);
 END
 $$;
 

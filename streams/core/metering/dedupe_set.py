@@ -23,6 +23,9 @@ _TAG_SHIFT = np.uint64(48)
 _MAX_LOAD = 0.85
 _GROWTH = 1.4
 _FIRST_SIZE = 1021
+#: So many keys are inserted in one step: its arrays then stay in the processor's cache and in memory that is reused. A whole
+#: ledger in one step takes a quarter more time.
+_AT_ONCE = 32_768
 #: An hour is stored modulo this number in one byte; 0 marks an empty slot.
 _HOURS = 251
 #: So many consecutive hours can be told apart.
@@ -121,6 +124,10 @@ class SeenIds:
         self._insert(keys, hours)
 
     def _insert(self, keys: NDArray[np.uint64], hours: NDArray[np.uint8]) -> None:
+        for begin in range(0, len(keys), _AT_ONCE):
+            self._place(keys[begin : begin + _AT_ONCE], hours[begin : begin + _AT_ONCE])
+
+    def _place(self, keys: NDArray[np.uint64], hours: NDArray[np.uint8]) -> None:
         self._size += len(keys)
         slots, steps = self._probe(keys)
         table, hours_at = self._keys.view(_WHOLE)[:, 0], self._hours

@@ -4,23 +4,20 @@ The `id` of an answer from the cache ends in a moment that callback and database
 background response has a row of its own in the database, named after its job. Times there have milliseconds.
 """
 
-from hashlib import md5, sha256
+from hashlib import md5
 from re import compile as re_compile
 
+from schemas.bounded_name import bounded_name
 from streams.core.metering.job_id import without_suffix
 
 _CACHE_HIT = re_compile(r"_cache_hit[0-9.]*$")
 #: LiteLLM 1.99 wrote this where the provider gave no id, so many calls share it.
 _NO_ID = "None"
-#: The longest alias, bytes of UTF-8: clients choose call ids, and a longer one would not fit into an index.
-MAX_BYTES = 255
 
 
 def alias_of(call_id: str, request_id: str) -> str:
-    """The call's alias; `""` where it has neither id. Above `MAX_BYTES` it is `sha256:<hex>`."""
-    alias = call_id or _CACHE_HIT.sub("", request_id)
-    encoded = alias.encode()
-    return alias if len(encoded) <= MAX_BYTES else "sha256:" + sha256(encoded).hexdigest()
+    """The call's alias, bounded as a name; `""` where it has neither id."""
+    return bounded_name(call_id or _CACHE_HIT.sub("", request_id))
 
 
 def base_of(request_id: str) -> str:

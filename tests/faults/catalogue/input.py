@@ -144,6 +144,37 @@ ROWS = (
         ),
     ),
     Row(
+        141,
+        "names of 4,000 characters in every field that a sender chooses",
+        "characters of one and of four bytes that nothing can compress, in calls, mappings, orgs, refusals, deliveries and audit lines",
+        (LOST, GOES_ON),
+        "the call is stored and summed up under the SHA-256 of its names; the calls beside it too",
+        (
+            "integration/test_long_names.py::test_a_call_with_names_of_any_length_is_stored_and_summed_up_beside_its_neighbours",
+            "integration/test_long_names.py::test_what_the_projector_and_the_sums_bound_fits_into_every_index",
+        ),
+    ),
+    Row(
+        142,
+        "a day whose sums cannot be made",
+        "a trigger refuses a row of its sums, or takes a minute for it; the refresh as a whole is denied",
+        (GOES_ON, SAYS_SO),
+        "that day keeps its old sums and is tried again later each time; the others are summed up; it is counted and named",
+        (
+            "integration/test_usage_refresh.py::test_a_day_that_fails_keeps_its_sums_and_all_others_go_on",
+            "integration/test_usage_refresh.py::test_a_day_that_takes_too_long_is_passed",
+            "integration/test_usage_refresh.py::test_a_refresh_that_fails_is_counted_and_waits_longer_and_longer",
+        ),
+    ),
+    Row(
+        143,
+        "invented names of models",
+        "more pairs of provider and model than are judged",
+        (GOES_ON,),
+        "the pairs with the most calls are judged and kept, the others are not",
+        ("integration/test_provider_health.py::test_of_invented_names_only_the_most_used_are_judged",),
+    ),
+    Row(
         114,
         "a start in bad weather, and SIGTERM at any moment",
         "each role started while Kafka or Postgres is away; SIGTERM while it starts, waits, opens and works",
@@ -180,5 +211,17 @@ ROWS = (
         ),
         shows=_damage("metrics_port"),
         longer=_LONGER,
+    ),
+    Row(
+        131,
+        "a call whose record the ingress refuses, in the ring of the LiteLLM plugin",
+        "413 and 400 for one record, for a whole batch of them, and 500 for one; beside it the ring of another process",
+        (LOST, GOES_ON, SAYS_SO),
+        "it is set aside in a file, counted and logged without what it holds; all other records and rings are posted",
+        (
+            "integration/test_plugin_ring.py::test_a_record_that_the_ingress_refuses_costs_itself_and_all_others_are_in_kafka_once",
+            "contract/test_plugin_posting.py::test_an_element_alone_is_refused_for_its_own_sake_where_the_ingress_takes_others",
+            "contract/test_plugin_posting.py::test_a_record_that_breaks_the_server_is_found_when_it_has_done_so_again_and_again",
+        ),
     ),
 )

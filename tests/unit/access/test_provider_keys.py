@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 from cryptography.fernet import Fernet
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connectors.access.provider_keys.cipher import KeyCipher, SealedKey, secret_id
@@ -50,13 +50,15 @@ def test_of_no_key_more_than_eleven_characters_are_shown(api_key: str) -> None:
     assert len(api_key) - len(beginning) - len(end) >= min(9, len(api_key)) or len(api_key) < LEAST_SHOWN
 
 
+@example("provider")
 @given(KEYS)
 def test_what_is_encrypted_comes_back_and_is_in_no_text(api_key: str) -> None:
     cipher, key = KeyCipher([OLD]), stored(api_key=api_key)
     sealed = cipher.sealed(key, api_key)
     assert cipher.opened(key, sealed) == api_key
     assert api_key.encode() not in sealed.encrypted
-    assert api_key not in repr(cipher) and "encrypted" not in repr(sealed)
+    name = f"{KeyCipher.__module__}.{KeyCipher.__qualname__}"  # a made key may be one of its words
+    assert api_key not in repr(cipher).replace(name, "") and "encrypted" not in repr(sealed)
 
 
 def test_an_older_secret_decrypts_and_the_newest_encrypts() -> None:

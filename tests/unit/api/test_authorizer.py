@@ -3,12 +3,17 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 
 import httpx
 import pytest
+from aiohttp import web
 
 from connectors.api.authorizer import WRONG_PER_S, FixedKeys
 from connectors.api.change_log import MAX_VALUE, OF_ALL, OF_ONE, SOURCES, Attempt, Audit
+from connectors.api.credits import CreditHandlers
+from connectors.api.power_levels import PowerLevelHandlers
+from connectors.api.provider_keys import ProviderKeyHandlers
 from connectors.http.endpoint import Endpoint, Principal
 from connectors.http.problem import Problem
 from connectors.http.request_limits import MAX_BODY
@@ -290,6 +295,39 @@ async def test_one_caller_too_often_is_429_with_retry_after_and_costs_others_not
         house.clock.now += 0.5
         assert (await house.get("/things", "reader")).status_code == 200
         assert await house.written() == []
+
+
+async def test_what_is_asked_for_each_call_has_a_limit_of_its_own() -> None:
+    """All proxies of one key share it, and a person who looks at the dashboard takes nothing from them."""
+    kinds = [FixedKeys("sk-master", None), Known(ALL)]
+    async with running_house(kinds, per_second=1, calls_per_second=4) as house:
+        assert [(await house.get("/calls", "reader")).status_code for _ in range(6)] == [200] * 4 + [429] * 2
+        assert [(await house.get("/things", "reader")).status_code for _ in range(2)] == [200, 429]
+        answer = await house.get("/calls", "reader")
+        assert refused(answer, 429) == "too_many_requests" and "AUTHORIZE_RATE_LIMIT" in answer.json()["detail"]
+
+
+def test_the_endpoints_that_the_plugin_asks_for_each_call_are_marked() -> None:
+    marked = {
+        (made().method, made().path)
+        for handlers in (CreditHandlers, ProviderKeyHandlers, PowerLevelHandlers)
+        for member in vars(handlers).values()
+        if (
+            made := partial(member.__dict__["endpoint"], handler=answered)
+            if "endpoint" in getattr(member, "__dict__", ())
+            else None
+        )
+        and made().per_call
+    }
+    assert marked == {
+        ("POST", "/api/v1/credits/authorize"),
+        ("DELETE", "/api/v1/credits/authorize/{reservation_id}"),
+        ("POST", "/api/v1/provider-keys/resolve"),
+    }
+
+
+async def answered(_: object) -> web.Response:
+    return web.Response()
 
 
 async def test_guessing_is_slowed_by_address_and_who_is_known_there_is_not_held_up(house: House) -> None:

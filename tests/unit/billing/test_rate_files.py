@@ -119,3 +119,30 @@ def test_the_command_says_what_a_file_means_or_what_is_wrong_with_it(tmp_path: P
     assert said.exit_code == 1 and "write the number as text" in said.stderr
     said = CliRunner().invoke(app, ["rates", "check", str(tmp_path / "none.toml")])
     assert said.exit_code == 1 and "it cannot be read" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("price", "sentence"),
+    [
+        ('[default]\nminimum = "0.0000001"\n', "default.minimum: more than 6 decimals, to which COST_DECIMALS"),
+        ('[[price]]\nmodel = "m"\nminimum = "0.0000014"\n', "price 1.minimum: more than 6 decimals"),
+        ('[[price]]\nmodel = "m"\nper_request = "0.0000004"\n', "price 1.per_request: more than 6 decimals"),
+        ('[[price]]\nmodel = "m"\nper_image = "0.0000004"\n', "price 1.per_image: more than 6 decimals"),
+        ('[[price]]\nmodel = "m"\nper_request = "0"\ninput = "0.0000001"\nper_second = "0.0000004"\n', ""),
+    ],
+)
+def test_a_price_that_the_rounding_would_take_away_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, price: str, sentence: str
+) -> None:
+    file = tmp_path / "card.toml"
+    file.write_text(HEAD + price, encoding="utf-8")
+    assert CliRunner().invoke(app, ["rates", "check", str(file)]).exit_code == 0
+    monkeypatch.setenv("COST_DECIMALS", "6")
+    for words in (["check"], ["put", "--comment", "c"]):
+        said = CliRunner().invoke(app, ["rates", *words, str(file)])
+        if sentence:
+            assert said.exit_code == 1 and sentence in " ".join(said.stderr.split()), said.stderr
+        else:
+            assert "decimals" not in said.stderr
+        if words == ["check"] and not sentence:
+            return

@@ -4,8 +4,9 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from connectors.config.settings import Settings
+from connectors.config.settings import Settings, load_settings
 from connectors.http.endpoint import Principal
+from connectors.processes.api_databases import api_databases
 from connectors.processes.credits_api import CreditsApi
 from connectors.telemetry.metrics import Metrics
 from schemas.reasons import STRIPE_OUTCOMES
@@ -17,7 +18,7 @@ AMOUNT = {"user": "ada", "cost": "1"}
 
 
 async def test_without_postgres_every_credit_endpoint_says_so() -> None:
-    parts = CreditsApi(Settings(stripe_webhook_secret=SECRET), Metrics(CollectorRegistry(), "0"))  # type: ignore[arg-type]
+    parts = CreditsApi(Settings(stripe_webhook_secret=SECRET), Metrics(CollectorRegistry(), "0"), None)  # type: ignore[arg-type]
     known = Known({"root": Principal("master key", frozenset({"*"}))})
     urls = {"success_url": "https://a.example", "cancel_url": "https://a.example"}
     asked = [
@@ -54,7 +55,9 @@ async def test_events_are_counted_by_outcome_from_zero_on() -> None:
         return {sample.labels["outcome"]: sample.value for sample in family.samples if sample.name.endswith("_total")}
 
     assert counted() == dict.fromkeys(STRIPE_OUTCOMES, 0.0)
-    async with running_house([], endpoints=CreditsApi(settings, metrics).endpoints()) as house:
+    async with running_house(
+        [], endpoints=CreditsApi(settings, metrics, api_databases(settings, metrics)).endpoints()
+    ) as house:
         ignored, forged = body_of(event("customer.created", {"id": "cus_1"})), body_of(event("charge.refunded", {}))
         assert (await house.http.post("/webhooks/stripe", content=ignored, headers=signed(ignored))).status_code == 200
         assert (await house.http.post("/webhooks/stripe", content=forged, headers=signed(ignored))).status_code == 400
@@ -67,3 +70,15 @@ async def test_events_are_counted_by_outcome_from_zero_on() -> None:
 @pytest.mark.parametrize("outcome", STRIPE_OUTCOMES)
 def test_an_outcome_is_a_word_that_fits_a_label(outcome: str) -> None:
     assert outcome.replace("_", "").isalpha()
+
+
+def test_the_credits_have_as_many_connections_as_the_setting_says() -> None:
+    """What else a process asks has few of its own, and what takes long is apart."""
+    metrics = Metrics(CollectorRegistry(), "0")
+    settings = load_settings({"DATABASE_URL": "postgresql://db.invalid/x", "API_POSTGRES_CONNECTIONS": "20"})
+    databases = api_databases(settings, metrics)
+    assert databases is not None
+    assert [database.size for database in databases] == [20, 2, 2, 2]
+    assert len(set(map(id, databases))) == 4
+    databases.terminate()
+    assert api_databases(Settings(), metrics) is None

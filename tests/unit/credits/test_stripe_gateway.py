@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from connectors.config.settings import Settings
 from connectors.credits.stripe_gateway import Order, Session, StripeGateway
+from connectors.processes.api_databases import api_databases
 from connectors.processes.credits_api import CreditsApi
 from connectors.telemetry.metrics import Metrics
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Unavailable
@@ -75,7 +76,7 @@ async def test_a_session_is_made_as_stripe_documents_it(gateway: StripeGateway, 
         "success_url": "https://shop.example/ok",
         "cancel_url": "https://shop.example/no",
     }
-    assert (headers["Idempotency-Key"], headers["Authorization"]) == ("meterbridge:session:p-1", f"Bearer {KEY}")
+    assert (headers["Idempotency-Key"], headers["Authorization"]) == ("11:meterbridge:7:session:3:p-1", f"Bearer {KEY}")
 
 
 async def test_a_customer_has_the_name_of_its_account_alone(gateway: StripeGateway, stripe: Stripe) -> None:
@@ -85,7 +86,7 @@ async def test_a_customer_has_the_name_of_its_account_alone(gateway: StripeGatew
         "/v1/customers",
         {"metadata[meterbridge_account]": ["user:ada"], "description": ["user:ada"]},
     )
-    assert headers["Idempotency-Key"] == "meterbridge:customer:user:ada"
+    assert headers["Idempotency-Key"] == "11:meterbridge:8:customer:8:user:ada"
     assert "platform" not in headers["X-Stripe-Client-User-Agent"], "nothing about this machine"
 
 
@@ -131,7 +132,8 @@ async def test_without_a_key_nothing_is_sold() -> None:
     from prometheus_client import CollectorRegistry
 
     settings = Settings(database_url=SecretStr("postgresql://127.0.0.1:1/x"))
-    parts: Any = CreditsApi(settings, Metrics(CollectorRegistry(), "0"))
+    metrics = Metrics(CollectorRegistry(), "0")
+    parts: Any = CreditsApi(settings, metrics, api_databases(settings, metrics))
     with pytest.raises(ConfigurationError, match="STRIPE_API_KEY is not set"):
         parts._purchases()
     async with parts.open():

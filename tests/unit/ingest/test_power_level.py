@@ -72,3 +72,27 @@ def test_kept_tags_and_metadata_are_kept_beside_it() -> None:
     record = json.loads(found[1])
     assert record["power_level"] == "eco"
     assert record["context"] == {"tags": ["team:a"], "spend_logs_metadata": {"project": "p"}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"metadata": {"power_level": "eco"}},
+        {"request_tags": ["power:eco"]},
+        {"metadata": {"spend_logs_metadata": {"power_level": "eco"}}},
+        {"metadata": {"spend_logs_metadata": {"customer": "a prompt"}}, "request_tags": ["a tag"]},
+        {},
+    ],
+)
+@pytest.mark.parametrize("escaped", [False, True])
+def test_an_element_of_an_array_and_a_body_of_its_own_give_one_record(fields: dict[str, Any], *, escaped: bool) -> None:
+    """A body of its own is searched for the word of a level; letters in a key or a tag may be escaped."""
+    element = json.dumps({**CALL, **fields}).encode()
+    if escaped:
+        element = element.replace(b"power", b"\\u0070ower")
+    single = strip(element, "slp", NOON, FIELDS)
+    assert single == strip(memoryview(element), "slp", NOON, FIELDS)
+    assert single is not None
+    assert json.loads(single[1]).get("power_level", "") == ("eco" if b"eco" in element else "")
+    assert b"prompt" not in single[1]
+    assert b"a tag" not in single[1]

@@ -8,7 +8,7 @@ from connectors.ingest.shared_deadline import SharedDeadline
 
 
 async def test_a_block_that_takes_too_long_ends_in_a_timeout() -> None:
-    with pytest.raises(TimeoutError), SharedDeadline(0.01).of_this_task():
+    with pytest.raises(TimeoutError), SharedDeadline(0.01):
         await asyncio.Event().wait()
     await asyncio.sleep(0)  # the task is not left cancelled
 
@@ -21,7 +21,7 @@ async def test_each_runs_out_at_its_own_time_and_those_in_time_do_not() -> None:
         await asyncio.sleep(begin_s)
         begun = loop.time()
         try:
-            with patience.of_this_task():
+            with patience:
                 await asyncio.sleep(takes_s)
         except TimeoutError:
             return loop.time() - begun
@@ -37,7 +37,7 @@ async def test_each_runs_out_at_its_own_time_and_those_in_time_do_not() -> None:
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     async def wait() -> None:
-        with SharedDeadline(60).of_this_task():
+        with SharedDeadline(60):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(wait())
@@ -49,6 +49,6 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
 
 async def test_what_ended_in_time_is_forgotten() -> None:
     patience = SharedDeadline(60)
-    with pytest.raises(ValueError, match="own"), patience.of_this_task():
+    with pytest.raises(ValueError, match="own"), patience:
         raise ValueError("own")
     assert not patience._waiting

@@ -239,7 +239,7 @@ async def test_a_producer_that_has_given_up_ends_the_drain_and_so_the_process(gr
 
 async def test_a_request_that_ran_out_of_time_is_kept_all_the_same_and_counted_once(ground: Ground) -> None:
     await ground.spool.put([record(0)])
-    with pytest.raises(TimeoutError), SharedDeadline(0.0).of_this_task():
+    with pytest.raises(TimeoutError), SharedDeadline(0.0):
         await ground.sender.send_all([record(1)])
     await soon(lambda: not ground.spool._puts)
     assert (await ground.spool.oldest(9, MIB)).records == [record(0), record(1)]

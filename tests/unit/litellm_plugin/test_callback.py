@@ -1,15 +1,19 @@
 """The hooks, called as LiteLLM 1.110 calls them: an answer ends when its record is safe, and never waits beyond the bound."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
+from meterbridge_litellm.admission import Admission
 from meterbridge_litellm.callback import _PROXY_Meterbridge
+from meterbridge_litellm.lane import frames
 from meterbridge_litellm.settings import Settings
 
 PAYLOAD = {"id": "chatcmpl-1", "litellm_call_id": "call-1", "status": "success", "response_cost": 0.1}
@@ -139,6 +143,28 @@ async def test_a_call_without_a_payload_is_counted_and_told(
     assert "usage_unreadable" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "hostile", [{"request_tags": ["x"], "metadata": {"spend_logs_metadata": {("a", "b"): 1}}}, "deep"]
+)
+async def test_a_call_whose_record_cannot_be_made_is_counted_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, hostile: Any
+) -> None:
+    """LiteLLM swallows an error of a callback: the call would vanish unseen."""
+    deep: Any = "canary"
+    for _ in range(100_000):
+        deep = [deep]
+    payload = {**PAYLOAD, **(hostile if isinstance(hostile, dict) else {"request_tags": deep})}
+    made = _PROXY_Meterbridge(
+        Settings(url="http://127.0.0.1:1", ring_path=str(tmp_path), token="t", keep="tags,metadata", stop_seconds=0.1)
+    )
+    await made.async_log_success_event({"standard_logging_object": payload}, None, None, None)
+    made.close()
+    assert made.counts.all() == {"unreadable": 1}
+    assert "usage_unreadable" in caplog.text and "canary" not in caplog.text
+    while isinstance(deep, list):
+        deep = deep.pop()
+
+
 async def test_calls_that_never_end_are_forgotten(handler: _PROXY_Meterbridge) -> None:
     for number in range(10_050):
         await handler.async_pre_call_hook(None, None, {"litellm_call_id": str(number)}, "acompletion")
@@ -159,3 +185,92 @@ def test_litellm_finds_each_hook_in_the_class_itself() -> None:
         "async_post_call_response_headers_hook",
         "async_post_call_streaming_iterator_hook",
     } <= {*vars(_PROXY_Meterbridge)}
+
+
+@pytest.fixture
+def deciding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[_PROXY_Meterbridge, list[tuple[str, str]]]]:
+    """A callback that asks about calls, without a proxy, and the requests that it made."""
+    (tmp_path / "levels.json").write_text('{"eco": {"params": {"max_tokens": 7}}}')
+    settings = Settings(
+        url="http://127.0.0.1:1",
+        ring_path=str(tmp_path / "ring"),
+        token="t",
+        stop_seconds=0.1,
+        post_timeout=0.1,
+        api_key="k",
+        authorize="on",
+        own_keys="billed",
+        levels=str(tmp_path / "levels.json"),
+    )
+    seen: list[tuple[str, str]] = []
+
+    def api(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, request.url.path.rpartition("/")[2]))
+        if seen[-1][1] == "resolve":
+            return httpx.Response(200, json={"user_id": "ada", "api_key": "sk-of-ada-0123456789"})
+        return httpx.Response(200, json={"authorized": True, "reservation_id": "r-1"})
+
+    made = _PROXY_Meterbridge(settings)
+    http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
+    marked = [{"model_info": {"own_key_provider": "openai"}}]
+    monkeypatch.setattr(
+        made, "_made_admission", lambda: Admission(settings, made.counts, http, {}, lambda _model, _team: marked)
+    )
+    yield made, seen
+    made.close()
+
+
+async def admitted(handler: _PROXY_Meterbridge, **data: Any) -> dict[str, Any]:
+    request = {"litellm_call_id": "call-1", "model": "gpt", **data}
+    user = SimpleNamespace(user_id="ada", team_id=None, metadata=None)
+    await handler._admit(user, request, "acompletion", "call-1")
+    return request
+
+
+async def test_the_record_says_whose_key_paid_and_which_level_was_given(
+    deciding: tuple[_PROXY_Meterbridge, list[tuple[str, str]]], tmp_path: Path
+) -> None:
+    """Of the successful try and of a failed one; a client's own words about a level do not count."""
+    handler, _ = deciding
+    await admitted(handler, metadata={"power_level": "eco"})
+    payload = {
+        **PAYLOAD,
+        "request_tags": ["power:precision"],
+        "metadata": {"spend_logs_metadata": {"power_level": "x"}},
+    }
+    for status in ("failure", "success"):
+        kwargs = {"litellm_call_id": "call-1", "standard_logging_object": {**payload, "status": status}}
+        await (handler.async_log_failure_event if status == "failure" else handler.async_log_success_event)(
+            kwargs, None, None, None
+        )
+    other = {"litellm_call_id": "call-2", "standard_logging_object": {**payload, "litellm_call_id": "call-2"}}
+    await handler.async_log_success_event(other, None, None, None)
+    found = [json.loads(record) for record, _ in frames(on_disk(tmp_path / "ring"))]
+    assert [(one.get("byok"), one["metadata"].get("power_level")) for one in found] == [(True, "eco")] * 2 + [
+        (None, None)
+    ]
+    assert b"precision" not in on_disk(tmp_path / "ring") and b"sk-of-ada" not in on_disk(tmp_path / "ring")
+
+
+async def test_a_call_that_failed_for_good_gives_back_what_was_set_aside_once(
+    deciding: tuple[_PROXY_Meterbridge, list[tuple[str, str]]],
+) -> None:
+    handler, seen = deciding
+    data = await admitted(handler)
+    for _ in range(2):
+        await handler.async_post_call_failure_hook(data, RuntimeError(), None)
+        await asyncio.gather(*handler._giving_back)
+    assert [path for method, path in seen if method == "DELETE"] == ["r-1"]
+
+
+async def test_a_try_that_failed_gives_nothing_back(
+    deciding: tuple[_PROXY_Meterbridge, list[tuple[str, str]]],
+) -> None:
+    handler, seen = deciding
+    await admitted(handler)
+    kwargs = {"litellm_call_id": "call-1", "standard_logging_object": {**PAYLOAD, "status": "failure"}}
+    await handler.async_log_failure_event(kwargs, None, None, None)
+    await asyncio.gather(*handler._giving_back)
+    assert "DELETE" not in {method for method, _ in seen}

@@ -1,6 +1,7 @@
 """A call without credit is refused before it costs something; while Meterbridge is away the operator's bound in money holds."""
 
 import asyncio
+import contextlib
 import json
 from decimal import Decimal
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.credit import Credit, Refused
+from meterbridge_litellm.credit import Credit
+from meterbridge_litellm.refusal import Refused, Unasked
 from meterbridge_litellm.settings import Settings
 
 PRICES = {
@@ -34,18 +36,28 @@ class Api:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if not isinstance(answer, int):
             raise answer("away")
-        return httpx.Response(answer, json={"authorized": answer == 200})
+        return httpx.Response(answer, json={"authorized": answer == 200, "reservation_id": "r-1"})
 
 
-def credit(api: Api, counts: Counts | None = None, **given: Any) -> Credit:
-    settings = Settings(url="http://m", ring_path="unused", token="t", **given)
-    http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
-    return Credit(settings, counts or Counts(), http, PRICES)
+class Asked:
+    """Credit of one proxy, with a clock that stands."""
+
+    def __init__(self, api: Api, counts: Counts | None = None, **given: Any) -> None:
+        settings, self.now = Settings(url="http://m", ring_path="unused", token="t", **given), 1000.0
+        counts = counts or Counts()
+        http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
+        self.credit = Credit(settings, counts, Unasked(settings, counts, lambda: self.now), http, PRICES)
+
+    async def set_aside(self, user: Any, data: dict[str, Any], call_id: str = "call-1") -> str:
+        return await self.credit.set_aside(user, data, call_id)
+
+
+credit = Asked
 
 
 async def test_an_estimate_is_set_aside_under_the_calls_own_id() -> None:
     api = Api(200)
-    await credit(api).set_aside(ADA, CALL)
+    assert await credit(api).set_aside(ADA, CALL) == "r-1"
     [body] = api.bodies
     assert body.pop("estimate") == "0.000601950000"
     assert body == {"path": "/api/v1/credits/authorize", "account": "user:ada", "ttl": 600, "call_id": "call-1"}
@@ -63,26 +75,12 @@ async def test_without_credit_the_call_is_402() -> None:
     assert (refused.value.status, refused.value.reason) == (402, "insufficient_credits")
 
 
-async def test_asked_too_often_is_429() -> None:
-    with pytest.raises(Refused) as refused:
-        await credit(Api(429), fail="open").set_aside(ADA, CALL)
-    assert refused.value.status == 429
-
-
 @pytest.mark.parametrize("answer", [400, 409, 422])
 async def test_a_question_that_is_wrong_lets_no_call_through(answer: int) -> None:
     """A client writes a part of it: the call id, the length of the answer."""
     with pytest.raises(Refused) as refused:
         await credit(Api(answer), fail="open").set_aside(ADA, CALL)
     assert refused.value.status == 400
-
-
-async def test_a_client_that_chooses_the_call_id_gets_no_credit() -> None:
-    """Else one reservation would serve for many calls: it is known by the call id."""
-    api = Api(200)
-    with pytest.raises(Refused) as refused:
-        await credit(api).set_aside(ADA, {**CALL, "proxy_server_request": {"headers": {"X-LiteLLM-Call-Id": "call-1"}}})
-    assert (refused.value.status, refused.value.reason, api.bodies) == (400, "call_id_chosen", [])
 
 
 @pytest.mark.parametrize("user", [SimpleNamespace(user_id=None), SimpleNamespace(user_id="default_user_id"), None])
@@ -92,13 +90,7 @@ async def test_a_key_that_names_nobody_has_no_credit(user: Any) -> None:
     assert refused.value.reason == "no_account"
 
 
-async def test_a_request_without_a_model_is_not_asked_for() -> None:
-    api = Api(402)
-    await credit(api).set_aside(ADA, {"litellm_call_id": "call-1", "file_id": "file-1"})
-    assert api.bodies == []
-
-
-@pytest.mark.parametrize("answer", [500, 401, 404, httpx.ConnectTimeout, httpx.ReadError])
+@pytest.mark.parametrize("answer", [500, 401, 404, 429, 201, httpx.ConnectTimeout, httpx.ReadError])
 async def test_while_meterbridge_does_not_authorise_a_closed_proxy_serves_nobody(answer: Any) -> None:
     counts = Counts()
     with pytest.raises(Refused) as refused:
@@ -122,12 +114,79 @@ def test_an_open_proxy_lets_calls_through_up_to_the_bound_and_never_beyond(calls
     assert asyncio.run(let_through()) == min(calls, int(bound / Decimal("0.05")))
 
 
-async def test_an_answer_ends_what_was_let_through_unasked() -> None:
-    asked = credit(Api(503, 200, 503), fail="open", fail_open_usd=Decimal("0.05"), estimate_usd=Decimal("0.05"))
-    for _ in range(3):
+async def test_good_answers_between_bad_ones_do_not_free_the_bound() -> None:
+    """Else a proxy that gets 429 for each second question lets any number of calls through."""
+    counts = Counts()
+    asked = credit(Api(*[200, 429] * 100), counts, fail="open", fail_open_usd=Decimal("0.20"))
+    for _ in range(100):
+        with contextlib.suppress(Refused):
+            await asked.set_aside(ADA, {**CALL, "model": "image"})
+        asked.now += 0.1
+    assert counts.all() == {"admitted_unasked": 4, "refused_unasked": 46}
+
+
+@pytest.mark.parametrize(("answered_after_s", "free"), [(599, False), (640, True)])
+async def test_what_was_let_through_is_free_when_meterbridge_answers_after_the_time_of_a_reservation(
+    answered_after_s: float, free: bool
+) -> None:
+    counts = Counts()
+    asked = credit(Api(503, 200, 503), counts, fail="open", fail_open_usd=Decimal("0.05"))
+    await asked.set_aside(ADA, {**CALL, "model": "image"})
+    asked.now += answered_after_s
+    await asked.set_aside(ADA, {**CALL, "model": "image"})
+    with contextlib.nullcontext() if free else pytest.raises(Refused):
         await asked.set_aside(ADA, {**CALL, "model": "image"})
-    with pytest.raises(Refused):
+    asked.now += 1_000_000
+    with pytest.raises(Refused):  # time alone frees nothing
         await asked.set_aside(ADA, {**CALL, "model": "image"})
+
+
+@given(st.lists(st.tuples(st.floats(0, 300), st.sampled_from([200, 503, 429, 402])), max_size=80))
+def test_the_sum_of_unasked_calls_of_any_time_is_within_the_bound(steps: list[tuple[float, int]]) -> None:
+    async def admitted() -> list[float]:
+        counts, moments = Counts(), list[float]()
+        asked = credit(Api(*[status for _, status in steps], 200), counts, fail="open", fail_open_usd=Decimal("0.15"))
+        for pause_s, _ in steps:
+            asked.now += pause_s
+            before = counts.all().get("admitted_unasked", 0)
+            with contextlib.suppress(Refused):
+                await asked.set_aside(ADA, {**CALL, "model": "image"})
+            if counts.all().get("admitted_unasked", 0) > before:
+                moments.append(asked.now)
+        return moments
+
+    moments = asyncio.run(admitted())
+    assert all(sum(0 <= later - moment < 600 for later in moments) <= 3 for moment in moments)
+
+
+@pytest.mark.parametrize(("fail", "let_through"), [("open", 1), ("closed", 0)])
+async def test_a_call_without_an_id_goes_by_the_same_setting_and_is_not_asked_for(fail: str, let_through: int) -> None:
+    """No record could settle its reservation."""
+    api, counts = Api(200), Counts()
+    asked = credit(api, counts, fail=fail, fail_open_usd=Decimal("0.05"))
+    for _ in range(2):
+        with contextlib.suppress(Refused):
+            assert await asked.set_aside(ADA, {**CALL, "model": "image"}, "") == ""
+    assert counts.all().get("admitted_unasked", 0) == let_through
+    assert counts.all()["refused_unasked"] == 2 - let_through
+    assert api.bodies == []
+
+
+async def test_a_call_that_failed_gives_its_reservation_back(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def api(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, request.url.path))
+        return httpx.Response(200 if len(seen) == 1 else 500)
+
+    settings, counts = Settings(url="http://m", ring_path="unused", token="t"), Counts()
+    http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
+    giving = Credit(settings, counts, Unasked(settings, counts), http, PRICES)
+    await giving.give_back("r-1")
+    await giving.give_back("r-2")
+    assert seen == [("DELETE", f"/api/v1/credits/authorize/r-{number}") for number in (1, 2)]
+    assert counts.all() == {"released": 1}
+    assert "reservation_not_given_back" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -139,8 +198,9 @@ async def test_an_answer_ends_what_was_let_through_unasked() -> None:
         ({"max_tokens": "many", "n": "many"}, "0.000601950000"),
         ({"model": "image"}, "0.05"),
         ({"model": "unknown"}, "0.05"),
+        ({"model": None}, "0.05"),
     ],
 )
 def test_the_estimate_is_what_the_text_and_the_longest_answer_cost(change: dict[str, Any], estimate: str) -> None:
     call = {**CALL, **change}
-    assert f"{credit(Api(200)).estimate(call['model'], call):f}" == estimate
+    assert f"{credit(Api(200)).credit.estimate(call):f}" == estimate

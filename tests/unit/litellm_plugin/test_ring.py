@@ -14,17 +14,20 @@ from pathlib import Path
 import pytest
 
 from meterbridge_litellm.counts import Counts
+from meterbridge_litellm.delivery import Post
+from meterbridge_litellm.posting import Posted
 from meterbridge_litellm.ring import Ring
 from meterbridge_litellm.settings import SEGMENT_BYTES, Settings
 
 VICTIM = """
 import asyncio, os, signal, sys
 from meterbridge_litellm.counts import Counts
+from meterbridge_litellm.posting import Posted
 from meterbridge_litellm.ring import Ring
 from meterbridge_litellm.settings import Settings
 
 async def main():
-    ring = Ring(Settings(url="http://x", ring_path=sys.argv[1], token="t", answer_after=sys.argv[2]), Counts(), lambda records: False)
+    ring = Ring(Settings(url="http://x", ring_path=sys.argv[1], token="t", answer_after=sys.argv[2]), Counts(), lambda records, failures: Posted('away'))
     number = 0
     while True:
         kept = [asyncio.get_running_loop().create_future() for _ in range(7)]
@@ -49,12 +52,11 @@ class Meterbridge:
         self.records: list[bytes] = []
         self.away = away
 
-    def __call__(self, records: Sequence[bytes]) -> bool:
+    def __call__(self, records: Sequence[bytes], failures: int) -> Posted:
         if self.away:
-            time.sleep(0.01)
-            return False
+            return Posted("away")
         self.records += records
-        return True
+        return Posted()
 
 
 @pytest.fixture
@@ -62,9 +64,7 @@ def rings() -> Iterator[Callable[..., Ring]]:
     """Makes rings; they are closed at the end."""
     made: list[Ring] = []
 
-    def ring(
-        folder: Path, post: Callable[[Sequence[bytes]], bool], counts: Counts | None = None, **given: object
-    ) -> Ring:
+    def ring(folder: Path, post: Post, counts: Counts | None = None, **given: object) -> Ring:
         made.append(Ring(settings(folder, **given), counts or Counts(), post))
         return made[-1]
 

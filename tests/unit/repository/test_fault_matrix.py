@@ -125,7 +125,12 @@ def test_what_is_not_simulated_runs_on_real_kafka_or_real_postgres() -> None:
     """Whatever starts a neighbour is marked, so that nobody leaves it out unknowingly."""
     real = {test for test, markers in collected().items() if markers & {"kafka", "faults"}}
     postgres = {test for row in CHAPTERS["Postgres"] for test in row.tests}
+    postgres |= {test for row in CHAPTERS["Input"] for test in row.tests if _uses_postgres(test)}
     assert {row.tests[0] for row in ROWS if not row.simulated} - real - postgres == set()
+
+
+def _uses_postgres(test: str) -> bool:
+    return "postgres_url" in (ROOT / "tests" / test.partition("::")[0]).read_text()
 
 
 @pytest.mark.parametrize(("number", "words"), WANTED.items(), ids=str)

@@ -14,10 +14,13 @@ from typing import Any, Final
 
 import httpx
 
+from meterbridge_litellm.admission import Admission
+from meterbridge_litellm.calls import PASS_THROUGH, Calls, call_id_of
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.credit import Credit, Refused
+from meterbridge_litellm.levels import read as read_levels
 from meterbridge_litellm.posting import Poster
 from meterbridge_litellm.record import record
+from meterbridge_litellm.refusal import Refused
 from meterbridge_litellm.ring import Ring
 from meterbridge_litellm.settings import AT_ONCE, Settings
 
@@ -28,6 +31,7 @@ except ImportError:  # tests of the plugin need no LiteLLM
 
 #: Calls whose answer has not asked for its record yet. Those that never will are forgotten from here on.
 _MOST_WAITING: Final = 10_000
+_CONNECTIONS: Final = 100
 _LAST_EVENTS: Final = ("message_stop", "response.completed", "response.incomplete")
 
 
@@ -36,10 +40,14 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
+        if settings.levels:
+            read_levels(settings.levels)  # a wrong file stops the proxy at its start
         self.counts = Counts()
         self._settings = settings
         self._keep = frozenset(part.strip() for part in settings.keep.split(","))
-        self._credit: Credit | None = None
+        self._admission: Admission | None = None
+        self._calls = Calls()
+        self._giving_back: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, asyncio.Future[bool]] = {}
         self._start()
         atexit.register(self.close)
@@ -49,7 +57,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         closing = threading.Event()
         self._closing = closing
         http = httpx.Client(timeout=self._settings.post_timeout, trust_env=False)
-        self._ring = Ring(self._settings, self.counts, Poster(self._settings, self.counts, http, closing).post)
+        self._ring = Ring(self._settings, self.counts, Poster(self._settings, self.counts, http, closing.is_set).post)
 
     def _start_in_child(self) -> None:
         self._ring.forget()
@@ -64,10 +72,11 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> dict[str, Any]:
-        """Ask for credit, where that is on. Raises: fastapi's HTTPException: the call is refused."""
-        if self._settings.authorize == "on":
-            await self._set_aside(user_api_key_dict, data)
-        if (call_id := data.get("litellm_call_id")) and self._settings.answer_after != AT_ONCE:
+        """Give the call its power level, key and credit, where that is on. Raises: fastapi's HTTPException: the call is refused."""
+        call_id = call_id_of(data)
+        if self._settings.asks:
+            await self._admit(user_api_key_dict, data, call_type, call_id)
+        if call_id and call_type != PASS_THROUGH and self._settings.answer_after != AT_ONCE:
             self._waiting[call_id] = asyncio.get_running_loop().create_future()
             while len(self._waiting) > _MOST_WAITING:
                 del self._waiting[next(iter(self._waiting))]
@@ -77,7 +86,9 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """Keep the record of a call that succeeded."""
-        self._keep_record(kwargs, self._waiting.get(kwargs.get("litellm_call_id") or ""))
+        call_id = kwargs.get("litellm_call_id") or ""
+        self._keep_record(kwargs, self._waiting.get(call_id))
+        self._calls.end(call_id)
 
     async def async_log_failure_event(
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
@@ -123,23 +134,39 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         user_api_key_dict: Any,
         traceback_str: Any = None,
     ) -> None:
-        """Nothing waits for a call that failed."""
-        self._waiting.pop(request_data.get("litellm_call_id") or "", None)
+        """After all tries have failed: nothing waits for the call, and what was set aside for it is given back."""
+        call_id = call_id_of(request_data)
+        self._waiting.pop(call_id, None)
+        decided = self._calls.end(call_id)
+        if decided is not None and decided.reservation and self._admission is not None:
+            task = asyncio.create_task(self._admission.credit.give_back(decided.reservation))
+            decided.reservation = ""
+            self._giving_back.add(task)
+            task.add_done_callback(self._giving_back.discard)
 
-    async def _set_aside(self, user: Any, data: dict[str, Any]) -> None:
-        from fastapi import HTTPException  # only a proxy has it
-        from litellm import model_cost
-
-        if self._credit is None:  # made here, because the client belongs to the loop of the proxy
-            url = (self._settings.api_url or self._settings.url).rstrip("/")
-            headers = {"Authorization": f"Bearer {self._settings.api_key}"}
-            http = httpx.AsyncClient(base_url=url, headers=headers, timeout=self._settings.api_timeout, trust_env=False)
-            self._credit = Credit(self._settings, self.counts, http, model_cost)
+    async def _admit(self, user: Any, data: dict[str, Any], call_type: str, call_id: str) -> None:
+        if self._admission is None:  # made here, because the client belongs to the loop of the proxy
+            self._admission = self._made_admission()
         try:
-            await self._credit.set_aside(user, data)
+            decided = await self._admission.admit(user, data, call_type)
         except Refused as refused:
+            from fastapi import HTTPException  # only a proxy has it
+
             error = {"message": refused.detail, "type": refused.reason, "code": refused.reason, "param": None}
             raise HTTPException(refused.status, {"error": error}) from None
+        if call_id:
+            self._calls.begin(call_id, decided)
+
+    def _made_admission(self) -> Admission:
+        from litellm import model_cost
+
+        url = (self._settings.api_url or self._settings.url).rstrip("/")
+        headers = {"Authorization": f"Bearer {self._settings.api_key}"}
+        limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
+        http = httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=self._settings.api_timeout, trust_env=False, limits=limits
+        )
+        return Admission(self._settings, self.counts, http, model_cost, _deployments)
 
     def _keep_record(self, kwargs: dict[str, Any], kept: "asyncio.Future[bool] | None") -> None:
         payload = kwargs.get("standard_logging_object")
@@ -147,7 +174,16 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
             self.counts.add("unreadable")
             self.counts.tell("usage_unreadable", call_type=str(kwargs.get("call_type")))
             return
-        self._ring.append(record(payload, self._keep), kept)
+        decided = self._calls.of(str(kwargs.get("litellm_call_id") or ""))
+        marks = {"byok": True} if decided is not None and decided.own_key else {}
+        level = (decided.level if decided is not None else "") if self._settings.levels else None
+        try:
+            made = record(payload, self._keep, marks, level)
+        except Exception as error:  # noqa: BLE001  # LiteLLM would swallow it, and the call would vanish unseen
+            self.counts.add("unreadable")
+            self.counts.tell("usage_unreadable", call_type=str(kwargs.get("call_type")), error=type(error).__name__)
+            return
+        self._ring.append(made, kept)
 
     async def _until_kept(self, data: dict[str, Any]) -> None:
         call_id = data.get("litellm_call_id") or ""
@@ -160,6 +196,17 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         if not kept.done():
             self.counts.add("unconfirmed")
             self.counts.tell("answered_before_its_record", call_type=str(data.get("call_type")))
+
+
+def _deployments(model: str, team: str | None) -> list[dict[str, Any]]:
+    """The deployments of a model group in the proxy's router: the team's own and those of all."""
+    from litellm.proxy import proxy_server
+
+    router = proxy_server.llm_router
+    if router is None:
+        return []
+    of = router.registry().deployments if hasattr(router, "registry") else router.get_model_list
+    return [*(of(model) or ()), *((of(model, team_id=team) or ()) if team else ())]
 
 
 def _is_last(part: Any) -> bool:

@@ -76,8 +76,9 @@ class Lane:
         except OSError:
             os.close(self._file)
             raise
-        #: All up to here is posted.
-        self.done = Position(*map(int, written)) if len(written) == 2 else Position(0, 0)
+        #: All up to here is posted. Where the note is damaged, all is posted again, and known.
+        is_whole = len(written) == 2 and all(part.isdigit() for part in written)
+        self.done = Position(*map(int, written)) if is_whole else Position(0, 0)
 
     def segment(self, number: int) -> Path:
         return self._folder / f"{self.name}.{number:08d}.seg"
@@ -130,7 +131,8 @@ class Lane:
         os.close(self._file)
 
     def _numbers(self) -> list[int]:
-        return sorted(int(path.name.split(".")[-2]) for path in self._folder.glob(f"{self.name}.*.seg"))
+        numbers = (path.name.split(".")[-2] for path in self._folder.glob(f"{self.name}.*.seg"))
+        return sorted(int(number) for number in numbers if number.isascii() and number.isdigit())
 
 
 def new_lane(folder: Path) -> Lane:

@@ -1,13 +1,16 @@
-"""Posts batches of records to the ingress, until it has them: signed with their time, or with a token."""
+"""Posts batches of records to the ingress: signed with their time, or with a token.
+
+A record that the ingress refuses for its own sake must not hold the others up. So a batch that is refused is halved until the
+record stands alone, and that record is given back as refused; but only where it is known that the ingress itself answers and takes
+others, because a wrong address or a proxy in between may refuse everything.
+"""
 
 import hmac
-import random
-import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httpx
 
@@ -15,7 +18,35 @@ from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.settings import Settings
 
 PATH: Final = "/webhook/litellm/usage"
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 30.0
+_LONGEST_PAUSE_S: Final = 30.0
+#: The answers that can be about a record. 500 is an error of the server, so it counts as one only where it repeats.
+_REFUSED: Final = frozenset({400, 413})
+_BROKEN: Final = 500
+_REPEATS: Final = 3
+#: A call that is none: the ingress takes and ignores it.
+_NOTHING: Final = b"[null]"
+
+
+class Posted(NamedTuple):
+    """What became of a batch.
+
+    Fields:
+        problem: `""` = the ingress has all records except `refused`; else a word for the log, and the batch must be posted again.
+        refused: records that the ingress takes from nobody, each with the status.
+        asked_s: how many seconds the ingress asks us to wait.
+    """
+
+    problem: str = ""
+    refused: tuple[tuple[bytes, int], ...] = ()
+    asked_s: float = 0.0
+
+
+class _Answer(NamedTuple):
+    """Of one request. `status` 0 = there was none; `problem` `""` = the ingress has taken it."""
+
+    problem: str
+    status: int
+    asked_s: float = 0.0
 
 
 class Poster:
@@ -23,50 +54,71 @@ class Poster:
 
     Args:
         http: its transport is what is posted with.
-        closing: set when the process ends, which ends a pause.
+        stopping: whether the process ends; then a batch is not halved any more.
     """
 
-    def __init__(self, settings: Settings, counts: Counts, http: httpx.Client, closing: threading.Event) -> None:
-        self._settings, self._counts, self._http, self._closing = settings, counts, http, closing
+    def __init__(
+        self, settings: Settings, counts: Counts, http: httpx.Client, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._settings, self._counts, self._http, self._stopping = settings, counts, http, stopping
         self._url = settings.url.rstrip("/") + PATH
         self._most: int | None = None
-        self._pause_s = 0.0
 
-    def post(self, records: Sequence[bytes]) -> bool:
-        """Post all records; False after a pause if not all of them are there. To post them again changes nothing there."""
-        start, most = 0, self._most or len(records)
-        while start < len(records):
-            part = records[start : start + most]
-            problem, asked_s = self._try(part)
-            if problem == "http_413" and most > 1:
-                most = self._most = most // 2
-                continue
-            if problem:
-                self._counts.tell("posting_fails", why=problem, waiting=len(records))
-                self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-                self._closing.wait(max(asked_s, self._pause_s * random.uniform(0.5, 1.0)))
-                return False
-            start += len(part)
-        self._pause_s = 0.0
-        return True
+    def post(self, records: Sequence[bytes], failures: int = 0) -> Posted:
+        """Post a batch. To post it again changes nothing at the ingress.
 
-    def _try(self, records: Sequence[bytes]) -> tuple[str, float]:
-        """Why it failed, `""` = the ingress has all of them; and how many seconds it asks us to wait."""
-        body = b"[" + b",".join(records) + b"]"
+        Args:
+            failures: how often this batch was posted in vain before.
+        """
+        own = _REFUSED | {_BROKEN} if failures >= _REPEATS else _REFUSED
+        refused: list[tuple[bytes, int]] = []
+        accepted, too_large = 0, False
+        most = self._most or len(records)
+        todo = [records[start : start + most] for start in range(0, len(records), most)][::-1]
+        while todo:
+            part = todo.pop()
+            answer = self._try(part)
+            if not answer.problem:
+                accepted = max(accepted, len(part))
+            elif answer.status not in own or self._stopping():
+                return Posted(answer.problem, (), answer.asked_s)
+            elif len(part) > 1:
+                too_large = too_large or answer.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+                half = len(part) // 2
+                todo += [part[half:], part[:half]]
+            else:
+                refused.append((part[0], answer.status))
+        if refused and not accepted and not self._takes_others(refused):
+            return Posted(f"http_{refused[0][1]}")
+        # One large record must not make all later batches small, so the size grows again.
+        self._most = max(accepted, 1) if too_large else self._most and self._most * 2
+        return Posted("", tuple(refused))
+
+    def _takes_others(self, refused: Sequence[tuple[bytes, int]]) -> bool:
+        """Whether the ingress takes a body of ours that has no record in it. About 500 that says nothing: Kafka is not asked."""
+        return all(status in _REFUSED for _, status in refused) and not self._send(_NOTHING)[0].problem
+
+    def _try(self, records: Sequence[bytes]) -> _Answer:
+        answer, told = self._send(b"[" + b",".join(records) + b"]")
+        if not answer.problem:
+            self._counts.add("posted", len(records))
+            if rejected := [one for one in told.get("rejected") or () if isinstance(one, dict)]:
+                self._counts.add("rejected", len(rejected))
+                self._counts.tell("usage_rejected", reasons=dict(Counter(str(one.get("reason")) for one in rejected)))
+        return answer
+
+    def _send(self, body: bytes) -> tuple[_Answer, dict[str, Any]]:
         try:
             answer = self._http.post(self._url, content=body, headers=self._headers(body))
             told: Any = answer.json() if answer.status_code == httpx.codes.ACCEPTED else None
-        except (httpx.HTTPError, ValueError) as error:
-            return type(error).__name__, 0.0
+        except (httpx.HTTPError, ValueError, RecursionError) as error:
+            return _Answer(type(error).__name__, 0), {}
         # A login page or another proxy can answer 2xx too.
-        if not isinstance(told, dict) or told.get("status") not in {"accepted", "rejected"}:
-            asked = answer.headers.get("retry-after", "")
-            return f"http_{answer.status_code}", min(float(asked), _LONGEST_PAUSE_S) if asked.isdecimal() else 0.0
-        self._counts.add("posted", len(records))
-        if rejected := told.get("rejected") or []:
-            self._counts.add("rejected", len(rejected))
-            self._counts.tell("usage_rejected", reasons=dict(Counter(str(one.get("reason")) for one in rejected)))
-        return "", 0.0
+        if isinstance(told, dict) and told.get("status") in {"accepted", "rejected"}:
+            return _Answer("", answer.status_code), told
+        asked = answer.headers.get("retry-after", "")
+        wait_s = min(float(asked), _LONGEST_PAUSE_S) if asked.isdecimal() else 0.0
+        return _Answer(f"http_{answer.status_code}", answer.status_code, wait_s), {}
 
     def _headers(self, body: bytes) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

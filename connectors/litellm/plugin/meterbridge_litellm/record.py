@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final
+from unicodedata import normalize
 from urllib.parse import urlsplit
 
 #: Compared with the ingress's own lists by a test (schemas/wire.py).
@@ -59,17 +60,25 @@ _ERROR: Final = ("error_code", "error_class")
 _WORD: Final = re.compile(r"[A-Za-z0-9_.]{1,64}")
 _LEVEL_TAG: Final = "power:"
 _SECRET: Final = re.compile(r"\s*(?:[Bb]earer\s+)?sk-\S{4,}\s*")
+#: Characters of a tag, and from how many on a text is replaced by its hash: a client writes `user`, and the record must stay small.
+_TAG_CHARS: Final = 128
+_LONG: Final = 4096
+_ID_BYTES: Final = 255
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}|litellm_proxy_master_key|")
 
 
 def record(
-    payload: Mapping[str, Any], keep: Iterable[str] = (), marks: Mapping[str, Any] = MappingProxyType({})
+    payload: Mapping[str, Any],
+    keep: Iterable[str] = (),
+    marks: Mapping[str, Any] = MappingProxyType({}),
+    level: str | None = None,
 ) -> bytes:
     """JSON of what is billed of a StandardLoggingPayload. It has the identity that the `generic_api` callback gives the call.
 
     Args:
         keep: `tags`, `metadata`: also keep these, which clients can write.
         marks: fields that the plugin itself knows, such as `byok`.
+        level: the power level that the plugin gave the call, `""` = none; None = what the client wrote counts.
     """
     call = _some(payload, _FIELDS)
     if "end_user" in call:
@@ -77,7 +86,7 @@ def record(
     metadata = payload.get("metadata")
     if isinstance(metadata, Mapping):
         kept = call["metadata"] = {name: _safe(metadata[name]) for name in _METADATA if name in metadata}
-        if (key := kept.get("user_api_key_hash")) is not None and not _HASH.fullmatch(str(key).strip()):
+        if (key := metadata.get("user_api_key_hash")) is not None and not _HASH.fullmatch(str(key).strip()):
             kept["user_api_key_hash"] = _hash(str(key))
         usage = metadata.get("usage_object")
         if isinstance(usage, Mapping):
@@ -100,7 +109,7 @@ def record(
         call["api_base"] = host
     tags = payload.get("request_tags")
     if "tags" in keep and tags is not None:
-        call["request_tags"] = tags
+        call["request_tags"] = [tag for tag in tags if _fits(tag)] if isinstance(tags, list) else tags
     elif isinstance(tags, list) and (levels := [tag for tag in tags if _is_level_tag(tag)]):
         call["request_tags"] = levels
     error = payload.get("error_information")
@@ -112,8 +121,22 @@ def record(
     if payload.get("call_type") in _READS and isinstance(response, Mapping):
         parts = [_some(part, ("id",)) for part in response.get("output") or () if isinstance(part, Mapping)]
         call["response"] = {"created_at": response.get("created_at"), "output": parts}
+    if level is not None:
+        _decide_level(call, level)
     call |= marks
     return json.dumps(call, separators=(",", ":"), default=str).encode()
+
+
+def _decide_level(call: dict[str, Any], level: str) -> None:
+    """Leave the level that was decided, and nothing that a client wrote about one: it has a price."""
+    metadata = call.setdefault("metadata", {})
+    metadata.pop("power_level", None)
+    if isinstance(written := metadata.get("spend_logs_metadata"), Mapping):
+        metadata["spend_logs_metadata"] = {name: value for name, value in written.items() if name != "power_level"}
+    if isinstance(tags := call.get("request_tags"), list):
+        call["request_tags"] = [tag for tag in tags if not (isinstance(tag, str) and tag.startswith(_LEVEL_TAG))]
+    if level:
+        metadata["power_level"] = level
 
 
 def _is_level(value: Any) -> bool:
@@ -128,8 +151,15 @@ def _some(value: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: value[name] for name in names if name in value}
 
 
+def _fits(tag: Any) -> bool:
+    """The ingress leaves longer tags out; a client can write millions of characters."""
+    return not isinstance(tag, str) or len(tag) <= _TAG_CHARS
+
+
 def _safe(value: Any) -> Any:
-    """The value; of text that looks like an API key its hash."""
+    """The value; of text that looks like an API key its hash, and of a very long one the customer id that Meterbridge makes of it."""
+    if isinstance(value, str) and len(value) > _LONG:
+        return _hashed_id(value)
     return _hash(value) if isinstance(value, str) and "sk-" in value and _SECRET.fullmatch(value) else value
 
 
@@ -137,6 +167,16 @@ def _hash(key: str) -> str:
     return sha256(
         re.sub(r"^[Bb][Ee][Aa][Rr][Ee][Rr]\s+", "", key.strip(), count=1).encode("utf-8", "replace")
     ).hexdigest()
+
+
+def _hashed_id(text: str) -> str:
+    """As `schemas/customer_id.py` spells an id; a test compares them."""
+    text = normalize("NFC", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    text = text.replace("\0", "").strip()
+    if _SECRET.fullmatch(text):
+        return _hash(text)
+    encoded = text.encode()
+    return "sha256:" + sha256(encoded).hexdigest() if len(encoded) > _ID_BYTES else text
 
 
 def _host(base: str) -> str:

@@ -12,12 +12,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from meterbridge_litellm.aside import sync_folder
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.lane import Lane, Position, ended_lanes, frame, new_lane
+from meterbridge_litellm.delivery import Delivery, Post
+from meterbridge_litellm.lane import Position, frame, new_lane
 from meterbridge_litellm.settings import FSYNC, SEGMENT_BYTES, Settings
 
 #: A record, and the future that says whether it was kept.
@@ -26,6 +28,7 @@ _GROUP: Final = 500
 #: Records that wait for the writer are in memory.
 _QUEUE_BYTES: Final = 16 << 20
 _LOOK_S: Final = 1.0
+_MOMENT_S: Final = 0.02
 
 
 class Ring:
@@ -35,18 +38,18 @@ class Ring:
     some microseconds and survives `kill -9`; a thread makes it durable.
 
     Args:
-        post: posts records, all or none. Returns False if it has to be tried again; it has waited then.
+        post: posts records; see `meterbridge_litellm.posting.Poster.post`.
 
     Raises:
         OSError: the folder cannot be made or written.
     """
 
-    def __init__(self, settings: Settings, counts: Counts, post: Callable[[Sequence[bytes]], bool]) -> None:
-        self._settings, self._counts, self._post = settings, counts, post
+    def __init__(self, settings: Settings, counts: Counts, post: Post) -> None:
+        self._settings, self._counts = settings, counts
         self._folder = Path(settings.ring_path)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lane = new_lane(self._folder)
-        self._left: dict[str, Lane] = {}  # lanes of ended processes
+        self._delivery = Delivery(settings, counts, self._lane, post)
         self._lock = threading.Lock()  # of what follows, up to the events
         self._queue: deque[Entry] = deque()
         self._queued = self._written = 0
@@ -54,7 +57,7 @@ class Ring:
         self._full_files: list[int] = []  # of segments that are not durable as a whole yet
         self._due, self._wake, self._closing = threading.Event(), threading.Event(), threading.Event()
         self._durable, self._freed, self._others = Position(0, 0), 0, 0
-        self._looked_at, self._deadline = 0.0, 0.0
+        self._deadline = 0.0
         self._writer = threading.Thread(target=self._write_forever, name="meterbridge-writer", daemon=True)
         self._poster = threading.Thread(target=self._post_forever, name="meterbridge-poster", daemon=True)
         self._writer.start()
@@ -87,8 +90,8 @@ class Ring:
 
     def forget(self) -> None:
         """In a forked process: close the files, so that their locks are the parent's alone."""
-        for lane in (self._lane, *self._left.values()):
-            lane.close()
+        self._lane.close()
+        self._delivery.forget()
 
     def _write_forever(self) -> None:
         while not self._closing.is_set() or self._queue:
@@ -141,7 +144,7 @@ class Ring:
         if self._size + len(data) > SEGMENT_BYTES:
             number = self._number + 1
             file = os.open(self._lane.segment(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
             if self._file >= 0:
                 self._full_files.append(self._file)
             self._file, self._number, self._size = file, number, os.fstat(file).st_size
@@ -160,56 +163,23 @@ class Ring:
         _settle([entry[1]], kept=False)
 
     def _post_forever(self) -> None:
+        hurried = False
         while True:
+            if self._closing.is_set() and not hurried:
+                hurried = True
+                self._delivery.hurry()
             all_durable = not self._writer.is_alive()  # asked before, so that nothing becomes durable behind our back
-            try:
-                more = self._post_once()
-            except OSError as error:
-                more = False
-                self._counts.tell("ring_unreadable", error=errno.errorcode.get(error.errno or 0))
+            more = self._delivery.post_once(self._durable)
+            self._freed, self._others = self._delivery.freed, self._delivery.others
             if self._closing.is_set():
                 if (not more and all_durable) or time.monotonic() > self._deadline:
                     return
+                if not more:
+                    time.sleep(_MOMENT_S)
             elif not more:
                 self._wake.wait(_LOOK_S)
                 self._closing.wait(self._settings.flush_seconds)
             self._wake.clear()
-
-    def _post_once(self) -> bool:
-        """Post one batch of each lane; whether something is left that can be posted now."""
-        self._look_for_left_lanes()
-        more = False
-        for lane in (self._lane, *self._left.values()):
-            is_own = lane is self._lane
-            records, behind, damaged = lane.read(_GROUP, self._durable if is_own else None)
-            if damaged:
-                self._counts.add("damaged_bytes", damaged)
-                self._counts.tell("ring_damaged", bytes=damaged)
-            if records and not self._post(records):
-                return False
-            if behind != lane.done:
-                freed = lane.posted(behind)
-                self._freed += freed if is_own else 0
-                more = True
-            elif not is_own:
-                del self._left[lane.name]
-                lane.remove()
-                break  # the dictionary has changed
-        return more
-
-    def _look_for_left_lanes(self) -> None:
-        now = time.monotonic()
-        if now - self._looked_at < _LOOK_S:
-            return
-        self._looked_at = now
-        for lane in ended_lanes(self._folder, frozenset({self._lane.name, *self._left})):
-            self._left[lane.name] = lane
-        total = 0
-        for path in self._folder.glob("*.seg"):
-            if not path.name.startswith(self._lane.name):
-                with contextlib.suppress(FileNotFoundError):  # another process has just posted it
-                    total += path.stat().st_size
-        self._others = total
 
 
 def _settle(futures: "Sequence[asyncio.Future[bool] | None]", *, kept: bool) -> None:
@@ -229,11 +199,3 @@ def _resolve(futures: "Sequence[asyncio.Future[bool]]", kept: bool) -> None:
     for future in futures:
         if not future.done():
             future.set_result(kept)
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -8,12 +8,16 @@ from typing import Any, Final
 #: When the client gets its answer: when the record is on disk, when the kernel has it (`kill -9` loses nothing), or at once.
 FSYNC, WRITE, AT_ONCE = "fsync", "write", "none"
 SEGMENT_BYTES: Final = 1 << 20
+OFF, FREE = "off", "free"
 _DAY_S: Final = 86_400
+#: A key that was revoked is used for so long at most.
+_KEY_S: Final = 60
 _CHOICES: Final = {
     "answer_after": (FSYNC, WRITE, AT_ONCE),
     "authorize": ("off", "on"),
     "account": ("user", "org"),
     "fail": ("closed", "open"),
+    "own_keys": (OFF, "billed", FREE),
 }
 
 
@@ -26,6 +30,7 @@ class Settings:
     secret: str = ""
     token: str = ""
     ring_max_bytes: int = 256 << 20
+    aside_max_bytes: int = 64 << 20
     answer_after: str = WRITE
     answer_wait: float = 0.25
     flush_seconds: float = 0.5
@@ -41,6 +46,15 @@ class Settings:
     reserve_seconds: int = 600
     fail: str = "closed"
     fail_open_usd: Decimal = Decimal(10)
+    levels: str = ""
+    levels_seconds: int = 60
+    own_keys: str = OFF
+    own_key_seconds: int = 5
+
+    @property
+    def asks(self) -> bool:
+        """Whether the management API is asked about calls."""
+        return self.authorize == "on" or self.own_keys != OFF or bool(self.levels)
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Settings":
@@ -74,7 +88,11 @@ class Settings:
             raise ValueError(f"{_variable('ring_max_bytes')} is below {4 * SEGMENT_BYTES}")
         if not 1 <= self.reserve_seconds <= _DAY_S:
             raise ValueError(f"{_variable('reserve_seconds')} is not between 1 and {_DAY_S}")
-        if self.authorize == "on" and not self.api_key:
+        if not 1 <= self.levels_seconds <= _DAY_S:
+            raise ValueError(f"{_variable('levels_seconds')} is not between 1 and {_DAY_S}")
+        if not 0 <= self.own_key_seconds <= _KEY_S:
+            raise ValueError(f"{_variable('own_key_seconds')} is not between 0 and {_KEY_S}")
+        if self.asks and not self.api_key:
             raise ValueError(f"{_variable('api_key')} is not set")
 
 

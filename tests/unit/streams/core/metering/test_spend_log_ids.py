@@ -2,7 +2,8 @@
 
 import pytest
 
-from streams.core.metering.spend_log_ids import MAX_BYTES, alias_of
+from schemas.bounded_name import MAX_BYTES
+from streams.core.metering.spend_log_ids import alias_of
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.money import quantum
-from schemas.rates import Entry
+from schemas.money import quantise, quantum
+from schemas.rates import Entry, check_places
 from streams.core.pricing.price import bills_without_cost, entry_of, price_of, tariff_of
 from tests.support.rate_cards import call, card, entry
 
@@ -118,6 +118,18 @@ def test_the_minimum_comes_after_markup_and_factors() -> None:
     assert price_of(made, call("0.001")) == D("0.01")
     assert price_of(made, call("0.008")) == D("0.016")
     assert price_of(made, call("0.008", power_level="eco")) == D("0.01")
+
+
+@given(st.decimals(0, "0.001", places=12, allow_nan=False), st.integers(6, 13))
+def test_a_card_that_fits_its_decimals_never_bills_less_than_its_minimum(minimum: Decimal, places: int) -> None:
+    """A minimum below the smallest amount that is kept was rounded to 0."""
+    made = card(entry(minimum=str(minimum)))
+    try:
+        check_places(made, places)
+    except ValueError:
+        assert quantise(minimum, quantum(places)) != minimum
+    else:
+        assert price_of(made, call("0.0000001"), quantum(places)) >= minimum
 
 
 def test_a_price_is_rounded_once_half_to_even() -> None:

@@ -1,0 +1,11 @@
+"""Idempotency keys that are made of several names."""
+
+from schemas.bounded_name import bounded_name
+
+
+def key_of_parts(*parts: str) -> str:
+    """One key for these names, at most 255 bytes. Other names, or the same ones divided in another way, give another key.
+
+    Each name has its length before it, because a name may contain any sign that could divide them.
+    """
+    return bounded_name(":".join(f"{len(part)}:{part}" for part in parts))

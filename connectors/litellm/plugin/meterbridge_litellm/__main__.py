@@ -1,0 +1,70 @@
+"""`python -m meterbridge_litellm status | repost`, in the environment of the proxy.
+
+`status` prints as JSON what is in the ring's folder. `repost` posts again what was set aside, once its cause is mended: a limit of the
+ingress, or of a proxy before it. Both may run beside a proxy. The exit code is 0 if nothing is set aside any more.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import httpx
+
+from meterbridge_litellm.aside import files_of, kept_in, records_of
+from meterbridge_litellm.counts import Counts
+from meterbridge_litellm.posting import Poster
+from meterbridge_litellm.settings import Settings
+
+_GROUP = 200
+
+
+def status(folder: Path) -> dict[str, int]:
+    """What is in the folder: bytes of records to be posted, and what was set aside."""
+    aside = kept_in(folder)
+    return {
+        "ring_bytes": sum(path.stat().st_size for path in folder.glob("*.seg")),
+        "processes": len(list(folder.glob("*.lane"))),
+        "aside_files": aside.files,
+        "aside_records": aside.records,
+        "aside_bytes": aside.size,
+    }
+
+
+def repost(folder: Path, poster: Poster) -> int:
+    """Post what was set aside; how many records the ingress has now. A file of which it has all is deleted.
+
+    A file whose process still lives may get records meanwhile: it is first renamed, and that process begins another one.
+    """
+    posted = 0
+    for path in files_of(folder):
+        claimed = path if path.name.startswith("again-") else path.with_name(f"again-{path.name}")
+        path.rename(claimed)
+        records, is_whole = list(records_of(claimed)), True
+        for start in range(0, len(records), _GROUP):
+            part = records[start : start + _GROUP]
+            made = poster.post(part)
+            is_whole = is_whole and not made.problem and not made.refused
+            posted += 0 if made.problem else len(part) - len(made.refused)
+        if is_whole:
+            claimed.unlink()
+    return posted
+
+
+def main(command: str) -> int:
+    """Run a command. Raises: ValueError: a setting is missing or wrong."""
+    settings = Settings.of(os.environ)
+    folder = Path(settings.ring_path)
+    told: dict[str, int] = {}
+    if command == "repost":
+        with httpx.Client(timeout=settings.post_timeout, trust_env=False) as http:
+            told["posted"] = repost(folder, Poster(settings, Counts(), http))
+    told |= status(folder)
+    sys.stdout.write(json.dumps(told) + "\n")
+    return int(told["aside_records"] > 0)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in (["status"], ["repost"]):
+        sys.exit("usage: python -m meterbridge_litellm status | repost")
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,100 @@
+"""Records that the ingress refuses for their own sake: kept in files beside the ring, so that they hold nothing else up.
+
+A file is NDJSON, as the ingress takes it. `python -m meterbridge_litellm repost` posts them again, once the cause is mended.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+SUFFIX: Final = ".aside.ndjson"
+
+
+class Kept(NamedTuple):
+    """What was set aside in a folder: files, records and bytes."""
+
+    files: int
+    records: int
+    size: int
+
+
+class Aside:
+    """The file of one process in the ring's folder. For one thread.
+
+    Args:
+        name: of the process's lane.
+        max_bytes: limit of all such files in the folder together.
+    """
+
+    def __init__(self, folder: Path, name: str, max_bytes: int) -> None:
+        self._folder, self._path, self._max_bytes = folder, folder / (name + SUFFIX), max_bytes
+
+    def keep(self, records: Sequence[bytes]) -> int:
+        """Write as many of the records as there is room for; how many. They are on disk on return.
+
+        Raises:
+            OSError: the disk takes none of them.
+        """
+        used, lines = size_of(self._folder), list[bytes]()
+        for record in records:
+            used += len(record) + 1
+            if used > self._max_bytes:
+                break
+            lines.append(record + b"\n")
+        if not lines:
+            return 0
+        is_new = not self._path.exists()
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        begin = os.fstat(file).st_size
+        try:
+            data = b"".join(lines)
+            while data:
+                data = data[os.write(file, data) :]
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, begin)
+            raise
+        finally:
+            os.close(file)
+        if is_new:
+            sync_folder(self._folder)
+        return len(lines)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """All files of records that were set aside, of all processes."""
+    return sorted(folder.glob("*" + SUFFIX))
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of these files."""
+    total = 0
+    for path in files_of(folder):
+        with contextlib.suppress(FileNotFoundError):  # it has just been posted again
+            total += path.stat().st_size
+    return total
+
+
+def records_of(path: Path) -> Iterator[bytes]:
+    """The records of a file. A line that a crash cut is passed over: its record is still in the ring."""
+    with path.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield line[:-1]
+
+
+def kept_in(folder: Path) -> Kept:
+    """Count what was set aside."""
+    files = files_of(folder)
+    return Kept(len(files), sum(1 for path in files for _ in records_of(path)), size_of(folder))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names of new files durable. Raises: OSError."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

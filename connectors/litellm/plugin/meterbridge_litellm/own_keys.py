@@ -1,0 +1,127 @@
+"""A user's own key of an LLM provider, for the calls of that user (`METERBRIDGE_OWN_KEYS`).
+
+The key is Meterbridge's to keep. Here it is in memory alone, for `own_key_seconds`, and in the request that LiteLLM sends: never in a
+log, an error, a record or a file. It goes only to deployments that the operator has marked with its provider.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+import httpx
+
+from meterbridge_litellm.counts import Counts
+from meterbridge_litellm.refusal import Unasked
+from meterbridge_litellm.settings import Settings
+
+_PATH: Final = "/api/v1/provider-keys/resolve"
+#: `model_info` of a deployment that may get users' keys: the provider whose keys they are.
+MARK: Final = "own_key_provider"
+_MOST: Final = 10_000
+#: A request that says itself where it goes, or with which key, gets no key of ours.
+_CLIENTS_OWN: Final = ("api_key", "api_base", "base_url", "user_config")
+#: Another model could be with another provider, or use the operator's key.
+_FALLBACKS: Final = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "default_fallbacks")
+#: The calls to which LiteLLM 1.110 gives the key of the request (`make plugin-trial ARGS=--endpoints` tries them). Others would use the
+#: operator's key, and their record would say otherwise. Not videos and background responses: they are fetched without it.
+_TAKE_IT: Final = frozenset(
+    {
+        *("acompletion", "atext_completion", "text_completion", "anthropic_messages", "aresponses", "aembedding"),
+        *("image_generation", "aimage_edit", "transcription", "aspeech", "rerank", "agenerate_content"),
+        "agenerate_content_stream",
+    }
+)
+
+#: The deployments that a team's or anybody's call of a model group may go to.
+Deployments = Callable[[str, str | None], Sequence[Mapping[str, Any]]]
+
+
+class OwnKeys:
+    """Asks for users' keys.
+
+    Args:
+        unasked: decides where Meterbridge does not answer.
+        http: has the address and the key of the management API.
+        deployments: of LiteLLM's router, by model group and team.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        counts: Counts,
+        unasked: Unasked,
+        http: httpx.AsyncClient,
+        deployments: Deployments,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._counts, self._unasked, self._http = settings, counts, unasked, http
+        self._deployments, self._monotonic = deployments, monotonic
+        self._keys: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()  # `""` = the user has none
+
+    async def use(self, user: Any, data: dict[str, Any], call_type: str, estimate: Decimal) -> bool:
+        """Put the user's own key into a request, if there is one; whether it is there.
+
+        Raises:
+            Refused: 503: Meterbridge does not say whether there is one, and the setting `fail` or its bound forbids to call with the
+                operator's key.
+        """
+        user_id = getattr(user, "user_id", None)
+        if not user_id or call_type not in _TAKE_IT or any(name in data for name in _CLIENTS_OWN):
+            return False
+        if data.get("background"):
+            return False
+        if not (provider := self._provider(data.get("model"), getattr(user, "team_id", None))):
+            return False
+        kept = self._keys.get((user_id, provider))
+        if kept is not None and self._monotonic() < kept[0]:
+            key = kept[1]
+        elif (asked := await self._ask(user_id, provider, estimate)) is None:
+            return False
+        else:
+            key = asked
+        if not key:
+            return False
+        data["api_key"] = key
+        data["disable_fallbacks"] = True
+        for name in _FALLBACKS:
+            data.pop(name, None)
+        self._counts.add("own_key")
+        return True
+
+    def _provider(self, model: Any, team: str | None) -> str:
+        """The provider whose keys all deployments of a model take; `""` = there is not one."""
+        if not isinstance(model, str):
+            return ""
+        marks = {str((each.get("model_info") or {}).get(MARK) or "").lower() for each in self._deployments(model, team)}
+        return marks.pop() if len(marks) == 1 else ""
+
+    async def _ask(self, user_id: str, provider: str, estimate: Decimal) -> str | None:
+        """The key; `""` = the user has none; None = it is not known, and the call may be made all the same."""
+        try:
+            answer = await self._http.post(_PATH, json={"user_id": user_id, "provider": provider})
+            told: Any = answer.json()
+        except (httpx.HTTPError, ValueError, RecursionError) as error:
+            self._unasked.go_on(estimate, f"own_key_{type(error).__name__}")
+            return None
+        if not isinstance(told, dict):
+            told = {}
+        if answer.is_success and isinstance(told.get("api_key"), str) and told.get("user_id") == user_id:
+            key = str(told["api_key"])
+        elif answer.status_code == httpx.codes.NOT_FOUND and _reason(told) == "no_provider_key":
+            key = ""
+        else:
+            self._unasked.go_on(estimate, f"own_key_http_{answer.status_code}")
+            return None
+        self._unasked.answered()
+        if self._settings.own_key_seconds:
+            self._keys[user_id, provider] = (self._monotonic() + self._settings.own_key_seconds, key)
+            self._keys.move_to_end((user_id, provider))
+            if len(self._keys) > _MOST:
+                self._keys.popitem(last=False)
+        return key
+
+
+def _reason(told: Mapping[str, Any]) -> str:
+    return str(told.get("reason") or told.get("code") or "")

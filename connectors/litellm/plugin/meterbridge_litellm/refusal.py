@@ -1,0 +1,60 @@
+"""Calls that must not be made, and those that may although Meterbridge could not be asked: within a bound in money."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Final
+
+from meterbridge_litellm.counts import Counts
+from meterbridge_litellm.settings import Settings
+
+_PARTS: Final = 20
+
+
+class Refused(Exception):
+    """The call must not be made. Attributes: `status` for HTTP, `reason` a stable code, `detail` a sentence for people."""
+
+    def __init__(self, status: int, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.reason, self.detail = status, reason, detail
+
+
+class Unasked:
+    """What the settings `fail` and `fail_open_usd` allow where Meterbridge does not say whether a call may be made.
+
+    An estimate counts until Meterbridge answers at a moment when the call is `reserve_seconds` old: as long as a reservation would
+    hold it. One good answer between bad ones does not free it, else some answers of 429 among good ones would have no bound.
+    """
+
+    def __init__(self, settings: Settings, counts: Counts, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._counts, self._monotonic = settings, counts, monotonic
+        self._part_s = settings.reserve_seconds / _PARTS
+        self._sums: deque[tuple[float, Decimal]] = deque()  # of calls up to a moment
+
+    @property
+    def total(self) -> Decimal:
+        """The sum of the estimates that count, in dollars."""
+        return sum((amount for _, amount in self._sums), Decimal(0))
+
+    def answered(self) -> None:
+        """Meterbridge has answered a question."""
+        while self._sums and self._sums[0][0] <= self._monotonic() - self._settings.reserve_seconds:
+            self._sums.popleft()
+
+    def go_on(self, estimate: Decimal, why: str) -> None:
+        """Let a call through unasked, and count it. Raises: Refused: 503, counted too."""
+        total = self.total + estimate
+        if self._settings.fail == "open" and total <= self._settings.fail_open_usd:
+            now = self._monotonic()
+            if self._sums and now <= self._sums[-1][0]:
+                until, amount = self._sums.pop()
+                self._sums.append((until, amount + estimate))
+            else:
+                self._sums.append((now + self._part_s, estimate))
+            self._counts.add("admitted_unasked")
+            self._counts.tell("calls_admitted_unasked", why=why, sum_usd=str(total))
+            return
+        self._counts.add("refused_unasked")
+        self._counts.tell("calls_refused_unasked", why=why)
+        raise Refused(503, "credit_check_unavailable", "credit cannot be checked now; try again")

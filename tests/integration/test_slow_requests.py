@@ -1,0 +1,77 @@
+"""Requests that take long leave connections to Postgres for those that LLM calls wait for."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from connectors.credits import ledger
+from tests.support.credits import give
+from tests.support.database import migrated_database
+from tests.support.eventually import PATIENCE
+from tests.support.kafka import Kafka
+from tests.support.server import BEARER, Server, running_server, settings_for
+
+_SLOW = ("api/v1/analytics/usage?days=30", "api/v1/credits/transactions?user=ada")
+#: The sums of analytics are locked; the audit trail of credits, which a reservation needs too, is read slowly.
+_LOCK = "LOCK TABLE usage_summary_days, usage_by_dimension, usage_latencies IN ACCESS EXCLUSIVE MODE"
+_SLOWLY = "WITH slow AS MATERIALIZED (SELECT pg_sleep(8)) SELECT t.* FROM ({statement}) AS t CROSS JOIN slow"
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_url) as url:
+        yield url
+
+
+async def asked(server: Server, verb: str, path: str, **options: Any) -> tuple[int, dict[str, Any], str, float]:
+    """Status, JSON and `Retry-After` of the answer, and how long it took, seconds."""
+    began = time.monotonic()
+    answer = await server.http.request(verb, f"/{path}", headers=BEARER, timeout=60, **options)
+    return answer.status_code, answer.json(), answer.headers.get("Retry-After", ""), time.monotonic() - began
+
+
+@pytest.mark.parametrize("slow", _SLOW)
+async def test_four_slow_requests_leave_authorize_balance_and_power_levels_fast(
+    kafka: Kafka, topic_prefix: str, url: str, slow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What finds no connection is answered soon, and counted; the others go on when they can."""
+    await give(url, "user:ada", "10")
+    settings = settings_for(kafka, topic_prefix, database_url=SecretStr(url))
+    locking = await asyncpg.connect(url)
+    async with running_server(settings, ("api",)) as server:
+        try:
+            for path in (slow, "api/v1/power-levels"):
+                assert (await asked(server, "GET", path))[0] == 200
+            locked = locking.transaction()
+            await locked.start()
+            await locking.execute(_LOCK)
+            monkeypatch.setattr(ledger, "_TRANSACTIONS", _SLOWLY.format(statement=ledger._TRANSACTIONS))
+            waiting = [asyncio.ensure_future(asked(server, "GET", slow)) for _ in range(4)]
+            await asyncio.sleep(0.3)
+            for number in range(3):
+                call = {"json": {"user": "ada", "estimate": "1", "call_id": f"c{number}"}}
+                status, told, _, took = await asked(server, "POST", "api/v1/credits/authorize", **call)
+                assert (status, told.get("available")) == (200, str(9 - number)) and took < 1 * PATIENCE, told
+                for path in ("api/v1/credits/balance?user=ada", "api/v1/power-levels", "api/v1/credits/packages"):
+                    status, told, _, took = await asked(server, "GET", path)
+                    assert status == 200 and took < 1 * PATIENCE, (path, told)
+            done, still = set[Any](), set(waiting)
+            while len(done) < 2:
+                more, still = await asyncio.wait(still, timeout=3 * PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+                assert more
+                done |= more
+            for one in done:
+                status, told, after, _ = one.result()
+                assert (status, told["reason"], after) == (503, "no_free_connection", "5")
+            await locked.rollback()
+            assert [status for status, *_ in await asyncio.gather(*still)] == [200, 200]
+        finally:
+            await locking.close()
+        metrics = (await server.http.get("/metrics/prometheus", headers=BEARER)).text
+        assert 'meterbridge_api_postgres_refused_total{pool="slow"} 2.0' in metrics
+        assert 'meterbridge_api_postgres_refused_total{pool="credits"} 0.0' in metrics
