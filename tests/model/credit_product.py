@@ -125,27 +125,30 @@ class Product:
         await self._connection.execute("SELECT set_config('told.now', $1, true)", moment(step.at).isoformat())
         try:
             async with self._connection.transaction():
-                answer = await getattr(self, f"_{type(step).__name__.lower()}")(step)
-                await self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+                return await getattr(self, f"_{type(step).__name__.lower()}")(step)
         except asyncpg.PostgresError as error:
             if error.sqlstate != CONFLICT:
                 raise
             return CONFLICT
-        return answer
 
     async def state(self) -> dict[str, Any]:
         """As `tests.model.credits.Book.state`."""
-        query = """SELECT c.account, g.remaining, COALESCE(extract(epoch FROM g.expires_at - $1)::bigint, 0)
-            FROM user_credits c LEFT JOIN credit_grants g
-                ON g.account = c.account AND g.remaining > 0 AND g.expires_at > told_now() IS NOT FALSE"""
-        grants: dict[str, list[tuple[int, Decimal]]] = {}
-        for account, left, ends in await self._connection.fetch(query, BEGINS):
-            grants.setdefault(account, []).extend([(ends, left)] if left else [])
-        found = {}
-        for account, left_of in grants.items():
-            shown = await self._ledger.balance(account)
-            found[account] = (shown.balance, shown.overdraft, shown.reserved, sorted(left_of))
-        return found
+        query = """SELECT c.account, get_account_balance(c.account) AS balance, c.overdraft, (
+                SELECT COALESCE(sum(r.amount), 0) FROM credit_reservations r WHERE r.account = c.account
+                    AND r.settled_at IS NULL AND r.released_at IS NULL AND r.expires_at > told_now()
+            ) AS reserved, ARRAY(
+                SELECT (COALESCE(extract(epoch FROM g.expires_at - $1)::bigint, 0), g.remaining) FROM credit_grants g
+                WHERE g.account = c.account AND g.remaining > 0 AND g.expires_at > told_now() IS NOT FALSE
+            ) AS grants FROM user_credits c"""
+        return {
+            row["account"]: (row["balance"], row["overdraft"], row["reserved"], sorted(map(tuple, row["grants"])))
+            for row in await self._connection.fetch(query, BEGINS)
+        }
+
+    async def shown(self, account: str) -> tuple[Decimal, Decimal, Decimal]:
+        """What the API shows of it: balance, overdraft, what is reserved."""
+        held = await self._ledger.balance(account)
+        return held.balance, held.overdraft, held.reserved
 
     async def sums(self) -> dict[tuple[str, str], tuple[int, Decimal]]:
         """As `tests.model.credits.Book.sums`. Raises: AssertionError: the books do not balance."""

@@ -27,9 +27,8 @@ _BLOCK = re.compile(
 )
 #: Typed in this order in the installation that README.md starts.
 PAGES = (
-    *("README.md", "docs/access.md", "docs/ingress.md", "docs/mapping.md"),
-    *("docs/operations.md", "docs/orgs.md", "docs/sdk.md"),
-    *("docs/credits.md", "docs/provider-keys.md", "docs/analytics.md"),
+    *("README.md", "docs/credits.md", "docs/rates.md", "docs/provider-keys.md", "docs/analytics.md"),
+    *("docs/access.md", "docs/ingress.md", "docs/mapping.md", "docs/operations.md", "docs/orgs.md", "docs/sdk.md"),
 )
 #: It starts one of its own.
 TUTORIAL = "docs/tutorial.md"

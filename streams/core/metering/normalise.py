@@ -174,7 +174,7 @@ def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
         call.total_tokens,
     )
     usage = _plain(record, at_us, identity, tokens, _cost(call, unit))
-    usage.request_id = request_id
+    usage.call_id, usage.request_id = call_id, request_id
     usage.provider = call.provider or call.custom_llm_provider or ""
     usage.call_type = call.call_type or ""
     usage.key_hash = _text(call.api_key_hash or call.api_key)

@@ -38,6 +38,7 @@ OTHERS: dict[str, dict[str, list[str]]] = {
         "model": ["model"],
         "provider": ["provider", "custom_llm_provider"],
         "call_type": ["call_type"],
+        "call_id": ["litellm_call_id"],
         "request_id": ["request_id", "id"],
         "key_hash": ["api_key_hash", "api_key"],
     },
