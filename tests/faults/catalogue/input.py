@@ -187,6 +187,9 @@ ROWS = (
         "four at once of each, over a locked table or a slow statement; reservations, balances and power levels beside them",
         (GOES_ON, SAYS_SO),
         "they have two connections of their own; what finds none in 2 s is 503 `no_free_connection`, and counted; the others are as fast as ever",
-        ("integration/test_slow_requests.py::test_four_slow_requests_leave_authorize_balance_and_power_levels_fast",),
+        (
+            "integration/test_slow_requests.py::test_four_slow_requests_leave_authorize_balance_and_power_levels_fast",
+            "integration/test_slow_requests.py::test_many_requests_of_a_locked_account_leave_connections_for_the_others",
+        ),
     ),
 )
