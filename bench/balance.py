@@ -61,10 +61,11 @@ _TARGET_S = 1.0
 
 @dataclass
 class Watched:
-    """One watched customer: when each of its calls was sent, and when the balance had it."""
+    """One watched customer: when each of its calls was sent, how long it took to be answered, and when the balance had it."""
 
     name: str
     sent: list[float] = field(default_factory=list)
+    answered: list[float] = field(default_factory=list)
     seen: list[float] = field(default_factory=list)
 
     def call(self) -> str:
@@ -144,8 +145,10 @@ class Trial:
 
     async def _probe(self, one: Watched) -> None:
         text = one.call()
-        one.sent.append(time.monotonic())
+        began = time.monotonic()
+        one.sent.append(began)
         await self._post(text, 1)
+        one.answered.append(time.monotonic() - began)
 
     async def _post(self, body: str, calls: int) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -173,10 +176,11 @@ class Trial:
 
 
 class Times(NamedTuple):
-    """Of the watched calls after the warm-up, seconds: until the balance had them; and of that until the meter had them, and
-    from then until they were debited. `rate`: calls that were answered 202 a second."""
+    """Of the watched calls after the warm-up, seconds: until the balance had them; and of that until they were answered 202, until
+    the meter had them, and from then until they were debited. `rate`: calls that were answered 202 a second."""
 
     shown: list[float]
+    answered: list[float]
     metered: list[float]
     debited: list[float]
     rate: float
@@ -207,7 +211,8 @@ async def measured(rate: int, seconds: float) -> Times:
                 ]
                 stages = await rows(url, _STAGES, list(_WATCHED), began_s + _WARM_S)
                 metered, debited = (list(times) for times in zip(*stages, strict=True))
-                return Times(shown, metered, debited, trial.posted / (_WARM_S + seconds))
+                answered = [took for one in trial.watched for took in one.answered[int(_WARM_S / _PROBE_S) :]]
+                return Times(shown, answered, metered, debited, trial.posted / (_WARM_S + seconds))
     finally:
         postgres.stop()
 
@@ -223,6 +228,7 @@ def main() -> None:
     print(f"{len(times.shown)} calls of {times.rate:.0f} a second; from webhook")
     for what, some in (
         ("to balance", times.shown),
+        ("to 202", times.answered),
         ("to meter", times.metered),
         ("and from there to debit", times.debited),
     ):
