@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test check fmt bench soak trial plugin-trial stripe-trial upgrade mutants fuzz reliability deploy-test lock sbom venv
+.PHONY: help demo services services-stop test check fmt bench soak trial plugin-trial stripe-trial upgrade mutants fuzz reliability balance-trial deploy-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 MINUTES ?= 10
 SEED ?= 1
@@ -49,6 +49,9 @@ trial: venv ## poll jobs through a real LiteLLM proxy, in two weeks, with its da
 
 plugin-trial: venv ## kill LiteLLM proxies with the plugin 50 times under load: every answered call is billed once; then its latency
 	.venv/bin/python -m tests.plugin_trial $(ARGS)
+
+balance-trial: venv ## measure the time from a webhook until the balance shows its call, at 500 calls a second
+	.venv/bin/python -m bench.balance $(ARGS)
 
 stripe-trial: venv ## buy credits through Stripe's own mock server (needs Go and the network once), and take its shapes as webhooks
 	.venv/bin/python -m tests.stripe_mock

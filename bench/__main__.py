@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import ingress, memory, meter, recovery
+from bench import ingress, memory, meter, projector, recovery
 from bench.ground import Ground
 from bench.report import Row, show, write
 from tests.support.kafka import start_kafka
@@ -22,6 +22,8 @@ BENCHES: dict[str, Bench] = {
     "ledger_recovery": recovery.ledgers,
     "ingress_single": ingress.single,
     "ingress_array": ingress.array,
+    "projector": projector.rows,
+    "projector_prepaid": projector.prepaid,
     "memory": lambda _ground, _records, _repeats: memory.per_identity(_IDENTITIES),
 }
 
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="runs of each contestant; the median counts")
     parser.add_argument("--only", choices=BENCHES, action="append", help="one comparison; may be given again")
     parser.add_argument("--quick", action="store_true", help="a tenth of the records, once")
+    parser.add_argument("--add", action="store_true", help="keep the other figures of latest.json")
     asked = parser.parse_args()
     records, repeats = (asked.records // 10, 1) if asked.quick else (asked.records, asked.repeat)
     broker = start_kafka(os.environ, short_lived=False)
@@ -47,8 +50,8 @@ def main() -> None:
         broker.stop()
     cores, version = os.cpu_count(), platform.python_version()
     show(rows, f"{records} calls, {repeats} runs, {cores} cores, Python {version}; ratios above 1: ours is better")
-    if not asked.only:
-        write(rows, _RESULTS)
+    if asked.add or not asked.only:
+        write(rows, _RESULTS, add=asked.add)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 #: The beginning of the one line of stdout that `bench.contest` reads.
 WORD = "measured "
@@ -22,20 +23,25 @@ def cpu_s() -> float:
 
 
 class Stopwatch:
-    """Starts at the first call of `start`; further calls change nothing. Ends a program that takes too long."""
+    """Starts at the first call of `start`; further calls change nothing. Ends a program that takes too long.
 
-    def __init__(self) -> None:
+    Args:
+        cpu: seconds of CPU time so far; by default of this process.
+    """
+
+    def __init__(self, cpu: Callable[[], float] = cpu_s) -> None:
         self._begun: tuple[float, float] | None = None
+        self._cpu = cpu
         signal.alarm(_LIMIT_S)
 
     def start(self) -> None:
         """Call this when the first record has arrived."""
         if self._begun is None:
-            self._begun = time.perf_counter(), cpu_s()
+            self._begun = time.perf_counter(), self._cpu()
 
     def stop(self, count: int) -> None:
         """Print the cost of `count` records."""
-        wall, cpu = time.perf_counter(), cpu_s()
+        wall, cpu = time.perf_counter(), self._cpu()
         if self._begun is None:
             raise RuntimeError("stopped before it was started")
         begun_wall, begun_cpu = self._begun

@@ -7,11 +7,12 @@ is locked for as short as can be.
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from connectors.credits.account_turns import AccountTurns
 from connectors.credits.idempotency_keys import key_of_parts
 from connectors.postgres.pool import Database
 from schemas.errors import Rejected
@@ -78,11 +79,17 @@ class Reservation(NamedTuple):
 
 
 class CreditLedger:
-    """All methods raise Unavailable if Postgres does not answer. `slow`: the connections for lists; None = the same."""
+    """All methods raise Unavailable if Postgres does not answer.
 
-    def __init__(self, database: Database, slow: Database | None = None) -> None:
+    Args:
+        slow: the connections for lists; None = the same.
+        turns: of the process; None = the requests of an account do not wait for each other here.
+    """
+
+    def __init__(self, database: Database, slow: Database | None = None, turns: AccountTurns | None = None) -> None:
         self._database = database
         self._slow = slow or database
+        self._turns = turns
 
     async def balance(self, account: str) -> Balance:
         """The account's credits now; an unknown account has 0."""
@@ -108,7 +115,7 @@ class CreditLedger:
                 `idempotency_conflict`: the key was used for something else.
         """
         metadata = json.dumps({**usage.metadata, "idempotency_key": key_of_parts("api", account, key)})
-        async with self._database.connection() as connection:
+        async with self._turn(account), self._database.connection() as connection:
             row = await connection.fetchrow(_DEBIT, account, *usage[:-1], metadata)
         if not row["success"]:
             raise Rejected("insufficient_credits", "the balance does not cover the cost")
@@ -118,7 +125,7 @@ class CreditLedger:
         self, account: str, estimate: Decimal, ttl_s: int, call_id: str, overdraft: Decimal
     ) -> Reservation:
         """Reserve credits for a call that begins, if balance and overdraft cover it beside everything that is reserved."""
-        async with self._database.connection() as connection:
+        async with self._turn(account), self._database.connection() as connection:
             row = await connection.fetchrow(_AUTHORIZE, account, estimate, ttl_s, call_id, overdraft)
         return Reservation(row["reservation_id"] if row["authorized"] else None, row["available"])
 
@@ -132,6 +139,9 @@ class CreditLedger:
         """Give back what was reserved; False = it was settled, released or over before."""
         async with self._lasting() as connection:
             return await connection.fetchval(_RELEASE, reservation) is not None
+
+    def _turn(self, account: str) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._turns is None else self._turns.turn(account)
 
     @asynccontextmanager
     async def _lasting(self) -> AsyncIterator[Any]:

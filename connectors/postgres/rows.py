@@ -152,8 +152,9 @@ def read_rows(records: Iterable[KafkaRecord], row_of: Callable[[KafkaRecord], tu
         try:
             _check_time(record)
             row = row_of(record)
-            if not all(_fits(cell) for cell in row):
-                raise OverflowError
+            for cell in row:
+                if type(cell) is int and not -_INT8 <= cell < _INT8:
+                    raise OverflowError
             rows.append(row)
         except DAMAGE as damage:
             aside.append(Aside(record.offset, record.timestamp, type(damage).__name__))
@@ -164,11 +165,6 @@ def _check_time(record: KafkaRecord) -> None:
     """Refuse a time outside the range of Postgres; Kafka keeps any number that a producer gave."""
     if not 0 <= record.timestamp < _MAX_MS:
         raise OverflowError
-
-
-def _fits(cell: object) -> bool:
-    """Whether an integer fits into the 64 bits of Postgres."""
-    return type(cell) is not int or -_INT8 <= cell < _INT8
 
 
 def _usage_row(record: KafkaRecord) -> tuple[Any, ...]:

@@ -9,19 +9,22 @@ WITH new AS (
         latency_ms, byok, time_to_first_token, session_id, app, tags, error_category, raw_partition, raw_offset
     )
     SELECT
-        identity, month::date, started_at::timestamptz, ended_at::timestamptz, to_timestamp(recorded_ms / 1000.0),
+        identity, month::date, began, ended, to_timestamp(recorded_ms / 1000.0),
         alias, decision, status, customer_id, id_kind, org_id, external_subscription_id, model, provider, call_type,
         tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens, cost_usd::numeric, call_id,
         request_id, user_id, team_id, organization_id, key_hash, key_alias, part, held, note,
         billed_usd::numeric, rate, power_level, cache_write_tokens, images, seconds::numeric, price_usd::numeric,
         CASE
-            WHEN ended_at::timestamptz > started_at::timestamptz
-            THEN round(1000 * extract(epoch FROM ended_at::timestamptz - started_at::timestamptz))::bigint
+            WHEN ended > began
+            THEN round(1000 * extract(epoch FROM ended - began))::bigint
         END,
         byok, time_to_first_token::numeric, session_id, app,
         CASE WHEN tags IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(tags::jsonb)) END,
         error_category, $45, raw_offset
-    FROM unnest(
+    FROM (
+        -- OFFSET keeps the casts here: in the list above each would be made again wherever it is used.
+        SELECT *, started_at::timestamptz AS began, ended_at::timestamptz AS ended
+        FROM unnest(
         $1::bytea[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[],
         $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::bigint[],
         $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[],
@@ -34,7 +37,9 @@ WITH new AS (
         reasoning_tokens, cost_usd, call_id, request_id, user_id, team_id, organization_id, key_hash, key_alias, part,
         held, note, billed_usd, rate, power_level, cache_write_tokens, images, seconds, price_usd,
         byok, time_to_first_token, session_id, app, tags, error_category, raw_offset
-    )
+        )
+        OFFSET 0
+    ) AS c
     ON CONFLICT (identity, month) DO UPDATE SET
         started_at = EXCLUDED.started_at, ended_at = EXCLUDED.ended_at, recorded_at = EXCLUDED.recorded_at,
         alias = EXCLUDED.alias, decision = EXCLUDED.decision, status = EXCLUDED.status,

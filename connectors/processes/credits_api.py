@@ -7,14 +7,17 @@ from connectors.api.credits import CreditHandlers
 from connectors.api.stripe_webhooks import StripeWebhooks
 from connectors.config.connections import all_revealed, postgres_url, revealed
 from connectors.config.settings import Settings
+from connectors.credits.account_turns import AccountTurns
 from connectors.credits.ledger import CreditLedger
 from connectors.credits.payments import StripePayments
 from connectors.credits.purchases import Purchases
 from connectors.credits.stripe_gateway import StripeGateway
 from connectors.http.endpoint import Endpoint, endpoints_of
+from connectors.postgres.pool import FREE_S
 from connectors.processes.api_databases import ApiDatabases
 from connectors.telemetry.metrics import Metrics
 from schemas.errors import ConfigurationError
+from schemas.reasons import CREDITS_POOL
 
 
 class CreditsApi:
@@ -24,6 +27,7 @@ class CreditsApi:
         self._settings = settings
         self._count = lambda outcome: metrics.stripe_events.labels(outcome).inc()
         self._databases = databases
+        self._turns = AccountTurns(FREE_S, metrics.api_postgres_refused.labels(CREDITS_POOL).inc)
         self._gateway = None
         if key := revealed(settings.stripe_api_key):
             self._gateway = StripeGateway(key, settings.stripe_api_url, settings.deployment_name)
@@ -53,7 +57,7 @@ class CreditsApi:
 
     def _ledger(self) -> CreditLedger:
         databases = self._opened()
-        return CreditLedger(databases.credits, databases.slow)
+        return CreditLedger(databases.credits, databases.slow, self._turns)
 
     def _payments(self) -> StripePayments:
         return StripePayments(self._opened().credits, self._count)

@@ -320,7 +320,7 @@ class Metrics:
     )
     api_postgres_refused = _counter(
         "meterbridge_api_postgres_refused_total",
-        "Requests that found no free connection to Postgres in 2 s, by pool (api).",
+        "Requests that found no free connection to Postgres, or no turn of their account, in 2 s, by pool (api).",
         pool=API_POOLS,
     )
 

@@ -11,6 +11,7 @@ import pytest
 from tests.faults.test_projector_processes import load, projector
 from tests.support.credits import account, balanced, give, prepaid_since
 from tests.support.database import rows, until
+from tests.support.eventually import soon
 from tests.support.postgres import Postgres
 from tests.support.stage import Stage
 
@@ -63,7 +64,7 @@ async def test_killed_projectors_and_a_killed_postgres_leave_the_books_balanced(
             await worker.up()
             await until(database, debits, lambda count: count > 900, 60)
             await asyncio.to_thread(postgres.kill)
-            await asyncio.sleep(1)
+            await soon(lambda: "projection_held" in worker.tail(100_000), 20)
             await asyncio.to_thread(postgres.restart)
             there = (await rows(database, debits))[0][0]
             await until(database, debits, lambda count: count > there + 300, 60)

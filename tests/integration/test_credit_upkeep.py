@@ -47,7 +47,7 @@ class Books:
     """Keeps nothing of what is exported."""
 
     def credit_books(self, overdraft_usd: Decimal, reservations: int, imbalance_usd: Decimal) -> None:
-        assert (overdraft_usd, imbalance_usd) == (0, 0)
+        assert overdraft_usd == imbalance_usd == 0
 
     def credit_upkeep_failed(self) -> None:
         raise AssertionError
@@ -161,6 +161,6 @@ async def test_a_round_is_bounded_and_the_next_one_goes_on_behind_it(url: str, m
 
 async def test_an_account_with_many_grants_ends_a_part_at_a_time(url: str) -> None:
     await rows(url, _OVER, 1, 2500, "u")
-    parts = [await rows(url, "SELECT released, expired_usd FROM expire_credits('user:u1')") for _ in range(4)]
+    parts: Any = [await rows(url, "SELECT released, expired_usd FROM expire_credits('user:u1')") for _ in range(4)]
     assert parts == [[(0, Decimal(1000))], [(0, Decimal(1000))], [(0, Decimal(500))], [(0, Decimal(0))]]
     assert await rows(url, "SELECT count(*) FROM ledger_transactions WHERE transaction_type = 'expiry'") == [(3,)]

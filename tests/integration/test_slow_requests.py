@@ -75,3 +75,35 @@ async def test_four_slow_requests_leave_authorize_balance_and_power_levels_fast(
         metrics = (await server.http.get("/metrics/prometheus", headers=BEARER)).text
         assert 'meterbridge_api_postgres_refused_total{pool="slow"} 2.0' in metrics
         assert 'meterbridge_api_postgres_refused_total{pool="credits"} 0.0' in metrics
+
+
+async def test_many_requests_of_a_locked_account_leave_connections_for_the_others(
+    kafka: Kafka, topic_prefix: str, url: str
+) -> None:
+    """The account is locked as by a long transaction. More of its requests wait than there are connections."""
+    for user in ("hot", "ada"):
+        await give(url, f"user:{user}", "10")
+    settings = settings_for(kafka, topic_prefix, database_url=SecretStr(url), api_postgres_connections=3)
+    locking = await asyncpg.connect(url)
+    async with running_server(settings, ("api",)) as server:
+        try:
+            locked = locking.transaction()
+            await locked.start()
+            await locking.execute("SELECT FROM user_credits WHERE user_id = 'hot' FOR UPDATE")
+
+            async def authorize(user: str, call_id: str) -> tuple[int, dict[str, Any], str, float]:
+                call = {"json": {"user": user, "estimate": "0.01", "call_id": call_id}}
+                return await asked(server, "POST", "api/v1/credits/authorize", **call)
+
+            waiting = [asyncio.ensure_future(authorize("hot", f"hot{number}")) for number in range(20)]
+            await asyncio.sleep(0.3)
+            for number in range(3):
+                status, told, _, took = await authorize("ada", f"c{number}")
+                assert status == 200 and took < 0.4 * PATIENCE, (told, took)
+            done, still = await asyncio.wait(waiting, timeout=3 * PATIENCE)
+            assert (len(done), len(still)) == (19, 1)
+            assert {one.result()[1]["reason"] for one in done} == {"no_free_connection"}
+            await locked.rollback()
+            assert [status for status, *_ in await asyncio.gather(*still)] == [200]
+        finally:
+            await locking.close()

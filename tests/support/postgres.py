@@ -92,6 +92,12 @@ class LocalPostgres:
             self.stop()
             raise
 
+    @property
+    def pid(self) -> int:
+        """The process id of the server, which runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def describe(self) -> str:
         return f"Postgres from {self._bin} at 127.0.0.1:{self.port}"
 

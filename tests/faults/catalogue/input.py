@@ -236,4 +236,15 @@ ROWS = (
             "contract/test_plugin_posting.py::test_a_record_that_breaks_the_server_is_found_when_it_has_done_so_again_and_again",
         ),
     ),
+    Row(
+        133,
+        "requests of analytics and lists of transactions that take long, more than there are connections",
+        "four at once of each, over a locked table or a slow statement; reservations, balances and power levels beside them",
+        (GOES_ON, SAYS_SO),
+        "they have two connections of their own; what finds none in 2 s is 503 `no_free_connection`, and counted; the others are as fast as ever",
+        (
+            "integration/test_slow_requests.py::test_four_slow_requests_leave_authorize_balance_and_power_levels_fast",
+            "integration/test_slow_requests.py::test_many_requests_of_a_locked_account_leave_connections_for_the_others",
+        ),
+    ),
 )

@@ -65,4 +65,25 @@ ROWS = (
             "integration/test_credit_races.py::test_1000_authorisations_at_once_never_overspend",
         ),
     ),
+    Row(
+        131,
+        "very many credits and reservations expire while calls are debited",
+        "100,000 grants of 1000 accounts at once, one account locked all the time; a call that is debited between the locks of the "
+        "one that ends its reservation",
+        (LOST, MONEY, GOES_ON),
+        "one account a transaction; a locked one is left for the next round, so no debit waits and there is no deadlock",
+        (
+            "integration/test_credit_upkeep.py::test_debits_go_on_while_100_000_grants_expire",
+            "integration/test_credit_upkeep.py::test_calls_are_debited_while_the_upkeep_ends_their_reservations",
+        ),
+    ),
+    Row(
+        132,
+        "prepaid credits: the api is killed",
+        "kill -9 of the api eight times at random, under parallel purchases, reservations and debits; clients and Stripe repeat what "
+        "was not answered, with the same key",
+        (LOST, TWICE, MONEY),
+        "what was answered is there exactly once; entries sum to zero, balances are the sums of their entries",
+        ("faults/test_credit_api_faults.py::test_a_killed_api_does_what_it_answered_exactly_once",),
+    ),
 )

@@ -10,7 +10,7 @@ from bench.report import CEILINGS, TARGETS, Row, rows_of, write
 
 LATEST = Path(__file__).parents[3] / "bench" / "results" / "latest.json"
 SHAPE = {"name": str, "unit": str, "ours": (int, float), "peer": str, "peer_value": (int, float), "ratio": (int, float)}
-PEERS = {"quix", "faust", "bare"}
+PEERS = {"quix", "faust", "bare", "copy"}
 
 
 def row(name: str = "meter_flat_wall", peer: str = "quix", ours: float = 10.0, theirs: float = 30.0) -> Row:
@@ -45,6 +45,9 @@ def test_every_peer_stands_beside_ours_in_wall_and_cpu_of_the_same_runs() -> Non
         (row(theirs=14.9), False),
         (row("meter_flat_cpu", "faust", theirs=50.0), True),
         (row("meter_flat_cpu", "faust", theirs=49.0), False),
+        (row("projector_wall", "copy", ours=100, theirs=34), True),
+        (row("projector_wall", "copy", ours=100, theirs=33), False),
+        (row("projector_wall", "copy", ours=101, theirs=50), False),
         (row("memory_per_id", "bare", ours=32.0), True),
         (row("memory_per_id", "bare", ours=32.1), False),
     ],
@@ -73,6 +76,14 @@ def test_the_file_holds_the_rows_of_one_run_and_nothing_of_an_earlier_one(tmp_pa
             "ratio": 0.3333,
         }
     ]
+
+
+def test_figures_may_be_added_to_those_of_other_comparisons(tmp_path: Path) -> None:
+    path = tmp_path / "latest.json"
+    write([row(), row(peer="faust"), row("ingress")], path)
+    write([row(ours=3.0)], path, add=True)
+    told = [(one["name"], one["peer"], one["ours"]) for one in json.loads(path.read_text())]
+    assert told == [("meter_flat_wall", "faust", 10.0), ("ingress", "quix", 10.0), ("meter_flat_wall", "quix", 3.0)]
 
 
 def test_the_results_that_are_checked_in_have_this_shape_and_every_target_has_its_row() -> None:

@@ -1,0 +1,208 @@
+"""Prepaid credits while the api is killed: what a client was told is there exactly once, however often it had to ask."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.faults.procs import Process
+from tests.support.credits import account, balanced, give
+from tests.support.database import rows
+from tests.support.ports import free_port
+from tests.support.stage import Stage
+from tests.support.stripe_events import SECRET, body_of, event, session, signed
+from tests.support.stripe_server import stripe_server
+
+pytestmark = pytest.mark.faults
+
+_MASTER_KEY = "sk-master"
+_KILLS = 8
+_USERS = ("ada", "bob", "cyd")
+_URLS = {"success_url": "https://shop.example/ok", "cancel_url": "https://shop.example/no"}
+#: Every debit differs, so that two that were mixed up would show.
+_STEP = Decimal("0.000001")
+
+
+def api_process(stage: Stage, database: str, stripe: str, port: int, folder: Path) -> Process:
+    """`meterbridge serve --only api` as a process."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "KAFKA_BOOTSTRAP_SERVERS": stage.settings.kafka_bootstrap_servers,
+        "KAFKA_PARTITIONS": str(stage.settings.kafka_partitions),
+        "TOPIC_PREFIX": stage.settings.topic_prefix,
+        "DATABASE_URL": database,
+        "LITELLM_MASTER_KEY": _MASTER_KEY,
+        "LAGO_API_URL": f"http://127.0.0.1:{free_port()}",
+        "LAGO_API_KEY": "a-key",
+        "STRIPE_API_KEY": "sk_test_1",
+        "STRIPE_API_URL": stripe,
+        "STRIPE_WEBHOOK_SECRET": SECRET,
+        "API_PORT": str(port),
+        "METRICS_PORT": "0",
+    }
+    command = [sys.executable, "-m", "connectors", "serve", "--only", "api"]
+    return Process("api", command, environ, folder, time.monotonic, lambda said: '"event": "ready"' in said)
+
+
+class Client:
+    """Asks until it is answered, with the same words; `repeats` counts what had to be said again."""
+
+    def __init__(self, port: int) -> None:
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False, limits=limits)
+        self.repeats = 0
+
+    async def ask(self, path: str, accepted: tuple[int, ...] = (200,), **request: Any) -> tuple[int, dict[str, Any]]:
+        """Status and JSON of the first answer with an accepted status."""
+        deadline = time.monotonic() + 120
+        request["headers"] = {"Authorization": f"Bearer {_MASTER_KEY}"} | request.get("headers", {})
+        while True:
+            assert time.monotonic() < deadline, f"{path} is not answered"
+            try:
+                answer = await self._http.post(path, **request)
+            except httpx.TransportError:
+                self.repeats += 1
+                await asyncio.sleep(0.05)
+                continue
+            if answer.status_code in accepted:
+                return answer.status_code, answer.json()
+            assert answer.status_code == 503, answer.text
+            self.repeats += 1
+            await asyncio.sleep(0.1)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+class Told:
+    """What was answered, by idempotency key, call id, or payment."""
+
+    def __init__(self, client: Client, sessions: dict[str, dict[str, Any]]) -> None:
+        self._client = client
+        self._sessions = sessions
+        self.debits: dict[str, tuple[str, Decimal, str]] = {}
+        self.reserved: dict[str, str] = {}
+        self.refused = 0
+        self.paid: dict[str, str] = {}
+
+    async def debit(self, name: str, number: int) -> None:
+        """A debit with its key."""
+        user, cost, key = _USERS[number % 3], _STEP * (number + 1), f"{name}-{number}"
+        body = {
+            "user": user,
+            "cost": str(cost),
+            "provider": "p",
+            "model": "m",
+            "prompt_tokens": 1,
+            "completion_tokens": 1,
+        }
+        _, told = await self._client.ask("/api/v1/credits/debit", json=body, headers={"Idempotency-Key": key})
+        self.debits[key] = (user, cost, told["transaction_id"])
+
+    async def authorize(self, name: str, number: int) -> None:
+        """A reservation for a call; dan can pay 20 of them."""
+        call = f"{name}-{number}"
+        body = {"user": "dan", "estimate": "0.5", "ttl": 3600, "call_id": call}
+        status, told = await self._client.ask("/api/v1/credits/authorize", (200, 402), json=body)
+        if status == 200:
+            self.reserved[call] = told["reservation_id"]
+        self.refused += status == 402
+
+    async def buy(self, name: str, number: int) -> None:
+        """A purchase with its key, its payment, and Stripe's webhook about it, which Stripe sends twice."""
+        user, key = _USERS[number % 3], f"{name}-{number}"
+        body = {"user": user, "package_id": 1, **_URLS}
+        _, told = await self._client.ask(
+            "/api/v1/credits/purchase", (201,), json=body, headers={"Idempotency-Key": key}
+        )
+        page = self._sessions[told["session_id"]]
+        assert page["client_reference_id"] == told["purchase_id"]
+        paid = body_of(
+            event(
+                "checkout.session.completed",
+                session(told["purchase_id"], told["session_id"], f"pi_{key}"),
+                f"evt_{key}",
+            )
+        )
+        for _ in range(2):
+            await self._client.ask("/webhooks/stripe", content=paid, headers=signed(paid))
+        self.paid[f"pi_{key}"] = user
+
+
+async def _again_and_again(stop: asyncio.Event, name: str, once: Callable[[str, int], Awaitable[None]]) -> None:
+    number = 0
+    while not stop.is_set():
+        await once(name, number)
+        number += 1
+        await asyncio.sleep(0.01)
+
+
+async def test_a_killed_api_does_what_it_answered_exactly_once(
+    stage: Stage, database: str, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """Purchases, reservations and debits at once; the api is killed eight times at random, in the midst of them."""
+    for user in _USERS:
+        await give(database, f"user:{user}", "1000")
+    await give(database, "user:dan", "10")
+    random, port, stop = Random(13), free_port(), asyncio.Event()
+    client = Client(port)
+    async with stripe_server() as (stripe, sessions):
+        api = api_process(stage, database, stripe, port, tmp_path)
+        told = Told(client, sessions)
+        works = {"debit": told.debit, "authorize": told.authorize, "buy": told.buy}
+        running = [
+            asyncio.ensure_future(_again_and_again(stop, f"{kind}{number}", once))
+            for kind, once in works.items()
+            for number in range(4)
+        ]
+        try:
+            for _ in range(_KILLS):
+                api.start()
+                await api.up()
+                await asyncio.sleep(0.3 + random.random())
+                assert not [one for one in running if one.done()], api.tail()
+                await api.kill()
+            api.start()
+            await api.up()
+            stop.set()
+            await asyncio.gather(*running)
+        finally:
+            stop.set()
+            for one in running:
+                one.cancel()
+            await client.close()
+            await api.kill()
+    figures(kills=_KILLS, repeats=client.repeats, debits=len(told.debits), purchases=len(told.paid))
+    assert client.repeats > _KILLS and len(told.debits) > 50 and len(told.paid) > 20
+    await _exactly_once(database, told)
+
+
+async def _exactly_once(database: str, told: Told) -> None:
+    found = await rows(
+        database,
+        "SELECT idempotency_key, user_id, -amount, transaction_id::text FROM credit_transactions WHERE transaction_type = 'debit'",
+    )
+    assert sorted(found) == sorted(
+        (f"api:user:{user}:{key}", user, cost, transaction) for key, (user, cost, transaction) in told.debits.items()
+    )
+    found = await rows(database, "SELECT call_id, reservation_id::text FROM credit_reservations")
+    assert sorted(found) == sorted(told.reserved.items())
+    assert len(told.reserved) == 20 and told.refused > 0  # dan has 10 dollars
+    found = await rows(
+        database,
+        "SELECT stripe_transaction_id, user_id, amount FROM credit_transactions WHERE stripe_transaction_id IS NOT NULL",
+    )
+    assert sorted(found) == sorted((payment, user, Decimal(10)) for payment, user in told.paid.items())
+    for user in _USERS:
+        spent = sum((cost for by, cost, _ in told.debits.values() if by == user), Decimal(0))
+        bought = 10 * sum(by == user for by in told.paid.values())
+        assert await account(database, f"user:{user}") == (1000 + bought - spent, Decimal(0))
+    await balanced(database)
