@@ -27,7 +27,7 @@ async def test_the_question_is_valid(model: str, account: str) -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request)
-        return httpx.Response(200)
+        return httpx.Response(200, json={"authorized": True, "reservation_id": "r-1", "available": "9"})
 
     settings = Settings(url="http://m", ring_path="unused", token="t", account=account)
     http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(answer))
