@@ -275,5 +275,7 @@ REVOKE ALL ON FUNCTION call_debts, return_calls, debit_calls FROM PUBLIC;
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION debit_calls SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
+    -- Its statement is long and soon done: to compile it (Postgres' just-in-time compiler) takes some seconds for each batch.
+    ALTER FUNCTION debit_calls SET jit = off;
 END
 $$;
