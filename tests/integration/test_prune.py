@@ -51,7 +51,7 @@ async def test_reservations_go_once_they_are_over_but_not_those_that_say_that_a_
     for call_id in ("projected", "released", "open", "paid", "young"):
         await reserve(url, "user:ada", "1", call_id)
     async with Writer(url) as writer:
-        await writer.put(TOPICS.enriched, usage(1, call_id="projected"))
+        await writer.put(TOPICS.enriched, usage(1, customer_id="ada", id_kind="user", call_id="projected"))
     await rows(url, "SELECT settle_reservation('paid', 1)")
     await rows(url, "UPDATE credit_reservations SET released_at = now() WHERE call_id IN ('released', 'young')")
     old = datetime.now(UTC) + timedelta(minutes=1)
