@@ -36,6 +36,8 @@ _COMMANDS = {
     "sink-0": ("worker", "--only", "sink"),
     "retry-0": ("worker", "--only", "retry"),
 }
+#: Nobody limits the looks at the balances, and the customers of the calls pay, though clients choose them.
+_SETTINGS = {"API_RATE_LIMIT": "0", "CREDITS_USER_KINDS": "end_user"}
 _WATCHED = tuple(name for name in CUSTOMERS if not mapped_late(name) and name.isascii())[:4]
 _OTHERS = tuple(name for name in CUSTOMERS if name not in _WATCHED)
 _ACCOUNTS = """
@@ -194,7 +196,7 @@ async def measured(rate: int, seconds: float) -> Times:
             async with (
                 migrated_database(postgres.url) as url,
                 running_world(
-                    os.environ, Path(folder), common={"DATABASE_URL": url, "API_RATE_LIMIT": "0"}, commands=_COMMANDS
+                    os.environ, Path(folder), common={"DATABASE_URL": url, **_SETTINGS}, commands=_COMMANDS
                 ) as world,
                 aiohttp.ClientSession() as http,
             ):

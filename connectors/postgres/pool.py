@@ -120,6 +120,8 @@ _SERVER: Final = {
     "idle_in_transaction_session_timeout": f"{IDLE_S:.0f}s",
     "synchronous_commit": "off",
     "timezone": "UTC",
+    # Every statement here is soon done: to compile a long one takes longer, up to some seconds for each batch of calls.
+    "jit": "off",
 }
 
 

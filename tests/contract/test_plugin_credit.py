@@ -11,6 +11,7 @@ from connectors.api.credit_models import AuthorizeBody
 from connectors.api.credits import PATH
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.credit import Credit
+from meterbridge_litellm.refusal import Unasked
 from meterbridge_litellm.settings import Settings
 
 PRICES = {
@@ -26,12 +27,14 @@ async def test_the_question_is_valid(model: str, account: str) -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request)
-        return httpx.Response(200)
+        return httpx.Response(200, json={"authorized": True, "reservation_id": "r-1", "available": "9"})
 
     settings = Settings(url="http://m", ring_path="unused", token="t", account=account)
     http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(answer))
-    call: dict[str, Any] = {"model": model, "litellm_call_id": "call-1", "messages": [{"content": "x" * 1000}]}
-    await Credit(settings, Counts(), http, PRICES).set_aside(SimpleNamespace(user_id="ada", org_id="org_1"), call)
+    call: dict[str, Any] = {"model": model, "messages": [{"content": "x" * 1000}]}
+    counts = Counts()
+    credit = Credit(settings, counts, Unasked(settings, counts), http, PRICES)
+    await credit.set_aside(SimpleNamespace(user_id="ada", org_id="org_1"), call, "call-1")
     [request] = asked
     body = AuthorizeBody.model_validate(json.loads(request.content))
     assert request.url.path == f"{PATH}/authorize"

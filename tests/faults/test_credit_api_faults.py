@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from connectors.credits.idempotency_keys import key_of_parts
 from tests.faults.procs import Process
 from tests.support.credits import account, balanced, give
 from tests.support.database import rows
@@ -191,7 +192,8 @@ async def _exactly_once(database: str, told: Told) -> None:
         "SELECT idempotency_key, user_id, -amount, transaction_id::text FROM credit_transactions WHERE transaction_type = 'debit'",
     )
     assert sorted(found) == sorted(
-        (f"api:user:{user}:{key}", user, cost, transaction) for key, (user, cost, transaction) in told.debits.items()
+        (key_of_parts("api", f"user:{user}", key), user, cost, transaction)
+        for key, (user, cost, transaction) in told.debits.items()
     )
     found = await rows(database, "SELECT call_id, reservation_id::text FROM credit_reservations")
     assert sorted(found) == sorted(told.reserved.items())

@@ -8,6 +8,7 @@ import pytest
 from connectors.operations import credit_upkeep
 from connectors.postgres import credits as commands
 from connectors.postgres import debits
+from connectors.postgres.pool import Database
 from tests.support.database import migrated_database, rows
 
 #: The question that an index answers, by its name. Indexes of keys and unique columns are used by what they guard.
@@ -96,3 +97,12 @@ async def test_the_projectors_questions_and_the_upkeeps_read_no_table_whole(url:
         plan = await plan_of(url, statement)
         for table in ("credit_transactions", "ledger_entries", "ledger_transactions"):
             assert f"Seq Scan on {table}" not in plan, plan
+
+
+async def test_no_statement_of_the_projector_is_compiled(url: str) -> None:
+    """Postgres' just-in-time compiler took three seconds for the statement of each batch of 4000 calls."""
+    with Database(url, size=1) as database:
+        async with database.connection() as connection:
+            assert await connection.fetchval("SHOW jit") == "off"
+    [(told,)] = await rows(url, "SELECT proconfig FROM pg_proc WHERE proname = 'debit_calls'")
+    assert "jit=off" in told

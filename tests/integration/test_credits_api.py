@@ -380,22 +380,12 @@ async def test_what_was_answered_is_on_disk(api: CreditApi, url: str) -> None:
             INSERT INTO waits VALUES (TG_TABLE_NAME, current_setting('synchronous_commit')); RETURN NEW; END $$""",
     )
     await rows(url, "CREATE TABLE waits (what text, setting text)")
-    for table in (
-        "credit_reservations",
-        "credit_transactions",
-        "credit_purchases",
-        "stripe_customers",
-        "stripe_events",
-    ):
+    tables = "credit_purchases", "credit_reservations", "credit_transactions", "stripe_customers", "stripe_events"
+    for table in tables:
         await rows(url, f"CREATE TRIGGER noted AFTER INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION noted()")
     made = await api.ask("POST", "authorize", "plugin", **estimate("1"))
     await api.ask("DELETE", f"authorize/{made['reservation_id']}", "plugin")
     await api.ask("POST", "debit", "plugin", key="k", json={"user": "ada", "cost": "1"})
     await api.pay(await api.buy())
     found = await rows(url, "SELECT what, setting, count(*) > 0 FROM waits GROUP BY 1, 2 ORDER BY 1")
-    assert found == [
-        (table, "on", True)
-        for table in (
-            *("credit_purchases", "credit_reservations", "credit_transactions", "stripe_customers", "stripe_events"),
-        )
-    ]
+    assert found == [(table, "on", True) for table in tables]

@@ -279,5 +279,7 @@ BEGIN
     EXECUTE format(
         'ALTER FUNCTION debit_calls SECURITY DEFINER SET search_path = %I, pg_temp SET enable_seqscan = off', current_schema()
     );
+    -- Its statement is long and soon done: to compile it (Postgres' just-in-time compiler) takes some seconds for each batch.
+    ALTER FUNCTION debit_calls SET jit = off;
 END
 $$;

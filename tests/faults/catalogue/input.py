@@ -225,7 +225,7 @@ ROWS = (
         ),
     ),
     Row(
-        131,
+        134,
         "a call whose record the ingress refuses, in the ring of the LiteLLM plugin",
         "413 and 400 for one record, for a whole batch of them, and 500 for one; beside it the ring of another process",
         (LOST, GOES_ON, SAYS_SO),

@@ -42,6 +42,8 @@ ALLOWED = {
     "processes/container_health.py": "escapes by itself",
     "config/configuration_page.py": "a page of the documentation",
     "lago_sandbox/server.py": "its own address",
+    "litellm/plugin/meterbridge_litellm/__main__.py": "counts and paths of its own; json.dumps escapes all but ASCII",
+    "litellm/plugin/meterbridge_litellm/aside.py": "records of a file, which no terminal shows",
     "litellm/plugin/meterbridge_litellm/ring.py": "records of the ring, which no terminal shows",
 }
 HOSTILE = "[/x]\x1b]0;pwn\x07\u202e"
