@@ -18,7 +18,7 @@ from connectors.postgres.credits import add_credits, balance_of, checked, transa
 from schemas.errors import Rejected
 from schemas.money import parse_amount, plain
 
-_ACCOUNT: Final = re.compile(r"(user|org):.{1,512}", re.DOTALL)
+_ACCOUNT: Final = re.compile(r"(user|org):.{1,255}", re.DOTALL)
 _KINDS: Final = ("bonus", "purchase", "refund", "adjustment")
 _MOST: Final = Decimal(10**12)
 _DAY: Final = timedelta(days=1)

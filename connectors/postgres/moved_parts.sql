@@ -9,4 +9,4 @@ LEFT JOIN usage_parts e ON e.part = CASE WHEN p.event IS NULL THEN p.released_in
 LEFT JOIN LATERAL (SELECT u.* FROM llm_usage_log u WHERE u.part = o.part AND u.part <> '' LIMIT 1) AS c ON true
 LEFT JOIN LATERAL (SELECT t.billed_usd FROM call_terms t WHERE t.identity = c.identity AND t.month = c.month) AS t ON true
 WHERE p.held_calls > 0 OR p.event IS NULL OR c.identity IS NULL OR c.org_id <> e.org_id
-    OR c.billed_usd <> t.billed_usd OR c.price_usd = 0
+    OR c.billed_usd <> t.billed_usd OR COALESCE(c.price_usd, c.billed_usd) = 0

@@ -129,3 +129,16 @@ async def test_a_call_and_its_event_that_are_projected_at_once_agree(url: str) -
             both = usage(n, org_id="old", part=f"{PREFIX}{n}", cost_usd=Decimal(1)), event(n)
             await asyncio.gather(calls.put(TOPICS.enriched, both[0]), events.put(TOPICS.events, both[1]))
     assert await left(url, "org:old", "org:org") == [Decimal(100), Decimal(-30)]
+
+
+@pytest.mark.parametrize("event_first", [False, True])
+async def test_a_call_without_a_price_does_not_hide_that_the_factor_of_its_window_changed(
+    url: str, *, event_first: bool
+) -> None:
+    """A window is held again when it is sealed, and released to another plan of the same org."""
+    calls = [usage(n, org_id="org", rate="r1", billed_usd=Decimal(price)) for n, price in ((1, 0), (2, 4))]
+    news = [(TOPICS.enriched, calls), (TOPICS.events, [event(rate_factor="0.5")])]
+    for topic, values in reversed(news) if event_first else news:
+        await told(url, topic, *values)
+    assert await left(url, "org:org") == [Decimal(8)]
+    assert await rows(url, "SELECT sum(billed_usd) FROM llm_usage_log") == [(Decimal(2),)]

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from schemas.bounded_name import MAX_BYTES, bounded_name
 from schemas.context import CallContext
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.records import AuditRecord, DeliveryAttempt, Rejection
+from tests.support.credits import account, give
 from tests.support.database import migrated_database, rows
 from tests.support.history import TOPICS, Said
 from tests.support.projection import Writer, event, manifest, usage
@@ -190,3 +192,12 @@ async def test_the_database_bounds_a_name_as_the_processes_do(url: str) -> None:
         url, "SELECT bounded_name(name) FROM unnest($1::text[]) WITH ORDINALITY AS t (name, n) ORDER BY n", some
     )
     assert [name for (name,) in found] == [bounded_name(name) for name in some]
+
+
+async def test_an_account_has_no_id_that_no_call_could_have(url: str) -> None:
+    """The customer of a call with a longer id is stored under another name, so it would never be debited."""
+    longest = "é" * (MAX_BYTES // 2)
+    await give(url, f"user:{longest}", "1")
+    assert await account(url, f"user:{bounded_name(longest)}") == (1, 0)
+    with pytest.raises(asyncpg.InvalidParameterValueError):
+        await give(url, f"user:{longest}é", "1")

@@ -1,5 +1,6 @@
 """What is forgotten is forgotten for good, so it is only what nothing is to be done about, and nobody mistakes it for new."""
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -49,7 +51,7 @@ async def test_reservations_go_once_they_are_over_but_not_those_that_say_that_a_
     for call_id in ("projected", "released", "open", "paid", "young"):
         await reserve(url, "user:ada", "1", call_id)
     async with Writer(url) as writer:
-        await writer.put(TOPICS.enriched, usage(1, call_id="projected"))
+        await writer.put(TOPICS.enriched, usage(1, customer_id="ada", id_kind="user", call_id="projected"))
     await rows(url, "SELECT settle_reservation('paid', 1)")
     await rows(url, "UPDATE credit_reservations SET released_at = now() WHERE call_id IN ('released', 'young')")
     old = datetime.now(UTC) + timedelta(minutes=1)
@@ -57,6 +59,21 @@ async def test_reservations_go_once_they_are_over_but_not_those_that_say_that_a_
     assert (await prune(url, old)).rows["credit_reservations"] == 2
     left = await rows(url, "SELECT call_id FROM credit_reservations ORDER BY 1")
     assert left == [("open",), ("paid",), ("young",)]
+
+
+async def test_who_reads_calls_meanwhile_and_prune_wait_for_each_other_in_one_order(url: str) -> None:
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, call(1, MONTHS[0]))
+    reader = await asyncpg.connect(url)
+    try:
+        async with reader.transaction():
+            await reader.execute("LOCK TABLE ONLY llm_usage_log IN ACCESS SHARE MODE")
+            pruning = asyncio.create_task(prune(url, MONTHS[3]))
+            await until(url, "SELECT count(*) FROM pg_locks WHERE NOT granted", lambda count: count > 0)
+            assert await reader.fetchval("SELECT count(*) FROM llm_usage_log") == 1
+        assert (await pruning).months == {"2026-05": 1}
+    finally:
+        await reader.close()
 
 
 async def test_a_month_goes_whole_once_nothing_is_to_be_done_about_its_calls(url: str) -> None:

@@ -272,9 +272,13 @@ WHERE u.billed_usd > 0 AND NOT EXISTS (
 );
 
 REVOKE ALL ON FUNCTION call_debts, return_calls, debit_calls FROM PUBLIC;
+-- All movements of a call are found by a range of keys. While the table is small, or grew in this transaction, the planner would read
+-- all of it for each call, and a release of many calls would take time that grows with their square.
 DO $$
 BEGIN
-    EXECUTE format('ALTER FUNCTION debit_calls SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
+    EXECUTE format(
+        'ALTER FUNCTION debit_calls SECURITY DEFINER SET search_path = %I, pg_temp SET enable_seqscan = off', current_schema()
+    );
     -- Its statement is long and soon done: to compile it (Postgres' just-in-time compiler) takes some seconds for each batch.
     ALTER FUNCTION debit_calls SET jit = off;
 END

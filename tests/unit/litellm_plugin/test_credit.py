@@ -114,6 +114,28 @@ def test_an_open_proxy_lets_calls_through_up_to_the_bound_and_never_beyond(calls
     assert asyncio.run(let_through()) == min(calls, int(bound / Decimal("0.05")))
 
 
+async def test_one_account_does_not_use_up_the_bound_of_all() -> None:
+    """A client without credit that asks so much that its own answers come too late."""
+    counts = Counts()
+    asked = credit(
+        Api(503),
+        counts,
+        fail="open",
+        fail_open_usd=Decimal("0.50"),
+        fail_open_account_usd=Decimal("0.20"),
+        estimate_usd=Decimal("0.05"),
+    )
+    for _ in range(50):
+        with contextlib.suppress(Refused):
+            await asked.set_aside(ADA, {**CALL, "model": "image"})
+    assert counts.all() == {"admitted_unasked": 4, "refused_unasked": 46}
+    for name in ("bob", "zoe", "eve"):
+        for _ in range(4):
+            with contextlib.suppress(Refused):
+                await asked.set_aside(SimpleNamespace(user_id=name), {**CALL, "model": "image"})
+    assert counts.all() == {"admitted_unasked": 10, "refused_unasked": 52}
+
+
 async def test_good_answers_between_bad_ones_do_not_free_the_bound() -> None:
     """Else a proxy that gets 429 for each second question lets any number of calls through."""
     counts = Counts()

@@ -3,16 +3,18 @@
 import errno
 import itertools
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from meterbridge_litellm import delivery
 from meterbridge_litellm.__main__ import main, repost, status
-from meterbridge_litellm.aside import files_of, kept_in, records_of
+from meterbridge_litellm.aside import Aside, files_of, kept_in, records_of
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.delivery import Delivery, Post
 from meterbridge_litellm.lane import Lane, Position, frame
@@ -209,6 +211,40 @@ def test_what_was_set_aside_is_posted_again_by_a_command(tmp_path: Path, monkeyp
         "os.environ", {"METERBRIDGE_URL": "u", "METERBRIDGE_RING_PATH": str(tmp_path), "METERBRIDGE_TOKEN": "t"}
     )
     assert main("status") == 0
+
+
+def test_what_could_not_be_posted_again_outlives_what_its_process_sets_aside_later(tmp_path: Path) -> None:
+    ingress, aside = Ingress(413, b'"5"'), Aside(tmp_path, "1-a", 1 << 20)
+    settings = Settings(url="http://x", ring_path=str(tmp_path), token="t")
+    poster = Poster(settings, Counts(), httpx.Client(transport=httpx.MockTransport(ingress)))
+    aside.keep([RECORDS[5]])
+    assert repost(tmp_path, poster) == 0
+    aside.keep([RECORDS[3]])
+    assert repost(tmp_path, poster) == 1
+    ingress.hostile = ()
+    assert repost(tmp_path, poster) == 1
+    assert ingress.taken == [RECORDS[3], RECORDS[5]] and files_of(tmp_path) == []
+
+
+def test_a_record_that_is_being_written_when_its_file_is_posted_again_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingress, aside = Ingress(413), Aside(tmp_path, "1-a", 1 << 20)
+    settings = Settings(url="http://x", ring_path=str(tmp_path), token="t")
+    poster = Poster(settings, Counts(), httpx.Client(transport=httpx.MockTransport(ingress)))
+    aside.keep([RECORDS[3]])
+    really_open = os.open
+
+    def opened(path: Any, *rest: Any) -> int:
+        file = really_open(path, *rest)
+        if path == tmp_path / "1-a.aside.ndjson":
+            monkeypatch.setattr("os.open", really_open)
+            assert repost(tmp_path, poster) == 1
+        return file
+
+    monkeypatch.setattr("os.open", opened)
+    assert aside.keep([RECORDS[5]]) == 1
+    assert [list(records_of(path)) for path in files_of(tmp_path)] == [[RECORDS[5]]]
 
 
 def test_a_line_that_a_crash_cut_is_no_record(tmp_path: Path) -> None:

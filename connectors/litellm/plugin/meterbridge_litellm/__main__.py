@@ -6,17 +6,19 @@ ingress, or of a proxy before it. Both may run beside a proxy. The exit code is 
 
 import json
 import os
+import secrets
 import sys
 from pathlib import Path
 
 import httpx
 
-from meterbridge_litellm.aside import files_of, kept_in, records_of
+from meterbridge_litellm.aside import files_of, kept_in, records_of, wait_for_writer
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.posting import Poster
 from meterbridge_litellm.settings import Settings
 
 _GROUP = 200
+_CLAIMED = "again-"
 
 
 def status(folder: Path) -> dict[str, int]:
@@ -34,12 +36,16 @@ def status(folder: Path) -> dict[str, int]:
 def repost(folder: Path, poster: Poster) -> int:
     """Post what was set aside; how many records the ingress has now. A file of which it has all is deleted.
 
-    A file whose process still lives may get records meanwhile: it is first renamed, and that process begins another one.
+    A file whose process still lives may get records meanwhile: it is first renamed, and that process begins another one. Each time it
+    gets a name of its own, because records of the same process may be left from an earlier time.
     """
     posted = 0
     for path in files_of(folder):
-        claimed = path if path.name.startswith("again-") else path.with_name(f"again-{path.name}")
-        path.rename(claimed)
+        claimed = path
+        if not path.name.startswith(_CLAIMED):
+            claimed = path.with_name(f"{_CLAIMED}{secrets.token_hex(6)}-{path.name}")
+            path.rename(claimed)
+        wait_for_writer(claimed)
         records, is_whole = list(records_of(claimed)), True
         for start in range(0, len(records), _GROUP):
             part = records[start : start + _GROUP]

@@ -4,6 +4,7 @@ A file is NDJSON, as the ingress takes it. `python -m meterbridge_litellm repost
 """
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,8 +46,7 @@ class Aside:
             lines.append(record + b"\n")
         if not lines:
             return 0
-        is_new = not self._path.exists()
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        file = self._locked()
         begin = os.fstat(file).st_size
         try:
             data = b"".join(lines)
@@ -58,14 +58,34 @@ class Aside:
             raise
         finally:
             os.close(file)
-        if is_new:
+        if not begin:
             sync_folder(self._folder)
         return len(lines)
+
+    def _locked(self) -> int:
+        """The file, open and locked until it is closed. One that `repost` has just renamed is left to it."""
+        while True:
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(file), self._path.stat()):
+                        return file
+            except OSError:
+                os.close(file)
+                raise
+            os.close(file)
 
 
 def files_of(folder: Path) -> list[Path]:
     """All files of records that were set aside, of all processes."""
     return sorted(folder.glob("*" + SUFFIX))
+
+
+def wait_for_writer(path: Path) -> None:
+    """Wait until a process that began to write before the file was renamed has done it. Raises: OSError."""
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def size_of(folder: Path) -> int:

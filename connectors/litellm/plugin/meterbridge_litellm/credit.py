@@ -63,12 +63,12 @@ class Credit:
 
         Raises:
             Refused: 400: Meterbridge cannot take the question; 402: there is no credit; 503: Meterbridge does not answer, or answers
-                429, and the setting `fail` or `fail_open_usd` forbids to go on.
+                429, and the settings (`Unasked`) forbid to go on.
         """
         account = self._account(user)
         estimate = self.estimate(data)
         if not call_id:
-            self._unasked.go_on(estimate, "no_call_id")
+            self._unasked.go_on(estimate, "no_call_id", account)
             return ""
         body = {
             "account": account,
@@ -81,7 +81,7 @@ class Credit:
             told: Any = answer.json() if answer.is_success else None
         except (httpx.HTTPError, ValueError, RecursionError) as error:
             try:
-                self._unasked.go_on(estimate, type(error).__name__)
+                self._unasked.go_on(estimate, type(error).__name__, account)
             except Refused:
                 self._give_back_later(body)
                 raise
@@ -98,7 +98,7 @@ class Credit:
         if answer.status_code in _MALFORMED:
             self._counts.tell("credit_question_refused", why=f"http_{answer.status_code}")
             raise Refused(400, "credit_question_refused", "credit cannot be asked for this call")
-        self._unasked.go_on(estimate, f"http_{answer.status_code}")
+        self._unasked.go_on(estimate, f"http_{answer.status_code}", account)
         return ""
 
     def _give_back_later(self, body: Mapping[str, Any]) -> None:

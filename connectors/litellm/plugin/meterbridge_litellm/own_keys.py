@@ -94,7 +94,7 @@ class OwnKeys:
             answer = await self._http.post(_PATH, json={"user_id": user_id, "provider": provider})
             told: Any = answer.json()
         except (httpx.HTTPError, ValueError, RecursionError) as error:
-            self._unasked.go_on(estimate, f"own_key_{type(error).__name__}")
+            self._unasked.go_on(estimate, f"own_key_{type(error).__name__}", f"user:{user_id}")
             return None
         if not isinstance(told, dict):
             told = {}
@@ -103,7 +103,7 @@ class OwnKeys:
         elif answer.status_code == httpx.codes.NOT_FOUND and _reason(told) == "no_provider_key":
             key = ""
         else:
-            self._unasked.go_on(estimate, f"own_key_http_{answer.status_code}")
+            self._unasked.go_on(estimate, f"own_key_http_{answer.status_code}", f"user:{user_id}")
             return None
         self._unasked.answered()
         if self._settings.own_key_seconds:

@@ -21,7 +21,8 @@ class Refused(Exception):
 
 
 class Unasked:
-    """What the settings `fail` and `fail_open_usd` allow where Meterbridge does not say whether a call may be made.
+    """What the settings `fail`, `fail_open_usd` and `fail_open_account_usd` allow where Meterbridge does not say whether a call may
+    be made. One account has a bound of its own: a client whose many questions get no answer in time leaves the rest to the others.
 
     An estimate counts until Meterbridge answers at a moment when the call is `reserve_seconds` old: as long as a reservation would
     hold it. One good answer between bad ones does not free it, else some answers of 429 among good ones would have no bound.
@@ -30,28 +31,35 @@ class Unasked:
     def __init__(self, settings: Settings, counts: Counts, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._counts, self._monotonic = settings, counts, monotonic
         self._part_s = settings.reserve_seconds / _PARTS
-        self._sums: deque[tuple[float, Decimal]] = deque()  # of calls up to a moment
+        self._sums: deque[tuple[float, dict[str, Decimal]]] = deque()  # of calls up to a moment, by account
 
     @property
     def total(self) -> Decimal:
         """The sum of the estimates that count, in dollars."""
-        return sum((amount for _, amount in self._sums), Decimal(0))
+        return sum((amount for _, accounts in self._sums for amount in accounts.values()), Decimal(0))
+
+    def of_account(self, account: str) -> Decimal:
+        """The part of `total` that is of one account."""
+        return sum((accounts.get(account, Decimal(0)) for _, accounts in self._sums), Decimal(0))
 
     def answered(self) -> None:
         """Meterbridge has answered a question."""
         while self._sums and self._sums[0][0] <= self._monotonic() - self._settings.reserve_seconds:
             self._sums.popleft()
 
-    def go_on(self, estimate: Decimal, why: str) -> None:
-        """Let a call through unasked, and count it. Raises: Refused: 503, counted too."""
-        total = self.total + estimate
-        if self._settings.fail == "open" and total <= self._settings.fail_open_usd:
+    def go_on(self, estimate: Decimal, why: str, account: str) -> None:
+        """Let a call of an account through unasked, and count it. Raises: Refused: 503, counted too."""
+        settings, total = self._settings, self.total + estimate
+        if (
+            settings.fail == "open"
+            and total <= settings.fail_open_usd
+            and self.of_account(account) + estimate <= settings.fail_open_account_usd
+        ):
             now = self._monotonic()
-            if self._sums and now <= self._sums[-1][0]:
-                until, amount = self._sums.pop()
-                self._sums.append((until, amount + estimate))
-            else:
-                self._sums.append((now + self._part_s, estimate))
+            if not self._sums or now > self._sums[-1][0]:
+                self._sums.append((now + self._part_s, {}))
+            accounts = self._sums[-1][1]
+            accounts[account] = accounts.get(account, Decimal(0)) + estimate
             self._counts.add("admitted_unasked")
             self._counts.tell("calls_admitted_unasked", why=why, sum_usd=str(total))
             return

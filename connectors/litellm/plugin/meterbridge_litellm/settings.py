@@ -46,6 +46,7 @@ class Settings:
     reserve_seconds: int = 600
     fail: str = "closed"
     fail_open_usd: Decimal = Decimal(10)
+    fail_open_account_usd: Decimal = Decimal(1)
     levels: str = ""
     levels_seconds: int = 60
     own_keys: str = OFF
