@@ -146,7 +146,7 @@ async def _emptied(connection: Any, table: str, month: date, tables: _Tables) ->
     """Delete the old calls of a table: nearly all, or all. What stays is copied, because it is little."""
     which = tables.until, list(tables.kept)
     async with connection.transaction():
-        # In the order in which every question about calls takes them: whoever had the first one would wait for the second one.
+        # In the order in which every question about calls takes them. In another order two of them could wait for each other.
         await connection.execute(f"LOCK TABLE ONLY llm_usage_log, ONLY {table} IN ACCESS EXCLUSIVE MODE")
         if not await connection.fetch(_COUNT.format(table=table), *which):
             return
