@@ -74,13 +74,16 @@ class Model:
         return True
 
     def prices(self, use: Use) -> bool:
-        """By the card in force at its end, as far as it is known when the call is counted. False: it is free."""
+        """By the card in force at its end, as far as it is known when the call is counted. False: it is free.
+
+        What is reported of a job has no price without a cost: it repeats what its call was billed for, or is not all of it.
+        """
         if use.call is None:
             return True
         use.came = self.now
         use.card = prices.in_force(self.cards, use.ended)
         use.price = prices.price(use.card, use.call, use.cost, self.settings.decimals)
-        return bool(use.cost) or prices.prices_use(use.card, use.call, read_again=use.identity != use.name)
+        return bool(use.cost) or (use.identity == use.name and prices.prices_use(use.card, use.call))
 
     def payer(self, use: Use) -> Life | None:
         """The subscription that pays, None: it is held; none that has ended."""

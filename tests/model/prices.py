@@ -17,12 +17,12 @@ def in_force(cards: list[h.Card], ended: int) -> h.Card | None:
     return found
 
 
-def prices_use(card: h.Card | None, call: h.Call, *, read_again: bool) -> bool:
+def prices_use(card: h.Card | None, call: h.Call) -> bool:
     """Whether the card bills the call although LiteLLM has no cost of it."""
     if card is None or not _matches(card, call):
         return False
     counted = any(Fraction(price or 0) and count for price, count in _kinds(card, call))
-    return counted or (bool(Fraction(card.request or 0)) and not read_again)
+    return counted or bool(Fraction(card.request or 0))
 
 
 def price(card: h.Card | None, call: h.Call, cost: Decimal, decimals: int) -> Decimal:
