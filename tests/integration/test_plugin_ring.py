@@ -36,7 +36,7 @@ def left(folder: Path) -> list[Path]:
 async def test_a_record_that_the_ingress_refuses_costs_itself_and_all_others_are_in_kafka_once(
     kafka: Kafka, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """It was in front of the ring for ever; so was a batch of nothing else, in the ring of a process that had ended."""
+    """Without this rule one such record blocks its ring, and a batch of such records blocks the ring of a process that ended."""
     create_topics(kafka.bootstrap, topic_prefix)
     ended = Lane(tmp_path, "ended")
     hostile = [call(f"hostile-{number}", model_group="m" * 20_000) for number in range(40)]

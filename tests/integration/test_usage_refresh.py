@@ -1,4 +1,4 @@
-"""The sums of analytics are refreshed day by day: a day that fails costs itself, is told, and is tried again later and later."""
+"""The sums of analytics are refreshed by day. A day that fails keeps its old sums, is counted, and waits longer after each try."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field

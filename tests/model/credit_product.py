@@ -1,7 +1,7 @@
 """The product's accounts of a history: its functions in a real Postgres, its ledger for the API, its projector and its upkeep.
 
 A history is one transaction, which is rolled back; a commit of the product is a savepoint in it. Where the product asks for
-the time, the history's moment is told: in its functions (`told_the_time`), and in statements that go through `Told`.
+the time, it gets the moment of the history: functions by `told_the_time`, statements by `Told`.
 """
 
 import json
