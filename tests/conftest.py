@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, settings
 
 from tests.support.database import migrated_database
-from tests.support.kafka import Kafka, start_kafka
+from tests.support.kafka import Kafka, MavenKafka, start_kafka
 from tests.support.order import interleaved
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
@@ -49,6 +49,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     yield  # the others leave out what `-m` and `-k` do not choose
     if (worker := getattr(config, "workerinput", None)) is not None:
         items[:] = interleaved(items, worker["workercount"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed on a broker of our own shows the broker's last words: it may be the broker that stood still."""
+    report = yield
+    broker = getattr(item, "funcargs", {}).get("kafka")
+    if report.failed and isinstance(broker, MavenKafka):
+        report.sections.append(("Kafka's log", broker.last_words()))
+    return report
 
 
 @pytest.hookimpl(optionalhook=True)
