@@ -1,5 +1,6 @@
 """Fixtures that every suite shares: a real Kafka, a real Postgres, and a corner of Kafka for each test."""
 
+import asyncio
 import logging
 import os
 import uuid
@@ -12,7 +13,7 @@ import structlog
 from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, settings
 
-from tests.support.database import migrated_database
+from tests.support.database import drop_template, migrated_database
 from tests.support.kafka import Kafka, start_kafka
 from tests.support.order import interleaved
 from tests.support.postgres import Postgres, start_postgres
@@ -110,6 +111,7 @@ def postgres(pytestconfig: pytest.Config) -> Iterator[Postgres]:
     server = start_postgres(os.environ)
     pytestconfig.stash[_NEIGHBOURS].append(server.describe())
     yield server
+    asyncio.run(drop_template(server.url))
     server.stop()
 
 
