@@ -3,6 +3,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo services services-stop test check fmt bench soak trial plugin-trial stripe-trial upgrade mutants fuzz reliability balance-trial deploy-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
+# Hundreds of processes load the same modules: without compiled files each would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
 MINUTES ?= 10
 SEED ?= 1
 ALL ?=
