@@ -20,7 +20,6 @@ from streams.components import Components
 from tests.support.eventually import PATIENCE
 from tests.support.stage import Quiet, Stage
 
-
 #: The name of a database with our tables that others are copies of, by the URL of its server. A copy takes a fifth of the
 #: CPU time of the migrations.
 _templates: dict[str, str] = {}
