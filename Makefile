@@ -3,6 +3,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo services services-stop test check fmt bench soak trial plugin-trial stripe-trial upgrade mutants fuzz reliability balance-trial deploy-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
+# Hundreds of processes load the same modules: without compiled files each would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
 MINUTES ?= 10
 SEED ?= 1
 ALL ?=
@@ -25,7 +27,7 @@ services-stop: venv ## end them, and delete their data
 test: venv check ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
 	.venv/bin/python -m tests.support.kafka --fetch
 	.venv/bin/pytest -m "not faults and not alone" -n 4 --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
-	.venv/bin/pytest -m "faults and not alone" -n 3 --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+	.venv/bin/pytest -m "faults and not alone" -n 4 --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m alone $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
 check: venv ## format, lint, types, and the one direction of imports

@@ -17,6 +17,7 @@ from connectors.credits.idempotency_keys import key_of_parts
 from tests.faults.procs import Process
 from tests.support.credits import account, balanced, give
 from tests.support.database import rows
+from tests.support.eventually import soon
 from tests.support.ports import free_port
 from tests.support.stage import Stage
 from tests.support.stripe_events import SECRET, body_of, event, session, signed
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.faults
 
 _MASTER_KEY = "sk-master"
 _KILLS = 8
+#: From a start to the first answers.
+_AT_WORK_S = 30.0
 _USERS = ("ada", "bob", "cyd")
 _URLS = {"success_url": "https://shop.example/ok", "cancel_url": "https://shop.example/no"}
 #: Every debit differs, so that two that were mixed up would show.
@@ -93,6 +96,10 @@ class Told:
         self.reserved: dict[str, str] = {}
         self.refused = 0
         self.paid: dict[str, str] = {}
+
+    def has(self, debits: int, purchases: int) -> bool:
+        """So many were answered."""
+        return len(self.debits) >= debits and len(self.paid) >= purchases
 
     async def debit(self, name: str, number: int) -> None:
         """A debit with its key."""
@@ -168,7 +175,13 @@ async def test_a_killed_api_does_what_it_answered_exactly_once(
             for _ in range(_KILLS):
                 api.start()
                 await api.up()
-                await asyncio.sleep(0.3 + random.random())
+                debits, purchases = len(told.debits) + 8, len(told.paid) + 3
+
+                def works(debits: int = debits, purchases: int = purchases) -> bool:
+                    return told.has(debits, purchases) or any(one.done() for one in running)
+
+                await soon(works, _AT_WORK_S)
+                await asyncio.sleep(random.random() / 3)
                 assert not [one for one in running if one.done()], api.tail()
                 await api.kill()
             api.start()
