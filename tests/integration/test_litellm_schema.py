@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from tests.support.columns import columns_of, types_of
 from tests.support.credits import account, balanced, give, reserve, sqlstate, take
 from tests.support.database import migrated_database, rows
 
@@ -88,22 +89,12 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 class TestSchemaStructure:
     async def test_every_table_has_its_columns(self, url: str) -> None:
-        query = (
-            "SELECT table_name::text, column_name::text FROM information_schema.columns WHERE table_schema = 'public'"
-        )
-        found: dict[str, set[str]] = {}
-        for table, column in await rows(url, query):
-            found.setdefault(table, set()).add(column)
-        assert {name: found[name] for name in COLUMNS} == {name: set(text.split()) for name, text in COLUMNS.items()}
+        assert await columns_of(url, COLUMNS) == COLUMNS
 
     async def test_money_is_exact_and_moments_have_a_zone(self, url: str) -> None:
-        query = """SELECT DISTINCT data_type::text FROM information_schema.columns WHERE table_schema = 'public'
-            AND table_name = ANY($1) AND column_name ~ $2"""
-        tables = list(COLUMNS)
-        assert await rows(
-            url, query, tables, "^(balance|overdraft|amount|credits|price_usd|remaining|bonus_credits)$"
-        ) == [("numeric",)]
-        assert await rows(url, query, tables, "_at$|_since$") == [("timestamp with time zone",)]
+        money = "^(balance|overdraft|amount|credits|price_usd|remaining|bonus_credits)$"
+        assert await types_of(url, COLUMNS, money) == {"numeric"}
+        assert await types_of(url, COLUMNS, "_at$|_since$") == {"timestamp with time zone"}
 
     async def test_updated_at_follows_every_update(self, url: str) -> None:
         await give(url, "user:ada", "1")
