@@ -111,6 +111,7 @@ IN_USE = {
             '{2}', '{eco}'
         )""",
     ],
+    18: ["SELECT nextval('late_call_writes')"],
 }
 
 
