@@ -153,7 +153,7 @@ CASES: Final[dict[str, Case]] = {
         {waits("oldest_seconds", "raw"): since(700, 8)},
         {waits("oldest_seconds", "raw"): stays(500)},
     ),
-    "MeterbridgeUsageWithoutPrice": Case({UNPRICED: counts(20)}, {UNPRICED: grows(20)}, step="30m"),
+    "MeterbridgeUsageWithoutPrice": Case({UNPRICED: counts(20, 2)}, {UNPRICED: grows(20)}, step="30m"),
     "MeterbridgeImplausibleCost": Case(
         {IMPLAUSIBLE: counts(), REJECTED: since(4, 5, before=3)},
         {IMPLAUSIBLE: stays(5)},

@@ -77,6 +77,8 @@ def labels() -> dict[str, frozenset[str]]:
         for name in names:
             seen = {label for one in exported().get(name, ()) for label in one}
             named[name] = frozenset(declared | seen)
+    for name, series in exported().items():  # of a collector that declares nothing
+        named.setdefault(name, frozenset(label for one in series for label in one))
     return named
 
 
