@@ -56,6 +56,10 @@ def test_what_waits_is_a_share_of_the_retention_and_of_none_where_records_are_ke
     assert [value("meterbridge_waiting_retention_ratio", topic=topic) for topic in QUEUES] == [0.5, 0, 0]
 
 
+def certificate_from_now(ends_in: timedelta) -> bytes:
+    return certificate(datetime.now(UTC) - NOW + ends_in)
+
+
 def certificate(ends_in: timedelta) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kafka")])
