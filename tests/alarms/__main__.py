@@ -97,7 +97,7 @@ async def scene_in(folder: Path) -> AsyncIterator[Scene]:
             "KAFKA_SSL_CAFILE": str(certificate),
             "WINDOW_SECONDS": "1",
             "GRACE_SECONDS": "1",
-            "BATCH_SIZE": "1",
+            "BATCH_SIZE": "10",
             "WORKER_CONCURRENCY": "1",
         }
         spool = {"SPOOL_PATH": str(folder / "spool.db"), "SPOOL_MAX_BYTES": str(1 << 20)}

@@ -95,8 +95,7 @@ async def names_are_invented(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def dead_letters(scene: Scene) -> AsyncIterator[None]:
-    details = {"0": "expression_evaluation_failed: Variable: b not found"}
-    body = {"status": 422, "code": "validation_errors", "error_details": details}
+    body = {"status": 422, "code": "validation_errors", "error_details": {"0": {"timestamp": ["invalid_format"]}}}
     await scene.lago(kind="status", status=422, body=body, count=3)
     yield
     await scene.lago()
@@ -104,7 +103,7 @@ async def dead_letters(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def lago_slow(scene: Scene) -> AsyncIterator[None]:
-    await scene.lago(kind="slow", seconds=2)
+    await scene.lago(kind="slow", seconds=5)
     yield
     await scene.lago()
 
@@ -113,7 +112,7 @@ async def lago_slow(scene: Scene) -> AsyncIterator[None]:
 async def records_are_half_as_old_as_they_may_be(scene: Scene) -> AsyncIterator[None]:
     """Lago is slow, and the topic keeps events for a minute: Kafka looks for what is old every five minutes."""
     events = scene.world.topics.events
-    await scene.lago(kind="slow", seconds=2)
+    await scene.lago(kind="slow", seconds=5)
     await asyncio.to_thread(scene.keep, events, 40_000)
     yield
     await asyncio.to_thread(scene.keep, events, 30 * 86_400_000)
