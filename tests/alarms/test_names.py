@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from connectors.telemetry.metrics_guide import CHAPTERS
 from tests.alarms.promql import ADDED, exported, family, grouped_by, labels, selectors
@@ -104,3 +105,12 @@ def test_a_panel_has_a_unit_and_takes_its_data_where_the_variable_says(name: str
 
 def test_the_runbooks_links_lead_to_a_page_of_this_repository() -> None:
     assert all(Path(ROOT / alert.runbook.removeprefix(BASE).partition("#")[0]).is_file() for alert in alerts())
+
+
+def test_each_severity_has_a_receiver_whose_address_is_in_a_file() -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alertmanager.yml").read_text("utf-8"))
+    receivers = {one["name"]: one["webhook_configs"] for one in config["receivers"]}
+    assert receivers.keys() == {alert.severity for alert in alerts()}
+    assert all(set(hook) == {"url_file"} for hooks in receivers.values() for hook in hooks)
+    routed = {route["matchers"][0]: route["receiver"] for route in config["route"]["routes"]}
+    assert (config["route"]["receiver"], routed) == ("ticket", {'severity="page"': "page"})
