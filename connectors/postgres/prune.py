@@ -27,7 +27,10 @@ WHERE i.inhparent = 'llm_usage_log'::regclass AND c.relname ~ '^llm_usage_log_\\
 AND to_date(right(c.relname::text, 7), 'YYYY_MM') < $1::date
 ORDER BY 2
 """
-_OPEN = "SELECT count(*) FROM litellm_usage_events WHERE month = $1 AND processed_at IS NULL"
+_OPEN = """
+SELECT (SELECT count(*) FROM litellm_usage_events WHERE month = $1 AND processed_at IS NULL)
+    + (SELECT count(*) FROM corrected_parts c JOIN llm_usage_log u ON u.part = c.part WHERE NOT c.done AND u.month = $1)
+"""
 _ENDED: Final = "date_trunc('month', ended_at AT TIME ZONE 'UTC')::date"
 #: Calls that ended before the month $1, but not in one of the months $2, which are kept.
 _GONE: Final = f"{_ENDED} < $1::date AND {_ENDED} <> ALL ($2::date[])"
@@ -48,6 +51,10 @@ _OLD: Final = {
         AND NOT EXISTS (SELECT FROM usage_parts held WHERE held.released_in = p.part)
         AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = p.part)
         AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = regexp_replace(p.part, '(-again)+$', ''))
+    """,
+    "corrected_parts": """
+        SELECT c.ctid FROM corrected_parts c
+        WHERE c.done AND c.found_at < $1 AND NOT EXISTS (SELECT FROM usage_parts p WHERE p.part = c.part)
     """,
     "rejected_calls": "SELECT ctid FROM rejected_calls WHERE rejected_at < $1",
     "webhook_delivery_logs": "SELECT ctid FROM webhook_delivery_logs WHERE created_at < $1",
