@@ -29,7 +29,10 @@ _PAUSE_S: Final = 1.0
 _SHORT: Final = "SET LOCAL lock_timeout = '2s'"
 
 #: Calls of the month $1 whose work is not done.
-OPEN: Final = "SELECT count(*) FROM litellm_usage_events WHERE month = $1 AND processed_at IS NULL"
+OPEN: Final = """
+SELECT (SELECT count(*) FROM litellm_usage_events WHERE month = $1 AND processed_at IS NULL)
+    + (SELECT count(*) FROM corrected_parts c JOIN llm_usage_log u ON u.part = c.part WHERE NOT c.done AND u.month = $1)
+"""
 _ENDED: Final = "date_trunc('month', ended_at AT TIME ZONE 'UTC')::date"
 #: Calls that ended before the month $1, but not in one of the months $2, which are kept.
 _GONE: Final = f"{_ENDED} < $1::date AND {_ENDED} <> ALL ($2::date[])"

@@ -40,6 +40,10 @@ _OLD: Final = {
         AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = p.part)
         AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = regexp_replace(p.part, '(-again)+$', ''))
     """,
+    "corrected_parts": """
+        SELECT c.ctid FROM corrected_parts c
+        WHERE c.done AND c.found_at < $1 AND NOT EXISTS (SELECT FROM usage_parts p WHERE p.part = c.part)
+    """,
     "rejected_calls": "SELECT ctid FROM rejected_calls WHERE rejected_at < $1",
     "webhook_delivery_logs": "SELECT ctid FROM webhook_delivery_logs WHERE created_at < $1",
     "unprojected_records": "SELECT ctid FROM unprojected_records WHERE noticed_at < $1",
