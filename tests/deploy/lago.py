@@ -13,6 +13,8 @@ IMAGES = {
     "LAGO_FRONT_IMAGE": _FRONT,
     # Lago's own has an extension more; the stand-in does not need it.
     "LAGO_POSTGRES_IMAGE": "postgres:17.6",
+    "WINDOW_SECONDS": "10",
+    "GRACE_SECONDS": "2",
 }
 INTEGRATION = "http://127.0.0.1:3002"
 

@@ -19,6 +19,9 @@ ENVIRONMENT = {
     "WEBHOOK_TOKEN": "a-token-of-this-trial-alone",
     "LITELLM_MASTER_KEY": "sk-master-of-this-trial",
     "POSTGRES_PASSWORD": "p@ss/w:rd%1#x",
+    # As README.md has them for a trial: by the defaults a bill takes a minute, and there are many.
+    "WINDOW_SECONDS": "10",
+    "GRACE_SECONDS": "2",
 }
 SERVICES = ("kafka", "postgres", "ingress", "worker", "projector", "api", "lago-sandbox")
 PRICE = Decimal("0.0123")
