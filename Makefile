@@ -68,7 +68,7 @@ fuzz: venv .venv/.fuzz ## coverage-guided fuzzing of everything that reads what 
 reliability: venv ## docs/reliability.md, from the fault matrix and the last run that kept its figures
 	.venv/bin/python -m tests.faults.matrix
 
-deploy-test: venv ## the compose file on the Docker engine of DOCKER_HOST: started, billed, killed, taken down and started again
+deploy-test: venv ## both compose files on the Docker engine of DOCKER_HOST: started, billed, killed, upgraded, saved and restored
 	.venv/bin/python -m tests.deploy
 
 lock: deploy/.venv/.installed ## deploy/*.lock, what the image installs with the hash of every file: after a change of dependencies

@@ -152,6 +152,9 @@ test_it() {
 
 databases() { if [ -n "$lago" ]; then echo lago meterbridge; else echo meterbridge; fi; }
 
+# The service that has the spool: what it answered with 202 and Kafka has not yet.
+ingress() { if [ -n "$lago" ]; then echo lago-api-integration; else echo ingress; fi; }
+
 # In the image of the service that owns the volume, and as its user.
 in_volume() { compose run --rm --no-deps -T --entrypoint tar "$@"; }
 
@@ -181,6 +184,7 @@ backup() {
   compose stop kafka
   in_volume kafka -C /var/lib/kafka/data -czf - . >"$folder/kafka.tar.gz"
   if [ -n "$lago" ]; then in_volume lago-api -C /app/storage -czf - . >"$folder/lago-storage.tar.gz"; fi
+  if [ -n "$stay" ]; then in_volume "$(ingress)" -C /var/lib/meterbridge/spool -czf - . >"$folder/spool.tar.gz"; fi
   printf '%s\n' "$(basename "$file") $([ -n "$stay" ] && echo last || echo earlier) $(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$folder/backup.txt"
   (cd "$folder" && sha256sum -- * >SHA256SUMS)
   if [ -n "$stay" ]; then compose stop; else trap - EXIT && again; fi
@@ -209,6 +213,7 @@ Names of events would be used twice, and Lago would refuse the second. docs/cont
   done
   in_volume kafka -C /var/lib/kafka/data -xzf - <"$folder/kafka.tar.gz"
   if [ -n "$lago" ]; then in_volume lago-api -C /app/storage -xzf - <"$folder/lago-storage.tar.gz"; fi
+  if [ -f "$folder/spool.tar.gz" ]; then in_volume "$(ingress)" -C /var/lib/meterbridge/spool -xzf - <"$folder/spool.tar.gz"; fi
   say 'The data is back. Start it: deploy/deploy.sh deploy'
 }
 

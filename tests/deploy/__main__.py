@@ -12,8 +12,9 @@ from tests.deploy.backup import backup_and_restore
 from tests.deploy.compose import FILE, LAGO_FILE, Compose, Failed, engine
 from tests.deploy.lago import with_lago
 from tests.deploy.quick_start import commands, quick_start, usage_of_machine
-from tests.deploy.trial import ENVIRONMENT, PRICE, Trial
+from tests.deploy.trial import ENVIRONMENT, PRICE, Trial, elapsed_s
 from tests.deploy.upgrade import upgrade
+from tests.deploy.watching import watching
 
 
 def main(parts: list[str]) -> int:
@@ -24,19 +25,20 @@ def main(parts: list[str]) -> int:
     print(f"Docker {version}, {FILE.name}, {LAGO_FILE.name}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        trial = Trial(Compose(folder, ENVIRONMENT))
+        trial, calls = Trial(Compose(folder, ENVIRONMENT)), 0
         try:
             if not parts or FILE.name in parts:
                 _all_of(trial, folder)
             if not parts or LAGO_FILE.name in parts:
-                with_lago(folder)
+                calls = with_lago(folder)
         except Failed as error:
             print(f"FAILED: {error}\n{trial.compose.run('ps', '--all', strict=False)}")
             print(trial.compose.run("logs", "--tail", "15", "--no-log-prefix", strict=False)[-6000:])
             return 1
         finally:
             trial.compose.remove()
-    print(f"{trial.sent} calls, {trial.sent * PRICE} USD, each billed once")
+    calls += trial.sent
+    print(f"{calls} calls, {calls * PRICE} USD, each billed once, {elapsed_s():.0f} s")
     return 0
 
 
@@ -44,6 +46,7 @@ def _all_of(trial: Trial, folder: Path) -> None:
     quick_start(trial)
     usage_of_machine()
     commands(trial)
+    watching(trial)
     kills(trial)
     down_and_up(trial)
     upgrade(trial, folder)

@@ -19,8 +19,8 @@ IMAGES = {
 INTEGRATION = "http://127.0.0.1:3002"
 
 
-def with_lago(folder: Path) -> None:
-    """From nothing but the example of the settings to a billed call."""
+def with_lago(folder: Path) -> int:
+    """From nothing but the example of the settings to billed calls; how many."""
     compose = Compose(folder, IMAGES, LAGO_FILE, "meterbridge-deploy-test-lago")
     trial = Trial(compose, ingress=INTEGRATION, api=INTEGRATION)
     try:
@@ -56,6 +56,7 @@ def with_lago(folder: Path) -> None:
             trial.post()
             trial.until_billed()
             reconciled(trial)
+        return trial.sent
     except Failed:
         print(compose.run("ps", "--all", strict=False))
         print(compose.run("logs", "--tail", "15", "--no-log-prefix", strict=False)[-6000:])

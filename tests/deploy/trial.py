@@ -28,11 +28,16 @@ PRICE = Decimal("0.0123")
 _BEGAN = time.monotonic()
 
 
+def elapsed_s() -> float:
+    """Since the trial began."""
+    return time.monotonic() - _BEGAN
+
+
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Say what is tried, and how long it took."""
     began = time.monotonic()
-    print(f"{began - _BEGAN:6.1f} s  {name} ...", flush=True)
+    print(f"{elapsed_s():6.1f} s  {name} ...", flush=True)
     yield
     print(f"          {time.monotonic() - began:.1f} s", flush=True)
 
