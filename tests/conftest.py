@@ -1,6 +1,7 @@
 """Fixtures that every suite shares: a real Kafka, a real Postgres, and a corner of Kafka for each test."""
 
 import asyncio
+import gc
 import logging
 import os
 import uuid
@@ -60,6 +61,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items[:] = longest_first(items, case_seconds())
         else:
             items[:] = interleaved(items, worker["workercount"])
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay until the end: the garbage collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
