@@ -27,6 +27,7 @@ settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("laws")
 
 _NEIGHBOURS = pytest.StashKey[list[str]]()
+_COLLECTED = pytest.StashKey[tuple[pytest.Item, ...]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,6 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "kafka" in getattr(item, "fixturenames", ()):
             item.add_marker("kafka")
+    config.stash[_COLLECTED] = tuple(items)
     yield  # the others leave out what `-m` and `-k` do not choose
     if (worker := getattr(config, "workerinput", None)) is not None:
         if _marker(config) == "faults":
@@ -99,6 +101,12 @@ def logging_as_it_was() -> Iterator[None]:
     for library, quiet in levels:
         library.setLevel(quiet)
     structlog.configure(**config)
+
+
+@pytest.fixture(scope="session")
+def collected_items(pytestconfig: pytest.Config) -> tuple[pytest.Item, ...]:
+    """What this run has loaded, with the tests that `-m` and `-k` left out."""
+    return pytestconfig.stash[_COLLECTED]
 
 
 @pytest.fixture(scope="session")
