@@ -4,14 +4,12 @@ import asyncio
 import gc
 import logging
 import os
-import uuid
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, settings
 
 from tests.support.database import drop_template, migrated_database
@@ -19,6 +17,7 @@ from tests.support.kafka import Kafka, start_kafka
 from tests.support.order import interleaved, longest_first
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
+from tests.support.topic_prefix import own_topic_prefix
 
 pytest_plugins = ["tests.faults.results"]
 
@@ -121,13 +120,8 @@ def kafka(pytestconfig: pytest.Config) -> Iterator[Kafka]:
 @pytest.fixture
 def topic_prefix(kafka: Kafka) -> Iterator[str]:
     """A `TOPIC_PREFIX` of this test alone; its topics are deleted afterwards."""
-    prefix = f"t{uuid.uuid4().hex[:8]}."
-    yield prefix
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    mine = [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]
-    if mine:
-        for deleted in admin.delete_topics(mine, operation_timeout=10).values():
-            deleted.result()
+    with own_topic_prefix(kafka.bootstrap) as prefix:
+        yield prefix
 
 
 @pytest.fixture(scope="session")
