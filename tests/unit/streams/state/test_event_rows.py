@@ -25,7 +25,7 @@ def rated(value: bytes) -> list[object]:
         ({"transaction_id": "t", "rate": "of a sender's own"}, False),
     ],
 )
-def test_a_property_that_looks_like_a_rate_is_none(properties: dict[str, str], expected: bool) -> None:  # noqa: FBT001
+def test_a_property_that_looks_like_a_rate_is_none(properties: dict[str, str], expected: bool) -> None:
     event = LagoEvent("part-7", "sub", "ai_usage", "1.000", "1", properties)
     assert rated(msgspec.json.encode(event)) == [expected, None]
     assert rated(msgspec.json.format(msgspec.json.encode(event), indent=2)) == [expected, None]
