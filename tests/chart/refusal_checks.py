@@ -20,6 +20,7 @@ from tests.chart.tools import HELMS
         ("minimal", "kafka.bootstrapServers=", "kafka.bootstrapServers is needed"),
         ("minimal", "lago.url=", "lago.url is needed"),
         ("minimal", "secrets.WEBHOOK_TOKEN=", "no WEBHOOK_TOKEN and no WEBHOOK_SECRET"),
+        ("minimal", "secrets.LAGO_API_KEY=", "no LAGO_API_KEY"),
         ("minimal", "kafka.securityProtocol=SASL_SSL", "kafka.saslUsername is needed"),
         ("tls-sasl", "existingSecretKeys.KAFKA_SASL_PASSWORD=", "has no KAFKA_SASL_PASSWORD"),
         ("strimzi", "kafka.securityProtocol=SSL", "strimzi.users needs"),

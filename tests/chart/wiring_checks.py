@@ -6,6 +6,8 @@ import re
 import pytest
 import yaml
 
+from streams.app import ROLES
+from streams.runtime.shutdown import STOP_S
 from tests.chart.rendering import CHART, SETS, component, named, of_kind, pods, rendered
 
 DEPLOY = CHART.parents[1]
@@ -82,6 +84,18 @@ def test_an_ingress_with_a_spool_is_never_scaled_down_by_itself() -> None:
     assert behaviours["webhooks"]["scaleDown"] == {"selectPolicy": "Disabled"}
     [without] = of_kind(rendered("no-spool"), "HorizontalPodAutoscaler")
     assert "selectPolicy" not in without["spec"]["behavior"]["scaleDown"]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_no_rollout_and_no_scaling_loses_usage(name: str) -> None:
+    manifests = rendered(name)
+    for one in of_kind(manifests, "StatefulSet"):
+        assert one["spec"]["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    for one in of_kind(manifests, "Deployment"):
+        if component(one) in ROLES:
+            assert one["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    for pod in pods(manifests).values():
+        assert pod["spec"]["terminationGracePeriodSeconds"] > STOP_S + 5, "SIGTERM comes after preStop"
 
 
 def test_the_operator_gets_every_alarm_and_grafana_every_dashboard_with_its_runbook() -> None:
