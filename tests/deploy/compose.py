@@ -96,7 +96,7 @@ class Compose:
 
     def remove(self) -> None:
         """Everything that was made of it, its data too."""
-        self.ended("down", "--volumes", "--remove-orphans")
+        self.ended("--profile", "*", "down", "--volumes", "--remove-orphans")
 
 
 def docker(*words: str, limit_s: float = 300) -> str:
