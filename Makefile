@@ -71,14 +71,10 @@ fuzz: venv .venv/.fuzz ## coverage-guided fuzzing of everything that reads what 
 reliability: venv ## docs/reliability.md, from the fault matrix and the last run that kept its figures
 	.venv/bin/python -m tests.faults.matrix
 
-<<<<<<< HEAD
 alarms-trial: venv ## break what each alarm is for, under a real Prometheus: the right one fires, and no other (ARGS="NAME ..." to choose)
 	.venv/bin/python -m tests.alarms $(ARGS)
 
-deploy-test: venv ## the compose file on the Docker engine of DOCKER_HOST: started, billed, killed, taken down and started again
-=======
 deploy-test: venv ## both compose files on the Docker engine of DOCKER_HOST: started, billed, killed, upgraded, saved and restored
->>>>>>> compose
 	.venv/bin/python -m tests.deploy
 
 chart: venv ## what the Helm chart takes from the code, from values.yaml and from deploy/: schema, page, topics, rights, alarms
