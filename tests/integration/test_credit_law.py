@@ -6,7 +6,7 @@ when they were to be sealed, and written off. Their topics are projected in any 
 
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal, localcontext
 from itertools import count
 from typing import Any
