@@ -1,5 +1,6 @@
 """Fixtures that every suite shares: a real Kafka, a real Postgres, and a corner of Kafka for each test."""
 
+import asyncio
 import logging
 import os
 import uuid
@@ -12,9 +13,9 @@ import structlog
 from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, settings
 
-from tests.support.database import migrated_database
-from tests.support.kafka import Kafka, start_kafka
-from tests.support.order import interleaved
+from tests.support.database import drop_template, migrated_database
+from tests.support.kafka import Kafka, MavenKafka, start_kafka
+from tests.support.order import interleaved, longest_first
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
 
@@ -33,10 +34,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A run of the marker `faults` or `alone` loads the files that have it: they are few, and loading all takes a minute of CPU."""
-    marker = config.option.markexpr.partition(" ")[0]
+    marker = _marker(config)
     if marker in ("faults", "alone") and collection_path.name.startswith("test_") and collection_path.suffix == ".py":
         return True if f"mark.{marker}" not in collection_path.read_text() else None
     return None
+
+
+def _marker(config: pytest.Config) -> str:
+    """The first word of `-m`."""
+    return str(config.option.markexpr).partition(" ")[0]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -48,7 +54,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("kafka")
     yield  # the others leave out what `-m` and `-k` do not choose
     if (worker := getattr(config, "workerinput", None)) is not None:
-        items[:] = interleaved(items, worker["workercount"])
+        if _marker(config) == "faults":
+            from tests.faults.results import case_seconds  # a plugin is imported by pytest first
+
+            items[:] = longest_first(items, case_seconds())
+        else:
+            items[:] = interleaved(items, worker["workercount"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed on a broker of our own shows the broker's last words: it may be the broker that stood still."""
+    report = yield
+    broker = getattr(item, "funcargs", {}).get("kafka")
+    if report.failed and isinstance(broker, MavenKafka):
+        report.sections.append(("Kafka's log", broker.last_words()))
+    return report
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -110,6 +131,7 @@ def postgres(pytestconfig: pytest.Config) -> Iterator[Postgres]:
     server = start_postgres(os.environ)
     pytestconfig.stash[_NEIGHBOURS].append(server.describe())
     yield server
+    asyncio.run(drop_template(server.url))
     server.stop()
 
 

@@ -8,9 +8,11 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
+
+from aiokafka import ConsumerRecord
 
 from connectors.config.settings import load_settings
 from connectors.processes.worker_parts import worker_parts
@@ -34,6 +36,8 @@ _BEFORE = {
     RECORDS_WRITTEN: "send_offsets_to_transaction",
     OFFSET_SENT: "commit_transaction",
 }
+#: What the process prints when it has records in its hands.
+TAKES = "takes records"
 #: Long enough for the request to leave, too short to know whether it was answered.
 _UNDER_WAY_S = 0.003
 #: The least a broker takes: the next owner need not wait longer for the dead one's session.
@@ -70,7 +74,12 @@ class MortalPoster:
 
 def mortal_work(work: Any, step: str) -> Any:
     """The role's own work, on whose producer the process dies at `step`."""
-    opened = work.open
+    opened, process = work.open, work.process
+
+    async def process_mortal(records: Sequence[ConsumerRecord]) -> int:
+        print(TAKES, flush=True)
+        done_to: int = await process(records)
+        return done_to
 
     async def open_mortal() -> int:
         expected: int = await opened()
@@ -81,7 +90,7 @@ def mortal_work(work: Any, step: str) -> Any:
             producer.commit_transaction = _dying_commit(producer.commit_transaction, step)
         return expected
 
-    work.open = open_mortal
+    work.open, work.process = open_mortal, process_mortal
     return work
 
 

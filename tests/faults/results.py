@@ -22,6 +22,12 @@ _WORST = ("passed", "skipped", "failed")
 Figure = int | float | str
 
 
+def case_seconds() -> dict[str, float]:
+    """How long one case of each test of the matrix took, by its path below tests/ and its name."""
+    known = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return {name: told["seconds"] / told["cases"] for name, told in known.items()}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     faults = parser.getgroup("fault matrix")
     faults.addoption(

@@ -1,8 +1,6 @@
 """Prepaid credits while the api is killed: what a client was told is there exactly once, however often it had to ask."""
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -15,8 +13,10 @@ import pytest
 
 from connectors.credits.idempotency_keys import key_of_parts
 from tests.faults.procs import Process
+from tests.faults.stage_process import stage_process
 from tests.support.credits import account, balanced, give
 from tests.support.database import rows
+from tests.support.eventually import soon
 from tests.support.ports import free_port
 from tests.support.stage import Stage
 from tests.support.stripe_events import SECRET, body_of, event, session, signed
@@ -26,6 +26,8 @@ pytestmark = pytest.mark.faults
 
 _MASTER_KEY = "sk-master"
 _KILLS = 8
+#: From a start to the first answers.
+_AT_WORK_S = 30.0
 _USERS = ("ada", "bob", "cyd")
 _URLS = {"success_url": "https://shop.example/ok", "cancel_url": "https://shop.example/no"}
 #: Every debit differs, so that two that were mixed up would show.
@@ -35,10 +37,6 @@ _STEP = Decimal("0.000001")
 def api_process(stage: Stage, database: str, stripe: str, port: int, folder: Path) -> Process:
     """`meterbridge serve --only api` as a process."""
     environ = {
-        "PATH": os.environ["PATH"],
-        "KAFKA_BOOTSTRAP_SERVERS": stage.settings.kafka_bootstrap_servers,
-        "KAFKA_PARTITIONS": str(stage.settings.kafka_partitions),
-        "TOPIC_PREFIX": stage.settings.topic_prefix,
         "DATABASE_URL": database,
         "LITELLM_MASTER_KEY": _MASTER_KEY,
         "LAGO_API_URL": f"http://127.0.0.1:{free_port()}",
@@ -47,10 +45,8 @@ def api_process(stage: Stage, database: str, stripe: str, port: int, folder: Pat
         "STRIPE_API_URL": stripe,
         "STRIPE_WEBHOOK_SECRET": SECRET,
         "API_PORT": str(port),
-        "METRICS_PORT": "0",
     }
-    command = [sys.executable, "-m", "connectors", "serve", "--only", "api"]
-    return Process("api", command, environ, folder, time.monotonic, lambda said: '"event": "ready"' in said)
+    return stage_process("api", "serve --only api", stage, folder, "ready", **environ)
 
 
 class Client:
@@ -93,6 +89,10 @@ class Told:
         self.reserved: dict[str, str] = {}
         self.refused = 0
         self.paid: dict[str, str] = {}
+
+    def has(self, debits: int, purchases: int) -> bool:
+        """So many were answered."""
+        return len(self.debits) >= debits and len(self.paid) >= purchases
 
     async def debit(self, name: str, number: int) -> None:
         """A debit with its key."""
@@ -168,7 +168,13 @@ async def test_a_killed_api_does_what_it_answered_exactly_once(
             for _ in range(_KILLS):
                 api.start()
                 await api.up()
-                await asyncio.sleep(0.3 + random.random())
+                debits, purchases = len(told.debits) + 8, len(told.paid) + 3
+
+                def works(debits: int = debits, purchases: int = purchases) -> bool:
+                    return told.has(debits, purchases) or any(one.done() for one in running)
+
+                await soon(works, _AT_WORK_S)
+                await asyncio.sleep(random.random() / 3)
                 assert not [one for one in running if one.done()], api.tail()
                 await api.kill()
             api.start()

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.faults.mortal import TAKES
 from tests.faults.steps import worker
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
@@ -54,7 +55,7 @@ async def test_a_retry_role_that_froze_past_its_session_delivers_its_events_once
         headers = [("attempt", b"1"), ("not_before", b"%d" % due_ms), ("maybe_sent", b"0")]
         for number in range(EVENTS):
             put_back(stage, msgspec.json.encode(event(number)), [*headers])
-        await asyncio.sleep(2)  # it has them by now, and waits for their moment; if not, the law is the same
+        await soon(lambda: TAKES in frozen.log.read_text(), LIMIT_S)  # it waits for their moment
         freezing = asyncio.ensure_future(frozen.freeze(FROZEN_S))
         heir.start()
         await soon(lambda: Counter(statuses(stage).values()) == {"completed": EVENTS}, LIMIT_S)

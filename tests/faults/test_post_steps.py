@@ -20,7 +20,8 @@ from tests.faults import mortal
 from tests.faults.steps import EVENTS, NAMES, NO_EVENT, STEPS, Found, Scenario, play
 from tests.support.kafka import Kafka
 
-pytestmark = [pytest.mark.faults, pytest.mark.kafka]
+#: One group: what the module's fixture does takes half a minute, and each worker would do it.
+pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.xdist_group("post_steps")]
 
 #: The retry role is the same code on another topic; ClickHouse differs where an outcome is unknown.
 SCENARIOS = (

@@ -9,17 +9,19 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from connectors.operations.dead_letters import CALLS, Filters, unresolved
-from connectors.operations.late_calls import LateCalls
+from connectors.operations.late_calls import EVERY_S, LateCalls
 from connectors.operations.requeue import checked
 from connectors.operations.sender import CommandProducer, Outgoing
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US
+from tests.faults.procs import Process
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, rows, until
@@ -240,23 +242,31 @@ async def test_other_reasons_are_left_to_people(world: World) -> None:
     assert (await rows(world.url, OPEN))[0][0] == 1
 
 
-async def test_the_projector_s_process_does_it_and_is_killed_again_and_again(stage: Stage, database: str) -> None:
-    """SIGKILL at any moment: what was sent and not marked is found counted by the next process."""
+async def test_the_projector_s_process_does_it_and_is_killed_again_and_again(
+    stage: Stage, database: str, tmp_path: Path
+) -> None:
+    """SIGKILL at any moment: what was sent and not marked is found counted by the next process, which takes over at once."""
     group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
     chance = random.Random(3)
     stage.map("acme", "org", "sub")
-    async with stage.running("meter", stage.parts(group_prefix=group)):
+    async with (
+        stage.running("meter", stage.parts(group_prefix=group)),
+        worker(stage, database, tmp_path) as process,
+    ):
         stage.put([call(1000)])
         await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=30)
         stage.put([call(n, 72) for n in range(1500)])
         await soon(lambda: stage.sensors.calls.get("rejected:beyond_horizon") == 1500, limit_s=30)
         for _ in range(4):
-            async with process_of(stage, database) as process:
-                await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=chance.uniform(3, 12))
-        async with process_of(stage, database):
-            await until(database, "SELECT count(*) FROM llm_usage_log WHERE part <> ''", lambda n: n == 1501, 60)
-            await until(database, OPEN, lambda left: left == 0, 60)
+            process.start()
+            await process.up()
+            await asyncio.sleep(chance.uniform(0, EVERY_S + 2))
+            await process.kill()
+        process.start()
+        await until(database, "SELECT count(*) FROM llm_usage_log WHERE part <> ''", lambda n: n == 1501, 60)
+        await until(database, OPEN, lambda left: left == 0, 60)
         await soon(lambda: billed_cents(stage) == 1501 * 200, limit_s=30)
+    assert [death.cause for death in process.deaths] == ["killed"] * 5
 
 
 def billed_cents(stage: Stage) -> Decimal:
@@ -264,8 +274,8 @@ def billed_cents(stage: Stage) -> Decimal:
 
 
 @asynccontextmanager
-async def process_of(stage: Stage, database: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`meterbridge worker --only project`, killed in the end."""
+async def worker(stage: Stage, database: str, folder: Path) -> AsyncIterator[Process]:
+    """`meterbridge worker --only project`, to be started; up once it has its partitions; killed in the end."""
     settings = stage.settings
     variables = {
         "PATH": os.environ["PATH"],
@@ -274,13 +284,11 @@ async def process_of(stage: Stage, database: str) -> AsyncIterator[asyncio.subpr
         "TOPIC_PREFIX": settings.topic_prefix,
         "DATABASE_URL": database,
         "METRICS_PORT": "0",
-        "LOG_LEVEL": "error",
+        "POD_NAME": "worker-0",  # else Kafka gives its partitions to the next one when the session of the dead one ends
     }
-    words = ("-m", "connectors", "worker", "--only", "project")
-    process = await asyncio.create_subprocess_exec(sys.executable, *words, env=variables)
+    command = [sys.executable, "-m", "connectors", "worker", "--only", "project"]
+    process = Process("project", command, variables, folder, time.monotonic, lambda said: "partitions_opened" in said)
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await process.kill()

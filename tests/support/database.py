@@ -20,25 +20,47 @@ from streams.components import Components
 from tests.support.eventually import PATIENCE
 from tests.support.stage import Quiet, Stage
 
+#: The name of a database with our tables that others are copies of, by the URL of its server. A copy takes a fifth of the
+#: CPU time of the migrations.
+_templates: dict[str, str] = {}
+
 
 @asynccontextmanager
-async def fresh_database(server_url: str) -> AsyncIterator[str]:
-    """The URL of an empty database; it is dropped afterwards, whoever is still connected."""
+async def fresh_database(server_url: str, template: str = "template1") -> AsyncIterator[str]:
+    """The URL of a copy of `template`, by default an empty database; it is dropped afterwards, whoever is still connected."""
     name = f"t{uuid.uuid4().hex[:12]}"
-    await _order(server_url, f"CREATE DATABASE {name}")
-    base, _, query = server_url.partition("?")
+    await _order(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
-        yield base.rpartition("/")[0] + f"/{name}" + (f"?{query}" if query else "")
+        yield _url_of(server_url, name)
     finally:
-        await _order(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await _drop(server_url, name)
 
 
 @asynccontextmanager
 async def migrated_database(server_url: str) -> AsyncIterator[str]:
     """The same with our tables in it."""
-    async with fresh_database(server_url) as url:
-        await migrate(url)
+    if server_url not in _templates:
+        name = f"template{uuid.uuid4().hex[:12]}"
+        await _order(server_url, f"CREATE DATABASE {name}")
+        await migrate(_url_of(server_url, name))
+        _templates[server_url] = name
+    async with fresh_database(server_url, _templates[server_url]) as url:
         yield url
+
+
+async def drop_template(server_url: str) -> None:
+    """Leave nothing of `migrated_database` on a server that stays."""
+    if name := _templates.pop(server_url, ""):
+        await _drop(server_url, name)
+
+
+def _url_of(server_url: str, name: str) -> str:
+    base, _, query = server_url.partition("?")
+    return base.rpartition("/")[0] + f"/{name}" + (f"?{query}" if query else "")
+
+
+async def _drop(server_url: str, name: str) -> None:
+    await _order(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 async def _order(url: str, statement: str) -> None:

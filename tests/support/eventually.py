@@ -10,8 +10,8 @@ T = TypeVar("T")
 PATIENCE = 4.0
 
 
-def eventually(probe: Callable[[], T], limit_s: float = 10.0) -> T:
-    """The first truthy answer of `probe`.
+def eventually(probe: Callable[[], T], limit_s: float = 10.0, every_s: float = 0.02) -> T:
+    """The first truthy answer of `probe`, which is asked again after `every_s`.
 
     Raises:
         AssertionError: none within `limit_s`; with the last answer.
@@ -19,7 +19,7 @@ def eventually(probe: Callable[[], T], limit_s: float = 10.0) -> T:
     deadline = time.monotonic() + limit_s * PATIENCE
     while not (answer := probe()):
         assert time.monotonic() < deadline, f"still {answer!r} after {limit_s} s"
-        time.sleep(0.02)
+        time.sleep(every_s)
     return answer
 
 

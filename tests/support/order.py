@@ -1,16 +1,22 @@
 """The order of tests in a parallel run: those that wait for brokers and windows begin first, on every worker.
 
+The tests of the marker `faults` are few and take up to two minutes: the longest begin first, so that no worker is left alone with
+one in the end (`--dist loadgroup`, which gives a worker the next ones when it has nearly done its own).
+
 `--dist worksteal` gives each worker one stretch of the list, and idle workers take from the ends of the others' stretches. In the order
 of the folders one worker would have nearly all tests that wait, at the end of the run, while half of the processor is idle.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import PurePath
 from typing import Protocol, TypeVar
 
 #: Folders below tests/ whose tests mostly wait.
 _WAITING = frozenset({"integration", "e2e"})
+#: What a test takes of which nothing is known, seconds.
+_UNKNOWN_S = 30.0
 
 
 class Item(Protocol):
@@ -43,3 +49,21 @@ def interleaved(items: Sequence[T], workers: int) -> list[T]:
         order += [*stretch, *others[:filled]]
         del others[:filled]
     return order
+
+
+def longest_first(items: Sequence[T], seconds: Mapping[str, float]) -> list[T]:
+    """All of `items`, those that take longest first. `seconds`: of one case, by the test's path below tests/ and its name.
+
+    Tests of one group of pytest-xdist run one after the other on one worker, and count as one.
+    """
+    took = Counter[str]()
+    for item in items:
+        name = item.nodeid.removeprefix("tests/").partition("[")[0].partition("@")[0]
+        took[_group(item)] += seconds.get(name, _UNKNOWN_S)  # type: ignore[assignment]
+    return sorted(items, key=lambda item: -took[_group(item)])
+
+
+def _group(item: Item) -> str:
+    """As pytest-xdist tells it: `@` and the group's name behind the case; else the test is a group of its own."""
+    case, group = item.nodeid.rfind("]"), item.nodeid.rfind("@")
+    return item.nodeid[group:] if group > case else item.nodeid

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.order import interleaved
+from tests.support.order import interleaved, longest_first
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,15 @@ def test_every_worker_begins_with_waiting_tests() -> None:
     for worker in range(4):
         begun = order[worker * share + worker]
         assert "/integration/" in begun.nodeid or "/e2e/" in begun.nodeid
+
+
+def test_the_longest_begin_first_and_a_group_counts_as_one() -> None:
+    names = ("short", "long", "new", "grouped[a]@g", "grouped[x@y]@g", "short[b]")
+    items = [_Item(f"tests/faults/test_1.py::test_{name}") for name in names]
+    took = {
+        "faults/test_1.py::test_short": 2.0,
+        "faults/test_1.py::test_long": 90.0,
+        "faults/test_1.py::test_grouped": 25.0,
+    }
+    told = [item.nodeid.rpartition("_")[2] for item in longest_first(items, took)]
+    assert told == ["long", "grouped[a]@g", "grouped[x@y]@g", "new", "short", "short[b]"]

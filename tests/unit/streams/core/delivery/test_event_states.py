@@ -57,16 +57,16 @@ def test_completed_events_are_forgotten_after_two_days_and_the_others_never() ->
     """Otherwise memory would grow for ever; a repeat comes within minutes, not days."""
     tally = EventStateCounter()
     tally.take([receipt("stuck", "pending", NOW)])
-    for hour in range(2000):
+    for hour in range(200):
         now = NOW + hour * HOUR_US
         tally.take([receipt(f"{hour}-{number}", "pending", now) for number in range(50)])
         tally.take([receipt(f"{hour}-{number}", "completed", now) for number in range(50)])
         tally.take([receipt(f"{hour}-late", "completed", now - 100 * HOUR_US)])
     assert len(tally._completed) <= (REMEMBERED_HOURS + 1) * 51
     assert len(tally._unsettled) == 1
-    assert totals([tally]) == StateTotals(102_001, 102_000, 0, 1)
-    tally.take([receipt("1960-7", "completed", now), receipt("stuck", "completed", now)])
-    assert totals([tally]) == StateTotals(102_001, 102_001, 0, 0)
+    assert totals([tally]) == StateTotals(10_201, 10_200, 0, 1)
+    tally.take([receipt("160-7", "completed", now), receipt("stuck", "completed", now)])
+    assert totals([tally]) == StateTotals(10_201, 10_201, 0, 0)
 
 
 def test_a_late_receipt_of_a_forgotten_hour_is_still_recognised_when_it_comes_again() -> None:

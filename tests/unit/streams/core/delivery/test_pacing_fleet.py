@@ -1,4 +1,4 @@
-"""Several processes, one limit that Lago tells in headers, two minutes of virtual time: the real delivery, no 429.
+"""Several processes, one limit that Lago tells in headers, half a minute of virtual time: the real delivery, no 429.
 
 A batch is one request, so with BATCH_SIZE=1 it is the requests that are scarce: 300 sealed windows a second are 300.
 """
@@ -49,19 +49,19 @@ def lago_with(dialect: Dialect, high_s: float = 0.012, **options: object) -> Lim
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_three_hundred_a_second_for_two_minutes_meet_no_429(processes: int) -> None:
+def test_three_hundred_a_second_for_half_a_minute_meet_no_429(processes: int) -> None:
     lago = lago_with(as_told)
 
     async def main() -> None:
         fleet = Fleet(lago, processes)
-        await fleet.offer_steadily(OFFERED, 120)
+        await fleet.offer_steadily(OFFERED, 30)
         await fleet.drained(lago)
         fleet.stop()
-        assert virtual_now() < 125
+        assert virtual_now() < 35
 
     run_virtually(main())
     assert lago.refused == []
-    assert len(lago.posts) == len(lago.stored) == OFFERED * 120
+    assert len(lago.posts) == len(lago.stored) == OFFERED * 30
 
 
 def drain_rate(moments: list[float]) -> float:
@@ -74,17 +74,17 @@ def drain_rate(moments: list[float]) -> float:
 @pytest.mark.parametrize("dialect", [as_told, rounded_down, exact, without_reset], ids=lambda one: one.__name__)
 @pytest.mark.parametrize("processes", [1, 4])
 def test_what_an_outage_left_drains_at_half_the_limit_or_more_without_a_429(dialect: Dialect, processes: int) -> None:
-    """Away from 5 s to 25 s while 300/s go on arriving: 6 000 wait, and more come until they are gone."""
-    lago = lago_with(dialect, away=(5.0, 25.0))
+    """Away from 5 s to 15 s while 300/s go on arriving: 3 000 wait, and more come until they are gone."""
+    lago = lago_with(dialect, away=(5.0, 15.0))
 
     async def main() -> None:
         fleet = Fleet(lago, processes)
-        await fleet.offer_steadily(OFFERED, 30)
+        await fleet.offer_steadily(OFFERED, 18)
         await fleet.drained(lago)
         fleet.stop()
 
     run_virtually(main())
-    drained = [moment for moment in lago.posts if moment >= 25.0]
+    drained = [moment for moment in lago.posts if moment >= 15.0]
     assert lago.refused == []
     assert drain_rate(drained) >= LIMIT / 2
     assert set(lago.stored.values()) == {1}
@@ -97,7 +97,7 @@ def test_every_process_notices_within_seconds_that_lago_is_back(away_s: float) -
 
     async def main() -> None:
         fleet = Fleet(lago, processes=8)
-        await fleet.offer_steadily(40, 10 + away_s)
+        await fleet.offer_steadily(16, 10 + away_s)
         await fleet.drained(lago)
         fleet.stop()
         assert [breaker for breaker in fleet.breakers if not 5 + away_s <= breaker.since < 8 + away_s] == []
@@ -125,12 +125,12 @@ def test_a_limit_that_nobody_tells_is_found_and_met_less_and_less_often() -> Non
 
     async def main() -> None:
         fleet = Fleet(lago, processes=1)
-        fleet.offer(20_000)
+        fleet.offer(8_000)
         await fleet.drained(lago)
         fleet.stop()
 
     run_virtually(main())
-    assert len(lago.refused) < 60
+    assert len(lago.refused) < 24
     assert drain_rate(lago.posts) >= LIMIT / 2
     assert set(lago.stored.values()) == {1}
 
