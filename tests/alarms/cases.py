@@ -171,7 +171,13 @@ CASES: Final[dict[str, Case]] = {
         'meterbridge_late_calls_total{outcome="waiting"}',
         {'meterbridge_late_calls_total{outcome="requeued"}': counts()},
     ),
-    "MeterbridgeUnreadableRecords": _counter('meterbridge_unreadable_records_total{table="customers"}'),
+    "MeterbridgeUnreadableRecords": Case(
+        {
+            'meterbridge_unreadable_records_total{table="customers"}': counts(),
+            'meterbridge_projection_skipped_total{reason="unreadable"}': counts(),
+        },
+        {'meterbridge_unreadable_records_total{table="customers"}': stays(7)},
+    ),
     "MeterbridgeTablesStale": Case(
         {'meterbridge_table_staleness_seconds{table="orgs"}': since(90, 8)},
         {'meterbridge_table_staleness_seconds{table="orgs"}': since(90, 3)},
