@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -282,10 +283,11 @@ async def somebody_writes_a_balance(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def audit_line_is_forged(scene: Scene) -> AsyncIterator[None]:
-    """A line is written a second time. It stays, so nothing after this is quiet."""
+    """A line is written again, by another name. It stays, so nothing after this is quiet."""
     topic = scene.world.topics.audit
     line = await asyncio.to_thread(damage.first, scene.kafka.bootstrap, topic)
-    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, TopicPartition(topic, 0), line, b"key")
+    forged = json.dumps({**json.loads(line), "actor": "eve"}).encode()
+    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, TopicPartition(topic, 0), forged, b"key")
     await scene.stopped("api")
     await scene.started("api")
     yield
