@@ -129,6 +129,7 @@ def test_every_command_is_ours_and_every_probe_asks_where_it_listens(name: str) 
         assert (ports[live["port"]], live["path"]) == (health.port, "/health/live")
         assert container(pod)["startupProbe"]["httpGet"] == live
         assert ports["metrics"] == int(variables(pod)["METRICS_PORT"])
+        assert variables(pod)["HOST"] == "0.0.0.0", "a probe comes from outside of the container"
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -140,6 +141,7 @@ def test_no_pod_has_rights_and_no_volume_is_without_a_bound(name: str) -> None:
         assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
         assert security["capabilities"] == {"drop": ["ALL"]}
         assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False, "a Service called postgres would set POSTGRES_PORT to an address"
         for volume in spec["volumes"]:
             assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}), role
         mounted = {mount["mountPath"] for mount in container(pod)["volumeMounts"]}

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,18 @@ class Compose:
             raise Failed(f"{' '.join(whole)} did not end within {limit_s:.0f} s") from error
         return done.returncode, done.stdout, done.stderr
 
-    def command(self, *words: str, limit_s: float = 120) -> Any:
+    def command(self, *words: str) -> Any:
         """The JSON answer of a command of the product, in the service `tools`."""
-        _, out, err = self.ended("run", "--rm", "-T", "tools", *words, "--json", limit_s=limit_s)
-        if not out.strip().startswith(("{", "[")):
-            raise Failed(f"meterbridge {' '.join(words)}: {(out + err)[-2000:]}")
-        return json.loads(out)
+        return self.commands(words)[0]
+
+    def commands(self, *several: Sequence[str], limit_s: float = 240) -> list[Any]:
+        """The JSON answers of commands of the product, in one container: a new one compiles every module first."""
+        each = "; echo; ".join(f"meterbridge {' '.join(words)} --json" for words in several)
+        _, out, err = self.ended("run", "--rm", "-T", "--entrypoint", "sh", "tools", "-c", each, limit_s=limit_s)
+        answers = [part for part in out.split("\n\n") if part.strip()]
+        if len(answers) != len(several) or not all(one.strip().startswith(("{", "[")) for one in answers):
+            raise Failed(f"{each}: {(out + err)[-2000:]}")
+        return [json.loads(one) for one in answers]
 
     def states(self) -> dict[str, str]:
         """Of every container that runs: its health."""
@@ -96,7 +102,7 @@ class Compose:
 
     def remove(self) -> None:
         """Everything that was made of it, its data too."""
-        self.ended("down", "--volumes", "--remove-orphans")
+        self.ended("--profile", "*", "down", "--volumes", "--remove-orphans")
 
 
 def docker(*words: str, limit_s: float = 300) -> str:

@@ -30,15 +30,14 @@ def quick_start(trial: Trial) -> None:
 def commands(trial: Trial) -> None:
     """What an operator asks, inside."""
     with step("doctor, explain, reconcile, dlq list, held list"):
-        findings = trial.compose.command("doctor")
+        findings, story, *_ = trial.compose.commands(
+            ("doctor",), ("explain", "--request", "try-1"), ("reconcile", "--lago"), ("dlq", "list"), ("held", "list")
+        )
         known = {finding["code"] for finding in findings["findings"]}
         if known & {"no_webhook_credentials", "spool_unset"}:
             raise Failed(f"doctor does not see what is set: {known}")
-        story = trial.compose.command("explain", "--request", "try-1")
         if story["calls"][0]["event"]["status"] != "completed":
             raise Failed(f"explain: {story}")
-        for words in (["reconcile", "--lago"], ["dlq", "list"], ["held", "list"]):
-            trial.compose.command(*words)
     with step("deploy.sh status, logs"):
         trial.compose.script("status")
         if "ingress" not in trial.compose.script("logs", "--tail", "5", "ingress"):

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from connectors.config.settings import VARIABLES
 from connectors.ingest.routes import ROUTES
+from connectors.processes.container_health import probes
 
 ROOT = Path(__file__).parents[3]
 KAFKA_FILE, LAGO_FILE = ROOT / "docker-compose.kafka.yml", ROOT / "deploy" / "compose" / "lago.yml"
@@ -108,6 +109,28 @@ def test_nothing_of_lago_runs_before_its_tables_and_nothing_is_billed_before_its
     assert awaited["worker"] == {"tables": done, "lago-setup": done}
     assert awaited["lago-api-integration"] == {"topics": done}, "calls are taken whether Lago runs or not"
     assert awaited["tables"] == {"databases": done} and awaited["databases"] == {"postgres": healthy}
+
+
+def test_every_file_that_is_mounted_is_there_and_cannot_be_changed() -> None:
+    """Compose would make a folder of a file that is not there, and a container could write into ours."""
+    services = load(KAFKA_FILE)["services"].values()
+    bound = [mount for one in services for mount in one.get("volumes", ()) if isinstance(mount, dict)]
+    assert len(bound) == 4
+    for mount in bound:
+        assert (ROOT / mount["source"]).exists(), mount["source"]
+        assert mount["read_only"] and mount["bind"] == {"create_host_path": False}
+
+
+def test_prometheus_asks_every_role_of_every_service() -> None:
+    """A worker's roles have a metrics port each, as its health check has them; a server has the first one."""
+    [job] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    asked = {target for static in job["static_configs"] for target in static["targets"]}
+    running = set()
+    for name, service in load(KAFKA_FILE)["services"].items():
+        words = service.get("command", [""])
+        ports = {"serve": [9090], "worker": [probe.port for probe in probes(words, {"METRICS_PORT": "9090"})]}
+        running |= {f"{name}:{port}" for port in ports.get(words[0], [])}
+    assert asked == running
 
 
 def test_every_container_of_lago_has_bounds_and_is_started_again() -> None:
