@@ -5,6 +5,9 @@
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
+# Processes of the tests, for two cores: they mostly wait. Each has a Kafka and a Postgres of its own, 1.2 GB in all.
+WORKERS ?= 5
+FAULT_WORKERS ?= 4
 MINUTES ?= 10
 SEED ?= 1
 ALL ?=
@@ -27,8 +30,8 @@ services-stop: venv ## end them, and delete their data
 test: venv check ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
 	.venv/bin/python -m tests.support.kafka --fetch
 	.venv/bin/python -m tests.support.prometheus --fetch
-	.venv/bin/pytest -m "not faults and not alone" -n 4 --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
-	.venv/bin/pytest -m "faults and not alone" -n 4 --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+	.venv/bin/pytest -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m alone $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
 check: venv ## format, lint, types, and the one direction of imports

@@ -1,16 +1,15 @@
 """Fixtures that every suite shares: a real Kafka, a real Postgres, and a corner of Kafka for each test."""
 
 import asyncio
+import gc
 import logging
 import os
-import uuid
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, settings
 
 from tests.support.database import drop_template, migrated_database
@@ -18,6 +17,7 @@ from tests.support.kafka import Kafka, MavenKafka, start_kafka
 from tests.support.order import interleaved, longest_first
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
+from tests.support.topic_prefix import own_topic_prefix
 
 pytest_plugins = ["tests.faults.results"]
 
@@ -26,6 +26,7 @@ settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("laws")
 
 _NEIGHBOURS = pytest.StashKey[list[str]]()
+_COLLECTED = pytest.StashKey[tuple[pytest.Item, ...]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,6 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "kafka" in getattr(item, "fixturenames", ()):
             item.add_marker("kafka")
+    config.stash[_COLLECTED] = tuple(items)
     yield  # the others leave out what `-m` and `-k` do not choose
     if (worker := getattr(config, "workerinput", None)) is not None:
         if _marker(config) == "faults":
@@ -70,6 +72,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and isinstance(broker, MavenKafka):
         report.sections.append(("Kafka's log", broker.last_words()))
     return report
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay until the end: the garbage collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -105,6 +113,12 @@ def logging_as_it_was() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def collected_items(pytestconfig: pytest.Config) -> tuple[pytest.Item, ...]:
+    """What this run has loaded, with the tests that `-m` and `-k` left out."""
+    return pytestconfig.stash[_COLLECTED]
+
+
+@pytest.fixture(scope="session")
 def kafka(pytestconfig: pytest.Config) -> Iterator[Kafka]:
     """One broker for the whole run; a failure to start it fails every test that needs it."""
     broker = start_kafka(os.environ)
@@ -116,13 +130,8 @@ def kafka(pytestconfig: pytest.Config) -> Iterator[Kafka]:
 @pytest.fixture
 def topic_prefix(kafka: Kafka) -> Iterator[str]:
     """A `TOPIC_PREFIX` of this test alone; its topics are deleted afterwards."""
-    prefix = f"t{uuid.uuid4().hex[:8]}."
-    yield prefix
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    mine = [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]
-    if mine:
-        for deleted in admin.delete_topics(mine, operation_timeout=10).values():
-            deleted.result()
+    with own_topic_prefix(kafka.bootstrap) as prefix:
+        yield prefix
 
 
 @pytest.fixture(scope="session")

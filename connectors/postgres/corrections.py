@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 #: Calls of one chunk: as long as it takes, an authorisation of the same account waits.
-CHUNK: Final = 2000
+CHUNK: Final = 1000
 #: The lock of the transactions that write or debit calls, until their end.
 CALLS: Final = "pg_advisory_xact_lock_shared(hashtext('meterbridge calls and events'))"
 #: Outside a transaction: it waits for those that have the lock, and ends at once.

@@ -70,6 +70,8 @@ async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Se
     if reservations:
         call_ids = list({row[_CALL_ID] for row in rows if row[_CALL_ID]})
         reserved = {call_id for (call_id,) in await connection.fetch(_RESERVED, call_ids)}
+    if not (prepaid or decided or reserved):
+        return None
     chosen = [
         (row[0], row[1])
         for row, names in zip(rows, own, strict=True)
@@ -80,8 +82,6 @@ async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Se
         for row in rows
         if row[_CALL_ID] in reserved or (row[_ID_KIND] not in user_kinds and f"user:{row[_CUSTOMER]}" in prepaid)
     ]
-    if not chosen and not asked:
-        return None
     calls = usd = overdraft = 0
     if chosen:
         calls, usd, overdraft = await connection.fetchrow(_DEBIT, *zip(*chosen, strict=True), user_kinds)

@@ -166,6 +166,7 @@ _BOUNDS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
             ),
         },
     ),
+    ("metrics.runbooks", {"type": "string", "pattern": "^https?://.+/$"}),
     ("networkPolicy.*Ports", {"type": "array", "items": _PORT}),
 )
 

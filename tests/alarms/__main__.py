@@ -37,7 +37,7 @@ async def tried(folder: Path, wanted: Sequence[str]) -> list[str]:
     wrong: list[str] = []
     async with scene_in(folder) as scene:
         monitor = scene.monitor
-        if not await monitor.until(lambda now: not now, _QUIET_S):
+        if not await monitor.until_quiet(_QUIET_S):
             wrong.append(f"before any fault: {', '.join(sorted(await monitor.firing()))}")
         wrong += await asked(monitor)
         print("| alarm | fired after | others | while it was mended |\n|---|---|---|---|", flush=True)
@@ -50,7 +50,7 @@ async def tried(folder: Path, wanted: Sequence[str]) -> list[str]:
 async def broken(scene: Scene, name: str) -> list[str]:
     """Break what an alarm is for, and mend it."""
     monitor, wrong = scene.monitor, []
-    if not await monitor.until(lambda now: not now, _QUIET_S):
+    if not await monitor.until_quiet(_QUIET_S):
         wrong.append(f"before {name}: {', '.join(sorted(await monitor.firing()))}")
     monitor.forget()
     began = time.monotonic()
@@ -60,7 +60,7 @@ async def broken(scene: Scene, name: str) -> list[str]:
         await monitor.look(_OTHERS_S)
         others = sorted(monitor.seen.keys() - {name})
         monitor.forget()
-    await monitor.until(lambda now: not now, _QUIET_S)
+    await monitor.until_quiet(_QUIET_S)
     later = sorted(monitor.seen.keys() - {name})
     told = f"{after_s:.0f} s" if fired else "**never**"
     print(f"| {name} | {told} | {', '.join(others) or '-'} | {', '.join(later) or '-'} |", flush=True)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import httpx
 import msgspec
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka import TopicPartition
 
-from schemas.ledger import POSITION_KEY, Position
+from schemas.ledger import Position
+from tests.alarms import damage
 from tests.alarms.monitor import Monitor
 from tests.alarms.traffic import CALLERS, OTHER, Traffic
 from tests.faults.world import OURS, World
+from tests.support.database import rows
 from tests.support.kafka import MavenKafka
 from tests.support.postgres import LocalPostgres
 from tests.unit.telemetry.test_watched_limits import certificate_from_now
@@ -53,13 +55,15 @@ class Scene:
         self.world.processes[name].start()
         await self.world.processes[name].up(_UP_S)
 
-    def keep(self, topic: str, retention_ms: int) -> None:
-        """Set how long a topic keeps records."""
-        entry = ConfigEntry("retention.ms", str(retention_ms), incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
-        for future in admin.incremental_alter_configs([resource]).values():
-            future.result(30)
+    async def command(self, *words: str) -> None:
+        """Run a command of the product. Raises: RuntimeError: it failed; with what it printed."""
+        environ = {**os.environ, **self.world.environ("topics")}
+        done = await asyncio.create_subprocess_exec(
+            *OURS, *words, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        printed, _ = await done.communicate()
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(words)}: {printed.decode()[-1000:]}")
 
 
 Fault = Callable[[Scene], AbstractAsyncContextManager[None]]
@@ -113,9 +117,9 @@ async def records_are_half_as_old_as_they_may_be(scene: Scene) -> AsyncIterator[
     """Lago is slow, and the topic keeps events for a minute: Kafka looks for what is old every five minutes."""
     events = scene.world.topics.events
     await scene.lago(kind="slow", seconds=5)
-    await asyncio.to_thread(scene.keep, events, 40_000)
+    await asyncio.to_thread(damage.keep, scene.kafka.bootstrap, events, 40_000)
     yield
-    await asyncio.to_thread(scene.keep, events, 30 * 86_400_000)
+    await asyncio.to_thread(damage.keep, scene.kafka.bootstrap, events, 30 * 86_400_000)
     await scene.lago()
 
 
@@ -164,13 +168,10 @@ async def partition_halted(scene: Scene) -> AsyncIterator[None]:
     raw = scene.world.topics.raw
     await scene.stopped("meter-0")
     await scene.traffic.send([scene.traffic.call(customer) for customer in CALLERS])
-    await asyncio.to_thread(_cut, scene.kafka.bootstrap, raw)
+    await asyncio.to_thread(damage.cut, scene.kafka.bootstrap, raw)
     await scene.started("meter-0")
     yield
-    words = ["ledger", "init", "--from", "earliest", "--comment", "trial", "--yes"]
-    environ = {**os.environ, **scene.world.environ("topics")}
-    done = await asyncio.create_subprocess_exec(*OURS, *words, env=environ, stdout=asyncio.subprocess.DEVNULL)
-    assert await done.wait() == 0
+    await scene.command("ledger", "init", "--from", "earliest", "--comment", "trial", "--yes")
     await scene.stopped("meter-0")
     await scene.started("meter-0")
 
@@ -180,14 +181,14 @@ async def ledger_off(scene: Scene) -> AsyncIterator[None]:
     """A call is counted once too often in what a ledger has written down."""
     topic = scene.world.topics.changelog
     await scene.stopped("meter-0")
-    place, value = await asyncio.to_thread(_position, scene.kafka.bootstrap, topic)
+    place, value = await asyncio.to_thread(damage.position, scene.kafka.bootstrap, topic)
     position = msgspec.msgpack.decode(value, type=Position)
     position.counters.folded.calls += 1
-    await asyncio.to_thread(_put, scene.kafka.bootstrap, place, msgspec.msgpack.encode(position))
+    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, place, msgspec.msgpack.encode(position))
     await scene.started("meter-0")
     yield
     await scene.stopped("meter-0")
-    await asyncio.to_thread(_put, scene.kafka.bootstrap, place, value)
+    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, place, value)
     await scene.started("meter-0")
 
 
@@ -231,7 +232,66 @@ async def two_callbacks(scene: Scene) -> AsyncIterator[None]:
     yield
 
 
-#: The fault of each alarm. Those that stop a ledger come last.
+@contextlib.asynccontextmanager
+async def certificate_has_nearly_ended(scene: Scene) -> AsyncIterator[None]:
+    scene.certificate.write_bytes(certificate_from_now(timedelta(days=1)))
+    yield
+    scene.certificate.write_bytes(certificate_from_now(timedelta(days=400)))
+
+
+@contextlib.asynccontextmanager
+async def stranger_writes_a_mapping(scene: Scene) -> AsyncIterator[None]:
+    place = TopicPartition(scene.world.topics.customers, 0)
+    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, place, b"no mapping", b"somebody")
+    yield
+    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, place, None, b"somebody")
+
+
+@contextlib.asynccontextmanager
+async def stranger_writes_a_call(scene: Scene) -> AsyncIterator[None]:
+    place = TopicPartition(scene.world.topics.enriched, 0)
+    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, place, b"no call", b"somebody")
+    yield
+
+
+@contextlib.asynccontextmanager
+async def type_is_unknown(scene: Scene) -> AsyncIterator[None]:
+    call = scene.traffic.flat(OTHER, spend=0.001, call_type="atelepathy")
+    await scene.traffic.send(call, "/webhook/litellm/usage")
+    yield
+
+
+@contextlib.asynccontextmanager
+async def one_request_has_two_ids(scene: Scene) -> AsyncIterator[None]:
+    now = time.time()
+    times = {"startTime": now - 2, "endTime": now - 1, "litellm_call_id": f"one-{now}", "status": "success"}
+    calls = [scene.traffic.flat(OTHER, spend=0.001, **times) for _ in range(2)]
+    await scene.traffic.send(calls, "/webhook/litellm/usage")
+    yield
+
+
+@contextlib.asynccontextmanager
+async def somebody_writes_a_balance(scene: Scene) -> AsyncIterator[None]:
+    database = scene.world.common["DATABASE_URL"]
+    words = ["credits", "grant", "user:ada", "10", "--comment", "trial", "--key", "trial"]
+    await scene.command(*words)
+    await rows(database, "UPDATE user_credits SET balance = balance + 1 WHERE user_id = 'ada'")
+    yield
+    await rows(database, "UPDATE user_credits SET balance = balance - 1 WHERE user_id = 'ada'")
+
+
+@contextlib.asynccontextmanager
+async def audit_line_is_forged(scene: Scene) -> AsyncIterator[None]:
+    """A line is written a second time. It stays, so nothing after this is quiet."""
+    topic = scene.world.topics.audit
+    line = await asyncio.to_thread(damage.first, scene.kafka.bootstrap, topic)
+    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, TopicPartition(topic, 0), line, b"key")
+    await scene.stopped("api")
+    await scene.started("api")
+    yield
+
+
+#: The fault of each alarm. Those that stop a ledger, and the one that stays, come last.
 FAULTS: dict[str, Fault] = {
     "MeterbridgeLagoDown": lago_down,
     "MeterbridgeLagoKeyRefused": key_expired,
@@ -250,39 +310,14 @@ FAULTS: dict[str, Fault] = {
     "MeterbridgeTwoCallbacks": two_callbacks,
     "MeterbridgeHeldCustomersJump": names_are_invented,
     "MeterbridgeRoleMissing": sink_gone,
+    "MeterbridgeCertificateEnds": certificate_has_nearly_ended,
+    "MeterbridgeUnreadableRecords": stranger_writes_a_mapping,
+    "MeterbridgeRowsLeftOut": stranger_writes_a_call,
+    "MeterbridgeUnknownCallType": type_is_unknown,
+    "MeterbridgeBilledTwice": one_request_has_two_ids,
+    "MeterbridgeCreditsImbalance": somebody_writes_a_balance,
     "MeterbridgeSpoolFillsUp": kafka_away,
     "MeterbridgePartitionHalted": partition_halted,
     "MeterbridgeLedgerImbalance": ledger_off,
+    "MeterbridgeAuditLogChanged": audit_line_is_forged,
 }
-
-
-def _cut(bootstrap: str, topic: str) -> None:
-    """Delete every record of a topic."""
-    with contextlib.closing(Consumer({"bootstrap.servers": bootstrap, "group.id": "trial"})) as consumer:
-        partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
-        ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in partitions}
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.delete_records([TopicPartition(topic, *place) for place in ends.items()]).values():
-        future.result(30)
-
-
-def _position(bootstrap: str, topic: str) -> tuple[TopicPartition, bytes]:
-    """The last position of the first ledger that has one, and its partition."""
-    config = {"bootstrap.servers": bootstrap, "group.id": "trial", "enable.partition.eof": True}
-    with contextlib.closing(Consumer({**config, "isolation.level": "read_committed"})) as consumer:
-        for number in consumer.list_topics(topic, timeout=20).topics[topic].partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number))
-            consumer.assign([TopicPartition(topic, number, low)])
-            found = None
-            while low < high and (message := consumer.poll(10)) is not None and message.error() is None:
-                if message.key() == POSITION_KEY:
-                    found = message.value()
-            if found is not None:
-                return TopicPartition(topic, number), found
-    raise AssertionError("no ledger has written a position")
-
-
-def _put(bootstrap: str, place: TopicPartition, value: bytes) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
-    producer.produce(place.topic, value, POSITION_KEY, partition=place.partition)
-    assert producer.flush(20) == 0

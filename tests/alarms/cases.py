@@ -78,6 +78,7 @@ HEALTHY: Final[Series] = {
     ACCEPTED: grows(100),
     'meterbridge_ingress_elements_total{outcome="bad_cost"}': stays(0),
     'webhook_requests_total{source="litellm", status="202"}': grows(100),
+    'webhook_requests_total{source="litellm", status="400"}': stays(0),
     "meterbridge_spool_bytes": stays(0),
     "meterbridge_spool_max_bytes": stays(1e9),
     REJECTED: stays(3),
@@ -121,7 +122,13 @@ CASES: Final[dict[str, Case]] = {
         {'webhook_requests_total{source="litellm", status="401"}': counts(steps=10)},
         {'webhook_requests_total{source="litellm", status="401"}': counts(steps=2)},
     ),
-    "MeterbridgeBodiesRefused": _counter('webhook_requests_total{source="litellm", status="413"}'),
+    "MeterbridgeBodiesRefused": Case(
+        {
+            'webhook_requests_total{source="litellm", status="400"}': counts(3),
+            'meterbridge_ingress_elements_total{outcome="not_json"}': counts(3),
+        },
+        {'webhook_requests_total{source="litellm", status="413"}': stays(7)},
+    ),
     "MeterbridgeUsageRejected": Case(
         {'meterbridge_ingress_elements_total{outcome="bad_cost"}': counts()},
         {'meterbridge_ingress_elements_total{outcome="ignored"}': grows(5)},

@@ -24,23 +24,29 @@ _UP_LIMIT_S = 30.0
 
 @dataclass(slots=True)
 class Monitor:
-    """A running Prometheus. `seen`: the alarms that have fired since the last `forget`."""
+    """A running Prometheus.
+
+    Fields:
+        seen: the alarms that have fired since the last `forget`, and when.
+        damaged: those whose text has an error.
+        pending: an alarm is about to fire.
+    """
 
     http: httpx.AsyncClient
     seen: dict[str, float] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
-    _firing: set[str] = field(default_factory=set)
+    pending: bool = False
 
     async def firing(self) -> set[str]:
         """The names of the alarms that fire now."""
         answer = (await self.http.get("/api/v1/alerts")).json()["data"]["alerts"]
         now = [alert for alert in answer if alert["state"] == "firing"]
-        self._firing = {alert["labels"]["alertname"] for alert in now}
+        self.pending = len(now) < len(answer)
         for alert in now:
             self.seen.setdefault(alert["labels"]["alertname"], time.monotonic())
             if "<error" in json.dumps(alert["annotations"]) or "<no value>" in json.dumps(alert["annotations"]):
                 self.damaged.add(alert["labels"]["alertname"])
-        return self._firing
+        return {alert["labels"]["alertname"] for alert in now}
 
     def forget(self) -> None:
         """Begin a new fault."""
@@ -54,6 +60,10 @@ class Monitor:
                 return False
             await asyncio.sleep(0.5)
         return True
+
+    async def until_quiet(self, limit_s: float) -> bool:
+        """Whether no alarm fires or is about to within the limit."""
+        return await self.until(lambda now: not now and not self.pending, limit_s)
 
     async def look(self, seconds: float) -> None:
         """Note what fires meanwhile."""

@@ -129,6 +129,7 @@ def test_every_command_is_ours_and_every_probe_asks_where_it_listens(name: str) 
         assert (ports[live["port"]], live["path"]) == (health.port, "/health/live")
         assert container(pod)["startupProbe"]["httpGet"] == live
         assert ports["metrics"] == int(variables(pod)["METRICS_PORT"])
+        assert variables(pod)["HOST"] == "0.0.0.0", "a probe comes from outside of the container"
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -20,6 +20,7 @@ from tests.chart.tools import HELMS
         ("minimal", "kafka.bootstrapServers=", "kafka.bootstrapServers is needed"),
         ("minimal", "lago.url=", "lago.url is needed"),
         ("minimal", "secrets.WEBHOOK_TOKEN=", "no WEBHOOK_TOKEN and no WEBHOOK_SECRET"),
+        ("minimal", "secrets.LAGO_API_KEY=", "no LAGO_API_KEY"),
         ("minimal", "kafka.securityProtocol=SASL_SSL", "kafka.saslUsername is needed"),
         ("tls-sasl", "existingSecretKeys.KAFKA_SASL_PASSWORD=", "has no KAFKA_SASL_PASSWORD"),
         ("strimzi", "kafka.securityProtocol=SSL", "strimzi.users needs"),
@@ -27,15 +28,25 @@ from tests.chart.tools import HELMS
         ("strimzi", "strimzi.topics.enabled=false", "runs before strimzi.users exist"),
         ("keda", "metrics.serviceMonitor.enabled=true", "counted twice"),
         ("hpa-gateway", "httpRoute.parentRefs=[]", "httpRoute.parentRefs is needed"),
-        ("minimal", "meter.replicaz=3", "replicaz"),
-        ("minimal", "settings.WINDOW_SECOND=3", "WINDOW_SECOND"),
-        ("minimal", "settings.WINDOW_SECONDS=soon", "WINDOW_SECONDS"),
-        ("minimal", "settings.POD_NAME=a", "POD_NAME"),
-        ("minimal", "webhooks.replicas=two", "replicas"),
-        ("minimal", "image.digest=latest", "digest"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("version", HELMS)
-def test_values_that_cannot_work_are_refused_with_a_sentence(name: str, more: str, sentence: str, version: str) -> None:
+def test_values_that_contradict_each_other_are_refused_with_a_sentence(name: str, more: str, sentence: str) -> None:
     with pytest.raises(NotRendered, match=re.escape(sentence)):
-        rendered(name, more, version=version)
+        rendered(name, more)
+
+
+@pytest.mark.parametrize("version", HELMS)
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ("meter.replicaz=3", "replicaz"),
+        ("settings.WINDOW_SECOND=3", "WINDOW_SECOND"),
+        ("settings.WINDOW_SECONDS=soon", "WINDOW_SECONDS"),
+        ("settings.POD_NAME=a", "POD_NAME"),
+        ("webhooks.replicas=two", "replicas"),
+        ("image.digest=latest", "digest"),
+    ],
+)
+def test_a_misspelt_name_and_a_wrong_type_are_refused_by_every_helm(more: str, word: str, version: str) -> None:
+    with pytest.raises(NotRendered, match=word):
+        rendered("minimal", more, version=version)

@@ -4,8 +4,13 @@ import json
 import re
 
 import pytest
+import yaml
 
-from tests.chart.rendering import SETS, component, named, of_kind, pods, rendered
+from streams.app import ROLES
+from streams.runtime.shutdown import STOP_S
+from tests.chart.rendering import CHART, SETS, component, named, of_kind, pods, rendered
+
+DEPLOY = CHART.parents[1]
 
 
 def test_a_changed_secret_of_the_chart_starts_pods_again() -> None:
@@ -79,3 +84,45 @@ def test_an_ingress_with_a_spool_is_never_scaled_down_by_itself() -> None:
     assert behaviours["webhooks"]["scaleDown"] == {"selectPolicy": "Disabled"}
     [without] = of_kind(rendered("no-spool"), "HorizontalPodAutoscaler")
     assert "selectPolicy" not in without["spec"]["behavior"]["scaleDown"]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_no_rollout_and_no_scaling_loses_usage(name: str) -> None:
+    manifests = rendered(name)
+    for one in of_kind(manifests, "StatefulSet"):
+        assert one["spec"]["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    for one in of_kind(manifests, "Deployment"):
+        if component(one) in ROLES:
+            assert one["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    for pod in pods(manifests).values():
+        assert pod["spec"]["terminationGracePeriodSeconds"] > STOP_S + 5, "SIGTERM comes after preStop"
+
+
+def test_the_operator_gets_every_alarm_and_grafana_every_dashboard_with_its_runbook() -> None:
+    manifests = rendered("keda", "metrics.runbooks=https://git.example.org/billing/")
+    sources = {path.stem: yaml.safe_load(path.read_text()) for path in (DEPLOY / "prometheus" / "rules").glob("*.yml")}
+    made = {
+        one["metadata"]["name"].removeprefix("mb-meterbridge-"): one for one in of_kind(manifests, "PrometheusRule")
+    }
+    assert made.keys() == sources.keys() and made
+    base = yaml.safe_load(
+        json.dumps(sources).replace("https://meterbridge.example/", "https://git.example.org/billing/")
+    )
+    assert {name: one["spec"] for name, one in made.items()} == base
+    assert all(one["metadata"]["labels"]["release"] == "prometheus" for one in made.values())
+    boards = [one["data"] for one in of_kind(manifests, "ConfigMap")]
+    names = {name for board in boards for name in board}
+    assert names == {path.name for path in (DEPLOY / "grafana").glob("*.json")}
+    assert all(
+        json.loads(text)["panels"] and "meterbridge.example" not in text for board in boards for text in board.values()
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), [("keda", "PodMonitor"), ("hpa-gateway", "ServiceMonitor")])
+def test_what_is_scraped_has_the_job_that_the_alarms_ask_for(name: str, kind: str) -> None:
+    [monitor] = of_kind(rendered(name, "nameOverride=billing"), kind)
+    [endpoint] = monitor["spec"].get("endpoints", monitor["spec"].get("podMetricsEndpoints"))
+    [job] = [one["replacement"] for one in endpoint["relabelings"] if one["targetLabel"] == "job"]
+    rules = "".join(path.read_text() for path in (DEPLOY / "prometheus" / "rules").glob("*.yml"))
+    asked = re.findall(r'job=~"([^"]+)"', rules)
+    assert asked and all(re.fullmatch(pattern, job) for pattern in asked)

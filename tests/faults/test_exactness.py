@@ -1,6 +1,7 @@
 """The law of the product: whatever is killed, frozen or cut while calls arrive, every cent is billed once."""
 
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from tests.faults.plan import Kind
 from tests.faults.run import Report, run
 
 
-@pytest.mark.alone
 @pytest.mark.faults
 @pytest.mark.kafka
 async def test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut(
@@ -25,7 +25,7 @@ async def test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut(
 
     def say(line: str) -> None:
         with capfd.disabled():
-            print(line, flush=True)
+            print(line, file=sys.stderr, flush=True)  # of a worker of a parallel run, too
 
     say("")
     report = await run(seed, os.environ, tmp_path, say=say)

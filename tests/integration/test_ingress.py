@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from connectors.ingest.auth import WebhookAuth
 from connectors.ingest.routes import ROUTES
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
-from tests.support.ingress import RECEIVED_AT, USAGE, Ingress, create_topics, reasons, running_ingress
+from tests.support.ingress import RECEIVED_AT, USAGE, Ingress, create_topics, reasons, running_ingress, topics_of_module
 from tests.support.kafka import Kafka
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "litellm"
@@ -32,10 +32,16 @@ INTEGRATION = (
 )
 
 
+@pytest.fixture(scope="module")
+def topics(kafka: Kafka) -> Iterator[str]:
+    with topics_of_module(kafka.bootstrap) as prefix:
+        yield prefix
+
+
 @pytest.fixture
-async def ingress(kafka: Kafka, topic_prefix: str) -> AsyncIterator[Ingress]:
-    create_topics(kafka.bootstrap, topic_prefix)
-    async with running_ingress(kafka.bootstrap, topic_prefix) as running:
+async def ingress(kafka: Kafka, topics: str) -> AsyncIterator[Ingress]:
+    async with running_ingress(kafka.bootstrap, topics) as running:
+        running.begins_here()
         yield running
 
 

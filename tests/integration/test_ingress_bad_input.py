@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import json
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from hashlib import sha256
 
 import pytest
@@ -15,7 +15,16 @@ from connectors.ingest.rejection_record import MAX_RECORD_BYTES
 from connectors.kafka.producer import KafkaProducer, Record, producer_config
 from schemas.customer_id import normalise_customer_id
 from schemas.errors import Rejected
-from tests.support.ingress import USAGE, Ingress, create_topics, reasons, running_ingress, serving, store_in
+from tests.support.ingress import (
+    USAGE,
+    Ingress,
+    create_topics,
+    reasons,
+    running_ingress,
+    serving,
+    store_in,
+    topics_of_module,
+)
 from tests.support.kafka import Kafka, MavenKafka
 from tests.support.ports import free_port
 
@@ -71,10 +80,16 @@ ODD = {
 }
 
 
+@pytest.fixture(scope="module")
+def topics(kafka: Kafka) -> Iterator[str]:
+    with topics_of_module(kafka.bootstrap) as prefix:
+        yield prefix
+
+
 @pytest.fixture
-async def ingress(kafka: Kafka, topic_prefix: str) -> AsyncIterator[Ingress]:
-    create_topics(kafka.bootstrap, topic_prefix)
-    async with running_ingress(kafka.bootstrap, topic_prefix, max_body_bytes=4 << 20) as running:
+async def ingress(kafka: Kafka, topics: str) -> AsyncIterator[Ingress]:
+    async with running_ingress(kafka.bootstrap, topics, max_body_bytes=4 << 20) as running:
+        running.begins_here()
         yield running
 
 

@@ -83,10 +83,14 @@ async def rows(url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
 async def until(url: str, query: str, wanted: Callable[[Any], bool], limit_s: float = 20.0) -> Any:
     """The first value of the query that is wanted. Raises: AssertionError after `limit_s`, with the last value."""
     deadline = time.monotonic() + limit_s * PATIENCE
-    while not wanted(found := (await rows(url, query))[0][0]):
-        assert time.monotonic() < deadline, f"still {found!r} after {limit_s} s"
-        await asyncio.sleep(0.02)
-    return found
+    connection = await asyncpg.connect(url)  # one for all tries: to connect takes Postgres longer than to answer
+    try:
+        while not wanted(found := await connection.fetchval(query)):
+            assert time.monotonic() < deadline, f"still {found!r} after {limit_s} s"
+            await asyncio.sleep(0.02)
+        return found
+    finally:
+        await connection.close()
 
 
 @dataclass

@@ -19,7 +19,7 @@ from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US, parse_us
-from schemas.policy import OutOfPeriodPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import projector_parts, rows, until
@@ -28,6 +28,8 @@ from tests.support.posting import quick_delivery
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.stage import Stage
 
+#: What is called is an event moments later.
+AT_ONCE = MeterPolicy(window_us=SECOND_US // 5, grace_us=0, quiet_us=SECOND_US // 10)
 COMPLETED = "SELECT COALESCE(sum(calls), 0)::int FROM lago_events WHERE status = 'completed'"
 REBILLED = """
 SELECT COALESCE(sum(calls), 0)::int FROM lago_events WHERE status = 'completed' AND transaction_id LIKE '%-again'
@@ -136,7 +138,7 @@ async def ended_world(stage: Stage, database: str, lago: Lago, *, invoiced: bool
         projector_parts(stage, database) as base,
     ):
         delivery = quick_delivery(lago, http)
-        parts = replace(base, delivery=lambda: delivery)
+        parts = replace(base, delivery=lambda: delivery, policy=AT_ONCE)
         async with (
             stage.running("meter", parts),
             stage.running("sink", parts),

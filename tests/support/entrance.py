@@ -42,7 +42,9 @@ class Topic:
 
     async def chain_head(self) -> ChainHead:
         """What the next line follows."""
-        found = chain_head_of([line_of(*one) for one in enumerate(self.values)], from_the_beginning=True)
+        begin = max(0, len(self.values) - 20)  # as the product, which reads the log's end
+        lines = [line_of(number, value) for number, value in enumerate(self.values[begin:], begin)]
+        found = chain_head_of(lines, from_the_beginning=begin == 0)
         assert found is not None
         return found
 

@@ -8,6 +8,12 @@ from typing import TypeVar
 T = TypeVar("T")
 #: A limit is for a machine that has nothing else to do; on a busy one the same takes longer.
 PATIENCE = 4.0
+#: The pause between two tries: twice as long as the last one took, so that a wait leaves the processor to what it waits for.
+_LEAST_S, _MOST_S = 0.01, 0.2
+
+
+def _pause_s(begun: float) -> float:
+    return min(max(2 * (time.monotonic() - begun), _LEAST_S), _MOST_S)
 
 
 def eventually(probe: Callable[[], T], limit_s: float = 10.0, every_s: float = 0.02) -> T:
@@ -17,16 +23,20 @@ def eventually(probe: Callable[[], T], limit_s: float = 10.0, every_s: float = 0
         AssertionError: none within `limit_s`; with the last answer.
     """
     deadline = time.monotonic() + limit_s * PATIENCE
+    begun = time.monotonic()
     while not (answer := probe()):
         assert time.monotonic() < deadline, f"still {answer!r} after {limit_s} s"
-        time.sleep(every_s)
+        time.sleep(max(_pause_s(begun), every_s))
+        begun = time.monotonic()
     return answer
 
 
 async def soon(probe: Callable[[], T], limit_s: float = 10.0) -> T:
     """`eventually`, for what happens in this event loop meanwhile; `probe` may block, it has a thread."""
     deadline = time.monotonic() + limit_s * PATIENCE
+    begun = time.monotonic()
     while not (answer := await asyncio.to_thread(probe)):
         assert time.monotonic() < deadline, f"still {answer!r} after {limit_s} s"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(_pause_s(begun))
+        begun = time.monotonic()
     return answer

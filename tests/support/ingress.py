@@ -1,8 +1,8 @@
 """An ingress on loopback in front of a real Kafka, and everything that its topics then hold."""
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from schemas.records import Rejection
 from schemas.topics import RAW, REJECTED, topic_config
 from schemas.wire import RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from tests.support.topic_prefix import own_topic_prefix
 
 PARTITIONS = 3
 RECEIVED_AT = 1_795_215_900_123_456
@@ -54,23 +55,28 @@ def reasons(told: Mapping[str, Any]) -> list[tuple[int, str]]:
 
 @dataclass
 class Ingress:
-    """A running ingress: post to it, then read what is durable."""
+    """A running ingress: post to it, then read what is durable. `begin`: where a partition is read from, if not from its start."""
 
     bootstrap: str
     prefix: str
     client: TestClient[Any, Any]
     requests: list[tuple[str, int]] = field(default_factory=list)
     elements: dict[str, int] = field(default_factory=dict)
+    begin: Mapping[tuple[str, int], int] = field(default_factory=dict)
+
+    def begins_here(self) -> None:
+        """What the topics hold by now is of other tests."""
+        self.begin = _ends(self.bootstrap, (self.prefix + RAW.name, self.prefix + REJECTED.name))
 
     async def post(self, body: bytes | str, path: str = USAGE, **headers: str) -> ClientResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.client.post(path, data=body, headers=named)
 
     def raw(self) -> list[Stored]:
-        return read_topic(self.bootstrap, self.prefix + RAW.name)
+        return read_topic(self.bootstrap, self.prefix + RAW.name, self.begin)
 
     def rejected(self) -> list[Rejection]:
-        return [stored.rejection() for stored in read_topic(self.bootstrap, self.prefix + REJECTED.name)]
+        return [stored.rejection() for stored in read_topic(self.bootstrap, self.prefix + REJECTED.name, self.begin)]
 
 
 def create_topics(bootstrap: str, prefix: str) -> None:
@@ -81,6 +87,14 @@ def create_topics(bootstrap: str, prefix: str) -> None:
     ]
     for created in admin.create_topics(new).values():
         created.result()
+
+
+@contextmanager
+def topics_of_module(bootstrap: str) -> Iterator[str]:
+    """The prefix of topics for tests that look at what their own ingress stored alone."""
+    with own_topic_prefix(bootstrap) as prefix:
+        create_topics(bootstrap, prefix)
+        yield prefix
 
 
 def store_in(sender: RecordSender, prefix: str = "", kept: ContextFields | None = None) -> ElementStore:
@@ -153,17 +167,15 @@ async def serving(
         yield Ingress(bootstrap, prefix, client, requests, elements)
 
 
-def read_topic(bootstrap: str, topic: str) -> list[Stored]:
-    """Every record that the topic holds now, partition by partition."""
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "reads-all", "enable.auto.commit": False, "fetch.wait.max.ms": 10}
-    )
+def read_topic(bootstrap: str, topic: str, begin: Mapping[tuple[str, int], int] | None = None) -> list[Stored]:
+    """Every record that the topic holds now, partition by partition; from `begin` on, where it names the partition."""
+    consumer = _consumer(bootstrap)
     stored: list[Stored] = []
     try:
         for partition in range(PARTITIONS):
             end = _end_of(consumer, TopicPartition(topic, partition))
-            consumer.assign([TopicPartition(topic, partition, 0)])
-            found = 0
+            found = (begin or {}).get((topic, partition), 0)
+            consumer.assign([TopicPartition(topic, partition, found)])
             while found < end:
                 messages = consumer.consume(min(end - found, 10_000), timeout=10)
                 assert messages, "the broker stopped answering"
@@ -177,6 +189,22 @@ def read_topic(bootstrap: str, topic: str) -> list[Stored]:
     finally:
         consumer.close()
     return stored
+
+
+def _ends(bootstrap: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:
+    """Where the partitions end now."""
+    consumer = _consumer(bootstrap)
+    try:
+        places = [(topic, partition) for topic in topics for partition in range(PARTITIONS)]
+        return {place: _end_of(consumer, TopicPartition(*place)) for place in places}
+    finally:
+        consumer.close()
+
+
+def _consumer(bootstrap: str) -> Consumer:
+    return Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "reads-all", "enable.auto.commit": False, "fetch.wait.max.ms": 10}
+    )
 
 
 def _end_of(consumer: Consumer, partition: TopicPartition) -> int:

@@ -140,6 +140,29 @@ def test_every_value_says_what_it_is() -> None:
     assert silent == []
 
 
+PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
+
+
+@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+def test_the_values_on_the_page_fit_the_schema(text: str) -> None:
+    assert complaints(yaml.safe_load(text)) == []
+
+
+def test_every_value_that_the_page_names_is_there() -> None:
+    words = set(re.findall(r"--set ([\w.]+)=", PAGE)) - {"later.image.tag"}
+    words |= {word for word in re.findall(r"`([a-z]\w+(?:\.\w+)+)(?:=\w+)?`", PAGE) if word.split(".")[0] in DEFAULTS}
+    known = {value.name for value in VALUES}
+    known |= {f"{value.name}.{name}" for value in VALUES if value.path[-1] == "settings" for name in VARIABLES}
+    known |= {
+        f"{value.name}.{name}"
+        for value in VALUES
+        if value.path[-1] in {"secretRefs", "existingSecretKeys"}
+        for name in every_secret()
+    }
+    assert len(words) > 20
+    assert words - known - {"settings.KAFKA_SASL_USERNAME"} == set()
+
+
 def test_no_file_of_the_chart_is_long() -> None:
     assert [name for name, text in TEMPLATES.items() if text.count("\n") > 160] == []
 

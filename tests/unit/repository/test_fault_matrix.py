@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -90,14 +89,29 @@ pytest.main(sys.argv[1:], plugins=[List()])
 """
 
 
-@cache
-def collected() -> dict[str, frozenset[str]]:
-    """Every test that pytest finds in the files of the matrix, below tests/ and without its cases, and its markers."""
-    files = sorted({"tests/" + test.partition("::")[0] for row in (*ROWS, *RULES) for test in row.tests})
+#: The tests that rows name.
+_NAMED = {test for row in (*ROWS, *RULES) for test in row.tests}
+
+
+@pytest.fixture(scope="module")
+def collected(collected_items: tuple[pytest.Item, ...]) -> dict[str, frozenset[str]]:
+    """Tests that pytest finds, those that rows name among them: below tests/ and without its cases each, and its markers."""
+    here = [(item.nodeid, frozenset(marker.name for marker in item.iter_markers())) for item in collected_items]
+    found = {_test_of(name): markers for name, markers in here}
+    return found if found.keys() >= _NAMED else _found_by_another()
+
+
+def _found_by_another() -> dict[str, frozenset[str]]:
+    """For a run of some files: a pytest that loads the files of the matrix."""
+    files = sorted({"tests/" + test.partition("::")[0] for test in _NAMED})
     command = [sys.executable, "-c", _LIST, "--collect-only", "-qq", "-p", "no:cacheprovider", *files]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     found = (line.split("\t") for line in said.splitlines() if "::" in line and "\t" in line)
-    return {name.partition("[")[0].removeprefix("tests/"): frozenset(markers.split()) for name, markers in found}
+    return {_test_of(name): frozenset(markers.split()) for name, markers in found}
+
+
+def _test_of(nodeid: str) -> str:
+    return nodeid.partition("[")[0].removeprefix("tests/")
 
 
 def test_there_are_thirty_rows_or_more_and_each_has_a_number_of_its_own() -> None:
@@ -116,14 +130,13 @@ def test_few_are_simulated_and_these_say_why() -> None:
     ]
 
 
-def test_every_test_that_a_row_names_is_collected() -> None:
-    named = {test for row in (*ROWS, *RULES) for test in row.tests}
-    assert named - collected().keys() == set()
+def test_every_test_that_a_row_names_is_collected(collected: dict[str, frozenset[str]]) -> None:
+    assert _NAMED - collected.keys() == set()
 
 
-def test_what_is_not_simulated_runs_on_real_kafka_or_real_postgres() -> None:
+def test_what_is_not_simulated_runs_on_real_kafka_or_real_postgres(collected: dict[str, frozenset[str]]) -> None:
     """Whatever starts a neighbour is marked, so that nobody leaves it out unknowingly."""
-    real = {test for test, markers in collected().items() if markers & {"kafka", "faults"}}
+    real = {test for test, markers in collected.items() if markers & {"kafka", "faults"}}
     postgres = {test for row in CHAPTERS["Postgres"] for test in row.tests}
     postgres |= {test for row in CHAPTERS["Input"] for test in row.tests if _uses_postgres(test)}
     assert {row.tests[0] for row in ROWS if not row.simulated} - real - postgres == set()

@@ -10,6 +10,7 @@ from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, as_told, b
 #: A page whose blocks a test of its own runs.
 ELSEWHERE = {
     "docs/api.md": "tests/contract/test_api_page.py",
+    "docs/kubernetes.md": "tests/chart/page_checks.py",
 }
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *RUNBOOKS]
 #: What needs Docker, the network, hours, or a program that is not ours. A block more needs a reason to be here.

@@ -96,4 +96,11 @@
 {{- fail "no WEBHOOK_TOKEN and no WEBHOOK_SECRET: give existingSecret, secretRefs or secrets" -}}
 {{- end -}}
 {{- end -}}
+{{- range list "sink" "retry" -}}
+{{- $role := index $v . -}}
+{{- $source := include "meterbridge.secretSource" (dict "root" $ "component" . "values" $role "variable" "LAGO_API_KEY") | fromJson -}}
+{{- if and $role.enabled (not $source.name) -}}
+{{- fail (printf "%s has no LAGO_API_KEY: give existingSecret, secretRefs or secrets" .) -}}
+{{- end -}}
+{{- end -}}
 {{- end }}
