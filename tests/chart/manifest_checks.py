@@ -141,6 +141,7 @@ def test_no_pod_has_rights_and_no_volume_is_without_a_bound(name: str) -> None:
         assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
         assert security["capabilities"] == {"drop": ["ALL"]}
         assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False, "a Service called postgres would set POSTGRES_PORT to an address"
         for volume in spec["volumes"]:
             assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}), role
         mounted = {mount["mountPath"] for mount in container(pod)["volumeMounts"]}

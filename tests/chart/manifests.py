@@ -20,7 +20,8 @@ VERSIONS = ("1.27.0", "1.37.0")
 @cache
 def _registry(version: str) -> Registry[Any]:
     parts = json.loads((kubernetes_schemas(version) / "_definitions.json").read_text())
-    return Registry().with_resource("/api/_definitions.json", Resource(parts, DRAFT7))
+    resource = Resource(contents=parts, specification=DRAFT7)
+    return Registry[Any]().with_resource("/api/_definitions.json", resource)
 
 
 def closed(schema: Any) -> Any:
