@@ -240,11 +240,11 @@ async def certificate_has_nearly_ended(scene: Scene) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def stranger_writes_a_mapping(scene: Scene) -> AsyncIterator[None]:
-    place = TopicPartition(scene.world.topics.customers, 0)
-    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, place, b"no mapping", b"somebody")
+async def stranger_writes_a_rate_card(scene: Scene) -> AsyncIterator[None]:
+    """Each meter that starts later reads it again."""
+    place = TopicPartition(scene.world.topics.rates, 0)
+    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, place, b"no rate card", b"somebody")
     yield
-    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, place, None, b"somebody")
 
 
 @contextlib.asynccontextmanager
@@ -311,7 +311,6 @@ FAULTS: dict[str, Fault] = {
     "MeterbridgeHeldCustomersJump": names_are_invented,
     "MeterbridgeRoleMissing": sink_gone,
     "MeterbridgeCertificateEnds": certificate_has_nearly_ended,
-    "MeterbridgeUnreadableRecords": stranger_writes_a_mapping,
     "MeterbridgeRowsLeftOut": stranger_writes_a_call,
     "MeterbridgeUnknownCallType": type_is_unknown,
     "MeterbridgeBilledTwice": one_request_has_two_ids,
@@ -319,5 +318,6 @@ FAULTS: dict[str, Fault] = {
     "MeterbridgeSpoolFillsUp": kafka_away,
     "MeterbridgePartitionHalted": partition_halted,
     "MeterbridgeLedgerImbalance": ledger_off,
+    "MeterbridgeUnreadableRecords": stranger_writes_a_rate_card,
     "MeterbridgeAuditLogChanged": audit_line_is_forged,
 }

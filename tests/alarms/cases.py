@@ -171,7 +171,13 @@ CASES: Final[dict[str, Case]] = {
         'meterbridge_late_calls_total{outcome="waiting"}',
         {'meterbridge_late_calls_total{outcome="requeued"}': counts()},
     ),
-    "MeterbridgeUnreadableRecords": _counter('meterbridge_unreadable_records_total{table="customers"}'),
+    "MeterbridgeUnreadableRecords": Case(
+        {
+            'meterbridge_unreadable_records_total{table="customers"}': counts(),
+            'meterbridge_projection_skipped_total{reason="unreadable"}': counts(),
+        },
+        {'meterbridge_unreadable_records_total{table="customers"}': stays(7)},
+    ),
     "MeterbridgeTablesStale": Case(
         {'meterbridge_table_staleness_seconds{table="orgs"}': since(90, 8)},
         {'meterbridge_table_staleness_seconds{table="orgs"}': since(90, 3)},
@@ -180,7 +186,7 @@ CASES: Final[dict[str, Case]] = {
     # Ten minutes a step: ten hours.
     "MeterbridgeHeldMoneyGrows": Case(
         {'meterbridge_held_cost_usd{reason="no_mapping"}': since(70, 6, before=50)},
-        {'meterbridge_held_cost_usd{reason="no_mapping"}': since(1050, 6, before=1000)},
+        {'meterbridge_held_cost_usd{reason="no_mapping"}': f"1000+0x{SAMPLES - 39} 0+0x1 1050+0x36"},
         step="10m",
     ),
     "MeterbridgeHeldTooLong": Case(
@@ -230,7 +236,7 @@ CASES: Final[dict[str, Case]] = {
     ),
     "MeterbridgeOverdraftGrows": Case(
         {"meterbridge_credits_overdraft_usd": since(20, 4, before=7)},
-        {"meterbridge_credits_overdraft_usd": stays(500)},
+        {"meterbridge_credits_overdraft_usd": f"500+0x{SAMPLES - 10} 0 500+0x8"},
         step="10m",
     ),
     "MeterbridgeCallsUndebited": _counter('meterbridge_credits_undebited_calls_total{reason="client_chose_user"}'),
