@@ -1,6 +1,6 @@
 """`make deploy-test`: the README's quick start on a real engine, and what may happen to a deployment afterwards.
 
-It takes up to ten minutes, the ports of the compose files on this machine, and images that can be had. Everything it makes is removed.
+It takes some minutes, the ports of the compose files on this machine, and images that can be had. Everything it makes is removed.
 """
 
 import sys

@@ -33,13 +33,13 @@ def down_and_up(trial: Trial) -> None:
 
 def mistakes(trial: Trial) -> None:
     """What is set wrong is said at once, by the name of a service and the reason in its log."""
-    for name, value, service, reason in (
-        ("POSTGRES_PASSWORD", "another", "tables", "postgres_denied"),
-        ("KAFKA_PARTITIONS", "6", "topics", "partitions where 6 are expected"),
+    for name, value, service, waits, reason in (
+        ("POSTGRES_PASSWORD", "another", "tables", "projector", "postgres_denied"),
+        ("KAFKA_PARTITIONS", "6", "topics", "ingress", "partitions where 6 are expected"),
     ):
         with step(f"another {name}"):
             trial.compose.write({**ENVIRONMENT, name: value})
-            code, _, err = trial.compose.ended("up", "--wait", service, limit_s=240)
+            code, _, err = trial.compose.ended("up", "--wait", waits, limit_s=240)
             if code == 0 or service not in err:
                 raise Failed(f"up ended with {code}: {err[-1000:]}")
             if reason not in trial.compose.run("logs", service):

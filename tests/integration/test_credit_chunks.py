@@ -58,6 +58,17 @@ def ahead(monkeypatch: pytest.MonkeyPatch, name: str, once: Callable[[], Awaitab
     monkeypatch.setattr(projection, name, watched)
 
 
+def killed_after(times: int) -> Callable[[], Awaitable[None]]:
+    """Nothing at so many calls, then the end."""
+    alive = iter(range(times))
+
+    async def once() -> None:
+        if next(alive, None) is None:
+            raise Killed
+
+    return once
+
+
 async def left(url: str) -> list[Decimal]:
     return [balance - owed for balance, owed in [await account(url, name) for name in ("org:org", "org:old")]]
 
@@ -70,40 +81,32 @@ async def other(writer: Writer, *calls: Any) -> None:
     assert await writer.take(TOPICS.enriched, 1, said)
 
 
-@pytest.mark.parametrize("chunk", range(4))
 @pytest.mark.parametrize("held", ["", "no_mapping"])
 async def test_a_kill_between_two_chunks_changes_nothing_in_the_end(
-    url: str, monkeypatch: pytest.MonkeyPatch, chunk: int, held: str
+    url: str, monkeypatch: pytest.MonkeyPatch, held: str
 ) -> None:
     """The call by which a part is judged may be corrected already, and others of it not."""
-    calls, count = [usage(n, org_id="org", held=held, **PRICED) for n in range(6)], 0
-
-    async def kill() -> None:
-        nonlocal count
-        count += 1
-        if count == chunk + 1:
-            raise Killed
-
     async with Writer(url) as writer:
-        await writer.put(TOPICS.enriched, *calls)
-        with monkeypatch.context() as patched:
-            ahead(patched, "correct" if chunk < 3 else "corrected", kill if chunk < 3 else _killed)
-            with pytest.raises(Killed):
-                await writer.put(TOPICS.events, event(**HALVED))
-        await balanced(url)
-        assert await left(url) == [100 - 2 * 6 + Decimal(1) * 2 * chunk, Decimal(100)]
-        assert await writer.put(TOPICS.events, event(**HALVED))
-        assert await left(url) == [Decimal(94), Decimal(100)]
+        for chunks in range(4):  # a part for each number of chunks that are done
+            before, number = (await left(url))[0], 10 * (chunks + 1)
+            told, kill = event(number, **HALVED), killed_after(chunks)
+            calls = [usage(number + n, org_id="org", held=held, part=told.transaction_id, **PRICED) for n in range(6)]
+            await writer.put(TOPICS.enriched, *calls)
+            with monkeypatch.context() as patched:
+                ahead(patched, "correct", kill)
+                ahead(patched, "corrected", kill)
+                with pytest.raises(Killed):
+                    await writer.put(TOPICS.events, told)
+            await balanced(url)
+            assert await left(url) == [before - 2 * 6 + 2 * chunks, Decimal(100)]
+            assert await writer.put(TOPICS.events, told)
+            assert await left(url) == [before - 6, Decimal(100)]
         assert {row[1:] for row in await rows(url, LOG)} == {(Decimal(1), Decimal(4))}
-        assert await rows(url, "SELECT done, count(*) FROM corrected_parts GROUP BY 1") == [(True, 1)]
+        assert await rows(url, "SELECT done, count(*) FROM corrected_parts GROUP BY 1") == [(True, 4)]
         moves = await rows(url, WRITTEN)
         await rows(url, "TRUNCATE projector_offsets")
-        assert await writer.put(TOPICS.events, event(**HALVED))
+        assert await writer.put(TOPICS.events, *(event(10 * (n + 1), **HALVED) for n in range(4)))
         assert await rows(url, WRITTEN) == moves
-
-
-async def _killed() -> None:
-    raise Killed
 
 
 async def test_no_transaction_touches_more_calls_than_a_chunk_and_an_authorisation_gets_in_between(
@@ -230,7 +233,7 @@ async def test_a_month_stays_while_the_calls_in_it_are_being_corrected(
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, *(usage(n, org_id="old", held="no_subscription") for n in range(3)))
         with monkeypatch.context() as patched:
-            ahead(patched, "corrected", _killed)
+            ahead(patched, "corrected", killed_after(0))
             with pytest.raises(Killed):
                 await writer.put(TOPICS.events, event())
         await writer.put(TOPICS.receipts, receipt("completed", 1))

@@ -100,6 +100,22 @@ async def test_the_log_has_the_factor_where_nobody_is_prepaid(postgres_url: str)
         assert await rows(url, "SELECT billed_usd FROM llm_usage_log ORDER BY 1") == [(Decimal(1),), (Decimal(2),)]
 
 
+async def test_the_log_has_the_factor_of_an_event_that_came_before_its_call(postgres_url: str) -> None:
+    """The window was held when it was to be sealed, so the record of the call does not say so."""
+    async with migrated_database(postgres_url) as url:
+        await told(url, TOPICS.events, event(**RATED, rate_factor="0.5"), manifest=manifest())
+        await told(url, TOPICS.enriched, usage(1, org_id="org", billed_usd=Decimal(4), rate="r1"))
+        assert await rows(url, "SELECT billed_usd, price_usd FROM llm_usage_log") == [(Decimal(2), Decimal(4))]
+
+
+async def test_a_held_call_is_debited_by_an_event_that_agrees_with_all_calls_ahead_of_it(url: str) -> None:
+    await told(url, TOPICS.enriched, usage(1, org_id="org", cost_usd=Decimal(1)))
+    await told(url, TOPICS.events, event(), manifest=manifest())
+    assert await rows(url, "SELECT count(*) FROM corrected_parts") == [(0,)]
+    await told(url, TOPICS.enriched, held(2))
+    assert await left(url, "org:org") == [Decimal(7)]
+
+
 async def test_a_call_without_a_price_does_not_hide_the_factor_of_its_part(url: str) -> None:
     """Its window was held when it was to be sealed, and the plan changed."""
     free = usage(1, org_id="org", billed_usd=Decimal(0), price_usd=Decimal(0), rate="r1")
