@@ -203,7 +203,9 @@ async def test_usage_is_the_orgs_that_its_event_bills(url: str, first: str) -> N
 
 @pytest.mark.parametrize("late", [False, True])
 async def test_what_was_written_off_is_billed_at_nothing(url: str, *, late: bool) -> None:
-    calls = [call(n, at(20), held="no_mapping", org_id="", billed_usd=price) for n, price in ((7, None), (8, Decimal(2)))]
+    calls = [
+        call(n, at(20), held="no_mapping", org_id="", billed_usd=price) for n, price in ((7, None), (8, Decimal(2)))
+    ]
     async with Writer(url) as writer:
         if not late:
             await writer.put(TOPICS.enriched, *calls)
