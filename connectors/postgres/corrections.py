@@ -9,12 +9,14 @@ The order of the transactions is what makes this right (docs/adr/0036-the-event-
 4. The partition's position moves at last.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 #: Calls of one chunk: as long as it takes, an authorisation of the same account waits.
 CHUNK: Final = 1000
+#: Parts whose calls are read at once. A release may have millions of calls, and a part has those of a minute.
+PARTS: Final = 50
 #: The lock of the transactions that write or debit calls, until their end.
 CALLS: Final = "pg_advisory_xact_lock_shared(hashtext('meterbridge calls and events'))"
 #: Outside a transaction: it waits for those that have the lock, and ends at once.
@@ -65,15 +67,21 @@ async def moved_parts(connection: Any, parts: Sequence[str], *, rated: bool) -> 
     return Moved([part for (part,) in await connection.fetch(_MOVED_PARTS, parts)], prepaid)
 
 
-async def calls_of(connection: Any, moved: Moved) -> list[Keys]:
+async def calls_of(connection: Any, moved: Moved) -> AsyncIterator[Keys]:
     """The calls of these parts, in chunks. A call that is written from now on is debited by the event at once.
 
     Args:
-        connection: in no transaction; that of `moved_parts` is committed.
+        connection: in no transaction, now and whenever the next chunk is asked for; that of `moved_parts` is committed.
     """
     await connection.execute(_ALL_OVER)
-    calls = [tuple(row) for row in await connection.fetch(_CALLS, moved.parts)]
-    return [calls[start : start + CHUNK] for start in range(0, len(calls), CHUNK)]
+    calls: list[tuple[bytes, str]] = []
+    for start in range(0, len(moved.parts), PARTS):
+        calls += [tuple(row) for row in await connection.fetch(_CALLS, moved.parts[start : start + PARTS])]
+        while len(calls) >= CHUNK:
+            yield calls[:CHUNK]
+            del calls[:CHUNK]
+    if calls:
+        yield calls
 
 
 async def correct(connection: Any, calls: Keys, user_kinds: Sequence[str], *, prepaid: bool) -> int:

@@ -28,9 +28,14 @@ _PAUSE_S: Final = 1.0
 #: Others wait behind a lock that is waited for, so this is also how long they do.
 _SHORT: Final = "SET LOCAL lock_timeout = '2s'"
 
-#: Calls of the month $1 whose work is not done.
+#: Calls of the month $1 whose work is not done: something is still to be done about them, or their event was delivered and is not
+#: projected yet, or they are being corrected.
 OPEN: Final = """
 SELECT (SELECT count(*) FROM litellm_usage_events WHERE month = $1 AND processed_at IS NULL)
+    + (
+        SELECT count(*) FROM llm_usage_log u JOIN usage_parts p ON p.part = u.part
+        WHERE u.month = $1 AND u.part <> '' AND p.status = 'completed' AND p.event IS NULL AND p.released_in IS NULL
+    )
     + (SELECT count(*) FROM corrected_parts c JOIN llm_usage_log u ON u.part = c.part WHERE NOT c.done AND u.month = $1)
 """
 _ENDED: Final = "date_trunc('month', ended_at AT TIME ZONE 'UTC')::date"

@@ -191,7 +191,7 @@ class PostgresProjection:
         await connection.execute(_MOVE, tp.topic, tp.partition, following, expected)
         await connection.execute("COMMIT")
         count = 0
-        for calls in await calls_of(connection, moved):
+        async for calls in calls_of(connection, moved):
             await connection.execute("BEGIN")
             if not await self._moved(connection, tp, expected, expected):
                 return None

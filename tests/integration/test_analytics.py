@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import itertools
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
@@ -23,7 +24,7 @@ from tests.support.database import migrated_database, rows
 from tests.support.history import PREFIX, TOPICS
 from tests.support.identity_provider import identity_provider, names
 from tests.support.kafka import Kafka
-from tests.support.projection import Writer, event, manifest, usage
+from tests.support.projection import Writer, event, manifest, receipt, usage
 from tests.support.server import BEARER, running_server, settings_for
 
 PATH = "/api/v1/analytics/usage"
@@ -176,6 +177,45 @@ async def test_held_usage_is_its_orgs_once_it_is_released(url: str) -> None:
         await writer.put(TOPICS.events, event(9, org_id="org_acme"), manifest=manifest(7, first=9))
         await refreshed(url)
     assert (await found(url, "org")).keys() == {"org_acme"}
+
+
+@pytest.mark.parametrize("first", ["call", "event", "receipt"])
+async def test_usage_is_the_orgs_that_its_event_bills(url: str, first: str) -> None:
+    """Also where it was counted for another one, or is held again only at its seal, and in whatever order that is read."""
+    kinds = list(enumerate(itertools.product(["", "org_old"], ["", "no_subscription"], [False, True])))
+    calls = [call(n, at(20 + n % 3), held=held, org_id=org, part=f"{PREFIX}{n}") for n, (org, held, _) in kinds]
+    receipts = [msgspec.structs.replace(receipt("completed", 5), transaction_id=f"{PREFIX}{n}") for n, _ in kinds]
+    async with Writer(url) as writer:
+        if first == "receipt":
+            await writer.put(TOPICS.receipts, *receipts)
+        if first != "event":
+            await writer.put(TOPICS.enriched, *calls)
+            await refreshed(url)
+            assert (await found(url, "org")).keys() == {"", "org_old"}
+        for n, (_, _, merged) in kinds:
+            into, windows = (100 + n, [n]) if merged else (n, [])
+            await writer.put(TOPICS.events, event(into, org_id="org_new"), manifest=manifest(*windows, first=into))
+        if first == "event":
+            await writer.put(TOPICS.enriched, *calls)
+        await refreshed(url)
+    assert {org: sums[0] for org, sums in (await found(url, "org")).items()} == {"org_new": 8}
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_what_was_written_off_is_billed_at_nothing(url: str, *, late: bool) -> None:
+    calls = [
+        call(n, at(20), held="no_mapping", org_id="", billed_usd=price) for n, price in ((7, None), (8, Decimal(2)))
+    ]
+    async with Writer(url) as writer:
+        if not late:
+            await writer.put(TOPICS.enriched, *calls)
+            await refreshed(url)
+            assert (await found(url, "org"))[""][2:] == (Decimal("0.00029"), Decimal("2.000145"))
+        await writer.put(TOPICS.receipts, receipt("written_off", 5))
+        if late:
+            await writer.put(TOPICS.enriched, *calls)
+        await refreshed(url)
+    assert (await found(url, "org"))[""][2:] == (Decimal("0.00029"), Decimal(0))
 
 
 async def test_what_is_written_while_a_refresh_runs_is_in_the_next(url: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from connectors.postgres import corrections, projection
-from connectors.postgres.prune import prune
+from connectors.postgres.prune import prunable, prune
 from streams.agents.projector import PartitionPosition
 from tests.support.credits import account, balanced, give, prepaid_since, reserve
 from tests.support.database import migrated_database, rows
@@ -241,3 +241,15 @@ async def test_a_month_stays_while_the_calls_in_it_are_being_corrected(
         await writer.put(TOPICS.events, event())
         assert (await prune(url, now)).months == {"2026-11": 3}
     assert await rows(url, "SELECT count(*) FROM corrected_parts") == [(0,)]
+
+
+async def test_a_month_stays_while_an_event_is_delivered_but_not_projected(url: str) -> None:
+    """A large release before it in its partition takes hours, while the receipts, in theirs, go on."""
+    now = datetime.now(UTC) + timedelta(days=60)
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, *(usage(n, held="no_mapping", cost_usd=Decimal(2)) for n in range(3)))
+        await writer.put(TOPICS.receipts, receipt("completed", 1))
+        assert (await prunable(url, now)).kept == (await prune(url, now)).kept == {"2026-11": 3}
+        await writer.put(TOPICS.events, event())
+        assert await left(url) == [Decimal(94), Decimal(100)]
+        assert (await prune(url, now)).months == {"2026-11": 3}

@@ -21,28 +21,32 @@ CREATE FUNCTION bounded_name(name text) RETURNS text LANGUAGE sql STABLE PARALLE
     END
 $$;
 
--- One row a call, with who pays also where that was decided after the call was counted, and with what the call is billed at.
+-- One row a call, with who pays and what it is billed at, also where the event, or the write-off, decided that after the call was
+-- counted: as in `call_terms` (0017_call_debits.sql).
 -- own_key_cost_usd: what the user's own key paid the provider; provider_cost_usd: what was paid otherwise.
 CREATE VIEW usage_calls AS
 SELECT
     (u.ended_at AT TIME ZONE 'UTC')::date AS day, u.month, u.ended_at, u.customer_id, u.user_id,
-    COALESCE(NULLIF(u.org_id, ''), e.org_id, p.org_id, '') AS org_id,
+    CASE WHEN e.event IS NULL THEN u.org_id ELSE COALESCE(e.org_id, u.org_id) END AS org_id,
     u.provider, u.model, u.team_id, u.key_hash, u.key_alias, u.tags, u.power_level, u.rate, u.decision,
     u.status,
     u.tokens_input, u.tokens_output, u.total_tokens, u.cached_tokens, u.reasoning_tokens,
     CASE WHEN u.byok OR u.decision = 'byok' THEN 0 ELSE u.cost_usd END AS provider_cost_usd,
     CASE WHEN u.byok OR u.decision = 'byok' THEN u.cost_usd ELSE 0 END AS own_key_cost_usd,
-    COALESCE(
-        u.billed_usd, CASE WHEN u.decision IN ('billable', 'failed_with_cost') THEN u.cost_usd ELSE 0 END
-    ) AS billed_usd,
+    CASE
+        WHEN e.event IS NULL AND p.status = 'written_off' THEN 0
+        WHEN u.billed_usd IS NOT NULL THEN u.billed_usd
+        WHEN u.decision IN ('billable', 'failed_with_cost') THEN u.cost_usd
+        ELSE 0
+    END AS billed_usd,
     COALESCE(u.byok OR u.decision = 'byok', false) AS own_key,
     CASE
         WHEN u.ended_at > u.started_at
         THEN LEAST(GREATEST(1, round(extract(epoch FROM u.ended_at - u.started_at) * 1000)), 86400000)::bigint
     END AS latency_ms
 FROM llm_usage_log u
-LEFT JOIN usage_parts p ON u.org_id = '' AND u.part <> '' AND p.part = u.part
-LEFT JOIN usage_parts e ON e.part = p.released_in
+LEFT JOIN usage_parts p ON u.part <> '' AND p.part = u.part
+LEFT JOIN usage_parts e ON e.part = CASE WHEN p.event IS NULL THEN p.released_in ELSE p.part END
 WHERE u.decision <> 'metered';
 
 -- Days whose calls have changed since the last refresh. Only added to, so writers of the log never wait for each other.
@@ -62,21 +66,29 @@ CREATE TRIGGER llm_usage_log_days_now AFTER UPDATE ON llm_usage_log
 CREATE TRIGGER llm_usage_log_days_before AFTER UPDATE ON llm_usage_log
     REFERENCING OLD TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION mark_usage_days();
 
--- Held usage gets its org when it is released.
-CREATE FUNCTION mark_released_days() RETURNS trigger LANGUAGE plpgsql AS $$
+-- An event may bill calls to another org than they were counted for, and a write-off bills them at nothing. All calls of a part had
+-- one org, so one of them shows whether its event moves them.
+CREATE FUNCTION mark_decided_days() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO usage_days_changed
-    SELECT DISTINCT (ended_at AT TIME ZONE 'UTC')::date FROM llm_usage_log WHERE part = NEW.part;
+    IF NEW.held_calls > 0 OR NEW.event IS NULL OR NEW.org_id IS DISTINCT FROM (
+        SELECT u.org_id FROM llm_usage_log u WHERE u.part = NEW.part AND u.part <> '' LIMIT 1
+    ) THEN
+        INSERT INTO usage_days_changed
+        SELECT DISTINCT (ended_at AT TIME ZONE 'UTC')::date FROM llm_usage_log WHERE part = NEW.part AND part <> '';
+    END IF;
     RETURN NULL;
 END
 $$;
 
-CREATE TRIGGER usage_parts_days AFTER UPDATE OF released_in, org_id ON usage_parts
+CREATE TRIGGER usage_parts_days_new AFTER INSERT ON usage_parts
+    FOR EACH ROW WHEN (NEW.event IS NOT NULL OR NEW.released_in IS NOT NULL OR NEW.status = 'written_off')
+    EXECUTE FUNCTION mark_decided_days();
+CREATE TRIGGER usage_parts_days AFTER UPDATE OF released_in, org_id, status ON usage_parts
     FOR EACH ROW WHEN (
-        NEW.held_calls > 0
-        AND (OLD.released_in IS DISTINCT FROM NEW.released_in OR OLD.org_id IS DISTINCT FROM NEW.org_id)
+        OLD.released_in IS DISTINCT FROM NEW.released_in OR OLD.org_id IS DISTINCT FROM NEW.org_id
+        OR (OLD.status IS DISTINCT FROM NEW.status AND NEW.status = 'written_off')
     )
-    EXECUTE FUNCTION mark_released_days();
+    EXECUTE FUNCTION mark_decided_days();
 
 -- The columns of sums, for the two tables below. timed_*: of the calls whose latency is known; answered_*: of those, the successful
 -- ones.

@@ -180,6 +180,13 @@ RULES = (
         ("integration/test_explain_reconcile.py::test_a_customer_s_question_is_answered_without_sql",),
     ),
     Rule(
+        "Analytics and FOCUS show usage under the org that its event bills, and what was written off at nothing",
+        (
+            "integration/test_analytics.py::test_usage_is_the_orgs_that_its_event_bills",
+            "integration/test_analytics.py::test_what_was_written_off_is_billed_at_nothing",
+        ),
+    ),
+    Rule(
         "On random histories the sandbox invoices what an independent model says is owed, and planted faults are found",
         (
             "model/test_owed.py::test_what_is_billed_is_what_is_owed",

@@ -86,4 +86,16 @@ ROWS = (
         "what was answered is there exactly once; entries sum to zero, balances are the sums of their entries",
         ("faults/test_credit_api_faults.py::test_a_killed_api_does_what_it_answered_exactly_once",),
     ),
+    Row(
+        150,
+        "months are pruned while much usage is released",
+        "the receipt of an event is projected, and the event itself not yet, as behind a release that takes hours; a projector that was "
+        "killed between two chunks",
+        (LOST, MONEY),
+        "the month stays until its calls are debited as their event bills them",
+        (
+            "integration/test_credit_chunks.py::test_a_month_stays_while_an_event_is_delivered_but_not_projected",
+            "integration/test_credit_chunks.py::test_a_month_stays_while_the_calls_in_it_are_being_corrected",
+        ),
+    ),
 )
