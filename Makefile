@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
-# (or Docker, or KAFKA_BOOTSTRAP_SERVERS).
+# (or Docker, or KAFKA_BOOTSTRAP_SERVERS), and Prometheus' promtool (or apt-get, which fetches it).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test check fmt bench soak trial plugin-trial stripe-trial upgrade mutants fuzz reliability balance-trial deploy-test lock sbom venv
+.PHONY: help demo services services-stop test check fmt bench soak trial plugin-trial stripe-trial upgrade mutants fuzz reliability balance-trial alarms-trial deploy-test chart chart-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,6 +29,7 @@ services-stop: venv ## end them, and delete their data
 
 test: venv check ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
 	.venv/bin/python -m tests.support.kafka --fetch
+	.venv/bin/python -m tests.support.prometheus --fetch
 	.venv/bin/pytest -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m alone $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
@@ -73,8 +74,18 @@ fuzz: venv .venv/.fuzz ## coverage-guided fuzzing of everything that reads what 
 reliability: venv ## docs/reliability.md, from the fault matrix and the last run that kept its figures
 	.venv/bin/python -m tests.faults.matrix
 
-deploy-test: venv ## the compose file on the Docker engine of DOCKER_HOST: started, billed, killed, taken down and started again
+alarms-trial: venv ## break what each alarm is for, under a real Prometheus: the right one fires, and no other (ARGS="NAME ..." to choose)
+	.venv/bin/python -m tests.alarms $(ARGS)
+
+deploy-test: venv ## both compose files on the Docker engine of DOCKER_HOST: started, billed, killed, upgraded, saved and restored
 	.venv/bin/python -m tests.deploy
+
+chart: venv ## what the Helm chart takes from the code, from values.yaml and from deploy/: schema, page, topics, rights, alarms
+	.venv/bin/python -m deploy.helm.generate
+
+chart-test: venv ## the Helm chart, rendered for each set of values in tests/chart/values and judged (needs Go, and the network once)
+	.venv/bin/python -m tests.chart.tools
+	.venv/bin/pytest tests/chart/*_checks.py $(ARGS)
 
 lock: deploy/.venv/.installed ## deploy/*.lock, what the image installs with the hash of every file: after a change of dependencies
 	deploy/.venv/bin/uv pip compile $(LOCKED) --quiet -o deploy/.venv/requirements.lock pyproject.toml

@@ -20,6 +20,12 @@ INGRESS_REASONS: Final = (
     *(TOO_DEEP, TOO_COMPLEX, TOO_LARGE, TOO_MANY),
 )
 
+#: Reasons of the meter's rules for which the ingress, too, refuses an element that can be read (streams/core/metering).
+REFUSALS: Final = (
+    *("absurd_cost", "bad_cost", "bad_event", "bad_time", "bad_tokens", "contradicting_cost", "contradicting_customer"),
+    *("malformed", "negative_cost", "no_identity", "not_a_call", "unknown_shape", "unknown_version", "unreadable"),
+)
+
 #: Reasons for which the server closed a connection: it sent nothing in time, or there were too many, in total or of one
 #: address.
 SILENT, FULL, FULL_OF_ONE = CONNECTION_CAUSES = ("silent", "full", "full_of_one")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.certificates import share_certificates
 from tests.support.database import drop_template, migrated_database
-from tests.support.kafka import Kafka, start_kafka
+from tests.support.kafka import Kafka, MavenKafka, start_kafka
 from tests.support.order import interleaved, longest_first
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
@@ -64,6 +64,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items[:] = longest_first(items, case_seconds())
         else:
             items[:] = interleaved(items, worker["workercount"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed on a broker of our own shows the broker's last words: it may be the broker that stood still."""
+    report = yield
+    broker = getattr(item, "funcargs", {}).get("kafka")
+    if report.failed and isinstance(broker, MavenKafka):
+        report.sections.append(("Kafka's log", broker.last_words()))
+    return report
 
 
 def pytest_collection_finish() -> None:

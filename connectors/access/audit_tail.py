@@ -51,6 +51,13 @@ class Tail:
             low, high = self._ends(consumer)
             return self._read(consumer, low, high), low == 0
 
+    def latest(self, most: int) -> tuple[list[AuditLine], bool]:
+        """At most `most` lines at the end of the topic, and whether these are all there ever were. Raises: Unavailable."""
+        with self._consuming() as consumer:
+            low, high = self._ends(consumer)
+            start = max(low, high - most)
+            return self._read(consumer, start, high), start == 0
+
     def close(self) -> None:
         """Close the connection."""
         consumer, self._consumer, self._next = self._consumer, None, -1

@@ -12,6 +12,7 @@ import typer
 from connectors.cli.base import duration_s, one_sentence, say, settings_of_command, table_of, table_of_lines
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
+from connectors.credits.idempotency_keys import key_of_parts
 from connectors.operations.audit_record import audited
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.credits import add_credits, balance_of, checked, transactions_of
@@ -20,6 +21,7 @@ from schemas.money import parse_amount, plain
 
 _ACCOUNT: Final = re.compile(r"(user|org):.{1,255}", re.DOTALL)
 _KINDS: Final = ("bonus", "purchase", "refund", "adjustment")
+_MAX_PAYMENT: Final = 255
 _MOST: Final = Decimal(10**12)
 _DAY: Final = timedelta(days=1)
 
@@ -34,12 +36,14 @@ def grant(account: str, amount: str, kind: str, expires: str, key: str, comment:
     _move("grant", account, dollars, kind, key, comment, _expiry(expires), as_json=as_json)
 
 
-def refund(account: str, amount: str, key: str, comment: str, *, as_json: bool) -> None:
+def refund(account: str, amount: str, payment: str, key: str, comment: str, *, as_json: bool) -> None:
     """`meterbridge credits refund`."""
     dollars = _dollars(amount)
     if dollars < 0:
         fail("the amount of a refund is above 0.", 2)
-    _move("refund", account, -dollars, "refund", key, comment, None, as_json=as_json)
+    if len(payment.encode()) > _MAX_PAYMENT:
+        fail(f"a payment is named by at most {_MAX_PAYMENT} bytes.", 2)
+    _move("refund", account, -dollars, "refund", key, comment, None, payment, as_json=as_json)
 
 
 def balance(account: str, *, as_json: bool) -> None:
@@ -94,17 +98,18 @@ def _move(
     key: str,
     comment: str,
     ends: datetime | None,
+    payment: str = "",
     *,
     as_json: bool,
 ) -> None:
     """Write the audit line, then do it."""
     _check_account(account)
     name = key or token_hex(8)
-    note = {"comment": comment} if comment else {}
+    note = {name: text for name, text in (("comment", comment), ("refund_of", payment)) if text}
     with one_sentence():
         settings = settings_of_command()
         url, deployment = postgres_url(settings), deployment_of(settings)
-        target = {"account": account, "type": kind, "key": name}
+        target = {"account": account, "type": kind, "key": name} | ({"refund_of": payment} if payment else {})
         audit_id = audited(
             deployment,
             CommandProducer(deployment.kafka),
@@ -114,7 +119,8 @@ def _move(
             count=1,
             cost_usd=dollars,
         )
-        added = asyncio.run(add_credits(url, account, dollars, kind, name, ends, note))
+        own_key = key_of_parts("command", name)
+        added = asyncio.run(add_credits(url, account, dollars, kind, own_key, ends, note))
     answer = {
         "account": account,
         "amount": plain(dollars),

@@ -63,6 +63,16 @@ def topic_verified(
     return verified(lines, noted, from_the_beginning=from_the_beginning), lines
 
 
+def latest_verified(kafka: KafkaConnection, topic: str, most: int) -> AuditVerdict:
+    """Verify the chain of hashes in the last `most` lines. Raises: Unavailable."""
+    tail = Tail(kafka, topic)
+    try:
+        lines, from_the_beginning = tail.latest(most)
+    finally:
+        tail.close()
+    return verified(lines, from_the_beginning=from_the_beginning)
+
+
 async def seen_in_table(topic: str, database: Database) -> tuple[int, dict[str, datetime]]:
     """The projector's next offset in the audit topic, and the ids of all rows. Call this before the topic is read.
 

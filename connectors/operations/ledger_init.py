@@ -18,6 +18,7 @@ from schemas.errors import MeterbridgeError, Rejected
 from schemas.ledger import Sum
 from schemas.money import EXACT, ZERO, add
 from schemas.records import LagoEvent, Manifest, WriteOff
+from streams.core.metering.lago_event import is_rated
 from streams.state.ledger import LedgerConfig
 from streams.state.ledger_restart import NO_LEDGER, EmittedTotals, RestartPlan, RestartPosition, begin, plan
 from streams.state.step_writes import CONTROL, MANIFEST, RAW_PARTITION, SEAL_SEQ, WRITE_OFF
@@ -131,9 +132,5 @@ def sealed_before(deployment: Deployment, partition: int) -> EmittedTotals:
 
 
 def cost_of(event: LagoEvent, billed: Decimal) -> Decimal:
-    """What the calls of an event cost, dollars: under a rate card the event says it, else it is what is billed.
-
-    An event that others measured has properties of their choice, and its own `transaction_id` among them.
-    """
-    rated = "rate" in event.properties and "transaction_id" not in event.properties
-    return EXACT.create_decimal(event.properties["cost_usd"]) if rated else billed
+    """What the calls of an event cost, dollars: under a rate card the event says it, else it is what is billed."""
+    return EXACT.create_decimal(event.properties["cost_usd"]) if is_rated(event) else billed

@@ -1,4 +1,4 @@
-"""Reads what all ledgers have counted, and the age of the oldest unread record in each topic."""
+"""Reads what all ledgers have counted, and how much of each topic is unread."""
 
 import time
 from collections.abc import Mapping
@@ -82,32 +82,59 @@ def _by_decision(positions: Mapping[int, Position]) -> dict[str, Sum]:
     return total
 
 
+class Unread(NamedTuple):
+    """What a role has not read of its topic.
+
+    Fields:
+        records: offsets behind the group's position; markers of transactions count too.
+        oldest_s: age of the oldest unread record, seconds; 0 = none waits.
+    """
+
+    records: int
+    oldest_s: float
+
+
+def queues_of(deployment: Deployment) -> dict[str, tuple[str, str]]:
+    """The full names and the consumer groups of the raw, the events and the retry topic."""
+    topics = deployment.topics
+    roles = {"raw": (topics.raw, "meter"), "events": (topics.events, "sink"), "retry": (topics.retry, "retry")}
+    return {name: (topic, deployment.kafka_id(role)) for name, (topic, role) in roles.items()}
+
+
+def unread(deployment: Deployment) -> dict[str, Unread]:
+    """What waits in the raw, the events and the retry topic.
+
+    Raises:
+        TopicProblem, Unavailable: see `offset_range_of`.
+    """
+    return {name: _unread(deployment.kafka, *queue) for name, queue in queues_of(deployment).items()}
+
+
 def oldest_waiting_s(deployment: Deployment) -> dict[str, float]:
     """Age of the oldest unread record in the raw, the events and the retry topic, seconds; 0 = none waits.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
     """
-    kafka, topics = deployment.kafka, deployment.topics
-    roles = {"raw": (topics.raw, "meter"), "events": (topics.events, "sink"), "retry": (topics.retry, "retry")}
-    return {name: _waiting_s(kafka, topic, deployment.kafka_id(role)) for name, (topic, role) in roles.items()}
+    return {name: waiting.oldest_s for name, waiting in unread(deployment).items()}
 
 
-def _waiting_s(kafka: KafkaConnection, topic: str, group: str) -> float:
+def _unread(kafka: KafkaConnection, topic: str, group: str) -> Unread:
     whole = offset_range_of(kafka, topic)
     config = {**librdkafka_config(kafka), "group.id": group, "enable.auto.commit": False}
     with translated_errors(topic), closing(Consumer(config)) as member:
         committed = committed_of(member, [TopicPartition(topic, number) for number in whole.ranges])
-    now_ms, oldest_ms = time.time_ns() // 1_000_000, None
+    now_ms, oldest_ms, records = time.time_ns() // 1_000_000, None, 0
     for position in committed:
         start, end = whole.ranges[position.partition]
         at = max(start, position.offset)
         # The first offsets may be transaction markers. A partition with only markers has no record that waits.
         first = next(scan(kafka, OffsetRange(topic, {position.partition: (at, end)})), None) if at < end else None
         if first is not None:
+            records += end - at
             made_ms = first.timestamp()[1]
             oldest_ms = made_ms if oldest_ms is None else min(oldest_ms, made_ms)
-    return 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000)
+    return Unread(records, 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000))
 
 
 def committed_of(member: Consumer, places: list[TopicPartition], limit_s: float = _LIMIT_S) -> list[TopicPartition]:

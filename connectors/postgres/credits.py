@@ -12,9 +12,20 @@ import asyncpg
 from connectors.postgres.pool import connected
 from schemas.errors import Rejected
 
-#: SQLSTATE of an idempotency key that was used for another movement.
-_OTHER_CONTENTS: Final = "MB001"
+#: What the functions refuse, by SQLSTATE.
+_REFUSED: Final = {
+    "MB001": ("idempotency_conflict", "the key was used for another movement"),
+    "MB004": ("unknown_payment", "the account has no such payment"),
+    "MB005": ("payment_refunded", "less is left of the payment than is refunded"),
+}
 _ADD: Final = "SELECT new_balance, transaction_id FROM add_account_credits($1, $2, $3, 'manual', NULL, NULL, $4::jsonb)"
+#: Whether Stripe's events take back what is refunded of this payment.
+_WATCHED: Final = """
+SELECT EXISTS (
+    SELECT FROM stripe_payments s JOIN credit_transactions t ON t.stripe_transaction_id = s.payment_intent
+    WHERE s.purchase_id IS NOT NULL AND t.account = $1 AND (s.payment_intent = $2 OR t.transaction_id::text = $2)
+)
+"""
 _BALANCE: Final = """
 SELECT
     c.account, c.tier, get_account_balance(c.account) AS balance, c.overdraft, c.overdraft_policy,
@@ -57,21 +68,27 @@ async def add_credits(
         account: `user:<id>` or `org:<id>`; it is made if there is none.
         amount: dollars.
         kind: `purchase`, `bonus`, `refund` or `adjustment`.
-        note: further facts for the audit trail.
+        key: one that no call, no event of Stripe's and no client of the API has (`key_of_parts`).
+        note: further facts for the audit trail. `refund_of`: the payment that is refunded: Stripe's id of it, or the
+            `transaction_id` of its purchase. What is left of its own credits is taken first.
 
     Raises:
-        Rejected: `idempotency_conflict`: the key was used for another movement; `row_refused`: an argument is out of range.
+        Rejected: `idempotency_conflict`: the key was used for another movement; `unknown_payment`: the account has no such payment;
+            `payment_refunded`: less is left of it; `refund_in_stripe`: Stripe's event takes the credits back, so they would be
+            taken twice; `row_refused`: an argument is out of range.
         Unavailable: Postgres does not answer; repeating with the same key is safe.
     """
     facts = {**note, "idempotency_key": key}
     if expires_at is not None:
         facts["expires_at"] = expires_at.isoformat()
     async with connected(url) as connection:
+        if "refund_of" in note and await connection.fetchval(_WATCHED, account, note["refund_of"]):
+            raise Rejected("refund_in_stripe", "refund this payment in Stripe, whose event takes the credits back")
         try:
             return Added(*await connection.fetchrow(_ADD, account, amount, kind, json.dumps(facts)))
         except asyncpg.PostgresError as error:
-            if error.sqlstate == _OTHER_CONTENTS:
-                raise Rejected("idempotency_conflict", "the key was used for another movement") from error
+            if error.sqlstate in _REFUSED:
+                raise Rejected(*_REFUSED[error.sqlstate]) from error
             raise
 
 

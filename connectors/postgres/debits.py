@@ -2,13 +2,14 @@
 
 The database decides who pays and what is debited already (migrations/0017_call_debits.sql), by the calls' rows in the
 usage log and by their parts. Here the calls are chosen that may concern an account, so that a batch of others costs little.
-A call may be projected before its event or after it: the later one of the two corrects what was debited.
+A call may be projected before its event or after it: the later one of the two corrects what was debited (corrections.py).
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from connectors.postgres.corrections import reprice
 from schemas.reasons import CLIENT_CHOSE_USER, OTHERS_RESERVATION
 
 
@@ -16,30 +17,23 @@ def _sql(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-#: The accounts of these names, whether any reservation may wait for a call, and whether there are accounts at all.
+#: The accounts of these names, whether any reservation may wait for a call, whether there are accounts at all, and parts whose event
+#: may bill a call otherwise than its record says.
 _PREPAID: Final = """
 SELECT ARRAY(SELECT account FROM user_credits WHERE account = ANY($1::text[])),
-    EXISTS (SELECT FROM credit_reservations), EXISTS (SELECT FROM user_credits)
+    EXISTS (SELECT FROM credit_reservations), EXISTS (SELECT FROM user_credits), EXISTS (SELECT FROM corrected_parts)
 """
 _RESERVED: Final = "SELECT DISTINCT call_id FROM credit_reservations WHERE call_id = ANY($1::text[])"
-#: Until the end of the transaction. Of a call and its event that are projected at once, one waits here and then sees the other.
-_CALLS_LOCK: Final = "SELECT pg_advisory_xact_lock_shared(hashtext('meterbridge calls and events'))"
-_EVENTS_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('meterbridge calls and events'))"
+#: Parts that are decided, and not as the records of their calls say: those that were stored as such, and those of held calls.
 _DECIDED: Final = """
-SELECT part FROM usage_parts
-WHERE part = ANY($1::text[]) AND (event IS NOT NULL OR released_in IS NOT NULL OR status = 'written_off')
+SELECT part FROM corrected_parts WHERE part = ANY($1::text[])
+UNION SELECT part FROM usage_parts
+WHERE part = ANY($2::text[]) AND (event IS NOT NULL OR released_in IS NOT NULL OR status = 'written_off')
 """
-_IN_USE: Final = "SELECT EXISTS (SELECT FROM user_credits)"
-_CALLS: Final = "SELECT identity, month::text FROM llm_usage_log WHERE part = ANY($1::text[]) AND part <> ''"
 _DEBIT: Final = _sql("debits.sql")
 _UNDEBITED: Final = _sql("undebited.sql")
-_MOVED_PARTS: Final = _sql("moved_parts.sql")
-_EVENT_PRICES: Final = _sql("event_prices.sql")
 #: Indexes of columns in a usage row (connectors/postgres/rows.py).
 _CUSTOMER, _ID_KIND, _ORG, _CALL_ID, _USER, _ORGANIZATION, _PART, _HELD, _BILLED = 8, 9, 10, 21, 23, 25, 28, 29, 31
-#: Calls of one statement.
-_MOST: Final = 4000
-_Keys = Sequence[tuple[bytes, str]]
 
 
 class Debited(NamedTuple):
@@ -61,23 +55,23 @@ async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Se
     """Debit the calls of these usage rows, which are in the usage log, each once; None: no call is of a prepaid account.
 
     Args:
-        connection: in the transaction that moves the projector's offset. It locks the accounts until its end, so this is
-            the transaction's last work.
+        connection: in the transaction that moves the projector's offset, and holds the lock `CALLS` since before it wrote
+            the rows. It locks the accounts until its end, so this is the transaction's last work.
         user_kinds: kinds of customer ids that name a user who pays (`CREDITS_USER_KINDS`). A client chooses the others.
     """
     own = [_accounts(row) for row in rows]
-    accounts, reservations, in_use = await connection.fetchrow(_PREPAID, list(set().union(*own)))
+    accounts, reservations, in_use, corrected = await connection.fetchrow(_PREPAID, list(set().union(*own)))
     prepaid, reserved, decided = set(accounts), set[str](), set[str]()
-    if in_use or any(row[_HELD] and row[_BILLED] is not None for row in rows):
-        await connection.execute(_CALLS_LOCK)
-        parts = list({row[_PART] for row in rows if row[_PART]})
-        decided = {part for (part,) in await connection.fetch(_DECIDED, parts)}
-        await _reprice(connection, [(row[0], row[1]) for row in rows if row[_PART] in decided])
+    if in_use or any(row[_BILLED] is not None for row in rows):
+        decided = await _decided(connection, rows, corrected=corrected)
+        await reprice(connection, [(row[0], row[1]) for row in rows if row[_PART] in decided])
     if not in_use:
         return None
     if reservations:
         call_ids = list({row[_CALL_ID] for row in rows if row[_CALL_ID]})
         reserved = {call_id for (call_id,) in await connection.fetch(_RESERVED, call_ids)}
+    if not (prepaid or decided or reserved):
+        return None
     chosen = [
         (row[0], row[1])
         for row, names in zip(rows, own, strict=True)
@@ -88,8 +82,6 @@ async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Se
         for row in rows
         if row[_CALL_ID] in reserved or (row[_ID_KIND] not in user_kinds and f"user:{row[_CUSTOMER]}" in prepaid)
     ]
-    if not chosen and not asked:
-        return None
     calls = usd = overdraft = 0
     if chosen:
         calls, usd, overdraft = await connection.fetchrow(_DEBIT, *zip(*chosen, strict=True), user_kinds)
@@ -99,36 +91,13 @@ async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Se
     return Debited(calls, usd, overdraft, {CLIENT_CHOSE_USER: users, OTHERS_RESERVATION: others})
 
 
-async def correct(connection: Any, parts: Sequence[str], user_kinds: Sequence[str], *, rated: bool) -> int:
-    """Debit, and give back, what these parts are billed at now beside what was taken for their calls; how many calls.
-
-    Args:
-        connection: in a transaction that has written the parts' rows, as its last work.
-        parts: ids of new events, of the held parts in them, or of parts that were written off.
-        rated: whether a rate card may have priced one of them: then the usage log gets the prices of the events, too.
-    """
-    if not parts:
-        return 0
-    in_use = await connection.fetchval(_IN_USE)
-    if not (in_use or rated):
-        return 0
-    moved = [part for (part,) in await connection.fetch(_MOVED_PARTS, parts)]
-    if not moved:
-        return 0
-    await connection.execute(_EVENTS_LOCK)
-    calls = [tuple(row) for row in await connection.fetch(_CALLS, moved)]
-    count = 0
-    for start in range(0, len(calls), _MOST):
-        some = calls[start : start + _MOST]
-        await _reprice(connection, some)
-        if in_use:
-            count += (await connection.fetchrow(_DEBIT, *zip(*some, strict=True), user_kinds))[0]
-    return count
-
-
-async def _reprice(connection: Any, calls: _Keys) -> None:
-    if calls:
-        await connection.execute(_EVENT_PRICES, *zip(*calls, strict=True))
+async def _decided(connection: Any, rows: Sequence[tuple[Any, ...]], *, corrected: bool) -> set[str]:
+    """The parts whose calls here are to be billed by an event, or not at all, and may say otherwise themselves."""
+    held = {row[_PART] for row in rows if row[_HELD]}
+    stored = {row[_PART] for row in rows if row[_PART]} if corrected else set()
+    if not (held or stored):
+        return set()
+    return {part for (part,) in await connection.fetch(_DECIDED, list(stored), list(held))}
 
 
 def _accounts(row: tuple[Any, ...]) -> set[str]:

@@ -132,4 +132,10 @@ def _options(size: int) -> dict[str, Any]:
         "timeout": CONNECT_S,
         "command_timeout": ANSWER_S,
         "server_settings": _SERVER,
+        "reset": _as_it_is,
     }
+
+
+async def _as_it_is(_connection: Any) -> None:
+    """Nothing of the session is changed here beyond a transaction. The driver would send RESET ALL after every use: a round trip,
+    and through PgBouncer the next user of the connection would have the server's time zone instead of ours."""

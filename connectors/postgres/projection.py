@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +10,8 @@ import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
 from connectors.postgres import rows, rows_of_management
-from connectors.postgres.debits import correct, debit
+from connectors.postgres.corrections import CALLS, Moved, calls_of, correct, corrected, moved_parts
+from connectors.postgres.debits import debit
 from connectors.postgres.pool import Database
 from connectors.postgres.rows import Aside, Resolved, Rows
 from connectors.postgres.rows_of_management import Removed
@@ -29,7 +31,10 @@ INSERT INTO projector_offsets (topic, partition, topic_id, next) VALUES ($1, $2,
 ON CONFLICT (topic, partition) DO NOTHING
 """
 #: Waits for an open transaction of another owner, and then does not find the row at `next` any more.
-_MOVE = "UPDATE projector_offsets SET next = $4 WHERE topic = $1 AND partition = $2 AND next = $3"
+#: It takes the lock of calls ahead of everything that is done with them (connectors/postgres/corrections.py).
+_MOVE = f"""
+UPDATE projector_offsets SET next = $4 WHERE topic = $1 AND partition = $2 AND next = $3 RETURNING {CALLS}
+"""  # noqa: S608  # our own words
 #: From when on the usage log is complete: always if the topic still has its first record, else from the next record on.
 #: Calls that were missed before stay missing, unless the same topic is read from its first record again.
 _BEGIN_LOG = """
@@ -85,10 +90,8 @@ _ORGS_GONE: Final = """
 DELETE FROM organisations AS o USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
 WHERE o.org_id = gone.key AND o."offset" < gone.at
 """
-#: The column of usage rows that has the month, that of event rows with the event, that of receipt rows with the state.
-_MONTH, _EVENT, _STATUS = 1, 2, 1
-#: In the text of an event that a rate card has priced.
-_RATE = '"rate":"'
+#: The column of usage rows with the month, that of receipt rows with the state, that of event rows with whether a rate card priced it.
+_MONTH, _STATUS, _RATED = 1, 1, -1
 
 
 class PostgresProjection:
@@ -156,9 +159,11 @@ class PostgresProjection:
                 await connection.execute(_FIRST_SEEN, tp.partition, _sane_ms(records[0].timestamp))
             written = await write(connection, tp.partition, rows) if rows else 0
             doubled = await _doubled(connection, rows, written) if table == USAGE and rows else {}
-            await self._keep(connection, tp, UNREADABLE, aside)
+            corrections = await self._corrected(connection, tp, expected, following, rows)
+            if corrections is None:
+                return None
+            await self._keep(connection, tp, range(expected, following), UNREADABLE, aside)
             debited = await debit(connection, rows, self._user_kinds) if table == USAGE and rows else None
-            corrected = await self._correct(connection, table, rows)
             await connection.execute("COMMIT")
         if table == USAGE:
             self._timed.add(tp.partition)
@@ -168,19 +173,35 @@ class PostgresProjection:
         if doubled:
             log.warning("calls_billed_twice", partition=tp.partition, see="meterbridge reconcile", **doubled)
         counts = {table: written}
-        if debited is not None or corrected:
-            counts[CREDITS] = corrected if debited is None else debited.calls
+        if debited is not None or corrections:
+            counts[CREDITS] = corrections if debited is None else debited.calls
         return Projected(counts, +skipped, doubled, {} if debited is None else debited.refused)
 
-    async def _correct(self, connection: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> int:
-        """Correct the debits of calls that these events bill otherwise than they were counted, or that were written off."""
-        if table == EVENTS:
-            rated = any(row[_EVENT] is not None and _RATE in row[_EVENT] for row in rows)
-            return await correct(connection, [row[0] for row in rows], self._user_kinds, rated=rated)
-        if table == RECEIPTS:
-            parts = [row[0] for row in rows if row[_STATUS] == WRITTEN_OFF]
-            return await correct(connection, parts, self._user_kinds, rated=False)
-        return 0
+    async def _corrected(
+        self, connection: Any, tp: TopicPartition, expected: int, following: int, rows: Sequence[tuple[Any, ...]]
+    ) -> int | None:
+        """Correct the calls that these events bill otherwise than they were counted, or that were written off; how many.
+
+        If there are any, the rows are committed, then one chunk of calls after the other. At the end a transaction is open that
+        moves the position. None: it is no longer `expected`.
+        """
+        moved = await _moved_by(connection, self._ways[tp.topic][0], rows)
+        if not moved.parts:
+            return 0
+        await connection.execute(_MOVE, tp.topic, tp.partition, following, expected)
+        await connection.execute("COMMIT")
+        count = 0
+        for calls in await calls_of(connection, moved):
+            await connection.execute("BEGIN")
+            if not await self._moved(connection, tp, expected, expected):
+                return None
+            count += await correct(connection, calls, self._user_kinds, prepaid=moved.prepaid)
+            await connection.execute("COMMIT")
+        await connection.execute("BEGIN")
+        if not await self._moved(connection, tp, expected, following):
+            return None
+        await corrected(connection, moved)
+        return count
 
     async def pass_over(
         self, tp: TopicPartition, expected: int, record: ConsumerRecord, problem: str
@@ -190,18 +211,21 @@ class PostgresProjection:
             await connection.execute("BEGIN")
             if not await self._moved(connection, tp, expected, record.offset + 1):
                 return None
-            await self._keep(connection, tp, ROW_REFUSED, [Aside(record.offset, record.timestamp, problem)])
+            aside = [Aside(record.offset, record.timestamp, problem)]
+            await self._keep(connection, tp, range(expected, record.offset + 1), ROW_REFUSED, aside)
             await connection.execute("COMMIT")
         return Projected({}, {ROW_REFUSED: 1})
 
     async def _moved(self, connection: Any, tp: TopicPartition, expected: int, following: int) -> bool:
         if await connection.execute(_MOVE, tp.topic, tp.partition, expected, following) == "UPDATE 1":
-            await connection.execute(_MENDED, tp.topic, tp.partition, expected, following)
             return True
         await connection.execute("ROLLBACK")
         return False
 
-    async def _keep(self, connection: Any, tp: TopicPartition, reason: str, aside: Sequence[Aside]) -> None:
+    async def _keep(
+        self, connection: Any, tp: TopicPartition, offsets: range, reason: str, aside: Sequence[Aside]
+    ) -> None:
+        await connection.execute(_MENDED, tp.topic, tp.partition, offsets.start, offsets.stop)
         if aside:
             await connection.execute(_ASIDE, tp.topic, tp.partition, reason, *zip(*aside, strict=True))
             if self._ways[tp.topic][0] == USAGE:
@@ -213,8 +237,17 @@ def _sane_ms(at_ms: int) -> int:
     return min(max(at_ms, 0), MAX_US // 1000 - 1)
 
 
+async def _moved_by(connection: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> Moved:
+    if table == EVENTS:
+        rated = any(row[_RATED] for row in rows)
+        return await moved_parts(connection, [row[0] for row in rows], rated=rated)
+    gone = [row[0] for row in rows if row[_STATUS] == WRITTEN_OFF] if table == RECEIPTS else []
+    return await moved_parts(connection, gone, rated=False)
+
+
 async def _write_usage(connection: Any, partition: int, rows: list[tuple[Any, ...]]) -> int:
-    *columns, offsets = zip(*rows, strict=True)
+    # In the order of event_prices.sql: two that write the same calls lock them so, and cannot deadlock.
+    *columns, offsets = zip(*sorted(rows, key=itemgetter(0, 1)), strict=True)
     written: int = await connection.fetchval(_USAGE_SQL, *columns, partition, offsets)
     return written
 
@@ -234,7 +267,8 @@ async def _doubled(connection: Any, found: list[tuple[Any, ...]], written: int) 
 
 
 async def _write_events(connection: Any, _partition: int, rows: list[tuple[Any, ...]]) -> int:
-    await connection.execute(_EVENTS_SQL, *zip(*rows, strict=True))
+    *columns, _rated = zip(*rows, strict=True)
+    await connection.execute(_EVENTS_SQL, *columns)
     return sum(released_in is None for _, released_in, *_ in rows)
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Final, NamedTuple
 
+from connectors.postgres.forget_month import COUNT, OPEN, forget_month
 from connectors.postgres.pool import connected
 
 #: Rows deleted in one transaction.
 BATCH: Final = 5000
-#: Settings of the session; `lock_timeout` limits the wait for a month's table that is in use.
+#: Settings of the session; `lock_timeout` limits the wait for a table that is in use.
 _SESSION: Final = {"lock_timeout": "10s", "application_name": "meterbridge"}
 
 #: The months' tables that began before a moment.
@@ -27,16 +28,6 @@ WHERE i.inhparent = 'llm_usage_log'::regclass AND c.relname ~ '^llm_usage_log_\\
 AND to_date(right(c.relname::text, 7), 'YYYY_MM') < $1::date
 ORDER BY 2
 """
-_OPEN = "SELECT count(*) FROM litellm_usage_events WHERE month = $1 AND processed_at IS NULL"
-_ENDED: Final = "date_trunc('month', ended_at AT TIME ZONE 'UTC')::date"
-#: Calls that ended before the month $1, but not in one of the months $2, which are kept.
-_GONE: Final = f"{_ENDED} < $1::date AND {_ENDED} <> ALL ($2::date[])"
-_COUNT = f"SELECT {_ENDED} AS ended, count(*) FROM {{table}} WHERE {_GONE} GROUP BY 1"  # noqa: S608  # our own words
-_FORGET = f"""
-INSERT INTO forgotten_months (month) SELECT DISTINCT {_ENDED} FROM {{table}} WHERE {_GONE} UNION SELECT $3::date
-ON CONFLICT (month) DO UPDATE SET forgotten_at = now()
-"""  # noqa: S608
-_STAYING = f"CREATE TEMP TABLE staying ON COMMIT DROP AS SELECT * FROM {{table}} WHERE NOT ({_GONE})"  # noqa: S608
 
 #: Which rows are old enough, by table. A part must be settled, and no call and no held part may refer to it.
 _OLD: Final = {
@@ -48,6 +39,10 @@ _OLD: Final = {
         AND NOT EXISTS (SELECT FROM usage_parts held WHERE held.released_in = p.part)
         AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = p.part)
         AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = regexp_replace(p.part, '(-again)+$', ''))
+    """,
+    "corrected_parts": """
+        SELECT c.ctid FROM corrected_parts c
+        WHERE c.done AND c.found_at < $1 AND NOT EXISTS (SELECT FROM usage_parts p WHERE p.part = c.part)
     """,
     "rejected_calls": "SELECT ctid FROM rejected_calls WHERE rejected_at < $1",
     "webhook_delivery_logs": "SELECT ctid FROM webhook_delivery_logs WHERE created_at < $1",
@@ -94,7 +89,7 @@ async def prunable(url: str, before: datetime) -> Pruned:
             pruned.kept[f"{name:%Y-%m}"] = waiting
         ended: Counter[date] = Counter()
         for table in tables.old:
-            ended.update(dict(await connection.fetch(_COUNT.format(table=table), tables.until, list(tables.kept))))
+            ended.update(dict(await connection.fetch(COUNT.format(table=table), tables.until, list(tables.kept))))
         pruned.months = {f"{month:%Y-%m}": ended[month] for month in sorted(ended)}
         for table, old in _OLD.items():
             pruned.rows[table] = await connection.fetchval(f"SELECT count(*) FROM ({old}) AS old", before)  # noqa: S608
@@ -107,12 +102,18 @@ async def prune(url: str, before: datetime) -> Pruned:
     Raises:
         Unavailable: Postgres does not answer, or a month's table stayed in use. Repeating it deletes the rest.
     """
-    done = await prunable(url, before)
+    done = Pruned()
     async with connected(url, **_SESSION) as connection:
         tables = await _tables(connection, before)
+        ended: Counter[date] = Counter()
         # The latest first: the calls of an older table that ended in a deleted month go after it.
         for table, month in reversed(tables.old.items()):
-            await _emptied(connection, table, month, tables)
+            forgotten = await forget_month(connection, table, month, tables.until, tables.kept)
+            ended += forgotten.ended
+            if forgotten.waiting:  # since `_tables` looked
+                tables.kept[month] = forgotten.waiting
+        done.months = {f"{month:%Y-%m}": ended[month] for month in sorted(ended)}
+        done.kept = {f"{month:%Y-%m}": tables.kept[month] for month in sorted(tables.kept)}
         for table, old in _OLD.items():
             done.rows[table] = await _delete(connection, table, old, before)
     return done
@@ -135,28 +136,11 @@ class _Tables(NamedTuple):
 async def _tables(connection: Any, before: datetime) -> _Tables:
     tables = _Tables(before.astimezone(UTC).date().replace(day=1), {}, {})
     for table, month in await connection.fetch(_MONTHS, tables.until):
-        if waiting := await connection.fetchval(_OPEN, month):
+        if waiting := await connection.fetchval(OPEN, month):
             tables.kept[month] = waiting
         else:
             tables.old[table] = month
     return tables
-
-
-async def _emptied(connection: Any, table: str, month: date, tables: _Tables) -> None:
-    """Delete the old calls of a table: nearly all, or all. What stays is copied, because it is little."""
-    which = tables.until, list(tables.kept)
-    async with connection.transaction():
-        # In the order in which every question about calls takes them. In another order two of them could wait for each other.
-        await connection.execute(f"LOCK TABLE ONLY llm_usage_log, ONLY {table} IN ACCESS EXCLUSIVE MODE")
-        if not await connection.fetch(_COUNT.format(table=table), *which):
-            return
-        await connection.execute(_FORGET.format(table=table), *which, month)
-        await connection.execute(_STAYING.format(table=table), *which)
-        if not await connection.fetchval("SELECT EXISTS (SELECT FROM staying)"):
-            await connection.execute(f"DROP TABLE {table}")
-            return
-        await connection.execute(f"TRUNCATE {table}")
-        await connection.execute(f"INSERT INTO {table} SELECT * FROM staying")  # noqa: S608  # of `_MONTHS`
 
 
 async def _delete(connection: Any, table: str, old: str, before: datetime) -> int:

@@ -38,6 +38,9 @@ TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 GRANT EXECUTE ON FUNCTION aggregate_customer_usage(text, timestamptz, timestamptz)
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 
+GRANT SELECT ON corrected_parts TO meterbridge_projector, meterbridge_api, meterbridge_reader;
+GRANT INSERT, UPDATE ON corrected_parts TO meterbridge_projector;
+
 -- The sums of analytics follow the log.
 GRANT SELECT ON usage_calls, llm_usage_summary, usage_summary_days, usage_by_dimension, usage_latencies, usage_summary_refreshed,
     usage_days_failed

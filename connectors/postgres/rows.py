@@ -22,6 +22,7 @@ from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
 from streams.core.delivery.event_states import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
 from streams.core.metering.call_kinds import JOBS
 from streams.core.metering.decisions import BILLED, METERED
+from streams.core.metering.lago_event import is_rated
 from streams.core.metering.spend_log_ids import alias_of, names_a_job
 from streams.core.metering.write_off import WRITTEN_OFF
 from streams.state.step_writes import MANIFEST, SEAL_SEQ
@@ -112,7 +113,10 @@ def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:
 
 
 def event_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Rows of `billing.lago.events` for events.sql: one per event, and one per held window that was released into it."""
+    """Rows of `billing.lago.events`: one per event, and one per held window that was released into it.
+
+    They are the columns of events.sql, and whether a rate card has priced the event.
+    """
     rows: dict[str, tuple[Any, ...]] = {}
     result = read_rows(records, _event_row)
     for row, windows in result.rows:
@@ -222,6 +226,7 @@ def _event_row(record: KafkaRecord) -> tuple[tuple[Any, ...], list[str]]:
         *((None,) * 5 if manifest is None else _manifest_columns(manifest)),
         int(headers[SEAL_SEQ]) if SEAL_SEQ in headers else None,
         record.timestamp,
+        is_rated(event),
     )
     return row, [] if manifest is None else _released(part, manifest)
 

@@ -41,6 +41,7 @@ from connectors.processes.account_tables import AccountTables, now_us
 from connectors.processes.api_access import ApiAccess
 from connectors.processes.api_databases import ApiDatabases, api_databases
 from connectors.processes.credits_api import CreditsApi
+from connectors.processes.queue_watch import QueueWatch
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 
@@ -113,6 +114,7 @@ class Management:
         self._entrance = ApiAccess(settings, gate, metrics, self._databases)
         self.authorizer = self._entrance.authorizer
         self._credits = CreditsApi(settings, metrics, self._databases)
+        self._queues = QueueWatch(settings, metrics)
         self._issuer = settings.oidc_issuer or ""
         for follower in (self.account_tables.customers, self.account_tables.orgs):
             metrics.watch_table(follower.name, follower.lag_s)
@@ -171,6 +173,7 @@ class Management:
                 self._show,
                 lambda: self._synchroniser.poll_every(POLL_EVERY_S),
                 self._entrance.work,
+                self._queues.work,
             ):
                 group.create_task(kept_up(work))
 

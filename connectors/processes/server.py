@@ -31,6 +31,7 @@ from connectors.kafka.coordinator import meet_coordinator
 from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago.client import LagoClient, lago_http
 from connectors.processes.account_tables import now_us
+from connectors.processes.certificates import watch_certificates
 from connectors.processes.management_api import LEARN_EVERY_S, Management
 from connectors.processes.usage_ingress import WebhookIngress, kafka_patience_s
 from connectors.telemetry.metrics import Metrics
@@ -101,6 +102,8 @@ async def serving(
     """
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry(), version("meterbridge"))
+        metrics.has_roles(*parts)
+        watch_certificates(settings, metrics)
         if settings.metrics_port:
             served = start_metrics_server(
                 metrics.registry, settings.host, settings.metrics_port, metrics.connection_closed

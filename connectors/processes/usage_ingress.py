@@ -101,6 +101,7 @@ class WebhookIngress:
 
     def _over(self, spool: Spool) -> SpooledSender:
         self._metrics.watch_spool(lambda: spool.records, lambda: spool.bytes, lambda: _age_s(spool.oldest_ms))
+        self._metrics.spool_limit.set(self._settings.spool_max_bytes)
         hooks = SpoolHooks(
             on_spooled=self._metrics.spooled.inc,
             on_drained=self._metrics.drained.inc,

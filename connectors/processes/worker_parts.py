@@ -32,6 +32,7 @@ from connectors.operations.usage_summary import SummaryRefresh
 from connectors.postgres.pool import Database
 from connectors.postgres.projection import PostgresProjection
 from connectors.processes.account_tables import AccountTables
+from connectors.processes.certificates import watch_certificates
 from connectors.telemetry.logs import configure_logging
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
@@ -148,6 +149,8 @@ def provider_health_of(settings: Settings, sensors: Any) -> ProviderHealth:
 async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None = None) -> AsyncIterator[Components]:
     """The parts of one role, when Kafka answers. Its metrics are served and its Lago client is open until the exit."""
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
+    metrics.has_roles(role)
+    watch_certificates(settings, metrics)
     sensors = WorkerSensors(metrics, time.monotonic)
     async with AsyncExitStack() as stack:
         _meanwhile(stack, sensors.health.keep_beating())

@@ -45,7 +45,8 @@ class HeldUsageMonitor:
         if cold is not None and cold.windows:  # they were logged before they were moved to disk
             names = {name for name in names if not cold.has(name)}
         self._on_disk[partition] = 0 if cold is None else cold.customers
-        self._metrics.newly_held.inc(len(names))
+        if partition in self._logged:  # else it was held before this process had the ledger
+            self._metrics.newly_held.inc(len(names))
         new = sorted(
             (customer, reason)
             for customer, why in now.items()

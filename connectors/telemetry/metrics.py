@@ -4,16 +4,18 @@ Every process exports all metrics; what its role does not do stays zero. No labe
 for dashboards only: the ledgers count in Decimal (streams/core/metering/ledger_state.py).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import cache
-from itertools import product
-from typing import Any, Final, NamedTuple, cast
+from itertools import combinations
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Info
 
 from connectors.telemetry.held_usage import HeldUsageMonitor
+from connectors.telemetry.metric_definitions import counter, gauge, histogram, make_all
 from connectors.telemetry.unbilled_usage import DOUBTS, UnbilledUsageMonitor
 from connectors.telemetry.unreadable_records import watch_unreadable
+from connectors.telemetry.watched_limits import WatchedLimits
 from schemas.reasons import (
     API_POOLS,
     CONNECTION_CAUSES,
@@ -21,6 +23,7 @@ from schemas.reasons import (
     IDENTITY_OUTCOMES,
     INGRESS_REASONS,
     POSTGRES_FAILURES,
+    REFUSALS,
     SKIPPED,
     STRIPE_OUTCOMES,
     UNDEBITED,
@@ -39,10 +42,13 @@ from streams.core.mapping.subscription_choice import (
 )
 from streams.core.mapping.versions import INACTIVE, NO_MAPPING, NOT_KEPT, WRONG_KIND
 from streams.core.metering.decisions import DECISIONS
+from streams.core.metering.duplicate_routes import ROUTES
 from streams.core.metering.provider_health import STATUSES as PROVIDER_STATUSES
 
 SOURCES: Final = ("litellm", "integration", "lago", "openmeter")
 WEBHOOK_KINDS: Final = ("subscription", "customer", "invoice", "wallet", "events", "other")
+#: Of Lago, as far as they are counted from zero on; 0: no answer.
+LAGO_STATUSES: Final = (0, 200, 401, 403, 404, 422, 429, 500, 502, 503, 504)
 WEBHOOK_STATUSES: Final = (202, 400, 401, 403, 408, 413, 415, 499, 500, 503)
 HELD_REASONS: Final = (
     *(NO_MAPPING, INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, WRONG_CURRENCY, OUTSIDE_PERIOD, LATE_PERIOD, ENDED),
@@ -59,266 +65,240 @@ _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 _LAGO_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class _Definition(NamedTuple):
-    """A metric of `Metrics`; `labels` has the values of each label that are exported as zero from the start."""
-
-    make: Callable[..., Any]
-    name: str
-    meaning: str
-    labels: Mapping[str, Iterable[object]]
-    options: Mapping[str, Any]
-
-    def made_in(self, registry: CollectorRegistry) -> Any:
-        """The metric. `increase()` misses the first sample of a series, so the known series begin at zero."""
-        metric = self.make(self.name, self.meaning, tuple(self.labels), registry=registry, **self.options)
-        for values in product(*self.labels.values()) if self.labels else ():
-            metric.labels(*values)
-        return metric
-
-
-def _counter(name: str, meaning: str, **labels: Iterable[object]) -> Counter:
-    return cast("Counter", _Definition(Counter, name, meaning, labels, {}))
-
-
-def _gauge(name: str, meaning: str, **labels: Iterable[object]) -> Gauge:
-    return cast("Gauge", _Definition(Gauge, name, meaning, labels, {}))
-
-
-def _histogram(name: str, meaning: str, buckets: tuple[float, ...], **labels: Iterable[object]) -> Histogram:
-    return cast("Histogram", _Definition(Histogram, name, meaning, labels, {"buckets": buckets}))
-
-
-class Metrics:
+class Metrics(WatchedLimits):
     """The metrics of one process. The class lists the definitions; an instance has the metrics, in its registry."""
 
-    webhook_requests = _counter(
+    webhook_requests = counter(
         "webhook_requests_total",
         "Webhook requests by source and HTTP status; 499: the sender closed the connection.",
         source=SOURCES,
         status=WEBHOOK_STATUSES,
     )
-    event_processing = _histogram(
+    event_processing = histogram(
         "event_processing_duration_seconds",
         "Seconds from the fetch of a batch of calls to its committed transaction.",
         _REQUEST_BUCKETS,
     )
-    lago_requests = _counter(
-        "lago_api_requests_total", "Requests to Lago by HTTP method and status; 0: no answer.", method=(), status=()
+    lago_requests = counter(
+        "lago_api_requests_total",
+        "Requests to Lago by HTTP method and status; 0: no answer.",
+        method=("GET", "POST"),
+        status=LAGO_STATUSES,
     )
-    failed_events = _counter(
+    failed_events = counter(
         "failed_events_total",
         "Rejected elements and calls, and Lago events that became dead letters, by reason.",
         error_type=INGRESS_REASONS,
     )
-    active_customers = _gauge("active_customers_total", "Customers whose mapping in force is active (api).")
-    pending_events = _gauge(
+    active_customers = gauge("active_customers_total", "Customers whose mapping in force is active (api).")
+    pending_events = gauge(
         "pending_events_total", "Lago events neither completed nor failed, without held usage (api)."
     )
-    calls = _counter("meterbridge_calls_total", "Calls by the meter's decision.", decision=DECISIONS)
-    elements = _counter(
+    calls = counter("meterbridge_calls_total", "Calls by the meter's decision.", decision=DECISIONS)
+    elements = counter(
         "meterbridge_ingress_elements_total",
         "Elements of webhook bodies.",
-        outcome=("accepted", "ignored", *INGRESS_REASONS),
+        outcome=("accepted", "ignored", *INGRESS_REASONS, *REFUSALS),
     )
-    request_seconds = _histogram(
+    request_seconds = histogram(
         "meterbridge_ingress_request_duration_seconds",
         "Seconds from the head of a webhook request to its response.",
         _REQUEST_BUCKETS,
     )
-    body_bytes = _gauge("meterbridge_ingress_body_bytes_inflight", "Bytes of bodies that are not answered yet.")
-    wrong_credentials = _counter(
+    body_bytes = gauge("meterbridge_ingress_body_bytes_inflight", "Bytes of bodies that are not answered yet.")
+    wrong_credentials = counter(
         "meterbridge_wrong_credentials_total", "Requests with no credential or an unknown one: answered 401."
     )
-    connections_closed = _counter(
+    connections_closed = counter(
         "meterbridge_connections_closed_total",
         "Connections that this process closed: idle for WEBHOOK_TIMEOUT, or over the limit, in total or of one address.",
         cause=CONNECTION_CAUSES,
     )
-    spool_records = _gauge("meterbridge_spool_records", "Records that wait on disk for Kafka.")
-    spool_bytes = _gauge("meterbridge_spool_bytes", "Bytes of the records that wait on disk for Kafka.")
-    spool_age = _gauge(
+    spool_records = gauge("meterbridge_spool_records", "Records that wait on disk for Kafka.")
+    spool_bytes = gauge("meterbridge_spool_bytes", "Bytes of the records that wait on disk for Kafka.")
+    spool_age = gauge(
         "meterbridge_spool_oldest_seconds", "Seconds since the oldest record on disk was received; 0: there is none."
     )
-    spooled = _counter("meterbridge_spooled_total", "Records put on disk because Kafka did not accept them.")
-    restamped = _counter(
+    spooled = counter("meterbridge_spooled_total", "Records put on disk because Kafka did not accept them.")
+    restamped = counter(
         "meterbridge_records_restamped_total",
         "Records stored with another time than their own, which was ahead of the clock or refused by Kafka.",
     )
-    drained = _counter("meterbridge_spool_drained_total", "Records that were sent from the disk to Kafka.")
-    conservation = _gauge(
+    drained = counter("meterbridge_spool_drained_total", "Records that were sent from the disk to Kafka.")
+    conservation = gauge(
         "meterbridge_ledger_imbalance",
         "By how much the sums of the ledgers do not agree: must be zero.",
         law=LAWS,
         unit=("calls", "usd"),
     )
-    open_windows = _gauge("meterbridge_open_windows", "Windows that accept calls and will be sealed.")
-    held_windows = _gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
-    held_on_disk = _gauge("meterbridge_held_windows_on_disk", "Held windows on disk, beyond HELD_IN_MEMORY.")
-    held_straddled = _counter(
+    open_windows = gauge("meterbridge_open_windows", "Windows that accept calls and will be sealed.")
+    held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
+    held_on_disk = gauge("meterbridge_held_windows_on_disk", "Held windows on disk, beyond HELD_IN_MEMORY.")
+    held_straddled = counter(
         "meterbridge_held_straddled_total",
         "Held windows billed as a whole, by their last call, although a change of the mapping or period lies in them.",
     )
-    newly_held = _counter("meterbridge_newly_held_customers_total", "Customers whose usage began to be held.")
-    held_customers = _gauge("meterbridge_held_customers", "Customers with held usage.")
-    held_age = _gauge("meterbridge_held_oldest_seconds", "Seconds since the end of the oldest held call; 0: none.")
-    ledger_held_customers = _gauge(
+    newly_held = counter("meterbridge_newly_held_customers_total", "Customers whose usage began to be held.")
+    held_customers = gauge("meterbridge_held_customers", "Customers with held usage.")
+    held_age = gauge("meterbridge_held_oldest_seconds", "Seconds since the end of the oldest held call; 0: none.")
+    ledger_held_customers = gauge(
         "meterbridge_ledger_held_customers", "Customers with held usage in a partition's ledger.", partition=()
     )
-    ledger_held_windows = _gauge(
+    ledger_held_windows = gauge(
         "meterbridge_ledger_held_windows", "Held windows in a partition's ledger.", partition=()
     )
-    held_over_bound = _gauge(
+    held_over_bound = gauge(
         "meterbridge_held_over_bound", "1: the ledger holds more windows than HELD_IN_MEMORY.", partition=()
     )
-    held_calls = _gauge("meterbridge_held_calls", "Calls in held windows.", reason=HELD_REASONS)
-    held_cost = _gauge("meterbridge_held_cost_usd", "Dollars in held windows.", reason=HELD_REASONS)
-    events_emitted = _counter("meterbridge_events_emitted_total", "Lago events that the meter wrote.")
-    shifted_events = _counter(
+    held_calls = gauge("meterbridge_held_calls", "Calls in held windows.", reason=HELD_REASONS)
+    held_cost = gauge("meterbridge_held_cost_usd", "Dollars in held windows.", reason=HELD_REASONS)
+    events_emitted = counter("meterbridge_events_emitted_total", "Lago events that the meter wrote.")
+    shifted_events = counter(
         "meterbridge_shifted_events_total",
         "Events billed in a later billing period than their usage, shifted when they were sealed or posted.",
-        when=(),
+        when=("seal", "post"),
     )
-    ledgers_open = _gauge("meterbridge_ledgers_open", "Partitions whose ledger is open in this process.")
-    dedupe_identities = _gauge("meterbridge_dedupe_identities", "Identities of calls remembered for deduplication.")
-    partition_halted = _gauge(
+    ledgers_open = gauge("meterbridge_ledgers_open", "Partitions whose ledger is open in this process.")
+    dedupe_identities = gauge("meterbridge_dedupe_identities", "Identities of calls remembered for deduplication.")
+    partition_halted = gauge(
         "meterbridge_partition_halted",
         "1: the partition is not processed until an operator acts.",
         topic=(),
         partition=(),
         reason=(),
     )
-    fetch_gaps = _counter(
+    fetch_gaps = counter(
         "meterbridge_fetch_gaps_total",
         "Fetched batches that did not follow the one before, and were fetched again.",
         topic=(),
     )
-    table_staleness = _gauge(
+    table_staleness = gauge(
         "meterbridge_table_staleness_seconds", "Seconds since a table was last known to be complete.", table=()
     )
-    breaker = _gauge("meterbridge_lago_breaker_state", "Circuit breaker of Lago: 0 closed, 1 half open, 2 open.")
-    resend_is_safe = _gauge(
+    breaker = gauge("meterbridge_lago_breaker_state", "Circuit breaker of Lago: 0 closed, 1 half open, 2 open.")
+    resend_is_safe = gauge(
         "meterbridge_lago_idempotent",
         "1: Lago bills an event that is sent twice once; 0: an event in doubt is looked up first (sink, retry).",
     )
-    lago_too_old = _gauge("meterbridge_lago_too_old", "1: Lago is older than v1.39.0 (sink, retry).")
-    lago_limit = _gauge(
+    lago_too_old = gauge("meterbridge_lago_too_old", "1: Lago is older than v1.39.0 (sink, retry).")
+    lago_limit = gauge(
         "meterbridge_lago_rate_limit", "Requests per window by Lago's last rate limit headers; 0: it sent none."
     )
-    lago_seconds = _histogram(
+    lago_seconds = histogram(
         "meterbridge_lago_request_duration_seconds", "Seconds of a request to Lago.", _LAGO_BUCKETS, request=()
     )
-    receipts = _counter("meterbridge_event_transitions_total", "Receipts written, by status.", status=STATUSES)
-    projected_rows = _counter("meterbridge_projected_rows_total", "Rows written to Postgres, by table.", table=TABLES)
-    projection_skipped = _counter(
+    receipts = counter("meterbridge_event_transitions_total", "Receipts written, by status.", status=STATUSES)
+    projected_rows = counter("meterbridge_projected_rows_total", "Rows written to Postgres, by table.", table=TABLES)
+    projection_skipped = counter(
         "meterbridge_projection_skipped_total",
         "Records that became no row: unreadable, a call that has a row already, or a row that Postgres refuses.",
         reason=SKIPPED,
     )
-    projector_lag = _gauge(
+    projector_lag = gauge(
         "meterbridge_projector_lag_seconds",
         "Age of the oldest fetched record that is not in Postgres yet; 0: there is none.",
         topic=(),
     )
-    postgres_failures = _counter(
+    postgres_failures = counter(
         "meterbridge_postgres_failures_total",
         "Failed attempts to write to Postgres, by reason.",
         reason=POSTGRES_FAILURES,
     )
-    two_routes = _counter(
+    two_routes = counter(
         "meterbridge_two_routes_total",
         "Customers whose usage came by two callbacks within an hour, so that calls may be billed twice (meter).",
         route=(),
         other=(),
     )
-    doubled_calls = _counter(
+    doubled_calls = counter(
         "meterbridge_doubled_calls_total",
         "Billed calls that look like one: bridge: one request with two ids; job: one job of two customers; "
         "copy: one call that was counted twice (project).",
         kind=DOUBLED,
     )
-    late_calls = _counter(
+    late_calls = counter(
         "meterbridge_late_calls_total",
         "Calls older than the dedupe retention: requeued, known, or waiting because the log cannot tell; failed: errors (project).",
         outcome=("requeued", "known", "waiting", "failed"),
     )
-    rebilled_events = _counter(
+    rebilled_events = counter(
         "meterbridge_rebilled_events_total",
         "Events posted after their subscription's end and billed again; given_up after 40 days; failed: errors (project).",
         outcome=("rebilled", "given_up", "failed"),
     )
-    after_end_events = _gauge(
+    after_end_events = gauge(
         "meterbridge_after_end_events",
         "Events posted after their subscription's end that no invoice of the org counts yet (project).",
     )
-    after_end_usd = _gauge("meterbridge_after_end_usd", "Dollars of these events (project).")
-    credit_overdraft = _gauge(
+    after_end_usd = gauge("meterbridge_after_end_usd", "Dollars of these events (project).")
+    credit_overdraft = gauge(
         "meterbridge_credits_overdraft_usd", "Dollars that prepaid accounts have used beyond their balance (project)."
     )
-    credits_undebited = _counter(
+    credits_undebited = counter(
         "meterbridge_credits_undebited_calls_total",
         "Calls that name a prepaid account which is not debited for them: client_chose_user: only the client names the user; "
         "others_reservation: the reservation with the call's id is another account's (project).",
         reason=UNDEBITED,
     )
-    credit_reservations = _gauge(
+    credit_reservations = gauge(
         "meterbridge_credit_reservations_open",
         "Reservations of credits that are neither settled nor released (project).",
     )
-    credit_imbalance = _gauge(
+    credit_imbalance = gauge(
         "meterbridge_credits_imbalance_usd",
         "Dollars by which balances differ from their grants, and ledger transactions from zero; always 0 (project).",
     )
-    credit_upkeep_failures = _counter(
+    credit_upkeep_failures = counter(
         "meterbridge_credit_upkeep_failures_total",
         "Unexpected errors while credits and reservations were ended (project).",
     )
-    lago_webhooks = _counter(
+    lago_webhooks = counter(
         "meterbridge_lago_webhooks_total",
         "Webhooks of Lago by kind and result; or the reason why Lago must send them again (api).",
         kind=WEBHOOK_KINDS,
         outcome=WEBHOOK_OUTCOMES,
     )
-    doubtful_calls = _counter(
+    doubtful_calls = counter(
         "meterbridge_doubtful_calls_total", "Calls with a doubtful cost, by reason.", reason=DOUBTS
     )
-    doubtful_cost = _counter(
+    doubtful_cost = counter(
         "meterbridge_doubtful_cost_usd_total", "Dollars of calls with a doubtful cost.", reason=DOUBTS
     )
-    unknown_types = _counter(
+    unknown_types = counter(
         "meterbridge_unknown_call_type_calls_total",
         "Calls of a type that this release does not know; they count as inference.",
     )
-    provider_keys = _gauge(
+    provider_keys = gauge(
         "meterbridge_provider_keys",
         "Users' active keys of LLM providers: all; due to be replaced; under an older secret, or one that is not set (api).",
         state=PROVIDER_KEY_STATES,
     )
-    provider_keys_resolved = _counter(
+    provider_keys_resolved = counter(
         "meterbridge_provider_keys_resolved_total",
         "Requests for a user's provider key in the clear; unreadable: it could not be decrypted (api).",
         outcome=("resolved", "none", "unreadable"),
     )
-    providers = _gauge(
+    providers = gauge(
         "meterbridge_providers",
         "Pairs of provider and model by how well they answer, over the last ten minutes (project).",
         status=PROVIDER_STATUSES,
     )
-    usage_days_failed = _gauge(
+    usage_days_failed = gauge(
         "meterbridge_usage_days_failed",
         "Days whose sums of analytics could not be made; they are tried again (project).",
     )
-    identities_asked = _counter(
+    identities_asked = counter(
         "meterbridge_identities_asked_total",
         "Unmapped customers that Lago was asked about (meter).",
         outcome=IDENTITY_OUTCOMES,
     )
 
-    stripe_events = _counter(
+    stripe_events = counter(
         "meterbridge_stripe_events_total",
         "Events of Stripe's webhook by result, or by the reason why a payment gave no credits (api).",
         outcome=STRIPE_OUTCOMES,
     )
-    api_postgres_refused = _counter(
+    api_postgres_refused = counter(
         "meterbridge_api_postgres_refused_total",
         "Requests that found no free connection to Postgres, or no turn of their account, in 2 s, by pool (api).",
         pool=API_POOLS,
@@ -326,9 +306,9 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, version: str) -> None:
         self.registry = registry
-        for name, defined in vars(type(self)).items():
-            if isinstance(defined, _Definition):
-                setattr(self, name, defined.made_in(registry))
+        make_all(self, registry)
+        for pair in combinations(ROUTES, 2):
+            self.two_routes.labels(*pair)
         self.held_watch = HeldUsageMonitor(self)
         self.unbilled_watch = UnbilledUsageMonitor(self)
         watch_unreadable(registry)

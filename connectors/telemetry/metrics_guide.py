@@ -15,6 +15,7 @@ CHAPTERS: Final = {
         "meterbridge_connections_closed_total": "`full` or `full_of_one` rises: too many connections, in all or of one address.",
         "meterbridge_spool_records": "Above 0 for minutes: Kafka is away.",
         "meterbridge_spool_bytes": "It comes near `SPOOL_MAX_BYTES`: then senders get 503.",
+        "meterbridge_spool_max_bytes": _NEVER,
         "meterbridge_spool_oldest_seconds": "It grows while Kafka is well: the spool does not drain.",
         "meterbridge_spooled_total": "It rises: Kafka was away for some time. No usage is lost.",
         "meterbridge_spool_drained_total": _NEVER,
@@ -33,6 +34,9 @@ CHAPTERS: Final = {
         "meterbridge_ledger_imbalance": "**Not 0: stop the worker and keep all topics** ([errors.md](errors.md)).",
         "meterbridge_partition_halted": "**1: this partition bills nothing** until you act.",
         "meterbridge_fetch_gaps_total": "It rises all the time: look at the brokers. No usage is lost.",
+        "meterbridge_waiting_records": "It grows for many minutes: the role that reads the topic is slower than what comes, or does not run.",
+        "meterbridge_waiting_oldest_seconds": "Ten minutes for `raw`, a quarter of an hour for `events`. In `retry` events wait on purpose, up to an hour.",
+        "meterbridge_waiting_retention_ratio": "**Above 0.5: usage is deleted** once as much time has passed again.",
         "event_processing_duration_seconds": "The 99th percentile is above some seconds: Kafka's transactions are slow.",
         "meterbridge_late_calls_total": "`waiting` rises: `meterbridge dlq list`. `failed` rises: an error in the log.",
         "meterbridge_unreadable_records_total": "It rises: something else writes to our topics.",
@@ -97,6 +101,9 @@ CHAPTERS: Final = {
         "meterbridge_postgres_failures_total": "It rises: the reason is in [errors.md](errors.md).",
     },
     "The process": {
+        "meterbridge_role": "The largest value over all processes is 0 for a role that you run: no process does its work.",
+        "meterbridge_certificate_expires_seconds": "Below 30 days: replace the file. It is read again without a restart; connections that are open go on.",
+        "meterbridge_audit_chain_broken": "**1: somebody changed the audit log.** `meterbridge audit verify` names the line.",
         "meterbridge_build_info": "Two versions for longer than an upgrade takes.",
     },
 }

@@ -32,18 +32,8 @@ scrape_configs:
 Every process exports every metric. A metric that another role fills stays zero, so sum over all processes, or take the largest. Labels never hold a customer's
 id. Amounts here are floating-point numbers for dashboards; the exact ones are in the ledgers (`meterbridge reconcile`).
 
-## The six to alarm on
-
-| condition (PromQL) | means | first step |
-|---|---|---|
-| `max(meterbridge_partition_halted) > 0` | a partition stands still | [a ledger that has halted](operations.md#a-ledger-that-has-halted) |
-| `max(abs(meterbridge_ledger_imbalance)) > 0` | a ledger does not add up | [errors.md](errors.md) |
-| `max(meterbridge_held_oldest_seconds) > 86400` | usage has waited for a payer for a day | `meterbridge held list` |
-| `max(meterbridge_lago_breaker_state) == 2` for 5 minutes | Lago does not answer, or refuses the key | [errors.md](errors.md) |
-| `max(meterbridge_spool_bytes) > 0` for 5 minutes, or `increase(webhook_requests_total{status="503"}[5m]) > 0` | Kafka takes nothing | [when an alarm rings](operations.md#when-an-alarm-rings) |
-| `increase(failed_events_total[1h]) > 0` | calls or events were refused | `meterbridge dlq list` |
-
-What each of them means for the money is in [operations.md](operations.md#when-an-alarm-rings).
+Alarms and dashboards are made of these metrics: [alarms.md](alarms.md) has the rules, and a runbook for each. What an alarm means for the money is in
+[operations.md](operations.md#when-an-alarm-rings).
 """
 
 

@@ -1,6 +1,7 @@
 """Exports how many records the tables and ledgers of this process could not read."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily
@@ -8,14 +9,17 @@ from prometheus_client.registry import Collector
 
 from streams.runtime.unreadable import COUNTS
 
+#: What processes read records of ours for.
+TABLES: Final = ("customers", "ledger", "orgs", "rates", "receipts", "rejected")
+
 
 class _Unreadable(Collector):
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """The counts by table; tables that every process follows are exported from 0 on."""
+        """The counts by table, from 0 on."""
         family = CounterMetricFamily(
             "meterbridge_unreadable_records", "Records that a table or a ledger could not read.", labels=["table"]
         )
-        for table in sorted({"customers", "orgs", *COUNTS}):
+        for table in sorted({*TABLES, *COUNTS}):
             family.add_metric([table], COUNTS[table])
         yield family
 

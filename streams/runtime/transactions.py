@@ -7,13 +7,13 @@ it.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidProducerIdMapping, KafkaError
+from aiokafka.errors import InvalidProducerIdMapping, KafkaConnectionError, KafkaError
 from aiokafka.partitioner import murmur2
 
 log = structlog.get_logger(__name__)
@@ -26,6 +26,10 @@ _REQUEST_BYTES = 8 << 20
 #: time.
 _BACKOFF_MS = 20
 _STOP_S = 1.0
+#: The longest start or commit, seconds. The broker has aborted an open transaction before, so the client learns of every
+#: fence first. aiokafka (0.14.0) itself waits without a limit and without a word: for its own tasks, and while the broker
+#: answers that an earlier transaction of this id is not complete.
+STALLED_S = 45.0
 
 Headers = list[tuple[str, bytes]]
 _NO_HEADERS: Headers = []  # aiokafka's compiled code accepts only a list
@@ -63,6 +67,10 @@ class ProducerExpired(KafkaError):  # type: ignore[misc]  # aiokafka's has no ty
     retriable = True
 
 
+class KafkaStalled(KafkaConnectionError):  # type: ignore[misc]  # aiokafka's has no types
+    """Kafka neither took nor refused it within `STALLED_S`. Whether a transaction was committed is unknown."""
+
+
 class TransactionalWriter:
     """The writer for one input partition. Start it once; do not use it after an error."""
 
@@ -81,8 +89,13 @@ class TransactionalWriter:
         self.busy = False
 
     async def start(self) -> None:
-        """Fence the previous owner. Raises aiokafka's errors."""
-        await self._producer.start()
+        """Fence the previous owner.
+
+        Raises:
+            KafkaStalled: see there. Otherwise aiokafka's errors.
+        """
+        async with _at_most(STALLED_S):
+            await self._producer.start()
 
     async def commit(
         self,
@@ -101,19 +114,20 @@ class TransactionalWriter:
             offset: None = leave the group's offset.
 
         Raises:
-            ProducerExpired: see there. Otherwise aiokafka's errors.
+            ProducerExpired, KafkaStalled: see there. Otherwise aiokafka's errors.
         """
         self.busy = True
         try:
-            batches = await self._batches(writes, runs)
-            await self._producer.begin_transaction()
-            # All first batches are handed over before the producer's task runs, so that it adds all partitions to the
-            # transaction in one request. The broker refuses records for a while when a partition is added to their
-            # transaction meanwhile. The offset follows them for the same reason.
-            ends = dict(await asyncio.gather(*(self._deliver(place, own) for place, own in batches.items())))
-            if offset is not None:
-                await self._producer.send_offsets_to_transaction({source: offset}, group)
-            await self._producer.commit_transaction()
+            async with _at_most(STALLED_S):
+                batches = await self._batches(writes, runs)
+                await self._producer.begin_transaction()
+                # All first batches are handed over before the producer's task runs, so that it adds all partitions to
+                # the transaction in one request. The broker refuses records for a while when a partition is added to
+                # their transaction meanwhile. The offset follows them for the same reason.
+                ends = dict(await asyncio.gather(*(self._deliver(place, own) for place, own in batches.items())))
+                if offset is not None:
+                    await self._producer.send_offsets_to_transaction({source: offset}, group)
+                await self._producer.commit_transaction()
             return ends
         except KafkaError as error:
             if _expired(error):
@@ -174,9 +188,24 @@ class TransactionalWriter:
             stopping.cancel()
         with contextlib.suppress(asyncio.CancelledError, KafkaError):
             await stopping
+        if not done:
+            await self._producer.client.close()  # so that nothing which it still awaits is sent later
         for future in _unheard(self._producer):
             if future.done():
                 _heard(future)
+
+
+@contextlib.asynccontextmanager
+async def _at_most(limit_s: float) -> AsyncIterator[None]:
+    """Raises: KafkaStalled: the block lasted longer. An error of the block itself passes as it is, a `TimeoutError` too."""
+    limit = asyncio.timeout(limit_s)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise KafkaStalled(f"no answer within {limit_s:.0f} s") from error
 
 
 def _expired(error: BaseException | None) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from connectors.api.credit_models import AuthorizeBody
 from connectors.api.credits import PATH
+from meterbridge_litellm.asking import Asking
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.credit import Credit
 from meterbridge_litellm.refusal import Unasked
@@ -33,7 +34,7 @@ async def test_the_question_is_valid(model: str, account: str) -> None:
     http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(answer))
     call: dict[str, Any] = {"model": model, "messages": [{"content": "x" * 1000}]}
     counts = Counts()
-    credit = Credit(settings, counts, Unasked(settings, counts), http, PRICES)
+    credit = Credit(Asking(settings, counts, Unasked(settings, counts), http), PRICES)
     await credit.set_aside(SimpleNamespace(user_id="ada", org_id="org_1"), call, "call-1")
     [request] = asked
     body = AuthorizeBody.model_validate(json.loads(request.content))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.database import fresh_database
 from tests.support.kafka import Kafka
-from tests.support.page_shell import PAGES, ROOT, TUTORIAL, Block, PageShell, blocks
+from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, Block, PageShell, blocks
 from tests.support.ports import free_port, free_ports_in_a_row
 
 #: What a page stands on: files, variables and usage that a reader has when he comes to it.
@@ -103,6 +103,15 @@ async def test_the_readme_and_the_pages_after_it_run_as_they_stand(shell: PageSh
         if page in BEFORE:
             await shell.run(given(BEFORE[page]))
         await typed(shell, page)
+        if page == "README.md":
+            await looked_at(shell)
+
+
+async def looked_at(shell: PageShell) -> None:
+    """Type what the runbooks check; several of them look at the same place."""
+    different = {block.text: block for page in RUNBOOKS for block in blocks(page) if block.how != "not run"}
+    for block in different.values():
+        await shell.run(block)
 
 
 def given(text: str, prints: str = "") -> Block:

@@ -1,8 +1,6 @@
 """Prepaid credits while the api is killed: what a client was told is there exactly once, however often it had to ask."""
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -15,6 +13,7 @@ import pytest
 
 from connectors.credits.idempotency_keys import key_of_parts
 from tests.faults.procs import Process
+from tests.faults.stage_process import stage_process
 from tests.support.credits import account, balanced, give
 from tests.support.database import rows
 from tests.support.eventually import soon
@@ -38,10 +37,6 @@ _STEP = Decimal("0.000001")
 def api_process(stage: Stage, database: str, stripe: str, port: int, folder: Path) -> Process:
     """`meterbridge serve --only api` as a process."""
     environ = {
-        "PATH": os.environ["PATH"],
-        "KAFKA_BOOTSTRAP_SERVERS": stage.settings.kafka_bootstrap_servers,
-        "KAFKA_PARTITIONS": str(stage.settings.kafka_partitions),
-        "TOPIC_PREFIX": stage.settings.topic_prefix,
         "DATABASE_URL": database,
         "LITELLM_MASTER_KEY": _MASTER_KEY,
         "LAGO_API_URL": f"http://127.0.0.1:{free_port()}",
@@ -50,10 +45,8 @@ def api_process(stage: Stage, database: str, stripe: str, port: int, folder: Pat
         "STRIPE_API_URL": stripe,
         "STRIPE_WEBHOOK_SECRET": SECRET,
         "API_PORT": str(port),
-        "METRICS_PORT": "0",
     }
-    command = [sys.executable, "-m", "connectors", "serve", "--only", "api"]
-    return Process("api", command, environ, folder, time.monotonic, lambda said: '"event": "ready"' in said)
+    return stage_process("api", "serve --only api", stage, folder, "ready", **environ)
 
 
 class Client:

@@ -1,8 +1,6 @@
 """The projector as a process: killed, frozen, and asked to stop while Postgres is away or silent."""
 
 import asyncio
-import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ import asyncpg
 import pytest
 
 from tests.faults.procs import Process
+from tests.faults.stage_process import stage_process
 from tests.support.database import rows, until
 from tests.support.enriched import put
 from tests.support.eventually import soon
@@ -22,21 +21,10 @@ from tests.support.stage import Stage
 
 pytestmark = pytest.mark.faults
 
-OPENED = '"event": "partitions_opened"'
-
 
 def projector(name: str, stage: Stage, database: str, folder: Path) -> Process:
     """`meterbridge worker --only project` as a process."""
-    environ = {
-        "PATH": os.environ["PATH"],
-        "KAFKA_BOOTSTRAP_SERVERS": stage.settings.kafka_bootstrap_servers,
-        "KAFKA_PARTITIONS": str(stage.settings.kafka_partitions),
-        "TOPIC_PREFIX": stage.settings.topic_prefix,
-        "DATABASE_URL": database,
-        "METRICS_PORT": "0",
-    }
-    command = [sys.executable, "-m", "connectors", "worker", "--only", "project"]
-    return Process(name, command, environ, folder, time.monotonic, lambda said: OPENED in said)
+    return stage_process(name, "worker --only project", stage, folder, "partitions_opened", DATABASE_URL=database)
 
 
 @contextmanager

@@ -182,14 +182,15 @@ async def test_debits_of_a_batch_that_is_not_committed_are_not_there(url: str, m
     assert await project(url, usage(1)) == 1
 
 
-async def test_a_batch_without_prepaid_accounts_asks_one_question(url: str) -> None:
-    """Users without credits cost nearly nothing."""
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_batch_without_prepaid_accounts_asks_one_question(*, elsewhere: bool) -> None:
+    """Users without credits cost nearly nothing, also where others have some."""
     asked = []
 
     class Counting:
-        async def fetchrow(self, query: str, *arguments: Any) -> tuple[list[str], bool, bool]:
+        async def fetchrow(self, query: str, *arguments: Any) -> tuple[list[str], bool, bool, bool]:
             asked.append(arguments)
-            return [], False, False
+            return [], False, elsewhere, False
 
     found = [("", *[f"{n % 3}"] * 28, "", "", None) for n in range(4000)]
     assert await debits.debit(Counting(), found, ("user",)) is None

@@ -1,11 +1,12 @@
 """The law of credits: what the events bill an org and what was debited for their calls are equal, to the unit.
 
 Histories are made by the meter's own rules, with calls that are held, released to another org or at another factor, held again
-when they were to be sealed, and written off. Their topics are projected in any order.
+when they were to be sealed, and written off. Their topics are projected in any order, by a process that is killed at any moment.
 """
 
 import random
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from decimal import Decimal, localcontext
 from itertools import count
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from connectors.postgres import corrections, projection
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.money import EXACT
@@ -50,6 +52,30 @@ NAMES = ("x", "y", "z", "ada")
 KINDS = {"ada": "user"}
 LEFT = "SELECT account, balance - overdraft FROM user_credits"
 MOVES = "SELECT count(*) FROM credit_transactions"
+#: How often the process is killed ahead of a step of a correction, of which each is a transaction.
+DEATHS = 0.1
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+@pytest.fixture(autouse=True)
+def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls are corrected three at a time."""
+    chance = random.Random(0)
+
+    def mortal(step: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def once(*given: Any, **named: Any) -> Any:
+            if chance.random() < DEATHS:
+                raise Killed
+            return await step(*given, **named)
+
+        return once
+
+    monkeypatch.setattr(corrections, "CHUNK", 3)
+    for name in ("calls_of", "correct", "corrected"):
+        monkeypatch.setattr(projection, name, mortal(getattr(projection, name)))
 
 
 def mapped(name: str, org: str, version: int) -> CustomerRecord:
@@ -122,7 +148,8 @@ def billed(told: History) -> dict[tuple[str, str], Decimal]:
 
 
 async def project(url: str, told: History, seed: int, piece: int = 12) -> None:
-    """All topics, in any order, piece by piece of fewer than `piece` records."""
+    """All topics, in any order, piece by piece of fewer than `piece` records; what a process did not end comes again, maybe as a
+    larger or a smaller piece."""
     chance = random.Random(seed)
     left = {place: list(log) for place, log in told.logs.items()}
     async with Writer(url) as writer:
@@ -130,7 +157,10 @@ async def project(url: str, told: History, seed: int, piece: int = 12) -> None:
             topic, partition = place = chance.choice(list(left))
             size = chance.randrange(1, piece)
             if topic != TOPICS.rejected:
-                await writer.take(topic, partition, left[place][:size])
+                try:
+                    await writer.take(topic, partition, left[place][:size])
+                except Killed:
+                    continue
             del left[place][:size]
             if not left[place]:
                 del left[place]

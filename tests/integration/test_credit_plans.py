@@ -21,6 +21,7 @@ QUESTIONS = {
     "credit_transactions_user": "SELECT * FROM credit_transactions WHERE user_id = 'u7' ORDER BY created_at DESC LIMIT 20",
     "credit_transactions_type": "SELECT * FROM credit_transactions WHERE transaction_type = 'refund' AND created_at > now() - interval '1 day'",
     "credit_transactions_stripe": "SELECT * FROM credit_transactions WHERE stripe_transaction_id = 'ch_7'",
+    "credit_transactions_refund_of": "SELECT sum(amount) FROM credit_transactions WHERE metadata ->> 'refund_of' IN ('ch_7', 'x')",
     "credit_transactions_package": "SELECT count(*) FROM credit_transactions WHERE package_id = 2 AND created_at > now() - interval '1 day'",
     "credit_transactions_ledger": "SELECT * FROM credit_transactions WHERE ledger_transaction = '00000000-0000-0000-0000-000000000000'",
     "credit_transactions_idempotency_key_key": "SELECT * FROM credit_transactions WHERE idempotency_key = 'call:07'",

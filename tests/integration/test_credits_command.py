@@ -73,6 +73,71 @@ async def test_a_refund_takes_credits_back(url: str, audit: list[tuple[Any, ...]
     assert await rows(url, "SELECT amount FROM credit_transactions WHERE transaction_type = 'refund'") == [(-4,)]
 
 
+BOUGHT = "SELECT transaction_id::text FROM add_user_credits($1, 10, 'purchase', 'stripe', $2)"
+#: A payment of a package, as Stripe's events leave it.
+PURCHASE = """WITH bought AS (
+    INSERT INTO credit_purchases (account, package_id, name, credits, price, currency, contents, created_by)
+    VALUES ('user:ada', 1, 'Starter', 10, 1000, 'usd', sha256('x'), 'ada') RETURNING purchase_id
+) INSERT INTO stripe_payments (payment_intent, purchase_id) SELECT 'pi_1', purchase_id FROM bought"""
+GRANTS = "SELECT remaining FROM credit_grants WHERE account = 'user:ada' ORDER BY grant_id"
+
+
+@pytest.mark.parametrize("named", ["ch_2", "its transaction"])
+async def test_a_refund_takes_the_credits_of_its_payment_first_and_no_more_than_that_brought(
+    url: str, audit: list[tuple[Any, ...]], named: str
+) -> None:
+    await rows(url, BOUGHT, "ada", "ch_1")
+    [(transaction,)] = await rows(url, BOUGHT, "ada", "ch_2")
+    words = ("refund", "user:ada", "4", "--of", "ch_2" if named == "ch_2" else transaction)
+    told = await credits_command(url, *words, "--key", "k", "--comment", "late")
+    assert told.exit_code == 0 and await rows(url, GRANTS) == [(10,), (6,)]
+    assert (await credits_command(url, *words, "--key", "k", "--comment", "late")).exit_code == 0, "a repeat"
+    await take(url, "ada", "16")  # also what was used is refunded: it is owed then
+    refused = await credits_command(url, "refund", "user:ada", "6.01", "--of", "ch_2")
+    assert refused.exit_code == 1 and "payment_refunded: less is left of the payment" in refused.stderr
+    assert (await credits_command(url, "refund", "user:ada", "6", "--of", transaction)).exit_code == 0
+    assert (await credits_command(url, "refund", "user:ada", "0.01", "--of", "ch_2")).exit_code == 1
+    assert await account(url, "user:ada") == (Decimal(0), Decimal(6))
+    query = "SELECT metadata ->> 'comment', metadata ->> 'refund_of' FROM credit_transactions WHERE amount = -4"
+    assert await rows(url, query) == [("late", words[-1])] and audit[0][0] == "credits.refund"
+
+
+async def test_what_a_refund_names_is_a_payment_of_the_account_that_stripe_does_not_refund_itself(
+    url: str, audit: list[tuple[Any, ...]]
+) -> None:
+    [(others,)] = await rows(url, BOUGHT, "bob", "ch_1")
+    [(bonus,)] = await rows(url, "SELECT transaction_id::text FROM add_user_credits('ada', 10, 'bonus')")
+    for payment in ("ch_1", others, bonus, "ch_9"):
+        told = await credits_command(url, "refund", "user:ada", "1", "--of", payment)
+        assert told.exit_code == 1 and "unknown_payment: the account has no such payment" in told.stderr, payment
+    [(watched,)] = await rows(url, BOUGHT, "ada", "pi_1")
+    await rows(url, PURCHASE)
+    for payment in ("pi_1", watched):
+        told = await credits_command(url, "refund", "user:ada", "1", "--of", payment)
+        assert told.exit_code == 1 and "refund_in_stripe: refund this payment in Stripe" in told.stderr, payment
+    assert await account(url, "user:ada") == (Decimal(20), Decimal(0)) and audit
+
+
+#: Keys as this product makes them, of a call, of a batch of calls, of a settled reservation, and of a payment of Stripe's.
+OURS = ("call:00ff", "call:00ff:1", "calls:x", "settle:chat-1", "stripe:purchase:ch_1")
+
+
+async def test_a_key_of_the_operator_is_no_key_of_ours(url: str, audit: list[tuple[Any, ...]]) -> None:
+    """With the key of a call the call was not debited; with that of a payment the payment brought nothing."""
+    for key in OURS:
+        assert (await credits_command(url, "grant", "user:ada", "1", "--key", key)).exit_code == 0
+        assert (await credits_command(url, "grant", "user:ada", "1", "--key", key)).exit_code == 0
+    assert [line[2] for line in audit[::2]] == list(OURS)
+    await reserve(url, "user:ada", "1", "chat-1")
+    assert (await rows(url, "SELECT success, new_balance FROM settle_reservation('chat-1', 1)")) == [(True, 4)]
+    assert (await rows(url, "SELECT new_balance FROM add_user_credits('ada', 9, 'purchase', 'stripe', 'ch_1')")) == [
+        (13,)
+    ]
+    await credits_command(url, "grant", "user:ada", "1", "--key", "mine")
+    keys = "SELECT idempotency_key FROM credit_transactions ORDER BY created_at DESC LIMIT 1"
+    assert await rows(url, keys) == [("7:command:4:mine",)]
+
+
 async def test_balance_and_transactions_are_shown(url: str) -> None:
     await give(url, "user:ada", "10")
     await give(url, "user:ada", "2", "bonus", datetime(2099, 1, 1, tzinfo=UTC))
@@ -101,6 +166,7 @@ async def test_balance_and_transactions_are_shown(url: str) -> None:
         (("grant", "user:ada", "--", "-1"), "only an adjustment may be below 0"),
         (("grant", "user:ada", "1", "--type", "gift"), "--type takes bonus"),
         (("refund", "user:ada", "--", "-1"), "the amount of a refund is above 0"),
+        (("refund", "user:ada", "1", "--of", "x" * 256), "a payment is named by at most 255 bytes."),
     ],
 )
 def test_a_wrong_word_is_one_sentence(words: tuple[str, ...], sentence: str) -> None:

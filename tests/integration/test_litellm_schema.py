@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from tests.support.columns import columns_of, types_of
 from tests.support.credits import account, balanced, give, reserve, sqlstate, take
 from tests.support.database import migrated_database, rows
 
@@ -88,22 +89,12 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 class TestSchemaStructure:
     async def test_every_table_has_its_columns(self, url: str) -> None:
-        query = (
-            "SELECT table_name::text, column_name::text FROM information_schema.columns WHERE table_schema = 'public'"
-        )
-        found: dict[str, set[str]] = {}
-        for table, column in await rows(url, query):
-            found.setdefault(table, set()).add(column)
-        assert {name: found[name] for name in COLUMNS} == {name: set(text.split()) for name, text in COLUMNS.items()}
+        assert await columns_of(url, COLUMNS) == COLUMNS
 
     async def test_money_is_exact_and_moments_have_a_zone(self, url: str) -> None:
-        query = """SELECT DISTINCT data_type::text FROM information_schema.columns WHERE table_schema = 'public'
-            AND table_name = ANY($1) AND column_name ~ $2"""
-        tables = list(COLUMNS)
-        assert await rows(
-            url, query, tables, "^(balance|overdraft|amount|credits|price_usd|remaining|bonus_credits)$"
-        ) == [("numeric",)]
-        assert await rows(url, query, tables, "_at$|_since$") == [("timestamp with time zone",)]
+        money = "^(balance|overdraft|amount|credits|price_usd|remaining|bonus_credits)$"
+        assert await types_of(url, COLUMNS, money) == {"numeric"}
+        assert await types_of(url, COLUMNS, "_at$|_since$") == {"timestamp with time zone"}
 
     async def test_updated_at_follows_every_update(self, url: str) -> None:
         await give(url, "user:ada", "1")
@@ -178,6 +169,57 @@ class TestFunctions:
         await take(url, "ada", "2")
         await rows(url, "SELECT add_user_credits('ada', -1, 'refund')")
         assert await rows(url, left) == [(5,), (0,), (0,), (10,)]
+
+    @pytest.mark.parametrize("key", ["call:00", "calls:x", "settle:c1", "stripe:purchase:ch_1"])
+    async def test_a_caller_has_no_key_that_is_written_like_ours(self, url: str, key: str) -> None:
+        told = f'p_metadata => \'{{"idempotency_key": "{key}"}}\''
+        await give(url, "user:ada", "1")
+        for call in ("add_user_credits('ada', 1, 'bonus'", "debit_user_credits('ada', 1, 'p', 'm', 1, 1, 'eco'"):
+            assert await sqlstate(url, f"SELECT {call}, {told})") == "22023"
+        await give(url, "user:ada", "1", idempotency_key=f"my-{key}")
+        assert await account(url, "user:ada") == (Decimal(2), Decimal(0))
+
+    async def test_a_refund_names_a_payment_of_its_account_and_takes_what_is_left_of_it(self, url: str) -> None:
+        bought = "SELECT transaction_id::text FROM add_user_credits('ada', 10, 'purchase', 'stripe', 'pi_1')"
+        [(transaction,)] = await rows(url, bought)
+        refund = "SELECT add_user_credits($1, $2, 'refund', NULL, $3, NULL, jsonb_build_object('refund_of', $4::text))"
+        await rows(url, refund, "ada", Decimal(-3), "re_1", transaction)
+        await rows(
+            url, "SELECT add_user_credits('ada', -4, 'refund', 'stripe', 'pi_1')"
+        )  # Stripe's own is never refused
+        again = "SELECT add_user_credits('ada', 1, 'adjustment', 'stripe', 'pi_1')"  # a dispute that was won
+        await rows(url, again)
+        assert await sqlstate(url, refund, "ada", Decimal("-4.01"), "re_2", "pi_1") == "MB005"
+        assert await sqlstate(url, refund, "bob", Decimal(-1), "re_2", "pi_1") == "MB004"
+        assert await sqlstate(url, refund, "ada", Decimal(-1), "re_2", "pi_2") == "MB004"
+        await rows(url, refund, "ada", Decimal(-4), "re_2", "pi_1")
+        await rows(url, refund, "ada", Decimal(-4), "re_2", "pi_1")  # a repeat is no second refund
+        assert await account(url, "user:ada") == (Decimal(0), Decimal(0))
+
+    async def test_an_account_is_prepaid_since_the_commit_that_made_it(self, url: str) -> None:
+        """It was since the beginning of that transaction: what ended meanwhile was not debited, and was at a second reading."""
+        moment = "SELECT prepaid_since FROM user_credits WHERE user_id = $1"
+        connection = await asyncpg.connect(url)
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT add_user_credits('ada', 1, 'bonus')")
+                await connection.execute("SELECT add_user_credits('eve', 1, 'bonus')")
+                await connection.execute("UPDATE user_credits SET prepaid_since = '2026-01-01Z' WHERE user_id = 'eve'")
+                [(ended,)] = await rows(url, "SELECT clock_timestamp()")
+                assert await rows(url, moment, "ada") == []
+            assert await connection.fetchval(moment, "ada") > ended
+            assert f"{await connection.fetchval(moment, 'eve'):%F}" == "2026-01-01", "a moment that was given stays"
+            [(since,)] = await rows(url, moment, "ada")
+            async with connection.transaction():  # began before, commits after: the first one decides
+                await connection.execute("SELECT now()")
+                await give(url, "user:bob", "1")
+                [(first,)] = await rows(url, moment, "bob")
+                await connection.execute(
+                    "SELECT add_user_credits('bob', 1, 'bonus'), add_user_credits('ada', 1, 'bonus')"
+                )
+            assert await rows(url, moment, "bob") == [(first,)] and await rows(url, moment, "ada") == [(since,)]
+        finally:
+            await connection.close()
 
     async def test_overdraft_that_is_kept_is_not_repaid_by_credits(self, url: str) -> None:
         await give(url, "user:ada", "1")

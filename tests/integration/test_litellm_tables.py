@@ -10,6 +10,7 @@ import pytest
 
 from schemas.context import CallContext
 from tests.integration.test_analytics import at, call
+from tests.support.columns import columns_of, types_of
 from tests.support.credits import sqlstate
 from tests.support.database import migrated_database, rows
 from tests.support.history import TOPICS
@@ -69,15 +70,11 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 class TestSchemaStructure:
     async def test_every_table_has_its_columns(self, url: str) -> None:
-        query = """SELECT table_name::text, string_agg(column_name, ' ' ORDER BY column_name COLLATE "C")
-            FROM information_schema.columns WHERE table_schema = 'public' AND table_name = ANY($1) GROUP BY 1"""
-        assert dict(await rows(url, query, list(COLUMNS))) == COLUMNS
+        assert await columns_of(url, COLUMNS) == COLUMNS
 
     async def test_what_is_exact_is_numeric_and_moments_have_a_zone(self, url: str) -> None:
-        query = """SELECT DISTINCT data_type::text FROM information_schema.columns WHERE table_schema = 'public'
-            AND table_name = ANY($1) AND column_name ~ $2"""
-        assert await rows(url, query, list(COLUMNS), "_usd$|_cost$|^credits$|^posted$|_rate$") == [("numeric",)]
-        assert await rows(url, query, list(COLUMNS), "_at$|^since$") == [("timestamp with time zone",)]
+        assert await types_of(url, COLUMNS, "_usd$|_cost$|^credits$|^posted$|_rate$") == {"numeric"}
+        assert await types_of(url, COLUMNS, "_at$|^since$") == {"timestamp with time zone"}
 
     async def test_updated_at_follows_every_update_by_five_triggers(self, url: str) -> None:
         triggers = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%updated_at' AND NOT tgisinternal"

@@ -78,6 +78,7 @@ OURS = {
     "unprojected_records": {"topic"},
     "llm_usage_log": {"part"},
     "usage_parts": {"part", "released_in", "status"},
+    "corrected_parts": {"part"},
     "api_keys": {"key_id"},
     "rejected_calls": {"resolution"},
     "usage_latencies": {"dimension"},

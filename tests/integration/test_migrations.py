@@ -110,7 +110,9 @@ IN_USE = {
             '{a}', '{""}', '{ada}', '{""}', '{""}', '{""}', '{0.5}', '{2090-01-01Z}', '{2090-01-01Z}', '{true}', '{p}', '{m}', '{1}',
             '{2}', '{eco}'
         )""",
+        "INSERT INTO corrected_parts (part) VALUES ('part-1')",
     ],
+    18: ["SELECT nextval('late_call_writes')"],
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from connectors.access.key_store import PostgresKeys
 from connectors.access.keys import ApiKey
+from connectors.postgres import forget_month
 from connectors.postgres.migrate import make_roles, migrate, pending
 from connectors.postgres.pool import Database
 from connectors.postgres.prune import prune
@@ -63,6 +64,16 @@ async def test_the_projector_writes_every_topic_and_new_months_with_its_role_alo
     assert await rows(url, "SELECT tableowner FROM pg_tables WHERE tablename = $1", f"llm_usage_log_{start:%Y_%m}") == [
         (OWNER,)
     ]
+
+
+async def test_the_projector_writes_to_a_month_that_is_being_pruned_with_its_role_alone(url: str) -> None:
+    month = datetime(2026, 5, 3, tzinfo=UTC)
+    moments = {"start": month.isoformat(), "end": month.isoformat()}
+    async with Writer(as_role(url, PROJECTOR)) as writer:
+        await writer.put(TOPICS.enriched, usage(1, **moments))
+        await rows(as_role(url, OWNER), forget_month._WATCH.format(table="llm_usage_log_2026_05"))
+        await writer.put(TOPICS.enriched, usage(2, **moments))
+    assert await rows(as_role(url, OWNER), forget_month._WRITTEN) == [(1, True)]
 
 
 async def test_the_api_keeps_its_keys_with_its_role_alone(stage: Stage, url: str) -> None:

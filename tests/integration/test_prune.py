@@ -239,6 +239,7 @@ async def test_attempts_and_refusals_go_by_their_age_and_the_audit_log_stays(url
     done = await prune(url, now - timedelta(days=90))
     assert done.rows == {
         "usage_parts": 0,
+        "corrected_parts": 0,
         "rejected_calls": 1,
         "webhook_delivery_logs": 1,
         "unprojected_records": 0,

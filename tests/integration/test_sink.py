@@ -1,5 +1,6 @@
 """The sink and the retry role on real Kafka: every event ends delivered or as a dead letter, once."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,8 +10,10 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from schemas.records import LagoEvent
+from streams.runtime import transactions
 from streams.state.step_writes import MANIFEST
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
@@ -63,6 +66,31 @@ async def test_what_a_dead_owner_may_have_posted_counts_as_delivered(stage: Stag
         stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
     ):
         await soon(lambda: len(stage.sensors.receipts) == 10)
+    assert (await lago.stats())["totals"]["calls"] == 10
+    assert set(statuses(stage).values()) == {"completed"}
+
+
+async def test_a_commit_that_stalls_without_a_word_is_done_again_with_another_producer(
+    stage: Stage, lago: Lago, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka waits without a limit. Until the lane is opened again, Lago has the events, and nobody their receipts."""
+    monkeypatch.setattr(transactions, "STALLED_S", 2.0)
+    committing, stalled = AIOKafkaProducer.commit_transaction, asyncio.Event()
+
+    async def stalls_once(self: AIOKafkaProducer) -> None:
+        if not stalled.is_set():
+            stalled.set()
+            await asyncio.Event().wait()
+        await committing(self)
+
+    monkeypatch.setattr(AIOKafkaProducer, "commit_transaction", stalls_once)
+    put(stage, [event(n) for n in range(10)])
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
+    ):
+        await soon(lambda: len(stage.sensors.receipts) == 10)
+    assert stalled.is_set()
     assert (await lago.stats())["totals"]["calls"] == 10
     assert set(statuses(stage).values()) == {"completed"}
 

@@ -190,6 +190,7 @@ async def test_without_kafka_it_starts_is_ready_answers_and_stops_within_ten_sec
         await senders.more(200)
         assert time.monotonic() - begun < ANSWER_S, "known to be away, Kafka is not waited for"
     assert ingress.metric("meterbridge_spool_records") == len(senders.answered)
+    assert ingress.metric("meterbridge_spool_max_bytes") > ingress.metric("meterbridge_spool_bytes")
     assert ingress.metric("meterbridge_spool_bytes") > 100 * len(senders.answered)
     await asyncio.to_thread(eventually, lambda: ingress.metric("meterbridge_spool_oldest_seconds") > 1)
     assert ingress.end(signal.SIGTERM, 10) == 0

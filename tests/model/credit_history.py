@@ -6,6 +6,8 @@ Moments are whole seconds since the history began, each step later than the one 
 import random
 from dataclasses import dataclass, replace
 
+from tests.model.history import Step
+
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 ACCOUNTS = ("user:ada", "user:bob", "org:acme")
 REPAY, KEEP = "repay", "keep"
@@ -25,11 +27,6 @@ class Call:
     cost: str
     billed: str | None
     reserved: str
-
-
-@dataclass(frozen=True)
-class Step:
-    at: int
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ def _pause_s(begun: float) -> float:
     return min(max(2 * (time.monotonic() - begun), _LEAST_S), _MOST_S)
 
 
-def eventually(probe: Callable[[], T], limit_s: float = 10.0) -> T:
-    """The first truthy answer of `probe`.
+def eventually(probe: Callable[[], T], limit_s: float = 10.0, every_s: float = 0.02) -> T:
+    """The first truthy answer of `probe`, which is asked again after `every_s`.
 
     Raises:
         AssertionError: none within `limit_s`; with the last answer.
@@ -26,7 +26,7 @@ def eventually(probe: Callable[[], T], limit_s: float = 10.0) -> T:
     begun = time.monotonic()
     while not (answer := probe()):
         assert time.monotonic() < deadline, f"still {answer!r} after {limit_s} s"
-        time.sleep(_pause_s(begun))
+        time.sleep(max(_pause_s(begun), every_s))
         begun = time.monotonic()
     return answer
 

@@ -30,6 +30,8 @@ PAGES = (
     *("README.md", "docs/credits.md", "docs/rates.md", "docs/provider-keys.md", "docs/analytics.md"),
     *("docs/access.md", "docs/ingress.md", "docs/mapping.md", "docs/operations.md", "docs/orgs.md", "docs/sdk.md"),
 )
+#: Typed in the same installation, after README.md: each different block once, for they only look.
+RUNBOOKS = tuple(sorted((ROOT / "docs" / "runbooks").glob("*.md")))
 #: It starts one of its own.
 TUTORIAL = "docs/tutorial.md"
 _END = "-- end of the block --"

@@ -37,8 +37,20 @@ def grant(
 
 @credits_group.command(epilog="Example: meterbridge credits refund user:ada 10 --key invoice-7 --comment cancelled")
 @deferred()
-def refund(account: Account, amount: Amount, key: Key = "", comment: Comment = "", as_json: AsJson = False) -> None:
-    """Take credits back whose price was paid back. What the balance does not cover becomes overdraft."""
+def refund(
+    account: Account,
+    amount: Amount,
+    payment: Annotated[
+        str,
+        typer.Option(
+            "--of", help="The payment that is refunded: Stripe's id of it, or the transaction_id of its purchase."
+        ),
+    ] = "",
+    key: Key = "",
+    comment: Comment = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take credits back whose price was paid back, first those of the payment. What the balance does not cover becomes overdraft."""
 
 
 @credits_group.command(epilog="Example: meterbridge credits balance org:acme --json")

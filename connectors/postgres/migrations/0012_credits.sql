@@ -49,7 +49,7 @@ VALUES
 -- balance: what can be spent, the sum of the account's entries. overdraft: usage beyond the balance, still owed.
 -- overdraft_policy: `repay`: credits that come repay it first; `keep`: it stays, to be paid in another way.
 -- An id is no longer than a name in the usage log (`bounded_name`): a longer one could never be that of a call.
--- prepaid_since: calls that ended or were counted before it are not debited.
+-- prepaid_since: calls that ended or were counted before it are not debited; by default the commit that made the account.
 CREATE TABLE user_credits (
     account text COLLATE "C" GENERATED ALWAYS AS (COALESCE('user:' || user_id, 'org:' || org_id)) STORED PRIMARY KEY,
     user_id text COLLATE "C" UNIQUE CHECK (octet_length(user_id) BETWEEN 1 AND 255),
@@ -129,6 +129,7 @@ CREATE TABLE credit_transactions (
     idempotency_key text COLLATE "C" NOT NULL UNIQUE CHECK (octet_length(idempotency_key) BETWEEN 1 AND 1024),
     ledger_transaction uuid NOT NULL REFERENCES ledger_transactions,
     created_at timestamptz NOT NULL DEFAULT now(),
+    CHECK (octet_length(metadata ->> 'refund_of') <= 255),
     CHECK (transaction_type NOT IN ('debit', 'expiry') OR amount <= 0),
     CHECK (transaction_type NOT IN ('purchase', 'bonus') OR amount > 0)
 );
@@ -160,6 +161,9 @@ CREATE INDEX credit_transactions_type ON credit_transactions (transaction_type, 
 -- Which movement a payment of Stripe's was:
 CREATE INDEX credit_transactions_stripe ON credit_transactions (stripe_transaction_id)
     WHERE stripe_transaction_id IS NOT NULL;
+-- What was refunded of a payment:
+CREATE INDEX credit_transactions_refund_of ON credit_transactions ((metadata ->> 'refund_of'))
+    WHERE metadata ->> 'refund_of' IS NOT NULL;
 -- What sold, by package:
 CREATE INDEX credit_transactions_package ON credit_transactions (package_id, created_at) WHERE package_id IS NOT NULL;
 -- The calls of one ledger transaction:
@@ -303,9 +307,8 @@ BEGIN
     ELSIF v_own < 0 THEN
         IF p_row.transaction_type = 'refund' THEN
             v_refunded := ARRAY(
-                SELECT t.ledger_transaction FROM credit_transactions t
-                WHERE t.stripe_transaction_id = COALESCE(p_row.metadata ->> 'refund_of', p_row.stripe_transaction_id)
-                    AND t.account = p_row.account AND t.amount > 0
+                SELECT p.ledger_transaction
+                FROM credit_payment(p_row.account, COALESCE(p_row.metadata ->> 'refund_of', p_row.stripe_transaction_id)) p
             );
         END IF;
         UPDATE credit_grants g SET remaining = g.remaining - LEAST(g.remaining, -v_own - o.before)

@@ -1,5 +1,56 @@
 -- The only ways to move credits. An account is `user:<id>` or `org:<id>`. Examples: docs/credits.md.
 
+-- A call that was projected before the account could be seen was not debited. So the account is prepaid since the commit that made
+-- it, however long its transaction was: to read the calls again then debits none of them. A moment that was given stays.
+CREATE FUNCTION credit_account_began() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE user_credits SET prepaid_since = clock_timestamp()
+    WHERE account = NEW.account AND prepaid_since = NEW.prepaid_since;
+    RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER user_credits_began AFTER INSERT ON user_credits
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.prepaid_since = now()) EXECUTE FUNCTION credit_account_began();
+
+-- The key that a caller gave a movement; NULL: none. One that is written like our own could make a call that was not debited
+-- count as paid, so it is refused.
+CREATE FUNCTION callers_credit_key(p_metadata jsonb) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_metadata ->> 'idempotency_key' ~ '^(call|calls|settle|stripe):' THEN
+        RAISE EXCEPTION 'an idempotency key does not begin with call:, calls:, settle: or stripe:' USING ERRCODE = '22023';
+    END IF;
+    RETURN p_metadata ->> 'idempotency_key';
+END
+$$;
+
+-- What a payment has brought an account: its purchase, and what Stripe's events gave back of it later. p_payment: Stripe's id of
+-- it, or the transaction_id of its purchase.
+CREATE FUNCTION credit_payment(p_account text, p_payment text) RETURNS SETOF credit_transactions LANGUAGE sql STABLE AS $$
+    SELECT t.* FROM credit_transactions t
+    WHERE t.account = p_account AND t.amount > 0 AND (
+        t.stripe_transaction_id = p_payment
+        OR t.transaction_id = CASE WHEN p_payment ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN p_payment::uuid END
+    )
+$$;
+
+-- How many credits of a payment were not refunded yet, used or not; NULL: the account has no such payment.
+CREATE FUNCTION refundable_credits(p_account text, p_payment text) RETURNS numeric LANGUAGE sql STABLE AS $$
+    WITH payment AS MATERIALIZED (
+        SELECT p.transaction_id, p.stripe_transaction_id AS stripe_id FROM credit_payment(p_account, p_payment) p
+        WHERE p.transaction_type = 'purchase'
+    )
+    SELECT sum(m.amount) FROM (
+        SELECT t.transaction_id, t.amount FROM payment p JOIN credit_transactions t ON t.transaction_id = p.transaction_id
+        UNION
+        SELECT t.transaction_id, t.amount FROM payment p JOIN credit_transactions t ON t.stripe_transaction_id = p.stripe_id
+        WHERE t.account = p_account
+        UNION
+        SELECT t.transaction_id, t.amount
+        FROM payment p JOIN credit_transactions t ON t.metadata ->> 'refund_of' IN (p.transaction_id::text, p.stripe_id)
+        WHERE t.account = p_account AND t.transaction_type = 'refund' AND t.amount < 0
+    ) AS m
+$$;
+
 -- Take what a call costs from an account, unless it has too little. A repeated key returns the first result.
 CREATE FUNCTION debit_account_credits(
     p_account text, p_cost numeric, p_provider text, p_model text, p_prompt_tokens integer, p_completion_tokens integer,
@@ -29,7 +80,7 @@ BEGIN
     v_row.completion_tokens := p_completion_tokens;
     v_row.power_level := NULLIF(p_power_level, '');
     v_row.metadata := COALESCE(p_metadata, '{}');
-    v_row.idempotency_key := v_row.metadata ->> 'idempotency_key';
+    v_row.idempotency_key := callers_credit_key(v_row.metadata);
     v_digest := credit_digest(to_jsonb(v_row));
     v_known := credit_movement(v_row.idempotency_key, v_digest);
     IF v_known.transaction_id IS NOT NULL THEN
@@ -46,7 +97,8 @@ END
 $$;
 
 -- Add credits, or take them back with a negative amount of type refund or adjustment. The account is made if there is none.
--- Without a key of its own, a payment of Stripe's is booked once. metadata ->> 'expires_at': when the credits expire.
+-- Without a key of its own, a payment of Stripe's is booked once. metadata ->> 'expires_at': when the credits expire; 'refund_of':
+-- the payment of this account that is refunded, up to what it has brought. MB004: there is no such payment; MB005: less is left of it.
 CREATE FUNCTION add_account_credits(
     p_account text, p_amount numeric, p_transaction_type text, p_payment_method text DEFAULT NULL,
     p_stripe_transaction_id text DEFAULT NULL, p_package_id integer DEFAULT NULL, p_metadata jsonb DEFAULT '{}'
@@ -57,6 +109,7 @@ DECLARE
     v_row credit_transactions;
     v_known credit_transactions;
     v_digest bytea;
+    v_left numeric;
 BEGIN
     IF p_amount IS NULL OR p_amount = 0 OR p_amount <= -1e15 OR p_amount >= 1e15 THEN
         RAISE EXCEPTION 'an amount is not 0, and between -1e15 and 1e15' USING ERRCODE = '22023';
@@ -76,11 +129,19 @@ BEGIN
     v_row.package_id := p_package_id;
     v_row.metadata := COALESCE(p_metadata, '{}');
     v_row.idempotency_key := COALESCE(
-        v_row.metadata ->> 'idempotency_key', 'stripe:' || p_transaction_type || ':' || p_stripe_transaction_id
+        callers_credit_key(v_row.metadata), 'stripe:' || p_transaction_type || ':' || p_stripe_transaction_id
     );
     v_digest := credit_digest(to_jsonb(v_row));
     v_known := credit_movement(v_row.idempotency_key, v_digest);
     IF v_known.transaction_id IS NULL THEN
+        IF p_transaction_type = 'refund' AND p_amount < 0 AND v_row.metadata ->> 'refund_of' IS NOT NULL THEN
+            v_left := refundable_credits(p_account, v_row.metadata ->> 'refund_of');
+            IF v_left IS NULL THEN
+                RAISE EXCEPTION 'the account has no such payment' USING ERRCODE = 'MB004';
+            ELSIF v_left < -p_amount THEN
+                RAISE EXCEPTION 'less is left of the payment than is refunded' USING ERRCODE = 'MB005';
+            END IF;
+        END IF;
         v_known := book_credits(
             v_row,
             CASE
@@ -290,7 +351,8 @@ BEGIN
     FOR v_function IN
         SELECT p.oid::regprocedure FROM pg_proc p
         WHERE p.pronamespace = current_schema()::regnamespace AND p.proname IN (
-            'set_updated_at', 'credit_account_opened', 'ledger_is_balanced', 'ledger_is_append_only', 'credit_digest',
+            'set_updated_at', 'credit_account_opened', 'credit_account_began', 'callers_credit_key', 'credit_payment',
+            'refundable_credits', 'ledger_is_balanced', 'ledger_is_append_only', 'credit_digest',
             'available_credits', 'credit_movement', 'book_credits', 'expire_account_credits', 'lock_credit_account',
             'debit_account_credits', 'add_account_credits', 'get_account_balance', 'debit_user_credits',
             'add_user_credits', 'get_user_balance', 'authorize_credits', 'settle_reservation',
@@ -298,7 +360,8 @@ BEGIN
         )
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-        CONTINUE WHEN v_function::text ~ '^(credit_digest|available_|credit_movement|book_|expire_account_|lock_credit_)';
+        CONTINUE WHEN v_function::text ~
+            '^(credit_(digest|movement|payment)|available_|callers_|refundable_|book_|expire_account_|lock_credit_)';
         EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = %I, pg_temp', v_function, current_schema());
     END LOOP;
 END

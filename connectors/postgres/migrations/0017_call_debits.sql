@@ -23,6 +23,14 @@ FROM llm_usage_log u
 LEFT JOIN usage_parts p ON u.part <> '' AND p.part = u.part
 LEFT JOIN usage_parts e ON e.part = CASE WHEN p.event IS NULL THEN p.released_in ELSE p.part END;
 
+-- Parts whose event or write-off may bill calls otherwise than they were counted, or was projected before them. Of the calls that come
+-- later, only those of such a part are looked at again. done: the calls that were there are corrected.
+CREATE TABLE corrected_parts (
+    part text COLLATE "C" PRIMARY KEY,
+    done boolean NOT NULL DEFAULT false,
+    found_at timestamptz NOT NULL DEFAULT now()
+);
+
 -- Who pays for each of these calls, how much, and what was taken for it so far. The accounts that can pay are the call's own:
 --
 --   1. of its open reservation, which is found by the call id. A client can choose that, so it must be one of the others;
@@ -33,13 +41,13 @@ LEFT JOIN usage_parts e ON e.part = CASE WHEN p.event IS NULL THEN p.released_in
 -- takes nothing more.
 -- A call that is not decided yet is debited once and stays as it is. For one that is decided, the difference is due.
 -- p_customer_id: empty where the client chose it (streams/core/metering/customer_key.py). p_decided: an event bills the call, or it is
--- written off, and org and amount are those.
+-- written off, and org and amount are those. key: of the call's next movement.
 CREATE FUNCTION call_debts(
     p_identity bytea[], p_call_id text[], p_customer_id text[], p_user_id text[], p_org_id text[],
     p_organization_id text[], p_amount numeric[], p_ended_at timestamptz[], p_recorded_at timestamptz[],
     p_decided boolean[], p_accounts text[]
 ) RETURNS TABLE (
-    n bigint, key text, account text, due numeric, payer text, paid numeric, moves bigint, reservation_id uuid, settled boolean
+    n bigint, key text, account text, due numeric, payer text, paid numeric, reservation_id uuid, settled boolean
 ) LANGUAGE sql STABLE AS $$
     WITH call AS MATERIALIZED (
         SELECT c.*, 'call:' || encode(c.identity, 'hex') AS key
@@ -87,12 +95,12 @@ CREATE FUNCTION call_debts(
         ) AS m
         ORDER BY m.n, m.amount DESC
     )
-    SELECT c.n, c.key,
+    SELECT c.n, c.key || COALESCE(':' || t.moves, ''),
         CASE
             WHEN t.payer NOT LIKE 'org:%' OR t.payer IN ('org:' || c.org_id, 'org:' || c.organization_id) THEN t.payer
             ELSE COALESCE(r.account, u.account, k.account, o.account)
         END,
-        c.amount, t.payer, COALESCE(t.amount, 0), COALESCE(t.moves, 0), r.reservation_id, COALESCE(r.settled, false)
+        c.amount, t.payer, COALESCE(t.amount, 0), r.reservation_id, COALESCE(r.settled, false)
     FROM call c
     LEFT JOIN reserved r ON r.n = c.n
     LEFT JOIN held u ON u.account = 'user:' || c.customer_id AND u.prepaid_since <= LEAST(c.ended_at, c.recorded_at)
@@ -101,57 +109,101 @@ CREATE FUNCTION call_debts(
     LEFT JOIN taken t ON t.n = c.n
 $$;
 
--- Give back what was taken for calls that are billed at less now, to another account, or not at all. Overdraft is repaid first; the
--- rest is a grant without an end.
+-- Book movements of calls of locked accounts: all are a debit, or all a refund, of an amount above 0. An account gets one ledger
+-- transaction. What a balance does not cover becomes overdraft. A refund repays overdraft first; the rest is a grant without an end.
+-- owed: the part of the amount that changed overdraft.
+CREATE FUNCTION book_calls(
+    p_type text, p_key text[], p_account text[], p_amount numeric[], p_call_id text[], p_provider text[] DEFAULT NULL,
+    p_model text[] DEFAULT NULL, p_prompt_tokens bigint[] DEFAULT NULL, p_completion_tokens bigint[] DEFAULT NULL,
+    p_power_level text[] DEFAULT NULL
+) RETURNS TABLE (calls bigint, amount numeric, owed numeric)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_sign integer := CASE p_type WHEN 'debit' THEN -1 WHEN 'refund' THEN 1 END;
+BEGIN
+    RETURN QUERY
+    WITH due AS MATERIALIZED (
+        SELECT m.*, sum(m.amount) OVER (PARTITION BY m.account ORDER BY m.n) AS running
+        FROM unnest(
+            p_key, p_account, p_amount, p_call_id, p_provider, p_model, p_prompt_tokens, p_completion_tokens, p_power_level
+        ) WITH ORDINALITY AS m (
+            key, account, amount, call_id, provider, model, prompt_tokens, completion_tokens, power_level, n
+        )
+    ), total AS MATERIALIZED (
+        SELECT s.*, s.amount - s.own AS owed, gen_random_uuid() AS ledger_transaction FROM (
+            SELECT d.account, c.balance, sum(d.amount) AS amount,
+                CASE
+                    WHEN v_sign < 0 THEN LEAST(sum(d.amount), c.balance) ELSE GREATEST(sum(d.amount) - c.overdraft, 0)
+                END AS own,
+                sha256(convert_to(string_agg(d.key || '=' || d.amount, ' ' ORDER BY d.n), 'UTF8')) AS digest
+            FROM due d JOIN user_credits c ON c.account = d.account GROUP BY d.account, c.balance, c.overdraft
+        ) AS s
+    ), booked AS (
+        INSERT INTO ledger_transactions (transaction_id, idempotency_key, digest, transaction_type)
+        SELECT t.ledger_transaction, 'calls:' || t.ledger_transaction, t.digest, p_type FROM total t
+    ), entered AS (
+        INSERT INTO ledger_entries (transaction_id, line, account, amount)
+        SELECT t.ledger_transaction, e.line, e.account, v_sign * e.amount
+        FROM total t CROSS JOIN LATERAL (VALUES
+            (1, t.account, t.own), (2, 'overdraft:' || t.account, t.owed), (3, 'system:usage', -t.amount)
+        ) AS e (line, account, amount) WHERE e.amount <> 0
+    ), moved AS (
+        UPDATE user_credits c SET balance = c.balance + v_sign * t.own, overdraft = c.overdraft - v_sign * t.owed
+        FROM total t WHERE c.account = t.account
+    ), granted AS (
+        INSERT INTO credit_grants (account, ledger_transaction, amount, remaining)
+        SELECT t.account, t.ledger_transaction, t.own, t.own FROM total t WHERE v_sign > 0 AND t.own > 0
+    ), used AS (
+        UPDATE credit_grants g SET remaining = g.remaining - LEAST(g.remaining, o.own - o.before)
+        FROM (
+            SELECT i.grant_id, t.own,
+                sum(i.remaining) OVER (PARTITION BY i.account ORDER BY i.expires_at, i.grant_id) - i.remaining AS before
+            FROM total t JOIN credit_grants i ON i.account = t.account AND i.remaining > 0
+            WHERE v_sign < 0
+        ) AS o
+        WHERE g.grant_id = o.grant_id AND o.before < o.own
+    ), told AS (
+        INSERT INTO credit_transactions (
+            account, transaction_type, amount, balance_after, provider, model, prompt_tokens, completion_tokens,
+            power_level, metadata, idempotency_key, ledger_transaction
+        )
+        SELECT d.account, p_type, v_sign * d.amount,
+            CASE
+                WHEN v_sign < 0 THEN GREATEST(t.balance - d.running, 0)
+                ELSE t.balance + GREATEST(d.running - t.owed, 0)
+            END,
+            d.provider, d.model, d.prompt_tokens, d.completion_tokens, d.power_level,
+            CASE WHEN d.call_id = '' THEN '{}' ELSE jsonb_build_object('call_id', d.call_id) END,
+            d.key, t.ledger_transaction
+        FROM due d JOIN total t ON t.account = d.account
+        ORDER BY d.n
+    )
+    SELECT (SELECT count(*) FROM due), COALESCE(sum(t.amount), 0), COALESCE(sum(t.owed), 0) FROM total t;
+END
+$$;
+
+-- Give back what was taken for calls that are billed at less now, to another account, or not at all.
 CREATE FUNCTION return_calls(
     p_identity bytea[], p_call_id text[], p_customer_id text[], p_user_id text[], p_org_id text[],
     p_organization_id text[], p_amount numeric[], p_ended_at timestamptz[], p_recorded_at timestamptz[],
     p_decided boolean[], p_accounts text[]
 ) RETURNS bigint LANGUAGE sql AS $$
-    WITH due AS MATERIALIZED (
-        SELECT b.*, sum(b.amount) OVER (PARTITION BY b.account ORDER BY b.n) AS running
+    SELECT b.calls
+    FROM (
+        SELECT array_agg(d.key ORDER BY d.n) AS keys, array_agg(d.payer ORDER BY d.n) AS accounts,
+            array_agg(d.amount ORDER BY d.n) AS amounts, array_agg(p_call_id[d.n] ORDER BY d.n) AS call_ids
         FROM (
-            SELECT d.n, d.key, d.moves, d.payer AS account, p_call_id[d.n] AS call_id,
-                d.paid - CASE WHEN d.payer = d.account THEN d.due ELSE 0 END AS amount
+            SELECT d.*, d.paid - CASE WHEN d.payer = d.account THEN d.due ELSE 0 END AS amount
             FROM call_debts(
                 p_identity, p_call_id, p_customer_id, p_user_id, p_org_id, p_organization_id, p_amount, p_ended_at,
                 p_recorded_at, p_decided, p_accounts
             ) AS d
             WHERE d.payer IS NOT NULL
-        ) AS b
-        WHERE b.amount > 0
-    ), total AS MATERIALIZED (
-        SELECT d.account, sum(d.amount) AS amount, LEAST(sum(d.amount), c.overdraft) AS repaid, c.balance,
-            gen_random_uuid() AS ledger_transaction,
-            sha256(convert_to(string_agg(d.key || '=' || d.amount, ' ' ORDER BY d.n), 'UTF8')) AS digest
-        FROM due d JOIN user_credits c ON c.account = d.account GROUP BY d.account, c.balance, c.overdraft
-    ), booked AS (
-        INSERT INTO ledger_transactions (transaction_id, idempotency_key, digest, transaction_type)
-        SELECT t.ledger_transaction, 'calls:' || t.ledger_transaction, t.digest, 'refund' FROM total t
-    ), entered AS (
-        INSERT INTO ledger_entries (transaction_id, line, account, amount)
-        SELECT t.ledger_transaction, e.line, e.account, e.amount
-        FROM total t CROSS JOIN LATERAL (VALUES
-            (1, t.account, t.amount - t.repaid), (2, 'overdraft:' || t.account, t.repaid), (3, 'system:usage', -t.amount)
-        ) AS e (line, account, amount) WHERE e.amount <> 0
-    ), moved AS (
-        UPDATE user_credits c SET balance = c.balance + t.amount - t.repaid, overdraft = c.overdraft - t.repaid
-        FROM total t WHERE c.account = t.account
-    ), granted AS (
-        INSERT INTO credit_grants (account, ledger_transaction, amount, remaining)
-        SELECT t.account, t.ledger_transaction, t.amount - t.repaid, t.amount - t.repaid
-        FROM total t WHERE t.amount > t.repaid
-    ), told AS (
-        INSERT INTO credit_transactions (
-            account, transaction_type, amount, balance_after, metadata, idempotency_key, ledger_transaction
-        )
-        SELECT d.account, 'refund', d.amount, t.balance + GREATEST(d.running - t.repaid, 0),
-            CASE WHEN d.call_id = '' THEN '{}' ELSE jsonb_build_object('call_id', d.call_id) END,
-            d.key || ':' || d.moves, t.ledger_transaction
-        FROM due d JOIN total t ON t.account = d.account
-        ORDER BY d.n
-    )
-    SELECT count(*) FROM due
+        ) AS d
+        WHERE d.amount > 0
+    ) AS r
+    CROSS JOIN LATERAL book_calls('refund', r.keys, r.accounts, r.amounts, r.call_ids) AS b
 $$;
 
 -- Debit calls of the usage log, each once, by its identity, and settle their reservations. p_succeeded: a failed try settles none,
@@ -191,11 +243,11 @@ BEGIN
         );
     END IF;
     RETURN QUERY
-    WITH held AS MATERIALIZED (
-        SELECT c.account, c.balance FROM user_credits c WHERE c.account = ANY (v_accounts)
-    ), call AS MATERIALIZED (
-        SELECT d.*, c.identity, c.call_id, c.succeeded, c.provider, c.model, c.prompt_tokens, c.completion_tokens,
-            c.power_level, d.due - CASE WHEN d.payer = d.account THEN d.paid ELSE 0 END AS amount
+    WITH call AS MATERIALIZED (
+        SELECT d.*, c.identity, c.call_id, c.succeeded, c.provider, c.model, GREATEST(c.prompt_tokens, 0) AS prompt_tokens,
+            GREATEST(c.completion_tokens, 0) AS completion_tokens,
+            CASE WHEN c.power_level IN ('eco', 'balanced', 'precision') THEN c.power_level END AS power_level,
+            d.due - CASE WHEN d.payer = d.account THEN d.paid ELSE 0 END AS amount
         FROM call_debts(
             p_identity, p_call_id, p_customer_id, p_user_id, p_org_id, p_organization_id, p_amount, p_ended_at,
             p_recorded_at, p_decided, v_accounts
@@ -206,34 +258,6 @@ BEGIN
             identity, call_id, succeeded, provider, model, prompt_tokens, completion_tokens, power_level, n
         ) ON c.n = d.n
         WHERE d.account IS NOT NULL
-    ), due AS MATERIALIZED (
-        SELECT c.*, sum(c.amount) OVER (PARTITION BY c.account ORDER BY c.n) AS running
-        FROM call c WHERE c.amount > 0 AND NOT c.settled
-    ), total AS MATERIALIZED (
-        SELECT d.account, sum(d.amount) AS amount, LEAST(sum(d.amount), h.balance) AS covered, h.balance,
-            gen_random_uuid() AS ledger_transaction,
-            sha256(convert_to(string_agg(d.key || '=' || d.amount, ' ' ORDER BY d.n), 'UTF8')) AS digest
-        FROM due d JOIN held h ON h.account = d.account GROUP BY d.account, h.balance
-    ), booked AS (
-        INSERT INTO ledger_transactions (transaction_id, idempotency_key, digest, transaction_type)
-        SELECT t.ledger_transaction, 'calls:' || t.ledger_transaction, t.digest, 'debit' FROM total t
-    ), entered AS (
-        INSERT INTO ledger_entries (transaction_id, line, account, amount)
-        SELECT t.ledger_transaction, e.line, e.account, e.amount
-        FROM total t CROSS JOIN LATERAL (VALUES
-            (1, t.account, -t.covered), (2, 'overdraft:' || t.account, t.covered - t.amount), (3, 'system:usage', t.amount)
-        ) AS e (line, account, amount) WHERE e.amount <> 0
-    ), moved AS (
-        UPDATE user_credits c SET balance = c.balance - t.covered, overdraft = c.overdraft + t.amount - t.covered
-        FROM total t WHERE c.account = t.account
-    ), used AS (
-        UPDATE credit_grants g SET remaining = g.remaining - LEAST(g.remaining, o.covered - o.before)
-        FROM (
-            SELECT i.grant_id, t.covered,
-                sum(i.remaining) OVER (PARTITION BY i.account ORDER BY i.expires_at, i.grant_id) - i.remaining AS before
-            FROM total t JOIN credit_grants i ON i.account = t.account AND i.remaining > 0
-        ) AS o
-        WHERE g.grant_id = o.grant_id AND o.before < o.covered
     ), settled AS (
         UPDATE credit_reservations r SET
             settled_at = CASE WHEN r.released_at IS NULL THEN COALESCE(r.settled_at, clock_timestamp()) END,
@@ -244,20 +268,19 @@ BEGIN
             ORDER BY c.reservation_id, c.due > 0 DESC, c.n
         ) AS f
         WHERE r.reservation_id = f.reservation_id AND r.identity IS NULL
-    ), told AS (
-        INSERT INTO credit_transactions (
-            account, transaction_type, amount, balance_after, provider, model, prompt_tokens, completion_tokens,
-            power_level, metadata, idempotency_key, ledger_transaction
-        )
-        SELECT d.account, 'debit', -d.amount, GREATEST(t.balance - d.running, 0), d.provider, d.model,
-            GREATEST(d.prompt_tokens, 0), GREATEST(d.completion_tokens, 0),
-            CASE WHEN d.power_level IN ('eco', 'balanced', 'precision') THEN d.power_level END,
-            CASE WHEN d.call_id = '' THEN '{}' ELSE jsonb_build_object('call_id', d.call_id) END,
-            d.key || CASE WHEN d.moves = 0 THEN '' ELSE ':' || d.moves END, t.ledger_transaction
-        FROM due d JOIN total t ON t.account = d.account
-        ORDER BY d.n
     )
-    SELECT (SELECT count(*) FROM due), COALESCE(sum(t.amount), 0), COALESCE(sum(t.amount - t.covered), 0) FROM total t;
+    SELECT b.calls, b.amount, b.owed
+    FROM (
+        SELECT array_agg(c.key ORDER BY c.n) AS keys, array_agg(c.account ORDER BY c.n) AS accounts,
+            array_agg(c.amount ORDER BY c.n) AS amounts, array_agg(c.call_id ORDER BY c.n) AS call_ids,
+            array_agg(c.provider ORDER BY c.n) AS providers, array_agg(c.model ORDER BY c.n) AS models,
+            array_agg(c.prompt_tokens ORDER BY c.n) AS prompts, array_agg(c.completion_tokens ORDER BY c.n) AS completions,
+            array_agg(c.power_level ORDER BY c.n) AS power_levels
+        FROM call c WHERE c.amount > 0 AND NOT c.settled
+    ) AS d
+    CROSS JOIN LATERAL book_calls(
+        'debit', d.keys, d.accounts, d.amounts, d.call_ids, d.providers, d.models, d.prompts, d.completions, d.power_levels
+    ) AS b;
 END
 $$;
 
@@ -271,7 +294,7 @@ WHERE u.billed_usd > 0 AND NOT EXISTS (
     SELECT FROM credit_transactions t WHERE t.idempotency_key = 'call:' || encode(u.identity, 'hex')
 );
 
-REVOKE ALL ON FUNCTION call_debts, return_calls, debit_calls FROM PUBLIC;
+REVOKE ALL ON FUNCTION call_debts, book_calls, return_calls, debit_calls FROM PUBLIC;
 -- All movements of a call are found by a range of keys. While the table is small, or grew in this transaction, the planner would read
 -- all of it for each call, and a release of many calls would take time that grows with their square.
 DO $$

@@ -13,6 +13,8 @@ from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP
 _ROUTES: Final = {SLP: "litellm", FLAT: "litellm", INTEGRATION: INTEGRATION, LAGO: LAGO, CLOUDEVENT: CLOUDEVENT}
 #: The route of nearly all usage; nothing is remembered until another one is seen.
 MAIN: Final = "litellm"
+#: All routes, in alphabetical order.
+ROUTES: Final = tuple(sorted(set(_ROUTES.values())))
 WITHIN_MS: Final = 3_600_000
 #: The most pairs of customer and route that are remembered.
 MOST: Final = 10_000
@@ -39,7 +41,7 @@ class Routes:
             return
         self.watching = self.watching or route != MAIN
         _remember(self._last, (customer_id, route), at_ms)
-        for other in ("litellm", INTEGRATION, LAGO, CLOUDEVENT):
+        for other in ROUTES:
             before = self._last.get((customer_id, other)) if other != route else None
             if before is not None and abs(at_ms - before) < WITHIN_MS:
                 self._pair(customer_id, *sorted((route, other)), at_ms=at_ms)

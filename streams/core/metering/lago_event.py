@@ -70,6 +70,14 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
     )
 
 
+def is_rated(event: LagoEvent) -> bool:
+    """Whether a rate card has priced it.
+
+    An event that others measured has properties of their choice, and its own `transaction_id` among them.
+    """
+    return "rate" in event.properties and "transaction_id" not in event.properties
+
+
 def manifest_of(window: Window, partition: int, deployment: str) -> Manifest:
     """The calls that the event bills: those of the part and of the held windows merged into it."""
     return Manifest(partition, window.first, window.last, window.count, window.merged, deployment)

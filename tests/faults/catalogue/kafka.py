@@ -149,4 +149,12 @@ ROWS = (
         (_CUT,),
         ("connections", "calls"),
     ),
+    Row(
+        144,
+        "a commit that Kafka neither takes nor refuses",
+        "a commit of the sink that never ends",
+        (*EXACT, GOES_ON, SAYS_SO),
+        "after 45 s the partition is opened again with another producer, and the log says so; Lago's key tells the repeats",
+        ("integration/test_sink.py::test_a_commit_that_stalls_without_a_word_is_done_again_with_another_producer",),
+    ),
 )

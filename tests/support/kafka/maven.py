@@ -159,7 +159,7 @@ class MavenKafka:
                 java_command(*storage, options=quick), stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
             ).returncode
         if done:
-            raise RuntimeError(f"Kafka could not format its storage:\n{self._last_words()}")
+            raise RuntimeError(f"Kafka could not format its storage:\n{self.last_words()}")
 
     def _start(self) -> None:
         with self.log.open("ab") as log:
@@ -173,7 +173,7 @@ class MavenKafka:
             )
         self._process = process
         guard.adopt(process.pid, signal.SIGKILL, self.folder)
-        wait_until_it_answers(self.bootstrap, lambda: process.poll() is None, self._last_words, _START_LIMIT_S)
+        wait_until_it_answers(self.bootstrap, lambda: process.poll() is None, self.last_words, _START_LIMIT_S)
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
@@ -183,5 +183,6 @@ class MavenKafka:
         process.wait()
         guard.release(process.pid)
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The end of its log."""
         return self.log.read_text(errors="replace")[-3000:]

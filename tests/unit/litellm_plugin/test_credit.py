@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meterbridge_litellm.asking import Asking
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.credit import Credit
 from meterbridge_litellm.refusal import Refused, Unasked
@@ -46,7 +47,7 @@ class Asked:
         settings, self.now = Settings(url="http://m", ring_path="unused", token="t", **given), 1000.0
         counts = counts or Counts()
         http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
-        self.credit = Credit(settings, counts, Unasked(settings, counts, lambda: self.now), http, PRICES)
+        self.credit = Credit(Asking(settings, counts, Unasked(settings, counts, lambda: self.now), http), PRICES)
 
     async def set_aside(self, user: Any, data: dict[str, Any], call_id: str = "call-1") -> str:
         return await self.credit.set_aside(user, data, call_id)
@@ -203,7 +204,7 @@ async def test_a_call_that_failed_gives_its_reservation_back(caplog: pytest.LogC
 
     settings, counts = Settings(url="http://m", ring_path="unused", token="t"), Counts()
     http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
-    giving = Credit(settings, counts, Unasked(settings, counts), http, PRICES)
+    giving = Credit(Asking(settings, counts, Unasked(settings, counts), http), PRICES)
     await giving.give_back("r-1")
     await giving.give_back("r-2")
     assert seen == [("DELETE", f"/api/v1/credits/authorize/r-{number}") for number in (1, 2)]
@@ -228,7 +229,7 @@ async def test_a_late_answer_about_a_call_that_is_not_made_holds_no_credit(cance
 
     settings, counts = Settings(url="http://m", ring_path="unused", token="t"), Counts()
     http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
-    asked = Credit(settings, counts, Unasked(settings, counts), http, PRICES)
+    asked = Credit(Asking(settings, counts, Unasked(settings, counts), http), PRICES)
     asking = asyncio.create_task(asked.set_aside(ADA, CALL, "call-1"))
     await begun.wait()
     if cancelled:

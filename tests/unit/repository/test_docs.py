@@ -29,7 +29,7 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 NAMED_PAGE = re.compile(r"\bdocs/[\w./-]+\.md\b")
 #: `file`, `file::test`; a file may have stars in it.
-CLAIM = re.compile(r"`((?:unit|contract|integration|e2e|faults|fuzz|ui)/[\w*/]+\.py)(?:::(?:Test\w+::)?(\w+))?`")
+CLAIM = re.compile(r"`((?:unit|contract|integration|e2e|faults|fuzz|ui|alarms)/[\w*/]+\.py)(?:::(?:Test\w+::)?(\w+))?`")
 
 
 def named(path: Path) -> str:

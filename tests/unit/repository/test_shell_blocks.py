@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.page_shell import PAGES, ROOT, TUTORIAL, as_told, blocks
+from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, as_told, blocks
 
 #: A page whose blocks a test of its own runs.
 ELSEWHERE = {
     "docs/api.md": "tests/contract/test_api_page.py",
+    "docs/kubernetes.md": "tests/chart/page_checks.py",
 }
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *RUNBOOKS]
 #: What needs Docker, the network, hours, or a program that is not ours. A block more needs a reason to be here.
 MOST_NOT_RUN = 10
 FENCE = re.compile(r"^ *```(\S*)$", re.MULTILINE)
@@ -38,7 +39,9 @@ def test_every_shell_block_is_run_or_says_why_not(page: Path) -> None:
         if block.how == "not run":
             assert len(block.why) > 10, block.place
         else:
-            assert named(page) in {*PAGES, TUTORIAL, *ELSEWHERE}, f"{block.place} is run by no test"
+            assert named(page) in {*PAGES, *map(named, RUNBOOKS), TUTORIAL, *ELSEWHERE}, (
+                f"{block.place} is run by no test"
+            )
             assert block.how == "" or block.prints, f"{block.place} is repeated until what?"
     assert named(page) not in ELSEWHERE or (ROOT / ELSEWHERE[named(page)]).exists()
 

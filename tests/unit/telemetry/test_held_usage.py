@@ -30,6 +30,7 @@ class Watched:
         self.ledger = LedgerState(Position(), EvictedWindowsFile(room))
         self.watch = HeldUsageMonitor(Metrics(self.registry, "0"), lambda: NOON + 100 * SECOND_US)
         self._fold = Fold(MeterPolicy(), "d-t-0-")
+        self.watch.look(0, self.ledger)  # a new ledger is looked at when it is opened
 
     def held(self, *customers: str, at_s: int = 0, reason: str = NO_MAPPING) -> None:
         """A call of each is held; then the ledger is looked at."""
@@ -82,6 +83,16 @@ def test_a_customer_is_named_again_when_the_reason_is_another(watched: Watched) 
         ("ghost", NO_SUBSCRIPTION, 1, "0.5"),
     ]
     assert watched.value("newly_held_customers_total") == 1
+
+
+def test_what_was_held_before_the_ledger_was_opened_here_does_not_begin_to_be_held(watched: Watched) -> None:
+    """Else each restart of a worker would look like a flood of names."""
+    watched.held("ghost", "spirit")
+    watched.watch.close(0)
+    watched.watch.look(0, watched.ledger)
+    assert watched.value("newly_held_customers_total") == 2
+    watched.held("spectre", at_s=10)
+    assert (watched.value("newly_held_customers_total"), watched.value("held_customers")) == (3, 3)
 
 
 def test_a_flood_of_unknown_names_is_counted(watched: Watched) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 
+from meterbridge_litellm.asking import Asking
 from meterbridge_litellm.calls import ROUTED, Decided, call_id_of, id_is_chosen, may_cost
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.credit import Credit, Prices
@@ -29,10 +30,10 @@ class Admission:
         self, settings: Settings, counts: Counts, http: httpx.AsyncClient, prices: Prices, deployments: Deployments
     ) -> None:
         self._settings = settings
-        unasked = Unasked(settings, counts)
-        self.credit = Credit(settings, counts, unasked, http, prices)
+        asking = Asking(settings, counts, Unasked(settings, counts), http)
+        self.credit = Credit(asking, prices)
         self._levels = Levels(read(settings.levels), settings, counts, http) if settings.levels else None
-        self._own_keys = OwnKeys(settings, counts, unasked, http, deployments) if settings.own_keys != OFF else None
+        self._own_keys = OwnKeys(asking, deployments) if settings.own_keys != OFF else None
 
     async def admit(self, user: Any, data: dict[str, Any], call_type: str) -> Decided:
         """Decide about a call, and change its request as was decided.

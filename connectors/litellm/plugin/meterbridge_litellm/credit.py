@@ -12,9 +12,8 @@ from typing import Any, Final
 
 import httpx
 
-from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.refusal import Refused, Unasked
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.asking import Asking
+from meterbridge_litellm.refusal import Refused
 
 _PATH: Final = "/api/v1/credits/authorize"
 #: Answers that came too late: how long they are waited for, and how many at a time. Beyond that reservations end by themselves.
@@ -33,24 +32,11 @@ Prices = Mapping[str, Mapping[str, Any]]
 
 
 class Credit:
-    """Asks for the credit of calls.
+    """Asks for the credit of calls. Args: prices: of LiteLLM."""
 
-    Args:
-        unasked: decides where Meterbridge does not answer.
-        http: has the address and the key of the management API; its timeout is the longest time that a call waits.
-        prices: of LiteLLM.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        counts: Counts,
-        unasked: Unasked,
-        http: httpx.AsyncClient,
-        prices: Prices,
-    ) -> None:
-        self._settings, self._counts, self._unasked = settings, counts, unasked
-        self._http, self._prices = http, prices
+    def __init__(self, asking: Asking, prices: Prices) -> None:
+        self._settings, self._counts, self._unasked, self._http = asking
+        self._prices = prices
         self._late: set[asyncio.Task[None]] = set()
 
     async def set_aside(self, user: Any, data: Mapping[str, Any], call_id: str) -> str:

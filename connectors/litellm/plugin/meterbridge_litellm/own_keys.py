@@ -12,10 +12,8 @@ from typing import Any, Final
 
 import httpx
 
+from meterbridge_litellm.asking import Asking
 from meterbridge_litellm.calls import ROUTED
-from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.refusal import Unasked
-from meterbridge_litellm.settings import Settings
 
 _PATH: Final = "/api/v1/provider-keys/resolve"
 #: `model_info` of a deployment that may get users' keys: the provider whose keys they are.
@@ -33,21 +31,13 @@ class OwnKeys:
     """Asks for users' keys.
 
     Args:
-        unasked: decides where Meterbridge does not answer.
-        http: has the address and the key of the management API.
         deployments: of LiteLLM's router, by model group and team.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        counts: Counts,
-        unasked: Unasked,
-        http: httpx.AsyncClient,
-        deployments: Deployments,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, asking: Asking, deployments: Deployments, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._settings, self._counts, self._unasked, self._http = settings, counts, unasked, http
+        self._settings, self._counts, self._unasked, self._http = asking
         self._deployments, self._monotonic = deployments, monotonic
         self._keys: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()  # `""` = the user has none
 

@@ -84,3 +84,41 @@ async def test_a_producer_that_kafka_has_forgotten_is_opened_anew_and_ends_no_pr
     with pytest.raises(ProducerFenced) as taken:
         await fenced.commit([transactions.Write("t", 0, b"k", b"v")], TopicPartition("t", 0), None, "g")
     assert not _may_pass(taken.value)
+
+
+class _Silent(_Fenced):
+    """A producer whose start and commit never end, as when the broker does not complete an earlier transaction."""
+
+    async def start(self) -> None:
+        await asyncio.Event().wait()
+
+    begin_transaction = start
+
+
+async def test_a_start_or_a_commit_that_never_ends_is_an_error_that_opens_the_lane_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transactions, "AIOKafkaProducer", lambda **_: _Silent())
+    monkeypatch.setattr(transactions, "STALLED_S", 0.01)
+    writer = transactions.TransactionalWriter({}, "id")
+    with pytest.raises(transactions.KafkaStalled) as starting:
+        await writer.start()
+    with pytest.raises(transactions.KafkaStalled) as committing:
+        await writer.commit([], TopicPartition("t", 0), 1, "g")
+    assert not writer.busy
+    assert _may_pass(starting.value) and _may_pass(committing.value)
+
+
+async def test_an_error_of_the_commit_itself_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Times(_Fenced):
+        async def begin_transaction(self) -> None:
+            raise TimeoutError("its own")
+
+    monkeypatch.setattr(transactions, "AIOKafkaProducer", lambda **_: Times())
+    with pytest.raises(TimeoutError, match="its own"):
+        await transactions.TransactionalWriter({}, "id").commit([], TopicPartition("t", 0), 1, "g")
+
+
+def test_a_stall_is_longer_than_the_broker_keeps_a_transaction() -> None:
+    """Kafka looks for transactions that are too old every 10 s (`transaction.abort.timed.out...interval.ms`)."""
+    assert transactions.STALLED_S * 1000 > transactions.TRANSACTION_TIMEOUT_MS + 10_000

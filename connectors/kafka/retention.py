@@ -1,0 +1,40 @@
+"""How long Kafka keeps the records of topics."""
+
+from collections.abc import Mapping
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.client_config import librdkafka_config
+from schemas.errors import Unavailable
+from schemas.topics import Topic
+
+_LIMIT_S = 20.0
+_SETTING = "retention.ms"
+
+
+def retention_s(kafka: KafkaConnection, topics: Mapping[str, Topic]) -> dict[str, float]:
+    """The retention of each topic, by full name, seconds; 0 = its records are kept for ever.
+
+    A broker that does not tell, as the embedded one, keeps the records as the catalogue says.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    admin = AdminClient(librdkafka_config(kafka))
+    asked = admin.describe_configs(
+        [ConfigResource(ResourceType.TOPIC, name) for name in topics], request_timeout=_LIMIT_S
+    )
+    kept = {}
+    for resource, future in asked.items():
+        try:
+            entry = future.result().get(_SETTING)
+            told = None if entry is None else entry.value
+        except KafkaException as failed:
+            error: KafkaError = failed.args[0]
+            if error.retriable() or error.code() < 0:  # a negative code is librdkafka's own: no broker answered
+                raise Unavailable("kafka_unavailable", f"{resource.name}: {error.str()}") from failed
+            told = None
+        kept[resource.name] = max(0.0, int(told or topics[resource.name].config.get(_SETTING, "-1")) / 1000)
+    return kept

@@ -1,0 +1,97 @@
+"""Corrects what was debited for calls when their event, or a write-off, bills them otherwise than they were counted.
+
+The order of the transactions is what makes this right (docs/adr/0036-the-event-decides-what-is-debited.md):
+
+1. The rows of the events are committed, and the parts that they concern are stored.
+2. Every transaction that writes or debits calls holds `CALLS` as a shared lock. One moment of it alone shows that all those are
+   over that may not have seen the rows. A later one looks at the stored parts itself.
+3. The calls are corrected in chunks, each a transaction. A correction is a difference, so a repeated one moves nothing.
+4. The partition's position moves at last.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+#: Calls of one chunk: as long as it takes, an authorisation of the same account waits.
+CHUNK: Final = 1000
+#: The lock of the transactions that write or debit calls, until their end.
+CALLS: Final = "pg_advisory_xact_lock_shared(hashtext('meterbridge calls and events'))"
+#: Outside a transaction: it waits for those that have the lock, and ends at once.
+_ALL_OVER: Final = "SELECT pg_advisory_xact_lock(hashtext('meterbridge calls and events'))"
+_IN_USE: Final = "SELECT EXISTS (SELECT FROM user_credits)"
+_CALLS: Final = "SELECT identity, month::text FROM llm_usage_log WHERE part = ANY($1::text[]) AND part <> ''"
+#: In one order, so that two of them cannot deadlock.
+_DONE: Final = """
+UPDATE corrected_parts SET done = true
+WHERE part IN (SELECT part FROM corrected_parts WHERE part = ANY($1::text[]) ORDER BY part FOR UPDATE)
+"""
+Keys = Sequence[tuple[bytes, str]]
+
+
+def _sql(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+_DEBIT: Final = _sql("debits.sql")
+_MOVED_PARTS: Final = _sql("moved_parts.sql")
+_EVENT_PRICES: Final = _sql("event_prices.sql")
+
+
+class Moved(NamedTuple):
+    """Parts whose calls are to be corrected.
+
+    Fields:
+        prepaid: whether there are accounts; without one only the usage log is corrected.
+    """
+
+    parts: list[str]
+    prepaid: bool
+
+
+async def moved_parts(connection: Any, parts: Sequence[str], *, rated: bool) -> Moved:
+    """Store and return those of these parts whose calls may be billed otherwise than they were counted.
+
+    Args:
+        connection: in the transaction that has written the parts' rows.
+        parts: ids of new events, of the held parts in them, or of parts that were written off.
+        rated: whether a rate card has priced one of them: then the usage log gets the prices of the events, too.
+    """
+    if not parts:
+        return Moved([], False)
+    prepaid = await connection.fetchval(_IN_USE)
+    if not (prepaid or rated):
+        return Moved([], False)
+    return Moved([part for (part,) in await connection.fetch(_MOVED_PARTS, parts)], prepaid)
+
+
+async def calls_of(connection: Any, moved: Moved) -> list[Keys]:
+    """The calls of these parts, in chunks. A call that is written from now on is debited by the event at once.
+
+    Args:
+        connection: in no transaction; that of `moved_parts` is committed.
+    """
+    await connection.execute(_ALL_OVER)
+    calls = [tuple(row) for row in await connection.fetch(_CALLS, moved.parts)]
+    return [calls[start : start + CHUNK] for start in range(0, len(calls), CHUNK)]
+
+
+async def correct(connection: Any, calls: Keys, user_kinds: Sequence[str], *, prepaid: bool) -> int:
+    """Debit, and give back, what these calls are billed at now beside what was taken for them; how many were debited.
+
+    Args:
+        connection: in a transaction with the lock `CALLS`, as its last work: it locks rows of the log, then accounts.
+    """
+    await reprice(connection, calls)
+    return (await connection.fetchrow(_DEBIT, *zip(*calls, strict=True), user_kinds))[0] if prepaid else 0
+
+
+async def corrected(connection: Any, moved: Moved) -> None:
+    """Store that the calls of these parts are corrected."""
+    await connection.execute(_DONE, moved.parts)
+
+
+async def reprice(connection: Any, calls: Keys) -> None:
+    """Write the prices of the events of these calls into the usage log."""
+    if calls:
+        await connection.execute(_EVENT_PRICES, *zip(*calls, strict=True))

@@ -1,0 +1,140 @@
+"""Deletes the calls of one month's table. Readers and writers of the log wait for a short lock, however many calls there are.
+
+1. The table gets a trigger that counts what is written to it from now on. This waits for the writers that are not done.
+2. What goes and what stays is read. That takes long for many calls; meanwhile others read and write the table.
+3. Under a lock: if nothing was written since 1, the calls are deleted, and their months are stored as forgotten. If something
+   was, all of it begins again, so that no call is deleted that was not read.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from datetime import date
+from typing import Any, Final, NamedTuple, TypeVar
+
+import asyncpg
+
+from schemas.errors import Unavailable
+from schemas.reasons import POSTGRES_BUSY
+
+_T = TypeVar("_T")
+
+#: How often a month that is written to is read, and how often a lock is tried.
+_READINGS: Final = 5
+_LOCKS: Final = 10
+#: Seconds between two tries of a lock: time for those who waited behind this one.
+_PAUSE_S: Final = 1.0
+#: Others wait behind a lock that is waited for, so this is also how long they do.
+_SHORT: Final = "SET LOCAL lock_timeout = '2s'"
+
+#: Calls of the month $1 whose work is not done.
+OPEN: Final = """
+SELECT (SELECT count(*) FROM litellm_usage_events WHERE month = $1 AND processed_at IS NULL)
+    + (SELECT count(*) FROM corrected_parts c JOIN llm_usage_log u ON u.part = c.part WHERE NOT c.done AND u.month = $1)
+"""
+_ENDED: Final = "date_trunc('month', ended_at AT TIME ZONE 'UTC')::date"
+#: Calls that ended before the month $1, but not in one of the months $2, which are kept.
+_GONE: Final = f"{_ENDED} < $1::date AND {_ENDED} <> ALL ($2::date[])"
+#: The calls that would go, by the month of their end.
+COUNT: Final = f"SELECT {_ENDED} AS ended, count(*) FROM {{table}} WHERE {_GONE} GROUP BY 1"  # noqa: S608  # our own words
+_ANY: Final = f"SELECT EXISTS (SELECT FROM {{table}} WHERE {_GONE})"  # noqa: S608
+_STAYING: Final = f"SELECT identity FROM {{table}} WHERE NOT ({_GONE})"  # noqa: S608
+
+_WATCH: Final = """
+CREATE OR REPLACE TRIGGER watched AFTER INSERT OR UPDATE OR DELETE ON {table}
+FOR EACH ROW EXECUTE FUNCTION count_late_call()
+"""
+_UNWATCH: Final = "DROP TRIGGER IF EXISTS watched ON {table}"
+_WRITTEN: Final = "SELECT last_value, is_called FROM late_call_writes"
+_FORGET: Final = """
+INSERT INTO forgotten_months (month) SELECT unnest($1::date[]) ON CONFLICT (month) DO UPDATE SET forgotten_at = now()
+"""
+#: By the primary key. What stays is little: calls that ran over the month's end.
+_COPY: Final = "CREATE TEMP TABLE staying ON COMMIT DROP AS SELECT * FROM {table} WHERE identity = ANY ($1::bytea[])"
+
+
+class Forgotten(NamedTuple):
+    """What became of a table.
+
+    Fields:
+        ended: deleted calls by the month of their end.
+        waiting: calls that need work again or still; if there are any, none is deleted.
+    """
+
+    ended: Counter[date]
+    waiting: int
+
+
+class _Read(NamedTuple):
+    ended: Counter[date]
+    staying: list[bytes]
+
+
+async def forget_month(connection: Any, table: str, month: date, until: date, kept: Collection[date]) -> Forgotten:
+    """Delete the calls of a table that ended before `until`, but not in one of the months `kept`.
+
+    Args:
+        connection: of the tables' owner, not in a transaction.
+        table: one of the usage log, not chosen by others; calls that began in `month` are in it.
+
+    Raises:
+        Unavailable: `postgres_busy`: the table was written to during each reading. Nothing is deleted.
+        asyncpg.LockNotAvailableError: it was in use at each try.
+    """
+    which = until, list(kept)
+    if not await connection.fetchval(_ANY.format(table=table), *which):
+        return Forgotten(Counter(), 0)
+    for _ in range(_READINGS):
+        written = await _tried(lambda: _watched(connection, table))
+        if waiting := await connection.fetchval(OPEN, month):
+            await _tried(lambda: _unwatched(connection, table))
+            return Forgotten(Counter(), waiting)
+        ended = Counter(dict(await connection.fetch(COUNT.format(table=table), *which)))
+        read = _Read(ended, [one for (one,) in await connection.fetch(_STAYING.format(table=table), *which)])
+        if await _tried(lambda: _deleted(connection, table, month, read, written)):  # noqa: B023  # called at once
+            return Forgotten(ended, 0)
+    raise Unavailable(POSTGRES_BUSY, f"the calls of {month:%Y-%m} are being written")
+
+
+async def _watched(connection: Any, table: str) -> Any:
+    """Count from now on what is written; how much it was so far."""
+    async with connection.transaction():
+        await connection.execute(_SHORT)
+        await connection.execute(_WATCH.format(table=table))
+        return await connection.fetchrow(_WRITTEN)
+
+
+async def _unwatched(connection: Any, table: str) -> None:
+    async with connection.transaction():
+        await connection.execute(_SHORT)
+        await connection.execute(_UNWATCH.format(table=table))
+
+
+async def _deleted(connection: Any, table: str, month: date, read: _Read, written: Any) -> bool:
+    """False: something was written since, and nothing is done."""
+    async with connection.transaction():
+        await connection.execute(_SHORT)
+        # In the order in which every question about calls takes them. In another order two of them could wait for each other.
+        await connection.execute(f"LOCK TABLE ONLY llm_usage_log, ONLY {table} IN ACCESS EXCLUSIVE MODE")
+        if await connection.fetchrow(_WRITTEN) != written:
+            return False
+        await connection.execute(_FORGET, sorted({*read.ended, month}))
+        if not read.staying:
+            await connection.execute(f"DROP TABLE {table}")
+            return True
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        await connection.execute(_COPY.format(table=table), read.staying)
+        await connection.execute(f"TRUNCATE {table}")
+        await connection.execute(_UNWATCH.format(table=table))
+        await connection.execute(f"INSERT INTO {table} SELECT * FROM staying")  # noqa: S608  # of the caller's own words
+        return True
+
+
+async def _tried(step: Callable[[], Awaitable[_T]]) -> _T:
+    """Repeat a transaction whose lock others have. Raises: asyncpg.LockNotAvailableError: they had it at every try."""
+    for _ in range(_LOCKS - 1):
+        with suppress(asyncpg.LockNotAvailableError):
+            return await step()
+        await asyncio.sleep(_PAUSE_S)
+    return await step()

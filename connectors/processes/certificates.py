@@ -1,0 +1,31 @@
+"""The certificate files that the settings name, and the metric of their ends."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from connectors.config.connections import revealed
+from connectors.config.settings import Settings
+from connectors.telemetry.metrics import Metrics
+
+#: Parameters of a database URL that name a file with certificates.
+_OF_POSTGRES = ("sslrootcert", "sslcert")
+
+
+def certificate_files(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Each file with certificates that a setting names, and the setting."""
+    if settings.kafka_ssl_cafile is not None:
+        yield "KAFKA_SSL_CAFILE", settings.kafka_ssl_cafile
+    query = parse_qs(urlsplit(revealed(settings.postgres_url)).query)
+    for parameter in _OF_POSTGRES:
+        for name in query.get(parameter, ())[:1]:
+            if name != "system":
+                yield f"DATABASE_URL {parameter}", Path(name)
+
+
+def watch_certificates(settings: Settings, metrics: Metrics) -> None:
+    """Export when each of these certificates ends."""
+    for setting, path in certificate_files(settings):
+        from connectors.telemetry.certificate_end import CertificateFile  # most processes need no x509
+
+        metrics.watch_certificate(setting, CertificateFile(setting, path).expires_s)

@@ -1,0 +1,57 @@
+"""When the certificates in a file end. The file is read again when it has changed, for certificates are replaced while a process runs."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+from cryptography.x509 import load_pem_x509_certificates
+
+_log = structlog.get_logger(__name__)
+
+
+class CertificateFile:
+    """A PEM file with one certificate or more.
+
+    The certificate that ends first counts, of those that have not ended: a file with an old and a new authority is how one
+    is replaced. If all have ended, the one that ended last counts.
+
+    Args:
+        setting: the setting that names the file, for the log.
+        now: seconds since 1970 UTC.
+    """
+
+    def __init__(self, setting: str, path: Path, now: Callable[[], float] = time.time) -> None:
+        self._setting = setting
+        self._path = path
+        self._now = now
+        self._read: tuple[int, int] | None = None
+        self._ends: list[float] = []
+
+    def expires_s(self) -> float:
+        """Seconds until the end; negative: it has ended. 0: the file cannot be read, which is logged once."""
+        try:
+            stat = self._path.stat()
+            if self._read != (stat.st_mtime_ns, stat.st_size):
+                self._read = stat.st_mtime_ns, stat.st_size
+                self._ends = _ends(self._path)
+        except (OSError, ValueError) as error:
+            if self._ends or self._read is None:
+                _log.warning("certificate_unreadable", setting=self._setting, error=type(error).__name__)
+            self._read, self._ends = (0, 0), []
+        if not self._ends:
+            return 0.0
+        now = self._now()
+        left = [end for end in self._ends if end > now]
+        return (min(left) if left else max(self._ends)) - now
+
+
+def _ends(path: Path) -> list[float]:
+    """The end of each certificate, seconds since 1970 UTC. Raises: OSError, ValueError."""
+    certificates = load_pem_x509_certificates(path.read_bytes())
+    return [_seconds(certificate.not_valid_after_utc) for certificate in certificates]
+
+
+def _seconds(at: datetime) -> float:
+    return at.astimezone(UTC).timestamp()

@@ -1,0 +1,71 @@
+"""Metrics that tell how near a limit is: which roles run, what waits in Kafka, the spool's size, certificates, the audit log."""
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from connectors.telemetry.metric_definitions import gauge
+
+#: What a process may do: the parts of `meterbridge serve` and the roles of `meterbridge worker`.
+ROLES: Final = ("webhooks", "api", "meter", "sink", "retry", "project")
+#: Topics whose records a role must read before Kafka deletes them.
+QUEUES: Final = ("raw", "events", "retry")
+
+
+class Waiting(NamedTuple):
+    """What a role has not read of its topic.
+
+    Fields:
+        records: offsets behind the group's position; markers of transactions count too.
+        oldest_s: age of the oldest unread record, seconds; 0 = none waits.
+        retention_s: how long the topic keeps a record, seconds; 0 = for ever.
+    """
+
+    records: int
+    oldest_s: float
+    retention_s: float
+
+
+class WatchedLimits:
+    """A part of `connectors.telemetry.metrics.Metrics`."""
+
+    role = gauge("meterbridge_role", "1: this process has the role.", role=ROLES)
+    spool_limit = gauge("meterbridge_spool_max_bytes", "SPOOL_MAX_BYTES of this process; 0: it has no spool.")
+    waiting_records = gauge(
+        "meterbridge_waiting_records", "Records of a topic that its role has not read yet (api).", topic=QUEUES
+    )
+    waiting_age = gauge(
+        "meterbridge_waiting_oldest_seconds",
+        "Age of the oldest of these records; 0: there is none (api).",
+        topic=QUEUES,
+    )
+    waiting_share = gauge(
+        "meterbridge_waiting_retention_ratio",
+        "This age as a share of the topic's retention; at 1 Kafka deletes records that nobody has read (api).",
+        topic=QUEUES,
+    )
+    certificate = gauge(
+        "meterbridge_certificate_expires_seconds",
+        "Seconds until the certificate ends that a setting names; negative: it has ended; 0: its file cannot be read.",
+        setting=(),
+    )
+    audit_broken = gauge(
+        "meterbridge_audit_chain_broken",
+        "1: the chain of hashes does not hold in the last 10 000 lines of the audit log (api).",
+    )
+
+    def has_roles(self, *roles: str) -> None:
+        """Export what this process does; `roles` are of `ROLES`."""
+        for name in roles:
+            self.role.labels(name).set(1)
+
+    def waits(self, by_topic: Mapping[str, Waiting]) -> None:
+        """Export what waits, by the names of `QUEUES`."""
+        for topic, waiting in by_topic.items():
+            self.waiting_records.labels(topic).set(waiting.records)
+            self.waiting_age.labels(topic).set(waiting.oldest_s)
+            share = waiting.oldest_s / waiting.retention_s if waiting.retention_s else 0.0
+            self.waiting_share.labels(topic).set(share)
+
+    def watch_certificate(self, setting: str, expires_s: Callable[[], float]) -> None:
+        """Export when the certificate of a setting ends; each scrape calls `expires_s`, in any thread."""
+        self.certificate.labels(setting).set_function(expires_s)

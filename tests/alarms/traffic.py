@@ -1,0 +1,68 @@
+"""Usage for a trial: a few mapped customers who call all the time, and calls that something is wrong with."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from tests.faults.calls import CUSTOMERS
+from tests.faults.world import TOKEN, World, mapped_late
+
+#: Who calls all the time; and one who does so by another callback alone.
+CALLERS = [customer for customer in CUSTOMERS if not mapped_late(customer)][:4]
+OTHER = [customer for customer in CUSTOMERS if not mapped_late(customer)][5]
+_EVERY_S = 0.25
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What posts. `flows`: whether the usual calls are sent."""
+
+    http: httpx.AsyncClient
+    flows: asyncio.Event = field(default_factory=asyncio.Event)
+    _ids: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    def call(self, customer: str, **fields: Any) -> dict[str, Any]:
+        """A call, as senders of one's own report it."""
+        number = next(self._ids)
+        call = {"id": f"alarm-{number}", "customer_id": customer, "model": "gpt-4o", "cost_usd": "0.001"}
+        return {**call, "tokens_input": 10, "tokens_output": 5, **fields}
+
+    def flat(self, customer: str, **fields: Any) -> dict[str, Any]:
+        """A call, as LiteLLM's own callback reports it."""
+        number = next(self._ids)
+        tokens = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        return {"id": f"alarm-{number}", "user": customer, "model": "gpt-4o", **tokens, **fields}
+
+    async def send(self, body: object, path: str = "/webhooks/litellm", **more: Any) -> int:
+        """Post it; the status, 0 = no answer."""
+        try:
+            return (await self.http.post(path, json=body, **more)).status_code
+        except httpx.TransportError:
+            return 0
+
+    async def flow(self) -> None:
+        """Four calls a second, until cancelled."""
+        for customer in itertools.cycle(CALLERS):
+            await self.flows.wait()
+            await self.send(self.call(customer))
+            await asyncio.sleep(_EVERY_S)
+
+
+@contextlib.asynccontextmanager
+async def traffic(world: World) -> AsyncIterator[Traffic]:
+    """The usual calls flow until the block ends."""
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=world.url("ingress"), headers=headers, trust_env=False, timeout=20) as http:
+        sending = Traffic(http)
+        sending.flows.set()
+        task = asyncio.ensure_future(sending.flow())
+        try:
+            yield sending
+        finally:
+            task.cancel()
+            await asyncio.wait({task})

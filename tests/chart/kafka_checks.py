@@ -1,0 +1,87 @@
+"""`make chart-test`: what the chart says of Kafka is what the code uses."""
+
+import pytest
+
+from connectors.kafka.acls import READS, acls
+from deploy.helm.kafka_files import ACCOUNTS
+from schemas.topics import CATALOGUE, TopicNames, partition_count, topic_config
+from streams.components import Components
+from tests.chart.rendering import Manifest, component, container, of_kind, pods, rendered, variables
+
+NAMES = TopicNames.with_prefix("eu.")
+FIELDS = {getattr(NAMES, field): field for field in TopicNames.__dataclass_fields__}
+
+
+def group(role: str, prefix: str) -> str:
+    """The consumer group as a worker makes it (connectors/processes/worker_parts.py)."""
+    made = Components.__new__(Components)
+    object.__setattr__(made, "group_prefix", prefix)
+    return made.group(role)
+
+
+@pytest.mark.parametrize(("name", "prefix", "topics"), [("keda", "meterbridge-", ""), ("strimzi", "eu.eu-1-", "eu.")])
+def test_keda_looks_at_the_group_and_a_topic_of_the_role(name: str, prefix: str, topics: str) -> None:
+    scaled = of_kind(rendered(name), "ScaledObject")
+    assert scaled
+    known = {getattr(TopicNames.with_prefix(topics), field): field for field in FIELDS.values()}
+    for one in scaled:
+        role = component(one)
+        [trigger] = one["spec"]["triggers"]
+        assert trigger["metadata"]["consumerGroup"] == group(role, prefix)
+        assert known[trigger["metadata"]["topic"]] in READS[role]
+        [topic] = [topic for topic in CATALOGUE if topics + topic.name == trigger["metadata"]["topic"]]
+        partitions = int(variables(pods(rendered(name))[role])["KAFKA_PARTITIONS"])
+        assert (
+            1 <= one["spec"]["minReplicaCount"] <= one["spec"]["maxReplicaCount"] <= partition_count(topic, partitions)
+        )
+        [account] = [auth for auth in of_kind(rendered(name), "TriggerAuthentication") if component(auth) == role]
+        assert trigger["authenticationRef"]["name"] == account["metadata"]["name"]
+        [entry] = account["spec"]["env"]
+        assert entry["name"] in variables(pods(rendered(name))[role])
+        assert entry["containerName"] == container(pods(rendered(name))[role])["name"]
+
+
+def test_strimzi_makes_the_topics_of_the_catalogue_with_their_settings() -> None:
+    made = {one["spec"]["topicName"]: one for one in of_kind(rendered("strimzi"), "KafkaTopic")}
+    assert made.keys() == {f"eu.{topic.name}" for topic in CATALOGUE}
+    for topic in CATALOGUE:
+        spec = made[f"eu.{topic.name}"]["spec"]
+        assert (spec["partitions"], spec["replicas"]) == (partition_count(topic, 6), 3)
+        assert spec["config"] == topic_config(topic, 3)
+    assert made["eu.billing.rates"]["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    single = of_kind(rendered("strimzi", "kafka.replicationFactor=1"), "KafkaTopic")
+    assert {one["spec"]["topicName"]: one["spec"]["config"] for one in single} == {
+        f"eu.{topic.name}": topic_config(topic, 1) for topic in CATALOGUE
+    }
+
+
+def rules(user: Manifest) -> set[tuple[str, str, str, bool]]:
+    """Type, name, operation and whether it is a prefix, of each right of a KafkaUser."""
+    return {
+        (rule["resource"]["type"], rule["resource"]["name"], operation, rule["resource"]["patternType"] == "prefix")
+        for rule in user["spec"]["authorization"]["acls"]
+        for operation in rule["operations"]
+    }
+
+
+def test_strimzi_gives_each_role_the_rights_that_topics_acls_prints() -> None:
+    kinds = {"topic": "topic", "group": "group", "transactional-id": "transactionalId"}
+    wanted: dict[str, set[tuple[str, str, str, bool]]] = {}
+    for acl in acls(NAMES, "eu.", "eu-1"):
+        wanted.setdefault(acl.role, set()).add((kinds[acl.resource], acl.name, acl.operation, acl.prefixed))
+    users = {component(one): one for one in of_kind(rendered("strimzi"), "KafkaUser")}
+    assert users.keys() == ACCOUNTS.keys()
+    for name, user in users.items():
+        assert rules(user) == wanted[ACCOUNTS[name]]
+        pod = pods(rendered("strimzi"))[name]
+        assert variables(pod)["KAFKA_SASL_USERNAME"] == user["metadata"]["name"]
+
+
+def test_a_role_may_have_an_account_of_its_own_without_strimzi() -> None:
+    found = pods(rendered("tls-sasl"))
+    accounts = {role: variables(pod).get("KAFKA_SASL_USERNAME") for role, pod in found.items()}
+    assert accounts["webhooks"] == "billing-ingress" and accounts["topics"] == "billing-operator"
+    assert accounts["meter"] == "billing" and accounts["tables"] is None
+    assert variables(found["tables"])["POSTGRES_USER"] == "owner"
+    sources = [volume["projected"]["sources"] for volume in found["topics"]["spec"]["volumes"] if "projected" in volume]
+    assert {source["secret"]["name"] for source in sources[0]} == {"kafka-operator", "kafka-ca"}
