@@ -27,16 +27,17 @@ _BY_DAY = f"""
 SELECT day::text AS value, {_SUMMED} FROM usage_by_dimension
 WHERE dimension = 'all' AND day BETWEEN $1 AND $2 GROUP BY day ORDER BY day
 """  # noqa: S608  # our own words
-#: The first groups are found by two columns that the index has; only their rows are read whole.
+#: The first groups are found by two columns that the index has; then only their rows are read, each group's by the index of its value.
 _BY_VALUE = f"""
 WITH first AS (
     SELECT value, sum(billed_usd) AS billed, sum(calls) AS called, count(*) OVER () AS groups
     FROM usage_by_dimension WHERE dimension = $3 AND day BETWEEN $1 AND $2
     GROUP BY value ORDER BY 2 DESC, 3 DESC, value LIMIT $4
 )
-SELECT value, {_SUMMED}, groups FROM first JOIN usage_by_dimension USING (value)
-WHERE dimension = $3 AND day BETWEEN $1 AND $2
-GROUP BY value, groups, billed, called ORDER BY billed DESC, called DESC, value
+SELECT first.value, sums.*, first.groups FROM first CROSS JOIN LATERAL (
+    SELECT {_SUMMED} FROM usage_by_dimension u WHERE u.dimension = $3 AND u.value = first.value AND u.day BETWEEN $1 AND $2
+) AS sums
+ORDER BY first.billed DESC, first.called DESC, first.value
 """  # noqa: S608
 _OF_USER = """
 SELECT {value}::text AS value, {sums}, count(*) OVER () AS groups FROM usage_summary_days
