@@ -12,6 +12,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from tests.support.certificates import share_certificates
 from tests.support.database import drop_template, migrated_database
 from tests.support.kafka import Kafka, MavenKafka, start_kafka
 from tests.support.order import interleaved, longest_first
@@ -30,6 +31,7 @@ _COLLECTED = pytest.StashKey[tuple[pytest.Item, ...]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    share_certificates()
     config.stash[_NEIGHBOURS] = []
 
 

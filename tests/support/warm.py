@@ -17,6 +17,7 @@ import pkgutil
 import runpy
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -26,6 +27,10 @@ from functools import cache
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NoReturn
+
+import certifi
+
+from tests.support.certificates import share_certificates
 
 _ROOT = Path(__file__).parents[2]
 _SERVERS = 2
@@ -203,12 +208,14 @@ def _become(order: dict[str, Any], files: list[int]) -> None:
 
 
 def _load() -> None:
-    """Import every module of the product, but for those that are programs."""
+    """Import every module of the product, but for those that are programs; and read the certificates of HTTP clients."""
     for name in ("schemas", "streams", "connectors"):
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, name + "."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
+    share_certificates()
+    ssl.create_default_context(cafile=certifi.where())
     gc.collect()
     gc.freeze()
 
