@@ -17,13 +17,17 @@ SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, st
            AS again
 FROM lago_events this WHERE transaction_id = $1
 """
-_HELD = "SELECT reason, transaction_id FROM held_parts WHERE part = $1"
+#: A part that is no event: held when it was counted, or only when it was to be sealed.
+_HELD = """
+SELECT COALESCE(held_reason, status, '') AS reason, released_in AS transaction_id
+FROM usage_parts WHERE part = $1 AND (held_calls > 0 OR released_in IS NOT NULL OR status = 'written_off')
+"""
 _COLUMNS = """u.identity, u.part, u.customer_id, u.decision, u.model, u.provider, u.total_tokens, u.cost_usd, u.started_at,
 u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset, u.tokens_input, u.tokens_output,
 u.billed_usd, u.price_usd, u.rate"""
 _CALLS = f"""
 SELECT {_COLUMNS} FROM llm_usage_log u
-WHERE part = $1 OR part IN (SELECT part FROM held_parts WHERE transaction_id = $1)
+WHERE part = $1 OR part IN (SELECT part FROM usage_parts WHERE released_in = $1)
 ORDER BY raw_partition, raw_offset
 """  # noqa: S608  # our own words
 _REQUESTS = f"""
@@ -31,7 +35,7 @@ SELECT {_COLUMNS} FROM llm_usage_log u
 WHERE request_id = $1 OR call_id = $1 OR alias = $1 OR identity = $2
 ORDER BY started_at
 """  # noqa: S608
-#: Calls of a LiteLLM customer, or of an org. Usage that was held was counted without the org, and its event names it.
+#: Calls of a LiteLLM customer, or of an org. Usage that was held may be counted without the org, or for another one; its event names it.
 _OF_CUSTOMER = f"""
 WITH named AS (
     SELECT {_COLUMNS} FROM llm_usage_log u WHERE customer_id = $1 AND ended_at >= $2 AND ended_at < $3
@@ -42,7 +46,7 @@ WITH named AS (
     FROM usage_parts e
     JOIN usage_parts p ON p.part = e.part OR p.released_in = e.part
     JOIN llm_usage_log u ON u.part = p.part
-    WHERE e.org_id = $1 AND e.sealed_at >= $2 AND u.held <> '' AND u.ended_at >= $2 AND u.ended_at < $3
+    WHERE e.org_id = $1 AND e.sealed_at >= $2 AND u.org_id <> $1 AND u.ended_at >= $2 AND u.ended_at < $3
 )
 SELECT * FROM named ORDER BY ended_at, raw_partition, raw_offset LIMIT 5000
 """  # noqa: S608
