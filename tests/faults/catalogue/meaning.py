@@ -180,10 +180,11 @@ RULES = (
         ("integration/test_explain_reconcile.py::test_a_customer_s_question_is_answered_without_sql",),
     ),
     Rule(
-        "Analytics and FOCUS show usage under the org that its event bills, and what was written off at nothing",
+        "Analytics, FOCUS and explain show usage under the org that its event bills, and what was written off at nothing",
         (
             "integration/test_analytics.py::test_usage_is_the_orgs_that_its_event_bills",
             "integration/test_analytics.py::test_what_was_written_off_is_billed_at_nothing",
+            "integration/test_explained_org.py::test_usage_that_was_counted_for_another_org_is_explained_to_the_one_that_is_billed",
         ),
     ),
     Rule(
