@@ -6,7 +6,7 @@ when they were to be sealed, and written off. Their topics are projected in any 
 
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal, localcontext
 from itertools import count
 from typing import Any
@@ -62,7 +62,7 @@ class Killed(Exception):
 
 @pytest.fixture(autouse=True)
 def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls are corrected three at a time."""
+    """Calls are corrected three at a time, and read from two parts at a time."""
     chance = random.Random(0)
 
     def mortal(step: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -73,8 +73,16 @@ def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return once
 
+    async def read(*given: Any) -> AsyncIterator[corrections.Keys]:
+        async for calls in corrections.calls_of(*given):
+            if chance.random() < DEATHS:
+                raise Killed
+            yield calls
+
     monkeypatch.setattr(corrections, "CHUNK", 3)
-    for name in ("calls_of", "correct", "corrected"):
+    monkeypatch.setattr(corrections, "PARTS", 2)
+    monkeypatch.setattr(projection, "calls_of", read)
+    for name in ("correct", "corrected"):
         monkeypatch.setattr(projection, name, mortal(getattr(projection, name)))
 
 
