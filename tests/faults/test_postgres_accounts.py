@@ -22,9 +22,10 @@ from connectors.access.provider_keys.keys import new_key
 from connectors.access.provider_keys.store import PostgresProviderKeys
 from connectors.postgres.pool import Database
 from tests.faults.calls import CUSTOMERS
-from tests.faults.world import COMMANDS, MASTER_KEY, TOKEN, World, mapped_late, running_world
+from tests.faults.world import COMMANDS, MASTER_KEY, TOKEN, World, mapped_late, org_of, running_world
 from tests.support.accounts import API, PROJECTOR, READER, as_role, owned_database
 from tests.support.command import ended
+from tests.support.credits import give
 from tests.support.database import rows, until
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
@@ -99,6 +100,7 @@ async def test_usage_is_billed_and_explained_with_each_process_under_its_own_acc
         await bill(world, url)
         await manage(world, url)
         await explain(world, tmp_path)
+        await release(world, url)
         await damage(world, url)
         for name, process in world.processes.items():
             assert not process.deaths, (name, process.deaths)
@@ -201,6 +203,18 @@ async def explain(world: World, folder: Path) -> None:
     for words in (["keys", "create", "--name", "c", "--scope", "stats:read"], ["keys", "list"]):
         code, out, err = await run(world, API, *words, "--json")
         assert code == 0, (words, err)
+
+
+async def release(world: World, url: str) -> None:
+    """The stranger has an org now, and the org an account: what was held is billed, and the debits of its calls are corrected."""
+    org = org_of(CUSTOMERS[0])
+    await give(url, f"org:{org}", "10")
+    mapping = {"litellm_customer_id": "a stranger", "lago_customer_id": org, "lago_organization_id": "tenant-1"}
+    headers = {"Authorization": f"Bearer {MASTER_KEY}"}
+    async with httpx.AsyncClient(trust_env=False, timeout=30, headers=headers) as http:
+        answer = await http.post(world.url("api") + "/customers/mapping", json=mapping)
+    assert answer.status_code // 100 == 2, answer.text
+    await until(url, "SELECT count(*) FROM corrected_parts WHERE done", lambda found: found == 1, 60)
 
 
 async def damage(world: World, url: str) -> None:
