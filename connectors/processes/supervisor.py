@@ -97,14 +97,21 @@ def _wait(children: Mapping[str, BaseProcess]) -> None:
 
 
 def _start(run: Callable[[], int]) -> BaseProcess:
-    child = _CONTEXT.Process(target=_run, args=(run, os.getpid()))
-    child.start()
+    # Should this process end by an error, its children are ended too.
+    child = _CONTEXT.Process(target=_run, args=(run, os.getpid()), daemon=True)
+    # A signal that a child gets before it has handlers of its own waits, instead of calling the handler of its parent.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
+    try:
+        child.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
     return child
 
 
 def _run(run: Callable[[], int], parent: int) -> None:
     for number in ASKED:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
     _die_with(parent)
     sys.exit(run())
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from connectors.processes import supervisor
 from tests.support.eventually import eventually
 from tests.support.ports import free_port
 
+supervisor_run = supervisor._run
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process's children are read in /proc")
 
 
@@ -70,6 +72,18 @@ def test_the_children_of_a_killed_worker_end(worker: "subprocess.Popen[bytes]") 
     worker.kill()
     worker.wait()
     eventually(lambda: not any(map(runs, left)), 10)
+
+
+def test_a_child_that_is_asked_to_stop_before_it_has_handlers_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It called its parent's handler, went on, and was killed nine seconds later."""
+    monkeypatch.setattr(supervisor, "_run", lambda *_: (os.kill(os.getpid(), signal.SIGTERM), supervisor_run(*_)))
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        child = supervisor._start(lambda: time.sleep(20) or 0)
+        child.join(10)
+        assert child.exitcode == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_an_expected_error_of_a_child_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
