@@ -62,14 +62,15 @@ _API: Final = (
     "STRIPE_WEBHOOK_SECRET",
     *_POSTGRES,
 )
+_OF_KAFKA: Final = ("KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD")
 _WEBHOOKS: Final = ("WEBHOOK_SECRET", "WEBHOOK_TOKEN")
 SECRETS: Final = {
-    "webhooks": ("KAFKA_SASL_PASSWORD", *_WEBHOOKS),
-    "api": ("KAFKA_SASL_PASSWORD", *_API),
-    **dict.fromkeys(("meter", "sink", "retry"), ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY")),
-    "project": ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", *_POSTGRES),
-    "tools": ("KAFKA_SASL_PASSWORD", "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
-    "topics": ("KAFKA_SASL_PASSWORD",),
+    "webhooks": (*_OF_KAFKA, *_WEBHOOKS),
+    "api": (*_OF_KAFKA, *_API),
+    **dict.fromkeys(("meter", "sink", "retry"), (*_OF_KAFKA, "LAGO_API_KEY")),
+    "project": (*_OF_KAFKA, "LAGO_API_KEY", *_POSTGRES),
+    "tools": (*_OF_KAFKA, "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
+    "topics": _OF_KAFKA,
     "tables": _POSTGRES,
 }
 _KINDS: Final = {TOPIC: "topic", GROUP: "group", TRANSACTIONAL_ID: "transactionalId"}
