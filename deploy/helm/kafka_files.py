@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 
 from connectors.config.settings import VARIABLES
-from connectors.kafka.acls import GROUP, OPERATOR, TOPIC, TRANSACTIONAL_ID, acls
+from connectors.kafka.acls import CLUSTER, GROUP, OPERATOR, TOPIC, TRANSACTIONAL_ID, acls
 from schemas.topics import (
     CATALOGUE,
     ENRICHED,
@@ -107,16 +107,19 @@ def rights() -> dict[str, list[dict[str, Any]]]:
                 grouped.setdefault((acl.resource, acl.name, acl.prefixed), []).append(acl.operation)
         found[component] = [
             {
-                "resource": {
-                    "type": _KINDS[resource],
-                    "name": name,
-                    "patternType": "prefix" if prefixed else "literal",
-                },
+                "resource": _resource(resource, name, prefixed=prefixed),
                 "operations": operations,
             }
             for (resource, name, prefixed), operations in grouped.items()
         ]
     return found
+
+
+def _resource(kind: str, name: str, *, prefixed: bool) -> dict[str, str]:
+    """A resource as a KafkaUser names it; there is one cluster, so it has no name."""
+    if kind == CLUSTER:
+        return {"type": "cluster"}
+    return {"type": _KINDS[kind], "name": name, "patternType": "prefix" if prefixed else "literal"}
 
 
 def roles() -> dict[str, dict[str, list[str]]]:

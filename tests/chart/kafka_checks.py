@@ -2,7 +2,7 @@
 
 import pytest
 
-from connectors.kafka.acls import READS, acls
+from connectors.kafka.acls import CLUSTER_NAME, READS, acls
 from deploy.helm.kafka_files import ACCOUNTS
 from schemas.topics import CATALOGUE, TopicNames, partition_count, topic_config
 from streams.components import Components
@@ -58,15 +58,16 @@ def test_strimzi_makes_the_topics_of_the_catalogue_with_their_settings() -> None
 def rules(user: Manifest) -> set[tuple[str, str, str, bool]]:
     """Type, name, operation and whether it is a prefix, of each right of a KafkaUser."""
     return {
-        (rule["resource"]["type"], rule["resource"]["name"], operation, rule["resource"]["patternType"] == "prefix")
+        (found["type"], found.get("name", CLUSTER_NAME), operation, found.get("patternType") == "prefix")
         for rule in user["spec"]["authorization"]["acls"]
+        for found in [rule["resource"]]
         for operation in rule["operations"]
     }
 
 
 @pytest.mark.parametrize("name", ["strimzi", "strimzi-tls"])
 def test_strimzi_gives_each_role_the_rights_that_topics_acls_prints(name: str) -> None:
-    kinds = {"topic": "topic", "group": "group", "transactional-id": "transactionalId"}
+    kinds = {"topic": "topic", "group": "group", "transactional-id": "transactionalId", "cluster": "cluster"}
     wanted: dict[str, set[tuple[str, str, str, bool]]] = {}
     for acl in acls(NAMES, "eu.", "eu-1"):
         wanted.setdefault(acl.role, set()).add((kinds[acl.resource], acl.name, acl.operation, acl.prefixed))

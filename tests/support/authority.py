@@ -47,6 +47,11 @@ class Authority:
         """For a client; Kafka's principal is `User:CN=<name>`. `password`: of its key; `""` = not encrypted."""
         return self._sign(name, None, password)
 
+    def key(self) -> bytes:
+        """Its own key as PEM, for who signs with another program."""
+        plain = serialization.NoEncryption()
+        return self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+
     def _sign(self, name: str, hosts: x509.SubjectAlternativeName | None, password: str) -> Signed:
         key = ec.generate_private_key(ec.SECP256R1())
         built = self._begun(_named(name), key).add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
