@@ -32,7 +32,8 @@ READS: Final[Mapping[str, tuple[str, ...]]] = {
 #: The topics that each role writes.
 WRITES: Final[Mapping[str, tuple[str, ...]]] = {
     "ingress": ("raw", "rejected"),
-    "meter": ("changelog", "enriched", "rejected", "events", "receipts"),
+    # Records of a grown raw topic are forwarded to the partition of their key (ADR 0042).
+    "meter": ("raw", "changelog", "enriched", "rejected", "events", "receipts"),
     "sink": _OUTCOMES,
     "retry": _OUTCOMES,
     # Late calls are requeued into raw; an event posted after its subscription's end is billed again (ADR 0024, 0027).
