@@ -14,7 +14,7 @@ from schemas.topics import TopicNames
 TOPIC, GROUP, TRANSACTIONAL_ID = "topic", "group", "transactional-id"
 #: Operations of `kafka-acls.sh --operation`. Read and Write imply Describe.
 READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = "Read", "Write", "Describe", "DescribeConfigs"
-CREATE, ALTER_CONFIGS = "Create", "AlterConfigs"
+CREATE, ALTER, ALTER_CONFIGS = "Create", "Alter", "AlterConfigs"
 
 _PROJECTED: Final = ("enriched", "events", "receipts", "rejected", "customers", "orgs", "audit", "deliveries")
 #: Topics that sink and retry write for each event.
@@ -104,9 +104,9 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
 
 
 def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[Acl]:
-    """Commands may do what the roles do, and create the topics."""
+    """Commands may do what the roles do, create the topics, and make them grow (Alter)."""
     for topic in every:
-        for operation in (READ, WRITE, CREATE, DESCRIBE_CONFIGS, ALTER_CONFIGS):
+        for operation in (READ, WRITE, CREATE, ALTER, DESCRIBE_CONFIGS, ALTER_CONFIGS):
             yield Acl(OPERATOR, TOPIC, topic, operation)
     yield Acl(OPERATOR, GROUP, mine, READ, prefixed=True)
     yield Acl(OPERATOR, GROUP, _COMMANDS_GROUP, READ)

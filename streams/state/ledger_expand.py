@@ -54,7 +54,7 @@ async def expand(place: LedgerConfig, partition: int, partitions: int) -> Expand
     """
     topic, old = place.topics.changelog, place.partitions
     source = TopicPartition(place.topics.raw, partition)
-    async with _writer(place, partition) as writer, asking(place.kafka, place.group, **FETCHING) as consumer:
+    async with owning(place, partition) as writer, asking(place.kafka, place.group, **FETCHING) as consumer:
         snapshot = await read(consumer, topic, partition)
         position = await _position(consumer, place, source, snapshot, partitions)
         if position.partitions == partitions:
@@ -64,7 +64,7 @@ async def expand(place: LedgerConfig, partition: int, partitions: int) -> Expand
         for child in children:
             copies = [*_copies(topic, child, snapshot, blocks)]
             left = await _left_behind(consumer, topic, child, {write.key for write in copies})
-            for part in _parts([*left, *copies]):
+            for part in in_parts([*left, *copies]):
                 await writer.commit(part, source, None, place.group)
         begun = _begun(position, partitions)
         position.grown_from = position.grown_from or old
@@ -76,7 +76,7 @@ async def expand(place: LedgerConfig, partition: int, partitions: int) -> Expand
 
 
 @asynccontextmanager
-async def _writer(place: LedgerConfig, partition: int) -> AsyncIterator[TransactionalWriter]:
+async def owning(place: LedgerConfig, partition: int) -> AsyncIterator[TransactionalWriter]:
     """The meter's own producer for the partition: starting it fences a worker that has the ledger open."""
     writer = TransactionalWriter(place.kafka, f"{place.group}-{place.topics.raw}-{partition}")
     try:
@@ -154,7 +154,7 @@ async def _left_behind(consumer: AIOKafkaConsumer, topic: str, child: int, keys:
     return [Write(topic, child, key, None) for key in old if key not in keys]
 
 
-def _parts(writes: Iterable[Write]) -> Iterator[list[Write]]:
+def in_parts(writes: Iterable[Write]) -> Iterator[list[Write]]:
     """Writes for transactions of a bounded size."""
     part: list[Write] = []
     size = 0

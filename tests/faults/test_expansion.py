@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+from typing import Self
 
 import pytest
 
@@ -23,7 +24,7 @@ class Load:
         self._thread = threading.Thread(target=self._send)
         self.sent = 0
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -103,7 +103,7 @@ async def test_it_refuses_with_a_reason_while_a_worker_runs_and_for_a_number_tha
     assert set(positions_of(growing.stage.deployment)) <= {0, 1}
 
 
-async def test_a_topic_that_was_grown_by_hand_is_not_read_by_new_ledgers_until_the_ledgers_were_moved(
+async def test_a_topic_that_was_grown_by_hand_is_read_by_no_new_ledger_until_they_moved(
     growing: Growing,
 ) -> None:
     """Kafka's own command moves the keys of the raw topic and nothing that was known of them."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from confluent_kafka import Producer
 
@@ -70,11 +71,17 @@ class Growing:
         """Under the names that commands know."""
         return self.stage.parts(group_prefix=f"{self.prefix}meterbridge-", now_us=self.clock)
 
-    async def meter(self, *, until: int) -> None:
-        """Run the meter until it has decided about `until` calls in this life, repeats among them."""
+    async def meter(self, *, until: int, sealed: bool = False) -> None:
+        """Run the meter until it has decided about `until` calls in this life, repeats among them.
+
+        `sealed`: and until all of its windows but the held ones are events.
+        """
         self.stage.sensors.calls.clear()
-        async with self.stage.running("meter", self.parts()):
+        async with self.stage.running("meter", self.parts()) as role:
             await self.meter_has_counted(until)
+            tasks: Any = role.partition_tasks
+            if sealed:
+                await soon(lambda: not any(task.work._state.open for task in tasks.values()), limit_s=40)
 
     async def meter_has_counted(self, count: int) -> None:
         """Wait until the meter that runs has decided about so many calls."""
