@@ -26,6 +26,7 @@ from streams.components import Components
 from streams.core.delivery.backoff import RetryPolicy
 from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.faust_transport import App
+from streams.runtime.forwarding import Forwarder
 from streams.runtime.role import AnyRole, MultiTopicRole, Role
 from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
@@ -63,6 +64,7 @@ def build_meter(components: Components) -> Role:
             components.now_us,
             components.sensors,
             rate_cards,
+            Forwarder(components.kafka, topics.raw, partition),
         )
 
     linger_s = _LINGER_S if components.policy.window_us else _LINGER_S / 2

@@ -1,19 +1,23 @@
-"""`meterbridge topics`: create and check the topics of the catalogue, and the rights of the roles, on the broker."""
+"""`meterbridge topics`: create, check and expand the topics of the catalogue, and the rights of the roles, on the broker."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import typer
 
-from connectors.cli.base import one_sentence, say, settings_of_command
+from connectors.cli.base import one_sentence, progress, say, settings_of_command
 from connectors.cli.sentences import fail, print_error
-from connectors.config.connections import kafka_connection, topic_layout
+from connectors.config.connections import deployment_of, kafka_connection, topic_layout
 from connectors.config.settings import Settings
 from connectors.kafka.acls import acls
 from connectors.kafka.admin import TopicsCreated, check_topics, create_topics, missing_topics, wrong_topics
 from connectors.kafka.rights import Comparison, compared, lines_of_rights, rights_of
 from connectors.kafka.rights_on_broker import create_rights, remove_rights, stored_rights
+from connectors.operations.expansion import ExpansionPlan, carry_out, plan_expansion
 from schemas.topics import TopicNames
+from streams.state.ledger_expand import Expanded
 
 
 def create(*, with_acls: bool, principal: str, dry_run: bool, remove_extra: bool, as_json: bool) -> None:
@@ -79,6 +83,33 @@ def check(*, as_json: bool) -> None:
         raise typer.Exit(1)
     if not as_json:
         typer.echo("All topics are as they should be.")
+
+
+def expand(partitions: int, comment: str, *, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """`meterbridge topics expand`."""
+    with one_sentence():
+        deployment = deployment_of(settings_of_command())
+        planned = plan_expansion(deployment, partitions)
+        if planned.old and partitions % planned.old:
+            fail(f"{partitions} is not a multiple of {planned.old}, today's number of partitions.", 2)
+        do = planned.needed and yes and not dry_run
+        audit_id, lines = "", list[Expanded]()
+        if do:
+            with progress("moving ledgers", planned.old, quiet=as_json) as on_progress:
+                audit_id, lines = asyncio.run(carry_out(deployment, planned, comment, lambda: on_progress(1)))
+    answer = {"was": planned.old, "partitions": partitions, "done": do or not planned.needed, "audit_id": audit_id}
+    answer |= {"grows": planned.grows, "ledgers": [msgspec.to_builtins(line) for line in lines]}
+    say(answer, as_json=as_json, table=lambda: _expansion(planned, done=do))
+
+
+def _expansion(planned: ExpansionPlan, *, done: bool) -> str:
+    if not planned.needed:
+        return f"All topics have {planned.new} partitions: set KAFKA_PARTITIONS={planned.new} everywhere."
+    verb = "grew" if done else "would grow, with --yes,"
+    lines = [f"{name} {verb} to {planned.new} partitions." for name in planned.grows]
+    if done:
+        lines.append(f"Set KAFKA_PARTITIONS={planned.new} everywhere, then start the workers.")
+    return "\n".join(lines)
 
 
 def show_acls(principal: str, *, as_json: bool) -> None:

@@ -19,7 +19,7 @@ class KafkaSettings(BaseModel):
         12,
         ge=1,
         le=1000,
-        description="Partitions of the raw topic and the topics with the same number. It cannot change once topics exist.",
+        description="Partitions of the raw topic and the topics with the same number. It changes by `topics expand` only.",
     )
     kafka_replication_factor: int = Field(
         1, ge=1, le=9, description="Copies of every topic; 3 in production (then `min.insync.replicas` is 2)."

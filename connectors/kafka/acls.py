@@ -15,7 +15,7 @@ TOPIC, GROUP, TRANSACTIONAL_ID, CLUSTER = "topic", "group", "transactional-id", 
 CLUSTER_NAME: Final = "kafka-cluster"
 #: Operations of `kafka-acls.sh --operation`. Read and Write imply Describe.
 READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = "Read", "Write", "Describe", "DescribeConfigs"
-CREATE, ALTER_CONFIGS = "Create", "AlterConfigs"
+CREATE, ALTER, ALTER_CONFIGS = "Create", "Alter", "AlterConfigs"
 
 _PROJECTED: Final = ("enriched", "events", "receipts", "rejected", "customers", "orgs", "audit", "deliveries")
 #: Topics that sink and retry write for each event.
@@ -33,7 +33,8 @@ READS: Final[Mapping[str, tuple[str, ...]]] = {
 #: The topics that each role writes.
 WRITES: Final[Mapping[str, tuple[str, ...]]] = {
     "ingress": ("raw", "rejected"),
-    "meter": ("changelog", "enriched", "rejected", "events", "receipts"),
+    # Records of a grown raw topic are forwarded to the partition of their key (ADR 0042).
+    "meter": ("raw", "changelog", "enriched", "rejected", "events", "receipts"),
     "sink": _OUTCOMES,
     "retry": _OUTCOMES,
     # Late calls are requeued into raw; an event posted after its subscription's end is billed again (ADR 0024, 0027).
@@ -106,10 +107,10 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
 
 
 def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[Acl]:
-    """Commands may do what the roles do, create the topics, and read the lists of all accounts, for the doctor."""
+    """Commands may do what the roles do, create the topics, make them grow (Alter), and read the lists of all accounts, for the doctor."""
     yield Acl(OPERATOR, CLUSTER, CLUSTER_NAME, DESCRIBE)
     for topic in every:
-        for operation in (READ, WRITE, CREATE, DESCRIBE_CONFIGS, ALTER_CONFIGS):
+        for operation in (READ, WRITE, CREATE, ALTER, DESCRIBE_CONFIGS, ALTER_CONFIGS):
             yield Acl(OPERATOR, TOPIC, topic, operation)
     yield Acl(OPERATOR, GROUP, mine, READ, prefixed=True)
     yield Acl(OPERATOR, GROUP, _COMMANDS_GROUP, READ)

@@ -17,7 +17,7 @@ from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.topic_rules import Complaint
 from connectors.kafka.topic_rules import complaints as complaints_of
 from schemas.errors import TopicProblem, Unavailable
-from schemas.topics import CATALOGUE, Topic, partition_count, topic_config
+from schemas.topics import CATALOGUE, Topic, has_right_count, partition_count, topic_config
 
 log = structlog.get_logger(__name__)
 
@@ -100,10 +100,10 @@ def wrong_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = L
             complaints.append(Complaint("missing", sentence, stops=True))
             continue
         present.append(topic)
-        if partitions[name] != expected:
+        if not has_right_count(topic, partitions[name], layout.partitions):
             sentence = (
-                f"Topic {name} has {partitions[name]} partitions where {expected} are expected: "
-                "counts are fixed for life, set KAFKA_PARTITIONS to what the topics were created with."
+                f"Topic {name} has {partitions[name]} partitions where {expected} are expected: set KAFKA_PARTITIONS "
+                "to what the topics were created with, or expanded to; finish `meterbridge topics expand`."
             )
             complaints.append(Complaint("partitions", sentence, stops=True))
     if _embedded(cluster):

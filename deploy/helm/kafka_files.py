@@ -86,7 +86,7 @@ def topics() -> dict[str, Any]:
     listed = []
     for topic in CATALOGUE:
         entry: dict[str, Any] = {"name": topic.name, "partitions": topic.partitions.name}
-        if topic.partitions is not Partitions.LIKE_RAW:
+        if topic.partitions not in (Partitions.LIKE_RAW, Partitions.AS_CREATED):
             entry["count"] = partition_count(topic, 0)
         listed.append(entry | {"config": dict(topic.config)})
     single, replicated = (

@@ -88,6 +88,7 @@ _BOUNDS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("fullnameOverride", {"type": "string", "pattern": "^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$"}),
     ("kafka.bootstrapServers", {"type": "string", "pattern": r"^([^\s,]+:[0-9]+(,[^\s,]+:[0-9]+)*)?$"}),
     ("kafka.partitions", {"type": "integer", "minimum": 1, "maximum": 1000}),
+    ("kafka.partitionsAtFirst", {"type": "integer", "minimum": 0, "maximum": 1000}),
     ("kafka.replicationFactor", {"type": "integer", "minimum": 1, "maximum": 9}),
     ("kafka.securityProtocol", {"enum": ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]}),
     ("kafka.saslMechanism", {"enum": ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]}),

@@ -4,7 +4,7 @@ import pytest
 
 from connectors.kafka.acls import CLUSTER_NAME, READS, acls
 from deploy.helm.kafka_files import ACCOUNTS
-from schemas.topics import CATALOGUE, TopicNames, partition_count, topic_config
+from schemas.topics import CATALOGUE, TopicNames, has_right_count, partition_count, topic_config
 from streams.components import Components
 from tests.chart.rendering import Manifest, component, container, of_kind, pods, rendered, variables
 
@@ -48,6 +48,14 @@ def test_strimzi_makes_the_topics_of_the_catalogue_with_their_settings() -> None
         spec = made[f"eu.{topic.name}"]["spec"]
         assert (spec["partitions"], spec["replicas"]) == (partition_count(topic, 6), 3)
         assert spec["config"] == topic_config(topic, 3)
+    grown = of_kind(rendered("strimzi", "kafka.partitions=12", "kafka.partitionsAtFirst=6"), "KafkaTopic")
+    counts = {one["spec"]["topicName"]: one["spec"]["partitions"] for one in grown}
+    assert all(has_right_count(topic, counts[f"eu.{topic.name}"], 12) for topic in CATALOGUE)
+    assert [counts[f"eu.{name}"] for name in ("litellm.usage.raw", "billing.customers", "billing.receipts")] == [
+        12,
+        6,
+        6,
+    ]
     assert made["eu.billing.rates"]["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
     single = of_kind(rendered("strimzi", "kafka.replicationFactor=1"), "KafkaTopic")
     assert {one["spec"]["topicName"]: one["spec"]["config"] for one in single} == {

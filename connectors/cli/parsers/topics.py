@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import PRINCIPAL, AsJson, Principal, group
+from connectors.cli.parsers.options import PRINCIPAL, AsJson, Comment, DryRun, Principal, group
 
-topics = group("Create or check the Kafka topics and the rights of the roles.")
+topics = group("Create, check or expand the Kafka topics, and the rights of the roles.")
 
 
 @topics.command(epilog="Example: meterbridge topics create --acls --dry-run")
@@ -45,6 +45,25 @@ def create(
 @deferred()
 def check(as_json: AsJson = False) -> None:
     """Print one sentence for each topic that is missing or wrong; exit code 1 if there is one."""
+
+
+@topics.command(
+    epilog="Example: meterbridge topics expand --partitions 24 --comment 'twelve meters are not enough' --yes"
+)
+@deferred()
+def expand(
+    partitions: Annotated[int, typer.Option(min=1, help="The new number: a multiple of today's KAFKA_PARTITIONS.")],
+    comment: Comment = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Grow the raw topic, and the topics that must have its number of partitions; what the ledgers know of calls goes along.
+
+    Stop the workers first; the ingress and the API go on. Nothing is lost or billed twice, also if the command is killed: run it
+    again until it ends with 0, and only then start the workers, with the new KAFKA_PARTITIONS. Exit code 0: done, or can be done
+    with --yes; 1: not now; 2: not to this number.
+    """
 
 
 @topics.command(name="acls", epilog="Example: meterbridge topics acls --principal User:billing-")
