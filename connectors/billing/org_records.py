@@ -31,6 +31,8 @@ class OrgRecords:
         organizations: the further Lago organisations of this deployment.
     """
 
+    _organizations: frozenset[str] = frozenset()
+
     def __init__(
         self,
         orgs: CompactedTable[OrgRecord],

@@ -20,6 +20,7 @@ from connectors.lago.response_types import Customer, Subscription
 from connectors.lago.subscriptions import ACTIVE, STATUSES
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
+from streams.core.mapping.organizations import organization_of
 from streams.core.mapping.set_mapping import shown
 from streams.core.mapping.subscription_choice import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 
@@ -275,7 +276,7 @@ class SubscriptionDiscovery:
 
     async def _mark_foreign(self, org_id: str, names: Iterable[str]) -> None:
         """Mark named subscriptions that run as another org's by our records. Lago, which knows best, does not answer."""
-        where = self._lago.organization_name if names else ""
+        where = organization_of(org_id, self._orgs.get(org_id))
         taken = held_by_others(names, org_id, self._orgs.values(), self._now_us(), where) if names else ()
 
         def made(org: OrgRecord) -> OrgRecord:
