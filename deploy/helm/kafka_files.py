@@ -54,6 +54,7 @@ _KAFKA: Final = {name for name in VARIABLES if name.startswith("KAFKA_")}
 _POSTGRES: Final = ("DATABASE_URL", "POSTGRES_PASSWORD")
 _API: Final = (
     "LAGO_API_KEY",
+    "LAGO_ORGANIZATIONS",
     "LAGO_WEBHOOK_SECRET",
     "LITELLM_MASTER_KEY",
     "PROVIDER_KEYS_SECRET",
@@ -62,12 +63,13 @@ _API: Final = (
     "STRIPE_WEBHOOK_SECRET",
     *_POSTGRES,
 )
+_LAGO: Final = ("LAGO_API_KEY", "LAGO_ORGANIZATIONS")
 _WEBHOOKS: Final = ("WEBHOOK_SECRET", "WEBHOOK_TOKEN")
 SECRETS: Final = {
     "webhooks": ("KAFKA_SASL_PASSWORD", *_WEBHOOKS),
     "api": ("KAFKA_SASL_PASSWORD", *_API),
-    **dict.fromkeys(("meter", "sink", "retry"), ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY")),
-    "project": ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", *_POSTGRES),
+    **dict.fromkeys(("meter", "sink", "retry"), ("KAFKA_SASL_PASSWORD", *_LAGO)),
+    "project": ("KAFKA_SASL_PASSWORD", *_LAGO, *_POSTGRES),
     "tools": ("KAFKA_SASL_PASSWORD", "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
     "topics": ("KAFKA_SASL_PASSWORD",),
     "tables": _POSTGRES,
