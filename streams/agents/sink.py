@@ -17,7 +17,7 @@ from schemas.customers import OrgRecord
 from schemas.errors import TopicProblem
 from schemas.moments import SECOND_US
 from schemas.organizations import DEFAULT
-from schemas.policy import MeterPolicy
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core.delivery import dead_letter_headers
@@ -217,12 +217,14 @@ class DeliveryWork:
         return outcomes
 
     def _judge(self, value: bytes) -> RestampDecision:
-        policy = self._config.policy
-        return judged(value, self._orgs.table, policy.out_of_period_policy, self._now_us(), policy.event_code)
+        return judged(value, *self._judged_by())
 
     def _went_elsewhere(self, value: bytes) -> bool:
-        policy = self._config.policy
-        return went_elsewhere(value, self._orgs.table, policy.out_of_period_policy, self._now_us(), policy.event_code)
+        return went_elsewhere(value, *self._judged_by())
+
+    def _judged_by(self) -> tuple[Mapping[str, OrgRecord], OutOfPeriodPolicy, int, str, str]:
+        policy, organization = self._config.policy, self._config.organization
+        return self._orgs.table, policy.out_of_period_policy, self._now_us(), policy.event_code, organization
 
     def _others_wait(self, records: Sequence[ConsumerRecord]) -> bool:
         """Whether another event could be posted together with `records`."""
