@@ -50,7 +50,7 @@ class LagoOrganization(BaseModel):
     def _has_one_key(self) -> "LagoOrganization":
         if (self.key is None) is (self.key_file is None):
             raise ValueError("needs key or key_file, and not both")
-        if self.key is not None and not self.key.get_secret_value():
+        if self.key is not None and not len(self.key):
             raise ValueError("has an empty key")
         if self.id == DEFAULT_LABEL:
             raise ValueError(f"{DEFAULT_LABEL} is the organisation of LAGO_API_URL")
@@ -62,11 +62,10 @@ _listed = TypeAdapter(list[LagoOrganization])
 
 def _organizations(value: Any) -> Any:
     """The list in JSON or YAML. No message contains a value: a key may be in the wrong place."""
-    if not isinstance(value, str | SecretStr):
+    if not isinstance(value, str):
         return value
-    text = value.get_secret_value() if isinstance(value, SecretStr) else value
     try:
-        read = yaml.safe_load(text)
+        read = yaml.safe_load(value)
     except yaml.YAMLError:
         raise ValueError("should be a list in JSON or YAML") from None
     members = read.get("organizations") if isinstance(read, dict) and set(read) == {"organizations"} else read

@@ -98,6 +98,8 @@ async def test_an_expired_key_holds_up_only_its_own_organisation_whose_events_ar
             put(stage, "", range(60, 80))
             await billed(lago, "", 80)
             assert not await copies(eu)
+            # Each has a breaker of its own: what the other one accepts closes none.
+            assert "breaker_closed" not in await asyncio.to_thread(logged, tmp_path)
             (tmp_path / "eu.new").write_text("renewed\n")
             (tmp_path / "eu.new").replace(tmp_path / "eu.key")
             await billed(eu, "eu", 60)
@@ -123,6 +125,7 @@ async def test_an_organisation_that_is_away_holds_up_nothing_of_the_other_one(
             put(stage, "", range(40))
             await billed(lago, "", 40)
             assert len(await copies(eu)) < 40
+            assert "breaker_closed" not in await asyncio.to_thread(logged, tmp_path)
             await eu.http.delete("/__faults")
             await billed(eu, "eu", 40)
             await lago.fault(kind="status", status=503, path="/", method="*")

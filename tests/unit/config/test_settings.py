@@ -51,6 +51,8 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "LAGO_TIMEOUT": "2.5",
         "LAGO_EVENT_CODE": "tokens",
         "LAGO_CLICKHOUSE_DEDUP": "1",
+        "LAGO_ORGANIZATIONS": '[{"id": "eu", "url": "https://eu.example", "key": "hushed-secret"}]',
+        "LAGO_ORGANIZATION_NAMES": "ours, mine",
         "LAGO_WEBHOOK_URL": "https://meter.example/webhooks/lago",
         "ORG_ID_PREFIXES": "team-, acct-",
         "SUBSCRIPTION_ID_TEMPLATE": "sub_{org_id}",
@@ -146,6 +148,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         max_usd_per_token=Decimal("0.01"),
         out_of_period_policy=OutOfPeriodPolicy.HOLD,
         event_code="tokens",
+        organizations=("eu",),
     )
 
 
