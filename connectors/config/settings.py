@@ -25,6 +25,7 @@ from pydantic import (
 from connectors.config.credit_settings import CreditSettings
 from connectors.config.kafka_settings import KafkaSettings
 from connectors.config.misspelt_names import unknown_names
+from connectors.config.organization_settings import OrganizationSettings
 from connectors.config.renamed_settings import check_renamed
 from connectors.config.secret_files import with_files
 from connectors.config.types import (
@@ -55,7 +56,7 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(KafkaSettings, CreditSettings):
+class Settings(KafkaSettings, CreditSettings, OrganizationSettings):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -327,13 +328,15 @@ class Settings(KafkaSettings, CreditSettings):
             max_usd_per_token=self.max_usd_per_token,
             out_of_period_policy=self.out_of_period_policy,
             event_code=self.lago_event_code,
+            organizations=tuple(one.id for one in self.lago_organizations),
         )
 
 
 #: The field of each variable; those of credits last.
+_ORDER: Final = (Settings, OrganizationSettings, CreditSettings)
 VARIABLES: Final = {
     name.upper(): name
-    for name in sorted(Settings.model_fields, key=CreditSettings.model_fields.__contains__)
+    for name in sorted(Settings.model_fields, key=lambda name: [name in part.model_fields for part in _ORDER][::-1])
     if name != "unknown"
 }
 

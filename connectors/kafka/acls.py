@@ -93,6 +93,8 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
         yield Acl(role, GROUP, f"{mine}{role}", READ)
     for role in ("meter", "sink", "retry"):
         yield Acl(role, TRANSACTIONAL_ID, f"{mine}{role}-", WRITE, prefixed=True)
+    for role in ("sink", "retry"):  # a group for each further Lago organisation (ADR 0044)
+        yield Acl(role, GROUP, f"{mine}{role}-", READ, prefixed=True)
     yield Acl("meter", TRANSACTIONAL_ID, f"{names.changelog}-begin-", WRITE, prefixed=True)
     yield Acl("project", TRANSACTIONAL_ID, f"{mine}rebill", WRITE)
     # The committed offsets of each role, for /webhooks/stats and to know whether a call has been counted.

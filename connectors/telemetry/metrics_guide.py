@@ -63,6 +63,10 @@ CHAPTERS: Final = {
         "lago_api_requests_total": "401 or 403: the key. 422: the event. 429: the rate limit. 0 and 5xx: Lago is away.",
         "meterbridge_lago_request_duration_seconds": "The 99th percentile is near `LAGO_TIMEOUT`.",
         "meterbridge_lago_breaker_state": "2 for minutes: nothing is posted. It goes on by itself when Lago answers.",
+        "meterbridge_lago_organization_breaker_state": "2 for minutes: nothing is posted to this organisation "
+        "([lago-organizations.md](lago-organizations.md)).",
+        "meterbridge_lago_organization_requests_total": "401 or 403: the organisation's key.",
+        "meterbridge_lago_organization_waiting_seconds": "It grows: the organisation takes no events.",
         "meterbridge_lago_idempotent": "0: Lago runs on ClickHouse without deduplication ([the limit](reliability.md)).",
         "meterbridge_lago_too_old": "1: upgrade Lago to 1.39 or later.",
         "meterbridge_lago_rate_limit": _NEVER,

@@ -54,6 +54,7 @@ _KAFKA: Final = {name for name in VARIABLES if name.startswith("KAFKA_")}
 _POSTGRES: Final = ("DATABASE_URL", "POSTGRES_PASSWORD")
 _API: Final = (
     "LAGO_API_KEY",
+    "LAGO_ORGANIZATIONS",
     "LAGO_WEBHOOK_SECRET",
     "LITELLM_MASTER_KEY",
     "PROVIDER_KEYS_SECRET",
@@ -63,12 +64,13 @@ _API: Final = (
     *_POSTGRES,
 )
 _OF_KAFKA: Final = ("KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD")
+_LAGO: Final = ("LAGO_API_KEY", "LAGO_ORGANIZATIONS")
 _WEBHOOKS: Final = ("WEBHOOK_SECRET", "WEBHOOK_TOKEN")
 SECRETS: Final = {
     "webhooks": (*_OF_KAFKA, *_WEBHOOKS),
     "api": (*_OF_KAFKA, *_API),
-    **dict.fromkeys(("meter", "sink", "retry"), (*_OF_KAFKA, "LAGO_API_KEY")),
-    "project": (*_OF_KAFKA, "LAGO_API_KEY", *_POSTGRES),
+    **dict.fromkeys(("meter", "sink", "retry"), (*_OF_KAFKA, *_LAGO)),
+    "project": (*_OF_KAFKA, *_LAGO, *_POSTGRES),
     "tools": (*_OF_KAFKA, "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
     "topics": _OF_KAFKA,
     "tables": _POSTGRES,

@@ -56,6 +56,8 @@ def test_every_variable_of_the_environment_is_read(tmp_path: Path) -> None:
         "LAGO_TIMEOUT": "2.5",
         "LAGO_EVENT_CODE": "tokens",
         "LAGO_CLICKHOUSE_DEDUP": "1",
+        "LAGO_ORGANIZATIONS": '[{"id": "eu", "url": "https://eu.example", "key": "hushed-secret"}]',
+        "LAGO_ORGANIZATION_NAMES": "ours, mine",
         "LAGO_WEBHOOK_URL": "https://meter.example/webhooks/lago",
         "ORG_ID_PREFIXES": "team-, acct-",
         "SUBSCRIPTION_ID_TEMPLATE": "sub_{org_id}",
@@ -151,6 +153,7 @@ def test_every_variable_of_the_environment_is_read(tmp_path: Path) -> None:
         max_usd_per_token=Decimal("0.01"),
         out_of_period_policy=OutOfPeriodPolicy.HOLD,
         event_code="tokens",
+        organizations=("eu",),
     )
 
 
@@ -170,6 +173,21 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("LAGO_TIMEOUT", ("0", "-1", "nan", "inf")),
     ("LAGO_CLICKHOUSE_DEDUP", ("perhaps",)),
     ("LAGO_WEBHOOK_URL", ("meter.example", "ftp://meter.example")),
+    (
+        "LAGO_ORGANIZATIONS",
+        (
+            "{",
+            "eu",
+            '[{"id": "eu", "url": "http://lago"}]',
+            '[{"id": "eu", "url": "lago", "key": "k"}]',
+            '[{"id": "e:u", "url": "http://lago", "key": "k"}]',
+            '[{"id": "default", "url": "http://lago", "key": "k"}]',
+            '[{"id": "eu", "url": "http://lago", "key": "k", "key_file": "/k"}]',
+            '[{"id": "eu", "url": "http://lago", "key": "k"}, {"id": "eu", "url": "http://lago", "key": "l"}]',
+            '[{"id": "eu", "url": "http://lago", "key": "k", "requests_per_second": 0}]',
+        ),
+    ),
+    ("LAGO_ORGANIZATION_NAMES", (",", " , ")),
     ("ORG_ID_PREFIXES", (",", " , ")),
     ("SUBSCRIPTION_ID_TEMPLATE", ("sub", "{plan_code}", "{org_id}_{user}", "{org_id")),
     ("ALLOW_UNAUTHENTICATED", ("2",)),
