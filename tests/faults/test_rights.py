@@ -87,7 +87,7 @@ async def test_only_an_administrator_changes_lists_and_only_where_there_is_an_au
     assert (told.code, "may not read access-control lists" in told.err) == (1, True), told.err
     plain = load_settings({"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "TOPIC_PREFIX": PREFIX})
     with pytest.raises(TopicProblem, match="Kafka has no authorizer"):
-        stored_rights(kafka_connection(plain))
+        create_rights(kafka_connection(plain), NEEDED)
     assert await judge_rights(plain, PATTERN) is None
 
 
