@@ -106,7 +106,8 @@ CHAPTERS: Final = {
     },
     "The process": {
         "meterbridge_role": "The largest value over all processes is 0 for a role that you run: no process does its work.",
-        "meterbridge_certificate_expires_seconds": "Below 30 days: replace the file. It is read again without a restart; connections that are open go on.",
+        "meterbridge_certificate_expires_seconds": "Below 30 days: replace the file, and restart the processes: the metric follows the file at once, connections go on with what was "
+        "read at the start.",
         "meterbridge_audit_chain_broken": "**1: somebody changed the audit log.** `meterbridge audit verify` names the line.",
         "meterbridge_build_info": "Two versions for longer than an upgrade takes.",
     },
