@@ -14,7 +14,6 @@ from tests.support.command import meterbridge
 from tests.support.expanded import CENTS, GHOSTS, Growing
 from tests.support.kafka import Kafka
 
-
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
 
