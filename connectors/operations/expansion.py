@@ -14,12 +14,12 @@ from connectors.kafka.growth import groups_with_members, grow, partition_counts
 from connectors.operations.audit_record import audited
 from connectors.operations.ledger_init import place_of
 from connectors.operations.ledger_totals import positions_of, unread
+from connectors.operations.past_counts import EXPANDED
 from connectors.operations.sender import CommandProducer
 from schemas.errors import Rejected, TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, Partitions
 from streams.state.ledger_expand import Expanded, expand
 
-ACTION = "topics.expand"
 #: The roles that must not run: they would not see the new partitions, or write to a ledger that is being moved.
 ROLES = ("meter", "sink", "retry", "project")
 #: What waits for longer may be older than what the new ledgers have counted by the time it is forwarded to them.
@@ -85,7 +85,7 @@ async def carry_out(
     """
     kafka, old, new = deployment.kafka, planned.old, planned.new
     target = {"from": str(old), "to": str(new)}
-    audit_id = audited(deployment, CommandProducer(kafka), ACTION, target, reason=why, count=old)
+    audit_id = audited(deployment, CommandProducer(kafka), EXPANDED, target, reason=why, count=old)
     grow(kafka, {deployment.topics.changelog: new})
     place = replace(place_of(deployment), partitions=old)
     ledgers = []

@@ -6,28 +6,23 @@ The new ledger knows every call that had left the old one, and reads the raw top
 import asyncio
 from dataclasses import dataclass, replace
 
-import msgspec
 from aiokafka.errors import ProducerFenced
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.growth import groups_with_members
-from connectors.kafka.topic_scan import offset_range_of, scan
 from connectors.operations.audit_record import audited
-from connectors.operations.expansion import ACTION as EXPANDED
 from connectors.operations.ledger_init import place_of
+from connectors.operations.past_counts import ancestors, grown_from, past_counts
 from connectors.operations.rebuild_evidence import Evidence, evidence_of
 from connectors.operations.sender import CommandProducer
-from schemas.decoding import decoder
 from schemas.errors import Rejected
-from schemas.ledger import GROWN_VERSION, LEDGER_VERSION, Counters, Position
-from schemas.records import AuditRecord
+from schemas.ledger import LEDGER_VERSION, Counters, Position
 from streams.core.metering.chunk_memory import HOUR_MS
 from streams.state.ledger import LedgerConfig, check_partitions
 from streams.state.ledger_expand import owning
 from streams.state.ledger_rebuild import SOUND, Found, look, write_anew
 
 ACTION = "ledger.rebuild"
-_audit = decoder(AuditRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +108,8 @@ async def _evidence(deployment: Deployment, place: LedgerConfig, partition: int,
         raise Rejected(
             "offsets_would_repeat", f"the log ends at {found.raw.end}, before {stood}: `ledger init --from latest`"
         )
-    history = await asyncio.to_thread(_history, deployment)
-    ancestors = [partition % count for count in history if count <= partition]
-    return await asyncio.to_thread(evidence_of, deployment, place.topic_id, partition, stood, ancestors)
+    older = ancestors(await asyncio.to_thread(past_counts, deployment), partition)
+    return await asyncio.to_thread(evidence_of, deployment, place.topic_id, partition, stood, older)
 
 
 def _told(partition: int, found: Found, evidence: Evidence) -> Rebuild:
@@ -131,21 +125,5 @@ def _position(deployment: Deployment, place: LedgerConfig, partition: int, evide
     )
     position.counters = Counters(received=emitted.sums, folded=emitted.sums, sealed=emitted.sums)
     position.margin, position.v, position.forgot_us = emitted.margin, LEDGER_VERSION, evidence.forgot_us
-    begun_with = min(count for count in _history(deployment) if count > partition)
-    if begun_with < place.partitions:
-        position.grown_from, position.v = begun_with, GROWN_VERSION
+    position.grown_from = grown_from(past_counts(deployment), partition)
     return position
-
-
-def _history(deployment: Deployment) -> list[int]:
-    """The numbers of partitions that the raw topic has had, as far as the audit log tells; today's is last."""
-    counts = {deployment.partitions}
-    audit = deployment.topics.audit
-    for message in scan(deployment.kafka, offset_range_of(deployment.kafka, audit)):
-        try:
-            line = _audit(message.value() or b"")
-        except msgspec.DecodeError:
-            continue
-        if line.action == EXPANDED and int(line.target["to"]) <= deployment.partitions:
-            counts |= {int(line.target["from"]), int(line.target["to"])}
-    return sorted(counts)

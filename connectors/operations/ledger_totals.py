@@ -67,7 +67,9 @@ def positions_of(deployment: Deployment) -> dict[int, Position]:
         near = {number: (max(start, end - reach), end) for number, (start, end) in left.items()}
         for message in scan(kafka, OffsetRange(topic, near)):
             if message.key() == POSITION_KEY:
-                positions[message.partition() or 0] = _decode(message.value() or b"")
+                positions.pop(message.partition() or 0, None)  # a rebuild deletes the position first
+                if (value := message.value()) is not None:
+                    positions[message.partition() or 0] = _decode(value)
         if all(near[number][0] <= start for number, (start, _) in left.items()):
             break
         reach *= _FAR

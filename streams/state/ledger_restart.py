@@ -48,12 +48,13 @@ class RestartPosition:
 class EmittedTotals:
     """The highest part number and the sums of all parts that `billing.lago.events` has of a partition without a ledger.
 
-    `margin`: dollars that the parts bill beyond the cost in `sums`.
+    `margin`: dollars that the parts bill beyond the cost in `sums`. `grown_from`: see `Position`.
     """
 
     seal_seq: int = 0
     sums: Sum = field(default_factory=Sum)
     margin: Decimal = ZERO
+    grown_from: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def _position(place: LedgerConfig, ledger: LedgerState, planned: RestartPlan, se
     position = Position(planned.next, 0, place.topic_id, place.partitions, place.deployment, sealed.seal_seq)
     position.counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
     position.v, position.forgot_us, position.skipped = LEDGER_VERSION, planned.forgot_us, planned.skipped
-    position.margin = sealed.margin
+    position.margin, position.grown_from = sealed.margin, sealed.grown_from
     return position
 
 

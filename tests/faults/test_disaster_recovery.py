@@ -14,6 +14,8 @@ from schemas.topics import CHANGELOG
 from tests.support.expanded import CENTS, GHOSTS, Growing
 from tests.support.kafka import MavenKafka
 
+pytestmark = [pytest.mark.faults, pytest.mark.kafka]
+
 PAGE = Path(__file__).parents[2] / "docs" / "disaster-recovery.md"
 _CHAPTER = re.compile(r"^## (?P<title>.+?)\n(?P<text>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```sh\n(.*?)^```\n", re.MULTILINE | re.DOTALL)

@@ -14,6 +14,8 @@ from tests.support.command import meterbridge
 from tests.support.expanded import CENTS, GHOSTS, Growing
 from tests.support.kafka import Kafka
 
+pytestmark = [pytest.mark.faults, pytest.mark.kafka]
+
 
 class Load:
     """Clients that send calls all the time, each call twice: the second copy a moment later, or by another client."""

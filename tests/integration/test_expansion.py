@@ -1,10 +1,13 @@
 """`meterbridge topics expand`: more partitions, and every call is still billed once, to the cent."""
 
+import msgspec
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from connectors.operations.ledger_totals import positions_of
 from connectors.operations.ledgers import ledgers_of
+from schemas.ledger import POSITION_KEY, Position
 from streams.runtime.transactions import partition_of
 from tests.support.command import meterbridge
 from tests.support.expanded import CENTS, GHOSTS, NAMES, Growing
@@ -123,6 +126,23 @@ async def test_a_topic_that_was_grown_by_hand_is_read_by_no_new_ledger_until_the
     await growing.bill(60)
     assert growing.billed() == (60, 60 * CENTS)
     await growing.sound()
+
+
+async def test_a_new_partition_that_a_worker_of_an_older_release_has_begun_is_named_and_nothing_moves(
+    growing: Growing,
+) -> None:
+    growing.stage.put(growing.calls(range(12)))
+    await growing.meter(until=12)
+    changelog = growing.stage.topics.changelog
+    admin = AdminClient({"bootstrap.servers": growing.bootstrap})
+    admin.create_partitions([NewPartitions(changelog, 6)])[changelog].result()
+    begun = msgspec.msgpack.encode(Position(partitions=6))
+    producer = Producer({"bootstrap.servers": growing.bootstrap})
+    producer.produce(changelog, begun, POSITION_KEY, partition=3)
+    producer.flush(10)
+    refused = await growing.expand("--yes")
+    assert (refused.code, f"{changelog}-3 has a ledger" in refused.err) == (1, True), refused.err
+    assert positions_of(growing.stage.deployment)[1].partitions == 2
 
 
 def test_the_customers_are_on_more_than_one_partition() -> None:
