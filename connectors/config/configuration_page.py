@@ -15,6 +15,7 @@ _CHAPTERS: Final = {
     "window_seconds": "Metering",
     "max_retries": "Delivery",
     "database_url": "Postgres and Redis",
+    "canary_url": "The canary",
     "credits_allowed_overdraft": "Credits and Stripe",
     "log_level": "Logging",
 }

@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
 )
 
+from connectors.config.canary_settings import CanarySettings
 from connectors.config.credit_settings import CreditSettings
 from connectors.config.misspelt_names import unknown_names
 from connectors.config.renamed_settings import check_renamed
@@ -56,7 +57,7 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(CreditSettings):
+class Settings(CreditSettings, CanarySettings):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -91,7 +92,6 @@ class Settings(CreditSettings):
         "meterbridge",
         description="First part of every Lago transaction id. Two deployments that bill into one Lago need two names.",
     )
-
     pod_name: PodName | None = Field(
         None,
         description="A worker's name that stays the same after a restart, e.g. a StatefulSet's pod name by the downward API. A worker "
@@ -362,11 +362,10 @@ class Settings(CreditSettings):
         )
 
 
-#: The field of each variable; those of credits last.
+_LAST: Final = CanarySettings.model_fields | CreditSettings.model_fields
+#: The field of each variable; those of the canary and of credits last.
 VARIABLES: Final = {
-    name.upper(): name
-    for name in sorted(Settings.model_fields, key=CreditSettings.model_fields.__contains__)
-    if name != "unknown"
+    name.upper(): name for name in sorted(Settings.model_fields, key=_LAST.__contains__) if name != "unknown"
 }
 
 

@@ -39,6 +39,7 @@ _SERVICES: Final = {
     "api": "api",
     **dict.fromkeys(("meter", "sink", "retry"), "worker"),
     "project": "projector",
+    "canary": "canary",
     "tools": "tools",
     "topics": "topics",
     "tables": "tables",
@@ -68,6 +69,7 @@ SECRETS: Final = {
     "api": ("KAFKA_SASL_PASSWORD", *_API),
     **dict.fromkeys(("meter", "sink", "retry"), ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY")),
     "project": ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", *_POSTGRES),
+    "canary": ("LAGO_API_KEY", *_WEBHOOKS),
     "tools": ("KAFKA_SASL_PASSWORD", "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
     "topics": ("KAFKA_SASL_PASSWORD",),
     "tables": _POSTGRES,
@@ -131,6 +133,8 @@ def roles() -> dict[str, dict[str, list[str]]]:
             settings -= {name for name in settings if name.startswith("POSTGRES_")}
         if component == "tables":
             settings -= {"TOPIC_PREFIX", "DEPLOYMENT_NAME", "HOST", "METRICS_PORT", *_KAFKA}
+        elif component == "canary":
+            pass  # it knows no Kafka
         elif component == "topics":
             settings = settings - {"HOST", "METRICS_PORT"} | _KAFKA - secrets
         else:
