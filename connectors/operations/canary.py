@@ -15,6 +15,7 @@ from schemas.records import LagoEvent
 from streams.core.delivery.canary import (
     BILLED,
     BILLED_TWICE,
+    LOST,
     NOT_BILLED,
     NOT_POSTED,
     NOT_SEEN,
@@ -26,7 +27,7 @@ from streams.core.delivery.canary import (
 )
 
 #: Seconds between two looks at what is due, and between two questions to Lago for a call that is not there; while Lago does
-#: not answer, the second one doubles up to `SELDOM_S`.
+#: not answer, the second one doubles up to `SELDOM_S`. For a call that was due long ago Lago is asked every `SELDOM_S`.
 LOOK_S: Final = 1.0
 ASK_S, SELDOM_S = 2.0, 60.0
 #: The most events that are read at a time: those of an hour are some sixty.
@@ -97,7 +98,7 @@ class Canary:
         self._on_outcome = on_outcome
         self._watch = CanaryWatch()
         self._next_us = plan.next_us(now_us())
-        self._ask_us, self._pause_s = 0, ASK_S
+        self._ask_us, self._rarely_us, self._pause_s = 0, 0, ASK_S
         self.refusal = ""
 
     async def find_subscription(self) -> None:
@@ -127,7 +128,9 @@ class Canary:
             call = self._plan.call(self._next_us - self._plan.interval_us)
             if self._watch.wants(call, self._plan.interval_us):
                 await self._post(call)
-        if self._watch.looks(now_us) and now_us >= self._ask_us:
+        rarely = self._watch.may_come() and now_us >= self._rarely_us
+        if now_us >= self._ask_us and (rarely or self._watch.looks(now_us)):
+            self._rarely_us = now_us + round(SELDOM_S * SECOND_US)
             await self._look()
         await self._tell(self._watch.overdue(self._now_us()))
 
@@ -208,5 +211,6 @@ def sentence_of(outcome: Outcome, subscription: str, refusal: str = "") -> str:
         NOT_BILLED: f"The call {call.id} was not billed within {within}: Lago has no event of it on the subscription {subscription}.",
         NOT_SEEN: f"Nobody can tell whether the call {call.id} was billed within {within}: Lago did not answer.",
         WRONG_AMOUNT: f"The call {call.id} was billed with a wrong amount on the subscription {subscription}: {owed} are owed.",
+        LOST: f"The call {call.id} is not at Lago an hour after it was due, and later calls are.",
         BILLED_TWICE: f"The call {call.id} was billed twice on the subscription {subscription}.",
     }[outcome.result]

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from connectors.telemetry.metric_definitions import counter, gauge, histogram
-from streams.core.delivery.canary import BILLED, RESULTS, Outcome
+from streams.core.delivery.canary import BILLED, LOST, RESULTS, Outcome
 
-_FAILURES = tuple(result for result in RESULTS if result != BILLED)
+_FAILURES = tuple(result for result in RESULTS if result not in {BILLED, LOST})
 _BILLED_BUCKETS = (1, 2, 5, 10, 30, 60, 70, 80, 90, 120, 180, 300, 600, 1800)
 
 
@@ -18,7 +18,7 @@ class CanaryMetrics:
     )
     canary_failing = gauge(
         "meterbridge_canary_failing",
-        "1: the last call that was due was not billed rightly and in time, for this reason (canary).",
+        "1: the last call whose end is known was not billed rightly and in time, for this reason (canary).",
         reason=_FAILURES,
     )
     canary_billed_age = gauge(
@@ -32,12 +32,14 @@ class CanaryMetrics:
     )
 
     def canary_decided(self, outcome: Outcome) -> None:
-        """Count what became of a call. One that comes late was counted when it was due."""
+        """Count what became of a call. One that comes late was counted when it was due. The gauge tells of the last call."""
         if outcome.wait_us:
             self.canary_billed_seconds.observe(outcome.wait_us / 1_000_000)
         if outcome.late and outcome.result == BILLED:
             return
         self.canary_calls.labels(outcome.result).inc()
+        if outcome.overtaken:
+            return
         for reason in _FAILURES:
             self.canary_failing.labels(reason).set(reason == outcome.result)
 

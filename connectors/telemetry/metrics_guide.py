@@ -73,7 +73,7 @@ CHAPTERS: Final = {
     },
     "The canary": {
         "meterbridge_canary_failing": "1 for minutes: the runbook of [the canary](runbooks/canary.md) has what to do for each reason.",
-        "meterbridge_canary_calls_total": "`wrong_amount` or `billed_twice` rises: customers may be billed wrongly as well.",
+        "meterbridge_canary_calls_total": "`wrong_amount`, `billed_twice` or `lost` rises: customers may be billed wrongly as well.",
         "meterbridge_canary_billed_age_seconds": "Above the interval, the window, the grace and two minutes: the last calls were not billed.",
         "meterbridge_canary_billed_seconds": "It grows: delivery becomes slow. A window and its grace are part of it.",
         "meterbridge_canary_posted_total": _NEVER,

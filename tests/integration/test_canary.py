@@ -32,7 +32,7 @@ async def world(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> AsyncIterato
 
 
 def environ(world: World, **more: str) -> dict[str, str]:
-    return {**world.environ("canary"), "CANARY_URL": world.url("ingress"), **more}
+    return {**world.environ("canary"), **more}
 
 
 async def run(world: World, *words: str, **more: str) -> tuple[int | None, str, str]:

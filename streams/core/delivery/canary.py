@@ -17,13 +17,14 @@ from schemas.records import LagoEvent
 
 BILLED: Final = "billed"
 NOT_POSTED, NOT_BILLED, NOT_SEEN = "not_posted", "not_billed", "not_seen"
-WRONG_AMOUNT, BILLED_TWICE = "wrong_amount", "billed_twice"
-#: What can become of a call. `not_seen`: Lago did not answer, so that nobody can tell.
-RESULTS: Final = (BILLED, NOT_POSTED, NOT_BILLED, NOT_SEEN, WRONG_AMOUNT, BILLED_TWICE)
+WRONG_AMOUNT, BILLED_TWICE, LOST = "wrong_amount", "billed_twice", "lost"
+#: What can become of a call. `not_seen`: Lago did not answer, so that nobody can tell. `lost`: `WATCHED_US` after it was due it is
+#: not at Lago, and a later call is.
+RESULTS: Final = (BILLED, NOT_POSTED, NOT_BILLED, NOT_SEEN, WRONG_AMOUNT, BILLED_TWICE, LOST)
 _SEEN: Final = frozenset({BILLED, WRONG_AMOUNT})
 #: A call is looked at for so long after it was due, for a second event of it, or for one that comes late.
 WATCHED_US: Final = 3_600_000_000
-#: After so many failures in a row only one interval of `SLOW` has a call.
+#: After so many calls in a row that were not at Lago when they were due, only one interval of `SLOW` has a call.
 PATIENCE, SLOW = 10, 10
 
 
@@ -140,12 +141,14 @@ class Outcome:
     Fields:
         wait_us: from its post until it was seen at Lago, microseconds; 0 where it was not.
         late: it was seen after it was due, so that `not_billed` was said of it before, or would have been.
+        overtaken: a later call has been billed already.
     """
 
     call: CanaryCall
     result: str
     wait_us: int = 0
     late: bool = False
+    overtaken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,17 +163,18 @@ class CanaryWatch:
     """The calls that are watched, by id.
 
     Attributes:
-        failures: calls in a row, up to the last one, that were not billed rightly and in time.
+        missing: calls in a row, up to the last one, that were not at Lago when they were due.
         answered: whether Lago answered the last question.
     """
 
-    failures: int = 0
+    missing: int = 0
     answered: bool = True
+    _billed_us: int = 0
     _watched: dict[str, _Watched] = field(default_factory=dict)
 
     def wants(self, call: CanaryCall, interval_us: int) -> bool:
-        """Whether the call is made. While calls fail one after the other, most intervals have none."""
-        return self.failures < PATIENCE or call.ended_us // interval_us % SLOW == 0
+        """Whether the call is made. While one after the other is missing, most intervals have none."""
+        return self.missing < PATIENCE or call.ended_us // interval_us % SLOW == 0
 
     def posted(self, call: CanaryCall, now_us: int) -> None:
         """The ingress has answered 202."""
@@ -178,11 +182,15 @@ class CanaryWatch:
 
     def not_posted(self, call: CanaryCall) -> Outcome:
         """The ingress has not answered 202."""
-        return self._decided(Outcome(call, NOT_POSTED))
+        return Outcome(call, NOT_POSTED)
 
     def looks(self, now_us: int) -> bool:
         """Whether Lago may have a call that was not seen there yet."""
         return any(not one.result and one.call.closes_us <= now_us for one in self._watched.values())
+
+    def may_come(self) -> bool:
+        """Whether a call that was due is not at Lago yet."""
+        return any(one.result == NOT_BILLED for one in self._watched.values())
 
     def since_us(self) -> int | None:
         """From when on events are read: the end of the oldest watched call; None = none is watched."""
@@ -198,7 +206,10 @@ class CanaryWatch:
                 continue
             late = one.result == NOT_BILLED or now_us > one.call.due_us
             self._watched[name] = replace(one, result=result)
-            outcomes.append(self._decided(Outcome(one.call, result, now_us - one.posted_us, late)))
+            self.missing = 0  # what waited comes, or never waited
+            if result == BILLED and not late:
+                self._billed_us = max(self._billed_us, one.call.ended_us)
+            outcomes.append(Outcome(one.call, result, now_us - one.posted_us, late))
         return outcomes
 
     def unanswered(self) -> None:
@@ -206,19 +217,16 @@ class CanaryWatch:
         self.answered = False
 
     def overdue(self, now_us: int) -> list[Outcome]:
-        """The calls that are due and were not seen, each once. Calls are forgotten `WATCHED_US` later."""
+        """The calls that are due and were not seen, each once. Calls are forgotten `WATCHED_US` later, some as `lost`."""
         outcomes = []
         for name, one in list(self._watched.items()):
+            overtaken = one.call.ended_us < self._billed_us
             if one.call.due_us + WATCHED_US <= now_us:
                 del self._watched[name]
+                if one.result == NOT_BILLED and overtaken:
+                    outcomes.append(Outcome(one.call, LOST, overtaken=True))
             elif not one.result and one.call.due_us <= now_us:
                 self._watched[name] = replace(one, result=NOT_BILLED)
-                outcomes.append(self._decided(Outcome(one.call, NOT_BILLED if self.answered else NOT_SEEN)))
+                self.missing += 1
+                outcomes.append(Outcome(one.call, NOT_BILLED if self.answered else NOT_SEEN, overtaken=overtaken))
         return outcomes
-
-    def _decided(self, outcome: Outcome) -> Outcome:
-        if outcome.result != BILLED:
-            self.failures += 1
-        elif not outcome.late:
-            self.failures = 0
-        return outcome

@@ -149,6 +149,22 @@ async def test_a_subscription_that_began_anew_is_found_after_a_call_was_missing(
     assert told[-1].result == BILLED
 
 
+async def test_the_end_of_a_long_outage_is_seen_by_a_call_that_comes_late_and_calls_go_on(
+    canary: Canary, world: World, told: list[Outcome]
+) -> None:
+    world.events_of = lambda _: []
+    await minutes(canary, world, 34)
+    assert len(world.posts) < 17
+    world.events_of = lambda call: [event(call)]
+    asked = world.asked
+    await minutes(canary, world, 1.1)
+    assert told[-1].late and told[-1].result == BILLED
+    assert world.asked - asked <= 2
+    await minutes(canary, world, 2.5)
+    assert told[-1].result == BILLED and not told[-1].late
+    assert told[-1].wait_us < 70 * SECOND_US
+
+
 @pytest.mark.parametrize(("count", "result"), [(True, BILLED_TWICE), (False, BILLED)])
 async def test_a_copy_counts_where_lago_bills_copies(
     world: World, told: list[Outcome], count: bool, result: str
@@ -234,6 +250,9 @@ def test_the_metrics_tell_the_last_result_and_count_each_call_once() -> None:
     assert value(metrics, "meterbridge_canary_calls_total", result="billed") == 1
     assert value(metrics, "meterbridge_canary_calls_total", result="not_billed") == 1
     assert value(metrics, "meterbridge_canary_billed_seconds_count") == 2
+    metrics.canary_decided(Outcome(call, BILLED, 66 * SECOND_US))
+    metrics.canary_decided(Outcome(call, NOT_BILLED, overtaken=True))
+    assert value(metrics, "meterbridge_canary_failing", reason="not_billed") == 0, "a later call is billed"
     metrics.canary_decided(Outcome(call, WRONG_AMOUNT, SECOND_US))
     assert value(metrics, "meterbridge_canary_failing", reason="not_billed") == 0
     assert value(metrics, "meterbridge_canary_failing", reason="wrong_amount") == 1

@@ -12,6 +12,7 @@ from schemas.records import LagoEvent
 from streams.core.delivery.canary import (
     BILLED,
     BILLED_TWICE,
+    LOST,
     NOT_BILLED,
     NOT_POSTED,
     NOT_SEEN,
@@ -133,7 +134,7 @@ def test_a_call_that_comes_late_is_no_success_and_a_wrong_one_is_a_failure_of_it
     watch.overdue(calls[1].due_us)
     late = watch.seen([event(calls[0]), event(calls[1], "7")], calls[1].due_us + MINUTE)
     assert [(outcome.result, outcome.late) for outcome in late] == [(BILLED, True), (WRONG_AMOUNT, True)]
-    assert watch.failures == 3
+    assert watch.may_come() is False
 
 
 def test_a_second_event_is_told_after_the_first_was_right() -> None:
@@ -143,6 +144,18 @@ def test_a_second_event_is_told_after_the_first_was_right() -> None:
     [outcome] = watch.seen([event(call), event(call)], call.due_us + MINUTE)
     assert outcome.result == BILLED_TWICE
     assert watch.seen([event(call), event(call)], call.due_us + MINUTE) == []
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_a_call_is_lost_where_it_is_missing_for_an_hour_and_a_later_one_was_billed(later: bool) -> None:
+    watch, calls = CanaryWatch(), [PLAN.call(NOON), PLAN.call(NOON + MINUTE)]
+    for call in calls:
+        watch.posted(call, call.ended_us)
+    if later:
+        watch.seen([event(calls[1])], calls[1].closes_us)
+    due = [(outcome.result, outcome.overtaken) for outcome in watch.overdue(calls[1].due_us)]
+    assert due == ([(NOT_BILLED, True)] if later else [(NOT_BILLED, False)] * 2)
+    assert [outcome.result for outcome in watch.overdue(calls[1].due_us + WATCHED_US)] == ([LOST] if later else [])
 
 
 def test_a_call_is_forgotten_an_hour_after_it_was_due() -> None:
@@ -155,15 +168,22 @@ def test_a_call_is_forgotten_an_hour_after_it_was_due() -> None:
     assert watch.since_us() is None
 
 
-def test_while_calls_fail_few_are_made_until_one_is_billed() -> None:
+@pytest.mark.parametrize("which", [0, PATIENCE - 1])
+def test_while_calls_are_missing_few_are_made_until_one_comes_however_late(which: int) -> None:
     watch, calls = CanaryWatch(), [PLAN.call(NOON + number * MINUTE) for number in range(10 * SLOW)]
     for call in calls[:PATIENCE]:
         assert watch.wants(call, MINUTE)
-        assert watch.not_posted(call).result == NOT_POSTED
-    made = [call for call in calls if watch.wants(call, MINUTE)]
-    assert len(made) == 10
-    watch.posted(made[0], made[0].ended_us)
-    watch.seen([event(made[0])], made[0].closes_us)
+        watch.posted(call, call.ended_us)
+        watch.overdue(call.due_us)
+    assert len([call for call in calls if watch.wants(call, MINUTE)]) == 10
+    assert watch.may_come()
+    watch.seen([event(calls[which])], calls[PATIENCE].due_us)
+    assert all(watch.wants(call, MINUTE) for call in calls)
+
+
+def test_calls_that_the_ingress_does_not_take_wait_nowhere_and_go_on() -> None:
+    watch, calls = CanaryWatch(), [PLAN.call(NOON + number * MINUTE) for number in range(10 * SLOW)]
+    assert [watch.not_posted(call).result for call in calls] == [NOT_POSTED] * len(calls)
     assert all(watch.wants(call, MINUTE) for call in calls)
 
 
