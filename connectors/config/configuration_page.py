@@ -16,6 +16,7 @@ _CHAPTERS: Final = {
     "max_retries": "Delivery",
     "database_url": "Postgres and Redis",
     "lago_organizations": "Several Lago organisations",
+    "canary_url": "The canary",
     "oidc_user_claim": "Credits and Stripe",
     "log_level": "Logging",
 }

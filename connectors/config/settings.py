@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
 )
 
+from connectors.config.canary_settings import CanarySettings
 from connectors.config.credit_settings import CreditSettings
 from connectors.config.kafka_settings import KafkaSettings
 from connectors.config.misspelt_names import unknown_names
@@ -56,7 +57,7 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(KafkaSettings, CreditSettings, OrganizationSettings):
+class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettings):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -68,7 +69,6 @@ class Settings(KafkaSettings, CreditSettings, OrganizationSettings):
         "meterbridge",
         description="First part of every Lago transaction id. Two deployments that bill into one Lago need two names.",
     )
-
     pod_name: PodName | None = Field(
         None,
         description="A worker's name that stays the same after a restart, e.g. a StatefulSet's pod name by the downward API. A worker "
@@ -333,7 +333,7 @@ class Settings(KafkaSettings, CreditSettings, OrganizationSettings):
 
 
 #: The field of each variable; those of credits last.
-_ORDER: Final = (Settings, OrganizationSettings, CreditSettings)
+_ORDER: Final = (Settings, OrganizationSettings, CanarySettings, CreditSettings)
 VARIABLES: Final = {
     name.upper(): name
     for name in sorted(Settings.model_fields, key=lambda name: [name in part.model_fields for part in _ORDER][::-1])

@@ -11,6 +11,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Info
 
+from connectors.telemetry.canary_metrics import CanaryMetrics
 from connectors.telemetry.held_usage import HeldUsageMonitor
 from connectors.telemetry.metric_definitions import counter, gauge, histogram, make_all
 from connectors.telemetry.organization_metrics import BREAKER_STATES, OrganizationMetrics
@@ -66,7 +67,7 @@ _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 _LAGO_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class Metrics(WatchedLimits, OrganizationMetrics):
+class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
     """The metrics of one process. The class lists the definitions; an instance has the metrics, in its registry."""
 
     webhook_requests = counter(

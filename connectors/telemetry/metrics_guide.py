@@ -75,6 +75,13 @@ CHAPTERS: Final = {
         "meterbridge_after_end_usd": "The same, in dollars.",
         "meterbridge_rebilled_events_total": "`failed` rises: an error in the log.",
     },
+    "The canary": {
+        "meterbridge_canary_failing": "1 for minutes: the runbook of [the canary](runbooks/canary.md) has what to do for each reason.",
+        "meterbridge_canary_calls_total": "`wrong_amount`, `billed_twice` or `lost` rises: customers may be billed wrongly as well.",
+        "meterbridge_canary_billed_age_seconds": "Above the interval, the window, the grace and two minutes: the last calls were not billed.",
+        "meterbridge_canary_billed_seconds": "It grows: delivery becomes slow. A window and its grace are part of it.",
+        "meterbridge_canary_posted_total": _NEVER,
+    },
     "Who pays": {
         "active_customers_total": "It falls: somebody ends mappings.",
         "meterbridge_table_staleness_seconds": "Above 30: this process does not learn of changed mappings or subscriptions.",

@@ -39,6 +39,7 @@ _SERVICES: Final = {
     "api": "api",
     **dict.fromkeys(("meter", "sink", "retry"), "worker"),
     "project": "projector",
+    "canary": "canary",
     "tools": "tools",
     "topics": "topics",
     "tables": "tables",
@@ -71,6 +72,7 @@ SECRETS: Final = {
     "api": (*_OF_KAFKA, *_API),
     **dict.fromkeys(("meter", "sink", "retry"), (*_OF_KAFKA, *_LAGO)),
     "project": (*_OF_KAFKA, *_LAGO, *_POSTGRES),
+    "canary": ("LAGO_API_KEY", *_WEBHOOKS),
     "tools": (*_OF_KAFKA, "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
     "topics": _OF_KAFKA,
     "tables": _POSTGRES,
@@ -137,6 +139,8 @@ def roles() -> dict[str, dict[str, list[str]]]:
             settings -= {name for name in settings if name.startswith("POSTGRES_")}
         if component == "tables":
             settings -= {"TOPIC_PREFIX", "DEPLOYMENT_NAME", "HOST", "METRICS_PORT", *_KAFKA}
+        elif component == "canary":
+            pass  # it knows no Kafka
         elif component == "topics":
             settings = settings - {"HOST", "METRICS_PORT"} | _KAFKA - secrets
         else:

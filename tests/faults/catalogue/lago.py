@@ -230,4 +230,13 @@ ROWS = (
         "the other one has all its events before; the limited one gets each of its own once",
         (f"{_ORGANIZATIONS}::test_a_limited_organisation_slows_down_nothing_of_the_other_one",),
     ),
+    Row(
+        151,
+        "Lago loses events that it answered 200 for",
+        "every post is answered as if its events were stored, and none is; then one event is stored twice",
+        (SAYS_SO,),
+        "the canary's call is not at Lago when it is due: `meterbridge_canary_failing` is 1 for `not_billed`, and 0 again once a call is billed; "
+        "the second event is `billed_twice`",
+        ("integration/test_canary.py::test_an_event_that_lago_answered_200_for_and_lost_is_told_by_the_canary",),
+    ),
 )
