@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.support.kafka import Kafka, MavenKafka
 from tests.support.postgres import LocalPostgres, Postgres
+from tests.support.server_folder import server_folder
 
 
 def _create(kafka: Kafka, topic: str) -> None:
@@ -79,6 +80,20 @@ async def test_postgres_answers_at_its_url(postgres: Postgres, postgres_url: str
     connection = await asyncpg.connect(postgres_url)
     assert await connection.fetchval("SELECT 1") == 1
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("environ", "room", "in_memory"),
+    [({"PYTEST_VERSION": "9"}, 1, True), ({"PYTEST_VERSION": "9"}, 1 << 60, False), ({}, 1, False)],
+)
+def test_a_server_of_a_test_has_its_data_in_memory_where_there_is_room(
+    environ: dict[str, str], room: int, in_memory: bool, tmp_path: Path
+) -> None:
+    folder = server_folder("nothing", environ, tmp_path, room)
+    try:
+        assert (folder.parent == tmp_path) is in_memory
+    finally:
+        folder.rmdir()
 
 
 @pytest.mark.parametrize("server", ["kafka.maven.MavenKafka", "postgres.LocalPostgres"])
