@@ -11,7 +11,8 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.support.kafka import Kafka, MavenKafka
+from tests.support.kafka import ConfiguredKafka, Kafka, MavenKafka
+from tests.support.kafka.shared import BrokerForWorkers, shared_kafka
 from tests.support.postgres import LocalPostgres, Postgres
 from tests.support.server_folder import server_folder
 
@@ -58,6 +59,26 @@ def test_a_killed_broker_comes_back_at_its_address_with_its_records() -> None:
     finally:
         broker.stop()
     assert not broker.folder.exists()
+
+
+def test_workers_that_ask_for_a_broker_have_the_same_one_and_hear_why_there_is_none() -> None:
+    starts: list[int] = []
+
+    def start() -> Kafka:
+        starts.append(1)
+        if len(starts) == 1:
+            raise RuntimeError("no Java")
+        return ConfiguredKafka("127.0.0.1:1")
+
+    for_all = BrokerForWorkers(start)
+    with pytest.raises(RuntimeError, match="no Java"):
+        shared_kafka(for_all.address)
+    one, other = shared_kafka(for_all.address), shared_kafka(for_all.address)
+    assert one == other
+    assert (one.bootstrap, len(starts)) == ("127.0.0.1:1", 2)
+    with pytest.raises(RuntimeError, match="not ours to kill"):
+        one.kill()
+    for_all.stop()
 
 
 async def test_a_crashed_postgres_comes_back_with_its_rows() -> None:
