@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,11 @@ def children(pid: int, said: Sequence[str]) -> list[int]:
     """Children of a process that have become the command which `said` names."""
     numbers = [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     wanted = b"\0".join(word.encode() for word in said)
-    return [number for number in numbers if wanted in Path(f"/proc/{number}/cmdline").read_bytes()]
+    found = []
+    for number in numbers:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            found += [number] if wanted in Path(f"/proc/{number}/cmdline").read_bytes() else []
+    return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's children are read in /proc")
