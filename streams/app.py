@@ -63,6 +63,7 @@ def build_meter(components: Components) -> Role:
             components.now_us,
             components.sensors,
             rate_cards,
+            components.traces,
         )
 
     linger_s = _LINGER_S if components.policy.window_us else _LINGER_S / 2
@@ -132,7 +133,8 @@ def _delivering(components: Components, role: str, topic: str) -> Role:
     )
 
     def work(partition: int) -> DeliveryWork:
-        return DeliveryWork(TopicPartition(topic, partition), config, components.delivery(), orgs, components.sensors)
+        place, delivery = TopicPartition(topic, partition), components.delivery()
+        return DeliveryWork(place, config, delivery, orgs, components.sensors, components.traces)
 
     return Role(_app(components, role), topic, work, components.sensors, _LINGER_S / 2, components.leave)
 

@@ -14,6 +14,7 @@ from schemas.topics import TopicNames
 from streams.agents.meter import MeterSensors
 from streams.agents.projector import Projection, ProjectSensors
 from streams.agents.sink import SinkSensors
+from streams.agents.traces import Traces
 from streams.delivery.engine import Delivery
 from streams.runtime.role import RoleSensors
 
@@ -49,6 +50,7 @@ class Components:
         now_us: the wall clock, microseconds since 1970 UTC.
         held_in_memory: number of held windows of a partition that stay in memory; others are on disk.
         leave: ends the process with an exit code.
+        traces: records spans; None = traces are off.
     """
 
     kafka: Mapping[str, Any]
@@ -72,6 +74,7 @@ class Components:
     now_us: Callable[[], int] = _wall_clock_us
     held_in_memory: int = 10_000
     leave: Callable[[int], None] = os._exit
+    traces: Traces | None = None
 
     def group(self, role: str) -> str:
         """Consumer group of a role, also the prefix of its transactional ids."""

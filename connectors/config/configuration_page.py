@@ -17,6 +17,7 @@ _CHAPTERS: Final = {
     "database_url": "Postgres and Redis",
     "credits_allowed_overdraft": "Credits and Stripe",
     "log_level": "Logging",
+    "tracing_enabled": "Traces",
 }
 
 

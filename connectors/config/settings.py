@@ -27,6 +27,7 @@ from connectors.config.credit_settings import CreditSettings
 from connectors.config.misspelt_names import unknown_names
 from connectors.config.renamed_settings import check_renamed
 from connectors.config.secret_files import with_files
+from connectors.config.tracing import TracingSettings
 from connectors.config.types import (
     BillOrSkip,
     Dollars,
@@ -56,7 +57,7 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(CreditSettings):
+class Settings(CreditSettings, TracingSettings):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -362,10 +363,11 @@ class Settings(CreditSettings):
         )
 
 
-#: The field of each variable; those of credits last.
+#: The field of each variable; those of credits and of traces last.
+_PARTS: Final = (*CreditSettings.model_fields, *TracingSettings.model_fields)
 VARIABLES: Final = {
     name.upper(): name
-    for name in sorted(Settings.model_fields, key=CreditSettings.model_fields.__contains__)
+    for name in (*(n for n in Settings.model_fields if n not in _PARTS), *_PARTS)
     if name != "unknown"
 }
 

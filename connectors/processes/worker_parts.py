@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
@@ -36,6 +37,7 @@ from connectors.processes.certificates import watch_certificates
 from connectors.telemetry.logs import configure_logging
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
+from connectors.telemetry.tracing import Tracing, start_tracing
 from connectors.telemetry.worker_metrics import WorkerSensors
 from schemas.errors import TopicProblem
 from schemas.topics import TopicNames
@@ -44,7 +46,7 @@ from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy
 from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.mapping.set_mapping import MIN_MAPPING_DELAY_S
-from streams.delivery.engine import Delivery
+from streams.delivery.engine import Delivery, LagoEventsApi
 
 #: For requests about Lago's organization, which then need not wait for a post to end.
 _SPARE_CONNECTIONS = 1
@@ -159,9 +161,12 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None 
                 metrics.registry, settings.host, settings.metrics_port, metrics.connection_closed, sensors.health
             )
             stack.push_async_callback(asyncio.to_thread, served.stop)
+        tracing = None if role == "project" else start_tracing(settings.tracing(role), metrics.spans)
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
         connections = settings.worker_concurrency + _SPARE_CONNECTIONS
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, connections))
-        delivery, tenant = _delivery(settings, http, metrics, in_retry=role == "retry")
+        delivery, tenant = _delivery(settings, http, metrics, role, tracing)
         if role in ("sink", "retry"):
             _meanwhile(stack, tenant.watch())
         asking = partial(parts_of, settings, lambda: delivery, metrics, sensors, _ANSWER_S)
@@ -170,7 +175,7 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None 
         if role == "meter" and settings.map_by_identity:
             await _map_by_identity(stack, settings, http, metrics, sensors)
         sensors.health.begun()
-        yield parts
+        yield parts if tracing is None else replace(parts, traces=tracing.of_role(parts.topics, parts.group(role)))
 
 
 def _meanwhile(stack: AsyncExitStack, work: Coroutine[Any, Any, Any]) -> None:
@@ -202,7 +207,7 @@ async def _map_by_identity(
 
 
 def _delivery(
-    settings: Settings, http: httpx.AsyncClient, metrics: Metrics, *, in_retry: bool = False
+    settings: Settings, http: httpx.AsyncClient, metrics: Metrics, role: str = "", tracing: Tracing | None = None
 ) -> tuple[Delivery, OrganizationInfo]:
     """The delivery that all roles of the process share, and what is known of Lago's organization, which is to be watched."""
     key = revealed(settings.lago_api_key)
@@ -214,12 +219,18 @@ def _delivery(
 
     lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested, heard)
     tenant = OrganizationInfo(lago, settings.lago_clickhouse_dedup)
-    policy = RetryPolicy(random.random, alone_after=RETRY_POSTS) if in_retry else RetryPolicy(random.random)
+    policy = RetryPolicy(random.random, alone_after=RETRY_POSTS) if role == "retry" else RetryPolicy(random.random)
     breaker = Breaker(policy, time.monotonic())
+    poster: LagoEventsApi = lago
+    if tracing is not None:
+        poster = tracing.over_lago(
+            lago, settings.lago_api_url, f"{settings.topic_prefix}{settings.deployment_name}-{role}"
+        )
+        http.event_hooks = {"request": [tracing.request_hook()]}
     metrics.watch_breaker(lambda: breaker.state)
     metrics.watch_lago(tenant.resend_is_safe, tenant.too_old, lambda: posts.limit)
     delivery = Delivery(
-        lago,
+        poster,
         batch_size=settings.batch_size,
         concurrency=asyncio.Semaphore(settings.worker_concurrency),
         breaker=breaker,

@@ -104,6 +104,8 @@ CHAPTERS: Final = {
         "meterbridge_role": "The largest value over all processes is 0 for a role that you run: no process does its work.",
         "meterbridge_certificate_expires_seconds": "Below 30 days: replace the file. It is read again without a restart; connections that are open go on.",
         "meterbridge_audit_chain_broken": "**1: somebody changed the audit log.** `meterbridge audit verify` names the line.",
+        "meterbridge_trace_spans_total": "`failed` or `dropped` rises: the receiver of the traces is down or slow ([tracing.md](tracing.md)). Billing "
+        "goes on.",
         "meterbridge_build_info": "Two versions for longer than an upgrade takes.",
     },
 }

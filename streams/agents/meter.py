@@ -16,6 +16,7 @@ from schemas.money import quantum
 from schemas.policy import MeterPolicy
 from schemas.rates import CARD_VERSION, RateCard
 from schemas.records import WriteOff
+from streams.agents.traces import MeterTraces
 from streams.core.mapping.resolve import Resolver
 from streams.core.mapping.time_spans import NEVER, next_border
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
@@ -69,6 +70,7 @@ class MeterWork:
         now_us: Callable[[], int],
         sensors: MeterSensors,
         rate_cards: CompactedTable[RateCard],
+        traces: MeterTraces | None = None,
     ) -> None:
         self._ledger = ledger
         self._customers = customers
@@ -81,6 +83,7 @@ class MeterWork:
         self._sensors = sensors
         self._resolve = Resolver(customers.table, orgs.table, policy.out_of_period_policy, policy.event_code)
         self._rate_cards = rate_cards
+        self._traces = traces
         self._rates: Rates | None = None
         self._resolved = self._released = (-1, -1, -1)
         self._looks_us = NEVER
@@ -116,7 +119,7 @@ class MeterWork:
             while self._state.position.next <= part[-1].offset:  # a write-off order may take several transactions
                 began = self._now_us()
                 changes = self._step(part)
-                await self._ledger.commit(changes)
+                await self._commit(changes, began, part)
                 self._count_changes(changes)
                 self._sensors.folded(self._ledger.partition, changes, (self._now_us() - began) / 1e6)
             for pair in self._fold.routes.taken():
@@ -242,8 +245,17 @@ class MeterWork:
 
     async def _seal(self, windows: Sequence[Window]) -> None:
         changes = self._sealed(self._state.position, windows)
-        await self._ledger.commit(changes)
+        await self._commit(changes, self._now_us())
         self._count_changes(changes)
+
+    async def _commit(self, changes: Changes, began_us: int, records: Sequence[ConsumerRecord] = ()) -> None:
+        """Commit a step that folds `records`, or seals windows."""
+        if self._traces is None:
+            await self._ledger.commit(changes)
+        else:
+            committed = self._traces.step(records, changes, began_us)
+            await self._ledger.commit(changes)
+            committed()
 
     def _next_border(self, names: Iterable[str], now_us: int) -> int:
         """When one of these customers may find a target although no table changes."""

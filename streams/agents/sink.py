@@ -18,6 +18,7 @@ from schemas.errors import TopicProblem
 from schemas.policy import MeterPolicy
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
+from streams.agents.traces import DeliveryTraces
 from streams.core.delivery import dead_letter_headers
 from streams.core.delivery.backoff import RETRY_CAP_S, retry_delay, tier_of
 from streams.core.delivery.dead_letter_headers import RecordOrigin, delivery_history_of
@@ -83,6 +84,7 @@ class DeliveryWork:
         delivery: Delivery,
         orgs: CompactedTable[OrgRecord],
         sensors: SinkSensors,
+        traces: DeliveryTraces | None = None,
     ) -> None:
         self._tp = tp
         self._config = config
@@ -91,6 +93,7 @@ class DeliveryWork:
         self._delivery = delivery
         self._orgs = orgs
         self._sensors = sensors
+        self._delivering = _untraced if traces is None else traces.delivering
         self._writer: TransactionalWriter | None = None
         self._maybe_sent_below = 0
         self._suspect_below = 0
@@ -123,11 +126,14 @@ class DeliveryWork:
         done = 0
         while done < len(records):
             ready = await self._ready(records[done : done + SETTLE_LIMIT])
+            settled = self._delivering(ready)
             outcomes = await self._deliver(ready)
             if not outcomes:
+                settled(outcomes)
                 self._suspect_below = ready[-1].offset + 1
                 return int(ready[0].offset)
             await self._settle(ready, outcomes)
+            settled(outcomes)
             done += len(ready)
         return int(records[-1].offset) + 1
 
@@ -286,6 +292,15 @@ class DeliveryWork:
         not_before_ms = self._now_us() // 1000 + round(wait_s * 1000)
         headers = dead_letter_headers.waiting(record.headers, place, outcome, attempt, not_before_ms)
         return Write(self._topics.retry, tier_of(attempt) - 1, record.key, record.value, headers)
+
+
+def _untraced(_records: Sequence[ConsumerRecord]) -> Callable[[Sequence[EventOutcome]], None]:
+    """Record no spans."""
+    return _record_nothing
+
+
+def _record_nothing(_outcomes: Sequence[EventOutcome]) -> None:
+    """End no spans."""
 
 
 def _event(record: ConsumerRecord) -> LagoEvent | None:
