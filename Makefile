@@ -100,8 +100,9 @@ clickhouse-test: venv tests/downstream/.venv/.installed ## the recipe for ClickH
 
 lock: deploy/.venv/.installed ## deploy/*.lock, what the image installs with the hash of every file: after a change of dependencies
 	deploy/.venv/bin/uv pip compile $(LOCKED) --quiet -o deploy/.venv/requirements.lock pyproject.toml
+	deploy/.venv/bin/uv pip compile $(LOCKED) --quiet --extra otel -o deploy/.venv/tracing.lock pyproject.toml
 	echo hatchling | deploy/.venv/bin/uv pip compile $(LOCKED) --quiet -o deploy/.venv/build.lock -
-	@for name in requirements build; do \
+	@for name in requirements tracing build; do \
 	  { echo '# Every file that the image may install for this, by its hash. Made by `make lock`, not edited by hand.'; \
 	    cat deploy/.venv/$$name.lock; } >deploy/$$name.lock; \
 	done

@@ -67,6 +67,7 @@ def build_meter(components: Components) -> Role:
             components.sensors,
             rate_cards,
             Forwarder(components.kafka, topics.raw, partition),
+            components.traces,
         )
 
     linger_s = _LINGER_S if components.policy.window_us else _LINGER_S / 2
@@ -137,11 +138,11 @@ def _delivering(components: Components, role: str, topic: str) -> Role:
 
     def work(partition: int) -> PartitionProcessor:
         tp = TopicPartition(topic, partition)
-        own = DeliveryWork(tp, config, components.delivery(), orgs, components.sensors)
+        own = DeliveryWork(tp, config, components.delivery(), orgs, components.sensors, components.traces)
         if not components.organizations:
             return own
         lanes = [
-            OrganizationLane(tp, lane_config(config, name), delivery(), orgs, components.sensors)
+            OrganizationLane(tp, lane_config(config, name), delivery(), orgs, components.sensors, components.traces)
             for name, delivery in components.organizations.items()
         ]
         return OrganizationLanes(own, lanes)

@@ -14,6 +14,7 @@ from schemas.topics import TopicNames
 from streams.agents.meter import MeterSensors
 from streams.agents.organization_lanes import LaneSensors
 from streams.agents.projector import Projection, ProjectSensors
+from streams.agents.traces import Traces
 from streams.delivery.engine import Delivery
 from streams.runtime.role import RoleSensors
 
@@ -50,6 +51,7 @@ class Components:
         held_in_memory: number of held windows of a partition that stay in memory; others are on disk.
         leave: ends the process with an exit code.
         organizations: as `delivery`, of each further Lago organisation by its name.
+        traces: records spans; None = traces are off.
     """
 
     kafka: Mapping[str, Any]
@@ -74,6 +76,7 @@ class Components:
     held_in_memory: int = 10_000
     leave: Callable[[int], None] = os._exit
     organizations: Mapping[str, Callable[[], Delivery]] = field(default_factory=dict)
+    traces: Traces | None = None
 
     def group(self, role: str) -> str:
         """Consumer group of a role, also the prefix of its transactional ids."""

@@ -19,6 +19,7 @@ _CHAPTERS: Final = {
     "canary_url": "The canary",
     "oidc_user_claim": "Credits and Stripe",
     "log_level": "Logging",
+    "tracing_enabled": "Traces",
 }
 
 

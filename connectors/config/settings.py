@@ -29,6 +29,7 @@ from connectors.config.misspelt_names import unknown_names
 from connectors.config.organization_settings import OrganizationSettings
 from connectors.config.renamed_settings import check_renamed
 from connectors.config.secret_files import with_files
+from connectors.config.tracing import TracingSettings
 from connectors.config.types import (
     BillOrSkip,
     Dollars,
@@ -57,7 +58,7 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettings):
+class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettings, TracingSettings):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -332,8 +333,8 @@ class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettin
         )
 
 
-#: The field of each variable; those of credits last.
-_ORDER: Final = (Settings, OrganizationSettings, CanarySettings, CreditSettings)
+#: The field of each variable; those of credits and of traces last.
+_ORDER: Final = (Settings, OrganizationSettings, CanarySettings, CreditSettings, TracingSettings)
 VARIABLES: Final = {
     name.upper(): name
     for name in sorted(Settings.model_fields, key=lambda name: [name in part.model_fields for part in _ORDER][::-1])

@@ -5,10 +5,11 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import version
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from prometheus_client import CollectorRegistry
@@ -45,6 +46,7 @@ from connectors.processes.certificates import watch_certificates
 from connectors.telemetry.logs import configure_logging
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
+from connectors.telemetry.tracing import Tracing, start_tracing
 from connectors.telemetry.worker_metrics import WorkerSensors
 from schemas.errors import TopicProblem
 from schemas.organizations import DEFAULT
@@ -54,7 +56,7 @@ from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy
 from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.mapping.set_mapping import MIN_MAPPING_DELAY_S
-from streams.delivery.engine import Delivery
+from streams.delivery.engine import Delivery, LagoEventsApi
 
 #: For requests about Lago's organization, which then need not wait for a post to end.
 _SPARE_CONNECTIONS = 1
@@ -172,11 +174,19 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None 
                 metrics.registry, settings.host, settings.metrics_port, metrics.connection_closed, sensors.health
             )
             stack.push_async_callback(asyncio.to_thread, served.stop)
+        tracing = None if role == "project" else start_tracing(settings.tracing(role), metrics.spans)
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
         deliveries: dict[str, Callable[[], Delivery]] = {}
         for connection in lago_connections(settings):
             connections = connection.concurrency + _SPARE_CONNECTIONS
             http = await stack.enter_async_context(lago_http(connection.timeout_s, connections))
-            made, tenant = _delivery(connection, settings.batch_size, http, metrics, in_retry=role == "retry")
+            traced = (
+                None
+                if tracing is None
+                else _Traced(tracing, f"{settings.topic_prefix}{settings.deployment_name}-{role}")
+            )
+            made, tenant = _delivery(connection, settings.batch_size, http, metrics, traced, in_retry=role == "retry")
             deliveries[connection.organization] = lambda made=made: made  # type: ignore[misc]
             if role in ("sink", "retry"):
                 _meanwhile(stack, tenant.watch())
@@ -187,7 +197,7 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None 
         if role == "meter" and settings.map_by_identity:
             await _map_by_identity(stack, settings, metrics, sensors)
         sensors.health.begun()
-        yield parts
+        yield parts if tracing is None else replace(parts, traces=tracing.of_role(parts.topics, parts.group(role)))
 
 
 def _meanwhile(stack: AsyncExitStack, work: Coroutine[Any, Any, Any]) -> None:
@@ -219,8 +229,21 @@ async def _map_by_identity(stack: AsyncExitStack, settings: Settings, metrics: M
     _meanwhile(stack, mapper.work())
 
 
+class _Traced(NamedTuple):
+    """How posts are traced: into what, and as which consumer group."""
+
+    tracing: Tracing
+    group: str
+
+
 def _delivery(
-    connection: LagoConnection, batch_size: int, http: httpx.AsyncClient, metrics: Metrics, *, in_retry: bool = False
+    connection: LagoConnection,
+    batch_size: int,
+    http: httpx.AsyncClient,
+    metrics: Metrics,
+    traced: _Traced | None = None,
+    *,
+    in_retry: bool = False,
 ) -> tuple[Delivery, OrganizationInfo]:
     """The delivery to one Lago organisation, and what is known of that organisation, which is to be watched."""
     posts, looks = AdaptiveRateLimiter(connection.per_second or inf), AdaptiveRateLimiter()
@@ -234,13 +257,17 @@ def _delivery(
     tenant = OrganizationInfo(lago, connection.clickhouse_dedup)
     policy = RetryPolicy(random.random, alone_after=RETRY_POSTS) if in_retry else RetryPolicy(random.random)
     breaker = Breaker(policy, time.monotonic())
+    poster: LagoEventsApi = lago
+    if traced is not None:
+        poster = traced.tracing.over_lago(lago, connection.url, traced.group)
+        http.event_hooks = {"request": [traced.tracing.request_hook()]}
     if connection.is_default:
         metrics.watch_breaker(lambda: breaker.state)
         metrics.watch_lago(tenant.resend_is_safe, tenant.too_old, lambda: posts.limit)
     else:
         metrics.watch_organization(organization, lambda: breaker.state)
     delivery = Delivery(
-        lago,
+        poster,
         batch_size=batch_size,
         concurrency=asyncio.Semaphore(connection.concurrency),
         breaker=breaker,

@@ -300,6 +300,11 @@ class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
         "Events of Stripe's webhook by result, or by the reason why a payment gave no credits (api).",
         outcome=STRIPE_OUTCOMES,
     )
+    trace_spans = counter(
+        "meterbridge_trace_spans_total",
+        "Spans of traces by what became of them; dropped: too many were waiting for the receiver.",
+        outcome=("exported", "failed", "dropped"),
+    )
     api_postgres_refused = counter(
         "meterbridge_api_postgres_refused_total",
         "Requests that found no free connection to Postgres, or no turn of their account, in 2 s, by pool (api).",
@@ -356,6 +361,10 @@ class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
     def connection_closed(self, cause: str) -> None:
         """Count a connection that this process closed; `cause` is one of `CONNECTION_CAUSES`."""
         self.connections_closed.labels(cause).inc()
+
+    def spans(self, outcome: str, count: int) -> None:
+        """Count spans that were exported, or are lost; called in any thread."""
+        self.trace_spans.labels(outcome).inc(count)
 
     def lago_requested(self, request: str, status: int, seconds: float) -> None:
         """`on_request` of LagoClient. The hook of the delivery reports the same posts, so a process uses one of the two."""

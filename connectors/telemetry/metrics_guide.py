@@ -116,6 +116,8 @@ CHAPTERS: Final = {
         "meterbridge_certificate_expires_seconds": "Below 30 days: replace the file, and restart the processes: the metric follows the file at once, connections go on with what was "
         "read at the start.",
         "meterbridge_audit_chain_broken": "**1: somebody changed the audit log.** `meterbridge audit verify` names the line.",
+        "meterbridge_trace_spans_total": "`failed` or `dropped` rises: the receiver of the traces is down or slow ([tracing.md](tracing.md)). Billing "
+        "goes on.",
         "meterbridge_build_info": "Two versions for longer than an upgrade takes.",
     },
 }

@@ -44,9 +44,11 @@ _SERVICES: Final = {
     "topics": "topics",
     "tables": "tables",
 }
+_TRACING: Final = {"TRACING_ENABLED", "OTEL_SERVICE_NAME", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
 #: Settings that the compose file leaves at their defaults.
 _MORE: Final = {
-    "webhooks": {"ALLOW_UNAUTHENTICATED"},
+    "webhooks": {"ALLOW_UNAUTHENTICATED", *_TRACING},
+    **dict.fromkeys(("meter", "sink", "retry"), _TRACING),
     "api": {"STRIPE_API_URL"},
     "tools": {"ALLOW_UNAUTHENTICATED", "STRIPE_API_URL"},
 }

@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from schemas.customers import OrgRecord
 from schemas.errors import TopicProblem, Unavailable
 from streams.agents.sink import SETTLE_LIMIT, DeliveryConfig, DeliveryWork, SinkSensors
+from streams.agents.traces import DeliveryTraces
 from streams.delivery.engine import Delivery
 from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.offsets import asking
@@ -64,8 +65,9 @@ class OrganizationLane:
         delivery: Delivery,
         orgs: CompactedTable[OrgRecord],
         sensors: LaneSensors,
+        traces: DeliveryTraces | None = None,
     ) -> None:
-        self.work = DeliveryWork(tp, config, delivery, orgs, sensors)
+        self.work = DeliveryWork(tp, config, delivery, orgs, sensors, traces)
         self._tp = tp
         self._config = config
         self._sensors = sensors

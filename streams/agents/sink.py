@@ -20,6 +20,7 @@ from schemas.organizations import DEFAULT
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
+from streams.agents.traces import DeliveryTraces
 from streams.core.delivery import dead_letter_headers
 from streams.core.delivery.backoff import RETRY_CAP_S, retry_delay, tier_of
 from streams.core.delivery.dead_letter_headers import RecordOrigin, delivery_history_of
@@ -92,6 +93,7 @@ class DeliveryWork:
         delivery: Delivery,
         orgs: CompactedTable[OrgRecord],
         sensors: SinkSensors,
+        traces: DeliveryTraces | None = None,
     ) -> None:
         self._tp = tp
         self._config = config
@@ -100,6 +102,7 @@ class DeliveryWork:
         self._delivery = delivery
         self._orgs = orgs
         self._sensors = sensors
+        self._delivering = _untraced if traces is None else traces.delivering
         self._writer: TransactionalWriter | None = None
         self._maybe_sent_below = 0
         self._suspect_below = 0
@@ -138,12 +141,15 @@ class DeliveryWork:
         done, next_offset = 0, int(records[-1].offset) + 1
         while done < len(own):
             ready = await self._ready(own[done : done + SETTLE_LIMIT])
+            settled = self._delivering(ready)
             outcomes = await self._deliver(ready)
             if not outcomes:
+                settled(outcomes)
                 self._suspect_below = ready[-1].offset + 1
                 return int(ready[0].offset)
             done += len(ready)
             await self._settle(ready, outcomes, int(own[done].offset) if done < len(own) else next_offset)
+            settled(outcomes)
         if not own:
             self._passed_to = next_offset
             await self.punctuate()
@@ -330,6 +336,15 @@ class DeliveryWork:
         not_before_ms = self._now_us() // 1000 + round(wait_s * 1000)
         headers = dead_letter_headers.waiting(record.headers, place, outcome, attempt, not_before_ms)
         return Write(self._topics.retry, tier_of(attempt) - 1, record.key, record.value, headers)
+
+
+def _untraced(_records: Sequence[ConsumerRecord]) -> Callable[[Sequence[EventOutcome]], None]:
+    """Record no spans."""
+    return _record_nothing
+
+
+def _record_nothing(_outcomes: Sequence[EventOutcome]) -> None:
+    """End no spans."""
 
 
 def _event(record: ConsumerRecord) -> LagoEvent | None:

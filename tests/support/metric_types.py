@@ -22,6 +22,7 @@ TYPES = {
     "meterbridge_ledger_imbalance": "gauge",
     "meterbridge_open_windows": "gauge",
     "meterbridge_held_windows": "gauge",
+    "meterbridge_trace_spans_total": "counter",
     "meterbridge_held_windows_on_disk": "gauge",
     "meterbridge_doubtful_calls_total": "counter",
     "meterbridge_doubtful_cost_usd_total": "counter",

@@ -135,6 +135,10 @@ def test_every_variable_of_the_environment_is_read(tmp_path: Path) -> None:
         "STRIPE_API_URL": "http://127.0.0.1:12111/",
         "LOG_LEVEL": "debug",
         "LOG_FORMAT": "console",
+        "TRACING_ENABLED": "true",
+        "OTEL_SERVICE_NAME": "billing",
+        "OTEL_TRACES_SAMPLER": "Always_On",
+        "OTEL_TRACES_SAMPLER_ARG": "0.5",
     }
     assert given.keys() == VARIABLES.keys()
     settings, default = load_settings(given), Settings()
@@ -251,6 +255,9 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("CREDITS_ALLOWED_OVERDRAFT", ("-1", "NaN", "much", "1000001")),
     ("CREDITS_USER_KINDS", (",", "client", "user,user")),
     ("STRIPE_API_URL", ("api.stripe.com", "ftp://api.stripe.com")),
+    ("TRACING_ENABLED", ("perhaps",)),
+    ("OTEL_TRACES_SAMPLER", ("xray", "1")),
+    ("OTEL_TRACES_SAMPLER_ARG", ("-0.1", "1.1", "nan", "all")),
 ]
 #: Variables that take any text: names, keys, secrets, a path.
 ANY_TEXT = {
@@ -259,6 +266,7 @@ ANY_TEXT = {
     *("WEBHOOK_SECRET", "WEBHOOK_TOKEN", "HOST", "OIDC_AUDIENCE", "OIDC_SCOPES_CLAIM", "OIDC_ORGS_CLAIM"),
     *("SPOOL_PATH", "KEPT_TAG_PREFIXES", "KEPT_METADATA", "POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_PASSWORD"),
     *("POSTGRES_DB", "REDIS_URL", "OIDC_USER_CLAIM", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"),
+    "OTEL_SERVICE_NAME",
 }
 
 
