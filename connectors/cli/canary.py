@@ -15,8 +15,8 @@ from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
 from connectors.operations.canary import sentence_of
 from connectors.operations.sender import CommandProducer
-from connectors.processes.account_tables import now_us
 from connectors.processes.canary import canary_of, plan_of, run_canary
+from connectors.telemetry.clock import now_us
 from schemas.moments import SECOND_US
 from schemas.money import plain
 from streams.core.delivery.canary import BILLED, canary_name, canary_org
@@ -76,4 +76,5 @@ async def _set_up(settings: Settings, comment: str) -> list[str]:
     async with own_account_tables(settings, 2) as tables:
         accounts = OrgAccounts(tables.billing, tables.org_records, now_us)
         mappings, code = tables.mappings, settings.lago_event_code
-        return await CanarySetup(tables.lago, accounts, mappings, code, name, org, before_change).run()
+        organization = settings.lago_organization_names[0]
+        return await CanarySetup(tables.lago, accounts, mappings, code, name, org, before_change, organization).run()

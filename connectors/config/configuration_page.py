@@ -16,7 +16,8 @@ _CHAPTERS: Final = {
     "max_retries": "Delivery",
     "database_url": "Postgres and Redis",
     "canary_url": "The canary",
-    "credits_allowed_overdraft": "Credits and Stripe",
+    "lago_organizations": "Several Lago organisations",
+    "oidc_user_claim": "Credits and Stripe",
     "log_level": "Logging",
 }
 

@@ -16,7 +16,6 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
-    FilePath,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -25,7 +24,9 @@ from pydantic import (
 
 from connectors.config.canary_settings import CanarySettings
 from connectors.config.credit_settings import CreditSettings
+from connectors.config.kafka_settings import KafkaSettings
 from connectors.config.misspelt_names import unknown_names
+from connectors.config.organization_settings import OrganizationSettings
 from connectors.config.renamed_settings import check_renamed
 from connectors.config.secret_files import with_files
 from connectors.config.types import (
@@ -44,7 +45,6 @@ from connectors.config.types import (
     Prefix,
     Seconds,
     Secrets,
-    Servers,
     SubscriptionIdTemplate,
     Upper,
     WindowSeconds,
@@ -57,34 +57,11 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(CreditSettings, CanarySettings):
+class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettings):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
-    kafka_bootstrap_servers: Servers = Field(
-        "localhost:9092", description="Kafka's brokers, `host:port`, several separated by commas."
-    )
-    kafka_partitions: int = Field(
-        12,
-        ge=1,
-        le=1000,
-        description="Partitions of the raw topic and the topics with the same number. It cannot change once topics exist.",
-    )
-    kafka_replication_factor: int = Field(
-        1, ge=1, le=9, description="Copies of every topic; 3 in production (then `min.insync.replicas` is 2)."
-    )
-    kafka_security_protocol: Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Upper] = Field(
-        "PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."
-    )
-    kafka_sasl_mechanism: Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Upper] = Field(
-        "PLAIN", description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."
-    )
-    kafka_sasl_username: str | None = Field(None, description="Needed by the two SASL protocols.")
-    kafka_sasl_password: SecretStr | None = Field(None, description="Needed by the two SASL protocols.")
-    kafka_ssl_cafile: FilePath | None = Field(
-        None, description="PEM file of the authority that signed the brokers' certificates; unset = the system's."
-    )
     topic_prefix: Prefix = Field(
         "", description="Prefix of every topic, consumer group and transactional id, e.g. `billing.`."
     )
@@ -318,14 +295,6 @@ class Settings(CreditSettings, CanarySettings):
     #: Variables that look like a setting and are none; the process warns about them.
     unknown: tuple[str, ...] = Field((), exclude=True)
 
-    @field_validator("kafka_sasl_username", "kafka_sasl_password")
-    @classmethod
-    def _sasl_is_complete(cls, value: str | SecretStr | None, info: ValidationInfo) -> str | SecretStr | None:
-        protocol = info.data.get("kafka_security_protocol", "")
-        if value is None and protocol.startswith("SASL"):
-            raise ValueError(f"is needed by KAFKA_SECURITY_PROTOCOL={protocol}")
-        return value
-
     @field_validator("oidc_audience")
     @classmethod
     def _tokens_are_for_us(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -359,13 +328,16 @@ class Settings(CreditSettings, CanarySettings):
             max_usd_per_token=self.max_usd_per_token,
             out_of_period_policy=self.out_of_period_policy,
             event_code=self.lago_event_code,
+            organizations=tuple(one.id for one in self.lago_organizations),
         )
 
 
-_LAST: Final = CanarySettings.model_fields | CreditSettings.model_fields
-#: The field of each variable; those of the canary and of credits last.
+#: The field of each variable; those of parts last.
+_ORDER: Final = (Settings, CanarySettings, OrganizationSettings, CreditSettings)
 VARIABLES: Final = {
-    name.upper(): name for name in sorted(Settings.model_fields, key=_LAST.__contains__) if name != "unknown"
+    name.upper(): name
+    for name in sorted(Settings.model_fields, key=lambda name: [name in part.model_fields for part in _ORDER][::-1])
+    if name != "unknown"
 }
 
 

@@ -227,6 +227,17 @@ CASES: Final[dict[str, Case]] = {
         {REFUSED: f"0+0x{SAMPLES - 10} 1+1x9", "meterbridge_lago_breaker_state": since(2, 9)},
         {REFUSED: counts(steps=2)},
     ),
+    "MeterbridgeLagoOrganizationDown": Case(
+        {'meterbridge_lago_organization_breaker_state{organization="eu"}': since(2, 7)},
+        {'meterbridge_lago_organization_breaker_state{organization="eu"}': since(2, 3)},
+    ),
+    "MeterbridgeLagoOrganizationKeyRefused": Case(
+        {
+            'meterbridge_lago_organization_requests_total{organization="eu",status="401"}': f"0+0x{SAMPLES - 10} 1+1x9",
+            'meterbridge_lago_organization_breaker_state{organization="eu"}': since(2, 9),
+        },
+        {'meterbridge_lago_organization_requests_total{organization="eu",status="401"}': counts(steps=2)},
+    ),
     "MeterbridgeDeadLetters": _counter(
         'meterbridge_event_transitions_total{status="failed"}',
         {'meterbridge_event_transitions_total{status="completed"}': grows(5)},

@@ -34,6 +34,7 @@ NEEDED = {
     "dlq show": ["events/0/17"],
     "held write-off": ["--comment", "test"],
     "ledger init": ["--from", "earliest"],
+    "topics expand": ["--partitions", "24"],
     "keys create": ["--name", "n", "--scope", "*"],
     "keys rotate": ["id"],
     "keys revoke": ["id"],
