@@ -18,7 +18,6 @@ from streams.core.mapping.set_mapping import MappingRequest
 #: Name and metadata of the org at Lago: who sees its invoices knows what they are.
 NAME: Final = "Meterbridge canary (synthetic usage, nobody pays)"
 NOTE: Final = {"synthetic": "meterbridge canary"}
-_TENANT: Final = "canary"
 _DYNAMIC: Final = "dynamic"
 
 
@@ -29,6 +28,7 @@ class CanarySetup:
         code: of the metric of usage, `LAGO_EVENT_CODE`.
         name: of the canary's customer and plan.
         org: Lago's customer who pays.
+        organization: by which name mappings call the Lago organisation of `LAGO_API_URL`.
         before_change: awaited once, before the first change. Raises: MeterbridgeError: change nothing.
     """
 
@@ -41,6 +41,7 @@ class CanarySetup:
         name: str,
         org: str,
         before_change: Callable[[], Awaitable[None]],
+        organization: str = "main",
     ) -> None:
         self._lago = lago
         self._accounts = accounts
@@ -49,6 +50,7 @@ class CanarySetup:
         self._name = name
         self._org = org
         self._before_change = before_change
+        self._organization = organization
         self._made: list[str] = []
 
     async def run(self) -> list[str]:
@@ -84,7 +86,7 @@ class CanarySetup:
         if known is not None and known.version.is_active and known.version.lago_customer_id == self._org:
             return
         await self._change(f"mapping of the customer {self._name} to {self._org}")
-        await self._mappings.put(MappingRequest(self._name, self._org, _TENANT, self._name))
+        await self._mappings.put(MappingRequest(self._name, self._org, self._organization, self._name))
 
     async def _changing_account(self, before: Any, after: Any) -> None:
         if before != after:

@@ -76,4 +76,5 @@ async def _set_up(settings: Settings, comment: str) -> list[str]:
     async with own_account_tables(settings, 2) as tables:
         accounts = OrgAccounts(tables.billing, tables.org_records, now_us)
         mappings, code = tables.mappings, settings.lago_event_code
-        return await CanarySetup(tables.lago, accounts, mappings, code, name, org, before_change).run()
+        organization = settings.lago_organization_names[0]
+        return await CanarySetup(tables.lago, accounts, mappings, code, name, org, before_change, organization).run()

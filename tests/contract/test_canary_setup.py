@@ -13,7 +13,7 @@ from connectors.billing.org_accounts import OrgAccounts
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_records import StoredIds
 from connectors.lago.client import LagoClient, lago_http
-from connectors.processes.account_tables import now_us
+from connectors.telemetry.clock import now_us
 from schemas.errors import Rejected, Unavailable
 from streams.core.mapping.set_mapping import MappingRequest
 from tests.support.org_api import InMemoryRecords
