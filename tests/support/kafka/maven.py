@@ -21,7 +21,7 @@ from tests.support.server_folder import server_folder
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / ".cache" / "kafka"
-_START_LIMIT_S = 90
+_START_LIMIT_S = 180
 #: Of the JVM, for a broker that lives for minutes. A benchmark leaves them out: they cost throughput.
 _SHORT_LIVED = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
