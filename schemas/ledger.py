@@ -13,7 +13,9 @@ from schemas.money import EXACT, ZERO, add
 from schemas.wire import Metered
 
 #: Increased when an older release would misread or drop a part of what is written.
-LEDGER_VERSION = 4
+LEDGER_VERSION = 5
+#: The version of a changelog whose raw topic has grown: an earlier release would count calls of another ledger.
+GROWN_VERSION = 5
 #: The version of a changelog with rated windows: an earlier release would bill them at what they cost.
 RATED_VERSION = 4
 #: The version of a changelog with tags of identities, jobs, and windows that name their group.
@@ -86,6 +88,9 @@ class Position(msgspec.Struct, array_like=True, gc=False):
         decisions: calls and dollars by the meter's decision, without duplicates and rejected calls; since version 3.
         held: number of windows that wait for a mapping or a subscription; 0 from a release that did not count them.
         margin: dollars that the sealed parts bill beyond their cost; below 0 they bill less. Since version 4.
+        grown_from: number of partitions when the ledger was begun, if the raw topic has grown since; 0 = it has not.
+            Records whose key belongs to a younger partition are forwarded to it. Since version 5.
+        forwarded: number of records that were forwarded.
     """
 
     next: int = 0
@@ -102,6 +107,8 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     decisions: dict[str, Sum] = msgspec.field(default_factory=dict)
     held: int = 0
     margin: Decimal = ZERO
+    grown_from: int = 0
+    forwarded: int = 0
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -1,8 +1,8 @@
 """The topic catalogue: every topic, its partitions and its settings.
 
-`meterbridge topics create|check` and the workers' start-up check read it. Partition counts never change, because a key
-must stay in its partition (docs/adr/0002). Settings have Kafka's names
-(https://kafka.apache.org/documentation/#topicconfigs).
+`meterbridge topics create|check` and the workers' start-up check read it. Partition counts change only by
+`meterbridge topics expand`, because what is known of a key must be where its records are (docs/adr/0042). Settings
+have Kafka's names (https://kafka.apache.org/documentation/#topicconfigs).
 """
 
 from dataclasses import dataclass, field
@@ -15,9 +15,14 @@ RETRY_TIERS: Final = 8
 
 
 class Partitions(Enum):
-    """How many partitions a topic has, relative to `KAFKA_PARTITIONS`."""
+    """How many partitions a topic has, relative to `KAFKA_PARTITIONS`.
+
+    `meterbridge topics expand` grows the topics that are `LIKE_RAW`. Those that are `AS_CREATED` keep their number: the
+    order of two records with one key matters to their readers, and a grown topic would place the second elsewhere.
+    """
 
     LIKE_RAW = "KAFKA_PARTITIONS"
+    AS_CREATED = "KAFKA_PARTITIONS when the topic was created"
     RETRY_TIERS = "one a retry tier"
     ONE = "1"
 
@@ -72,7 +77,7 @@ REJECTED = Topic(
     "what can never be billed, with its reason",
     {**_kept(30), **_TIMED, **_LARGE},
 )
-CUSTOMERS = Topic("billing.customers", Partitions.LIKE_RAW, "customer mappings: the table's changelog", _COMPACTED)
+CUSTOMERS = Topic("billing.customers", Partitions.AS_CREATED, "customer mappings: the table's changelog", _COMPACTED)
 ORGS = Topic("billing.orgs", Partitions.ONE, "organisations and their subscription periods", _COMPACTED)
 ENRICHED = Topic("litellm.usage.enriched", Partitions.LIKE_RAW, "one record a call, with its decision", _kept(14))
 CHANGELOG = Topic("meter.changelog", Partitions.LIKE_RAW, "the ledgers' state", _COMPACTED)
@@ -81,7 +86,7 @@ RETRY = Topic(
     "billing.lago.retry", Partitions.RETRY_TIERS, "events waiting for another attempt", {**_kept(30), **_LARGE}
 )
 DLQ = Topic("billing.lago.dlq", Partitions.ONE, "dead letters, with reason and attempts", {**_kept(30), **_LARGE})
-RECEIPTS = Topic("billing.receipts", Partitions.LIKE_RAW, "state of every Lago event", _kept(30))
+RECEIPTS = Topic("billing.receipts", Partitions.AS_CREATED, "state of every Lago event", _kept(30))
 AUDIT = Topic("billing.audit", Partitions.ONE, "who did what to money's way, and why", _kept(400))
 RATES = Topic("billing.rates", Partitions.ONE, "versions of the rate card", _COMPACTED)
 DELIVERIES = Topic("billing.deliveries", Partitions.ONE, "every post to Lago and every webhook of Lago's", _kept(30))
@@ -94,10 +99,20 @@ CATALOGUE: Final = (
 
 
 def partition_count(topic: Topic, kafka_partitions: int) -> int:
-    """The number of partitions of `topic` for a given `KAFKA_PARTITIONS`."""
-    if topic.partitions is Partitions.LIKE_RAW:
+    """The number of partitions that `topic` is created with, for a given `KAFKA_PARTITIONS`."""
+    if topic.partitions in (Partitions.LIKE_RAW, Partitions.AS_CREATED):
         return kafka_partitions
     return RETRY_TIERS if topic.partitions is Partitions.RETRY_TIERS else 1
+
+
+def has_right_count(topic: Topic, partitions: int, kafka_partitions: int) -> bool:
+    """Whether a topic with `partitions` partitions fits a given `KAFKA_PARTITIONS`.
+
+    Counts grow by whole multiples only, so a topic that kept its count has a divisor of today's number.
+    """
+    if topic.partitions is Partitions.AS_CREATED:
+        return kafka_partitions % partitions == 0
+    return partitions == partition_count(topic, kafka_partitions)
 
 
 def topic_config(topic: Topic, replication: int) -> dict[str, str]:

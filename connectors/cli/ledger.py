@@ -1,9 +1,10 @@
-"""`meterbridge ledger`: start a halted ledger anew."""
+"""`meterbridge ledger`: start a halted ledger anew, or rebuild a lost one."""
 
 import asyncio
 import re
 from typing import Any
 
+import msgspec
 import typer
 
 from connectors.cli.base import moment_us, one_sentence, say, settings_of_command, table_of_lines
@@ -11,9 +12,12 @@ from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
 from connectors.operations.ledger_init import carry_out, place_of, plans
+from connectors.operations.ledger_rebuild import check_stopped, planned
+from connectors.operations.ledger_rebuild import rebuild as carry_out_rebuild
 from connectors.operations.sender import CommandProducer
 from schemas.errors import MeterbridgeError
 from schemas.moments import to_iso
+from streams.state.ledger_rebuild import SOUND
 from streams.state.ledger_restart import EARLIEST, LATEST, RestartPlan, RestartPosition
 
 
@@ -22,14 +26,48 @@ def init(since: str, comment: str, partition: int | None, *, yes: bool, dry_run:
     restart_at = _restart_position(since, partition)
     with one_sentence():
         deployment = deployment_of(settings_of_command())
-        if partition is not None and partition >= deployment.partitions:
-            fail(f"there is no partition {partition}.", 2)
-        partitions = list(range(deployment.partitions)) if partition is None else [partition]
+        partitions = _chosen(deployment, partition)
         lines, wrong = asyncio.run(_done(deployment, partitions, restart_at, comment, do=yes and not dry_run))
     answer = {"ledgers": lines, "done": yes and not dry_run}
     say(answer, as_json=as_json, table=lambda: table_of_lines(lines))
     if wrong or not any(line["next"] != "" for line in lines):
         raise typer.Exit(1)
+
+
+def rebuild(comment: str, partition: int | None, *, accept_gaps: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """`meterbridge ledger rebuild`."""
+    do = yes and not dry_run
+    with one_sentence():
+        deployment = deployment_of(settings_of_command())
+        partitions = _chosen(deployment, partition)
+        if do:
+            check_stopped(deployment)
+        lines = asyncio.run(_rebuilt(deployment, partitions, comment, accept_gaps=accept_gaps, do=do))
+    answer = {"ledgers": lines, "done": do}
+    say(answer, as_json=as_json, table=lambda: table_of_lines(lines))
+    lost = [line for line in lines if line["state"] != SOUND]
+    if not lost or (any(line["gaps"] for line in lost) and not accept_gaps):
+        raise typer.Exit(1)
+
+
+async def _rebuilt(
+    deployment: Deployment, partitions: list[int], comment: str, *, accept_gaps: bool, do: bool
+) -> list[dict[str, Any]]:
+    lines = []
+    for number in partitions:
+        one = await (
+            carry_out_rebuild(deployment, number, comment, accept_gaps=accept_gaps)
+            if do
+            else planned(deployment, number)
+        )
+        lines.append(msgspec.to_builtins(one) | {"gaps": "; ".join(one.gaps)})
+    return lines
+
+
+def _chosen(deployment: Deployment, partition: int | None) -> list[int]:
+    if partition is not None and partition >= deployment.partitions:
+        fail(f"there is no partition {partition}.", 2)
+    return list(range(deployment.partitions)) if partition is None else [partition]
 
 
 async def _done(

@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from connectors.config.addresses import kafka_address
-from connectors.config.connections import revealed
+from connectors.config.connections import lago_connections, revealed
+from connectors.config.lago_connections import LagoConnection
 from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding, Severity
 from connectors.doctor.kafka_rules import is_named, judge_topics
@@ -16,6 +17,7 @@ from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.litellm_rules import judge_litellm
 from connectors.doctor.own_rules import judge_own
 from connectors.doctor.provider_key_rules import PART, judge_provider_keys
+from connectors.doctor.rights_rules import judge_rights
 from connectors.lago.client import LagoClient, LagoIntegrationError
 from connectors.litellm.config import read_config
 from connectors.litellm.proxy import ask_proxy
@@ -80,9 +82,18 @@ class ExaminationReport:
 
 
 async def examine(
-    own: Settings, http: httpx.AsyncClient, config: Path | None, url: str | None, *, with_lago: bool
+    own: Settings,
+    http: httpx.AsyncClient,
+    config: Path | None,
+    url: str | None,
+    *,
+    with_lago: bool,
+    principal: str = "",
 ) -> ExaminationReport:
     """Examine LiteLLM by its file, by its API, or by both, which are then compared.
+
+    Args:
+        principal: how Kafka names the roles' accounts; `""` = their rights are not examined.
 
     Raises:
         ConfigurationError: the file cannot be read.
@@ -102,14 +113,17 @@ async def examine(
     patients.append(ExaminedPart("Meterbridge's settings", tuple(judge_own(own))))
     if is_named(own):
         topic_findings, unread = await _read(judge_topics(own))
-        patients.append(
-            ExaminedPart(f"Kafka's topics, {kafka_address(own.kafka_bootstrap_servers)}", topic_findings or (), unread)
-        )
+        at = kafka_address(own.kafka_bootstrap_servers)
+        patients.append(ExaminedPart(f"Kafka's topics, {at}", topic_findings or (), unread))
+        if principal and not unread:
+            right_findings, unread = await _read(judge_rights(own, principal))
+            if right_findings is not None or unread:
+                patients.append(ExaminedPart(f"Kafka's rights, {at}", right_findings or (), unread))
     if own.provider_keys_secret and own.postgres_url:
         key_findings, unread = await _read(judge_provider_keys(own))
         patients.append(ExaminedPart(PART, tuple(key_findings or ()), unread))
     if with_lago:
-        patients.append(await _lago(own, http))
+        patients += [await _lago(own, one, http) for one in lago_connections(own)]
     return ExaminationReport(tuple(patients), working_yaml(_endpoint(proxy)))
 
 
@@ -146,11 +160,15 @@ def _endpoint(proxy: Proxy | None) -> str:
     return next((address for address in known if address and not is_unseen(address)), ENDPOINT)
 
 
-async def _lago(own: Settings, http: httpx.AsyncClient) -> ExaminedPart:
-    name = f"Lago, {own.lago_api_url}"
-    if own.lago_api_key is None:
-        return ExaminedPart(name, unread="LAGO_API_KEY is not set.")
-    lago = LagoClient(http, own.lago_api_url, revealed(own.lago_api_key))
+async def _lago(own: Settings, connection: LagoConnection, http: httpx.AsyncClient) -> ExaminedPart:
+    name = f"Lago, {connection.url}"
+    if not connection.is_default:
+        name = f"Lago's organisation {connection.organization}, {connection.url}"
+        own = own.model_copy(update={"lago_clickhouse_dedup": connection.clickhouse_dedup})
+    if not connection.key():
+        what = "LAGO_API_KEY is not set." if connection.is_default else "Its key_file cannot be read."
+        return ExaminedPart(name, unread=what)
+    lago = LagoClient(http, connection.url, connection.key, organization=connection.organization)
     try:
         store = (await lago.organization()).events_store
         metric, plans = await lago.metric(own.lago_event_code), await lago.plans()

@@ -4,17 +4,18 @@ Once its brokers have an authorizer, Kafka denies what no ACL allows
 (https://kafka.apache.org/documentation/#security_authz). Names follow `TOPIC_PREFIX` and `DEPLOYMENT_NAME`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from shlex import quote
 from typing import Final
 
 from schemas.topics import TopicNames
 
-TOPIC, GROUP, TRANSACTIONAL_ID = "topic", "group", "transactional-id"
+TOPIC, GROUP, TRANSACTIONAL_ID, CLUSTER = "topic", "group", "transactional-id", "cluster"
+#: Kafka's name of its one cluster.
+CLUSTER_NAME: Final = "kafka-cluster"
 #: Operations of `kafka-acls.sh --operation`. Read and Write imply Describe.
 READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = "Read", "Write", "Describe", "DescribeConfigs"
-CREATE, ALTER_CONFIGS = "Create", "AlterConfigs"
+CREATE, ALTER, ALTER_CONFIGS = "Create", "Alter", "AlterConfigs"
 
 _PROJECTED: Final = ("enriched", "events", "receipts", "rejected", "customers", "orgs", "audit", "deliveries")
 #: Topics that sink and retry write for each event.
@@ -32,7 +33,8 @@ READS: Final[Mapping[str, tuple[str, ...]]] = {
 #: The topics that each role writes.
 WRITES: Final[Mapping[str, tuple[str, ...]]] = {
     "ingress": ("raw", "rejected"),
-    "meter": ("changelog", "enriched", "rejected", "events", "receipts"),
+    # Records of a grown raw topic are forwarded to the partition of their key (ADR 0042).
+    "meter": ("raw", "changelog", "enriched", "rejected", "events", "receipts"),
     "sink": _OUTCOMES,
     "retry": _OUTCOMES,
     # Late calls are requeued into raw; an event posted after its subscription's end is billed again (ADR 0024, 0027).
@@ -43,6 +45,8 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
 #: The account for commands such as `meterbridge topics create`.
 OPERATOR: Final = "operator"
 ROLES: Final = (*READS, OPERATOR)
+#: What stands for the role in the pattern of principals.
+ROLE_MARK: Final = "{role}"
 #: The consumer group of commands; none of them joins it.
 _COMMANDS_GROUP: Final = "meterbridge-operations"
 
@@ -53,7 +57,7 @@ class Acl:
 
     Fields:
         role: one of `ROLES`.
-        resource: `TOPIC`, `GROUP` or `TRANSACTIONAL_ID`.
+        resource: `TOPIC`, `GROUP`, `TRANSACTIONAL_ID` or `CLUSTER`.
         name: of the resource; its beginning if `prefixed`.
         operation: Kafka's word.
     """
@@ -89,6 +93,8 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
         yield Acl(role, GROUP, f"{mine}{role}", READ)
     for role in ("meter", "sink", "retry"):
         yield Acl(role, TRANSACTIONAL_ID, f"{mine}{role}-", WRITE, prefixed=True)
+    for role in ("sink", "retry"):  # a group for each further Lago organisation (ADR 0044)
+        yield Acl(role, GROUP, f"{mine}{role}-", READ, prefixed=True)
     yield Acl("meter", TRANSACTIONAL_ID, f"{names.changelog}-begin-", WRITE, prefixed=True)
     yield Acl("project", TRANSACTIONAL_ID, f"{mine}rebill", WRITE)
     # The committed offsets of each role, for /webhooks/stats and to know whether a call has been counted.
@@ -103,9 +109,10 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
 
 
 def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[Acl]:
-    """Commands may do what the roles do, and create the topics."""
+    """Commands may do what the roles do, create the topics, make them grow (Alter), and read the lists of all accounts, for the doctor."""
+    yield Acl(OPERATOR, CLUSTER, CLUSTER_NAME, DESCRIBE)
     for topic in every:
-        for operation in (READ, WRITE, CREATE, DESCRIBE_CONFIGS, ALTER_CONFIGS):
+        for operation in (READ, WRITE, CREATE, ALTER, DESCRIBE_CONFIGS, ALTER_CONFIGS):
             yield Acl(OPERATOR, TOPIC, topic, operation)
     yield Acl(OPERATOR, GROUP, mine, READ, prefixed=True)
     yield Acl(OPERATOR, GROUP, _COMMANDS_GROUP, READ)
@@ -114,19 +121,6 @@ def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[A
         yield Acl(OPERATOR, TRANSACTIONAL_ID, f"{topic}-", WRITE, prefixed=True)
 
 
-def command_lines(entries: Iterable[Acl], principal: str) -> Iterator[str]:
-    """Arguments of `kafka-acls.sh`: one line per role and resource.
-
-    Args:
-        principal: what each principal begins with; the role follows.
-    """
-    grouped: dict[tuple[str, str, str, bool], list[str]] = {}
-    for acl in entries:
-        grouped.setdefault((acl.role, acl.resource, acl.name, acl.prefixed), []).append(acl.operation)
-    for (role, resource, name, prefixed), operations in grouped.items():
-        words = [f"--add --allow-principal {quote(principal + role)}"]
-        words += [f"--operation {operation}" for operation in operations]
-        words.append(f"--{resource} {quote(name)}")
-        if prefixed:
-            words.append("--resource-pattern-type prefixed")
-        yield " ".join(words)
+def principal_of(pattern: str, role: str) -> str:
+    """The principal of a role: `pattern` with the role for `{role}`, or with the role at its end."""
+    return pattern.replace(ROLE_MARK, role) if ROLE_MARK in pattern else pattern + role

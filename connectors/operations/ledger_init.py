@@ -1,6 +1,7 @@
 """Starts halted ledgers anew, one partition at a time: make a plan, write the audit line, carry it out."""
 
 import time
+from dataclasses import replace
 from decimal import Decimal
 
 import msgspec
@@ -12,6 +13,7 @@ from connectors.kafka.admin import topic_ids
 from connectors.kafka.client_config import aiokafka_config
 from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
 from connectors.operations.audit_record import audited
+from connectors.operations.past_counts import grown_from, past_counts
 from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.decoding import decoder
 from schemas.errors import MeterbridgeError, Rejected
@@ -85,7 +87,10 @@ async def carry_out(
         "forgot_us": str(planned.forgot_us),
     }
     audit_id = audited(deployment, sender, ACTION, target, reason=why, count=planned.skipped)
-    sealed = sealed_before(deployment, planned.partition) if planned.reason == NO_LEDGER else EmittedTotals()
+    sealed = EmittedTotals()
+    if planned.reason == NO_LEDGER:
+        begun_with = grown_from(past_counts(deployment), planned.partition)
+        sealed = replace(sealed_before(deployment, planned.partition), grown_from=begun_with)
     for left in reversed(range(_ATTEMPTS)):
         try:
             await begin(place, planned.partition, restart_at, planned, sealed)

@@ -48,6 +48,17 @@ def counted(deployment: Deployment) -> LedgerTotals:
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
     """
+    positions = positions_of(deployment)
+    held = {number: position.held for number, position in positions.items()}
+    return LedgerTotals(_together(positions), _by_decision(positions), held)
+
+
+def positions_of(deployment: Deployment) -> dict[int, Position]:
+    """The last committed position of each ledger, by partition.
+
+    Raises:
+        TopicProblem, Unavailable: see `offset_range_of`.
+    """
     kafka, topic = deployment.kafka, deployment.topics.changelog
     whole = offset_range_of(kafka, topic)
     positions: dict[int, Position] = {}
@@ -56,12 +67,13 @@ def counted(deployment: Deployment) -> LedgerTotals:
         near = {number: (max(start, end - reach), end) for number, (start, end) in left.items()}
         for message in scan(kafka, OffsetRange(topic, near)):
             if message.key() == POSITION_KEY:
-                positions[message.partition() or 0] = _decode(message.value() or b"")
+                positions.pop(message.partition() or 0, None)  # a rebuild deletes the position first
+                if (value := message.value()) is not None:
+                    positions[message.partition() or 0] = _decode(value)
         if all(near[number][0] <= start for number, (start, _) in left.items()):
             break
         reach *= _FAR
-    held = {number: position.held for number, position in positions.items()}
-    return LedgerTotals(_together(positions), _by_decision(positions), held)
+    return positions
 
 
 def _together(positions: Mapping[int, Position]) -> Counters:

@@ -1,7 +1,7 @@
 """Reads the ledgers from their changelog, beside the workers: all that is committed."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from connectors.config.deployment import Deployment
@@ -41,7 +41,7 @@ async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda
         for window in windows_of(snapshot):
             if window.held:
                 key = (window.customer_id, window.id_kind, window.held)
-                held_by_key.setdefault(key, Held(*key)).count(window)
+                held_by_key.setdefault(key, Held(*key)).count(window, partition)
         opened(partition)
     return sorted(held_by_key.values(), key=lambda held: (-held.usd, held.customer))
 
@@ -60,6 +60,7 @@ class Held:
 
     Fields:
         first_us, last_us: the first and the last end of its calls, microseconds since 1970 UTC.
+        partitions: of the raw topic whose ledgers hold it: several, where the topic has grown since.
     """
 
     customer: str
@@ -70,9 +71,11 @@ class Held:
     usd: Decimal = ZERO
     first_us: int = 0
     last_us: int = 0
+    partitions: set[int] = field(default_factory=set)
 
-    def count(self, window: Window) -> None:
-        """Add one held window."""
+    def count(self, window: Window, partition: int) -> None:
+        """Add one held window of the ledger of `partition`."""
+        self.partitions.add(partition)
         self.first_us = min(self.first_us, window.min_end_us) if self.windows else window.min_end_us
         self.last_us = max(self.last_us, window.max_end_us)
         self.windows += 1

@@ -11,6 +11,7 @@ from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.money import total
 from schemas.records import WriteOff
 from streams.core.metering.write_off import meant_by
+from streams.runtime.transactions import partition_of
 from streams.state.step_writes import CONTROL, WRITE_OFF
 
 
@@ -55,7 +56,8 @@ def order_write_off(
 ) -> str:
     """Order that all of `held`, of one customer, is written off if it ended up to `until_us`; the audit line's id.
 
-    The money leaves the ledger when its worker reads the order. Usage that comes later is held again.
+    The money leaves the ledger when its worker reads the order. Usage that comes later is held again. Each ledger that
+    holds some of it gets the order: after `meterbridge topics expand` these may be several.
 
     Raises:
         Unavailable: Kafka did not take the line, or the order.
@@ -63,8 +65,9 @@ def order_write_off(
     customer = held[0].customer
     audit_id = _audited(deployment, sender, held, {"customer": customer, "until": str(until_us)}, reason, actor)
     order = WriteOff(audit_id, time.time_ns() // 1000, until_us)
-    raw = deployment.topics.raw
-    sender.send([Outgoing(raw, customer.encode(), msgspec.json.encode(order), headers=((CONTROL, WRITE_OFF),))])
+    raw, key, value = deployment.topics.raw, customer.encode(), msgspec.json.encode(order)
+    ledgers = set().union({partition_of(key, deployment.partitions)}, *(usage.partitions for usage in held))
+    sender.send(Outgoing(raw, key, value, number, ((CONTROL, WRITE_OFF),)) for number in sorted(ledgers))
     return audit_id
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -29,21 +29,27 @@ from connectors.kafka.checked_producer import CheckedProducer, kafka_probe
 from connectors.kafka.client_config import aiokafka_config, librdkafka_config
 from connectors.kafka.coordinator import meet_coordinator
 from connectors.kafka.producer import KafkaProducer, producer_config
-from connectors.lago.client import LagoClient, lago_http
-from connectors.processes.account_tables import now_us
+from connectors.lago.client import LagoClient
 from connectors.processes.certificates import watch_certificates
-from connectors.processes.management_api import LEARN_EVERY_S, Management
+from connectors.processes.lagos import open_lagos
 from connectors.processes.usage_ingress import WebhookIngress, kafka_patience_s
+from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from schemas.errors import ConfigurationError
+from schemas.organizations import DEFAULT
 from schemas.topics import TopicNames
 from streams.runtime.event_loop import run_loop
 from streams.runtime.garbage_collection import collect_seldom
 from streams.runtime.shutdown import StopSignal, run_until_told
 
+if TYPE_CHECKING:
+    from connectors.processes.management_api import Management
+
 WEBHOOKS, API = PARTS = ("webhooks", "api")
 API_ALONE_PORT = 3002
+#: Period at which the API looks for what it has to learn from Lago, seconds.
+LEARN_EVERY_S = 15.0
 
 #: Parts of `STOP_S`, seconds: for open requests, for closing them (aiohttp waits that long twice), for unsent records.
 _REQUESTS_S, _CLOSE_S, _FLUSH_S = 3.0, 0.5, 3.0
@@ -117,8 +123,8 @@ async def serving(
         producer = KafkaProducer(_producer_config(settings), on_restamped=metrics.restamped.inc)
         stack.push_async_callback(producer.close, _FLUSH_S)
         gate = CheckedProducer(producer)
-        http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
-        lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
+        lagos = await open_lagos(stack, settings, _LAGO_CONNECTIONS, metrics.requested_of)
+        lago = lagos[DEFAULT]
         unauthenticated = _unauthenticated(settings, metrics)
         webhooks = WebhookIngress(settings, gate, spool, metrics, unauthenticated) if WEBHOOKS in parts else None
         ready = asyncio.Event()
@@ -136,7 +142,10 @@ async def serving(
         routes: dict[str, list[web.RouteDef]] = {}
         management = None
         if API in parts:
-            management = Management(settings, gate, lago, metrics)
+            # It needs a fifth of the memory of an API, and an ingress alone does not need it.
+            from connectors.processes.management_api import Management
+
+            management = Management(settings, gate, lagos, metrics)
             routes[API] = management.routes()
         if webhooks is not None:
             routes[WEBHOOKS] = webhooks.routes()
@@ -193,7 +202,7 @@ async def _live(
     settings: Settings,
     gate: CheckedProducer,
     webhooks: WebhookIngress | None,
-    management: Management | None,
+    management: "Management | None",
     ready: asyncio.Event,
     learn_every_s: float,
 ) -> None:
@@ -213,7 +222,7 @@ async def _live(
 
 async def _manage(
     settings: Settings,
-    management: Management | None,
+    management: "Management | None",
     ready: asyncio.Event,
     learn_every_s: float,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 
 from connectors.config.settings import VARIABLES
-from connectors.kafka.acls import GROUP, OPERATOR, TOPIC, TRANSACTIONAL_ID, acls
+from connectors.kafka.acls import CLUSTER, GROUP, OPERATOR, TOPIC, TRANSACTIONAL_ID, acls
 from schemas.topics import (
     CATALOGUE,
     ENRICHED,
@@ -39,6 +39,7 @@ _SERVICES: Final = {
     "api": "api",
     **dict.fromkeys(("meter", "sink", "retry"), "worker"),
     "project": "projector",
+    "canary": "canary",
     "tools": "tools",
     "topics": "topics",
     "tables": "tables",
@@ -54,6 +55,7 @@ _KAFKA: Final = {name for name in VARIABLES if name.startswith("KAFKA_")}
 _POSTGRES: Final = ("DATABASE_URL", "POSTGRES_PASSWORD")
 _API: Final = (
     "LAGO_API_KEY",
+    "LAGO_ORGANIZATIONS",
     "LAGO_WEBHOOK_SECRET",
     "LITELLM_MASTER_KEY",
     "PROVIDER_KEYS_SECRET",
@@ -62,14 +64,17 @@ _API: Final = (
     "STRIPE_WEBHOOK_SECRET",
     *_POSTGRES,
 )
+_OF_KAFKA: Final = ("KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD")
+_LAGO: Final = ("LAGO_API_KEY", "LAGO_ORGANIZATIONS")
 _WEBHOOKS: Final = ("WEBHOOK_SECRET", "WEBHOOK_TOKEN")
 SECRETS: Final = {
-    "webhooks": ("KAFKA_SASL_PASSWORD", *_WEBHOOKS),
-    "api": ("KAFKA_SASL_PASSWORD", *_API),
-    **dict.fromkeys(("meter", "sink", "retry"), ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY")),
-    "project": ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", *_POSTGRES),
-    "tools": ("KAFKA_SASL_PASSWORD", "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
-    "topics": ("KAFKA_SASL_PASSWORD",),
+    "webhooks": (*_OF_KAFKA, *_WEBHOOKS),
+    "api": (*_OF_KAFKA, *_API),
+    **dict.fromkeys(("meter", "sink", "retry"), (*_OF_KAFKA, *_LAGO)),
+    "project": (*_OF_KAFKA, *_LAGO, *_POSTGRES),
+    "canary": ("LAGO_API_KEY", *_WEBHOOKS),
+    "tools": (*_OF_KAFKA, "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
+    "topics": _OF_KAFKA,
     "tables": _POSTGRES,
 }
 _KINDS: Final = {TOPIC: "topic", GROUP: "group", TRANSACTIONAL_ID: "transactionalId"}
@@ -85,7 +90,7 @@ def topics() -> dict[str, Any]:
     listed = []
     for topic in CATALOGUE:
         entry: dict[str, Any] = {"name": topic.name, "partitions": topic.partitions.name}
-        if topic.partitions is not Partitions.LIKE_RAW:
+        if topic.partitions not in (Partitions.LIKE_RAW, Partitions.AS_CREATED):
             entry["count"] = partition_count(topic, 0)
         listed.append(entry | {"config": dict(topic.config)})
     single, replicated = (
@@ -106,16 +111,19 @@ def rights() -> dict[str, list[dict[str, Any]]]:
                 grouped.setdefault((acl.resource, acl.name, acl.prefixed), []).append(acl.operation)
         found[component] = [
             {
-                "resource": {
-                    "type": _KINDS[resource],
-                    "name": name,
-                    "patternType": "prefix" if prefixed else "literal",
-                },
+                "resource": _resource(resource, name, prefixed=prefixed),
                 "operations": operations,
             }
             for (resource, name, prefixed), operations in grouped.items()
         ]
     return found
+
+
+def _resource(kind: str, name: str, *, prefixed: bool) -> dict[str, str]:
+    """A resource as a KafkaUser names it; there is one cluster, so it has no name."""
+    if kind == CLUSTER:
+        return {"type": "cluster"}
+    return {"type": _KINDS[kind], "name": name, "patternType": "prefix" if prefixed else "literal"}
 
 
 def roles() -> dict[str, dict[str, list[str]]]:
@@ -131,6 +139,8 @@ def roles() -> dict[str, dict[str, list[str]]]:
             settings -= {name for name in settings if name.startswith("POSTGRES_")}
         if component == "tables":
             settings -= {"TOPIC_PREFIX", "DEPLOYMENT_NAME", "HOST", "METRICS_PORT", *_KAFKA}
+        elif component == "canary":
+            pass  # it knows no Kafka
         elif component == "topics":
             settings = settings - {"HOST", "METRICS_PORT"} | _KAFKA - secrets
         else:

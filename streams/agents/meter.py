@@ -29,6 +29,7 @@ from streams.core.metering.step_changes import Changes
 from streams.core.metering.write_off import write_off
 from streams.core.pricing.cards import Rates
 from streams.runtime.compacted_table import CompactedTable
+from streams.runtime.forwarding import Forwarder
 from streams.state.eviction import WindowEviction
 from streams.state.ledger import Ledger
 from streams.state.step_writes import CONTROL, WRITE_OFF
@@ -69,6 +70,7 @@ class MeterWork:
         now_us: Callable[[], int],
         sensors: MeterSensors,
         rate_cards: CompactedTable[RateCard],
+        forwarder: Forwarder,
     ) -> None:
         self._ledger = ledger
         self._customers = customers
@@ -81,6 +83,7 @@ class MeterWork:
         self._sensors = sensors
         self._resolve = Resolver(customers.table, orgs.table, policy.out_of_period_policy, policy.event_code)
         self._rate_cards = rate_cards
+        self._forwarder = forwarder
         self._rates: Rates | None = None
         self._resolved = self._released = (-1, -1, -1)
         self._looks_us = NEVER
@@ -113,9 +116,13 @@ class MeterWork:
             if part[0].offset != expected or part[-1].offset != expected + len(part) - 1:
                 raise TopicProblem("offset_gap", f"expected offsets from {expected} on, without a gap")
             await self._fresh()
+            own = await self._forwarded(part) if self._state.position.grown_from else part
             while self._state.position.next <= part[-1].offset:  # a write-off order may take several transactions
                 began = self._now_us()
-                changes = self._step(part)
+                changes = self._step(own) if own else Changes(msgspec.structs.replace(self._state.position))
+                if len(own) < len(part):
+                    changes.position.next = part[-1].offset + 1
+                    changes.position.forwarded += len(part) - len(own)
                 await self._ledger.commit(changes)
                 self._count_changes(changes)
                 self._sensors.folded(self._ledger.partition, changes, (self._now_us() - began) / 1e6)
@@ -149,6 +156,7 @@ class MeterWork:
 
     async def close(self) -> None:
         """Close the ledger."""
+        await self._forwarder.stop()
         await self._ledger.close()
         self._sensors.ledger(self._ledger.partition, None)
 
@@ -189,6 +197,20 @@ class MeterWork:
         while older := unnamed(self._state)[:SEAL_LIMIT]:
             await self._ledger.commit(named(self._state, older, self._policy.group_by))
         self._named = True
+
+    async def _forwarded(self, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:
+        """Send records that belong to a younger partition there; the others. An order stays where it was sent."""
+        position, partition = self._state.position, self._ledger.partition
+        own, elsewhere = [], []
+        for record in records:
+            target = self._forwarder.target(record.key, position.grown_from, position.partitions)
+            if target == partition or (record.headers and CONTROL in dict(record.headers)):
+                own.append(record)
+            else:
+                elsewhere.append((record, target))
+        if elsewhere:
+            await self._forwarder.send(elsewhere)
+        return own
 
     def _step(self, records: Sequence[ConsumerRecord]) -> Changes:
         latest_ms = (self._now_us() + FUTURE_US) // 1000

@@ -133,8 +133,13 @@ def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
         yield JOB_PREFIX + identity, None if job is None else _encode(job)
     for hour, first, prefixes in changes.dropped:
         for prefix in prefixes:
-            yield bytes((prefix,)) + struct.pack(">qq", hour, first), None
+            yield identity_key(bytes((prefix,)), hour, first), None
     yield POSITION_KEY, _encode(changes.position)
+
+
+def identity_key(prefix: bytes, hour: int, first: int) -> bytes:
+    """The key of a chunk of identities; `first` is below 0 in a chunk that was copied from another ledger."""
+    return prefix + struct.pack(">qq", hour, first)
 
 
 async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offset: int = 0) -> Snapshot:

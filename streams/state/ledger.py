@@ -19,7 +19,7 @@ from streams.core.metering.ledger_state import EvictedWindows, LedgerState, veri
 from streams.core.metering.step_changes import Changes, apply, held_after
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
 from streams.runtime.transactions import Run, TransactionalWriter, Write
-from streams.state.changelog import FETCHING, Snapshot, read, records_of, restoring
+from streams.state.changelog import FETCHING, Snapshot, read, records_of, restore, restoring
 from streams.state.step_writes import runs_of, writes_of
 
 log = structlog.get_logger(__name__)
@@ -188,6 +188,7 @@ class Ledger:
             await writer.start()
             snapshot = await read(consumer, changelog, self.partition)
             if snapshot.position is None:
+                await self._check_growth(consumer)
                 own = Position(topic_id=place.topic_id, partitions=place.partitions, deployment=place.deployment)
                 ((key, value),) = records_of(Changes(own))
                 write = Write(changelog, self.partition, key, value)
@@ -196,6 +197,19 @@ class Ledger:
             return snapshot
         finally:
             await writer.stop()
+
+    async def _check_growth(self, consumer: AIOKafkaConsumer) -> None:
+        """Refuse to begin a ledger beside one that knows of fewer partitions: the calls that it counted may come again
+        here, if the raw topic was grown without `meterbridge topics expand`.
+        """
+        first = await read(consumer, self._place.topics.changelog, 0)
+        if first.position is None:
+            return
+        known = LedgerState(Position())
+        restore(known, Snapshot(first.next_offset, first.position), 0)
+        if known.position.partitions != self._place.partitions:
+            detail = f"{self._input.topic} had {known.position.partitions} partitions: `meterbridge topics expand`"
+            raise TopicProblem("partitions_changed", detail)
 
     def _check_topic(self, state: LedgerState, raw: PartitionOffsets) -> None:
         position, tp = state.position, self._input

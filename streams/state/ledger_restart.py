@@ -15,7 +15,8 @@ from schemas.errors import LedgerBroken, Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position, Sum
 from schemas.moments import SECOND_US
 from schemas.money import ZERO
-from streams.core.metering.ledger_state import LedgerState, total, verify
+from streams.core.metering.conservation import total
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
 from streams.runtime.transactions import TransactionalWriter, Write
@@ -47,12 +48,13 @@ class RestartPosition:
 class EmittedTotals:
     """The highest part number and the sums of all parts that `billing.lago.events` has of a partition without a ledger.
 
-    `margin`: dollars that the parts bill beyond the cost in `sums`.
+    `margin`: dollars that the parts bill beyond the cost in `sums`. `grown_from`: see `Position`.
     """
 
     seal_seq: int = 0
     sums: Sum = field(default_factory=Sum)
     margin: Decimal = ZERO
+    grown_from: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def _position(place: LedgerConfig, ledger: LedgerState, planned: RestartPlan, se
     position = Position(planned.next, 0, place.topic_id, place.partitions, place.deployment, sealed.seal_seq)
     position.counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
     position.v, position.forgot_us, position.skipped = LEDGER_VERSION, planned.forgot_us, planned.skipped
-    position.margin = sealed.margin
+    position.margin, position.grown_from = sealed.margin, sealed.grown_from
     return position
 
 

@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from tests.faults.catalogue import growth, kafka, lago, postgres, processes, records, upgrades
 from tests.faults.catalogue import input as bad_input
-from tests.faults.catalogue import kafka, lago, postgres, processes, records, upgrades
 from tests.faults.catalogue.meaning import RULES
 from tests.faults.catalogue.row import Row
 from tests.faults.page import page
@@ -22,6 +22,7 @@ CHAPTERS: dict[str, tuple[Row, ...]] = {
     "Postgres": postgres.ROWS,
     "Input": bad_input.ROWS,
     "Upgrades": upgrades.ROWS,
+    "Growth and loss": growth.ROWS,
 }
 ROWS: tuple[Row, ...] = tuple(row for rows in CHAPTERS.values() for row in rows)
 

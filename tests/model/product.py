@@ -44,6 +44,7 @@ from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.mapping.set_mapping import KEEP_US, EndMappingRequest, MappingRequest
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.delivery.engine import Delivery
+from streams.runtime.forwarding import Forwarder
 from streams.state.step_writes import CONTROL, WRITE_OFF
 from tests.model import history as h
 from tests.model.lago import Clock, Lago
@@ -143,6 +144,7 @@ class Product:
             self.clock.us,
             Silent(),
             self.rate_cards,  # type: ignore[arg-type]
+            Forwarder({}, "raw", 0),
         )
         await self.work.open()
 

@@ -18,6 +18,7 @@ from streams.agents.meter import MeterWork
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.core.metering.write_off import write_off
+from streams.runtime.forwarding import Forwarder
 from streams.state.changelog import restore, snapshot_from
 from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.step_writes import CONTROL, WRITE_OFF
@@ -84,6 +85,7 @@ class Line(OwnChangelog):
             lambda: self.now_us,
             Silent(),
             self.rate_cards,  # type: ignore[arg-type]
+            Forwarder({}, "raw", 0),
         )
         asyncio.run(self.work.open())
 

@@ -32,3 +32,22 @@ def init(
 
     It shows what is skipped. Exit code 0: done, or can be done with --yes; 1: nothing to do, or a ledger cannot continue.
     """
+
+
+@ledger.command(epilog="Example: meterbridge ledger rebuild --comment 'meter.changelog was deleted' --yes")
+@deferred()
+def rebuild(
+    comment: Comment = "",
+    partition: Annotated[int | None, typer.Option(min=0, help="Only this partition. Default: all.")] = None,
+    accept_gaps: Annotated[
+        bool, typer.Option("--accept-gaps", help="Rebuild also where the topics do not tell everything any more.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild ledgers that are lost or damaged (ledger_missing, ledger_imbalance, unreadable_ledger) from the other topics, so
+    that nothing is lost or billed twice; healthy ones are not changed. Stop the meter first.
+
+    Exit code 0: done, or can be done with --yes; 1: nothing to do, or something is not known any more.
+    """

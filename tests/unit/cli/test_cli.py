@@ -12,9 +12,12 @@ README = Path(__file__).parents[3] / "README.md"
 COMMANDS = (
     ["serve"],
     ["worker"],
+    ["canary"],
+    ["canary", "setup"],
     ["topics", "create"],
     ["topics", "check"],
     ["topics", "acls"],
+    ["topics", "expand"],
     ["credits", "grant"],
     ["credits", "refund"],
     ["credits", "balance"],
@@ -34,6 +37,7 @@ COMMANDS = (
     ["held", "write-off"],
     ["audit", "verify"],
     ["ledger", "init"],
+    ["ledger", "rebuild"],
     ["lago", "setup"],
     ["lago", "rebill"],
     ["keys", "create"],
@@ -78,6 +82,8 @@ def commands_of(group: typer.Typer) -> set[tuple[str, ...]]:
     for below in group.registered_groups:
         assert below.typer_instance is not None
         own |= {(below.name or "", *words) for words in commands_of(below.typer_instance)}
+        if below.typer_instance.registered_callback is not None:
+            own.add((below.name or "",))  # the group does something by itself
     return own
 
 

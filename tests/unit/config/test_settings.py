@@ -13,6 +13,7 @@ from connectors.config.misspelt_names import meant_by
 from connectors.config.settings import VARIABLES, Settings, load_settings
 from schemas.errors import ConfigurationError
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
+from tests.support.authority import Authority
 
 CANARY = "sk-canary-in-the-wrong-place"
 
@@ -33,7 +34,8 @@ def test_an_empty_variable_is_an_unset_one() -> None:
     assert load_settings(dict.fromkeys(VARIABLES, " ")) == Settings()
 
 
-def test_every_variable_of_the_environment_is_read() -> None:
+def test_every_variable_of_the_environment_is_read(tmp_path: Path) -> None:
+    client = Authority(tmp_path).client("meter", "hushed-secret")
     given = {
         "KAFKA_BOOTSTRAP_SERVERS": "a:9092, b:9093",
         "KAFKA_PARTITIONS": "3",
@@ -43,6 +45,9 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "KAFKA_SASL_USERNAME": "meter",
         "KAFKA_SASL_PASSWORD": "hushed-secret",
         "KAFKA_SSL_CAFILE": __file__,
+        "KAFKA_SSL_CERTFILE": str(client.certificate),
+        "KAFKA_SSL_KEYFILE": str(client.key),
+        "KAFKA_SSL_KEY_PASSWORD": "hushed-secret",
         "TOPIC_PREFIX": "acme.",
         "DEPLOYMENT_NAME": "eu-1",
         "POD_NAME": "meter-0",
@@ -51,6 +56,8 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "LAGO_TIMEOUT": "2.5",
         "LAGO_EVENT_CODE": "tokens",
         "LAGO_CLICKHOUSE_DEDUP": "1",
+        "LAGO_ORGANIZATIONS": '[{"id": "eu", "url": "https://eu.example", "key": "hushed-secret"}]',
+        "LAGO_ORGANIZATION_NAMES": "ours, mine",
         "LAGO_WEBHOOK_URL": "https://meter.example/webhooks/lago",
         "ORG_ID_PREFIXES": "team-, acct-",
         "SUBSCRIPTION_ID_TEMPLATE": "sub_{org_id}",
@@ -118,6 +125,11 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "CREDITS_ALLOWED_OVERDRAFT": "2.5",
         "CREDITS_USER_KINDS": "user,customer",
         "API_POSTGRES_CONNECTIONS": "20",
+        "CANARY_URL": "http://ingress:8080",
+        "CANARY_INTERVAL": "120",
+        "CANARY_COST_USD": "0.002",
+        "CANARY_BILLED_USD": "0.003",
+        "CANARY_BILLED_WITHIN": "60",
         "STRIPE_API_KEY": "hushed-secret",
         "STRIPE_WEBHOOK_SECRET": "new, old",
         "STRIPE_API_URL": "http://127.0.0.1:12111/",
@@ -146,6 +158,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         max_usd_per_token=Decimal("0.01"),
         out_of_period_policy=OutOfPeriodPolicy.HOLD,
         event_code="tokens",
+        organizations=("eu",),
     )
 
 
@@ -156,6 +169,8 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("KAFKA_SECURITY_PROTOCOL", ("TLS",)),
     ("KAFKA_SASL_MECHANISM", ("GSSAPI",)),
     ("KAFKA_SSL_CAFILE", ("/nowhere/ca.pem",)),
+    ("KAFKA_SSL_CERTFILE", ("/nowhere/client.pem", __file__)),
+    ("KAFKA_SSL_KEYFILE", ("/nowhere/client.key", __file__)),
     ("TOPIC_PREFIX", ("a b", "a/b", "x" * 101)),
     ("DEPLOYMENT_NAME", ("-a", "a b", "ä", "x" * 61)),
     ("POD_NAME", ("-a", "a b", "ä")),
@@ -163,6 +178,21 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("LAGO_TIMEOUT", ("0", "-1", "nan", "inf")),
     ("LAGO_CLICKHOUSE_DEDUP", ("perhaps",)),
     ("LAGO_WEBHOOK_URL", ("meter.example", "ftp://meter.example")),
+    (
+        "LAGO_ORGANIZATIONS",
+        (
+            "{",
+            "eu",
+            '[{"id": "eu", "url": "http://lago"}]',
+            '[{"id": "eu", "url": "lago", "key": "k"}]',
+            '[{"id": "e:u", "url": "http://lago", "key": "k"}]',
+            '[{"id": "default", "url": "http://lago", "key": "k"}]',
+            '[{"id": "eu", "url": "http://lago", "key": "k", "key_file": "/k"}]',
+            '[{"id": "eu", "url": "http://lago", "key": "k"}, {"id": "eu", "url": "http://lago", "key": "l"}]',
+            '[{"id": "eu", "url": "http://lago", "key": "k", "requests_per_second": 0}]',
+        ),
+    ),
+    ("LAGO_ORGANIZATION_NAMES", (",", " , ")),
     ("ORG_ID_PREFIXES", (",", " , ")),
     ("SUBSCRIPTION_ID_TEMPLATE", ("sub", "{plan_code}", "{org_id}_{user}", "{org_id")),
     ("ALLOW_UNAUTHENTICATED", ("2",)),
@@ -212,6 +242,11 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("HELD_IN_MEMORY", ("99", "0", "many")),
     ("MAPPING_DELAY_SECONDS", ("-1", "86401", "nan")),
     ("DATABASE_URL", ("mysql://db/x",)),
+    ("CANARY_URL", ("ingress:8080", "http://ingress/?x=1")),
+    ("CANARY_INTERVAL", ("0", "86401", "1.5")),
+    ("CANARY_COST_USD", ("0", "-1", "nan", "much")),
+    ("CANARY_BILLED_USD", ("0", "-1", "nan", "much")),
+    ("CANARY_BILLED_WITHIN", ("0", "3601", "nan", "soon")),
     ("API_POSTGRES_CONNECTIONS", ("0", "101", "many")),
     ("CREDITS_ALLOWED_OVERDRAFT", ("-1", "NaN", "much", "1000001")),
     ("CREDITS_USER_KINDS", (",", "client", "user,user")),
@@ -219,7 +254,8 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
 ]
 #: Variables that take any text: names, keys, secrets, a path.
 ANY_TEXT = {
-    *("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "LAGO_API_KEY", "LAGO_WEBHOOK_SECRET", "LITELLM_MASTER_KEY"),
+    *("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD", "LAGO_API_KEY"),
+    *("LAGO_WEBHOOK_SECRET", "LITELLM_MASTER_KEY"),
     *("WEBHOOK_SECRET", "WEBHOOK_TOKEN", "HOST", "OIDC_AUDIENCE", "OIDC_SCOPES_CLAIM", "OIDC_ORGS_CLAIM"),
     *("SPOOL_PATH", "KEPT_TAG_PREFIXES", "KEPT_METADATA", "POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_PASSWORD"),
     *("POSTGRES_DB", "REDIS_URL", "OIDC_USER_CLAIM", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"),
@@ -262,7 +298,14 @@ def test_a_complaint_never_repeats_the_value(variable: str) -> None:
 
 
 def test_secrets_are_not_printed_with_the_settings() -> None:
-    holders = ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", "LITELLM_MASTER_KEY", "WEBHOOK_SECRET", "WEBHOOK_TOKEN")
+    holders = (
+        "KAFKA_SASL_PASSWORD",
+        "KAFKA_SSL_KEY_PASSWORD",
+        "LAGO_API_KEY",
+        "LITELLM_MASTER_KEY",
+        "WEBHOOK_SECRET",
+        "WEBHOOK_TOKEN",
+    )
     secret = dict.fromkeys(
         (*holders, "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL"), CANARY
     )
@@ -277,6 +320,29 @@ def test_a_sasl_protocol_needs_a_name_and_a_password(protocol: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings({"KAFKA_SECURITY_PROTOCOL": protocol})
     assert refused.value.reason == "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
+
+
+def test_a_certificate_that_cannot_be_shown_stops_the_start_under_its_settings_name(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    sealed, other = authority.client("sealed", "hushed-secret"), authority.client("other")
+    protocol, files = ("KAFKA_SECURITY_PROTOCOL", "KAFKA_SSL_CERTFILE"), {"KAFKA_SSL_KEYFILE": str(sealed.key)}
+    tls = dict(zip(protocol, ("SSL", str(sealed.certificate)), strict=True))
+    password = {"KAFKA_SSL_KEY_PASSWORD": "hushed-secret"}
+    settings = load_settings(tls | files | password)
+    assert (settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile) == (sealed.certificate, sealed.key)
+    (tmp_path / "password").write_text("hushed-secret\n")
+    assert load_settings(tls | files | {"KAFKA_SSL_KEY_PASSWORD_FILE": str(tmp_path / "password")}) == settings
+    for given, named in (
+        (tls, "KAFKA_SSL_KEYFILE"),
+        (tls | files, "KAFKA_SSL_KEY_PASSWORD"),
+        (tls | files | {"KAFKA_SSL_KEY_PASSWORD": CANARY}, "KAFKA_SSL_KEY_PASSWORD"),
+        (tls | {"KAFKA_SSL_KEYFILE": str(other.key)}, "KAFKA_SSL_KEY_PASSWORD"),
+        (tls | files | password | {"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"}, "KAFKA_SSL_CERTFILE"),
+    ):
+        with pytest.raises(ConfigurationError) as refused:
+            load_settings(given)
+        assert refused.value.reason == named, given
+        assert CANARY not in refused.value.detail
 
 
 def test_what_looks_like_ours_and_is_not_is_told() -> None:

@@ -67,7 +67,7 @@ def accepted(arguments: list[str]) -> dict[str, Any]:
     context: Any = None
     while True:
         context = command.make_context("meterbridge", list(arguments), parent=context)
-        if not hasattr(command, "resolve_command"):
+        if not hasattr(command, "resolve_command") or (command.invoke_without_command and not context._protected_args):
             return dict(context.params)
         _, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
 

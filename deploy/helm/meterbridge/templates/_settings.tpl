@@ -24,6 +24,10 @@ KAFKA_SASL_USERNAME: {{ ternary (include "meterbridge.componentName" .) $v.kafka
 {{- if include "meterbridge.hasAuthority" .root }}
 KAFKA_SSL_CAFILE: /run/secrets/meterbridge/kafka-ca.crt
 {{- end }}
+{{- if (include "meterbridge.certificate" . | fromJson).name }}
+KAFKA_SSL_CERTFILE: /run/secrets/meterbridge/kafka-client.crt
+KAFKA_SSL_KEYFILE: /run/secrets/meterbridge/kafka-client.key
+{{- end }}
 TOPIC_PREFIX: {{ $v.kafka.topicPrefix | quote }}
 DEPLOYMENT_NAME: {{ $v.deploymentName | quote }}
 LAGO_API_URL: {{ required "lago.url is needed: Lago's API, without /api/v1" $v.lago.url | quote }}
@@ -35,6 +39,8 @@ HOST: 0.0.0.0
 METRICS_PORT: "9090"
 PORT: "8080"
 API_PORT: "3002"
+{{- $ingress := printf "http://%s:%d" (include "meterbridge.componentName" (dict "root" .root "component" "webhooks")) (int $v.webhooks.service.port) }}
+CANARY_URL: {{ $v.canary.url | default $ingress | quote }}
 {{- if $v.webhooks.spool.enabled }}
 SPOOL_PATH: /var/lib/meterbridge/spool/calls.db
 SPOOL_MAX_BYTES: {{ $v.webhooks.spool.maxSize | quote }}

@@ -1,0 +1,129 @@
+"""Rebuilds a lost or damaged ledger from the other topics, so that nothing is billed twice or lost.
+
+The new ledger knows every call that had left the old one, and reads the raw topic again from the first call that had not.
+"""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from aiokafka.errors import ProducerFenced
+
+from connectors.config.deployment import Deployment
+from connectors.kafka.growth import groups_with_members
+from connectors.operations.audit_record import audited
+from connectors.operations.ledger_init import place_of
+from connectors.operations.past_counts import ancestors, grown_from, past_counts
+from connectors.operations.rebuild_evidence import Evidence, evidence_of
+from connectors.operations.sender import CommandProducer
+from schemas.errors import Rejected
+from schemas.ledger import LEDGER_VERSION, Counters, Position
+from streams.core.metering.chunk_memory import HOUR_MS
+from streams.state.ledger import LedgerConfig, check_partitions
+from streams.state.ledger_expand import owning
+from streams.state.ledger_rebuild import SOUND, Found, look, write_anew
+
+ACTION = "ledger.rebuild"
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """A plan, or what was done.
+
+    Fields:
+        state: why the ledger cannot go on; `sound`: it can.
+        stood: the offset up to which calls were counted.
+        next: the offset from which on calls are counted again.
+        waiting: number of calls that were open or held, and are counted again.
+        identities: number of identities that are remembered.
+        gaps: what is not known any more.
+    """
+
+    partition: int
+    state: str
+    stood: int = 0
+    next: int = 0
+    waiting: int = 0
+    identities: int = 0
+    gaps: tuple[str, ...] = ()
+    audit_id: str = ""
+
+
+def check_stopped(deployment: Deployment) -> None:
+    """Raises: Rejected: `workers_running`: a meter would take the partition back while its topics are read."""
+    if groups_with_members(deployment.kafka, [deployment.kafka_id("meter")]):
+        raise Rejected("workers_running", "stop these roles first, a killed one counts for 15 s: meter")
+
+
+async def planned(deployment: Deployment, partition: int) -> Rebuild:
+    """What a rebuild would do; fences nobody and changes nothing.
+
+    Raises:
+        TopicProblem: `partitions_changed`, `offset_out_of_range`. LedgerBroken: `newer_version`.
+    """
+    place = place_of(deployment)
+    found = await _found(place, partition)
+    if found.state == SOUND:
+        return Rebuild(partition, SOUND)
+    return _told(partition, found, await _evidence(deployment, place, partition, found))
+
+
+async def rebuild(deployment: Deployment, partition: int, why: str, *, accept_gaps: bool) -> Rebuild:
+    """Rebuild the ledger of a partition, if it is not sound.
+
+    Raises:
+        Rejected: `evidence_gap`, without `accept_gaps`; `ledger_moved`. Everything that `planned` raises.
+    """
+    place = place_of(deployment)
+    if (await _found(place, partition)).state == SOUND:
+        return Rebuild(partition, SOUND)
+    try:
+        async with owning(place, partition) as writer:
+            found = await _found(place, partition)  # final only now
+            evidence = await _evidence(deployment, place, partition, found)
+            told = _told(partition, found, evidence)
+            if evidence.gaps and not accept_gaps:
+                raise Rejected("evidence_gap", f"partition {partition}: {'; '.join(evidence.gaps)}")
+            target = {"partition": str(partition), "reason": found.state, "gaps": "; ".join(evidence.gaps)}
+            target |= {"from": str(told.stood), "to": str(told.next)}
+            audit_id = await asyncio.to_thread(
+                audited, deployment, CommandProducer(deployment.kafka), ACTION, target, reason=why, count=told.waiting
+            )
+            position = await asyncio.to_thread(_position, deployment, place, partition, evidence)
+            hour = evidence.newest_ms // HOUR_MS
+            await write_anew(writer, place, partition, found.keys, position, evidence.seen, evidence.jobs, hour)
+            return replace(told, audit_id=audit_id)
+    except ProducerFenced:
+        raise Rejected("ledger_moved", "a worker was started meanwhile: stop it, and repeat") from None
+
+
+async def _found(place: LedgerConfig, partition: int) -> Found:
+    found = await look(place, partition)
+    check_partitions(place, found.raw)
+    return found
+
+
+async def _evidence(deployment: Deployment, place: LedgerConfig, partition: int, found: Found) -> Evidence:
+    stood = found.raw.begin if found.raw.committed is None else found.raw.committed
+    if stood > found.raw.end:
+        raise Rejected(
+            "offsets_would_repeat", f"the log ends at {found.raw.end}, before {stood}: `ledger init --from latest`"
+        )
+    older = ancestors(await asyncio.to_thread(past_counts, deployment), partition)
+    return await asyncio.to_thread(evidence_of, deployment, place.topic_id, partition, stood, older)
+
+
+def _told(partition: int, found: Found, evidence: Evidence) -> Rebuild:
+    stood = found.raw.begin if found.raw.committed is None else found.raw.committed
+    known = len(evidence.seen)
+    return Rebuild(partition, found.state, stood, evidence.next, evidence.waiting, known, tuple(evidence.gaps))
+
+
+def _position(deployment: Deployment, place: LedgerConfig, partition: int, evidence: Evidence) -> Position:
+    emitted = evidence.emitted
+    position = Position(
+        evidence.next, evidence.clock_ms, place.topic_id, place.partitions, place.deployment, emitted.seal_seq
+    )
+    position.counters = Counters(received=emitted.sums, folded=emitted.sums, sealed=emitted.sums)
+    position.margin, position.v, position.forgot_us = emitted.margin, LEDGER_VERSION, evidence.forgot_us
+    position.grown_from = grown_from(past_counts(deployment), partition)
+    return position

@@ -1,0 +1,234 @@
+"""What the topics tell of a ledger that is lost: which calls it had counted, and which of them had left it.
+
+Every transaction of a ledger wrote, beside the ledger itself, an enriched record for each call it counted, its events, its
+receipts and the group's offset. So what is below that offset and in `litellm.usage.enriched` was counted; of it, what is in a
+part that was emitted or written off has left the ledger, and the rest was open or held (docs/adr/0043).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from decimal import localcontext
+
+import msgspec
+from confluent_kafka import Message
+
+from connectors.config.deployment import Deployment
+from connectors.kafka.topic_scan import OffsetRange, header_of, offset_range_of, scan
+from connectors.operations.ledger_init import sealed_before
+from schemas.decoding import decoder
+from schemas.errors import Rejected
+from schemas.ledger import Job
+from schemas.moments import SECOND_US, parse_us
+from schemas.money import EXACT, quantum
+from schemas.records import LagoEvent, Manifest, Receipt
+from streams.core.metering.chunk_memory import HOUR_MS, tag_of
+from streams.core.metering.decisions import UNBILLED
+from streams.core.metering.known_identities import SETTLED
+from streams.core.metering.lago_event import part_prefix
+from streams.core.metering.read_usage import usage_of
+from streams.core.metering.write_off import WRITTEN_OFF
+from streams.runtime.transactions import partition_of
+from streams.state.ledger_restart import EmittedTotals
+from streams.state.step_writes import CONTROL, MANIFEST, RAW_PARTITION
+
+#: How much later than its receipt a call may end (streams/core/metering/normalise.py).
+_CLOCKS_US = 600 * SECOND_US
+
+
+class _Counted(msgspec.Struct):
+    """What is needed of an enriched record."""
+
+    offset: int
+    decision: str
+    end: str
+    part: str = ""
+
+
+_counted = decoder(_Counted)
+_event = decoder(LagoEvent)
+_manifest = decoder(Manifest)
+_receipt = decoder(Receipt)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What is known of a lost ledger.
+
+    Fields:
+        next: the lowest offset of a call that was open or held; the committed offset where there is none.
+        clock_ms, newest_ms: the highest record time below `next`, and of all records below the committed offset.
+        waiting: number of calls that were open or held: they are counted again.
+        seen, jobs: identities with their tags, and jobs.
+        emitted: numbers and sums of the parts that were emitted.
+        forgot_us: calls that ended before this may have been counted unseen, microseconds since 1970 UTC; 0 = none.
+        gaps: what the topics do not tell any more, in words.
+    """
+
+    next: int
+    clock_ms: int = 0
+    newest_ms: int = 0
+    waiting: int = 0
+    seen: dict[bytes, int] = field(default_factory=dict)
+    jobs: dict[bytes, Job] = field(default_factory=dict)
+    emitted: EmittedTotals = field(default_factory=EmittedTotals)
+    forgot_us: int = 0
+    gaps: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Calls:
+    """The counted calls of one partition, by offset.
+
+    Fields:
+        settled: those that have left the ledger: whether they were billed.
+        waiting: those that were open or held, with their ends, microseconds since 1970 UTC.
+        first, first_ms: offset and record time of the oldest enriched record; -1 = there is none.
+        strays: those of `waiting` that belong to another partition by now.
+    """
+
+    settled: dict[int, bool] = field(default_factory=dict)
+    waiting: dict[int, int] = field(default_factory=dict)
+    strays: set[int] = field(default_factory=set)
+    first: int = -1
+    first_ms: int = 0
+
+
+def evidence_of(
+    deployment: Deployment, topic_id: str, partition: int, committed: int, ancestors: Iterable[int]
+) -> Evidence:
+    """Read the topics. Call it after the owner of the partition is fenced: only then are they final.
+
+    Args:
+        topic_id: of the raw topic.
+        committed: the offset of the meter's group.
+        ancestors: partitions that this one grew out of (`meterbridge topics expand`).
+
+    Raises:
+        TopicProblem, Unavailable: see `offset_range_of`.
+    """
+    kafka, topics = deployment.kafka, deployment.topics
+    prefix = part_prefix(deployment.name, topic_id, partition)
+    gone, oldest_ms = _gone(deployment, partition, prefix)
+    enriched = offset_range_of(kafka, topics.enriched).ranges[partition]
+    calls = _read_calls(deployment, partition, enriched, gone)
+    evidence = Evidence(min(calls.waiting, default=committed), waiting=len(calls.waiting))
+    raw_begin = offset_range_of(kafka, topics.raw).ranges[partition][0]
+    known_ms = _known_from(deployment, partition, evidence, calls, enriched[0], raw_begin)
+    if known_ms:
+        evidence.forgot_us = known_ms * 1000 + _CLOCKS_US
+        if any(end_us < evidence.forgot_us for end_us in calls.waiting.values()):
+            evidence.gaps.append("calls that were open or held ended before that time")
+    if calls.first >= 0 and oldest_ms > calls.first_ms:
+        evidence.gaps.append("events or receipts are gone that are younger than the first enriched call")
+    if calls.strays:
+        evidence.gaps.append(
+            f"{len(calls.strays)} calls that were open or held belong to other partitions since the topic grew"
+        )
+    begin = max(raw_begin, calls.first)
+    _remember(deployment, evidence, OffsetRange(topics.raw, {partition: (begin, committed)}), calls)
+    for ancestor in sorted({*ancestors} - {partition}):
+        begin_of = offset_range_of(kafka, topics.enriched).ranges[ancestor]
+        older = _read_calls(deployment, ancestor, begin_of, None)
+        whole = offset_range_of(kafka, topics.raw).ranges[ancestor]
+        _remember(
+            deployment, evidence, OffsetRange(topics.raw, {ancestor: (max(whole[0], older.first), whole[1])}), older
+        )
+    evidence.emitted = sealed_before(deployment, partition)
+    return evidence
+
+
+def _known_from(
+    deployment: Deployment, partition: int, evidence: Evidence, calls: _Calls, enriched_begin: int, raw_begin: int
+) -> int:
+    """The record time from which on all counted calls are known, milliseconds since 1970 UTC; 0 = from the beginning."""
+    known_ms = 0
+    if enriched_begin > 0:
+        known_ms = calls.first_ms
+        if raw_begin < calls.first or calls.first < 0:
+            evidence.gaps.append(
+                f"enriched calls below offset {max(calls.first, 0)} are gone: what was held of them is not billed"
+            )
+    if raw_begin > evidence.next:
+        evidence.gaps.append(f"raw begins at {raw_begin}, and calls from {evidence.next} on were open or held")
+    if raw_begin > max(calls.first, 0):
+        raw = deployment.topics.raw
+        end = offset_range_of(deployment.kafka, raw).ranges[partition][1]
+        first = next(scan(deployment.kafka, OffsetRange(raw, {partition: (raw_begin, end)})), None)
+        known_ms = max(known_ms, 0 if first is None else first.timestamp()[1])
+    return known_ms
+
+
+def _gone(deployment: Deployment, partition: int, prefix: str) -> tuple[set[str], int]:
+    """The names of all windows that left the ledger, and the time from which on the topics tell, milliseconds."""
+    kafka, topics = deployment.kafka, deployment.topics
+    gone: set[str] = set()
+    oldest_ms = 0
+    for topic in (topics.events, topics.receipts):
+        whole = offset_range_of(kafka, topic)
+        cut = {number for number, (begin, _) in whole.ranges.items() if begin}
+        for message in scan(kafka, whole):
+            if (number := message.partition() or 0) in cut:
+                cut.discard(number)
+                oldest_ms = max(oldest_ms, message.timestamp()[1])
+            if topic == topics.receipts:
+                receipt = _receipt(message.value() or b"")
+                if receipt.status == WRITTEN_OFF:
+                    gone.add(receipt.transaction_id)
+            elif header_of(message, RAW_PARTITION) == str(partition):
+                gone.add(_event(message.value() or b"").transaction_id)
+                gone.update(f"{prefix}{first}" for first in _manifest(header_of(message, MANIFEST)).windows)
+    return gone, oldest_ms
+
+
+def _read_calls(deployment: Deployment, partition: int, whole: tuple[int, int], gone: set[str] | None) -> _Calls:
+    """The counted calls of a partition; `gone`: None = all of them have left the ledger in question."""
+    calls, topic = _Calls(), deployment.topics.enriched
+    for message in scan(deployment.kafka, OffsetRange(topic, {partition: whole})):
+        call = _counted(message.value() or b"")
+        if calls.first < 0:
+            calls.first, calls.first_ms = call.offset, message.timestamp()[1]
+        # The last record of a call counts: an earlier rebuild may have had it counted again.
+        if gone is None or not call.part or call.part in gone:
+            calls.settled[call.offset] = call.decision not in UNBILLED
+            calls.waiting.pop(call.offset, None)
+        else:
+            calls.waiting[call.offset] = parse_us(call.end)
+            calls.settled.pop(call.offset, None)
+        key = message.key()
+        if key and partition_of(key, deployment.partitions) != partition:
+            calls.strays.add(call.offset)
+    calls.strays &= calls.waiting.keys()
+    return calls
+
+
+def _remember(deployment: Deployment, evidence: Evidence, raw: OffsetRange, calls: _Calls) -> None:
+    """Take in the identities of the settled calls, and the clock."""
+    unit = quantum(deployment.policy.cost_decimals)
+    ((partition, _),) = raw.ranges.items()
+    for message, offset, made_ms in _calls_of(deployment, raw):
+        evidence.newest_ms = max(evidence.newest_ms, made_ms)
+        if offset < evidence.next:
+            evidence.clock_ms = max(evidence.clock_ms, made_ms)
+        billed = calls.settled.get(offset)
+        if billed is None:
+            continue
+        try:
+            with localcontext(EXACT):
+                key = (message.key() or b"").decode(errors="replace")
+                usage = usage_of(message.value(), key, unit, made_ms * 1000)
+        except Rejected:  # it was read once; by other rules now
+            evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
+            continue
+        tag, job, hour = tag_of(usage, billed=billed), usage.job, evidence.newest_ms // HOUR_MS
+        evidence.seen.update(dict.fromkeys(usage.twins, tag))
+        if not job or job is not usage.identity:
+            evidence.seen[usage.identity] = tag
+        if job and (job is usage.identity or tag >= SETTLED):
+            evidence.jobs[job] = Job(hour, tag)
+            evidence.seen[job] = tag
+
+
+def _calls_of(deployment: Deployment, raw: OffsetRange) -> Iterator[tuple[Message, int, int]]:
+    for message in scan(deployment.kafka, raw):
+        if not header_of(message, CONTROL):
+            yield message, message.offset() or 0, message.timestamp()[1]

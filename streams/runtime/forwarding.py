@@ -1,0 +1,94 @@
+"""Forwards records of a grown topic to the partition of their key.
+
+A topic that has grown has records whose key belongs to another partition now: those that were written before, and those
+of producers that have not learnt of the new partitions yet (docs/adr/0042).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka.errors import KafkaError
+
+from streams.runtime.transactions import partition_of
+
+#: The most keys whose partition is remembered: murmur2 costs 10 us in Python.
+_REMEMBERED = 100_000
+_REQUEST_BYTES = 9 << 20
+
+
+class Forwarder:
+    """Decides which records of one partition belong elsewhere, and sends them there."""
+
+    def __init__(self, kafka: Mapping[str, Any], topic: str, partition: int) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._partition = partition
+        self._targets: dict[tuple[bytes, int, int], int] = {}
+        self._producer: AIOKafkaProducer | None = None
+
+    def target(self, key: bytes | None, grown_from: int, partitions: int) -> int:
+        """The partition that a record with `key` belongs to.
+
+        Only partitions that have grown out of this one are meant: they know what was counted here. A record of any
+        other key was put here by another rule than Kafka's, and stays.
+
+        Args:
+            grown_from: number of partitions when this one began to be read.
+            partitions: today's number, a multiple of it.
+        """
+        if not key:
+            return self._partition
+        known = self._targets.get((key, grown_from, partitions))
+        if known is None:
+            if len(self._targets) >= _REMEMBERED:
+                self._targets.clear()
+            known = partition_of(key, partitions)
+            if known % grown_from != self._partition:
+                known = self._partition
+            self._targets[key, grown_from, partitions] = known
+        return known
+
+    async def send(self, records: Sequence[tuple[ConsumerRecord, int]]) -> None:
+        """Send records to their partitions, with the same key, value, time and headers; durable on return.
+
+        A process that dies before its offset moves sends them again. The ledger there recognises the repeats.
+
+        Raises:
+            KafkaError: aiokafka's.
+        """
+        producer = await self._started()
+        try:
+            sent = [
+                await producer.send(
+                    self._topic,
+                    record.value,
+                    record.key,
+                    partition=target,
+                    timestamp_ms=record.timestamp,
+                    headers=list(record.headers),
+                )
+                for record, target in records
+            ]
+            await asyncio.gather(*sent)
+        except KafkaError:  # an idempotent producer cannot go on after an error
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(KafkaError):  # what was not acknowledged is sent again
+                await producer.stop()
+
+    async def _started(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            producer = AIOKafkaProducer(
+                **self._kafka, enable_idempotence=True, acks="all", max_request_size=_REQUEST_BYTES
+            )
+            await producer.start()
+            self._producer = producer
+        return self._producer

@@ -1,0 +1,106 @@
+"""Writes a ledger anew that is lost or damaged, under the fence of the meter's own producer (docs/adr/0043)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+from aiokafka import TopicPartition
+
+from schemas.errors import LedgerBroken
+from schemas.ledger import JOB_PREFIX, POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Job, Position
+from streams.core.metering.known_identities import pack
+from streams.core.metering.ledger_state import LedgerState, verify
+from streams.core.metering.step_changes import Changes
+from streams.runtime.offsets import PartitionOffsets, asking, standing_by
+from streams.runtime.transactions import TransactionalWriter, Write
+from streams.state.changelog import FETCHING, Snapshot, identity_key, read, records_of, restore
+from streams.state.ledger import LedgerConfig
+from streams.state.ledger_expand import in_parts
+
+SOUND, MISSING = "sound", "ledger_missing"
+_CHUNK = 4_000
+_encode = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A ledger as it is.
+
+    Fields:
+        state: `sound`; else why it cannot go on.
+        raw: the offsets of its partition.
+        keys: what its changelog partition holds.
+    """
+
+    state: str
+    raw: PartitionOffsets
+    keys: tuple[bytes, ...]
+
+
+async def look(place: LedgerConfig, partition: int) -> Found:
+    """Read a ledger and check it; fences nobody. Raises: TopicProblem, and LedgerBroken `newer_version`."""
+    async with asking(place.kafka, place.group, **FETCHING) as consumer:
+        raw = await standing_by(consumer, TopicPartition(place.topics.raw, partition))
+        snapshot = await read(consumer, place.topics.changelog, partition)
+    return Found(_state(snapshot, raw), raw, tuple(_keys(snapshot)))
+
+
+async def write_anew(
+    writer: TransactionalWriter,
+    place: LedgerConfig,
+    partition: int,
+    old: tuple[bytes, ...],
+    position: Position,
+    seen: Mapping[bytes, int],
+    jobs: Mapping[bytes, Job],
+    hour: int,
+) -> None:
+    """Replace a ledger. It has no position until the last transaction, so what is half done is never read as whole.
+
+    Args:
+        writer: started, with the meter's transactional id of the partition.
+        old: the keys that are there.
+        hour: under which the identities are remembered, hours since 1970 UTC.
+    """
+    topic, source = place.topics.changelog, TopicPartition(place.topics.raw, partition)
+    await writer.commit([Write(topic, partition, POSITION_KEY, None)], source, None, place.group)
+    fresh = dict(_identities(seen, hour)) | {JOB_PREFIX + identity: _encode(job) for identity, job in jobs.items()}
+    writes = [Write(topic, partition, key, None) for key in old if key not in fresh and key != POSITION_KEY]
+    writes += [Write(topic, partition, key, value) for key, value in fresh.items()]
+    for part in in_parts(writes):
+        await writer.commit(part, source, None, place.group)
+    last = [Write(topic, partition, *record) for record in records_of(Changes(position))]
+    await writer.commit(last, source, position.next, place.group)
+
+
+def _identities(seen: Mapping[bytes, int], hour: int) -> Iterator[tuple[bytes, bytes]]:
+    """Chunks with numbers below zero: no chunk of a later call has such a number."""
+    identities = list(seen.items())
+    for number, start in enumerate(range(0, len(identities), _CHUNK), 1):
+        yield identity_key(SEEN_PREFIX, hour, -number), pack(dict(identities[start : start + _CHUNK]))
+
+
+def _state(snapshot: Snapshot, raw: PartitionOffsets) -> str:
+    if snapshot.position is None:
+        return SOUND if raw.begin == 0 and raw.committed is None else MISSING
+    try:
+        state = LedgerState(Position())
+        restore(state, snapshot, 0)
+        verify(state)
+    except LedgerBroken as broken:
+        if broken.reason == "newer_version":
+            raise
+        return broken.reason
+    return SOUND
+
+
+def _keys(snapshot: Snapshot) -> Iterator[bytes]:
+    for first, value in snapshot.all_windows():
+        if value is not None:
+            yield WINDOW_PREFIX + first.to_bytes(8, "big")
+    for block, packed in snapshot.seen.items():
+        if packed is not None:
+            yield identity_key(*block)
+    for identity, job in snapshot.jobs.items():
+        if job is not None:
+            yield JOB_PREFIX + identity

@@ -1,0 +1,64 @@
+"""Growth and loss: topics that grow, ledgers that are gone, a disk that comes back."""
+
+from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+
+_REBUILD = "integration/test_ledger_rebuild.py::"
+
+ROWS = (
+    Row(
+        156,
+        "`topics expand` is killed under load",
+        "SIGKILL at each of its eight steps, while two kinds of clients send every call twice, one of which learns of the new "
+        "partitions minutes later",
+        (LOST, TWICE, MONEY, BOOKS, GOES_ON, SAYS_SO),
+        "no worker starts before it is finished; the next run finishes it; what was counted, open, held or unread before is billed "
+        "once",
+        (
+            "faults/test_expansion.py::test_an_expansion_that_is_killed_under_load_is_finished_by_the_next_run_to_the_cent",
+            "integration/test_expansion.py::test_what_was_counted_open_held_or_unread_before_is_billed_once_after_it",
+            "integration/test_expansion.py::test_a_second_expansion_keeps_what_the_first_one_copied",
+        ),
+    ),
+    Row(
+        157,
+        "a worker beside an expansion that was cut off, or beside topics that were grown by hand",
+        "a meter of the old number between two runs; Kafka's own command, and a meter of the new number",
+        (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
+        "ledgers that have moved halt, `partitions_changed`, the others go on; new ones are not begun",
+        (
+            "faults/test_expansion.py::test_a_worker_that_comes_between_two_runs_halts_what_has_moved_and_bills_nothing_twice",
+            "integration/test_expansion.py::test_a_topic_that_was_grown_by_hand_is_read_by_no_new_ledger_until_they_moved",
+        ),
+    ),
+    Row(
+        158,
+        "the ledgers' changelog is deleted or damaged",
+        "the topic deleted at a random moment of a random history; a window's record deleted; a rebuild that ends after its first "
+        "or second transaction",
+        (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
+        "the partitions halt; `ledger rebuild` builds them from the other topics, or says what these do not tell any more",
+        (
+            f"{_REBUILD}test_a_ledger_that_is_lost_at_a_random_moment_of_a_random_history_bills_each_call_once",
+            f"{_REBUILD}test_a_damaged_ledger_is_rebuilt_and_a_sound_one_left_alone",
+            f"{_REBUILD}test_a_rebuild_that_is_cut_off_is_done_again_and_no_worker_takes_half_of_it_for_a_ledger",
+            f"{_REBUILD}test_a_grown_deployment_comes_back_with_what_its_ledgers_had_from_their_parents",
+            f"{_REBUILD}test_where_the_topics_do_not_tell_everything_any_more_it_refuses_and_says_what_is_missing",
+        ),
+    ),
+    Row(
+        159,
+        "a single broker loses its disk",
+        "its folder deleted and filled from the last copy, by the commands of disaster-recovery.md",
+        (LOST, TWICE, MONEY, BOOKS, GOES_ON),
+        "everything goes on where it stood",
+        ("faults/test_disaster_recovery.py::test_a_broker_that_lost_its_disk_goes_on_from_its_last_copy",),
+    ),
+    Row(
+        160,
+        "a broker loses the folders of the ledgers",
+        "deleted on its disk while it was down; rebuilt by the commands of disaster-recovery.md",
+        (LOST, TWICE, MONEY, BOOKS, GOES_ON, SAYS_SO),
+        "the partitions halt with `ledger_missing`, and go on once they are rebuilt",
+        ("faults/test_disaster_recovery.py::test_ledgers_whose_folders_were_deleted_from_a_brokers_disk_are_rebuilt",),
+    ),
+)

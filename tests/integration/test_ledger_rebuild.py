@@ -1,0 +1,175 @@
+"""`meterbridge ledger rebuild`: a ledger that is gone comes back from the other topics, and every call is billed once."""
+
+import random
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from connectors.kafka.admin import create_topics
+from connectors.operations.ledger_rebuild import rebuild
+from connectors.operations.ledger_totals import positions_of
+from schemas.ledger import WINDOW_PREFIX
+from streams.runtime.transactions import TransactionalWriter
+from tests.support.calls import raw, slp
+from tests.support.command import meterbridge
+from tests.support.eventually import eventually
+from tests.support.expanded import CENTS, GHOSTS, Growing
+from tests.support.kafka import Kafka
+from tests.support.values import topics_of
+
+
+@pytest.fixture
+def growing(kafka: Kafka, topic_prefix: str) -> Growing:
+    growing = Growing(kafka.bootstrap, topic_prefix, 2, 4)
+    growing.clock.go()
+    return growing
+
+
+def destroy_changelog(growing: Growing) -> None:
+    """As a person does who deletes the wrong topic; somebody creates it again."""
+    admin = AdminClient({"bootstrap.servers": growing.bootstrap})
+    name = growing.stage.topics.changelog
+    admin.delete_topics([name])[name].result()
+    eventually(lambda: name not in admin.list_topics(timeout=10).topics)
+    create_topics(*topics_of(growing.stage.settings))
+
+
+async def rebuilt(growing: Growing, *words: str) -> Any:
+    return await meterbridge(growing.stage, "ledger", "rebuild", "--yes", "--comment", "lost", "--json", *words)
+
+
+async def everything_again(growing: Growing) -> None:
+    """All calls come once more, all customers are known by now: each call is billed once, to the cent."""
+    for ghost in GHOSTS:
+        growing.stage.map(ghost, "org", "sub")
+    growing.put_by_new_clients([*growing.sent.values()])
+    await growing.bill(len(growing.sent))
+    assert growing.billed() == (len(growing.sent), len(growing.sent) * CENTS)
+    await growing.sound()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_a_ledger_that_is_lost_at_a_random_moment_of_a_random_history_bills_each_call_once(
+    growing: Growing, seed: int
+) -> None:
+    dice = random.Random(seed)
+    free, number = [], 0
+    for _ in range(dice.randint(2, 3)):
+        size = dice.randint(20, 60)
+        known = growing.calls(range(number, number + size))
+        held = growing.calls(range(number + 1000, number + 1000 + dice.randint(1, 9)), GHOSTS)
+        at = growing.clock()
+        free = [
+            raw(0, slp(5000 + number + n, at_us=at, cost="0"), customer="customer-1", received_us=at) for n in range(5)
+        ]
+        number += size
+        repeats = dice.sample([*growing.sent.values()], 10)
+        records = [*known, *held, *free, *repeats]
+        growing.stage.put(records)
+        await growing.meter(until=len(records), sealed=dice.random() < 0.5)
+        if dice.random() < 0.3:
+            growing.stage.map(dice.choice(GHOSTS), "org", "sub")
+    growing.stage.put(growing.calls(range(3000, 3020)))  # nobody has read these
+    for call in free:  # what was free was reported once without its price
+        n = 5000 + number - size + free.index(call)
+        growing.sent[n] = raw(
+            0, slp(n, at_us=call.timestamp * 1000, cost="0.5"), customer="customer-1", received_us=call.timestamp * 1000
+        )
+    before = growing.billed()[0]
+    destroy_changelog(growing)
+    done = await rebuilt(growing)
+    assert done.code == 0, done.out + done.err
+    assert {line["state"] for line in done.json["ledgers"]} == {"ledger_missing"}
+    assert growing.billed()[0] == before, "a rebuild bills nothing by itself"
+    await everything_again(growing)
+    lines = [line for line in growing.stage.values(growing.stage.topics.audit) if line["action"] == "ledger.rebuild"]
+    assert len(lines) == 2
+
+
+async def test_a_damaged_ledger_is_rebuilt_and_a_sound_one_left_alone(growing: Growing) -> None:
+    growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
+    await growing.meter(until=52)
+    window = next(
+        m for m in growing.stage.read(growing.stage.topics.changelog) if m.key()[:1] == WINDOW_PREFIX and m.value()
+    )
+    producer = Producer({"bootstrap.servers": growing.bootstrap})
+    producer.produce(growing.stage.topics.changelog, None, window.key(), partition=window.partition())
+    producer.flush(10)
+    shown = await meterbridge(growing.stage, "ledger", "rebuild", "--json")
+    states = {line["partition"]: line["state"] for line in shown.json["ledgers"]}
+    assert states == {window.partition(): "ledger_imbalance", 1 - window.partition(): "sound"}, shown.err
+    assert (await rebuilt(growing)).code == 0
+    assert (await rebuilt(growing)).code == 1, "nothing is left to do"
+    await everything_again(growing)
+
+
+@pytest.mark.parametrize("commits", [1, 2])
+async def test_a_rebuild_that_is_cut_off_is_done_again_and_no_worker_takes_half_of_it_for_a_ledger(
+    growing: Growing, commits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
+    await growing.meter(until=52, sealed=True)
+    destroy_changelog(growing)
+    commit, left = TransactionalWriter.commit, [commits]
+
+    async def dying(self: TransactionalWriter, *values: Any, **more: Any) -> Any:
+        if not left[0]:
+            raise InterruptedError
+        left[0] -= 1
+        return await commit(self, *values, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(TransactionalWriter, "commit", dying)
+        await rebuild(growing.stage.deployment, 0, "", accept_gaps=False)
+    async with growing.stage.running("meter", growing.parts()):
+        await growing.halted(2)
+    assert {reason for _, _, reason in growing.stage.sensors.halted} == {"ledger_missing"}
+    assert (await rebuilt(growing)).code == 0
+    await everything_again(growing)
+
+
+async def test_a_grown_deployment_comes_back_with_what_its_ledgers_had_from_their_parents(growing: Growing) -> None:
+    growing.stage.put(growing.calls(range(60)))
+    await growing.meter(until=60, sealed=True)
+    assert (await growing.expand("--yes")).code == 0
+    growing.grown()
+    growing.put_by_new_clients([*growing.calls(range(60, 100)), *growing.calls(range(1000, 1008), GHOSTS)])
+    await growing.meter(until=48)
+    destroy_changelog(growing)
+    assert (await rebuilt(growing)).code == 0
+    assert {number: one.grown_from for number, one in positions_of(growing.stage.deployment).items()} == {
+        0: 2,
+        1: 2,
+        2: 0,
+        3: 0,
+    }
+    await everything_again(growing)
+
+
+async def test_where_the_topics_do_not_tell_everything_any_more_it_refuses_and_says_what_is_missing(
+    growing: Growing,
+) -> None:
+    growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
+    await growing.meter(until=52, sealed=True)
+    admin = AdminClient({"bootstrap.servers": growing.bootstrap})
+    for future in admin.delete_records([TopicPartition(growing.stage.topics.enriched, n, 10) for n in (0, 1)]).values():
+        future.result()
+    destroy_changelog(growing)
+    refused = await rebuilt(growing)
+    assert (refused.code, "enriched calls below offset" in refused.err) == (1, True), refused.err
+    assert positions_of(growing.stage.deployment) == {}
+    done = await rebuilt(growing, "--accept-gaps")
+    assert done.code == 0, done.err
+    growing.put_by_new_clients([*growing.sent.values()])
+    await growing.bill(40)
+    assert growing.billed()[0] == 40, "nothing is billed twice: older calls wait for a check"
+
+
+async def test_it_refuses_while_a_meter_runs(growing: Growing) -> None:
+    growing.stage.put(growing.calls(range(12)))
+    async with growing.stage.running("meter", growing.parts()):
+        await growing.meter_has_counted(12)
+        refused = await rebuilt(growing)
+    assert (refused.code, "meter" in refused.err) == (1, True)

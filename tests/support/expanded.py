@@ -1,0 +1,125 @@
+"""A deployment that grows: its calls, the workers before and after, and what was billed."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from confluent_kafka import Producer
+
+from connectors.operations.ledger_totals import unread
+from schemas.moments import SECOND_US
+from streams.components import Components
+from tests.support.calls import Raw, raw, slp
+from tests.support.command import Ended, meterbridge
+from tests.support.eventually import soon
+from tests.support.stage import Stage
+
+NAMES = tuple(f"customer-{number}" for number in range(12))
+GHOSTS = ("ghost-1", "ghost-2", "ghost-3", "ghost-4")
+CENTS = Decimal(50)
+
+
+@dataclass
+class Clock:
+    """A wall clock that stands still until it is set going, so that windows stay open."""
+
+    us: int = field(default_factory=lambda: time.time_ns() // 1000)
+    going_since_ns: int = 0
+
+    def __call__(self) -> int:
+        """Microseconds since 1970 UTC."""
+        gone_ns = time.monotonic_ns() - self.going_since_ns if self.going_since_ns else 0
+        return self.us + gone_ns // 1000
+
+    def pass_by(self, seconds: int) -> None:
+        """Set it forward."""
+        self.us += seconds * SECOND_US
+
+    def go(self) -> None:
+        """Let it run from here on."""
+        self.going_since_ns = self.going_since_ns or time.monotonic_ns()
+
+
+class Growing:
+    """One deployment on `bootstrap`, before and after its raw topic has grown."""
+
+    def __init__(self, bootstrap: str, prefix: str, old: int, new: int) -> None:
+        self.bootstrap, self.prefix, self.old, self.new = bootstrap, prefix, old, new
+        self.stage = Stage(bootstrap, prefix, old)
+        self.clock = Clock()
+        self.sent: dict[int, Raw] = {}
+        for name in NAMES:
+            self.stage.map(name, "org", "sub")
+
+    def calls(self, numbers: Iterable[int], names: Sequence[str] = NAMES) -> list[Raw]:
+        """Calls of 50 cents, customer after customer; each is billed once, however often it is put."""
+        at = self.clock()
+        made = [raw(0, slp(n, at_us=at, cost="0.5"), customer=names[n % len(names)], received_us=at) for n in numbers]
+        self.sent |= dict(zip(numbers, made, strict=True))
+        return made
+
+    def put_by_new_clients(self, records: Sequence[Raw]) -> None:
+        """Write records by a producer that begins now, so that it knows today's number of partitions."""
+        producer = Producer({"bootstrap.servers": self.bootstrap, "partitioner": "murmur2_random"})
+        for record in records:
+            producer.produce(self.stage.topics.raw, record.value, record.key, timestamp=record.timestamp)
+        producer.flush(10)
+
+    def parts(self) -> Components:
+        """Under the names that commands know."""
+        return self.stage.parts(group_prefix=f"{self.prefix}meterbridge-", now_us=self.clock)
+
+    async def meter(self, *, until: int, sealed: bool = False) -> None:
+        """Run the meter until it has decided about `until` calls in this life, repeats among them.
+
+        `sealed`: and until all of its windows but the held ones are events.
+        """
+        self.stage.sensors.calls.clear()
+        async with self.stage.running("meter", self.parts()) as role:
+            await self.meter_has_counted(until)
+            tasks: Any = role.partition_tasks
+            if sealed:
+                await soon(lambda: not any(task.work._state.open for task in tasks.values()), limit_s=40)
+
+    async def meter_has_counted(self, count: int) -> None:
+        """Wait until the meter that runs has decided about so many calls."""
+        await soon(lambda: sum(self.stage.sensors.calls.values()) >= count, limit_s=40)
+
+    async def halted(self, count: int) -> None:
+        """Wait until so many partitions have halted."""
+        await soon(lambda: len({place for _, place, _ in self.stage.sensors.halted}) >= count, limit_s=40)
+
+    async def bill(self, count: int) -> None:
+        """Run the meter, two minutes later, until `count` calls are billed."""
+        self.clock.pass_by(120)
+        self.clock.go()
+        async with self.stage.running("meter", self.parts()):
+            await soon(lambda: self.billed()[0] >= count, limit_s=40)
+            await soon(lambda: not self.unread(), limit_s=40)
+
+    async def expand(self, *words: str, partitions: int | None = None) -> Ended:
+        """The command as an operator runs it."""
+        number = str(self.new if partitions is None else partitions)
+        return await meterbridge(self.stage, "topics", "expand", "--partitions", number, "--json", *words)
+
+    def grown(self) -> None:
+        """From here on all processes are configured with the new number."""
+        self.stage = Stage(self.bootstrap, self.prefix, self.new)
+
+    def billed(self) -> tuple[int, Decimal]:
+        """Calls and cents of all events."""
+        events = self.stage.values(self.stage.topics.events)
+        cents = sum((Decimal(event["precise_total_amount_cents"]) for event in events), Decimal(0))
+        return sum(int(event["properties"]["requests"]) for event in events), cents
+
+    def unread(self) -> int:
+        """Records of the raw topic that the meter has not read."""
+        return unread(self.stage.deployment)["raw"].records
+
+    async def sound(self) -> None:
+        """Ledgers add up, events are there, topics are right."""
+        for words in (("reconcile", "--json"), ("topics", "check", "--json")):
+            ended = await meterbridge(self.stage, *words)
+            assert ended.code == 0, ended.out + ended.err

@@ -1,0 +1,41 @@
+"""Which records a ledger of a grown topic forwards: those whose key belongs to a partition that grew out of its own."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.operations.past_counts import ancestors, grown_from
+from schemas.topics import CUSTOMERS, RAW, RECEIPTS, has_right_count
+from streams.runtime.forwarding import Forwarder
+from streams.runtime.transactions import partition_of
+
+KEYS = st.binary(min_size=1, max_size=40)
+
+
+@given(KEYS, st.integers(1, 6), st.integers(1, 4), st.integers(1, 4))
+def test_a_key_is_forwarded_once_from_wherever_a_client_put_it(key: bytes, first: int, once: int, twice: int) -> None:
+    """Clients know of the first number, the second or today's."""
+    counts = [first, first * once, first * once * twice]
+    home = partition_of(key, counts[-1])
+    for known in counts:
+        placed = partition_of(key, known)
+        base = grown_from(counts, placed) or counts[-1]
+        assert Forwarder({}, "raw", placed).target(key, base, counts[-1]) == home
+        assert placed == home or placed in ancestors(counts, home), "the ledger there was counted in before"
+
+
+@given(KEYS, st.integers(0, 3))
+def test_a_key_that_another_rule_put_here_stays(key: bytes, partition: int) -> None:
+    """No partition that grew out of others knows what was counted here."""
+    target = Forwarder({}, "raw", partition).target(key, 4, 12)
+    assert target % 4 == partition
+    assert target == (partition_of(key, 12) if partition_of(key, 4) == partition else partition)
+
+
+def test_a_record_without_a_key_stays() -> None:
+    assert [Forwarder({}, "raw", 1).target(key, 2, 4) for key in (None, b"")] == [1, 1]
+
+
+def test_a_topic_that_keeps_its_number_fits_every_multiple_of_it() -> None:
+    for topic in (CUSTOMERS, RECEIPTS):
+        assert [has_right_count(topic, there, 12) for there in (4, 12, 5, 24)] == [True, True, False, False]
+    assert [has_right_count(RAW, there, 12) for there in (4, 12)] == [False, True]
