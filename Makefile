@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS), and Prometheus' promtool (or apt-get, which fetches it).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test check fmt bench soak trial scale-trial plugin-trial stripe-trial upgrade mutants fuzz ready reliability balance-trial alarms-trial deploy-test chart chart-test lock sbom venv
+.PHONY: help demo services services-stop test check fmt bench soak trial scale-trial plugin-trial stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -95,6 +95,9 @@ chart-test: venv ## the Helm chart, rendered for each set of values in tests/cha
 	.venv/bin/python -m tests.chart.tools
 	.venv/bin/pytest tests/chart/*_checks.py $(ARGS)
 
+clickhouse-test: venv tests/downstream/.venv/.installed ## the recipe for ClickHouse in docs/downstream.md, in ClickHouse as a library (1 GB, from the network once)
+	.venv/bin/pytest tests/downstream/clickhouse_checks.py $(ARGS)
+
 lock: deploy/.venv/.installed ## deploy/*.lock, what the image installs with the hash of every file: after a change of dependencies
 	deploy/.venv/bin/uv pip compile $(LOCKED) --quiet -o deploy/.venv/requirements.lock pyproject.toml
 	echo hatchling | deploy/.venv/bin/uv pip compile $(LOCKED) --quiet -o deploy/.venv/build.lock -
@@ -134,6 +137,12 @@ FIND_PYTHON = for python in python3.13 python3.12 python3.11 python3; do \
 bench/.venv/.installed: bench/constraints.txt
 	@bench/.venv/bin/python -c pass 2>/dev/null || .venv/bin/python -m venv --clear bench/.venv
 	bench/.venv/bin/python -m pip install -q --disable-pip-version-check -c bench/constraints.txt quixstreams
+	@touch $@
+
+# ClickHouse as a library has the size of a server.
+tests/downstream/.venv/.installed: tests/downstream/constraints.txt
+	@tests/downstream/.venv/bin/python -c pass 2>/dev/null || .venv/bin/python -m venv --clear tests/downstream/.venv
+	tests/downstream/.venv/bin/python -m pip install -q --disable-pip-version-check -c tests/downstream/constraints.txt chdb
 	@touch $@
 
 deploy/.venv/.installed:

@@ -15,8 +15,8 @@ from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
 from connectors.operations.canary import sentence_of
 from connectors.operations.sender import CommandProducer
-from connectors.processes.account_tables import now_us
 from connectors.processes.canary import canary_of, plan_of, run_canary
+from connectors.telemetry.clock import now_us
 from schemas.moments import SECOND_US
 from schemas.money import plain
 from streams.core.delivery.canary import BILLED, canary_name, canary_org

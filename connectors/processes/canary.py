@@ -19,7 +19,7 @@ from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.errors import LagoIntegrationError
 from connectors.operations.canary import Canary, Place
 from connectors.operations.canary_post import CanaryPost, Credential
-from connectors.processes.account_tables import now_us
+from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.worker_health import WorkerHealth
