@@ -42,6 +42,12 @@ currency = "USD"
 markup_percent = "20"
 """
 STRANGER = "stranger"
+#: The group's coordinator is still loading.
+_NOT_YET = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
 _LIMIT_S = 180.0
 
 
@@ -165,21 +171,33 @@ def _topics_of(kafka: dict[str, Any], world: World) -> dict[str, set[str]]:
     """What the broker says that an account may do with each topic."""
     names = world.topics.__dataclass_fields__
     wanted = TopicCollection([getattr(world.topics, name) for name in names])
-    told = AdminClient(kafka).describe_topics(wanted, include_authorized_operations=True, request_timeout=30)
+    admin = AdminClient(kafka)  # its answers end with it
+    told = admin.describe_topics(wanted, include_authorized_operations=True, request_timeout=30)
     return {name: _words(future.result().authorized_operations) for name, future in told.items()}
 
 
 def _groups_of(kafka: dict[str, Any], needed: list[Acl]) -> dict[str, set[str]]:
     """The same of each consumer group; a group that may not be described may not be read."""
-    found = {}
-    names = list({acl.name for acl in needed if acl.resource == GROUP and not acl.prefixed})
-    told = AdminClient(kafka).describe_consumer_groups(names, include_authorized_operations=True, request_timeout=30)
-    for name, future in told.items():
+    admin = AdminClient(kafka)
+    return {
+        name: _group(admin, name) for name in {acl.name for acl in needed if acl.resource == GROUP and not acl.prefixed}
+    }
+
+
+def _group(admin: AdminClient, name: str) -> set[str]:
+    deadline = time.monotonic() + _LIMIT_S
+    while True:
+        [future] = admin.describe_consumer_groups(
+            [name], include_authorized_operations=True, request_timeout=30
+        ).values()
         try:
-            found[name] = _words(future.result().authorized_operations)
-        except KafkaException:
-            found[name] = set()
-    return found
+            return _words(future.result().authorized_operations)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                return set()
+            if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _transactions(mine: list[Acl], needed: list[Acl]) -> Iterator[tuple[str, bool]]:

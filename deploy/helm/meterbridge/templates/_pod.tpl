@@ -1,5 +1,4 @@
 {{/* The pod of a role. Takes root, component, values, and `arguments` of the image's command. */}}
-
 {{/* A role's own value, or the general one of the same name. */}}
 {{- define "meterbridge.podTemplate" -}}
 {{- $v := .root.Values -}}
