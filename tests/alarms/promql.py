@@ -59,7 +59,9 @@ def grouped_by(expression: str) -> set[str]:
 def exported() -> dict[str, list[dict[str, str]]]:
     """The labels of each series that a new process exports, by the metric's name; parts of histograms are metrics."""
     series: dict[str, list[dict[str, str]]] = {}
-    registry = Metrics(CollectorRegistry(), "1.2.3").registry
+    metrics = Metrics(CollectorRegistry(), "1.2.3")
+    metrics.requested_of("eu")  # as every process does for each further Lago organisation
+    registry = metrics.registry
     for collector in list(registry._collector_to_names):  # type: ignore[attr-defined]  # no public list
         for family in collector.collect():
             for sample in family.samples:

@@ -113,6 +113,7 @@ IN_USE = {
         "INSERT INTO corrected_parts (part) VALUES ('part-1')",
     ],
     18: ["SELECT nextval('late_call_writes')"],
+    19: ["UPDATE organisations SET organization = 'eu'"],
 }
 
 

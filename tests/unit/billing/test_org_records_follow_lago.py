@@ -228,7 +228,8 @@ async def test_orgs_are_told_by_the_configured_prefixes() -> None:
     world.runs("acme-1", "org_1")
     settings = SimpleNamespace(org_id_prefixes=["acme-", "globex-"])
     views = {"customers": SimpleNamespace(table={}), "orgs": SimpleNamespace(table=world.records.all)}
-    ledger = SimpleNamespace(**views, org_records=world.records, lago=world.lago)
+    organizations = SimpleNamespace(is_in=lambda _organization, _org_id: True)
+    ledger = SimpleNamespace(**views, org_records=world.records, lagos={"": world.lago}, organizations=organizations)
     synchroniser = org_synchroniser(*cast(Any, (settings, ledger)))
     assert await synchroniser.refresh("acme-1")
     assert not await synchroniser.refresh("org_1")

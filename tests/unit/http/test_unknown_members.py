@@ -26,7 +26,9 @@ async def endpoints() -> AsyncIterator[list[Endpoint]]:
     try:
         async with httpx.AsyncClient() as http:
             lago = LagoClient(http, "http://127.0.0.1:1", "")
-            yield Management(Settings(), CheckedProducer(producer), lago, Metrics(CollectorRegistry(), "0")).endpoints()
+            yield Management(
+                Settings(), CheckedProducer(producer), {"": lago}, Metrics(CollectorRegistry(), "0")
+            ).endpoints()
     finally:
         await producer.close(0.1)
 

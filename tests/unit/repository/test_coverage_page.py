@@ -49,7 +49,7 @@ async def served() -> set[tuple[str, str]]:
     try:
         async with httpx.AsyncClient() as http:
             lago = LagoClient(http, "http://127.0.0.1:1", "")
-            routes = Management(settings, CheckedProducer(producer), lago, metrics).routes()
+            routes = Management(settings, CheckedProducer(producer), {"": lago}, metrics).routes()
     finally:
         await producer.close(0.1)
     routes += Health({}, lambda: "", lambda: 0.0, metrics.registry).routes()

@@ -22,7 +22,7 @@ from streams.core.metering.decisions import DECISIONS
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 #: The modules whose public text constants are the reasons why usage is held, and nothing else.
-HOLDING = ("billing_periods", "resolve", "subscription_choice", "versions")
+HOLDING = ("billing_periods", "organizations", "resolve", "subscription_choice", "versions")
 #: Of the client and the wire: connectors/lago/client.py.
 WIRE = {"connect", "timeout", "no_answer", "bad_answer"}
 
