@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS), and Prometheus' promtool (or apt-get, which fetches it).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test check fmt bench soak trial plugin-trial stripe-trial upgrade mutants fuzz reliability balance-trial alarms-trial deploy-test chart chart-test lock sbom venv
+.PHONY: help demo services services-stop test check fmt bench soak trial scale-trial plugin-trial stripe-trial upgrade mutants fuzz reliability balance-trial alarms-trial deploy-test chart chart-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -52,6 +52,9 @@ soak: venv ## kill, freeze and cut real processes for MINUTES=10, and count ever
 
 trial: venv ## poll jobs through a real LiteLLM proxy, in two weeks, with its database backfilled, and compare what Lago bills
 	.venv/bin/python -m tests.proxy
+
+scale-trial: venv ## three workers scale 1 -> 3 -> 1 and roll under 1,000 calls/s on three brokers, one of them killed: every cent is counted
+	.venv/bin/python -m tests.faults.scale_trial $(ARGS)
 
 plugin-trial: venv ## kill LiteLLM proxies with the plugin 50 times under load: every answered call is billed once; then its latency
 	.venv/bin/python -m tests.plugin_trial $(ARGS)

@@ -8,10 +8,11 @@ from connectors.cli.base import one_sentence, settings_of_command
 from connectors.doctor.run import run_doctor
 
 
-def doctor(config: Path | None, url: str | None, *, as_json: bool, with_lago: bool) -> None:
+def doctor(config: Path | None, url: str | None, *, principal: str, as_json: bool, with_lago: bool) -> None:
     """`meterbridge doctor`."""
     with one_sentence():
         settings = settings_of_command()
         if config is None and url is None:
             url = settings.litellm_api_url
-        raise typer.Exit(run_doctor(settings, config, url, as_json=as_json, with_lago=with_lago))
+        code = run_doctor(settings, config, url, principal=principal, as_json=as_json, with_lago=with_lago)
+        raise typer.Exit(code)

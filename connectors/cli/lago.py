@@ -1,7 +1,6 @@
 """`meterbridge lago`: set up Lago, and bill usage again that reached Lago after a subscription's end or its invoice."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +30,7 @@ from connectors.operations.last_invoice import STILL_ARRIVING
 from connectors.operations.rebilling import Rebilling, receipts_are_read
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
+from connectors.telemetry.clock import now_us
 from connectors.telemetry.printable import shown
 from schemas.customers import OrgRecord
 from streams.core.delivery.after_end import AGAIN
@@ -80,12 +80,12 @@ async def _billed_again(
         async with own_account_tables(settings, 1) as account_tables:
             await receipts_are_read(deployment_of(settings), database)
             tables = account_tables.customers.table, account_tables.orgs.table
-            truth = OrgSynchroniser(*tables, account_tables.org_records, account_tables.lago, now_us=_now_us)
+            truth = OrgSynchroniser(*tables, account_tables.org_records, account_tables.lago, now_us=now_us)
             ends, known, uninvoiced, is_whole = EndedSubscriptions(account_tables.lago), {}, [], True
-            billed = await billed_orgs(database, _now_us())
+            billed = await billed_orgs(database, now_us())
             for org_id in [org for org in billed if also.org in {"", org}]:
                 try:
-                    history = await ends.of(account_tables.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
+                    history = await ends.of(account_tables.orgs.table.get(org_id) or OrgRecord(org_id), now_us())
                 except LagoRejected as error:
                     print_error(f"Lago cannot be asked about org {org_id}: {error}")
                     is_whole = False
@@ -93,7 +93,7 @@ async def _billed_again(
                 try:
                     code = settings.lago_event_code
                     rows = DeliveredRows(database, org_id, code)
-                    late = await not_invoiced(rows, history.lives, org_id, account_tables.lago, _now_us(), code, {})
+                    late = await not_invoiced(rows, history.lives, org_id, account_tables.lago, now_us(), code, {})
                 except LagoIntegrationError as error:
                     # An event with a moment after the end is on no invoice, whatever the last invoice counted.
                     print_error(f"Lago does not show what the last invoices of org {org_id} counted: {error}")
@@ -139,11 +139,11 @@ async def _lost(
     settings: Settings, database: Database, history: LagoHistory, late: Sequence[NotInvoiced], also: _Also
 ) -> list[UninvoicedEvent]:
     """What is lost of an org as it stands now."""
-    now_us, code = _now_us(), settings.lago_event_code
-    lost = [event async for page in pages(database, history.org, history.gaps, now_us, code) for event in page]
+    at_us, code = now_us(), settings.lago_event_code
+    lost = [event async for page in pages(database, history.org, history.gaps, at_us, code) for event in page]
     for life, named in late:
         seen = decided(named) if also.unclear else named
-        lost += [event async for page in lost_pages(database, history.org, life, seen, now_us, code) for event in page]
+        lost += [event async for page in lost_pages(database, history.org, life, seen, at_us, code) for event in page]
     return lost
 
 
@@ -160,10 +160,6 @@ def _audited(settings: Settings, able: list[UninvoicedEvent], comment: str) -> N
         count=len(able),
         cost_usd=usd,
     )
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
 
 
 def _line(lost: UninvoicedEvent) -> dict[str, Any]:

@@ -1,6 +1,8 @@
-"""`meterbridge topics`: create, check and expand the topics of the catalogue on the broker."""
+"""`meterbridge topics`: create, check and expand the topics of the catalogue, and the rights of the roles, on the broker."""
 
 import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import typer
@@ -8,26 +10,64 @@ import typer
 from connectors.cli.base import one_sentence, progress, say, settings_of_command
 from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import deployment_of, kafka_connection, topic_layout
-from connectors.kafka.acls import acls, command_lines
-from connectors.kafka.admin import check_topics, create_topics, wrong_topics
+from connectors.config.settings import Settings
+from connectors.kafka.acls import acls
+from connectors.kafka.admin import TopicsCreated, check_topics, create_topics, missing_topics, wrong_topics
+from connectors.kafka.rights import Comparison, compared, lines_of_rights, rights_of
+from connectors.kafka.rights_on_broker import create_rights, remove_rights, stored_rights
 from connectors.operations.expansion import ExpansionPlan, carry_out, plan_expansion
 from schemas.topics import TopicNames
 from streams.state.ledger_expand import Expanded
 
 
-def create(*, as_json: bool) -> None:
+def create(*, with_acls: bool, principal: str, dry_run: bool, remove_extra: bool, as_json: bool) -> None:
     """`meterbridge topics create`."""
+    if remove_extra and not with_acls:
+        fail("--remove-extra needs --acls.", 2)
     with one_sentence():
         settings = settings_of_command()
         kafka, layout = kafka_connection(settings), topic_layout(settings)
-        done = create_topics(kafka, layout)
+        done = TopicsCreated(missing_topics(kafka, layout), ()) if dry_run else create_topics(kafka, layout)
         wrong = wrong_topics(kafka, layout) if done.existed else []
+        rights = _rights(settings, principal, change=not dry_run, remove=remove_extra) if with_acls else None
+    answer: dict[str, Any] = {"created": done.created, "existed": done.existed}
     lines = [f"{len(done.created)} topics created, {len(done.existed)} existed.", *done.created]
-    say({"created": done.created, "existed": done.existed}, as_json=as_json, table=lambda: "\n".join(lines))
+    if dry_run:
+        answer = {"would_create": done.created}
+        lines = [f"{len(done.created)} topics would be created.", *done.created]
+    if rights is not None:
+        answer["rights"] = rights
+        lines += _told(rights, dry_run=dry_run, removed=remove_extra)
+    say(answer, as_json=as_json, table=lambda: "\n".join(lines))
     for complaint in wrong:
         print_error(complaint.sentence)
     if any(complaint.stops for complaint in wrong):
         raise typer.Exit(1)
+
+
+def _rights(settings: Settings, principal: str, *, change: bool, remove: bool) -> Comparison:
+    """The rights on the brokers as they were found; what is missing is created, and on demand what is extra removed."""
+    kafka, names = kafka_connection(settings), TopicNames.with_prefix(settings.topic_prefix)
+    wanted = rights_of(acls(names, settings.topic_prefix, settings.deployment_name), principal)
+    found = compared(wanted, stored_rights(kafka), principal)
+    if change:
+        create_rights(kafka, found.missing)
+    if change and remove:
+        remove_rights(kafka, found.extra)
+    return found
+
+
+def _told(found: Comparison, *, dry_run: bool, removed: bool) -> Iterator[str]:
+    """The rights for people: the new ones by principal, and the extra ones as arguments of kafka-acls.sh."""
+    would = "would be " if dry_run else ""
+    yield f"{len(found.missing)} rights {would}created, {len(found.existing)} existed."
+    if dry_run:
+        yield from lines_of_rights(found.missing, "--add")
+    if found.extra:
+        yield f"{len(found.extra)} rights of these principals that no role of this deployment needs" + (
+            f", {would}removed:" if removed else "; --remove-extra removes them:"
+        )
+        yield from lines_of_rights(found.extra, "--remove")
 
 
 def check(*, as_json: bool) -> None:
@@ -78,5 +118,5 @@ def show_acls(principal: str, *, as_json: bool) -> None:
         settings = settings_of_command()
     names = TopicNames.with_prefix(settings.topic_prefix)
     entries = list(acls(names, settings.topic_prefix, settings.deployment_name))
-    lines = list(command_lines(entries, principal))
+    lines = list(lines_of_rights(rights_of(entries, principal)))
     say({"acls": entries}, as_json=as_json, table=lambda: "\n".join(lines))

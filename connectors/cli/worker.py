@@ -1,5 +1,7 @@
 """`meterbridge worker`: run the workers' roles, each in a process of its own."""
 
+from collections.abc import Callable
+
 import typer
 
 from connectors.cli.base import chosen, one_sentence, settings_of_command
@@ -13,9 +15,17 @@ def worker(only: str | None) -> None:
     roles = chosen(only, ROLES) if only is not None else ()
     with one_sentence():
         settings = settings_of_command(asks_once=False)
-        raise typer.Exit(run_worker(settings, roles or roles_of(settings)))
+        raise typer.Exit(run_worker(settings, roles or roles_of(settings), _reported))
 
 
 def roles_of(settings: Settings) -> tuple[str, ...]:
     """The roles of a deployment: all of them, but the projector only if there is Postgres."""
     return ROLES if settings.postgres_url is not None else ROLES[:-1]
+
+
+def _reported(run: Callable[[], int]) -> int:
+    try:
+        with one_sentence():
+            return run()
+    except typer.Exit as ended:
+        return ended.exit_code

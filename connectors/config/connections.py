@@ -39,7 +39,8 @@ def all_revealed(secrets: Iterable[SecretStr]) -> list[str]:
 
 
 def kafka_connection(settings: Settings) -> KafkaConnection:
-    """The connection to Kafka. `Settings` refuses a SASL protocol without user name and password."""
+    """The connection to Kafka. `Settings` refuses a SASL protocol without user name and password,
+    and a certificate without its key."""
     return KafkaConnection(
         settings.kafka_bootstrap_servers,
         settings.kafka_security_protocol,
@@ -47,6 +48,9 @@ def kafka_connection(settings: Settings) -> KafkaConnection:
         settings.kafka_sasl_username or "",
         revealed(settings.kafka_sasl_password),
         str(settings.kafka_ssl_cafile or ""),
+        str(settings.kafka_ssl_certfile or ""),
+        str(settings.kafka_ssl_keyfile or ""),
+        revealed(settings.kafka_ssl_key_password),
     )
 
 

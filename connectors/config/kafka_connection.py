@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class KafkaConnection:
-    """How clients connect to the brokers. The `repr` does not contain the password.
+    """How clients connect to the brokers. The `repr` does not contain the passwords.
 
     Fields:
         servers: the brokers, `host:port`, separated by commas.
         security_protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
         sasl_mechanism: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`; unused by protocols without SASL.
         ssl_cafile: PEM file of the authority that signed the brokers' certificates; `""` = the system's authorities.
+        ssl_certfile, ssl_keyfile: PEM files of the client's certificate and its key; `""` = the client shows none.
+        ssl_key_password: of the key; `""` = the key is not encrypted.
     """
 
     servers: str
@@ -20,6 +22,9 @@ class KafkaConnection:
     sasl_username: str = ""
     sasl_password: str = field(default="", repr=False)
     ssl_cafile: str = ""
+    ssl_certfile: str = ""
+    ssl_keyfile: str = ""
+    ssl_key_password: str = field(default="", repr=False)
 
     @property
     def encrypted(self) -> bool:

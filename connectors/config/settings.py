@@ -16,7 +16,6 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
-    FilePath,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -24,6 +23,7 @@ from pydantic import (
 )
 
 from connectors.config.credit_settings import CreditSettings
+from connectors.config.kafka_settings import KafkaSettings
 from connectors.config.misspelt_names import unknown_names
 from connectors.config.renamed_settings import check_renamed
 from connectors.config.secret_files import with_files
@@ -43,7 +43,6 @@ from connectors.config.types import (
     Prefix,
     Seconds,
     Secrets,
-    Servers,
     SubscriptionIdTemplate,
     Upper,
     WindowSeconds,
@@ -56,34 +55,11 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(CreditSettings):
+class Settings(KafkaSettings, CreditSettings):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
-    kafka_bootstrap_servers: Servers = Field(
-        "localhost:9092", description="Kafka's brokers, `host:port`, several separated by commas."
-    )
-    kafka_partitions: int = Field(
-        12,
-        ge=1,
-        le=1000,
-        description="Partitions of the raw topic and the topics with the same number. It changes by `topics expand` only.",
-    )
-    kafka_replication_factor: int = Field(
-        1, ge=1, le=9, description="Copies of every topic; 3 in production (then `min.insync.replicas` is 2)."
-    )
-    kafka_security_protocol: Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Upper] = Field(
-        "PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."
-    )
-    kafka_sasl_mechanism: Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Upper] = Field(
-        "PLAIN", description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."
-    )
-    kafka_sasl_username: str | None = Field(None, description="Needed by the two SASL protocols.")
-    kafka_sasl_password: SecretStr | None = Field(None, description="Needed by the two SASL protocols.")
-    kafka_ssl_cafile: FilePath | None = Field(
-        None, description="PEM file of the authority that signed the brokers' certificates; unset = the system's."
-    )
     topic_prefix: Prefix = Field(
         "", description="Prefix of every topic, consumer group and transactional id, e.g. `billing.`."
     )
@@ -317,14 +293,6 @@ class Settings(CreditSettings):
 
     #: Variables that look like a setting and are none; the process warns about them.
     unknown: tuple[str, ...] = Field((), exclude=True)
-
-    @field_validator("kafka_sasl_username", "kafka_sasl_password")
-    @classmethod
-    def _sasl_is_complete(cls, value: str | SecretStr | None, info: ValidationInfo) -> str | SecretStr | None:
-        protocol = info.data.get("kafka_security_protocol", "")
-        if value is None and protocol.startswith("SASL"):
-            raise ValueError(f"is needed by KAFKA_SECURITY_PROTOCOL={protocol}")
-        return value
 
     @field_validator("oidc_audience")
     @classmethod

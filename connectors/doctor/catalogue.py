@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from connectors.doctor.provider_key_kinds import PROVIDER_KEY_TEXTS
+from connectors.doctor.right_kinds import MISSING_TEXTS, OTHER_TEXTS
 
 
 class Severity(StrEnum):
@@ -338,7 +339,7 @@ LAGO: Final = {
         "plan's price.",
     ),
 }
-KAFKA: Final = {
+KAFKA = {
     "topic_loses_money": FindingKind(
         _LOST,
         "A topic is missing, or with its retention, compaction or replication usage is lost before it is billed. No role "
@@ -351,6 +352,8 @@ KAFKA: Final = {
         "The command in the finding.",
     ),
 }
+KAFKA |= {"kafka_right_missing": FindingKind(_LOST, *MISSING_TEXTS)}
+KAFKA |= {code: FindingKind(_DEGRADED, *texts) for code, texts in OTHER_TEXTS.items()}
 PROVIDER_KEYS: Final = {code: FindingKind(_DEGRADED, *texts) for code, texts in PROVIDER_KEY_TEXTS.items()}
 KINDS: Final = {**LITELLM, **OWN, **PROVIDER_KEYS, **KAFKA, **LAGO}
 
@@ -360,7 +363,7 @@ _HEAD: Final = """\
 <!-- Written by `python -m connectors.doctor.catalogue`; change connectors/doctor/catalogue.py instead. -->
 
 `meterbridge doctor --config config.yaml` reads a configuration of LiteLLM's proxy, or asks a running one (`--url`, by
-default `LITELLM_API_URL` with `LITELLM_MASTER_KEY`), the environment of Meterbridge, Kafka's topics (where `KAFKA_BOOTSTRAP_SERVERS` is
+default `LITELLM_API_URL` with `LITELLM_MASTER_KEY`), the environment of Meterbridge, Kafka's topics and rights (where `KAFKA_BOOTSTRAP_SERVERS` is
 set), Lago (unless `--no-lago`), and the stored provider keys (where `PROVIDER_KEYS_SECRET` is set).
 It changes nothing. It prints its findings, and the configuration, the environment and the order of stopping LiteLLM that lose least: calls
 that LiteLLM has collected since its last flush are lost with its process. With `--json` it prints one object.
@@ -383,7 +386,7 @@ def page() -> str:
     """docs/doctor.md."""
     lines = [_HEAD]
     chapters = {"LiteLLM": LITELLM, "Meterbridge's own settings": OWN, "Users' provider keys": PROVIDER_KEYS}
-    chapters |= {"Kafka's topics": KAFKA, "Lago": LAGO}
+    chapters |= {"Kafka's topics and rights": KAFKA, "Lago": LAGO}
     for title, kinds in chapters.items():
         lines += [f"## {title}", "", "| code | severity | cause | what to do |", "|---|---|---|---|"]
         lines += [f"| `{code}` | `{kind.severity}` | {kind.cause} | {kind.fix} |" for code, kind in kinds.items()]

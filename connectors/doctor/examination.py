@@ -16,6 +16,7 @@ from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.litellm_rules import judge_litellm
 from connectors.doctor.own_rules import judge_own
 from connectors.doctor.provider_key_rules import PART, judge_provider_keys
+from connectors.doctor.rights_rules import judge_rights
 from connectors.lago.client import LagoClient, LagoIntegrationError
 from connectors.litellm.config import read_config
 from connectors.litellm.proxy import ask_proxy
@@ -80,9 +81,18 @@ class ExaminationReport:
 
 
 async def examine(
-    own: Settings, http: httpx.AsyncClient, config: Path | None, url: str | None, *, with_lago: bool
+    own: Settings,
+    http: httpx.AsyncClient,
+    config: Path | None,
+    url: str | None,
+    *,
+    with_lago: bool,
+    principal: str = "",
 ) -> ExaminationReport:
     """Examine LiteLLM by its file, by its API, or by both, which are then compared.
+
+    Args:
+        principal: how Kafka names the roles' accounts; `""` = their rights are not examined.
 
     Raises:
         ConfigurationError: the file cannot be read.
@@ -102,9 +112,12 @@ async def examine(
     patients.append(ExaminedPart("Meterbridge's settings", tuple(judge_own(own))))
     if is_named(own):
         topic_findings, unread = await _read(judge_topics(own))
-        patients.append(
-            ExaminedPart(f"Kafka's topics, {kafka_address(own.kafka_bootstrap_servers)}", topic_findings or (), unread)
-        )
+        at = kafka_address(own.kafka_bootstrap_servers)
+        patients.append(ExaminedPart(f"Kafka's topics, {at}", topic_findings or (), unread))
+        if principal and not unread:
+            right_findings, unread = await _read(judge_rights(own, principal))
+            if right_findings is not None or unread:
+                patients.append(ExaminedPart(f"Kafka's rights, {at}", right_findings or (), unread))
     if own.provider_keys_secret and own.postgres_url:
         key_findings, unread = await _read(judge_provider_keys(own))
         patients.append(ExaminedPart(PART, tuple(key_findings or ()), unread))

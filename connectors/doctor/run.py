@@ -23,8 +23,13 @@ _WORDS = {
 }
 
 
-def run_doctor(own: Settings, config: Path | None, url: str | None, *, as_json: bool, with_lago: bool) -> int:
+def run_doctor(
+    own: Settings, config: Path | None, url: str | None, *, principal: str, as_json: bool, with_lago: bool
+) -> int:
     """Examine once. Returns the exit code: 0 = nothing loses or doubles money, 1 = something does, 2 = a part is unread.
+
+    Args:
+        principal: how Kafka names the roles' accounts (`connectors.kafka.acls.principal_of`).
 
     Raises:
         ConfigurationError: `config` cannot be read.
@@ -32,7 +37,7 @@ def run_doctor(own: Settings, config: Path | None, url: str | None, *, as_json: 
 
     async def once() -> ExaminationReport:
         async with lago_http(_TIMEOUT_S, _CONNECTIONS) as http:
-            return await examine(own, http, config, url, with_lago=with_lago)
+            return await examine(own, http, config, url, principal=principal, with_lago=with_lago)
 
     report = asyncio.run(once())
     typer.echo(json.dumps(report.as_object(), indent=2) if as_json else shown(report_text(report), lines=True))

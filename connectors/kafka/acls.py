@@ -4,14 +4,15 @@ Once its brokers have an authorizer, Kafka denies what no ACL allows
 (https://kafka.apache.org/documentation/#security_authz). Names follow `TOPIC_PREFIX` and `DEPLOYMENT_NAME`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from shlex import quote
 from typing import Final
 
 from schemas.topics import TopicNames
 
-TOPIC, GROUP, TRANSACTIONAL_ID = "topic", "group", "transactional-id"
+TOPIC, GROUP, TRANSACTIONAL_ID, CLUSTER = "topic", "group", "transactional-id", "cluster"
+#: Kafka's name of its one cluster.
+CLUSTER_NAME: Final = "kafka-cluster"
 #: Operations of `kafka-acls.sh --operation`. Read and Write imply Describe.
 READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = "Read", "Write", "Describe", "DescribeConfigs"
 CREATE, ALTER, ALTER_CONFIGS = "Create", "Alter", "AlterConfigs"
@@ -44,6 +45,8 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
 #: The account for commands such as `meterbridge topics create`.
 OPERATOR: Final = "operator"
 ROLES: Final = (*READS, OPERATOR)
+#: What stands for the role in the pattern of principals.
+ROLE_MARK: Final = "{role}"
 #: The consumer group of commands; none of them joins it.
 _COMMANDS_GROUP: Final = "meterbridge-operations"
 
@@ -54,7 +57,7 @@ class Acl:
 
     Fields:
         role: one of `ROLES`.
-        resource: `TOPIC`, `GROUP` or `TRANSACTIONAL_ID`.
+        resource: `TOPIC`, `GROUP`, `TRANSACTIONAL_ID` or `CLUSTER`.
         name: of the resource; its beginning if `prefixed`.
         operation: Kafka's word.
     """
@@ -104,7 +107,8 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
 
 
 def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[Acl]:
-    """Commands may do what the roles do, create the topics, and make them grow (Alter)."""
+    """Commands may do what the roles do, create topics and make them grow, and read the lists of all accounts, for the doctor."""
+    yield Acl(OPERATOR, CLUSTER, CLUSTER_NAME, DESCRIBE)
     for topic in every:
         for operation in (READ, WRITE, CREATE, ALTER, DESCRIBE_CONFIGS, ALTER_CONFIGS):
             yield Acl(OPERATOR, TOPIC, topic, operation)
@@ -115,19 +119,6 @@ def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[A
         yield Acl(OPERATOR, TRANSACTIONAL_ID, f"{topic}-", WRITE, prefixed=True)
 
 
-def command_lines(entries: Iterable[Acl], principal: str) -> Iterator[str]:
-    """Arguments of `kafka-acls.sh`: one line per role and resource.
-
-    Args:
-        principal: what each principal begins with; the role follows.
-    """
-    grouped: dict[tuple[str, str, str, bool], list[str]] = {}
-    for acl in entries:
-        grouped.setdefault((acl.role, acl.resource, acl.name, acl.prefixed), []).append(acl.operation)
-    for (role, resource, name, prefixed), operations in grouped.items():
-        words = [f"--add --allow-principal {quote(principal + role)}"]
-        words += [f"--operation {operation}" for operation in operations]
-        words.append(f"--{resource} {quote(name)}")
-        if prefixed:
-            words.append("--resource-pattern-type prefixed")
-        yield " ".join(words)
+def principal_of(pattern: str, role: str) -> str:
+    """The principal of a role: `pattern` with the role for `{role}`, or with the role at its end."""
+    return pattern.replace(ROLE_MARK, role) if ROLE_MARK in pattern else pattern + role

@@ -36,6 +36,12 @@ class TopicsCreated:
     existed: tuple[str, ...]
 
 
+def missing_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S) -> tuple[str, ...]:
+    """Full names of the topics that `create_topics` would create. Raises: Unavailable: the broker does not answer."""
+    existing = _partitions(_metadata(_admin(kafka), limit_s))
+    return tuple(name for topic in CATALOGUE if (name := layout.prefix + topic.name) not in existing)
+
+
 def create_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S) -> TopicsCreated:
     """Create the missing topics of the catalogue, and wait until the broker lists all of them. Existing ones are not changed.
 
@@ -120,7 +126,7 @@ def topic_ids(kafka: KafkaConnection, names: Iterable[str], limit_s: float = LIM
     described = admin.describe_topics(TopicCollection(list(names)), request_timeout=limit_s)
     ids = {}
     for name, future in described.items():
-        with _kafka_errors(name):
+        with kafka_errors(name):
             # Kafka uses URL-safe base64, librdkafka the standard one. The ids become parts of ids in Lago.
             ids[name] = str(future.result().topic_id).translate(_URL_SAFE).rstrip("=")
     return ids
@@ -142,7 +148,7 @@ def _create(admin: AdminClient, missing: dict[str, Topic], layout: TopicLayout, 
     futures = admin.create_topics(topics, request_timeout=limit_s) if topics else {}
     created = []
     for name, future in futures.items():
-        with _kafka_errors(name):
+        with kafka_errors(name):
             try:
                 future.result()
             except KafkaException as failed:
@@ -155,7 +161,7 @@ def _create(admin: AdminClient, missing: dict[str, Topic], layout: TopicLayout, 
 
 def _metadata(admin: AdminClient, limit_s: float) -> ClusterMetadata:
     try:
-        with _kafka_errors("list topics"):
+        with kafka_errors("list topics"):
             return admin.list_topics(timeout=limit_s)
     finally:
         admin.poll(0)  # so that librdkafka logs the reason: a refused password or certificate raises no error here
@@ -180,7 +186,7 @@ def _wrong_settings(
     answers = admin.describe_configs(resources, request_timeout=limit_s)
     wrong: list[Complaint] = []
     for resource, future in answers.items():
-        with _kafka_errors(resource.name):
+        with kafka_errors(resource.name):
             actual = {name: str(entry.value) for name, entry in future.result().items() if entry.value is not None}
         copies = min(
             (len(partition.replicas) for partition in cluster.topics[resource.name].partitions.values()), default=1
@@ -191,8 +197,16 @@ def _wrong_settings(
 
 
 @contextmanager
-def _kafka_errors(what: str) -> Iterator[None]:
-    """Translates librdkafka's errors."""
+def kafka_errors(what: str) -> Iterator[None]:
+    """Translates librdkafka's errors.
+
+    Args:
+        what: what was asked, for people.
+
+    Raises:
+        TopicProblem: Kafka refuses it.
+        Unavailable: no broker answered.
+    """
     try:
         yield
     except KafkaException as failed:

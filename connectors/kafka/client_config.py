@@ -1,6 +1,7 @@
 """The connection settings of the clients: one `KafkaConnection` in the words of librdkafka, aiokafka and Faust.
 
-PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL are supported, with PLAIN or SCRAM. Host names in certificates are verified.
+PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL are supported, with PLAIN or SCRAM, and with the certificate of the client (mTLS).
+Host names in certificates are verified.
 """
 
 import logging
@@ -17,8 +18,15 @@ def librdkafka_config(kafka: KafkaConnection) -> dict[str, Any]:
         "security.protocol": kafka.security_protocol,
         "logger": logging.getLogger("librdkafka"),
     }
-    if kafka.encrypted and kafka.ssl_cafile:
-        config["ssl.ca.location"] = kafka.ssl_cafile
+    if kafka.encrypted:
+        config["ssl.endpoint.identification.algorithm"] = "https"
+        files = {
+            "ssl.ca.location": kafka.ssl_cafile,
+            "ssl.certificate.location": kafka.ssl_certfile,
+            "ssl.key.location": kafka.ssl_keyfile,
+            "ssl.key.password": kafka.ssl_key_password,
+        }
+        config |= {name: value for name, value in files.items() if value}
     if kafka.authenticated:
         config["sasl.mechanism"] = kafka.sasl_mechanism
         config["sasl.username"] = kafka.sasl_username
@@ -47,4 +55,8 @@ def faust_broker(kafka: KafkaConnection) -> str:
 
 
 def _ssl_context(kafka: KafkaConnection) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=kafka.ssl_cafile or None)
+    context = ssl.create_default_context(cafile=kafka.ssl_cafile or None)
+    if kafka.ssl_certfile:
+        # Without a text OpenSSL would ask for the password of an encrypted key at the terminal.
+        context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile, kafka.ssl_key_password)
+    return context

@@ -5,7 +5,6 @@ Usage is recorded through Kafka, so that it is billed once. So recording also ne
 """
 
 import asyncio
-import time
 from asyncio import AbstractEventLoop
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
@@ -21,6 +20,7 @@ from connectors.config.connections import (
 )
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.errors import LagoRejected
+from connectors.telemetry.clock import now_us
 from schemas.moments import parse_us
 from schemas.topics import TopicNames
 
@@ -46,7 +46,7 @@ class StandaloneBilling:
             self.lago,
             AdoptedIds(),
             UsageThroughKafka(),
-            now_us=_now_us,
+            now_us=now_us,
             prefixes=access.prefixes,
             template=access.template,
             stamp=self._customer_since_us,
@@ -72,7 +72,7 @@ class StandaloneBilling:
         """A moment that is the same in every process: if two processes subscribe an org at the same time, the second finds the
         subscription of the first under the same id."""
         customer = await self.lago.customer(org_id)
-        return _now_us() if customer is None or customer.created_at is None else parse_us(customer.created_at)
+        return now_us() if customer is None or customer.created_at is None else parse_us(customer.created_at)
 
 
 def is_org(external_id: str) -> bool:
@@ -126,8 +126,4 @@ class UsageThroughKafka:
                 await self._producers.pop(ended).close(0.0)
             self._producers.setdefault(loop, KafkaProducer(config))
         raw = TopicNames.with_prefix(named.layout.prefix).raw
-        await KafkaUsage(self._producers[loop], raw, now_us=_now_us).record(event)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
+        await KafkaUsage(self._producers[loop], raw, now_us=now_us).record(event)

@@ -40,6 +40,7 @@ from connectors.operations.last_invoice import MAYBE_INVOICED, NO_LAST_INVOICE, 
 from connectors.operations.rebilling import Rebilling
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
+from connectors.telemetry.clock import now_us
 from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us, to_datetime
 from schemas.money import EXACT, ZERO, add, plain
@@ -201,7 +202,7 @@ class LearntEnds:
 
     async def _due(self) -> list[tuple[int, OrgRecord]]:
         """Orgs whose records show an end, and changed, or were looked at long enough ago; with the records' offsets."""
-        since = to_datetime(_now_us() - ENDED_US)
+        since = to_datetime(now_us() - ENDED_US)
         async with self.database.connection() as connection:
             rows = await connection.fetch(_RECORDS, since)
         for gone in self._looked.keys() - {row["org_id"] for row in rows}:
@@ -216,15 +217,15 @@ class LearntEnds:
         return due
 
     async def _look(self, offset: int, org: OrgRecord, rebilling: Callable[[], Awaitable[Rebilling]]) -> Waiting:
-        now_us = _now_us()
+        at_us = now_us()
         if self.lago is None:
-            count, cents = await posted_in(self.database, org.org_id, gaps(org.periods, now_us - ENDED_US))
+            count, cents = await posted_in(self.database, org.org_id, gaps(org.periods, at_us - ENDED_US))
             return Waiting(count, cents, NO_LAGO_KEY) if count else Waiting()
-        if not await self._is_to_be_asked(offset, org, now_us):
+        if not await self._is_to_be_asked(offset, org, at_us):
             return Waiting()
         if self._ends is None:
             self._ends = EndedSubscriptions(self.lago)
-        history = await self._ends.of(org, now_us)
+        history = await self._ends.of(org, at_us)
         code, memory = self.deployment.policy.event_code, self._memories.setdefault(org.org_id, {})
         rows = DeliveredRows(self.database, org.org_id, code)
         for over in memory.keys() - {life.lago_id for life in history.lives}:
@@ -233,7 +234,7 @@ class LearntEnds:
             # While an invoice is not final, nothing of it is named.
             self._give_up(org.org_id, left + others if seen.counted.waits else left)
         try:
-            late = await not_invoiced(rows, history.lives, org.org_id, self.lago, now_us, code, memory)
+            late = await not_invoiced(rows, history.lives, org.org_id, self.lago, at_us, code, memory)
         except LagoIntegrationError:
             # What has a moment after an end is on no invoice, whatever Lago tells of the last one, if it may be asked.
             if self.deployment.policy.out_of_period_policy is not OutOfPeriodPolicy.HOLD and await self._some_able(
@@ -297,7 +298,7 @@ class LearntEnds:
 
     async def _pages(self, history: LagoHistory, late: Sequence[NotInvoiced]) -> AsyncIterator[list[UninvoicedEvent]]:
         """What has a moment after an end, then what of `late` is lost still."""
-        async for page in pages(self.database, history.org, history.gaps, _now_us(), self.deployment.policy.event_code):
+        async for page in pages(self.database, history.org, history.gaps, now_us(), self.deployment.policy.event_code):
             yield page
         async for page in self._late_pages(history, late):
             yield page
@@ -307,7 +308,7 @@ class LearntEnds:
     ) -> AsyncIterator[list[UninvoicedEvent]]:
         for one in late:
             code = self.deployment.policy.event_code
-            async for page in lost_pages(self.database, history.org, one.life, one.named, _now_us(), code):
+            async for page in lost_pages(self.database, history.org, one.life, one.named, now_us(), code):
                 yield page
 
     def _audited(self, org_id: str, able: list[UninvoicedEvent]) -> None:
@@ -374,7 +375,3 @@ def _subscriptions(able: list[UninvoicedEvent]) -> list[str]:
 
 def _dollars(cents: Decimal) -> Decimal:
     return EXACT.divide(cents, Decimal(100))
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

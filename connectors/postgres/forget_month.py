@@ -2,8 +2,9 @@
 
 1. The table gets a trigger that counts what is written to it from now on. This waits for the writers that are not done.
 2. What goes and what stays is read. That takes long for many calls; meanwhile others read and write the table.
-3. Under a lock: if nothing was written since 1, the calls are deleted, and their months are stored as forgotten. If something
-   was, all of it begins again, so that no call is deleted that was not read.
+3. Under a lock: if nothing was written since 1, and no event of the calls was projected meanwhile that corrects them, the calls are
+   deleted, and their months are stored as forgotten. If something was written, all of it begins again, so that no call is
+   deleted that was not read.
 """
 
 import asyncio
@@ -97,8 +98,9 @@ async def forget_month(connection: Any, table: str, month: date, until: date, ke
             return Forgotten(Counter(), waiting)
         ended = Counter(dict(await connection.fetch(COUNT.format(table=table), *which)))
         read = _Read(ended, [one for (one,) in await connection.fetch(_STAYING.format(table=table), *which)])
-        if await _tried(lambda: _deleted(connection, table, month, read, written)):  # noqa: B023  # called at once
-            return Forgotten(ended, 0)
+        done = await _tried(lambda: _deleted(connection, table, month, read, written))  # noqa: B023  # called at once
+        if done is not None:
+            return done
     raise Unavailable(POSTGRES_BUSY, f"the calls of {month:%Y-%m} are being written")
 
 
@@ -116,24 +118,28 @@ async def _unwatched(connection: Any, table: str) -> None:
         await connection.execute(_UNWATCH.format(table=table))
 
 
-async def _deleted(connection: Any, table: str, month: date, read: _Read, written: Any) -> bool:
-    """False: something was written since, and nothing is done."""
+async def _deleted(connection: Any, table: str, month: date, read: _Read, written: Any) -> Forgotten | None:
+    """None: something was written since, and nothing is done."""
     async with connection.transaction():
         await connection.execute(_SHORT)
         # In the order in which every question about calls takes them. In another order two of them could wait for each other.
         await connection.execute(f"LOCK TABLE ONLY llm_usage_log, ONLY {table} IN ACCESS EXCLUSIVE MODE")
         if await connection.fetchrow(_WRITTEN) != written:
-            return False
+            return None
+        # An event that was projected meanwhile writes to tables that are not watched, and its calls may need a correction.
+        if waiting := await connection.fetchval(OPEN, month):
+            await connection.execute(_UNWATCH.format(table=table))
+            return Forgotten(Counter(), waiting)
         await connection.execute(_FORGET, sorted({*read.ended, month}))
         if not read.staying:
             await connection.execute(f"DROP TABLE {table}")
-            return True
+            return Forgotten(read.ended, 0)
         await connection.execute("SET LOCAL enable_seqscan = off")
         await connection.execute(_COPY.format(table=table), read.staying)
         await connection.execute(f"TRUNCATE {table}")
         await connection.execute(_UNWATCH.format(table=table))
         await connection.execute(f"INSERT INTO {table} SELECT * FROM staying")  # noqa: S608  # of the caller's own words
-        return True
+        return Forgotten(read.ended, 0)
 
 
 async def _tried(step: Callable[[], Awaitable[_T]]) -> _T:

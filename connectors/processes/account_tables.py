@@ -15,6 +15,7 @@ from connectors.config.settings import Settings
 from connectors.kafka.client_config import aiokafka_config
 from connectors.kafka.compacted_writer import CompactedTopicWriter
 from connectors.lago.client import LagoClient
+from connectors.telemetry.clock import now_us
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.topics import TopicNames
@@ -75,8 +76,3 @@ class AccountTables:
             self.customers.begin()
             self.orgs.begin()
             yield
-
-
-def now_us() -> int:
-    """The wall clock: microseconds since 1970 UTC."""
-    return time.time_ns() // 1000

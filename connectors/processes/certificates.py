@@ -14,8 +14,8 @@ _OF_POSTGRES = ("sslrootcert", "sslcert")
 
 def certificate_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     """Each file with certificates that a setting names, and the setting."""
-    if settings.kafka_ssl_cafile is not None:
-        yield "KAFKA_SSL_CAFILE", settings.kafka_ssl_cafile
+    of_kafka = {"KAFKA_SSL_CAFILE": settings.kafka_ssl_cafile, "KAFKA_SSL_CERTFILE": settings.kafka_ssl_certfile}
+    yield from ((setting, path) for setting, path in of_kafka.items() if path is not None)
     query = parse_qs(urlsplit(revealed(settings.postgres_url)).query)
     for parameter in _OF_POSTGRES:
         for name in query.get(parameter, ())[:1]:

@@ -37,16 +37,15 @@ from connectors.kafka.client_config import aiokafka_config
 from connectors.lago.client import LagoClient
 from connectors.library.orgs import serve_with
 from connectors.operations.service import OperationsService
-from connectors.processes.account_tables import AccountTables, now_us
+from connectors.processes.account_tables import AccountTables
 from connectors.processes.api_access import ApiAccess
 from connectors.processes.api_databases import ApiDatabases, api_databases
 from connectors.processes.credits_api import CreditsApi
 from connectors.processes.queue_watch import QueueWatch
+from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 
-#: Period of the questions to Lago about mapped orgs without a subscription, seconds.
-LEARN_EVERY_S = 15.0
 _SHOW_EVERY_S = 5.0
 _FORGET_EVERY_S = 3600.0
 _AGAIN_S = 5.0

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -30,10 +30,9 @@ from connectors.kafka.client_config import aiokafka_config, librdkafka_config
 from connectors.kafka.coordinator import meet_coordinator
 from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago.client import LagoClient, lago_http
-from connectors.processes.account_tables import now_us
 from connectors.processes.certificates import watch_certificates
-from connectors.processes.management_api import LEARN_EVERY_S, Management
 from connectors.processes.usage_ingress import WebhookIngress, kafka_patience_s
+from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from schemas.errors import ConfigurationError
@@ -42,8 +41,13 @@ from streams.runtime.event_loop import run_loop
 from streams.runtime.garbage_collection import collect_seldom
 from streams.runtime.shutdown import StopSignal, run_until_told
 
+if TYPE_CHECKING:
+    from connectors.processes.management_api import Management
+
 WEBHOOKS, API = PARTS = ("webhooks", "api")
 API_ALONE_PORT = 3002
+#: Period at which the API looks for what it has to learn from Lago, seconds.
+LEARN_EVERY_S = 15.0
 
 #: Parts of `STOP_S`, seconds: for open requests, for closing them (aiohttp waits that long twice), for unsent records.
 _REQUESTS_S, _CLOSE_S, _FLUSH_S = 3.0, 0.5, 3.0
@@ -136,6 +140,9 @@ async def serving(
         routes: dict[str, list[web.RouteDef]] = {}
         management = None
         if API in parts:
+            # It needs a fifth of the memory of an API, and an ingress alone does not need it.
+            from connectors.processes.management_api import Management
+
             management = Management(settings, gate, lago, metrics)
             routes[API] = management.routes()
         if webhooks is not None:
@@ -193,7 +200,7 @@ async def _live(
     settings: Settings,
     gate: CheckedProducer,
     webhooks: WebhookIngress | None,
-    management: Management | None,
+    management: "Management | None",
     ready: asyncio.Event,
     learn_every_s: float,
 ) -> None:
@@ -213,7 +220,7 @@ async def _live(
 
 async def _manage(
     settings: Settings,
-    management: Management | None,
+    management: "Management | None",
     ready: asyncio.Event,
     learn_every_s: float,
 ) -> None:

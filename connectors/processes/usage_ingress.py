@@ -20,7 +20,7 @@ from connectors.ingest.spool import Spool
 from connectors.ingest.spooling_producer import KAFKA_S, SpooledSender, SpoolHooks
 from connectors.ingest.store import ElementStore, RecordSender
 from connectors.kafka.checked_producer import CheckedProducer
-from connectors.processes.account_tables import now_us
+from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import IngressSensors, Metrics
 from schemas.topics import TopicNames
 

@@ -1,18 +1,9 @@
-"""`meterbridge worker`: one role in this process, or a supervisor with one child process for each role.
-
-In production every role is a process of its own. A child that ends is started again after a short wait. A child whose
-parent is gone ends itself, so a killed supervisor leaves no process behind.
-"""
+"""`meterbridge worker`: one role in this process, or a supervisor with one child process for each role."""
 
 import asyncio
-import ctypes
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -20,43 +11,44 @@ from connectors.config.connections import postgres_url
 from connectors.config.settings import Settings
 from connectors.kafka.errors import says_away
 from connectors.kafka.startup import KafkaWait
-from schemas.errors import ConfigurationError
+from connectors.processes.supervisor import supervise
 from streams.app import ROLES
 from streams.runtime.event_loop import run_loop
 from streams.runtime.partition_task import PartitionTask
 from streams.runtime.role import EXIT_FATAL
 from streams.runtime.run import RoleCrashed, run_role
-from streams.runtime.shutdown import ASKED, STOP_S, StopSignal, run_until_told
+from streams.runtime.shutdown import StopSignal, run_until_told
 
 log = structlog.get_logger(__name__)
 
 PROJECT = "project"
-#: A supervisor sets this variable for its child: the one role that the child runs. It is no setting.
-CHILD = "METERBRIDGE_CHILD_ROLE"
 #: Period at which a worker checks whether its partitions have changed, seconds.
 _LOOK_S = 0.25
-_PR_SET_PDEATHSIG = 1
-_RESTART_S, _RESTART_CAP_S, _STEADY_S = 0.5, 10.0, 60.0
+#: What every role needs. It is loaded by a supervisor before it makes its children.
+_SHARED = ("connectors.processes.worker_parts",)
 
 
-def run_worker(settings: Settings, roles: Sequence[str]) -> int:
+def run_worker(
+    settings: Settings, roles: Sequence[str], reported: Callable[[Callable[[], int]], int] = lambda run: run()
+) -> int:
     """Run roles until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop.
 
+    The metrics ports of several roles are METRICS_PORT and the next ones.
+
+    Args:
+        reported: calls what runs a role, and turns an error that is expected into a message and an exit code.
+
     Raises:
-        ConfigurationError: the projector is one of the roles, and there is no Postgres; or this process is a supervisor's
-            child and was asked for other roles than its own: a child with children would start processes without end.
+        ConfigurationError: the projector is one of the roles, and there is no Postgres.
     """
-    own = os.environ.get(CHILD)
-    if own is not None and list(roles) != [own]:
-        sentence = (
-            f"this process is a child that runs {own} alone, and was asked for {','.join(roles)}: it starts nothing"
-        )
-        raise ConfigurationError(CHILD, sentence)
     if PROJECT in roles:
         postgres_url(settings)
     if len(roles) == 1:
-        return _run_one(settings, roles[0])
-    return _supervise(roles, settings.metrics_port)
+        return reported(partial(_run_one, settings, roles[0]))
+    first = settings.metrics_port
+    ports = {role: first + number if first else 0 for number, role in enumerate(roles)}
+    own = {role: settings.model_copy(update={"metrics_port": port}) for role, port in ports.items()}
+    return supervise({role: partial(reported, partial(_run_one, own[role], role)) for role in roles}, _SHARED)
 
 
 def _run_one(settings: Settings, role: str) -> int:
@@ -134,68 +126,3 @@ async def log_partitions(
             logged = opened
         before = opened
         await asyncio.sleep(every_s)
-
-
-def _supervise(roles: Sequence[str], metrics_port: int) -> int:
-    """Run a child process for each role. Their metrics ports are METRICS_PORT and the next ones."""
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in ASKED:
-        signal.signal(number, stop)
-    ports = {role: metrics_port + number if metrics_port else 0 for number, role in enumerate(roles)}
-    children = {role: _start(role, ports[role]) for role in roles}
-    started = dict.fromkeys(roles, time.monotonic())
-    waits = dict.fromkeys(roles, _RESTART_S)
-    while not stopping:
-        time.sleep(0.1)
-        for role, child in children.items():
-            now = time.monotonic()
-            if child.poll() is None:
-                continue
-            if now - started[role] > _STEADY_S:
-                waits[role] = _RESTART_S
-            if now - started[role] < waits[role]:
-                continue
-            log.warning("worker_restarted", role=role, code=child.returncode)
-            waits[role] = min(waits[role] * 2, _RESTART_CAP_S)
-            children[role], started[role] = _start(role, ports[role]), now
-    for child in children.values():
-        child.terminate()
-    _wait(children)
-    return 0
-
-
-def _wait(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    """Return when all children have ended. Log those that ended with an error or had to be killed."""
-    deadline = time.monotonic() + STOP_S + 1
-    for role, child in children.items():
-        try:
-            code = child.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            log.warning("worker_killed", role=role, seconds=STOP_S + 1)
-            continue
-        # A child whose interpreter is still starting has no signal handler yet: the signal itself ends it.
-        if code != 0 and -code not in ASKED:
-            log.warning("worker_ended_badly", role=role, code=code)
-
-
-def _start(role: str, metrics_port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "connectors", "worker", "--only", role]
-    environ = {**os.environ, "METRICS_PORT": str(metrics_port), CHILD: role}
-    return subprocess.Popen(  # noqa: S603  # our own command
-        command,
-        env=environ,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509  # the supervisor has one thread
-        stdin=subprocess.DEVNULL,
-    )
-
-
-def _die_with_parent() -> None:
-    """Linux only. On other systems an orphan goes on until the next owner of its partitions fences it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

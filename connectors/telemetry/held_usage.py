@@ -8,10 +8,11 @@ import structlog
 
 from schemas.moments import SECOND_US
 from schemas.money import plain
-from streams.core.metering.ledger_state import LedgerState, total
+from streams.core.metering.conservation import total
 
 if TYPE_CHECKING:
     from connectors.telemetry.metrics import Metrics
+    from streams.core.metering.ledger_state import LedgerState
 
 #: Customers that one scan names in the log. A flood of unknown names is only counted.
 _NAMED = 10
@@ -32,7 +33,7 @@ class HeldUsageMonitor:
         self._crowded: set[int] = set()
         metrics.held_age.set_function(self.oldest_s)
 
-    def look(self, partition: int, ledger: LedgerState) -> None:
+    def look(self, partition: int, ledger: "LedgerState") -> None:
         """Compare the ledger with the last call.
 
         A customer is logged again if its usage is held for a reason that was not logged.
@@ -84,7 +85,7 @@ class HeldUsageMonitor:
         oldest_us = min(self._oldest_us.values(), default=None)
         return 0.0 if oldest_us is None else max(0.0, (self._now_us() - oldest_us) / SECOND_US)
 
-    def _show(self, partition: int, ledger: LedgerState) -> None:
+    def _show(self, partition: int, ledger: "LedgerState") -> None:
         """Export the sizes of a ledger, and log once if it keeps more in memory than the bound.
 
         The ledger logs what it moves to disk.

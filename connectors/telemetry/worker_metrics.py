@@ -16,7 +16,8 @@ from schemas.records import Receipt
 from streams.agents.projector import Projected
 from streams.core.delivery.event_states import FAILED, PENDING
 from streams.core.mapping.versions import NO_MAPPING
-from streams.core.metering.ledger_state import LedgerState, off_by, total
+from streams.core.metering.conservation import off_by, total
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 
 log = structlog.get_logger(__name__)

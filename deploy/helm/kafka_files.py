@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 
 from connectors.config.settings import VARIABLES
-from connectors.kafka.acls import GROUP, OPERATOR, TOPIC, TRANSACTIONAL_ID, acls
+from connectors.kafka.acls import CLUSTER, GROUP, OPERATOR, TOPIC, TRANSACTIONAL_ID, acls
 from schemas.topics import (
     CATALOGUE,
     ENRICHED,
@@ -62,14 +62,15 @@ _API: Final = (
     "STRIPE_WEBHOOK_SECRET",
     *_POSTGRES,
 )
+_OF_KAFKA: Final = ("KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD")
 _WEBHOOKS: Final = ("WEBHOOK_SECRET", "WEBHOOK_TOKEN")
 SECRETS: Final = {
-    "webhooks": ("KAFKA_SASL_PASSWORD", *_WEBHOOKS),
-    "api": ("KAFKA_SASL_PASSWORD", *_API),
-    **dict.fromkeys(("meter", "sink", "retry"), ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY")),
-    "project": ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", *_POSTGRES),
-    "tools": ("KAFKA_SASL_PASSWORD", "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
-    "topics": ("KAFKA_SASL_PASSWORD",),
+    "webhooks": (*_OF_KAFKA, *_WEBHOOKS),
+    "api": (*_OF_KAFKA, *_API),
+    **dict.fromkeys(("meter", "sink", "retry"), (*_OF_KAFKA, "LAGO_API_KEY")),
+    "project": (*_OF_KAFKA, "LAGO_API_KEY", *_POSTGRES),
+    "tools": (*_OF_KAFKA, "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
+    "topics": _OF_KAFKA,
     "tables": _POSTGRES,
 }
 _KINDS: Final = {TOPIC: "topic", GROUP: "group", TRANSACTIONAL_ID: "transactionalId"}
@@ -106,16 +107,19 @@ def rights() -> dict[str, list[dict[str, Any]]]:
                 grouped.setdefault((acl.resource, acl.name, acl.prefixed), []).append(acl.operation)
         found[component] = [
             {
-                "resource": {
-                    "type": _KINDS[resource],
-                    "name": name,
-                    "patternType": "prefix" if prefixed else "literal",
-                },
+                "resource": _resource(resource, name, prefixed=prefixed),
                 "operations": operations,
             }
             for (resource, name, prefixed), operations in grouped.items()
         ]
     return found
+
+
+def _resource(kind: str, name: str, *, prefixed: bool) -> dict[str, str]:
+    """A resource as a KafkaUser names it; there is one cluster, so it has no name."""
+    if kind == CLUSTER:
+        return {"type": "cluster"}
+    return {"type": _KINDS[kind], "name": name, "patternType": "prefix" if prefixed else "literal"}
 
 
 def roles() -> dict[str, dict[str, list[str]]]:

@@ -15,7 +15,8 @@ from schemas.errors import LedgerBroken, Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position, Sum
 from schemas.moments import SECOND_US
 from schemas.money import ZERO
-from streams.core.metering.ledger_state import LedgerState, total, verify
+from streams.core.metering.conservation import total
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
 from streams.runtime.transactions import TransactionalWriter, Write

@@ -2,7 +2,7 @@
 
 import pytest
 
-from connectors.kafka.acls import READS, acls
+from connectors.kafka.acls import CLUSTER_NAME, READS, acls
 from deploy.helm.kafka_files import ACCOUNTS
 from schemas.topics import CATALOGUE, TopicNames, has_right_count, partition_count, topic_config
 from streams.components import Components
@@ -66,23 +66,63 @@ def test_strimzi_makes_the_topics_of_the_catalogue_with_their_settings() -> None
 def rules(user: Manifest) -> set[tuple[str, str, str, bool]]:
     """Type, name, operation and whether it is a prefix, of each right of a KafkaUser."""
     return {
-        (rule["resource"]["type"], rule["resource"]["name"], operation, rule["resource"]["patternType"] == "prefix")
+        (found["type"], found.get("name", CLUSTER_NAME), operation, found.get("patternType") == "prefix")
         for rule in user["spec"]["authorization"]["acls"]
+        for found in [rule["resource"]]
         for operation in rule["operations"]
     }
 
 
-def test_strimzi_gives_each_role_the_rights_that_topics_acls_prints() -> None:
-    kinds = {"topic": "topic", "group": "group", "transactional-id": "transactionalId"}
+@pytest.mark.parametrize("name", ["strimzi", "strimzi-tls"])
+def test_strimzi_gives_each_role_the_rights_that_topics_acls_prints(name: str) -> None:
+    kinds = {"topic": "topic", "group": "group", "transactional-id": "transactionalId", "cluster": "cluster"}
     wanted: dict[str, set[tuple[str, str, str, bool]]] = {}
     for acl in acls(NAMES, "eu.", "eu-1"):
         wanted.setdefault(acl.role, set()).add((kinds[acl.resource], acl.name, acl.operation, acl.prefixed))
-    users = {component(one): one for one in of_kind(rendered("strimzi"), "KafkaUser")}
+    users = {component(one): one for one in of_kind(rendered(name), "KafkaUser")}
     assert users.keys() == ACCOUNTS.keys()
-    for name, user in users.items():
-        assert rules(user) == wanted[ACCOUNTS[name]]
-        pod = pods(rendered("strimzi"))[name]
-        assert variables(pod)["KAFKA_SASL_USERNAME"] == user["metadata"]["name"]
+    for role, user in users.items():
+        assert rules(user) == wanted[ACCOUNTS[role]]
+        pod, account = pods(rendered(name))[role], user["metadata"]["name"]
+        if name == "strimzi":
+            assert user["spec"]["authentication"] == {"type": "scram-sha-512"}
+            assert variables(pod)["KAFKA_SASL_USERNAME"] == account
+        else:
+            assert user["spec"]["authentication"] == {"type": "tls"}
+            assert certificate(pod) == (account, "user.crt", "user.key")
+
+
+def certificate(pod: Manifest) -> tuple[str, str, str]:
+    """Secret, key of the certificate and key of the private key that a pod shows to the brokers; its settings name them."""
+    told = variables(pod)
+    assert "KAFKA_SASL_USERNAME" not in told and "KAFKA_SASL_PASSWORD_FILE" not in told
+    items = {
+        f"/run/secrets/meterbridge/{item['path']}": (source["secret"]["name"], item["key"])
+        for volume in pod["spec"]["volumes"]
+        for source in volume.get("projected", {}).get("sources", [])
+        for item in source.get("secret", {}).get("items", [])
+    }
+    (shown, cert), (sealed, key) = items[told["KAFKA_SSL_CERTFILE"]], items[told["KAFKA_SSL_KEYFILE"]]
+    assert shown == sealed
+    return shown, cert, key
+
+
+def test_each_role_shows_its_certificate_and_keda_shows_that_of_the_role_it_scales() -> None:
+    found = pods(rendered("mtls"))
+    shown = {role: certificate(pod)[0] for role, pod in found.items() if role != "tables"}
+    assert shown.pop("webhooks") == "kafka-ingress"
+    assert shown.pop("topics") == shown.pop("tools") == "kafka-operator"
+    assert set(shown.values()) == {"kafka-billing"}
+    assert "KAFKA_SSL_CERTFILE" not in variables(found["tables"])
+    for name, role, secret, keys in (
+        ("mtls", "meter", "kafka-billing", {"cert": "tls.crt", "key": "tls.key"}),
+        ("strimzi-tls", "sink", "meterbridge-sink", {"cert": "user.crt", "key": "user.key"}),
+    ):
+        [account] = [auth for auth in of_kind(rendered(name), "TriggerAuthentication") if component(auth) == role]
+        told = {one["parameter"]: (one["name"], one["key"]) for one in account["spec"]["secretTargetRef"]}
+        for parameter, key in keys.items():
+            assert told[parameter][1] == key and told[parameter][0].endswith(secret)
+        assert ("keyPassword" in told) is (name == "mtls")
 
 
 def test_a_role_may_have_an_account_of_its_own_without_strimzi() -> None:

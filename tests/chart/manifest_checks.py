@@ -29,6 +29,7 @@ from tests.chart.rendering import (
     written,
 )
 from tests.chart.tools import HELMS, helm, kube_score
+from tests.support.authority import Authority
 from tests.unit.repository.test_deploy import accepted
 
 #: What kube-score finds and why it stays.
@@ -40,6 +41,7 @@ ACCEPTED = {
     "Deployment few replicas": "one retry and one projector suffice; nothing is lost while they restart",
     "Deployment does not have a host podAntiAffinity set": "its values give another affinity",
 }
+SEALED = "KAFKA_SSL_KEY_PASSWORD_FILE"
 POSSIBLE = {"networkPolicy": ("network-policies", "The pod does not have a matching NetworkPolicy")}
 
 
@@ -97,11 +99,10 @@ def test_every_variable_is_a_setting_and_its_value_is_accepted(name: str, tmp_pa
             path.write_text("postgresql://u:p@h/d" if "DATABASE" in key else "a-secret-of-twenty-chars")
             if key == "PROVIDER_KEYS_SECRET_FILE":
                 path.write_text("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
-            if key != "KAFKA_SSL_CAFILE":
-                ours[key] = str(path)
-        if "KAFKA_SSL_CAFILE" in ours:
-            (tmp_path / "ca").write_text("")
-            ours["KAFKA_SSL_CAFILE"] = str(tmp_path / "ca")
+            ours[key] = str(path)
+        certificate = Authority(tmp_path).client("client", "a-secret-of-twenty-chars" if SEALED in ours else "")
+        files = {"CAFILE": certificate.certificate, "CERTFILE": certificate.certificate, "KEYFILE": certificate.key}
+        ours |= {f"KAFKA_SSL_{name}": str(path) for name, path in files.items() if f"KAFKA_SSL_{name}" in ours}
         settings = load_settings(ours)
         assert settings.unknown == ()
         if role == "webhooks":
@@ -159,7 +160,8 @@ def test_a_role_has_its_own_secrets_as_files_and_no_others(name: str) -> None:
             if "secret" in source
             for item in source["secret"]["items"]
         }
-        files.pop("kafka-ca.crt", None)
+        for path in ("kafka-ca.crt", "kafka-client.crt", "kafka-client.key"):
+            files.pop(path, None)
         assert files.keys() <= set(SECRETS[role]), role
         pointed = {key: value for key, value in variables(pod).items() if key.removesuffix("_FILE") in files}
         assert pointed == {f"{key}_FILE": f"/run/secrets/meterbridge/{key}" for key in files}

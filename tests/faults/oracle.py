@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
-from streams.core.metering.ledger_state import LedgerState, difference
+from streams.core.metering.conservation import difference
+from streams.core.metering.ledger_state import LedgerState
 from tests.faults.calls import CallKey, Owed, Sum
 
 _BILLED = ("billable", "failed_with_cost")

@@ -60,7 +60,7 @@ async def upgraded(old: Checkout, folder: Path, database: str, *, rate: int, pau
         return OURS if name == _NOT_UPGRADED else old.program
 
     async with fresh_database(database) as url, AsyncExitStack() as stack:
-        await asyncio.to_thread(_migrate, old.program, url)
+        await asyncio.to_thread(migrate, old.program, url)
         common = {"DATABASE_URL": url}
         running = running_world(os.environ, folder, commands=RUNNING, program=program, common=common)
         world = await stack.enter_async_context(running)
@@ -71,7 +71,7 @@ async def upgraded(old: Checkout, folder: Path, database: str, *, rate: int, pau
         async def replace() -> None:
             try:
                 await asyncio.sleep(pause_s)
-                await asyncio.to_thread(_migrate, OURS, url)
+                await asyncio.to_thread(migrate, OURS, url)
                 for name in ORDER:
                     problems.extend(await _replaced(world.processes[name], OURS, RUNNING[name]))
                     await asyncio.sleep(pause_s)
@@ -89,7 +89,7 @@ async def upgraded(old: Checkout, folder: Path, database: str, *, rate: int, pau
             group.create_task(replace())
         loaded_s = time.monotonic() - begun
         problems += await settle(world, sender.load, print)
-        problems += await asyncio.to_thread(_reconciled, world.environ("reconcile"))
+        problems += await asyncio.to_thread(reconciled, world.environ("reconcile"), _ROWS_LIMIT_S)
         owed = sender.load.owed
         print(
             f"answers to posts: {dict(sender.load.answers)}; events not recorded at the first try: {recorder.answers_lost}"
@@ -116,13 +116,14 @@ async def _replaced(process: Process, program: Sequence[str], words: Sequence[st
     return [f"SIGTERM: {death}"] if death is not None and (death.code != 0 or death.took_s > 10) else []
 
 
-def _migrate(program: Sequence[str], url: str) -> None:
+def migrate(program: Sequence[str], url: str) -> None:
+    """Make or upgrade the tables."""
     environ = {"PATH": os.environ["PATH"], "DATABASE_URL": url}
     subprocess.run([*program, "db", "migrate"], env=environ, check=True, capture_output=True)
 
 
-def _reconciled(environ: Mapping[str, str]) -> list[str]:
-    """What this version's own command says, once the rows are written."""
+def reconciled(environ: Mapping[str, str], limit_s: float) -> list[str]:
+    """What this version's own command finds wrong, once the rows are written, at most `limit_s` later."""
     done = subprocess.CompletedProcess[str]([], 1)
 
     def agrees() -> bool:
@@ -131,7 +132,7 @@ def _reconciled(environ: Mapping[str, str]) -> list[str]:
         return done.returncode == 0
 
     try:
-        eventually(agrees, _ROWS_LIMIT_S)
+        eventually(agrees, limit_s)
     except AssertionError:
         return [f"reconcile ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-1000:]}"]
     print(done.stdout)

@@ -152,20 +152,20 @@ async def map_late(world: World, seed: int) -> None:
     await asyncio.gather(*(later(customer, at_s) for customer, at_s in late))
 
 
-async def settle(world: World, load: Load, say: Callable[[str], None]) -> list[str]:
-    """Wait until everything is billed, at most `DRAIN_LIMIT_S`; then judge, whatever was reached."""
+async def settle(world: World, load: Load, say: Callable[[str], None], limit_s: float = DRAIN_LIMIT_S) -> list[str]:
+    """Wait until everything is billed, at most `limit_s`; then judge, whatever was reached."""
     evidence = Evidence(world.broker.bootstrap, world.topics, world.url("sandbox"))
     subscriptions = {customer: subscription_of(customer) for customer in CUSTOMERS}
     of_orgs = {org: "sub-" + org for org in ORGS}
     owed = load.owed.by_subscription(subscriptions)
-    deadline = time.monotonic() + DRAIN_LIMIT_S
+    deadline = time.monotonic() + limit_s
     late = []
     while time.monotonic() < deadline:
         if not billing_wrong(await evidence.stats(), owed) and await evidence.all_settled():
             break
         await asyncio.sleep(1.0)
     else:
-        late = [f"not settled within {DRAIN_LIMIT_S:.0f} s"]
+        late = [f"not settled within {limit_s:.0f} s"]
     say("judging")
     return late + verdict(await evidence.gather(), load.owed, subscriptions, of_orgs)
 

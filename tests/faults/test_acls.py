@@ -1,7 +1,10 @@
-"""Each role's process works with an account that may do what `meterbridge topics acls` says, on a broker that denies the rest."""
+"""Each role works with an account that has only the rights of `connectors/kafka/acls.py`, on a broker that denies the rest: with
+SCRAM passwords over TLS, and with certificates."""
 
 import asyncio
 import json
+import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from decimal import Decimal
@@ -11,153 +14,93 @@ from typing import Any
 
 import httpx
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient
 
-from connectors.kafka.acls import GROUP, OPERATOR, ROLES, TOPIC, Acl, acls
-from schemas.topics import TopicNames
+from connectors.config.connections import kafka_connection
+from connectors.config.settings import load_settings
+from connectors.kafka.acls import GROUP, OPERATOR, ROLES, TOPIC, TRANSACTIONAL_ID, Acl, acls
+from connectors.kafka.client_config import librdkafka_config
 from tests.faults.calls import CUSTOMERS
-from tests.faults.world import PARTITIONS, TOKEN, World, mapped_late, running_world
+from tests.faults.world import COMMANDS, TOKEN, World, mapped_late, running_world
+from tests.support.command import ended
 from tests.support.database import until
 from tests.support.eventually import soon
-from tests.support.kafka import MavenKafka
-from tests.support.ports import free_port
+from tests.support.kafka.secured import ADMIN, CERTIFICATE, PRINCIPALS, SCRAM, SecuredKafka
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
-PASSWORD = "a-password-of-a-role"
 DEPLOYMENT = "guarded"
-_RESOURCES = {TOPIC: ResourceType.TOPIC, GROUP: ResourceType.GROUP}
+RUNNING = {name: words for name, words in COMMANDS.items() if not name.endswith("-2")}
+MAPPED = [customer for customer in CUSTOMERS if not mapped_late(customer)]
+CARD = """
+id = "list"
+effective_from = "2099-01-01T00:00:00Z"
+currency = "USD"
 
-
-class Guarded:
-    """A broker with two doors: PLAINTEXT for whoever made it, and one where each role shows its account."""
-
-    def __init__(self) -> None:
-        self.port, plain, controller = free_port(), free_port(), free_port()
-        users = " ".join(f'user_{role}="{PASSWORD}"' for role in ROLES)
-        module = "org.apache.kafka.common.security.plain.PlainLoginModule required"
-        settings = {
-            "listeners": f"PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{self.port},"
-            f"CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{self.port}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.sasl_plaintext.plain.sasl.jaas.config": f"{module} {users};",
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS",
-        }
-        self.kafka = MavenKafka(settings, port=plain)
-
-    def environ(self, name: str) -> Mapping[str, str]:
-        """Of a process: its account, and the door to show it at."""
-        role = name.partition("-")[0]
-        return {
-            "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{self.port}",
-            "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
-            "KAFKA_SASL_MECHANISM": "PLAIN",
-            "KAFKA_SASL_USERNAME": role if role in ROLES else OPERATOR,
-            "KAFKA_SASL_PASSWORD": PASSWORD,
-            "DEPLOYMENT_NAME": DEPLOYMENT,
-        }
-
-    def client(self, role: str) -> dict[str, Any]:
-        """librdkafka's options of a role's account."""
-        return {
-            "bootstrap.servers": f"127.0.0.1:{self.port}",
-            "security.protocol": "SASL_PLAINTEXT",
-            "sasl.mechanism": "PLAIN",
-            "sasl.username": role,
-            "sasl.password": PASSWORD,
-        }
-
-    def allow(self, found: Iterator[Acl]) -> None:
-        """Add the lists, as `kafka-acls.sh` would."""
-        bindings = [_binding(acl) for acl in found]
-        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
-        for done in admin.create_acls(bindings).values():
-            done.result(30)
-
-
-def _binding(acl: Acl) -> AclBinding:
-    words = {"DescribeConfigs": "DESCRIBE_CONFIGS", "AlterConfigs": "ALTER_CONFIGS"}
-    return AclBinding(
-        _RESOURCES.get(acl.resource, ResourceType.TRANSACTIONAL_ID),
-        acl.name,
-        ResourcePatternType.PREFIXED if acl.prefixed else ResourcePatternType.LITERAL,
-        f"User:{acl.role}",
-        "*",
-        AclOperation[words.get(acl.operation, acl.operation.upper())],
-        AclPermissionType.ALLOW,
-    )
+[default]
+markup_percent = "20"
+"""
+_LIMIT_S = 180.0
 
 
 @pytest.fixture
-def guarded() -> Iterator[Guarded]:
-    broker = Guarded()
+def secured(tmp_path: Path) -> Iterator[SecuredKafka]:
+    broker = SecuredKafka(tmp_path)
     yield broker
     broker.kafka.stop()
 
 
+@pytest.fixture(params=[SCRAM, CERTIFICATE])
+def door(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-async def world(guarded: Guarded, tmp_path: Path, database: str) -> AsyncIterator[World]:
+async def world(secured: SecuredKafka, door: str, tmp_path: Path, database: str) -> AsyncIterator[World]:
     prefix = f"g{uuid.uuid4().hex[:6]}."
-    guarded.allow(acls(TopicNames.with_prefix(prefix), prefix, DEPLOYMENT))
-    common = {"DATABASE_URL": database}
+    common = {"DATABASE_URL": database, "DEPLOYMENT_NAME": DEPLOYMENT}
+
+    def account(name: str) -> Mapping[str, str]:
+        """Of a process: that of its role, and the operator's of a command."""
+        role = name.partition("-")[0]
+        return secured.environ(f"meterbridge-{role if role in ROLES else OPERATOR}", door)
+
+    administrator = {"PATH": os.environ["PATH"], "TOPIC_PREFIX": prefix, "KAFKA_PARTITIONS": "6"}
+    words = ("topics", "create", "--acls", "--principal", PRINCIPALS[door])
+    done = await ended({**administrator, **common, **secured.environ(ADMIN, door)}, *words, limit_s=_LIMIT_S)
+    assert done.code == 0, done.err
     async with running_world(
-        {}, tmp_path, broker=guarded.kafka, common=common, each=guarded.environ, prefix=prefix
+        {}, tmp_path, broker=secured.kafka, common=common, each=account, prefix=prefix, commands=RUNNING
     ) as running:
         yield running
 
 
-def _may_write(guarded: Guarded, role: str, topic: str) -> bool:
-    told: list[KafkaError | None] = []
-    producer = Producer({**guarded.client(role), "message.timeout.ms": 10_000})
-    producer.produce(topic, b"x", on_delivery=lambda error, _: told.append(error))
-    producer.flush(15)
-    assert told, "the broker did not answer"
-    if told[0] is not None:
-        assert told[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED, told[0]
-    return told[0] is None
-
-
-def _may_read(guarded: Guarded, role: str, topic: str) -> bool:
-    """Whether a record of the topic comes; it has some."""
-    consumer = Consumer({**guarded.client(role), "group.id": "anybody", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
-    try:
-        for _ in range(20):
-            if (found := consumer.poll(1)) is None:
-                continue
-            error = found.error()
-            if error is None or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                return error is None
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise
-    finally:
-        consumer.close()
-    return False
-
-
 async def test_every_role_does_its_work_with_its_own_account_and_can_do_no_others(
-    world: World, guarded: Guarded, database: str
+    world: World, secured: SecuredKafka, door: str, database: str, tmp_path: Path
 ) -> None:
-    mapped = [customer for customer in CUSTOMERS if not mapped_late(customer)]
-    calls = [
-        {"id": f"call-{n}", "end_user": mapped[n % len(mapped)], "model": "m", "spend": 0.01, "total_tokens": 1}
+    await _bill(world, database)
+    await _operate(world, tmp_path)
+    assert not [process for process in world.processes.values() if process.deaths]
+    needed = list(acls(world.topics, world.prefix, DEPLOYMENT))
+    for role in ROLES:
+        kafka = librdkafka_config(kafka_connection(load_settings(secured.environ(f"meterbridge-{role}", door))))
+        mine = [acl for acl in needed if acl.role == role]
+        assert await asyncio.to_thread(_topics_of, kafka, world) == _meant(mine, needed, TOPIC), role
+        assert await asyncio.to_thread(_groups_of, kafka, needed) == _meant(mine, needed, GROUP), role
+        for owner, may in _transactions(mine, needed):
+            assert await asyncio.to_thread(_may_begin, kafka, owner) is may, (role, owner)
+
+
+async def _bill(world: World, database: str) -> None:
+    """Sixty calls of a cent each, and one that nothing can bill."""
+    calls: list[dict[str, Any]] = [
+        {"id": f"call-{n}", "end_user": MAPPED[n % len(MAPPED)], "model": "m", "spend": 0.01, "total_tokens": 1}
         for n in range(60)
     ]
-    headers = {"Authorization": f"Bearer {TOKEN}"}
+    calls.append({"id": "call-odd", "end_user": MAPPED[0], "model": "m", "spend": "much"})
     with httpx.Client(trust_env=False, timeout=30) as http:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
         post = partial(http.post, world.url("ingress") + "/webhook/litellm/usage", json=calls, headers=headers)
         assert (await asyncio.to_thread(post)).status_code == 202
 
@@ -165,20 +108,93 @@ async def test_every_role_does_its_work_with_its_own_account_and_can_do_no_other
             stats = json.loads(http.get(world.url("sandbox") + "/__stats").text)
             return Decimal(stats["totals"]["billed_cents"])
 
-        await soon(lambda: billed_cents() == 60, 60)
-    await until(
-        database, "SELECT count(*) FROM llm_usage_log WHERE decision = 'billable'", lambda found: found == 60, 60
-    )
-    assert not [process for process in world.processes.values() if process.deaths]
-    topics = world.topics
-    for role, topic in [
-        ("ingress", topics.events),
-        ("sink", topics.raw),
-        ("meter", topics.customers),
-        ("api", topics.events),
-    ]:
-        assert not await asyncio.to_thread(_may_write, guarded, role, topic), (role, topic)
-    for role, topic in [("ingress", topics.raw), ("sink", topics.raw), ("meter", topics.receipts)]:
-        assert not await asyncio.to_thread(_may_read, guarded, role, topic), (role, topic)
-    assert await asyncio.to_thread(_may_read, guarded, "project", topics.raw)
-    assert await asyncio.to_thread(_may_write, guarded, "ingress", topics.rejected)
+        await soon(lambda: billed_cents() == 60, _LIMIT_S)
+    rows = "SELECT count(*) FROM llm_usage_log WHERE decision = 'billable'"
+    await until(database, rows, lambda found: found == 60, _LIMIT_S)
+
+
+async def _operate(world: World, folder: Path) -> None:
+    """The commands of an operator, each on real topics: those that read, those that write records, those that begin transactions."""
+    lost = folder / "lost.jsonl"
+    now = time.time()
+    call = {"id": "call-lost", "end_user": MAPPED[0], "model": "m", "spend": 0.01, "startTime": now - 1, "endTime": now}
+    lost.write_text(json.dumps(call) + "\n")
+    card = folder / "card.toml"
+    card.write_text(CARD)
+    for words in (
+        ("topics", "check"),
+        ("held", "list"),
+        ("dlq", "list"),
+        ("dlq", "requeue", "--comment", "again"),
+        ("audit", "verify"),
+        ("explain", "--request", "call-1"),
+        ("reconcile",),
+        ("replay", "--from", "1h", "--to", "0s", "--target-topic", "raw"),
+        ("backfill", "--source", "jsonl", "--file", str(lost)),
+        ("rates", "put", str(card), "--comment", "prices"),
+        ("rates", "show"),
+        ("ledger", "init", "--from", "earliest"),
+        ("held", "write-off", "--customer", "stranger", "--comment", "test", "--yes"),
+        ("lago", "rebill", "--dry-run"),
+    ):
+        done = await ended(world.environ("operator"), *words, limit_s=_LIMIT_S)
+        said = done.out + done.err
+        assert "uthoriz" not in said and "refuses" not in said and "Traceback" not in said, (words, said)
+        # 1 of `ledger init`: every ledger is sound, so there is nothing to begin.
+        assert done.code == (words[0] == "ledger"), (words, said)
+
+
+def _meant(mine: list[Acl], needed: list[Acl], resource: str) -> dict[str, set[str]]:
+    """What a role should be allowed on each resource of a kind that any role needs; Read and Write imply Describe."""
+    found: dict[str, set[str]] = {acl.name: set() for acl in needed if acl.resource == resource and not acl.prefixed}
+    implied = {"Read": "Describe", "Write": "Describe", "AlterConfigs": "DescribeConfigs"}
+    for name, allowed in found.items():
+        for acl in mine:
+            if acl.resource == resource and (acl.name == name or (acl.prefixed and name.startswith(acl.name))):
+                allowed.update({acl.operation, implied.get(acl.operation, acl.operation)})
+    return found
+
+
+def _words(operations: Any) -> set[str]:
+    return {AclOperation(operation.value).name.title().replace("_", "") for operation in operations or ()}
+
+
+def _topics_of(kafka: dict[str, Any], world: World) -> dict[str, set[str]]:
+    """What the broker says that an account may do with each topic."""
+    names = world.topics.__dataclass_fields__
+    wanted = TopicCollection([getattr(world.topics, name) for name in names])
+    told = AdminClient(kafka).describe_topics(wanted, include_authorized_operations=True, request_timeout=30)
+    return {name: _words(future.result().authorized_operations) for name, future in told.items()}
+
+
+def _groups_of(kafka: dict[str, Any], needed: list[Acl]) -> dict[str, set[str]]:
+    """The same of each consumer group; a group that may not be described may not be read."""
+    found = {}
+    names = list({acl.name for acl in needed if acl.resource == GROUP and not acl.prefixed})
+    told = AdminClient(kafka).describe_consumer_groups(names, include_authorized_operations=True, request_timeout=30)
+    for name, future in told.items():
+        try:
+            found[name] = _words(future.result().authorized_operations)
+        except KafkaException:
+            found[name] = set()
+    return found
+
+
+def _transactions(mine: list[Acl], needed: list[Acl]) -> Iterator[tuple[str, bool]]:
+    """A transactional id of each kind, and whether the role may use it."""
+    for name in {acl.name for acl in needed if acl.resource == TRANSACTIONAL_ID}:
+        # An id of its own: a running process is not to be fenced by the test.
+        allowed = [acl for acl in mine if acl.resource == TRANSACTIONAL_ID]
+        tried = name + "tried-by-a-test"
+        yield tried, any(acl.prefixed and tried.startswith(acl.name) for acl in allowed)
+
+
+def _may_begin(kafka: dict[str, Any], transactional_id: str) -> bool:
+    producer = Producer({**kafka, "transactional.id": transactional_id})
+    try:
+        producer.init_transactions(30)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            raise
+        return False
+    return True

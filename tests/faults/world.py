@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -138,6 +138,7 @@ async def running_world(
     commands: Mapping[str, tuple[str, ...]] = COMMANDS,
     program: Callable[[str], Sequence[str]] = lambda _: OURS,
     forked: bool = True,
+    joins_later: Collection[str] = ("meter-2", "sink-2"),
 ) -> AsyncIterator[World]:
     """Everything up, twelve orgs subscribed, two thirds of the customers mapped; gone afterwards, but for the logs.
 
@@ -145,6 +146,7 @@ async def running_world(
     with `DATABASE_URL` in `common` there is a projector too. `each`: further variables of one process, by its name.
     `commands`: what runs; an `ingress` without an `api` beside it is to serve both. `program`: whose, by name; the
     topics are created by that of `topics`. `forked`: see tests/support/warm.py.
+    `joins_later`: processes that are not started.
     """
     async with AsyncExitStack() as stack:
         if broker is None:
@@ -166,7 +168,7 @@ async def running_world(
         stack.push_async_callback(_end, world)
         await _create_topics(world)
         for name, process in world.processes.items():
-            if not name.endswith("-2"):
+            if name not in joins_later:
                 process.start()
         await asyncio.gather(*(p.up(_UP_LIMIT_S) for p in world.processes.values() if p.wanted))
         await _subscribe(world)

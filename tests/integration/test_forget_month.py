@@ -114,6 +114,27 @@ async def test_what_is_written_between_the_reading_and_the_lock_is_read_before_i
     assert await rows(url, WATCHED) == [(0,)], "what is kept is not watched any more"
 
 
+async def test_an_event_that_is_projected_while_a_month_is_read_keeps_its_calls(url: str, stops: Any) -> None:
+    """Its calls were deleted before they were corrected, and the difference was not debited any more."""
+    await rows(url, "UPDATE llm_usage_log SET part = 'topic-0-9' WHERE ended_at < '2026-06-01'")
+    await rows(
+        url,
+        "INSERT INTO usage_parts (part, event, status, processed_at) VALUES ('topic-0-9', '{\"currency\": \"USD\"}', 'completed', now())",
+    )
+    pruning = asyncio.create_task(prune(url, MAY + timedelta(days=29)))
+    projected = False
+    while await stopped(url, pruning):
+        if not projected and await rows(url, WATCHED) == [(1,)]:
+            await rows(url, "INSERT INTO corrected_parts (part) VALUES ('topic-0-9')")
+            projected = True
+        await on(stops)
+    done = await pruning
+    assert projected and (done.months, done.kept) == ({}, {"2026-05": 2})
+    assert await rows(url, f"SELECT count(*) FROM {TABLE}") == [(3,)]
+    assert await rows(url, "SELECT count(*) FROM forgotten_months") == [(0,)]
+    assert await rows(url, WATCHED) == [(0,)]
+
+
 async def test_what_is_being_written_when_the_reading_begins_is_waited_for(url: str) -> None:
     writer = await asyncpg.connect(url)
     try:

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from schemas.ledger import Sum
-from streams.core.metering.ledger_state import off_by
+from streams.core.metering.conservation import off_by
 from streams.runtime.partition_task import PartitionTask
 from tests.integration.test_held import calls, written_off
 from tests.support.command import meterbridge

@@ -1,6 +1,5 @@
 """Every protocol and mechanism opens a real broker's door, to both clients, and only with the right key."""
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from connectors.config.settings import Settings, load_settings
 from connectors.kafka.admin import check_topics
 from connectors.kafka.client_config import aiokafka_config
 from schemas.errors import Unavailable
+from tests.support.authority import Authority
 from tests.support.eventually import eventually
 from tests.support.kafka import MavenKafka
 from tests.support.ports import free_port
@@ -35,6 +35,8 @@ DOORS = [
     ("SASL_SSL", "PLAIN"),
     ("SASL_SSL", "SCRAM-SHA-512"),
 ]
+#: The door that asks for a client's certificate.
+MUTUAL = "MUTUAL"
 
 
 @dataclass
@@ -42,7 +44,7 @@ class House:
     """A broker with one door a protocol."""
 
     ports: dict[str, int]
-    cafile: Path
+    authority: Authority
 
     def settings(self, protocol: str, mechanism: str, **other: str) -> Settings:
         return load_settings(
@@ -52,7 +54,7 @@ class House:
                 "KAFKA_SASL_MECHANISM": mechanism,
                 "KAFKA_SASL_USERNAME": USER,
                 "KAFKA_SASL_PASSWORD": PASSWORD,
-                "KAFKA_SSL_CAFILE": str(self.cafile),
+                "KAFKA_SSL_CAFILE": str(self.authority.cafile),
                 **other,
             }
         )
@@ -61,8 +63,9 @@ class House:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("keys")
-    keystore, cafile = _self_signed(folder)
-    ports = {protocol: free_port() for protocol in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")}
+    authority = Authority(folder)
+    protocols = {name: name for name in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")} | {MUTUAL: "SSL"}
+    ports = {name: free_port() for name in protocols}
     controller = free_port()
     module = "org.apache.kafka.common.security.{} required".format
     plain = f'{module("plain.PlainLoginModule")} user_{USER}="{PASSWORD}";'
@@ -71,11 +74,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             f"{name}://127.0.0.1:{port}" for name, port in {**ports, "CONTROLLER": controller}.items()
         ),
         "advertised.listeners": ",".join(f"{name}://localhost:{port}" for name, port in ports.items()),
-        "listener.security.protocol.map": ",".join(f"{name}:{name}" for name in ports) + ",CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": ",".join(map(":".join, protocols.items())) + ",CONTROLLER:PLAINTEXT",
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-        "ssl.keystore.type": "PKCS12",
-        "ssl.keystore.location": str(keystore),
-        "ssl.keystore.password": "changeit",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(authority.broker("localhost").both),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(authority.cafile),
+        f"listener.name.{MUTUAL.lower()}.ssl.client.auth": "required",
         "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
     }
     for tracker in ("sasl_plaintext", "sasl_ssl"):
@@ -85,19 +90,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     broker = MavenKafka(settings, port=ports["PLAINTEXT"])
     try:
         _furnish(broker)
-        yield House(ports, cafile)
+        yield House(ports, authority)
     finally:
         broker.stop()
-
-
-def _self_signed(folder: Path) -> tuple[Path, Path]:
-    """A key for `localhost`, and its certificate as the authority's file."""
-    keystore, cafile = folder / "broker.p12", folder / "ca.pem"
-    store = ["-keystore", str(keystore), "-storepass", "changeit", "-alias", "broker"]
-    make = ["-genkeypair", "-keyalg", "RSA", "-dname", "CN=localhost", "-ext", "san=dns:localhost", "-validity", "2"]
-    subprocess.run(["keytool", *make, *store], check=True, capture_output=True)
-    subprocess.run(["keytool", "-exportcert", "-rfc", "-file", str(cafile), *store], check=True, capture_output=True)
-    return keystore, cafile
 
 
 def _furnish(broker: MavenKafka) -> None:
@@ -133,6 +128,31 @@ async def test_a_broker_that_the_authority_did_not_sign_is_not_trusted(house: Ho
 async def test_a_certificate_for_another_host_is_not_trusted(house: House) -> None:
     elsewhere = f"127.0.0.1:{house.ports['SSL']}"
     await _stays_outside(house.settings("SSL", "PLAIN", KAFKA_BOOTSTRAP_SERVERS=elsewhere))
+
+
+async def test_a_client_with_a_certificate_of_the_authority_comes_in(house: House) -> None:
+    settings = _with_certificate(house, house.authority)
+    assert check_topics(*topics_of(settings))[0].startswith("Topic litellm.usage.raw is missing")
+    async with AIOKafkaProducer(**aiokafka_config(kafka_connection(settings))) as producer:
+        assert (await producer.send_and_wait("inside", b"x")).offset >= 0
+
+
+async def test_a_client_without_a_certificate_or_with_a_strangers_stays_outside(house: House, tmp_path: Path) -> None:
+    await _stays_outside(_with_certificate(house, Authority(tmp_path, "stranger")))
+    door = {"KAFKA_BOOTSTRAP_SERVERS": f"localhost:{house.ports[MUTUAL]}"}
+    await _stays_outside(house.settings("SSL", "PLAIN", **door))
+
+
+def _with_certificate(house: House, authority: Authority) -> Settings:
+    client = authority.client("meter", PASSWORD)
+    return house.settings(
+        "SSL",
+        "PLAIN",
+        KAFKA_BOOTSTRAP_SERVERS=f"localhost:{house.ports[MUTUAL]}",
+        KAFKA_SSL_CERTFILE=str(client.certificate),
+        KAFKA_SSL_KEYFILE=str(client.key),
+        KAFKA_SSL_KEY_PASSWORD=PASSWORD,
+    )
 
 
 async def _stays_outside(settings: Settings) -> None:

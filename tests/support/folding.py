@@ -11,8 +11,9 @@ from schemas.ledger import Position, Sum
 from schemas.moments import HOUR_US
 from schemas.policy import MeterPolicy
 from streams.core.mapping.resolve import Target
+from streams.core.metering.conservation import total
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import LedgerState, total, verify
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply
 from streams.state.changelog import Snapshot, records_of, restore, snapshot_from
 from tests.support.calls import NOON, Raw, raw

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson
+from connectors.cli.parsers.options import PRINCIPAL, AsJson, Principal
 
 
 @deferred()
@@ -20,7 +20,8 @@ def doctor(
             help="A running LiteLLM proxy, asked with LITELLM_MASTER_KEY. Default: LITELLM_API_URL, without --config."
         ),
     ] = None,
+    principal: Principal = PRINCIPAL,
     as_json: AsJson = False,
     with_lago: Annotated[bool, typer.Option("--lago/--no-lago", help="Check Lago too.")] = True,
 ) -> None:
-    """List settings of LiteLLM, of Meterbridge and of Lago that lose or double money. Exit code 0: none; 1: some; 2: not readable."""
+    """List settings of LiteLLM, of Meterbridge, of Kafka and of Lago that lose or double money. Exit code 0: none; 1: some; 2: not readable."""

@@ -14,8 +14,18 @@ TrustLogFrom = Annotated[
         help="You confirm that the usage log is complete from this moment on; only where it cannot know that itself."
     ),
 ]
+Principal = Annotated[
+    str,
+    typer.Option(
+        "--principal",
+        help="How Kafka names the account of each role: {role} stands for ingress, meter, sink, retry, project, api or operator; "
+        "without it the role follows at the end.",
+    ),
+]
 Comment = Annotated[str, typer.Option("--comment", help="The reason, for the audit log.")]
 
+#: The principals of the roles where `--principal` says nothing.
+PRINCIPAL: Final = "User:meterbridge-"
 #: Without a default value Typer loads pydantic to convert a `--help` that was not given.
 GROUP_CONTEXT: Final[dict[str, Any]] = {"default_map": {"help": False}}
 

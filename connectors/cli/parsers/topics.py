@@ -5,14 +5,38 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, Comment, DryRun, group
+from connectors.cli.parsers.options import PRINCIPAL, AsJson, Comment, DryRun, Principal, group
 
-topics = group("Create, check or expand the Kafka topics.")
+topics = group("Create, check or expand the Kafka topics, and create the rights of the roles.")
 
 
-@topics.command(epilog="Example: KAFKA_PARTITIONS=12 meterbridge topics create")
+@topics.command(epilog="Example: meterbridge topics create --acls --dry-run")
 @deferred()
-def create(as_json: AsJson = False) -> None:
+def create(
+    with_acls: Annotated[
+        bool,
+        typer.Option(
+            "--acls",
+            help="Also create the access-control lists of each role. It needs an administrator's account: Alter on the cluster.",
+        ),
+    ] = False,
+    principal: Principal = PRINCIPAL,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Change nothing; print what would be done, lists as arguments of kafka-acls.sh."
+        ),
+    ] = False,
+    remove_extra: Annotated[
+        bool,
+        typer.Option(
+            "--remove-extra",
+            help="With --acls: remove the lists of these principals that no role of this deployment needs. Not where deployments share "
+            "principals.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Create missing topics. Existing topics are not changed; a sentence names each one that is wrong. Exit code 1 if no
     process can start with one, for its number of partitions or a setting by which usage is lost."""
 
@@ -44,13 +68,5 @@ def expand(
 
 @topics.command(name="acls", epilog="Example: meterbridge topics acls --principal User:billing-")
 @deferred()
-def show_acls(
-    principal: Annotated[
-        str,
-        typer.Option(
-            help="How each principal begins; the role follows: ingress, meter, sink, retry, project, api, operator."
-        ),
-    ] = "User:meterbridge-",
-    as_json: AsJson = False,
-) -> None:
+def show_acls(principal: Principal = PRINCIPAL, as_json: AsJson = False) -> None:
     """Print the access-control lists of Kafka that each role needs, as arguments of kafka-acls.sh; nothing is changed."""

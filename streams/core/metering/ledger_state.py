@@ -1,13 +1,12 @@
 """The ledger state of one partition: counters that must add up, and the windows that they count."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
 from schemas.errors import LedgerBroken
-from schemas.ledger import Counters, Job, Position, Sum, Window, WindowKey, window_key
-from schemas.money import add
+from schemas.ledger import Job, Position, Sum, Window, WindowKey, window_key
+from streams.core.metering.conservation import off_by, total
 from streams.core.metering.dedupe_set import SeenIds
 
 
@@ -182,26 +181,6 @@ class LedgerState:
         self.index[key] = min(alike)
         if len(alike) == 1:
             del self._alike[key]
-
-
-def total(windows: Iterable[Window]) -> Sum:
-    """Calls and cost of all `windows` together."""
-    calls, cost = 0, Decimal(0)
-    for window in windows:
-        calls += window.count
-        cost = add(cost, window.cost)
-    return Sum(calls, cost)
-
-
-def difference(counters: Counters, windows: Iterable[Window]) -> tuple[Sum, Sum]:
-    """By how much the two equations of conservation fail, where `windows` are all that exist."""
-    return off_by(counters, total(windows))
-
-
-def off_by(counters: Counters, waiting: Sum) -> tuple[Sum, Sum]:
-    """By how much the two equations of conservation fail; both sums are zero in a ledger that adds up."""
-    received = counters.received - counters.folded - counters.duplicate - counters.rejected - counters.unbilled
-    return received, counters.folded - counters.sealed - counters.written_off - waiting
 
 
 def verify(ledger: LedgerState) -> None:

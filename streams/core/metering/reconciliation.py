@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from schemas.ledger import Position, Sum, Window
 from schemas.money import EXACT, ZERO, add
-from streams.core.metering.ledger_state import difference
+from streams.core.metering.conservation import difference
 
 _HUNDRED = Decimal(100)
 #: Lago rounds each fee line once, half up to the cent.

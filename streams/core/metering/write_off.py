@@ -10,8 +10,9 @@ from schemas.customer_id import UNATTRIBUTED
 from schemas.ledger import Window
 from schemas.money import cents_text
 from schemas.records import Receipt, WriteOff
+from streams.core.metering.conservation import total
 from streams.core.metering.lago_event import transaction_id
-from streams.core.metering.ledger_state import LedgerState, total
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 
 WRITTEN_OFF = "written_off"

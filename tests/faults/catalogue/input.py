@@ -90,9 +90,9 @@ ROWS = (
     Row(
         108,
         "a role with another's account of Kafka",
-        "a broker that denies what no access-control list allows; each process with its own account",
+        "a broker that denies what no access-control list allows; each process with its own account, by password (SCRAM) and by certificate",
         (LOST, SAYS_SO),
-        "each does its work; what is another role's it may neither read nor write",
+        "each does its work, and so do the commands; the broker allows no account a topic, group or transactional id of another role",
         ("faults/test_acls.py::test_every_role_does_its_work_with_its_own_account_and_can_do_no_others",),
     ),
     Row(

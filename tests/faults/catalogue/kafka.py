@@ -3,6 +3,9 @@
 from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, SAYS_SO, TWICE, Row
 
 _CUT = "faults/test_kafka_away.py::test_a_frozen_broker_a_silent_network_and_cut_connections_cost_no_call"
+_SCALED = (
+    "faults/test_three_brokers.py::test_workers_that_scale_and_roll_while_a_broker_is_dead_lose_and_double_nothing"
+)
 
 ROWS = (
     Row(
@@ -156,5 +159,32 @@ ROWS = (
         (*EXACT, GOES_ON, SAYS_SO),
         "after 45 s the partition is opened again with another producer, and the log says so; Lago's key tells the repeats",
         ("integration/test_sink.py::test_a_commit_that_stalls_without_a_word_is_done_again_with_another_producer",),
+    ),
+    Row(
+        152,
+        "each of three brokers is killed under load, and comes back",
+        "three real brokers, three copies, min.insync.replicas 2; SIGKILL of one after the other, so of the controller, too",
+        (*EXACT, GOES_ON),
+        "partitions move to the other two, producers and transactions go on there; a sender sees 503 at most, and repeats",
+        ("faults/test_three_brokers.py::test_each_of_three_brokers_killed_under_load_costs_no_call_and_no_cent",),
+        ("calls", "drained_s"),
+    ),
+    Row(
+        153,
+        "three workers scale 1 -> 3 -> 1 and roll while one of three brokers is dead",
+        "SIGKILL of a broker; then SIGTERM and restart of each worker, one after the other, and the broker back",
+        (*EXACT, GOES_ON),
+        "partitions move with their ledgers, every SIGTERM ends with code 0 within ten seconds, `reconcile --lago` agrees",
+        (_SCALED,),
+        ("calls", "drained_s", "rolled"),
+        longer="`make scale-trial`: 1,000 calls a second for two minutes",
+    ),
+    Row(
+        154,
+        "a right of a role's account is taken away, and one too many is given",
+        "lists removed and created on a broker with the StandardAuthorizer",
+        (SAYS_SO,),
+        "the doctor names the principal, the operation and the resource; `topics create --acls` creates it again",
+        ("faults/test_rights.py::test_the_doctor_names_the_right_that_was_taken_away_and_the_one_that_is_too_much",),
     ),
 )

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NoReturn, Protocol
 
+from tests.support.kafka.cluster import KafkaCluster
 from tests.support.kafka.docker import DockerKafka, docker_has_kafka
 from tests.support.kafka.maven import MavenKafka
 
-__all__ = ["ConfiguredKafka", "DockerKafka", "Kafka", "MavenKafka", "broker_kind", "start_kafka"]
+__all__ = ["ConfiguredKafka", "DockerKafka", "Kafka", "KafkaCluster", "MavenKafka", "broker_kind", "start_kafka"]
 
 
 class Kafka(Protocol):

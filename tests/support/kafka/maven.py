@@ -107,6 +107,8 @@ class MavenKafka:
     """A broker of our own; it ends when this process ends.
 
     `environ`: further variables of its process. `options`: of its JVM; by default those of `short_lived`.
+    `cluster`: the id that all nodes of a cluster share (tests/support/kafka/cluster.py); such a node answers only with the others,
+    so it is not waited for.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class MavenKafka:
         port: int | None = None,
         environ: Mapping[str, str] | None = None,
         options: Sequence[str] | None = None,
+        cluster: str | None = None,
     ) -> None:
         self._options = short_lived() if options is None else tuple(options)
         self.port = port or free_port()
@@ -127,8 +130,10 @@ class MavenKafka:
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            self._format()
-            self._start()
+            self._format(cluster or str(uuid.uuid4()))
+            self._launch()
+            if cluster is None:
+                self.wait()
         except BaseException:
             self.stop()
             raise
@@ -141,7 +146,8 @@ class MavenKafka:
 
     def restart(self) -> None:
         self._end(signal.SIGTERM)
-        self._start()
+        self._launch()
+        self.wait()
 
     def end(self) -> None:
         """Let the broker end as it would by itself."""
@@ -151,9 +157,9 @@ class MavenKafka:
         self._end(signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _format(self) -> None:
+    def _format(self, cluster: str) -> None:
         quick = [one for one in self._options if "ArchiveClassesAtExit" not in one]
-        storage = ["kafka.tools.StorageTool", "format", "-t", str(uuid.uuid4()), "-c", str(self._properties)]
+        storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
         with self.log.open("ab") as log:
             done = subprocess.run(
                 java_command(*storage, options=quick), stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
@@ -161,7 +167,7 @@ class MavenKafka:
         if done:
             raise RuntimeError(f"Kafka could not format its storage:\n{self.last_words()}")
 
-    def _start(self) -> None:
+    def _launch(self) -> None:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 java_command("kafka.Kafka", str(self._properties), heap="768m", options=self._options),
@@ -173,7 +179,13 @@ class MavenKafka:
             )
         self._process = process
         guard.adopt(process.pid, signal.SIGKILL, self.folder)
-        wait_until_it_answers(self.bootstrap, lambda: process.poll() is None, self.last_words, _START_LIMIT_S)
+
+    def wait(self) -> None:
+        """Return once it answers."""
+        process = self._process
+        wait_until_it_answers(
+            self.bootstrap, lambda: process is not None and process.poll() is None, self.last_words, _START_LIMIT_S
+        )
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None

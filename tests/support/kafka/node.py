@@ -1,7 +1,7 @@
 """What every test broker has in common: its settings, and what "it answers" means."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -39,6 +39,24 @@ def single_node(port: int, data: str, overrides: Mapping[str, str] | None, liste
         "broker.session.timeout.ms": "4000",
         "broker.heartbeat.interval.ms": "1000",
         **(overrides or {}),
+    }
+
+
+def member(number: int, ports: Sequence[int], controllers: Sequence[int]) -> dict[str, str]:
+    """What makes a node the member `number` (from 0) of a cluster: internal topics have a copy on each, and two must have a record."""
+    copies, needed = str(len(ports)), "2"
+    return {
+        "node.id": str(number + 1),
+        "controller.quorum.voters": ",".join(f"{n + 1}@127.0.0.1:{port}" for n, port in enumerate(controllers)),
+        "listeners": f"PLAINTEXT://127.0.0.1:{ports[number]},CONTROLLER://127.0.0.1:{controllers[number]}",
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": needed,
+        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.min.isr": needed,
+        "min.insync.replicas": needed,
+        "controller.quorum.election.timeout.ms": "1000",
+        "controller.quorum.fetch.timeout.ms": "2000",
     }
 
 

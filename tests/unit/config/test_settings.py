@@ -13,6 +13,7 @@ from connectors.config.misspelt_names import meant_by
 from connectors.config.settings import VARIABLES, Settings, load_settings
 from schemas.errors import ConfigurationError
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
+from tests.support.authority import Authority
 
 CANARY = "sk-canary-in-the-wrong-place"
 
@@ -33,7 +34,8 @@ def test_an_empty_variable_is_an_unset_one() -> None:
     assert load_settings(dict.fromkeys(VARIABLES, " ")) == Settings()
 
 
-def test_every_variable_of_the_environment_is_read() -> None:
+def test_every_variable_of_the_environment_is_read(tmp_path: Path) -> None:
+    client = Authority(tmp_path).client("meter", "hushed-secret")
     given = {
         "KAFKA_BOOTSTRAP_SERVERS": "a:9092, b:9093",
         "KAFKA_PARTITIONS": "3",
@@ -43,6 +45,9 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "KAFKA_SASL_USERNAME": "meter",
         "KAFKA_SASL_PASSWORD": "hushed-secret",
         "KAFKA_SSL_CAFILE": __file__,
+        "KAFKA_SSL_CERTFILE": str(client.certificate),
+        "KAFKA_SSL_KEYFILE": str(client.key),
+        "KAFKA_SSL_KEY_PASSWORD": "hushed-secret",
         "TOPIC_PREFIX": "acme.",
         "DEPLOYMENT_NAME": "eu-1",
         "POD_NAME": "meter-0",
@@ -156,6 +161,8 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("KAFKA_SECURITY_PROTOCOL", ("TLS",)),
     ("KAFKA_SASL_MECHANISM", ("GSSAPI",)),
     ("KAFKA_SSL_CAFILE", ("/nowhere/ca.pem",)),
+    ("KAFKA_SSL_CERTFILE", ("/nowhere/client.pem", __file__)),
+    ("KAFKA_SSL_KEYFILE", ("/nowhere/client.key", __file__)),
     ("TOPIC_PREFIX", ("a b", "a/b", "x" * 101)),
     ("DEPLOYMENT_NAME", ("-a", "a b", "ä", "x" * 61)),
     ("POD_NAME", ("-a", "a b", "ä")),
@@ -219,7 +226,8 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
 ]
 #: Variables that take any text: names, keys, secrets, a path.
 ANY_TEXT = {
-    *("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "LAGO_API_KEY", "LAGO_WEBHOOK_SECRET", "LITELLM_MASTER_KEY"),
+    *("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD", "LAGO_API_KEY"),
+    *("LAGO_WEBHOOK_SECRET", "LITELLM_MASTER_KEY"),
     *("WEBHOOK_SECRET", "WEBHOOK_TOKEN", "HOST", "OIDC_AUDIENCE", "OIDC_SCOPES_CLAIM", "OIDC_ORGS_CLAIM"),
     *("SPOOL_PATH", "KEPT_TAG_PREFIXES", "KEPT_METADATA", "POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_PASSWORD"),
     *("POSTGRES_DB", "REDIS_URL", "OIDC_USER_CLAIM", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"),
@@ -262,7 +270,14 @@ def test_a_complaint_never_repeats_the_value(variable: str) -> None:
 
 
 def test_secrets_are_not_printed_with_the_settings() -> None:
-    holders = ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", "LITELLM_MASTER_KEY", "WEBHOOK_SECRET", "WEBHOOK_TOKEN")
+    holders = (
+        "KAFKA_SASL_PASSWORD",
+        "KAFKA_SSL_KEY_PASSWORD",
+        "LAGO_API_KEY",
+        "LITELLM_MASTER_KEY",
+        "WEBHOOK_SECRET",
+        "WEBHOOK_TOKEN",
+    )
     secret = dict.fromkeys(
         (*holders, "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL"), CANARY
     )
@@ -277,6 +292,29 @@ def test_a_sasl_protocol_needs_a_name_and_a_password(protocol: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings({"KAFKA_SECURITY_PROTOCOL": protocol})
     assert refused.value.reason == "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
+
+
+def test_a_certificate_that_cannot_be_shown_stops_the_start_under_its_settings_name(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    sealed, other = authority.client("sealed", "hushed-secret"), authority.client("other")
+    protocol, files = ("KAFKA_SECURITY_PROTOCOL", "KAFKA_SSL_CERTFILE"), {"KAFKA_SSL_KEYFILE": str(sealed.key)}
+    tls = dict(zip(protocol, ("SSL", str(sealed.certificate)), strict=True))
+    password = {"KAFKA_SSL_KEY_PASSWORD": "hushed-secret"}
+    settings = load_settings(tls | files | password)
+    assert (settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile) == (sealed.certificate, sealed.key)
+    (tmp_path / "password").write_text("hushed-secret\n")
+    assert load_settings(tls | files | {"KAFKA_SSL_KEY_PASSWORD_FILE": str(tmp_path / "password")}) == settings
+    for given, named in (
+        (tls, "KAFKA_SSL_KEYFILE"),
+        (tls | files, "KAFKA_SSL_KEY_PASSWORD"),
+        (tls | files | {"KAFKA_SSL_KEY_PASSWORD": CANARY}, "KAFKA_SSL_KEY_PASSWORD"),
+        (tls | {"KAFKA_SSL_KEYFILE": str(other.key)}, "KAFKA_SSL_KEY_PASSWORD"),
+        (tls | files | password | {"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"}, "KAFKA_SSL_CERTFILE"),
+    ):
+        with pytest.raises(ConfigurationError) as refused:
+            load_settings(given)
+        assert refused.value.reason == named, given
+        assert CANARY not in refused.value.detail
 
 
 def test_what_looks_like_ours_and_is_not_is_told() -> None:

@@ -2,6 +2,8 @@
 
 import logging
 import ssl
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from connectors.config.kafka_connection import KafkaConnection
 from connectors.config.settings import load_settings
 from connectors.kafka.client_config import aiokafka_config, faust_broker, librdkafka_config
 from connectors.kafka.faust_credentials import faust_credentials
+from tests.support.authority import Authority
 
 SERVERS = "a:9092,b:9093"
 
@@ -49,8 +52,16 @@ def test_faust_and_aiokafka_are_told_the_same(protocol: str) -> None:
     ("protocol", "expected"),
     [
         ("PLAINTEXT", {}),
-        ("SSL", {}),
-        ("SASL_SSL", {"sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "meter", "sasl.password": "hushed-secret"}),
+        ("SSL", {"ssl.endpoint.identification.algorithm": "https"}),
+        (
+            "SASL_SSL",
+            {
+                "ssl.endpoint.identification.algorithm": "https",
+                "sasl.mechanism": "SCRAM-SHA-512",
+                "sasl.username": "meter",
+                "sasl.password": "hushed-secret",
+            },
+        ),
     ],
 )
 def test_librdkafka_is_told_only_what_its_protocol_needs(protocol: str, expected: dict[str, Any]) -> None:
@@ -60,3 +71,38 @@ def test_librdkafka_is_told_only_what_its_protocol_needs(protocol: str, expected
         "logger": logging.getLogger("librdkafka"),
         **expected,
     }
+
+
+def test_the_clients_certificate_is_shown_by_every_client(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    client = authority.client("meter", "hushed-secret")
+    kafka = KafkaConnection(
+        SERVERS, "SSL", ssl_cafile=str(authority.cafile), ssl_certfile=str(client.certificate),
+        ssl_keyfile=str(client.key), ssl_key_password="hushed-secret",
+    )  # fmt: skip
+    told = librdkafka_config(kafka)
+    assert told["ssl.ca.location"] == str(authority.cafile)
+    assert told["ssl.certificate.location"] == str(client.certificate)
+    assert told["ssl.key.location"] == str(client.key)
+    assert told["ssl.key.password"] == "hushed-secret"
+    assert "hushed-secret" not in repr(kafka)
+    faust = credentials_to_aiokafka_auth(faust_credentials(kafka))
+    for config in (aiokafka_config(kafka), faust):
+        assert _subject_shown(config["ssl_context"], authority) == "meter"
+
+
+def _subject_shown(context: ssl.SSLContext, authority: Authority) -> str:
+    """The name in the certificate that a client with this context shows to a server."""
+    server = authority.broker("localhost")
+    listening = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.cafile))
+    listening.load_cert_chain(server.both)
+    listening.verify_mode = ssl.CERT_REQUIRED
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    one = context.wrap_bio(to_client, to_server, server_hostname="localhost")
+    other = listening.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(3):
+        for side in (one, other):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    shown = other.getpeercert() or {}
+    return dict(part for [part] in shown["subject"])["commonName"]

@@ -59,14 +59,21 @@
 {{- define "meterbridge.checkKafka" -}}
 {{- $v := .Values -}}
 {{- $sasl := hasPrefix "SASL" $v.kafka.securityProtocol -}}
-{{- if and $v.strimzi.users.enabled (not (and $sasl (eq $v.kafka.saslMechanism "SCRAM-SHA-512"))) -}}
+{{- $certified := eq $v.strimzi.users.authentication "tls" -}}
+{{- if and $v.strimzi.users.enabled (not $certified) (not (and $sasl (eq $v.kafka.saslMechanism "SCRAM-SHA-512"))) -}}
 {{- fail "strimzi.users needs kafka.securityProtocol SASL_SSL or SASL_PLAINTEXT and kafka.saslMechanism SCRAM-SHA-512" -}}
+{{- end -}}
+{{- if and $v.strimzi.users.enabled $certified (ne $v.kafka.securityProtocol "SSL") -}}
+{{- fail "strimzi.users.authentication tls needs kafka.securityProtocol SSL" -}}
+{{- end -}}
+{{- if and $v.kafka.tls.clientSecret (not (hasSuffix "SSL" $v.kafka.securityProtocol)) -}}
+{{- fail (printf "kafka.tls.clientSecret is not used by kafka.securityProtocol %s: use SSL or SASL_SSL" $v.kafka.securityProtocol) -}}
 {{- end -}}
 {{- if and (or $v.strimzi.users.enabled $v.strimzi.topics.enabled) (not $v.strimzi.cluster) -}}
 {{- fail "strimzi.cluster is needed: the name of Strimzi's Kafka" -}}
 {{- end -}}
-{{- if and $v.strimzi.users.enabled (include "meterbridge.createsTopics" .) (not $v.hooks.topics.secretRefs.KAFKA_SASL_PASSWORD) -}}
-{{- fail "hooks.topics runs before strimzi.users exist: enable strimzi.topics, or give it an account in hooks.topics.settings and hooks.topics.secretRefs" -}}
+{{- if and $v.strimzi.users.enabled (include "meterbridge.createsTopics" .) (not (ternary $v.hooks.topics.tlsSecret $v.hooks.topics.secretRefs.KAFKA_SASL_PASSWORD $certified)) -}}
+{{- fail "hooks.topics runs before strimzi.users exist: enable strimzi.topics, or give it an account in hooks.topics: its settings and secretRefs, or its tlsSecret" -}}
 {{- end -}}
 {{- if and $sasl (not $v.strimzi.users.enabled) -}}
 {{- range (include "meterbridge.running" . | fromJson).roles -}}

@@ -97,6 +97,7 @@ securityContext:
 {{- end }}
 volumeMounts:
   - {name: tmp, mountPath: /tmp}
+  - {name: tmp, mountPath: /var/cache/meterbridge, subPath: cache}
   {{- if include "meterbridge.secretSources" . | trim }}
   - {name: secrets, mountPath: /run/secrets/meterbridge, readOnly: true}
   {{- end }}

@@ -18,6 +18,25 @@
 {{- if (include "meterbridge.authority" . | fromJson).name }}true{{ end }}
 {{- end }}
 
+{{/* The certificate that a role shows to the brokers, as `{"name", "cert", "key"}`, or `{}`: the role's own, that of its
+     Strimzi user, the general one; the first one wins. Takes root, component, values (of the role). */}}
+{{- define "meterbridge.certificate" -}}
+{{- $v := .root.Values -}}
+{{- $tls := $v.kafka.tls -}}
+{{- $users := and $v.strimzi.users.enabled (eq $v.strimzi.users.authentication "tls") -}}
+{{- if not (hasSuffix "SSL" $v.kafka.securityProtocol) -}}
+{}
+{{- else if .values.tlsSecret -}}
+{{ dict "name" .values.tlsSecret "cert" $tls.clientCertKey "key" $tls.clientKeyKey | toJson }}
+{{- else if $users -}}
+{{ dict "name" (include "meterbridge.componentName" .) "cert" "user.crt" "key" "user.key" | toJson }}
+{{- else if $tls.clientSecret -}}
+{{ dict "name" $tls.clientSecret "cert" $tls.clientCertKey "key" $tls.clientKeyKey | toJson }}
+{{- else -}}
+{}
+{{- end }}
+{{- end }}
+
 {{/* Where a secret setting lies, as `{"name", "key"}`, or `{}`: the role's own reference, a Strimzi user, the general
      reference, `existingSecret`, the chart's own Secret; the first one wins. */}}
 {{- define "meterbridge.secretSource" -}}
@@ -27,7 +46,7 @@
 {{- $key := index $v.existingSecretKeys .variable -}}
 {{- if $own -}}
 {{ $own | toJson }}
-{{- else if and $v.strimzi.users.enabled (eq .variable "KAFKA_SASL_PASSWORD") -}}
+{{- else if and $v.strimzi.users.enabled (eq .variable "KAFKA_SASL_PASSWORD") (hasPrefix "SASL" $v.kafka.securityProtocol) -}}
 {{ dict "name" (include "meterbridge.componentName" .) "key" "password" | toJson }}
 {{- else if $general -}}
 {{ $general | toJson }}
@@ -57,6 +76,17 @@
 - {{ .kind }}:
     name: {{ .name }}
     items: [{key: {{ .key | quote }}, path: kafka-ca.crt}]
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if has "KAFKA_SSL_CERTFILE" $reads.settings }}
+{{- with include "meterbridge.certificate" . | fromJson }}
+{{- if .name }}
+- secret:
+    name: {{ .name }}
+    items:
+      - {key: {{ .cert | quote }}, path: kafka-client.crt}
+      - {key: {{ .key | quote }}, path: kafka-client.key}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -24,6 +24,10 @@ KAFKA_SASL_USERNAME: {{ ternary (include "meterbridge.componentName" .) $v.kafka
 {{- if include "meterbridge.hasAuthority" .root }}
 KAFKA_SSL_CAFILE: /run/secrets/meterbridge/kafka-ca.crt
 {{- end }}
+{{- if (include "meterbridge.certificate" . | fromJson).name }}
+KAFKA_SSL_CERTFILE: /run/secrets/meterbridge/kafka-client.crt
+KAFKA_SSL_KEYFILE: /run/secrets/meterbridge/kafka-client.key
+{{- end }}
 TOPIC_PREFIX: {{ $v.kafka.topicPrefix | quote }}
 DEPLOYMENT_NAME: {{ $v.deploymentName | quote }}
 LAGO_API_URL: {{ required "lago.url is needed: Lago's API, without /api/v1" $v.lago.url | quote }}

@@ -13,8 +13,8 @@ from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import WriteOff
 from streams.core.mapping.resolve import Resolver
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
+from streams.core.metering.conservation import total
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import total
 from streams.core.metering.write_off import write_off
 from tests.support.calls import NOON, raw, slp
 from tests.support.own_changelog import OwnChangelog, image_of

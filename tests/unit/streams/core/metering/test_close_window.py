@@ -15,8 +15,9 @@ from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from streams.core.mapping.billing_periods import ENDED
 from streams.core.mapping.resolve import OUTSIDE_PERIOD, resolve
 from streams.core.metering.close_window import coalesce, due, due_windows, release, seal
+from streams.core.metering.conservation import total
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import LedgerState, total, verify
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import apply
 from tests.support.calls import NOON, Raw, raw, slp
 

@@ -12,8 +12,9 @@ from schemas.policy import MeterPolicy
 from streams.core.mapping.resolve import Target
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.close_window import due_windows, seal
+from streams.core.metering.conservation import total
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import LedgerState, total, verify
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply
 from tests.support.calls import NOON, Raw, raw, slp
 

@@ -15,8 +15,9 @@ from schemas.records import WriteOff
 from streams.core.mapping.resolve import Resolver
 from streams.core.mapping.time_spans import QUARTER_US, borders, crossed, stretch
 from streams.core.metering.close_window import coalesce, release
+from streams.core.metering.conservation import total
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import LedgerState, total, verify
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import apply
 from streams.core.metering.write_off import write_off
 from tests.support.calls import NOON, raw, slp

@@ -14,8 +14,9 @@ from schemas.records import WriteOff
 from streams.core.mapping.resolve import Target
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.close_window import coalesce
+from streams.core.metering.conservation import total
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import LedgerState, total, verify
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply
 from streams.core.metering.write_off import meant_by, write_off
 from tests.support.calls import NOON, raw, slp

@@ -1,0 +1,48 @@
+"""Checks the access-control lists of the roles' accounts in Kafka (connectors/kafka/acls.py)."""
+
+import asyncio
+from collections.abc import Iterator
+
+from connectors.config.connections import kafka_connection
+from connectors.config.settings import Settings
+from connectors.doctor.catalogue import Finding
+from connectors.kafka.acls import acls
+from connectors.kafka.rights import Right, compared, lacking, rights_of
+from connectors.kafka.rights_on_broker import NO_AUTHORIZER, stored_rights
+from schemas.errors import TopicProblem
+from schemas.topics import TopicNames
+
+_ANSWER_S = 5.0
+
+
+async def judge_rights(own: Settings, principal: str) -> tuple[Finding, ...] | None:
+    """A finding for each right that an account of a role lacks, and for each that it does not need.
+
+    A role whose account has no list at all is left out: its processes use another account.
+
+    Args:
+        principal: how Kafka names the accounts (`principal_of`).
+
+    Returns:
+        None = Kafka has no authorizer, so nobody lacks a right.
+
+    Raises:
+        Unavailable: Kafka does not answer.
+    """
+    try:
+        stored = await asyncio.to_thread(stored_rights, kafka_connection(own), _ANSWER_S)
+    except TopicProblem as error:
+        return None if error.reason == NO_AUTHORIZER else (Finding("kafka_rights_unread", error.detail),)
+    names = TopicNames.with_prefix(own.topic_prefix)
+    wanted = rights_of(acls(names, own.topic_prefix, own.deployment_name), principal)
+    named = {right.principal for right in stored}
+    missing = lacking([right for right in wanted if right.principal in named], stored)
+    # A deployment of another prefix may share the accounts: what is not about our names is its own.
+    ours = {right.name for right in wanted}
+    extra = [right for right in compared(wanted, stored, principal).extra if not right.denied and right.name in ours]
+    return (*_told(missing, "kafka_right_missing", "may not"), *_told(extra, "kafka_right_not_needed", "may"))
+
+
+def _told(rights: list[Right], code: str, verb: str) -> Iterator[Finding]:
+    for right in rights:
+        yield Finding(code, f"{right.principal} {verb} {right.sentence()}.")

@@ -1,0 +1,138 @@
+"""Reads, creates and removes access-control lists (ACLs) on the brokers. The functions block, so async callers use a thread."""
+
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.acls import CLUSTER, GROUP, TOPIC, TRANSACTIONAL_ID
+from connectors.kafka.admin import LIMIT_S, kafka_errors
+from connectors.kafka.client_config import librdkafka_config
+from connectors.kafka.rights import Right
+from schemas.errors import TopicProblem, Unavailable
+
+#: Kafka's cluster is librdkafka's broker: both have the number 4.
+_RESOURCES: Final = {
+    TOPIC: ResourceType.TOPIC,
+    GROUP: ResourceType.GROUP,
+    TRANSACTIONAL_ID: ResourceType.TRANSACTIONAL_ID,
+    CLUSTER: ResourceType.BROKER,
+}
+_WORDS: Final = {kind: word for word, kind in _RESOURCES.items()}
+#: Kafka's words of operations, `DescribeConfigs`, by librdkafka's.
+_OPERATIONS: Final = {one: one.name.title().replace("_", "") for one in AclOperation}
+_NUMBERS: Final = {word: one for one, word in _OPERATIONS.items()}
+_EVERYTHING: Final = AclBindingFilter(
+    ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
+)
+#: What an error of Kafka means for an account that reads or changes lists.
+_MEANING: Final = {
+    KafkaError.SECURITY_DISABLED: "Kafka has no authorizer: everybody may do everything, and lists cannot be stored. Set "
+    "authorizer.class.name on the brokers.",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Kafka refuses: this account may not {}. Use an administrator's, with the right to {} on "
+    "the cluster.",
+}
+#: The reason of a Kafka without an authorizer, and of an account that may not read or change the lists.
+NO_AUTHORIZER, ACLS_REFUSED = "no_authorizer", "acls_refused"
+
+
+def stored_rights(kafka: KafkaConnection, limit_s: float = LIMIT_S) -> set[Right]:
+    """Every right of every principal.
+
+    Raises:
+        TopicProblem: `no_authorizer`; or `acls_refused`: the account lacks Describe on the cluster.
+        Unavailable: no broker answers.
+    """
+    return _read(AdminClient(librdkafka_config(kafka)), limit_s)
+
+
+def create_rights(kafka: KafkaConnection, rights: Iterable[Right], limit_s: float = LIMIT_S) -> None:
+    """Create rights, and wait until the brokers list them. To create one that exists changes nothing.
+
+    Raises:
+        TopicProblem: `no_authorizer`; or `acls_refused`: the account lacks Alter or Describe on the cluster.
+        Unavailable: no broker answers; repeating is safe.
+    """
+    admin, wanted = AdminClient(librdkafka_config(kafka)), {*rights}
+    _done(admin.create_acls([_binding(right) for right in wanted], request_timeout=limit_s) if wanted else {})
+    _until(lambda: wanted <= _read(admin, limit_s), limit_s)
+
+
+def remove_rights(kafka: KafkaConnection, rights: Iterable[Right], limit_s: float = LIMIT_S) -> None:
+    """Remove exactly these rights, and wait until the brokers do not list them. Raises: as `create_rights`."""
+    admin, unwanted = AdminClient(librdkafka_config(kafka)), {*rights}
+    filters = [_binding(right, AclBindingFilter) for right in unwanted]
+    _done(admin.delete_acls(filters, request_timeout=limit_s) if filters else {})
+    _until(lambda: not unwanted & _read(admin, limit_s), limit_s)
+
+
+def _read(admin: AdminClient, limit_s: float) -> set[Right]:
+    try:
+        with kafka_errors("list access-control lists"):
+            found = admin.describe_acls(_EVERYTHING, request_timeout=limit_s).result()
+    except TopicProblem as error:
+        raise _meant(error, "read access-control lists", "Describe") from error
+    return {_right(binding) for binding in found}
+
+
+def _done(futures: dict[Any, Any]) -> None:
+    for future in futures.values():
+        try:
+            with kafka_errors("change access-control lists"):
+                future.result()
+        except TopicProblem as error:
+            raise _meant(error, "change access-control lists", "Alter") from error
+
+
+def _meant(error: TopicProblem, what: str, right: str) -> TopicProblem:
+    cause = error.__cause__
+    code = cause.args[0].code() if isinstance(cause, KafkaException) else None
+    if code == KafkaError.SECURITY_DISABLED:
+        return TopicProblem(NO_AUTHORIZER, _MEANING[code])
+    if code == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+        return TopicProblem(ACLS_REFUSED, _MEANING[code].format(what, right))
+    return error
+
+
+def _until(reached: Any, limit_s: float) -> None:
+    """A broker other than the controller learns of a change a moment later."""
+    deadline = time.monotonic() + limit_s
+    while not reached():
+        if time.monotonic() > deadline:
+            raise Unavailable("kafka_unavailable", "changed access-control lists do not appear on the brokers")
+        time.sleep(0.05)
+
+
+def _binding(right: Right, kind: type[Any] = AclBinding) -> Any:
+    return kind(
+        _RESOURCES[right.resource],
+        right.name,
+        ResourcePatternType.PREFIXED if right.prefixed else ResourcePatternType.LITERAL,
+        right.principal,
+        right.host,
+        _NUMBERS[right.operation],
+        AclPermissionType.DENY if right.denied else AclPermissionType.ALLOW,
+    )
+
+
+def _right(binding: AclBinding) -> Right:
+    return Right(
+        binding.principal,
+        _WORDS.get(binding.restype, binding.restype.name.lower()),
+        binding.name,
+        _OPERATIONS[binding.operation],
+        binding.resource_pattern_type is ResourcePatternType.PREFIXED,
+        binding.host,
+        binding.permission_type is AclPermissionType.DENY,
+    )

@@ -1,0 +1,124 @@
+"""Runs each role of a worker in a child process, and starts a child again that ended.
+
+The children are forked from this process after it has loaded what all of them need. So the memory of the modules is shared: four
+processes take about as much as two that are started one by one. A child whose parent is gone ends itself, so a killed supervisor
+leaves no process behind.
+"""
+
+import ctypes
+import gc
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
+
+import structlog
+
+from streams.runtime.shutdown import ASKED, STOP_S
+
+log = structlog.get_logger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_RESTART_S, _RESTART_CAP_S, _STEADY_S = 0.5, 10.0, 60.0
+_LOOK_S = 0.1
+#: Forking is safe while a process has one thread. Elsewhere than on Linux, libraries of the system start threads of their own.
+if sys.platform == "linux":
+    _CONTEXT = multiprocessing.get_context("fork")
+else:
+    _CONTEXT = multiprocessing.get_context("spawn")
+
+
+def supervise(roles: Mapping[str, Callable[[], int]], shared: Sequence[str] = ()) -> int:
+    """Run each role in a child process until SIGTERM or SIGINT. The process must have one thread.
+
+    Args:
+        roles: by role, what its child runs; it returns the child's exit code.
+        shared: modules to load before the children are made, by name.
+
+    Returns:
+        The exit code: 0.
+    """
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    for number in ASKED:
+        signal.signal(number, stop)
+    _load(shared)
+    children = {role: _start(run) for role, run in roles.items()}
+    started = dict.fromkeys(roles, time.monotonic())
+    waits = dict.fromkeys(roles, _RESTART_S)
+    while not stopping:
+        time.sleep(_LOOK_S)
+        for role, child in children.items():
+            now = time.monotonic()
+            if child.is_alive():
+                continue
+            if now - started[role] > _STEADY_S:
+                waits[role] = _RESTART_S
+            if now - started[role] < waits[role]:
+                continue
+            log.warning("worker_restarted", role=role, code=child.exitcode)
+            waits[role] = min(waits[role] * 2, _RESTART_CAP_S)
+            children[role], started[role] = _start(roles[role]), now
+    for child in children.values():
+        child.terminate()
+    _wait(children)
+    return 0
+
+
+def _load(modules: Sequence[str]) -> None:
+    # numpy's library for linear algebra, which is not used here, would start a thread for each core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for module in modules:
+        importlib.import_module(module)
+    gc.collect()
+    # A collection writes to each object that it looks at, and a page that is written to is no longer shared.
+    gc.freeze()
+
+
+def _wait(children: Mapping[str, BaseProcess]) -> None:
+    """Return when all children have ended. Log those that ended with an error or had to be killed."""
+    deadline = time.monotonic() + STOP_S + 1
+    for role, child in children.items():
+        child.join(max(0.1, deadline - time.monotonic()))
+        if child.is_alive():
+            child.kill()
+            log.warning("worker_killed", role=role, seconds=STOP_S + 1)
+        # A child that has not installed its signal handler yet is ended by the signal itself.
+        elif child.exitcode and -child.exitcode not in ASKED:
+            log.warning("worker_ended_badly", role=role, code=child.exitcode)
+
+
+def _start(run: Callable[[], int]) -> BaseProcess:
+    # Should this process end by an error, its children are ended too.
+    child = _CONTEXT.Process(target=_run, args=(run, os.getpid()), daemon=True)
+    # A signal that a child gets before it has handlers of its own waits, instead of calling the handler of its parent.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
+    try:
+        child.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+    return child
+
+
+def _run(run: Callable[[], int], parent: int) -> None:
+    for number in ASKED:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+    _die_with(parent)
+    sys.exit(run())
+
+
+def _die_with(parent: int) -> None:
+    """Linux only. On other systems an orphan goes on until the next owner of its partitions fences it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            sys.exit(0)
