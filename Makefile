@@ -1,13 +1,13 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS), and Prometheus' promtool (or apt-get, which fetches it).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test check fmt bench soak trial scale-trial plugin-trial stripe-trial upgrade mutants fuzz reliability balance-trial alarms-trial deploy-test chart chart-test lock sbom venv
+.PHONY: help demo services services-stop test check fmt bench soak trial scale-trial plugin-trial stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
-# Processes of the tests, for two cores: they mostly wait. Each has a Kafka and a Postgres of its own, 1.2 GB in all.
+# Processes of the tests, for two cores: they mostly wait. Each has a Postgres of its own, and those of the fault tests a Kafka.
 WORKERS ?= 5
-FAULT_WORKERS ?= 4
+FAULT_WORKERS ?= 5
 MINUTES ?= 10
 SEED ?= 1
 ALL ?=
@@ -27,12 +27,17 @@ services: venv ## a Kafka and a Postgres to try things out with, in the backgrou
 services-stop: venv ## end them, and delete their data
 	@.venv/bin/python -m tests.support.services --stop
 
-test: venv check ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
-	.venv/bin/python -m tests.support.kafka --fetch
-	.venv/bin/python -m tests.support.prometheus --fetch
+test: venv ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
+	$(MAKE) -j 2 check ready
 	.venv/bin/pytest -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m alone $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+
+# Beside the checks, which take one processor. The last line compiles the tests once: their workers would each do it.
+ready: venv
+	.venv/bin/python -m tests.support.kafka --fetch
+	.venv/bin/python -m tests.support.prometheus --fetch
+	.venv/bin/pytest --collect-only -qq | tail -1
 
 check: venv ## format, lint, types, and the one direction of imports
 	.venv/bin/ruff format --check .
@@ -90,10 +95,14 @@ chart-test: venv ## the Helm chart, rendered for each set of values in tests/cha
 	.venv/bin/python -m tests.chart.tools
 	.venv/bin/pytest tests/chart/*_checks.py $(ARGS)
 
+clickhouse-test: venv tests/downstream/.venv/.installed ## the recipe for ClickHouse in docs/downstream.md, in ClickHouse as a library (1 GB, from the network once)
+	.venv/bin/pytest tests/downstream/clickhouse_checks.py $(ARGS)
+
 lock: deploy/.venv/.installed ## deploy/*.lock, what the image installs with the hash of every file: after a change of dependencies
 	deploy/.venv/bin/uv pip compile $(LOCKED) --quiet -o deploy/.venv/requirements.lock pyproject.toml
+	deploy/.venv/bin/uv pip compile $(LOCKED) --quiet --extra otel -o deploy/.venv/tracing.lock pyproject.toml
 	echo hatchling | deploy/.venv/bin/uv pip compile $(LOCKED) --quiet -o deploy/.venv/build.lock -
-	@for name in requirements build; do \
+	@for name in requirements tracing build; do \
 	  { echo '# Every file that the image may install for this, by its hash. Made by `make lock`, not edited by hand.'; \
 	    cat deploy/.venv/$$name.lock; } >deploy/$$name.lock; \
 	done
@@ -129,6 +138,12 @@ FIND_PYTHON = for python in python3.13 python3.12 python3.11 python3; do \
 bench/.venv/.installed: bench/constraints.txt
 	@bench/.venv/bin/python -c pass 2>/dev/null || .venv/bin/python -m venv --clear bench/.venv
 	bench/.venv/bin/python -m pip install -q --disable-pip-version-check -c bench/constraints.txt quixstreams
+	@touch $@
+
+# ClickHouse as a library has the size of a server.
+tests/downstream/.venv/.installed: tests/downstream/constraints.txt
+	@tests/downstream/.venv/bin/python -c pass 2>/dev/null || .venv/bin/python -m venv --clear tests/downstream/.venv
+	tests/downstream/.venv/bin/python -m pip install -q --disable-pip-version-check -c tests/downstream/constraints.txt chdb
 	@touch $@
 
 deploy/.venv/.installed:

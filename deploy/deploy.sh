@@ -20,7 +20,7 @@ usage: deploy/deploy.sh [--lago] [--env-file FILE] COMMAND
   --lago            deploy/compose/lago.yml, where Lago runs beside it; without: docker-compose.kafka.yml
   --env-file FILE   another file than the .env beside the compose file
 
-COMPOSE_PROFILES, in .env, names profiles: sandbox, monitoring, kafka-ui; with --lago: pdf
+COMPOSE_PROFILES, in .env, names profiles: sandbox, canary, monitoring, kafka-ui; with --lago: pdf
 TEXT
 }
 

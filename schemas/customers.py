@@ -18,8 +18,8 @@ class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     Fields:
         effective_from: microseconds since 1970 UTC, a whole second; the first version of a customer also covers
             everything before it.
-        lago_customer_id: the billed org: Lago's customer `external_id`.
-        lago_organization_id: the Lago tenant; recorded, never a join key.
+        lago_customer_id: the key of the billed org: Lago's customer `external_id`, see schemas/organizations.py.
+        lago_organization_id: the Lago organisation as it was named; `lago_customer_id` alone says whose org it is.
         external_subscription_id: `""` = found in the org's record.
         id_kind: `""` = any; otherwise only calls whose id came from this field match.
         updated_at: when this version was written, microseconds since 1970 UTC.
@@ -88,6 +88,7 @@ class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
         updated_at: when this was written, microseconds since 1970 UTC.
         unusable: subscriptions that a mapping names and that Lago does not have for this org, by external id: the
             reason that their usage is held for. A period with the same id is newer and wins.
+        organization: the Lago organisation that it is a customer of; `""` = the default one.
     """
 
     org_id: str
@@ -101,6 +102,7 @@ class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     limits: dict[str, int] = {}
     email: str = ""
     unusable: dict[str, str] = {}
+    organization: str = ""
 
 
 def check_customer(record: CustomerRecord) -> None:

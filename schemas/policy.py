@@ -34,6 +34,7 @@ class MeterPolicy:
         max_held_metered: the most other metered events that a partition holds; they cannot be merged.
         max_open: the most open windows of a partition, 1.2 kB each; above it some are sealed early
             (streams/core/metering/early_close.py).
+        organizations: the further Lago organisations that events may be sent to.
     """
 
     deployment: str = "meterbridge"
@@ -55,3 +56,4 @@ class MeterPolicy:
     max_usd_per_call: Decimal = Decimal(1000)
     max_usd_per_token: Decimal = Decimal(10)
     max_open: int = 50_000
+    organizations: tuple[str, ...] = ()

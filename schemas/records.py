@@ -98,6 +98,7 @@ class Manifest(msgspec.Struct, omit_defaults=True, gc=False):
         count: number of calls.
         windows: first offsets of the held windows that were released into this part.
         deployment: the deployment that sealed it; another deployment's sink does not post it.
+        organization: the Lago organisation that it is posted to; `""` = the default one.
     """
 
     partition: int
@@ -106,6 +107,7 @@ class Manifest(msgspec.Struct, omit_defaults=True, gc=False):
     count: int
     windows: tuple[int, ...] = ()
     deployment: str = ""
+    organization: str = ""
 
 
 class Receipt(msgspec.Struct, omit_defaults=True, gc=False):

@@ -20,6 +20,7 @@ from aiokafka import TopicPartition
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.rates import RateCard
 from streams.agents.meter import MeterWork
+from streams.agents.organization_lanes import OrganizationLane, OrganizationLanes, lane_config
 from streams.agents.projector import ProjectWork
 from streams.agents.sink import DeliveryConfig, DeliveryWork
 from streams.components import Components
@@ -27,6 +28,7 @@ from streams.core.delivery.backoff import RetryPolicy
 from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.faust_transport import App
 from streams.runtime.forwarding import Forwarder
+from streams.runtime.partition_task import PartitionProcessor
 from streams.runtime.role import AnyRole, MultiTopicRole, Role
 from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
@@ -65,6 +67,7 @@ def build_meter(components: Components) -> Role:
             components.sensors,
             rate_cards,
             Forwarder(components.kafka, topics.raw, partition),
+            components.traces,
         )
 
     linger_s = _LINGER_S if components.policy.window_us else _LINGER_S / 2
@@ -133,8 +136,16 @@ def _delivering(components: Components, role: str, topic: str) -> Role:
         sleep=components.sleep,
     )
 
-    def work(partition: int) -> DeliveryWork:
-        return DeliveryWork(TopicPartition(topic, partition), config, components.delivery(), orgs, components.sensors)
+    def work(partition: int) -> PartitionProcessor:
+        tp = TopicPartition(topic, partition)
+        own = DeliveryWork(tp, config, components.delivery(), orgs, components.sensors, components.traces)
+        if not components.organizations:
+            return own
+        lanes = [
+            OrganizationLane(tp, lane_config(config, name), delivery(), orgs, components.sensors, components.traces)
+            for name, delivery in components.organizations.items()
+        ]
+        return OrganizationLanes(own, lanes)
 
     return Role(_app(components, role), topic, work, components.sensors, _LINGER_S / 2, components.leave)
 

@@ -5,20 +5,21 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from schemas.errors import ConfigurationError
 from schemas.policy import MeterPolicy
 from schemas.topics import TopicNames
 from streams.agents.meter import MeterSensors
+from streams.agents.organization_lanes import LaneSensors
 from streams.agents.projector import Projection, ProjectSensors
-from streams.agents.sink import SinkSensors
+from streams.agents.traces import Traces
 from streams.delivery.engine import Delivery
 from streams.runtime.role import RoleSensors
 
 
-class RoleMetrics(MeterSensors, SinkSensors, ProjectSensors, RoleSensors, Protocol):
+class RoleMetrics(MeterSensors, LaneSensors, ProjectSensors, RoleSensors, Protocol):
     """Everything that the roles report."""
 
 
@@ -49,6 +50,8 @@ class Components:
         now_us: the wall clock, microseconds since 1970 UTC.
         held_in_memory: number of held windows of a partition that stay in memory; others are on disk.
         leave: ends the process with an exit code.
+        organizations: as `delivery`, of each further Lago organisation by its name.
+        traces: records spans; None = traces are off.
     """
 
     kafka: Mapping[str, Any]
@@ -72,6 +75,8 @@ class Components:
     now_us: Callable[[], int] = _wall_clock_us
     held_in_memory: int = 10_000
     leave: Callable[[int], None] = os._exit
+    organizations: Mapping[str, Callable[[], Delivery]] = field(default_factory=dict)
+    traces: Traces | None = None
 
     def group(self, role: str) -> str:
         """Consumer group of a role, also the prefix of its transactional ids."""

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.certificates import share_certificates
 from tests.support.database import drop_template, migrated_database
 from tests.support.kafka import Kafka, MavenKafka, start_kafka
+from tests.support.kafka.shared import BrokerForWorkers, SharedKafka, shared_kafka
 from tests.support.order import interleaved, longest_first
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
@@ -28,11 +29,26 @@ settings.load_profile("laws")
 
 _NEIGHBOURS = pytest.StashKey[list[str]]()
 _COLLECTED = pytest.StashKey[tuple[pytest.Item, ...]]()
+_BROKER = pytest.StashKey[BrokerForWorkers]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     share_certificates()
     config.stash[_NEIGHBOURS] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """The workers of a parallel run share a broker, if it leaves out the tests that kill and freeze it."""
+    if "not faults" in str(node.config.option.markexpr):
+        if _BROKER not in node.config.stash:
+            node.config.stash[_BROKER] = BrokerForWorkers(lambda: start_kafka(os.environ))
+        node.workerinput["broker"] = node.config.stash[_BROKER].address
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (broker := config.stash.get(_BROKER, None)) is not None:
+        broker.stop()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -71,7 +87,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """A test that failed on a broker of our own shows the broker's last words: it may be the broker that stood still."""
     report = yield
     broker = getattr(item, "funcargs", {}).get("kafka")
-    if report.failed and isinstance(broker, MavenKafka):
+    if report.failed and isinstance(broker, MavenKafka | SharedKafka):
         report.sections.append(("Kafka's log", broker.last_words()))
     return report
 
@@ -84,7 +100,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Workers of a parallel run have a broker each: they say which when they end."""
+    """Workers of a parallel run say which servers they used when they end."""
     node.config.stash[_NEIGHBOURS].extend(getattr(node, "workeroutput", {}).get("neighbours", []))
 
 
@@ -94,7 +110,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for neighbour in config.stash[_NEIGHBOURS]:
+    for neighbour in dict.fromkeys(config.stash[_NEIGHBOURS]):
         terminalreporter.write_line(f"ran against {neighbour}")
 
 
@@ -123,7 +139,8 @@ def collected_items(pytestconfig: pytest.Config) -> tuple[pytest.Item, ...]:
 @pytest.fixture(scope="session")
 def kafka(pytestconfig: pytest.Config) -> Iterator[Kafka]:
     """One broker for the whole run; a failure to start it fails every test that needs it."""
-    broker = start_kafka(os.environ)
+    address = getattr(pytestconfig, "workerinput", {}).get("broker", "")
+    broker: Kafka = shared_kafka(address) if address else start_kafka(os.environ)
     pytestconfig.stash[_NEIGHBOURS].append(broker.describe())
     yield broker
     broker.stop()

@@ -1,17 +1,18 @@
 """The endpoints of orgs, customers and plans, and the objects that they use."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from connectors.api.customers import CustomerHandlers
 from connectors.api.dashboard import DashboardHandler
 from connectors.api.limits import LimitHandlers
 from connectors.api.org_invoices import InvoiceHandlers
 from connectors.api.org_usage import UsageHandlers
+from connectors.api.organization_choice import by_organization
 from connectors.api.orgs import OrgHandlers
 from connectors.api.plans import PlanHandlers
 from connectors.billing.dashboard import Dashboards
-from connectors.billing.identity_mapping import Identities
+from connectors.billing.identity_mapping import Identities, NoIdentities
 from connectors.billing.lago_setup import API_CALL
 from connectors.billing.org_accounts import OrgAccounts
 from connectors.billing.org_billing import OrgBilling
@@ -19,6 +20,32 @@ from connectors.billing.org_records import OrgRecords
 from connectors.billing.plan_preview import PlanPreviews
 from connectors.billing.usage_limits import REQUESTS, TOKENS, RecordLimits
 from connectors.http.endpoint import Endpoint, endpoints_of
+
+
+def billing_endpoints_of_all(
+    billings: Mapping[str, OrgBilling],
+    organization_of: Callable[[str], str],
+    records: OrgRecords,
+    event_code: str,
+    identities: Identities,
+    *,
+    now_us: Callable[[], int],
+) -> list[Endpoint]:
+    """`billing_endpoints` of several Lago organisations.
+
+    Args:
+        billings: by organisation, with the default one.
+        organization_of: the organisation of an org.
+        identities: of customers of the default organisation; those of others are mapped by request only, because the
+            same id may be in several.
+    """
+    return by_organization(
+        {
+            name: billing_endpoints(billing, records, event_code, NoIdentities() if name else identities, now_us=now_us)
+            for name, billing in billings.items()
+        },
+        organization_of,
+    )
 
 
 def billing_endpoints(

@@ -9,6 +9,7 @@ from connectors.api.mapping_models import MappingShown, mapping_shown
 from connectors.api.mappings import record_told
 from connectors.api.org_invoices import PAYMENTS, InvoicesQuery, InvoicesShown, PageQuery, PageShown, listed
 from connectors.api.org_models import Email, Id, Name, SubscriptionShown, answer
+from connectors.api.organization_choice import OrganizationQuery
 from connectors.billing.identity_mapping import Identities
 from connectors.billing.mappings import Known, MappingResult
 from connectors.billing.org_accounts import Account, OrgAccounts, OrgRequest
@@ -59,6 +60,10 @@ class CustomerShown(CustomerListed):
     mapping: MappingShown | None
 
 
+class CustomersQuery(PageQuery, OrganizationQuery):
+    """A page of the customers of one Lago organisation."""
+
+
 class CustomersShown(BaseModel):
     """A page of customers, the newest first."""
 
@@ -102,10 +107,10 @@ class CustomerHandlers:
         mapped = await self._identities.write(body.external_id, wanted.plan_code, announce)
         return answer(_shown(authorized, account, mapped), 201 if account.created else 200)
 
-    @endpoint("GET", _PATH, "customers:read", query=PageQuery, answers={200: CustomersShown})
+    @endpoint("GET", _PATH, "customers:read", query=CustomersQuery, answers={200: CustomersShown})
     async def every(self, authorized: AuthorizedRequest) -> web.Response:
         """List all customers, the newest first; only for a caller that may see all orgs."""
-        query: PageQuery = authorized.query
+        query: CustomersQuery = authorized.query
         page = await self._accounts.billing.lago.customers_page(query.page, query.per_page)
         listed = [CustomerListed.model_validate(_fields(member)) for member in page.members]
         return answer(CustomersShown(customers=listed, meta=PageShown.of(query, page)))

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -48,11 +48,19 @@ class WebhookResult(BaseModel):
     status: str
 
 
+class WebhookSender(NamedTuple):
+    """A Lago organisation: what is done with its webhooks, and the keys that it signs them with."""
+
+    handlers: WebhookHandlers
+    secrets: Sequence[str]
+
+
 class LagoWebhooks:
     """The receiver of one process.
 
     Args:
-        secrets: `LAGO_WEBHOOK_SECRET`; without one, every webhook is refused.
+        senders: the signature of a webhook tells which of them sent it. No two have a key in common; without any key,
+            every webhook is refused.
         topic: where each attempt is recorded, with its prefix.
         with_problem_answers: called with a webhook's type and its result, or the reason of its refusal.
         now_us: microseconds since 1970 UTC.
@@ -61,16 +69,15 @@ class LagoWebhooks:
 
     def __init__(
         self,
-        handlers: WebhookHandlers,
-        secrets: Sequence[str],
+        senders: Sequence[WebhookSender],
         writer: RecordWriter,
         topic: str,
         count: Callable[[str, str], None],
         now_us: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._handlers = handlers
-        self._secrets = secrets
+        self._senders = senders
+        self._secrets = [secret for sender in senders for secret in sender.secrets]
         self._writer = writer
         self._topic = topic
         self._count = count
@@ -92,16 +99,17 @@ class LagoWebhooks:
         try:
             # Hashing a large body would block the event loop; for a small one a thread costs more.
             if len(body) < _WORTH_A_THREAD:
-                check_signature(headers, body, self._secrets)
+                signed_with = check_signature(headers, body, self._secrets)
             else:
-                await self._intake.beside(check_signature, headers, body, self._secrets)
+                signed_with = await self._intake.beside(check_signature, headers, body, self._secrets)
             admitted(authorized.request)
         except Rejected as refusal:
             raise Problem(401, refusal.reason, refusal.detail) from refusal
         finally:
             self._intake.release(body)
         payload, key = _read(body), headers.get(UNIQUE_KEY, "")[:_KEY_CHARS]
-        outcome = await self._taken(payload, key, started)
+        sender = next(one for one in self._senders if signed_with in one.secrets)
+        outcome = await self._taken(sender.handlers, payload, key, started)
         self._count(kind_of(payload), outcome)
         return json_response({"status": outcome})
 
@@ -117,10 +125,10 @@ class LagoWebhooks:
         except TimeoutError:
             raise Problem(408, "body_too_slow", "the body did not arrive in time", CLOSES) from None
 
-    async def _taken(self, payload: Payload, key: str, started: float) -> str:
+    async def _taken(self, handlers: WebhookHandlers, payload: Payload, key: str, started: float) -> str:
         repeats = self._done.get(key, 0) if key else 0
         try:
-            outcome = REPEATED_WEBHOOK if repeats else await self._handlers.handle(payload)
+            outcome = REPEATED_WEBHOOK if repeats else await handlers.handle(payload)
         except (Rejected, Unavailable) as error:
             self._count(kind_of(payload), error.reason)
             await self._record(payload, key, as_problem(error).status, error.reason, 1, started)

@@ -6,6 +6,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field, StrictInt
 
 from connectors.api.org_models import answer
+from connectors.api.organization_choice import OrganizationQuery
 from connectors.api.orgs import ORG
 from connectors.billing.org_accounts import OrgAccounts
 from connectors.billing.usage_limits import MAX_NAMES, RecordLimits
@@ -66,7 +67,7 @@ class LimitHandlers:
         await self._limits.set_org(org_id, body.limits)
         return await self._shown(org_id)
 
-    @endpoint("GET", PLAN_LIMITS, "plans:read", answers={200: PlanLimits}, sees_to_orgs=True)
+    @endpoint("GET", PLAN_LIMITS, "plans:read", query=OrganizationQuery, answers={200: PlanLimits}, sees_to_orgs=True)
     async def of_plan(self, authorized: AuthorizedRequest) -> web.Response:
         """Show how much an org on the plan may use in a billing period."""
         code = authorized.part("plan_code")
@@ -75,7 +76,7 @@ class LimitHandlers:
             await self._accounts.plan(code)
         return answer(PlanLimits(plan_code=code, limits=limits))
 
-    @endpoint("PUT", PLAN_LIMITS, "plans:write", body=LimitsBody, answers={200: PlanLimits})
+    @endpoint("PUT", PLAN_LIMITS, "plans:write", body=LimitsBody, query=OrganizationQuery, answers={200: PlanLimits})
     async def set_plan(self, authorized: AuthorizedRequest) -> web.Response:
         """Replace all limits of a plan."""
         code, body = authorized.part("plan_code"), authorized.body

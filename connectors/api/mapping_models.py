@@ -11,6 +11,7 @@ from connectors.billing.mapping_rows import MappingRow, Moment
 from connectors.billing.mappings import MappingResult
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.moments import to_iso
+from schemas.organizations import external_id_of
 
 
 def _from_cursor(text: str) -> str:
@@ -48,8 +49,13 @@ class ListQuery(BaseModel):
 
 
 class VersionShown(BaseModel):
-    """A mapping from `effective_from` on; `deleted`: from then on there is no mapping."""
+    """A mapping from `effective_from` on; `deleted`: from then on there is no mapping.
 
+    Fields:
+        org_id: the org's key in the other endpoints: of a further Lago organisation `<organisation>::<lago_customer_id>`.
+    """
+
+    org_id: str
     lago_customer_id: str
     lago_organization_id: str
     billing_plan: str
@@ -135,7 +141,8 @@ def history_shown(record: CustomerRecord) -> dict[str, Any]:
 
 def _fields(version: MappingVersion) -> dict[str, Any]:
     return {
-        "lago_customer_id": version.lago_customer_id,
+        "org_id": version.lago_customer_id,
+        "lago_customer_id": external_id_of(version.lago_organization_id, version.lago_customer_id),
         "lago_organization_id": version.lago_organization_id,
         "billing_plan": version.billing_plan,
         "is_active": version.is_active,

@@ -94,8 +94,10 @@ class MappingHandlers:
     async def post(self, authorized: AuthorizedRequest) -> web.Response:
         """Set which org pays for a LiteLLM customer, from its effective_from on."""
         body: MappingBody = authorized.body
-        authorized.for_org(body.lago_customer_id)
-        mapped = await self._mappings.put(body.wanted(), RequestGuard(authorized, self._mappings))
+        await self._mappings.ready()
+        request = self._mappings.placed(body.wanted())
+        authorized.for_org(request.lago_customer_id)
+        mapped = await self._mappings.put(request, RequestGuard(authorized, self._mappings))
         return _answer(authorized, mapped, 201 if mapped.created else 200)
 
     @endpoint("GET", "/customers/mappings", READ, query=ListQuery, answers={200: MappingPage}, **_SHARED)

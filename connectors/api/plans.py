@@ -8,6 +8,7 @@ from msgspec import UNSET
 from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt
 
 from connectors.api.org_models import Id, Name, PlanShown, answer, plan_shown
+from connectors.api.organization_choice import OrganizationQuery
 from connectors.billing.org_billing import OrgBilling
 from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.lago.errors import LagoRejected
@@ -60,7 +61,9 @@ class PlanHandlers:
     def __init__(self, billing: OrgBilling) -> None:
         self._billing = billing
 
-    @endpoint("POST", _PATH, "plans:write", body=PlanBody, answers={200: PlanShown, 201: PlanShown})
+    @endpoint(
+        "POST", _PATH, "plans:write", body=PlanBody, query=OrganizationQuery, answers={200: PlanShown, 201: PlanShown}
+    )
     async def post(self, authorized: AuthorizedRequest) -> web.Response:
         """Create a plan; repeating the same request changes nothing."""
         billing = self._billing
@@ -78,7 +81,7 @@ class PlanHandlers:
             raise LagoRejected("plan_differs", f"Lago has this plan already, with another {different}")
         return answer(plan_shown(made), 200 if known is not None else 201)
 
-    @endpoint("GET", _PATH, "plans:read", answers={200: PlansShown}, sees_to_orgs=True)
+    @endpoint("GET", _PATH, "plans:read", query=OrganizationQuery, answers={200: PlansShown}, sees_to_orgs=True)
     async def get(self, _: AuthorizedRequest) -> web.Response:
         """List all plans with their charges."""
         return answer(PlansShown(plans=[plan_shown(plan) for plan in await self._billing.lago.plans()]))

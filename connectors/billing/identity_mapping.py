@@ -82,6 +82,18 @@ class IdentityMappings:
         return await self._mappings.get(mapping.litellm_customer_id)
 
 
+class NoIdentities:
+    """`Identities` of a further Lago organisation: no customer is mapped by its id."""
+
+    async def of(self, external_id: str) -> MappingResult | None:  # noqa: ARG002  # the protocol's
+        """See `Identities`."""
+        return None
+
+    async def write(self, external_id: str, plan: str, announce: Announce) -> MappingResult | None:  # noqa: ARG002
+        """See `Identities`."""
+        return None
+
+
 def identity_of(external_id: str, plan: str = "") -> MappingRequest | None:
     """The mapping of an id to the same id; None for an id that no call can have, or that means "no customer"."""
     name = normalise_customer_id(external_id)

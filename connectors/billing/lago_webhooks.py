@@ -35,9 +35,18 @@ class WebhookHandlers:
     """One method for each type of webhook. Each takes the whole envelope and returns one of `WEBHOOK_OUTCOMES`.
 
     Each raises Unavailable if Lago or Kafka does not answer: Lago has to send the webhook again.
+
+    Args:
+        org_key: the key of the org that has this external id in the Lago organisation that sends the webhooks.
     """
 
-    def __init__(self, orgs: OrgSynchroniser, refusals: UnbillableEvents) -> None:
+    def __init__(
+        self,
+        orgs: OrgSynchroniser,
+        refusals: UnbillableEvents,
+        org_key: Callable[[str], str] = lambda external_id: external_id,
+    ) -> None:
+        self._org_key = org_key
         self._orgs = orgs
         self._refusals = refusals
         self.by_type: Mapping[str, Callable[[Payload], Awaitable[str]]] = {
@@ -112,8 +121,9 @@ class WebhookHandlers:
         return APPLIED if await self._refusals.unbillable(named) else IGNORED
 
     async def _refreshed(self, payload: Payload) -> str:
-        org_id = org_of(payload)
-        known = bool(org_id) and await self._orgs.refresh(org_id)
+        external_id = org_of(payload)
+        org_id = self._org_key(external_id)
+        known = bool(external_id) and await self._orgs.refresh(org_id)
         if known:
             _log.info("lago_webhook_applied", type=kind_of(payload), org=org_id)
         return APPLIED if known else IGNORED

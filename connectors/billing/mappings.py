@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from connectors.billing.routed_discovery import RoutedDiscovery
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.kafka.compacted_writer import CompactedTopicWriter
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
@@ -101,6 +102,9 @@ class Mappings:
         mapping_delay_us: `MAPPING_DELAY_SECONDS`; `keep_us`: see `set_mapping`.
         now_us: microseconds since 1970 UTC.
         event_code: the metric that a subscription has to charge.
+
+    Attributes:
+        placed: gives a request from outside the key of its org, see `connectors.billing.organizations`.
     """
 
     def __init__(
@@ -108,13 +112,15 @@ class Mappings:
         customers: CompactedTable[CustomerRecord],
         orgs: CompactedTable[OrgRecord],
         records: CompactedTopicWriter[CustomerRecord],
-        discovery: SubscriptionDiscovery,
+        discovery: SubscriptionDiscovery | RoutedDiscovery,
         *,
         mapping_delay_us: int,
         keep_us: int,
         now_us: Callable[[], int],
         event_code: str = "",
+        placed: Callable[[MappingRequest], MappingRequest] = lambda request: request,
     ) -> None:
+        self.placed = placed
         self._customers = customers
         self._orgs = orgs
         self._records = records

@@ -1,7 +1,7 @@
 """The orgs' records: read from this process's table, and changed one after the other, also from several processes."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ from connectors.billing.reused_subscriptions import ended_by_all, overtaken
 from connectors.kafka.compacted_writer import CompactedTopicWriter
 from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
+from schemas.organizations import DEFAULT, begins_with
 from streams.runtime.compacted_table import CompactedTable
 
 #: Time limit for the view to be complete, seconds.
@@ -27,14 +28,34 @@ class OrgRecords:
         orgs: the table of the topic; its maker follows the topic.
         kafka: connection options for aiokafka.
         now_us: microseconds since 1970 UTC.
+        organizations: the further Lago organisations of this deployment.
     """
 
+    _organizations: frozenset[str] = frozenset()
+
     def __init__(
-        self, orgs: CompactedTable[OrgRecord], kafka: Mapping[str, Any], topic: str, *, now_us: Callable[[], int]
+        self,
+        orgs: CompactedTable[OrgRecord],
+        kafka: Mapping[str, Any],
+        topic: str,
+        *,
+        now_us: Callable[[], int],
+        organizations: Collection[str] = (),
     ) -> None:
         self._orgs = orgs
         self._records = CompactedTopicWriter(orgs, kafka, topic)
         self._now_us = now_us
+        self._organizations = frozenset(organizations)
+
+    def organization_of(self, org_id: str) -> str:
+        """The Lago organisation of an org: of its record, else of its key; `""` = the default one."""
+        known = self._orgs.table.get(org_id)
+        return self.blank(org_id).organization if known is None else known.organization
+
+    def blank(self, org_id: str) -> OrgRecord:
+        """The record of an org that has none yet."""
+        name = begins_with(org_id)
+        return OrgRecord(org_id, organization=name if name in self._organizations else DEFAULT)
 
     async def get(self, org_id: str) -> OrgRecord | None:
         """The org's record, with all changes of this process, and those of others after at most a second; None = none.
@@ -56,7 +77,7 @@ class OrgRecords:
         (connectors/billing/reused_subscriptions.py). Its record is changed right after this one.
 
         Args:
-            make: returns the new record from the current one (a record with only the id if there is none). It may be
+            make: returns the new record from the current one (`blank` if there is none). It may be
                 called several times. If it returns the same record, nothing is written. `updated_at` is set here.
 
         Raises:
@@ -64,12 +85,12 @@ class OrgRecords:
         """
 
         def made(known: OrgRecord | None) -> OrgRecord | None:
-            before = known or OrgRecord(org_id)
-            after = copy(make(before), org_id=org_id, updated_at=before.updated_at)
+            before = known or self.blank(org_id)
+            after = copy(make(before), org_id=org_id, updated_at=before.updated_at, organization=before.organization)
             after = ended_by_all(after, self._orgs.table.values())
             return known if after == before else copy(after, updated_at=self._now_us())
 
-        org = await self._records.change(org_id, made) or OrgRecord(org_id)
+        org = await self._records.change(org_id, made) or self.blank(org_id)
         for other_id in overtaken(org, self._orgs.table.values()):
             await self.change(other_id, lambda other: other)
         return org
@@ -94,7 +115,7 @@ async def changed_from(
 
     def made(org: OrgRecord) -> OrgRecord:
         nonlocal fresh
-        fresh = org == (before or OrgRecord(org_id))
+        fresh = copy(org, organization=DEFAULT) == OrgRecord(org_id) if before is None else org == before
         return make(org) if fresh else org
 
     await records.change(org_id, made)

@@ -44,6 +44,7 @@ class OrgSynchroniser:
         customers, orgs: views of the two topics.
         now_us: microseconds since 1970 UTC.
         is_org: whether an id begins as an org's does.
+        is_mine: whether an org is in this Lago's organisation; others are left alone.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class OrgSynchroniser:
         *,
         now_us: Callable[[], int],
         is_org: Callable[[str], bool] = lambda _org_id: False,
+        is_mine: Callable[[str], bool] = lambda _org_id: True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._customers = customers
@@ -63,6 +65,7 @@ class OrgSynchroniser:
         self._lago = lago
         self._now_us = now_us
         self._is_org = is_org
+        self._is_mine = is_mine
         self._sleep = sleep
         self._terms = PlanTermsCache(lago)
         self._asking = asyncio.Semaphore(_AT_ONCE)
@@ -75,7 +78,7 @@ class OrgSynchroniser:
             Unavailable: Lago or Kafka does not answer; repeating is safe.
         """
         # Usage may be recorded for an org without a mapping. Then only its id shows that it may be one of ours.
-        if not self._is_ours(org_id) and not self._is_org(org_id):
+        if not self._is_mine(org_id) or not (self._is_ours(org_id) or self._is_org(org_id)):
             return False
         try:
             async with asyncio.timeout(_ASK_S) as limit:
@@ -131,7 +134,7 @@ class OrgSynchroniser:
                 )
         changed = failures = 0
         now_us = self._now_us()
-        turns, self._given_up_at = beginning_after(self._given_up_at, self._orgs), ""
+        turns, self._given_up_at = beginning_after(self._given_up_at, filter(self._is_mine, self._orgs)), ""
         for org_id in turns:
             org = self._orgs.get(org_id)
             if org is not None and _differ(_running(org.periods, now_us), _running(running.get(org_id, ()), now_us)):

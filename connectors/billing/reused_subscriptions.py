@@ -18,10 +18,12 @@ copy = msgspec.structs.replace
 def ended_by(org: OrgRecord, other: OrgRecord) -> OrgRecord:
     """The org's record, in which each life ends at the latest when a life of `other` begins under the same id.
 
+    Two Lago organisations know nothing of each other's ids.
+
     The exact end comes from Lago soon after (`connectors.billing.org_sync`); it is never later. `org` itself if nothing
     has changed.
     """
-    if org.org_id == other.org_id:
+    if org.org_id == other.org_id or org.organization != other.organization:
         return org
     began: dict[str, list[int]] = {}
     for one in other.periods:
@@ -52,8 +54,12 @@ def overtaken(org: OrgRecord, others: Iterable[OrgRecord]) -> list[str]:
     return [other.org_id for other in shared if ended_by(other, org) is not other]
 
 
-def held_by_others(names: Iterable[str], org_id: str, orgs: Iterable[OrgRecord], now_us: int) -> set[str]:
-    """The `names` that are active subscriptions of other orgs than `org_id`, by the records."""
+def held_by_others(
+    names: Iterable[str], org_id: str, orgs: Iterable[OrgRecord], now_us: int, organization: str = ""
+) -> set[str]:
+    """The `names` that are active subscriptions of other orgs than `org_id` in its Lago organisation, by the records."""
     ids = set(names)
-    others = (period for org in orgs if org.org_id != org_id for period in org.periods)
+    others = (
+        period for org in orgs if org.org_id != org_id and org.organization == organization for period in org.periods
+    )
     return {other.external_id for other in others if other.external_id in ids and covers(other, now_us)}

@@ -20,6 +20,7 @@ from connectors.lago.response_types import Customer, Subscription
 from connectors.lago.subscriptions import ACTIVE, STATUSES
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
+from streams.core.mapping.organizations import organization_of
 from streams.core.mapping.set_mapping import shown
 from streams.core.mapping.subscription_choice import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 
@@ -112,6 +113,7 @@ class SubscriptionDiscovery:
     Args:
         customers, orgs: views of the two topics.
         now_us: microseconds since 1970 UTC.
+        is_mine: whether an org is in this Lago's organisation; others are left alone.
     """
 
     def __init__(
@@ -122,7 +124,9 @@ class SubscriptionDiscovery:
         lago: LagoClient,
         *,
         now_us: Callable[[], int],
+        is_mine: Callable[[str], bool] = lambda _org_id: True,
     ) -> None:
+        self._is_mine = is_mine
         self._customers = customers
         self._orgs = orgs
         self._records = records
@@ -200,7 +204,7 @@ class SubscriptionDiscovery:
         plans, names = self._plans(), self._unsettled_names()
         orgs = {version.lago_customer_id for version in self._versions()} | self._recorded_for.keys()
         orgs.update(org.org_id for org in self._orgs.values() if org.subscription_id)
-        unknown = [org_id for org_id in orgs if org_id in names or not self.knows(org_id)]
+        unknown = [org_id for org_id in orgs if (org_id in names or not self.knows(org_id)) and self._is_mine(org_id)]
         self._not_subscribed.begin_round(unknown)
         self._unanswered.forget_all_but(unknown)
         turns, self._resume_after, failures = beginning_after(self._resume_after, unknown), "", 0
@@ -272,7 +276,8 @@ class SubscriptionDiscovery:
 
     async def _mark_foreign(self, org_id: str, names: Iterable[str]) -> None:
         """Mark named subscriptions that run as another org's by our records. Lago, which knows best, does not answer."""
-        taken = held_by_others(names, org_id, self._orgs.values(), self._now_us()) if names else ()
+        where = organization_of(org_id, self._orgs.get(org_id))
+        taken = held_by_others(names, org_id, self._orgs.values(), self._now_us(), where) if names else ()
 
         def made(org: OrgRecord) -> OrgRecord:
             own = {period.external_id for period in org.periods}

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.cli.sentences import fail
 from connectors.config.connections import kafka_connection, revealed, topic_layout
 from connectors.config.settings import Settings
 from connectors.kafka.admin import check_topics
-from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.client import LagoClient
 from connectors.processes.account_tables import AccountTables
+from connectors.processes.lagos import open_lagos
 from schemas.errors import TopicProblem
+from schemas.organizations import DEFAULT
 
 
 def lago_key(settings: Settings) -> str:
@@ -22,11 +24,15 @@ def lago_key(settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def lago_client(settings: Settings, connections: int = 1) -> AsyncIterator[LagoClient]:
-    """A client of Lago with at most `connections` connections."""
-    key = lago_key(settings)
-    async with lago_http(settings.lago_timeout, connections) as http:
-        yield LagoClient(http, settings.lago_api_url, key)
+async def lago_client(settings: Settings, organization: str = DEFAULT) -> AsyncIterator[LagoClient]:
+    """A client of a Lago organisation with one connection; of one that is not configured, the command ends with exit code 2."""
+    if organization == DEFAULT:
+        lago_key(settings)
+    async with AsyncExitStack() as stack:
+        lagos = await open_lagos(stack, settings, 1)
+        if organization not in lagos:
+            fail(f"LAGO_ORGANIZATIONS names no organisation {organization}.", 2)
+        yield lagos[organization]
 
 
 @asynccontextmanager
@@ -42,9 +48,10 @@ async def own_account_tables(settings: Settings, connections: int) -> AsyncItera
     """
     if complaints := await asyncio.to_thread(check_topics, kafka_connection(settings), topic_layout(settings)):
         raise TopicProblem("topics", " ".join(complaints))
-    async with lago_http(settings.lago_timeout, connections) as http:
-        lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key))
-        tables = AccountTables(settings, lago, lambda _discovery: InMemoryUsage())  # nothing is recorded by a command
+    async with AsyncExitStack() as stack:
+        lagos = await open_lagos(stack, settings, connections)
+        # nothing is recorded by a command
+        tables = AccountTables(settings, lagos.pop(DEFAULT), lambda _discovery: InMemoryUsage(), lagos)
         async with tables.open():
             await tables.mappings.ready()
             yield tables

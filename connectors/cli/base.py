@@ -32,6 +32,8 @@ _AGO = re.compile(r"^(\d+)([smhd])$")
 _WIDE = 240
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
+_log = structlog.get_logger(__name__)
+
 
 def settings_of_command(*, asks_once: bool = True) -> Settings:
     """The environment's settings. Configures logging, and warns of variables that look like ours and are none.
@@ -48,7 +50,7 @@ def settings_of_command(*, asks_once: bool = True) -> Settings:
     for name in settings.unknown:
         meant = meant_by(name, VARIABLES)
         did_you_mean = {"did_you_mean": meant} if meant else {}
-        structlog.get_logger(__name__).warning("setting_unknown", variable=name, **did_you_mean)
+        _log.warning("setting_unknown", variable=name, **did_you_mean)
     return settings
 
 

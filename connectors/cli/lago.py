@@ -32,14 +32,15 @@ from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from connectors.telemetry.clock import now_us
 from connectors.telemetry.printable import shown
-from schemas.customers import OrgRecord
+from schemas.organizations import DEFAULT, DEFAULT_LABEL
 from streams.core.delivery.after_end import AGAIN
 
 
-def setup(*, check: bool, as_json: bool) -> None:
+def setup(organization: str, *, check: bool, as_json: bool) -> None:
     """`meterbridge lago setup`."""
     with one_sentence():
-        report = asyncio.run(_set_up(settings_of_command(), only_check=check))
+        name = DEFAULT if organization == DEFAULT_LABEL else organization
+        report = asyncio.run(_set_up(settings_of_command(), name, only_check=check))
     if as_json:
         answer = {"right": not report.complaints, "created": report.created, "complaints": report.complaints}
         say(answer, as_json=True, table=str)
@@ -80,12 +81,18 @@ async def _billed_again(
         async with own_account_tables(settings, 1) as account_tables:
             await receipts_are_read(deployment_of(settings), database)
             tables = account_tables.customers.table, account_tables.orgs.table
-            truth = OrgSynchroniser(*tables, account_tables.org_records, account_tables.lago, now_us=now_us)
-            ends, known, uninvoiced, is_whole = EndedSubscriptions(account_tables.lago), {}, [], True
+            ends = {name: EndedSubscriptions(lago) for name, lago in account_tables.lagos.items()}
+            known, uninvoiced, is_whole = {}, [], True
             billed = await billed_orgs(database, now_us())
             for org_id in [org for org in billed if also.org in {"", org}]:
+                organization = account_tables.organizations.of(org_id)
+                if (lago := account_tables.lagos.get(organization)) is None:
+                    print_error(f"Org {org_id} is in the Lago organisation {organization}, which is not configured.")
+                    is_whole = False
+                    continue
                 try:
-                    history = await ends.of(account_tables.orgs.table.get(org_id) or OrgRecord(org_id), now_us())
+                    record = account_tables.orgs.table.get(org_id) or account_tables.org_records.blank(org_id)
+                    history = await ends[organization].of(record, now_us())
                 except LagoRejected as error:
                     print_error(f"Lago cannot be asked about org {org_id}: {error}")
                     is_whole = False
@@ -93,7 +100,7 @@ async def _billed_again(
                 try:
                     code = settings.lago_event_code
                     rows = DeliveredRows(database, org_id, code)
-                    late = await not_invoiced(rows, history.lives, org_id, account_tables.lago, now_us(), code, {})
+                    late = await not_invoiced(rows, history.lives, org_id, lago, now_us(), code, {})
                 except LagoIntegrationError as error:
                     # An event with a moment after the end is on no invoice, whatever the last invoice counted.
                     print_error(f"Lago does not show what the last invoices of org {org_id} counted: {error}")
@@ -101,6 +108,7 @@ async def _billed_again(
                 if also.taken:
                     history = history._replace(gaps=[gap._replace(customer="") for gap in history.gaps])
                 if lost := await _lost(settings, database, history, late, also):
+                    truth = OrgSynchroniser(*tables, account_tables.org_records, lago, now_us=now_us)
                     await truth.refresh(org_id)
                     known[org_id] = history, late
                     uninvoiced += lost
@@ -183,8 +191,8 @@ def _rebilled(lost: list[UninvoicedEvent], *, dry_run: bool) -> Any:
     return table_of_lines([{name: value or "-" for name, value in _line(event).items()} for event in lost], title)
 
 
-async def _set_up(settings: Settings, *, only_check: bool) -> SetupReport:
-    async with lago_client(settings) as client:
+async def _set_up(settings: Settings, organization: str, *, only_check: bool) -> SetupReport:
+    async with lago_client(settings, organization) as client:
         return await Setup(client, settings.lago_event_code, settings.lago_webhook_url, only_check=only_check).run()
 
 

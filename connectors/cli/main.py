@@ -11,6 +11,7 @@ from typer._completion_classes import completion_init
 
 from connectors.cli.parsers.audit import audit
 from connectors.cli.parsers.backfill import backfill
+from connectors.cli.parsers.canary import canary_group
 from connectors.cli.parsers.completion import completion
 from connectors.cli.parsers.credits import credits_group
 from connectors.cli.parsers.db import db
@@ -45,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(audit, name="audit")
+app.add_typer(canary_group, name="canary")
 app.add_typer(topics, name="topics")
 app.add_typer(credits_group, name="credits")
 app.add_typer(db, name="db")

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any
 
 import typer
 
-from connectors.cli.account_tables import lago_client, lago_key
+from connectors.cli.account_tables import lago_key
 from connectors.cli.backfill import litellm_database
 from connectors.cli.base import moment_us, one_sentence, progress, say, settings_of_command
 from connectors.config.connections import deployment_of, postgres_url
@@ -24,6 +25,7 @@ from connectors.operations.reconcile import (
 )
 from connectors.operations.unplaceable_usage import lines
 from connectors.postgres.pool import Database
+from connectors.processes.lagos import open_lagos
 from connectors.telemetry.printable import shown
 from schemas.errors import Unavailable
 from schemas.moments import to_datetime
@@ -56,8 +58,8 @@ async def _reconciled(
         report = await reconcile_ledgers(deployment, on_progress, database)
         await _tables(database, report, enabled=with_tables)
         if lago:
-            async with lago_client(settings) as client:
-                await reconcile_lago(database, client, report, settings.lago_event_code)
+            async with AsyncExitStack() as stack:
+                await reconcile_lago(database, await open_lagos(stack, settings, 1), report, settings.lago_event_code)
         if between:
             await reconcile_litellm(deployment, database, litellm_url, *between, report)
     return report

@@ -15,8 +15,11 @@ _CHAPTERS: Final = {
     "window_seconds": "Metering",
     "max_retries": "Delivery",
     "database_url": "Postgres and Redis",
-    "credits_allowed_overdraft": "Credits and Stripe",
+    "lago_organizations": "Several Lago organisations",
+    "canary_url": "The canary",
+    "oidc_user_claim": "Credits and Stripe",
     "log_level": "Logging",
+    "tracing_enabled": "Traces",
 }
 
 

@@ -7,14 +7,18 @@ pass it on.
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from pydantic import SecretStr
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection, TopicLayout
+from connectors.config.lago_connections import KeyFile, LagoConnection
+from connectors.config.organization_settings import LagoOrganization
 from connectors.config.postgres_urls import DatabaseUrl, connecting
 from connectors.config.settings import VARIABLES, Settings, own_settings
 from schemas.errors import ConfigurationError, Rejected
+from schemas.organizations import DEFAULT
 from schemas.topics import TopicNames
 
 _LAGO = (
@@ -87,6 +91,43 @@ def postgres_url(settings: Settings) -> DatabaseUrl:
     except Rejected as error:
         raise ConfigurationError("DATABASE_URL", f"DATABASE_URL {error.detail}") from None
     return DatabaseUrl(url.get_secret_value())
+
+
+def lago_connections(settings: Settings) -> tuple[LagoConnection, ...]:
+    """Every Lago organisation of the deployment, the default one first.
+
+    Raises:
+        ConfigurationError: a webhook's signature would not tell which of two sent it.
+    """
+    key = revealed(settings.lago_api_key)
+    default = LagoConnection(
+        DEFAULT,
+        settings.lago_api_url,
+        lambda: key,
+        tuple(all_revealed(settings.lago_webhook_secret)),
+        settings.lago_clickhouse_dedup,
+        0.0,
+        settings.worker_concurrency,
+        settings.lago_timeout,
+    )
+    every = default, *(_further(one, settings) for one in settings.lago_organizations)
+    secrets = [secret for one in every for secret in set(one.webhook_secrets)]
+    if len(set(secrets)) < len(secrets):
+        raise ConfigurationError("LAGO_ORGANIZATIONS", "LAGO_ORGANIZATIONS: two organisations have one webhook_secret")
+    return every
+
+
+def _further(one: LagoOrganization, settings: Settings) -> LagoConnection:
+    return LagoConnection(
+        one.id,
+        one.url,
+        partial(revealed, one.key) if one.key_file is None else KeyFile(one.key_file, one.id),
+        tuple(all_revealed(one.webhook_secret)),
+        one.clickhouse_dedup,
+        one.requests_per_second or 0.0,
+        one.concurrency or settings.worker_concurrency,
+        settings.lago_timeout,
+    )
 
 
 def environment_of_others() -> dict[str, str]:

@@ -22,11 +22,14 @@ from pydantic import (
     field_validator,
 )
 
+from connectors.config.canary_settings import CanarySettings
 from connectors.config.credit_settings import CreditSettings
 from connectors.config.kafka_settings import KafkaSettings
 from connectors.config.misspelt_names import unknown_names
+from connectors.config.organization_settings import OrganizationSettings
 from connectors.config.renamed_settings import check_renamed
 from connectors.config.secret_files import with_files
+from connectors.config.tracing import TracingSettings
 from connectors.config.types import (
     BillOrSkip,
     Dollars,
@@ -55,7 +58,7 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(KafkaSettings, CreditSettings):
+class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettings, TracingSettings):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -67,7 +70,6 @@ class Settings(KafkaSettings, CreditSettings):
         "meterbridge",
         description="First part of every Lago transaction id. Two deployments that bill into one Lago need two names.",
     )
-
     pod_name: PodName | None = Field(
         None,
         description="A worker's name that stays the same after a restart, e.g. a StatefulSet's pod name by the downward API. A worker "
@@ -327,13 +329,15 @@ class Settings(KafkaSettings, CreditSettings):
             max_usd_per_token=self.max_usd_per_token,
             out_of_period_policy=self.out_of_period_policy,
             event_code=self.lago_event_code,
+            organizations=tuple(one.id for one in self.lago_organizations),
         )
 
 
-#: The field of each variable; those of credits last.
+#: The field of each variable; those of credits and of traces last.
+_ORDER: Final = (Settings, OrganizationSettings, CanarySettings, CreditSettings, TracingSettings)
 VARIABLES: Final = {
     name.upper(): name
-    for name in sorted(Settings.model_fields, key=CreditSettings.model_fields.__contains__)
+    for name in sorted(Settings.model_fields, key=lambda name: [name in part.model_fields for part in _ORDER][::-1])
     if name != "unknown"
 }
 

@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from connectors.config.addresses import kafka_address
-from connectors.config.connections import revealed
+from connectors.config.connections import lago_connections, revealed
+from connectors.config.lago_connections import LagoConnection
 from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding, Severity
 from connectors.doctor.kafka_rules import is_named, judge_topics
@@ -122,7 +123,7 @@ async def examine(
         key_findings, unread = await _read(judge_provider_keys(own))
         patients.append(ExaminedPart(PART, tuple(key_findings or ()), unread))
     if with_lago:
-        patients.append(await _lago(own, http))
+        patients += [await _lago(own, one, http) for one in lago_connections(own)]
     return ExaminationReport(tuple(patients), working_yaml(_endpoint(proxy)))
 
 
@@ -159,11 +160,15 @@ def _endpoint(proxy: Proxy | None) -> str:
     return next((address for address in known if address and not is_unseen(address)), ENDPOINT)
 
 
-async def _lago(own: Settings, http: httpx.AsyncClient) -> ExaminedPart:
-    name = f"Lago, {own.lago_api_url}"
-    if own.lago_api_key is None:
-        return ExaminedPart(name, unread="LAGO_API_KEY is not set.")
-    lago = LagoClient(http, own.lago_api_url, revealed(own.lago_api_key))
+async def _lago(own: Settings, connection: LagoConnection, http: httpx.AsyncClient) -> ExaminedPart:
+    name = f"Lago, {connection.url}"
+    if not connection.is_default:
+        name = f"Lago's organisation {connection.organization}, {connection.url}"
+        own = own.model_copy(update={"lago_clickhouse_dedup": connection.clickhouse_dedup})
+    if not connection.key():
+        what = "LAGO_API_KEY is not set." if connection.is_default else "Its key_file cannot be read."
+        return ExaminedPart(name, unread=what)
+    lago = LagoClient(http, connection.url, connection.key, organization=connection.organization)
     try:
         store = (await lago.organization()).events_store
         metric, plans = await lago.metric(own.lago_event_code), await lago.plans()

@@ -8,7 +8,7 @@ from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
 from connectors.kafka.acls import acls
 from connectors.kafka.rights import Right, compared, lacking, rights_of
-from connectors.kafka.rights_on_broker import NO_AUTHORIZER, stored_rights
+from connectors.kafka.rights_on_broker import stored_rights
 from schemas.errors import TopicProblem
 from schemas.topics import TopicNames
 
@@ -24,7 +24,7 @@ async def judge_rights(own: Settings, principal: str) -> tuple[Finding, ...] | N
         principal: how Kafka names the accounts (`principal_of`).
 
     Returns:
-        None = Kafka has no authorizer, so nobody lacks a right.
+        None = Kafka has no lists, so none of them is the roles': it has no authorizer, or the processes use an administrator's account.
 
     Raises:
         Unavailable: Kafka does not answer.
@@ -32,7 +32,9 @@ async def judge_rights(own: Settings, principal: str) -> tuple[Finding, ...] | N
     try:
         stored = await asyncio.to_thread(stored_rights, kafka_connection(own), _ANSWER_S)
     except TopicProblem as error:
-        return None if error.reason == NO_AUTHORIZER else (Finding("kafka_rights_unread", error.detail),)
+        return (Finding("kafka_rights_unread", error.detail),)
+    if not stored:
+        return None
     names = TopicNames.with_prefix(own.topic_prefix)
     wanted = rights_of(acls(names, own.topic_prefix, own.deployment_name), principal)
     named = {right.principal for right in stored}

@@ -93,6 +93,8 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
         yield Acl(role, GROUP, f"{mine}{role}", READ)
     for role in ("meter", "sink", "retry"):
         yield Acl(role, TRANSACTIONAL_ID, f"{mine}{role}-", WRITE, prefixed=True)
+    for role in ("sink", "retry"):  # a group for each further Lago organisation (ADR 0044)
+        yield Acl(role, GROUP, f"{mine}{role}-", READ, prefixed=True)
     yield Acl("meter", TRANSACTIONAL_ID, f"{names.changelog}-begin-", WRITE, prefixed=True)
     yield Acl("project", TRANSACTIONAL_ID, f"{mine}rebill", WRITE)
     # The committed offsets of each role, for /webhooks/stats and to know whether a call has been counted.
@@ -107,7 +109,7 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
 
 
 def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[Acl]:
-    """Commands may do what the roles do, create topics and make them grow, and read the lists of all accounts, for the doctor."""
+    """Commands may do what the roles do, create the topics, make them grow (Alter), and read the lists of all accounts, for the doctor."""
     yield Acl(OPERATOR, CLUSTER, CLUSTER_NAME, DESCRIBE)
     for topic in every:
         for operation in (READ, WRITE, CREATE, ALTER, DESCRIBE_CONFIGS, ALTER_CONFIGS):

@@ -22,6 +22,9 @@ from schemas.errors import Rejected, Unavailable
 Record = tuple[str, str | None, bytes, int]
 
 
+Headers = list[tuple[str, bytes]]
+
+
 class RecordWriter(Protocol):
     """Stores one record at a time."""
 
@@ -84,8 +87,16 @@ class KafkaProducer:
         config: Mapping[str, Any],
         now_ms: Callable[[], int] = _wall_ms,
         on_restamped: Callable[[int], None] = lambda _count: None,
+        headers: Callable[[], Headers | None] | None = None,
     ) -> None:
-        """`now_ms`: the wall clock; `on_restamped` is called with the number of records that were stored with another time."""
+        """A producer.
+
+        Args:
+            now_ms: the wall clock, milliseconds since 1970 UTC.
+            on_restamped: called with the number of records that were stored with another time.
+            headers: called at each sending for the headers of its records; None = records have none.
+        """
+        self._headers = headers
         self._now_ms = now_ms
         self._on_restamped = on_restamped
         self._times = RecordTimes()
@@ -217,10 +228,11 @@ class KafkaProducer:
         if not self.healthy():
             raise Unavailable("kafka_fatal" if self._fatal else "kafka_closed", self._fatal or "")
         refused: dict[int, Rejected] = {}
+        produce, headers = self._producer.produce, None if self._headers is None else self._headers()
         try:
             for index, (topic, key, value, timestamp) in enumerate(records):
                 try:
-                    self._producer.produce(topic, value, key, on_delivery=delivery, timestamp=timestamp)
+                    produce(topic, value, key, on_delivery=delivery, timestamp=timestamp, headers=headers)
                 except KafkaException as error:
                     if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
                         raise
@@ -243,7 +255,9 @@ class KafkaProducer:
         Brokers refuse a batch as a whole, so only this shows which record is too large.
         """
         if self._one_by_one is None:
-            self._one_by_one = KafkaProducer({**self._config, "batch.num.messages": 1}, self._now_ms)
+            self._one_by_one = KafkaProducer(
+                {**self._config, "batch.num.messages": 1}, self._now_ms, headers=self._headers
+            )
         return self._one_by_one
 
     async def close(self, timeout_s: float = 10.0) -> int:
@@ -281,7 +295,7 @@ class KafkaProducer:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = str(error.name())
-            _log.error("kafka_producer_failed_for_good %s", self._fatal)
+            _structured.error("kafka_producer_failed_for_good", error=self._fatal)
 
 
 class _Delivery:

@@ -36,13 +36,8 @@ _NUMBERS: Final = {word: one for one, word in _OPERATIONS.items()}
 _EVERYTHING: Final = AclBindingFilter(
     ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
 )
-#: What an error of Kafka means for an account that reads or changes lists.
-_MEANING: Final = {
-    KafkaError.SECURITY_DISABLED: "Kafka has no authorizer: everybody may do everything, and lists cannot be stored. Set "
-    "authorizer.class.name on the brokers.",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Kafka refuses: this account may not {}. Use an administrator's, with the right to {} on "
-    "the cluster.",
-}
+_DISABLED: Final = "Kafka has no authorizer: everybody may do everything, and lists cannot be stored. Set authorizer.class.name on the brokers."
+_REFUSED: Final = "Kafka refuses: this account may not {}. Use an administrator's, with the right to {} on the cluster."
 #: The reason of a Kafka without an authorizer, and of an account that may not read or change the lists.
 NO_AUTHORIZER, ACLS_REFUSED = "no_authorizer", "acls_refused"
 
@@ -50,8 +45,10 @@ NO_AUTHORIZER, ACLS_REFUSED = "no_authorizer", "acls_refused"
 def stored_rights(kafka: KafkaConnection, limit_s: float = LIMIT_S) -> set[Right]:
     """Every right of every principal.
 
+    A Kafka without an authorizer has none.
+
     Raises:
-        TopicProblem: `no_authorizer`; or `acls_refused`: the account lacks Describe on the cluster.
+        TopicProblem: `acls_refused`: the account lacks Describe on the cluster.
         Unavailable: no broker answers.
     """
     return _read(AdminClient(librdkafka_config(kafka)), limit_s)
@@ -78,11 +75,14 @@ def remove_rights(kafka: KafkaConnection, rights: Iterable[Right], limit_s: floa
 
 
 def _read(admin: AdminClient, limit_s: float) -> set[Right]:
-    try:
-        with kafka_errors("list access-control lists"):
-            found = admin.describe_acls(_EVERYTHING, request_timeout=limit_s).result()
-    except TopicProblem as error:
-        raise _meant(error, "read access-control lists", "Describe") from error
+    """The stored rights. librdkafka answers a refusal with an empty list, so it is asked first what the account may do."""
+    with kafka_errors("describe the cluster"):
+        told = admin.describe_cluster(include_authorized_operations=True, request_timeout=limit_s).result()
+    allowed = {AclOperation(operation.value) for operation in told.authorized_operations or ()}
+    if AclOperation.DESCRIBE not in allowed:
+        raise TopicProblem(ACLS_REFUSED, _REFUSED.format("read access-control lists", "Describe"))
+    with kafka_errors("list access-control lists"):
+        found = admin.describe_acls(_EVERYTHING, request_timeout=limit_s).result()
     return {_right(binding) for binding in found}
 
 
@@ -92,17 +92,13 @@ def _done(futures: dict[Any, Any]) -> None:
             with kafka_errors("change access-control lists"):
                 future.result()
         except TopicProblem as error:
-            raise _meant(error, "change access-control lists", "Alter") from error
-
-
-def _meant(error: TopicProblem, what: str, right: str) -> TopicProblem:
-    cause = error.__cause__
-    code = cause.args[0].code() if isinstance(cause, KafkaException) else None
-    if code == KafkaError.SECURITY_DISABLED:
-        return TopicProblem(NO_AUTHORIZER, _MEANING[code])
-    if code == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
-        return TopicProblem(ACLS_REFUSED, _MEANING[code].format(what, right))
-    return error
+            cause = error.__cause__
+            code = cause.args[0].code() if isinstance(cause, KafkaException) else None
+            if code == KafkaError.SECURITY_DISABLED:
+                raise TopicProblem(NO_AUTHORIZER, _DISABLED) from error
+            if code == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+                raise TopicProblem(ACLS_REFUSED, _REFUSED.format("change access-control lists", "Alter")) from error
+            raise
 
 
 def _until(reached: Any, limit_s: float) -> None:

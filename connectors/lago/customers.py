@@ -5,6 +5,7 @@ for requests that could hit another customer.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -31,17 +32,21 @@ class CustomersApi(LagoTransport):
         if "." in external_id:
             listed = await self.customers(external_id=external_id)
             return next((customer for customer in listed if customer.external_id == external_id), None)
-        by_path = await self._get_or_none("customer", f"/customers/{safe(external_id)}", "customer", Customer)
-        return by_path if by_path is not None and by_path.external_id == external_id else None
+        path = f"/customers/{safe(self.in_lago(external_id))}"
+        by_path = await self._get_or_none("customer", path, "customer", Customer)
+        found = None if by_path is None else self._keyed(by_path)
+        return found if found is not None and found.external_id == external_id else None
 
     async def customers(self, external_id: str = "", most: int | None = None) -> list[Customer]:
         """All customers, the newest first, at most `most`; or only the one with this id. Raises: LagoIntegrationError."""
-        query: Query = {"external_id": external_id} if external_id else {}
-        return await self._every("customers", "/customers", "customers", Customer, query, most)
+        query: Query = {"external_id": self.in_lago(external_id)} if external_id else {}
+        listed = await self._every("customers", "/customers", "customers", Customer, query, most)
+        return [self._keyed(customer) for customer in listed]
 
     async def customers_page(self, number: int, size: int) -> Page[Customer]:
         """One page of all customers, the newest first. Raises: LagoIntegrationError."""
-        return await self._page("customers", "/customers", "customers", Customer, {}, number=number, size=size)
+        page = await self._page("customers", "/customers", "customers", Customer, {}, number=number, size=size)
+        return replace(page, members=[self._keyed(customer) for customer in page.members])
 
     async def save_customer(self, new_customer: NewCustomer, metadata: Mapping[str, str] | None = None) -> Customer:
         """Create a customer, or change the given fields; `metadata` is added to the existing entries. Repeating it is safe.
@@ -63,12 +68,13 @@ class CustomersApi(LagoTransport):
             LagoRejected: `unsafe_id`: Lago would delete another customer.
             LagoIntegrationError
         """
-        path = f"/customers/{customer_part(external_id)}"
-        return await self._get_or_none("delete_customer", path, "customer", Customer, verb="DELETE")
+        path = f"/customers/{customer_part(self.in_lago(external_id))}"
+        deleted = await self._get_or_none("delete_customer", path, "customer", Customer, verb="DELETE")
+        return None if deleted is None else self._keyed(deleted)
 
     async def portal_url(self, external_id: str) -> str:
         """A link to the customer's own pages in Lago; it expires after 12 hours. Raises: LagoIntegrationError."""
-        path = f"/customers/{customer_part(external_id)}/portal_url"
+        path = f"/customers/{customer_part(self.in_lago(external_id))}/portal_url"
         return (await self._one("portal_url", path, "customer", _Portal)).portal_url
 
     async def checkout_url(self, external_id: str) -> str:
@@ -78,7 +84,7 @@ class CustomersApi(LagoTransport):
             LagoRejected: with Lago's code, e.g. `validation_errors`, `no_linked_payment_provider`.
             LagoIntegrationError
         """
-        path = f"/customers/{customer_part(external_id)}/checkout_url"
+        path = f"/customers/{customer_part(self.in_lago(external_id))}/checkout_url"
         return (await self._one("checkout_url", path, "customer", _Checkout, verb="POST")).checkout_url
 
     async def _saved(self, new_customer: NewCustomer, metadata: Mapping[str, str] | None) -> Customer:
@@ -86,7 +92,14 @@ class CustomersApi(LagoTransport):
             known = await self.customer(new_customer.external_id)
             entries = notes(known.metadata if known is not None else (), metadata)
             new_customer = msgspec.structs.replace(new_customer, metadata=entries)
-        return await self._one("save_customer", "/customers", "customer", Customer, verb="POST", body=new_customer)
+        body = msgspec.structs.replace(new_customer, external_id=self.in_lago(new_customer.external_id))
+        return self._keyed(await self._one("save_customer", "/customers", "customer", Customer, verb="POST", body=body))
+
+    def _keyed(self, customer: Customer) -> Customer:
+        """The customer under the key of its org."""
+        if not self.organization_name:
+            return customer
+        return msgspec.structs.replace(customer, external_id=self.named(customer.external_id))
 
 
 def customer_part(external_id: str) -> str:

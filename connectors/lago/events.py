@@ -62,6 +62,18 @@ class EventsApi(LagoTransport):
         """The newest events on a metric, of all subscriptions, at most 100. Raises: LagoIntegrationError."""
         return await self._every("newest_events", "/events", "events", EventShape, {"code": code}, most=NEWEST)
 
+    async def events_between(
+        self, external_subscription_id: str, code: str, from_us: int, until_us: int, most: int
+    ) -> list[LagoEvent]:
+        """Every copy of a subscription's events on a metric with a moment in `[from, until)`, at most `most`.
+
+        Raises: LagoIntegrationError
+        """
+        moments = {"timestamp_from": _iso_ms(from_us), "timestamp_to": _iso_ms(until_us - 1)}
+        query = {"external_subscription_id": external_subscription_id, "code": code, **moments}
+        listed = await self._every("events", "/events", "events", EventShape, query, most=most)
+        return [read(event_of, event) for event in listed]
+
     async def read_events_of(
         self,
         external_subscription_id: str,

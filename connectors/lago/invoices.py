@@ -1,11 +1,12 @@
 """Invoices: list them, read one, and get its PDF and its payment link."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from connectors.lago.errors import LagoIntegrationError
-from connectors.lago.requests import ChangePreview
+from connectors.lago.requests import ChangePreview, PreviewOf
 from connectors.lago.transport import LagoTransport, Page, Query, safe, under
 
 #: Statuses by which Lago refuses to preview an invoice.
@@ -126,18 +127,20 @@ class InvoicesApi(LagoTransport):
         or later. Raises: LagoIntegrationError.
         """
         parameters = {
-            "external_customer_id": external_customer_id,
+            "external_customer_id": self.in_lago(external_customer_id),
             "status": status,
             "payment_status": payment_status,
             "issuing_date_from": issued_from,
         }
         query: Query = {name: value for name, value in parameters.items() if value}
-        return await self._every("invoices", "/invoices", "invoices", Invoice, query, most)
+        listed = await self._every("invoices", "/invoices", "invoices", Invoice, query, most)
+        return [self._invoice_of_org(invoice) for invoice in listed]
 
     async def invoices_page(self, external_customer_id: str, number: int, size: int) -> Page[Invoice]:
         """A page of a customer's invoices without fees, the latest first. Raises: LagoIntegrationError."""
-        query: Query = {"external_customer_id": external_customer_id}
-        return await self._page("invoices", "/invoices", "invoices", Invoice, query, number=number, size=size)
+        query: Query = {"external_customer_id": self.in_lago(external_customer_id)}
+        page = await self._page("invoices", "/invoices", "invoices", Invoice, query, number=number, size=size)
+        return replace(page, members=[self._invoice_of_org(invoice) for invoice in page.members])
 
     async def foretold(self, preview: ChangePreview) -> InvoicePreview | None:
         """Lago's preview of the invoice of a change of plan; None if this Lago gives none.
@@ -150,7 +153,9 @@ class InvoicesApi(LagoTransport):
             LagoIntegrationError
         """
         try:
-            body = await self._request("preview", "POST", "/invoices/preview", preview)
+            payer = PreviewOf(external_id=self.in_lago(preview.customer.external_id))
+            asked = msgspec.structs.replace(preview, customer=payer)
+            body = await self._request("preview", "POST", "/invoices/preview", asked)
         except LagoIntegrationError as error:
             if error.status not in _NO_PREVIEW and error.code != "resource_not_found":
                 raise
@@ -159,7 +164,8 @@ class InvoicesApi(LagoTransport):
 
     async def invoice(self, lago_id: str) -> Invoice | None:
         """An invoice with its fees; None if it does not exist. Raises: LagoIntegrationError."""
-        return await self._get_or_none("invoice", f"/invoices/{safe(lago_id)}", "invoice", Invoice)
+        found = await self._get_or_none("invoice", f"/invoices/{safe(lago_id)}", "invoice", Invoice)
+        return None if found is None else self._invoice_of_org(found)
 
     async def download(self, lago_id: str) -> Invoice | None:
         """The invoice with its `file_url`; None while Lago makes the PDF: ask again some seconds later.
@@ -169,7 +175,7 @@ class InvoicesApi(LagoTransport):
             LagoIntegrationError
         """
         body = await self._request("download", "POST", f"/invoices/{safe(lago_id)}/download")
-        return under("download", body, "invoice", Invoice) if body.strip() else None
+        return self._invoice_of_org(under("download", body, "invoice", Invoice)) if body.strip() else None
 
     async def payment_url(self, lago_id: str) -> str | None:
         """A link where the invoice can be paid; None if its payment provider gives none.
@@ -182,3 +188,9 @@ class InvoicesApi(LagoTransport):
         """
         path = f"/invoices/{safe(lago_id)}/payment_url"
         return (await self._one("payment_url", path, "invoice_payment_details", _Payment, verb="POST")).payment_url
+
+    def _invoice_of_org(self, invoice: Invoice) -> Invoice:
+        """The invoice with the key of its org."""
+        if not self.organization_name or invoice.customer is None:
+            return invoice
+        return msgspec.structs.replace(invoice, customer=Payer(self.named(invoice.customer.external_id)))

@@ -65,6 +65,7 @@ class Subscription(msgspec.Struct, frozen=True):
     Fields:
         started_at: in milliseconds; None while the subscription is pending.
         current_billing_period_ending_at: the last second of the period.
+        of_org: not Lago's: `external_customer_id` is the key of an org of a further organisation.
     """
 
     external_id: str
@@ -83,6 +84,7 @@ class Subscription(msgspec.Struct, frozen=True):
     downgrade_plan_date: str | None = None
     current_billing_period_started_at: str | None = None
     current_billing_period_ending_at: str | None = None
+    of_org: bool = False
 
 
 class Metric(msgspec.Struct, frozen=True):

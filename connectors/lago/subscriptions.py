@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewSubscription, SubscriptionChange
 from connectors.lago.response_types import Subscription
@@ -24,17 +26,19 @@ class SubscriptionsApi(LagoTransport):
     ) -> list[Subscription]:
         """Subscriptions, the latest start first; `""` = any customer, plan or id. Raises: LagoIntegrationError."""
         filters = {
-            "external_customer_id": external_customer_id,
+            "external_customer_id": self.in_lago(external_customer_id),
             "plan_code": plan_code,
             "external_id": external_id,
         }
         query: Query = {"status[]": list(statuses), **{name: value for name, value in filters.items() if value}}
-        return await self._every("subscriptions", "/subscriptions", "subscriptions", Subscription, query)
+        listed = await self._every("subscriptions", "/subscriptions", "subscriptions", Subscription, query)
+        return [self._of_org(subscription) for subscription in listed]
 
     async def subscription(self, external_id: str, status: str = "active") -> Subscription | None:
         """The newest subscription with this id and status; None if there is none. Raises: LagoIntegrationError."""
         path = f"/subscriptions/{safe(external_id)}?status={status}"
-        return await self._get_or_none("subscription", path, "subscription", Subscription)
+        found = await self._get_or_none("subscription", path, "subscription", Subscription)
+        return None if found is None else self._of_org(found)
 
     async def create_subscription(self, new_subscription: NewSubscription) -> Subscription:
         """Create a subscription, or change the plan of the one with this id. Repeating it changes nothing.
@@ -55,20 +59,22 @@ class SubscriptionsApi(LagoTransport):
                 else None
             )
 
-        return await self._created(
+        customer = self.in_lago(new_subscription.external_customer_id)
+        made = await self._created(
             "create_subscription",
             "/subscriptions",
             "subscription",
             Subscription,
-            new_subscription,
+            msgspec.structs.replace(new_subscription, external_customer_id=customer),
             "external_id",
             known,
         )
+        return self._of_org(made)
 
     async def update_subscription(self, external_id: str, change: SubscriptionChange) -> Subscription | None:
         """Change the name or the end of an active subscription; None if none is active. Raises: LagoIntegrationError."""
         try:
-            return await self._one(
+            changed = await self._one(
                 "update_subscription",
                 f"/subscriptions/{safe(external_id)}",
                 "subscription",
@@ -80,6 +86,7 @@ class SubscriptionsApi(LagoTransport):
             if error.code != "subscription_not_found":
                 raise
             return None
+        return self._of_org(changed)
 
     async def terminate_subscription(self, external_id: str, *, pending: bool = False) -> Subscription | None:
         """End the active subscription now, or cancel the pending one; None if there is none, so repeating it is safe.
@@ -88,4 +95,12 @@ class SubscriptionsApi(LagoTransport):
             LagoIntegrationError
         """
         path = f"/subscriptions/{safe(external_id)}" + ("?status=pending" if pending else "")
-        return await self._get_or_none("terminate_subscription", path, "subscription", Subscription, verb="DELETE")
+        ended = await self._get_or_none("terminate_subscription", path, "subscription", Subscription, verb="DELETE")
+        return None if ended is None else self._of_org(ended)
+
+    def _of_org(self, subscription: Subscription) -> Subscription:
+        """The subscription with the key of its org; once converted it stays as it is."""
+        customer = subscription.external_customer_id
+        if not self.organization_name or customer is None or subscription.of_org:
+            return subscription
+        return msgspec.structs.replace(subscription, external_customer_id=self.named(customer), of_org=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -13,6 +13,7 @@ import msgspec
 from connectors.lago.errors import LagoRejected, LagoUnavailable, is_missing, refusal
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
+from schemas.organizations import DEFAULT, begins_with, external_id_of, org_key
 
 API = "/api/v1"
 PAGE = 100
@@ -66,6 +67,9 @@ class LagoTransport:
     Args:
         http: the caller closes it. Its timeout also limits the whole request, because a slow response could otherwise arrive without end.
         base_url: with or without `/api/v1`.
+        api_key: or what gives it; asked before each request.
+        organization: the Lago organisation; its customers' ids are then the keys of orgs, see schemas/organizations.py.
+        others: further organisations; the default one is never asked about an org of theirs.
         on_request: called with (name of the request, HTTP status or 0 if no response came, seconds).
         on_headers: called with (name of the request, HTTP status, headers) if a response came.
         now: the wall clock, seconds since 1970 UTC.
@@ -78,16 +82,19 @@ class LagoTransport:
         self,
         http: httpx.AsyncClient,
         base_url: str,
-        api_key: str,
+        api_key: str | Callable[[], str],
         on_request: Callable[[str, int, float], None] = lambda _name, _status, _seconds: None,
         on_headers: Callable[[str, int, Mapping[str, str]], None] = lambda _name, _status, _headers: None,
         now: Callable[[], float] = time.time,
+        organization: str = DEFAULT,
+        others: Collection[str] = (),
     ) -> None:
         self._http = http
         self._whole_s = None if http.timeout.read is None else http.timeout.read * _WHOLE
         self.root = base_url.rstrip("/").removesuffix(API)
-        # Without a key Lago answers 401; httpx cannot send an empty one.
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._key = api_key
+        self.organization_name = organization
+        self._others = frozenset(others)
         self._on_request = on_request
         self._on_headers = on_headers
         self._now = now
@@ -96,7 +103,7 @@ class LagoTransport:
         self, name: str, verb: str, url: str, *, body: bytes | None = None, keyed: bool = True
     ) -> httpx.Response:
         """The response, whatever its status. Raises: LagoUnavailable: no response came."""
-        headers = dict(self._headers) if keyed else {}
+        headers = self._authorization() if keyed else {}
         if body is not None:
             headers["Content-Type"] = "application/json"
         request = self._http.build_request(verb, url, content=body, headers=headers)
@@ -111,6 +118,27 @@ class LagoTransport:
         self._on_request(name, response.status_code, time.perf_counter() - started)
         self._on_headers(name, response.status_code, response.headers)
         return response
+
+    def _authorization(self) -> dict[str, str]:
+        """Without a key Lago answers 401; httpx cannot send an empty one."""
+        key = self._key if isinstance(self._key, str) else self._key()
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
+    def in_lago(self, org_id: str) -> str:
+        """The external id in Lago of an org of this organisation; `""` stays.
+
+        Raises:
+            LagoRejected: `other_organization`: the org is in another one, so nothing is sent.
+        """
+        external_id = external_id_of(self.organization_name, org_id)
+        own = external_id != org_id if self.organization_name else begins_with(org_id) not in self._others
+        if org_id and not own:
+            raise LagoRejected("other_organization", "the org is in another Lago organisation")
+        return external_id
+
+    def named(self, external_id: str) -> str:
+        """The key of the org that has this external id in Lago."""
+        return org_key(self.organization_name, external_id)
 
     async def _request(self, name: str, verb: str, path: str, body: object = None) -> bytes:
         """The body of a successful response; `path` is below `/api/v1`. Raises: LagoIntegrationError."""

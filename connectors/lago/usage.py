@@ -48,7 +48,7 @@ class UsageApi(LagoTransport):
     async def usage(self, external_customer_id: str, subscription: str) -> CustomerUsage | None:
         """All usage that Lago counts now; None if the subscription is not running. Raises: LagoIntegrationError."""
         path = (
-            f"/customers/{customer_part(external_customer_id)}/current_usage"
+            f"/customers/{customer_part(self.in_lago(external_customer_id))}/current_usage"
             f"?external_subscription_id={quoted(subscription)}"
         )
         try:

@@ -36,8 +36,8 @@ def check_signed(headers: Mapping[str, str]) -> bytes:
     return given
 
 
-def check_signature(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
-    """Check that one of `secrets` signed `body`. All secrets are compared, so the time does not show which one matches.
+def check_signature(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> str:
+    """The one of `secrets` that signed `body`. All secrets are compared, so the time does not show which one matches.
 
     Raises:
         Rejected: `unsigned`, `signed_by_jwt`, `bad_signature`.
@@ -46,6 +46,7 @@ def check_signature(headers: Mapping[str, str], body: bytes, secrets: Sequence[s
     matches = [hmac.compare_digest(given, _signed(secret, body)) for secret in secrets]
     if not any(matches):
         raise Rejected("bad_signature", "no key of LAGO_WEBHOOK_SECRET signed this body")
+    return secrets[matches.index(True)]
 
 
 def _signed(secret: str, body: bytes) -> bytes:

@@ -4,7 +4,7 @@ Source: `app/controllers/api/v1/events_controller.rb`, `app/serializers/v1/event
 `app/queries/events_query.rb` of lago-api.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -67,7 +67,7 @@ class EventRoutes:
                 raise invalid_field("transaction_id", "value_already_exist")
             return json_answer({"event": self._posted(event)})
 
-        return await self._under_faults(request, [sent], handle)
+        return await self._under_faults(request, [sent], handle, lambda: {"event": self._posted(_right(event))})
 
     async def create_batch(self, request: web.Request) -> web.StreamResponse:
         """Store all of a batch, or nothing: then the answer names the wrong indexes."""
@@ -86,7 +86,10 @@ class EventRoutes:
                 raise invalid({str(index): {"transaction_id": ["value_already_exist"]} for index in refused})
             return json_answer({"events": [self._posted(event) for event in events]})
 
-        return await self._under_faults(request, sent, handle)
+        def posted() -> dict[str, Any]:
+            return {"events": [self._posted(_right(event)) for event in attempts]}
+
+        return await self._under_faults(request, sent, handle, posted)
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """The first copy with this id, of any subscription."""
@@ -150,9 +153,24 @@ class EventRoutes:
         except Unstorable as error:
             raise crashed() from error
 
-    async def _under_faults(self, request: web.Request, sent: Sequence[Incoming], handle: Handle) -> web.StreamResponse:
+    async def _under_faults(
+        self, request: web.Request, sent: Sequence[Incoming], handle: Handle, posted: Callable[[], dict[str, Any]]
+    ) -> web.StreamResponse:
+        """Args: posted: the answer to events that were stored."""
         ids = [text(incoming.transaction_id) or "" for incoming in sent]
-        return await self._injection.run(request, self._faults.draw(request.method, request.path, ids), handle)
+        rule = self._faults.draw(request.method, request.path, ids)
+        if rule is not None and rule.kind == "lose":
+            return json_answer(posted())
+        return await self._injection.run(request, rule, handle)
+
+
+def _right(attempt: Event | InvalidTimestamp | Unstorable) -> Event:
+    """The event of a request that Lago would take. Raises: SandboxRefusal."""
+    if isinstance(attempt, InvalidTimestamp):
+        raise invalid_field("timestamp", "invalid_format") from attempt
+    if isinstance(attempt, Unstorable):
+        raise crashed() from attempt
+    return attempt
 
 
 def _moment(sent: str | None, name: str) -> int | None:

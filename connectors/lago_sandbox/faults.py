@@ -16,6 +16,7 @@ Kind = Literal[
     "truncate",
     "trickle",
     "poison",
+    "lose",
 ]
 
 
@@ -28,6 +29,7 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
             `seconds`, then close it. `slow`: handle after `seconds`. `garbage_200`: 200 with a body that is not JSON;
             it stores only with `stored`. `truncate`: store, send half of the answer and close. `trickle`: store, then
             send the answer byte by byte over `seconds`. `poison`: as `status`, for requests that contain one event.
+            `lose`: answer as if the events were stored, and store none of them.
         status, headers, body: of the answer of `status` and `poison`; the body is any JSON.
         probability: of firing, each time the rule fits.
         count: how often it fires at most; None = without limit.

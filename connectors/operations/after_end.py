@@ -19,6 +19,7 @@ from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.moments import HOUR_US, to_datetime, to_us
 from schemas.money import EXACT, ZERO, add
+from schemas.organizations import DEFAULT
 from schemas.records import LagoEvent, Manifest
 from streams.core.delivery.after_end import AGAIN, Gap, gaps, instead_of, shared
 
@@ -65,6 +66,7 @@ class UninvoicedEvent:
         taken_by: the customer of Lago's on whose invoice it is instead of the org's: that one is to be given its money back
             first, by a person; `""` = it is on no invoice.
         unclear: why Lago cannot tell whether it is on the last invoice of its subscription; `""` = it is not.
+        organization: the Lago organisation of the org.
     """
 
     event: LagoEvent
@@ -76,6 +78,7 @@ class UninvoicedEvent:
     instead: LagoEvent | None = None
     taken_by: str = ""
     unclear: str = ""
+    organization: str = DEFAULT
 
     @property
     def cents(self) -> Decimal:
@@ -204,4 +207,6 @@ def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
 
 def redirected(lost: UninvoicedEvent, org: OrgRecord, now_us: int, code: str) -> UninvoicedEvent:
     """With the event that bills it now, where one can; `org` as Lago has it."""
-    return lost if lost.again else replace(lost, instead=instead_of(lost.event, org, now_us, code))
+    if lost.again:
+        return lost
+    return replace(lost, instead=instead_of(lost.event, org, now_us, code), organization=org.organization)

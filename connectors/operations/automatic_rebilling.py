@@ -73,7 +73,7 @@ _URGENCY: Final = (
 )
 
 _RECORDS = """
-SELECT o.org_id, o."offset", o.currency, o.status, o.subscription_id, o.periods::text
+SELECT o.org_id, o."offset", o.currency, o.status, o.subscription_id, o.periods::text, o.organization
 FROM organisations o
 WHERE EXISTS (SELECT FROM jsonb_to_recordset(o.periods) AS p (terminated_at timestamptz) WHERE p.terminated_at >= $1)
 ORDER BY o.org_id
@@ -135,13 +135,16 @@ class _Looked:
 
 @dataclass(slots=True)
 class LearntEnds:
-    """Of one process; `partition_tasks` are its partitions now, by `topic-partition`. `lago` None: Lago cannot be asked."""
+    """Of one process; `partition_tasks` are its partitions now, by `topic-partition`.
+
+    `lagos`: by organisation, `""` = the default one; one that is missing cannot be asked.
+    """
 
     deployment: Deployment
     database: Database
     partition_tasks: Mapping[str, Any]
     sensors: RebillingMetrics
-    lago: LagoClient | None
+    lagos: Mapping[str, LagoClient]
     make_sender: Callable[[], CommandProducer]
     make_rebilling: Callable[[Deployment, Database], Rebilling] = Rebilling
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -150,7 +153,7 @@ class LearntEnds:
     _unasked: dict[str, str] = field(default_factory=dict)
     _answers: dict[str, _LagoAnswer] = field(default_factory=dict)
     _memories: dict[str, Memory] = field(default_factory=dict)
-    _ends: EndedSubscriptions | None = None
+    _ends: dict[str, EndedSubscriptions] = field(default_factory=dict)
     _sender: CommandProducer | None = None
 
     async def watch(self) -> None:
@@ -218,14 +221,14 @@ class LearntEnds:
 
     async def _look(self, offset: int, org: OrgRecord, rebilling: Callable[[], Awaitable[Rebilling]]) -> Waiting:
         at_us = now_us()
-        if self.lago is None:
+        lago = self.lagos.get(org.organization)
+        if lago is None:
             count, cents = await posted_in(self.database, org.org_id, gaps(org.periods, at_us - ENDED_US))
             return Waiting(count, cents, NO_LAGO_KEY) if count else Waiting()
         if not await self._is_to_be_asked(offset, org, at_us):
             return Waiting()
-        if self._ends is None:
-            self._ends = EndedSubscriptions(self.lago)
-        history = await self._ends.of(org, at_us)
+        ends = self._ends.setdefault(org.organization, EndedSubscriptions(lago))
+        history = await ends.of(org, at_us)
         code, memory = self.deployment.policy.event_code, self._memories.setdefault(org.org_id, {})
         rows = DeliveredRows(self.database, org.org_id, code)
         for over in memory.keys() - {life.lago_id for life in history.lives}:
@@ -234,7 +237,7 @@ class LearntEnds:
             # While an invoice is not final, nothing of it is named.
             self._give_up(org.org_id, left + others if seen.counted.waits else left)
         try:
-            late = await not_invoiced(rows, history.lives, org.org_id, self.lago, at_us, code, memory)
+            late = await not_invoiced(rows, history.lives, org.org_id, lago, at_us, code, memory)
         except LagoIntegrationError:
             # What has a moment after an end is on no invoice, whatever Lago tells of the last one, if it may be asked.
             if self.deployment.policy.out_of_period_policy is not OutOfPeriodPolicy.HOLD and await self._some_able(
@@ -351,7 +354,12 @@ def _record(row: Mapping[str, Any]) -> OrgRecord:
     periods = tuple(_period(one) for one in msgspec.json.decode(row["periods"]))
     own = row["subscription_id"]
     return OrgRecord(
-        row["org_id"], currency=row["currency"], status=row["status"], periods=periods, subscription_id=own
+        row["org_id"],
+        currency=row["currency"],
+        status=row["status"],
+        periods=periods,
+        subscription_id=own,
+        organization=row["organization"],
     )
 
 

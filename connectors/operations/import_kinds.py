@@ -70,11 +70,11 @@ class MappingRows:
         if self._dry_run:
             if self._guard is not None:
                 self._mappings.check(row.litellm_customer_id, self._guard)
-            before, after = self._mappings.would(row.wanted())
+            before, after = self._mappings.would(self._mappings.placed(row.wanted()))
             if self._guard is not None:
                 self._guard.allows(before, after)
             return UNCHANGED if after == before else CHANGED if before is not None else CREATED
-        mapped = await self._mappings.put(row.wanted(), self._guard, ask_lago=False)
+        mapped = await self._mappings.put(self._mappings.placed(row.wanted()), self._guard, ask_lago=False)
         return UNCHANGED if not mapped.changed else CREATED if mapped.created else CHANGED
 
 

@@ -13,6 +13,7 @@ import structlog
 from connectors.billing.mappings import Mappings
 from connectors.billing.org_billing import RUNNING, OrgBilling
 from connectors.billing.org_takeover import FORMER, has_noted, migrate, noting
+from connectors.billing.routed_discovery import RoutedDiscovery
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
@@ -96,7 +97,7 @@ class OrgMigration:
         self,
         billing: OrgBilling,
         mappings: Mappings,
-        discovery: SubscriptionDiscovery,
+        discovery: SubscriptionDiscovery | RoutedDiscovery,
         customers: Mapping[str, CustomerRecord],
         *,
         announce: Callable[[UserOrg, Sequence[str]], Awaitable[None]],

@@ -89,7 +89,8 @@ class Rebilling:
     def _instead(self, event: LagoEvent, lost: UninvoicedEvent, now_us: int) -> list[Write]:
         key, headers, calls = event.external_subscription_id.encode(), [], 0
         if lost.manifest is not None:
-            manifest = msgspec.structs.replace(lost.manifest, deployment=self._deployment.name)
+            named = {"deployment": self._deployment.name, "organization": lost.organization}
+            manifest = msgspec.structs.replace(lost.manifest, **named)
             headers, calls = [(MANIFEST, msgspec.json.encode(manifest))], manifest.count
         cents = event.precise_total_amount_cents
         begun = Receipt(event.transaction_id, PENDING, now_us, event.external_subscription_id, cents, calls)

@@ -14,7 +14,7 @@ from connectors.lago.client import LagoClient
 from connectors.operations.backfill_report import BackfillReport, Hour
 from connectors.operations.ledgers import ledgers_of
 from connectors.operations.money_notes import Notes, notes_of, unbilled_text
-from connectors.operations.reconcile_lago import compare_with_lago
+from connectors.operations.reconcile_lago import compare_with_lago, organizations_with_events
 from connectors.operations.reconcile_litellm import (
     call_discrepancies,
     compared_with_litellm,
@@ -102,11 +102,21 @@ async def reconcile_ledgers(
     return report
 
 
-async def reconcile_lago(database: Database, lago: LagoClient, report: ReconciliationReport, event_code: str) -> None:
-    """Compare what was delivered with what Lago bills, for each subscription with an event. Raises: Unavailable."""
-    compared = await compare_with_lago(database, lago, event_code)
-    report.subscriptions += compared.subscriptions
-    report.complaints += compared.complaints
+async def reconcile_lago(
+    database: Database, lagos: Mapping[str, LagoClient], report: ReconciliationReport, event_code: str
+) -> None:
+    """Compare what was delivered with what Lago bills, for each subscription with an event. Raises: Unavailable.
+
+    Args:
+        lagos: by organisation.
+    """
+    for organization, lago in lagos.items():
+        compared = await compare_with_lago(database, lago, event_code, organization=organization)
+        report.subscriptions += compared.subscriptions
+        report.complaints += compared.complaints
+    for organization in await organizations_with_events(database):
+        if organization not in lagos:
+            report.complaints.append(f"events of the Lago organisation {organization}, which is not configured")
 
 
 async def reconcile_litellm(

@@ -22,17 +22,22 @@ from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso
 from schemas.money import EXACT, ZERO, add, plain
+from schemas.organizations import DEFAULT
 from streams.core.metering.reconciliation import LagoUsage, complaint_about_lago
 
 _SUBSCRIPTIONS = """
-SELECT DISTINCT external_subscription_id, org_id FROM lago_events
-WHERE org_id <> '' ORDER BY external_subscription_id, org_id
+SELECT DISTINCT e.external_subscription_id, e.org_id FROM lago_events e LEFT JOIN organisations o USING (org_id)
+WHERE e.org_id <> '' AND COALESCE(o.organization, '') = $1 ORDER BY e.external_subscription_id, e.org_id
+"""
+_ORGANIZATIONS = """
+SELECT DISTINCT o.organization FROM lago_events e JOIN organisations o USING (org_id) ORDER BY o.organization
 """
 _DELIVERED = """
-SELECT COALESCE(sum(amount_cents) FILTER (WHERE status = 'completed'), 0),
-       COALESCE(sum(amount_cents) FILTER (WHERE status <> 'completed'), 0)
-FROM lago_events
-WHERE external_subscription_id = $1 AND billed_at >= $2 AND billed_at < $3 AND ($4 = '' OR org_id = $4)
+SELECT COALESCE(sum(e.amount_cents) FILTER (WHERE e.status = 'completed'), 0),
+       COALESCE(sum(e.amount_cents) FILTER (WHERE e.status <> 'completed'), 0)
+FROM lago_events e LEFT JOIN organisations o USING (org_id)
+WHERE e.external_subscription_id = $1 AND e.billed_at >= $2 AND e.billed_at < $3 AND ($4 = '' OR e.org_id = $4)
+    AND COALESCE(o.organization, '') = $5
 """
 #: A subscription that ended longer ago was compared before, and is not compared again.
 _ENDED_US: Final = 40 * 24 * HOUR_US
@@ -46,19 +51,28 @@ class Compared:
     complaints: list[str]
 
 
-async def compare_with_lago(database: Database, lago: LagoClient, code: str, now_us: int | None = None) -> Compared:
+async def organizations_with_events(database: Database) -> list[str]:
+    """The Lago organisations that have events; `""` = the default one. Raises: Unavailable."""
+    async with database.connection() as connection:
+        return [row[0] for row in await connection.fetch(_ORGANIZATIONS)]
+
+
+async def compare_with_lago(
+    database: Database, lago: LagoClient, code: str, now_us: int | None = None, organization: str = DEFAULT
+) -> Compared:
     """Compare each subscription with an event. One that Lago refuses to be asked about is a complaint.
 
     Args:
         code: the metric's, `LAGO_EVENT_CODE`.
         now_us: microseconds since 1970 UTC; None = now.
+        organization: `lago`'s.
 
     Raises:
         Unavailable: Lago or Postgres does not answer.
     """
-    look = _Comparison(database, lago, code, time.time_ns() // 1000 if now_us is None else now_us)
+    look = _Comparison(database, lago, code, time.time_ns() // 1000 if now_us is None else now_us, organization)
     async with database.connection() as connection:
-        subscriptions = await connection.fetch(_SUBSCRIPTIONS)
+        subscriptions = await connection.fetch(_SUBSCRIPTIONS, organization)
     compared = Compared(0, [])
     for subscription, org_id in subscriptions:
         try:
@@ -72,7 +86,8 @@ async def compare_with_lago(database: Database, lago: LagoClient, code: str, now
 
 
 class _Comparison:
-    def __init__(self, database: Database, lago: LagoClient, code: str, now_us: int) -> None:
+    def __init__(self, database: Database, lago: LagoClient, code: str, now_us: int, organization: str) -> None:
+        self._organization = organization
         self._database = database
         self._lago = lago
         self._code = code
@@ -181,7 +196,8 @@ class _Comparison:
         return []
 
     async def _delivered(self, subscription: str, from_us: int, until_us: int, org_id: str = "") -> Any:
-        """Cents that were delivered, and cents that wait; `org_id` `""` = of all orgs, as Lago counts a subscription's life."""
+        """Cents that were delivered, and cents that wait; `org_id` `""` = of all orgs of the
+        organisation, as Lago counts a subscription's life."""
         moments = to_datetime(from_us), to_datetime(until_us)
         async with self._database.connection() as connection:
-            return await connection.fetchrow(_DELIVERED, subscription, *moments, org_id)
+            return await connection.fetchrow(_DELIVERED, subscription, *moments, org_id, self._organization)

@@ -70,7 +70,7 @@ def _org_row(record: KafkaRecord) -> tuple[Any, ...]:
     org = _decode_org(value_of(record))
     periods = _text([_period(period) for period in org.periods])
     words = org.name, org.email, org.plan, org.currency, org.status, org.subscription_id
-    return key_of(record), record.offset, *words, _text(org.limits), periods, org.updated_at
+    return key_of(record), record.offset, *words, _text(org.limits), periods, org.updated_at, org.organization
 
 
 def _period(period: Period) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """The tables of customers and orgs, and their writers, of one API process or one command."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from connectors.billing.mapping_retention import MappingRetention
 from connectors.billing.mappings import Mappings
 from connectors.billing.metered_events import UsageSink
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_records import OrgRecords, StoredIds
+from connectors.billing.organizations import Organizations
+from connectors.billing.routed_discovery import RoutedDiscovery
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.config.connections import kafka_connection
 from connectors.config.settings import Settings
@@ -18,6 +21,7 @@ from connectors.lago.client import LagoClient
 from connectors.telemetry.clock import now_us
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
+from schemas.organizations import DEFAULT, org_key
 from schemas.topics import TopicNames
 from streams.core.mapping.set_mapping import KEEP_US, MIN_MAPPING_DELAY_S
 from streams.runtime.compacted_table import CompactedTable
@@ -28,31 +32,55 @@ class AccountTables:
 
     Args:
         usage: makes the sink of recorded usage; the discovery that it gets has to hear which orgs usage is recorded for.
+        others: clients of the further Lago organisations, by their names.
 
     Attributes:
+        lago, billing: of the default organisation.
+        lagos, billings: of each organisation by its name, the default one first.
         mapping_delay_us: time from a change of a mapping until it applies, microseconds.
     """
 
     def __init__(
-        self, settings: Settings, lago: LagoClient, usage: Callable[[SubscriptionDiscovery], UsageSink]
+        self,
+        settings: Settings,
+        lago: LagoClient,
+        usage: Callable[[RoutedDiscovery], UsageSink],
+        others: Mapping[str, LagoClient] | None = None,
     ) -> None:
         kafka, topics = aiokafka_config(kafka_connection(settings)), TopicNames.with_prefix(settings.topic_prefix)
         self.lago = lago
+        self.lagos: dict[str, LagoClient] = {DEFAULT: lago, **(others or {})}
         self.customers = CompactedTable(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
         self.orgs = CompactedTable(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
-        self.org_records = OrgRecords(self.orgs, kafka, topics.orgs, now_us=now_us)
+        names = [name for name in self.lagos if name]
+        self.org_records = OrgRecords(self.orgs, kafka, topics.orgs, now_us=now_us, organizations=names)
+        self.organizations = Organizations(self.org_records, names, settings.lago_organization_names)
         self._customer_records = CompactedTopicWriter(self.customers, kafka, topics.customers)
-        self.discovery = SubscriptionDiscovery(
-            self.customers.table, self.orgs.table, self.org_records, lago, now_us=now_us
-        )
-        self.billing = OrgBilling(
-            lago,
-            StoredIds(self.org_records),
-            usage(self.discovery),
-            now_us=now_us,
-            prefixes=settings.org_id_prefixes,
-            template=settings.subscription_id_template,
-        )
+        discoveries = {
+            name: SubscriptionDiscovery(
+                self.customers.table,
+                self.orgs.table,
+                self.org_records,
+                client,
+                now_us=now_us,
+                is_mine=partial(self.organizations.is_in, name),
+            )
+            for name, client in self.lagos.items()
+        }
+        self.discovery = RoutedDiscovery(discoveries, self.organizations.of)
+        recorded = usage(self.discovery)
+        self.billings = {
+            name: OrgBilling(
+                client,
+                StoredIds(self.org_records),
+                recorded,
+                now_us=now_us,
+                prefixes=[org_key(name, prefix) for prefix in settings.org_id_prefixes],
+                template=settings.subscription_id_template,
+            )
+            for name, client in self.lagos.items()
+        }
+        self.billing = self.billings[DEFAULT]
         # A table may be a second old, even with a shorter setting (connectors/processes/worker_parts.py).
         self.mapping_delay_us = round(max(settings.mapping_delay_seconds, MIN_MAPPING_DELAY_S) * SECOND_US)
         self.mappings = Mappings(
@@ -64,6 +92,7 @@ class AccountTables:
             keep_us=max(KEEP_US, (settings.dedupe_retention_hours + 1) * HOUR_US),
             now_us=now_us,
             event_code=settings.lago_event_code,
+            placed=self.organizations.placed,
         )
         self.forgetting = MappingRetention(self.customers.table, self._customer_records, lago.customer, now_us)
 

@@ -4,6 +4,7 @@ The command line of the container's first process says which roles these are, so
 
     serve               /health/ready on PORT, or on API_PORT for the API alone
     worker              /health/ready of every role, on METRICS_PORT and the ports after it
+    canary              /health/ready on METRICS_PORT
     lago-sandbox        /health on its port
     any other command   nothing; it is healthy while it runs
 
@@ -43,6 +44,8 @@ def probes(words: Sequence[str], environ: Mapping[str, str]) -> list[Probe]:
                 raise ValueError("METRICS_PORT is 0: the health check needs it to ask a worker")
             roles = _roles(_option(words[number:], "--only"), environ)
             return [Probe(first + place, "/health/ready") for place in range(len(roles))]
+        if word == "canary" and words[number + 1 :][:1] != ["setup"]:
+            return [Probe(_number(environ, "METRICS_PORT", 9090), "/health/ready")]
         if word == "lago-sandbox":
             return [Probe(int(_option(words[number:], "--port") or 3000), "/health")]
     return []

@@ -2,18 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from aiohttp import web
 
 from connectors.api.analytics import AnalyticsHandlers
-from connectors.api.billing_endpoints import billing_endpoints
+from connectors.api.billing_endpoints import billing_endpoints_of_all
 from connectors.api.dead_letters import DeadLetterHandlers
 from connectors.api.event_totals import totals_endpoint
-from connectors.api.lago_webhooks import LagoWebhooks
+from connectors.api.lago_webhooks import LagoWebhooks, WebhookSender
 from connectors.api.mapping_import import import_endpoint
 from connectors.api.mappings import MappingHandlers
 from connectors.api.openapi.routes import openapi_routes
@@ -29,7 +30,7 @@ from connectors.billing.rejected_usage import RejectedFollower
 from connectors.billing.unbillable_events import UnbillableEvents
 from connectors.billing.usage_limits import RecordLimits
 from connectors.billing.usage_recorder import KafkaUsage
-from connectors.config.connections import all_revealed, deployment_of, kafka_connection, postgres_url
+from connectors.config.connections import deployment_of, kafka_connection, lago_connections, postgres_url
 from connectors.config.settings import Settings
 from connectors.http.endpoint import Endpoint, endpoints_of, routes_of
 from connectors.kafka.checked_producer import CheckedProducer
@@ -44,6 +45,7 @@ from connectors.processes.credits_api import CreditsApi
 from connectors.processes.queue_watch import QueueWatch
 from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import Metrics
+from schemas.organizations import DEFAULT, org_key
 from schemas.topics import TopicNames
 
 _SHOW_EVERY_S = 5.0
@@ -63,23 +65,27 @@ async def kept_up(work: Callable[[], Awaitable[None]], again_s: float = _AGAIN_S
         await asyncio.sleep(again_s)
 
 
-def org_synchroniser(settings: Settings, tables: AccountTables) -> OrgSynchroniser:
-    """What keeps the orgs' records equal to Lago: its webhooks as they come, and a poll for those that were lost."""
-    prefixes = tuple(settings.org_id_prefixes)
+def org_synchroniser(settings: Settings, tables: AccountTables, organization: str = DEFAULT) -> OrgSynchroniser:
+    """What keeps the records of an organisation's orgs equal to Lago: its webhooks as they come, and a poll for those
+    that were lost."""
+    prefixes = tuple(org_key(organization, prefix) for prefix in settings.org_id_prefixes)
     return OrgSynchroniser(
         tables.customers.table,
         tables.orgs.table,
         tables.org_records,
-        tables.lago,
+        tables.lagos[organization],
         now_us=now_us,
         is_org=lambda org_id: org_id.startswith(prefixes),
+        is_mine=partial(tables.organizations.is_in, organization),
     )
 
 
 class Management:
     """The management API of one process."""
 
-    def __init__(self, settings: Settings, gate: CheckedProducer, lago: LagoClient, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, gate: CheckedProducer, lagos: Mapping[str, LagoClient], metrics: Metrics
+    ) -> None:
         kafka, topics = aiokafka_config(kafka_connection(settings)), TopicNames.with_prefix(settings.topic_prefix)
         self._metrics, self._settings = metrics, settings
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
@@ -93,18 +99,26 @@ class Management:
             self._rejected,
         )
         self.account_tables = AccountTables(
-            settings, lago, lambda discovery: KafkaUsage(gate, topics.raw, now_us=now_us, named=discovery.named)
+            settings,
+            lagos[DEFAULT],
+            lambda discovery: KafkaUsage(gate, topics.raw, now_us=now_us, named=discovery.named),
+            {name: lago for name, lago in lagos.items() if name},
         )
         if settings.auto_subscribe:
-            self.account_tables.discovery.subscribe_by(AutoSubscriber(lago, self.account_tables.billing))
+            for name, lago in lagos.items():
+                subscriber = AutoSubscriber(lago, self.account_tables.billings[name])
+                self.account_tables.discovery.subscribe_by(name, subscriber)
         self._event_code = settings.lago_event_code
-        self._synchroniser = org_synchroniser(settings, self.account_tables)
+        self._synchronisers = {name: org_synchroniser(settings, self.account_tables, name) for name in lagos}
+        refusals = UnbillableEvents(self._receipts, gate, topics.receipts, metrics.not_billed, now_us)
         self._webhooks = LagoWebhooks(
-            WebhookHandlers(
-                self._synchroniser,
-                UnbillableEvents(self._receipts, gate, topics.receipts, metrics.not_billed, now_us),
-            ),
-            all_revealed(settings.lago_webhook_secret),
+            [
+                WebhookSender(
+                    WebhookHandlers(self._synchronisers[one.organization], refusals, lagos[one.organization].named),
+                    one.webhook_secrets,
+                )
+                for one in lago_connections(settings)
+            ],
             gate,
             topics.deliveries,
             metrics.lago_response_seen,
@@ -134,8 +148,13 @@ class Management:
             *self._webhooks.endpoints(),
             *endpoints_of(MappingHandlers(tables.mappings, MappingPages(tables.mappings, tables.customers))),
             import_endpoint(tables.mappings),
-            *billing_endpoints(
-                tables.billing, tables.org_records, self._event_code, IdentityMappings(tables.mappings), now_us=now_us
+            *billing_endpoints_of_all(
+                tables.billings,
+                tables.organizations.of,
+                tables.org_records,
+                self._event_code,
+                IdentityMappings(tables.mappings),
+                now_us=now_us,
             ),
         ]
 
@@ -165,15 +184,16 @@ class Management:
 
     async def work(self, learn_every_s: float) -> None:
         """Run the background tasks until cancelled. Args: learn_every_s: period of subscription discovery, seconds."""
+        works: list[Callable[[], Awaitable[None]]] = [
+            lambda: self.account_tables.discovery.learn_every(learn_every_s),
+            lambda: self.account_tables.forgetting.work(_FORGET_EVERY_S),
+            self._show,
+            *(partial(one.poll_every, POLL_EVERY_S) for one in self._synchronisers.values()),
+            self._entrance.work,
+            self._queues.work,
+        ]
         async with asyncio.TaskGroup() as group:
-            for work in (
-                lambda: self.account_tables.discovery.learn_every(learn_every_s),
-                lambda: self.account_tables.forgetting.work(_FORGET_EVERY_S),
-                self._show,
-                lambda: self._synchroniser.poll_every(POLL_EVERY_S),
-                self._entrance.work,
-                self._queues.work,
-            ):
+            for work in works:
                 group.create_task(kept_up(work))
 
     def _postgres(self) -> ApiDatabases:

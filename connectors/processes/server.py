@@ -29,13 +29,16 @@ from connectors.kafka.checked_producer import CheckedProducer, kafka_probe
 from connectors.kafka.client_config import aiokafka_config, librdkafka_config
 from connectors.kafka.coordinator import meet_coordinator
 from connectors.kafka.producer import KafkaProducer, producer_config
-from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.client import LagoClient
 from connectors.processes.certificates import watch_certificates
+from connectors.processes.lagos import open_lagos
 from connectors.processes.usage_ingress import WebhookIngress, kafka_patience_s
 from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
+from connectors.telemetry.tracing import start_tracing
 from schemas.errors import ConfigurationError
+from schemas.organizations import DEFAULT
 from schemas.topics import TopicNames
 from streams.runtime.event_loop import run_loop
 from streams.runtime.garbage_collection import collect_seldom
@@ -118,13 +121,19 @@ async def serving(
             topics = TopicNames.with_prefix(settings.topic_prefix)
             spool = await Spool.at(settings.spool_path, settings.spool_max_bytes, (topics.raw, topics.rejected))
             stack.push_async_callback(spool.close)
-        producer = KafkaProducer(_producer_config(settings), on_restamped=metrics.restamped.inc)
+        tracing = start_tracing(settings.tracing("ingress"), metrics.spans) if WEBHOOKS in parts else None
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
+        headers = None if tracing is None else tracing.record_headers
+        producer = KafkaProducer(_producer_config(settings), on_restamped=metrics.restamped.inc, headers=headers)
         stack.push_async_callback(producer.close, _FLUSH_S)
         gate = CheckedProducer(producer)
-        http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
-        lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
+        lagos = await open_lagos(stack, settings, _LAGO_CONNECTIONS, metrics.requested_of)
+        lago = lagos[DEFAULT]
         unauthenticated = _unauthenticated(settings, metrics)
-        webhooks = WebhookIngress(settings, gate, spool, metrics, unauthenticated) if WEBHOOKS in parts else None
+        webhooks = None
+        if WEBHOOKS in parts:
+            webhooks = WebhookIngress(settings, gate, spool, metrics, unauthenticated, tracing)
         ready = asyncio.Event()
         storing = webhooks.shut_because if webhooks is not None else gate.shut_because
 
@@ -143,7 +152,7 @@ async def serving(
             # It needs a fifth of the memory of an API, and an ingress alone does not need it.
             from connectors.processes.management_api import Management
 
-            management = Management(settings, gate, lago, metrics)
+            management = Management(settings, gate, lagos, metrics)
             routes[API] = management.routes()
         if webhooks is not None:
             routes[WEBHOOKS] = webhooks.routes()

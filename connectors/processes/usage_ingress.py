@@ -22,6 +22,7 @@ from connectors.ingest.store import ElementStore, RecordSender
 from connectors.kafka.checked_producer import CheckedProducer
 from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import IngressSensors, Metrics
+from connectors.telemetry.tracing import Tracing
 from schemas.topics import TopicNames
 
 _log = structlog.get_logger(__name__)
@@ -32,6 +33,7 @@ class WebhookIngress:
 
     Args:
         spool: None = the webhooks answer 503 while Kafka is away.
+        tracing: None = traces are off.
 
     Raises:
         ConfigurationError: the webhooks would accept any sender, or a credential is too short.
@@ -44,7 +46,9 @@ class WebhookIngress:
         spool: Spool | None,
         metrics: Metrics,
         unauthenticated: UnauthenticatedConnections,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._traces = None if tracing is None else tracing.ingress
         self._unauthenticated = unauthenticated
         self._settings = settings
         self._gate = gate
@@ -66,6 +70,8 @@ class WebhookIngress:
         """The routes of all kinds of senders."""
         settings, sensors = self._settings, self._sensors
         sender: RecordSender = self._spooled or self._gate
+        if self._traces is not None:
+            sender = self._traces.over(sender, self._topics.raw)
         deps = IngressDeps(
             store=ElementStore(
                 sender, self._topics.raw, self._topics.rejected, settings.customer_id_fields, now_us, kept_by(settings)
@@ -84,7 +90,8 @@ class WebhookIngress:
             watch_bytes=self._metrics.body_bytes.set_function,
             is_guessing=self._unauthenticated.is_guessing,
         )
-        return [_timed(route, self._metrics.request_seconds.observe) for route in ingress_routes(deps)]
+        routes = [_timed(route, self._metrics.request_seconds.observe) for route in ingress_routes(deps)]
+        return routes if self._traces is None else [self._traces.of_route(route) for route in routes]
 
     def shut_because(self) -> str:
         """Why no call can be stored; `""` = calls can be stored."""

@@ -5,9 +5,11 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import version
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 import httpx
 from prometheus_client import CollectorRegistry
@@ -15,7 +17,15 @@ from prometheus_client import CollectorRegistry
 from connectors.billing.identity_mapping import IdentityMapper, IdentityMappings
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.config.addresses import lago_address
-from connectors.config.connections import deployment_of, kafka_connection, postgres_url, revealed, topic_layout
+from connectors.config.connections import (
+    deployment_of,
+    kafka_connection,
+    lago_connections,
+    postgres_url,
+    revealed,
+    topic_layout,
+)
+from connectors.config.lago_connections import LagoConnection
 from connectors.config.settings import Settings, load_settings
 from connectors.kafka.admin import LIMIT_S, check_topics, topic_ids
 from connectors.kafka.client_config import aiokafka_config, faust_broker
@@ -36,15 +46,17 @@ from connectors.processes.certificates import watch_certificates
 from connectors.telemetry.logs import configure_logging
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
+from connectors.telemetry.tracing import Tracing, start_tracing
 from connectors.telemetry.worker_metrics import WorkerSensors
 from schemas.errors import TopicProblem
+from schemas.organizations import DEFAULT
 from schemas.topics import TopicNames
 from streams.components import Components
 from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy
 from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.mapping.set_mapping import MIN_MAPPING_DELAY_S
-from streams.delivery.engine import Delivery
+from streams.delivery.engine import Delivery, LagoEventsApi
 
 #: For requests about Lago's organization, which then need not wait for a post to end.
 _SPARE_CONNECTIONS = 1
@@ -63,6 +75,7 @@ def parts_of(
     metrics: Metrics,
     sensors: WorkerSensors | None = None,
     limit_s: float = LIMIT_S,
+    organizations: Mapping[str, Callable[[], Delivery]] | None = None,
 ) -> Components:
     """A role's parts. It asks the broker for the topics' ids and settings, at most `limit_s` seconds for each answer.
 
@@ -90,6 +103,7 @@ def parts_of(
         max_retries=settings.max_retries,
         retry_delay_s=settings.retry_delay,
         delivery=delivery,
+        organizations=organizations or {},
         sensors=sensors or WorkerSensors(metrics, time.monotonic),
         instance_id=settings.pod_name or "",
         projection=cache(
@@ -114,13 +128,14 @@ def late_calls_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensor
 
 def learnt_ends_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any) -> LearntEnds:
     """The task that bills again what was posted after a subscription's end, beside a projector with these partitions."""
-    lago = None
-    if settings.lago_api_key is not None:
-        http = lago_http(settings.lago_timeout, 1)
-        lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), sensors.lago_requested)
+    lagos = {}
+    for one in lago_connections(settings):
+        if not one.is_default or settings.lago_api_key is not None:
+            http, requested = lago_http(one.timeout_s, 1), sensors.requested_of(one.organization)
+            lagos[one.organization] = LagoClient(http, one.url, one.key, requested, organization=one.organization)
     deployment, database = deployment_of(settings), Database(postgres_url(settings), size=1)
     return LearntEnds(
-        deployment, database, partition_tasks, sensors, lago, make_sender=lambda: CommandProducer(deployment.kafka)
+        deployment, database, partition_tasks, sensors, lagos, make_sender=lambda: CommandProducer(deployment.kafka)
     )
 
 
@@ -159,18 +174,30 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None 
                 metrics.registry, settings.host, settings.metrics_port, metrics.connection_closed, sensors.health
             )
             stack.push_async_callback(asyncio.to_thread, served.stop)
-        connections = settings.worker_concurrency + _SPARE_CONNECTIONS
-        http = await stack.enter_async_context(lago_http(settings.lago_timeout, connections))
-        delivery, tenant = _delivery(settings, http, metrics, in_retry=role == "retry")
-        if role in ("sink", "retry"):
-            _meanwhile(stack, tenant.watch())
-        asking = partial(parts_of, settings, lambda: delivery, metrics, sensors, _ANSWER_S)
+        tracing = None if role == "project" else start_tracing(settings.tracing(role), metrics.spans)
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
+        deliveries: dict[str, Callable[[], Delivery]] = {}
+        for connection in lago_connections(settings):
+            connections = connection.concurrency + _SPARE_CONNECTIONS
+            http = await stack.enter_async_context(lago_http(connection.timeout_s, connections))
+            traced = (
+                None
+                if tracing is None
+                else _Traced(tracing, f"{settings.topic_prefix}{settings.deployment_name}-{role}")
+            )
+            made, tenant = _delivery(connection, settings.batch_size, http, metrics, traced, in_retry=role == "retry")
+            deliveries[connection.organization] = lambda made=made: made  # type: ignore[misc]
+            if role in ("sink", "retry"):
+                _meanwhile(stack, tenant.watch())
+        own = deliveries.pop(DEFAULT)
+        asking = partial(parts_of, settings, own, metrics, sensors, _ANSWER_S, deliveries)
         parts = await when_kafka_answers(asking, awaited or KafkaWait(settings.kafka_bootstrap_servers))
         _meanwhile(stack, sensors.minute.log_every())
         if role == "meter" and settings.map_by_identity:
-            await _map_by_identity(stack, settings, http, metrics, sensors)
+            await _map_by_identity(stack, settings, metrics, sensors)
         sensors.health.begun()
-        yield parts
+        yield parts if tracing is None else replace(parts, traces=tracing.of_role(parts.topics, parts.group(role)))
 
 
 def _meanwhile(stack: AsyncExitStack, work: Coroutine[Any, Any, Any]) -> None:
@@ -184,11 +211,12 @@ def _meanwhile(stack: AsyncExitStack, work: Coroutine[Any, Any, Any]) -> None:
     stack.push_async_callback(end)
 
 
-async def _map_by_identity(
-    stack: AsyncExitStack, settings: Settings, http: httpx.AsyncClient, metrics: Metrics, sensors: WorkerSensors
-) -> None:
+async def _map_by_identity(stack: AsyncExitStack, settings: Settings, metrics: Metrics, sensors: WorkerSensors) -> None:
     """`MAP_BY_IDENTITY`: map unknown customers, beside the meter and with own tables, until the stack is closed."""
-    lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
+    http = await stack.enter_async_context(lago_http(settings.lago_timeout, 1 + _SPARE_CONNECTIONS))
+    others = [one.id for one in settings.lago_organizations]  # their orgs' keys name no customer of the default one
+    key = revealed(settings.lago_api_key)
+    lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested, others=others)
     account_tables = AccountTables(settings, lago, lambda _discovery: InMemoryUsage())
     mapper = IdentityMapper(
         sensors.unmapped,
@@ -201,27 +229,47 @@ async def _map_by_identity(
     _meanwhile(stack, mapper.work())
 
 
+class _Traced(NamedTuple):
+    """How posts are traced: into what, and as which consumer group."""
+
+    tracing: Tracing
+    group: str
+
+
 def _delivery(
-    settings: Settings, http: httpx.AsyncClient, metrics: Metrics, *, in_retry: bool = False
+    connection: LagoConnection,
+    batch_size: int,
+    http: httpx.AsyncClient,
+    metrics: Metrics,
+    traced: _Traced | None = None,
+    *,
+    in_retry: bool = False,
 ) -> tuple[Delivery, OrganizationInfo]:
-    """The delivery that all roles of the process share, and what is known of Lago's organization, which is to be watched."""
-    key = revealed(settings.lago_api_key)
-    posts, looks = AdaptiveRateLimiter(), AdaptiveRateLimiter()
+    """The delivery to one Lago organisation, and what is known of that organisation, which is to be watched."""
+    posts, looks = AdaptiveRateLimiter(connection.per_second or inf), AdaptiveRateLimiter()
 
     def heard(name: str, status: int, headers: Mapping[str, str]) -> None:
         if name == "get_event":  # delivery itself reads the headers of its posts
             looks.observe(status, headers, time.monotonic())
 
-    lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested, heard)
-    tenant = OrganizationInfo(lago, settings.lago_clickhouse_dedup)
+    requested, organization = metrics.requested_of(connection.organization), connection.organization
+    lago = LagoClient(http, connection.url, connection.key, requested, heard, organization=organization)
+    tenant = OrganizationInfo(lago, connection.clickhouse_dedup)
     policy = RetryPolicy(random.random, alone_after=RETRY_POSTS) if in_retry else RetryPolicy(random.random)
     breaker = Breaker(policy, time.monotonic())
-    metrics.watch_breaker(lambda: breaker.state)
-    metrics.watch_lago(tenant.resend_is_safe, tenant.too_old, lambda: posts.limit)
+    poster: LagoEventsApi = lago
+    if traced is not None:
+        poster = traced.tracing.over_lago(lago, connection.url, traced.group)
+        http.event_hooks = {"request": [traced.tracing.request_hook()]}
+    if connection.is_default:
+        metrics.watch_breaker(lambda: breaker.state)
+        metrics.watch_lago(tenant.resend_is_safe, tenant.too_old, lambda: posts.limit)
+    else:
+        metrics.watch_organization(organization, lambda: breaker.state)
     delivery = Delivery(
-        lago,
-        batch_size=settings.batch_size,
-        concurrency=asyncio.Semaphore(settings.worker_concurrency),
+        poster,
+        batch_size=batch_size,
+        concurrency=asyncio.Semaphore(connection.concurrency),
         breaker=breaker,
         policy=policy,
         clock=time.monotonic,
@@ -231,7 +279,8 @@ def _delivery(
         batches_are_whole=lambda: not tenant.too_old(),
         posts=posts,
         looks=looks,
-        log_fields={"address": lago_address(settings.lago_api_url)},
+        log_fields={"address": lago_address(connection.url)}
+        | ({} if connection.is_default else {"organization": organization}),
     )
     return delivery, tenant
 
@@ -244,10 +293,12 @@ def parts_from_environment() -> Components:
     watching: list[asyncio.Future[None]] = []  # the event loop alone would not keep the task
 
     @cache
-    def delivery() -> Delivery:
-        http = lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS)
-        made, tenant = _delivery(settings, http, metrics)
+    def delivery(connection: LagoConnection) -> Delivery:
+        http = lago_http(connection.timeout_s, connection.concurrency + _SPARE_CONNECTIONS)
+        made, tenant = _delivery(connection, settings.batch_size, http, metrics)
         watching.append(asyncio.ensure_future(tenant.watch()))
         return made
 
-    return parts_of(settings, delivery, metrics)
+    own, *others = lago_connections(settings)
+    organizations = {one.organization: partial(delivery, one) for one in others}
+    return parts_of(settings, partial(delivery, own), metrics, organizations=organizations)

@@ -24,6 +24,8 @@ from structlog.typing import EventDict, Processor
 from connectors.telemetry.log_throttle import LogRateLimit, OncePerWhile, a_few_a_minute
 from connectors.telemetry.printable import shown, shown_in
 
+#: Gives trace id and span id of the current span; None = traces are off. Set by `add_trace_ids`.
+_trace_ids: Callable[[], tuple[str, str] | None] | None = None
 #: The id of the HTTP request that is being answered; all log lines of the request have it.
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -76,7 +78,7 @@ def configure_logging(level: str, style: Literal["json", "console"], stream: Tex
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
-        _add_request_id,
+        _add_ids,
         structlog.processors.format_exc_info,
     ]
     handler = logging.StreamHandler(stream)
@@ -160,9 +162,17 @@ def _mask(text: str) -> str:
     return text
 
 
-def _add_request_id(_logger: object, _method: str, event: EventDict) -> EventDict:
+def add_trace_ids(current: Callable[[], tuple[str, str] | None] | None) -> None:
+    """Write `trace_id` and `span_id` into each log line for which `current()` returns them; None = no more."""
+    global _trace_ids  # noqa: PLW0603  # logging is one for the whole process
+    _trace_ids = current
+
+
+def _add_ids(_logger: object, _method: str, event: EventDict) -> EventDict:
     if (request_id := REQUEST_ID.get()) is not None:
         event["request_id"] = request_id
+    if _trace_ids is not None and (ids := _trace_ids()) is not None:
+        event["trace_id"], event["span_id"] = ids
     return event
 
 

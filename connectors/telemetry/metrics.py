@@ -11,8 +11,10 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Info
 
+from connectors.telemetry.canary_metrics import CanaryMetrics
 from connectors.telemetry.held_usage import HeldUsageMonitor
 from connectors.telemetry.metric_definitions import counter, gauge, histogram, make_all
+from connectors.telemetry.organization_metrics import BREAKER_STATES, OrganizationMetrics
 from connectors.telemetry.unbilled_usage import DOUBTS, UnbilledUsageMonitor
 from connectors.telemetry.unreadable_records import watch_unreadable
 from connectors.telemetry.watched_limits import WatchedLimits
@@ -33,6 +35,7 @@ from schemas.tables import TABLES
 from streams.core.delivery.circuit_breaker import State
 from streams.core.delivery.event_states import STATUSES
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
+from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
 from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, UNKNOWN_RATE, WRONG_CURRENCY
 from streams.core.mapping.subscription_choice import (
     AMBIGUOUS,
@@ -52,11 +55,10 @@ LAGO_STATUSES: Final = (0, 200, 401, 403, 404, 422, 429, 500, 502, 503, 504)
 WEBHOOK_STATUSES: Final = (202, 400, 401, 403, 408, 413, 415, 499, 500, 503)
 HELD_REASONS: Final = (
     *(NO_MAPPING, INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, WRONG_CURRENCY, OUTSIDE_PERIOD, LATE_PERIOD, ENDED),
-    *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION, UNKNOWN_RATE),
+    *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION, UNKNOWN_RATE, UNKNOWN_ORGANIZATION),
 )
 LAWS: Final = ("received", "folded")
 PROVIDER_KEY_STATES: Final = ("active", "due", "old_secret", "unknown_secret")
-BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 #: A scan of all windows takes milliseconds, so it runs at most this often, in seconds.
 LOOK_EVERY_S = 5.0
@@ -65,7 +67,7 @@ _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 _LAGO_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class Metrics(WatchedLimits):
+class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
     """The metrics of one process. The class lists the definitions; an instance has the metrics, in its registry."""
 
     webhook_requests = counter(
@@ -298,6 +300,11 @@ class Metrics(WatchedLimits):
         "Events of Stripe's webhook by result, or by the reason why a payment gave no credits (api).",
         outcome=STRIPE_OUTCOMES,
     )
+    trace_spans = counter(
+        "meterbridge_trace_spans_total",
+        "Spans of traces by what became of them; dropped: too many were waiting for the receiver.",
+        outcome=("exported", "failed", "dropped"),
+    )
     api_postgres_refused = counter(
         "meterbridge_api_postgres_refused_total",
         "Requests that found no free connection to Postgres, or no turn of their account, in 2 s, by pool (api).",
@@ -354,6 +361,10 @@ class Metrics(WatchedLimits):
     def connection_closed(self, cause: str) -> None:
         """Count a connection that this process closed; `cause` is one of `CONNECTION_CAUSES`."""
         self.connections_closed.labels(cause).inc()
+
+    def spans(self, outcome: str, count: int) -> None:
+        """Count spans that were exported, or are lost; called in any thread."""
+        self.trace_spans.labels(outcome).inc(count)
 
     def lago_requested(self, request: str, status: int, seconds: float) -> None:
         """`on_request` of LagoClient. The hook of the delivery reports the same posts, so a process uses one of the two."""

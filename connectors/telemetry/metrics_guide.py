@@ -63,6 +63,10 @@ CHAPTERS: Final = {
         "lago_api_requests_total": "401 or 403: the key. 422: the event. 429: the rate limit. 0 and 5xx: Lago is away.",
         "meterbridge_lago_request_duration_seconds": "The 99th percentile is near `LAGO_TIMEOUT`.",
         "meterbridge_lago_breaker_state": "2 for minutes: nothing is posted. It goes on by itself when Lago answers.",
+        "meterbridge_lago_organization_breaker_state": "2 for minutes: nothing is posted to this organisation "
+        "([lago-organizations.md](lago-organizations.md)).",
+        "meterbridge_lago_organization_requests_total": "401 or 403: the organisation's key.",
+        "meterbridge_lago_organization_waiting_seconds": "It grows: the organisation takes no events.",
         "meterbridge_lago_idempotent": "0: Lago runs on ClickHouse without deduplication ([the limit](reliability.md)).",
         "meterbridge_lago_too_old": "1: upgrade Lago to 1.39 or later.",
         "meterbridge_lago_rate_limit": _NEVER,
@@ -70,6 +74,13 @@ CHAPTERS: Final = {
         "meterbridge_after_end_events": "Above 0 for an hour: `meterbridge lago rebill --dry-run`.",
         "meterbridge_after_end_usd": "The same, in dollars.",
         "meterbridge_rebilled_events_total": "`failed` rises: an error in the log.",
+    },
+    "The canary": {
+        "meterbridge_canary_failing": "1 for minutes: the runbook of [the canary](runbooks/canary.md) has what to do for each reason.",
+        "meterbridge_canary_calls_total": "`wrong_amount`, `billed_twice` or `lost` rises: customers may be billed wrongly as well.",
+        "meterbridge_canary_billed_age_seconds": "Above the interval, the window, the grace and two minutes: the last calls were not billed.",
+        "meterbridge_canary_billed_seconds": "It grows: delivery becomes slow. A window and its grace are part of it.",
+        "meterbridge_canary_posted_total": _NEVER,
     },
     "Who pays": {
         "active_customers_total": "It falls: somebody ends mappings.",
@@ -102,8 +113,11 @@ CHAPTERS: Final = {
     },
     "The process": {
         "meterbridge_role": "The largest value over all processes is 0 for a role that you run: no process does its work.",
-        "meterbridge_certificate_expires_seconds": "Below 30 days: replace the file. It is read again without a restart; connections that are open go on.",
+        "meterbridge_certificate_expires_seconds": "Below 30 days: replace the file, and restart the processes: the metric follows the file at once, connections go on with what was "
+        "read at the start.",
         "meterbridge_audit_chain_broken": "**1: somebody changed the audit log.** `meterbridge audit verify` names the line.",
+        "meterbridge_trace_spans_total": "`failed` or `dropped` rises: the receiver of the traces is down or slow ([tracing.md](tracing.md)). Billing "
+        "goes on.",
         "meterbridge_build_info": "Two versions for longer than an upgrade takes.",
     },
 }

@@ -5,8 +5,8 @@ from typing import Final, NamedTuple
 
 from connectors.telemetry.metric_definitions import gauge
 
-#: What a process may do: the parts of `meterbridge serve` and the roles of `meterbridge worker`.
-ROLES: Final = ("webhooks", "api", "meter", "sink", "retry", "project")
+#: What a process may do: the parts of `meterbridge serve`, the roles of `meterbridge worker`, and `meterbridge canary`.
+ROLES: Final = ("webhooks", "api", "meter", "sink", "retry", "project", "canary")
 #: Topics whose records a role must read before Kafka deletes them.
 QUEUES: Final = ("raw", "events", "retry")
 

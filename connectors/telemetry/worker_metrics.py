@@ -45,6 +45,7 @@ class WorkerSensors:
         self._looks: dict[int, _WindowScan] = {}
         self._positions: dict[int, Position] = {}
         self._oldest_ms: dict[str, dict[int, int]] = {}
+        self._lanes: dict[str, dict[tuple[str, int], Callable[[], int | None]]] = {}
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
         """Count a batch of calls that is in the ledger."""
@@ -119,6 +120,17 @@ class WorkerSensors:
         self._metrics.partition_halted.labels(topic, partition, reason).set(0)
         self.health.resumed(topic, partition)
 
+    def lane_waits(
+        self, organization: str, topic: str, partition: int, oldest_ms: Callable[[], int | None] | None
+    ) -> None:
+        """Export how long the oldest event of an organisation waits; None: the lane is closed."""
+        lanes = self._lanes.setdefault(organization, {})
+        if oldest_ms is None:
+            lanes.pop((topic, partition), None)
+        else:
+            lanes[topic, partition] = oldest_ms
+        self._metrics.organization_waiting.labels(organization).set_function(lambda: self._waiting_s(organization))
+
     def following(self, table: str, lag_s: Callable[[], float]) -> None:
         """Export the staleness of a table."""
         self._metrics.watch_table(table, lag_s)
@@ -184,9 +196,9 @@ class WorkerSensors:
         """Count an error of ours while reservations and credits were ended."""
         self._metrics.credit_upkeep_failures.inc()
 
-    def lago_requested(self, request: str, status: int, seconds: float) -> None:
-        """Count a request of a background task of the projector to Lago."""
-        self._metrics.lago_requested(request, status, seconds)
+    def requested_of(self, organization: str) -> Callable[[str, int, float], None]:
+        """Counts requests of a background task of the projector to a Lago organisation."""
+        return self._metrics.requested_of(organization)
 
     def _count_sealed(self, partition: int, seal_seq: int) -> None:
         """Count events by the sequence number of the ledger, which has no gaps."""
@@ -205,6 +217,11 @@ class WorkerSensors:
         """A scraper's thread calls this, so the values are copied first."""
         oldest = list(self._oldest_ms[topic].values())
         return max(0.0, time.time() - min(oldest) / 1000) if oldest else 0.0
+
+    def _waiting_s(self, organization: str) -> float:
+        """A scraper's thread calls this, so the lanes are copied first."""
+        waiting = [at_ms for lane in list(self._lanes[organization].values()) if (at_ms := lane()) is not None]
+        return max(0.0, time.time() - min(waiting) / 1000) if waiting else 0.0
 
     def _show_sizes(self) -> None:
         metrics, ledgers = self._metrics, self._ledgers.values()

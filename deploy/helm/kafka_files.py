@@ -39,13 +39,16 @@ _SERVICES: Final = {
     "api": "api",
     **dict.fromkeys(("meter", "sink", "retry"), "worker"),
     "project": "projector",
+    "canary": "canary",
     "tools": "tools",
     "topics": "topics",
     "tables": "tables",
 }
+_TRACING: Final = {"TRACING_ENABLED", "OTEL_SERVICE_NAME", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
 #: Settings that the compose file leaves at their defaults.
 _MORE: Final = {
-    "webhooks": {"ALLOW_UNAUTHENTICATED"},
+    "webhooks": {"ALLOW_UNAUTHENTICATED", *_TRACING},
+    **dict.fromkeys(("meter", "sink", "retry"), _TRACING),
     "api": {"STRIPE_API_URL"},
     "tools": {"ALLOW_UNAUTHENTICATED", "STRIPE_API_URL"},
 }
@@ -54,6 +57,7 @@ _KAFKA: Final = {name for name in VARIABLES if name.startswith("KAFKA_")}
 _POSTGRES: Final = ("DATABASE_URL", "POSTGRES_PASSWORD")
 _API: Final = (
     "LAGO_API_KEY",
+    "LAGO_ORGANIZATIONS",
     "LAGO_WEBHOOK_SECRET",
     "LITELLM_MASTER_KEY",
     "PROVIDER_KEYS_SECRET",
@@ -63,12 +67,14 @@ _API: Final = (
     *_POSTGRES,
 )
 _OF_KAFKA: Final = ("KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD")
+_LAGO: Final = ("LAGO_API_KEY", "LAGO_ORGANIZATIONS")
 _WEBHOOKS: Final = ("WEBHOOK_SECRET", "WEBHOOK_TOKEN")
 SECRETS: Final = {
     "webhooks": (*_OF_KAFKA, *_WEBHOOKS),
     "api": (*_OF_KAFKA, *_API),
-    **dict.fromkeys(("meter", "sink", "retry"), (*_OF_KAFKA, "LAGO_API_KEY")),
-    "project": (*_OF_KAFKA, "LAGO_API_KEY", *_POSTGRES),
+    **dict.fromkeys(("meter", "sink", "retry"), (*_OF_KAFKA, *_LAGO)),
+    "project": (*_OF_KAFKA, *_LAGO, *_POSTGRES),
+    "canary": ("LAGO_API_KEY", *_WEBHOOKS),
     "tools": (*_OF_KAFKA, "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
     "topics": _OF_KAFKA,
     "tables": _POSTGRES,
@@ -135,6 +141,8 @@ def roles() -> dict[str, dict[str, list[str]]]:
             settings -= {name for name in settings if name.startswith("POSTGRES_")}
         if component == "tables":
             settings -= {"TOPIC_PREFIX", "DEPLOYMENT_NAME", "HOST", "METRICS_PORT", *_KAFKA}
+        elif component == "canary":
+            pass  # it knows no Kafka
         elif component == "topics":
             settings = settings - {"HOST", "METRICS_PORT"} | _KAFKA - secrets
         else:

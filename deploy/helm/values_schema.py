@@ -34,6 +34,7 @@ OWNED: Final = frozenset(
         "METRICS_PORT",
         "SPOOL_PATH",
         "SPOOL_MAX_BYTES",
+        "CANARY_URL",
         # A pod of a Deployment has another name after a restart: partitions would wait for one that does not come back.
         "POD_NAME",
     }
@@ -93,6 +94,7 @@ _BOUNDS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("kafka.securityProtocol", {"enum": ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]}),
     ("kafka.saslMechanism", {"enum": ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]}),
     ("kafka.tls.client*Key", {"type": "string", "minLength": 1}),
+    ("canary.url", {"type": "string", "pattern": "^(https?://.+)?$"}),
     ("lago.url", {"type": "string", "pattern": "^(https?://.+)?$"}),
     ("postgres.port", _PORT),
     ("*.service.port", _PORT),

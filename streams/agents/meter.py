@@ -16,6 +16,7 @@ from schemas.money import quantum
 from schemas.policy import MeterPolicy
 from schemas.rates import CARD_VERSION, RateCard
 from schemas.records import WriteOff
+from streams.agents.traces import MeterTraces
 from streams.core.mapping.resolve import Resolver
 from streams.core.mapping.time_spans import NEVER, next_border
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
@@ -71,6 +72,7 @@ class MeterWork:
         sensors: MeterSensors,
         rate_cards: CompactedTable[RateCard],
         forwarder: Forwarder,
+        traces: MeterTraces | None = None,
     ) -> None:
         self._ledger = ledger
         self._customers = customers
@@ -84,6 +86,7 @@ class MeterWork:
         self._resolve = Resolver(customers.table, orgs.table, policy.out_of_period_policy, policy.event_code)
         self._rate_cards = rate_cards
         self._forwarder = forwarder
+        self._traces = traces
         self._rates: Rates | None = None
         self._resolved = self._released = (-1, -1, -1)
         self._looks_us = NEVER
@@ -123,7 +126,7 @@ class MeterWork:
                 if len(own) < len(part):
                     changes.position.next = part[-1].offset + 1
                     changes.position.forwarded += len(part) - len(own)
-                await self._ledger.commit(changes)
+                await self._commit(changes, began, own)
                 self._count_changes(changes)
                 self._sensors.folded(self._ledger.partition, changes, (self._now_us() - began) / 1e6)
             for pair in self._fold.routes.taken():
@@ -264,8 +267,17 @@ class MeterWork:
 
     async def _seal(self, windows: Sequence[Window]) -> None:
         changes = self._sealed(self._state.position, windows)
-        await self._ledger.commit(changes)
+        await self._commit(changes, self._now_us())
         self._count_changes(changes)
+
+    async def _commit(self, changes: Changes, began_us: int, records: Sequence[ConsumerRecord] = ()) -> None:
+        """Commit a step that folds `records`, or seals windows."""
+        if self._traces is None:
+            await self._ledger.commit(changes)
+        else:
+            committed = self._traces.step(records, changes, began_us)
+            await self._ledger.commit(changes)
+            committed()
 
     def _next_border(self, names: Iterable[str], now_us: int) -> int:
         """When one of these customers may find a target although no table changes."""

@@ -15,14 +15,18 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from schemas.customers import OrgRecord
 from schemas.errors import TopicProblem
-from schemas.policy import MeterPolicy
+from schemas.moments import SECOND_US
+from schemas.organizations import DEFAULT
+from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
+from streams.agents.traces import DeliveryTraces
 from streams.core.delivery import dead_letter_headers
 from streams.core.delivery.backoff import RETRY_CAP_S, retry_delay, tier_of
 from streams.core.delivery.dead_letter_headers import RecordOrigin, delivery_history_of
 from streams.core.delivery.earlier_posts import went_elsewhere
 from streams.core.delivery.restamp import RestampDecision, judged
+from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
 from streams.delivery.engine import Delivery, EventOutcome, Item
 from streams.delivery.lago_port import PostRecord
 from streams.runtime.compacted_table import CompactedTable
@@ -35,6 +39,8 @@ _IDENTITY = re_compile(r"[0-9a-f]{32}")
 SETTLE_LIMIT = 500
 #: The most posts that are recorded with them, the latest ones: an outage may last for days.
 ATTEMPTS_KEPT = 1000
+#: The least time between two commits of an offset alone, microseconds.
+PASSED_EVERY_US = 10 * SECOND_US
 
 
 class SinkSensors(Protocol):
@@ -54,6 +60,7 @@ class DeliveryConfig:
         max_retries: attempts in the retry topic before an event becomes a dead letter.
         retry_base_s: the wait before the first of them, seconds.
         mapping_delay_s: age of the orgs' table, in seconds, above which delivery waits for a younger view.
+        organization: the Lago organisation whose events are posted; `""` = the default one.
         random: uniform in `[0, 1)`.
         now_us: the wall clock, microseconds since 1970 UTC.
     """
@@ -68,12 +75,15 @@ class DeliveryConfig:
     random: Callable[[], float]
     now_us: Callable[[], int]
     sleep: Callable[[float], Awaitable[None]]
+    organization: str = DEFAULT
 
 
 class DeliveryWork:
     """`streams.runtime.partition_task.PartitionProcessor` of both posting roles.
 
-    `sink` reads the events topic, `retry` one tier of the retry topic.
+    `sink` reads the events topic, `retry` one tier of the retry topic. Events of other Lago organisations are passed
+    over: each organisation has a consumer group of its own (streams/agents/organization_lanes.py). What belongs to no
+    organisation that is known here becomes a dead letter, by the work of the default one.
     """
 
     def __init__(
@@ -83,6 +93,7 @@ class DeliveryWork:
         delivery: Delivery,
         orgs: CompactedTable[OrgRecord],
         sensors: SinkSensors,
+        traces: DeliveryTraces | None = None,
     ) -> None:
         self._tp = tp
         self._config = config
@@ -91,11 +102,14 @@ class DeliveryWork:
         self._delivery = delivery
         self._orgs = orgs
         self._sensors = sensors
+        self._delivering = _untraced if traces is None else traces.delivering
         self._writer: TransactionalWriter | None = None
         self._maybe_sent_below = 0
         self._suspect_below = 0
         self._attempts: deque[DeliveryAttempt] = deque(maxlen=ATTEMPTS_KEPT)
         self._following: Callable[[], ConsumerRecord | None] = lambda: None
+        self._passed_to = 0
+        self._committed_us = 0
 
     async def open(self) -> int:
         """Fence the previous owner, then read the group's offset: the offset expected next.
@@ -109,34 +123,49 @@ class DeliveryWork:
         )
         await self._writer.start()
         offsets = await standing(self._config.kafka, self._config.group, self._tp)
-        following = 0 if offsets.committed is None else offsets.committed
+        # A further organisation has no events that are older than the topic's first one when it is added.
+        first = offsets.begin if self._config.organization else 0
+        following = first if offsets.committed is None else offsets.committed
         offsets.check(self._tp, following)
+        self._passed_to = 0
         # An earlier owner may have posted any event up to here.
         self._maybe_sent_below = offsets.end
         return following
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
-        """Post events in order of arrival, in transactions of at most `SETTLE_LIMIT` events.
+        """Post this organisation's events in order of arrival, in transactions of at most `SETTLE_LIMIT` events.
 
         Events that fail while others wait behind them are given back, to be posted together with those.
         """
-        done = 0
-        while done < len(records):
-            ready = await self._ready(records[done : done + SETTLE_LIMIT])
+        own = [record for record in records if self.is_own(record)]
+        done, next_offset = 0, int(records[-1].offset) + 1
+        while done < len(own):
+            ready = await self._ready(own[done : done + SETTLE_LIMIT])
+            settled = self._delivering(ready)
             outcomes = await self._deliver(ready)
             if not outcomes:
+                settled(outcomes)
                 self._suspect_below = ready[-1].offset + 1
                 return int(ready[0].offset)
-            await self._settle(ready, outcomes)
             done += len(ready)
-        return int(records[-1].offset) + 1
+            await self._settle(ready, outcomes, int(own[done].offset) if done < len(own) else next_offset)
+            settled(outcomes)
+        if not own:
+            self._passed_to = next_offset
+            await self.punctuate()
+        return next_offset
 
     def look_behind(self, following: Callable[[], ConsumerRecord | None]) -> None:
         """See `streams.runtime.partition_task.LooksBehind`."""
         self._following = following
 
     async def punctuate(self) -> None:
-        """Do nothing: only the waits in `process` depend on time."""
+        """Commit the offset from time to time where only events of other organisations came: else it would leave the
+        topic's retention one day.
+        """
+        if self._passed_to and self._writer is not None and self._now_us() - self._committed_us >= PASSED_EVERY_US:
+            await self._writer.commit([], self._tp, self._passed_to, self._config.group)
+            self._passed_to, self._committed_us = 0, self._now_us()
 
     async def close(self) -> None:
         """Stop the producer."""
@@ -175,6 +204,9 @@ class DeliveryWork:
         for place, record in enumerate(records):
             event = _event(record)
             if event is not None and self._is_whole(record, event):
+                if self._organization_of(record) != self._config.organization:
+                    outcomes[place] = EventOutcome("dead", UNKNOWN_ORGANIZATION, "no access to this organisation", 0)
+                    continue
                 history = delivery_history_of(record.headers)
                 suspect = record.offset < self._suspect_below
                 resent = suspect or record.offset < self._maybe_sent_below or history.maybe_sent
@@ -191,17 +223,32 @@ class DeliveryWork:
         return outcomes
 
     def _judge(self, value: bytes) -> RestampDecision:
-        policy = self._config.policy
-        return judged(value, self._orgs.table, policy.out_of_period_policy, self._now_us(), policy.event_code)
+        return judged(value, *self._judged_by())
 
     def _went_elsewhere(self, value: bytes) -> bool:
-        policy = self._config.policy
-        return went_elsewhere(value, self._orgs.table, policy.out_of_period_policy, self._now_us(), policy.event_code)
+        return went_elsewhere(value, *self._judged_by())
+
+    def _judged_by(self) -> tuple[Mapping[str, OrgRecord], OutOfPeriodPolicy, int, str, str]:
+        policy, organization = self._config.policy, self._config.organization
+        return self._orgs.table, policy.out_of_period_policy, self._now_us(), policy.event_code, organization
 
     def _others_wait(self, records: Sequence[ConsumerRecord]) -> bool:
         """Whether another event could be posted together with `records`."""
         behind = self._following() if len(records) < SETTLE_LIMIT else None
-        return behind is not None and _due_ms(behind) <= self._now_us() // 1000
+        return behind is not None and self.is_own(behind) and _due_ms(behind) <= self._now_us() // 1000
+
+    def is_own(self, record: ConsumerRecord) -> bool:
+        """Whether this work deals with the record: its organisation's, or, of the default one's work, nobody's."""
+        own, others = self._config.organization, self._config.policy.organizations
+        if not own and not others:
+            return True
+        organization = self._organization_of(record)
+        return organization == own or (not own and organization not in others)
+
+    @staticmethod
+    def _organization_of(record: ConsumerRecord) -> str:
+        manifest = _manifest(record)
+        return DEFAULT if manifest is None else manifest.organization
 
     def _posted(self, posted: PostRecord) -> None:
         self._attempts.append(
@@ -235,7 +282,9 @@ class DeliveryWork:
         place = f"{record.topic}-{record.partition} at {record.offset}"
         raise TopicProblem("other_deployment", f"{place} belongs to {manifest.deployment}")
 
-    async def _settle(self, records: Sequence[ConsumerRecord], outcomes: Sequence[EventOutcome]) -> None:
+    async def _settle(
+        self, records: Sequence[ConsumerRecord], outcomes: Sequence[EventOutcome], next_offset: int
+    ) -> None:
         if self._writer is None:
             raise TopicProblem("not_open", "a closed partition was settled")
         writes: list[Write] = []
@@ -250,7 +299,8 @@ class DeliveryWork:
             if status != "completed":
                 writes.append(self._onward(record, outcome, status, attempt))
         writes += [attempt_write(self._topics, attempt) for attempt in self._attempts]
-        await self._writer.commit(writes, self._tp, records[-1].offset + 1, self._config.group)
+        await self._writer.commit(writes, self._tp, next_offset, self._config.group)
+        self._passed_to, self._committed_us = 0, self._now_us()
         self._sensors.settled(receipts)
 
     def _status(self, outcome: EventOutcome, attempt: int) -> str:
@@ -286,6 +336,15 @@ class DeliveryWork:
         not_before_ms = self._now_us() // 1000 + round(wait_s * 1000)
         headers = dead_letter_headers.waiting(record.headers, place, outcome, attempt, not_before_ms)
         return Write(self._topics.retry, tier_of(attempt) - 1, record.key, record.value, headers)
+
+
+def _untraced(_records: Sequence[ConsumerRecord]) -> Callable[[Sequence[EventOutcome]], None]:
+    """Record no spans."""
+    return _record_nothing
+
+
+def _record_nothing(_outcomes: Sequence[EventOutcome]) -> None:
+    """End no spans."""
 
 
 def _event(record: ConsumerRecord) -> LagoEvent | None:

@@ -169,7 +169,7 @@ class PartitionTask:
             # without an owner.
             self._fatal(self.tp, error)
         except BaseException as error:  # noqa: BLE001  # any error ends the process or the partition's task
-            if self._closing and (isinstance(error, ProducerFenced) or _may_pass(error)):
+            if self._closing and (isinstance(error, ProducerFenced) or may_pass(error)):
                 # Unfinished work is not durable: the next owner begins where this one did.
                 log.info("lane_closed", topic=self.tp.topic, partition=self.tp.partition, error=type(error).__name__)
                 return
@@ -208,7 +208,7 @@ class PartitionTask:
                 await self._do(item)
                 return
             except (Unavailable, KafkaError) as error:
-                if not _may_pass(error) or attempt == _REOPENINGS or self._closing:
+                if not may_pass(error) or attempt == _REOPENINGS or self._closing:
                     raise
                 self._warn("lane_reopened", error, attempt)
                 await self._sleep(min(0.25 * 2**attempt, 4.0))
@@ -259,7 +259,7 @@ class PartitionTask:
                 await self._reopen()
                 return
             except (Unavailable, KafkaError) as error:
-                if not _may_pass(error) or (attempt >= _REOPENINGS and not isinstance(error, KafkaConnectionError)):
+                if not may_pass(error) or (attempt >= _REOPENINGS and not isinstance(error, KafkaConnectionError)):
                     raise
                 if attempt <= _REOPENINGS or attempt % _TELL_EVERY == 0:
                     self._warn("lane_open_failed", error, attempt)
@@ -299,7 +299,7 @@ class PartitionTask:
             self._source.resume_partitions([self.tp])
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Whether it is a connection, coordinator or leadership error. A fence is final: another owner has the partition."""
     if isinstance(error, ProducerFenced):
         return False

@@ -11,12 +11,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
-import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerIdMapping, KafkaConnectionError, KafkaError
 from aiokafka.partitioner import murmur2
-
-log = structlog.get_logger(__name__)
 
 #: Longer than any commit, shorter than a dead owner may hold readers back.
 TRANSACTION_TIMEOUT_MS = 12_000

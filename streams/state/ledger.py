@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.errors import LedgerBroken, TopicProblem
@@ -21,8 +20,6 @@ from streams.runtime.offsets import PartitionOffsets, asking, standing_by
 from streams.runtime.transactions import Run, TransactionalWriter, Write
 from streams.state.changelog import FETCHING, Snapshot, read, records_of, restore, restoring
 from streams.state.step_writes import runs_of, writes_of
-
-log = structlog.get_logger(__name__)
 
 #: A ledger stays in memory this long after it was closed, seconds, so that a rebalance need not read a day of
 #: identities.

@@ -7,6 +7,7 @@ import msgspec
 from schemas.decoding import decoder
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
+from schemas.trace_context import TRACEPARENT
 from streams.core.metering.step_changes import Changes
 from streams.runtime.transactions import Run, Write
 
@@ -35,6 +36,8 @@ def writes_of(changes: Changes, topics: TopicNames, partition: int) -> Iterator[
             (SEAL_SEQ, b"%d" % sealed.seal_seq),
             (RAW_PARTITION, b"%d" % partition),
         ]
+        if sealed.traceparent:
+            headers.append((TRACEPARENT, sealed.traceparent))
         yield Write(topics.events, -1, event.external_subscription_id.encode(), _encode(event), headers)
         yield receipt_write(topics, sealed.receipt)
     for receipt in changes.receipts:

@@ -16,11 +16,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from connectors.postgres.migrate import migrate
-from tests.alarms.breakage import FAULTS, Scene
+from tests.alarms.breakage import FAULTS, Scene, command
 from tests.alarms.monitor import Monitor, prometheus
 from tests.alarms.panels import queries
 from tests.alarms.traffic import traffic
-from tests.faults.world import COMMANDS, running_world
+from tests.faults.world import CANARY, COMMANDS, running_world
 from tests.support.database import fresh_database
 from tests.support.kafka import MavenKafka
 from tests.support.postgres import LocalPostgres
@@ -99,12 +99,17 @@ async def scene_in(folder: Path) -> AsyncIterator[Scene]:
             "GRACE_SECONDS": "1",
             "BATCH_SIZE": "10",
             "WORKER_CONCURRENCY": "1",
+            "CANARY_INTERVAL": "2",
+            "CANARY_BILLED_WITHIN": "15",
         }
         spool = {"SPOOL_PATH": str(folder / "spool.db"), "SPOOL_MAX_BYTES": str(1 << 20)}
-        commands = {name: COMMANDS[name] for name in _PROCESSES}
+        commands = {name: COMMANDS[name] for name in _PROCESSES} | CANARY
         world = await stack.enter_async_context(
             running_world(os.environ, folder, broker=kafka, ingress=spool, common=common, commands=commands)
         )
+        await command(world, "canary", "setup")
+        world.processes["canary"].start()
+        await world.processes["canary"].up()
         ports = [port for name, port in world.ports.items() if name.startswith("metrics-") and "sandbox" not in name]
         monitor = await stack.enter_async_context(prometheus(folder, ports))
         sending = await stack.enter_async_context(traffic(world))

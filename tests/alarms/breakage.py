@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -19,7 +19,7 @@ from schemas.ledger import Position
 from tests.alarms import damage
 from tests.alarms.monitor import Monitor
 from tests.alarms.traffic import CALLERS, OTHER, Traffic
-from tests.faults.world import OURS, World
+from tests.faults.world import KEY, OURS, World
 from tests.support.database import rows
 from tests.support.kafka import MavenKafka
 from tests.support.postgres import LocalPostgres
@@ -58,13 +58,18 @@ class Scene:
 
     async def command(self, *words: str) -> None:
         """Run a command of the product. Raises: RuntimeError: it failed; with what it printed."""
-        environ = {**os.environ, **self.world.environ("topics")}
-        done = await asyncio.create_subprocess_exec(
-            *OURS, *words, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        printed, _ = await done.communicate()
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(words)}: {printed.decode()[-1000:]}")
+        await command(self.world, *words)
+
+
+async def command(world: World, *words: str) -> None:
+    """Run a command of the product. Raises: RuntimeError: it failed; with what it printed."""
+    environ = {**os.environ, **world.environ("topics")}
+    done = await asyncio.create_subprocess_exec(
+        *OURS, *words, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    printed, _ = await done.communicate()
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {printed.decode()[-1000:]}")
 
 
 Fault = Callable[[Scene], AbstractAsyncContextManager[None]]
@@ -82,6 +87,36 @@ async def key_expired(scene: Scene) -> AsyncIterator[None]:
     await scene.lago(kind="status", status=401, path="/api/v1/")
     yield
     await scene.lago()
+
+
+@contextlib.asynccontextmanager
+async def events_are_lost(scene: Scene) -> AsyncIterator[None]:
+    """Lago answers 200 and stores nothing."""
+    await scene.lago(kind="lose")
+    yield
+    await scene.lago()
+
+
+@contextlib.asynccontextmanager
+async def event_of_the_canary_is_there_twice(scene: Scene) -> AsyncIterator[None]:
+    org = "org_meterbridge-canary"
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with httpx.AsyncClient(base_url=scene.world.url("sandbox"), headers=headers, trust_env=False) as http:
+        [own] = (await http.get("/api/v1/subscriptions", params={"external_customer_id": org})).json()["subscriptions"]
+        query = {"external_subscription_id": own["external_id"]}
+        newest = (await http.get("/api/v1/events", params=query)).json()["events"][0]
+        twin = {name: newest[name] for name in ("external_subscription_id", "code", "properties")}
+        twin["timestamp"] = str(datetime.fromisoformat(newest["timestamp"]).timestamp())
+        twin |= {"precise_total_amount_cents": newest["precise_total_amount_cents"], "transaction_id": "twin"}
+        (await http.post("/api/v1/events", json={"event": twin})).raise_for_status()
+    yield
+
+
+@contextlib.asynccontextmanager
+async def canary_gone(scene: Scene) -> AsyncIterator[None]:
+    await scene.stopped("canary")
+    yield
+    await scene.started("canary")
 
 
 @contextlib.asynccontextmanager
@@ -297,6 +332,9 @@ async def audit_line_is_forged(scene: Scene) -> AsyncIterator[None]:
 FAULTS: dict[str, Fault] = {
     "MeterbridgeLagoDown": lago_down,
     "MeterbridgeLagoKeyRefused": key_expired,
+    "MeterbridgeCanaryNotBilled": events_are_lost,
+    "MeterbridgeCanaryWrong": event_of_the_canary_is_there_twice,
+    "MeterbridgeCanaryGone": canary_gone,
     "MeterbridgeHeldMoneyGrows": held_money_grows,
     "MeterbridgeDeadLetters": dead_letters,
     "MeterbridgeDeliveryBehind": lago_slow,

@@ -55,7 +55,10 @@ class Case:
 
 
 ROLE: Final = 'meterbridge_role{instance="%s:9090", role="%s"}'
-_ROLES: Final = ("webhooks", "api", "meter", "sink", "retry", "project")
+_ROLES: Final = ("webhooks", "api", "meter", "sink", "retry", "project", "canary")
+CANARY_POSTED: Final = "meterbridge_canary_posted_total"
+CANARY_FAILING: Final = 'meterbridge_canary_failing{reason="%s"}'
+CANARY_WRONG: Final = 'meterbridge_canary_calls_total{result="wrong_amount"}'
 ACCEPTED: Final = 'meterbridge_ingress_elements_total{outcome="accepted"}'
 UNPRICED: Final = 'meterbridge_calls_total{decision="unpriced"}'
 REJECTED: Final = 'meterbridge_calls_total{decision="rejected"}'
@@ -98,6 +101,9 @@ HEALTHY: Final[Series] = {
     "meterbridge_credits_overdraft_usd": stays(7),
     LAG: stays(2),
     CA: stays(90 * DAY_S),
+    CANARY_POSTED: grows(1),
+    CANARY_FAILING % "not_billed": stays(0),
+    CANARY_WRONG: stays(0),
     'meterbridge_build_info{version="1"}': stays(1),
 }
 
@@ -110,8 +116,12 @@ def _counter(series: str, quiet: Series | None = None) -> Case:
 CASES: Final[dict[str, Case]] = {
     # Half an hour a step: thirty hours.
     "MeterbridgeNothingArrives": Case(
-        {ACCEPTED: f"0+100x{SAMPLES - 3} {100 * (SAMPLES - 3)}+0x2"},
-        {ACCEPTED: f"0+1x{SAMPLES - 3} {SAMPLES - 3}+0x2"},
+        # The canary goes on; of yesterday's calls too few were others.
+        {ACCEPTED: f"0+130x{SAMPLES - 3} {130 * (SAMPLES - 3) + 30}+30x2", CANARY_POSTED: grows(30)},
+        {
+            ACCEPTED: f"0+31x{SAMPLES - 3} {31 * (SAMPLES - 3)}+0x2",
+            CANARY_POSTED: f"0+30x{SAMPLES - 3} {30 * (SAMPLES - 3)}+0x2",
+        },
         step="30m",
     ),
     "MeterbridgeIngressRefuses": Case(
@@ -206,12 +216,27 @@ CASES: Final[dict[str, Case]] = {
         {"active_customers_total": since(0, 4, before=100)}, {"active_customers_total": stays(0)}, step="10m"
     ),
     "MeterbridgeLagoDown": Case(
-        {"meterbridge_lago_breaker_state": f"0+0x{SAMPLES - 8} 2+0x4 1 2+0x1"},
+        # The canary's calls are not billed either, which this alarm explains.
+        {
+            "meterbridge_lago_breaker_state": f"0+0x{SAMPLES - 8} 2+0x4 1 2+0x1",
+            CANARY_FAILING % "not_billed": since(1, 7),
+        },
         {"meterbridge_lago_breaker_state": since(2, 3)},
     ),
     "MeterbridgeLagoKeyRefused": Case(
         {REFUSED: f"0+0x{SAMPLES - 10} 1+1x9", "meterbridge_lago_breaker_state": since(2, 9)},
         {REFUSED: counts(steps=2)},
+    ),
+    "MeterbridgeLagoOrganizationDown": Case(
+        {'meterbridge_lago_organization_breaker_state{organization="eu"}': since(2, 7)},
+        {'meterbridge_lago_organization_breaker_state{organization="eu"}': since(2, 3)},
+    ),
+    "MeterbridgeLagoOrganizationKeyRefused": Case(
+        {
+            'meterbridge_lago_organization_requests_total{organization="eu",status="401"}': f"0+0x{SAMPLES - 10} 1+1x9",
+            'meterbridge_lago_organization_breaker_state{organization="eu"}': since(2, 9),
+        },
+        {'meterbridge_lago_organization_requests_total{organization="eu",status="401"}': counts(steps=2)},
     ),
     "MeterbridgeDeadLetters": _counter(
         'meterbridge_event_transitions_total{status="failed"}',
@@ -269,6 +294,15 @@ CASES: Final[dict[str, Case]] = {
     "MeterbridgeTargetDown": Case(
         {'up{job="meterbridge", instance="meter:9090"}': since(0, 18, before=1)},
         {'up{job="something-else", instance="meter:9090"}': stays(0)},
+    ),
+    "MeterbridgeCanaryNotBilled": Case(
+        {CANARY_FAILING % "not_billed": since(1, 12)},
+        {CANARY_FAILING % "not_billed": since(1, 3), CANARY_FAILING % "wrong_amount": stays(1)},
+    ),
+    "MeterbridgeCanaryWrong": _counter(CANARY_WRONG, {'meterbridge_canary_calls_total{result="billed"}': grows(1)}),
+    "MeterbridgeCanaryGone": Case(
+        {ROLE % ("canary", role): gone(10, int(role == "canary")) for role in _ROLES},
+        {ROLE % ("canary", role): never() for role in _ROLES},
     ),
     "MeterbridgeCertificateEndsSoon": Case({CA: stays(20 * DAY_S)}, {CA: stays(31 * DAY_S)}),
     "MeterbridgeCertificateEnds": Case({CA: stays(-5)}, {CA: stays(31 * DAY_S)}),

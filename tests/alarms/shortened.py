@@ -22,6 +22,7 @@ _OWN: Final[dict[str, dict[str, str]]] = {
     "MeterbridgeLagoKeyRefused": {"[10s]": "[45s]"},
 }
 _OWN_HOLDS: Final = {"MeterbridgeRoleMissing": "25s", "MeterbridgeTargetDown": "25s", "MeterbridgeSpooling": "25s"}
+_OWN_HOLDS |= {"MeterbridgeCanaryGone": "25s"}
 _OWN_HOLDS |= {"MeterbridgeLedgersNotOpen": "40s", "MeterbridgeMeterBehind": "40s", "MeterbridgeTablesStale": "40s"}
 
 

@@ -70,10 +70,12 @@ def test_network_policies_let_each_role_reach_what_it_needs_and_no_more() -> Non
         component(one): {port["port"] for rule in one["spec"]["egress"] for port in rule["ports"]}
         for one in of_kind(rendered("network-policies"), "NetworkPolicy")
     }
-    dns, kafka, lago, postgres, others = {53}, {9092, 9094}, {3000}, {5432}, {443}
+    dns, kafka, lago, postgres, others, ingress = {53}, {9092, 9094}, {3000}, {5432}, {443}, {8080}
     assert reached["webhooks"] == reached["meter"] == reached["sink"] == reached["retry"] == dns | kafka | lago
     assert reached["project"] == dns | kafka | lago | postgres
-    assert reached["api"] == reached["tools"] == dns | kafka | lago | postgres | others
+    assert reached["api"] == dns | kafka | lago | postgres | others
+    assert reached["tools"] == reached["api"] | ingress
+    assert reached["canary"] == dns | lago | ingress
     assert reached[""] == dns | kafka | postgres, "the jobs"
 
 

@@ -200,3 +200,16 @@ async def test_an_answer_in_pieces_is_of_a_batch_that_is_stored(lago: Lago, kind
         async with asyncio.timeout(0.5):
             await lago.post(event())
     assert await accepted(lago) == 1
+
+
+async def test_a_lost_event_is_answered_as_a_stored_one_and_stored_nowhere(lago: Lago) -> None:
+    stored = await lago.post(event("one"), event("two"))
+    await lago.fault(kind="lose", count=2)
+    lost = await lago.post(event("three"), event("four"))
+    alone = await lago.post_one(event("five"))
+    assert (lost.status_code, alone.status_code) == (stored.status_code, 200)
+    assert [sent.keys() for sent in lost.json()["events"]] == [kept.keys() for kept in stored.json()["events"]]
+    assert alone.json()["event"]["transaction_id"] == "five"
+    assert await accepted(lago) == 2
+    await lago.fault(kind="lose", count=1)
+    assert (await lago.post(event("six", timestamp="yesterday"))).status_code == 422

@@ -1,6 +1,7 @@
 """The commands of docs/kafka.md secure a real Kafka as they stand: an account a role, by password and by certificate."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ async def test_the_page_secures_a_kafka(secured: SecuredKafka, tmp_path: Path) -
     for one in (folder, programs):
         one.mkdir()
     for name, main in PROGRAMS.items():
-        command = " ".join(java_command(main, options=short_lived()))
+        command = shlex.join(java_command(main, options=short_lived()))
         (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (programs / name).chmod(0o755)
     _what_a_reader_has(folder, secured)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from connectors.doctor.rights_rules import judge_rights
 from connectors.kafka.acls import CLUSTER, acls
 from connectors.kafka.rights import Right, rights_of
 from connectors.kafka.rights_on_broker import create_rights, remove_rights, stored_rights
+from connectors.litellm.recommended import working_yaml
 from schemas.errors import TopicProblem
 from schemas.topics import CATALOGUE, TopicNames
 from tests.support.command import Ended, ended
@@ -39,7 +41,8 @@ def settings(secured: SecuredKafka, account: str) -> Settings:
 
 async def run(secured: SecuredKafka, account: str, *words: str) -> Ended:
     names = {"TOPIC_PREFIX": PREFIX, "DEPLOYMENT_NAME": DEPLOYMENT, "KAFKA_PARTITIONS": "2", "LOG_LEVEL": "error"}
-    environ = {"PATH": os.environ["PATH"], **names, **secured.environ(account)}
+    keys = {"WEBHOOK_TOKEN": "a-token-of-thirty-two-characters", "LAGO_API_KEY": "any"}
+    environ = {"PATH": os.environ["PATH"], **keys, **names, **secured.environ(account)}
     return await ended(environ, *words, limit_s=_LIMIT_S)
 
 
@@ -87,7 +90,7 @@ async def test_only_an_administrator_changes_lists_and_only_where_there_is_an_au
     assert (told.code, "may not read access-control lists" in told.err) == (1, True), told.err
     plain = load_settings({"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "TOPIC_PREFIX": PREFIX})
     with pytest.raises(TopicProblem, match="Kafka has no authorizer"):
-        stored_rights(kafka_connection(plain))
+        create_rights(kafka_connection(plain), NEEDED)
     assert await judge_rights(plain, PATTERN) is None
 
 
@@ -123,13 +126,19 @@ async def test_the_doctor_names_the_right_that_was_taken_away_and_the_one_that_i
 
 
 @pytest.mark.xdist_group("rights")
-async def test_the_doctors_command_ends_with_1_for_a_right_that_is_missing(secured: SecuredKafka) -> None:
+async def test_the_doctors_command_ends_with_1_for_a_right_that_is_missing(
+    secured: SecuredKafka, tmp_path: Path
+) -> None:
     administrator, taken = kafka_connection(settings(secured, ADMIN)), Right(METER, "topic", "r.billing.rates", "Read")
     create_rights(administrator, NEEDED)
     assert (await run(secured, ADMIN, "topics", "create")).code == 0
     remove_rights(administrator, [taken])
-    told = await run(secured, "meterbridge-operator", "doctor", "--config", os.devnull, "--no-lago", "--json")
-    assert told.code == 1
+    config = tmp_path / "config.yaml"
+    config.write_text(working_yaml())
+    told = await run(secured, "meterbridge-operator", "doctor", "--config", str(config), "--no-lago", "--json")
+    assert told.code == 1, told.err
     missing = [one["sentence"] for one in told.json["findings"] if one["code"] == "kafka_right_missing"]
     assert missing == [f"{METER} may not Read on topic r.billing.rates."]
+    lost = [one["code"] for one in told.json["findings"] if one["severity"].startswith("money")]
+    assert lost == ["kafka_right_missing"], "it alone makes the exit code 1"
     create_rights(administrator, [taken])

@@ -102,6 +102,7 @@ class World:
             "WEBHOOK_TOKEN": TOKEN,
             "WEBHOOK_SECRET": SECRET,
             "PORT": str(self.ports["ingress"]),
+            "CANARY_URL": self.url("ingress"),
             "API_PORT": str(self.ports["api"]),
             "METRICS_PORT": str(self.ports.get("metrics-" + name, 0)),
             "WINDOW_SECONDS": "10",
@@ -121,6 +122,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     **{f"sink-{n}": ("worker", "--only", "sink") for n in range(3)},
     "retry-0": ("worker", "--only", "retry"),
 }
+#: The command of a canary, which is set up before it can run.
+CANARY = {"canary": ("canary",)}
 #: With `DATABASE_URL` among the common variables.
 _PROJECTOR = {"project-0": ("worker", "--only", "project")}
 
@@ -168,7 +171,7 @@ async def running_world(
         stack.push_async_callback(_end, world)
         await _create_topics(world)
         for name, process in world.processes.items():
-            if name not in joins_later:
+            if name not in joins_later and name not in CANARY:
                 process.start()
         await asyncio.gather(*(p.up(_UP_LIMIT_S) for p in world.processes.values() if p.wanted))
         await _subscribe(world)
@@ -185,7 +188,7 @@ def _process(world: World, name: str, arguments: tuple[str, ...], *, forked: boo
         command += ["--port", str(world.ports["sandbox"])]
         if world.common:  # who sets more may also stop it and start it again
             command += ["--journal", str(world.folder / "lago.journal")]
-    said = {"sandbox": "Lago sandbox on", "ingress": SERVES, "api": SERVES}.get(name, WORKS)
+    said = {"sandbox": "Lago sandbox on", "ingress": SERVES, "api": SERVES, "canary": "canary_started"}.get(name, WORKS)
     return Process(
         name, command, world.environ(name), world.folder, world.clock_s, lambda log: said in log, forked=forked
     )

@@ -11,8 +11,10 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.support.kafka import Kafka, MavenKafka
+from tests.support.kafka import ConfiguredKafka, Kafka, MavenKafka
+from tests.support.kafka.shared import BrokerForWorkers, shared_kafka
 from tests.support.postgres import LocalPostgres, Postgres
+from tests.support.server_folder import server_folder
 
 
 def _create(kafka: Kafka, topic: str) -> None:
@@ -59,6 +61,26 @@ def test_a_killed_broker_comes_back_at_its_address_with_its_records() -> None:
     assert not broker.folder.exists()
 
 
+def test_workers_that_ask_for_a_broker_have_the_same_one_and_hear_why_there_is_none() -> None:
+    starts: list[int] = []
+
+    def start() -> Kafka:
+        starts.append(1)
+        if len(starts) == 1:
+            raise RuntimeError("no Java")
+        return ConfiguredKafka("127.0.0.1:1")
+
+    for_all = BrokerForWorkers(start)
+    with pytest.raises(RuntimeError, match="no Java"):
+        shared_kafka(for_all.address)
+    one, other = shared_kafka(for_all.address), shared_kafka(for_all.address)
+    assert one == other
+    assert (one.bootstrap, len(starts)) == ("127.0.0.1:1", 2)
+    with pytest.raises(RuntimeError, match="not ours to kill"):
+        one.kill()
+    for_all.stop()
+
+
 async def test_a_crashed_postgres_comes_back_with_its_rows() -> None:
     server = LocalPostgres()
     try:
@@ -79,6 +101,20 @@ async def test_postgres_answers_at_its_url(postgres: Postgres, postgres_url: str
     connection = await asyncpg.connect(postgres_url)
     assert await connection.fetchval("SELECT 1") == 1
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("environ", "room", "in_memory"),
+    [({"PYTEST_VERSION": "9"}, 1, True), ({"PYTEST_VERSION": "9"}, 1 << 60, False), ({}, 1, False)],
+)
+def test_a_server_of_a_test_has_its_data_in_memory_where_there_is_room(
+    environ: dict[str, str], room: int, in_memory: bool, tmp_path: Path
+) -> None:
+    folder = server_folder("nothing", environ, tmp_path, room)
+    try:
+        assert (folder.parent == tmp_path) is in_memory
+    finally:
+        folder.rmdir()
 
 
 @pytest.mark.parametrize("server", ["kafka.maven.MavenKafka", "postgres.LocalPostgres"])

@@ -31,7 +31,7 @@ CHECKS = (
 )
 ASKS_LAGO = "^/api/(v1/billing|customers|billing)"
 #: It takes well below a minute on two idle cores.
-LIMIT_S = 300
+LIMIT_S = 900
 
 
 @pytest.fixture

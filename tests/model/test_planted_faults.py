@@ -22,6 +22,7 @@ SEEDS = {
     "the_log_is_asked_for_the_identity_alone": 3,
     "the_horizon_is_an_hour_too_long": 2,
     "what_an_end_overtook_is_posted_with_its_old_moment": 18,
+    "what_an_end_overtook_stays_there": 3,
     "what_is_held_goes_by_the_oldest_version_that_is_kept": 5,
     "the_sink_moves_what_is_late_whatever_the_policy": 9,
 }

@@ -9,7 +9,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 from tests.support import guard
 from tests.support.ports import free_port
+from tests.support.server_folder import server_folder
 
 _START_LIMIT_S = 60
 
@@ -78,7 +78,7 @@ class LocalPostgres:
         self._account = _unprivileged_account()
         self.port = free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
-        self.folder = Path(tempfile.mkdtemp(prefix="meterbridge-postgres-"))
+        self.folder = server_folder("postgres")
         self.log = self.folder / "postgres.log"
         self.log.touch()
         for path in (self.folder, self.log):
@@ -118,7 +118,9 @@ class LocalPostgres:
 
     def _start(self) -> None:
         settings = [f"port={self.port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}"]
-        options = [part for setting in (*settings, "fsync=off") for part in ("-c", setting)]
+        # Each new database is written to the log, too: a small one, because the folder may be in memory.
+        small = ("max_wal_size=128MB", "min_wal_size=32MB")
+        options = [part for setting in (*settings, "fsync=off", *small) for part in ("-c", setting)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self._data, *options],

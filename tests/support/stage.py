@@ -74,6 +74,10 @@ class Quiet:
     def fetch_gap(self, topic: str, partition: int, gaps: int) -> None:
         self.missing += gaps
 
+    def lane_waits(
+        self, organization: str, topic: str, partition: int, oldest_ms: Callable[[], int | None] | None
+    ) -> None: ...
+
 
 class Stage:
     """One test's corner of a broker."""

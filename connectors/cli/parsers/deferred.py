@@ -13,7 +13,7 @@ P = ParamSpec("P")
 
 
 def deferred(*, reads_settings: bool = True) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Make a command of a parser.
+    """Make a command of a parser. The command of a group, whose parameter `context` is Typer's, does nothing if another of the group follows.
 
     Args:
         reads_settings: check the settings first; a wrong one ends the command before the libraries are loaded.
@@ -22,6 +22,8 @@ def deferred(*, reads_settings: bool = True) -> Callable[[Callable[P, None]], Ca
     def command_of(parser: Callable[P, None]) -> Callable[P, None]:
         @wraps(parser)
         def command(*args: P.args, **kwargs: P.kwargs) -> None:
+            if getattr(kwargs.get("context"), "invoked_subcommand", None) is not None:
+                return
             if reads_settings:
                 from connectors.cli.sentences import check_settings
 

@@ -13,6 +13,10 @@ lago = group("Prepare Lago, and bill again what it did not bill.")
 @lago.command(epilog="Example: LAGO_API_KEY=... meterbridge lago setup && meterbridge doctor")
 @deferred()
 def setup(
+    organization: Annotated[
+        str,
+        typer.Option(help="A further organisation of Lago, of LAGO_ORGANIZATIONS; unset = the one of LAGO_API_URL."),
+    ] = "",
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; exit code 1 if anything is missing or differs.")
     ] = False,

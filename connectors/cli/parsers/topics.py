@@ -7,7 +7,7 @@ import typer
 from connectors.cli.parsers.deferred import deferred
 from connectors.cli.parsers.options import PRINCIPAL, AsJson, Comment, DryRun, Principal, group
 
-topics = group("Create, check or expand the Kafka topics, and create the rights of the roles.")
+topics = group("Create, check or expand the Kafka topics, and the rights of the roles.")
 
 
 @topics.command(epilog="Example: meterbridge topics create --acls --dry-run")

@@ -15,6 +15,7 @@ from schemas.customers import OrgRecord
 from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, parse_us
+from schemas.organizations import DEFAULT
 from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.restamp import RestampDecision, judged
@@ -28,12 +29,17 @@ _decode = decoder(LagoEvent)
 
 
 def went_elsewhere(
-    value: bytes, orgs: Mapping[str, OrgRecord], late: OutOfPeriodPolicy, now_us: int, event_code: str = ""
+    value: bytes,
+    orgs: Mapping[str, OrgRecord],
+    late: OutOfPeriodPolicy,
+    now_us: int,
+    event_code: str = "",
+    organization: str = DEFAULT,
 ) -> bool:
     """Whether an earlier post of the event may have had another moment or another subscription.
 
     Args:
-        value, orgs, late, now_us, event_code: as for `judged`.
+        value, orgs, late, now_us, event_code, organization: as for `judged`.
     """
     try:
         event = _decode(value)
@@ -45,4 +51,4 @@ def went_elsewhere(
         return False
     if org.updated_at > at_us - AHEAD_US:
         return True
-    return judged(value, orgs, late, now_us + APART_US, event_code) != RestampDecision(value)
+    return judged(value, orgs, late, now_us + APART_US, event_code, organization) != RestampDecision(value)

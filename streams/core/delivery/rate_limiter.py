@@ -58,11 +58,15 @@ class AdaptiveRateLimiter:
 
     The caller uses it in this order: wait for `wait_s`, then `take`, `sent`, `observe` with the answer, `done`.
 
+    Args:
+        fastest: requests per second that are never exceeded, whatever Lago says.
+
     Attributes:
         limit: requests in a window, as last announced; 0 = no limit was announced.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fastest: float = inf) -> None:
+        self._fastest = fastest
         self.limit = 0.0
         self._window_s = _WINDOW_S
         self._left = inf
@@ -136,7 +140,7 @@ class AdaptiveRateLimiter:
 
     def _apart_s(self, now: float) -> float:
         """Seconds between two requests: what is left, evenly, and in the long run never faster than the limit."""
-        ceiling = self._ceiling + self._rise * (now - self._ceiling_at)
+        ceiling = min(self._fastest, self._ceiling + self._rise * (now - self._ceiling_at))
         if not self.limit:
             return 1 / ceiling
         spendable = max(self._left - self.limit * RESERVE, 1.0)

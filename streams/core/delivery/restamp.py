@@ -15,6 +15,7 @@ from schemas.customers import OrgRecord
 from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.moments import lago_timestamp, parse_us, to_iso
+from schemas.organizations import DEFAULT
 from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.mapping.billing_periods import ENDED, billed
@@ -23,6 +24,8 @@ from streams.core.mapping.subscription_choice import chosen
 
 #: Why an event becomes a dead letter: with OUT_OF_PERIOD_POLICY=hold its billing period was invoiced before it could be posted.
 INVOICED_PERIOD = "invoiced_period"
+#: Why an event becomes a dead letter: its org is in another Lago organisation than its manifest says.
+OTHER_ORGANIZATION = "other_organization"
 #: The property of a moved event that holds the end of its usage.
 USAGE_END = "usage_end"
 
@@ -50,7 +53,12 @@ Judge = Callable[[bytes], RestampDecision]
 
 
 def judged(
-    value: bytes, orgs: Mapping[str, OrgRecord], late: OutOfPeriodPolicy, now_us: int, event_code: str = ""
+    value: bytes,
+    orgs: Mapping[str, OrgRecord],
+    late: OutOfPeriodPolicy,
+    now_us: int,
+    event_code: str = "",
+    organization: str = DEFAULT,
 ) -> RestampDecision:
     """The event in the form in which Lago bills it when it is posted at `now_us`.
 
@@ -60,6 +68,7 @@ def judged(
         value: the event's JSON.
         now_us: microseconds since 1970 UTC.
         event_code: of events of calls; others have no amount.
+        organization: the Lago organisation to which it would be posted.
     """
     try:
         event = _decode(value)
@@ -69,6 +78,8 @@ def judged(
     org = orgs.get(event.properties.get("org_id", ""))
     if org is None:
         return RestampDecision(value)
+    if org.organization != organization:  # a worker that knows no organisations has sealed it
+        return RestampDecision(value, refused=OTHER_ORGANIZATION)
     subscription = event.external_subscription_id
     code, owed = event.code, is_owed(event, event_code)
     choice = billed(org.periods, subscription, at_us, now_us, code, owed=owed)

@@ -11,6 +11,7 @@ from schemas.money import EXACT, ZERO
 from schemas.policy import MeterPolicy
 from schemas.records import Receipt
 from streams.core.mapping.billing_periods import Billed, billed
+from streams.core.mapping.organizations import organization_of, unreachable
 from streams.core.mapping.resolve import UNKNOWN_RATE, Target, held_for, resolve_held, resolve_org
 from streams.core.mapping.time_spans import borders, crossed, stretch
 from streams.core.mapping.versions import NO_MAPPING
@@ -92,7 +93,8 @@ def seal(
             seal_seq += 1
             cents, where = event.precise_total_amount_cents, event.external_subscription_id
             receipt = Receipt(event.transaction_id, "pending", now_us, where, cents, window.count)
-            manifest = manifest_of(window, partition, policy.deployment)
+            organization = organization_of(window.org_id, orgs.get(window.org_id))
+            manifest = manifest_of(window, partition, policy.deployment, organization)
             changes.sealed.append(SealedPart(event, manifest, receipt, seal_seq))
             changes.windows[window.first] = None
             sealed_calls += window.count
@@ -107,6 +109,8 @@ def seal(
 def moment_for(window: Window, orgs: Mapping[str, OrgRecord], policy: MeterPolicy, now_us: int) -> Billed:
     """The timestamp with which Lago bills the usage, or the reason to hold it."""
     org = orgs.get(window.org_id)
+    if held := unreachable(organization_of(window.org_id, org), policy.organizations):
+        return Billed(window.max_end_us, held)
     if org is None:
         return Billed(window.max_end_us)
     code, owed = (policy.event_code, True) if window.metered is None else (window.metered.code, False)

@@ -78,6 +78,6 @@ def is_rated(event: LagoEvent) -> bool:
     return "rate" in event.properties and "transaction_id" not in event.properties
 
 
-def manifest_of(window: Window, partition: int, deployment: str) -> Manifest:
+def manifest_of(window: Window, partition: int, deployment: str, organization: str = "") -> Manifest:
     """The calls that the event bills: those of the part and of the held windows merged into it."""
-    return Manifest(partition, window.first, window.last, window.count, window.merged, deployment)
+    return Manifest(partition, window.first, window.last, window.count, window.merged, deployment, organization)

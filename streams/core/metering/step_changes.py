@@ -14,12 +14,16 @@ from streams.core.metering.notices import Notices
 
 @dataclass(slots=True)
 class SealedPart:
-    """A part that leaves the ledger: its event, the calls that the event bills, and its number."""
+    """A part that leaves the ledger: its event, the calls that the event bills, and its number.
+
+    `traceparent`: a header of the event's record, where one of the calls is traced.
+    """
 
     event: LagoEvent
     manifest: Manifest
     receipt: Receipt
     seal_seq: int
+    traceparent: bytes = b""
 
 
 @dataclass(slots=True)

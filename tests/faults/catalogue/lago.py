@@ -3,6 +3,7 @@
 from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
 
 _EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut"
+_ORGANIZATIONS = "faults/test_lago_organizations.py"
 _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"
 _CLICKHOUSE = "faults/test_sink_faults.py::test_on_clickhouse_an_event_whose_fate_is_unknown_is_billed_once"
 _AWAY = "faults/test_lago_away.py::test_what_lago_does_not_answer_waits_and_arrives_once"
@@ -201,5 +202,41 @@ ROWS = (
             "unit/streams/delivery/test_delivery_outages.py::test_in_an_outage_the_breaker_holds_the_posts_and_no_event_is_given_up_for_many_minutes",
         ),
         simulated="minutes of it, second by second",
+    ),
+    Row(
+        161,
+        "the key of one of two Lago organisations has expired",
+        "events of both on every partition; the sink is killed while they wait; then the key's file is replaced",
+        (LOST, TWICE, MONEY, GOES_ON, SAYS_SO),
+        "the other one's events arrive meanwhile; its own wait where they are, in no other topic, and are billed once; the log names it",
+        (
+            f"{_ORGANIZATIONS}::test_an_expired_key_holds_up_only_its_own_organisation_whose_events_are_billed_once_when_it_is_renewed",
+            f"{_ORGANIZATIONS}::test_an_event_of_an_organisation_that_is_not_configured_is_a_dead_letter_and_is_sent_nowhere",
+        ),
+    ),
+    Row(
+        162,
+        "one of two Lago organisations is away",
+        "connections are cut, once after storing; then the default one answers 503 and the sink is killed",
+        (LOST, TWICE, MONEY, GOES_ON),
+        "events of the other one arrive meanwhile, whichever is away; each is billed once, to the cent",
+        (f"{_ORGANIZATIONS}::test_an_organisation_that_is_away_holds_up_nothing_of_the_other_one",),
+    ),
+    Row(
+        163,
+        "one of two Lago organisations limits its requests",
+        "10 requests a second, one event a request, 80 events in each",
+        (LOST, TWICE, MONEY, GOES_ON),
+        "the other one has all its events before; the limited one gets each of its own once",
+        (f"{_ORGANIZATIONS}::test_a_limited_organisation_slows_down_nothing_of_the_other_one",),
+    ),
+    Row(
+        151,
+        "Lago loses events that it answered 200 for",
+        "every post is answered as if its events were stored, and none is; then one event is stored twice",
+        (SAYS_SO,),
+        "the canary's call is not at Lago when it is due: `meterbridge_canary_failing` is 1 for `not_billed`, and 0 again once a call is billed; "
+        "the second event is `billed_twice`",
+        ("integration/test_canary.py::test_an_event_that_lago_answered_200_for_and_lost_is_told_by_the_canary",),
     ),
 )

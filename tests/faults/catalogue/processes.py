@@ -204,4 +204,13 @@ ROWS = (
         ("metered", "killed_api"),
         longer=_MORE,
     ),
+    Row(
+        164,
+        "the receiver of the traces dies, and then takes requests without an answer",
+        "every call is traced; an OTLP receiver is closed between calls, then a socket in its place is silent",
+        (LOST, MONEY, GOES_ON),
+        "spans are dropped and counted; every call is billed, and each process stops with code 0 within 10 s",
+        ("faults/test_traces_away.py::test_a_receiver_of_traces_that_dies_or_hangs_changes_nothing_in_billing",),
+        ("calls", "slowest_stop_s"),
+    ),
 )

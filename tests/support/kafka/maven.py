@@ -1,4 +1,4 @@
-"""Apache Kafka from Maven Central: one KRaft node on loopback, data in a temporary folder.
+"""Apache Kafka from Maven Central: one KRaft node on loopback, data in a folder of its own.
 
 A test's broker lives for minutes and serves little: most of its CPU time would be the loading of classes and the
 compiler. So it maps an archive of its classes (`class_archive`, made once a clone) and stops at the first compiler.
@@ -17,10 +17,11 @@ from pathlib import Path
 from tests.support import guard
 from tests.support.kafka.node import VERSION, single_node, wait_until_it_answers
 from tests.support.ports import free_port
+from tests.support.server_folder import server_folder
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / ".cache" / "kafka"
-_START_LIMIT_S = 90
+_START_LIMIT_S = 180
 #: Of the JVM, for a broker that lives for minutes. A benchmark leaves them out: they cost throughput.
 _SHORT_LIVED = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
@@ -123,7 +124,7 @@ class MavenKafka:
         self.port = port or free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._environ = os.environ | dict(environ or {})
-        self.folder = Path(tempfile.mkdtemp(prefix="meterbridge-kafka-"))
+        self.folder = server_folder("kafka")
         self.log = self.folder / "kafka.log"
         self._properties = self.folder / "server.properties"
         settings = single_node(self.port, str(self.folder / "data"), broker_settings)

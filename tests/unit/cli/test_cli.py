@@ -12,6 +12,8 @@ README = Path(__file__).parents[3] / "README.md"
 COMMANDS = (
     ["serve"],
     ["worker"],
+    ["canary"],
+    ["canary", "setup"],
     ["topics", "create"],
     ["topics", "check"],
     ["topics", "acls"],
@@ -80,6 +82,8 @@ def commands_of(group: typer.Typer) -> set[tuple[str, ...]]:
     for below in group.registered_groups:
         assert below.typer_instance is not None
         own |= {(below.name or "", *words) for words in commands_of(below.typer_instance)}
+        if below.typer_instance.registered_callback is not None:
+            own.add((below.name or "",))  # the group does something by itself
     return own
 
 

@@ -84,7 +84,9 @@ def loaded_by(commands: list[list[str]], **variables: str) -> list[tuple[list[st
 def callbacks(command: Any) -> list[Any]:
     """What Typer calls, of every command below a group."""
     below = getattr(command, "commands", {})
-    return [found for one in below.values() for found in callbacks(one)] or [command.callback.__wrapped__]
+    found = [found for one in below.values() for found in callbacks(one)]
+    own = getattr(command.callback, "__wrapped__", None)
+    return [*found, own] if own is not None else found
 
 
 def types_of(function: Callable[..., None]) -> dict[str, Any]:

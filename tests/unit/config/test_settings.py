@@ -56,6 +56,8 @@ def test_every_variable_of_the_environment_is_read(tmp_path: Path) -> None:
         "LAGO_TIMEOUT": "2.5",
         "LAGO_EVENT_CODE": "tokens",
         "LAGO_CLICKHOUSE_DEDUP": "1",
+        "LAGO_ORGANIZATIONS": '[{"id": "eu", "url": "https://eu.example", "key": "hushed-secret"}]',
+        "LAGO_ORGANIZATION_NAMES": "ours, mine",
         "LAGO_WEBHOOK_URL": "https://meter.example/webhooks/lago",
         "ORG_ID_PREFIXES": "team-, acct-",
         "SUBSCRIPTION_ID_TEMPLATE": "sub_{org_id}",
@@ -123,11 +125,20 @@ def test_every_variable_of_the_environment_is_read(tmp_path: Path) -> None:
         "CREDITS_ALLOWED_OVERDRAFT": "2.5",
         "CREDITS_USER_KINDS": "user,customer",
         "API_POSTGRES_CONNECTIONS": "20",
+        "CANARY_URL": "http://ingress:8080",
+        "CANARY_INTERVAL": "120",
+        "CANARY_COST_USD": "0.002",
+        "CANARY_BILLED_USD": "0.003",
+        "CANARY_BILLED_WITHIN": "60",
         "STRIPE_API_KEY": "hushed-secret",
         "STRIPE_WEBHOOK_SECRET": "new, old",
         "STRIPE_API_URL": "http://127.0.0.1:12111/",
         "LOG_LEVEL": "debug",
         "LOG_FORMAT": "console",
+        "TRACING_ENABLED": "true",
+        "OTEL_SERVICE_NAME": "billing",
+        "OTEL_TRACES_SAMPLER": "Always_On",
+        "OTEL_TRACES_SAMPLER_ARG": "0.5",
     }
     assert given.keys() == VARIABLES.keys()
     settings, default = load_settings(given), Settings()
@@ -151,6 +162,7 @@ def test_every_variable_of_the_environment_is_read(tmp_path: Path) -> None:
         max_usd_per_token=Decimal("0.01"),
         out_of_period_policy=OutOfPeriodPolicy.HOLD,
         event_code="tokens",
+        organizations=("eu",),
     )
 
 
@@ -170,6 +182,21 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("LAGO_TIMEOUT", ("0", "-1", "nan", "inf")),
     ("LAGO_CLICKHOUSE_DEDUP", ("perhaps",)),
     ("LAGO_WEBHOOK_URL", ("meter.example", "ftp://meter.example")),
+    (
+        "LAGO_ORGANIZATIONS",
+        (
+            "{",
+            "eu",
+            '[{"id": "eu", "url": "http://lago"}]',
+            '[{"id": "eu", "url": "lago", "key": "k"}]',
+            '[{"id": "e:u", "url": "http://lago", "key": "k"}]',
+            '[{"id": "default", "url": "http://lago", "key": "k"}]',
+            '[{"id": "eu", "url": "http://lago", "key": "k", "key_file": "/k"}]',
+            '[{"id": "eu", "url": "http://lago", "key": "k"}, {"id": "eu", "url": "http://lago", "key": "l"}]',
+            '[{"id": "eu", "url": "http://lago", "key": "k", "requests_per_second": 0}]',
+        ),
+    ),
+    ("LAGO_ORGANIZATION_NAMES", (",", " , ")),
     ("ORG_ID_PREFIXES", (",", " , ")),
     ("SUBSCRIPTION_ID_TEMPLATE", ("sub", "{plan_code}", "{org_id}_{user}", "{org_id")),
     ("ALLOW_UNAUTHENTICATED", ("2",)),
@@ -219,10 +246,18 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("HELD_IN_MEMORY", ("99", "0", "many")),
     ("MAPPING_DELAY_SECONDS", ("-1", "86401", "nan")),
     ("DATABASE_URL", ("mysql://db/x",)),
+    ("CANARY_URL", ("ingress:8080", "http://ingress/?x=1")),
+    ("CANARY_INTERVAL", ("0", "86401", "1.5")),
+    ("CANARY_COST_USD", ("0", "-1", "nan", "much")),
+    ("CANARY_BILLED_USD", ("0", "-1", "nan", "much")),
+    ("CANARY_BILLED_WITHIN", ("0", "3601", "nan", "soon")),
     ("API_POSTGRES_CONNECTIONS", ("0", "101", "many")),
     ("CREDITS_ALLOWED_OVERDRAFT", ("-1", "NaN", "much", "1000001")),
     ("CREDITS_USER_KINDS", (",", "client", "user,user")),
     ("STRIPE_API_URL", ("api.stripe.com", "ftp://api.stripe.com")),
+    ("TRACING_ENABLED", ("perhaps",)),
+    ("OTEL_TRACES_SAMPLER", ("xray", "1")),
+    ("OTEL_TRACES_SAMPLER_ARG", ("-0.1", "1.1", "nan", "all")),
 ]
 #: Variables that take any text: names, keys, secrets, a path.
 ANY_TEXT = {
@@ -231,6 +266,7 @@ ANY_TEXT = {
     *("WEBHOOK_SECRET", "WEBHOOK_TOKEN", "HOST", "OIDC_AUDIENCE", "OIDC_SCOPES_CLAIM", "OIDC_ORGS_CLAIM"),
     *("SPOOL_PATH", "KEPT_TAG_PREFIXES", "KEPT_METADATA", "POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_PASSWORD"),
     *("POSTGRES_DB", "REDIS_URL", "OIDC_USER_CLAIM", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"),
+    "OTEL_SERVICE_NAME",
 }
 
 

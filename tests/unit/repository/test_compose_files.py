@@ -125,10 +125,15 @@ def test_prometheus_asks_every_role_of_every_service() -> None:
     """A worker's roles have a metrics port each, as its health check has them; a server has the first one."""
     [job] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     asked = {target for static in job["static_configs"] for target in static["targets"]}
+    asked |= {f"{name}:{one['port']}" for one in job["dns_sd_configs"] for name in one["names"]}
     running = set()
     for name, service in load(KAFKA_FILE)["services"].items():
         words = service.get("command", [""])
-        ports = {"serve": [9090], "worker": [probe.port for probe in probes(words, {"METRICS_PORT": "9090"})]}
+        ports = {
+            "serve": [9090],
+            "canary": [9090],
+            "worker": [probe.port for probe in probes(words, {"METRICS_PORT": "9090"})],
+        }
         running |= {f"{name}:{port}" for port in ports.get(words[0], [])}
     assert asked == running
 

@@ -41,7 +41,7 @@ for _instruction in DOCKERFILE:
         STAGES[_instruction[1].rpartition(" AS ")[2] if " AS " in _instruction[1] else "image"] = []
     elif STAGES:
         STAGES[list(STAGES)[-1]].append(_instruction)
-LOCKS = {name: (ROOT / "deploy" / f"{name}.lock").read_text() for name in ("requirements", "build")}
+LOCKS = {name: (ROOT / "deploy" / f"{name}.lock").read_text() for name in ("requirements", "tracing", "build")}
 PINNED = re.compile(r"^([\w.-]+)==(\S+) \\$", re.MULTILINE)
 EXAMPLE = dict(
     line.split("=", 1)
@@ -67,7 +67,7 @@ def accepted(arguments: list[str]) -> dict[str, Any]:
     context: Any = None
     while True:
         context = command.make_context("meterbridge", list(arguments), parent=context)
-        if not hasattr(command, "resolve_command"):
+        if not hasattr(command, "resolve_command") or (command.invoke_without_command and not context._protected_args):
             return dict(context.params)
         _, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
 
@@ -274,7 +274,8 @@ def test_the_image_runs_as_a_numbered_user_without_rights_in_a_folder_of_its_own
 
 
 def test_the_image_is_made_of_what_is_there_and_its_command_is_ours() -> None:
-    copied = [path for line in instructions("COPY") if "--from" not in line for path in line.split()[:-1]]
+    named = [path for line in instructions("COPY") if "--from" not in line for path in line.split()[:-1]]
+    copied = [path.replace("${LOCK}", lock) for path in named for lock in ("requirements", "tracing")]
     assert all((ROOT / path).exists() for path in copied)
     ignored = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().splitlines()
     assert {line[1:] for line in ignored if line.startswith("!")} == set(copied)
@@ -302,11 +303,14 @@ def test_whatever_is_installed_is_the_file_whose_hash_is_in_a_lock() -> None:
 def test_the_lock_is_the_constraints_for_all_that_the_product_needs() -> None:
     """`make lock` after a change of either."""
     constraints = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().lower().split())
-    locked = {name.lower(): version for name, version in PINNED.findall(LOCKS["requirements"])}
     plain = {name.replace("_", "-"): version for name, version in constraints.items()}
-    assert {name: plain.get(name.replace("_", "-")) for name in locked} == locked
-    needed = {re.split(r"[\[<>=;]", line)[0] for line in PROJECT["dependencies"]}
-    assert needed <= locked.keys()
+    traces = PROJECT["optional-dependencies"]["otel"]
+    for lock, lines in (("requirements", ()), ("tracing", traces)):
+        locked = {name.lower(): version for name, version in PINNED.findall(LOCKS[lock])}
+        assert {name: plain.get(name.replace("_", "-")) for name in locked} == locked
+        needed = {re.split(r"[\[<>=;]", line)[0] for line in (*PROJECT["dependencies"], *lines)}
+        assert needed <= locked.keys()
+        assert ("opentelemetry-sdk" in locked) is (lock == "tracing"), "the plain image has no room for it"
     built = {name for name, _ in PINNED.findall(LOCKS["build"])}
     assert "hatchling" in built
 
@@ -314,7 +318,8 @@ def test_the_lock_is_the_constraints_for_all_that_the_product_needs() -> None:
 def test_a_changed_source_downloads_nothing_and_the_image_has_nothing_to_build_with() -> None:
     """What is copied before the dependencies are installed is the locks alone; a layer is built again from what changed on."""
     copied = [rest for word, rest in STAGES["dependencies"] if word == "COPY"]
-    assert copied == ["deploy/build.lock ./", "deploy/requirements.lock ./"]
+    assert copied == ["deploy/build.lock ./", "deploy/${LOCK}.lock requirements.lock"]
+    assert ["ARG", "LOCK=requirements"] in STAGES["dependencies"]
     assert all("--no-index" in rest or "pip" not in rest or "pip wheel --no-deps" in rest for rest in runs("product"))
     assert "--without-pip /opt/meterbridge" in " ".join(runs("dependencies"))
     assert not [rest for rest in runs("image") if "install " in rest.replace("install -d", "")]

@@ -40,8 +40,8 @@ def value(metrics: Metrics) -> Callable[..., float | None]:
 def test_a_process_tells_its_roles_and_no_other(metrics: Metrics, value: Callable[..., float | None]) -> None:
     metrics.has_roles("meter", "sink")
     told = {role: value("meterbridge_role", role=role) for role in ROLES}
-    assert told == {"webhooks": 0, "api": 0, "meter": 1, "sink": 1, "retry": 0, "project": 0}
-    assert set(WORKER_ROLES) == set(ROLES) - {"webhooks", "api"}
+    assert told == {"webhooks": 0, "api": 0, "meter": 1, "sink": 1, "retry": 0, "project": 0, "canary": 0}
+    assert set(WORKER_ROLES) == set(ROLES) - {"webhooks", "api", "canary"}
 
 
 def test_what_waits_is_a_share_of_the_retention_and_of_none_where_records_are_kept_for_ever(

@@ -19,12 +19,13 @@
 {{- $port | default (ternary "443" "80" (eq $url.scheme "https")) -}}
 {{- end }}
 
-{{/* What the pods of `to` may reach: dns, kafka, postgres, lago, others. */}}
+{{/* What the pods of `to` may reach: dns, kafka, postgres, lago, others, ingress (the webhooks of this release). */}}
 {{- define "meterbridge.egress" -}}
 {{- $v := .root.Values -}}
 {{- $n := $v.networkPolicy -}}
-{{- $ports := dict "kafka" (include "meterbridge.kafkaPorts" .root | fromJson).ports "postgres" (list (int $v.postgres.port)) "lago" (list (include "meterbridge.portOfUrl" $v.lago.url | int)) "others" $n.othersPorts -}}
-{{- $peers := dict "dns" $n.dnsTo "kafka" $n.kafkaTo "postgres" $n.postgresTo "lago" $n.lagoTo "others" $n.othersTo -}}
+{{- $ports := dict "kafka" (include "meterbridge.kafkaPorts" .root | fromJson).ports "postgres" (list (int $v.postgres.port)) "lago" (list (include "meterbridge.portOfUrl" $v.lago.url | int)) "others" $n.othersPorts "ingress" (list 8080) -}}
+{{- $webhooks := dict "matchLabels" (include "meterbridge.selector" (dict "root" .root "component" "webhooks") | fromYaml) -}}
+{{- $peers := dict "dns" $n.dnsTo "kafka" $n.kafkaTo "postgres" $n.postgresTo "lago" $n.lagoTo "others" $n.othersTo "ingress" (list (dict "podSelector" $webhooks)) -}}
 {{- range $target := .to }}
 - ports:
   {{- if eq $target "dns" }}

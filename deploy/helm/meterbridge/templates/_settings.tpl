@@ -39,6 +39,8 @@ HOST: 0.0.0.0
 METRICS_PORT: "9090"
 PORT: "8080"
 API_PORT: "3002"
+{{- $ingress := printf "http://%s:%d" (include "meterbridge.componentName" (dict "root" .root "component" "webhooks")) (int $v.webhooks.service.port) }}
+CANARY_URL: {{ $v.canary.url | default $ingress | quote }}
 {{- if $v.webhooks.spool.enabled }}
 SPOOL_PATH: /var/lib/meterbridge/spool/calls.db
 SPOOL_MAX_BYTES: {{ $v.webhooks.spool.maxSize | quote }}

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import InvalidProducerIdMapping, KafkaError, ProducerFenced
 
 from streams.runtime import transactions
-from streams.runtime.partition_task import _may_pass
+from streams.runtime.partition_task import may_pass
 
 
 class _Batch:
@@ -78,12 +78,12 @@ async def test_a_producer_that_kafka_has_forgotten_is_opened_anew_and_ends_no_pr
     writer = transactions.TransactionalWriter({}, "id")
     with pytest.raises(transactions.ProducerExpired) as expired:
         await writer.commit([transactions.Write("t", 0, b"k", b"v")], TopicPartition("t", 0), None, "g")
-    assert _may_pass(expired.value)
+    assert may_pass(expired.value)
     monkeypatch.setattr(transactions, "AIOKafkaProducer", lambda **_: _Fenced())
     fenced = transactions.TransactionalWriter({}, "id")
     with pytest.raises(ProducerFenced) as taken:
         await fenced.commit([transactions.Write("t", 0, b"k", b"v")], TopicPartition("t", 0), None, "g")
-    assert not _may_pass(taken.value)
+    assert not may_pass(taken.value)
 
 
 class _Silent(_Fenced):
@@ -106,7 +106,7 @@ async def test_a_start_or_a_commit_that_never_ends_is_an_error_that_opens_the_la
     with pytest.raises(transactions.KafkaStalled) as committing:
         await writer.commit([], TopicPartition("t", 0), 1, "g")
     assert not writer.busy
-    assert _may_pass(starting.value) and _may_pass(committing.value)
+    assert may_pass(starting.value) and may_pass(committing.value)
 
 
 async def test_an_error_of_the_commit_itself_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,117 @@
+"""What the canary needs before its first call: a plan and a subscription at Lago, its org's record, and the mapping of its customer.
+
+Each is made only where it is missing, so a run that was cut off is repeated.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from connectors.billing.lago_setup import CURRENCY
+from connectors.billing.mappings import Mappings
+from connectors.billing.org_accounts import OrgAccounts, OrgRequest
+from connectors.lago.client import LagoClient
+from connectors.lago.requests import NewCharge, NewPlan
+from connectors.lago.response_types import Plan
+from schemas.errors import Rejected
+from streams.core.mapping.set_mapping import MappingRequest
+
+#: Name and metadata of the org at Lago: who sees its invoices knows what they are.
+NAME: Final = "Meterbridge canary (synthetic usage, nobody pays)"
+NOTE: Final = {"synthetic": "meterbridge canary"}
+_DYNAMIC: Final = "dynamic"
+
+
+class CanarySetup:
+    """One run.
+
+    Args:
+        code: of the metric of usage, `LAGO_EVENT_CODE`.
+        name: of the canary's customer and plan.
+        org: Lago's customer who pays.
+        organization: by which name mappings call the Lago organisation of `LAGO_API_URL`.
+        before_change: awaited once, before the first change. Raises: MeterbridgeError: change nothing.
+    """
+
+    def __init__(
+        self,
+        lago: LagoClient,
+        accounts: OrgAccounts,
+        mappings: Mappings,
+        code: str,
+        name: str,
+        org: str,
+        before_change: Callable[[], Awaitable[None]],
+        organization: str = "main",
+    ) -> None:
+        self._lago = lago
+        self._accounts = accounts
+        self._mappings = mappings
+        self._code = code
+        self._name = name
+        self._org = org
+        self._before_change = before_change
+        self._organization = organization
+        self._made: list[str] = []
+
+    async def run(self) -> list[str]:
+        """Make what is missing; what was made.
+
+        Raises:
+            Rejected: `no_metric`: Lago has no metric of usage. `canary_plan`: the plan exists and does not bill the usage.
+            LagoIntegrationError, Unavailable
+        """
+        await self._plan()
+        request = OrgRequest(self._org, NAME, plan_code=self._name, metadata=dict(NOTE))
+        account = await self._accounts.set_up(request, self._changing_account)
+        if account.created:
+            self._made.append(f"org {self._org} with a subscription of the plan {self._name}")
+        await self._mapping()
+        return self._made
+
+    async def _plan(self) -> None:
+        metric = await self._lago.metric(self._code)
+        if metric is None:
+            raise Rejected("no_metric", f"Lago has no metric {self._code}: run `meterbridge lago setup` first")
+        plan = await self._lago.plan(self._name)
+        if plan is None:
+            await self._change(f"plan {self._name}")
+            charge = NewCharge(billable_metric_id=metric.lago_id, charge_model=_DYNAMIC, properties={})
+            plan = await self._lago.create_plan(_new_plan(self._name, charge))
+        if not _bills(plan, self._code):
+            sentence = f"the plan {self._name} is not one of {CURRENCY} that charges {self._code} as {_DYNAMIC}"
+            raise Rejected("canary_plan", sentence)
+
+    async def _mapping(self) -> None:
+        known = await self._mappings.get(self._name)
+        if known is not None and known.version.is_active and known.version.lago_customer_id == self._org:
+            return
+        await self._change(f"mapping of the customer {self._name} to {self._org}")
+        await self._mappings.put(MappingRequest(self._name, self._org, self._organization, self._name))
+
+    async def _changing_account(self, before: Any, after: Any) -> None:
+        if before != after:
+            await self._change("")
+
+    async def _change(self, what: str) -> None:
+        """Note a change that is made next."""
+        if not self._made:
+            await self._before_change()
+        if what:
+            self._made.append(what)
+
+
+def _new_plan(code: str, charge: NewCharge) -> NewPlan:
+    return NewPlan(
+        name=NAME,
+        code=code,
+        interval="monthly",
+        amount_cents=0,
+        amount_currency=CURRENCY,
+        pay_in_advance=False,
+        charges=(charge,),
+    )
+
+
+def _bills(plan: Plan, code: str) -> bool:
+    models = [charge.charge_model for charge in plan.charges if charge.billable_metric_code == code]
+    return models == [_DYNAMIC] and plan.amount_currency == CURRENCY

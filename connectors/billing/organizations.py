@@ -1,0 +1,58 @@
+"""The Lago organisations of a deployment: which one a mapping names, and which one an org is in (docs/adr/0044)."""
+
+from collections.abc import Collection
+
+import msgspec
+
+from connectors.billing.org_records import OrgRecords
+from schemas.errors import Rejected
+from schemas.organizations import DEFAULT, begins_with, org_key
+from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
+from streams.core.mapping.set_mapping import MappingRequest
+
+copy = msgspec.structs.replace
+
+
+class Organizations:
+    """The organisations that this deployment has access to.
+
+    Args:
+        others: names of the further ones. Without any, each name in a mapping means the default one.
+        default_names: names by which a mapping may call the default one where there are further ones.
+    """
+
+    def __init__(self, records: OrgRecords, others: Collection[str] = (), default_names: Collection[str] = ()) -> None:
+        self._records = records
+        self.others = tuple(others)
+        self._default_names = frozenset(default_names)
+
+    def of(self, org_id: str) -> str:
+        """The organisation of an org; `""` = the default one. It may be one that this deployment has no access to."""
+        return self._records.organization_of(org_id)
+
+    def is_in(self, organization: str, org_id: str) -> bool:
+        """Whether the org is in this organisation."""
+        return self.of(org_id) == organization
+
+    def placed(self, request: MappingRequest) -> MappingRequest:
+        """The request with the key of its org.
+
+        Raises:
+            Rejected: `unknown_organization`: it names an organisation that is not configured; `other_organization`: the
+                customer's id would be the key of an org in another organisation.
+        """
+        if not self.others:
+            return request
+        name = request.lago_organization_id
+        if name in self.others:
+            placed = copy(request, lago_customer_id=org_key(name, request.lago_customer_id))
+        elif name in self._default_names:
+            name, placed = DEFAULT, request
+        else:
+            named = ", ".join([*sorted(self._default_names), *self.others])
+            raise Rejected(UNKNOWN_ORGANIZATION, f"lago_organization_id is none of: {named}")
+        if name == DEFAULT and begins_with(request.lago_customer_id) in self.others:
+            raise Rejected("other_organization", "the id begins with the name of a further Lago organisation and ::")
+        if self.of(placed.lago_customer_id) != name:
+            raise Rejected("other_organization", "an org of the default organisation has this key already")
+        return placed

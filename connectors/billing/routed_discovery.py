@@ -1,0 +1,66 @@
+"""The discovery of subscriptions in several Lago organisations: each org is looked for in its own."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from connectors.billing.auto_subscribe import AutoSubscriber
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
+from schemas.customers import MappingVersion
+from schemas.organizations import DEFAULT
+
+
+class RoutedDiscovery:
+    """As `SubscriptionDiscovery`, of all organisations. An org of one that is not configured is asked for nowhere.
+
+    Args:
+        by_organization: with the default one, `""`.
+        organization_of: the organisation of an org.
+    """
+
+    def __init__(
+        self, by_organization: Mapping[str, SubscriptionDiscovery], organization_of: Callable[[str], str]
+    ) -> None:
+        self._by_organization = by_organization
+        self._organization_of = organization_of
+
+    def subscribe_by(self, organization: str, subscriber: AutoSubscriber) -> None:
+        """See `SubscriptionDiscovery.subscribe_by`."""
+        self._by_organization[organization].subscribe_by(subscriber)
+
+    def knows(self, org_id: str, subscription: str = "") -> bool:
+        """See `SubscriptionDiscovery.knows`."""
+        return self._by_organization[DEFAULT].knows(org_id, subscription)
+
+    async def is_nobody(self, org_id: str) -> bool:
+        """See `SubscriptionDiscovery.is_nobody`."""
+        own = self._of(org_id)
+        return own is not None and await own.is_nobody(org_id)
+
+    def refused(self, org_id: str) -> str:
+        """See `SubscriptionDiscovery.refused`."""
+        own = self._of(org_id)
+        return "" if own is None else own.refused(org_id)
+
+    def mapped(self, version: MappingVersion) -> None:
+        """See `SubscriptionDiscovery.mapped`."""
+        if (own := self._of(version.lago_customer_id)) is not None:
+            own.mapped(version)
+
+    def named(self, org_id: str) -> None:
+        """See `SubscriptionDiscovery.named`."""
+        if (own := self._of(org_id)) is not None:
+            own.named(org_id)
+
+    async def learn(self, org_id: str, names: Iterable[str] = ()) -> bool:
+        """See `SubscriptionDiscovery.learn`."""
+        own = self._of(org_id)
+        return own is None or await own.learn(org_id, names)
+
+    async def learn_every(self, seconds: float) -> None:
+        """See `SubscriptionDiscovery.learn_every`; one organisation that is away delays no other."""
+        async with asyncio.TaskGroup() as group:
+            for discovery in self._by_organization.values():
+                group.create_task(discovery.learn_every(seconds))
+
+    def _of(self, org_id: str) -> SubscriptionDiscovery | None:
+        return self._by_organization.get(self._organization_of(org_id))

@@ -1,0 +1,32 @@
+"""Words, options and help of `meterbridge canary`."""
+
+from typing import Annotated
+
+import typer
+
+from connectors.cli.parsers.deferred import deferred
+from connectors.cli.parsers.options import GROUP_CONTEXT, AsJson, Comment
+
+canary_group = typer.Typer(
+    invoke_without_command=True,
+    context_settings=GROUP_CONTEXT,
+)
+
+
+@canary_group.callback(epilog="Example: meterbridge canary --once")
+@deferred()
+def canary(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="Bill one call, say what became of it, and end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bill one synthetic call a minute through the whole way, and export whether it was at Lago in time, to the cent.
+
+    Runs until SIGTERM. With --once, exit code 1: the call was not billed rightly and in time.
+    """
+
+
+@canary_group.command(epilog="Example: meterbridge canary setup")
+@deferred()
+def setup(comment: Comment = "", as_json: AsJson = False) -> None:
+    """Make the canary's plan, org, subscription and mapping where they are missing."""

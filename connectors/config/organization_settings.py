@@ -1,0 +1,97 @@
+"""The environment variables of further Lago organisations; `settings.py` reads them (docs/lago-organizations.md)."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from connectors.config.types import HttpUrl, Listed, Secrets
+from schemas.organizations import DEFAULT_LABEL, NAME_PATTERN
+
+#: Each has a consumer group, connections and a label of metrics.
+_MOST = 50
+
+
+class LagoOrganization(BaseModel):
+    """A further Lago organisation.
+
+    Fields:
+        id: the name in mappings (`lago_organization_id`) and in the keys of its orgs.
+        url: Lago's API, without `/api/v1`.
+        key, key_file: its API key, or the file that has it. The file is read again when it changes.
+        webhook_secret: as `LAGO_WEBHOOK_SECRET`.
+        clickhouse_dedup: as `LAGO_CLICKHOUSE_DEDUP`.
+        requests_per_second: the most posts of one worker process; None = as fast as Lago allows.
+        concurrency: requests at the same time of one worker process; None = `WORKER_CONCURRENCY`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    id: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
+    url: HttpUrl
+    key: SecretStr | None = None
+    key_file: Path | None = None
+    webhook_secret: Secrets = ()
+    clickhouse_dedup: bool = False
+    requests_per_second: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=64)] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_key(self) -> "LagoOrganization":
+        if (self.key is None) is (self.key_file is None):
+            raise ValueError("needs key or key_file, and not both")
+        if self.key is not None and not len(self.key):
+            raise ValueError("has an empty key")
+        if self.id == DEFAULT_LABEL:
+            raise ValueError(f"{DEFAULT_LABEL} is the organisation of LAGO_API_URL")
+        return self
+
+
+_listed = TypeAdapter(list[LagoOrganization])
+
+
+def _organizations(value: Any) -> Any:
+    """The list in JSON or YAML. No message contains a value: a key may be in the wrong place."""
+    if not isinstance(value, str):
+        return value
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError("should be a list in JSON or YAML") from None
+    members = read.get("organizations") if isinstance(read, dict) and set(read) == {"organizations"} else read
+    try:
+        organizations = _listed.validate_python(members)
+    except ValidationError as invalid:
+        first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"should be a list of organisations: {place}: {first['msg']}") from None
+    if len({one.id for one in organizations}) < len(organizations):
+        raise ValueError("should have a different id for each organisation")
+    if len(organizations) > _MOST:
+        raise ValueError(f"should have at most {_MOST} organisations")
+    return tuple(organizations)
+
+
+class OrganizationSettings(BaseModel):
+    """A part of `Settings`."""
+
+    lago_organizations: Annotated[tuple[LagoOrganization, ...], BeforeValidator(_organizations)] = Field(
+        (),
+        description="Further organisations of Lago ([how](lago-organizations.md)), a list in JSON or YAML; it holds keys, so mount it as a file "
+        "and set `LAGO_ORGANIZATIONS_FILE`. Unset = the one of `LAGO_API_URL` is the only one.",
+    )
+    lago_organization_names: Annotated[tuple[str, ...], Field(min_length=1), Listed] = Field(
+        ("default", "main"),
+        description="Names by which mappings may call the organisation of `LAGO_API_URL`, separated by commas. It counts only where there are "
+        "further ones: another name is then refused, `unknown_organization`.",
+    )

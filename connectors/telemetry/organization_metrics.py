@@ -1,0 +1,52 @@
+"""The metrics of further Lago organisations. Their names are an operator's, at most 50, so they may be labels."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from connectors.telemetry.metric_definitions import counter, gauge
+from streams.core.delivery.circuit_breaker import State
+
+BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+#: Statuses that begin at zero, so that an increase shows the first of them.
+_STATUSES: Final = (200, 401, 403)
+
+
+class OrganizationMetrics:
+    """A part of `Metrics`. The default organisation has the metrics without this label."""
+
+    organization_breaker = gauge(
+        "meterbridge_lago_organization_breaker_state",
+        "Circuit breaker of a further Lago organisation: 0 closed, 1 half open, 2 open (sink, retry).",
+        organization=(),
+    )
+    organization_requests = counter(
+        "meterbridge_lago_organization_requests_total",
+        "Requests to a further Lago organisation by HTTP status; 0: no answer came.",
+        organization=(),
+        status=(),
+    )
+    organization_waiting = gauge(
+        "meterbridge_lago_organization_waiting_seconds",
+        "Age of the oldest event of a further Lago organisation that is being posted; 0: none waits (sink).",
+        organization=(),
+    )
+    lago_requested: Callable[[str, int, float], None]
+    lago_seconds: Any
+
+    def watch_organization(self, organization: str, state: Callable[[], State]) -> None:
+        """Export the breaker of a further Lago organisation; each scrape calls `state`, in any thread."""
+        self.organization_breaker.labels(organization).set_function(lambda: BREAKER_STATES[state()])
+        self.organization_waiting.labels(organization)
+
+    def requested_of(self, organization: str) -> Callable[[str, int, float], None]:
+        """`on_request` of the LagoClient of an organisation; of the default one `lago_requested`."""
+        if not organization:
+            return self.lago_requested
+        for status in _STATUSES:
+            self.organization_requests.labels(organization, status)
+
+        def requested(request: str, status: int, seconds: float) -> None:
+            self.organization_requests.labels(organization, status).inc()
+            self.lago_seconds.labels(request).observe(seconds)
+
+        return requested

@@ -1,0 +1,39 @@
+"""How an org of a further Lago organisation is named: `<organisation>::<external id>` (docs/adr/0044).
+
+A Lago organisation is a tenant of Lago: an address, an API key and customers of its own. The one of `LAGO_API_URL` is
+the default one; its orgs have the external ids of its customers as they are. Two organisations may have customers of the
+same external id: they are two orgs with two keys. A key is everywhere where an org is named, so nothing of two
+organisations meets.
+"""
+
+from re import compile as re_compile
+from typing import Final
+
+#: Between the organisation's name and the customer's external id.
+SEPARATOR: Final = "::"
+#: The default organisation in records, and in labels of metrics.
+DEFAULT, DEFAULT_LABEL = "", "default"
+#: A name has no colon, so the first separator of a key ends it.
+NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+
+_NAME = re_compile(NAME_PATTERN)
+
+
+def org_key(organization: str, external_id: str) -> str:
+    """The key of an org: of a customer with this external id in this organisation; `""` = the default one."""
+    return f"{organization}{SEPARATOR}{external_id}" if organization else external_id
+
+
+def begins_with(org_id: str) -> str:
+    """The name that a key begins with; `""` = with none.
+
+    A customer of the default organisation may have such an external id, too: only the org's record knows
+    (`OrgRecord.organization`).
+    """
+    name, separator, _ = org_id.partition(SEPARATOR)
+    return name if separator and _NAME.fullmatch(name) else ""
+
+
+def external_id_of(organization: str, org_id: str) -> str:
+    """The external id in Lago of an org of this organisation."""
+    return org_id.removeprefix(f"{organization}{SEPARATOR}") if organization else org_id

@@ -1,0 +1,224 @@
+"""The deliveries to further Lago organisations on one partition, beside the default one's (docs/adr/0044).
+
+Each organisation has a lane: a consumer group, a transactional producer, a breaker and a rate limit of its own. A lane
+reads the whole partition and posts its organisation's events, so an organisation that takes none stops its own lane only,
+and its events wait where they are, in order. The partition's owner runs its lanes; they are fenced as it is.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from schemas.customers import OrgRecord
+from schemas.errors import TopicProblem, Unavailable
+from streams.agents.sink import SETTLE_LIMIT, DeliveryConfig, DeliveryWork, SinkSensors
+from streams.agents.traces import DeliveryTraces
+from streams.delivery.engine import Delivery
+from streams.runtime.compacted_table import CompactedTable
+from streams.runtime.offsets import asking
+from streams.runtime.partition_task import may_pass
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+#: How long a broker may hold an empty fetch, milliseconds.
+_HELD_MS = 500
+#: The wait before a lane is opened again: after an error that may pass, and after one that a person has to end, seconds.
+_AGAIN_S, _HALTED_S = 2.0, 60.0
+#: Records that are fetched ahead, and how long an idle lane waits, seconds.
+_AHEAD, _IDLE_S = 2 * SETTLE_LIMIT, 0.5
+
+
+class LaneSensors(SinkSensors, Protocol):
+    """What a lane reports beside its receipts."""
+
+    def partition_halted(self, topic: str, partition: int, reason: str) -> None: ...
+    def partition_resumed(self, topic: str, partition: int, reason: str) -> None: ...
+    def lane_waits(
+        self, organization: str, topic: str, partition: int, oldest_ms: Callable[[], int | None] | None
+    ) -> None: ...
+
+
+def lane_config(config: DeliveryConfig, organization: str) -> DeliveryConfig:
+    """The configuration of a lane, from the default organisation's: another consumer group."""
+    return replace(config, organization=organization, group=f"{config.group}-{organization}")
+
+
+class OrganizationLane:
+    """Reads one partition and posts the events of one organisation, until it is cancelled.
+
+    Args:
+        config: see `lane_config`.
+    """
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        config: DeliveryConfig,
+        delivery: Delivery,
+        orgs: CompactedTable[OrgRecord],
+        sensors: LaneSensors,
+        traces: DeliveryTraces | None = None,
+    ) -> None:
+        self.work = DeliveryWork(tp, config, delivery, orgs, sensors, traces)
+        self._tp = tp
+        self._config = config
+        self._sensors = sensors
+        self._fetched: deque[ConsumerRecord] = deque()
+        self._oldest_ms: int | None = None
+        self._halted = ""
+        self._arrived = asyncio.Event()
+        self._given_back = 0
+        self.work.look_behind(self._following)
+
+    async def run(self) -> None:
+        """Post events until cancelled. Connection errors, and a topic that lost events, open the lane again.
+
+        Raises:
+            ProducerFenced: another process owns the partition.
+            Any other error is a bug.
+        """
+        place = {"organization": self._config.organization, "topic": self._tp.topic, "partition": self._tp.partition}
+        if self._tp.topic == self._config.topics.events:  # in the retry topic events wait for their time
+            self._sensors.lane_waits(*self._place(), lambda: self._oldest_ms)
+        while True:
+            try:
+                await self._session()
+            except TopicProblem as problem:
+                self._halt(problem.reason)
+                log.error("organization_lane_halted", **place, reason=problem.reason, detail=problem.detail)  # noqa: TRY400  # expected: the reason is enough
+                await self._config.sleep(_HALTED_S)
+            except (Unavailable, KafkaError) as error:
+                if not may_pass(error):
+                    raise
+                log.warning("organization_lane_reopened", **place, error=type(error).__name__)
+                await self._config.sleep(_AGAIN_S)
+
+    async def close(self) -> None:
+        """Release the partition. Call it when `run` has ended."""
+        self._halt("")
+        self._sensors.lane_waits(*self._place(), None)
+        await self.work.close()
+
+    async def _session(self) -> None:
+        await self.work.close()
+        self._fetched.clear()
+        self._oldest_ms, self._given_back = None, 0
+        offset = await self.work.open()
+        async with asking(self._config.kafka, self._config.group, fetch_max_wait_ms=_HELD_MS) as consumer:
+            consumer.assign([self._tp])
+            consumer.seek(self._tp, offset)
+            self._halt("")
+            reading = asyncio.ensure_future(self._read(consumer))
+            try:
+                while not reading.done():
+                    await self._post()
+                reading.result()
+            finally:
+                reading.cancel()
+                await asyncio.wait({reading})
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        """Fetch ahead, so that a post that fails is seen to have others behind it."""
+        while True:
+            if len(self._fetched) >= _AHEAD:
+                await self._config.sleep(_IDLE_S)
+                continue
+            for records in (await consumer.getmany(timeout_ms=_HELD_MS, max_records=SETTLE_LIMIT)).values():
+                self._fetched.extend(records)
+                self._arrived.set()
+
+    async def _post(self) -> None:
+        """Post what was fetched, if anything is; what is given back is posted again with what follows it."""
+        if not self._fetched:
+            self._oldest_ms = None
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_IDLE_S):
+                    await self._arrived.wait()
+            return await self.work.punctuate()
+        records = [self._fetched.popleft() for _ in range(min(len(self._fetched), SETTLE_LIMIT + self._given_back))]
+        self._oldest_ms = next((int(record.timestamp) for record in records if self.work.is_own(record)), None)
+        done_to = await self.work.process(records)
+        left = [record for record in records if record.offset >= done_to]
+        self._fetched.extendleft(reversed(left))
+        self._given_back = len(left)
+        return None
+
+    def _following(self) -> ConsumerRecord | None:
+        return next((record for record in self._fetched if self.work.is_own(record)), None)
+
+    def _halt(self, reason: str) -> None:
+        if self._halted == reason:
+            return
+        _, topic, partition = self._place()
+        if self._halted:
+            self._sensors.partition_resumed(topic, partition, self._halted)
+        if reason:
+            self._sensors.partition_halted(topic, partition, reason)
+        self._halted = reason
+
+    def _place(self) -> tuple[str, str, int]:
+        return self._config.organization, self._tp.topic, self._tp.partition
+
+
+class OrganizationLanes:
+    """`streams.runtime.partition_task.PartitionProcessor` of the default organisation, with the lanes of the others."""
+
+    def __init__(self, own: DeliveryWork, lanes: Sequence[OrganizationLane]) -> None:
+        self._own = own
+        self._lanes = lanes
+        self._tasks: dict[asyncio.Task[None], OrganizationLane] = {}
+
+    async def open(self) -> int:
+        """See `DeliveryWork.open`; the lanes open by themselves."""
+        following = await self._own.open()
+        self._tasks = {asyncio.ensure_future(lane.run()): lane for lane in self._lanes}
+        return following
+
+    async def process(self, records: Sequence[ConsumerRecord]) -> int:
+        """See `DeliveryWork.process`. Raises: also what ended a lane."""
+        return await self._unless_a_lane_ends(self._own.process(records))
+
+    async def punctuate(self) -> None:
+        """See `DeliveryWork.punctuate`. Raises: also what ended a lane."""
+        await self._unless_a_lane_ends(self._own.punctuate())
+
+    def look_behind(self, following: Callable[[], ConsumerRecord | None]) -> None:
+        """See `streams.runtime.partition_task.LooksBehind`."""
+        self._own.look_behind(following)
+
+    async def close(self) -> None:
+        """Stop the lanes, then the default organisation's work."""
+        tasks, self._tasks = self._tasks, {}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await asyncio.gather(self._own.close(), *(lane.close() for lane in tasks.values()))
+
+    def in_transaction(self) -> bool:
+        """Whether closing has to wait for a transaction."""
+        return self._own.in_transaction() or any(lane.work.in_transaction() for lane in self._lanes)
+
+    async def _unless_a_lane_ends(self, work: Awaitable[T]) -> T:
+        """The result of `work`, unless a lane ends meanwhile: a partition must not be half served."""
+        own = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({own, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            return await own
+        finally:
+            if not own.done():
+                own.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await own

@@ -1,0 +1,25 @@
+"""In which Lago organisation an org is, and whether events may be sent there; pure (docs/adr/0044)."""
+
+from collections.abc import Collection
+
+from schemas.customers import OrgRecord
+from schemas.organizations import begins_with
+
+#: Why usage is held: this deployment has no access to the Lago organisation of its org.
+UNKNOWN_ORGANIZATION = "unknown_organization"
+
+
+def organization_of(org_id: str, org: OrgRecord | None) -> str:
+    """The Lago organisation of an org; `""` = the default one.
+
+    Its record says it. Without a record its key does: if it is the default's after all, a record will be learnt.
+    """
+    return begins_with(org_id) if org is None else org.organization
+
+
+def unreachable(organization: str, known: Collection[str]) -> str:
+    """Why nothing can be billed in the organisation; `""` = it is the default one, or one of `known`.
+
+    Usage is never sent to another organisation instead.
+    """
+    return UNKNOWN_ORGANIZATION if organization and organization not in known else ""

@@ -1,0 +1,1 @@
+"""The recipes of docs/downstream.md for ClickHouse, run in an environment of its own (`make clickhouse-test`)."""

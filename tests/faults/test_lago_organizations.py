@@ -1,0 +1,173 @@
+"""Two Lago organisations behind one real sink: what one of them does holds up nothing of the other, and is billed once."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from schemas.records import LagoEvent, Manifest
+from streams.state.step_writes import MANIFEST
+from tests.faults.steps import worker
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.posting import statuses
+from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.stage import Stage
+
+pytestmark = [pytest.mark.faults, pytest.mark.kafka]
+
+SINK = ["connectors", "worker", "--only", "sink"]
+#: Subscriptions have equal ids in both organisations.
+SUBSCRIPTIONS = 3
+CENTS = Decimal("1.37")
+
+
+@pytest.fixture
+async def lago() -> AsyncIterator[Lago]:
+    async with lago_sandbox(clock=time.time, api_key=KEY) as sandbox:
+        yield sandbox
+
+
+def organizations(folder: Path, eu: Lago, key: str) -> dict[str, str]:
+    """Settings with one further organisation, `eu`, and its key in a file of its own."""
+    (folder / "eu.key").write_text(key)
+    listed = [{"id": "eu", "url": eu.url, "key_file": str(folder / "eu.key")}]
+    (folder / "organizations.json").write_text(json.dumps(listed))
+    return {"LAGO_ORGANIZATIONS_FILE": str(folder / "organizations.json")}
+
+
+def put(stage: Stage, organization: str, numbers: range) -> None:
+    """Events as the meter seals them, of every organisation on every partition."""
+    at = f"{int(time.time())}.000"
+    manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization=organization))
+    for number in numbers:
+        subscription = f"sub-{number % SUBSCRIPTIONS}"
+        name = f"{organization or 'default'}-{number}"
+        sealed = LagoEvent(name, subscription, "ai_usage", at, str(CENTS), {"unit": "1", "requests": "1"})
+        stage.producer.produce(
+            stage.topics.events, msgspec.json.encode(sealed), subscription, headers=[(MANIFEST, manifest)]
+        )
+    stage.producer.flush(10)
+
+
+def logged(folder: Path) -> str:
+    return "".join(file.read_text(errors="replace") for file in folder.glob("*.log"))
+
+
+async def copies(lago: Lago) -> Counter[str]:
+    lines = (await lago.http.get("/__events")).text.splitlines()
+    return Counter(msgspec.json.decode(line)["transaction_id"] for line in lines)
+
+
+async def billed(lago: Lago, organization: str, events: int) -> None:
+    """Return when Lago has so many events; they are this organisation's, each once, and their cents are exact."""
+    async with asyncio.timeout(60):
+        while (await lago.stats())["totals"]["events"] < events:
+            await asyncio.sleep(0.05)
+    assert await copies(lago) == Counter(f"{organization or 'default'}-{number}" for number in range(events))
+    assert Decimal((await lago.stats())["totals"]["cents"]) == CENTS * events
+
+
+def posted_nothing_elsewhere(stage: Stage) -> bool:
+    """What an organisation does not take waits where it is: it is neither moved nor given up."""
+    return not stage.read(stage.topics.retry) and not stage.read(stage.topics.dlq)
+
+
+async def test_an_expired_key_holds_up_only_its_own_organisation_whose_events_are_billed_once_when_it_is_renewed(
+    kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
+) -> None:
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
+    async with lago_sandbox(clock=time.time, api_key="renewed") as eu:
+        settings = organizations(tmp_path, eu, "expired")
+        async with worker(SINK, stage, lago, tmp_path, **settings) as sink:
+            sink.start()
+            for start in range(0, 60, 10):
+                put(stage, "eu", range(start, start + 10))
+                put(stage, "", range(start, start + 10))
+            await billed(lago, "", 60)
+            assert not await copies(eu)
+            assert posted_nothing_elsewhere(stage)
+            await sink.kill()
+            sink.start()  # what waits has another owner now
+            put(stage, "", range(60, 80))
+            await billed(lago, "", 80)
+            assert not await copies(eu)
+            # Each has a breaker of its own: what the other one accepts closes none.
+            assert "breaker_closed" not in await asyncio.to_thread(logged, tmp_path)
+            (tmp_path / "eu.new").write_text("renewed\n")
+            (tmp_path / "eu.new").replace(tmp_path / "eu.key")
+            await billed(eu, "eu", 60)
+            await soon(lambda: Counter(statuses(stage).values()) == Counter(completed=140))
+    assert posted_nothing_elsewhere(stage)
+    said = await asyncio.to_thread(logged, tmp_path)
+    assert '"organization": "eu"' in said and "http_401" in said
+    assert "renewed" not in said
+
+
+async def test_an_organisation_that_is_away_holds_up_nothing_of_the_other_one(
+    kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
+) -> None:
+    """And the other way round: the default one is away, and the further one goes on."""
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
+    async with lago_sandbox(clock=time.time, api_key="eus") as eu:
+        settings = organizations(tmp_path, eu, "eus")
+        async with worker(SINK, stage, lago, tmp_path, **settings) as sink:
+            sink.start()
+            await eu.fault(kind="drop_after_accept", path="/", method="*", count=1)
+            await eu.fault(kind="drop", path="/", method="*")
+            put(stage, "eu", range(40))
+            put(stage, "", range(40))
+            await billed(lago, "", 40)
+            assert len(await copies(eu)) < 40
+            assert "breaker_closed" not in await asyncio.to_thread(logged, tmp_path)
+            await eu.http.delete("/__faults")
+            await billed(eu, "eu", 40)
+            await lago.fault(kind="status", status=503, path="/", method="*")
+            put(stage, "", range(40, 80))
+            put(stage, "eu", range(40, 80))
+            await billed(eu, "eu", 80)
+            assert len(await copies(lago)) == 40
+            await sink.kill()
+            sink.start()
+            await lago.http.delete("/__faults")
+            await billed(lago, "", 80)
+            await soon(lambda: Counter(statuses(stage).values()) == Counter(completed=160))
+    assert posted_nothing_elsewhere(stage)
+
+
+async def test_a_limited_organisation_slows_down_nothing_of_the_other_one(
+    kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
+) -> None:
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
+    async with lago_sandbox(clock=time.time, api_key="eus", rate_limit=10) as eu:
+        settings = organizations(tmp_path, eu, "eus")
+        async with worker(SINK, stage, lago, tmp_path, BATCH_SIZE="1", **settings) as sink:
+            sink.start()
+            put(stage, "eu", range(80))
+            put(stage, "", range(80))
+            await billed(lago, "", 80)
+            assert len(await copies(eu)) < 80
+            await billed(eu, "eu", 80)
+            await soon(lambda: Counter(statuses(stage).values()) == Counter(completed=160))
+    assert posted_nothing_elsewhere(stage)
+
+
+async def test_an_event_of_an_organisation_that_is_not_configured_is_a_dead_letter_and_is_sent_nowhere(
+    kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
+) -> None:
+    """The meter holds such usage. This is what it had sealed before the organisation was taken out of the settings."""
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
+    async with worker(SINK, stage, lago, tmp_path) as sink:
+        sink.start()
+        put(stage, "gone", range(3))
+        put(stage, "", range(3))
+        await billed(lago, "", 3)
+        await soon(lambda: Counter(statuses(stage).values()) == Counter(completed=3, failed=3))
+    reasons = [dict(letter.headers())["reason"] for letter in stage.read(stage.topics.dlq)]
+    assert reasons == [b"unknown_organization"] * 3

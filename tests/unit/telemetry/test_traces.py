@@ -1,0 +1,400 @@
+"""The spans of the roles: whose child each is, what it links to, and how much of it there can be."""
+
+import asyncio
+import json
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from io import StringIO
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanContext, TraceFlags
+from prometheus_client import CollectorRegistry
+
+from connectors.config.tracing import TracingConfig
+from connectors.telemetry import tracing as tracing_module
+from connectors.telemetry.logs import add_trace_ids, configure_logging
+from connectors.telemetry.metrics import Metrics
+from connectors.telemetry.traces import attributes as names
+from connectors.telemetry.traces.attributes import TEXT_CHARS, attributes
+from connectors.telemetry.traces.context import current_ids, parent_in, traceparent_of
+from connectors.telemetry.traces.delivery import DeliverySpans, tell_lago
+from connectors.telemetry.traces.ingress import record_headers
+from connectors.telemetry.traces.links import MOST_LINKS, MOST_WINDOWS, TracedCalls
+from connectors.telemetry.traces.meter import MeterSpans
+from connectors.telemetry.traces.provider import OUTCOMES, QUEUE, make_provider
+from connectors.telemetry.tracing import GuardedTraces, Tracing
+from schemas.errors import Unavailable
+from schemas.records import LagoEvent
+from schemas.topics import TopicNames
+from schemas.trace_context import TRACEPARENT, recorded_parent
+from streams.core.delivery.batches import EventOutcome
+from streams.core.delivery.verdicts import HttpResponse
+from tests.support.calls import raw, slp
+from tests.support.meter_line import Line
+
+TOPICS = TopicNames.with_prefix("")
+ALL = TracingConfig("meterbridge-meter", "always_on", 1.0)
+DELIVERED = EventOutcome("delivered", "accepted", "", 1)
+
+
+class Seen:
+    """A tracer whose ended spans are kept."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.tracer = self.provider.get_tracer("test")
+
+    @property
+    def spans(self) -> Sequence[ReadableSpan]:
+        return self._exporter.get_finished_spans()
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.spans if span.name == name]
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    add_trace_ids(None)
+    structlog.reset_defaults()
+
+
+def parent(number: int) -> bytes:
+    return f"00-{number:032x}-{number:016x}-01".encode()
+
+
+def traced(line: Line, *parents: bytes, customer: str = "ada") -> None:
+    """Fold one call a parent; `b""` = it is not traced."""
+    records: list[Any] = []
+    for text in parents:
+        record = raw(line.ledger.position.next + len(records), slp(line.number, cost="1"), customer=customer)
+        headers = ((TRACEPARENT, text),) if text else ()
+        records.append(SimpleNamespace(**asdict(record), headers=headers, topic="raw", partition=0))
+        line.number += 1
+    asyncio.run(line.work.process(records))
+
+
+def line_with(spans: MeterSpans) -> Line:
+    line = Line(None)
+    line.work._traces = spans
+    return line
+
+
+def test_an_events_span_is_the_child_of_its_first_traced_call_and_links_to_all(seen: Seen) -> None:
+    line = line_with(MeterSpans(seen.tracer, TOPICS, "g"))
+    line.map("ada")
+    traced(line, b"", parent(1), b"", parent(2))
+    line.now_us += 10**9
+    line.punctuate()
+    calls = seen.named("process raw")
+    assert [call.parent and call.parent.trace_id for call in calls] == [1, 2]
+    [event] = seen.named(f"send {TOPICS.events}")
+    assert event.parent == calls[0].context
+    assert [link.context for link in event.links] == [call.context for call in calls]
+    assert event.attributes is not None
+    assert event.attributes[names.CALLS] == 4
+    assert (
+        event.attributes[names.TRANSACTION_ID]
+        == "meterbridge-t-0-0"
+        == (calls[1].attributes or {})[names.TRANSACTION_ID]
+    )
+
+
+def test_a_window_without_a_traced_call_has_no_span(seen: Seen) -> None:
+    spans = MeterSpans(seen.tracer, TOPICS, "g")
+    line = line_with(spans)
+    line.map("ada")
+    traced(line, b"", b"00-zz", parent(1)[:-1] + b"0")
+    line.now_us += 10**9
+    line.punctuate()
+    assert len(line.events) == 1
+    assert list(seen.spans) == []
+
+
+def test_held_calls_are_linked_from_the_event_that_releases_them(seen: Seen) -> None:
+    line = line_with(MeterSpans(seen.tracer, TOPICS, "g"))
+    traced(line, parent(1))
+    line.call(("ada", 5))
+    traced(line, parent(2))
+    assert {(call.attributes or {})[names.HELD] for call in seen.named("process raw")} == {"no_mapping"}
+    line.map("ada")
+    line.punctuate()
+    line.now_us += 10**9
+    line.punctuate()
+    [event] = seen.named(f"send {TOPICS.events}")
+    assert [link.context.trace_id for link in event.links] == [1, 2]
+
+
+def test_a_step_that_is_not_committed_exports_nothing(seen: Seen) -> None:
+    spans = MeterSpans(seen.tracer, TOPICS, "g")
+    record = SimpleNamespace(**asdict(raw(0, slp(0))), headers=((TRACEPARENT, parent(1)),), topic="raw", partition=0)
+    line = Line(None)
+    committed = spans.step([record], line.work._step([record]), 0)
+    assert list(seen.spans) == []
+    committed()
+    assert len(seen.spans) == 1
+
+
+def test_links_and_remembered_windows_have_bounds() -> None:
+    calls = TracedCalls()
+    contexts = [SpanContext(1, number + 1, True, TraceFlags(1)) for number in range(MOST_LINKS + 5)]
+    for context in contexts:
+        calls.add("w", context)
+    assert calls.take(["w", "other"]) == contexts[:MOST_LINKS]
+    assert calls.take(["w"]) == []
+    for number in range(MOST_WINDOWS + 5):
+        calls.add(str(number), contexts[0])
+    assert len(calls) == MOST_WINDOWS
+    assert calls.take(["0"]) == []
+
+
+def test_a_post_is_the_child_of_its_first_traced_event_and_tells_lago(seen: Seen) -> None:
+    lago = Answering(HttpResponse(200, {}, b""))
+    spans = DeliverySpans(seen.tracer, "g")
+    client = spans.over(lago, "https://user:secret@lago.example/api")
+    records = [_record("e-1", b""), _record("e-2", parent(2)), _record("e-3", parent(3))]
+    settled = spans.delivering(records)
+    asyncio.run(client.post_batch(b'{"events":[%b]}' % b",".join(record.value for record in records)))
+    settled([DELIVERED] * 3)
+    [post] = seen.named("POST /api/v1/events/batch")
+    taken = seen.named("process events")
+    assert post.parent == taken[0].context
+    assert [link.context for link in post.links] == [one.context for one in taken]
+    assert lago.told == [traceparent_of(post.context)]
+    assert post.attributes is not None
+    assert post.attributes[names.SERVER_ADDRESS] == "lago.example"
+    assert "secret" not in str([span.to_json() for span in seen.spans])
+    assert [(one.attributes or {})[names.OUTCOME] for one in taken] == ["delivered"] * 2
+    assert not spans.under_way
+
+
+def test_a_failed_post_has_the_reason_and_no_text(seen: Seen) -> None:
+    spans = DeliverySpans(seen.tracer, "g")
+    client = spans.over(Answering(Unavailable("timeout", "c4n4ry")), "http://lago")
+    settled = spans.delivering([_record("e-1", parent(1))])
+    with pytest.raises(Unavailable):
+        asyncio.run(client.post_batch(_record("e-1", b"").value.join([b'{"events":[', b"]}"])))
+    settled([])
+    [post] = seen.named("POST /api/v1/events/batch")
+    assert (post.attributes or {})[names.ERROR_TYPE] == "timeout"
+    assert "c4n4ry" not in post.to_json()
+    assert (seen.named("process events")[0].attributes or {})[names.OUTCOME] == "given_back"
+
+
+def test_a_post_without_a_traced_event_has_no_span_and_lago_is_told_nothing(seen: Seen) -> None:
+    lago = Answering(HttpResponse(200, {}, b""))
+    spans = DeliverySpans(seen.tracer, "g")
+    client = spans.over(lago, "http://lago")
+    asyncio.run(client.post_batch(b'{"events":[]}'))
+    spans.delivering([_record("e-1", parent(1))])
+    asyncio.run(client.post_batch(b'{"events":[{"transaction_id":"e-2"}]}'))
+    assert lago.told == ["", ""]
+    assert list(seen.spans) == []
+
+
+class Answering:
+    """A Lago that answers the same to every post, and keeps the `traceparent` that httpx would send."""
+
+    def __init__(self, answer: HttpResponse | Unavailable) -> None:
+        self._answer = answer
+        self.told: list[str] = []
+
+    async def post_batch(self, body: bytes) -> HttpResponse:
+        request = httpx.Request("POST", "http://lago")
+        await tell_lago(request)
+        self.told.append(request.headers.get(TRACEPARENT, ""))
+        if isinstance(self._answer, Unavailable):
+            raise self._answer
+        return self._answer
+
+    async def get_event(self, transaction_id: str) -> LagoEvent | None:
+        return None
+
+    async def healthy(self) -> bool:
+        return True
+
+
+def _record(transaction_id: str, traceparent: bytes) -> Any:
+    headers = ((TRACEPARENT, traceparent),) if traceparent else ()
+    value = json.dumps({"transaction_id": transaction_id}).encode()
+    return SimpleNamespace(value=value, headers=headers, topic="events", partition=0, offset=0)
+
+
+class Blocked(SpanExporter):
+    """A receiver that takes the first request, and does not answer until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.begun.set()
+        self.go.wait()
+        return SpanExportResult.SUCCESS
+
+
+def test_a_receiver_that_does_not_answer_costs_spans_and_no_time() -> None:
+    counted: Counter[str] = Counter()
+    blocked = Blocked()
+    provider = make_provider(ALL, "1", lambda outcome, spans: counted.update({outcome: spans}), blocked)
+    tracer = provider.get_tracer("test")
+    tracer.start_span("first").end()
+    assert blocked.begun.wait(30)
+    for _ in range(QUEUE + 10):
+        tracer.start_span("more").end()
+    assert counted == {"dropped": 11}
+    blocked.go.set()
+    provider.shutdown()
+    assert counted == {"dropped": 11, "exported": QUEUE}
+
+
+class Refusing(SpanExporter):
+    """A receiver that is down until `well`."""
+
+    well = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS if self.well else SpanExportResult.FAILURE
+
+
+def test_lost_spans_are_counted_and_the_log_says_it_once() -> None:
+    counted: Counter[str] = Counter()
+    refusing, stream = Refusing(), StringIO()
+    configure_logging("INFO", "json", stream)
+    provider = make_provider(ALL, "1", lambda outcome, spans: counted.update({outcome: spans}), refusing)
+    for well in (False, False, True, True):
+        refusing.well = well
+        provider.get_tracer("test").start_span("one").end()
+        provider.force_flush()
+    assert counted == {"failed": 2, "exported": 2}
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
+        "traces_not_exported",
+        "traces_exported_again",
+    ]
+    provider.shutdown()
+
+
+def test_the_metric_counts_by_outcome() -> None:
+    metrics = Metrics(CollectorRegistry(), "1")
+    provider = make_provider(ALL, "1", metrics.spans, Refusing())
+    provider.get_tracer("test").start_span("one").end()
+    provider.shutdown()
+    name = "meterbridge_trace_spans_total"
+    counted = {word: metrics.registry.get_sample_value(name, {"outcome": word}) for word in OUTCOMES}
+    assert counted == {"exported": 0, "failed": 1, "dropped": 0}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "recorded"),
+    [
+        ("always_on", (True, True, True)),
+        ("always_off", (False, False, False)),
+        ("traceidratio", (False, False, False)),
+        ("parentbased_always_on", (True, True, False)),
+        ("parentbased_always_off", (False, True, False)),
+        ("parentbased_traceidratio", (False, True, False)),
+    ],
+)
+def test_each_sampler_records_what_it_says(sampler: Any, recorded: tuple[bool, bool, bool]) -> None:
+    """Of requests without a parent, with a recorded one, with one that is not; the ratio is 0."""
+    provider = make_provider(TracingConfig("x", sampler, 0.0), "1", lambda _outcome, _spans: None, Refusing())
+    tracer = provider.get_tracer("test")
+    parents = (None, parent_in(parent(1).decode()), parent_in(parent(1).decode()[:-1] + "0"))
+    assert tuple(tracer.start_span("one", context).is_recording() for context in parents) == recorded
+    assert provider.resource.attributes["service.name"] == "x"
+    provider.shutdown()
+
+
+def test_a_stop_does_not_wait_for_a_receiver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing_module, "LAST_SPANS_S", 0.01)
+    blocked = Blocked()
+    provider = make_provider(ALL, "1", lambda _outcome, _spans: None, blocked)
+    tracing = Tracing(provider)
+    provider.get_tracer("test").start_span("one").end()
+    asyncio.run(tracing.close())
+    assert not blocked.go.is_set()
+    blocked.go.set()
+
+
+def test_a_bug_in_the_traces_ends_them_and_not_the_billing(seen: Seen) -> None:
+    class Broken:
+        calls = 0
+
+        def step(self, records: Any, changes: Any, began_us: int) -> Any:
+            self.calls += 1
+            raise ZeroDivisionError
+
+        def delivering(self, records: Any) -> Any:
+            raise ZeroDivisionError
+
+    stream = StringIO()
+    configure_logging("INFO", "json", stream)
+    broken = Broken()
+    line = Line(None)
+    line.work._traces = GuardedTraces(broken, broken)
+    line.map("ada")
+    traced(line, parent(1))
+    traced(line, parent(2))
+    line.now_us += 10**9
+    line.punctuate()
+    assert [event.properties["requests"] for event in line.events] == ["2"]
+    assert broken.calls == 1
+    assert [json.loads(text)["event"] for text in stream.getvalue().splitlines()] == ["traces_failed"]
+
+
+def test_log_lines_within_a_span_have_its_ids(seen: Seen) -> None:
+    stream = StringIO()
+    configure_logging("INFO", "json", stream)
+    add_trace_ids(current_ids)
+    with seen.tracer.start_as_current_span("one") as span:
+        structlog.get_logger("x").info("inside")
+        context = span.get_span_context()
+    structlog.get_logger("x").info("outside")
+    inside, outside = map(json.loads, stream.getvalue().splitlines())
+    assert (inside["trace_id"], inside["span_id"]) == (f"{context.trace_id:032x}", f"{context.span_id:016x}")
+    assert not {"trace_id", "span_id"} & outside.keys()
+
+
+def test_records_have_a_header_only_within_a_recorded_span(seen: Seen) -> None:
+    assert record_headers() is None
+    with seen.tracer.start_as_current_span("one") as span:
+        assert record_headers() == [(TRACEPARENT, traceparent_of(span.get_span_context()).encode())]
+    never = make_provider(
+        TracingConfig("x", "parentbased_traceidratio", 0.0), "1", lambda _outcome, _spans: None, Refusing()
+    )
+    with never.get_tracer("test").start_as_current_span("one"):
+        assert record_headers() is None
+    never.shutdown()
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"00-1-1-01", parent(0), parent(1)[:-2] + b"00", b"01" + parent(1)[2:], parent(1) + b"-x"]
+)
+def test_a_malformed_or_unrecorded_parent_is_none(text: bytes) -> None:
+    assert recorded_parent(((TRACEPARENT, text),)) == ""
+    assert recorded_parent(((TRACEPARENT, parent(1)),)) == parent(1).decode()
+
+
+def test_an_attribute_is_in_the_list_and_its_text_is_short() -> None:
+    assert attributes({names.GEN_AI_MODEL: "m" * 1000, names.HELD: ""}) == {names.GEN_AI_MODEL: "m" * TEXT_CHARS}
+    with pytest.raises(KeyError, match=r"user\.id"):
+        attributes({"user.id": "ada"})
