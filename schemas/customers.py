@@ -23,7 +23,7 @@ class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
         external_subscription_id: `""` = found in the org's record.
         id_kind: `""` = any; otherwise only calls whose id came from this field match.
         updated_at: when this version was written, microseconds since 1970 UTC.
-        deleted: from here on nobody is mapped; such a version is never active.
+        deleted: from here on the customer has no mapping; such a version is never active.
         soon: it was requested for as soon as possible, not for a moment that the request named.
         instead_of: orgs of the versions that it replaced by correction: what was held for them belongs to it.
     """

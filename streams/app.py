@@ -164,7 +164,7 @@ def _app(components: Components, role: str) -> App:
         consumer_auto_offset_reset="none",
         consumer_group_instance_id=f"{components.instance_id}-{role}" if components.instance_id else None,
         broker_max_poll_records=4000,
-        # If a group leader's first metadata request meets a dying broker, nobody gets a partition until it asks again:
+        # If a group leader's first metadata request meets a dying broker, no worker gets a partition until it asks again:
         # five minutes by default.
         consumer_metadata_max_age_ms=5_000,
         consumer_max_fetch_size=4 << 20,

@@ -103,7 +103,7 @@ def chain_head_of(lines: Sequence[AuditLine], *, from_the_beginning: bool) -> Ch
             return _walked(ChainHead(record.prev, record.covered, record.chain), lines[place + 1 :])
     if not from_the_beginning:
         return None
-    # All lines that these refer to have expired, so nobody can check them: the chain continues from the oldest claim.
+    # All lines that these refer to have expired, so they cannot be checked: the chain continues from the oldest claim.
     oldest = lines[chained[0]].record
     assert oldest is not None  # noqa: S101  # chained lines have a record
     return _walked(ChainHead(oldest.prev, oldest.covered, oldest.chain), lines[chained[0] :])

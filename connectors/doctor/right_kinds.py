@@ -10,7 +10,7 @@ MISSING_TEXTS: Final = (
 #: Findings that stop nothing.
 OTHER_TEXTS: Final = {
     "kafka_right_not_needed": (
-        "The account of a role may do more in Kafka than the role's work needs. Whoever steals the account can do it.",
+        "The account of a role may do more in Kafka than the role's work needs. A person who steals the account can do it.",
         "`meterbridge topics create --acls --remove-extra` with an administrator's account; `--dry-run` shows first what it removes.",
     ),
     "kafka_rights_unread": (

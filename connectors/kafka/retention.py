@@ -15,7 +15,7 @@ _SETTING = "retention.ms"
 
 
 def retention_s(kafka: KafkaConnection, topics: Mapping[str, Topic]) -> dict[str, float]:
-    """The retention of each topic, by full name, seconds; 0 = its records are kept for ever.
+    """The retention of each topic, by full name, seconds; 0 = its records are never deleted.
 
     A broker that does not tell, as the embedded one, keeps the records as the catalogue says.
 

@@ -337,7 +337,7 @@ class LearntEnds:
             log.warning("org_not_looked_at", org=org_id, reason=error.reason, detail=error.detail)
 
     def _give_up(self, org_id: str, events: int) -> None:
-        """An end is so long ago that nobody looks behind it any more, and these were not billed again."""
+        """An end is so long ago that it is not looked at any more, and these were not billed again."""
         if events:
             self.sensors.rebilled("given_up", events)
             log.error("usage_after_end_given_up", org=org_id, events=events)

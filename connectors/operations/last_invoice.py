@@ -13,7 +13,7 @@ from connectors.lago.transport import read
 from schemas.customers import Period
 from schemas.moments import HOUR_US, SECOND_US, parse_us, to_datetime
 
-#: Why nobody but Lago knows whether the last invoice counted an event: it does not say, or there is none.
+#: Why only Lago knows whether the last invoice counted an event: it does not say, or there is none.
 MAYBE_INVOICED, NO_LAST_INVOICE = "maybe_invoiced", "no_last_invoice"
 #: Lago's list of events changed while it was read, or lacks an event: that is looked at again, and is no person's to decide.
 STILL_ARRIVING: Final = "still_arriving"

@@ -1,4 +1,4 @@
-"""Keeps the sums of analytics up to date, beside a projector. A day whose sums cannot be made keeps nobody else's waiting."""
+"""Keeps the sums of analytics up to date, beside a projector. A day whose sums cannot be made does not delay other days."""
 
 import asyncio
 import time

@@ -3,7 +3,7 @@
 A call is as old as the month of its end (UTC), by which it is billed, summed up and exported. Its row is in the table of the month of
 its start. So a month's table keeps the calls that ended in a later month, until that month is deleted too.
 
-After that nobody can know whether a call of a deleted month was counted. So the transaction that deletes the calls also
+After that it cannot be known whether a call of a deleted month was counted. So the transaction that deletes the calls also
 stores the month, and questions about a call of it are answered with that (connectors/operations/usage_log.py).
 """
 

@@ -103,7 +103,7 @@ class ApiAccess:
         if settings.litellm_master_key is None and len(kinds) == 1:
             _log.warning(
                 "management_closed",
-                detail="neither LITELLM_MASTER_KEY, Postgres nor OIDC_ISSUER is set: 401 for everybody",
+                detail="neither LITELLM_MASTER_KEY, Postgres nor OIDC_ISSUER is set: every request is answered 401",
             )
         return kinds
 

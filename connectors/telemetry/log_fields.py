@@ -89,6 +89,9 @@ FIELDS: Final = {
     "open_s": LogField("number", "seconds for which the circuit breaker was open", 61.5),
     "opened": LogField("list", "partitions that this worker has opened", [0, 1, 2]),
     "org": LogField("text", "Lago's external customer id", "org_acme", True),
+    "organization": LogField(
+        "text", "Lago organisation by its name in the settings; absent = the default one", "eu", True
+    ),
     "partition": LogField("number", "partition of `topic`; without one, of the raw topic", 3, True),
     "path": LogField("text", "path of an HTTP request", "/webhook/litellm/usage"),
     "plan": LogField("text", "code of a plan at Lago", "standard"),
@@ -114,6 +117,7 @@ FIELDS: Final = {
     "told": LogField("text", "what is different about a setting of a topic", "retention.ms is 1, expected 2"),
     "topic": LogField("text", "topic in Kafka, with its prefix", "litellm.usage.raw", True),
     "type": LogField("text", "type of a webhook of Lago", "subscription.started"),
+    "url": LogField("text", "address that the canary posts to", "http://ingress:8080"),
     "usd": LogField("text", "amount in dollars", "0.25", True),
     "user": LogField("text", "LiteLLM's user id", "ada"),
     "variable": LogField("text", "environment variable that is no setting", "WEBHOOK_TOKENS"),

@@ -47,6 +47,7 @@ _SPREAD: Final = {
         *("events_put_off", "events_failed"),
     ),
     ("connectors/telemetry/unbilled_usage.py", "{self._field: name, 'calls': count}"): ("model", "call_type", "calls"),
+    ("streams/agents/organization_lanes.py", "place"): ("organization", "topic", "partition"),
     ("streams/agents/projector.py", "self._place()"): ("topic", "partition"),
     ("streams/delivery/lago_port.py", "self.log_fields"): ("address",),
     ("streams/runtime/partition_task.py", "place"): ("topic", "partition"),

@@ -22,7 +22,7 @@ CHAPTERS: Final = {
         "meterbridge_records_restamped_total": "It rises: the clock of an ingress is wrong.",
     },
     "What is counted": {
-        "meterbridge_calls_total": "`unpriced` rises: LiteLLM has no price for a model, and nobody pays. `rejected` rises: `meterbridge dlq list`.",
+        "meterbridge_calls_total": "`unpriced` rises: LiteLLM has no price for a model, and its calls are not billed. `rejected` rises: `meterbridge dlq list`.",
         "meterbridge_doubtful_calls_total": "It rises: look at the reason in [litellm.md](litellm.md).",
         "meterbridge_doubtful_cost_usd_total": "The same, in dollars.",
         "meterbridge_unknown_call_type_calls_total": "It rises: LiteLLM is newer than this release. The calls are billed as inference.",

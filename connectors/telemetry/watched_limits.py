@@ -17,7 +17,7 @@ class Waiting(NamedTuple):
     Fields:
         records: offsets behind the group's position; markers of transactions count too.
         oldest_s: age of the oldest unread record, seconds; 0 = none waits.
-        retention_s: how long the topic keeps a record, seconds; 0 = for ever.
+        retention_s: how long the topic keeps a record, seconds; 0 = it never deletes one.
     """
 
     records: int
@@ -40,7 +40,7 @@ class WatchedLimits:
     )
     waiting_share = gauge(
         "meterbridge_waiting_retention_ratio",
-        "This age as a share of the topic's retention; at 1 Kafka deletes records that nobody has read (api).",
+        "This age as a share of the topic's retention; at 1 Kafka deletes records that no role has processed (api).",
         topic=QUEUES,
     )
     certificate = gauge(

@@ -51,7 +51,7 @@ def store(database: sqlite3.Connection, messages: list[Message]) -> None:
 
 
 def main(servers: str, topic: str, path: str, *, until_end: bool) -> None:
-    """Read for ever, or until the end."""
+    """Read until the process is stopped, or until the end."""
     database = sqlite3.connect(path, timeout=30)
     database.executescript(TABLES)
     consumer = Consumer(

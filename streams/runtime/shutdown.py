@@ -91,7 +91,7 @@ class StopSignal:
     def _limit(self) -> None:
         self._heard.wait()
         threading.Event().wait(self._stop_s)
-        # A log pipe that nobody reads must not keep the process alive either.
+        # A log pipe without a reader must not keep the process alive either.
         watchdog = threading.Thread(target=lambda: log.warning("stop_cut_short", seconds=self._stop_s), daemon=True)
         watchdog.start()
         watchdog.join(_LAST_LINE_S)

@@ -81,7 +81,7 @@ class RestartPlan:
 
 
 async def plan(place: LedgerConfig, partition: int, restart_at: RestartPosition) -> RestartPlan:
-    """The plan, without carrying it out: fences nobody and changes nothing.
+    """The plan, without carrying it out: it fences no worker and changes nothing.
 
     Raises:
         TopicProblem, LedgerBroken: as `Ledger.open`, where no new beginning can help.

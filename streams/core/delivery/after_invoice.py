@@ -6,7 +6,7 @@ It counts at one moment, and tells in whole seconds when it stored each event: o
 seconds, and a part of what it stored in that second. Count and sum say which second it was, and often which part.
 What is safe does not depend on clocks: whichever events Lago counted, its fee and what is called late are together
 never more than what all events bill, and with what is unclear never less, to half a cent, as long as it counted what
-it had stored before the end and nobody asks about.
+it had stored before the end and is not asked about.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
 """Which LiteLLM customers a credential for some orgs may map: those with one of the credential's id prefixes.
 
-LiteLLM's clients choose customer ids, so an unmapped id belongs to nobody until an operator maps it. Without this rule
-an org could take the held usage of another org's future customer, or of calls that name nobody.
+LiteLLM's clients choose customer ids, so an unmapped id belongs to no org until an operator maps it. Without this rule
+an org could take the held usage of another org's future customer, or of calls that name no customer.
 """
 
 from collections.abc import Iterable

@@ -78,11 +78,11 @@ def resolve_held(
 ) -> Target:
     """The target of held usage, for the org that would have paid when it was last looked at.
 
-    The usage stays that org's where the version that said so is forgotten. Usage that was held for nobody was covered
+    The usage stays that org's where the version that said so is forgotten. Usage that was held for no org was covered
     by no version, so a forgotten version cannot own it either.
 
     Args:
-        org_id: `""` = it was held for nobody.
+        org_id: `""` = it was held for no org.
         held: the reason that it was held for.
     """
     if forgotten(customer, org_id, at_us, id_kind, orgs, now_us):

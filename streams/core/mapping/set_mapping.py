@@ -138,7 +138,7 @@ def corrected_by(
 def end_mapping(
     record: CustomerRecord, ending: EndMappingRequest, now_us: int, mapping_delay_us: int, keep_us: int = KEEP_US
 ) -> CustomerRecord:
-    """The customer's record when nobody pays from `ending` on, whatever was announced for later.
+    """The customer's record when no org pays from `ending` on, whatever was announced for later.
 
     A repeated request returns `record` itself. Usage from the end on is held, and goes to the org that is mapped next.
     Usage before it goes where it went, however late it comes.
@@ -203,7 +203,7 @@ def _earliest(record: CustomerRecord | None, now_us: int, mapping_delay_us: int)
 
 
 def shown(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion | None:
-    """The version to show at `at_us`; None where nobody is mapped.
+    """The version to show at `at_us`; None where the customer has no mapping.
 
     It is the version in force. Where that one is deleted, it is the version announced after it, which also gets what is
     held meanwhile.

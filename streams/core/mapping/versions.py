@@ -89,7 +89,7 @@ def forgotten(
     org in `instead_of`.
 
     Args:
-        org_id: who would have paid when the usage was last looked at; `""` = nobody.
+        org_id: who would have paid when the usage was last looked at; `""` = no org.
     """
     versions = record.versions
     if org_id and at_us < record.known_from:

@@ -34,7 +34,7 @@ class SeenCalls:
 def status_after(before: str, seen: SeenCalls) -> str:
     """The status, if it was `before` and the window now has these calls.
 
-    Without calls nobody knows: a provider that was down becomes degraded, so that somebody tries it again.
+    Without calls the state is unknown: a provider that was down becomes degraded, so that clients try it again.
     """
     if not seen.calls:
         return DEGRADED if before == DOWN else before

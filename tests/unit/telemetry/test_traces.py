@@ -39,7 +39,7 @@ from schemas.topics import TopicNames
 from schemas.trace_context import TRACEPARENT, recorded_parent
 from streams.core.delivery.batches import EventOutcome
 from streams.core.delivery.verdicts import HttpResponse
-from tests.support.calls import raw, slp
+from tests.support.calls import NOON, raw, slp
 from tests.support.meter_line import Line
 
 TOPICS = TopicNames.with_prefix("")
@@ -83,11 +83,15 @@ def parent(number: int) -> bytes:
     return f"00-{number:032x}-{number:016x}-01".encode()
 
 
-def traced(line: Line, *parents: bytes, customer: str = "ada") -> None:
+def traced(line: Line, *parents: bytes, second: int = 0) -> None:
     """Fold one call a parent; `b""` = it is not traced."""
     records: list[Any] = []
     for text in parents:
-        record = raw(line.ledger.position.next + len(records), slp(line.number, cost="1"), customer=customer)
+        record = raw(
+            line.ledger.position.next + len(records),
+            slp(line.number, at_us=NOON + second * 10**6, cost="1"),
+            customer="ada",
+        )
         headers = ((TRACEPARENT, text),) if text else ()
         records.append(SimpleNamespace(**asdict(record), headers=headers, topic="raw", partition=0))
         line.number += 1
@@ -135,7 +139,8 @@ def test_held_calls_are_linked_from_the_event_that_releases_them(seen: Seen) -> 
     line = line_with(MeterSpans(seen.tracer, TOPICS, "g"))
     traced(line, parent(1))
     line.call(("ada", 5))
-    traced(line, parent(2))
+    traced(line, parent(2), second=9)
+    assert len(line.ledger.windows) == 3
     assert {(call.attributes or {})[names.HELD] for call in seen.named("process raw")} == {"no_mapping"}
     line.map("ada")
     line.punctuate()
@@ -160,6 +165,7 @@ def test_links_and_remembered_windows_have_bounds() -> None:
     contexts = [SpanContext(1, number + 1, True, TraceFlags(1)) for number in range(MOST_LINKS + 5)]
     for context in contexts:
         calls.add("w", context)
+    assert len(calls._calls["w"]) == MOST_LINKS
     assert calls.take(["w", "other"]) == contexts[:MOST_LINKS]
     assert calls.take(["w"]) == []
     for number in range(MOST_WINDOWS + 5):
