@@ -16,6 +16,7 @@ _CHAPTERS: Final = {
     "max_retries": "Delivery",
     "database_url": "Postgres and Redis",
     "credits_allowed_overdraft": "Credits and Stripe",
+    "outgoing_webhook_allow_http": "Outgoing webhooks",
     "log_level": "Logging",
 }
 

@@ -49,6 +49,7 @@ from connectors.config.types import (
     WindowSeconds,
     out_of,
 )
+from connectors.config.webhook_settings import WebhookSettings
 from schemas.errors import ConfigurationError
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
@@ -56,7 +57,7 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(CreditSettings):
+class Settings(WebhookSettings, CreditSettings):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -362,10 +363,12 @@ class Settings(CreditSettings):
         )
 
 
-#: The field of each variable; those of credits last.
+#: The field of each variable; those of credits and of outgoing webhooks last.
 VARIABLES: Final = {
     name.upper(): name
-    for name in sorted(Settings.model_fields, key=CreditSettings.model_fields.__contains__)
+    for name in sorted(
+        Settings.model_fields, key=(CreditSettings.model_fields | WebhookSettings.model_fields).__contains__
+    )
     if name != "unknown"
 }
 

@@ -62,13 +62,15 @@ _API: Final = (
     "STRIPE_WEBHOOK_SECRET",
     *_POSTGRES,
 )
+#: The addresses may contain a token.
+_OUTGOING: Final = ("OUTGOING_WEBHOOK_SECRETS", "OUTGOING_WEBHOOK_URLS")
 _WEBHOOKS: Final = ("WEBHOOK_SECRET", "WEBHOOK_TOKEN")
 SECRETS: Final = {
     "webhooks": ("KAFKA_SASL_PASSWORD", *_WEBHOOKS),
     "api": ("KAFKA_SASL_PASSWORD", *_API),
     **dict.fromkeys(("meter", "sink", "retry"), ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY")),
-    "project": ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", *_POSTGRES),
-    "tools": ("KAFKA_SASL_PASSWORD", "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
+    "project": ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", *_OUTGOING, *_POSTGRES),
+    "tools": ("KAFKA_SASL_PASSWORD", "LITELLM_DATABASE_URL", *_API, *_OUTGOING, *_WEBHOOKS),
     "topics": ("KAFKA_SASL_PASSWORD",),
     "tables": _POSTGRES,
 }

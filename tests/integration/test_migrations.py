@@ -113,6 +113,11 @@ IN_USE = {
         "INSERT INTO corrected_parts (part) VALUES ('part-1')",
     ],
     18: ["SELECT nextval('late_call_writes')"],
+    20: [
+        "INSERT INTO announced_states VALUES ('held', 'acme', '0')",
+        "INSERT INTO outgoing_webhooks (endpoint, message_id, event_type, body) VALUES ('e', 'msg_1', 'usage.held', '{}')",
+        "INSERT INTO webhook_endpoints VALUES ('e', now())",
+    ],
 }
 
 

@@ -98,4 +98,29 @@ ROWS = (
             "integration/test_credit_chunks.py::test_a_month_stays_while_the_calls_in_it_are_being_corrected",
         ),
     ),
+    Row(
+        165,
+        "outgoing webhooks: the sender is killed",
+        "kill -9 while the receiver has the message and has not answered; four processes at once",
+        (LOST, GOES_ON),
+        "the message comes again with the same id, all others come once, none is left out",
+        (
+            "integration/test_outgoing_webhooks.py::test_a_sender_that_is_killed_sends_again_with_the_same_id_and_leaves_nothing_out",
+            "integration/test_outgoing_webhooks.py::test_two_processes_send_a_message_once",
+        ),
+    ),
+    Row(
+        166,
+        "outgoing webhooks: an endpoint is away for days",
+        "it answers 500 or 503, refuses connections, redirects, or is gone, while more and more is announced",
+        (GOES_ON, SAYS_SO),
+        "one attempt a round, with growing waits; at most 10 000 messages wait; after five days it is disabled with an alarm; the other "
+        "endpoints get theirs, and the projector does not wait",
+        (
+            "integration/test_outgoing_webhooks.py::test_what_waits_for_a_dead_endpoint_is_bounded_and_the_others_get_theirs",
+            "integration/test_outgoing_webhooks.py::test_an_endpoint_that_is_away_gets_one_attempt_a_round_and_all_once_it_is_back",
+            "integration/test_outgoing_webhooks.py::test_an_endpoint_that_fails_for_five_days_is_disabled_and_a_test_message_enables_it",
+        ),
+        simulated="the moments in the tables are set back by days",
+    ),
 )

@@ -50,6 +50,7 @@ COMMANDS = (
     ["rates", "show"],
     ["rates", "test"],
     ["rates", "compare"],
+    ["webhooks", "test"],
     ["migrate-orgs"],
     ["import"],
     ["replay"],
