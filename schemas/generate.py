@@ -17,6 +17,7 @@ from schemas.context import CallContext
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.rates import RateCard
 from schemas.records import AuditRecord, DeliveryAttempt, EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
+from schemas.webhooks import BalanceMessage, DeadLetterMessage, HeldUsageMessage, TestWebhook
 from schemas.wire import Call, RawRecord
 
 FOLDER = Path(__file__).parent / "json"
@@ -35,6 +36,10 @@ OUTBOUND: tuple[type[msgspec.Struct], ...] = (
     DeliveryAttempt,
     CallContext,
     RateCard,
+    HeldUsageMessage,
+    DeadLetterMessage,
+    BalanceMessage,
+    TestWebhook,
 )
 #: Others wrote these, or they are stored as others wrote them: an amount may be a number or text.
 INBOUND: tuple[type[msgspec.Struct], ...] = (Call, RawRecord)

@@ -34,6 +34,7 @@ from connectors.cli.parsers.reconcile import reconcile
 from connectors.cli.parsers.replay import replay
 from connectors.cli.parsers.serve import serve
 from connectors.cli.parsers.topics import topics
+from connectors.cli.parsers.webhooks import webhooks
 from connectors.cli.parsers.worker import worker
 from connectors.cli.terminal import prepare
 
@@ -58,6 +59,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(provider_keys, name="provider-keys")
 app.add_typer(export, name="export")
 app.add_typer(rates, name="rates")
+app.add_typer(webhooks, name="webhooks")
 app.command(epilog="Example: meterbridge replay --from 2026-11-01 --to 2026-11-02 --dry-run")(replay)
 app.command(epilog="Example: meterbridge backfill --source jsonl --file calls.jsonl --dry-run")(backfill)
 app.command("migrate-orgs", epilog="Example: meterbridge migrate-orgs --mapping-file mappings.json --execute")(

@@ -18,6 +18,7 @@ _CHAPTERS: Final = {
     "lago_organizations": "Several Lago organisations",
     "canary_url": "The canary",
     "oidc_user_claim": "Credits and Stripe",
+    "outgoing_webhook_allow_http": "Outgoing webhooks",
     "log_level": "Logging",
     "tracing_enabled": "Traces",
 }

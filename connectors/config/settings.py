@@ -51,6 +51,7 @@ from connectors.config.types import (
     WindowSeconds,
     out_of,
 )
+from connectors.config.webhook_settings import WebhookSettings
 from schemas.errors import ConfigurationError
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
@@ -58,7 +59,7 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettings, TracingSettings):
+class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettings, TracingSettings, WebhookSettings):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -333,8 +334,8 @@ class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettin
         )
 
 
-#: The field of each variable; those of credits and of traces last.
-_ORDER: Final = (Settings, OrganizationSettings, CanarySettings, CreditSettings, TracingSettings)
+#: The field of each variable; those of parts of their own last.
+_ORDER: Final = (Settings, OrganizationSettings, CanarySettings, CreditSettings, WebhookSettings, TracingSettings)
 VARIABLES: Final = {
     name.upper(): name
     for name in sorted(Settings.model_fields, key=lambda name: [name in part.model_fields for part in _ORDER][::-1])

@@ -31,7 +31,7 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _http_url(value: str) -> str:
+def http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         is_complete = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -44,7 +44,7 @@ def _http_url(value: str) -> str:
 
 def _issuer(value: str) -> str:
     """The issuer is compared byte by byte, so a slash at its end stays."""
-    _http_url(value)
+    http_url(value)
     return value
 
 
@@ -111,7 +111,7 @@ def _fernet_secrets(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 Listed = BeforeValidator(_listed)
 Upper = BeforeValidator(_upper)
 Lower = BeforeValidator(_lower)
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 Issuer = Annotated[str, AfterValidator(_issuer)]
 Servers = Annotated[str, AfterValidator(_servers)]

@@ -64,6 +64,12 @@ GRANT UPDATE (resolution, audit_id, resolved_at) ON rejected_calls TO meterbridg
 GRANT DELETE ON customer_records, organisations, unprojected_records TO meterbridge_projector;
 GRANT EXECUTE ON FUNCTION ensure_usage_month(date) TO meterbridge_projector;
 
+-- Outgoing webhooks; a command of the reader enables an endpoint again.
+GRANT SELECT ON announced_states, outgoing_webhooks, webhook_endpoints TO meterbridge_projector, meterbridge_api, meterbridge_reader;
+GRANT INSERT, UPDATE, DELETE ON announced_states, outgoing_webhooks, webhook_endpoints TO meterbridge_projector;
+GRANT DELETE ON webhook_endpoints TO meterbridge_reader;
+GRANT UPDATE (due_at) ON outgoing_webhooks TO meterbridge_reader;
+
 -- The rights and the hash of a key never change.
 GRANT SELECT, INSERT ON api_keys TO meterbridge_api;
 GRANT UPDATE (expires_at, last_used_at, revoked_at) ON api_keys TO meterbridge_api;

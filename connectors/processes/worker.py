@@ -80,6 +80,7 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
         credit_upkeep_of,
         late_calls_of,
         learnt_ends_of,
+        outgoing_webhooks_of,
         provider_health_of,
         summary_refresh_of,
         worker_parts,
@@ -101,6 +102,9 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
             beside.append(asyncio.ensure_future(summary.watch()))
             health = provider_health_of(settings, parts.sensors)
             beside.append(asyncio.ensure_future(health.watch()))
+            if settings.outgoing_webhook_urls:
+                webhooks = outgoing_webhooks_of(settings, parts.sensors)
+                beside.append(asyncio.ensure_future(webhooks.watch()))
         try:
             await run_role(running, stop)
         except RoleCrashed as crashed:

@@ -18,6 +18,7 @@ from connectors.billing.identity_mapping import IdentityMapper, IdentityMappings
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.config.addresses import lago_address
 from connectors.config.connections import (
+    all_revealed,
     deployment_of,
     kafka_connection,
     lago_connections,
@@ -36,6 +37,10 @@ from connectors.lago.event_store import OrganizationInfo
 from connectors.operations.automatic_rebilling import LearntEnds
 from connectors.operations.credit_upkeep import CreditUpkeep
 from connectors.operations.late_calls import LateCalls
+from connectors.operations.outgoing_webhooks.announcements import Announcements
+from connectors.operations.outgoing_webhooks.delivery import Sender, webhooks_http
+from connectors.operations.outgoing_webhooks.endpoints import Endpoint
+from connectors.operations.outgoing_webhooks.task import OutgoingWebhooks
 from connectors.operations.provider_health import ProviderHealth
 from connectors.operations.sender import CommandProducer
 from connectors.operations.usage_summary import SummaryRefresh
@@ -158,6 +163,19 @@ def provider_health_of(settings: Settings, sensors: Any) -> ProviderHealth:
         show=sensors.providers,
         failed=sensors.projection_failed,
     )
+
+
+def outgoing_webhooks_of(settings: Settings, sensors: Any) -> OutgoingWebhooks:
+    """The task that sends outgoing webhooks, beside a projector."""
+    sender = Sender(webhooks_http(), all_revealed(settings.outgoing_webhook_secrets), sensors.webhook_attempted)
+    endpoints = [Endpoint(url) for url in all_revealed(settings.outgoing_webhook_urls)]
+    announcements = Announcements(
+        [endpoint.name for endpoint in endpoints],
+        settings.outgoing_webhook_events,
+        settings.outgoing_webhook_held_usd,
+        settings.outgoing_webhook_low_balance_usd,
+    )
+    return OutgoingWebhooks(Database(postgres_url(settings), size=1), announcements, sender, endpoints, sensors)
 
 
 @asynccontextmanager

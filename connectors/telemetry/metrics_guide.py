@@ -107,6 +107,9 @@ CHAPTERS: Final = {
         "meterbridge_projector_lag_seconds": "Above ten minutes: Postgres or the role `project` is away. Billing goes on.",
         "meterbridge_projected_rows_total": _NEVER,
         "meterbridge_projection_skipped_total": "`unreadable` or `row_refused` rises: `meterbridge db unprojected`.",
+        "meterbridge_outgoing_webhooks_total": "`failed` rises and `sent` does not: the log names the host and the status. `error` rises: the log has it.",
+        "meterbridge_outgoing_webhooks_waiting": "It grows: an endpoint takes nothing. 10 000 for each endpoint wait at most.",
+        "meterbridge_outgoing_webhook_endpoints_disabled": "Above 0: repair the receiver, then `meterbridge webhooks test`.",
         "meterbridge_api_postgres_refused_total": "`credits` rises: raise `API_POSTGRES_CONNECTIONS`, or look for locks. `slow` rises: analytics "
         "and lists of transactions take long.",
         "meterbridge_postgres_failures_total": "It rises: the reason is in [errors.md](errors.md).",

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from connectors.telemetry.metric_definitions import gauge
+from connectors.telemetry.metric_definitions import counter, gauge
 
 #: What a process may do: the parts of `meterbridge serve`, the roles of `meterbridge worker`, and `meterbridge canary`.
 ROLES: Final = ("webhooks", "api", "meter", "sink", "retry", "project", "canary")
+WEBHOOK_ATTEMPTS: Final = ("sent", "failed", "given_up", "error")
 #: Topics whose records a role must read before Kafka deletes them.
 QUEUES: Final = ("raw", "events", "retry")
 
@@ -51,6 +52,19 @@ class WatchedLimits:
     audit_broken = gauge(
         "meterbridge_audit_chain_broken",
         "1: the chain of hashes does not hold in the last 10 000 lines of the audit log (api).",
+    )
+
+    webhooks_sent = counter(
+        "meterbridge_outgoing_webhooks_total",
+        "Attempts to send an outgoing webhook, by outcome; error: an error of ours (project).",
+        outcome=WEBHOOK_ATTEMPTS,
+    )
+    webhooks_waiting = gauge(
+        "meterbridge_outgoing_webhooks_waiting", "Outgoing webhooks that wait to be sent or sent again (project)."
+    )
+    webhooks_disabled = gauge(
+        "meterbridge_outgoing_webhook_endpoints_disabled",
+        "Endpoints that get no outgoing webhook any more, because they took none for five days or are gone (project).",
     )
 
     def has_roles(self, *roles: str) -> None:

@@ -192,6 +192,15 @@ class WorkerSensors:
         self._metrics.credit_reservations.set(reservations)
         self._metrics.credit_imbalance.set(float(imbalance_usd))
 
+    def webhook_attempted(self, outcome: str) -> None:
+        """Count an attempt to send an outgoing webhook; `error` is an error of ours."""
+        self._metrics.webhooks_sent.labels(outcome).inc()
+
+    def webhooks_waiting(self, messages: int, disabled_endpoints: int) -> None:
+        """Export what waits to be sent, and the endpoints that are disabled."""
+        self._metrics.webhooks_waiting.set(messages)
+        self._metrics.webhooks_disabled.set(disabled_endpoints)
+
     def credit_upkeep_failed(self) -> None:
         """Count an error of ours while reservations and credits were ended."""
         self._metrics.credit_upkeep_failures.inc()

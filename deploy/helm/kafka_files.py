@@ -66,6 +66,8 @@ _API: Final = (
     "STRIPE_WEBHOOK_SECRET",
     *_POSTGRES,
 )
+#: The addresses may contain a token.
+_OUTGOING: Final = ("OUTGOING_WEBHOOK_SECRETS", "OUTGOING_WEBHOOK_URLS")
 _OF_KAFKA: Final = ("KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD")
 _LAGO: Final = ("LAGO_API_KEY", "LAGO_ORGANIZATIONS")
 _WEBHOOKS: Final = ("WEBHOOK_SECRET", "WEBHOOK_TOKEN")
@@ -73,9 +75,9 @@ SECRETS: Final = {
     "webhooks": (*_OF_KAFKA, *_WEBHOOKS),
     "api": (*_OF_KAFKA, *_API),
     **dict.fromkeys(("meter", "sink", "retry"), (*_OF_KAFKA, *_LAGO)),
-    "project": (*_OF_KAFKA, *_LAGO, *_POSTGRES),
+    "project": (*_OF_KAFKA, *_LAGO, *_OUTGOING, *_POSTGRES),
     "canary": ("LAGO_API_KEY", *_WEBHOOKS),
-    "tools": (*_OF_KAFKA, "LITELLM_DATABASE_URL", *_API, *_WEBHOOKS),
+    "tools": (*_OF_KAFKA, "LITELLM_DATABASE_URL", *_API, *_OUTGOING, *_WEBHOOKS),
     "topics": _OF_KAFKA,
     "tables": _POSTGRES,
 }

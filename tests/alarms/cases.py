@@ -315,6 +315,13 @@ CASES: Final[dict[str, Case]] = {
     "MeterbridgeAnalyticsFail": Case(
         {"meterbridge_usage_days_failed": since(1, 9)}, {"meterbridge_usage_days_failed": since(1, 4)}, step="10m"
     ),
+    "MeterbridgeWebhookEndpointDisabled": Case(
+        {"meterbridge_outgoing_webhook_endpoints_disabled": since(1, 2)},
+        {
+            "meterbridge_outgoing_webhook_endpoints_disabled": stays(0),
+            "meterbridge_outgoing_webhooks_waiting": stays(9000),
+        },
+    ),
     "MeterbridgeApiShortOfPostgres": Case(
         {'meterbridge_api_postgres_refused_total{pool="credits"}': counts(steps=10)},
         {'meterbridge_api_postgres_refused_total{pool="credits"}': counts(steps=3)},

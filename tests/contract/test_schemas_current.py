@@ -117,11 +117,13 @@ def test_every_schema_is_a_schema_and_tells_its_meaning(name: str) -> None:
 
 
 def test_every_record_that_is_written_fits_its_schema() -> None:
+    """Messages of webhooks are no records: tests/integration/test_outgoing_webhooks.py."""
     seen = set()
     for name, value in written():
         validator(name).validate(json.loads(value))
         seen.add(f"{name}.schema.json")
-    assert seen == files().keys() - {"asyncapi.yaml", "Call.schema.json", "CallContext.schema.json"}
+    sent = {name for name in files() if name.endswith(("Message.schema.json", "Webhook.schema.json"))}
+    assert seen == files().keys() - {"asyncapi.yaml", "Call.schema.json", "CallContext.schema.json"} - sent
 
 
 def test_the_context_of_a_recorded_call_fits_its_schema() -> None:

@@ -13,6 +13,7 @@ import pytest
 from connectors.access import key_store
 from connectors.credits import payments
 from connectors.operations import automatic_rebilling, explain, late_calls, money_notes, provider_health, usage_report
+from connectors.operations.outgoing_webhooks import delivery
 from connectors.postgres import projection, prune, unprojected
 from tests.integration import test_credit_plans, test_provider_key_plans
 from tests.support.database import migrated_database, rows
@@ -64,6 +65,8 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
         ("pi_1",),
     ),
     "stripe_events_refused": (payments._REFUSED, (20,)),
+    "outgoing_webhooks_due": (delivery._TAKE, ("e", 120)),
+    "outgoing_webhooks_ended": (delivery._PRUNE, (30,)),
     "credit_purchases_account": (
         "SELECT * FROM credit_purchases WHERE account = $1 ORDER BY created_at DESC",
         ("user:ada",),

@@ -114,6 +114,11 @@ IN_USE = {
     ],
     18: ["SELECT nextval('late_call_writes')"],
     19: ["UPDATE organisations SET organization = 'eu'"],
+    20: [
+        "INSERT INTO announced_states VALUES ('held', 'acme', '0')",
+        "INSERT INTO outgoing_webhooks (endpoint, message_id, event_type, body) VALUES ('e', 'msg_1', 'usage.held', '{}')",
+        "INSERT INTO webhook_endpoints VALUES ('e', now())",
+    ],
 }
 
 

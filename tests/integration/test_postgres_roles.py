@@ -124,6 +124,8 @@ TRIES = {
     "UPDATE rejected_calls SET reason = 'x'": set(),
     "UPDATE rejected_calls SET resolution = 'x'": {PROJECTOR},
     "UPDATE webhook_delivery_logs SET http_status = 200": set(),
+    "UPDATE outgoing_webhooks SET body = 'x'": {PROJECTOR},
+    "DELETE FROM announced_states": {PROJECTOR},
     "INSERT INTO forgotten_months (month) VALUES ('2026-01-01')": set(),
     "DELETE FROM customer_records": {PROJECTOR},
     "UPDATE log_completeness SET since = '-infinity'": {PROJECTOR},

@@ -98,4 +98,27 @@ ROWS = (
             "integration/test_credit_chunks.py::test_a_month_stays_while_the_calls_in_it_are_being_corrected",
         ),
     ),
+    Row(
+        165,
+        "outgoing webhooks: the sender is killed",
+        "kill -9 while the receiver has the message and has not answered; four processes at once",
+        (LOST, GOES_ON),
+        "the message comes again with the same id, all others come once, none is left out",
+        (
+            "integration/test_outgoing_webhooks.py::test_a_sender_that_is_killed_sends_again_with_the_same_id_and_leaves_nothing_out",
+            "integration/test_outgoing_webhooks.py::test_two_processes_send_a_message_once",
+        ),
+    ),
+    Row(
+        166,
+        "outgoing webhooks: an endpoint is away",
+        "it answers 503, or refuses connections, while more and more is announced",
+        (GOES_ON, SAYS_SO),
+        "one attempt a round, with growing waits; what waits is bounded, and a metric tells it; the other "
+        "endpoints get theirs, and the projector does not wait",
+        (
+            "integration/test_outgoing_webhooks.py::test_what_waits_for_a_dead_endpoint_is_bounded_and_the_others_get_theirs",
+            "integration/test_outgoing_webhooks.py::test_an_endpoint_that_is_away_gets_one_attempt_a_round_and_all_once_it_is_back",
+        ),
+    ),
 )

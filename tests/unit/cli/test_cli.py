@@ -54,6 +54,7 @@ COMMANDS = (
     ["rates", "show"],
     ["rates", "test"],
     ["rates", "compare"],
+    ["webhooks", "test"],
     ["migrate-orgs"],
     ["import"],
     ["replay"],

@@ -53,7 +53,7 @@ EXAMPLE = dict(
 def environment(service: dict[str, Any], example: dict[str, str] = EXAMPLE) -> dict[str, str]:
     """What a container's process would see, with .env as in the example and a word for every secret."""
     filled = {name: text or ("word" if KEPT_SECRET.search(name) else "") for name, text in example.items()}
-    filled |= {name: "" for name in example if name.startswith("PROVIDER_KEYS_")}  # no word
+    filled |= {name: "" for name in example if name.startswith(("PROVIDER_KEYS_", "OUTGOING_"))}  # no word
     given = service.get("environment", {})
     return {
         name: filled[name] if text is None else INTERPOLATED.sub(lambda told: filled[told[1]], str(text))

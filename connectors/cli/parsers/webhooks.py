@@ -1,0 +1,15 @@
+"""Words, options and help of `meterbridge webhooks`."""
+
+from connectors.cli.parsers.deferred import deferred
+from connectors.cli.parsers.options import AsJson, group
+
+webhooks = group("Outgoing webhooks: what other programs are told.")
+
+
+@webhooks.command("test", epilog="Example: meterbridge webhooks test")
+@deferred()
+def send_test(as_json: AsJson = False) -> None:
+    """Send a signed test message to each endpoint; one that takes it is sent to again if it was disabled.
+
+    Exit code 1: an endpoint did not take it.
+    """

@@ -1,0 +1,50 @@
+"""`meterbridge webhooks`: send a test message to the endpoints of outgoing webhooks."""
+
+import asyncio
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import typer
+
+from connectors.cli.base import one_sentence, say, settings_of_command, table_of_lines
+from connectors.cli.sentences import fail
+from connectors.config.connections import all_revealed, postgres_url
+from connectors.config.settings import Settings
+from connectors.operations.outgoing_webhooks.announcements import new_id
+from connectors.operations.outgoing_webhooks.delivery import Sender, enable, webhooks_http
+from connectors.operations.outgoing_webhooks.endpoints import Endpoint
+from connectors.postgres.pool import Database
+from schemas.webhooks import TestMessage, TestWebhook
+
+_TEXT = "This is a test message of Meterbridge."
+
+
+def send_test(*, as_json: bool) -> None:
+    """`meterbridge webhooks test`."""
+    with one_sentence():
+        settings = settings_of_command()
+        if not settings.outgoing_webhook_urls:
+            fail("OUTGOING_WEBHOOK_URLS is not set: there is no endpoint.", 2)
+        lines = asyncio.run(_sent(settings))
+    say(lines, as_json=as_json, table=lambda: table_of_lines(lines))
+    if not all(line["taken"] for line in lines):
+        raise typer.Exit(1)
+
+
+async def _sent(settings: Settings) -> list[dict[str, Any]]:
+    """Send one message to each endpoint; host, status of the answer (0: none came), and whether it was taken."""
+    at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    body = msgspec.json.encode(TestWebhook(at, TestMessage(_TEXT)))
+    lines = []
+    async with webhooks_http() as http:
+        sender = Sender(http, all_revealed(settings.outgoing_webhook_secrets))
+        with nullcontext() if settings.postgres_url is None else Database(postgres_url(settings), size=1) as database:
+            for endpoint in [Endpoint(url) for url in all_revealed(settings.outgoing_webhook_urls)]:
+                status = await sender.post(endpoint, new_id(), body)
+                taken = 200 <= status < 300
+                if taken and database is not None:
+                    await enable(database, endpoint)
+                lines.append({"host": endpoint.host, "status": status, "taken": taken})
+    return lines

@@ -1,0 +1,1 @@
+"""Outgoing webhooks: what is announced, its signature, and its delivery (docs/webhooks.md)."""

@@ -1,0 +1,210 @@
+"""What is worth a message: states in the tables that differ from those that were announced.
+
+A message and the state that it announces are stored in one transaction, so a process that is killed announces nothing twice
+and leaves nothing out. What changes and changes back between two looks is not announced.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+import msgspec
+
+from connectors.postgres.pool import Database
+from schemas.webhooks import (
+    CREDITS_LOW,
+    CREDITS_RECHARGED,
+    CREDITS_USED_UP,
+    DEAD_LETTER,
+    EVENT_TYPES,
+    USAGE_HELD,
+    Balance,
+    BalanceMessage,
+    DeadLetter,
+    DeadLetterMessage,
+    HeldUsage,
+    HeldUsageMessage,
+    Message,
+)
+
+#: The most messages of one look, for each kind; the rest follows with the next look.
+MOST: Final = 500
+#: The most messages that wait for one endpoint; beyond them the oldest are given up.
+MOST_WAITING: Final = 10_000
+#: An arbitrary number that must not change between releases: one process at a time announces.
+_LOCK: Final = 7_416_318_202
+#: The expression of the index `usage_parts_status`.
+_STATUS: Final = """
+CASE WHEN status = 'written_off' THEN 'failed' WHEN status IS NULL AND event IS NULL THEN 'held' ELSE COALESCE(status, 'pending') END
+"""
+_HELD: Final = f"""
+SELECT
+    held_customer_id AS subject, sum(held_calls)::bigint AS calls, sum(held_cost_usd) AS cost_usd, min(held_since) AS since,
+    (array_agg(held_reason ORDER BY held_since))[1] AS reason
+FROM usage_parts
+WHERE {_STATUS} = 'held' AND held_calls > 0 AND released_in IS NULL
+GROUP BY held_customer_id
+"""  # noqa: S608  # our own words
+_DEAD: Final = f"""
+SELECT
+    part AS subject, COALESCE(external_subscription_id, '') AS subscription, COALESCE(org_id, '') AS org_id,
+    COALESCE(customer_id, '') AS customer_id, COALESCE(reason, '') AS reason, COALESCE(amount_cents, 0) AS amount_cents,
+    COALESCE(calls, 0) AS calls, attempts, processed_at
+FROM usage_parts WHERE {_STATUS} = 'failed' AND status = 'failed'
+"""  # noqa: S608  # our own words
+_BALANCES: Final = """
+SELECT
+    account AS subject, balance, overdraft,
+    CASE WHEN balance <= 0 THEN 'used_up' WHEN balance < $1 THEN 'low' ELSE 'ok' END AS state
+FROM user_credits
+"""
+_KNOWN: Final = "SELECT subject, state FROM announced_states WHERE kind = $1"
+_SAVE: Final = """
+INSERT INTO announced_states (kind, subject, state)
+SELECT $1, * FROM unnest($2::text[], $3::text[])
+ON CONFLICT (kind, subject) DO UPDATE SET state = EXCLUDED.state, changed_at = now()
+"""
+_FORGET: Final = "DELETE FROM announced_states WHERE kind = $1 AND subject = ANY($2::text[])"
+_QUEUE: Final = """
+INSERT INTO outgoing_webhooks (endpoint, message_id, event_type, body)
+SELECT endpoint, message.* FROM unnest($1::text[]) AS endpoint, unnest($2::text[], $3::text[], $4::text[]) AS message
+"""
+#: A slow or dead endpoint costs this much room, and no more.
+_CUT: Final = """
+UPDATE outgoing_webhooks SET ended_at = now(), outcome = 'given_up'
+WHERE (endpoint, message_id) IN (
+    SELECT endpoint, message_id FROM outgoing_webhooks WHERE endpoint = $1 AND ended_at IS NULL
+    ORDER BY created_at DESC OFFSET $2
+)
+"""
+
+
+class Change(NamedTuple):
+    """A state that is to be stored; `message` None = without a word."""
+
+    subject: str
+    state: str
+    message: Message | None
+
+
+@dataclass(frozen=True, slots=True)
+class Announcements:
+    """What is announced, and to whom.
+
+    Fields:
+        endpoints: names of the endpoints.
+        events: the types that are announced.
+        held_usd: held usage is announced again from this sum on, and whenever it has doubled.
+        low_usd: credits below this are low.
+    """
+
+    endpoints: Sequence[str]
+    events: Sequence[str] = EVENT_TYPES
+    held_usd: Decimal = Decimal(100)
+    low_usd: Decimal = Decimal(5)
+
+    async def look(self, database: Database) -> int:
+        """Queue a message for each change since the last look; how many. 0 as well while another process looks.
+
+        Raises:
+            Unavailable: Postgres does not answer.
+        """
+        told = 0
+        async with database.connection() as connection, connection.transaction():
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
+                return 0
+            for kind, query, arguments, changes_of in (
+                ("held", _HELD, (), self._held),
+                ("dead", _DEAD, (), self._dead),
+                ("balance", _BALANCES, (self.low_usd,), self._balances),
+            ):
+                known = {row["subject"]: row["state"] for row in await connection.fetch(_KNOWN, kind)}
+                rows = await connection.fetch(query, *arguments)
+                changes = list(changes_of(rows, known))[:MOST]
+                gone = list(known.keys() - {row["subject"] for row in rows})
+                if gone:
+                    await connection.execute(_FORGET, kind, gone)
+                told += await self._store(connection, kind, changes)
+            for endpoint in self.endpoints:
+                await connection.execute(_CUT, endpoint, MOST_WAITING)
+        return told
+
+    async def _store(self, connection: Any, kind: str, changes: Sequence[Change]) -> int:
+        if not changes:
+            return 0
+        states = [(change.subject, change.state) for change in changes]
+        await connection.execute(_SAVE, kind, *zip(*states, strict=True))
+        messages = [change.message for change in changes if change.message is not None]
+        wanted = [row for row in map(_row, messages) if row[1] in self.events]
+        if wanted:
+            await connection.execute(_QUEUE, list(self.endpoints), *zip(*wanted, strict=True))
+        return len(wanted)
+
+    def _held(self, rows: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Iterable[Change]:
+        for row in rows:
+            subject, cost = row["subject"], row["cost_usd"]
+            step = _step(cost, self.held_usd)
+            if subject in known and step <= int(known[subject]):
+                continue
+            usage = HeldUsage(
+                subject, row["reason"] or "", row["calls"], cost, _iso(row["since"]), first=subject not in known
+            )
+            yield Change(subject, str(step), HeldUsageMessage(_iso(), usage))
+
+    def _dead(self, rows: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Iterable[Change]:
+        for row in rows:
+            state = f"{row['attempts']} {_iso(row['processed_at'])}"
+            if known.get(row["subject"]) == state:
+                continue
+            letter = DeadLetter(
+                row["subject"],
+                row["subscription"],
+                row["org_id"],
+                row["customer_id"],
+                row["reason"],
+                row["amount_cents"],
+                row["calls"],
+            )
+            yield Change(row["subject"], state, DeadLetterMessage(_iso(), letter))
+
+    def _balances(self, rows: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Iterable[Change]:
+        """The first state of an account is its beginning, and no change."""
+        order = ("used_up", "low", "ok")
+        for row in rows:
+            subject, state, before = row["subject"], row["state"], known.get(row["subject"])
+            if before == state:
+                continue
+            message = None
+            if before is not None:
+                rose = order.index(state) > order.index(before)
+                kind = CREDITS_RECHARGED if rose else CREDITS_LOW if state == "low" else CREDITS_USED_UP
+                balance = Balance(subject, state, row["balance"], row["overdraft"])
+                message = BalanceMessage(kind, _iso(), balance)  # type: ignore[arg-type]  # one of its words
+            yield Change(subject, state, message)
+
+
+def _step(cost_usd: Decimal, bound_usd: Decimal) -> int:
+    """0 below the bound, 1 from it on, and one more each time that it has doubled."""
+    step = 0
+    while cost_usd >= bound_usd:
+        step, bound_usd = step + 1, bound_usd * 2
+    return step
+
+
+def _row(message: Message) -> tuple[str, str, str]:
+    body = msgspec.json.encode(message).decode()
+    kinds = {HeldUsageMessage: USAGE_HELD, DeadLetterMessage: DEAD_LETTER}
+    kind = message.type if isinstance(message, BalanceMessage) else kinds[type(message)]
+    return new_id(), kind, body
+
+
+def new_id() -> str:
+    """The id of a message, without a dot."""
+    return f"msg_{uuid4().hex}"
+
+
+def _iso(at: datetime | None = None) -> str:
+    return (at or datetime.now(UTC)).astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,52 @@
+"""Announces and sends, beside the projector, in each of its processes: what waits is shared by a lock on each message."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from connectors.operations.background_task import watch
+from connectors.operations.outgoing_webhooks.announcements import Announcements
+from connectors.operations.outgoing_webhooks.delivery import Sender, state_of
+from connectors.operations.outgoing_webhooks.endpoints import Endpoint
+from connectors.postgres.pool import Database
+
+#: How often it looks, seconds.
+EVERY_S: Final = 5.0
+
+
+class WebhookMetrics(Protocol):
+    """Exports the state of the outgoing webhooks."""
+
+    def webhooks_waiting(self, messages: int, disabled_endpoints: int) -> None: ...
+    def webhook_attempted(self, outcome: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingWebhooks:
+    """The task of one process; `sleep` takes seconds."""
+
+    database: Database
+    announcements: Announcements
+    sender: Sender
+    endpoints: Sequence[Endpoint]
+    sensors: WebhookMetrics
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def watch(self) -> None:
+        """Look and send again and again. An error is logged and tried again; it never ends the projector."""
+        async with self.sender.http:
+            await watch(
+                self.once,
+                self.sleep,
+                EVERY_S,
+                waits="outgoing_webhooks_wait",
+                failed="outgoing_webhooks_failed",
+                on_failure=lambda: self.sensors.webhook_attempted("error"),
+            )
+
+    async def once(self) -> None:
+        """Queue what is new, send what is due, and export what waits. Raises: Unavailable."""
+        await self.announcements.look(self.database)
+        await self.sender.send_due(self.database, self.endpoints)
+        self.sensors.webhooks_waiting(*await state_of(self.database, self.endpoints))

@@ -1,0 +1,129 @@
+"""The messages of outgoing webhooks: what this product tells another program by HTTP (docs/webhooks.md).
+
+The envelope is that of Standard Webhooks (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md).
+"""
+
+from decimal import Decimal
+from typing import Final, Literal
+
+import msgspec
+
+USAGE_HELD: Final = "usage.held"
+DEAD_LETTER: Final = "usage.dead_letter"
+CREDITS_LOW: Final = "credits.low"
+CREDITS_USED_UP: Final = "credits.used_up"
+CREDITS_RECHARGED: Final = "credits.recharged"
+TEST: Final = "webhook.test"
+#: What can be announced; a test message is sent only by the command.
+EVENT_TYPES: Final = (USAGE_HELD, DEAD_LETTER, CREDITS_LOW, CREDITS_USED_UP, CREDITS_RECHARGED)
+
+
+class HeldUsage(msgspec.Struct, frozen=True):
+    """Usage of a customer waits, because nobody pays for it yet.
+
+    Fields:
+        customer_id: LiteLLM's customer id.
+        reason: why the oldest of it waits (docs/errors.md).
+        calls, cost_usd: of all that waits for this customer.
+        since: when the oldest of it was counted, ISO 8601 UTC.
+        first: nothing of this customer had waited before; else the sum has grown beyond the bound, or has doubled.
+    """
+
+    customer_id: str
+    reason: str
+    calls: int
+    cost_usd: Decimal
+    since: str
+    first: bool
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """Lago did not take an event, and it is not tried again by itself.
+
+    Fields:
+        transaction_id: of the event.
+        reason: code of the last failure (docs/errors.md).
+        amount_cents: of the event.
+        calls: number of calls in the event.
+    """
+
+    transaction_id: str
+    external_subscription_id: str
+    org_id: str
+    customer_id: str
+    reason: str
+    amount_cents: Decimal
+    calls: int
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """The prepaid credits of an account became low, were used up, or were recharged.
+
+    Fields:
+        account: `user:` or `org:` and the id.
+        state: what the balance is now.
+        balance_usd, overdraft_usd: credits that are left; what was used beyond them.
+    """
+
+    account: str
+    state: Literal["ok", "low", "used_up"]
+    balance_usd: Decimal
+    overdraft_usd: Decimal
+
+
+class TestMessage(msgspec.Struct, frozen=True):
+    """Sent by `meterbridge webhooks test`.
+
+    Fields:
+        text: a sentence for people.
+    """
+
+    text: str
+
+
+class HeldUsageMessage(msgspec.Struct, frozen=True, tag_field="type", tag=USAGE_HELD):
+    """The body of the webhook `usage.held`.
+
+    Fields:
+        timestamp: when it was noticed, ISO 8601 UTC.
+    """
+
+    timestamp: str
+    data: HeldUsage
+
+
+class DeadLetterMessage(msgspec.Struct, frozen=True, tag_field="type", tag=DEAD_LETTER):
+    """The body of the webhook `usage.dead_letter`.
+
+    Fields:
+        timestamp: when it was noticed, ISO 8601 UTC.
+    """
+
+    timestamp: str
+    data: DeadLetter
+
+
+class BalanceMessage(msgspec.Struct, frozen=True):
+    """The body of the webhooks `credits.low`, `credits.used_up` and `credits.recharged`.
+
+    Fields:
+        timestamp: when it was noticed, ISO 8601 UTC.
+    """
+
+    type: Literal["credits.low", "credits.used_up", "credits.recharged"]
+    timestamp: str
+    data: Balance
+
+
+class TestWebhook(msgspec.Struct, frozen=True, tag_field="type", tag=TEST):
+    """The body of the webhook `webhook.test`.
+
+    Fields:
+        timestamp: when it was sent, ISO 8601 UTC.
+    """
+
+    timestamp: str
+    data: TestMessage
+
+
+Message = HeldUsageMessage | DeadLetterMessage | BalanceMessage | TestWebhook

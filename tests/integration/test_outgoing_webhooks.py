@@ -1,0 +1,281 @@
+"""Outgoing webhooks: every event is sent at least once with one id, and an endpoint that is away costs little."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from msgspec.json import decode
+from prometheus_client import CollectorRegistry
+from typer.testing import CliRunner
+
+from connectors.cli.main import app
+from connectors.operations.outgoing_webhooks import announcements
+from connectors.postgres.pool import Database
+from connectors.telemetry.metrics import Metrics
+from connectors.telemetry.worker_metrics import WorkerSensors
+from schemas.generate import FOLDER
+from tests.support.database import rows
+from tests.support.webhook_receiver import SECRET, Receiver, Seen, task_of, webhook_receiver
+
+SCHEMAS = {"usage.held": "HeldUsageMessage", "usage.dead_letter": "DeadLetterMessage", "webhook.test": "TestWebhook"}
+HELD = """
+INSERT INTO usage_parts (part, held_customer_id, held_calls, held_cost_usd, held_reason, held_since)
+VALUES ($1, $2, 3, $3::text::numeric, 'no_mapping', '2026-11-20Z')
+"""
+DEAD = """
+INSERT INTO usage_parts (part, event, external_subscription_id, org_id, amount_cents, calls, status, attempts, reason, processed_at)
+VALUES ($1, '{}', 'sub', 'org', 1.5, 2, 'failed', 4, 'http_422', now())
+"""
+#: As if this much time had passed.
+LATER = "UPDATE outgoing_webhooks SET due_at = due_at - make_interval(secs => $1), created_at = created_at - make_interval(secs => $1)"
+FAILING = "UPDATE webhook_endpoints SET failing_since = failing_since - make_interval(secs => $1)"
+DAY_S = 86_400
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with webhook_receiver() as running:
+        yield running
+
+
+async def later(url: str, seconds: float) -> None:
+    await rows(url, LATER, seconds)
+    await rows(url, FAILING, seconds)
+
+
+async def once(url: str, *endpoints: str, **rules: Any) -> Seen:
+    seen = Seen()
+    with Database(url, size=1) as database:
+        await task_of(database, *endpoints, seen=seen, **rules).once()
+    return seen
+
+
+async def balance(url: str, usd: str) -> None:
+    statement = "INSERT INTO user_credits (user_id, balance) VALUES ('ada', $1::text::numeric) ON CONFLICT (user_id) DO UPDATE SET balance = $1::text::numeric"
+    await rows(url, statement, usd)
+
+
+async def test_held_usage_is_announced_first_and_when_it_has_grown_and_again_after_it_was_released(
+    database: str, receiver: Receiver
+) -> None:
+    await rows(database, HELD, "p1", "acme", "0.5")
+    for _ in range(2):
+        await once(database, receiver.url)
+    assert [message["data"]["first"] for _, message in receiver.messages] == [True]
+    await rows(database, HELD, "p2", "acme", "99.50")
+    for _ in range(2):
+        await once(database, receiver.url)
+    _, grown = receiver.messages[1]
+    assert grown["data"] == {
+        "customer_id": "acme",
+        "reason": "no_mapping",
+        "calls": 6,
+        "cost_usd": "100.00",
+        "since": "2026-11-20T00:00:00Z",
+        "first": False,
+    }
+    await rows(database, "UPDATE usage_parts SET released_in = 'e'")
+    await once(database, receiver.url)
+    await rows(database, HELD, "p3", "acme", "1")
+    await once(database, receiver.url)
+    assert [message["data"]["first"] for _, message in receiver.messages] == [True, False, True]
+
+
+async def test_a_dead_letter_is_announced_once_each_time_that_it_dies(database: str, receiver: Receiver) -> None:
+    await rows(database, DEAD, "e1")
+    for _ in range(2):
+        await once(database, receiver.url)
+    assert receiver.types() == ["usage.dead_letter"]
+    assert receiver.messages[0][1]["data"]["reason"] == "http_422"
+    await rows(database, "UPDATE usage_parts SET status = 'completed'")
+    await once(database, receiver.url)
+    await rows(database, "UPDATE usage_parts SET status = 'failed', processed_at = now() + interval '1 hour'")
+    await once(database, receiver.url)
+    assert receiver.types() == ["usage.dead_letter"] * 2
+    await rows(database, "UPDATE usage_parts SET status = 'written_off'")
+    await once(database, receiver.url)
+    assert len(receiver.messages) == 2
+
+
+async def test_credits_are_announced_when_they_become_low_are_used_up_and_recharged(
+    database: str, receiver: Receiver
+) -> None:
+    for usd in ("20", "20", "4.99", "3", "0", "2", "50"):
+        await balance(database, usd)
+        await once(database, receiver.url)
+    told = [(message["type"], message["data"]["state"]) for _, message in receiver.messages]
+    assert told == [
+        ("credits.low", "low"),
+        ("credits.used_up", "used_up"),
+        ("credits.recharged", "low"),
+        ("credits.recharged", "ok"),
+    ]
+
+
+async def test_every_message_fits_its_schema(database: str, receiver: Receiver) -> None:
+    await rows(database, HELD, "p1", "acme", "0.5")
+    await rows(database, DEAD, "e1")
+    for usd in ("20", "1"):
+        await balance(database, usd)
+        await once(database, receiver.url)
+    assert set(receiver.types()) == {"usage.held", "usage.dead_letter", "credits.low"}
+    for _, message in receiver.messages:
+        name = SCHEMAS.get(message["type"], "BalanceMessage")
+        Draft202012Validator(decode((FOLDER / f"{name}.schema.json").read_bytes())).validate(message)
+
+
+async def test_only_the_events_that_were_asked_for_are_announced(database: str, receiver: Receiver) -> None:
+    await rows(database, HELD, "p1", "acme", "0.5")
+    await rows(database, DEAD, "e1")
+    await once(database, receiver.url, events=("usage.dead_letter",))
+    assert receiver.types() == ["usage.dead_letter"]
+
+
+async def test_a_sender_that_is_killed_sends_again_with_the_same_id_and_leaves_nothing_out(
+    database: str, receiver: Receiver
+) -> None:
+    """Killed while the receiver has the message and has not answered: whether it was taken is not known."""
+    for number in range(3):
+        await rows(database, DEAD, f"e{number}")
+    receiver.open.clear()
+    words = ("-m", "tests.support.webhook_receiver", database, receiver.url)
+    process = await asyncio.create_subprocess_exec(sys.executable, *words)
+    try:
+        await asyncio.wait_for(receiver.arrived.wait(), 60)
+    finally:
+        process.kill()
+        await process.wait()
+    receiver.open.set()
+    await once(database, receiver.url)
+    assert len(receiver.messages) == 3
+    await later(database, 600)
+    await once(database, receiver.url)
+    ids = [message_id for message_id, _ in receiver.messages]
+    assert ids.count(ids[0]) == 2
+    assert len(set(ids)) == 3
+    assert {message["data"]["transaction_id"] for _, message in receiver.messages} == {"e0", "e1", "e2"}
+
+
+async def test_two_processes_send_a_message_once(database: str, receiver: Receiver) -> None:
+    for number in range(20):
+        await rows(database, DEAD, f"e{number}")
+    await asyncio.gather(*(once(database, receiver.url) for _ in range(4)))
+    await once(database, receiver.url)
+    assert len(receiver.messages) == len({message_id for message_id, _ in receiver.messages}) == 20
+
+
+async def test_an_endpoint_that_is_away_gets_one_attempt_a_round_and_all_once_it_is_back(
+    database: str, receiver: Receiver
+) -> None:
+    for number in range(5):
+        await rows(database, DEAD, f"e{number}")
+    receiver.status = 503
+    for _ in range(4):
+        seen = await once(database, receiver.url)
+    assert len(receiver.messages) == 4
+    assert (seen.waiting, seen.disabled) == (5, 0)
+    receiver.status = 204
+    await once(database, receiver.url)  # the fifth, which was not tried, brings the others back
+    seen = await once(database, receiver.url)
+    assert (seen.waiting, seen.disabled) == (0, 0)
+    assert len({message_id for message_id, _ in receiver.messages}) == 5
+
+
+async def test_the_waits_between_attempts_grow_to_hours(database: str, receiver: Receiver) -> None:
+    await rows(database, DEAD, "e1")
+    receiver.status = 500
+    waits = []
+    for _ in range(8):
+        await once(database, receiver.url)
+        [[wait]] = await rows(database, "SELECT extract(epoch FROM due_at - now())::float FROM outgoing_webhooks")
+        waits.append(wait)
+        await later(database, wait + 1)
+    assert 4 < waits[0] < 8
+    assert all(later_one > earlier for earlier, later_one in pairwise(waits[:7]))
+    assert 35_000 < waits[7] < 46_000
+
+
+async def test_an_endpoint_that_fails_for_five_days_is_disabled_and_a_test_message_enables_it(
+    database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rows(database, DEAD, "e1")
+    receiver.status = 500
+    await once(database, receiver.url)
+    await later(database, 5 * DAY_S + 60)
+    seen = await once(database, receiver.url)
+    assert seen.outcomes == ["given_up"]
+    await rows(database, DEAD, "e2")
+    seen = await once(database, receiver.url)
+    assert (seen.waiting, seen.disabled, len(receiver.messages)) == (1, 1, 2)
+    for name, value in (
+        ("DATABASE_URL", database),
+        ("OUTGOING_WEBHOOK_URLS", receiver.url),
+        ("OUTGOING_WEBHOOK_SECRETS", SECRET),
+        ("OUTGOING_WEBHOOK_ALLOW_HTTP", "true"),
+    ):
+        monkeypatch.setenv(name, value)
+    failed = await asyncio.to_thread(CliRunner().invoke, app, ["webhooks", "test"])
+    assert failed.exit_code == 1
+    assert (await once(database, receiver.url)).disabled == 1
+    receiver.status = 200
+    passed = await asyncio.to_thread(CliRunner().invoke, app, ["webhooks", "test", "--json"])
+    assert decode(passed.stdout) == [{"host": "127.0.0.1", "status": 200, "taken": True}]
+    seen = await once(database, receiver.url)
+    assert (seen.waiting, seen.disabled) == (0, 0)
+    assert receiver.types()[-1] == "usage.dead_letter"
+
+
+async def test_an_endpoint_that_is_gone_is_disabled_at_once(database: str, receiver: Receiver) -> None:
+    await rows(database, DEAD, "e1")
+    receiver.status = 410
+    assert (await once(database, receiver.url)).disabled == 1
+
+
+async def test_a_redirect_is_not_followed(database: str, receiver: Receiver) -> None:
+    await rows(database, DEAD, "e1")
+    async with webhook_receiver() as other:
+        receiver.status, receiver.location = 307, other.url
+        seen = await once(database, receiver.url)
+        assert seen.outcomes == ["failed"]
+        assert other.messages == []
+
+
+async def test_what_waits_for_a_dead_endpoint_is_bounded_and_the_others_get_theirs(
+    database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcements, "MOST_WAITING", 3)
+    dead = "http://127.0.0.1:1/hook"
+    for number in range(8):
+        await rows(database, DEAD, f"e{number}")
+        seen = await once(database, dead, receiver.url)
+    assert seen.waiting == 3
+    assert len(receiver.messages) == 8
+    [[given_up]] = await rows(database, "SELECT count(*) FROM outgoing_webhooks WHERE outcome = 'given_up'")
+    assert given_up == 5
+
+
+async def test_its_metrics_tell_what_was_sent_and_what_waits(database: str, receiver: Receiver) -> None:
+    metrics = Metrics(CollectorRegistry(), "0")
+    sensors = WorkerSensors(metrics, lambda: 0.0)
+    for number in range(2):
+        await rows(database, DEAD, f"e{number}")
+    with Database(database, size=1) as pool:
+        task = task_of(pool, "http://127.0.0.1:1/hook", receiver.url, seen=sensors)
+        await task.once()
+    value = metrics.registry.get_sample_value
+    assert value("meterbridge_outgoing_webhooks_total", {"outcome": "sent"}) == 2
+    assert value("meterbridge_outgoing_webhooks_total", {"outcome": "failed"}) == 1
+    assert value("meterbridge_outgoing_webhooks_waiting") == 2
+    assert value("meterbridge_outgoing_webhook_endpoints_disabled") == 0
+
+
+async def test_messages_that_ended_long_ago_are_forgotten(database: str, receiver: Receiver) -> None:
+    await rows(database, DEAD, "e1")
+    await once(database, receiver.url)
+    await rows(database, "UPDATE outgoing_webhooks SET ended_at = now() - interval '31 days'")
+    await once(database, receiver.url)
+    assert await rows(database, "SELECT 1 FROM outgoing_webhooks") == []
