@@ -94,7 +94,9 @@ class World:
         deployment = replace(own, policy=replace(own.policy, out_of_period_policy=late))
         sender = partial(CommandProducer, own.kafka)
         options = {"lago": self.client, "make_rebilling": make_rebilling, "monotonic": lambda: float("inf"), **changes}
-        return LearntEnds(deployment, self.pool, self.partition_tasks, self.told, make_sender=sender, **options)
+        lago = options.pop("lago")
+        lagos = {} if lago is None else {"": lago}
+        return LearntEnds(deployment, self.pool, self.partition_tasks, self.told, lagos, make_sender=sender, **options)
 
     async def learn(self, *periods: Period) -> None:
         """The org's record is this, and the projector has read it: a webhook came, or the poll."""
