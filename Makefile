@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS), and Prometheus' promtool (or apt-get, which fetches it).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test check fmt bench soak trial plugin-trial stripe-trial upgrade mutants fuzz reliability balance-trial alarms-trial deploy-test chart chart-test lock sbom venv
+.PHONY: help demo services services-stop test check fmt bench soak trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz reliability balance-trial alarms-trial deploy-test chart chart-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -16,7 +16,7 @@ ARGS ?=
 NOTHING_CHOSEN = 5
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## LiteLLM calls become Lago events on this machine alone: no Docker, no Java, no network
 	.venv/bin/meterbridge demo $(ARGS)
@@ -30,6 +30,7 @@ services-stop: venv ## end them, and delete their data
 test: venv check ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
 	.venv/bin/python -m tests.support.kafka --fetch
 	.venv/bin/python -m tests.support.prometheus --fetch
+	.venv/bin/python -m tests.litellm_matrix --fetch
 	.venv/bin/pytest -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m alone $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
@@ -55,6 +56,9 @@ trial: venv ## poll jobs through a real LiteLLM proxy, in two weeks, with its da
 
 plugin-trial: venv ## kill LiteLLM proxies with the plugin 50 times under load: every answered call is billed once; then its latency
 	.venv/bin/python -m tests.plugin_trial $(ARGS)
+
+litellm-matrix: venv ## every kind of call through a real LiteLLM proxy: what is billed, and what differs from the recorded results (ARGS="--version 1.111.0")
+	.venv/bin/python -m tests.litellm_matrix $(ARGS)
 
 balance-trial: venv ## measure the time from a webhook until the balance shows its call, at 500 calls a second
 	.venv/bin/python -m bench.balance $(ARGS)

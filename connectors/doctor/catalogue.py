@@ -8,13 +8,14 @@ from enum import StrEnum
 from typing import Final
 
 from connectors.doctor.provider_key_kinds import PROVIDER_KEY_TEXTS
+from connectors.doctor.version_kinds import VERSION_TEXTS
 
 
 class Severity(StrEnum):
     """How severe a finding is, the worst first.
 
     The first two happen in ordinary operation: at a restart, in a busy minute. `degraded` needs another fault, or costs
-    something else than money. `ok` is the verdict if there are no findings.
+    something else than money. `ok` says that something is as it should be; it is the verdict if nothing worse is found.
     """
 
     MONEY_LOST = "money_lost"
@@ -352,7 +353,8 @@ KAFKA: Final = {
     ),
 }
 PROVIDER_KEYS: Final = {code: FindingKind(_DEGRADED, *texts) for code, texts in PROVIDER_KEY_TEXTS.items()}
-KINDS: Final = {**LITELLM, **OWN, **PROVIDER_KEYS, **KAFKA, **LAGO}
+VERSIONS: Final = {code: FindingKind(Severity(severity), *texts) for code, (severity, *texts) in VERSION_TEXTS.items()}
+KINDS: Final = {**LITELLM, **VERSIONS, **OWN, **PROVIDER_KEYS, **KAFKA, **LAGO}
 
 _HEAD: Final = """\
 # What `meterbridge doctor` finds
@@ -372,7 +374,7 @@ that LiteLLM has collected since its last flush are lost with its process. With 
 | 2 | LiteLLM, Kafka or Lago could not be read, and nothing worse was found |
 
 `money_lost` and `money_doubled` happen in ordinary operation: at a restart, in a busy minute. `degraded` needs
-another fault, or costs something else than money.
+another fault, or costs something else than money. `ok` says what was looked up and is as it should be.
 
 A running proxy shows its version, the names of its callbacks, those that have a logger, and the addresses of the built-in ones. It
 does not show retries, headers, time-outs and switches: those are only in its file. Give both to have both checked.
@@ -382,7 +384,12 @@ does not show retries, headers, time-outs and switches: those are only in its fi
 def page() -> str:
     """docs/doctor.md."""
     lines = [_HEAD]
-    chapters = {"LiteLLM": LITELLM, "Meterbridge's own settings": OWN, "Users' provider keys": PROVIDER_KEYS}
+    chapters = {
+        "LiteLLM": LITELLM,
+        "LiteLLM's version": VERSIONS,
+        "Meterbridge's own settings": OWN,
+        "Users' provider keys": PROVIDER_KEYS,
+    }
     chapters |= {"Kafka's topics": KAFKA, "Lago": LAGO}
     for title, kinds in chapters.items():
         lines += [f"## {title}", "", "| code | severity | cause | what to do |", "|---|---|---|---|"]

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from connectors.config.connections import all_revealed
 from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
+from connectors.doctor.version_rules import judge_version
 from connectors.ingest.auth import WebhookAuth
 from connectors.litellm.recommended import NEEDED_BY_SPEND_LOGS, SAFE_VERSION
 from connectors.litellm.seen import FAILURE, SUCCESS, Callback, CallbackKind, Proxy, is_unseen
@@ -158,6 +159,8 @@ def _records(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _version(proxy: Proxy, _own: Settings) -> Findings:
+    """Versions without a lock lose calls; what else is known of the version comes from what was tried."""
+    yield from judge_version(proxy.version)
     numbers = re.match(r"(\d+)\.(\d+)", proxy.version or "")
     if numbers is not None and (int(numbers[1]), int(numbers[2])) < SAFE_VERSION:
         yield Finding("old_version", f"LiteLLM is {proxy.version}.")

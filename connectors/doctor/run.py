@@ -20,6 +20,7 @@ _WORDS = {
     Severity.MONEY_LOST: "LOSES MONEY",
     Severity.MONEY_DOUBLED: "DOUBLES MONEY",
     Severity.DEGRADED: "degraded",
+    Severity.OK: "ok",
 }
 
 
@@ -65,6 +66,6 @@ def report_text(report: ExaminationReport) -> str:
 
 def _last_line(report: ExaminationReport) -> str:
     counts = {word: sum(f.severity is severity for f in report.findings) for severity, word in _WORDS.items()}
-    counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count and word != _WORDS[Severity.OK])
     unread = sum(bool(patient.unread) for patient in report.patients)
     return f"Findings: {counted or 'none'}." + (f" Not read: {unread}." if unread else "")

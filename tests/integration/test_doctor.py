@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 from connectors.cli.main import app
 from connectors.config.settings import Settings, load_settings
-from connectors.doctor.catalogue import KINDS, page
+from connectors.doctor.catalogue import KINDS, VERSIONS, page
 from connectors.doctor.examination import ExaminationReport, examine
+from connectors.doctor.run import report_text
+from connectors.litellm.known_versions import newest
 from connectors.litellm.proxy import ask_proxy
 from connectors.litellm.recommended import working_yaml
 from connectors.litellm.seen import USAGE_PATH, CallbackKind
@@ -91,7 +93,7 @@ async def examined(
     own: Settings = load_settings({**GOOD, **({"LAGO_API_URL": lago.url} if lago else {}), **changes})
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         report = await examine(own, http, config, url, with_lago=lago is not None)
-    return report, {finding.code for finding in report.findings}
+    return report, {finding.code for finding in report.findings} - VERSIONS.keys()
 
 
 @pytest.fixture
@@ -106,6 +108,17 @@ async def test_a_running_proxy_is_judged_by_what_it_tells_and_says_what_it_does_
         report, codes = await examined(url)
     assert codes == {"settings_unseen", "callback_unseen"}
     assert report.exit_code == 0
+
+
+async def test_the_version_of_a_running_proxy_is_looked_up() -> None:
+    async with proxy(OURS, ["GenericAPILogger"], newest()) as url:
+        report, _ = await examined(url)
+    assert report.exit_code == 0
+    assert f"  ok  version_known  LiteLLM {newest()} was tried with " in report_text(report)
+    assert "Findings: 2 degraded." in report_text(report)
+    async with proxy(OURS, ["GenericAPILogger"], "2.0.0") as url:
+        report, _ = await examined(url)
+    assert f"LiteLLM 2.0.0 was not tried; it is newer than {newest()}" in report_text(report)
 
 
 async def test_the_file_and_the_running_proxy_together_are_judged_whole(config: Path) -> None:

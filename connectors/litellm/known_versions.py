@@ -1,0 +1,92 @@
+"""What is known of versions of LiteLLM: some were tried with every kind of call, and stand for those near them.
+
+`known_versions.json` beside this file is written by `python -m tests.litellm_matrix --write`, from the recorded results that
+docs/litellm-versions.md shows.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import msgspec
+
+Numbers = tuple[int, ...]
+
+
+class TriedVersion(msgspec.Struct, frozen=True):
+    """A version that was tried.
+
+    Fields:
+        kinds: how many kinds of calls could be tried.
+        less: kinds of calls of which less is billed than is owed, in words, by the name of the scenario.
+        more: the same, of which more is billed.
+    """
+
+    kinds: int
+    less: Mapping[str, str]
+    more: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a version.
+
+    Fields:
+        version: the version that is asked for.
+        is_tried: it was tried itself.
+        like: tried versions that stand for it: itself, the one of its release line (1.110), or those before and after it.
+    """
+
+    version: str
+    is_tried: bool
+    like: tuple[str, ...]
+
+    @property
+    def less(self) -> dict[str, str]:
+        """Kinds of calls of which all versions in `like` bill less than is owed."""
+        return _common([tried()[name].less for name in self.like])
+
+    @property
+    def more(self) -> dict[str, str]:
+        """Kinds of calls of which all versions in `like` bill more than is owed."""
+        return _common([tried()[name].more for name in self.like])
+
+
+@cache
+def tried() -> dict[str, TriedVersion]:
+    """The versions that were tried, the oldest first."""
+    text = files("connectors.litellm").joinpath("known_versions.json").read_bytes()
+    return msgspec.json.decode(text, type=dict[str, TriedVersion])
+
+
+def newest() -> str:
+    """The newest version that was tried."""
+    return [*tried()][-1]
+
+
+def numbers(version: str) -> Numbers:
+    """The numbers that a version begins with: (1, 110, 2) of `1.110.2rc1`; empty if it begins with none."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def known_of(version: str) -> Known | None:
+    """What is known of a version; None = it is no version."""
+    asked = numbers(version)
+    if len(asked) < 2:  # 1.110
+        return None
+    if version in tried():
+        return Known(version, True, (version,))
+    line = tuple(name for name in tried() if numbers(name)[:2] == asked[:2])
+    if line:
+        return Known(version, False, line)
+    before = [name for name in tried() if numbers(name) < asked][-1:]
+    after = [name for name in tried() if numbers(name) > asked][:1]
+    return Known(version, False, (*before, *after))
+
+
+def _common(each: list[Mapping[str, str]]) -> dict[str, str]:
+    first, *others = each
+    return {name: words for name, words in first.items() if all(name in other for other in others)}

@@ -1,0 +1,35 @@
+"""The newest compared LiteLLM, run: a few kinds of calls mean what is recorded, and a planted change does not pass."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.litellm_matrix.results import compared, recorded
+from tests.litellm_matrix.run import tried
+from tests.litellm_matrix.versions import NEWEST, python_of
+
+PYTHON = python_of(NEWEST)
+#: Each is another meaning: tokens, ids, cost, customer, decisions.
+FEW = ("chat", "stream-usage", "cache-hit", "prompt-cached", "retry-500", "messages", "background", "end-user")
+#: After all that is expected has arrived: two flushes in which nothing else may come.
+QUIET_S = 2.5
+
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(
+        PYTHON is None, reason=f"LiteLLM {NEWEST} is not installed: python -m tests.litellm_matrix --fetch"
+    ),
+]
+
+
+async def test_a_few_kinds_of_calls_mean_what_is_recorded(tmp_path: Path) -> None:
+    assert PYTHON is not None
+    wanted = sum(len(recorded(NEWEST)[name]["calls"]) for name in FEW)
+    outcome = await tried(tmp_path, PYTHON, FEW, flush_s=1, quiet_s=QUIET_S, wanted=wanted)
+    assert compared(recorded(NEWEST), outcome.results) == {}
+
+
+async def test_a_doubled_cost_is_seen(tmp_path: Path) -> None:
+    assert PYTHON is not None
+    outcome = await tried(tmp_path, PYTHON, ("chat",), "doubled_cost", flush_s=1, quiet_s=0, wanted=1)
+    assert compared(recorded(NEWEST), outcome.results).keys() == {"chat"}
