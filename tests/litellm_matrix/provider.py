@@ -93,6 +93,8 @@ class Provider:
 
 def _scenario_of(named: str, tail: str, raw: bytes) -> str:
     """The scenario of a path; some versions drop the path of a pass-through's address, and two pass-throughs share one."""
+    if "realtime" in tail:
+        return "realtime"
     if "batches" in tail:  # some versions send a batch to the first deployment
         return "batch"
     name = named or ("pass-gemini" if tail.endswith("generateContent") else "pass-anthropic")

@@ -29,12 +29,7 @@ CHAPTERS = {
 }
 
 #: Why a scenario cannot be run: by the scenario and the last version for which that is so, or `all`.
-NOT_POSSIBLE: dict[tuple[str, str], str] = {
-    (
-        "realtime",
-        "all",
-    ): "the session with the stand-in for the provider ends before an answer is paid for; `make plugin-trial ARGS=--endpoints` has one",
-}
+NOT_POSSIBLE: dict[tuple[str, str], str] = {}
 
 #: What a reader should know of a scenario.
 NOTES: dict[str, str] = {

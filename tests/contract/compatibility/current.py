@@ -26,6 +26,7 @@ from connectors.telemetry.metrics import HELD_REASONS, Metrics
 from schemas import reasons as closed_lists
 from schemas.asyncapi import CHANNELS
 from schemas.generate import INBOUND, OUTBOUND, files
+from schemas.organizations import DEFAULT
 from streams.core.metering.decisions import DECISIONS
 from tests.contract.compatibility.breaks import Json
 from tests.support.reasons_of_code import reasons as raised_reasons
@@ -63,7 +64,7 @@ async def _openapi() -> Json:
     try:
         async with httpx.AsyncClient() as client:
             lago = LagoClient(client, "http://127.0.0.1:1", "")
-            management = Management(_settings(), CheckedProducer(producer), lago, metrics)
+            management = Management(_settings(), CheckedProducer(producer), {DEFAULT: lago}, metrics)
             endpoints, app = management.endpoints(), web.Application()
             app.add_routes(management.routes())
             app.add_routes(Health({}, lambda: "", lambda: 0.0, metrics.registry).routes())
