@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -64,6 +63,9 @@ def _organizations(value: Any) -> Any:
     """The list in JSON or YAML. No message contains a value: a key may be in the wrong place."""
     if not isinstance(value, str):
         return value
+    # Few deployments have several organisations, and every command reads the settings.
+    import yaml
+
     try:
         read = yaml.safe_load(value)
     except yaml.YAMLError:

@@ -122,6 +122,7 @@ FIELDS: Final = {
     "user": LogField("text", "LiteLLM's user id", "ada"),
     "variable": LogField("text", "environment variable that is no setting", "WEBHOOK_TOKENS"),
     "version": LogField("text", "version of Lago", "v1.38.0"),
+    "is_disabled": LogField("boolean", "whether the endpoint is sent nothing any more", False),
     "waited_s": LogField("number", "seconds since the wait began", 30),
     "waiting": LogField("number or table", "what still waits: a number, or numbers by reason", 12),
     "webhooks": LogField("number", "port of the webhooks", 8080),

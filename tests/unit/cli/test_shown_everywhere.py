@@ -39,6 +39,7 @@ ALLOWED = {
     "doctor/run.py": "escapes by itself; json.dumps escapes all but ASCII",
     "doctor/catalogue.py": "a page of the documentation",
     "telemetry/metrics_page.py": "a page of the documentation",
+    "telemetry/logs_page.py": "a page of the documentation",
     "processes/container_health.py": "escapes by itself",
     "config/configuration_page.py": "a page of the documentation",
     "lago_sandbox/server.py": "its own address",

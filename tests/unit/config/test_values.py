@@ -21,7 +21,10 @@ from connectors.config.settings import load_settings
 
 ROOT = Path(__file__).parents[3]
 #: The module that makes values of the settings, and the settings themselves.
-UNWRAPS = {f"connectors/config/{name}.py" for name in ("connections", "kafka_settings", "settings", "types")}
+UNWRAPS = {
+    f"connectors/config/{name, 'connectors/config/webhook_settings.py'}.py"
+    for name in ("connections", "kafka_settings", "settings", "types")
+}
 SECRET = "hushed-secret"
 ENVIRON = {
     "KAFKA_BOOTSTRAP_SERVERS": "a:9092",

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
+from connectors.config.connections import lago_connections
 from connectors.config.settings import load_settings
 from connectors.processes import worker_parts
 from connectors.telemetry.metrics import Metrics
@@ -77,7 +78,9 @@ async def posted(**environ: str) -> tuple[list[int], int, set[str]]:
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(lago)) as http:
         metrics = Metrics(CollectorRegistry(), "0")
-        delivery, _ = worker_parts._delivery(load_settings(environ), http, metrics)
+        settings = load_settings(environ)
+        [connection] = lago_connections(settings)
+        delivery, _ = worker_parts._delivery(connection, settings.batch_size, http, metrics)
         names = [[f"{partition_task}-{n}" for n in range(120)] for partition_task in range(6)]
         partition_tasks = [
             [Item(name, b'{"transaction_id":"%b"}' % name.encode(), resent=False) for name in one] for one in names

@@ -83,17 +83,19 @@ def test_every_module_that_is_run_can_be_run(module: str) -> None:
 
 
 def test_every_option_of_a_tool_is_one_that_it_has() -> None:
-    """`--fault-results` of pytest, `--named` of the mutants, `--from` of an upgrade and of a recording, `--record` of contracts."""
+    """`--fault-results` of pytest, `--named` of the mutants, `--from` of an upgrade and of a recording, `--record` of contracts,
+    `--write` of a page."""
     readers = (
         "tests/faults/results.py",
         "tests/mutants/run.py",
         "tests/faults/rolling_upgrade.py",
         "tests/support/recorded_version/__main__.py",
         "tests/contract/compatibility/__main__.py",
+        "tests/litellm_matrix/__main__.py",
     )
     options = "".join((ROOT / file).read_text(encoding="utf-8") for file in readers)
     wanted = set(told(re.compile(r"--[a-z-]+"))) - {"--json"}
-    assert wanted == {"--fault-results", "--named", "--from", "--name", "--record"}
+    assert wanted == {"--fault-results", "--named", "--from", "--name", "--record", "--write"}
     assert [one for one in wanted if f'"{one}"' not in options] == []
 
 

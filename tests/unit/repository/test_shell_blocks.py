@@ -10,6 +10,7 @@ from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, as_told, b
 #: A page whose blocks a test of its own runs.
 ELSEWHERE = {
     "docs/api.md": "tests/contract/test_api_page.py",
+    "docs/disaster-recovery.md": "tests/faults/test_disaster_recovery.py",
     "docs/kafka.md": "tests/e2e/test_kafka_page.py",
     "docs/kubernetes.md": "tests/chart/page_checks.py",
 }

@@ -75,7 +75,7 @@ def test_the_names_that_stand_beside_the_code_are_names_in_the_code() -> None:
 def test_an_example_is_what_a_line_would_hold(name: str) -> None:
     """A name that looks like a secret's would be masked in every line."""
     assert redact(None, "", {name: FIELDS[name].example}) == {name: FIELDS[name].example}
-    kind = {int: "number", float: "number", str: "text", list: "list"}[type(FIELDS[name].example)]
+    kind = {int: "number", float: "number", str: "text", list: "list", bool: "boolean"}[type(FIELDS[name].example)]
     assert kind in FIELDS[name].kind
 
 

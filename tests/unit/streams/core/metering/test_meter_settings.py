@@ -11,6 +11,7 @@ from schemas.ledger import Position
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent
+from streams.core.mapping.organizations import unreachable
 from streams.core.metering.close_window import due_windows, seal
 from streams.core.metering.lago_event import part_prefix
 from tests.support.calls import NOON, raw, slp
@@ -111,6 +112,13 @@ CASES: list[tuple[str, str, Show, Any, Any]] = [
         by_decision(metadata={"is_silent_experiment": True}),
         ["silent_experiment"],
         ["billable"],
+    ),
+    (
+        "LAGO_ORGANIZATIONS",
+        '[{"id": "eu", "url": "https://eu.example", "key": "k"}]',
+        lambda policy: unreachable("eu", policy.organizations),
+        "unknown_organization",
+        "",
     ),
     ("MAX_USD_PER_CALL", "100", by_decision(cost="101"), ["billable"], ["rejected:implausible_cost"]),
     ("MAX_USD_PER_CALL", "3000", by_decision(cost="2000", **MANY), ["rejected:implausible_cost"], ["billable"]),
