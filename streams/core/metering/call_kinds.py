@@ -78,11 +78,6 @@ READS = frozenset(_both("get_responses"))
 #: Call types of calls whose answer can be read again as a job.
 READABLE = frozenset(_both(_CAN_BE_READ))
 
-#: Requests that LiteLLM passes on as they are. It can read the usage of some providers only, and names a model where the
-#: request did (`NO_MODEL` otherwise: a list, a file).
-PASSED_ON = frozenset(_both("pass_through_endpoint llm_passthrough_route"))
-NO_MODEL = ("", "unknown")
-
 
 def kind_of(call_type: str) -> str:
     """One of the five kinds; `UNKNOWN` for a name that is not in the table."""

@@ -2,7 +2,7 @@
 
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
-from streams.core.metering.call_kinds import MANAGEMENT, MEDIA, NO_MODEL, PASSED_ON, plain_name
+from streams.core.metering.call_kinds import MANAGEMENT, MEDIA
 
 BILLABLE = "billable"
 FAILED_WITH_COST = "failed_with_cost"
@@ -70,8 +70,4 @@ def _without_cost(usage: Usage) -> str:
         return UNPRICED
     if usage.kind == MANAGEMENT:
         return ZERO_COST
-    if usage.total_tokens or usage.media:
-        return UNPRICED
-    # A model has answered, and nothing was counted: LiteLLM could not read the answer.
-    passed_on = plain_name(usage.call_type) in PASSED_ON and usage.model not in NO_MODEL
-    return UNPRICED if passed_on else ZERO_COST
+    return UNPRICED if usage.total_tokens or usage.media else ZERO_COST
