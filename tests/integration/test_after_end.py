@@ -302,7 +302,7 @@ async def test_what_is_lost_to_a_second_end_is_billed_a_second_time(world: World
     ended_us = parse_us(answer.json()["subscription"]["terminated_at"])
     # Lago was asked before sub-b ended: its copy of the truth is old by then.
     task = world.task()
-    task._ends = StillRuns(ended_us)  # type: ignore[assignment]
+    task._ends = {"": StillRuns(ended_us)}  # type: ignore[dict-item]
     await soon(lambda: time.time_ns() // 1000 > ended_us + SECOND_US)
     await task.once()
     await until(world.url, REBILLED, lambda count: count == 3)

@@ -22,8 +22,8 @@ from connectors.config.settings import load_settings
 ROOT = Path(__file__).parents[3]
 #: The module that makes values of the settings, and the settings themselves.
 UNWRAPS = {
-    f"connectors/config/{name, 'connectors/config/webhook_settings.py'}.py"
-    for name in ("connections", "kafka_settings", "settings", "types")
+    f"connectors/config/{name}.py"
+    for name in ("connections", "kafka_settings", "settings", "types", "webhook_settings")
 }
 SECRET = "hushed-secret"
 ENVIRON = {
