@@ -7,7 +7,10 @@ from typing import Any, Final
 
 from connectors.billing import event_state_reader, rejected_usage
 from connectors.operations.late_calls import _Checked
+from connectors.operations.rebuild_evidence import _Counted
 from connectors.postgres import rows, rows_of_management
+from connectors.telemetry.traces.delivery import _Id, _Ids
+from connectors.telemetry.traces.meter import _Place
 from schemas.context import CallContext
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.decoding import Unreadable, decoder
@@ -45,6 +48,7 @@ JSON: Final = (
         RawRecord,
     ),
     *(Receipt, Rejection, WriteOff, _Checked, CallContext),
+    *(_Counted, _Place, _Id, _Ids),
 )
 PACKED: Final = (Job, Position, Window)
 

@@ -274,7 +274,7 @@ async def test_of_an_end_without_an_invoice_all_of_the_last_period_is_named_and_
         await until(world.url, REBILLED, lambda count: count == 3)
         assert world.told.waits == (0, Decimal(0))
         later_us = time.time_ns() // 1000 + 2 * HOUR_US
-        monkeypatch.setattr(automatic_rebilling, "_now_us", lambda: later_us)
+        monkeypatch.setattr(automatic_rebilling, "now_us", lambda: later_us)
         await task.once()
         assert world.told.waits[1] == Decimal("0.02")
         [waiting] = [one.waiting for one in task._looked.values()]
