@@ -93,7 +93,10 @@ async def test_an_org_is_made_and_read_in_its_own_organisation_alone(settings: S
         assert sorted(one["external_id"] for one in listed) == ["eu::acme", "eu::only"]
         listed = (await ask("/api/customers", headers=BEARER)).json()["customers"]
         assert [one["external_id"] for one in listed] == ["acme"]
-        assert refused(await ask("/api/billing/plans?organization=us", headers=BEARER), 422)["reason"] == "unknown_organization"
+        assert (
+            refused(await ask("/api/billing/plans?organization=us", headers=BEARER), 422)["reason"]
+            == "unknown_organization"
+        )
 
 
 async def test_a_mapping_names_its_organisation_and_an_unknown_one_is_refused(

@@ -114,7 +114,7 @@ def settings() -> Json:
     found: Json = {}
     for variable, name in VARIABLES.items():
         schema = whole["properties"][name]
-        parts = {"$defs": whole["$defs"]} if "$ref" in schema else {}
+        parts = {"$defs": whole["$defs"]} if '"$ref"' in json.dumps(schema) else {}
         found[variable] = {**schema, "default": _default(Settings.model_fields[name].default), **parts}
     return cast("Json", _without_words(found))
 
