@@ -9,6 +9,7 @@ from typing import Final
 
 from connectors.doctor.provider_key_kinds import PROVIDER_KEY_TEXTS
 from connectors.doctor.right_kinds import MISSING_TEXTS, OTHER_TEXTS
+from connectors.doctor.topic_kinds import TOPIC_TEXTS
 from connectors.doctor.version_kinds import VERSION_TEXTS
 
 
@@ -340,19 +341,7 @@ LAGO: Final = {
         "plan's price.",
     ),
 }
-KAFKA = {
-    "topic_loses_money": FindingKind(
-        _LOST,
-        "A topic is missing, or with its retention, compaction or replication usage is lost before it is billed. No role "
-        "starts with it.",
-        "The command in the finding; `meterbridge topics create` for what is missing.",
-    ),
-    "topic_setting": FindingKind(
-        _DEGRADED,
-        "A topic differs from the catalogue in a setting that matters when another fault occurs.",
-        "The command in the finding.",
-    ),
-}
+KAFKA = {code: FindingKind(Severity(severity), *texts) for code, (severity, *texts) in TOPIC_TEXTS.items()}
 KAFKA |= {"kafka_right_missing": FindingKind(_LOST, *MISSING_TEXTS)}
 KAFKA |= {code: FindingKind(_DEGRADED, *texts) for code, texts in OTHER_TEXTS.items()}
 PROVIDER_KEYS: Final = {code: FindingKind(_DEGRADED, *texts) for code, texts in PROVIDER_KEY_TEXTS.items()}

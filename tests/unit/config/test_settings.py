@@ -8,8 +8,6 @@ from traceback import format_exception
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from connectors.config.configuration_page import configuration_page
-from connectors.config.misspelt_names import meant_by
 from connectors.config.settings import VARIABLES, Settings, load_settings
 from schemas.errors import ConfigurationError
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
@@ -365,11 +363,6 @@ def test_a_certificate_that_cannot_be_shown_stops_the_start_under_its_settings_n
         assert CANARY not in refused.value.detail
 
 
-def test_what_looks_like_ours_and_is_not_is_told() -> None:
-    environ = {"KAFKA_BOOTSTRAP_SERVER": "x", "LAGO_KEY": "x", "LAGO_API_KEY": "x", "KAFKA_PARTITIONS": "", "PATH": "x"}
-    assert load_settings(environ).unknown == ("KAFKA_BOOTSTRAP_SERVER", "LAGO_KEY")
-
-
 def test_a_database_url_wins_over_its_parts_and_parts_are_quoted() -> None:
     parts = {"POSTGRES_HOST": "db", "POSTGRES_USER": "me@x", "POSTGRES_PASSWORD": "p/w:@", "POSTGRES_DB": "us age"}
     assert load_settings({"POSTGRES_HOST": "db"}).postgres_url == SecretStr(
@@ -389,19 +382,6 @@ def test_settings_do_not_change_and_know_no_other_names() -> None:
         Settings.model_validate({"prot": 1})
 
 
-def test_the_page_about_configuration_is_current() -> None:
-    """`python -m connectors.config.configuration_page > docs/configuration.md` writes it."""
-    page = Path(__file__).parents[3] / "docs" / "configuration.md"
-    assert page.read_text() == configuration_page()
-
-
-def test_every_variable_is_explained() -> None:
-    page = configuration_page()
-    for variable, name in VARIABLES.items():
-        assert f"| `{variable}` |" in page
-        assert Settings.model_fields[name].description
-
-
 def test_users_tokens_are_taken_only_once_it_is_said_whom_they_are_for() -> None:
     """A provider signs tokens for others too."""
     with pytest.raises(ConfigurationError, match="OIDC_AUDIENCE is needed by OIDC_ISSUER"):
@@ -409,28 +389,3 @@ def test_users_tokens_are_taken_only_once_it_is_said_whom_they_are_for() -> None
     assert (
         load_settings({"OIDC_ISSUER": "https://id.example/", "OIDC_AUDIENCE": "a"}).oidc_issuer == "https://id.example/"
     )
-
-
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [
-        ("WEBHOOK_TOKENS", "WEBHOOK_TOKEN"),
-        ("WEBHOOK_SECRETS", "WEBHOOK_SECRET"),
-        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
-        ("LAGO_KEY", "LAGO_API_KEY"),
-        ("WINDOW_SECOND", "WINDOW_SECONDS"),
-        ("GRACE_SECOND", "GRACE_SECONDS"),
-        ("ORG_ID_PREFIX", "ORG_ID_PREFIXES"),
-        ("DATABSE_URL", "DATABASE_URL"),
-    ],
-)
-def test_a_misspelt_setting_is_told_with_the_one_that_was_meant(written: str, meant: str) -> None:
-    assert load_settings({written: "x"}).unknown == (written,)
-    assert meant_by(written, VARIABLES) == meant
-
-
-def test_other_programs_variables_are_nobodys_business() -> None:
-    """Kubernetes, Postgres, LiteLLM and the shell have names that begin as ours do."""
-    others = """PATH HOME LANG PWD HOSTNAME PORT_1 POSTGRES_SERVICE_HOST POSTGRES_PORT_5432_TCP PGHOST REDIS_HOST DB_URL
-    LITELLM_LOG LITELLM_SALT_KEY OPENAI_API_KEY PYTHONPATH UI_PASSWORD LOG_DIR PROXY_HOST MAX_BUDGET BATCH_MODE"""
-    assert load_settings(dict.fromkeys(others.split(), "x")).unknown == ()

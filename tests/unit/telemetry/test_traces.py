@@ -25,7 +25,6 @@ from connectors.telemetry import tracing as tracing_module
 from connectors.telemetry.logs import add_trace_ids, configure_logging
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.traces import attributes as names
-from connectors.telemetry.traces.attributes import TEXT_CHARS, attributes
 from connectors.telemetry.traces.context import current_ids, parent_in, traceparent_of
 from connectors.telemetry.traces.delivery import DeliverySpans, tell_lago
 from connectors.telemetry.traces.ingress import record_headers
@@ -36,7 +35,7 @@ from connectors.telemetry.tracing import GuardedTraces, Tracing
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent
 from schemas.topics import TopicNames
-from schemas.trace_context import TRACEPARENT, recorded_parent
+from schemas.trace_context import TRACEPARENT
 from streams.core.delivery.batches import EventOutcome
 from streams.core.delivery.verdicts import HttpResponse
 from tests.support.calls import NOON, raw, slp
@@ -390,17 +389,3 @@ def test_records_have_a_header_only_within_a_recorded_span(seen: Seen) -> None:
     with never.get_tracer("test").start_as_current_span("one"):
         assert record_headers() is None
     never.shutdown()
-
-
-@pytest.mark.parametrize(
-    "text", [b"", b"00-1-1-01", parent(0), parent(1)[:-2] + b"00", b"01" + parent(1)[2:], parent(1) + b"-x"]
-)
-def test_a_malformed_or_unrecorded_parent_is_none(text: bytes) -> None:
-    assert recorded_parent(((TRACEPARENT, text),)) == ""
-    assert recorded_parent(((TRACEPARENT, parent(1)),)) == parent(1).decode()
-
-
-def test_an_attribute_is_in_the_list_and_its_text_is_short() -> None:
-    assert attributes({names.GEN_AI_MODEL: "m" * 1000, names.HELD: ""}) == {names.GEN_AI_MODEL: "m" * TEXT_CHARS}
-    with pytest.raises(KeyError, match=r"user\.id"):
-        attributes({"user.id": "ada"})
