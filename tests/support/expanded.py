@@ -95,9 +95,11 @@ class Growing:
         """Run the meter, two minutes later, until `count` calls are billed."""
         self.clock.pass_by(120)
         self.clock.go()
-        async with self.stage.running("meter", self.parts()):
+        async with self.stage.running("meter", self.parts()) as role:
             await soon(lambda: self.billed()[0] >= count, limit_s=40)
             await soon(lambda: not self.unread(), limit_s=40)
+            tasks: Any = role.partition_tasks  # what was counted twice would still be open
+            await soon(lambda: not any(task.work._state.open for task in tasks.values()), limit_s=40)
 
     async def expand(self, *words: str, partitions: int | None = None) -> Ended:
         """The command as an operator runs it."""
