@@ -17,6 +17,7 @@ from connectors.operations.outgoing_webhooks import announcements
 from connectors.postgres.pool import Database
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.worker_metrics import WorkerSensors
+from schemas.errors import Unavailable
 from schemas.generate import FOLDER
 from tests.support.database import rows
 from tests.support.webhook_receiver import SECRET, Receiver, Seen, task_of, webhook_receiver
@@ -114,6 +115,80 @@ async def test_credits_are_announced_when_they_become_low_are_used_up_and_rechar
         ("credits.recharged", "low"),
         ("credits.recharged", "ok"),
     ]
+
+
+async def test_the_beginnings_of_accounts_do_not_wait_for_the_looks_of_many_messages(
+    database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcements, "MOST", 1)
+    await rows(database, "INSERT INTO user_credits (user_id, balance) SELECT 'u' || n, 20 FROM generate_series(1, 5) n")
+    await once(database, receiver.url)
+    await rows(database, "UPDATE user_credits SET balance = 0")
+    for _ in range(5):
+        await once(database, receiver.url)
+    assert receiver.types() == ["credits.used_up"] * 5
+
+
+async def test_a_process_gets_the_rows_that_differ_alone(
+    database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def counted(original: Any) -> Any:
+        def changes_of(self: Any, found: list[Any]) -> Any:
+            read.append(len(found))
+            return original(self, found)
+
+        return changes_of
+
+    for name in ("_held", "_dead", "_balances"):
+        monkeypatch.setattr(announcements.Announcements, name, counted(getattr(announcements.Announcements, name)))
+    for number in range(3):
+        await rows(database, HELD, f"p{number}", f"c{number}", "150")
+        await rows(database, DEAD, f"e{number}")
+    await balance(database, "20")
+    await once(database, receiver.url)
+    assert read == [3, 3, 0]
+    await rows(database, HELD, "p4", "c1", "50")  # doubled its bound
+    await rows(database, HELD, "p5", "c2", "49")  # not yet
+    await once(database, receiver.url)
+    assert read[3:] == [1, 0, 0]
+
+
+async def test_what_is_due_is_sent_where_looking_fails(
+    database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rows(database, DEAD, "e1")
+    receiver.status = 503
+    await once(database, receiver.url)
+    await later(database, 600)
+
+    async def slow(*_: object) -> int:
+        raise Unavailable("postgres_slow", "")
+
+    monkeypatch.setattr(announcements.Announcements, "look", slow)
+    with pytest.raises(Unavailable):
+        await once(database, receiver.url)
+    assert len(receiver.messages) == 2
+
+
+async def test_looks_take_a_twentieth_of_the_time(database: str, receiver: Receiver) -> None:
+    now_s, looked = 100.0, []
+
+    class Slow(announcements.Announcements):
+        async def look(self, database: Database) -> int:
+            nonlocal now_s
+            looked.append(now_s)
+            now_s += 2
+            return 0
+
+    with Database(database, size=1) as pool:
+        task = task_of(pool, receiver.url)
+        task.announcements, task.monotonic = Slow([]), lambda: now_s
+        for _ in range(20):
+            await task.once()
+            now_s += 5
+    assert [round(after - before) for before, after in pairwise(looked)] == [42, 42]
 
 
 async def test_every_message_fits_its_schema(database: str, receiver: Receiver) -> None:
