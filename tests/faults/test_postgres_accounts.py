@@ -6,6 +6,7 @@ A grant that is missing in `roles.sql` is a process that fails here; a table tha
 import asyncio
 import json
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,13 @@ FROM information_schema.role_table_grants WHERE grantee = $1 AND privilege_type 
 #: Written with the account of `serve` by integration/test_stripe_webhooks.py; nothing is sold here.
 SOLD = {"credit_purchases", "stripe_customers", "stripe_payments", "stripe_events"}
 
+#: An endpoint that does not answer, so that also its failure is written.
+UNHEARD = {
+    "OUTGOING_WEBHOOK_URLS": "http://127.0.0.1:1/",
+    "OUTGOING_WEBHOOK_ALLOW_HTTP": "1",
+    "OUTGOING_WEBHOOK_SECRETS": f"whsec_{b64encode(bytes(32)).decode()}",
+}
+
 
 def role_of(name: str) -> str:
     """Whose account a process has: docs/database.md."""
@@ -56,7 +64,7 @@ async def deployment(kafka: Kafka, folder: Path, url: str, prefix: str) -> Async
         {},
         folder,
         broker=kafka,
-        common={"DATABASE_URL": as_role(url, READER)},
+        common={"DATABASE_URL": as_role(url, READER), **UNHEARD},
         each=lambda name: {"DATABASE_URL": as_role(url, role_of(name))},
         prefix=prefix,
         commands=commands,
@@ -107,6 +115,7 @@ async def test_usage_is_billed_and_explained_with_each_process_under_its_own_acc
             assert "postgres_denied" not in process.tail(1 << 20), name
         await rows(as_role(url, PROJECTOR), "SELECT refresh_usage_summary()")
         await until(url, "SELECT count(*) FROM provider_health", lambda found: found == 1, 30)
+        await until(url, "SELECT count(*) FROM webhook_endpoints", lambda found: found == 1, 30)
         await keep_provider_key(as_role(url, API))
         for role in (PROJECTOR, API):
             counts = dict(await rows(url, _WRITTEN, role))
