@@ -21,7 +21,7 @@ from tests.support.eventually import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(
-    r"(?:^<!-- (?P<how>not run|repeated)(?:: (?P<why>[^\n]*?))? -->\n)?"
+    r"(?:^ *<!-- (?P<how>not run|repeated)(?:: (?P<why>[^\n]*?))? -->\n)?"
     r"^ *```(?:sh|bash)\n(?P<text>.*?)^ *```\n(?:\n```text\n(?P<prints>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
 )

@@ -16,7 +16,7 @@ ELSEWHERE = {
 }
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *RUNBOOKS]
 #: What needs Docker, the network, hours, or a program that is not ours. A block more needs a reason to be here.
-MOST_NOT_RUN = 10
+MOST_NOT_RUN = 12
 FENCE = re.compile(r"^ *```(\S*)$", re.MULTILINE)
 
 
