@@ -159,8 +159,10 @@ class MeterWork:
 
     async def close(self) -> None:
         """Close the ledger."""
-        await self._forwarder.stop()
-        await self._ledger.close()
+        try:
+            await self._forwarder.stop()
+        finally:
+            await self._ledger.close()
         self._sensors.ledger(self._ledger.partition, None)
 
     def in_transaction(self) -> bool:

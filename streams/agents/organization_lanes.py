@@ -32,6 +32,8 @@ T = TypeVar("T")
 _HELD_MS = 500
 #: The wait before a lane is opened again: after an error that may pass, and after one that a person has to end, seconds.
 _AGAIN_S, _HALTED_S = 2.0, 60.0
+#: After this time a lane is opened again, which commits its offset anew, seconds.
+_SESSION_S = 86_400.0
 #: Records that are fetched ahead, and how long an idle lane waits, seconds.
 _AHEAD, _IDLE_S = 2 * SETTLE_LIMIT, 0.5
 
@@ -108,6 +110,11 @@ class OrganizationLane:
         await self.work.close()
 
     async def _session(self) -> None:
+        """Post events for a day at most, whether any come or are taken.
+
+        A lane's group has no members. Of such a group Kafka forgets the offset 7 days after its last commit
+        (`offsets.retention.minutes`), and the lane would begin at the topic's beginning.
+        """
         await self.work.close()
         self._fetched.clear()
         self._oldest_ms, self._given_back = None, 0
@@ -117,10 +124,15 @@ class OrganizationLane:
             consumer.seek(self._tp, offset)
             self._halt("")
             reading = asyncio.ensure_future(self._read(consumer))
+            limit = asyncio.timeout(_SESSION_S)
             try:
-                while not reading.done():
-                    await self._post()
-                reading.result()
+                async with limit:
+                    while not reading.done():
+                        await self._post()
+                    reading.result()
+            except TimeoutError:
+                if not limit.expired():
+                    raise
             finally:
                 reading.cancel()
                 await asyncio.wait({reading})

@@ -126,6 +126,8 @@ class DeliveryWork:
         # A further organisation has no events that are older than the topic's first one when it is added.
         first = offsets.begin if self._config.organization else 0
         following = first if offsets.committed is None else offsets.committed
+        if self._config.organization:  # Kafka keeps it for 7 days from here, also while the lane is halted
+            await self._writer.commit([], self._tp, following, self._config.group)
         offsets.check(self._tp, following)
         self._passed_to = 0
         # An earlier owner may have posted any event up to here.
@@ -141,15 +143,17 @@ class DeliveryWork:
         done, next_offset = 0, int(records[-1].offset) + 1
         while done < len(own):
             ready = await self._ready(own[done : done + SETTLE_LIMIT])
-            settled = self._delivering(ready)
-            outcomes = await self._deliver(ready)
-            if not outcomes:
-                settled(outcomes)
-                self._suspect_below = ready[-1].offset + 1
-                return int(ready[0].offset)
-            done += len(ready)
-            await self._settle(ready, outcomes, int(own[done].offset) if done < len(own) else next_offset)
-            settled(outcomes)
+            settled, told = self._delivering(ready), list[EventOutcome]()
+            try:
+                outcomes = await self._deliver(ready)
+                if not outcomes:
+                    self._suspect_below = ready[-1].offset + 1
+                    return int(ready[0].offset)
+                done += len(ready)
+                await self._settle(ready, outcomes, int(own[done].offset) if done < len(own) else next_offset)
+                told = outcomes
+            finally:
+                settled(told)
         if not own:
             self._passed_to = next_offset
             await self.punctuate()

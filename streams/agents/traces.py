@@ -31,7 +31,7 @@ class DeliveryTraces(Protocol):
 
     def delivering(self, records: Sequence[ConsumerRecord]) -> Callable[[Sequence[EventOutcome]], None]:
         """Before events are posted; call the result with their outcomes once these are durable, or with none if the events are
-        given back.
+        given back, or an error ends the work.
         """
 
 

@@ -5,14 +5,13 @@ of producers that have not learnt of the new partitions yet (docs/adr/0042).
 """
 
 import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
-from streams.runtime.transactions import partition_of
+from streams.runtime.transactions import partition_of, stop_producer
 
 #: The most keys whose partition is remembered: murmur2 costs 10 us in Python.
 _REMEMBERED = 100_000
@@ -78,11 +77,10 @@ class Forwarder:
             raise
 
     async def stop(self) -> None:
-        """Close the connections."""
+        """Close the connections, soon also while Kafka is away: what was not acknowledged is sent again."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            with contextlib.suppress(KafkaError):  # what was not acknowledged is sent again
-                await producer.stop()
+            await stop_producer(producer)
 
     async def _started(self) -> AIOKafkaProducer:
         if self._producer is None:

@@ -1,12 +1,19 @@
 """Which records a ledger of a grown topic forwards: those whose key belongs to a partition that grew out of its own."""
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.operations.past_counts import ancestors, grown_from
 from schemas.topics import CUSTOMERS, RAW, RECEIPTS, has_right_count
+from streams.runtime import forwarding
 from streams.runtime.forwarding import Forwarder
 from streams.runtime.transactions import partition_of
+from tests.support.virtual_time import VirtualLoop
 
 KEYS = st.binary(min_size=1, max_size=40)
 
@@ -39,3 +46,37 @@ def test_a_topic_that_keeps_its_number_fits_every_multiple_of_it() -> None:
     for topic in (CUSTOMERS, RECEIPTS):
         assert [has_right_count(topic, there, 12) for there in (4, 12, 5, 24)] == [True, True, False, False]
     assert [has_right_count(RAW, there, 12) for there in (4, 12)] == [False, True]
+
+
+class _Away:
+    """A producer with records that Kafka does not take: aiokafka waits until they expire."""
+
+    def __init__(self, **_options: Any) -> None:
+        self.closed = asyncio.Event()
+        self.client = SimpleNamespace(close=self._close)
+        self._txn_manager = SimpleNamespace(wait_for_transaction_end=lambda: None)
+        self._message_accumulator = SimpleNamespace(_pending_batches=(), _batches={})
+
+    async def _close(self) -> None:
+        self.closed.set()
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        await asyncio.sleep(40)
+
+
+def test_a_partition_is_given_up_soon_while_kafka_does_not_take_what_is_forwarded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forwarding, "AIOKafkaProducer", _Away)
+
+    async def stopped_after_s() -> float:
+        forwarder = Forwarder({}, "raw", 0)
+        producer: Any = await forwarder._started()
+        await forwarder.stop()
+        assert producer.closed.is_set()
+        return asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(stopped_after_s()) < 5
