@@ -24,6 +24,11 @@ def org_key(organization: str, external_id: str) -> str:
     return f"{organization}{SEPARATOR}{external_id}" if organization else external_id
 
 
+def is_name(text: str) -> bool:
+    """Whether an organisation other than the default one can have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def begins_with(org_id: str) -> str:
     """The name that a key begins with; `""` = with none.
 
@@ -31,7 +36,7 @@ def begins_with(org_id: str) -> str:
     (`OrgRecord.organization`).
     """
     name, separator, _ = org_id.partition(SEPARATOR)
-    return name if separator and _NAME.fullmatch(name) else ""
+    return name if separator and is_name(name) else ""
 
 
 def external_id_of(organization: str, org_id: str) -> str:

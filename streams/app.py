@@ -17,7 +17,7 @@ from tempfile import gettempdir
 
 from aiokafka import TopicPartition
 
-from schemas.customers import CustomerRecord, OrgRecord
+from schemas.customers import CustomerRecord
 from schemas.rates import RateCard
 from streams.agents.meter import MeterWork
 from streams.agents.organization_lanes import OrganizationLane, OrganizationLanes, lane_config
@@ -25,6 +25,7 @@ from streams.agents.projector import ProjectWork
 from streams.agents.sink import DeliveryConfig, DeliveryWork
 from streams.components import Components
 from streams.core.delivery.backoff import RetryPolicy
+from streams.delivery.to_an_organization import EventDelivery, UnknownOrganization
 from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.faust_transport import App
 from streams.runtime.forwarding import Forwarder
@@ -32,6 +33,7 @@ from streams.runtime.partition_task import PartitionProcessor
 from streams.runtime.role import AnyRole, MultiTopicRole, Role
 from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
+from streams.state.orgs_table import OrgsTable
 
 #: The least time between two transactions of a partition while fetch batches are small, seconds: a transaction costs
 #: milliseconds of CPU here and at the broker whatever it contains. It is halved where somebody waits for the result.
@@ -115,8 +117,8 @@ ROLES: dict[str, Callable[[Components], AnyRole]] = {
 }
 
 
-def _orgs(components: Components) -> CompactedTable[OrgRecord]:
-    orgs = CompactedTable(components.kafka, components.topics.orgs, OrgRecord, components.monotonic, "orgs")
+def _orgs(components: Components) -> OrgsTable:
+    orgs = OrgsTable(components.kafka, components.topics.orgs, components.monotonic)
     components.sensors.following(orgs.name, orgs.lag_s)
     return orgs
 
@@ -139,13 +141,18 @@ def _delivering(components: Components, role: str, topic: str) -> Role:
     def work(partition: int) -> PartitionProcessor:
         tp = TopicPartition(topic, partition)
         own = DeliveryWork(tp, config, components.delivery(), orgs, components.sensors, components.traces)
-        if not components.organizations:
-            return own
-        lanes = [
-            OrganizationLane(tp, lane_config(config, name), delivery(), orgs, components.sensors, components.traces)
-            for name, delivery in components.organizations.items()
-        ]
-        return OrganizationLanes(own, lanes)
+
+        def lane(name: str, delivery: EventDelivery) -> OrganizationLane:
+            return OrganizationLane(
+                tp, lane_config(config, name), delivery, orgs, components.sensors, components.traces
+            )
+
+        return OrganizationLanes(
+            own,
+            {name: lane(name, delivery()) for name, delivery in components.organizations.items()},
+            known=orgs.organizations,
+            standing=lambda name: lane(name, UnknownOrganization(name)),
+        )
 
     return Role(_app(components, role), topic, work, components.sensors, _LINGER_S / 2, components.leave)
 

@@ -16,6 +16,7 @@ from streams.agents.organization_lanes import LaneSensors
 from streams.agents.projector import Projection, ProjectSensors
 from streams.agents.traces import Traces
 from streams.delivery.engine import Delivery
+from streams.delivery.to_an_organization import EventDelivery
 from streams.runtime.role import RoleSensors
 
 
@@ -50,7 +51,7 @@ class Components:
         now_us: the wall clock, microseconds since 1970 UTC.
         held_in_memory: number of held windows of a partition that stay in memory; others are on disk.
         leave: ends the process with an exit code.
-        organizations: as `delivery`, of each further Lago organisation by its name.
+        organizations: as `delivery`, of each further Lago organisation that is configured, by its name.
         traces: records spans; None = traces are off.
     """
 
@@ -75,7 +76,7 @@ class Components:
     now_us: Callable[[], int] = _wall_clock_us
     held_in_memory: int = 10_000
     leave: Callable[[int], None] = os._exit
-    organizations: Mapping[str, Callable[[], Delivery]] = field(default_factory=dict)
+    organizations: Mapping[str, Callable[[], EventDelivery]] = field(default_factory=dict)
     traces: Traces | None = None
 
     def group(self, role: str) -> str:

@@ -28,10 +28,11 @@ class OrgRecords:
         orgs: the table of the topic; its maker follows the topic.
         kafka: connection options for aiokafka.
         now_us: microseconds since 1970 UTC.
-        organizations: the further Lago organisations of this deployment.
+        organizations: names of the further Lago organisations, those too that are not configured any more; the
+            caller keeps it up to date.
     """
 
-    _organizations: frozenset[str] = frozenset()
+    _organizations: Collection[str] = ()
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class OrgRecords:
         self._orgs = orgs
         self._records = CompactedTopicWriter(orgs, kafka, topic)
         self._now_us = now_us
-        self._organizations = frozenset(organizations)
+        self._organizations = organizations
 
     def organization_of(self, org_id: str) -> str:
         """The Lago organisation of an org: of its record, else of its key; `""` = the default one."""

@@ -17,14 +17,23 @@ class Organizations:
     """The organisations that this deployment has access to.
 
     Args:
-        others: names of the further ones. Without any, each name in a mapping means the default one.
+        others: names of the further ones.
         default_names: names by which a mapping may call the default one where there are further ones.
+        known: names of all further ones, those too that are closed, or not configured any more and have orgs. Where
+            there is none, each name in a mapping means the default one.
     """
 
-    def __init__(self, records: OrgRecords, others: Collection[str] = (), default_names: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        records: OrgRecords,
+        others: Collection[str] = (),
+        default_names: Collection[str] = (),
+        known: Collection[str] | None = None,
+    ) -> None:
         self._records = records
         self.others = tuple(others)
         self._default_names = frozenset(default_names)
+        self._known = self.others if known is None else known
 
     def of(self, org_id: str) -> str:
         """The organisation of an org; `""` = the default one. It may be one that this deployment has no access to."""
@@ -41,7 +50,7 @@ class Organizations:
             Rejected: `unknown_organization`: it names an organisation that is not configured; `other_organization`: the
                 customer's id would be the key of an org in another organisation.
         """
-        if not self.others:
+        if not self._known:
             return request
         name = request.lago_organization_id
         if name in self.others:
@@ -51,7 +60,7 @@ class Organizations:
         else:
             named = ", ".join([*sorted(self._default_names), *self.others])
             raise Rejected(UNKNOWN_ORGANIZATION, f"lago_organization_id is none of: {named}")
-        if name == DEFAULT and begins_with(request.lago_customer_id) in self.others:
+        if name == DEFAULT and begins_with(request.lago_customer_id) in self._known:
             raise Rejected("other_organization", "the id begins with the name of a further Lago organisation and ::")
         if self.of(placed.lago_customer_id) != name:
             raise Rejected("other_organization", "an org of the default organisation has this key already")

@@ -110,7 +110,7 @@ def lago_connections(settings: Settings) -> tuple[LagoConnection, ...]:
         settings.worker_concurrency,
         settings.lago_timeout,
     )
-    every = default, *(_further(one, settings) for one in settings.lago_organizations)
+    every = default, *(_further(one, settings) for one in settings.open_organizations)
     secrets = [secret for one in every for secret in set(one.webhook_secrets)]
     if len(set(secrets)) < len(secrets):
         raise ConfigurationError("LAGO_ORGANIZATIONS", "LAGO_ORGANIZATIONS: two organisations have one webhook_secret")
@@ -120,7 +120,7 @@ def lago_connections(settings: Settings) -> tuple[LagoConnection, ...]:
 def _further(one: LagoOrganization, settings: Settings) -> LagoConnection:
     return LagoConnection(
         one.id,
-        one.url,
+        str(one.url),
         partial(revealed, one.key) if one.key_file is None else KeyFile(one.key_file, one.id),
         tuple(all_revealed(one.webhook_secret)),
         one.clickhouse_dedup,

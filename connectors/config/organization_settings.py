@@ -32,27 +32,34 @@ class LagoOrganization(BaseModel):
         clickhouse_dedup: as `LAGO_CLICKHOUSE_DEDUP`.
         requests_per_second: the most posts of one worker process; None = as fast as Lago allows.
         concurrency: requests at the same time of one worker process; None = `WORKER_CONCURRENCY`.
+        closed: it is not asked any more. Usage of its orgs is held, and its events become dead letters. The address and
+            the key are not read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
-    url: HttpUrl
+    url: HttpUrl | None = None
     key: SecretStr | None = None
     key_file: Path | None = None
     webhook_secret: Secrets = ()
     clickhouse_dedup: bool = False
     requests_per_second: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
     concurrency: Annotated[int, Field(ge=1, le=64)] | None = None
+    closed: bool = False
 
     @model_validator(mode="after")
-    def _has_one_key(self) -> "LagoOrganization":
+    def _can_be_asked(self) -> "LagoOrganization":
+        if self.id == DEFAULT_LABEL:
+            raise ValueError(f"{DEFAULT_LABEL} is the organisation of LAGO_API_URL")
+        if self.closed:
+            return self
+        if self.url is None:
+            raise ValueError("needs url")
         if (self.key is None) is (self.key_file is None):
             raise ValueError("needs key or key_file, and not both")
         if self.key is not None and not len(self.key):
             raise ValueError("has an empty key")
-        if self.id == DEFAULT_LABEL:
-            raise ValueError(f"{DEFAULT_LABEL} is the organisation of LAGO_API_URL")
         return self
 
 
@@ -97,3 +104,13 @@ class OrganizationSettings(BaseModel):
         description="Names by which mappings may call the organisation of `LAGO_API_URL`, separated by commas. It counts only where there are "
         "further ones: another name is then refused, `unknown_organization`.",
     )
+
+    @property
+    def open_organizations(self) -> tuple[LagoOrganization, ...]:
+        """The further organisations that are billed into."""
+        return tuple(one for one in self.lago_organizations if not one.closed)
+
+    @property
+    def closed_organizations(self) -> tuple[str, ...]:
+        """The names of those whose events are given up."""
+        return tuple(one.id for one in self.lago_organizations if one.closed)

@@ -330,7 +330,7 @@ class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettin
             max_usd_per_token=self.max_usd_per_token,
             out_of_period_policy=self.out_of_period_policy,
             event_code=self.lago_event_code,
-            organizations=tuple(one.id for one in self.lago_organizations),
+            organizations=tuple(one.id for one in self.open_organizations),
         )
 
 

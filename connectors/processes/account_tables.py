@@ -19,12 +19,13 @@ from connectors.kafka.client_config import aiokafka_config
 from connectors.kafka.compacted_writer import CompactedTopicWriter
 from connectors.lago.client import LagoClient
 from connectors.telemetry.clock import now_us
-from schemas.customers import CustomerRecord, OrgRecord
+from schemas.customers import CustomerRecord
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.organizations import DEFAULT, org_key
 from schemas.topics import TopicNames
 from streams.core.mapping.set_mapping import KEEP_US, MIN_MAPPING_DELAY_S
 from streams.runtime.compacted_table import CompactedTable
+from streams.state.orgs_table import OrgsTable
 
 
 class AccountTables:
@@ -51,10 +52,12 @@ class AccountTables:
         self.lago = lago
         self.lagos: dict[str, LagoClient] = {DEFAULT: lago, **(others or {})}
         self.customers = CompactedTable(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
-        self.orgs = CompactedTable(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
+        self.orgs = OrgsTable(kafka, topics.orgs, time.monotonic)
         names = [name for name in self.lagos if name]
-        self.org_records = OrgRecords(self.orgs, kafka, topics.orgs, now_us=now_us, organizations=names)
-        self.organizations = Organizations(self.org_records, names, settings.lago_organization_names)
+        known = self.orgs.organizations
+        known.update(names, settings.closed_organizations)
+        self.org_records = OrgRecords(self.orgs, kafka, topics.orgs, now_us=now_us, organizations=known)
+        self.organizations = Organizations(self.org_records, names, settings.lago_organization_names, known)
         self._customer_records = CompactedTopicWriter(self.customers, kafka, topics.customers)
         discoveries = {
             name: SubscriptionDiscovery(

@@ -62,6 +62,7 @@ from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.mapping.set_mapping import MIN_MAPPING_DELAY_S
 from streams.delivery.engine import Delivery, LagoEventsApi
+from streams.delivery.to_an_organization import ClosedOrganization, EventDelivery
 
 #: For requests about Lago's organization, which then need not wait for a post to end.
 _SPARE_CONNECTIONS = 1
@@ -80,7 +81,7 @@ def parts_of(
     metrics: Metrics,
     sensors: WorkerSensors | None = None,
     limit_s: float = LIMIT_S,
-    organizations: Mapping[str, Callable[[], Delivery]] | None = None,
+    organizations: Mapping[str, Callable[[], EventDelivery]] | None = None,
 ) -> Components:
     """A role's parts. It asks the broker for the topics' ids and settings, at most `limit_s` seconds for each answer.
 
@@ -108,7 +109,7 @@ def parts_of(
         max_retries=settings.max_retries,
         retry_delay_s=settings.retry_delay,
         delivery=delivery,
-        organizations=organizations or {},
+        organizations={**dict.fromkeys(settings.closed_organizations, ClosedOrganization), **(organizations or {})},
         sensors=sensors or WorkerSensors(metrics, time.monotonic),
         instance_id=settings.pod_name or "",
         projection=cache(

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,7 +23,7 @@ class WorkerHealth:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._begun = False
-        self._halted: dict[tuple[str, int], str] = {}
+        self._halted: Counter[tuple[str, int, str]] = Counter()
         self._beat = monotonic()
 
     def begun(self) -> None:
@@ -30,14 +31,16 @@ class WorkerHealth:
         self._begun = True
 
     def halted(self, topic: str, partition: int, reason: str) -> None:
-        """A partition is halted."""
+        """A partition is halted. Lanes of several Lago organisations may be halted on one partition."""
         with self._lock:
-            self._halted[topic, partition] = reason
+            self._halted[topic, partition, reason] += 1
 
-    def resumed(self, topic: str, partition: int) -> None:
-        """A halted partition runs again, here or at another worker."""
+    def resumed(self, topic: str, partition: int, reason: str) -> bool:
+        """What was halted runs again, here or at another worker; whether nothing else is halted for this reason."""
         with self._lock:
-            self._halted.pop((topic, partition), None)
+            self._halted[topic, partition, reason] -= 1
+            self._halted = +self._halted
+            return (topic, partition, reason) not in self._halted
 
     async def keep_beating(self) -> None:
         """Note every second, until cancelled, that the event loop runs."""
@@ -48,10 +51,10 @@ class WorkerHealth:
     def ready(self) -> dict[str, Any]:
         """`{"status": "ok"}`; or `starting`, or `halted` with the halted partitions."""
         with self._lock:
-            halted = sorted(self._halted.items())
+            halted = sorted(self._halted)
         if halted:
             partition_tasks = [
-                {"topic": topic, "partition": number, "reason": reason} for (topic, number), reason in halted
+                {"topic": topic, "partition": number, "reason": reason} for topic, number, reason in halted
             ]
             return {"status": "halted", "partitions": partition_tasks}
         return {"status": "ok" if self._begun else "starting"}

@@ -117,8 +117,8 @@ class WorkerSensors:
 
     def partition_resumed(self, topic: str, partition: int, reason: str) -> None:
         """Export that a halted partition runs again, here or at another worker."""
-        self._metrics.partition_halted.labels(topic, partition, reason).set(0)
-        self.health.resumed(topic, partition)
+        if self.health.resumed(topic, partition, reason):
+            self._metrics.partition_halted.labels(topic, partition, reason).set(0)
 
     def lane_waits(
         self, organization: str, topic: str, partition: int, oldest_ms: Callable[[], int | None] | None

@@ -3,12 +3,15 @@
 Each organisation has a lane: a consumer group, a transactional producer, a breaker and a rate limit of its own. A lane
 reads the whole partition and posts its organisation's events, so an organisation that takes none stops its own lane only,
 and its events wait where they are, in order. The partition's owner runs its lanes; they are fenced as it is.
+
+An organisation that has orgs or events here and is not configured has a lane too. It stands at the first event of its
+organisation and keeps its place, which Kafka would forget (docs/adr/0049).
 """
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -20,7 +23,7 @@ from schemas.customers import OrgRecord
 from schemas.errors import TopicProblem, Unavailable
 from streams.agents.sink import SETTLE_LIMIT, DeliveryConfig, DeliveryWork, SinkSensors
 from streams.agents.traces import DeliveryTraces
-from streams.delivery.engine import Delivery
+from streams.delivery.to_an_organization import EventDelivery
 from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.offsets import asking
 from streams.runtime.partition_task import may_pass
@@ -58,17 +61,21 @@ class OrganizationLane:
 
     Args:
         config: see `lane_config`.
+
+    Fields:
+        in_place: set when the group's offset of this partition is durable: the lane misses no event that comes later.
     """
 
     def __init__(
         self,
         tp: TopicPartition,
         config: DeliveryConfig,
-        delivery: Delivery,
+        delivery: EventDelivery,
         orgs: CompactedTable[OrgRecord],
         sensors: LaneSensors,
         traces: DeliveryTraces | None = None,
     ) -> None:
+        self.in_place = asyncio.Event()
         self.work = DeliveryWork(tp, config, delivery, orgs, sensors, traces)
         self._tp = tp
         self._config = config
@@ -94,6 +101,7 @@ class OrganizationLane:
             try:
                 await self._session()
             except TopicProblem as problem:
+                self.in_place.set()  # a lane without an offset has none of these
                 self._halt(problem.reason)
                 log.error("organization_lane_halted", **place, reason=problem.reason, detail=problem.detail)  # noqa: TRY400  # expected: the reason is enough
                 await self._config.sleep(_HALTED_S)
@@ -119,10 +127,10 @@ class OrganizationLane:
         self._fetched.clear()
         self._oldest_ms, self._given_back = None, 0
         offset = await self.work.open()
+        self.in_place.set()
         async with asking(self._config.kafka, self._config.group, fetch_max_wait_ms=_HELD_MS) as consumer:
             consumer.assign([self._tp])
             consumer.seek(self._tp, offset)
-            self._halt("")
             reading = asyncio.ensure_future(self._read(consumer))
             limit = asyncio.timeout(_SESSION_S)
             try:
@@ -155,6 +163,8 @@ class OrganizationLane:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_IDLE_S):
                     await self._arrived.wait()
+            if not self._fetched:
+                self._halt("")
             return await self.work.punctuate()
         records = [self._fetched.popleft() for _ in range(min(len(self._fetched), SETTLE_LIMIT + self._given_back))]
         self._oldest_ms = next((int(record.timestamp) for record in records if self.work.is_own(record)), None)
@@ -162,6 +172,7 @@ class OrganizationLane:
         left = [record for record in records if record.offset >= done_to]
         self._fetched.extendleft(reversed(left))
         self._given_back = len(left)
+        self._halt("")
         return None
 
     def _following(self) -> ConsumerRecord | None:
@@ -182,17 +193,34 @@ class OrganizationLane:
 
 
 class OrganizationLanes:
-    """`streams.runtime.partition_task.PartitionProcessor` of the default organisation, with the lanes of the others."""
+    """`streams.runtime.partition_task.PartitionProcessor` of the default organisation, with the lanes of the others.
 
-    def __init__(self, own: DeliveryWork, lanes: Sequence[OrganizationLane]) -> None:
+    Args:
+        lanes: of the organisations that are configured, by their names.
+        known: names of the organisations that have an org, kept up to date; read when `own` is open.
+        standing: a lane that posts nothing, for an organisation that is not configured.
+    """
+
+    def __init__(
+        self,
+        own: DeliveryWork,
+        lanes: Mapping[str, OrganizationLane],
+        known: Collection[str],
+        standing: Callable[[str], OrganizationLane],
+    ) -> None:
         self._own = own
-        self._lanes = lanes
-        self._tasks: dict[asyncio.Task[None], OrganizationLane] = {}
+        self._lanes = dict(lanes)
+        self._known = known
+        self._standing = standing
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        own.before_passing(self._before_passing)
 
     async def open(self) -> int:
         """See `DeliveryWork.open`; the lanes open by themselves."""
         following = await self._own.open()
-        self._tasks = {asyncio.ensure_future(lane.run()): lane for lane in self._lanes}
+        for name in set(self._known) - self._lanes.keys():
+            self._lanes[name] = self._standing(name)
+        self._tasks = {name: asyncio.ensure_future(lane.run()) for name, lane in self._lanes.items()}
         return following
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
@@ -210,22 +238,43 @@ class OrganizationLanes:
     async def close(self) -> None:
         """Stop the lanes, then the default organisation's work."""
         tasks, self._tasks = self._tasks, {}
-        for task in tasks:
+        for task in tasks.values():
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
-        await asyncio.gather(self._own.close(), *(lane.close() for lane in tasks.values()))
+            await asyncio.wait(tasks.values())
+        await asyncio.gather(self._own.close(), *(self._lanes[name].close() for name in tasks))
 
     def in_transaction(self) -> bool:
         """Whether closing has to wait for a transaction."""
-        return self._own.in_transaction() or any(lane.work.in_transaction() for lane in self._lanes)
+        return self._own.in_transaction() or any(lane.work.in_transaction() for lane in self._lanes.values())
+
+    async def _before_passing(self, organization: str) -> None:
+        """Return when the organisation has a lane that has its place.
+
+        Without one, an event that the default organisation's work has passed over would be seen by nothing.
+        """
+        lane = self._lanes.get(organization)
+        if lane is None:
+            lane = self._lanes[organization] = self._standing(organization)
+        if lane.in_place.is_set():
+            return
+        task = self._tasks.get(organization)
+        if task is None:
+            task = self._tasks[organization] = asyncio.ensure_future(lane.run())
+        placed = asyncio.ensure_future(lane.in_place.wait())
+        try:
+            await asyncio.wait({placed, task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            placed.cancel()
+        if task.done():
+            task.result()
 
     async def _unless_a_lane_ends(self, work: Awaitable[T]) -> T:
         """The result of `work`, unless a lane ends meanwhile: a partition must not be half served."""
         own = asyncio.ensure_future(work)
         try:
-            await asyncio.wait({own, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
-            for task in self._tasks:
+            await asyncio.wait({own, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+            for task in self._tasks.values():
                 if task.done():
                     task.result()
             return await own

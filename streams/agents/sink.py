@@ -16,7 +16,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from schemas.customers import OrgRecord
 from schemas.errors import TopicProblem
 from schemas.moments import SECOND_US
-from schemas.organizations import DEFAULT
+from schemas.organizations import DEFAULT, is_name
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
@@ -26,9 +26,9 @@ from streams.core.delivery.backoff import RETRY_CAP_S, retry_delay, tier_of
 from streams.core.delivery.dead_letter_headers import RecordOrigin, delivery_history_of
 from streams.core.delivery.earlier_posts import went_elsewhere
 from streams.core.delivery.restamp import RestampDecision, judged
-from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
-from streams.delivery.engine import Delivery, EventOutcome, Item
+from streams.delivery.engine import EventOutcome, Item
 from streams.delivery.lago_port import PostRecord
+from streams.delivery.to_an_organization import EventDelivery
 from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.offsets import standing
 from streams.runtime.transactions import TransactionalWriter, Write
@@ -82,15 +82,14 @@ class DeliveryWork:
     """`streams.runtime.partition_task.PartitionProcessor` of both posting roles.
 
     `sink` reads the events topic, `retry` one tier of the retry topic. Events of other Lago organisations are passed
-    over: each organisation has a consumer group of its own (streams/agents/organization_lanes.py). What belongs to no
-    organisation that is known here becomes a dead letter, by the work of the default one.
+    over: each organisation has a consumer group of its own, and its events wait for that (streams/agents/organization_lanes.py).
     """
 
     def __init__(
         self,
         tp: TopicPartition,
         config: DeliveryConfig,
-        delivery: Delivery,
+        delivery: EventDelivery,
         orgs: CompactedTable[OrgRecord],
         sensors: SinkSensors,
         traces: DeliveryTraces | None = None,
@@ -108,6 +107,7 @@ class DeliveryWork:
         self._suspect_below = 0
         self._attempts: deque[DeliveryAttempt] = deque(maxlen=ATTEMPTS_KEPT)
         self._following: Callable[[], ConsumerRecord | None] = lambda: None
+        self._passing: Callable[[str], Awaitable[None]] = _pass
         self._passed_to = 0
         self._committed_us = 0
 
@@ -139,7 +139,7 @@ class DeliveryWork:
 
         Events that fail while others wait behind them are given back, to be posted together with those.
         """
-        own = [record for record in records if self.is_own(record)]
+        own = await self._own(records)
         done, next_offset = 0, int(records[-1].offset) + 1
         while done < len(own):
             ready = await self._ready(own[done : done + SETTLE_LIMIT])
@@ -162,6 +162,10 @@ class DeliveryWork:
     def look_behind(self, following: Callable[[], ConsumerRecord | None]) -> None:
         """See `streams.runtime.partition_task.LooksBehind`."""
         self._following = following
+
+    def before_passing(self, passing: Callable[[str], Awaitable[None]]) -> None:
+        """`passing` is awaited with an organisation's name before its events are passed over."""
+        self._passing = passing
 
     async def punctuate(self) -> None:
         """Commit the offset from time to time where only events of other organisations came: else it would leave the
@@ -208,9 +212,6 @@ class DeliveryWork:
         for place, record in enumerate(records):
             event = _event(record)
             if event is not None and self._is_whole(record, event):
-                if self._organization_of(record) != self._config.organization:
-                    outcomes[place] = EventOutcome("dead", UNKNOWN_ORGANIZATION, "no access to this organisation", 0)
-                    continue
                 history = delivery_history_of(record.headers)
                 suspect = record.offset < self._suspect_below
                 resent = suspect or record.offset < self._maybe_sent_below or history.maybe_sent
@@ -242,17 +243,18 @@ class DeliveryWork:
         return behind is not None and self.is_own(behind) and _due_ms(behind) <= self._now_us() // 1000
 
     def is_own(self, record: ConsumerRecord) -> bool:
-        """Whether this work deals with the record: its organisation's, or, of the default one's work, nobody's."""
-        own, others = self._config.organization, self._config.policy.organizations
-        if not own and not others:
-            return True
-        organization = self._organization_of(record)
-        return organization == own or (not own and organization not in others)
+        """Whether this work deals with the record: the record says so, whatever is configured."""
+        return _organization_of(record) == self._config.organization
 
-    @staticmethod
-    def _organization_of(record: ConsumerRecord) -> str:
-        manifest = _manifest(record)
-        return DEFAULT if manifest is None else manifest.organization
+    async def _own(self, records: Sequence[ConsumerRecord]) -> list[ConsumerRecord]:
+        own: list[ConsumerRecord] = []
+        for record in records:
+            organization = _organization_of(record)
+            if organization == self._config.organization:
+                own.append(record)
+            else:
+                await self._passing(organization)
+        return own
 
     def _posted(self, posted: PostRecord) -> None:
         self._attempts.append(
@@ -272,12 +274,15 @@ class DeliveryWork:
         )
 
     def _is_whole(self, record: ConsumerRecord, event: LagoEvent) -> bool:
-        """Whether the manifest fits the event: a transaction id begins with its deployment, unless it is an identity.
+        """Whether the manifest fits the event: a transaction id begins with its deployment, unless it is an identity; and
+        an organisation has a name.
 
         Raises:
             TopicProblem: `other_deployment`.
         """
         manifest = _manifest(record)
+        if manifest is not None and manifest.organization != _organization_of(record):
+            return False
         if manifest is None or manifest.deployment in ("", self._config.policy.deployment):
             return True
         theirs = event.transaction_id.startswith(f"{manifest.deployment}-") or _IDENTITY.fullmatch(event.transaction_id)
@@ -349,6 +354,16 @@ def _untraced(_records: Sequence[ConsumerRecord]) -> Callable[[Sequence[EventOut
 
 def _record_nothing(_outcomes: Sequence[EventOutcome]) -> None:
     """End no spans."""
+
+
+async def _pass(_organization: str) -> None:
+    """Wait for nothing."""
+
+
+def _organization_of(record: ConsumerRecord) -> str:
+    """Its Lago organisation; the default one of a record that names none, or one that cannot be: `_is_whole` refuses it."""
+    manifest = _manifest(record)
+    return manifest.organization if manifest is not None and is_name(manifest.organization) else DEFAULT
 
 
 def _event(record: ConsumerRecord) -> LagoEvent | None:

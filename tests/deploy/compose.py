@@ -94,6 +94,15 @@ class Compose:
             raise Failed(f"{each}: {(out + err)[-2000:]}")
         return [json.loads(one) for one in answers]
 
+    def can_have(self, service: str, *options: str) -> bool:
+        """Whether the image of a service is here, or can be pulled. `options` are those of `docker compose`."""
+        image = json.loads(self.run(*options, "config", "--format", "json"))["services"][service]["image"]
+        try:
+            docker("image", "inspect", image)
+        except Failed:
+            return not self.ended(*options, "pull", "--quiet", service)[0]
+        return True
+
     def states(self) -> dict[str, str]:
         """Of every container that runs: its health."""
         lines = self.run("ps", "--format", "json").splitlines()

@@ -1,11 +1,10 @@
 """The profiles `monitoring` and `kafka-ui`: those services whose images can be had see the deployment."""
 
-import json
 from typing import Any
 
 import httpx
 
-from tests.deploy.compose import Failed, docker
+from tests.deploy.compose import Failed
 from tests.deploy.trial import Trial, step, until
 
 PROMETHEUS = "http://127.0.0.1:9090"
@@ -15,7 +14,7 @@ _PROFILES = ("--profile", "monitoring", "--profile", "kafka-ui")
 
 def watching(trial: Trial) -> None:
     """Healthy, every role is scraped, the rules are loaded, and Prometheus has found Alertmanager."""
-    there = [service for service in WATCHERS if _can_be_had(trial, service)]
+    there = [service for service in WATCHERS if trial.compose.can_have(service, *_PROFILES)]
     if missing := set(WATCHERS) - set(there):
         print(f"          not tried, their images cannot be had: {', '.join(sorted(missing))}")
     if not there:
@@ -31,15 +30,6 @@ def watching(trial: Trial) -> None:
         if {"prometheus", "alertmanager"} <= set(there) and not _ask("/api/v1/alertmanagers")["activeAlertmanagers"]:
             raise Failed("Prometheus has not found Alertmanager")
         trial.compose.run(*_PROFILES, "rm", "--force", "--stop", *there)
-
-
-def _can_be_had(trial: Trial, service: str) -> bool:
-    image = json.loads(trial.compose.run(*_PROFILES, "config", "--format", "json"))["services"][service]["image"]
-    try:
-        docker("image", "inspect", image)
-    except Failed:
-        return not trial.compose.ended(*_PROFILES, "pull", "--quiet", service)[0]
-    return True
 
 
 def _ask(path: str) -> Any:

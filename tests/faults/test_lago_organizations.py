@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions
+from confluent_kafka.admin import AdminClient
 
 from schemas.records import LagoEvent, Manifest
 from streams.state.step_writes import MANIFEST
@@ -158,16 +160,92 @@ async def test_a_limited_organisation_slows_down_nothing_of_the_other_one(
     assert posted_nothing_elsewhere(stage)
 
 
-async def test_an_event_of_an_organisation_that_is_not_configured_is_a_dead_letter_and_is_sent_nowhere(
+async def halted(folder: Path, reason: str) -> None:
+    async with asyncio.timeout(60):
+        while f'"reason": "{reason}"' not in await asyncio.to_thread(logged, folder):
+            await asyncio.sleep(0.05)
+
+
+def place(stage: Stage, group: str) -> list[int]:
+    """The committed offsets of a lane on the partitions of the events topic; below 0 = none."""
+    admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
+    name = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-{group}"
+    found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)])[name].result().topic_partitions
+    return [one.offset for one in sorted(found, key=lambda one: one.partition) if one.topic == stage.topics.events]
+
+
+async def test_events_of_an_organisation_that_is_not_configured_wait_until_it_is_and_are_sent_nowhere_else(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
 ) -> None:
-    """The meter holds such usage. This is what it had sealed before the organisation was taken out of the settings."""
+    """It was taken out of the settings, or is not in them yet while others have it: the meter had sealed these events."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
+    put(stage, "eu", range(3))
+    put(stage, "", range(3))
     async with worker(SINK, stage, lago, tmp_path) as sink:
         sink.start()
-        put(stage, "gone", range(3))
-        put(stage, "", range(3))
         await billed(lago, "", 3)
-        await soon(lambda: Counter(statuses(stage).values()) == Counter(completed=3, failed=3))
+        await halted(tmp_path, "unknown_organization")
+        assert await asyncio.to_thread(place, stage, "sink-eu") == [0]
+        await sink.kill()
+        sink.start()  # the offset of the default organisation is behind the first three
+        put(stage, "", range(3, 6))
+        put(stage, "eu", range(3, 6))
+        await billed(lago, "", 6)
+        await soon(lambda: Counter(statuses(stage).values()) == Counter(completed=6))
+    assert posted_nothing_elsewhere(stage)
+    async with lago_sandbox(clock=time.time, api_key="eus") as eu:
+        settings = organizations(tmp_path, eu, "eus")
+        async with worker(SINK, stage, lago, tmp_path, **settings) as sink:
+            sink.start()
+            await billed(eu, "eu", 6)
+            await soon(lambda: Counter(statuses(stage).values()) == Counter(completed=12))
+            assert await copies(lago) == Counter(f"default-{number}" for number in range(6))
+    assert posted_nothing_elsewhere(stage)
+
+
+async def test_while_an_organisation_is_rolled_out_each_of_its_events_is_billed_once_whichever_sink_meets_it(
+    kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
+) -> None:
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
+    async with lago_sandbox(clock=time.time, api_key="eus") as eu:
+        settings = organizations(tmp_path, eu, "eus")
+        async with (
+            worker(SINK, stage, lago, tmp_path, name="without") as without,
+            worker(SINK, stage, lago, tmp_path, name="having", **settings) as having,
+        ):
+            without.start()
+            put(stage, "eu", range(20))
+            put(stage, "", range(20))
+            await billed(lago, "", 20)
+            having.start()
+            for start in range(20, 60, 10):
+                put(stage, "eu", range(start, start + 10))
+                put(stage, "", range(start, start + 10))
+                await asyncio.sleep(0.5)  # the group moves a partition meanwhile
+            await without.kill()
+            await billed(lago, "", 60)
+            await billed(eu, "eu", 60)
+            await soon(lambda: Counter(statuses(stage).values()) == Counter(completed=120))
+    assert posted_nothing_elsewhere(stage)
+
+
+async def test_events_of_a_closed_organisation_become_dead_letters_which_it_never_posts_when_it_is_opened_again(
+    kafka: Kafka, topic_prefix: str, tmp_path: Path, lago: Lago
+) -> None:
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
+    async with lago_sandbox(clock=time.time, api_key="eus") as eu:
+        settings = organizations(tmp_path, eu, "eus")
+        closed = {"LAGO_ORGANIZATIONS": json.dumps([{"id": "eu", "closed": True}])}
+        put(stage, "eu", range(3))
+        put(stage, "", range(3))
+        async with worker(SINK, stage, lago, tmp_path, **closed) as sink:
+            sink.start()
+            await billed(lago, "", 3)
+            await soon(lambda: Counter(statuses(stage).values()) == Counter(completed=3, failed=3))
+        async with worker(SINK, stage, lago, tmp_path, **settings) as sink:
+            sink.start()
+            put(stage, "eu", range(3, 6))
+            await soon(lambda: Counter(statuses(stage).values()) == Counter(completed=6, failed=3))
+        assert await copies(eu) == Counter(f"eu-{number}" for number in range(3, 6))
     reasons = [dict(letter.headers())["reason"] for letter in stage.read(stage.topics.dlq)]
-    assert reasons == [b"unknown_organization"] * 3
+    assert reasons == [b"organization_closed"] * 3

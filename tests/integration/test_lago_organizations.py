@@ -120,7 +120,10 @@ async def test_a_mapping_names_its_organisation_and_an_unknown_one_is_refused(
     async with running_server(with_one, ["api"]) as server:
         answer = await server.http.get("/api/v1/billing/org/organizations/eu::acme/usage/current", headers=BEARER)
         assert refused(answer, 422)["reason"] == "unknown_organization", "its record says where it is"
-        said(await server.map("three", "acme", lago_organization_id="us"), 201)
+        for name in ("eu", "us"):  # with orgs of a further one a name is no decoration, whatever is configured
+            elsewhere = await server.map("three", "acme", lago_organization_id=name)
+            assert refused(elsewhere, 422)["reason"] == "unknown_organization"
+        said(await server.map("three", "acme", lago_organization_id="main"), 201)
     assert (await customers(lago), await customers(eu)) == (["acme"], ["acme"])
 
 

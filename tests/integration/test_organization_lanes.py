@@ -9,6 +9,7 @@ import httpx
 import msgspec
 import pytest
 
+from schemas.customers import OrgRecord
 from schemas.records import LagoEvent, Manifest
 from streams.agents import organization_lanes
 from streams.core.delivery.batches import EventOutcome
@@ -78,3 +79,52 @@ async def test_a_lane_without_progress_commits_its_offset_again_and_again(
     assert spans.open == 0
     assert set(committed) == {0}
     assert not stage.sensors.halted
+
+
+@pytest.mark.parametrize("known_by", ["an event", "an org"])
+async def test_the_lane_of_an_organisation_that_is_not_configured_keeps_its_place_and_says_that_it_is_halted(
+    kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, known_by: str
+) -> None:
+    monkeypatch.setattr(organization_lanes, "_HALTED_S", 0.2)
+    committed: list[int | None] = []
+    committing = TransactionalWriter.commit
+
+    async def commit(self: TransactionalWriter, writes: Any, source: Any, offset: int | None, group: str) -> Any:
+        if group.endswith("sink-eu"):
+            committed.append(offset)
+        return await committing(self, writes, source, offset, group)
+
+    monkeypatch.setattr(TransactionalWriter, "commit", commit)
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
+    value = msgspec.json.encode(LagoEvent("eu-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
+    if known_by == "an event":
+        manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization="eu"))
+        stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
+    else:
+        record = OrgRecord("eu::acme", organization="eu")
+        stage.producer.produce(stage.topics.orgs, msgspec.json.encode(record), "eu::acme")
+    stage.producer.flush(10)
+    async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
+        async with stage.running("sink", stage.parts(QUICK, quick_delivery(lago, http))):
+            if known_by == "an event":
+                await soon(lambda: len(committed) >= 3)
+                assert stage.sensors.halted == [(stage.topics.events, 0, "unknown_organization")]
+                assert not stage.sensors.resumed, "an alarm that goes out with each attempt would never ring"
+            else:
+                await soon(lambda: len(committed) >= 1)
+                assert not stage.sensors.halted, "nothing waits"
+        assert (await lago.stats())["totals"]["events"] == 0
+    assert set(committed) == {0}
+
+
+async def test_an_event_whose_organisation_cannot_be_configured_is_malformed(kafka: Kafka, topic_prefix: str) -> None:
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
+    manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization="no name: it has spaces"))
+    value = msgspec.json.encode(LagoEvent("x-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
+    stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
+    stage.producer.flush(10)
+    async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
+        async with stage.running("sink", stage.parts(QUICK, quick_delivery(lago, http))):
+            await soon(lambda: len(stage.sensors.receipts) == 1)
+        assert (await lago.stats())["totals"]["events"] == 0
+    assert [(one.status, one.reason) for one in stage.sensors.receipts] == [("failed", "malformed")]

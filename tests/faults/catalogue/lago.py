@@ -211,7 +211,19 @@ ROWS = (
         "the other one's events arrive meanwhile; its own wait where they are, in no other topic, and are billed once; the log names it",
         (
             f"{_ORGANIZATIONS}::test_an_expired_key_holds_up_only_its_own_organisation_whose_events_are_billed_once_when_it_is_renewed",
-            f"{_ORGANIZATIONS}::test_an_event_of_an_organisation_that_is_not_configured_is_a_dead_letter_and_is_sent_nowhere",
+        ),
+    ),
+    Row(
+        155,
+        "a Lago organisation is not in the settings of a sink",
+        "it was taken out, or another sink has it already; the sink is killed and started meanwhile; or the settings call it closed",
+        (LOST, TWICE, MONEY, GOES_ON, SAYS_SO),
+        "its events wait where they are, also for the next sink, and each is billed once when the organisation is there; the default one's go on; the log and "
+        "`meterbridge_partition_halted` name it; of a closed one they become dead letters, `organization_closed`",
+        (
+            f"{_ORGANIZATIONS}::test_events_of_an_organisation_that_is_not_configured_wait_until_it_is_and_are_sent_nowhere_else",
+            f"{_ORGANIZATIONS}::test_while_an_organisation_is_rolled_out_each_of_its_events_is_billed_once_whichever_sink_meets_it",
+            f"{_ORGANIZATIONS}::test_events_of_a_closed_organisation_become_dead_letters_which_it_never_posts_when_it_is_opened_again",
         ),
     ),
     Row(

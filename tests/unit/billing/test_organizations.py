@@ -23,8 +23,8 @@ class Records:
         return "" if org_id in self._known or begins_with(org_id) != "eu" else "eu"
 
 
-def organizations(others: tuple[str, ...] = ("eu",), *known: str) -> Organizations:
-    return Organizations(cast(Any, Records(*known)), others, ("default", "main"))
+def organizations(others: tuple[str, ...] = ("eu",), *orgs: str, known: tuple[str, ...] | None = None) -> Organizations:
+    return Organizations(cast(Any, Records(*orgs)), others, ("default", "main"), known)
 
 
 def asked(name: str, customer: str = "acme") -> MappingRequest:
@@ -41,6 +41,15 @@ def test_where_there_are_further_ones_a_name_is_one_of_them_or_the_defaults_or_r
     assert organizations().placed(asked("eu")).lago_customer_id == "eu::acme"
     with pytest.raises(Rejected, match="unknown_organization"):
         organizations().placed(asked("demo"))
+
+
+def test_the_name_of_an_organisation_that_was_taken_out_does_not_become_one_of_the_defaults() -> None:
+    gone = organizations((), known=("eu",))
+    assert gone.placed(asked("main")).lago_customer_id == "acme"
+    with pytest.raises(Rejected, match="unknown_organization"):
+        gone.placed(asked("eu"))
+    with pytest.raises(Rejected, match="other_organization"):
+        gone.placed(asked("main", "eu::acme"))
 
 
 def test_an_id_of_the_default_organisation_is_never_taken_for_a_key() -> None:

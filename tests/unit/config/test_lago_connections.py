@@ -1,6 +1,7 @@
 """The organisations of the settings as connections, and a key that is renewed in its file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from connectors.config.settings import load_settings
 from schemas.errors import ConfigurationError
 
 
-def listed(*organizations: dict[str, object]) -> str:
+def listed(*organizations: Mapping[str, object]) -> str:
     return json.dumps(list(organizations))
 
 
@@ -31,6 +32,20 @@ organizations:
     assert (us.key(), us.clickhouse_dedup, us.per_second, us.concurrency) == ("us-key", True, 0, 4)
     assert settings.meter_policy().organizations == ("eu", "us")
     assert "us-key" not in repr(settings) + repr(us) and "one" not in repr(eu)
+
+
+def test_a_closed_organisation_is_neither_asked_nor_metered_and_needs_no_access() -> None:
+    given = listed({"id": "eu", "closed": True}, {"id": "us", "url": "https://us", "key": "k"})
+    settings = load_settings({"LAGO_API_KEY": "own", "LAGO_ORGANIZATIONS": given})
+    assert [one.organization for one in lago_connections(settings)] == ["", "us"]
+    assert settings.meter_policy().organizations == ("us",)
+    assert settings.closed_organizations == ("eu",)
+
+
+@pytest.mark.parametrize("wrong", [{"id": "eu", "key": "k"}, {"id": "eu", "url": "https://eu"}])
+def test_an_open_organisation_without_an_address_or_a_key_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="needs"):
+        load_settings({"LAGO_ORGANIZATIONS": listed(wrong)})
 
 
 def test_without_the_setting_there_is_the_default_one_alone() -> None:

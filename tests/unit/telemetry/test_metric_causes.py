@@ -104,8 +104,13 @@ def test_a_lane_is_halted_until_it_goes_on(scrape: Scrape) -> None:
     place = {"topic": "raw", "partition": "3", "reason": "offset_gap"}
     scrape.sensors.partition_halted("raw", 3, "offset_gap")
     assert scrape.value("meterbridge_partition_halted", **place) == 1
+    scrape.sensors.partition_halted("raw", 3, "offset_gap")  # lanes of two organisations
+    scrape.sensors.partition_resumed("raw", 3, "offset_gap")
+    assert scrape.value("meterbridge_partition_halted", **place) == 1
+    assert scrape.sensors.health.ready()["status"] == "halted"
     scrape.sensors.partition_resumed("raw", 3, "offset_gap")
     assert scrape.value("meterbridge_partition_halted", **place) == 0
+    assert scrape.sensors.health.ready()["status"] != "halted"
 
 
 def test_what_lago_is_and_allows_is_shown_as_it_changes(scrape: Scrape) -> None:

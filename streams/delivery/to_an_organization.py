@@ -1,0 +1,48 @@
+"""How events of a Lago organisation are delivered: posted, waiting for its access, or given up (docs/adr/0049)."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from schemas.errors import TopicProblem
+from streams.core.delivery.batches import EventOutcome, Item
+from streams.core.delivery.restamp import RestampDecision
+from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
+from streams.delivery.lago_port import PostRecord
+
+#: Why an event became a dead letter: the settings say that its organisation is closed.
+ORGANIZATION_CLOSED: Final = "organization_closed"
+
+
+class EventDelivery(Protocol):
+    """`streams.delivery.engine.Delivery`, or what stands in for it where an organisation cannot be posted to."""
+
+    async def deliver(
+        self,
+        items: Sequence[Item],
+        on_post: Callable[[PostRecord], None],
+        judge: Callable[[bytes], RestampDecision],
+        others_wait: Callable[[], bool],
+    ) -> list[EventOutcome]:
+        """See `streams.delivery.engine.Delivery.deliver`."""
+
+
+class UnknownOrganization:
+    """An organisation that the settings of this process do not name: its events wait where they are."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def deliver(self, items: Sequence[Item], *_: object) -> list[EventOutcome]:
+        """Raises: TopicProblem: `unknown_organization`, if there is an event."""
+        if items:
+            raise TopicProblem(UNKNOWN_ORGANIZATION, f"{self._name} is not in LAGO_ORGANIZATIONS here")
+        return []
+
+
+class ClosedOrganization:
+    """An organisation that the settings call closed: its events become dead letters, and nothing is posted."""
+
+    async def deliver(self, items: Sequence[Item], *_: object) -> list[EventOutcome]:
+        """A dead letter for each event; one that may have been posted before says so."""
+        detail = "LAGO_ORGANIZATIONS says that it is closed"
+        return [EventOutcome("dead", ORGANIZATION_CLOSED, detail, 0, maybe_sent=item.resent) for item in items]

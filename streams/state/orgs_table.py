@@ -1,0 +1,31 @@
+"""The orgs as a table that also knows their Lago organisations."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import ConsumerRecord
+
+from schemas.customers import OrgRecord
+from schemas.organizations import is_name
+from streams.runtime.compacted_table import CompactedTable
+
+
+class OrgsTable(CompactedTable[OrgRecord]):
+    """The table of `billing.orgs`.
+
+    Fields:
+        organizations: names of the further Lago organisations that have an org, or had one since the table began to
+            follow. What is configured does not matter.
+    """
+
+    def __init__(self, kafka: Mapping[str, Any], topic: str, monotonic: Callable[[], float]) -> None:
+        super().__init__(kafka, topic, OrgRecord, monotonic, "orgs")
+        self.organizations: set[str] = set()
+
+    def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
+        """Update the table and the names."""
+        super().take(partition, records)
+        for record in records:
+            org = self.table.get((record.key or b"").decode("utf-8", "replace"))
+            if org is not None and is_name(org.organization):
+                self.organizations.add(org.organization)
