@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS), and Prometheus' promtool (or apt-get, which fetches it).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test parallel faults check fmt bench soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
+.PHONY: help demo services services-stop test parallel faults check fmt bench soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz fetched ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -38,14 +38,16 @@ test: venv ## everything CI runs: the checks, and all tests on a real Kafka (ARG
 parallel: ready
 	nice .venv/bin/pytest -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
-faults: ready
+faults: fetched
 	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
-# The last line compiles the tests once: their workers would each do it.
-ready: venv
+fetched: venv
 	.venv/bin/python -m tests.support.kafka --fetch
 	.venv/bin/python -m tests.support.prometheus --fetch
 	.venv/bin/python -m tests.litellm_matrix --fetch
+
+# Compiles the tests once: their workers would each do it. Those of the fault tests load few files.
+ready: fetched
 	.venv/bin/pytest --collect-only -qq | tail -1
 
 check: venv ## format, lint, types, and the one direction of imports

@@ -15,12 +15,9 @@ FEW = ("chat", "stream-usage", "cache-hit", "prompt-cached", "retry-500", "messa
 #: After all that is expected has arrived: two flushes in which nothing else may come.
 QUIET_S = 2.5
 
-pytestmark = [
-    pytest.mark.alone,
-    pytest.mark.skipif(
-        PYTHON is None, reason=f"LiteLLM {NEWEST} is not installed: python -m tests.litellm_matrix --fetch"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    PYTHON is None, reason=f"LiteLLM {NEWEST} is not installed: python -m tests.litellm_matrix --fetch"
+)
 
 
 @pytest.fixture(scope="module")
