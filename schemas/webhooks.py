@@ -81,25 +81,25 @@ class TestMessage(msgspec.Struct, frozen=True):
     text: str
 
 
-class HeldUsageMessage(msgspec.Struct, frozen=True, tag_field="type", tag=USAGE_HELD):
-    """The body of the webhook `usage.held`.
+class _Envelope(msgspec.Struct, frozen=True, tag_field="type"):
+    """What messages of one type have in common.
 
     Fields:
-        timestamp: when it was noticed, ISO 8601 UTC.
+        timestamp: when it was noticed, or sent; ISO 8601 UTC.
     """
 
     timestamp: str
+
+
+class HeldUsageMessage(_Envelope, frozen=True, tag=USAGE_HELD):
+    """The body of the webhook `usage.held`."""
+
     data: HeldUsage
 
 
-class DeadLetterMessage(msgspec.Struct, frozen=True, tag_field="type", tag=DEAD_LETTER):
-    """The body of the webhook `usage.dead_letter`.
+class DeadLetterMessage(_Envelope, frozen=True, tag=DEAD_LETTER):
+    """The body of the webhook `usage.dead_letter`."""
 
-    Fields:
-        timestamp: when it was noticed, ISO 8601 UTC.
-    """
-
-    timestamp: str
     data: DeadLetter
 
 
@@ -115,14 +115,9 @@ class BalanceMessage(msgspec.Struct, frozen=True):
     data: Balance
 
 
-class TestWebhook(msgspec.Struct, frozen=True, tag_field="type", tag=TEST):
-    """The body of the webhook `webhook.test`.
+class TestWebhook(_Envelope, frozen=True, tag=TEST):
+    """The body of the webhook `webhook.test`."""
 
-    Fields:
-        timestamp: when it was sent, ISO 8601 UTC.
-    """
-
-    timestamp: str
     data: TestMessage
 
 

@@ -17,6 +17,7 @@ from streams.agents.projector import Projection, ProjectSensors
 from streams.agents.traces import Traces
 from streams.delivery.engine import Delivery
 from streams.delivery.to_an_organization import EventDelivery
+from streams.runtime import clock
 from streams.runtime.role import RoleSensors
 
 
@@ -26,10 +27,6 @@ class RoleMetrics(MeterSensors, LaneSensors, ProjectSensors, RoleSensors, Protoc
 
 def _no_projection() -> Projection:
     raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: the projector needs Postgres")
-
-
-def _wall_clock_us() -> int:
-    return time.time_ns() // 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ class Components:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
     random: Callable[[], float] = random.random
-    now_us: Callable[[], int] = _wall_clock_us
+    now_us: Callable[[], int] = clock.now_us
     held_in_memory: int = 10_000
     leave: Callable[[int], None] = os._exit
     organizations: Mapping[str, Callable[[], EventDelivery]] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from tests.support.database import drop_template, migrated_database
 from tests.support.kafka import Kafka, MavenKafka, start_kafka
 from tests.support.kafka.shared import BrokerForWorkers, SharedKafka, shared_kafka
 from tests.support.order import interleaved, longest_first
+from tests.support.ports import RUN
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
 from tests.support.topic_prefix import own_topic_prefix
@@ -35,6 +36,7 @@ _BROKER = pytest.StashKey[BrokerForWorkers]()
 def pytest_configure(config: pytest.Config) -> None:
     share_certificates()
     config.stash[_NEIGHBOURS] = []
+    os.environ.setdefault(RUN, _marker(config))  # the workers have it from the start
 
 
 @pytest.hookimpl(optionalhook=True)

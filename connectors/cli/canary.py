@@ -16,10 +16,10 @@ from connectors.operations.audit_record import audited
 from connectors.operations.canary import sentence_of
 from connectors.operations.sender import CommandProducer
 from connectors.processes.canary import canary_of, plan_of, run_canary
-from connectors.telemetry.clock import now_us
 from schemas.moments import SECOND_US
 from schemas.money import plain
 from streams.core.delivery.canary import BILLED, canary_name, canary_org
+from streams.runtime.clock import now_us
 
 
 def canary(context: typer.Context, *, once: bool, as_json: bool) -> None:  # noqa: ARG001  # the parser's

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from typing import Any
 
 import typer
@@ -16,6 +15,7 @@ from connectors.operations.sender import CommandProducer
 from connectors.operations.write_off import matching, order_write_off, order_write_off_of_all
 from schemas.moments import to_iso
 from schemas.money import plain, total
+from streams.runtime import clock
 
 #: Number of lines of a table; `--json` prints all.
 _SHOWN = 1000
@@ -38,7 +38,7 @@ def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool,
     if bool(customer) == bool(match):
         fail("give either --customer or --match.", 2)
     asks = bool(match) and not yes and not dry_run
-    until_us = time.time_ns() // 1000 if until == "0s" else moment_us(until)
+    until_us = clock.now_us() if until == "0s" else moment_us(until)
     with one_sentence():
         deployment = deployment_of(settings_of_command())
         read = [usage for usage in _read(deployment, quiet=as_json) if usage.first_us <= until_us]

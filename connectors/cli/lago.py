@@ -30,10 +30,10 @@ from connectors.operations.last_invoice import STILL_ARRIVING
 from connectors.operations.rebilling import Rebilling, receipts_are_read
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
-from connectors.telemetry.clock import now_us
 from connectors.telemetry.printable import shown
 from schemas.organizations import DEFAULT, DEFAULT_LABEL
 from streams.core.delivery.after_end import AGAIN
+from streams.runtime.clock import now_us
 
 
 def setup(organization: str, *, check: bool, as_json: bool) -> None:

@@ -30,7 +30,7 @@ from connectors.operations.org_migration import (
 from connectors.operations.sender import CommandProducer
 from connectors.operations.usage_in_flight import find_usage_in_flight, settled_us
 from connectors.operations.user_orgs import UserOrg, read_file, read_query
-from connectors.telemetry.clock import now_us
+from streams.runtime.clock import now_us
 
 DRY_RUN, EXECUTE, VERIFY = "dry_run", "execute", "verify"
 

@@ -1,7 +1,6 @@
 """`meterbridge rates`: check, put and show versions of the rate card; try one on calls that are counted."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +22,7 @@ from schemas.errors import Rejected
 from schemas.moments import SECOND_US, to_iso
 from schemas.money import ZERO, parse_amount, plain, quantum, total
 from schemas.rates import UNIT_PRICES, Entry, RateCard
+from streams.runtime import clock
 
 _WORDS = {"per_second": "a second", "per_image": "an image", "per_request": "a request"}
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def put(file: Path, *, comment: str, back_date: bool, as_json: bool) -> None:
         settings = settings_of_command()
         card = read_card(file, settings.cost_decimals)
         deployment, known = deployment_of(settings), known_cards(deployment_of(settings))
-        lead_us, now_us = int(settings.mapping_delay_seconds * SECOND_US), time.time_ns() // 1000
+        lead_us, now_us = int(settings.mapping_delay_seconds * SECOND_US), clock.now_us()
         writes = check_put(card, known, now_us, lead_us, back_date=back_date)
         audit_id = ""
         if writes:
@@ -55,7 +55,7 @@ def show(at: str, as_json: bool) -> None:
     """`meterbridge rates show`."""
     with one_sentence():
         known = known_cards(deployment_of(settings_of_command()))
-        at_us = moment_us(at) if at else time.time_ns() // 1000
+        at_us = moment_us(at) if at else clock.now_us()
     now = known.at(at_us)
     if at:
         if now is None:

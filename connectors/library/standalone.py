@@ -20,9 +20,9 @@ from connectors.config.connections import (
 )
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.errors import LagoRejected
-from connectors.telemetry.clock import now_us
 from schemas.moments import parse_us
 from schemas.topics import TopicNames
+from streams.runtime.clock import now_us
 
 if TYPE_CHECKING:
     from connectors.kafka.producer import KafkaProducer

@@ -3,7 +3,6 @@
 import getpass
 import os
 import socket
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from decimal import Decimal
@@ -14,6 +13,7 @@ from connectors.access.audit_tail import Tail
 from connectors.config.deployment import Deployment
 from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.records import AuditRecord
+from streams.runtime import clock
 
 
 def audited(
@@ -45,7 +45,7 @@ def audited(
         Unavailable: the line could not be written, so nothing may be done.
     """
     line = AuditRecord(
-        *(token_hex(8), time.time_ns() // 1000, actor or who(), action, dict(target), reason, count, cost_usd),
+        *(token_hex(8), clock.now_us(), actor or who(), action, dict(target), reason, count, cost_usd),
         before=before,
         after=after,
     )

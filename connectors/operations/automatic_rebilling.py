@@ -40,12 +40,12 @@ from connectors.operations.last_invoice import MAYBE_INVOICED, NO_LAST_INVOICE, 
 from connectors.operations.rebilling import Rebilling
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
-from connectors.telemetry.clock import now_us
 from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us, to_datetime
 from schemas.money import EXACT, ZERO, add, plain
 from schemas.policy import OutOfPeriodPolicy
 from streams.core.delivery.after_end import gaps
+from streams.runtime.clock import now_us
 
 log = structlog.get_logger(__name__)
 

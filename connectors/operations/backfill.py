@@ -31,6 +31,7 @@ from schemas.wire import BACKFILL, RawRecord
 from streams.core.metering.decisions import UNPRICED
 from streams.core.metering.matching import KNOWN, MISSING, OTHER_COST, PRICED
 from streams.core.metering.required_fields import NOT_A_CALL
+from streams.runtime import clock
 
 BATCH = 500
 #: Reason to refuse a call that is not in the log and has no start: it cannot be distinguished from a repeat.
@@ -116,7 +117,7 @@ class Backfill:
         done = self.done
         done.read += 1
         try:
-            arrival = Arrival(time.time_ns() // 1000, self._deployment.customer_id_fields, BACKFILL, self._kept)
+            arrival = Arrival(clock.now_us(), self._deployment.customer_id_fields, BACKFILL, self._kept)
             stripped = strip_arrived(readable(element), self._shape, arrival)
         except InvalidElement as refused:
             done.refuse(place_of(place, element, refused), refused.reason)

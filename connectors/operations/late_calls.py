@@ -7,7 +7,6 @@ send one call at once send one identity, which the ledger counts once.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -26,6 +25,7 @@ from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
 from schemas.money import ZERO, add, plain, quantum
+from streams.runtime import clock
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +90,7 @@ class LateCalls:
     sensors: LateCallMetrics
     make_sender: Callable[[], CommandProducer]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    now_us: Callable[[], int] = lambda: time.time_ns() // 1000
+    now_us: Callable[[], int] = clock.now_us
     _places: dict[int, _Partition] = field(default_factory=dict)
     _sender: CommandProducer | None = None
 

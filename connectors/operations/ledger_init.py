@@ -1,6 +1,5 @@
 """Starts halted ledgers anew, one partition at a time: make a plan, write the audit line, carry it out."""
 
-import time
 from dataclasses import replace
 from decimal import Decimal
 
@@ -21,6 +20,7 @@ from schemas.ledger import Sum
 from schemas.money import EXACT, ZERO, add
 from schemas.records import LagoEvent, Manifest, WriteOff
 from streams.core.metering.lago_event import is_rated
+from streams.runtime import clock
 from streams.state.ledger import LedgerConfig
 from streams.state.ledger_restart import NO_LEDGER, EmittedTotals, RestartPlan, RestartPosition, begin, plan
 from streams.state.step_writes import CONTROL, MANIFEST, RAW_PARTITION, SEAL_SEQ, WRITE_OFF
@@ -108,7 +108,7 @@ def _fill(kafka: KafkaConnection, sender: CommandProducer, raw: str, planned: Re
 
     Calls that arrive meanwhile may be below the position, where they are not counted. So they are sent again.
     """
-    order = msgspec.json.encode(WriteOff(audit_id, time.time_ns() // 1000, 0))
+    order = msgspec.json.encode(WriteOff(audit_id, clock.now_us(), 0))
     filler = Outgoing(raw, b"", order, planned.partition, ((CONTROL, WRITE_OFF),))
     for start in range(0, planned.fill, _BATCH):
         sender.send([filler] * min(_BATCH, planned.fill - start))

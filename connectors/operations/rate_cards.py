@@ -1,6 +1,5 @@
 """Reads the versions of the rate card from `billing.rates`, and writes one; the audit log keeps who did it."""
 
-import time
 from dataclasses import dataclass
 
 import msgspec
@@ -14,6 +13,7 @@ from schemas.errors import Rejected
 from schemas.moments import to_iso
 from schemas.rates import RateCard
 from streams.core.pricing.cards import in_order
+from streams.runtime import clock
 
 ACTION = "rates.put"
 _decode = decoder(RateCard)
@@ -96,7 +96,7 @@ def put_card(deployment: Deployment, sender: CommandProducer, card: RateCard, be
     Raises:
         Unavailable: Kafka did not take the line, or the version.
     """
-    card = msgspec.structs.replace(card, put_at=time.time_ns() // 1000)
+    card = msgspec.structs.replace(card, put_at=clock.now_us())
     value = msgspec.json.encode(card)
     target = {"rate": card.id, "effective_from": to_iso(card.effective_from)}
     shown = "" if before is None else msgspec.json.encode(before).decode()

@@ -24,6 +24,7 @@ from schemas.errors import Unavailable
 from schemas.records import LagoEvent, Receipt
 from streams.core.delivery.after_end import UNBILLABLE_ENDED
 from streams.core.delivery.event_states import FAILED, PENDING
+from streams.runtime import clock
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import MANIFEST, receipt_write
 
@@ -81,7 +82,7 @@ class Rebilling:
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
 
     def _writes(self, lost: UninvoicedEvent) -> list[Write]:
-        now_us = time.time_ns() // 1000
+        now_us = clock.now_us()
         failed = Receipt(lost.event.transaction_id, FAILED, now_us, lost.subscription, reason=UNBILLABLE_ENDED)
         again = [] if lost.instead is None else self._instead(lost.instead, lost, now_us)
         return [*again, receipt_write(self._topics, failed)] if lost.able else []

@@ -1,7 +1,6 @@
 """Compares what was delivered with what Lago bills: the current usage of a running subscription, the last invoice of an
 ended one."""
 
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, t
 from schemas.money import EXACT, ZERO, add, plain
 from schemas.organizations import DEFAULT
 from streams.core.metering.reconciliation import LagoUsage, complaint_about_lago
+from streams.runtime import clock
 
 _SUBSCRIPTIONS = """
 SELECT DISTINCT e.external_subscription_id, e.org_id FROM lago_events e LEFT JOIN organisations o USING (org_id)
@@ -70,7 +70,7 @@ async def compare_with_lago(
     Raises:
         Unavailable: Lago or Postgres does not answer.
     """
-    look = _Comparison(database, lago, code, time.time_ns() // 1000 if now_us is None else now_us, organization)
+    look = _Comparison(database, lago, code, clock.now_us() if now_us is None else now_us, organization)
     async with database.connection() as connection:
         subscriptions = await connection.fetch(_SUBSCRIPTIONS, organization)
     compared = Compared(0, [])

@@ -6,7 +6,6 @@ marked, and a call that is sent twice is counted once.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from schemas.records import Receipt
 from schemas.usage import Usage
 from streams.core.delivery.dead_letter_headers import ATTEMPT, ATTEMPTS, CONNECT, NOT_BEFORE, REQUEUED
 from streams.core.metering.matching import MISSING, CopyVerdict
+from streams.runtime import clock
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import receipt_write
 
@@ -156,7 +156,7 @@ class Requeuer:
 
     async def _events_back(self, batch: Sequence[DeadLetter], audit_id: str, done: RequeueResult) -> None:
         back = [dead_letter for dead_letter in batch if dead_letter.transaction_id]
-        now_us = time.time_ns() // 1000
+        now_us = clock.now_us()
         writes = [write for dead_letter in back for write in self._event_back(dead_letter, now_us)]
         await self._mark([DeadLetterMark(dead_letter, REQUEUED_MARK, audit_id) for dead_letter in back], writes)
         done.requeued += len(back)

@@ -32,6 +32,7 @@ from streams.core.metering.matching import (
 )
 from streams.core.metering.normalise import FUTURE_US
 from streams.core.metering.spend_log_ids import alias_of, base_key
+from streams.runtime import clock
 
 #: Why a call is not sent although it was not found: the rows of its month were pruned; the log is incomplete at its time;
 #: its ids are too few to find it.
@@ -200,7 +201,7 @@ async def caught_up(
             in the topic before they were projected.
     """
     kafka, topics, group = deployment.kafka, deployment.topics, deployment.kafka_id("meter")
-    at_us = time.time_ns() // 1000
+    at_us = clock.now_us()
     raw = await asyncio.to_thread(offset_range_of, kafka, topics.raw)
     ends = {number: end for number, (start, end) in raw.ranges.items() if end > start}
     deadline = time.monotonic() + limit_s

@@ -1,7 +1,5 @@
 """Writes off held usage: sends an order to the raw topic, which the customer's own ledger carries out and counts."""
 
-import time
-
 import msgspec
 
 from connectors.config.deployment import Deployment
@@ -11,6 +9,7 @@ from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.money import total
 from schemas.records import WriteOff
 from streams.core.metering.write_off import meant_by
+from streams.runtime import clock
 from streams.runtime.transactions import partition_of
 from streams.state.step_writes import CONTROL, WRITE_OFF
 
@@ -45,7 +44,7 @@ def order_write_off_of_all(
     """
     target = {"match": pattern, "until": str(until_us), "customers": str(len({usage.customer for usage in held}))}
     audit_id = _audited(deployment, sender, held, target, reason, actor)
-    value = msgspec.json.encode(WriteOff(audit_id, time.time_ns() // 1000, until_us, match=pattern))
+    value = msgspec.json.encode(WriteOff(audit_id, clock.now_us(), until_us, match=pattern))
     control = ((CONTROL, WRITE_OFF),)
     sender.send(Outgoing(deployment.topics.raw, b"", value, number, control) for number in range(deployment.partitions))
     return audit_id
@@ -64,7 +63,7 @@ def order_write_off(
     """
     customer = held[0].customer
     audit_id = _audited(deployment, sender, held, {"customer": customer, "until": str(until_us)}, reason, actor)
-    order = WriteOff(audit_id, time.time_ns() // 1000, until_us)
+    order = WriteOff(audit_id, clock.now_us(), until_us)
     raw, key, value = deployment.topics.raw, customer.encode(), msgspec.json.encode(order)
     ledgers = set().union({partition_of(key, deployment.partitions)}, *(usage.partitions for usage in held))
     sender.send(Outgoing(raw, key, value, number, ((CONTROL, WRITE_OFF),)) for number in sorted(ledgers))

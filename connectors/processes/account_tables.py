@@ -18,12 +18,12 @@ from connectors.config.settings import Settings
 from connectors.kafka.client_config import aiokafka_config
 from connectors.kafka.compacted_writer import CompactedTopicWriter
 from connectors.lago.client import LagoClient
-from connectors.telemetry.clock import now_us
 from schemas.customers import CustomerRecord
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.organizations import DEFAULT, org_key
 from schemas.topics import TopicNames
 from streams.core.mapping.set_mapping import KEEP_US, MIN_MAPPING_DELAY_S
+from streams.runtime.clock import now_us
 from streams.runtime.compacted_table import CompactedTable
 from streams.state.orgs_table import OrgsTable
 

@@ -26,6 +26,7 @@ from connectors.processes.api_databases import ApiDatabases
 from connectors.processes.provider_keys import ProviderKeys
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
+from streams.runtime import clock
 
 _log = structlog.get_logger(__name__)
 
@@ -39,7 +40,7 @@ class ApiAccess:
         self._settings = settings
         topic = TopicNames.with_prefix(settings.topic_prefix).audit
         self._chain_heads = Tips(kafka_connection(settings), topic, time.monotonic)
-        self._audit = Audit(writer, topic, time.monotonic, lambda: time.time_ns() // 1000, self._chain_heads.chain_head)
+        self._audit = Audit(writer, topic, time.monotonic, clock.now_us, self._chain_heads.chain_head)
         self._database = None if databases is None else databases.access
         self._ring = (
             KeyCache(PostgresKeys(self._database), time.monotonic, _now) if self._database is not None else None

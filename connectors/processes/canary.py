@@ -19,12 +19,12 @@ from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.errors import LagoIntegrationError
 from connectors.operations.canary import Canary, Place
 from connectors.operations.canary_post import CanaryPost, Credential
-from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.worker_health import WorkerHealth
 from schemas.errors import ConfigurationError
 from streams.core.delivery.canary import BILLED, CanaryPlan, Outcome, canary_name, canary_org, check_interval
+from streams.runtime.clock import now_us
 from streams.runtime.shutdown import StopSignal, run_until_told
 
 ROLE: Final = "canary"

@@ -43,10 +43,10 @@ from connectors.processes.api_access import ApiAccess
 from connectors.processes.api_databases import ApiDatabases, api_databases
 from connectors.processes.credits_api import CreditsApi
 from connectors.processes.queue_watch import QueueWatch
-from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import Metrics
 from schemas.organizations import DEFAULT, org_key
 from schemas.topics import TopicNames
+from streams.runtime.clock import now_us
 
 _SHOW_EVERY_S = 5.0
 _FORGET_EVERY_S = 3600.0

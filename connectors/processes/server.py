@@ -33,13 +33,13 @@ from connectors.lago.client import LagoClient
 from connectors.processes.certificates import watch_certificates
 from connectors.processes.lagos import open_lagos
 from connectors.processes.usage_ingress import WebhookIngress, kafka_patience_s
-from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.tracing import start_tracing
 from schemas.errors import ConfigurationError
 from schemas.organizations import DEFAULT
 from schemas.topics import TopicNames
+from streams.runtime.clock import now_us
 from streams.runtime.event_loop import run_loop
 from streams.runtime.garbage_collection import collect_seldom
 from streams.runtime.shutdown import StopSignal, run_until_told

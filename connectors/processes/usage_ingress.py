@@ -20,10 +20,10 @@ from connectors.ingest.spool import Spool
 from connectors.ingest.spooling_producer import KAFKA_S, SpooledSender, SpoolHooks
 from connectors.ingest.store import ElementStore, RecordSender
 from connectors.kafka.checked_producer import CheckedProducer
-from connectors.telemetry.clock import now_us
 from connectors.telemetry.metrics import IngressSensors, Metrics
 from connectors.telemetry.tracing import Tracing
 from schemas.topics import TopicNames
+from streams.runtime.clock import now_us
 
 _log = structlog.get_logger(__name__)
 

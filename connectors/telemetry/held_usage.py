@@ -1,6 +1,5 @@
 """Logs when usage begins to be held, once per customer and reason, and exports how long the oldest held usage has waited."""
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ import structlog
 from schemas.moments import SECOND_US
 from schemas.money import plain
 from streams.core.metering.conservation import total
+from streams.runtime import clock
 
 if TYPE_CHECKING:
     from connectors.telemetry.metrics import Metrics
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 class HeldUsageMonitor:
     """Watches the held usage in the ledgers of this process; its owner calls `look` for each ledger from time to time."""
 
-    def __init__(self, metrics: "Metrics", now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+    def __init__(self, metrics: "Metrics", now_us: Callable[[], int] = clock.now_us) -> None:
         self._metrics = metrics
         self._now_us = now_us
         #: By partition and customer: the reasons that were logged since the customer's usage began to be held.

@@ -283,10 +283,3 @@ def _is_ours(key: bytes | None) -> bool:
     if key[0] == _JOB:
         return len(key) == 1 + IDENTITY_BYTES
     return key[0] not in _IDENTITIES or len(key) == 1 + 16
-
-
-def snapshot_from(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Snapshot:
-    """The snapshot of the latest value of each key; `next_offset` is where the tail begins."""
-    snapshot = Snapshot(next_offset)
-    snapshot.take(latest)
-    return snapshot

@@ -18,6 +18,7 @@ from schemas.money import ZERO
 from streams.core.metering.conservation import total
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
+from streams.runtime import clock
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.changelog import FETCHING, UNREADABLE_LEDGER, read, records_of, restore
@@ -188,7 +189,7 @@ async def _without_ledger(
     stood = raw.begin if raw.committed is None else raw.committed
     if stood > raw.end:
         beyond = _beyond_the_end(tp, raw, restart_at, stood)
-        return replace(beyond, reason=NO_LEDGER, forgot_us=time.time_ns() // 1000 + _CLOCKS_US)
+        return replace(beyond, reason=NO_LEDGER, forgot_us=clock.now_us() + _CLOCKS_US)
     begins = await _chosen(consumer, tp, raw, restart_at, raw.begin)
     forgot_us = await _received_before(consumer, tp, raw, max(stood, begins)) * 1000 + _CLOCKS_US
     return RestartPlan(tp.partition, NO_LEDGER, stood, begins, max(0, begins - stood), forgot_us=forgot_us)

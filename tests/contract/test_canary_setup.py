@@ -13,9 +13,9 @@ from connectors.billing.org_accounts import OrgAccounts
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_records import StoredIds
 from connectors.lago.client import LagoClient, lago_http
-from connectors.telemetry.clock import now_us
 from schemas.errors import Rejected, Unavailable
 from streams.core.mapping.set_mapping import MappingRequest
+from streams.runtime.clock import now_us
 from tests.support.org_api import InMemoryRecords
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 

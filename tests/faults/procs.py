@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -65,7 +64,7 @@ class Process:
         self._environ = dict(environ)
         self._clock = clock
         self._ready = ready
-        self._popen: warm.Forked | subprocess.Popen[bytes] | None = None
+        self._popen: warm.Started | None = None
         self._forked = forked
         self._logged = 0
 

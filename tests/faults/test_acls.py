@@ -86,8 +86,10 @@ async def world(secured: SecuredKafka, door: str, tmp_path: Path, database: str)
 async def test_every_role_does_its_work_with_its_own_account_and_can_do_no_others(
     world: World, secured: SecuredKafka, door: str, database: str, tmp_path: Path
 ) -> None:
+    """By certificate the operator's commands are not run again: the broker is asked for the operator's rights by both doors."""
     await _bill(world, database)
-    await _operate(world, tmp_path)
+    if door == SCRAM:
+        await _operate(world, tmp_path)
     assert not [process for process in world.processes.values() if process.deaths]
     needed = list(acls(world.topics, world.prefix, DEPLOYMENT))
     for role in ROLES:

@@ -1,8 +1,6 @@
 """The raw topic grows under load, and the command that grows it is killed at each of its steps: nothing is lost or doubled."""
 
-import asyncio
 import os
-import sys
 import threading
 from typing import Self
 
@@ -10,7 +8,7 @@ import pytest
 
 from connectors.operations.ledger_totals import positions_of
 from tests.faults.mortal_expansion import AUDITED, CHANGELOG_GROWN, RAW_GROWN, STEPS
-from tests.support.command import meterbridge
+from tests.support.command import ended, meterbridge
 from tests.support.expanded import CENTS, GHOSTS, Growing
 from tests.support.kafka import Kafka
 
@@ -56,10 +54,8 @@ async def killed(growing: Growing, step: str) -> int:
         "TOPIC_PREFIX": growing.prefix,
         "LOG_LEVEL": "error",
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.faults.mortal_expansion", step, *words, env=environ
-    )
-    return await process.wait()
+    died = await ended(environ, step, *words, limit_s=180, module="tests.faults.mortal_expansion")
+    return died.code
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -31,7 +31,8 @@ from schemas.wire import Call, RawRecord
 from streams.agents import meter, sink
 from streams.core.metering.ledger_state import LedgerState
 from streams.runtime.compacted_table import CompactedTable
-from streams.state.changelog import restore, snapshot_from
+from streams.state.changelog import restore
+from tests.support.snapshots import snapshot_from
 
 #: Every type that is read from a topic (tests/fuzz/test_corpus.py looks that none is missing), and how it is stored.
 JSON: Final = (

@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.procs import Process
 from tests.faults.world import COMMANDS, KEY, OURS, World, running_world
+from tests.support.command import ended
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
@@ -35,13 +36,10 @@ def environ(world: World, **more: str) -> dict[str, str]:
     return {**world.environ("canary"), **more}
 
 
-async def run(world: World, *words: str, **more: str) -> tuple[int | None, str, str]:
+async def run(world: World, *words: str, **more: str) -> tuple[int, str, str]:
     """A command of the product: exit code, stdout, stderr."""
-    done = await asyncio.create_subprocess_exec(
-        *OURS, *words, env=environ(world, **more), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    printed, said = await done.communicate()
-    return done.returncode, printed.decode(), said.decode()
+    done = await ended(environ(world, **more), *words, limit_s=180)
+    return done.code, done.out, done.err
 
 
 async def lago(world: World, method: str, path: str, **more: Any) -> Any:

@@ -170,33 +170,12 @@ async def test_a_debit_whose_line_cannot_be_written_is_not_done(api: CreditApi, 
     assert await account(url, "user:ada") == (1, 0)
 
 
-@pytest.mark.parametrize(
-    "amount",
-    [
-        1,
-        0.1,
-        None,
-        "",
-        "-1",
-        "+1",
-        "1e3",
-        "NaN",
-        "Infinity",
-        "1_0",
-        " 1",
-        "01",
-        "1.",
-        ".5",
-        "٣",
-        "1" * 13,
-        "0." + "1" * 13,
-        "0",
-        "0.0",
-    ],
-)
-async def test_an_amount_is_plain_digits_as_text(api: CreditApi, amount: Any) -> None:
-    body = {"user": "ada", "cost": amount}
-    assert (await api.ask("POST", "debit", status=422, key="k", json=body))["reason"] == "invalid_fields"
+async def test_an_amount_is_plain_digits_as_text(api: CreditApi) -> None:
+    wrong = ["", "-1", "+1", "1e3", "NaN", "Infinity", "1_0", " 1", "01", "1.", ".5", "٣", "0", "0.0"]
+    for amount in (1, 0.1, None, *wrong, "1" * 13, "0." + "1" * 13):
+        body = {"user": "ada", "cost": amount}
+        refused = await api.ask("POST", "debit", status=422, key="k", json=body)
+        assert refused["reason"] == "invalid_fields", amount
 
 
 async def test_a_reservation_is_set_aside_until_it_is_given_back(api: CreditApi, url: str) -> None:
@@ -319,28 +298,26 @@ async def test_a_purchase_that_is_paid_or_expired_is_not_begun_again_under_its_k
     assert told["reason"] == "purchase_ended" and made["session_id"]
 
 
-@pytest.mark.parametrize(
-    ("change", "status", "reason"),
-    [
-        ({"package_id": 999}, 404, "unknown_package"),
-        ({"package_id": 0}, 422, "invalid_fields"),
-        ({"package_id": "1"}, 422, "invalid_fields"),
-        ({"payment_method": "cash"}, 422, "invalid_fields"),
-        ({"success_url": "http://shop.example"}, 422, "invalid_fields"),
-        ({"success_url": "javascript:alert(1)"}, 422, "invalid_fields"),
-        ({"cancel_url": "https://shop.example@evil.example"}, 422, "invalid_fields"),
-        ({"cancel_url": "https://shop.example/\n"}, 422, "invalid_fields"),
-        ({"account": "user:ada", "user": "ada"}, 422, "invalid_fields"),
-        ({"account": "ada"}, 422, "invalid_fields"),
-        ({"credits": 1000}, 422, "invalid_fields"),
-    ],
-)
-async def test_a_purchase_that_makes_no_sense_is_refused(
-    api: CreditApi, change: dict[str, Any], status: int, reason: str
-) -> None:
-    told = await api.ask("POST", "purchase", "ada", status, json={"package_id": 1, **URLS, **change})
-    assert told["reason"] == reason
-    assert api.stripe.orders == []
+SENSELESS: list[tuple[dict[str, Any], int, str]] = [
+    ({"package_id": 999}, 404, "unknown_package"),
+    ({"package_id": 0}, 422, "invalid_fields"),
+    ({"package_id": "1"}, 422, "invalid_fields"),
+    ({"payment_method": "cash"}, 422, "invalid_fields"),
+    ({"success_url": "http://shop.example"}, 422, "invalid_fields"),
+    ({"success_url": "javascript:alert(1)"}, 422, "invalid_fields"),
+    ({"cancel_url": "https://shop.example@evil.example"}, 422, "invalid_fields"),
+    ({"cancel_url": "https://shop.example/\n"}, 422, "invalid_fields"),
+    ({"account": "user:ada", "user": "ada"}, 422, "invalid_fields"),
+    ({"account": "ada"}, 422, "invalid_fields"),
+    ({"credits": 1000}, 422, "invalid_fields"),
+]
+
+
+async def test_a_purchase_that_makes_no_sense_is_refused(api: CreditApi) -> None:
+    for change, status, reason in SENSELESS:
+        told = await api.ask("POST", "purchase", "ada", status, json={"package_id": 1, **URLS, **change})
+        assert told["reason"] == reason, change
+        assert api.stripe.orders == [], change
 
 
 async def test_a_package_whose_price_cannot_be_paid_is_refused(api: CreditApi, url: str) -> None:

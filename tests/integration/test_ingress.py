@@ -7,7 +7,8 @@ import hashlib
 import hmac
 import json
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -72,21 +73,24 @@ async def test_every_recorded_body_is_stored_whole_and_under_the_right_customer(
 
 
 @pytest.mark.parametrize("path", ["/webhooks/litellm", "/webhooks/litellm/batch"])
-@pytest.mark.parametrize("wrap", ["%s", "[%s]", "%s\n", '{"events":[%s]}', ' {"n":1,"events": [ %s ] }\n'])
-async def test_the_integration_payload_is_taken_however_it_is_wrapped(ingress: Ingress, path: str, wrap: str) -> None:
-    await _is_taken_as_integration_payload(ingress, path, wrap % INTEGRATION)
+async def test_the_integration_payload_is_taken_however_it_is_wrapped(ingress: Ingress, path: str) -> None:
+    wraps = ("%s", "[%s]", "%s\n", '{"events":[%s]}', ' {"n":1,"events": [ %s ] }\n')
+    await _are_taken_as_integration_payload(ingress, path, wraps)
 
 
-@pytest.mark.parametrize("wrap", ["%s", "[%s]", "%s\n"])
-async def test_a_payload_posted_to_the_other_endpoint_is_known_by_its_fields(ingress: Ingress, wrap: str) -> None:
-    await _is_taken_as_integration_payload(ingress, USAGE, wrap % INTEGRATION)
+async def test_a_payload_posted_to_the_other_endpoint_is_known_by_its_fields(ingress: Ingress) -> None:
+    await _are_taken_as_integration_payload(ingress, USAGE, ("%s", "[%s]", "%s\n"))
 
 
-async def _is_taken_as_integration_payload(ingress: Ingress, path: str, body: str) -> None:
-    answer = await ingress.post(body, path)
-    assert (answer.status, await answer.json()) == (202, ACCEPTED)
-    [stored] = ingress.raw()
-    assert (stored.key, stored.raw().shape, stored.raw().id_kind) == ("customer-123", "integration", "customer")
+async def _are_taken_as_integration_payload(ingress: Ingress, path: str, wraps: Sequence[str]) -> None:
+    """Each is stored once, under a request id of its own."""
+    for number, wrap in enumerate(wraps):
+        answer = await ingress.post(wrap % INTEGRATION.replace("req-abc123", f"req-{number}"), path)
+        assert (answer.status, await answer.json()) == (202, ACCEPTED), wrap
+    stored = sorted(ingress.raw(), key=lambda one: str(one.raw().call.request_id))
+    assert [one.raw().call.request_id for one in stored] == [f"req-{number}" for number in range(len(wraps))]
+    told = {(one.key, one.raw().shape, one.raw().id_kind) for one in stored}
+    assert told == {("customer-123", "integration", "customer")}
 
 
 @pytest.mark.parametrize("wrap", ['{"event":%s}', '{"events":[%s]}', '{"events":[%s]}\n'])
@@ -196,20 +200,20 @@ async def test_a_gzipped_body_is_read_like_a_plain_one(ingress: Ingress) -> None
 PATHS = [route.path for route in ROUTES]
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        *("%s", '{"events":[%s]}', '{"event":%s}', '{"data":[%s]}', '{"records":[%s]}', '{"usage":%s}'),
-        *('{"data":{"events":[%s]}}', '[{"event":%s}]', '{"batch":1,"logs":[%s]}\n', '{"id":"envelope","record":%s}'),
-    ],
+WRAPS = (
+    *("%s", '{"events":[%s]}', '{"event":%s}', '{"data":[%s]}', '{"records":[%s]}', '{"usage":%s}'),
+    *('{"data":{"events":[%s]}}', '[{"event":%s}]', '{"batch":1,"logs":[%s]}\n', '{"id":"envelope","record":%s}'),
 )
-async def test_a_known_wrapper_is_taken_off_on_every_path(ingress: Ingress, path: str, wrap: str) -> None:
-    for slash in ("", "/"):
-        answer = await ingress.post(wrap % FLAT, path + slash)
-        assert (answer.status, await answer.json()) == (202, ACCEPTED)
-    assert {(stored.key, stored.raw().call.id) for stored in ingress.raw()} == {("customer_id", "request_id")}
-    assert len(ingress.raw()) == 2
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_known_wrapper_is_taken_off_on_every_path(ingress: Ingress, path: str) -> None:
+    for number, wrap in enumerate(WRAPS):
+        for slash in ("", "/"):
+            answer = await ingress.post(wrap % FLAT.replace('"request_id"', f'"call-{number}"', 1), path + slash)
+            assert (answer.status, await answer.json()) == (202, ACCEPTED), wrap
+    stored = Counter((one.key, one.raw().call.id) for one in ingress.raw())
+    assert stored == {("customer_id", f"call-{number}"): 2 for number in range(len(WRAPS))}
 
 
 async def test_what_is_wrapped_too_often_is_refused_and_listed_by_its_place(ingress: Ingress) -> None:

@@ -177,23 +177,21 @@ async def test_nobody_hands_out_more_than_they_hold(server: Server) -> None:
         assert await status(server, key["token"], KEYS) in (200, 403)
 
 
-@pytest.mark.parametrize(
-    ("wanted", "expected", "reason"),
-    [
-        ({"scopes": ["everything"]}, 422, "invalid_fields"),
-        ({"scopes": []}, 422, "invalid_fields"),
-        ({"name": " "}, 422, "invalid_fields"),
-        ({"name": "a\0b"}, 422, "invalid_fields"),
-        ({"orgs": []}, 422, "invalid_fields"),
-        ({"unknown": 1}, 422, "invalid_fields"),
-        ({"expires_at": "2026-01-01T00:00:00"}, 422, "invalid_fields"),
-        ({"expires_at": "2020-01-01T00:00:00Z"}, 422, "already_expired"),
-    ],
-)
-async def test_a_key_that_makes_no_sense_is_refused(
-    server: Server, wanted: dict[str, Any], expected: int, reason: str
-) -> None:
-    assert (await made(server, expected, **wanted))["reason"] == reason
+SENSELESS: list[tuple[dict[str, Any], str]] = [
+    ({"scopes": ["everything"]}, "invalid_fields"),
+    ({"scopes": []}, "invalid_fields"),
+    ({"name": " "}, "invalid_fields"),
+    ({"name": "a\0b"}, "invalid_fields"),
+    ({"orgs": []}, "invalid_fields"),
+    ({"unknown": 1}, "invalid_fields"),
+    ({"expires_at": "2026-01-01T00:00:00"}, "invalid_fields"),
+    ({"expires_at": "2020-01-01T00:00:00Z"}, "already_expired"),
+]
+
+
+async def test_a_key_that_makes_no_sense_is_refused(server: Server) -> None:
+    told = [(wanted, (await made(server, 422, **wanted))["reason"]) for wanted, _ in SENSELESS]
+    assert told == SENSELESS
 
 
 async def test_a_key_that_expires_is_refused_from_then_on(server: Server, url: str) -> None:

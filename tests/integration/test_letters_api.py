@@ -123,9 +123,9 @@ async def test_without_postgres_unmapped_customers_cannot_be_listed(server: Serv
     assert (await asked(server, "/customers/unmapped", 501))["reason"] == "needs_postgres"
 
 
-@pytest.mark.parametrize("path", ["/webhooks/stats", "/customers/unmapped"])
-async def test_nobody_sees_it_without_the_master_key(server: Server, path: str) -> None:
-    assert (await server.http.get(path)).status_code == 401
+async def test_nobody_sees_it_without_the_master_key(server: Server) -> None:
+    for path in ("/webhooks/stats", "/customers/unmapped"):
+        assert (await server.http.get(path)).status_code == 401, path
     assert (await server.http.post("/webhooks/retry", json={})).status_code == 401
 
 

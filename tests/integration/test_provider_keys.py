@@ -141,25 +141,24 @@ async def test_a_name_is_taken_until_its_key_is_revoked_and_the_newest_key_is_us
     assert (await resolved(server, calls)).json()["api_key"] == f"{CANARY}-third"
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"api_key": "short"},
-        {"api_key": "with a blank " * 3},
-        {"api_key": "ü" * 30},
-        {"provider": "Open AI"},
-        {"provider": "openäi"},
-        {"provider": ""},
-        {"key_name": "a\0b"},
-        {"api_keys": CANARY},
-        {"api_key": 7},
-    ],
-)
-async def test_a_key_that_makes_no_sense_is_refused_and_not_repeated(
-    server: Server, provider: Provider, wanted: dict[str, Any]
-) -> None:
-    answer = await added(server, provider.token(), 422, **wanted)
-    assert answer["reason"] == "invalid_fields" and str(wanted.get("api_key", CANARY)) not in json.dumps(answer)
+SENSELESS: list[dict[str, Any]] = [
+    {"api_key": "short"},
+    {"api_key": "with a blank " * 3},
+    {"api_key": "ü" * 30},
+    {"provider": "Open AI"},
+    {"provider": "openäi"},
+    {"provider": ""},
+    {"key_name": "a\0b"},
+    {"api_keys": CANARY},
+    {"api_key": 7},
+]
+
+
+async def test_a_key_that_makes_no_sense_is_refused_and_not_repeated(server: Server, provider: Provider) -> None:
+    for wanted in SENSELESS:
+        answer = await added(server, provider.token(), 422, **wanted)
+        assert answer["reason"] == "invalid_fields", wanted
+        assert str(wanted.get("api_key", CANARY)) not in json.dumps(answer), wanted
 
 
 async def test_many_decryptions_are_one_line_and_their_sum_is_in_the_table(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tests.litellm_matrix import prices
+from tests.proxy import jobs
 
 if TYPE_CHECKING:
     from tests.litellm_matrix.provider import Account, Script
@@ -21,6 +22,7 @@ STREAM_TOKENS = PIECES * 10
 #: The prompt of a stream: LiteLLM counts it by itself where the provider tells no usage. 20000 words and their frame.
 PROMPT, PROMPT_TOKENS = " hello" * 20_000, 20_007
 SECONDS, CHARACTERS, IMAGE_TOKENS = 60, 1000, 4160
+_MADE_AT = 1_795_000_000
 REALTIME = {
     "input_tokens": INPUT,
     "output_tokens": OUTPUT,
@@ -136,56 +138,13 @@ def message_events(whole: dict[str, Any]) -> list[dict[str, Any]]:
 
 def response(job: str, *, finished: bool, background: bool) -> dict[str, Any]:
     """A response of OpenAI's."""
-    text = {"type": "output_text", "text": "hello", "annotations": []}
-    made = {"type": "message", "id": "msg_" + job[5:], "role": "assistant", "status": "completed", "content": [text]}
-    usage = {
-        "input_tokens": INPUT,
-        "output_tokens": OUTPUT,
-        "total_tokens": INPUT + OUTPUT,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens_details": {"reasoning_tokens": 0},
-    }
-    return {
-        "id": job,
-        "object": "response",
-        "created_at": 1_795_000_000,
-        "status": "completed" if finished else "in_progress",
-        "background": background,
-        "model": "gpt-4o-mini",
-        "output": [made] if finished else [],
-        "usage": usage if finished else None,
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "tools": [],
-        "metadata": {},
-    }
-
-
-def response_events(whole: dict[str, Any]) -> list[dict[str, Any]]:
-    """The same as a stream."""
-    begun = {**whole, "status": "in_progress", "output": [], "usage": None}
-    part = {"item_id": "msg_" + whole["id"][5:], "output_index": 0, "content_index": 0, "delta": "hello"}
-    events = [
-        {"type": "response.created", "response": begun},
-        {"type": "response.output_text.delta", **part},
-        {"type": "response.completed", "response": whole},
-    ]
-    return [{**event, "sequence_number": place} for place, event in enumerate(events)]
+    usage = jobs.response_tokens(INPUT, OUTPUT)
+    return jobs.response(job, usage, made_at=_MADE_AT, finished=finished, background=background)
 
 
 def batch(job: str, *, finished: bool) -> dict[str, Any]:
     """A batch of two completions."""
-    return {
-        "id": job,
-        "object": "batch",
-        "endpoint": "/v1/chat/completions",
-        "input_file_id": "file-in",
-        "output_file_id": "file-out" if finished else None,
-        "completion_window": "24h",
-        "status": "completed" if finished else "in_progress",
-        "created_at": 1_795_000_000,
-        "request_counts": {"total": 2, "completed": 2 * finished, "failed": 0},
-    }
+    return jobs.batch(job, made_at=_MADE_AT, finished=finished)
 
 
 def _batch_output() -> str:
@@ -201,7 +160,7 @@ def _batch_output() -> str:
                 "body": {
                     "id": f"chatcmpl-line-{number}",
                     "object": "chat.completion",
-                    "created": 1_795_000_000,
+                    "created": _MADE_AT,
                     "model": "gpt-4o-mini",
                     "choices": [choice],
                     "usage": usage,

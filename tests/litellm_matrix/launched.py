@@ -1,27 +1,20 @@
-"""The proxies of one run: forks of one process that has imported LiteLLM, with the configuration of every scenario."""
+"""The proxies of one run, with the configuration of every scenario."""
 
-import asyncio
 import json
-import os
-import shutil
-import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from connectors.litellm.recommended import EXCLUDED, MAX_RETRIES, TIMEOUT_S
 from tests.litellm_matrix.scenario import SCENARIOS, Scenario
 
 _FOLDER = Path(__file__).parent
-_FORKS = _FOLDER.parent / "plugin_trial" / "launcher.py"
-_UP_LIMIT_S = 1200.0
 _PROVIDER_KEY = "sk-provider"
 _RETRIES = 2
 MASTER_KEY = "sk-matrix-master"
 TOKEN, SECRET = "a-token-of-the-matrix", "a-secret-of-the-matrix"
+#: Of our plugin, as LiteLLM imports it.
+PLUGIN = _FOLDER.parents[1] / "connectors" / "litellm" / "plugin"
 #: LiteLLM up to 1.85 finds a callback only in a file beside its `config.yaml`.
 _PLUGIN = "from meterbridge_litellm import handler as handler\n"
 #: The callbacks of each proxy, by the endpoint to which each posts, with settings of `generic_api`; None = our plugin.
@@ -109,97 +102,8 @@ def configuration(proxy: str, provider: str, usage: str) -> dict[str, Any]:
     }
 
 
-class Launched:
-    """One proxy process.
-
-    Raises:
-        RuntimeError: by `up`: it ended, or does not answer.
-    """
-
-    def __init__(self, folder: Path, port: int, pid: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self._folder, self._pid = folder, pid
-
-    async def up(self) -> None:
-        """Wait until it answers."""
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-            for _ in range(int(_UP_LIMIT_S)):
-                if not self._lives():
-                    break
-                try:
-                    if (await client.get(self.url + "/health/liveliness")).is_success:
-                        return
-                except httpx.TransportError:
-                    pass  # not listening yet: asked again below, a bounded number of times
-                await asyncio.sleep(1)
-        raise RuntimeError(f"LiteLLM is not up; see {self._folder / 'litellm.log'}")
-
-    async def end(self, *, kill: bool) -> None:
-        """SIGKILL; or SIGTERM, and SIGKILL if it stays for twenty seconds."""
-        if not kill and self._lives():
-            os.kill(self._pid, signal.SIGTERM)
-            for _ in range(200):
-                if not self._lives():
-                    return
-                await asyncio.sleep(0.1)
-        if self._lives():
-            os.kill(self._pid, signal.SIGKILL)
-
-    def _lives(self) -> bool:
-        try:
-            os.kill(self._pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
-
-
-class Launcher:
-    """Imports LiteLLM once, then forks a proxy for each configuration.
-
-    Raises:
-        RuntimeError: LiteLLM cannot be imported.
-    """
-
-    def __init__(self, folder: Path, python: Path, environ: Mapping[str, str]) -> None:
-        self._folder = folder
-        whole = {
-            "PATH": os.environ.get("PATH", ""),
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "PYTHONPATH": str(_FOLDER.parents[1] / "connectors/litellm/plugin"),
-            **environ,
-        }
-        with (folder / "launcher.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(python), str(_FORKS)],
-                env=whole,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        while (line := self._answer()) != "ready":
-            if not line:
-                raise RuntimeError(f"LiteLLM cannot be imported; see {folder / 'launcher.log'}")
-
-    def started(self, name: str, config: Mapping[str, Any], port: int) -> Launched:
-        """A proxy that is starting."""
-        folder = self._folder / name
-        folder.mkdir(parents=True)
-        for module in ("inside", "planted"):
-            shutil.copy(_FOLDER / f"{module}.py", folder / f"matrix_{module}.py")
-        (folder / "matrix_plugin.py").write_text(_PLUGIN)
-        (folder / "who.json").write_text(json.dumps(owners()))
-        (folder / "config.yaml").write_text(json.dumps(config))
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"folder": str(folder), "port": port}) + "\n")
-        self._process.stdin.flush()
-        return Launched(folder, port, int(self._answer()))
-
-    def close(self) -> None:
-        """End the process; its forks live on."""
-        self._process.kill()
-        self._process.wait()
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+def files_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """What stands beside a proxy's `config.yaml`, and itself."""
+    modules = {f"matrix_{name}.py": (_FOLDER / f"{name}.py").read_text() for name in ("inside", "planted")}
+    told = {"who.json": json.dumps(owners()), "config.yaml": json.dumps(config)}
+    return {**modules, "matrix_plugin.py": _PLUGIN, **told}

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from tests.litellm_matrix import answers, prices
+from tests.proxy import jobs
 
 #: A provider that hangs does so for longer than the deployment's time-out.
 _HANG_S = 6.0
@@ -177,7 +178,7 @@ async def _responses(request: web.Request, asked: answers.Asked) -> web.StreamRe
         return web.json_response(whole)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
-    for event in answers.response_events(whole):
+    for event in jobs.response_events(whole):
         await response.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
     return response
 

@@ -18,10 +18,11 @@ import tests.litellm_matrix.scenarios_faults
 import tests.litellm_matrix.scenarios_kinds  # noqa: F401  # each registers its scenarios
 from tests.litellm_matrix.entrance import Entrance, entrance
 from tests.litellm_matrix.judge import billed_cents, plain, rows_of
-from tests.litellm_matrix.launched import PROXIES, SECRET, TOKEN, Launched, Launcher, configuration
+from tests.litellm_matrix.launched import PLUGIN, PROXIES, SECRET, TOKEN, configuration, files_of
 from tests.litellm_matrix.provider import Provider
 from tests.litellm_matrix.scenario import SCENARIOS, Ask, Scenario, key_of
 from tests.plugin_trial.endpoints import served
+from tests.proxy.forked import ForkedProxy, Launcher
 from tests.support.ports import free_port
 
 #: Scenarios at the same time, on a machine of two cores.
@@ -63,13 +64,14 @@ class Run:
     launcher: Launcher
     at: Entrance
     provider_url: str
-    proxies: dict[str, Launched] = field(default_factory=dict)
+    proxies: dict[str, ForkedProxy] = field(default_factory=dict)
 
     async def start(self, names: Iterable[str]) -> None:
         """Start proxies, all at once."""
         for name in names:
-            config = configuration(name, self.provider_url, self.at.url)
-            self.proxies[name] = await asyncio.to_thread(self.launcher.started, name, config, free_port())
+            files = files_of(configuration(name, self.provider_url, self.at.url))
+            started = asyncio.to_thread(self.launcher.started, self.folder / name, files, free_port())
+            self.proxies[name] = await started
         await asyncio.gather(*(proxy.up() for proxy in self.proxies.values()))
 
     def arrived_at(self, endpoint: str) -> int:
@@ -85,12 +87,16 @@ class Run:
 
     async def end(self, proxy: str, *, kill: bool) -> None:
         """End a proxy."""
-        await self.proxies[proxy].end(kill=kill)
+        one = self.proxies[proxy]
+        if kill:
+            one.kill()
+        else:
+            await one.stop()
 
     async def end_all(self) -> None:
         """SIGKILL to all."""
         for proxy in self.proxies.values():
-            await proxy.end(kill=True)
+            proxy.kill()
         self.launcher.close()
 
     async def supplement(self) -> list[str]:
@@ -190,6 +196,7 @@ def _environ(folder: Path, usage: str, provider: str, plant: str, flush_s: int) 
         "COHERE": "/s/rerank",
     }
     return {
+        "PYTHONPATH": str(PLUGIN),
         "DEFAULT_FLUSH_INTERVAL_SECONDS": str(flush_s),
         "METERBRIDGE_URL": usage + "/plugin",
         "METERBRIDGE_SECRET": SECRET,

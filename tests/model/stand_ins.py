@@ -12,9 +12,10 @@ from schemas.topics import TopicNames
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply
 from streams.runtime.transactions import Run, Write
-from streams.state.changelog import records_of, restore, snapshot_from
+from streams.state.changelog import records_of, restore
 from streams.state.step_writes import runs_of, writes_of
 from tests.model.lago import Clock
+from tests.support.snapshots import snapshot_from
 
 TOPICS = TopicNames.with_prefix("")
 

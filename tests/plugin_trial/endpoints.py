@@ -15,7 +15,8 @@ from aiohttp import web
 from meterbridge_litellm.lane import frames
 from tests.plugin_trial.judge import SECRET
 from tests.plugin_trial.neighbours import Api, Provider
-from tests.plugin_trial.proxies import KEY, Launcher, PluginProxy, build_wheel
+from tests.plugin_trial.proxies import KEY, build_wheel, launcher, started
+from tests.proxy.forked import ForkedProxy
 from tests.support.ports import free_port
 
 _PROVIDER_KEY = "sk-operator"
@@ -114,7 +115,7 @@ async def served(app: web.Application) -> AsyncIterator[str]:
 @asynccontextmanager
 async def proxy_with(
     folder: Path, provider: Provider, api: Api, change: Any = None, **environ: str
-) -> AsyncIterator[tuple[PluginProxy, httpx.AsyncClient]]:
+) -> AsyncIterator[tuple[ForkedProxy, httpx.AsyncClient]]:
     """A proxy with the plugin and the probe, and a client of it.
 
     Args:
@@ -136,10 +137,10 @@ async def proxy_with(
             **{f"{name}_API_KEY": _PROVIDER_KEY for name in ("OPENAI", "ANTHROPIC", "GEMINI")},
             **environ,
         }
-        launcher = Launcher(folder, wheel, whole)
+        forks = launcher(folder, wheel, whole)
         (folder / "proxy").mkdir()
         shutil.copy(Path(__file__).with_name("probe.py"), folder / "proxy" / "probe.py")
-        proxy = launcher.started(folder / "proxy", json.dumps(text), free_port())
+        proxy = started(forks, folder / "proxy", json.dumps(text), free_port())
         try:
             await proxy.up()
             headers = {"Authorization": f"Bearer {KEY}"}
@@ -147,7 +148,7 @@ async def proxy_with(
                 yield proxy, client
         finally:
             await proxy.stop()
-            launcher.close()
+            forks.close()
 
 
 async def call(client: httpx.AsyncClient, name: str, headers: dict[str, str] | None = None) -> int:

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from tests.plugin_trial.clients import Clients
 from tests.plugin_trial.judge import SECRET, Notes, judge, judging
-from tests.plugin_trial.proxies import Launcher, PluginProxy, build_wheel, config
+from tests.plugin_trial.proxies import build_wheel, config, launcher, started
+from tests.proxy.forked import ForkedProxy
 from tests.proxy.provider import Provider
 from tests.support.ports import free_port
 
@@ -42,15 +43,15 @@ async def killed(folder: Path, kills: int, seed: int, answer_after: str) -> list
             "METERBRIDGE_ANSWER_AFTER": answer_after,
         }
 
-        def started(number: int) -> PluginProxy:
+        def proxy(number: int) -> ForkedProxy:
             text = config(provider, ["meterbridge_litellm.handler"])
-            return launcher.started(folder / str(number % 2), text, free_port())
+            return started(forks, folder / str(number % 2), text, free_port())
 
-        launcher = Launcher(folder, wheel, environ)
-        current = started(0)
+        forks = launcher(folder, wheel, environ)
+        current = proxy(0)
         await current.up()
         for number in range(1, kills + 1):
-            following = started(number)
+            following = proxy(number)
             stop, load_s, before = asyncio.Event(), chance.uniform(0.1, 3.0), len(clients.answered)
             load = asyncio.create_task(clients.load(current.url, _CLIENTS, stop))
             await _until(lambda known=before: len(clients.answered) > known)  # type: ignore[misc]
@@ -69,7 +70,7 @@ async def killed(folder: Path, kills: int, seed: int, answer_after: str) -> list
                 break
             await asyncio.sleep(0.5)
         await current.stop()
-        launcher.close()
+        forks.close()
         left = [path.name for path in ring.iterdir()]
     await runner.cleanup()
     verdict = judge(notes)

@@ -10,7 +10,7 @@ import httpx
 from tests.plugin_trial.clients import Clients
 from tests.plugin_trial.judge import SECRET, Notes, judging
 from tests.plugin_trial.kills import served_provider
-from tests.plugin_trial.proxies import KEY, Launcher, build_wheel, config
+from tests.plugin_trial.proxies import KEY, build_wheel, config, launcher, started
 from tests.support.ports import free_port
 
 BOUND_MS = 2.0
@@ -37,9 +37,9 @@ async def measured(folder: Path, calls: int, answer_after: str) -> float:
             "METERBRIDGE_RING_PATH": str(folder / "ring"),
             "METERBRIDGE_ANSWER_AFTER": answer_after,
         }
-        launcher = Launcher(folder, wheel, environ)
+        forks = launcher(folder, wheel, environ)
         proxies = {
-            name: launcher.started(folder / name, config(provider, callbacks), free_port())
+            name: started(forks, folder / name, config(provider, callbacks), free_port())
             for name, callbacks in (("plain", []), ("plugin", ["meterbridge_litellm.handler"]))
         }
         for proxy in proxies.values():
@@ -47,7 +47,7 @@ async def measured(folder: Path, calls: int, answer_after: str) -> float:
         times = await _times({name: proxy.url for name, proxy in proxies.items()}, calls)
         for proxy in proxies.values():
             await proxy.stop()
-        launcher.close()
+        forks.close()
     await runner.cleanup()
     return max(_told(times, kind) for kind in _KINDS)
 

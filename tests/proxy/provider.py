@@ -10,16 +10,12 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.proxy import jobs
+
 #: Polls that a job answers as unfinished.
 UNFINISHED_POLLS = 3
 _TOKENS = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
-_RESPONSE_TOKENS = {
-    "input_tokens": 1000,
-    "output_tokens": 500,
-    "total_tokens": 1500,
-    "input_tokens_details": {"cached_tokens": 0},
-    "output_tokens_details": {"reasoning_tokens": 0},
-}
+_RESPONSE_TOKENS = jobs.response_tokens(1000, 500)
 
 
 class Provider:
@@ -94,17 +90,7 @@ class Provider:
         return web.json_response(self._as_batch(job, finished=self._done(job)))
 
     def _as_batch(self, job: str, *, finished: bool) -> dict[str, Any]:
-        return {
-            "id": job,
-            "object": "batch",
-            "endpoint": "/v1/chat/completions",
-            "input_file_id": "file-in",
-            "output_file_id": "file-out" if finished else None,
-            "completion_window": "24h",
-            "status": "completed" if finished else "in_progress",
-            "created_at": self._made[job],
-            "request_counts": {"total": 2, "completed": 2 * finished, "failed": 0},
-        }
+        return jobs.batch(job, made_at=self._made[job], finished=finished)
 
     async def _new_response(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -115,13 +101,7 @@ class Provider:
         whole = self._as_response(job, finished=not background)
         if not body.get("stream"):
             return web.json_response(whole)
-        part = {"item_id": "msg_" + job[5:], "output_index": 0, "content_index": 0, "delta": "hello"}
-        events = [
-            {"type": "response.created", "response": self._as_response(job, finished=False)},
-            {"type": "response.output_text.delta", **part},
-            {"type": "response.completed", "response": whole},
-        ]
-        return await _sent(request, [{**event, "sequence_number": place} for place, event in enumerate(events)], "")
+        return await _sent(request, jobs.response_events(whole), "")
 
     async def _response(self, request: web.Request) -> web.Response:
         job = request.match_info["id"]
@@ -129,22 +109,8 @@ class Provider:
         return web.json_response(self._as_response(job, finished=finished))
 
     def _as_response(self, job: str, *, finished: bool) -> dict[str, Any]:
-        text = {"type": "output_text", "text": "hello", "annotations": []}
-        message = {"type": "message", "id": "msg_" + job[5:], "role": "assistant", "content": [text]}
-        return {
-            "id": job,
-            "object": "response",
-            "created_at": self._made[job],
-            "status": "completed" if finished else "in_progress",
-            "background": job in self._background,
-            "model": "gpt-4o-mini",
-            "output": [message | {"status": "completed"}] if finished else [],
-            "usage": _RESPONSE_TOKENS if finished else None,
-            "parallel_tool_calls": True,
-            "tool_choice": "auto",
-            "tools": [],
-            "metadata": {},
-        }
+        background = job in self._background
+        return jobs.response(job, _RESPONSE_TOKENS, made_at=self._made[job], finished=finished, background=background)
 
     async def _new_video(self, request: web.Request) -> web.Response:
         await request.read()

@@ -3,6 +3,7 @@
 Each `httpx.AsyncClient` reads all of them, which takes 25 ms of CPU time, and the tests make thousands of clients for loopback.
 """
 
+import os
 import ssl
 from functools import cache
 from typing import Any
@@ -11,16 +12,20 @@ import certifi
 
 
 def share_certificates() -> None:
-    """From now on every context for certifi's file, and for nothing else, is the same one."""
+    """From now on every context for certifi's file is the same one, and so is every context for the file of `SSL_CERT_FILE`, as it is now.
+
+    httpx takes the latter where it heeds the environment.
+    """
     made = ssl.create_default_context
+    files = {certifi.where(), os.environ.get("SSL_CERT_FILE", certifi.where())}
 
     @cache
-    def shared() -> ssl.SSLContext:
-        return made(cafile=certifi.where())
+    def shared(file: str) -> ssl.SSLContext:
+        return made(cafile=file)
 
     def create_default_context(*args: Any, **options: Any) -> ssl.SSLContext:
-        if not args and options == {"cafile": certifi.where()}:
-            return shared()
+        if not args and list(options) == ["cafile"] and options["cafile"] in files:
+            return shared(options["cafile"])
         return made(*args, **options)
 
     ssl.create_default_context = create_default_context

@@ -44,14 +44,16 @@ async def meterbridge(stage: Stage, *words: str, **environment: str) -> Ended:
     return await ended(variables, *words)
 
 
-async def ended(environ: Mapping[str, str], *words: str, limit_s: float = _LIMIT_S) -> Ended:
-    """Run a command with this environment alone.
+async def ended(
+    environ: Mapping[str, str], *words: str, limit_s: float = _LIMIT_S, module: str = "connectors"
+) -> Ended:
+    """Run a command with this environment alone, by default one of `meterbridge`.
 
     Raises:
         TimeoutError: it took longer than `limit_s`.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        command = [sys.executable, "-m", "connectors", *words]
+        command = [sys.executable, "-m", module, *words]
         process = await asyncio.to_thread(warm.start, command, environ, out.fileno(), err.fileno())
         deadline = time.monotonic() + limit_s
         try:

@@ -15,8 +15,9 @@ from streams.core.metering.conservation import total
 from streams.core.metering.fold import Fold
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply
-from streams.state.changelog import Snapshot, records_of, restore, snapshot_from
+from streams.state.changelog import Snapshot, records_of, restore
 from tests.support.calls import NOON, Raw, raw
+from tests.support.snapshots import snapshot_from
 
 
 def subscribed(customer: str, _at_us: int, _kind: str) -> Target:

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +36,7 @@ class IngressProcess:
     ahead_s: float = 0.0
     only: str = "webhooks"
     descriptors: int = 0
-    _process: "warm.Forked | subprocess.Popen[bytes] | None" = None
+    _process: warm.Started | None = None
 
     @property
     def url(self) -> str:
@@ -52,7 +51,7 @@ class IngressProcess:
         self.spawn()
         eventually(self.takes_calls, 30)
 
-    def spawn(self) -> "warm.Forked | subprocess.Popen[bytes]":
+    def spawn(self) -> warm.Started:
         """Start it and return at once."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "LAGO_"))}
         environ |= {

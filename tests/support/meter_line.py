@@ -19,12 +19,13 @@ from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.core.metering.write_off import write_off
 from streams.runtime.forwarding import Forwarder
-from streams.state.changelog import restore, snapshot_from
+from streams.state.changelog import restore
 from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.step_writes import CONTROL, WRITE_OFF
 from tests.model.stand_ins import Silent
 from tests.support.calls import NOON, raw, slp
 from tests.support.own_changelog import OwnChangelog
+from tests.support.snapshots import snapshot_from
 
 PREFIX = "d-t-0-"
 POLICY = MeterPolicy()

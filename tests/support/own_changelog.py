@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from schemas.ledger import Position
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply, held_after
-from streams.state.changelog import records_of, restore, snapshot_from
+from streams.state.changelog import records_of, restore
+from tests.support.snapshots import snapshot_from
 
 
 @dataclass

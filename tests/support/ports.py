@@ -7,11 +7,23 @@ that range can be given the very port as its own, connect to itself, and hold it
 import os
 import random
 import socket
+from collections.abc import Mapping
 
-#: A parallel run's workers draw from stretches of their own: between two of them a port that is free may be taken.
-_WORKERS, _PORTS = 6, 2_000
-_LOWEST = 20_000 + _PORTS * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS)
-_HIGHEST = _LOWEST + _PORTS
+#: Which run this is, of the two that `make test` has at once: the first word of its `-m`.
+RUN = "PYTEST_RUN_MARKER"
+#: For so many workers of each run.
+WORKERS = 5
+_BOTTOM, _PORTS = 12_000, 2_000
+
+
+def stretch(environ: Mapping[str, str]) -> range:
+    """The ports of one worker of a parallel run: of two that draw from the same ones, both may take one that is free."""
+    worker = int(environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    lowest = _BOTTOM + _PORTS * (worker + WORKERS * (environ.get(RUN) == "faults"))
+    return range(lowest, lowest + _PORTS)
+
+
+_MINE = stretch(os.environ)
 _handed_out: set[int] = set()
 
 
@@ -22,11 +34,11 @@ def free_port() -> int:
         RuntimeError: a thousand draws were all taken.
     """
     for _ in range(1_000):
-        port = random.randrange(_LOWEST, _HIGHEST)
+        port = random.choice(_MINE)
         if port not in _handed_out and _is_free(port):
             _handed_out.add(port)
             return port
-    raise RuntimeError(f"no free port between {_LOWEST} and {_HIGHEST}")
+    raise RuntimeError(f"no free port among {_MINE}")
 
 
 def free_ports_in_a_row(count: int) -> list[int]:

@@ -81,9 +81,13 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+#: A process of either kind.
+Started = Forked | subprocess.Popen[bytes]
+
+
 def start(
     command: Sequence[str], environ: Mapping[str, str], out: int, err: int, *, new_session: bool = False
-) -> "Forked | subprocess.Popen[bytes]":
+) -> Started:
     """Start `python -m MODULE WORDS...` with this environment and these files; nothing comes from its stdin."""
     if _needs_its_own_start(command, environ):
         return start_anew(command, environ, out, err, new_session=new_session)

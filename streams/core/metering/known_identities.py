@@ -33,11 +33,6 @@ def fingerprint(cost: Decimal) -> int:
     return hash(cost) % FINGERPRINTS + SETTLED
 
 
-def open_to(tag: int) -> bool:
-    """Whether a copy of an identity with this tag can still be billed."""
-    return tag in (NEVER, COSTLESS)
-
-
 def differs(tag: int, cost: Decimal) -> bool:
     """Whether `cost` (dollars) is another cost than the settled one; a copy without a cost never differs."""
     return tag >= SETTLED and bool(cost) and tag != fingerprint(cost)

@@ -14,7 +14,7 @@ from tests.support import warm
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process is started anew")
 
 
-def started(words: list[str], **environ: str) -> tuple[int, str, str, "warm.Forked | subprocess.Popen[bytes]"]:
+def started(words: list[str], **environ: str) -> tuple[int, str, str, warm.Started]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = warm.start([sys.executable, "-m", *words], environ, out.fileno(), err.fileno(), new_session=True)
         code = process.wait(60)

@@ -14,10 +14,11 @@ from schemas.topics import CATALOGUE, CHANGELOG, ENRICHED, RATES
 from streams.core.metering.known_identities import NEVER
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.runtime.unreadable import COUNTS
-from streams.state.changelog import restore, snapshot_from
+from streams.state.changelog import restore
 from streams.state.held_on_disk import EvictedWindowsFile
 from tests.support.recorded_version.decoded import decoded, plain
 from tests.support.recorded_version.recording import RECORDINGS, Recording
+from tests.support.snapshots import snapshot_from
 
 recordings = pytest.mark.parametrize("recording", RECORDINGS, ids=lambda one: one.folder.name)
 

@@ -14,10 +14,11 @@ from schemas.ledger import Sum
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.ledger_state import verify
 from streams.state import eviction
-from streams.state.changelog import restore, snapshot_from
+from streams.state.changelog import restore
 from streams.state.held_on_disk import EvictedWindowsFile
 from tests.support.calls import NOON
 from tests.support.meter_line import BEGINS, ORG, Line
+from tests.support.snapshots import snapshot_from
 
 NAMES = ("attack-1", "attack-2", "acme", "ghöst")
 

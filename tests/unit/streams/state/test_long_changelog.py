@@ -20,10 +20,11 @@ from schemas.money import ZERO
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.state import changelog
-from streams.state.changelog import Snapshot, read, restore, restoring, snapshot_from, windows_of
+from streams.state.changelog import Snapshot, read, restore, restoring, windows_of
 from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.overflow_windows import OlderWindows
 from tests.support.own_changelog import image_of
+from tests.support.snapshots import snapshot_from
 
 _encode = msgspec.msgpack.encode
 TP = TopicPartition("changelog", 0)

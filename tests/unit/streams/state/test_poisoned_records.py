@@ -25,8 +25,9 @@ from streams.agents import meter, sink
 from streams.core.delivery.restamp import RestampDecision, judged
 from streams.core.metering.ledger_state import LedgerState
 from streams.runtime.compacted_table import CompactedTable
-from streams.state.changelog import POSITION_KEY, restore, snapshot_from
+from streams.state.changelog import POSITION_KEY, restore
 from tests.fuzz.stored import Stored
+from tests.support.snapshots import snapshot_from
 
 ROOT = Path(__file__).parents[4]
 DEEP = b"[" * 200_000

@@ -14,7 +14,6 @@ from streams.core.metering.known_identities import (
     UNTOLD,
     differs,
     fingerprint,
-    open_to,
     pack,
     untold,
 )
@@ -60,8 +59,3 @@ def test_another_cost_differs_from_every_settled_one(settled: Decimal) -> None:
 @pytest.mark.parametrize("tag", [NEVER, UNTOLD, COSTLESS])
 def test_what_was_not_settled_differs_from_nothing(tag: int) -> None:
     assert not differs(tag, Decimal("0.01"))
-    assert open_to(tag) == (tag != UNTOLD)
-
-
-def test_what_was_settled_shuts_copies_out() -> None:
-    assert not open_to(fingerprint(Decimal("0.02"))) and not open_to(SETTLED)
