@@ -33,8 +33,8 @@ class Trial(NamedTuple):
     wrong: list[str]
 
 
-async def tried(folder: Path, wanted: Sequence[str]) -> Trial:
-    """Break one thing after the other, and print a line for each."""
+async def tried(folder: Path, wanted: Sequence[str], *, record: bool = False) -> Trial:
+    """Break one thing after the other, and print a line for each; with `record` what rang is written into the file at once."""
     trial = Trial({}, [])
     async with scene_in(folder) as scene:
         monitor = scene.monitor
@@ -44,6 +44,8 @@ async def tried(folder: Path, wanted: Sequence[str]) -> Trial:
         print("| alarm | fired after | others | while it was mended |\n|---|---|---|---|", flush=True)
         for name in wanted:
             await broken(scene, name, trial)
+            if record:
+                recorded(trial.rang, [name])
         trial.wrong.extend(f"{name}: its text has an error" for name in sorted(monitor.damaged))
     return trial
 
@@ -92,10 +94,8 @@ def main() -> int:
     wanted = options.names or list(FAULTS)
     folder = Path(tempfile.mkdtemp(prefix="meterbridge-alarms-"))
     print(f"logs in {folder}", flush=True)
-    trial = asyncio.run(tried(folder, wanted))
+    trial = asyncio.run(tried(folder, wanted, record=options.record))
     lines, complete = told(trial.rang, wanted, FAULTS, NOT_BROKEN)
-    if options.record:
-        recorded(trial.rang, wanted)
     print("\n".join([*trial.wrong, *lines]))
     well = complete and not trial.wrong
     print(f"{'RANG' if well else 'WRONG'} {len(trial.rang)} of {len(wanted)} alarms")

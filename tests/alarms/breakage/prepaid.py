@@ -17,7 +17,6 @@ from tests.support.stripe_events import event, session, signed
 __all__ = ("FAULTS", "STRIPE_SECRET")
 #: More than the alarm allows.
 _RESERVATIONS: Final = 1100
-_AUTHORIZE: Final = "/api/v1/credits/authorize"
 _EXPIRES_NOTHING: Final = """
 CREATE OR REPLACE FUNCTION expire_credits(p_account text, p_most integer DEFAULT 1000)
 RETURNS TABLE (released integer, expired_usd numeric) LANGUAGE sql AS $$ SELECT NULL::integer, NULL::numeric $$
@@ -75,15 +74,9 @@ async def stripes_secret_is_another_one(scene: Scene) -> AsyncIterator[None]:
 
 
 async def _reserve(scene: Scene, account: str, count: int, ttl_s: int) -> None:
-    async with scene.api() as api:
-        calls = iter(range(count))
-
-        async def some() -> None:
-            for _ in calls:
-                body = {"account": account, "estimate": "0.01", "ttl": ttl_s, "call_id": f"call-{uuid.uuid4()}"}
-                (await api.post(_AUTHORIZE, json=body)).raise_for_status()
-
-        await asyncio.gather(*(some() for _ in range(8)))
+    """Reserve for calls, by the function that the api calls."""
+    reserve = "SELECT authorize_credits($1, 0.01, $2, $3 || number) FROM generate_series(1, $4) AS number"
+    await rows(scene.database, reserve, account, ttl_s, f"{uuid.uuid4()}-", count)
 
 
 @contextlib.asynccontextmanager
