@@ -19,7 +19,8 @@ from tests.support.kafka import MavenKafka
 from tests.support.postgres import LocalPostgres
 from tests.support.webhook_receiver import Receiver
 
-_UP_S = 90.0
+#: Seconds that a start, and a mapping, may take on a busy machine.
+_UP_S, _MAPPED_S = 90.0, 400.0
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ class Scene:
     async def map(self, customer: str, org: str, organization: str = "main") -> None:
         """Map a customer, as an operator would: again until it is done."""
         body = {"litellm_customer_id": customer, "lago_customer_id": org, "lago_organization_id": organization}
-        await insist(self.world.url("api") + "/customers/mapping", body, MASTER_KEY)
+        await insist(self.world.url("api") + "/customers/mapping", body, MASTER_KEY, _MAPPED_S)
 
     async def command(self, *words: str) -> None:
         """Run a command of the product. Raises: RuntimeError: it failed; with what it printed."""
