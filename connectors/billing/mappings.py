@@ -102,6 +102,7 @@ class Mappings:
         mapping_delay_us: `MAPPING_DELAY_SECONDS`; `keep_us`: see `set_mapping`.
         now_us: microseconds since 1970 UTC.
         event_code: the metric that a subscription has to charge.
+        canary: the id under which the canary is mapped, who is no customer; `""` = none.
 
     Attributes:
         placed: gives a request from outside the key of its org, see `connectors.billing.organizations`.
@@ -118,6 +119,7 @@ class Mappings:
         keep_us: int,
         now_us: Callable[[], int],
         event_code: str = "",
+        canary: str = "",
         placed: Callable[[MappingRequest], MappingRequest] = lambda request: request,
     ) -> None:
         self.placed = placed
@@ -129,6 +131,7 @@ class Mappings:
         self._keep_us = keep_us
         self._now_us = now_us
         self._event_code = event_code
+        self._canary = canary
 
     async def get(self, customer_id: str) -> MappingResult | None:
         """The customer's record and the version to show now; None = no mapping. Raises: Unavailable `view_incomplete`."""
@@ -169,9 +172,13 @@ class Mappings:
         return org is not None and external_id in {org.subscription_id, *(period.external_id for period in org.periods)}
 
     def active_customers(self) -> int:
-        """Customers whose version in force is active."""
+        """Customers whose version in force is active, without the canary."""
         now_us = self._now_us()
-        return sum(in_force(record.versions, now_us).is_active for record in self._customers.table.values())
+        return sum(
+            in_force(record.versions, now_us).is_active
+            for name, record in self._customers.table.items()
+            if name != self._canary
+        )
 
     async def put(
         self, request: MappingRequest, guard: MappingGuard | None = None, *, ask_lago: bool = True

@@ -6,7 +6,8 @@ from hashlib import blake2b
 
 import msgspec
 
-from connectors.lago.transport import API, PAGE, LagoTransport, quoted, read
+from connectors.lago.errors import LagoUnavailable
+from connectors.lago.transport import API, PAGE, LagoTransport, Query, quoted, read
 from schemas.moments import lago_timestamp, parse_us, to_datetime
 from schemas.records import LagoEvent
 from streams.core.delivery.verdicts import HttpResponse
@@ -15,6 +16,8 @@ from streams.core.delivery.verdicts import HttpResponse
 NEWEST = 100
 #: Why events that were asked for are not all there are.
 TOO_MANY, MOVED, COPIES = "too_many", "moved", "copies"
+#: How often a list is read that changes between its pages.
+_READINGS = 5
 
 
 class EventShape(msgspec.Struct):
@@ -65,14 +68,33 @@ class EventsApi(LagoTransport):
     async def events_between(
         self, external_subscription_id: str, code: str, from_us: int, until_us: int, most: int
     ) -> list[LagoEvent]:
-        """Every copy of a subscription's events on a metric with a moment in `[from, until)`, at most `most`.
+        """Every copy of a subscription's events on a metric with a moment in `[from, until)`, the newest `most`.
+
+        A list whose total changes between two pages is read again: an event that comes in moves the last one of a page to
+        the next page, where it would look like a copy.
 
         Raises: LagoIntegrationError
         """
         moments = {"timestamp_from": _iso_ms(from_us), "timestamp_to": _iso_ms(until_us - 1)}
         query = {"external_subscription_id": external_subscription_id, "code": code, **moments}
-        listed = await self._every("events", "/events", "events", EventShape, query, most=most)
-        return [read(event_of, event) for event in listed]
+        for _ in range(_READINGS):
+            if (listed := await self._at_one_moment(query, most)) is not None:
+                return [read(event_of, event) for event in listed]
+        raise LagoUnavailable("bad_answer", f"events: the list changed between its pages, {_READINGS} times")
+
+    async def _at_one_moment(self, query: Query, most: int) -> list[EventShape] | None:
+        """A list of events, read page by page; None: it changed meanwhile."""
+        listed: list[EventShape] = []
+        number, pages, total = 1, 1, -1
+        while number <= pages and len(listed) < most:
+            page = await self._page(
+                "events", "/events", "events", EventShape, query, number=number, size=min(most, PAGE)
+            )
+            if total not in {-1, page.total}:
+                return None
+            listed += page.members
+            pages, total, number = page.pages, page.total, number + 1
+        return listed[:most]
 
     async def read_events_of(
         self,

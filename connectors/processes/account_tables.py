@@ -22,6 +22,7 @@ from schemas.customers import CustomerRecord
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.organizations import DEFAULT, org_key
 from schemas.topics import TopicNames
+from streams.core.delivery.canary import canary_name
 from streams.core.mapping.set_mapping import KEEP_US, MIN_MAPPING_DELAY_S
 from streams.runtime.clock import now_us
 from streams.runtime.compacted_table import CompactedTable
@@ -95,6 +96,7 @@ class AccountTables:
             keep_us=max(KEEP_US, (settings.dedupe_retention_hours + 1) * HOUR_US),
             now_us=now_us,
             event_code=settings.lago_event_code,
+            canary=canary_name(settings.deployment_name),
             placed=self.organizations.placed,
         )
         self.forgetting = MappingRetention(self.customers.table, self._customer_records, lago.customer, now_us)

@@ -92,7 +92,9 @@ class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
         "Rejected elements and calls, and Lago events that became dead letters, by reason.",
         error_type=INGRESS_REASONS,
     )
-    active_customers = gauge("active_customers_total", "Customers whose mapping in force is active (api).")
+    active_customers = gauge(
+        "active_customers_total", "Customers whose mapping in force is active, without the canary (api)."
+    )
     pending_events = gauge(
         "pending_events_total", "Lago events neither completed nor failed, without held usage (api)."
     )

@@ -1,57 +1,60 @@
 """`make alarms-trial`: what the alarms are for is broken, one thing after the other; the right alarm fires, and no other.
 
-A real Kafka, Postgres and Prometheus on loopback, the product's processes, and the stand-in for Lago. Times in the rules are
-shortened (tests/alarms/shortened.py). Names of alarms as arguments try these alone. Every query of the dashboards is asked, too.
-The last line begins with `RANG` or `WRONG`; the exit code says the same.
+A real Kafka, Postgres and Prometheus on loopback, the product's processes, and stand-ins for two organisations of Lago. Times
+in the rules are shortened (tests/alarms/shortened.py). Names of alarms as arguments try these alone; `--record` writes what
+rang into tests/alarms/rang.json. Every query of the dashboards is asked, too. The last line says how many alarms rang of how
+many; it begins with `RANG` or `WRONG`, and the exit code says the same.
 """
 
+import argparse
 import asyncio
-import contextlib
-import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from connectors.postgres.migrate import migrate
-from tests.alarms.breakage import FAULTS, Scene, command
-from tests.alarms.monitor import Monitor, prometheus
+from tests.alarms.breakage import CONSEQUENCES, FAULTS, NOT_BROKEN
+from tests.alarms.breakage.scene import Scene
+from tests.alarms.monitor import Monitor
 from tests.alarms.panels import queries
-from tests.alarms.traffic import traffic
-from tests.faults.world import CANARY, COMMANDS, running_world
-from tests.support.database import fresh_database
-from tests.support.kafka import MavenKafka
-from tests.support.postgres import LocalPostgres
-from tests.unit.telemetry.test_watched_limits import certificate_from_now
+from tests.alarms.record import Rung, recorded, told
+from tests.alarms.stage import scene_in
 
-#: One process of each role.
-_PROCESSES = ("sandbox", "ingress", "api", "meter-0", "sink-0", "retry-0")
 #: Seconds: until an alarm fires; how long another one may come after it; until all is quiet again.
-_FIRES_S, _OTHERS_S, _QUIET_S = 150.0, 8.0, 180.0
+_FIRES_S, _OTHERS_S, _QUIET_S = 200.0, 8.0, 180.0
 
 
-async def tried(folder: Path, wanted: Sequence[str]) -> list[str]:
-    """Break one thing after the other, print a line for each, and return what was wrong."""
-    wrong: list[str] = []
+class Trial(NamedTuple):
+    """What came of a trial: the alarms that rang, alone or with their consequences; and what was wrong."""
+
+    rang: dict[str, Rung]
+    wrong: list[str]
+
+
+async def tried(folder: Path, wanted: Sequence[str], *, record: bool = False) -> Trial:
+    """Break one thing after the other, and print a line for each; with `record` what rang is written into the file at once."""
+    trial = Trial({}, [])
     async with scene_in(folder) as scene:
         monitor = scene.monitor
         if not await monitor.until_quiet(_QUIET_S):
-            wrong.append(f"before any fault: {', '.join(sorted(await monitor.firing()))}")
-        wrong += await asked(monitor)
+            trial.wrong.append(f"before any fault: {', '.join(sorted(await monitor.firing()))}")
+        trial.wrong.extend(await asked(monitor))
         print("| alarm | fired after | others | while it was mended |\n|---|---|---|---|", flush=True)
         for name in wanted:
-            wrong += await broken(scene, name)
-        wrong += [f"{name}: its text has an error" for name in sorted(monitor.damaged)]
-    return wrong
+            await broken(scene, name, trial)
+            if record:
+                recorded(trial.rang, [name])
+        trial.wrong.extend(f"{name}: its text has an error" for name in sorted(monitor.damaged))
+    return trial
 
 
-async def broken(scene: Scene, name: str) -> list[str]:
+async def broken(scene: Scene, name: str, trial: Trial) -> None:
     """Break what an alarm is for, and mend it."""
-    monitor, wrong = scene.monitor, []
+    monitor = scene.monitor
     if not await monitor.until_quiet(_QUIET_S):
-        wrong.append(f"before {name}: {', '.join(sorted(await monitor.firing()))}")
+        trial.wrong.append(f"before {name}: {', '.join(sorted(await monitor.firing()))}")
     monitor.forget()
     began = time.monotonic()
     async with FAULTS[name](scene):
@@ -62,11 +65,13 @@ async def broken(scene: Scene, name: str) -> list[str]:
         monitor.forget()
     await monitor.until_quiet(_QUIET_S)
     later = sorted(monitor.seen.keys() - {name})
-    told = f"{after_s:.0f} s" if fired else "**never**"
-    print(f"| {name} | {told} | {', '.join(others) or '-'} | {', '.join(later) or '-'} |", flush=True)
-    if not fired or others:
-        wrong.append(f"{name}: {told}, others: {others}")
-    return wrong
+    took = f"{after_s:.0f} s" if fired else "**never**"
+    print(f"| {name} | {took} | {', '.join(others) or '-'} | {', '.join(later) or '-'} |", flush=True)
+    unexplained = [other for other in others if other not in CONSEQUENCES.get(name, {})]
+    if not fired or unexplained:
+        trial.wrong.append(f"{name}: {took}, others: {unexplained}")
+    else:
+        trial.rang[name] = Rung(round(after_s), others)
 
 
 async def asked(monitor: Monitor) -> list[str]:
@@ -80,52 +85,21 @@ async def asked(monitor: Monitor) -> list[str]:
     return silent
 
 
-@contextlib.asynccontextmanager
-async def scene_in(folder: Path) -> AsyncIterator[Scene]:
-    """Everything up, and a minute's usage billed."""
-    async with contextlib.AsyncExitStack() as stack:
-        kafka = await asyncio.to_thread(MavenKafka)
-        stack.callback(kafka.stop)
-        postgres = await asyncio.to_thread(LocalPostgres)
-        stack.callback(postgres.stop)
-        database = await stack.enter_async_context(fresh_database(postgres.url))
-        await migrate(database)
-        certificate = folder / "ca.pem"
-        certificate.write_bytes(certificate_from_now(timedelta(days=400)))
-        common = {
-            "DATABASE_URL": database,
-            "KAFKA_SSL_CAFILE": str(certificate),
-            "WINDOW_SECONDS": "1",
-            "GRACE_SECONDS": "1",
-            "BATCH_SIZE": "10",
-            "WORKER_CONCURRENCY": "1",
-            "CANARY_INTERVAL": "2",
-            "CANARY_BILLED_WITHIN": "15",
-        }
-        spool = {"SPOOL_PATH": str(folder / "spool.db"), "SPOOL_MAX_BYTES": str(1 << 20)}
-        commands = {name: COMMANDS[name] for name in _PROCESSES} | CANARY
-        world = await stack.enter_async_context(
-            running_world(os.environ, folder, broker=kafka, ingress=spool, common=common, commands=commands)
-        )
-        await command(world, "canary", "setup")
-        world.processes["canary"].start()
-        await world.processes["canary"].up()
-        ports = [port for name, port in world.ports.items() if name.startswith("metrics-") and "sandbox" not in name]
-        monitor = await stack.enter_async_context(prometheus(folder, ports))
-        sending = await stack.enter_async_context(traffic(world))
-        await asyncio.sleep(45)
-        yield Scene(world, monitor, sending, kafka, postgres, certificate)
-
-
 def main() -> int:
-    """0 when each alarm fired alone."""
-    wanted = sys.argv[1:] or list(FAULTS)
+    """0 when each alarm that was tried rang, alone or with its consequences, and no rule is without a fault or a reason."""
+    parser = argparse.ArgumentParser(prog="make alarms-trial", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*FAULTS, []], default=[], metavar="NAME")
+    parser.add_argument("--record", action="store_true", help="write what rang into tests/alarms/rang.json")
+    options = parser.parse_args()
+    wanted = options.names or list(FAULTS)
     folder = Path(tempfile.mkdtemp(prefix="meterbridge-alarms-"))
     print(f"logs in {folder}", flush=True)
-    wrong = asyncio.run(tried(folder, wanted))
-    print("\n".join(wrong))
-    print(f"{'WRONG' if wrong else 'RANG'} {len(wanted)} alarms")
-    return 1 if wrong else 0
+    trial = asyncio.run(tried(folder, wanted, record=options.record))
+    lines, complete = told(trial.rang, wanted, FAULTS, NOT_BROKEN)
+    print("\n".join([*trial.wrong, *lines]))
+    well = complete and not trial.wrong
+    print(f"{'RANG' if well else 'WRONG'} {len(trial.rang)} of {len(wanted)} alarms")
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

@@ -163,7 +163,12 @@ CASES: Final[dict[str, Case]] = {
         {HALTED % "ledger_imbalance": since(1, 2)}, {HALTED % "ledger_imbalance": stays(0)}
     ),
     "MeterbridgeLedgersNotOpen": Case(
-        {"meterbridge_ledgers_open": since(4, 13, before=6)},
+        # Calls wait and the canary's are not billed, which this alarm explains.
+        {
+            "meterbridge_ledgers_open": since(4, 13, before=6),
+            waits("oldest_seconds", "raw"): since(700, 8),
+            CANARY_FAILING % "not_billed": since(1, 8),
+        },
         {"meterbridge_ledgers_open": since(4, 5, before=6)},
     ),
     "MeterbridgeMeterBehind": Case(
@@ -288,7 +293,11 @@ CASES: Final[dict[str, Case]] = {
         {series: gone(3) for series in HEALTHY if series.startswith("meterbridge_role")},
     ),
     "MeterbridgeRoleMissing": Case(
-        {ROLE % ("sink", role): gone(10, int(role == "sink")) for role in _ROLES},
+        # The customers that the api counts are zero at all others.
+        {
+            **{ROLE % ("api", role): gone(10, int(role == "api")) for role in _ROLES},
+            "active_customers_total": since(0, 10, before=100),
+        },
         {ROLE % ("project", role): never() for role in _ROLES},
     ),
     "MeterbridgeTargetDown": Case(

@@ -27,12 +27,14 @@ class Monitor:
     """A running Prometheus.
 
     Fields:
+        targets: the file from which it learns what to scrape.
         seen: the alarms that have fired since the last `forget`, and when.
         damaged: those whose text has an error.
         pending: an alarm is about to fire.
     """
 
     http: httpx.AsyncClient
+    targets: Path
     seen: dict[str, float] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
     pending: bool = False
@@ -47,6 +49,13 @@ class Monitor:
             if "<error" in json.dumps(alert["annotations"]) or "<no value>" in json.dumps(alert["annotations"]):
                 self.damaged.add(alert["labels"]["alertname"])
         return {alert["labels"]["alertname"] for alert in now}
+
+    def scrape(self, ports: Iterable[int]) -> None:
+        """Scrape these ports from now on, and no other."""
+        listed = [{"targets": [f"127.0.0.1:{port}" for port in ports]}]
+        arriving = self.targets.with_suffix(".arriving")
+        arriving.write_text(json.dumps(listed), "utf-8")
+        arriving.replace(self.targets)
 
     def forget(self) -> None:
         """Begin a new fault."""
@@ -90,12 +99,16 @@ async def prometheus(folder: Path, ports: Iterable[int]) -> AsyncIterator[Monito
     rules.mkdir()
     shortened(rules)
     config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s", "scrape_timeout": "1s"},
+        "global": {"scrape_interval": "2s", "evaluation_interval": "1s", "scrape_timeout": "2s"},
         "rule_files": [f"{rules}/*.yml"],
         "scrape_configs": [
-            {"job_name": "meterbridge", "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in ports]}]}
+            {
+                "job_name": "meterbridge",
+                "file_sd_configs": [{"files": [str(folder / "targets.json")], "refresh_interval": "1s"}],
+            }
         ],
     }
+    (folder / "targets.json").write_text("[]")
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), "utf-8")
     port = free_port()
     command = [
@@ -114,7 +127,9 @@ async def prometheus(folder: Path, ports: Iterable[int]) -> AsyncIterator[Monito
                     if process.poll() is not None:
                         raise RuntimeError((folder / "prometheus.log").read_text()[-2000:])
                     await asyncio.sleep(0.2)
-            yield Monitor(http)
+            monitor = Monitor(http, folder / "targets.json")
+            monitor.scrape(ports)
+            yield monitor
     finally:
         process.terminate()
         process.wait(20)

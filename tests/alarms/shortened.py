@@ -17,13 +17,17 @@ _OWN: Final[dict[str, dict[str, str]]] = {
     "MeterbridgeNothingArrives": {"> 60": "> 10", "<= 60": "<= 10"},
     "MeterbridgeMeterBehind": {"> 600": "> 20"},
     "MeterbridgeDeliveryBehind": {"> 900": "> 10"},
-    "MeterbridgeProjectorBehind": {"> 600": "> 8"},
+    "MeterbridgeProjectorBehind": {"> 600": "> 8", "604800": "60"},
+    "MeterbridgeProjectorHalfwayToDeletion": {"604800": "60"},
+    "MeterbridgeTablesStale": {"> 60": "> 15"},
     "MeterbridgeLagoDown": {"[10s]": "[45s]"},
     "MeterbridgeLagoKeyRefused": {"[10s]": "[45s]"},
+    "MeterbridgeLagoOrganizationDown": {"[10s]": "[45s]"},
+    "MeterbridgeLagoOrganizationKeyRefused": {"[10s]": "[45s]"},
 }
 _OWN_HOLDS: Final = {"MeterbridgeRoleMissing": "25s", "MeterbridgeTargetDown": "25s", "MeterbridgeSpooling": "25s"}
 _OWN_HOLDS |= {"MeterbridgeCanaryGone": "25s"}
-_OWN_HOLDS |= {"MeterbridgeLedgersNotOpen": "40s", "MeterbridgeMeterBehind": "40s", "MeterbridgeTablesStale": "40s"}
+_OWN_HOLDS |= {"MeterbridgeLedgersNotOpen": "40s", "MeterbridgeMeterBehind": "30s", "MeterbridgeTablesStale": "40s"}
 
 
 def shortened(folder: Path) -> None:

@@ -15,6 +15,8 @@ from tests.faults.world import TOKEN, World, mapped_late
 #: Who calls all the time; and one who does so by another callback alone.
 CALLERS = [customer for customer in CUSTOMERS if not mapped_late(customer)][:4]
 OTHER = [customer for customer in CUSTOMERS if not mapped_late(customer)][5]
+#: A customer whose org is of the further Lago organisation.
+ABROAD = "customer-abroad"
 _EVERY_S = 0.25
 
 
@@ -38,6 +40,10 @@ class Traffic:
         tokens = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         return {"id": f"alarm-{number}", "user": customer, "model": "gpt-4o", **tokens, **fields}
 
+    def at(self, customer: str, ended_s: float, **fields: Any) -> dict[str, Any]:
+        """`flat`, of a call that ended at this moment, seconds since 1970 UTC."""
+        return self.flat(customer, startTime=ended_s - 1, endTime=ended_s, **fields)
+
     async def send(self, body: object, path: str = "/webhooks/litellm", **more: Any) -> int:
         """Post it; the status, 0 = no answer."""
         try:
@@ -47,7 +53,7 @@ class Traffic:
 
     async def flow(self) -> None:
         """Four calls a second, until cancelled."""
-        for customer in itertools.cycle(CALLERS):
+        for customer in itertools.cycle([*CALLERS, ABROAD]):
             await self.flows.wait()
             await self.send(self.call(customer))
             await asyncio.sleep(_EVERY_S)

@@ -4,7 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.errors import LagoUnavailable
 from connectors.lago.events import COPIES, MOVED, TOO_MANY, StoredEvent
 from schemas.moments import SECOND_US
 from tests.support.sandbox import KEY, NOW, Clock, Lago, event, lago_sandbox
@@ -75,6 +78,31 @@ async def test_events_that_come_in_between_are_noticed() -> None:
         client._page = paged  # type: ignore[method-assign]
         assert await client.read_events_of("sub_1", "llm_cost", FROM, UNTIL, 1000, take) == MOVED
         assert len(pages) == 2
+
+
+@pytest.mark.parametrize("always", [False, True])
+async def test_the_canary_sees_no_copy_where_an_event_came_in_between_two_pages(*, always: bool) -> None:
+    """It moves the last event of a page to the next one: the list is read again, and not for ever."""
+    async with lago_and_client() as (lago, client):
+        await lago.post(*(event(f"t{n:03}") for n in range(100)))
+        await lago.post(event("t100"))
+        pages, members = 0, client._page_members
+
+        async def paged(*args: Any) -> Any:
+            nonlocal pages
+            pages += 1
+            found = await members(*args)
+            if pages == 1 or always:
+                await lago.post(event(f"new-{pages}", timestamp=f"{NOW + 500:.3f}"))
+            return found
+
+        client._page_members = paged  # type: ignore[method-assign]
+        if always:
+            with pytest.raises(LagoUnavailable, match="changed between its pages, 5 times"):
+                await client.events_between("sub_1", "llm_cost", FROM, UNTIL, 1000)
+            return
+        found = await client.events_between("sub_1", "llm_cost", FROM, UNTIL, 1000)
+        assert sorted(one.transaction_id for one in found) == ["new-1", *(f"t{n:03}" for n in range(101))]
 
 
 async def test_of_copies_beside_each_other_nothing_is_told() -> None:

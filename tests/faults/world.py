@@ -87,7 +87,7 @@ class World:
         body["lago_organization_id"] = "tenant-1"
         if CUSTOMERS.index(customer) % 2:
             body["external_subscription_id"] = subscription_of(customer)
-        await _insist(self.url("api") + "/customers/mapping", body, MASTER_KEY)
+        await insist(self.url("api") + "/customers/mapping", body, MASTER_KEY)
 
     def environ(self, name: str) -> dict[str, str]:
         """The environment of a process: where things are and what shortens the run, nothing else."""
@@ -216,19 +216,19 @@ async def _subscribe(world: World) -> None:
     """A plan whose one charge bills what the events say, and a subscription for every org since two days ago."""
     lago = world.url("sandbox") + "/api/v1"
     calls = {"name": "API calls", "code": CODE, "aggregation_type": "count_agg"}
-    await _insist(lago + "/billable_metrics", {"billable_metric": calls}, KEY)
+    await insist(lago + "/billable_metrics", {"billable_metric": calls}, KEY)
     metric = {"name": "AI usage", "code": "ai_usage", "aggregation_type": "sum_agg", "field_name": "unit"}
-    made = await _insist(lago + "/billable_metrics", {"billable_metric": metric}, KEY)
+    made = await insist(lago + "/billable_metrics", {"billable_metric": metric}, KEY)
     plan = {"name": "AI", "code": "ai", "interval": "monthly", "amount_cents": 0, "amount_currency": "USD"}
     charge = {"billable_metric_id": made["billable_metric"]["lago_id"], "charge_model": "dynamic"}
-    await _insist(lago + "/plans", {"plan": {**plan, "pay_in_advance": False, "charges": [charge]}}, KEY)
+    await insist(lago + "/plans", {"plan": {**plan, "pay_in_advance": False, "charges": [charge]}}, KEY)
     since = (datetime.now(UTC) - timedelta(days=2)).isoformat()
     for org in ORGS:
         subscription = {"external_customer_id": org, "external_id": "sub-" + org, "plan_code": "ai"}
-        await _insist(lago + "/subscriptions", {"subscription": {**subscription, "subscription_at": since}}, KEY)
+        await insist(lago + "/subscriptions", {"subscription": {**subscription, "subscription_at": since}}, KEY)
 
 
-async def _insist(url: str, body: dict[str, Any], token: str, limit_s: float = 150.0) -> dict[str, Any]:
+async def insist(url: str, body: dict[str, Any], token: str, limit_s: float = 150.0) -> dict[str, Any]:
     """POST until it is answered 2xx.
 
     Raises:

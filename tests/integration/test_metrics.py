@@ -317,6 +317,7 @@ async def test_totals_count_every_event_once_in_its_latest_state_and_survive_a_r
         await server.map("customer-1")
         await server.map("customer-2")
         await server.map("customer-3", is_active=False)
+        await server.map("meterbridge-canary")  # is no customer
         write_receipts(settings, Receipt("event-999", "completed", at))
         after = {"total_events": 1000, "completed_events": 951, "failed_events": 30, "pending_events": 19}
         await totals_of(server, **after, active_customers=2)

@@ -1,0 +1,48 @@
+"""What a trial says at its end, and the file with what rang in the last trial of each alarm."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tests.alarms.rules import alerts
+
+FILE: Final = Path(__file__).with_name("rang.json")
+
+
+class Rung(NamedTuple):
+    """An alarm that rang in a trial.
+
+    Fields:
+        after_s: seconds from the begin of its fault, with the shortened times.
+        others: its consequences that rang as well.
+    """
+
+    after_s: int
+    others: list[str]
+
+
+def told(
+    rang: Collection[str], wanted: Sequence[str], faults: Collection[str], reasons: Mapping[str, str]
+) -> tuple[list[str], bool]:
+    """The lines about what did not ring; and whether every rule has a fault or a reason."""
+    silent = [name for name in wanted if name not in rang]
+    forgotten = [alert.name for alert in alerts() if alert.name not in faults and alert.name not in reasons]
+    lines = [f"did not ring alone: {name}" for name in silent]
+    lines += [f"cannot be broken here: {name}: {why}" for name, why in reasons.items()]
+    lines += [f"has neither a fault nor a reason: {name}" for name in forgotten]
+    return lines, not forgotten
+
+
+def recorded(rang: Mapping[str, Rung], wanted: Sequence[str]) -> None:
+    """Write what rang into the file; what was tried and did not ring leaves it."""
+    before = known()
+    now = {name: rung for name, rung in before.items() if name not in wanted} | dict(rang)
+    listed = {alert.name: now[alert.name]._asdict() for alert in alerts() if alert.name in now}
+    FILE.write_text(json.dumps(listed, indent=2) + "\n", "utf-8")
+
+
+def known() -> dict[str, Rung]:
+    """What rang in the last trial of each alarm."""
+    read = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}
+    return {name: Rung(**rung) for name, rung in read.items()}
