@@ -176,14 +176,14 @@ class Directory:
 
 
 @pytest.mark.parametrize(
-    ("answer", "is_nobody"), [(None, True), (SimpleNamespace(), False), (Unavailable("timeout", "no answer"), False)]
+    ("answer", "is_unknown"), [(None, True), (SimpleNamespace(), False), (Unavailable("timeout", "no answer"), False)]
 )
-async def test_an_org_is_nobody_only_where_lago_says_so(answer: object, *, is_nobody: bool) -> None:
+async def test_an_org_is_nobody_only_where_lago_says_so(answer: object, *, is_unknown: bool) -> None:
     lago = Directory(answer)
     discovery = SubscriptionDiscovery({}, {}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
-    assert await discovery.is_nobody("org-typo") is is_nobody
+    assert await discovery.is_unknown("org-typo") is is_unknown
     known = SubscriptionDiscovery({}, {"org-typo": OrgRecord("org-typo")}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
-    assert await known.is_nobody("org-typo") is False
+    assert await known.is_unknown("org-typo") is False
 
 
 #: What is asked for, of which kind of id, minutes after the step before it, and for how many minutes ahead; None = now.
