@@ -36,7 +36,7 @@ _COMMANDS = {
     "sink-0": ("worker", "--only", "sink"),
     "retry-0": ("worker", "--only", "retry"),
 }
-#: Nobody limits the looks at the balances, and the customers of the calls pay, though clients choose them.
+#: Reads of balances are not limited, and the customers of the calls pay, although clients choose them.
 _SETTINGS = {"API_RATE_LIMIT": "0", "CREDITS_USER_KINDS": "end_user"}
 _WATCHED = tuple(name for name in CUSTOMERS if not mapped_late(name) and name.isascii())[:4]
 _OTHERS = tuple(name for name in CUSTOMERS if name not in _WATCHED)

@@ -19,7 +19,7 @@ EVENT_TYPES: Final = (USAGE_HELD, DEAD_LETTER, CREDITS_LOW, CREDITS_USED_UP, CRE
 
 
 class HeldUsage(msgspec.Struct, frozen=True):
-    """Usage of a customer waits, because nobody pays for it yet.
+    """Usage of a customer waits, because it has no payer yet.
 
     Fields:
         customer_id: LiteLLM's customer id.

@@ -25,7 +25,7 @@ from connectors.http.preconditions import Precondition, tag_of
 from connectors.http.problem import Problem
 from schemas.customer_id import normalise_customer_id
 from schemas.customers import CustomerRecord, MappingVersion
-from streams.core.mapping.customer_prefixes import is_of_nobody
+from streams.core.mapping.customer_prefixes import names_no_customer
 from streams.core.mapping.set_mapping import EndMappingRequest
 
 READ, WRITE = "mappings:read", "mappings:write"
@@ -44,7 +44,7 @@ class RequestGuard:
     def admits(self, customer_id: str, known: Known) -> None:
         """Raises: Problem: 403 `other_org`: another org pays for the customer, or none does and the caller may not adopt it."""
         principal, payers = self._authorized.principal, self._mappings.payers(known) if known is not None else set()
-        if principal.orgs is not None and is_of_nobody(customer_id):
+        if principal.orgs is not None and names_no_customer(customer_id):
             raise not_theirs()
         is_own = bool(payers) and principal.orgs is not None and all(map(principal.may_see, payers))
         if not is_own and (not principal.may_adopt(customer_id) or not all(map(principal.may_see, payers))):

@@ -15,8 +15,8 @@ from connectors.lago.response_types import Plan
 from schemas.errors import Rejected
 from streams.core.mapping.set_mapping import MappingRequest
 
-#: Name and metadata of the org at Lago: who sees its invoices knows what they are.
-NAME: Final = "Meterbridge canary (synthetic usage, nobody pays)"
+#: Name and metadata of the org at Lago, so that a reader of its invoices knows what they are.
+NAME: Final = "Meterbridge canary (synthetic usage, no real customer)"
 NOTE: Final = {"synthetic": "meterbridge canary"}
 _DYNAMIC: Final = "dynamic"
 

@@ -289,7 +289,7 @@ class Mappings:
             known.versions, earliest_effective(known, self._now_us(), self._mapping_delay_us)
         ).lago_customer_id
         other = org_id != request.lago_customer_id
-        return frozenset({org_id}) if other and await self._discovery.is_nobody(org_id) else frozenset()
+        return frozenset({org_id}) if other and await self._discovery.is_unknown(org_id) else frozenset()
 
     def _mapped(self, record: CustomerRecord, version: MappingVersion) -> MappingResult:
         at_us = max(self._now_us(), version.effective_from)

@@ -155,7 +155,7 @@ class SubscriptionDiscovery:
         org = self._orgs.get(org_id)
         return self.knows(org_id, subscription) or (org is not None and subscription in org.unusable)
 
-    async def is_nobody(self, org_id: str) -> bool:
+    async def is_unknown(self, org_id: str) -> bool:
         """Whether the org has no record and Lago has no such customer; False if Lago does not answer."""
         if org_id in self._orgs:
             return False

@@ -209,7 +209,7 @@ def sentence_of(outcome: Outcome, subscription: str, refusal: str = "") -> str:
         BILLED: f"The call {call.id} was billed {seconds} after its post: {owed} on the subscription {subscription}, as owed.",
         NOT_POSTED: f"The call {call.id} was not posted: {refusal}.",
         NOT_BILLED: f"The call {call.id} was not billed within {within}: Lago has no event of it on the subscription {subscription}.",
-        NOT_SEEN: f"Nobody can tell whether the call {call.id} was billed within {within}: Lago did not answer.",
+        NOT_SEEN: f"It is not known whether the call {call.id} was billed within {within}: Lago did not answer.",
         WRONG_AMOUNT: f"The call {call.id} was billed with a wrong amount on the subscription {subscription}: {owed} are owed.",
         LOST: f"The call {call.id} is not at Lago an hour after it was due, and later calls are.",
         BILLED_TWICE: f"The call {call.id} was billed twice on the subscription {subscription}.",

@@ -55,7 +55,7 @@ def check_stopped(deployment: Deployment) -> None:
 
 
 async def planned(deployment: Deployment, partition: int) -> Rebuild:
-    """What a rebuild would do; fences nobody and changes nothing.
+    """What a rebuild would do; fences no worker and changes nothing.
 
     Raises:
         TopicProblem: `partitions_changed`, `offset_out_of_range`. LedgerBroken: `newer_version`.

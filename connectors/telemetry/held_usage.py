@@ -101,7 +101,7 @@ class HeldUsageMonitor:
         elif partition not in self._crowded:
             self._crowded.add(partition)
             in_memory = len(ledger.windows) - len(ledger.open)
-            _log.warning("held_usage_over_bound", partition=partition, windows=in_memory, see="docs/operations.md")
+            _log.warning("held_usage_over_bound", partition=partition, windows=in_memory, see="docs/stuck-usage.md")
 
     def _forget_age(self, partition: int) -> None:
         self._oldest_us.pop(partition, None)

@@ -49,7 +49,7 @@ CHAPTERS: Final = {
         "meterbridge_newly_held_customers_total": "It rises: the log line `usage_held` names the customer.",
         "meterbridge_held_oldest_seconds": "Above a day: usage may leave its billing period before it is billed.",
         "meterbridge_held_windows_on_disk": "Above 0: more than `HELD_IN_MEMORY` windows are held.",
-        "meterbridge_held_over_bound": "1: [a flood of unknown names](operations.md#a-flood-of-unknown-names).",
+        "meterbridge_held_over_bound": "1: [a flood of unknown names](stuck-usage.md#a-flood-of-unknown-names).",
         "meterbridge_ledger_held_customers": "It shows which partition holds most.",
         "meterbridge_ledger_held_windows": "It shows which partition holds most.",
         "meterbridge_held_straddled_total": "It rises often: learn of subscriptions sooner, by Lago's webhooks.",
@@ -100,7 +100,7 @@ CHAPTERS: Final = {
         "meterbridge_credit_reservations_open": "It grows without end: credits are reserved for calls that are never recorded.",
         "meterbridge_credits_imbalance_usd": "**Not 0: stop all that moves credits**, keep the tables, and run `meterbridge credits check`.",
         "meterbridge_credit_upkeep_failures_total": "It rises: an error in the log.",
-        "meterbridge_stripe_events_total": "A reason of [errors.md](errors.md#a-payment-that-gave-no-credits) rises: a customer paid and got nothing. "
+        "meterbridge_stripe_events_total": "A reason of [errors-api.md](errors-api.md#a-payment-that-gave-no-credits) rises: a customer paid and got nothing. "
         "`bad_signature` rises: a wrong secret, or somebody guesses.",
     },
     "Postgres": {

@@ -38,7 +38,7 @@ class Found:
 
 
 async def look(place: LedgerConfig, partition: int) -> Found:
-    """Read a ledger and check it; fences nobody. Raises: TopicProblem, and LedgerBroken `newer_version`."""
+    """Read a ledger and check it; fences no worker. Raises: TopicProblem, and LedgerBroken `newer_version`."""
     async with asking(place.kafka, place.group, **FETCHING) as consumer:
         raw = await standing_by(consumer, TopicPartition(place.topics.raw, partition))
         snapshot = await read(consumer, place.topics.changelog, partition)

@@ -1,4 +1,4 @@
-"""The schemas of every kind that the chart writes; strict: a key that nobody knows is refused."""
+"""The schemas of every kind that the chart writes; strict: a key that no one knows is refused."""
 
 import json
 from functools import cache

@@ -127,7 +127,7 @@ async def world() -> AsyncIterator[World]:
 
 async def test_usage_that_was_held_over_the_months_end_is_on_the_next_invoice(world: World) -> None:
     """
-    October 1   28: $100, nobody mapped     November 5: mapped      December 1
+    October 1   28: $100, no one mapped     November 5: mapped      December 1
        |--------------u-----------------|-------------x----------------| $100
     """
     await world.lago.subscribe("sub", "org")

@@ -58,7 +58,7 @@ async def test_a_new_customer_pays_for_usage_that_names_it_and_the_answer_says_s
 
 
 async def test_a_mapping_that_is_there_is_never_overwritten_by_saving_a_customer(api: OrgApi) -> None:
-    """Whoever mapped, deactivated or deleted it meant it."""
+    """The one who mapped, deactivated or deleted it meant it."""
     kept = CustomerRecord("customer-123", (MappingVersion(0, "org_2", "t", "pro", False, "", "", 0),), 0, 0)
     api.identities.all["customer-123"] = kept
     made = await api.ask("POST", "/api/customers", 201, json=ACME)
@@ -128,7 +128,7 @@ async def test_metadata_that_does_not_fit_into_lago_is_refused(api: OrgApi) -> N
     assert (await api.lago.get("/customers")).json()["customers"] == []
 
 
-async def test_a_customer_nobody_knows_is_not_found(api: OrgApi) -> None:
+async def test_a_customer_no_one_knows_is_not_found(api: OrgApi) -> None:
     for path in ("/api/customers/nope", "/api/customers/nope/invoices"):
         assert (await api.ask("GET", path, 404))["reason"] == "unknown_org"
 
@@ -165,14 +165,14 @@ async def test_a_plans_charge_may_name_its_metric_by_lagos_id(api: OrgApi) -> No
     assert made["charges"][0]["billable_metric_code"] == "ai_usage"
 
 
-async def test_a_plan_whose_metric_nobody_knows_is_refused_in_words(api: OrgApi) -> None:
+async def test_a_plan_whose_metric_no_one_knows_is_refused_in_words(api: OrgApi) -> None:
     charges = [PREMIUM["charges"][0] | {"billable_metric_id": "ai_usage_metric_id"}]
     refused = await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | {"charges": charges})
     assert refused["reason"] == "unknown_metric"
 
 
 async def test_a_plan_that_is_there_and_differs_is_a_conflict(api: OrgApi) -> None:
-    """Lago lets nobody change a plan that is in use."""
+    """Lago lets no one change a plan that is in use."""
     await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM)
     refused = await api.ask("POST", "/api/billing/plans", 409, json=PREMIUM | {"amount_cents": 2500})
     assert (refused["reason"], "amount" in refused["detail"]) == ("plan_differs", True)

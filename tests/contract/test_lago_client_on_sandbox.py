@@ -57,7 +57,7 @@ async def test_a_metric_and_a_plan_are_created_once_and_found_again(client: Lago
 
 
 async def test_a_code_that_is_taken_by_something_else_is_what_is_there(client: LagoClient) -> None:
-    """Whoever asked compares: Lago changes neither metric nor plan once they are used."""
+    """The one who asked compares: Lago changes neither metric nor plan once they are used."""
     await client.create_plan(plan("llm", 100))
     assert (await client.create_plan(plan("llm", 200))).amount_cents == 100
 

@@ -120,7 +120,7 @@ async def test_a_check_asks_and_changes_nothing(lago: Lago) -> None:
 
 
 async def test_what_differs_is_told_and_left_alone(lago: Lago) -> None:
-    """Lago lets nobody change it once it is used."""
+    """Lago lets no one change it once it is used."""
     metric = await lago.metric("ai_usage", field_name="tokens")
     charge = {"billable_metric_id": metric, "charge_model": "standard", "properties": {"amount": "1"}}
     await lago.plan("ai_basic", charges=[charge])

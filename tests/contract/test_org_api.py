@@ -168,7 +168,7 @@ async def test_an_org_may_begin_again_under_its_id(api: OrgApi) -> None:
         ("GET", "/checkout", None),
     ],
 )
-async def test_an_org_nobody_knows_is_not_found(api: OrgApi, verb: str, rest: str, body: object) -> None:
+async def test_an_org_no_one_knows_is_not_found(api: OrgApi, verb: str, rest: str, body: object) -> None:
     refused = await api.org(verb, rest, 404, json=body)
     assert refused["reason"] == "unknown_org"
     assert api.records.all == {}

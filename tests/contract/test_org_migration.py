@@ -264,7 +264,7 @@ async def test_versions_announced_for_later_move_with_their_own_moment(world: Wo
 
 
 async def test_usage_that_waits_for_the_user_to_be_mapped_is_the_orgs(world: World) -> None:
-    """An inactive mapping before the announced one: what it holds is nobody's until that begins, and that is the org's.
+    """An inactive mapping before the announced one: what it holds is no one's until that begins, and that is the org's.
 
     ----- nobody ----- now ----- nobody ----- user_1 ----->
     """

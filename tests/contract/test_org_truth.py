@@ -39,7 +39,7 @@ async def followed(*orgs: str) -> AsyncIterator[tuple[Lago, OrgSynchroniser, Rec
 
 
 async def test_what_no_webhook_told_is_found_by_the_poll() -> None:
-    """Subscribed, changed, ended while nobody listened; each poll leaves what Lago has, and then nothing to do."""
+    """Subscribed, changed, ended while no one listened; each poll leaves what Lago has, and then nothing to do."""
     async with followed("org_1", "org_2", "org_3") as (lago, truth, records, clock):
         await lago.subscribe("sub_1", "org_1")
         await lago.subscribe("sub_2", "org_2")

@@ -133,7 +133,7 @@ async def test_the_payment_link_is_of_the_oldest_unpaid_invoice_or_of_the_one_th
     assert named["url"].endswith(newest["lago_id"])
 
 
-async def test_nobody_gets_a_link_to_another_orgs_invoice(api: OrgApi) -> None:
+async def test_no_one_gets_a_link_to_another_orgs_invoice(api: OrgApi) -> None:
     await api.set_up(org="org_2")
     await api.set_up()
     api.later(31 * DAY)

@@ -281,7 +281,7 @@ async def test_usage_may_say_when_it_was(world: World, moment: Any) -> None:
         (("org_1", "ai_usage", "t", {}, datetime(2025, 1, 1)), "bad_time"),
     ],
 )
-async def test_usage_that_nobody_could_bill_is_refused(world: World, arguments: Any, reason: str) -> None:
+async def test_usage_that_no_one_could_bill_is_refused(world: World, arguments: Any, reason: str) -> None:
     with pytest.raises(LagoIntegrationError, match=reason):
         await orgs.record_usage(*arguments)
     assert world.usage.all == {}

@@ -246,7 +246,7 @@ async def test_a_malformed_variable_is_named_and_never_shown(lago: Lago, monkeyp
     assert (await orgs.check_lago_health()).status == "unhealthy"
 
 
-async def test_variables_of_the_service_itself_are_nobodys_business(
+async def test_variables_of_the_service_itself_are_no_ones_business(
     lago: Lago, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`PORT` and `DATABASE_URL` are other programs' too: what they hold must not end the billing."""

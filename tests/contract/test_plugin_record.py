@@ -1,6 +1,6 @@
 """The plugin's record of a call is stored by the ingress as the whole payload of the `generic_api` callback is, byte for byte.
 
-So a call that both report is one call, and nobody can be billed otherwise by the one than by the other.
+So a call that both report is one call, and no one can be billed otherwise by the one than by the other.
 """
 
 import json

@@ -59,7 +59,7 @@ async def test_what_arrives_after_its_invoice_is_not_billed(lago: Lago, clock: C
     assert [one["total_amount_cents"] for one in await listed(lago)] == [0]
 
 
-async def test_what_came_in_time_is_billed_though_nobody_looked_until_later(lago: Lago, clock: Clock) -> None:
+async def test_what_came_in_time_is_billed_though_no_one_looked_until_later(lago: Lago, clock: Clock) -> None:
     await lago.sell()
     await lago.post(event("in time", timestamp=f"{clock.now + 60:.3f}", precise_total_amount_cents="500"))
     clock.now += 40 * DAY

@@ -45,7 +45,7 @@ async def test_the_other_endpoints_have_smaller_limits_of_their_own_and_health_h
     assert limits.of("GET", "/api/v1/events/t1").most == 50
 
 
-async def test_without_being_told_to_it_limits_nobody() -> None:
+async def test_without_being_told_to_it_limits_no_one() -> None:
     async with lago_sandbox() as lago:
         answers = await asyncio.gather(*(lago.post(event(f"t{n}")) for n in range(50)))
         assert {answer.status_code for answer in answers} == {200}

@@ -217,7 +217,7 @@ async def test_the_services_own_request_id_is_kept_and_serves_a_repeat(service: 
     assert len(service.api.stored) == 1
 
 
-async def test_nobodys_requests_and_refusals_are_not_billed_but_what_took_tokens_is(service: Service) -> None:
+async def test_no_ones_requests_and_refusals_are_not_billed_but_what_took_tokens_is(service: Service) -> None:
     for path in ("/v1/refused", "/v1/broken"):
         assert (await service.http.get(path)).status_code in (403, 500)
     async with httpx.AsyncClient(base_url=service.http.base_url, trust_env=False) as nobody:

@@ -14,13 +14,15 @@ from meterbridge_sdk.aiohttp import org_billing_middleware
 from meterbridge_sdk.asgi import OrgBillingMiddleware
 from tests.support.eventually import soon
 from tests.support.org_api import OrgApi, org_api
-from tests.support.page_programs import DOCS, names_of, printed, programs
+from tests.support.page_programs import names_of, printed, programs
+from tests.support.pages import whole_page
 from tests.support.sandbox import event
 from tests.support.served_asgi import served_asgi
 from tests.support.usage_api import serving
 
-PAGE = (DOCS / "sdk.md").read_text(encoding="utf-8")
-BY_HAND, SUBSCRIBED, ON_AIOHTTP, ON_STARLETTE, OWN_IDENTITY, METRICS, LIMITS, TESTED = programs("sdk.md")
+PAGE = whole_page("sdk.md")
+BY_HAND, SUBSCRIBED, ON_AIOHTTP, ON_STARLETTE, TESTED = programs("sdk.md")
+OWN_IDENTITY, METRICS, LIMITS = programs("sdk-reference.md")
 
 
 @pytest.fixture

@@ -51,5 +51,5 @@ def reconciled(trial: Trial) -> None:
 
 
 def usage_of_machine() -> None:
-    """`docker stats`, for whoever plans memory."""
+    """`docker stats`, for the one who plans memory."""
     print(docker("stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}\t{{.CPUPerc}}"))

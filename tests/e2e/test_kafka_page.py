@@ -61,11 +61,5 @@ def _what_a_reader_has(folder: Path, secured: SecuredKafka) -> None:
     (folder / "ca.pem").write_bytes(secured.authority.cafile.read_bytes())
     (folder / "ca.key").write_bytes(secured.authority.key())
     (folder / "admin.password").write_text(PASSWORD)
-    login = (
-        f'org.apache.kafka.common.security.scram.ScramLoginModule required username="{ADMIN}" password="{PASSWORD}";'
-    )
-    (folder / "admin.properties").write_text(
-        "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\nssl.truststore.type=PEM\n"
-        f"ssl.truststore.location={folder / 'ca.pem'}\nsasl.jaas.config={login}\n"
-    )
+    (folder / "admin.properties").write_text(secured.admin_properties())
     (folder / "config.yaml").write_text(working_yaml())

@@ -26,7 +26,7 @@ FILES = {
 }
 #: Usage and keys that a reader of a page has.
 BEFORE = {
-    "docs/operations.md": """
+    "docs/stuck-usage.md": """
 curl -s localhost:8080/webhooks/litellm -H "Authorization: Bearer $WEBHOOK_TOKEN" \\
   -d '{"id": "flood-1", "customer_id": "attack-1", "model": "gpt-4o", "cost_usd": "1"}'
 until meterbridge held list --match 'attack-*' | grep attack-1; do sleep 1; done""",

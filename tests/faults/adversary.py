@@ -63,7 +63,7 @@ class Adversary:
     async def lago_heals(self, limit_s: float) -> None:
         """Return when every fault of Lago's has met its post, after `limit_s` at the latest.
 
-        While the broker is away nobody posts: they add up, and are met one after the other.
+        While the broker is away no one posts: they add up, and are met one after the other.
         """
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline and not all(rule["ended"] for rule in await self._rules()):

@@ -47,7 +47,7 @@ _SESSION_S = 6.0
 def die(*_: object) -> NoReturn:
     """What an operating system does that runs out of memory."""
     os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("nobody survives SIGKILL")
+    raise AssertionError("no one survives SIGKILL")
 
 
 class MortalPoster:

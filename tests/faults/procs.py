@@ -41,7 +41,7 @@ class Death:
 
 
 class Process:
-    """A command that is to run: killed, frozen and stopped by whoever holds `busy`."""
+    """A command that is to run: killed, frozen and stopped by the one who holds `busy`."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Process:
             self._signal(signal.SIGCONT)
 
     async def watch(self) -> None:
-        """Start it again whenever it ends by itself; whoever holds `busy` answers for it meanwhile."""
+        """Start it again whenever it ends by itself; the one who holds `busy` answers for it meanwhile."""
         while True:
             await asyncio.sleep(0.1)
             if self.wanted and not self.busy.locked() and not self.alive:

@@ -50,7 +50,7 @@ class Recorder:
         org_id, transaction_id = random.choice(self._orgs), f"tx-{number}"
         properties = {"endpoint": f"/v1/{random.randint(0, 9)}", "tokens": str(random.randint(0, 9999))}
         times = 2 if random.random() < DUPLICATES else 1
-        # A clock's "now" would make of a repeat another event: whoever repeats says when it was.
+        # A clock's "now" would make of a repeat another event: the one who repeats says when it was.
         body = {
             "event_code": CODE,
             "transaction_id": transaction_id,

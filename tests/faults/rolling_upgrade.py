@@ -1,7 +1,7 @@
 """`python -m tests.faults.rolling_upgrade --from FOLDER`: processes of another version are replaced by ours under load.
 
 FOLDER is a work tree of another commit in which `make venv` was run. Its processes take load and bill it. One after the
-other is stopped and started as this version, in the order of docs/operations.md; for a while both versions share the
+other is stopped and started as this version, in the order of docs/upgrade.md; for a while both versions share the
 partitions of each role. Then one process of each role goes back a version and forward again. Every cent is counted at the
 sandbox, and `meterbridge reconcile --lago` has to find no fault. The last line is `EXACT calls=.. usd=..` or begins with
 `MISMATCH`; the exit code says the same.

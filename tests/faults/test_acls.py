@@ -102,7 +102,7 @@ async def test_every_role_does_its_work_with_its_own_account_and_can_do_no_other
 
 
 async def _bill(world: World, database: str) -> None:
-    """Sixty calls of a cent each, one that nothing can bill, and one for whom nobody pays."""
+    """Sixty calls of a cent each, one that nothing can bill, and one for whom no one pays."""
     calls: list[dict[str, Any]] = [
         {"id": f"call-{n}", "end_user": MAPPED[n % len(MAPPED)], "model": "m", "spend": 0.01, "total_tokens": 1}
         for n in range(60)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.faults
 BATCHES, BATCH = 10, 99
 
 
-async def test_one_bad_event_and_one_repeat_in_each_of_ten_batches_cost_nobody_anything(
+async def test_one_bad_event_and_one_repeat_in_each_of_ten_batches_cost_no_one_anything(
     kafka: Kafka, topic_prefix: str, figures: Callable[..., None]
 ) -> None:
     """Lago stores a batch whole or not at all: the good ones go again at once, the bad one is named with Lago's reason."""

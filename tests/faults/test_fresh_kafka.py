@@ -1,4 +1,4 @@
-"""A Kafka that nobody has used yet: ready means that the first mapping is taken."""
+"""A Kafka that no one has used yet: ready means that the first mapping is taken."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ def fresh() -> Iterator[MavenKafka]:
 
 
 @pytest.mark.parametrize("parts", [PARTS, (API,)], ids=["all", "api"])
-async def test_whoever_is_told_that_it_is_ready_can_set_the_first_mapping_at_once(
+async def test_the_one_who_is_told_that_it_is_ready_can_set_the_first_mapping_at_once(
     fresh: MavenKafka, parts: tuple[str, ...]
 ) -> None:
     """The first change made Kafka create the coordinator's log while the caller waited: 503 `kafka_unavailable`."""

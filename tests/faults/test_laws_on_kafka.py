@@ -28,7 +28,7 @@ def mortal() -> Iterator[Kafka]:
     broker.stop()
 
 
-async def test_whoever_stops_a_reader_of_a_dead_broker_goes_on(mortal: Kafka) -> None:
+async def test_the_one_who_stops_a_reader_of_a_dead_broker_goes_on(mortal: Kafka) -> None:
     """A reader's last words must not cancel its owner: a table would never be followed again, without an error."""
     admin = AdminClient({"bootstrap.servers": mortal.bootstrap})
     admin.create_topics([NewTopic("t", 1, 1)])["t"].result()
@@ -53,7 +53,7 @@ async def test_whoever_stops_a_reader_of_a_dead_broker_goes_on(mortal: Kafka) ->
 
 
 def test_a_request_on_a_connection_that_was_just_reset_fails_in_words_that_aiokafka_knows(kafka: Kafka) -> None:
-    """uvloop has words of its own: the task that keeps a client's metadata would die of them, and the client wait for ever."""
+    """uvloop has words of its own: the task that keeps a client's metadata would die of them, and the client wait forever."""
 
     async def ask_on_a_closed_one() -> bool:
         client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)

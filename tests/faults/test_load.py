@@ -25,7 +25,7 @@ def test_the_seed_repeats_the_calls_and_no_two_are_the_same() -> None:
     assert {call.customer for call in calls} == set(CUSTOMERS)
 
 
-def test_the_calls_hold_binary_noise_failures_that_cost_money_and_calls_nobody_owes() -> None:
+def test_the_calls_hold_binary_noise_failures_that_cost_money_and_calls_no_one_owes() -> None:
     maker = Calls(5)
     calls = [maker.make(1e9) for _ in range(2000)]
     parsed = [(call, json.loads(call.text, parse_float=Decimal)) for call in calls]

@@ -54,7 +54,7 @@ def found(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-def test_whoever_dies_at_a_step_of_a_post_doubles_nothing_and_loses_nothing(
+def test_the_one_who_dies_at_a_step_of_a_post_doubles_nothing_and_loses_nothing(
     scenario: Scenario, found: dict[Scenario, Found | BaseException]
 ) -> None:
     """Each event is stored once and receipted once, the dead letter is written once, the offset is past them all."""

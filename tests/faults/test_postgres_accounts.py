@@ -33,7 +33,7 @@ from tests.support.kafka import Kafka
 
 pytestmark = pytest.mark.faults
 
-#: Of each table a role may write to: does it have a row? Nobody else writes to these.
+#: Of each table a role may write to: does it have a row? No one else writes to these.
 _WRITTEN = """
 SELECT table_name::text, (xpath('/row/c/text()', query_to_xml('SELECT count(*) AS c FROM ' || table_name, false, true, '')))[1]::text
 FROM information_schema.role_table_grants WHERE grantee = $1 AND privilege_type = 'INSERT'

@@ -55,7 +55,7 @@ async def test_what_ends_by_itself_is_started_again_and_counted(tmp_path: Path) 
     assert {(d.code, d.cause) for d in it.deaths} == {(7, "by itself")}
 
 
-async def test_whoever_holds_a_process_answers_for_it(tmp_path: Path) -> None:
+async def test_the_one_who_holds_a_process_answers_for_it(tmp_path: Path) -> None:
     it = process(tmp_path, _OBEDIENT)
     it.start()
     await it.up()

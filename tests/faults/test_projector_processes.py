@@ -83,7 +83,7 @@ async def test_killed_and_frozen_projectors_leave_every_row_once(stage: Stage, d
 async def test_a_projector_without_postgres_stops_within_ten_seconds(
     stage: Stage, postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
-    """It holds rows it cannot write, and holds up nobody who wants it gone."""
+    """It holds rows it cannot write, and holds up no one who wants it gone."""
     worker = projector("worker", stage, database, tmp_path)
     put(stage, range(100))
     try:

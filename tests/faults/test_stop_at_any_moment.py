@@ -108,7 +108,7 @@ def running(name: str, folder: Path, environ: Mapping[str, str], *, forked: bool
 
 @contextmanager
 def nobody(*, silent: bool) -> Iterator[int]:
-    """A port where nobody listens, or one where connections are taken and nothing is ever said."""
+    """A port where no one listens, or one where connections are taken and nothing is ever said."""
     if not silent:
         yield free_port()
         return
@@ -128,7 +128,7 @@ def away(port: int) -> dict[str, str]:
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
 def test_a_process_that_waits_for_its_neighbours_ends_with_0(tmp_path: Path, name: str, silent: bool) -> None:
-    """Nobody answers: from the first moment on, while libraries load, and while the broker is waited for.
+    """No one answers: from the first moment on, while libraries load, and while the broker is waited for.
 
     Libraries load before a neighbour is asked, so how it does not answer makes no difference there.
     """
@@ -201,7 +201,7 @@ async def test_what_starts_while_kafka_is_away_waits_for_it_and_begins(tmp_path:
 async def test_a_kafka_that_goes_away_while_a_role_starts_is_waited_for(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, name: str
 ) -> None:
-    """The topics were read, and the first producer or consumer finds nobody: `Unable to bootstrap` ended it with 70."""
+    """The topics were read, and the first producer or consumer finds no broker: `Unable to bootstrap` ended it with 70."""
     host, _, port = kafka.bootstrap.rpartition(":")
     del host
     await asyncio.to_thread(Stage, kafka.bootstrap, topic_prefix)

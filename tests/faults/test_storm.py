@@ -1,4 +1,4 @@
-"""A rebalance storm: five workers come and go, and no call is folded twice or by nobody."""
+"""A rebalance storm: five workers come and go, and no call is folded twice or left out."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Records nobody should have written: poisoned ones, and those of a later release. Neighbours are billed, nothing is guessed."""
+"""Records no one should have written: poisoned ones, and those of a later release. Neighbours are billed, nothing is guessed."""
 
 import hashlib
 import json

@@ -54,7 +54,7 @@ def serve(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> Iterator[IngressPr
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_stranger_who_does_his_worst_keeps_nobody_waiting(
+async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
     serve: IngressProcess, kind: str, figures: Callable[..., None]
 ) -> None:
     """1 MB of gzip cost an ingress 3 s; silent connections shut it until they closed."""

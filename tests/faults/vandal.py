@@ -1,4 +1,4 @@
-"""Records that nobody of ours wrote, put into every topic: sound ones, of nobody's usage, changed at random.
+"""Records that no one of ours wrote, put into every topic: sound ones, of no one's usage, changed at random.
 
 None has the key or the id of anything that is owed, but for values that cannot be read at all: those stand under the keys
 of customers and orgs that pay. What reads as a sound record of theirs would be a forgery, which no reader can tell.

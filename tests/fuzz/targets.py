@@ -94,7 +94,7 @@ def _judged(record: RawRecord, customer: str) -> None:
 
 
 def normaliser(data: bytes) -> None:
-    """A stored raw record, whoever wrote it: the meter's reading of it."""
+    """A stored raw record, no matter who wrote it: the meter's reading of it."""
     try:
         record = _raw(data)
     except Unreadable:
@@ -159,7 +159,7 @@ def packed(data: bytes) -> None:
 
 
 def headers(data: bytes) -> None:
-    """Header values of signatures and of CloudEvents in binary mode: nobody is admitted, nothing is raised."""
+    """Header values of signatures and of CloudEvents in binary mode: no one is admitted, nothing is raised."""
     values = [part.decode("utf-8", "surrogateescape") for part in data.split(b"\n", 4)]
     names = ("X-Webhook-Signature", "webhook-signature", "webhook-id", "webhook-timestamp", "ce-id")
     told = dict(zip(names, values, strict=False))
@@ -168,11 +168,11 @@ def headers(data: bytes) -> None:
 
 
 def payment(data: bytes) -> None:
-    """A webhook of Stripe's, its signature in the first line: nobody is admitted, and what it says is worth no more than the offer."""
+    """A webhook of Stripe's, its signature in the first line: no one is admitted, and what it says is worth no more than the offer."""
     header, _, told = data.partition(b"\n")
     with suppress(Rejected):
         check_signature(header.decode("utf-8", "surrogateescape"), told, ["whsec_secret"])
-        raise AssertionError("nobody signed this")
+        raise AssertionError("no one signed this")
     with suppress(Rejected):
         fact = read_event(told).fact or Payment()
         assert 0 <= credits_due(merged(_PAID, fact), _OFFER) <= _OFFER.credits

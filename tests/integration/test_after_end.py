@@ -1,4 +1,4 @@
-"""An end in Lago that nobody told of: what was posted after it is found, named, and billed again exactly once."""
+"""An end in Lago that no one told of: what was posted after it is found, named, and billed again exactly once."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""`AUTO_SUBSCRIBE`: whoever is mapped is billed, without anybody having subscribed the org; once, whatever happens."""
+"""`AUTO_SUBSCRIBE`: the one who is mapped is billed, without anybody having subscribed the org; once, whatever happens."""
 
 import asyncio
 import time
@@ -43,7 +43,7 @@ async def subscriptions(lago: Lago, org: str = "org_1", status: str = "active") 
 
 
 async def test_a_mapped_org_is_subscribed_to_the_plan_of_its_mapping_at_once(settings: Settings, lago: Lago) -> None:
-    """Its customer is made too. Nobody waits for the next look at all orgs: that is a quarter of a minute away."""
+    """Its customer is made too. No one waits for the next look at all orgs: that is a quarter of a minute away."""
     async with running_server(settings, ["api"], learn_every_s=3600) as server:
         said(await server.map(), 201)
         begun = time.monotonic()

@@ -195,7 +195,7 @@ async def test_a_call_that_came_without_a_call_id_is_found_by_its_request_id_and
 
 
 async def test_a_call_that_may_have_come_by_the_lago_callback_is_not_billed_again(world: World) -> None:
-    """It has a random id: which of LiteLLM's rows it is nobody can see, so those at its cost are named, not sent."""
+    """It has a random id: which of LiteLLM's rows it is no one can see, so those at its cost are named, not sent."""
     one, lost = call(1), call(2, "3")
     await world.webhook(by_callback("lago", one))
     await world.table.put(one, endTime=datetime.fromtimestamp(round(one["endTime"], 3), UTC).replace(tzinfo=None))

@@ -71,7 +71,7 @@ async def test_two_calls_that_differ_are_two(url: str, other: dict[str, Any]) ->
 
 
 async def test_a_copy_that_another_ledger_counted_is_named_with_both_customers(url: str) -> None:
-    """The log has one row a call, so the second was passed over as a repeat and nobody heard of it."""
+    """The log has one row a call, so the second was passed over as a repeat and no one heard of it."""
     again = usage(1, request_id="r-1", customer_id="team-7", part="d-t-1-3")
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, request_id="r-1"))

@@ -150,7 +150,7 @@ async def test_another_topic_prefix_begins_from_nothing_and_leaves_what_was_ther
 async def test_a_spool_of_the_old_prefix_keeps_the_ingress_from_starting_until_it_is_drained(
     kafka: Kafka, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """Kafka was away when the prefix was changed: calls that were answered 202 must not end where nobody counts them."""
+    """Kafka was away when the prefix was changed: calls that were answered 202 must not end where no one counts them."""
     stage = Stage(kafka.bootstrap, topic_prefix, PARTITIONS)
     path = tmp_path / "spool.db"
     spool = await Spool.at(path, 1 << 20)

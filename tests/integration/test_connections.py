@@ -1,4 +1,4 @@
-"""What reaches no handler: heads that trickle, heads that are too large, bodies in an encoding nobody can undo."""
+"""What reaches no handler: heads that trickle, heads that are too large, bodies in an encoding no one can undo."""
 
 import asyncio
 import json
@@ -118,7 +118,7 @@ async def test_a_later_head_on_the_same_connection_is_bounded_as_well(port: int)
         assert HEAD_S * 0.9 < await trickle(wire) < HEAD_S + 1
 
 
-async def test_a_thousand_of_them_keep_nobody_waiting(port: int) -> None:
+async def test_a_thousand_of_them_keep_no_one_waiting(port: int) -> None:
     wires = []
     for _ in range(1000):
         wires.append(await asyncio.open_connection("127.0.0.1", port))
@@ -146,7 +146,7 @@ async def test_an_idle_connection_and_one_whose_body_is_slow_are_not_this_timers
             await asyncio.sleep(HEAD_S * 1.5)
 
 
-async def test_whoever_says_nothing_is_closed_in_time_and_whoever_was_admitted_is_not() -> None:
+async def test_the_one_who_says_nothing_is_closed_in_time_and_the_one_who_was_admitted_is_not() -> None:
     """Connections that never sent a byte stayed open for an hour, and 150 of them shut a process of 150 descriptors."""
     closed = list[str]()
     async with serving(Bounds(10, 10), closed) as port, connected(port) as silent, connected(port) as known:
@@ -164,7 +164,7 @@ async def test_whoever_says_nothing_is_closed_in_time_and_whoever_was_admitted_i
 
 
 @pytest.mark.parametrize(("bounds", "cause"), [(Bounds(5, 100), FULL), (Bounds(100, 5), FULL_OF_ONE)], ids=str)
-async def test_where_all_places_are_taken_whoever_is_silent_makes_room(bounds: Bounds, cause: str) -> None:
+async def test_where_all_places_are_taken_the_one_who_is_silent_makes_room(bounds: Bounds, cause: str) -> None:
     closed = list[str]()
     async with serving(bounds, closed) as port:
         wires = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
@@ -208,7 +208,7 @@ async def test_a_refusal_of_a_body_that_is_still_coming_is_heard(port: int) -> N
             assert (await wire.answer())[0] == 401
 
 
-async def test_whoever_is_refused_again_and_again_waits_for_each_answer_and_others_do_not() -> None:
+async def test_the_one_who_is_refused_again_and_again_waits_for_each_answer_and_others_do_not() -> None:
     wrong = list[int]()
     async with serving(Bounds(100, 100), wrong=wrong) as port:
 

@@ -158,7 +158,7 @@ async def test_what_is_projected_between_two_chunks_counts_once(url: str, monkey
 async def test_an_event_waits_for_calls_that_are_being_written_and_may_not_have_seen_it(
     url: str, monkeypatch: pytest.MonkeyPatch, *, prepaid: bool
 ) -> None:
-    """Also where the first account of all is opened meanwhile: then the calls were written as those of nobody."""
+    """Also where the first account of all is opened meanwhile: then the calls were written as those of no account."""
     accounts = [("org:org", "100"), ("org:old", "100")]
     if not prepaid:
         for name in ("credit_transactions", "ledger_entries", "ledger_transactions"):

@@ -75,7 +75,7 @@ async def test_usage_that_was_held_for_one_org_and_billed_to_another_moves(url: 
     ]
 
 
-async def test_a_user_stays_the_payer_whoever_the_org_is(url: str) -> None:
+async def test_a_user_stays_the_payer_the_one_who_the_org_is(url: str) -> None:
     await told(url, TOPICS.enriched, held(1, customer_id="ada", id_kind="user"))
     await told(url, TOPICS.events, event(), manifest=manifest())
     assert await left(url, "user:ada", "org:org") == [Decimal(8), Decimal(10)]
@@ -91,7 +91,7 @@ async def test_the_factor_of_who_pays_is_debited_and_stands_in_the_log(url: str,
     assert await rows(url, "SELECT billed_usd, price_usd FROM llm_usage_log") == [(4 * Decimal(factor), Decimal(4))]
 
 
-async def test_the_log_has_the_factor_where_nobody_is_prepaid(postgres_url: str) -> None:
+async def test_the_log_has_the_factor_where_no_one_is_prepaid(postgres_url: str) -> None:
     async with migrated_database(postgres_url) as url:
         late = held(2, billed_usd=Decimal(2), rate="r1")
         await told(url, TOPICS.enriched, held(1, billed_usd=Decimal(4), rate="r1"))

@@ -76,7 +76,7 @@ async def test_credits_user_kinds_says_which_kinds_name_a_user(url: str) -> None
     assert await left(url, "user:ada", "user:eve") == [Decimal(9), Decimal(10)]
 
 
-async def test_an_org_pays_whoever_its_customer_says_to_be(url: str) -> None:
+async def test_an_org_pays_the_one_who_its_customer_says_to_be(url: str) -> None:
     assert await project(url, usage(1, customer_id="ada", org_id="acme", cost_usd=Decimal(1))) == (1, {})
     assert await left(url, "user:ada", "org:acme") == [Decimal(10), Decimal(9)]
 

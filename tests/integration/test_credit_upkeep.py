@@ -1,4 +1,4 @@
-"""What is over ends beside the calls that are debited: one account at a time, without a deadlock, and nobody waits long."""
+"""What is over ends beside the calls that are debited: one account at a time, without a deadlock, and no one waits long."""
 
 import asyncio
 import time

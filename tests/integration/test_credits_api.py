@@ -109,7 +109,7 @@ async def test_each_sees_and_moves_only_the_credits_that_it_may(
         assert debited["reason"] == "insufficient_credits"
 
 
-async def test_refused_payments_are_for_whoever_sees_all_orgs(api: CreditApi) -> None:
+async def test_refused_payments_are_for_the_one_who_sees_all_orgs(api: CreditApi) -> None:
     for caller, status in (("reader", 200), ("root", 200), ("ada", 403), ("plugin", 403), ("of_org_a", 403)):
         await api.ask("GET", "refused-payments", caller, status)
 
@@ -262,7 +262,7 @@ async def test_a_purchase_is_begun_once_for_each_key(api: CreditApi, url: str) -
 
 
 async def test_a_customer_is_made_once_and_linked_with_the_first_payment(api: CreditApi, url: str) -> None:
-    """A purchase that is only begun makes nobody prepaid: usage of who has an account in `user_credits` is debited."""
+    """A purchase that is only begun makes no one prepaid: usage of who has an account in `user_credits` is debited."""
     first, *_ = await asyncio.gather(*(api.buy() for _ in range(5)))
     await api.buy("of_org_a", body={"account": "org:org_a"})
     made = await rows(url, "SELECT account, customer_id FROM stripe_customers ORDER BY account DESC")

@@ -1,4 +1,4 @@
-"""Dead letters and retries on real Kafka: nothing of a record is lost on the way, and nothing waits for ever."""
+"""Dead letters and retries on real Kafka: nothing of a record is lost on the way, and nothing waits forever."""
 
 import time
 from collections.abc import AsyncIterator
@@ -51,7 +51,7 @@ async def accepted_at(lago: Lago, transaction_id: str) -> list[float]:
 async def test_a_dead_letter_is_the_record_byte_for_byte_with_every_header_it_had(
     stage: Stage, parts: Components
 ) -> None:
-    """Whoever wrote it may want it back: also what is no text, of no known name, or there twice."""
+    """The one who wrote it may want it back: also what is no text, of no known name, or there twice."""
     theirs = [("seal_seq", b"7"), ("raw_partition", b"3"), ("manifest", b"\xff no json"), ("x", b"1"), ("x", b"2")]
     raw = Producer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     raw.produce(stage.topics.events, b"\0\xff{", b"\xfe key", headers=[*theirs, ("none", None), ("attempt", b"\xff")])

@@ -4,7 +4,6 @@ import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from hashlib import md5
-from pathlib import Path
 from uuid import UUID
 
 import msgspec
@@ -15,6 +14,7 @@ from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
 from streams.core.delivery.event_states import EventStateCounter, totals
 from tests.support.database import migrated_database, rows
 from tests.support.history import PREFIX, TOPICS, Said, history
+from tests.support.pages import whole_page
 from tests.support.projection import Writer, event, in_order, manifest, queue, receipt, usage
 
 
@@ -198,9 +198,7 @@ async def test_pending_is_one_number_wherever_it_is_asked_for(url: str) -> None:
 async def test_every_question_on_the_page_about_the_database_can_be_asked(url: str) -> None:
     """Who copies one gets an answer, not a complaint."""
     await in_order(url, history(4, calls=200))
-    questions = re.findall(
-        r"```sql\n(.*?)```", (Path(__file__).parents[2] / "docs" / "database.md").read_text(), re.DOTALL
-    )
+    questions = re.findall(r"```sql\n(.*?)```", whole_page("database.md"), re.DOTALL)
     assert len(questions) >= 6
     answers = [await rows(url, question) for question in questions]
     [(_, reason, calls, usd, _)] = answers[3]

@@ -127,7 +127,7 @@ async def test_what_lago_lost_or_somebody_else_sent_is_found(world: BilledDay) -
 
 
 async def test_after_an_ordinary_end_it_still_adds_up(world: BilledDay) -> None:
-    """Its last invoice is compared; a subscription that has ended was once a complaint for ever."""
+    """Its last invoice is compared; a subscription that has ended was once a complaint forever."""
     await world.lago.http.delete("/api/v1/subscriptions/sub-a")
     told = await world.run("reconcile", "--lago")
     assert (told.code, told.json["complaints"], told.json["subscriptions"]) == (0, [], 1), told.out

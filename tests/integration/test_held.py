@@ -69,7 +69,7 @@ async def test_what_a_pattern_means_is_listed_and_written_off_with_one_line_and_
     async with stage.running("meter", stage.parts()) as role:
         await soon(lambda: stage.sensors.calls.get("billable") == 6, limit_s=20)
         listed = (await meterbridge(stage, "held", "list", "--match", "*", "--json")).json
-        assert (listed["customers"], listed["calls"], listed["usd"]) == (2, 5, "2.5"), "nobody's is not meant"
+        assert (listed["customers"], listed["calls"], listed["usd"]) == (2, 5, "2.5"), "no one's is not meant"
         assert (await meterbridge(stage, "held", "list", "--json")).json["calls"] == 6
         words = ("held", "write-off", "--match", "*", "--comment", "invented", "--json")
         asked = await meterbridge(stage, *words)
@@ -86,7 +86,7 @@ async def test_what_a_pattern_means_is_listed_and_written_off_with_one_line_and_
     assert Decimal(line["cost_usd"]) == Decimal("2.5")
 
 
-async def test_an_order_nobody_can_read_is_refused_and_the_lane_goes_on(stage: Stage) -> None:
+async def test_an_order_no_one_can_read_is_refused_and_the_lane_goes_on(stage: Stage) -> None:
     stage.producer.produce(stage.topics.raw, b"{", b"ghost", headers=[("control", b"write_off")], partition=0)
     stage.producer.flush(10)
     stage.put(calls(range(1), "ghost"), partition=0)

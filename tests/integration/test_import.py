@@ -1,4 +1,4 @@
-"""Many at once: each row is taken or refused by itself, and whoever is cut off begins again."""
+"""Many at once: each row is taken or refused by itself, and the one who is cut off begins again."""
 
 import asyncio
 import json

@@ -130,7 +130,7 @@ async def test_nulls_and_empty_arrays_are_no_calls_and_no_errors(ingress: Ingres
     assert ingress.rejected() == []
 
 
-async def test_a_call_that_names_nobody_is_kept_under_a_name_of_its_own(ingress: Ingress) -> None:
+async def test_a_call_that_names_no_one_is_kept_under_a_name_of_its_own(ingress: Ingress) -> None:
     await ingress.post('{"id":"x","spend":0.1,"end_user":"","user":null}')
     [stored] = ingress.raw()
     assert (stored.key, stored.raw().id_kind) == (UNATTRIBUTED, "unattributed")

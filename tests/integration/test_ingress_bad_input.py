@@ -1,4 +1,4 @@
-"""Whatever is posted, its neighbours are billed, its refusal is on record, and nobody has to restart anything."""
+"""Whatever is posted, its neighbours are billed, its refusal is on record, and no one has to restart anything."""
 
 import asyncio
 import gzip

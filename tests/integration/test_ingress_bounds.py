@@ -1,4 +1,4 @@
-"""What a body may cost: its damaged elements are refused for themselves, and nobody else waits for them."""
+"""What a body may cost: its damaged elements are refused for themselves, and no one else waits for them."""
 
 import asyncio
 import gzip
@@ -95,7 +95,7 @@ async def test_elements_without_anything_of_a_call_share_a_rejection_beyond_a_hu
 
 @pytest.mark.kafka
 async def test_odd_calls_stay_in_the_order_in_which_they_were_sent(ingress: Ingress) -> None:
-    """A customer's calls keep their order, whoever reads them."""
+    """A customer's calls keep their order, no matter who reads them."""
     calls = [
         f'{{"id":"{number}","end_user":"c","spend":0.1,"x":{"NaN" if number % 3 else "1"}}}' for number in range(2000)
     ]

@@ -129,7 +129,7 @@ async def test_an_open_ingress_has_one_pace_for_all() -> None:
 
 
 async def test_the_variables_reach_the_running_server() -> None:
-    """Kafka is away: whoever is let in hears 503 for that reason."""
+    """Kafka is away: the one who is let in hears 503 for that reason."""
     environ = {
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "PORT": "0",

@@ -97,7 +97,7 @@ def environ_of(silent: Silent) -> dict[str, str]:
     ],
 )
 def test_a_command_that_waits_for_a_silent_neighbour_ends_at_once(words: str, silent: Silent, tmp_path: Path) -> None:
-    """librdkafka waits in C, asyncpg in a task, an import in a thread: it is all the same to whoever presses Ctrl-C."""
+    """librdkafka waits in C, asyncpg in a task, an import in a thread: it is all the same to the one who presses Ctrl-C."""
     out, sql = tmp_path / "out", tmp_path / "users.sql"
     sql.write_text("SELECT 1")
     with command([word.format(sql=sql) for word in words.split()], environ_of(silent), out) as process:
@@ -122,7 +122,7 @@ def test_while_its_libraries_are_loaded_a_command_ends_as_well(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("words", ["serve", "worker --only meter", "lago-sandbox --port 0"])
-def test_what_runs_for_ever_stops_cleanly_on_one_ctrl_c(words: str, silent: Silent, tmp_path: Path) -> None:
+def test_what_runs_forever_stops_cleanly_on_one_ctrl_c(words: str, silent: Silent, tmp_path: Path) -> None:
     out = tmp_path / "out"
     environ = {**environ_of(silent), "PORT": str(free_port()), "WEBHOOK_TOKEN": "webhook-token", "LOG_LEVEL": "info"}
     ready = {"serve": "serving", "lago-sandbox": "Lago sandbox on"}.get(words.split(maxsplit=1)[0])

@@ -153,7 +153,7 @@ async def test_a_rotated_key_lives_on_for_the_overlap_and_no_longer(server: Serv
     assert (again.status_code, again.json()["reason"]) == (409, "key_ended")
 
 
-async def test_nobody_hands_out_more_than_they_hold(server: Server) -> None:
+async def test_no_one_hands_out_more_than_they_hold(server: Server) -> None:
     maker = await made(server, scopes=["keys:write", "keys:read", "orgs:read"], orgs=["org_1", "org_2"])
     by = bearer(maker["token"])
     mine = await made(server, by=by, scopes=["orgs:read"], orgs=["org_1"])
@@ -278,7 +278,7 @@ async def test_what_a_key_hands_on_ends_when_it_does(server: Server) -> None:
 async def test_a_key_that_was_revoked_or_replaced_meanwhile_has_no_successor(
     settings: Settings, server: Server, url: str
 ) -> None:
-    """Whoever rotates read the key before, and found it live."""
+    """The one who rotates read the key before, and found it live."""
     revoked, replaced = await made(server), await made(server)
     store, now = PostgresKeys(Database(settings.database_url.get_secret_value(), 1)), datetime.now(UTC)
     for one in (revoked, replaced):

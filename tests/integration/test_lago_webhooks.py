@@ -126,7 +126,7 @@ async def test_a_change_of_plan_and_an_end_are_in_the_orgs_record(settings: Sett
         await soon(lambda: orgs(stage)["org_1"].name == "Acme")
         await lago.http.delete("/api/v1/subscriptions/sub_1")
         await soon(lambda: all(period.terminated_at for period in orgs(stage)["org_1"].periods))
-        await lago.subscribe("other", "stranger")  # somebody whom nobody is mapped to
+        await lago.subscribe("other", "stranger")  # somebody whom no one is mapped to
         await soon(lambda: len(attempts(stage)) >= 6)
     org = orgs(stage)["org_1"]
     assert (org.email, list(orgs(stage))) == ("a@example.com", ["org_1"])
@@ -158,7 +158,7 @@ async def test_only_what_lago_signed_is_taken(settings: Settings, stage: Stage, 
 async def test_what_is_not_signed_is_refused_before_its_body_comes(
     settings: Settings, stage: Stage, lago: Lago
 ) -> None:
-    """Nobody has to be known to knock here, so nothing is kept for those who show nothing."""
+    """No one has to be known to knock here, so nothing is kept for those who show nothing."""
     async with running_server(settings) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", next(iter(server.ports.values())))
         writer.write(b"POST /webhooks/lago HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Late calls come home by themselves: each is billed once, whoever is killed, and nobody types a command."""
+"""Late calls come home by themselves: each is billed once, no matter who is killed, and no one types a command."""
 
 import asyncio
 import os

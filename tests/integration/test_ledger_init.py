@@ -51,7 +51,7 @@ def admin(stage: Stage) -> AdminClient:
 
 
 def cut_head(stage: Stage, before: int) -> None:
-    client = admin(stage)  # one that nobody holds answers nothing
+    client = admin(stage)  # one that no one holds answers nothing
     for future in client.delete_records([TopicPartition(stage.topics.raw, 0, before)]).values():
         future.result(30)
 
@@ -236,7 +236,7 @@ async def test_a_ledger_whose_position_is_garbage_halts_alone_and_begins_again(s
 
 
 async def test_a_worker_that_is_alive_is_fenced_and_finds_the_new_position(stage: Stage) -> None:
-    """The command writes by the meter's own transactional id: whoever has the partition cannot commit any more."""
+    """The command writes by the meter's own transactional id: the one who has the partition cannot commit any more."""
     stage.put(calls(range(8)), partition=0)
     place = place_of(stage.deployment)
     worker = Ledger(0, place, LedgerCache(time.monotonic), lambda: time.time_ns() // 1000)

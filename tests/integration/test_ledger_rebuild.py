@@ -73,7 +73,7 @@ async def test_a_ledger_that_is_lost_at_a_random_moment_of_a_random_history_bill
         await growing.meter(until=len(records), sealed=dice.random() < 0.5)
         if dice.random() < 0.3:
             growing.stage.map(dice.choice(GHOSTS), "org", "sub")
-    growing.stage.put(growing.calls(range(3000, 3020)))  # nobody has read these
+    growing.stage.put(growing.calls(range(3000, 3020)))  # no one has read these
     for call in free:  # what was free was reported once without its price
         n = 5000 + number - size + free.index(call)
         growing.sent[n] = raw(

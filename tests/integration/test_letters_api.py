@@ -89,7 +89,7 @@ async def test_the_way_of_usage_is_told_in_numbers(stage: Stage, server: Server)
 
 
 async def test_the_age_of_the_oldest_record_that_waits_is_told(stage: Stage, server: Server) -> None:
-    """Nobody folds: what was received an hour ago waits for an hour."""
+    """No one folds: what was received an hour ago waits for an hour."""
     hour_ago = time.time_ns() // 1_000_000 - 3_600_000
     stage.producer.produce(stage.topics.raw, b"{}", b"acme", timestamp=hour_ago)
     stage.producer.flush(10)
@@ -98,7 +98,7 @@ async def test_the_age_of_the_oldest_record_that_waits_is_told(stage: Stage, ser
     assert told["oldest_age_seconds_by_topic"]["events"] == 0
 
 
-async def test_customers_nobody_has_mapped_are_listed_with_their_money(
+async def test_customers_no_one_has_mapped_are_listed_with_their_money(
     kafka: Kafka, topic_prefix: str, stage: Stage, database: str
 ) -> None:
     stage.map("acme", "org", "sub")
@@ -123,7 +123,7 @@ async def test_without_postgres_unmapped_customers_cannot_be_listed(server: Serv
     assert (await asked(server, "/customers/unmapped", 501))["reason"] == "needs_postgres"
 
 
-async def test_nobody_sees_it_without_the_master_key(server: Server) -> None:
+async def test_no_one_sees_it_without_the_master_key(server: Server) -> None:
     for path in ("/webhooks/stats", "/customers/unmapped"):
         assert (await server.http.get(path)).status_code == 401, path
     assert (await server.http.post("/webhooks/retry", json={})).status_code == 401

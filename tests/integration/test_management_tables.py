@@ -105,7 +105,7 @@ async def test_a_mapping_shows_what_was_stored_of_it(url: str) -> None:
         "UPDATE event_queue SET status = 'completed'",
     ],
 )
-async def test_nobody_changes_a_mapping_or_an_event_by_sql(url: str, statement: str) -> None:
+async def test_no_one_changes_a_mapping_or_an_event_by_sql(url: str, statement: str) -> None:
     """What is written there by hand would bill nothing: the API's records are the truth."""
     refused = (asyncpg.ObjectNotInPrerequisiteStateError, asyncpg.FeatureNotSupportedError)
     with pytest.raises(refused, match="view"):
@@ -278,7 +278,7 @@ async def test_the_questions_about_usage_are_answered(url: str) -> None:
 
 
 async def test_what_an_end_overtook_is_done_with_once_the_event_in_its_stead_is(url: str) -> None:
-    """The event that was overtaken stays `failed`: its calls were shown as waiting for ever, and their months kept."""
+    """The event that was overtaken stays `failed`: its calls were shown as waiting forever, and their months kept."""
     asked = "SELECT transaction_id, org_id, external_subscription_id, processed_at IS NULL FROM litellm_usage_events"
     instead = msgspec.structs.replace(event(7), transaction_id=f"{PREFIX}7-again", external_subscription_id="next")
     further = msgspec.structs.replace(

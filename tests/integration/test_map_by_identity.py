@@ -94,7 +94,7 @@ def asked(port: int) -> dict[str, float]:
 async def test_a_customer_that_is_saved_here_pays_for_usage_that_names_it(
     settings: Settings, kafka: Kafka, topic_prefix: str
 ) -> None:
-    """Nobody has to map an id onto itself; usage that came before is billed too."""
+    """No one has to map an id onto itself; usage that came before is billed too."""
     stage = Stage(kafka.bootstrap, topic_prefix, 2)
     stage.put(calls(3))
     async with running_server(settings, ["api"]) as server, metering(settings):
@@ -121,7 +121,7 @@ async def test_a_mapping_that_was_made_or_ended_by_hand_stays_when_the_customer_
         assert [one["deleted"] for one in history["versions"]] == [False, True]
 
 
-async def test_with_map_by_identity_whoever_is_lagos_customer_pays_for_himself(
+async def test_with_map_by_identity_the_one_who_is_lagos_customer_pays_for_himself(
     settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
     await lago.subscribe("sub_1", CUSTOMER, "ai_basic", subscription_at="2026-01-01T00:00:00Z")
@@ -139,7 +139,7 @@ async def test_with_map_by_identity_whoever_is_lagos_customer_pays_for_himself(
         refused(await server.mapping("stranger"), 404)
 
 
-async def test_without_it_nobody_is_mapped_by_himself(
+async def test_without_it_no_one_is_mapped_by_himself(
     settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
     await lago.subscribe("sub_1", CUSTOMER, "ai_basic", subscription_at="2026-01-01T00:00:00Z")

@@ -1,4 +1,4 @@
-"""Customers are mapped over HTTP: written to the compacted topic, and read back by whoever wrote."""
+"""Customers are mapped over HTTP: written to the compacted topic, and read back by the one who wrote."""
 
 import asyncio
 import time

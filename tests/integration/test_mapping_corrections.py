@@ -1,4 +1,4 @@
-"""Over HTTP and by import: a mapping to nobody is corrected by the next one, any by an explicit word, and the answer says so."""
+"""Over HTTP and by import: a mapping to no one is corrected by the next one, any by an explicit word, and the answer says so."""
 
 from collections.abc import AsyncIterator
 from typing import Any

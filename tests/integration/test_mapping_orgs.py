@@ -56,7 +56,7 @@ async def server(kafka: Kafka, topic_prefix: str, postgres_url: str, lago_url: s
 
 @pytest.fixture
 async def theirs(server: Server) -> httpx.AsyncClient:
-    """Whoever holds a key for `org_1` and ids that begin with `new`; `mine` and `yours` are `org_1`'s and `org_2`'s."""
+    """The one who holds a key for `org_1` and ids that begin with `new`; `mine` and `yours` are `org_1`'s and `org_2`'s."""
     said(await server.map("mine", org="org_1"), 201)
     said(await server.map("yours", org="org_2"), 201)
     wanted = {"name": "one org", "scopes": ["mappings:read", "mappings:write"], "orgs": ["org_1"]}
@@ -133,7 +133,7 @@ def _lines(rows: list[dict[str, Any]]) -> bytes:
 
 
 async def test_a_subscription_of_another_org_is_not_named(theirs: httpx.AsyncClient) -> None:
-    """Lago bills by the subscription: whoever named another org's would let it pay."""
+    """Lago bills by the subscription: the one who named another org's would let it pay."""
     named = mapping("new", "org_1") | {"external_subscription_id": "sub_of_org_2"}
     assert refused(await theirs.post("/customers/mapping", json=named), 403)["reason"] == "other_org"
     told = said(await theirs.post("/customers/mappings/import", content=_lines([named])))
@@ -177,7 +177,7 @@ async def test_an_id_under_none_of_its_prefixes_is_not_adopted(theirs: httpx.Asy
         assert refused(await server.mapping(customer), 404)["reason"] == "no_mapping", customer
 
 
-async def test_what_names_nobody_is_not_changed_by_an_org_s_key_even_where_the_org_pays_for_it(
+async def test_what_names_no_one_is_not_changed_by_an_org_s_key_even_where_the_org_pays_for_it(
     theirs: httpx.AsyncClient,
 ) -> None:
     nobody = mapping("unattributed:generic_api", "org_1")
@@ -211,7 +211,7 @@ async def test_to_pay_for_calls_that_another_field_names_is_to_adopt(theirs: htt
     said(await theirs.post("/customers/mapping", json=pinned | {"billing_plan": "big"}))
 
 
-async def test_one_answer_for_another_orgs_and_for_nobodys(theirs: httpx.AsyncClient) -> None:
+async def test_one_answer_for_another_orgs_and_for_no_ones(theirs: httpx.AsyncClient) -> None:
     """Else every customer id of every org could be found by asking. Also while the request itself is wrong."""
     told: dict[str, list[tuple[int, dict[str, str]]]] = {"yours": [], "nobodys": []}
     for customer, answers in told.items():
@@ -247,4 +247,4 @@ async def test_a_refusal_asks_lago_nothing(theirs: httpx.AsyncClient, server: Se
         refused(await theirs.delete(f"/customers/{customer}/mapping"), 403)
         assert [path for path in asked if "org_" in path] == [], customer
     said(await theirs.post("/customers/mapping", json=mapping("new", "org_1")), 201)
-    assert [path for path in asked if "org_1" in path], "whoever may map does ask"
+    assert [path for path in asked if "org_1" in path], "the one who may map does ask"

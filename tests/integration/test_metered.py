@@ -1,4 +1,4 @@
-"""Usage recorded for an org: from the caller to Lago, once, whoever repeats it and whatever waits."""
+"""Usage recorded for an org: from the caller to Lago, once, no matter who repeats it and whatever waits."""
 
 import time
 from collections.abc import AsyncIterator
@@ -196,7 +196,7 @@ async def test_each_event_is_explained_and_everything_adds_up(corner: Corner, da
 async def test_the_served_functions_record_usage_of_an_org_that_lago_alone_knows(
     kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
-    """Nobody is mapped to it and no webhook told of it: the api asks Lago, since usage was recorded for it."""
+    """No one is mapped to it and no webhook told of it: the api asks Lago, since usage was recorded for it."""
     settings = settings_for(kafka, topic_prefix, lago_api_url=lago.url, lago_api_key=KEY)
     async with running_server(settings, learn_every_s=0.2):
         event = await orgs.record_api_call("org_a", "tx-1", "/v1/chat", tokens=7)
@@ -237,7 +237,7 @@ async def test_a_process_that_knows_kafka_by_its_variables_alone_records_usage(
 
 
 async def test_the_subscription_id_of_an_org_is_kept_in_its_record(corner: Corner) -> None:
-    """Whoever subscribes it again, in whatever process, uses the same."""
+    """The one who subscribes it again, in whatever process, uses the same."""
     await corner.lago.plan("starter")
     made = await corner.billing.subscribe("org_b", "starter", "anniversary", None)
     known = await corner.records.get("org_b") or OrgRecord("")

@@ -1,4 +1,4 @@
-"""Migrations on real Postgres: the tables are the same whichever way they came to be, and nobody applies one twice.
+"""Migrations on real Postgres: the tables are the same whichever way they came to be, and no one applies one twice.
 
 The schema that a new installation gets is the sum of the files. What can go wrong is an old installation: its tables
 are full, and its months were made before the later files. So each file is applied to a database in use, and the
@@ -208,7 +208,7 @@ async def test_who_comes_second_waits_for_the_lock(url: str) -> None:
 
 
 async def test_a_file_that_was_changed_after_it_was_applied_is_refused_by_name(url: str) -> None:
-    """Nobody knows then what the tables are like: neither the check nor a migration goes on."""
+    """No one knows then what the tables are like: neither the check nor a migration goes on."""
     files = migrations()
     await migrate(url, files[:2])
     changed = [files[0], Migration(2, files[1].name, files[1].sql + "-- harmless"), *files[2:]]

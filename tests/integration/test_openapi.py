@@ -54,7 +54,7 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
 
 
 async def test_every_operation_in_the_document_is_served(document: dict[str, Any], server: Server) -> None:
-    """The other way round a route that nobody describes is an error: see the law below."""
+    """The other way round a route that no one describes is an error: see the law below."""
     assert len(operations(document)) > 40
     for method, path, told in operations(document):
         answer = await server.http.request(method, re.sub(r"{[^}]*}", "x", path))
@@ -65,7 +65,7 @@ async def test_every_operation_in_the_document_is_served(document: dict[str, Any
         await asyncio.sleep(0.11)  # at the pace at which wrong credentials are answered with 401
 
 
-def test_a_route_that_nobody_describes_is_our_bug() -> None:
+def test_a_route_that_no_one_describes_is_our_bug() -> None:
     with pytest.raises(KeyError):
         document_of([], [("GET", "/nobody/knows")])
 
@@ -104,7 +104,7 @@ async def test_every_scope_that_is_needed_is_one_that_can_be_given_and_the_other
     assert not [scope for scope in SCOPES if f"`{scope}`" not in page.read_text()]
 
 
-async def test_whoever_needs_a_credential_is_told_what_happens_without(document: dict[str, Any]) -> None:
+async def test_the_one_who_needs_a_credential_is_told_what_happens_without(document: dict[str, Any]) -> None:
     for _, path, told in operations(document):
         if any("bearer" in one for one in told["security"]):
             assert {"401", "403", "429", "503", "default"} <= told["responses"].keys(), path

@@ -1,4 +1,4 @@
-"""An org's record has one value, whoever changes it: no update is lost between callers, processes or freezes."""
+"""An org's record has one value, no matter who changes it: no update is lost between callers, processes or freezes."""
 
 import asyncio
 import os
@@ -136,7 +136,7 @@ async def test_two_who_remember_different_ids_get_one_answer(stage: Stage) -> No
             assert await ids[0].recall(org) == await ids[1].recall(org) == answers[0]
 
 
-async def test_a_process_frozen_between_reading_and_writing_overwrites_nobody(stage: Stage) -> None:
+async def test_a_process_frozen_between_reading_and_writing_overwrites_no_one(stage: Stage) -> None:
     """Thawed, it finds itself fenced, and makes its change again on what was written meanwhile."""
     frozen = await changer(stage, "frozen", 1, "freeze")
     await soon(lambda: _stopped(frozen.pid))

@@ -236,7 +236,7 @@ async def test_a_key_that_may_not_read_invoices_keeps_nothing_back_that_is_after
     await until(world.url, REBILLED, lambda count: count == 3)
 
 
-async def test_what_nobody_decided_is_given_up_where_it_is_seen(
+async def test_what_no_one_decided_is_given_up_where_it_is_seen(
     stage: Stage, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the end is 40 days old."""

@@ -68,7 +68,7 @@ async def decided(stage: Stage, body: bytes, chosen: MeterPolicy, sent: tuple[in
 async def test_calls_paid_with_the_callers_own_key_are_billed_only_where_that_is_wanted(
     stage: Stage, chosen: str, decision: str, sent: tuple[int, int, Decimal]
 ) -> None:
-    """Whoever paid the provider already is billed twice by the wrong policy."""
+    """The one who paid the provider already is billed twice by the wrong policy."""
     body = json.dumps([call(1, byok=True), call(2), call(3, byok=False)]).encode()
     found = await decided(stage, body, policy(BYOK_POLICY=chosen), sent)
     assert found == {"chatcmpl-1": decision, "chatcmpl-2": "billable", "chatcmpl-3": "billable"}

@@ -111,7 +111,7 @@ async def test_the_owner_migrates_and_prunes_and_the_others_do_neither(url: str)
             await prune(as_role(url, role), datetime.now(UTC) + timedelta(days=90))
 
 
-#: Everything that a role might try, and who alone may do it; nobody is the answer to most.
+#: Everything that a role might try, and who alone may do it; no one is the answer to most.
 TRIES = {
     "DELETE FROM event_queue": set(),
     "DELETE FROM lago_events": set(),

@@ -70,7 +70,7 @@ def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> N
 
 
 async def test_topics_projected_at_the_same_time_meet_on_the_same_rows(url: str) -> None:
-    """Every partition has a partition task of its own; each waits for the others' rows, none for ever."""
+    """Every partition has a partition task of its own; each waits for the others' rows, none forever."""
     told = history(3, calls=200)
     expected = await in_order(url, told)
     await emptied(url)
@@ -151,7 +151,7 @@ async def test_two_owners_never_both_write(url: str) -> None:
 
 
 async def test_a_crash_of_postgres_takes_back_rows_and_offset_together(postgres: Postgres, url: str) -> None:
-    """Commits are not awaited on disk; what a crash takes is a suffix, and whoever wrote it is told."""
+    """Commits are not awaited on disk; what a crash takes is a suffix, and the one who wrote it is told."""
     async with Writer(url) as writer:
         for start in range(1, 200, 10):
             await writer.put(TOPICS.enriched, *(usage(n, offset=n) for n in range(start, start + 10)))
@@ -163,7 +163,7 @@ async def test_a_crash_of_postgres_takes_back_rows_and_offset_together(postgres:
     assert calls == place
 
 
-async def test_a_frozen_writer_does_not_hold_its_partition_for_ever(url: str) -> None:
+async def test_a_frozen_writer_does_not_hold_its_partition_forever(url: str) -> None:
     """Its open transaction holds the row that says where the partition stands: Postgres ends it after 10 s."""
     async with Writer(url) as frozen, Writer(url) as owner:
         await owner.put(TOPICS.enriched, usage(1))

@@ -258,7 +258,7 @@ async def test_a_topic_that_was_made_anew_halts_its_lanes(stage: Stage, database
 
 
 async def test_a_record_that_becomes_no_row_costs_itself_and_is_listed(stage: Stage, database: str) -> None:
-    """An impossible date ended the role, one number in an event's JSON its lane; both stood still for ever."""
+    """An impossible date ended the role, one number in an event's JSON its lane; both stood still forever."""
     put(stage, range(50), partition=0)
     impossible = msgspec.json.encode(usage(50, start="2026-11-20T99:00:00.000000Z"))
     stage.producer.produce(stage.topics.enriched, impossible, b"acme", partition=0)

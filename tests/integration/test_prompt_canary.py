@@ -1,4 +1,4 @@
-"""Prompts, answers and whatever nobody asked for never reach a topic, a log line or an answer.
+"""Prompts, answers and whatever no one asked for never reach a topic, a log line or an answer.
 
 Every body here carries one word that exists nowhere else. Afterwards all bytes of all topics, all
 logs at their most talkative, and all answers are searched for it.

@@ -1,4 +1,4 @@
-"""What is forgotten is forgotten for good, so it is only what nothing is to be done about, and nobody mistakes it for new."""
+"""What is forgotten is forgotten for good, so it is only what nothing is to be done about, and no one mistakes it for new."""
 
 import asyncio
 import random
@@ -318,7 +318,7 @@ async def test_a_call_of_a_month_that_was_forgotten_is_not_billed_again(
 
 
 async def test_an_event_in_anothers_stead_stays_as_long_as_a_call_names_the_other(url: str) -> None:
-    """Without it the call would wait for ever, and its month stay for ever."""
+    """Without it the call would wait forever, and its month stay forever."""
     old = datetime.now(UTC) - timedelta(days=100)
     failed = msgspec.structs.replace(settled(7, "failed", old), reason="unbillable_ended")
     again = msgspec.structs.replace(settled(7, "completed", old), transaction_id=f"{PREFIX}7-again")

@@ -105,7 +105,7 @@ async def test_a_record_that_is_too_old_for_a_topic_is_stored_as_of_now(ground: 
     ("setting", "value"),
     [("message.timestamp.after.max.ms", "9223372036854775807"), ("message.timestamp.before.max.ms", "86400000")],
 )
-def test_a_topic_with_another_limit_is_named_with_the_command_that_mends_it_and_stops_nobody(
+def test_a_topic_with_another_limit_is_named_with_the_command_that_mends_it_and_stops_no_one(
     ground: Ground, setting: str, value: str
 ) -> None:
     ground.alter(setting, value)

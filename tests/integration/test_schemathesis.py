@@ -1,4 +1,4 @@
-"""Requests that nobody thought of: made from the OpenAPI document, sent to a running server with all its neighbours."""
+"""Requests that no one thought of: made from the OpenAPI document, sent to a running server with all its neighbours."""
 
 import asyncio
 import sys

@@ -59,14 +59,14 @@ def stored(stage: Stage, customer_id: str = CUSTOMER) -> list[CustomerRecord | N
 
 
 async def test_two_processes_that_change_one_customer_at_once_lose_nothing(stage: Stage) -> None:
-    """Each change is made of what is there when it is written: a lost one would be a payer nobody meant."""
+    """Each change is made of what is there when it is written: a lost one would be a payer no one meant."""
     async with processes(stage, 2) as parts:
         await asyncio.gather(*(records.change(CUSTOMER, one_more) for _, records in parts for _ in range(15)))
     versions = [len(record.versions) for record in stored(stage) if record is not None]
     assert versions == list(range(1, 31))
 
 
-async def test_what_was_changed_is_seen_by_whoever_changed_it(stage: Stage) -> None:
+async def test_what_was_changed_is_seen_by_the_one_who_changed_it(stage: Stage) -> None:
     async with processes(stage, 1) as [(view, records)]:
         written = await records.change(CUSTOMER, one_more)
         assert view.table[CUSTOMER] == written
@@ -130,7 +130,7 @@ async def test_what_cannot_be_told_is_not_done(stage: Stage) -> None:
     assert stored(stage) == []
 
 
-async def test_whoever_leaves_before_the_answer_holds_nobody_up(stage: Stage) -> None:
+async def test_the_one_who_leaves_before_the_answer_holds_no_one_up(stage: Stage) -> None:
     async with processes(stage, 1) as [(_, records)]:
         leaving = [asyncio.ensure_future(records.change(CUSTOMER, one_more)) for _ in range(3)]
         await asyncio.sleep(0)

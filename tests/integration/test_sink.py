@@ -73,7 +73,7 @@ async def test_what_a_dead_owner_may_have_posted_counts_as_delivered(stage: Stag
 async def test_a_commit_that_stalls_without_a_word_is_done_again_with_another_producer(
     stage: Stage, lago: Lago, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiokafka waits without a limit. Until the lane is opened again, Lago has the events, and nobody their receipts."""
+    """aiokafka waits without a limit. Until the lane is opened again, Lago has the events, and no one their receipts."""
     monkeypatch.setattr(transactions, "STALLED_S", 2.0)
     committing, stalled = AIOKafkaProducer.commit_transaction, asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What was answered 202 reaches Kafka, whoever was away or killed meanwhile; nobody waits for a broker that is away."""
+"""What was answered 202 reaches Kafka, no matter who was away or killed meanwhile; no one waits for a broker that is away."""
 
 import asyncio
 import json
@@ -93,7 +93,7 @@ class Senders:
             call |= {"model": token_hex(self._padding)} if self._padding else {}
             try:
                 await self._post(call)
-            except httpx.TransportError:  # killed: nobody knows what became of it, and the next one is another
+            except httpx.TransportError:  # killed: no one knows what became of it, and the next one is another
                 await asyncio.sleep(0.05)
             number += 1
 

@@ -1,4 +1,4 @@
-"""A worker with a name of its own comes back to its partitions, and nobody else notices."""
+"""A worker with a name of its own comes back to its partitions, and no one else notices."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -68,7 +68,7 @@ async def both_share(first: Role, second: Role) -> None:
     await soon(lambda: opened(first) and opened(second) and len(opened(first) | opened(second)) == PARTITIONS, 30)
 
 
-async def test_a_named_worker_that_restarts_twice_keeps_its_partitions_and_disturbs_nobody(stage: Stage) -> None:
+async def test_a_named_worker_that_restarts_twice_keeps_its_partitions_and_disturbs_no_one(stage: Stage) -> None:
     """A rolling restart of a StatefulSet would else stop every worker once for each pod."""
     async with meter(stage, "meter-0") as steady:
         async with meter(stage, "meter-1") as restarted:

@@ -100,7 +100,7 @@ def _alter(admin: AdminClient, name: str, setting: str, value: str) -> None:
 async def test_no_role_starts_while_a_topic_may_lose_usage(
     kafka: Kafka, topic_prefix: str, admin: AdminClient, words: str
 ) -> None:
-    """A bound by bytes deletes calls that nobody has read, silently, on the busiest day."""
+    """A bound by bytes deletes calls that no one has read, silently, on the busiest day."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
     await asyncio.to_thread(_alter, admin, stage.topics.raw, "retention.bytes", "1048576")
     await asyncio.to_thread(eventually, lambda: check_topics(*topics_of(stage.settings), to_start=True))

@@ -86,7 +86,7 @@ async def test_where_the_providers_keys_are_can_be_said(kafka: Kafka, topic_pref
         assert (answer.status_code, answer.json()["reason"]) == (403, "other_org")
 
 
-async def test_while_the_provider_is_away_nobody_is_called_wrong(
+async def test_while_the_provider_is_away_no_one_is_called_wrong(
     kafka: Kafka, topic_prefix: str, provider: Provider
 ) -> None:
     away = names(provider) | {"oidc_jwks_url": f"http://127.0.0.1:{free_port()}/keys"}

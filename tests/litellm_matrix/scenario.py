@@ -46,7 +46,7 @@ class Scenario:
     Fields:
         what: what happens, in a few words, for the table.
         owed: dollars owed where it is not what the provider charged.
-        who: the owner of the key, as `UserAPIKeyAuth` has it; None = nobody knows the key.
+        who: the owner of the key, as `UserAPIKeyAuth` has it; None = the proxy does not know the key.
         proxy: which proxy is called.
         route: the callback whose posts count; `""` = the proxy's only one.
         last: it ends the proxy, so it runs after the others.

@@ -111,7 +111,7 @@ async def _org_key(ask: Ask) -> None:
     await ask.chat()
 
 
-@scenario("key-alone", "a key that nobody owns", "who", who={"user_id": None, "team_id": None})
+@scenario("key-alone", "a key without an owner", "who", who={"user_id": None, "team_id": None})
 async def _key_alone(ask: Ask) -> None:
     await ask.chat()
 

@@ -87,7 +87,7 @@ FEATURES: dict[str, tuple[int, Tell]] = {
         8,
         lambda _, model: _uses(model, lambda use: use.missed),
     ),
-    "nobody but Lago knows whether it is on the last invoice": (3, lambda _, model: _uses(model, model.is_unclear)),
+    "no one but Lago knows whether it is on the last invoice": (3, lambda _, model: _uses(model, model.is_unclear)),
     "usage is held or given up with OUT_OF_PERIOD_POLICY=hold": (
         4,
         lambda _, model: model.settings.late == h.HOLD and _uses(model, lambda use: use.dead or use.life is None),

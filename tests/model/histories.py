@@ -253,7 +253,7 @@ KNOWN: dict[str, History] = {
         Counted(_NOON + 6 * MINUTE, name_of("org_a", AI, 0)),
         Tick(_NOON + 7 * MINUTE),
     ),
-    "of what came in the second of the last invoice nobody can tell": _then(
+    "of what came in the second of the last invoice no one can tell": _then(
         _ANN,
         _A,
         Restarted(_BEGINS, window=0),
@@ -326,7 +326,7 @@ KNOWN: dict[str, History] = {
         _call(_NOON),
         Mapped(_NOON + HOUR, "ann", "org_b", begins=_BEGINS),
     ),
-    "nobody can tell of a call whose month the log has forgotten": _then(
+    "no one can tell of a call whose month the log has forgotten": _then(
         _ANN, _A, Pruned(at("05-03 00:00:00")), Backfilled(at("05-03 00:00:00"), Call(0, _NOON, "1"))
     ),
     "a call that began as the forgotten month ended": _then(

@@ -1,7 +1,7 @@
 """A history: what happens to a deployment, step by step, as plain data. The model and the product both read it.
 
 Moments are whole seconds since 1970 UTC, in order: a step never happens before the one ahead of it. Three customers
-use LiteLLM; two orgs pay, a third one is a mistake that nobody subscribes.
+use LiteLLM; two orgs pay, a third one is a mistake that no one subscribes.
 """
 
 from dataclasses import dataclass

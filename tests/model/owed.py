@@ -45,7 +45,7 @@ class Model:
     def arrives(self, use: Use, *, checked: bool = False) -> bool:
         """What is used counts once, by its identity; a call only with a cost: a copy without one leaves the way open.
         What ended so long ago that a copy of it may be forgotten is not counted unseen: it is looked for in the log of
-        calls, `checked`. Of what the log has forgotten nobody can tell, nor of what began as the forgotten month ended: a call
+        calls, `checked`. Of what the log has forgotten no one can tell, nor of what began as the forgotten month ended: a call
         lasts a second, and its start may have been rounded. A cost is rounded once, to the decimals of the
         day, half to even. False: it waits, or is not sent."""
         if checked and use.ended <= self.pruned + 1:
@@ -112,7 +112,7 @@ class Model:
 
     def payers(self, use: Use) -> Iterator[Payer]:
         """Orgs, with the subscription that is named: of the mapping that the end lies in, see `turns`. What was held for
-        an org when its mapping was forgotten stays with it. What comes only then is nobody's."""
+        an org when its mapping was forgotten stays with it. What comes only then is no one's."""
         if use.kind == "org":
             yield use.customer, ""
         mapping = self.mappings.get(use.customer, Mapping())
@@ -202,7 +202,7 @@ class Model:
         self.posts(lost)
 
     def is_unclear(self, use: Use) -> bool:
-        """Whether nobody but Lago knows if it is on a last invoice: a person decides."""
+        """Whether no one but Lago knows if it is on a last invoice: a person decides."""
         known = use.life and use.posted and use.stored
         return bool(known) and self.lives.is_unclear(use.life.org, use.stored, self.now)  # type: ignore[union-attr,arg-type]
 

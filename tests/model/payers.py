@@ -50,7 +50,7 @@ class Mapping:
 
     def forgets(self, now: int) -> tuple[list[Version], int]:
         """Versions and `known_from` once those are forgotten that decide nothing of `KEPT_FOR`: beyond `KEPT`; and all of
-        them where nobody has been mapped since before that."""
+        them where no one has been mapped since before that."""
         kept, known_from = self.versions, self.known_from
         while len(kept) > KEPT and kept[1][0] <= now - KEPT_FOR:
             known_from = kept[1][0] if decides(kept[0][1]) != decides(kept[1][1]) else known_from
@@ -58,7 +58,7 @@ class Mapping:
         return kept, known_from
 
     def is_forgotten(self, now: int) -> bool:
-        """Nobody has been mapped since before `KEPT_FOR`: no record is kept."""
+        """No one has been mapped since before `KEPT_FOR`: no record is kept."""
         begun, last = self.versions[-1] if self.versions else (0, None)
         return isinstance(last, h.Unmapped) and last.deleted and begun < now - KEPT_FOR
 

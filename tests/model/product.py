@@ -295,7 +295,7 @@ class Product:
         return left
 
     def rejected(self) -> list[tuple[str, bytes]]:
-        """What came too late to be counted unseen, and nobody has put back."""
+        """What came too late to be counted unseen, and no one has put back."""
         new = self.topics.get(TOPICS.rejected, [])[self.back :]
         told = [(key.decode(), msgspec.json.decode(value, type=Rejection)) for key, value in new]
         return [*self.left, *((key, bytes(one.call)) for key, one in told if one.reason == "beyond_horizon")]  # type: ignore[arg-type]
@@ -362,7 +362,7 @@ def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -
 
 
 async def _unaudited(_before: object, _after: object) -> None:
-    """A change that nobody is told of."""
+    """A change that no one is told of."""
 
 
 @cache

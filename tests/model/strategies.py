@@ -23,7 +23,7 @@ _COSTS = ("0.01", "0.07", "1", "0.004", "0.0000091499999999999")
 _NUMBERS = (0, 6, 1, 7, 4, 0, 6, 1, 7, 4, 3, 2)
 _ANN_S = (0, 6)
 _OF_A_USER = 4
-#: Number of a subscription, and whether it is the org's own: a second one that is not leaves nobody to choose.
+#: Number of a subscription, and whether it is the org's own: a second one that is not leaves no one to choose.
 _WHICH = ((0, False), (1, True), (2, True), (1, False), (h.SHARED, False), (h.SHARED, True))
 #: By which way our record learns of a change in Lago: often by none, as webhooks get lost.
 _WAYS = (h.WEBHOOK, h.WEBHOOK, h.ANSWER, h.NOT, h.NOT, h.LEARNER)
@@ -157,7 +157,7 @@ _few_changes, _few_operations = st.lists(changes(), max_size=2), st.lists(operat
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     """A sound history."""
-    waits = not draw(st.integers(0, 2))  # one afternoon's usage of one customer, and nobody is subscribed yet
+    waits = not draw(st.integers(0, 2))  # one afternoon's usage of one customer, and no one is subscribed yet
     pool = sorted(draw(st.lists(st.sampled_from(_BETWEEN if waits else MOMENTS), min_size=2, max_size=7, unique=True)))
     known = draw(st.lists(calls(pool, _ANN_S if waits else _NUMBERS), min_size=1, max_size=5))
     # Some hours later held usage is merged; more hours later somebody does something about it.

@@ -59,7 +59,7 @@ def tried(mutants: Sequence[Mutant], seed: str, jobs: int) -> dict[str, list[Mut
 
 
 def main() -> int:
-    """The exit code: 1 where a mutant survived that nobody has reviewed."""
+    """The exit code: 1 where a mutant survived that no one has reviewed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", default="1", help="of the sample; the same seed is the same sample")
     parser.add_argument("--most", type=int, default=24, help="mutants at most, beside the named mistakes")

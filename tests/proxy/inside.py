@@ -76,8 +76,8 @@ class Table:
     find_unique = find_first
 
 
-_objects, _nobody = Table(), Table()
-_tables = {f"litellm_{name}table": _nobody for name in ("team", "user")} | {"litellm_verificationtoken": _nobody}
+_objects, _no_one = Table(), Table()
+_tables = {f"litellm_{name}table": _no_one for name in ("team", "user")} | {"litellm_verificationtoken": _no_one}
 _prisma = SimpleNamespace(db=SimpleNamespace(litellm_managedobjecttable=_objects, **_tables))
 
 

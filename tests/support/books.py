@@ -1,4 +1,4 @@
-"""A Lago of dictionaries for whoever keeps the orgs' records, and those records: somebody else may be faster."""
+"""A Lago of dictionaries for the one who keeps the orgs' records, and those records: somebody else may be faster."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

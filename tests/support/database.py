@@ -27,7 +27,7 @@ _templates: dict[str, str] = {}
 
 @asynccontextmanager
 async def fresh_database(server_url: str, template: str = "template1") -> AsyncIterator[str]:
-    """The URL of a copy of `template`, by default an empty database; it is dropped afterwards, whoever is still connected."""
+    """The URL of a copy of `template`, by default an empty database; it is dropped afterwards, no matter who is still connected."""
     name = f"t{uuid.uuid4().hex[:12]}"
     await _order(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:

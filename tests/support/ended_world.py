@@ -70,7 +70,7 @@ class LagoHistory:
 class World:
     """A product that runs; sub-a has ended in Lago, and three calls went to it afterwards.
 
-    sub-a  ----------| ended in Lago, and nobody here knows
+    sub-a  ----------| ended in Lago, and no one here knows
                          u u u  three calls, "completed"
     """
 

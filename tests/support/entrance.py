@@ -76,7 +76,7 @@ class Body(BaseModel):
 
 
 async def answer(asked: AuthorizedRequest) -> web.Response:
-    """Whoever was let in, and what they brought."""
+    """The one who was let in, and what they brought."""
     name = asked.body.name if asked.body is not None else ""
     if asked.request.method in ("POST", "PUT"):
         await asked.changing({"name": "before"}, {"name": name, "token": "mb_0123_" + "s" * 40})

@@ -91,7 +91,7 @@ class Line(OwnChangelog):
         asyncio.run(self.work.open())
 
     def map(self, name: str, begins_us: int = 0) -> None:
-        """Onto `org`; what is held is nobody's until a later beginning."""
+        """Onto `org`; what is held is no one's until a later beginning."""
         version = MappingVersion(begins_us, "org", "tenant")
         before = (MappingVersion(0, "org", "tenant", is_active=False),) if begins_us else ()
         self.customers.set(name, CustomerRecord(name, (*before, version), 0, 0))

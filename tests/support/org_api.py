@@ -95,7 +95,7 @@ class OpenAccess:
         self.changes.append((before, after))
 
     def refused(self, request: web.Request, problem: Problem) -> None:
-        """Nobody reads it."""
+        """No one reads it."""
 
 
 @dataclass

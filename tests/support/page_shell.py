@@ -29,6 +29,7 @@ _BLOCK = re.compile(
 PAGES = (
     *("README.md", "docs/credits.md", "docs/rates.md", "docs/provider-keys.md", "docs/analytics.md"),
     *("docs/access.md", "docs/ingress.md", "docs/mapping.md", "docs/operations.md", "docs/orgs.md", "docs/sdk.md"),
+    *("docs/canary.md", "docs/stuck-usage.md", "docs/ledgers.md", "docs/upgrade.md"),
 )
 #: Typed in the same installation, after README.md: each different block once, for they only look.
 RUNBOOKS = tuple(sorted((ROOT / "docs" / "runbooks").glob("*.md")))

@@ -28,7 +28,7 @@ _handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """A loopback TCP port nobody listens on, never handed out twice by this process.
+    """A loopback TCP port no one listens on, never handed out twice by this process.
 
     Raises:
         RuntimeError: a thousand draws were all taken.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: Virtual seconds after which a test is taken to run for ever.
+#: Virtual seconds after which a test is taken to run forever.
 LIMIT_S = 7 * 24 * 3600.0
 
 

@@ -174,7 +174,7 @@ _choosing = threading.Lock()
 
 
 def _next_order(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Returns in each forked process, with what it is to be; the server itself goes on until nobody asks any more."""
+    """Returns in each forked process, with what it is to be; the server itself goes on until no one asks any more."""
     while True:
         data, files, _, _ = socket.recv_fds(asked, _BIGGEST_ORDER, 2)
         if not data:

@@ -70,7 +70,7 @@ class Wire:
                 way.cancel()
             self._ways -= ways
         except OSError:
-            pass  # nobody listens behind: to the client a refused connection and one that ends are the same
+            pass  # no one listens behind: to the client a refused connection and one that ends are the same
         finally:
             self._ends -= ends
             for end in ends:

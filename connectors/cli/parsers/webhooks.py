@@ -3,7 +3,7 @@
 from connectors.cli.parsers.deferred import deferred
 from connectors.cli.parsers.options import AsJson, group
 
-webhooks = group("Outgoing webhooks: what other programs are told.")
+webhooks = group("Outgoing webhooks: signed messages to your own programs.")
 
 
 @webhooks.command("test", epilog="Example: meterbridge webhooks test")

@@ -74,7 +74,7 @@ log = structlog.get_logger(__name__)
 
 
 def webhooks_http() -> httpx.AsyncClient:
-    """A client for endpoints. It follows no redirect, because that would lead a signed body to an address that nobody has set."""
+    """A client for endpoints. It follows no redirect, because a redirect would send a signed body to an address that the operator has not set."""
     return httpx.AsyncClient(timeout=ANSWER_S, follow_redirects=False)
 
 
@@ -85,7 +85,7 @@ class Sender:
     Fields:
         http: see `webhooks_http`.
         secrets: `whsec_...`, the newest first.
-        counted: is told the outcome of each attempt: `sent`, `failed` or `given_up`.
+        counted: called with the outcome of each attempt: `sent`, `failed` or `given_up`.
         now_s: seconds since 1970 UTC.
     """
 

@@ -18,7 +18,7 @@ from schemas.records import LagoEvent
 BILLED: Final = "billed"
 NOT_POSTED, NOT_BILLED, NOT_SEEN = "not_posted", "not_billed", "not_seen"
 WRONG_AMOUNT, BILLED_TWICE, LOST = "wrong_amount", "billed_twice", "lost"
-#: What can become of a call. `not_seen`: Lago did not answer, so that nobody can tell. `lost`: `WATCHED_US` after it was due it is
+#: What can become of a call. `not_seen`: Lago did not answer, so it is not known. `lost`: `WATCHED_US` after it was due it is
 #: not at Lago, and a later call is.
 RESULTS: Final = (BILLED, NOT_POSTED, NOT_BILLED, NOT_SEEN, WRONG_AMOUNT, BILLED_TWICE, LOST)
 _SEEN: Final = frozenset({BILLED, WRONG_AMOUNT})

@@ -18,14 +18,14 @@ def may_adopt(orgs: frozenset[str] | None, prefixes: frozenset[str] | None, cust
             no id.
         customer_id: normalised.
     """
-    if orgs is not None and is_of_nobody(customer_id):
+    if orgs is not None and names_no_customer(customer_id):
         return False
     if prefixes is None:
         return orgs is None
     return any(customer_id.startswith(prefix) for prefix in prefixes)
 
 
-def is_of_nobody(customer_id: str) -> bool:
+def names_no_customer(customer_id: str) -> bool:
     """Whether the id stands for calls that name no customer: only a credential for all orgs may map those."""
     return customer_id.startswith(UNATTRIBUTED)
 

@@ -22,8 +22,8 @@ from schemas.wire import (
     Id,
 )
 
-_NOBODY, _NO_DATA = CallMetadata(), CloudEventData()
-_NOBODY_NAMED = (UNATTRIBUTED, "unattributed")
+_NO_METADATA, _NO_DATA = CallMetadata(), CloudEventData()
+_UNNAMED = (UNATTRIBUTED, "unattributed")
 
 #: LiteLLM's names for the owner of the master key: they name no customer who could pay.
 MASTER_USER, MASTER_KEY = "default_user_id", "litellm_proxy_master_key"
@@ -79,14 +79,16 @@ def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, s
         `(customer id, id_kind)`: one of `fields`, `customer`, `subscription` or `unattributed`.
     """
     if shape == CLOUDEVENT:
-        return _of_event(call.cloud_event) or _NOBODY_NAMED
-    if shape == LAGO and (subscription := _named("subscription", call.external_subscription_id, nobody=MASTER_USER)):
-        return subscription
-    if (call.customer_id is not None or call.external_customer_id is not None) and (
-        subscription := _named("customer", call.customer_id, call.external_customer_id, nobody=MASTER_USER)
+        return _of_event(call.cloud_event) or _UNNAMED
+    if shape == LAGO and (
+        subscription := _named("subscription", call.external_subscription_id, not_a_customer=MASTER_USER)
     ):
         return subscription
-    metadata = call.metadata or _NOBODY
+    if (call.customer_id is not None or call.external_customer_id is not None) and (
+        subscription := _named("customer", call.customer_id, call.external_customer_id, not_a_customer=MASTER_USER)
+    ):
+        return subscription
+    metadata = call.metadata or _NO_METADATA
     for kind in fields:
         for value in _NAMED[kind](call, metadata):
             if (
@@ -95,7 +97,7 @@ def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, s
                 and name != _NO_NAMES.get(kind)
             ):
                 return name, kind
-    return _NOBODY_NAMED
+    return _UNNAMED
 
 
 def check_customer(call: Call) -> None:
@@ -146,11 +148,11 @@ def _of_event(event: CloudEvent | None) -> tuple[str, str] | None:
     if event is None:
         return None
     data = event.data or _NO_DATA
-    return _named("customer", event.subject, data.customer_id, data.end_user, data.user, nobody=MASTER_USER)
+    return _named("customer", event.subject, data.customer_id, data.end_user, data.user, not_a_customer=MASTER_USER)
 
 
-def _named(kind: str, *ids: Id, nobody: str | None = None) -> tuple[str, str] | None:
+def _named(kind: str, *ids: Id, not_a_customer: str | None = None) -> tuple[str, str] | None:
     for value in ids:
-        if value is not None and (name := normalise_customer_id(str(value))) and name != nobody:
+        if value is not None and (name := normalise_customer_id(str(value))) and name != not_a_customer:
             return name, kind
     return None

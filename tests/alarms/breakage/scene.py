@@ -60,7 +60,7 @@ class Scene:
                 (await http.delete("/__faults")).raise_for_status()
 
     async def stopped(self, name: str) -> None:
-        """End a process, and let nobody start it."""
+        """End a process, and let no one start it."""
         await self.world.processes[name].kill()
 
     async def started(self, name: str) -> None:

@@ -3,7 +3,7 @@ waited, the peak of memory, and neighbours that were lost."""
 
 from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
-_STRANGER = "faults/test_strangers.py::test_a_stranger_who_does_his_worst_keeps_nobody_waiting"
+_STRANGER = "faults/test_strangers.py::test_a_stranger_who_does_his_worst_keeps_no_one_waiting"
 _LONGER = "`SECONDS=60`, and held to 250 ms"
 
 
@@ -32,8 +32,8 @@ ROWS = (
         "they are cut at WEBHOOK_TIMEOUT; where all places are taken the oldest of them makes room",
         (
             _STRANGER,
-            "integration/test_connections.py::test_whoever_says_nothing_is_closed_in_time_and_whoever_was_admitted_is_not",
-            "integration/test_connections.py::test_where_all_places_are_taken_whoever_is_silent_makes_room",
+            "integration/test_connections.py::test_the_one_who_says_nothing_is_closed_in_time_and_the_one_who_was_admitted_is_not",
+            "integration/test_connections.py::test_where_all_places_are_taken_the_one_who_is_silent_makes_room",
         ),
         shows=_damage("silence"),
         longer=_LONGER,
@@ -107,12 +107,12 @@ ROWS = (
     Row(
         110,
         "a key of one org that adopts other customers, or looks for them",
-        "mappings of `victim` and of `unattributed:`; ids that are another's and ids that are nobody's",
+        "mappings of `victim` and of `unattributed:`; ids that are another's and ids that are no one's",
         (MONEY, SAYS_SO),
-        "only ids under its prefixes are mapped; one answer for another's and for nobody's",
+        "only ids under its prefixes are mapped; one answer for another's and for no one's",
         (
             "integration/test_mapping_orgs.py::test_an_id_under_none_of_its_prefixes_is_not_adopted",
-            "integration/test_mapping_orgs.py::test_one_answer_for_another_orgs_and_for_nobodys",
+            "integration/test_mapping_orgs.py::test_one_answer_for_another_orgs_and_for_no_ones",
         ),
     ),
     Row(
@@ -217,7 +217,7 @@ ROWS = (
         "a client that names another user, or the id of another's call",
         "`end_user` with the name of a prepaid user, and the call id of a reservation that is open",
         (MONEY, BOOKS, SAYS_SO),
-        "that user's credits and reservation stay as they are; the user of the key pays, and what nobody pays for is counted and listed",
+        "that user's credits and reservation stay as they are; the user of the key pays, and what no one pays for is counted and listed",
         (
             "integration/test_credit_payers.py::test_a_client_that_names_another_user_spends_nothing_of_that_user",
             "integration/test_credit_payers.py::test_a_call_with_the_id_of_anothers_call_neither_spends_nor_ends_its_reservation",

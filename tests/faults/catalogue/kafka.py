@@ -111,8 +111,8 @@ ROWS = (
         "a broker dies under a reader that is being stopped",
         "eight readers, kill -9, fetches under way",
         (GOES_ON,),
-        "the reader's last error stays its own: whoever stopped it goes on",
-        ("faults/test_laws_on_kafka.py::test_whoever_stops_a_reader_of_a_dead_broker_goes_on",),
+        "the reader's last error stays its own: the one who stopped it goes on",
+        ("faults/test_laws_on_kafka.py::test_the_one_who_stops_a_reader_of_a_dead_broker_goes_on",),
     ),
     Row(
         33,

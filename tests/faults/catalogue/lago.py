@@ -188,7 +188,7 @@ ROWS = (
         (LOST, TWICE, SAYS_SO),
         "98 of each batch are billed, once; the bad one is a dead letter with Lago's reason",
         (
-            "faults/test_bad_batches.py::test_one_bad_event_and_one_repeat_in_each_of_ten_batches_cost_nobody_anything",
+            "faults/test_bad_batches.py::test_one_bad_event_and_one_repeat_in_each_of_ten_batches_cost_no_one_anything",
             "integration/test_sink.py::test_one_bad_event_in_each_batch_of_a_hundred_costs_its_neighbours_nothing",
         ),
     ),

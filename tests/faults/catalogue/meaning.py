@@ -92,7 +92,7 @@ RULES = (
     Rule(
         "Settings change worker by worker, and each call is billed once",
         (
-            "unit/streams/core/metering/test_changed_settings.py::test_whoever_takes_over_with_whatever_settings_each_call_is_billed_once",
+            "unit/streams/core/metering/test_changed_settings.py::test_the_one_who_takes_over_with_whatever_settings_each_call_is_billed_once",
         ),
     ),
     Rule(
@@ -136,8 +136,8 @@ RULES = (
         ("unit/operations/test_csv_table.py::test_whatever_a_writer_of_csv_wrote_is_read_back",),
     ),
     Rule(
-        "Whoever reads that it is ready can store the first mapping",
-        ("faults/test_fresh_kafka.py::test_whoever_is_told_that_it_is_ready_can_set_the_first_mapping_at_once",),
+        "The one who reads that it is ready can store the first mapping",
+        ("faults/test_fresh_kafka.py::test_the_one_who_is_told_that_it_is_ready_can_set_the_first_mapping_at_once",),
     ),
     Rule(
         "A customer that is made here pays for usage that names it",
@@ -172,8 +172,8 @@ RULES = (
         ),
     ),
     Rule(
-        "The user and the key of LiteLLM's master key are nobody",
-        ("unit/streams/core/metering/test_customer_key.py::test_whoever_has_the_master_key_is_nobody",),
+        "The user and the key of LiteLLM's master key name no customer",
+        ("unit/streams/core/metering/test_customer_key.py::test_the_one_who_has_the_master_key_is_no_one",),
     ),
     Rule(
         "A customer's question about an amount is answered without SQL",

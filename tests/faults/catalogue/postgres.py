@@ -24,11 +24,11 @@ ROWS = (
         "projectors are killed and frozen; a zombie wakes",
         "SIGKILL, and SIGSTOP for 24 s, under 400 calls/s",
         (LOST, TWICE, GOES_ON),
-        "whoever writes with an old offset writes nothing; every row is there once",
+        "the one who writes with an old offset writes nothing; every row is there once",
         (
             "faults/test_projector_processes.py::test_killed_and_frozen_projectors_leave_every_row_once",
             "integration/test_projection.py::test_two_owners_never_both_write",
-            "integration/test_projection.py::test_a_frozen_writer_does_not_hold_its_partition_for_ever",
+            "integration/test_projection.py::test_a_frozen_writer_does_not_hold_its_partition_forever",
         ),
     ),
     Row(

@@ -75,7 +75,7 @@ ROWS = (
         (LOST, TWICE, SAME),
         "the next owner posts again what it cannot know; each event is stored and receipted once",
         (
-            "faults/test_post_steps.py::test_whoever_dies_at_a_step_of_a_post_doubles_nothing_and_loses_nothing",
+            "faults/test_post_steps.py::test_the_one_who_dies_at_a_step_of_a_post_doubles_nothing_and_loses_nothing",
             "faults/test_post_steps.py::test_the_next_owner_posts_again_what_it_cannot_know",
         ),
     ),

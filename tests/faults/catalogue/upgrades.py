@@ -1,6 +1,6 @@
 """Upgrades: the version before left its topics, ledgers and spool; this one goes on with them.
 
-A deployment that is upgraded under load is no row, for it needs both versions: `make upgrade` (docs/operations.md).
+A deployment that is upgraded under load is no row, for it needs both versions: `make upgrade` (docs/upgrade.md).
 """
 
 from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, TWICE, Row

@@ -16,17 +16,20 @@ ADMIN = "admin"
 ACCOUNTS = (ADMIN, *(f"meterbridge-{role}" for role in ROLES))
 #: The doors: TLS with a SCRAM password, and TLS with a client's certificate; and the principals of the roles at each.
 SCRAM, CERTIFICATE = "SASL_SSL", "SSL"
+_SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 PRINCIPALS = {SCRAM: "User:meterbridge-", CERTIFICATE: "User:CN=meterbridge-{role}"}
 
 
 class SecuredKafka:
     """A broker with a third door, PLAINTEXT, for the one who made it, who may do everything.
 
+    `accounts` exist; `masters` of them may do everything.
+
     Attributes:
         kafka: the broker; its `bootstrap` is the door PLAINTEXT.
     """
 
-    def __init__(self, folder: Path, accounts: Sequence[str] = ACCOUNTS) -> None:
+    def __init__(self, folder: Path, accounts: Sequence[str] = ACCOUNTS, masters: Sequence[str] = (ADMIN,)) -> None:
         self.authority = Authority(folder)
         self.ports = {name: free_port() for name in ("PLAINTEXT", SCRAM, CERTIFICATE)}
         controller = free_port()
@@ -42,10 +45,11 @@ class SecuredKafka:
             "ssl.truststore.type": "PEM",
             "ssl.truststore.location": str(self.authority.cafile),
             "listener.name.ssl.ssl.client.auth": "required",
-            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
-            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512",
+            "listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config": _SCRAM_LOGIN,
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": _SCRAM_LOGIN,
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": f"User:ANONYMOUS;User:{ADMIN};User:CN={ADMIN}",
+            "super.users": ";".join(["User:ANONYMOUS", *(f"User:{name};User:CN={name}" for name in masters)]),
         }
         self._certificates: dict[str, Signed] = {name: self.authority.client(name, PASSWORD) for name in accounts}
         self.kafka = MavenKafka(settings, port=self.ports["PLAINTEXT"])
@@ -75,6 +79,14 @@ class SecuredKafka:
             "KAFKA_SSL_CAFILE": str(self.authority.cafile),
             **proof,
         }
+
+    def admin_properties(self) -> str:
+        """What Kafka's own programs read with `--command-config` to act as the administrator."""
+        login = f'org.apache.kafka.common.security.scram.ScramLoginModule required username="{ADMIN}" password="{PASSWORD}";'
+        return (
+            "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\nssl.truststore.type=PEM\n"
+            f"ssl.truststore.location={self.authority.cafile}\nsasl.jaas.config={login}\n"
+        )
 
     def _make_users(self, accounts: Sequence[str]) -> None:
         admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})

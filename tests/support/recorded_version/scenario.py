@@ -170,7 +170,7 @@ class Installation:
         return texts
 
     def _once(self, name: str, customer: str, ago_s: float) -> list[str]:
-        """A call that is billed to nobody in the end."""
+        """A call that is billed to no one in the end."""
         (call,) = (Calls(name).make(time.time() - ago_s) for _ in range(1))  # type: ignore[arg-type]
         fields = json.loads(call.text) | {
             "id": name,

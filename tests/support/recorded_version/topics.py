@@ -165,7 +165,7 @@ def restored(
 
 
 def stand(bootstrap: str, group: str, at: Mapping[tuple[str, int], int]) -> None:
-    """Commit offsets for a group that nobody is in."""
+    """Commit offsets for a group that no one is in."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
     with closing(consumer):
         places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in at.items()]

@@ -48,7 +48,7 @@ def found(values: Sequence[bytes]) -> tuple[str, str]:
 
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.integers(0, 3))
-def test_what_was_written_is_in_order_whoever_wrote_at_the_same_time(lags: list[int], old: int) -> None:
+def test_what_was_written_is_in_order_the_one_who_wrote_at_the_same_time(lags: list[int], old: int) -> None:
     verdict = checked(log(len(lags), old, lags))
     assert (verdict.broken, verdict.old, verdict.unchecked) == (None, old, 0)
     assert verdict.head.covered == len(lags)
@@ -149,7 +149,7 @@ def test_lines_written_at_once_that_changed_places_are_found() -> None:
 
 
 def test_a_line_whose_writer_has_not_read_for_an_hour_is_forged() -> None:
-    """Else a forger who once read the log could write into it for ever."""
+    """Else a forger who once read the log could write into it forever."""
     values = log(4)
     late = record(99)
     late = msgspec.structs.replace(late, at=record(2).at + STALE_US + 1)

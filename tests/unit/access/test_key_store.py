@@ -1,4 +1,4 @@
-"""Laws of API keys: what is kept cannot be used, nobody gives more than they hold, a revoked key is soon refused."""
+"""Laws of API keys: what is kept cannot be used, no one gives more than they hold, a revoked key is soon refused."""
 
 import asyncio
 from collections.abc import Mapping
@@ -156,7 +156,7 @@ async def test_a_key_that_ends_is_refused_from_that_moment_without_asking_anybod
 
 async def test_a_key_made_here_is_known_at_once_and_one_made_elsewhere_soon() -> None:
     ring = Ring()
-    assert not await ring.knows("mb_nobody_x")
+    assert not await ring.knows("mb_no_one_x")
     here = ring.made()
     ring.ring.changed()
     assert await ring.knows(here)
@@ -210,7 +210,7 @@ async def test_without_postgres_from_the_start_no_key_is_known_and_none_is_wrong
     assert await ring.ring.principal("sk-other", ENDPOINTS[0]) is None
 
 
-async def test_a_postgres_that_does_not_answer_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_postgres_that_does_not_answer_holds_no_one_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("connectors.access.key_cache.READ_S", 0.05)
     ring = Ring()
     token = ring.made()
@@ -236,7 +236,7 @@ async def test_when_a_key_was_used_is_written_together() -> None:
     await ring.ring.write_use()
 
 
-async def test_a_key_that_nobody_knows_keeps_nobody_waiting() -> None:
+async def test_a_key_that_no_one_knows_keeps_no_one_waiting() -> None:
     ring = Ring()
     token = ring.made()
     assert await ring.knows(token)

@@ -1,4 +1,4 @@
-"""Tokens with the claims that Keycloak writes: who the user is, what the user may do, and who is nobody here.
+"""Tokens with the claims that Keycloak writes: who the user is, what the user may do, and who is no one here.
 
 The claims are in the form of Keycloak 26, with made-up names and ids. A mapper adds the audience `meterbridge`, the orgs and
 LiteLLM's user id; `other_client.json` has the default audience `account` alone.
@@ -70,5 +70,5 @@ async def test_a_service_account_holds_the_roles_of_its_client() -> None:
     assert (service.scopes, service.orgs) == ({"credits:write"}, None)
 
 
-async def test_a_token_for_another_client_is_nobodys() -> None:
+async def test_a_token_for_another_client_is_no_ones() -> None:
     assert await signed_in("other_client") is None

@@ -1,4 +1,4 @@
-"""Laws of users' tokens: what the provider did not sign for us, now, is nobody's; claims give scopes and orgs."""
+"""Laws of users' tokens: what the provider did not sign for us, now, is no one's; claims give scopes and orgs."""
 
 import asyncio
 import base64
@@ -149,7 +149,7 @@ async def test_every_kind_of_key_that_signs_asymmetrically_is_taken(key: Any, al
     ],
     ids=str,
 )
-async def test_a_claim_that_is_wrong_or_missing_makes_a_token_nobodys(changes: dict[str, Any]) -> None:
+async def test_a_claim_that_is_wrong_or_missing_makes_a_token_no_ones(changes: dict[str, Any]) -> None:
     assert await Desk().principal(_signed(changes)) is None
 
 
@@ -164,7 +164,7 @@ def _signed(changes: dict[str, Any]) -> str:
     )
 
 
-async def test_an_expired_token_is_told_apart_for_whoever_has_to_log_in_again() -> None:
+async def test_an_expired_token_is_told_apart_for_the_one_who_has_to_log_in_again() -> None:
     with pytest.raises(Problem) as expired:
         await Desk().principal(token(exp=time.time() - LEEWAY_S - 5))
     assert (expired.value.status, expired.value.reason) == (401, "token_expired")
@@ -172,7 +172,7 @@ async def test_an_expired_token_is_told_apart_for_whoever_has_to_log_in_again() 
     assert await Desk().principal(token(RSA_TOO, exp=1)) is None, "of a token that is forged nothing is told"
 
 
-async def test_what_is_not_signed_or_signed_with_what_everybody_knows_is_nobodys() -> None:
+async def test_what_is_not_signed_or_signed_with_what_everybody_knows_is_no_ones() -> None:
     """With HS256 the provider's public key would be the secret."""
     public = RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
@@ -200,7 +200,7 @@ async def test_what_is_not_signed_or_signed_with_what_everybody_knows_is_nobodys
 
 
 @pytest.mark.parametrize("text", ["", "a", "a.b", "a.b.c", "..", "eyJ.eyJ.x", "a.b.c.d", "\ud800.\ud800.x", "é.é.é"])
-async def test_what_is_no_token_is_nobodys(text: str) -> None:
+async def test_what_is_no_token_is_no_ones(text: str) -> None:
     assert await Desk().principal(text) is None
 
 
@@ -237,7 +237,7 @@ async def test_without_a_key_id_only_a_single_key_is_taken() -> None:
     assert await requeuer.principal(token(kid=None)) is None
 
 
-async def test_a_new_key_is_looked_for_once_in_a_while_whoever_asks() -> None:
+async def test_a_new_key_is_looked_for_once_in_a_while_the_one_who_asks() -> None:
     requeuer = Desk()
     assert await requeuer.principal(token()) is not None
     requeuer.provider.keys.append(jwk(RSA_TOO, "two"))
@@ -256,7 +256,7 @@ async def test_a_key_that_is_withdrawn_is_forgotten() -> None:
     assert await requeuer.principal(token()) is None
 
 
-async def test_while_the_provider_is_away_its_keys_are_believed_for_an_hour_and_nobody_is_called_wrong() -> None:
+async def test_while_the_provider_is_away_its_keys_are_believed_for_an_hour_and_no_one_is_called_wrong() -> None:
     requeuer = Desk()
     requeuer.provider.away = True
     with pytest.raises(Unavailable, match="issuer_away"):
@@ -330,7 +330,7 @@ async def test_claims_give_what_they_say_and_nothing_where_they_say_nothing(
     assert (principal.scopes, principal.orgs) == (scopes, orgs)
 
 
-async def test_a_key_that_nobody_knows_keeps_no_user_waiting() -> None:
+async def test_a_key_that_no_one_knows_keeps_no_user_waiting() -> None:
     requeuer = Desk()
     assert await requeuer.principal(token()) is not None
     requeuer.clock.now += AGAIN_S + 1
@@ -342,6 +342,6 @@ async def test_a_key_that_nobody_knows_keeps_no_user_waiting() -> None:
 
 
 @pytest.mark.parametrize("subject", ["ada\n", "ada\x1b[31m", "\u202eada", "a\u2066da", "ada\x00"])
-async def test_a_subject_that_could_forge_a_line_is_nobody(subject: str) -> None:
+async def test_a_subject_that_could_forge_a_line_is_no_one(subject: str) -> None:
     assert await Desk().principal(token(sub=subject)) is None
     assert await Desk().principal(token(sub="Ada Lovelace, Ζωή")) is not None

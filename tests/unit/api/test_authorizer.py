@@ -1,4 +1,4 @@
-"""Laws of the entrance: nobody unknown comes in, nobody sees another's org, and whoever tries leaves a line."""
+"""Laws of the entrance: no one unknown comes in, no one sees another's org, and the one who tries leaves a line."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tests.support.entrance import ENDPOINTS, Clock, House, Known, Topic, runnin
 ALL = {
     "reader": Principal("reader", frozenset({"things:read", "orgs:read"})),
     "acme": Principal("acme's", frozenset({"*"}), frozenset({"org_acme"})),
-    "nobody's": Principal("nobody's", frozenset({"*"}), frozenset()),
+    "no one's": Principal("no one's", frozenset({"*"}), frozenset()),
 }
 WRONG = "mb_0123456789ab_wrong-secret-that-must-not-be-written"
 
@@ -69,7 +69,7 @@ async def test_lagos_key_is_taken_where_it_is_documented_and_nowhere_else(house:
     "header",
     ["", "Bearer", "Bearer None", "Basic sk-master", "sk-master", "Bearer sk-masterx", "Bearer \xff"],
 )
-async def test_whoever_names_no_known_credential_stays_outside(house: House, header: str) -> None:
+async def test_the_one_who_names_no_known_credential_stays_outside(house: House, header: str) -> None:
     headers = {"Authorization": header.encode("latin-1")} if header else {}
     answer = await house.http.get("/things", headers=headers)
     assert refused(answer, 401) == "unknown_token"
@@ -77,14 +77,14 @@ async def test_whoever_names_no_known_credential_stays_outside(house: House, hea
 
 
 @pytest.mark.parametrize("keys", [FixedKeys(None, None), FixedKeys("", ""), FixedKeys("sk-master", None)])
-async def test_what_is_not_configured_is_nobodys_key(keys: FixedKeys) -> None:
+async def test_what_is_not_configured_is_no_ones_key(keys: FixedKeys) -> None:
     """An empty key must not be everybody's."""
     for token in ("", "None", " ", "\0"):
         for endpoint in ENDPOINTS:
             assert await keys.principal(token, endpoint) is None
 
 
-async def test_what_is_open_asks_nobody(house: House) -> None:
+async def test_what_is_open_asks_no_one(house: House) -> None:
     assert (await house.get("/open")).json()["actor"] == "anybody"
 
 
@@ -102,14 +102,14 @@ async def test_a_credential_for_an_org_sees_that_org_and_no_other(house: House) 
     answers = [
         await house.get(path, principal)
         for path in ("/orgs/org_other", "/orgs/ORG_ACME", "/orgs/org_acme%20", "/own?org=org_other", "/api/customers/x")
-        for principal in ("acme", "nobody's")
+        for principal in ("acme", "no one's")
     ]
-    answers.append(await house.get("/orgs/org_acme", "nobody's"))
+    answers.append(await house.get("/orgs/org_acme", "no one's"))
     assert {refused(answer, 403) for answer in answers} == {"other_org"}
     assert {answer.text for answer in answers} == {answers[0].text}
 
 
-async def test_what_is_about_all_orgs_is_closed_to_whoever_is_for_some(house: House) -> None:
+async def test_what_is_about_all_orgs_is_closed_to_the_one_who_is_for_some(house: House) -> None:
     """Closed by default: an endpoint has to say that it sees to it."""
     assert refused(await house.get("/things", "acme"), 403) == "other_org"
     assert refused(await house.post("/things", "acme"), 403) == "other_org"
@@ -189,7 +189,7 @@ async def test_a_body_that_says_it_is_too_large_is_not_waited_for(house: House) 
     writer.close()
 
 
-async def test_nobody_unknown_has_a_body_read(house: House) -> None:
+async def test_no_one_unknown_has_a_body_read(house: House) -> None:
     answer = await house.post("/things", "wrong", json=None, content=b"x" * (MAX_BODY + 1))
     assert refused(answer, 401) == "unknown_token"
 
@@ -343,7 +343,7 @@ async def test_guessing_is_slowed_by_address_and_who_is_known_there_is_not_held_
 
 
 async def test_a_network_of_ipv6_is_one_address(house: House) -> None:
-    """Whoever has one has 2^64 of them."""
+    """The one who has one has 2^64 of them."""
     for number in range(int(WRONG_PER_S)):
         await house.get("/things", "guess", **{"X-Forwarded-For": f"2001:db8::{number}"})
     assert (await house.get("/things", "guess", **{"X-Forwarded-For": "2001:db8::ffff"})).status_code == 429

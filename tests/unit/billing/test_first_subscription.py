@@ -1,4 +1,4 @@
-"""Whoever makes an org's first subscription never changes one that somebody else has made meanwhile."""
+"""The one who makes an org's first subscription never changes one that somebody else has made meanwhile."""
 
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ class World:
 
     async def set_up(self, plan: str) -> None:
         async def silently(_before: Any, _after: Any) -> None:
-            """Nobody is told."""
+            """No one is told."""
 
         wanted = OrgRequest("org_1", plan_code=plan)
         await OrgAccounts(self.billing, self.records, lambda: NOW).set_up(wanted, silently)
@@ -88,7 +88,7 @@ async def test_what_else_lago_refuses_is_still_told() -> None:
         await world.subscribe_by_itself("starter")
 
 
-async def test_whoever_means_a_change_of_plan_still_makes_one() -> None:
+async def test_the_one_who_means_a_change_of_plan_still_makes_one() -> None:
     world = World()
     world.lago.listed["org_1"] = [theirs("starter")]
     await world.billing.subscribe("org_1", "professional", "anniversary", None)

@@ -45,7 +45,7 @@ async def test_lagos_customers_are_mapped_and_others_are_not() -> None:
     world = World(["stranger", "acme", UNATTRIBUTED])
     await world.mapper.look()
     assert world.written == ["acme"]
-    assert world.asked == ["stranger", "acme"], "nobody is a customer of that name"
+    assert world.asked == ["stranger", "acme"], "no one is a customer of that name"
     assert sorted(world.outcomes) == sorted([CUSTOMER, NO_CUSTOMER, NO_CUSTOMER])
 
 
@@ -71,7 +71,7 @@ async def test_a_flood_of_names_costs_lago_a_bounded_number_of_questions_a_round
     assert sorted(world.asked) == sorted(world.held), "everybody had a turn"
 
 
-async def test_while_lago_is_away_it_is_asked_a_few_times_and_nobody_is_taken_for_a_stranger() -> None:
+async def test_while_lago_is_away_it_is_asked_a_few_times_and_no_one_is_taken_for_a_stranger() -> None:
     world = World(f"name-{number}" for number in range(1000))
     world.error = LagoUnavailable("connect")
     await world.mapper.look()
@@ -90,7 +90,7 @@ async def test_an_id_that_lago_cannot_have_is_a_strangers() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", "\0", UNATTRIBUTED, UNATTRIBUTED + "x"])
-def test_nobody_is_mapped_onto_no_one(name: str) -> None:
+def test_no_one_is_mapped_onto_no_one(name: str) -> None:
     assert identity_of(name) is None
 
 

@@ -50,7 +50,7 @@ def test_a_known_signature_is_the_one_that_lago_makes() -> None:
 
 
 def test_the_bytes_are_signed_not_what_they_mean() -> None:
-    """Lago writes & as an escape: whoever reads and writes the JSON again has another body."""
+    """Lago writes & as an escape: the one who reads and writes the JSON again has another body."""
     headers = {"X-Lago-Signature": signature("one")}
     assert refused(headers, json.dumps(json.loads(BODY), separators=(",", ":")).encode()) == "bad_signature"
     assert refused(headers, BODY + b" ") == "bad_signature"
@@ -74,7 +74,7 @@ def test_nothing_else_is_good(headers: dict[str, str], reason: str) -> None:
     assert refused(headers) == reason
 
 
-def test_without_a_secret_nobody_signs() -> None:
+def test_without_a_secret_no_one_signs() -> None:
     assert refused({"X-Lago-Signature": signature("")}, secrets=()) == "bad_signature"
 
 
@@ -187,7 +187,7 @@ def test_each_handler_may_be_called_by_its_name(name: str, outcome: str) -> None
 @pytest.mark.parametrize(
     "payload", [{}, {"object_type": []}, {"object_type": "x", "x": [1]}, {"customer": {"external_id": 7}}]
 )
-def test_an_envelope_of_any_shape_names_nobody(payload: dict[str, Any]) -> None:
+def test_an_envelope_of_any_shape_names_no_one(payload: dict[str, Any]) -> None:
     assert (org_of(payload), kind_of(payload)) == ("", "")
 
 

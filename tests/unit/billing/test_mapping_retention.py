@@ -46,7 +46,7 @@ class World:
             self.table.pop(key, None)
 
     async def sleep(self, _seconds: float) -> None:
-        """Nobody waits here."""
+        """No one waits here."""
 
 
 async def test_a_month_after_the_deletion_the_record_goes_and_not_earlier() -> None:
@@ -68,7 +68,7 @@ async def test_where_lago_has_a_customer_of_the_id_the_deletion_is_never_forgott
 
 
 @pytest.mark.parametrize("error", [LagoUnavailable("connect"), LagoRejected("unauthorized")])
-async def test_who_lago_has_no_answer_about_stays_and_holds_up_nobody_for_long(error: Exception) -> None:
+async def test_who_lago_has_no_answer_about_stays_and_holds_up_no_one_for_long(error: Exception) -> None:
     world = World(deleted("a"), deleted("b"))
     world.errors = {"a": error}
     with pytest.raises(type(error)):

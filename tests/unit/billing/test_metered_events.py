@@ -269,7 +269,7 @@ def test_beyond_the_horizon_it_is_refused_unless_it_was_checked() -> None:
 
 
 def test_only_so_many_are_held_and_the_others_can_come_again() -> None:
-    """None can become one with another, so memory would have no bound; whoever has a subscription is not kept out."""
+    """None can become one with another, so memory would have no bound; the one who has a subscription is not kept out."""
     tight = replace(POLICY, max_held_metered=5)
     meter = Meter({"rich": OrgRecord("rich", periods=(Period("s", 0),))}, policy=tight)
     meter.fold(*(recorded(f"tx-{n}") for n in range(8)), recorded("r", org="rich"), step=3)
@@ -354,7 +354,7 @@ def test_a_time_in_the_future_is_taken_as_the_time_of_receipt() -> None:
 
 
 def test_no_sender_of_calls_can_bring_properties_of_its_own_into_the_topic() -> None:
-    """Free properties are for whoever holds a key of the management API; a webhook might carry prompts in them."""
+    """Free properties are for the one who holds a key of the management API; a webhook might carry prompts in them."""
     event = {"org_id": "org", "transaction_id": "t", "code": "c", "at": 0, "properties": {"prompt": "secret"}}
     element = msgspec.json.encode({"id": "1", "spend": 1, "user": "u", "metered": event, "shape": METERED})
     stripped = strip(element, FLAT, NOON, ("user",))

@@ -15,7 +15,7 @@ from tests.support.calls import NOON
 
 @pytest.mark.parametrize("org_id", ["org_cafe\u0301", "org_\u212b", "org_\u1112\u1161\u11ab"])
 def test_an_org_id_that_would_be_another_in_the_topic_is_refused_in_words(org_id: str) -> None:
-    """Its record has the id that Lago knows, and Kafka's key the normalised one: its usage would be held for ever."""
+    """Its record has the id that Lago knows, and Kafka's key the normalised one: its usage would be held forever."""
     with pytest.raises(Rejected, match="bad_event") as refusal:
         metered(org_id, "code", "tx", None, None, NOON)
     assert "normal form C" in refusal.value.detail

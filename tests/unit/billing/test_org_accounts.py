@@ -19,7 +19,7 @@ def test_an_ended_subscription_ended_when_lago_says_not_when_we_heard_of_it() ->
 
 
 def test_an_id_that_is_used_again_leaves_the_time_in_between_to_no_subscription() -> None:
-    """It ended in Lago's own pages, and nobody told of it; then the org was set up again."""
+    """It ended in Lago's own pages, and no one told of it; then the org was set up again."""
     account = Account(ACME, Subscription("sub_1", plan_code="starter"))
     again = Period("sub_1", NOW - SECOND_US, None, "starter")
     assert noted(RUNNING, account, [again, OVER], NOW).periods == (OVER, again)

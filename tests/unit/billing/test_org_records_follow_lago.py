@@ -36,7 +36,7 @@ def ended(org_id: str, number: int = 1) -> Subscription:
 
 
 class World:
-    """Whoever brings the records up to Lago's answers."""
+    """The one who brings the records up to Lago's answers."""
 
     def __init__(self, *records: OrgRecord) -> None:
         self.lago, self.records = Books(), Records(*records)
@@ -60,7 +60,7 @@ class World:
 
 
 async def _silently(_before: Any, _after: Any) -> None:
-    """Nobody is told."""
+    """No one is told."""
 
 
 async def _unchanged(org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
@@ -118,7 +118,7 @@ async def test_where_others_never_rest_their_record_stays_and_it_is_said(way: st
 
 
 async def test_an_end_that_was_never_noted_is_noted_when_it_is_asked_for_again() -> None:
-    """Whoever ended it died before the record was written: usage would go on to a subscription that bills nothing."""
+    """The one who ended it died before the record was written: usage would go on to a subscription that bills nothing."""
     world = World(RUNNING)
     world.lago.customers["org_1"] = Customer("org_1", name="Acme", currency="USD")
     world.lago.listed["org_1"] = [ended("org_1"), ended("org_1", 7)]

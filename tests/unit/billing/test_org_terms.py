@@ -95,7 +95,7 @@ async def test_a_plan_is_asked_for_once_a_minute() -> None:
     assert asked == ["llm", "llm"]
 
 
-async def test_a_name_is_the_orgs_another_customers_waiting_or_nobodys() -> None:
+async def test_a_name_is_the_orgs_another_customers_waiting_or_no_ones() -> None:
     world = World()
     ended = running("over", terminated_at=to_iso(NOW - 1_000_000), status="terminated")
     world.lago.listed["org_1"] += [Subscription("waits", plan_code="llm", status="pending"), ended]

@@ -1,4 +1,4 @@
-"""Whoever writes an org's record writes what Lago says: each period with its terms, each end when it was.
+"""The one who writes an org's record writes what Lago says: each period with its terms, each end when it was.
 
 A period without terms reads as one that charges everything and is never invoiced, so usage that waits would go to it at
 once, wherever Lago looks. An end that is too late lets usage go to a subscription that is over.
@@ -91,7 +91,7 @@ class World:
 
 
 async def silently(_before: Any, _after: Any) -> None:
-    """Nobody is told."""
+    """No one is told."""
 
 
 async def _another_runs(world: World) -> None:

@@ -162,7 +162,7 @@ async def test_limits_of_plans_and_orgs_are_kept_in_the_orgs_records() -> None:
     "wrong",
     [{"": 1}, {"a\nb": 1}, {"a" * 256: 1}, {"a": -1}, {"a": 1 << 63}, {"a": True}, {f"n{n}": 1 for n in range(33)}],
 )
-async def test_limits_that_nobody_could_mean_are_refused(wrong: dict[str, int]) -> None:
+async def test_limits_that_no_one_could_mean_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(Rejected, match="bad_limit"):
         checked(wrong)
     with pytest.raises(Rejected, match="bad_limit"):

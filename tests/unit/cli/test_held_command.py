@@ -58,7 +58,7 @@ def test_it_does_not_ask_where_the_answer_is_given(ordered: list[tuple[str, int]
     assert (code, len(ordered), "Write off" in told) == (0, done, False)
 
 
-def test_where_nobody_is_at_the_terminal_nothing_is_done(
+def test_where_no_one_is_at_the_terminal_nothing_is_done(
     ordered: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "_watched", lambda: False)

@@ -29,7 +29,7 @@ def test_a_misspelt_setting_is_told_with_the_one_that_was_meant(written: str, me
     assert meant_by(written, VARIABLES) == meant
 
 
-def test_other_programs_variables_are_nobodys_business() -> None:
+def test_other_programs_variables_are_no_ones_business() -> None:
     """Kubernetes, Postgres, LiteLLM and the shell have names that begin as ours do."""
     others = """PATH HOME LANG PWD HOSTNAME PORT_1 POSTGRES_SERVICE_HOST POSTGRES_PORT_5432_TCP PGHOST REDIS_HOST DB_URL
     LITELLM_LOG LITELLM_SALT_KEY OPENAI_API_KEY PYTHONPATH UI_PASSWORD LOG_DIR PROXY_HOST MAX_BUDGET BATCH_MODE"""

@@ -1,4 +1,4 @@
-"""Movements of one account come one after the other, those of others beside them, and nobody waits without a bound."""
+"""Movements of one account come one after the other, those of others beside them, and no one waits without a bound."""
 
 import asyncio
 

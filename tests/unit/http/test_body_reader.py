@@ -1,4 +1,4 @@
-"""Bodies that are being read: whoever is known has room, whatever strangers announce or send."""
+"""Bodies that are being read: the one who is known has room, whatever strangers announce or send."""
 
 import asyncio
 from dataclasses import dataclass, field

@@ -39,7 +39,7 @@ def test_an_empty_list_admits_everybody() -> None:
 
 
 @pytest.mark.parametrize("peer", ["203.0.113.1", "198.51.100.7"])
-def test_nobody_is_believed_who_is_no_trusted_proxy(peer: str) -> None:
+def test_no_one_is_believed_who_is_no_trusted_proxy(peer: str) -> None:
     """Any client can write the header."""
     for said in ("198.51.100.1", "203.0.113.9"):
         for origins in (DIRECT, BEHIND):

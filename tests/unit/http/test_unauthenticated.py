@@ -1,4 +1,4 @@
-"""Places for strangers: a newcomer gets one as long as anybody is silent, and nobody's proxy is shut out for its address."""
+"""Places for strangers: a newcomer gets one as long as anybody is silent, and no one's proxy is shut out for its address."""
 
 from ipaddress import ip_network
 
@@ -79,7 +79,7 @@ def test_all_that_came_and_went_leaves_nothing_behind() -> None:
     assert len(world.many(5, "192.0.2.1")) == 5
 
 
-def test_the_first_wrong_credential_is_logged_at_once_whoever_was_logged_before() -> None:
+def test_the_first_wrong_credential_is_logged_at_once_the_one_who_was_logged_before() -> None:
     """Others of that address within a minute are counted in its next line."""
     now = [100.0]
     unauthenticated = UnauthenticatedConnections(Bounds(10, 5), ClientAddressPolicy((), []), lambda: now[0])

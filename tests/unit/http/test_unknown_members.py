@@ -1,4 +1,4 @@
-"""A body with a member that nobody reads is refused by its name: what was misspelt must not pass for what was left out."""
+"""A body with a member that no one reads is refused by its name: what was misspelt must not pass for what was left out."""
 
 from collections.abc import AsyncIterator
 

@@ -57,7 +57,7 @@ async def _answer(body: str, authorization: str = "Bearer token") -> tuple[int, 
     ],
 )
 async def test_a_body_of_which_nothing_was_stored_is_not_said_to_be_accepted(body: str, told: dict[str, Any]) -> None:
-    """It is a 202 all the same: another status would make senders repeat for ever what stays wrong."""
+    """It is a 202 all the same: another status would make senders repeat forever what stays wrong."""
     assert await _answer(body) == (202, told)
 
 

@@ -1,4 +1,4 @@
-"""Laws of admission: a valid signature or a live token, and nothing else; nobody is left out by rotation."""
+"""Laws of admission: a valid signature or a live token, and nothing else; no one is left out by rotation."""
 
 import hmac
 from base64 import b64encode
@@ -145,7 +145,7 @@ def test_nothing_else_is_a_token(header: str | None) -> None:
     assert AUTH.token_sender(header) is None
 
 
-def test_an_empty_secret_or_token_admits_nobody() -> None:
+def test_an_empty_secret_or_token_admits_no_one() -> None:
     """`WEBHOOK_TOKEN=` in a deployment's file must not turn into an open door."""
     auth = WebhookAuth(secrets=["", "s"], tokens=[""])
     assert auth.token_sender("Bearer ") is None
@@ -199,7 +199,7 @@ def test_an_id_with_a_dot_is_no_signature() -> None:
     assert AUTH.signing_sender(_standard(message_id="m1.5"), BODY) is None
 
 
-def test_where_a_time_is_required_a_signature_of_the_body_alone_admits_nobody() -> None:
+def test_where_a_time_is_required_a_signature_of_the_body_alone_admits_no_one() -> None:
     strict = WebhookAuth(["new-secret", STANDARD], now_s=lambda: float(NOW), timestamp_required=True)
     assert strict.signing_sender(_stamped(), BODY) and strict.signing_sender(_standard(), BODY)
     assert strict.signing_sender(_plain(_signature("dead-secret")), BODY) is None

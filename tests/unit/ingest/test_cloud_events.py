@@ -61,7 +61,7 @@ def test_each_attribute_is_where_it_belongs() -> None:
     assert usage.status == "success"
 
 
-def test_a_number_keeps_its_text_and_what_nobody_asked_for_is_gone() -> None:
+def test_a_number_keeps_its_text_and_what_no_one_asked_for_is_gone() -> None:
     stored = stripped('{"id":"1","subject":"c","messages":"p","data":{"cost":1.50e-05,"prompt":"secret"},"x":{}}')
     assert stored is not None
     assert b'"cost":1.50e-05' in stored[1]
@@ -83,7 +83,7 @@ def test_the_identity_of_litellms_is_source_subject_id_and_time() -> None:
     assert len(same | {usage_of(**change).identity for change in changes}) == 6
 
 
-def test_without_a_time_it_ended_when_it_was_received_and_without_a_subject_it_is_nobodys() -> None:
+def test_without_a_time_it_ended_when_it_was_received_and_without_a_subject_it_is_no_ones() -> None:
     assert usage_of(time=None).end_us == RECEIVED
     assert usage_of(subject=None).id_kind == "unattributed"
     with pytest.raises(InvalidElement, match="not_a_call"):

@@ -75,7 +75,7 @@ def test_of_two_wrappers_in_one_object_both_are_stored(with_id: bool) -> None:
     ],
 )
 def test_an_envelope_in_which_no_call_is_found_is_refused_in_the_answer(envelope: Any) -> None:
-    """It was accepted, and its id was stored as a call of nobody that costs nothing."""
+    """It was accepted, and its id was stored as a call of no one that costs nothing."""
     outcome, kept = stored([envelope, call(1)])
     assert (outcome.accepted, [one[:2] for one in outcome.rejected]) == (1, [(0, "not_a_call")])
     assert kept.ids() == ["c1"]

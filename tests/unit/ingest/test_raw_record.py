@@ -32,7 +32,7 @@ HASH = "5b3bfae87dd2f9132d456ff081ac4531c0c84dfe0b03b35d5f45ce2d3d3ac764"
     ("value", "customer"), [(HASH, HASH), ("litellm_proxy_master_key", "unattributed:")], ids=["hash", "master key"]
 )
 def test_a_hash_stays_as_it_is(value: str, customer: str) -> None:
-    """LiteLLM's name for its master key is no secret, and names nobody who could pay."""
+    """LiteLLM's name for its master key is no secret, and names no one who could pay."""
     stripped = strip(b'{"id":"r","api_key":"%s"}' % value.encode(), FLAT, 0, CUSTOMER_ID_FIELDS)
     assert stripped is not None
     assert stripped[0] == customer

@@ -1,4 +1,4 @@
-"""Laws of the shared patience: what takes too long is told so, and nobody else notices."""
+"""Laws of the shared patience: what takes too long is told so, and no one else notices."""
 
 import asyncio
 

@@ -205,7 +205,7 @@ def test_what_cannot_be_a_spool_is_said_before_anything_is_taken(tmp_path: Path)
     assert not (tmp_path / "no").exists()
 
 
-def test_nobody_else_on_the_machine_can_read_what_waits(path: Path) -> None:
+def test_no_one_else_on_the_machine_can_read_what_waits(path: Path) -> None:
     """Also where an older release made the file, and of the log beside it."""
     path.touch(mode=0o644)
     path.chmod(0o644)

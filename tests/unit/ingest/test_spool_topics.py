@@ -1,4 +1,4 @@
-"""A spool that was filled under another TOPIC_PREFIX is refused: what is in it would reach a topic that nobody counts."""
+"""A spool that was filled under another TOPIC_PREFIX is refused: what is in it would reach a topic that no one counts."""
 
 from pathlib import Path
 

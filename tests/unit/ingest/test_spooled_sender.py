@@ -27,7 +27,7 @@ def record(number: int, size: int = 1) -> Record:
 
 @dataclass
 class ScriptedKafka:
-    """Takes records, or is away (`""` = silent for ever), and refuses what is larger than `limit`."""
+    """Takes records, or is away (`""` = silent forever), and refuses what is larger than `limit`."""
 
     stored: list[Record] = field(default_factory=list)
     away: str | None = None
@@ -98,7 +98,7 @@ async def test_what_kafka_does_not_take_is_on_disk_when_the_sender_returns(groun
     assert (ground.spool.records, ground.spool.bytes, ground.spool.oldest_ms) == (2, 2, 1)
 
 
-async def test_nobody_hears_of_a_record_before_the_disk_has_it(tmp_path: Path) -> None:
+async def test_no_one_hears_of_a_record_before_the_disk_has_it(tmp_path: Path) -> None:
     class SlowDisk(SpoolFile):
         written = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Nobody waits for ever for a change of a shared record, whatever the writer is stuck in."""
+"""No one waits forever for a change of a shared record, whatever the writer is stuck in."""
 
 import asyncio
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Stuck(CompactedTopicWriter[str]):
                 change.done.set_result("made")
 
 
-def test_a_change_is_given_up_after_twice_the_limit_and_whoever_comes_later_is_served() -> None:
+def test_a_change_is_given_up_after_twice_the_limit_and_the_one_who_comes_later_is_served() -> None:
     async def waits() -> None:
         records = Stuck()
         begun = virtual_now()
@@ -46,12 +46,12 @@ def test_a_change_is_given_up_after_twice_the_limit_and_whoever_comes_later_is_s
         assert virtual_now() - begun == 2 * LIMIT_S
         records.closes.set()
         assert await records.change("third", lambda _: "made") == "made"
-        assert records.tried == ["first", "third"], "nobody waits for the second any more"
+        assert records.tried == ["first", "third"], "no one waits for the second any more"
 
     run_virtually(waits())
 
 
-def test_a_timeout_of_whoever_asked_stays_theirs() -> None:
+def test_a_timeout_of_the_one_who_asked_stays_theirs() -> None:
     class Failing(Stuck):
         async def _until_done(self, batch: Sequence[_Change[Any]], failures: list[Any]) -> None:
             for change in batch:

@@ -32,7 +32,7 @@ def test_it_changes_only_after_two_answers_that_say_the_same(answers: list[bool]
         assert watch.away_because == ("" if answers[-1] else AWAY)
 
 
-def test_a_broker_that_answers_every_other_time_makes_nobody_unready() -> None:
+def test_a_broker_that_answers_every_other_time_makes_no_one_unready() -> None:
     watch = KafkaReachability()
     for number in range(20):
         watch.found(AWAY if number % 2 else "")

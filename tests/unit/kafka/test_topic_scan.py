@@ -79,7 +79,7 @@ def test_a_broker_that_does_not_lead_yet_is_asked_again(answers: Callable[[int, 
 def test_a_broker_that_goes_on_refusing_is_no_empty_topic(
     answers: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, code: int, refusals: int
 ) -> None:
-    """Neither for ever nor at once where waiting does not help."""
+    """Neither forever nor at once where waiting does not help."""
     monkeypatch.setattr(topic_scan, "_LIMIT_S", 0.05)
     answers(code, refusals)
     with pytest.raises(Unavailable, match="kafka_unavailable"):

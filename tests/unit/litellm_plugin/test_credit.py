@@ -85,14 +85,14 @@ async def test_a_question_that_is_wrong_lets_no_call_through(answer: int) -> Non
 
 
 @pytest.mark.parametrize("user", [SimpleNamespace(user_id=None), SimpleNamespace(user_id="default_user_id"), None])
-async def test_a_key_that_names_nobody_has_no_credit(user: Any) -> None:
+async def test_a_key_that_names_no_one_has_no_credit(user: Any) -> None:
     with pytest.raises(Refused) as refused:
         await credit(Api(200)).set_aside(user, CALL)
     assert refused.value.reason == "no_account"
 
 
 @pytest.mark.parametrize("answer", [500, 401, 404, 429, 201, httpx.ConnectTimeout, httpx.ReadError])
-async def test_while_meterbridge_does_not_authorise_a_closed_proxy_serves_nobody(answer: Any) -> None:
+async def test_while_meterbridge_does_not_authorise_a_closed_proxy_serves_no_one(answer: Any) -> None:
     counts = Counts()
     with pytest.raises(Refused) as refused:
         await credit(Api(answer), counts, fail="closed").set_aside(ADA, CALL)

@@ -169,7 +169,7 @@ def test_a_damaged_note_of_what_is_posted_posts_all_again(tmp_path: Path, note: 
     assert ingress.taken == RECORDS
 
 
-def test_pauses_grow_while_nobody_answers_and_the_ingresss_own_is_kept(
+def test_pauses_grow_while_no_one_answers_and_the_ingresss_own_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, asked = [1000.0], [0.0]

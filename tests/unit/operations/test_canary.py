@@ -118,7 +118,7 @@ async def test_an_ingress_that_does_not_take_the_call_is_told_at_once(
     assert sentence_of(told[0], "sub", canary.refusal).endswith("was not posted: http://ingress answered 503.")
 
 
-async def test_while_lago_is_away_it_is_asked_ever_more_seldom_and_nobody_says_not_billed(
+async def test_while_lago_is_away_it_is_asked_ever_more_seldom_and_no_one_says_not_billed(
     canary: Canary, world: World, told: list[Outcome]
 ) -> None:
     world.away = True
@@ -203,7 +203,7 @@ def test_every_result_has_a_sentence_that_names_the_call() -> None:
     call = PLAN.call(NOON)
     for result in RESULTS:
         assert sentence_of(Outcome(call, result), "sub", "why").startswith(
-            ("The call eu-canary-", "Nobody can tell whether")
+            ("The call eu-canary-", "It is not known whether")
         )
 
 

@@ -1,4 +1,4 @@
-"""CSV is read strictly: a damaged row is told with line and reason, and never becomes a call that nobody made."""
+"""CSV is read strictly: a damaged row is told with line and reason, and never becomes a call that no one made."""
 
 import csv
 import io
@@ -86,7 +86,7 @@ def test_a_file_without_a_header_or_with_a_column_twice_is_refused() -> None:
     assert read(b"x,x,spend\n1,2,3\n", ("spend",)) == [CsvRow(2, {"spend": "3"})]
 
 
-def test_cells_of_any_size_in_columns_nobody_reads_are_no_matter() -> None:
+def test_cells_of_any_size_in_columns_no_one_reads_are_no_matter() -> None:
     long = b"x" * (1 << 20)
     [row] = read(b'id,messages,spend\n1,"' + long + b"\n" + long + b'",0.5\n', ("id", "spend"))
     assert row.cells == {"id": "1", "spend": "0.5"}

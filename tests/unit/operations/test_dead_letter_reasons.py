@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 from connectors.operations.dead_letter_reasons import KNOWN
+from tests.support.pages import whole_page
 from tests.unit.repository.test_errors_of_code import calls
 
 ROOT = Path(__file__).parents[3]
@@ -29,5 +30,4 @@ def test_every_reason_by_which_a_call_is_refused_is_known_to_the_commands() -> N
 
 
 def test_every_known_reason_is_explained() -> None:
-    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
-    assert [reason for reason in sorted(KNOWN) if f"`{reason}`" not in page] == []
+    assert [reason for reason in sorted(KNOWN) if f"`{reason}`" not in whole_page("errors.md")] == []

@@ -85,7 +85,7 @@ async def test_an_invoice_from_before_the_life_that_is_issued_late_hides_none_be
     assert named == {"november": "no_last_invoice"}
 
 
-async def test_behind_more_invoices_than_are_listed_nobody_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_behind_more_invoices_than_are_listed_no_one_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(last_invoice, "LISTED", 1)
     other = changed(INVOICE, lago_id="other", billing_periods=(changed(COUNTED, lago_subscription_id="id-b"),))
     events = posted("october", END - 10 * DAY_US, END - 10 * DAY_US), posted("late", END + HOUR_US)

@@ -145,7 +145,7 @@ def test_two_answers_of_one_second_without_output_are_not_told_apart_by_it() -> 
         assert answer_id_of(json.dumps({"response": {"created_at": 1795176000, "output": output}}).encode()) == ""
 
 
-def test_a_call_whose_customer_could_not_be_read_comes_back_for_nobody_else() -> None:
+def test_a_call_whose_customer_could_not_be_read_comes_back_for_no_one_else() -> None:
     rest = {"id": "r", "spend": 1, "metadata": {"user_api_key_user_id": "bob"}}
     refused = Rejection("wrong_type", "ingress", NOON, "external_customer_id")
     refused.call = msgspec.Raw(json.dumps(rest).encode())

@@ -35,7 +35,7 @@ class Picky(TopicTable):
 @pytest.mark.parametrize(
     "error", [OverflowError(), KeyError("x"), RecursionError(), TypeError(), UnicodeDecodeError("a", b"", 0, 1, "")]
 )
-def test_a_record_that_nobody_foresaw_costs_itself(error: Exception) -> None:
+def test_a_record_that_no_one_foresaw_costs_itself(error: Exception) -> None:
     follower = Picky(error)
     unreadable._said_at.clear()
     before = unreadable.COUNTS["picky"]
@@ -48,7 +48,7 @@ def test_a_record_that_nobody_foresaw_costs_itself(error: Exception) -> None:
 
 
 def test_many_are_counted_and_one_line_a_minute_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever can write to a topic must not fill the log of everybody who reads it."""
+    """The one who can write to a topic must not fill the log of everybody who reads it."""
     clock = [0.0]
     monkeypatch.setattr(unreadable.time, "monotonic", lambda: clock[0])
     unreadable._said_at.clear()

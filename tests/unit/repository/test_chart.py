@@ -86,7 +86,7 @@ def test_a_misspelt_key_and_a_wrong_type_are_refused(values: dict[str, Any]) -> 
     assert complaints(values)
 
 
-def test_every_setting_is_given_to_who_reads_it_and_a_secret_to_nobody_as_text() -> None:
+def test_every_setting_is_given_to_who_reads_it_and_a_secret_to_no_one_as_text() -> None:
     """A setting that no role reads would be taken from the values and dropped."""
     read = {name for role in roles().values() for name in role["settings"]}
     secret = {

@@ -2,7 +2,6 @@
 
 import re
 from itertools import product
-from pathlib import Path
 
 import httpx
 import pytest
@@ -18,15 +17,15 @@ from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago.client import LagoClient
 from connectors.processes.management_api import Management
 from connectors.telemetry.metrics import Metrics
+from tests.support.pages import whole_page
 
-PAGE = Path(__file__).parents[3] / "docs" / "coverage.md"
 VERB = re.compile(r"\b(GET|POST|PUT|DELETE|PATCH)\b")
 WORDS = re.compile(r"`([^`]+)`")
 
 
 def claims_of(section: str) -> list[str]:
     """First cells of the section's rows."""
-    text = PAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    text = whole_page("coverage.md").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][1:]
 
 

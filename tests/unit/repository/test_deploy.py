@@ -125,7 +125,7 @@ def test_in_a_container_every_server_listens_to_the_outside_and_knows_whom_to_tr
     settings = load_settings(environment(OURS[name]))
     options = accepted(OURS[name]["command"])
     if name == "tools":
-        return  # it listens to nobody
+        return  # it listens on no port
     if name == "lago-sandbox":
         assert options["host"] == "0.0.0.0"
         return
@@ -206,7 +206,7 @@ def test_the_sandbox_keeps_what_it_was_told_where_its_user_may_write() -> None:
 
 
 @pytest.mark.parametrize("name", ["projector", "api", "tools"])
-def test_whoever_lets_a_call_through_later_has_the_rules_of_the_meter(name: str) -> None:
+def test_the_one_who_lets_a_call_through_later_has_the_rules_of_the_meter(name: str) -> None:
     """A late call is judged by the projector, a letter that is put back by the api: what is unbilled there must be here."""
     given = EXAMPLE | {
         "COST_DECIMALS": "9",
@@ -344,7 +344,7 @@ def test_every_service_says_how_it_is_and_none_fills_the_disk_or_the_memory() ->
 
 
 @pytest.mark.parametrize("name", ["topics", "tables"])
-def test_what_cannot_succeed_ends_the_start_instead_of_trying_for_ever(name: str) -> None:
+def test_what_cannot_succeed_ends_the_start_instead_of_trying_forever(name: str) -> None:
     """E.g. a password that Postgres was not made with: `up` waits for these two, and names the one that failed."""
     assert re.fullmatch(r"on-failure:\d", OURS[name]["restart"])
 

@@ -12,9 +12,9 @@ from connectors.billing.lago_webhooks import WebhookHandlers
 from connectors.config.settings import VARIABLES
 from connectors.demo.view import NEXT_EXACT
 from connectors.library import orgs
+from tests.support.pages import whole_page
 
 ROOT = Path(__file__).parents[3]
-COVERAGE = ROOT / "docs" / "coverage.md"
 THREATS = ROOT / "docs" / "threat-model.md"
 
 
@@ -56,8 +56,10 @@ def laws_of(path: Path) -> frozenset[str]:
     return frozenset(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def rows(page: Path) -> list[str]:
-    return [line for line in page.read_text().splitlines() if line.startswith("| ")]
+def coverage_rows() -> list[str]:
+    """Of the parts; the page itself has the table of them."""
+    text = whole_page("coverage.md").partition("\n# Coverage: ")[2]
+    return [line for line in text.splitlines() if line.startswith("| ")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -71,7 +73,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 
 def test_every_page_that_anything_names_is_there() -> None:
-    """In code, settings, charts and other pages: whoever reads the name looks for the page."""
+    """In code, settings, charts and other pages: a reader of the name looks for the page."""
     readers = [*files("*.py"), *files("*.md"), *files("*.yml"), *files("*.yaml"), *files("*.toml"), *files("*.sql")]
     for reader in readers:
         for name in NAMED_PAGE.findall(reader.read_text()):
@@ -105,7 +107,7 @@ def test_every_threat_names_what_meets_it_and_the_test_that_shows_it() -> None:
 
 def test_every_test_that_is_claimed_is_there() -> None:
     """A law that has lost its test is no longer kept by anything."""
-    claims = CLAIM.findall(COVERAGE.read_text() + THREATS.read_text())
+    claims = CLAIM.findall(whole_page("coverage.md") + THREATS.read_text())
     assert len(claims) > 50
     for pattern, test in claims:
         found = sorted((ROOT / "tests").glob(pattern))
@@ -115,14 +117,14 @@ def test_every_test_that_is_claimed_is_there() -> None:
 
 def test_what_is_open_claims_no_test() -> None:
     """A row says `open`, or names its tests; a part of it says so for itself: `bill: open`."""
-    for row in rows(COVERAGE):
+    for row in coverage_rows():
         for part in row.strip("| ").split("|")[-1].split(";"):
             is_open = re.search(r"\bopen\b", CLAIM.sub("", part)) is not None
             assert not (is_open and CLAIM.search(part)), row
 
 
 def test_every_row_names_a_test_or_is_open() -> None:
-    for row in rows(COVERAGE):
+    for row in coverage_rows():
         cell = row.strip("| ").split("|")[-1].strip()
         if cell not in {"test", "---"}:
             assert CLAIM.search(cell) or cell.startswith(("open", "needs docker", "Lago's own")), row
@@ -130,7 +132,7 @@ def test_every_row_names_a_test_or_is_open() -> None:
 
 def named_in(chapter: str) -> frozenset[str]:
     """What the first column of a chapter of docs/coverage.md names, without arguments."""
-    _, _, rest = COVERAGE.read_text().partition(f"\n## {chapter}\n")
+    _, _, rest = whole_page("coverage.md").partition(f"\n## {chapter}\n")
     own = rest.partition("\n## ")[0]
     first_cells = [row.split("|")[1] for row in own.splitlines() if row.startswith("| ")]
     return frozenset(name for cell in first_cells for name in re.findall(r"`(\w+)", cell))
@@ -158,7 +160,7 @@ def test_the_last_words_of_the_demo_name_pages_and_a_heading_that_exist() -> Non
 
 
 def test_the_fields_of_a_retry_that_the_page_names_are_those_it_takes() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "stuck-usage.md").read_text()
     _, _, rest = page.partition("- `POST /webhooks/retry`")
     assert set(re.findall(r"`(\w+)`", rest.partition(", all optional")[0])) == set(RetryBody.model_fields)
 

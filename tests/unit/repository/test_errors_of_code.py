@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from tests.support.pages import whole_page
 from tests.support.reasons_of_code import calls, reasons, texts_of
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+PAGE = whole_page("errors.md")
 SENTENCES = ("fail", "_fail")
 
 

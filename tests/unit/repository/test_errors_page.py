@@ -18,9 +18,10 @@ from streams.core.delivery.verdicts import (
     unanswered,
 )
 from streams.core.metering.decisions import DECISIONS
+from tests.support.pages import whole_page
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+PAGE = whole_page("errors.md")
 #: The modules whose public text constants are the reasons why usage is held, and nothing else.
 HOLDING = ("billing_periods", "organizations", "resolve", "subscription_choice", "versions")
 #: Of the client and the wire: connectors/lago/client.py.

@@ -135,7 +135,7 @@ def test_every_test_that_a_row_names_is_collected(collected: dict[str, frozenset
 
 
 def test_what_is_not_simulated_runs_on_real_kafka_or_real_postgres(collected: dict[str, frozenset[str]]) -> None:
-    """Whatever starts a neighbour is marked, so that nobody leaves it out unknowingly."""
+    """Whatever starts a neighbour is marked, so that no one leaves it out unknowingly."""
     real = {test for test, markers in collected.items() if markers & {"kafka", "faults"}}
     postgres = {test for row in CHAPTERS["Postgres"] for test in row.tests}
     postgres |= {test for row in CHAPTERS["Input"] for test in row.tests if _uses_postgres(test)}

@@ -9,9 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from connectors.telemetry.metrics import Metrics
+from tests.support.pages import whole_page
 
 TESTS = Path(__file__).parents[2]
-PAGE = (TESTS.parent / "docs" / "coverage.md").read_text(encoding="utf-8")
+PAGE = whole_page("coverage.md")
 SECTION = PAGE.split("\n## Metrics\n")[1].split("\n## ")[0]
 ROWS = [line for line in SECTION.splitlines() if line.startswith("| `")]
 #: What Prometheus' type puts behind the name that the code gives.

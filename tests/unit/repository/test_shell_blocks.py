@@ -12,7 +12,9 @@ ELSEWHERE = {
     "docs/api.md": "tests/contract/test_api_page.py",
     "docs/disaster-recovery.md": "tests/faults/test_disaster_recovery.py",
     "docs/kafka.md": "tests/e2e/test_kafka_page.py",
+    "docs/key-rotation.md": "tests/e2e/test_key_rotation.py",
     "docs/kubernetes.md": "tests/chart/page_checks.py",
+    "docs/moving.md": "tests/faults/test_moving.py",
 }
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *RUNBOOKS]
 #: What needs Docker, the network, hours, or a program that is not ours. A block more needs a reason to be here.
@@ -26,7 +28,7 @@ def named(page: Path) -> str:
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=named)
 def test_every_block_says_its_language(page: Path) -> None:
-    """A block of commands without one would be run by nobody."""
+    """A block of commands without one would not be run."""
     fences = FENCE.findall(page.read_text(encoding="utf-8"))
     assert len(fences) % 2 == 0
     assert all(fences[::2]), f"block {fences[::2].index('') + 1} of {named(page)}"

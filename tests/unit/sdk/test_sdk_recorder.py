@@ -41,7 +41,7 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_nobody_waits_and_every_call_is_stored_once() -> None:
+async def test_no_one_waits_and_every_call_is_stored_once() -> None:
     sink = Sink()
     recorder = UsageRecorder(sink.record)
     for number in range(100):

@@ -72,7 +72,7 @@ def test_each_customer_is_named_once_with_reason_and_money(watched: Watched) -> 
 
 
 def test_a_customer_is_named_again_when_the_reason_is_another(watched: Watched) -> None:
-    """Mapped, and still not billed: whoever acted on the first line must hear of the second reason, once."""
+    """Mapped, and still not billed: the one who acted on the first line must hear of the second reason, once."""
     with capture_logs() as said:
         watched.held("ghost")
         watched.held("ghost", reason=NO_SUBSCRIPTION, at_s=-1200)

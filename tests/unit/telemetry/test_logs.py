@@ -1,4 +1,4 @@
-"""Logs are JSON lines that never hold a secret or a payload, whoever wrote them."""
+"""Logs are JSON lines that never hold a secret or a payload, no matter who wrote them."""
 
 import io
 import json
@@ -55,7 +55,7 @@ def test_every_line_is_one_json_object_with_its_time_level_logger_and_event() ->
     assert (theirs["event"], theirs["level"], theirs["logger"]) == ("broker b1\nis away", "warning", "theirs")
 
 
-def test_librdkafka_says_the_same_only_once_in_a_while_and_nobody_else_is_silenced() -> None:
+def test_librdkafka_says_the_same_only_once_in_a_while_and_no_one_else_is_silenced() -> None:
     stream = _configured()
     for number in range(100):
         client = f"[rdkafka#producer-{number % 7}] [thrd:b:9092/bootstrap]: b:9092: Connect to ipv4#1.2.3.4:9092"
@@ -227,7 +227,7 @@ def test_configuring_twice_does_not_log_twice() -> None:
 
 @pytest.mark.parametrize("piece", ["-eyJ", "eyJ.", "a.", "://a:", ":a", "sk-", "mb_0_", "bearer ", "://a@"])
 def test_a_long_text_made_to_be_hard_is_masked_in_time(piece: str) -> None:
-    """Names and values of a request reach the audit log, and nobody is served meanwhile."""
+    """Names and values of a request reach the audit log, and no one is served meanwhile."""
     text = piece * (256_000 // len(piece))
     begun = time.process_time()
     redact(None, "", {"event": text})

@@ -137,5 +137,5 @@ class Credit:
         kind = self._settings.account
         name = getattr(user, "org_id" if kind == "org" else "user_id", None)
         if not name or name == "default_user_id":
-            raise Refused(402, "no_account", f"the key names no {kind}, so nobody's credits can be used")
+            raise Refused(402, "no_account", f"the key names no {kind}, so there are no credits to use")
         return f"{kind}:{name}"

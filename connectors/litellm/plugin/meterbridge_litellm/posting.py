@@ -32,7 +32,7 @@ class Posted(NamedTuple):
 
     Fields:
         problem: `""` = the ingress has all records except `refused`; else a word for the log, and the batch must be posted again.
-        refused: records that the ingress takes from nobody, each with the status.
+        refused: records that the ingress refuses from every sender, each with the status.
         asked_s: how many seconds the ingress asks us to wait.
     """
 

@@ -191,7 +191,7 @@ def _settle(futures: "Sequence[asyncio.Future[bool] | None]", *, kept: bool) -> 
     if asyncio._get_running_loop() is loop:  # noqa: SLF001  # in the loop itself no wake-up is needed
         _resolve(waiting, kept)
         return
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+    with contextlib.suppress(RuntimeError):  # the loop has ended, so no task waits
         loop.call_soon_threadsafe(_resolve, waiting, kept)
 
 

@@ -118,7 +118,7 @@ def test_while_postgres_is_away_no_row_is_kept_aside() -> None:
 
 
 def test_offsets_may_have_holes_and_chunks_are_cut_to_size() -> None:
-    """Control records of transactions take offsets that nobody sees."""
+    """Control records of transactions take offsets that no one sees."""
     bench = Bench()
     offsets = range(0, 3 * PROJECT_LIMIT, 2)
     assert run_virtually(bench.work.process(records(*offsets))) == offsets[-1] + 1

@@ -101,7 +101,7 @@ def test_what_may_pass_is_waited_for_under_a_word_of_its_own(error: Exception, r
         asyncpg.CharacterNotInRepertoireError("secret"),
         asyncpg.ProgramLimitExceededError("secret"),
         asyncpg.DataError("secret"),
-        # The driver's own, before anything was sent: it was taken for a server that is away, and asked for ever.
+        # The driver's own, before anything was sent: it was taken for a server that is away, and asked forever.
         type("Unsendable", (asyncpg.InterfaceError, ValueError), {})("secret"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_repeat_of_what_an_earlier_owner_may_have_sent_is_delivered_without_a_
     assert lago.look_ups == []
 
 
-def test_a_repeat_that_nobody_sent_and_lago_does_not_show_is_tried_again_later() -> None:
+def test_a_repeat_that_no_one_sent_and_lago_does_not_show_is_tried_again_later() -> None:
     lago = ScriptedLago(index_errors={"a": EXISTS})
     assert said(deliver(lago, [item("a")])) == [("retry", "unconfirmed")]
     assert lago.look_ups == ["a"]
@@ -240,7 +240,7 @@ def test_on_a_lago_from_before_1_39_a_foreign_event_under_our_id_is_a_conflict_a
 
 
 def test_look_ups_are_paced_too() -> None:
-    """Lago limits them apart, ten times lower than its ingest, and delivery is told so by whoever sees the headers."""
+    """Lago limits them apart, ten times lower than its ingest, and delivery is told so by the one who sees the headers."""
     lago = ScriptedLago(unique=False)
     headers = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "49", "X-RateLimit-Reset": "1"}
 

@@ -154,7 +154,7 @@ def test_in_an_outage_a_large_batch_is_not_emptied_into_retries() -> None:
 
 
 def test_an_attempt_in_the_retry_topic_takes_seconds_so_that_attempts_are_as_far_apart_as_retry_delay_says() -> None:
-    """RETRY_DELAY, twice that, four times that; with an attempt of a minute and a half each nobody could tell."""
+    """RETRY_DELAY, twice that, four times that; with an attempt of a minute and a half each no one could tell."""
     policy = RetryPolicy(random=lambda: 0.5, alone_after=RETRY_POSTS)
     lago = Stored(poison=frozenset({"t0"}))
 

@@ -225,7 +225,7 @@ async def test_a_fence_and_a_bug_end_the_process(error: BaseException) -> None:
     await partition_task.close()
 
 
-async def test_a_cancellation_nobody_asked_for_ends_the_process() -> None:
+async def test_a_cancellation_no_one_asked_for_ends_the_process() -> None:
     """A library that lets its own CancelledError out must not leave a partition without an owner, silently."""
     work, death = Work(), Death()
     work.failures = [asyncio.CancelledError()]
@@ -263,7 +263,7 @@ class AwayWork(Work):
 async def test_a_kafka_that_is_away_while_a_lane_opens_is_waited_for(
     error: Exception, opened: int, deaths: int
 ) -> None:
-    """A process that ended itself would find nobody either. What answers, and goes on failing, may be mended by a new one."""
+    """A process that ended itself would find no one either. What answers, and goes on failing, may be mended by a new one."""
     work, source, death = AwayWork(error, times=30), Source(), Death()
 
     async def sleep(_: float) -> None:
@@ -304,7 +304,7 @@ async def test_closing_waits_for_a_running_transaction_only() -> None:
     "error", [ProducerFenced(), KafkaConnectionError(), Unavailable("stale_projector"), ValueError("a bug")]
 )
 async def test_while_it_closes_only_a_bug_ends_the_process(error: BaseException) -> None:
-    """Whoever wakes after a pause closes its lanes, and finds in the same moment that others have taken them over."""
+    """The one who wakes after a pause closes its lanes, and finds in the same moment that others have taken them over."""
     work, death = Work(), Death()
     partition_task = await lane_of(work, Source(), death)
     work.gate.clear()

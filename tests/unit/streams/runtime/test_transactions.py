@@ -1,4 +1,4 @@
-"""A transaction that fails fails once: nobody is told again of each record that was in it."""
+"""A transaction that fails fails once: no one is told again of each record that was in it."""
 
 import asyncio
 import gc

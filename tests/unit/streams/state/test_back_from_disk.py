@@ -19,7 +19,7 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def of(org: str, *names: str, room: int = 2) -> Line:
-    """A line whose customers belong to an org that nobody knows yet."""
+    """A line whose customers belong to an org that no one knows yet."""
     line = Line(room)
     for name in names:
         line.customers.set(name, CustomerRecord(name, (MappingVersion(0, org, "tenant"),), 0, 0))

@@ -71,7 +71,7 @@ def placed(line: Line) -> Counter[tuple[str, str, bool]]:
 @settings(max_examples=200, deadline=None)
 @given(steps=st.lists(STEPS, max_size=25), room=st.integers(0, 6), step=st.integers(1, 4))
 def test_the_bound_changes_no_customers_money(steps: list[tuple[Any, ...]], room: int, step: int) -> None:
-    """A law: whoever is mapped or subscribed and whatever is given up, with a bound it is the same as without, dollar by
+    """A law: the one who is mapped or subscribed and whatever is given up, with a bound it is the same as without, dollar by
     dollar; and once it was looked at, no more stays in memory."""
     free, tight = Line(None), Line(room)
     with pytest.MonkeyPatch.context() as patch:
@@ -131,7 +131,7 @@ def test_one_of_a_flood_is_billed_exactly_when_it_is_mapped() -> None:
     assert line.money()["attack-7", "sub", ""] == 2
 
 
-def test_a_flood_is_given_up_by_its_pattern_and_nobody_else() -> None:
+def test_a_flood_is_given_up_by_its_pattern_and_no_one_else() -> None:
     line = flood()
     gone = line.give_up("", "attack-?", 900)
     assert len(set(gone)) == len(gone) == 10

@@ -68,7 +68,7 @@ lives = st.lists(st.builds(Life, st.integers(0, 40), st.integers(1, 40)), min_si
 def test_a_moment_is_in_a_gap_exactly_if_an_end_lies_before_it_and_no_life_around_it(
     told: list[Life], runs: bool, second: int, micros: int
 ) -> None:
-    """Of whole seconds; the second after an end belongs to nobody's gap, for Lago tells an end to the second."""
+    """Of whole seconds; the second after an end belongs to no one's gap, for Lago tells an end to the second."""
     periods = [Period("s", one.began * SECOND_US, (one.began + one.lasts) * SECOND_US) for one in told]
     if runs:
         periods[-1] = msgspec.structs.replace(periods[-1], terminated_at=None)

@@ -120,7 +120,7 @@ def test_a_call_that_lago_lost_is_told_when_it_is_due_and_once() -> None:
     assert not watch.looks(call.due_us)
 
 
-def test_while_lago_does_not_answer_nobody_says_that_a_call_is_not_billed() -> None:
+def test_while_lago_does_not_answer_no_one_says_that_a_call_is_not_billed() -> None:
     call, watch = PLAN.call(NOON), CanaryWatch()
     watch.posted(call, NOON)
     watch.unanswered()

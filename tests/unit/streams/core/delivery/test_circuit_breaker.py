@@ -140,11 +140,11 @@ def test_an_abandoned_probe_makes_room_for_the_next_one_at_once() -> None:
     assert breaker.admit("c", 1.2)
 
 
-def test_whoever_failed_gives_way_so_that_one_poisoned_batch_cannot_keep_it_open() -> None:
+def test_the_one_who_failed_gives_way_so_that_one_poisoned_batch_cannot_keep_it_open() -> None:
     breaker = opened(batch="poison")
     assert breaker.wait_s("poison", 1.0) == POLICY.give_way_s
     assert breaker.wait_s("good", 1.0) == 0.0
-    assert breaker.admit("poison", 1.0 + POLICY.give_way_s)  # nobody else came
+    assert breaker.admit("poison", 1.0 + POLICY.give_way_s)  # no one else came
     breaker.failed("poison", "poison", BROKEN, 2.0)
     assert not breaker.admit("poison", 4.0)
     assert breaker.admit("good", 4.0)
@@ -216,7 +216,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.breaker.state is State.HALF_OPEN or self.waiting == 0
 
     @invariant()
-    def nobody_waits_for_ever(self) -> None:
+    def no_one_waits_forever(self) -> None:
         for batch in "abcd":
             wait_s = self.breaker.wait_s(batch, self.now)
             assert wait_s <= POLICY.cap_s + POLICY.give_way_s or self.breaker.state is State.HALF_OPEN

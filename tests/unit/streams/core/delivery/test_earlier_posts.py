@@ -80,7 +80,7 @@ def test_a_look_that_fails_is_repeated_before_anything_is_posted() -> None:
     assert (len(lago.posts), len(lago.look_ups)) == (0, 3)
 
 
-def test_where_the_record_is_older_than_the_usage_nobody_looks() -> None:
+def test_where_the_record_is_older_than_the_usage_no_one_looks() -> None:
     """So a restart with a long backlog asks Lago about next to nothing."""
     old = orgs(RUNS, updated_s=USED - 2 * 24 * 3600)
     assert not elsewhere(old)

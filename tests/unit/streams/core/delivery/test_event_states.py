@@ -54,7 +54,7 @@ def test_a_state_from_a_later_version_changes_nothing() -> None:
 
 
 def test_completed_events_are_forgotten_after_two_days_and_the_others_never() -> None:
-    """Otherwise memory would grow for ever; a repeat comes within minutes, not days."""
+    """Otherwise memory would grow forever; a repeat comes within minutes, not days."""
     tally = EventStateCounter()
     tally.take([receipt("stuck", "pending", NOW)])
     for hour in range(200):

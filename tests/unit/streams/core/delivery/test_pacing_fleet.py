@@ -119,7 +119,7 @@ def test_processes_that_all_start_on_a_backlog_share_the_limit() -> None:
     assert drain_rate(lago.posts) >= LIMIT / 4  # 24 requests in flight, 50 ms each: Lago's latency is the bound here
 
 
-def test_a_limit_that_nobody_tells_is_found_and_met_less_and_less_often() -> None:
+def test_a_limit_that_no_one_tells_is_found_and_met_less_and_less_often() -> None:
     """A 429 and nothing else: half the speed, then a little more each second until the next one."""
     lago = lago_with(lambda _headers, _now: {})
 

@@ -87,7 +87,7 @@ def test_what_is_left_is_spent_evenly_and_the_last_tenth_not_at_all() -> None:
     assert max(gaps) < 0.02
 
 
-def test_with_a_tenth_left_nobody_asks_until_the_reset() -> None:
+def test_with_a_tenth_left_no_one_asks_until_the_reset() -> None:
     pace = observe(500, 50, 0.7, now=10.0)
     assert pace.wait_s(10.0) == pytest.approx(0.7)
     assert pace.wait_s(10.4) == pytest.approx(0.3)

@@ -1,4 +1,4 @@
-"""An event is posted to no other Lago organisation than its org's, whoever sealed it."""
+"""An event is posted to no other Lago organisation than its org's, no matter who sealed it."""
 
 import msgspec
 import pytest

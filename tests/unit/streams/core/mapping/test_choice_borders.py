@@ -70,7 +70,7 @@ def version(at: int, *, active: bool = False, deleted: bool = False) -> MappingV
     return MappingVersion(at, "org", "t", is_active=active, deleted=deleted)
 
 
-def test_whether_nobody_is_mapped_is_told_by_the_newest_version() -> None:
+def test_whether_no_one_is_mapped_is_told_by_the_newest_version() -> None:
     first, second, deleted = version(0), version(10), version(20, deleted=True)
     assert uncovered(CustomerRecord("c", (first, second, deleted), 0, 0), 25) == NO_MAPPING
     ended_again = (version(0, deleted=True), version(10, deleted=True), version(20))

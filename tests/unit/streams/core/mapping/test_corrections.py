@@ -36,8 +36,8 @@ def later(record: CustomerRecord, request: MappingRequest, *unknown: str, after:
 
 
 @pytest.mark.parametrize("after", [SECOND_US, 60 * SECOND_US, 90 * 24 * HOUR_US])
-def test_what_was_held_under_an_org_that_nobody_knows_goes_to_the_right_one(after: int) -> None:
-    """It was held for ever: an hour or ninety days on, nothing but a write-off was left."""
+def test_what_was_held_under_an_org_that_no_one_knows_goes_to_the_right_one(after: int) -> None:
+    """It was held forever: an hour or ninety days on, nothing but a write-off was left."""
     record = later(typo(), asked("right"), "org-typo", after=after)
     assert [one.lago_customer_id for one in record.versions] == ["right"]
     assert record.versions[0].effective_from == typo().versions[0].effective_from
@@ -64,7 +64,7 @@ def test_a_mistake_in_the_middle_is_replaced_alone() -> None:
 
 
 def test_a_mistake_that_is_not_in_force_yet_is_replaced_too() -> None:
-    """Within the mapping delay: whoever sees the typo on the screen posts again at once."""
+    """Within the mapping delay: the one who sees the typo on the screen posts again at once."""
     first = set_mapping(None, asked("a"), NOW, LEAD)
     wrong = later(first, asked("org-typo"))
     record = later(wrong, asked("right"), "org-typo", after=HOUR_US + SECOND_US)
@@ -125,7 +125,7 @@ def test_a_version_for_another_kind_is_as_if_inactive() -> None:
     assert resolve(CustomerRecord("c", versions[:2], 0, 0), 25, "team", orgs).held == INACTIVE
 
 
-def test_what_a_deleted_mapping_left_goes_to_whoever_is_mapped_next_if_its_org_never_had_a_subscription() -> None:
+def test_what_a_deleted_mapping_left_goes_to_the_one_who_is_mapped_next_if_its_org_never_had_a_subscription() -> None:
     record = end_mapping(typo(), EndMappingRequest(deleted=True), NOW + HOUR_US, LEAD)
     record = later(record, asked("right"), after=2 * HOUR_US)
     for at in (NOW, NOW + HOUR_US + 30 * SECOND_US, NOW + 3 * HOUR_US):
@@ -176,14 +176,14 @@ class Directory:
 
 
 @pytest.mark.parametrize(
-    ("answer", "is_nobody"), [(None, True), (SimpleNamespace(), False), (Unavailable("timeout", "no answer"), False)]
+    ("answer", "is_unknown"), [(None, True), (SimpleNamespace(), False), (Unavailable("timeout", "no answer"), False)]
 )
-async def test_an_org_is_nobody_only_where_lago_says_so(answer: object, *, is_nobody: bool) -> None:
+async def test_an_org_is_no_one_only_where_lago_says_so(answer: object, *, is_unknown: bool) -> None:
     lago = Directory(answer)
     discovery = SubscriptionDiscovery({}, {}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
-    assert await discovery.is_nobody("org-typo") is is_nobody
+    assert await discovery.is_unknown("org-typo") is is_unknown
     known = SubscriptionDiscovery({}, {"org-typo": OrgRecord("org-typo")}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
-    assert await known.is_nobody("org-typo") is False
+    assert await known.is_unknown("org-typo") is False
 
 
 #: What is asked for, of which kind of id, minutes after the step before it, and for how many minutes ahead; None = now.

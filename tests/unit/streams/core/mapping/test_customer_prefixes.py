@@ -1,4 +1,4 @@
-"""Laws of id prefixes: an org's key maps what it was given, hands on no more, and never what names nobody."""
+"""Laws of id prefixes: an org's key maps what it was given, hands on no more, and never an id that names no customer."""
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,9 @@ def test_who_gives_prefixes_within_their_own_gives_no_id_more(
 
 
 @given(ORGS, PREFIXES)
-def test_whoever_holds_something_may_hand_it_on(orgs: frozenset[str] | None, prefixes: frozenset[str] | None) -> None:
+def test_the_one_who_holds_something_may_hand_it_on(
+    orgs: frozenset[str] | None, prefixes: frozenset[str] | None
+) -> None:
     assert prefixes_within(orgs, prefixes, orgs, prefixes)
 
 

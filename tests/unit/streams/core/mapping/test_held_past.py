@@ -62,7 +62,7 @@ def looked_at(ledger: LedgerState, record: CustomerRecord | None, orgs: Orgs) ->
 
 
 @pytest.mark.parametrize("had", [A_HAS_ENDED, {"b": SUBSCRIBED["b"]}])
-def test_after_its_record_is_forgotten_nobody_takes_what_was_held_for_the_old_org(had: Orgs) -> None:
+def test_after_its_record_is_forgotten_no_one_takes_what_was_held_for_the_old_org(had: Orgs) -> None:
     ledger = held(mapped("a"), had)
     assert looked_at(ledger, None, had) == ("a", "", True)
     anew = mapped("b", begins_us=LATER - DAY_US)
@@ -76,7 +76,7 @@ def test_a_record_that_is_made_anew_for_another_kind_of_id_takes_nothing_either(
     assert looked_at(ledger, anew, A_HAS_ENDED) == ("a", "", True)
 
 
-def test_what_was_held_for_nobody_goes_to_the_first_mapping() -> None:
+def test_what_was_held_for_no_one_goes_to_the_first_mapping() -> None:
     assert looked_at(held(None, {}), mapped("b", begins_us=LATER - DAY_US), SUBSCRIBED) == ("b", "sub_b", False)
 
 

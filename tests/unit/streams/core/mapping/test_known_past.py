@@ -140,7 +140,7 @@ def test_so_many_versions_are_not_told_of() -> None:
         set_mapping(full, asked("k", NOON - 99 * DAY_US), NOON + 71 * DAY_US, LEAD)
 
 
-def test_what_was_held_for_nobody_before_its_version_was_dropped_still_goes_to_the_next_that_fits() -> None:
+def test_what_was_held_for_no_one_before_its_version_was_dropped_still_goes_to_the_next_that_fits() -> None:
     """Its version covered it not, and neither did the ones after it: that was seen, and is no guess."""
     record = None
     for number, org in enumerate("abcdefghi"):

@@ -23,7 +23,7 @@ class World:
         view = SimpleNamespace(table=self.table, wait_fresh=self.wait_fresh)
         orgs = SimpleNamespace(table={}, wait_fresh=self.wait_fresh)
         quiet = SimpleNamespace(
-            knows=lambda *_: True, mapped=lambda _: None, refused=lambda _: "", is_nobody=self.is_nobody
+            knows=lambda *_: True, mapped=lambda _: None, refused=lambda _: "", is_unknown=self.is_unknown
         )
         parts = cast(Any, (view, orgs, self, quiet))
         self.mappings = Mappings(*parts, mapping_delay_us=LEAD, keep_us=KEEP_US, now_us=lambda: now_us)
@@ -31,7 +31,7 @@ class World:
     async def wait_fresh(self, _since: float) -> None:
         """It is."""
 
-    async def is_nobody(self, _org_id: str) -> bool:
+    async def is_unknown(self, _org_id: str) -> bool:
         """Lago knows everybody."""
         return False
 

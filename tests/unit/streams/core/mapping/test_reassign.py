@@ -41,8 +41,10 @@ def repointed(record: CustomerRecord, begins_us: int = 0) -> CustomerRecord:
 
 @settings(max_examples=500)
 @given(RECORD, st.sampled_from([0, 90, 106, 110, 125]))
-def test_from_the_earliest_moment_the_org_pays_and_before_it_whoever_paid(record: CustomerRecord, second: int) -> None:
-    """Nobody else's usage moves, and none that may be decided already."""
+def test_from_the_earliest_moment_the_org_pays_and_before_it_the_one_who_paid(
+    record: CustomerRecord, second: int
+) -> None:
+    """No one else's usage moves, and none that may be decided already."""
     begins = second * SECOND_US
     after = repointed(record, begins)
     for at in range(60 * SECOND_US, 150 * SECOND_US, SECOND_US // 2):

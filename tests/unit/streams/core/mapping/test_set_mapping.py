@@ -166,7 +166,7 @@ def test_an_end_by_the_slower_clock_is_an_end_and_what_comes_after_it_wins_over_
         }
 
 
-def test_what_was_announced_for_its_own_moment_stays_whoevers_clock_is_slower() -> None:
+def test_what_was_announced_for_its_own_moment_stays_anyones_clock_is_slower() -> None:
     announced = record_of((NOW - 2 * HOUR_US, asked("a")), (NOW, asked("b", NOW + HOUR_US)))
     changed = set_mapping(announced, asked("c"), NOW - AHEAD, LEAD)
     assert [payer(changed, at) for at in (EARLIEST - 1, EARLIEST, NOW + HOUR_US)] == ["a", "c", "b"]
@@ -245,7 +245,7 @@ def test_an_end_before_the_lead_is_refused() -> None:
         end_mapping(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(effective_from=EARLIEST - 1), NOW, LEAD)
 
 
-def test_nobody_is_shown_from_a_deletion_on_until_the_customer_is_mapped_again() -> None:
+def test_no_one_is_shown_from_a_deletion_on_until_the_customer_is_mapped_again() -> None:
     """What was held meanwhile goes to the next one, as for a customer that was never mapped."""
     deleted = end_mapping(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(deleted=True), NOW, LEAD)
     before = shown(deleted.versions, EARLIEST - 1)
@@ -287,7 +287,7 @@ REQUESTS = st.tuples(
 def test_no_request_changes_who_pays_for_what_may_be_decided_already(
     requests: list[tuple[int, str, bool, int | None]], probes_minutes: list[int]
 ) -> None:
-    """Of usage in the last 48 hours, up to now + lead; held usage, that nobody pays for yet, may find a payer."""
+    """Of usage in the last 48 hours, up to now + lead; held usage, that no one pays for yet, may find a payer."""
     record: CustomerRecord | None = None
     now = NOW
     for pause, org, active, offset in requests:

@@ -29,7 +29,7 @@ def test_an_org_that_a_mapping_named_a_subscription_of_had_one() -> None:
 
 
 @pytest.mark.parametrize("orgs", [{}, {"old": OrgRecord("old")}])
-def test_what_nobody_could_have_been_billed_for_goes_to_the_next(orgs: dict[str, OrgRecord]) -> None:
+def test_what_no_one_could_have_been_billed_for_goes_to_the_next(orgs: dict[str, OrgRecord]) -> None:
     assert left(orgs) == ["old", "new"]
     assert left(orgs, deleted=False) == ["old"], "an org is left for another, and its past is not"
 

@@ -35,7 +35,7 @@ def test_each_family_has_its_kind(kind: str, names: str) -> None:
     assert {name: kind_of(name) for name in names.split()} == dict.fromkeys(names.split(), kind)
 
 
-def test_a_name_that_nobody_recorded_is_unknown() -> None:
+def test_a_name_that_no_one_recorded_is_unknown() -> None:
     assert kind_of("aquantum_completion") == UNKNOWN
 
 

@@ -79,7 +79,7 @@ def call(
 def test_a_window_is_named_by_the_setting_it_was_begun_with(
     before: tuple[str, ...], after: tuple[str, ...], *, held: bool
 ) -> None:
-    """It stopped the partition for ever: names of one setting were put to values of another. Of equal number they lied."""
+    """It stopped the partition forever: names of one setting were put to values of another. Of equal number they lied."""
     line, old, new = Line(), replace(PLAIN, group_by=before), replace(PLAIN, group_by=after)
     customers: Customers = {} if held else MAPPED
     line.fold(old, call(1), customers=customers)
@@ -194,7 +194,7 @@ POLICIES = [
         max_size=8,
     )
 )
-def test_whoever_takes_over_with_whatever_settings_each_call_is_billed_once(
+def test_the_one_who_takes_over_with_whatever_settings_each_call_is_billed_once(
     steps: list[tuple[MeterPolicy, list[int], bool, str]],
 ) -> None:
     """Calls repeat, are held or not, and merge; each costs a whole number of millionths, so no rounding differs."""

@@ -78,7 +78,7 @@ def test_a_row_of_the_flat_payload_is_no_way_around() -> None:
     assert _payer(row, PINNED_BY_KEY, FLAT) == ("u-alice", "user")
 
 
-def test_where_the_key_pins_nobody_the_client_still_names_nobody() -> None:
+def test_where_the_key_pins_no_one_the_client_still_names_no_one() -> None:
     """The call is held as unattributed, and listed; it is not billed to a name of the client's."""
     body = _recorded()
     body["end_user"] = VICTIM

@@ -130,12 +130,12 @@ def test_a_shape_is_known_by_its_fields_and_lagos_by_its_route(call: str, otherw
         ('{"end_user":"default_user_id"}', ("default_user_id", "end_user")),
     ],
 )
-def test_whoever_has_the_master_key_is_nobody(call: str, customer: tuple[str, str]) -> None:
+def test_the_one_who_has_the_master_key_is_no_one(call: str, customer: tuple[str, str]) -> None:
     """LiteLLM names them itself; an end user of that name is somebody whom the client chose."""
     assert customer_of(SLP, _call(call), CUSTOMER_ID_FIELDS) == customer
 
 
-def test_by_other_callbacks_the_master_keys_user_is_nobody_too() -> None:
+def test_by_other_callbacks_the_master_keys_user_is_no_one_too() -> None:
     nobody = (UNATTRIBUTED, "unattributed")
     assert customer_of(LAGO, Call(external_subscription_id="default_user_id"), CUSTOMER_ID_FIELDS) == nobody
     event = Call(cloud_event=CloudEvent(subject="default_user_id"))

@@ -98,7 +98,7 @@ def test_a_litellm_call_in_an_event_is_that_call(shape: str, wrap: Any) -> None:
 @pytest.mark.parametrize("more", [{"source": "litellm"}, {"subject": "usage"}, {"spend": "10.00", "source": "x"}])
 @pytest.mark.parametrize("wrapper", ["events", "records", "logs"])
 def test_an_envelope_may_tell_its_source_and_its_sum(more: dict[str, str], wrapper: str) -> None:
-    """Whoever packs calls says where they come from, and what they cost together: all of them were refused."""
+    """The one who packs calls says where they come from, and what they cost together: all of them were refused."""
     envelope = {**more, wrapper: [slp(1, end_user="acme"), slp(2, end_user="acme")]}
     for told in (envelope, [envelope]):
         outcome, usages = stored(told, FLAT)
@@ -109,7 +109,7 @@ def test_an_envelope_may_tell_its_source_and_its_sum(more: dict[str, str], wrapp
     "own", [{}, {"id": "evt_1"}, {"id": "evt_1", "timestamp": "2026-11-20T12:00:00Z", "status": "ok"}]
 )
 @pytest.mark.parametrize("name", ["payload", "items", "Records", "usage_events"])
-def test_calls_under_a_name_that_nobody_knows_are_calls(name: str, own: dict[str, str]) -> None:
+def test_calls_under_a_name_that_no_one_knows_are_calls(name: str, own: dict[str, str]) -> None:
     """With an id of its own the envelope was accepted as a call that costs nothing, and what it held was lost."""
     two = [slp(1, end_user="acme"), slp(2, end_user="acme")]
     for told in ({**own, name: two}, [{**own, name: two[0]}, {**own, name: [two[1]]}]):

@@ -1,4 +1,4 @@
-"""Whatever the ingress takes, the meter decides: a record that could stop it would stop its partition for ever."""
+"""Whatever the ingress takes, the meter decides: a record that could stop it would stop its partition forever."""
 
 import json
 from typing import Any

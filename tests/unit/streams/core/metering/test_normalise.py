@@ -1,4 +1,4 @@
-"""What nobody counted is nothing; which end is believed; by which ids a call is known; to the last of each border."""
+"""What no one counted is nothing; which end is believed; by which ids a call is known; to the last of each border."""
 
 import json
 from decimal import Decimal

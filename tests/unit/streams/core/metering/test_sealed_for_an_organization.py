@@ -71,7 +71,7 @@ ORGS = {"acme": "", "us::acme": "", "eu::acme": "eu", "eu::other": "eu", "gone::
 def test_what_each_organisation_is_sent_is_what_its_orgs_owe_to_the_last_decimal(
     usage: list[tuple[str, Decimal]],
 ) -> None:
-    """And what is owed in one that is not configured is held, and is in nobody's sum."""
+    """And what is owed in one that is not configured is held, and is in no one's sum."""
     orgs = {org: record(org, organization) for org, organization in ORGS.items()}
     windows = [
         copy(window(), first=number, last=number, org_id=org, subscription="sub", cost=usd)

@@ -173,7 +173,7 @@ def matched(ledger: LedgerState, pattern: str) -> set[str]:
     return {window.customer_id for window in ledger.windows.values()}
 
 
-def test_usage_that_named_nobody_is_given_up_only_by_its_written_out_name() -> None:
+def test_usage_that_named_no_one_is_given_up_only_by_its_written_out_name() -> None:
     """`--match '*'` after a flood gave up the honest usage of keys without a customer, too."""
     ledger = ledgers_of([("attack-1", 0), ("Attack-2", 0), ("unattributed:key-1", 0), ("unattributed:key-2", 1)])
     assert matched(ledger, "attack-*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
