@@ -61,4 +61,15 @@ ROWS = (
         "the partitions halt with `ledger_missing`, and go on once they are rebuilt",
         ("faults/test_disaster_recovery.py::test_ledgers_whose_folders_were_deleted_from_a_brokers_disk_are_rebuilt",),
     ),
+    Row(
+        172,
+        "a table of customers that takes a second to go through",
+        "10,000 customers, and another task beside each of the four passes over all of them",
+        (GOES_ON,),
+        "the api answers after every 2,000 customers; what is written meanwhile is seen by the next pass",
+        (
+            "unit/billing/test_large_tables.py::test_other_tasks_have_their_turn_while_all_customers_are_looked_at",
+            "unit/billing/test_large_tables.py::test_a_table_that_changes_meanwhile_is_read_as_it_was",
+        ),
+    ),
 )
