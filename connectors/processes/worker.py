@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 PROJECT = "project"
 #: Period at which a worker checks whether its partitions have changed, seconds.
-_LOOK_S = 0.25
+_LOOK_S = 0.5
 #: What every role needs. It is loaded by a supervisor before it makes its children.
 _SHARED = ("connectors.processes.worker_parts",)
 
