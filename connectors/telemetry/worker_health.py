@@ -39,6 +39,11 @@ class WorkerHealth:
         with self._lock:
             self._halted.pop((topic, partition), None)
 
+    def halts(self) -> dict[tuple[str, int], str]:
+        """Why partitions are halted, by topic and number."""
+        with self._lock:
+            return dict(self._halted)
+
     async def keep_beating(self) -> None:
         """Note every second, until cancelled, that the event loop runs."""
         while True:
