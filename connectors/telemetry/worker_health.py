@@ -43,9 +43,9 @@ class WorkerHealth:
             return (topic, partition, reason) not in self._halted
 
     def halts(self) -> dict[tuple[str, int], str]:
-        """Why partitions are halted, by topic and number."""
+        """Why partitions are halted, by topic and number; one reason each."""
         with self._lock:
-            return dict(self._halted)
+            return {(topic, number): reason for topic, number, reason in sorted(self._halted, reverse=True)}
 
     async def keep_beating(self) -> None:
         """Note every second, until cancelled, that the event loop runs."""
