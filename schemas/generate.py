@@ -17,7 +17,7 @@ from schemas.context import CallContext
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.rates import RateCard
 from schemas.records import AuditRecord, DeliveryAttempt, EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
-from schemas.webhooks import BalanceMessage, DeadLetterMessage, HeldUsageMessage, TestWebhook
+from schemas.webhooks import BalanceMessage, DeadLetterMessage, HeldUsageMessage, PartitionMessage, TestWebhook
 from schemas.wire import Call, RawRecord
 
 FOLDER = Path(__file__).parent / "json"
@@ -39,6 +39,7 @@ OUTBOUND: tuple[type[msgspec.Struct], ...] = (
     HeldUsageMessage,
     DeadLetterMessage,
     BalanceMessage,
+    PartitionMessage,
     TestWebhook,
 )
 #: Others wrote these, or they are stored as others wrote them: an amount may be a number or text.

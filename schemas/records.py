@@ -197,19 +197,20 @@ class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
 
 
 class DeliveryAttempt(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
-    """A value of `billing.deliveries`: a post of events to Lago, or a webhook that Lago sent; without its content.
+    """A value of `billing.deliveries`: a post of events to Lago, or a webhook that Lago sent; without its content. Or that a
+    partition stands still, or runs.
 
     Fields:
-        at: when it was answered, microseconds since 1970 UTC.
-        direction: `out`: ours to Lago; `in`: Lago's to us.
-        event_type: `events.batch`, or the webhook's type.
-        status: the HTTP status of the answer; 0 = none came.
+        at: when it was answered or noticed, microseconds since 1970 UTC.
+        direction: `out`: ours to Lago; `in`: Lago's to us; `state`: of a partition.
+        event_type: `events.batch`, or the webhook's type; of a partition `partition.halted` or `partition.running`.
+        status: the HTTP status of the answer; 0 = none came, or none was asked for.
         duration_ms: from its beginning to its answer.
-        error: stable code of the failure; `""` = it succeeded.
+        error: stable code of the failure, or why the partition stands still; `""` = it succeeded, or runs.
         attempt: posts of its first event, this one included, since that event was last taken up.
         events: number of events.
         first, last: transaction ids of its first and its last event.
-        source: topic and partition of the events.
+        source: topic and partition of the events; of a partition `role/topic/number`.
         unique_key: Lago's key of the webhook, the same in all its attempts.
     """
 

@@ -13,9 +13,19 @@ DEAD_LETTER: Final = "usage.dead_letter"
 CREDITS_LOW: Final = "credits.low"
 CREDITS_USED_UP: Final = "credits.used_up"
 CREDITS_RECHARGED: Final = "credits.recharged"
+PARTITION_HALTED: Final = "partition.halted"
+PARTITION_RESUMED: Final = "partition.resumed"
 TEST: Final = "webhook.test"
 #: What can be announced; a test message is sent only by the command.
-EVENT_TYPES: Final = (USAGE_HELD, DEAD_LETTER, CREDITS_LOW, CREDITS_USED_UP, CREDITS_RECHARGED)
+EVENT_TYPES: Final = (
+    USAGE_HELD,
+    DEAD_LETTER,
+    CREDITS_LOW,
+    CREDITS_USED_UP,
+    CREDITS_RECHARGED,
+    PARTITION_HALTED,
+    PARTITION_RESUMED,
+)
 
 
 class HeldUsage(msgspec.Struct, frozen=True):
@@ -71,6 +81,23 @@ class Balance(msgspec.Struct, frozen=True):
     overdraft_usd: Decimal
 
 
+class PartitionState(msgspec.Struct, frozen=True):
+    """A partition of a topic stands still, or goes on.
+
+    Fields:
+        role: whose work stands still: `meter`, `sink`, `retry` or `project`.
+        topic: with its prefix.
+        reason: why it stands, or stood, still (docs/errors.md).
+        since: when that was noticed by the worker, ISO 8601 UTC.
+    """
+
+    role: str
+    topic: str
+    partition: int
+    reason: str
+    since: str
+
+
 class TestMessage(msgspec.Struct, frozen=True):
     """Sent by `meterbridge webhooks test`.
 
@@ -115,10 +142,22 @@ class BalanceMessage(msgspec.Struct, frozen=True):
     data: Balance
 
 
+class PartitionMessage(msgspec.Struct, frozen=True):
+    """The body of the webhooks `partition.halted` and `partition.resumed`.
+
+    Fields:
+        timestamp: when it was announced, ISO 8601 UTC.
+    """
+
+    type: Literal["partition.halted", "partition.resumed"]
+    timestamp: str
+    data: PartitionState
+
+
 class TestWebhook(_Envelope, frozen=True, tag=TEST):
     """The body of the webhook `webhook.test`."""
 
     data: TestMessage
 
 
-Message = HeldUsageMessage | DeadLetterMessage | BalanceMessage | TestWebhook
+Message = HeldUsageMessage | DeadLetterMessage | BalanceMessage | PartitionMessage | TestWebhook

@@ -46,9 +46,12 @@ _PROJECT_LINGER_S, _PROJECT_CALLS_LINGER_S = 0.5, 0.2
 def build_meter(components: Components) -> Role:
     """Raw calls to Lago events: deduplicate, map, fold into windows, seal."""
     topics, group = components.topics, components.group("meter")
-    customers = CompactedTable(components.kafka, topics.customers, CustomerRecord, components.monotonic, "customers")
+    age = components.mapping_delay_s
+    customers = CompactedTable(
+        components.kafka, topics.customers, CustomerRecord, components.monotonic, "customers", age
+    )
     orgs = _orgs(components)
-    rate_cards = CompactedTable(components.kafka, topics.rates, RateCard, components.monotonic, "rates")
+    rate_cards = CompactedTable(components.kafka, topics.rates, RateCard, components.monotonic, "rates", age)
     components.sensors.following(customers.name, customers.lag_s)
     components.sensors.following(rate_cards.name, rate_cards.lag_s)
     topic_id = components.topic_ids[topics.raw]
@@ -118,7 +121,8 @@ ROLES: dict[str, Callable[[Components], AnyRole]] = {
 
 
 def _orgs(components: Components) -> OrgsTable:
-    orgs = OrgsTable(components.kafka, components.topics.orgs, components.monotonic)
+    kafka, topic, age = components.kafka, components.topics.orgs, components.mapping_delay_s
+    orgs = OrgsTable(kafka, topic, components.monotonic, age)
     components.sensors.following(orgs.name, orgs.lag_s)
     return orgs
 

@@ -1,6 +1,6 @@
 """`GET /metrics`: how many events are in each state. It needs no credential."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -26,7 +26,9 @@ class EventTotals(BaseModel):
     active_customers: int
 
 
-def totals_endpoint(active_customers: Callable[[], int], totals: Callable[[], StateTotals | None]) -> Endpoint:
+def totals_endpoint(
+    active_customers: Callable[[], Awaitable[int]], totals: Callable[[], StateTotals | None]
+) -> Endpoint:
     """`GET /metrics`.
 
     Args:
@@ -38,7 +40,7 @@ def totals_endpoint(active_customers: Callable[[], int], totals: Callable[[], St
         counted = totals()
         if counted is None:
             raise try_again("counting", "the process has not read all receipts yet", _RETRY_S)
-        return json_response({**counted._asdict(), "active_customers": active_customers()})
+        return json_response({**counted._asdict(), "active_customers": await active_customers()})
 
     return Endpoint(
         "GET", "/metrics", "", "Show how many events are in each state.", metrics, answers={200: EventTotals}

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from connectors.billing.in_slices import in_slices
 from connectors.billing.subscription_discovery import beginning_after
 from connectors.kafka.compacted_writer import CompactedTopicWriter
 from connectors.lago.errors import LagoRejected
@@ -69,7 +70,12 @@ class MappingRetention:
             MeterbridgeError: Lago or Kafka is away. The next round examines the rest.
         """
         until_us = self._now_us() - FORGET_US
-        due = [name for name, record in self._customers.items() if forgettable(record, until_us)]
+        due = [
+            name
+            async for records in in_slices(self._customers.items())
+            for name, record in records
+            if forgettable(record, until_us)
+        ]
 
         def without(known: CustomerRecord | None) -> CustomerRecord | None:
             return None if known is None or forgettable(known, until_us) else known

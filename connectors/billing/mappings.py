@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from connectors.billing.in_slices import in_slices
 from connectors.billing.routed_discovery import RoutedDiscovery
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.kafka.compacted_writer import CompactedTopicWriter
@@ -171,14 +172,14 @@ class Mappings:
         org = self._orgs.table.get(org_id)
         return org is not None and external_id in {org.subscription_id, *(period.external_id for period in org.periods)}
 
-    def active_customers(self) -> int:
-        """Customers whose version in force is active, without the canary."""
-        now_us = self._now_us()
-        return sum(
-            in_force(record.versions, now_us).is_active
-            for name, record in self._customers.table.items()
-            if name != self._canary
-        )
+    async def active_customers(self) -> int:
+        """Customers whose version in force is active, without the canary; other tasks run while it counts."""
+        now_us, active = self._now_us(), 0
+        async for records in in_slices(self._customers.table.items()):
+            active += sum(
+                in_force(record.versions, now_us).is_active for name, record in records if name != self._canary
+            )
+        return active
 
     async def put(
         self, request: MappingRequest, guard: MappingGuard | None = None, *, ask_lago: bool = True

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from connectors.billing.in_slices import in_slices
 from connectors.billing.org_records import ROUNDS, OrgRecords, changed_from
 from connectors.billing.plan_terms import PlanTermsCache, period_with
 from connectors.billing.subscription_discovery import MOST_FAILURES, beginning_after
@@ -78,7 +79,7 @@ class OrgSynchroniser:
             Unavailable: Lago or Kafka does not answer; repeating is safe.
         """
         # Usage may be recorded for an org without a mapping. Then only its id shows that it may be one of ours.
-        if not self._is_mine(org_id) or not (self._is_ours(org_id) or self._is_org(org_id)):
+        if not self._is_mine(org_id) or not (self._is_org(org_id) or await self._is_ours(org_id)):
             return False
         try:
             async with asyncio.timeout(_ASK_S) as limit:
@@ -87,7 +88,7 @@ class OrgSynchroniser:
             if not limit.expired():
                 raise
             raise Unavailable("timeout", "Lago did not say in time what is true of the org") from None
-        return self._is_ours(org_id)
+        return await self._is_ours(org_id)
 
     async def _refreshed(self, org_id: str) -> None:
         """Raises: Unavailable `write_conflict`: others changed the record whenever Lago had answered."""
@@ -152,10 +153,13 @@ class OrgSynchroniser:
                 await self._sleep(_PAUSE_S)
         return changed
 
-    def _is_ours(self, org_id: str) -> bool:
-        return org_id in self._orgs or any(
-            version.lago_customer_id == org_id for record in self._customers.values() for version in record.versions
-        )
+    async def _is_ours(self, org_id: str) -> bool:
+        if org_id in self._orgs:
+            return True
+        async for records in in_slices(self._customers.values()):
+            if any(version.lago_customer_id == org_id for record in records for version in record.versions):
+                return True
+        return False
 
 
 def as_lago_says(org: OrgRecord, customer: Customer | None, listed: Sequence[Period], now_us: int) -> OrgRecord:

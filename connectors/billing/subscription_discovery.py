@@ -4,12 +4,13 @@ Usage of an org without a known subscription is held. What is learnt here releas
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import structlog
 
 from connectors.billing.auto_subscribe import AutoSubscriber
+from connectors.billing.in_slices import in_slices
 from connectors.billing.org_records import ROUNDS, OrgRecords, changed_from
 from connectors.billing.plan_terms import PlanTermsCache
 from connectors.billing.reused_subscriptions import held_by_others
@@ -201,8 +202,8 @@ class SubscriptionDiscovery:
         These are the mapped orgs, those subscribed by Meterbridge, and those that usage was recorded for. An org that
         Lago has no answer about is skipped. After `MOST_FAILURES` in a row the rest waits for the next round.
         """
-        plans, names = self._plans(), self._unsettled_names()
-        orgs = {version.lago_customer_id for version in self._versions()} | self._recorded_for.keys()
+        plans, names, orgs = await self._mapped()
+        orgs |= self._recorded_for.keys()
         orgs.update(org.org_id for org in self._orgs.values() if org.subscription_id)
         unknown = [org_id for org_id in orgs if (org_id in names or not self.knows(org_id)) and self._is_mine(org_id)]
         self._not_subscribed.begin_round(unknown)
@@ -334,27 +335,28 @@ class SubscriptionDiscovery:
         except (MeterbridgeError, TimeoutError) as error:
             self._not_subscribed.add(org_id, plan, error)
 
-    def _versions(self) -> Iterator[MappingVersion]:
-        return (version for record in self._customers.values() for version in record.versions)
+    async def _mapped(self) -> tuple[dict[str, str], dict[str, set[str]], set[str]]:
+        """What the mappings say about orgs, in one pass over all customers, with pauses.
 
-    def _unsettled_names(self) -> dict[str, set[str]]:
-        """By org the subscriptions that active mappings name and that Lago was not asked about yet."""
-        names: dict[str, set[str]] = {}
-        for version in self._versions():
-            name, org_id = version.external_subscription_id, version.lago_customer_id
-            if name and version.is_active and not self._is_settled(org_id, name):
-                names.setdefault(org_id, set()).add(name)
-        return names
-
-    def _plans(self) -> dict[str, str]:
-        """The plan of every org that an active mapping names; of several plans the one that was named first."""
+        Returns:
+            The plan of every org that an active mapping names: of several plans the one that was named first. By org the
+            subscriptions that active mappings name and that Lago was not asked about yet. All orgs.
+        """
         now_us, first = self._now_us(), dict[str, tuple[int, str, str]]()
-        for record in self._customers.values():
-            version = shown(record.versions, now_us)
-            if version is not None and _wants_subscription(version):
-                named = (version.updated_at, record.litellm_customer_id, version.billing_plan)
-                first[version.lago_customer_id] = min(named, first.get(version.lago_customer_id, named))
-        return {org_id: plan for org_id, (_, _, plan) in first.items()}
+        names, orgs = dict[str, set[str]](), set[str]()
+        async for records in in_slices(self._customers.values()):
+            for record in records:
+                for version in record.versions:
+                    name, org_id = version.external_subscription_id, version.lago_customer_id
+                    orgs.add(org_id)
+                    if name and version.is_active and not self._is_settled(org_id, name):
+                        names.setdefault(org_id, set()).add(name)
+                version_shown = shown(record.versions, now_us)
+                if version_shown is not None and _wants_subscription(version_shown):
+                    named = (version_shown.updated_at, record.litellm_customer_id, version_shown.billing_plan)
+                    org_id = version_shown.lago_customer_id
+                    first[org_id] = min(named, first.get(org_id, named))
+        return {org_id: plan for org_id, (_, _, plan) in first.items()}, names, orgs
 
 
 def _wants_subscription(version: MappingVersion) -> bool:

@@ -10,7 +10,7 @@ from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.producer import Record
 from schemas.records import Receipt
-from streams.core.delivery.event_states import FAILED, UNBILLABLE
+from streams.core.delivery.receipt_states import FAILED, UNBILLABLE
 
 #: Lago's reasons (docs/lago-webhooks.md); another one is counted as `other`.
 REASONS: Final = ("invalid_code", "missing_aggregation_property", "missing_group_key", "invalid_filter_values")

@@ -31,6 +31,7 @@ from connectors.cli.parsers.options import GROUP_CONTEXT
 from connectors.cli.parsers.provider_keys import provider_keys
 from connectors.cli.parsers.rates import rates
 from connectors.cli.parsers.reconcile import reconcile
+from connectors.cli.parsers.recover import recover
 from connectors.cli.parsers.replay import replay
 from connectors.cli.parsers.serve import serve
 from connectors.cli.parsers.topics import topics
@@ -68,6 +69,7 @@ app.command("migrate-orgs", epilog="Example: meterbridge migrate-orgs --mapping-
 app.command("import", epilog="Example: meterbridge import mappings customers.csv --dry-run")(import_rows)
 app.command(epilog="Example: meterbridge explain --request chatcmpl-123")(explain)
 app.command(epilog="Example: meterbridge reconcile --lago --json")(reconcile)
+app.command(epilog="Example: meterbridge recover --comment 'the disk of Kafka was lost' --yes")(recover)
 app.command(epilog="Example: meterbridge doctor --config litellm/config.yaml && echo nothing loses money")(doctor)
 app.command(epilog="Example: meterbridge serve --only webhooks")(serve)
 app.command(epilog="Example: meterbridge worker --only meter")(worker)

@@ -51,6 +51,11 @@ class Processes:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, and no lock
             )
 
+    @property
+    def ids(self) -> dict[str, int]:
+        """The process id by name. Each process leads a session of its own."""
+        return {name: child.pid for name, child in self._children.items()}
+
     def check(self) -> None:
         """Check that all of them run. Raises: Unavailable `demo_process_ended`: one has ended."""
         for name, child in self._children.items():

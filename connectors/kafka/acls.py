@@ -30,15 +30,15 @@ READS: Final[Mapping[str, tuple[str, ...]]] = {
     # A line of the audit log has the hash of the line before it, so its writers also read it (ADR 0030).
     "api": ("raw", "customers", "orgs", "receipts", "rejected", "dlq", "events", "retry", "enriched", "audit"),
 }
-#: The topics that each role writes.
+#: The topics that each role writes. Each worker reports partitions that stand still in `deliveries` (ADR 0054).
 WRITES: Final[Mapping[str, tuple[str, ...]]] = {
     "ingress": ("raw", "rejected"),
     # Records of a grown raw topic are forwarded to the partition of their key (ADR 0042).
-    "meter": ("raw", "changelog", "enriched", "rejected", "events", "receipts"),
+    "meter": ("raw", "changelog", "enriched", "rejected", "events", "receipts", "deliveries"),
     "sink": _OUTCOMES,
     "retry": _OUTCOMES,
     # Late calls are requeued into raw; an event posted after its subscription's end is billed again (ADR 0024, 0027).
-    "project": ("raw", "rejected", "audit", "events", "receipts"),
+    "project": ("raw", "rejected", "audit", "events", "receipts", "deliveries"),
     # Recorded usage, mappings and orgs, requeued dead letters, and events that Lago later says it will not bill.
     "api": ("raw", "customers", "orgs", "audit", "deliveries", "receipts", "retry", "dlq", "rejected"),
 }

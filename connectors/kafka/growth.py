@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 
-from confluent_kafka import ConsumerGroupState
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from connectors.config.kafka_connection import KafkaConnection
@@ -12,6 +12,15 @@ from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.topic_scan import translated_errors
 from schemas.errors import TopicProblem, Unavailable
 
+#: A new cluster makes its coordinator when the first group is asked for, which takes a while on a busy machine, seconds.
+_COORDINATOR_S = 60.0
+_NO_COORDINATOR_YET = {
+    KafkaError._TIMED_OUT,  # noqa: SLF001  # librdkafka's own errors are spelt so
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+_AGAIN_S = 0.1
 _EMPTY = {ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD}
 
 
@@ -63,13 +72,21 @@ def groups_with_members(kafka: KafkaConnection, groups: Iterable[str]) -> list[s
         Unavailable: the broker does not answer.
     """
     admin = AdminClient(librdkafka_config(kafka))
-    found = []
-    for name, future in admin.describe_consumer_groups(list(groups), request_timeout=LIMIT_S).items():
-        with translated_errors(name):
-            group = future.result()
-        if group.state not in _EMPTY or group.members:
-            found.append(name)
-    return sorted(found)
+    return sorted(name for name in groups if _has_members(admin, name))
+
+
+def _has_members(admin: AdminClient, name: str) -> bool:
+    deadline = time.monotonic() + _COORDINATOR_S
+    while True:
+        try:
+            group = admin.describe_consumer_groups([name], request_timeout=LIMIT_S)[name].result()
+        except KafkaException as error:
+            if error.args[0].code() in _NO_COORDINATOR_YET and time.monotonic() < deadline:
+                time.sleep(_AGAIN_S)
+                continue
+            with translated_errors(name):
+                raise
+        return bool(group.state not in _EMPTY or group.members)
 
 
 def _listed(admin: AdminClient, counts: Mapping[str, int], limit_s: float) -> bool:

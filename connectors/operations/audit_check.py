@@ -15,6 +15,8 @@ from connectors.postgres.pool import Database
 from connectors.postgres.rows_of_management import audit_rows
 from schemas.moments import HOUR_US, to_datetime
 
+#: The action of a line after which the topic is another one than before (docs/adr/0053).
+RECOVER: Final = "recover"
 ROW_CHANGED, ROW_MISSING, ROW_FORGED = "row_changed", "row_missing", "row_forged"
 _BATCH: Final = 500
 _NEXT = "SELECT next FROM projector_offsets WHERE topic = $1 AND partition = 0"
@@ -90,13 +92,15 @@ async def table_verified(
     """The first difference between the rows and the topic's lines.
 
     Args:
-        upto, ids: the result of `seen_in_table`. Rows whose lines have expired in the topic cannot be checked.
+        upto, ids: the result of `seen_in_table`. Rows whose lines have expired in the topic, or were lost with it before
+            `meterbridge recover`, cannot be checked.
     """
     known = [line for line in lines if line.record is not None]
     named = {line.record.audit_id for line in known if line.record is not None}
     since = None if from_the_beginning or not known else known[0].record
+    lost_us = max((line.record.at for line in known if line.record and line.record.action == RECOVER), default=0)
     for audit_id, at in ids.items():
-        expired = since is not None and at < to_datetime(since.at + HOUR_US)
+        expired = (since is not None and at < to_datetime(since.at + HOUR_US)) or at < to_datetime(lost_us)
         if audit_id not in named and not expired:
             return RowProblem(ROW_FORGED, audit_id, "no line of the topic has this id")
     for start in range(0, len(known), _BATCH):

@@ -23,7 +23,7 @@ from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent, Receipt
 from streams.core.delivery.after_end import UNBILLABLE_ENDED
-from streams.core.delivery.event_states import FAILED, PENDING
+from streams.core.delivery.receipt_states import FAILED, PENDING
 from streams.runtime import clock
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import MANIFEST, receipt_write

@@ -19,7 +19,7 @@ from schemas.moments import MAX_US
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
-from streams.core.delivery.event_states import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
+from streams.core.delivery.receipt_states import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
 from streams.core.metering.call_kinds import JOBS
 from streams.core.metering.decisions import BILLED, METERED
 from streams.core.metering.lago_event import is_rated

@@ -204,9 +204,9 @@ class Management:
         return self._databases
 
     async def _show(self) -> None:
-        """Set the metrics of totals until cancelled. It runs in the event loop, because the tables must not change while it counts."""
+        """Set the metrics of totals until cancelled."""
         while True:
-            self._metrics.active_customers.set(self.account_tables.mappings.active_customers())
+            self._metrics.active_customers.set(await self.account_tables.mappings.active_customers())
             if (totals := self._receipts.totals()) is not None:
                 self._metrics.pending_events.set(totals.pending_events)
             await asyncio.sleep(_SHOW_EVERY_S)

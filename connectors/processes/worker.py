@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 PROJECT = "project"
 #: Period at which a worker checks whether its partitions have changed, seconds.
-_LOOK_S = 0.25
+_LOOK_S = 0.5
 #: What every role needs. It is loaded by a supervisor before it makes its children.
 _SHARED = ("connectors.processes.worker_parts",)
 
@@ -81,6 +81,7 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
         late_calls_of,
         learnt_ends_of,
         outgoing_webhooks_of,
+        partition_reports_of,
         provider_health_of,
         summary_refresh_of,
         worker_parts,
@@ -92,6 +93,7 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
         running = ROLES[role](replace(parts, leave=word.end))
         stop = word.begun()
         beside = [asyncio.ensure_future(log_partitions(running.partition_tasks, role))]
+        beside.append(asyncio.ensure_future(partition_reports_of(parts, role, running).watch()))
         if role == PROJECT:
             late = late_calls_of(settings, running.partition_tasks, parts.sensors)
             beside.append(asyncio.ensure_future(late.watch()))

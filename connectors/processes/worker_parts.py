@@ -41,6 +41,7 @@ from connectors.operations.outgoing_webhooks.announcements import Announcements
 from connectors.operations.outgoing_webhooks.delivery import Sender, webhooks_http
 from connectors.operations.outgoing_webhooks.endpoints import Endpoint
 from connectors.operations.outgoing_webhooks.task import OutgoingWebhooks
+from connectors.operations.partition_reports import PartitionReports, writer_to
 from connectors.operations.provider_health import ProviderHealth
 from connectors.operations.sender import CommandProducer
 from connectors.operations.usage_summary import SummaryRefresh
@@ -63,6 +64,7 @@ from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.mapping.set_mapping import MIN_MAPPING_DELAY_S
 from streams.delivery.engine import Delivery, LagoEventsApi
 from streams.delivery.to_an_organization import ClosedOrganization, EventDelivery
+from streams.runtime.role import AnyRole, Role
 
 #: For requests about Lago's organization, which then need not wait for a post to end.
 _SPARE_CONNECTIONS = 1
@@ -155,6 +157,14 @@ def summary_refresh_of(settings: Settings, sensors: Any) -> SummaryRefresh:
     return SummaryRefresh(
         Database(postgres_url(settings), size=1), failed=sensors.projection_failed, show=sensors.usage_days_failed
     )
+
+
+def partition_reports_of(parts: Components, role: str, running: AnyRole) -> PartitionReports:
+    """The task that reports which partitions stand still, beside any role."""
+    sensors: Any = parts.sensors
+    topic = running.topic if isinstance(running, Role) else ""
+    write = writer_to(parts.kafka, parts.topics.deliveries)
+    return PartitionReports(role, running.partition_tasks, topic, sensors.health.halts, write)
 
 
 def provider_health_of(settings: Settings, sensors: Any) -> ProviderHealth:

@@ -33,7 +33,7 @@ from schemas.reasons import (
 )
 from schemas.tables import TABLES
 from streams.core.delivery.circuit_breaker import State
-from streams.core.delivery.event_states import STATUSES
+from streams.core.delivery.receipt_states import STATUSES
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
 from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
 from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, UNKNOWN_RATE, WRONG_CURRENCY

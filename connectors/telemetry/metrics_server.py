@@ -32,7 +32,7 @@ LIFE_S: Final = 10.0
 MAX_HEAD: Final = 16_384
 #: Responses take at most this share of one core, and at most this many are made per second: all threads share a core.
 _SHARE, _ANSWERS_PER_S = 0.2, 20.0
-_LOOK_EVERY_S: Final = 0.1
+_LOOK_EVERY_S: Final = 0.5
 #: The listen backlog of the kernel; these connections take no file descriptor.
 _BACKLOG: Final = 128
 _THREAD_ENDS_S: Final = 1.0

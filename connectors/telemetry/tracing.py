@@ -18,13 +18,13 @@ from schemas.errors import ConfigurationError
 from schemas.topics import TopicNames
 from streams.agents.traces import DeliveryTraces, MeterTraces
 from streams.core.delivery.batches import EventOutcome
-from streams.core.metering.step_changes import Changes
 from streams.delivery.lago_port import LagoEventsApi
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
     from connectors.telemetry.traces.delivery import DeliverySpans
+    from streams.core.metering.step_changes import Changes
 
 #: How long a process that stops waits for its last spans, seconds: less than a stop may take, whatever the receiver does.
 LAST_SPANS_S: Final = 1.0
@@ -99,7 +99,7 @@ class GuardedTraces:
         self._delivery = delivery
         self._is_broken = False
 
-    def step(self, records: Sequence[Any], changes: Changes, began_us: int) -> Callable[[], None]:
+    def step(self, records: Sequence[Any], changes: "Changes", began_us: int) -> Callable[[], None]:
         """See `streams.agents.traces.MeterTraces`."""
         committed = self._tried(lambda: self._meter.step(records, changes, began_us))
         return lambda: self._tried(committed) if committed is not None else None

@@ -42,6 +42,11 @@ class WorkerHealth:
             self._halted = +self._halted
             return (topic, partition, reason) not in self._halted
 
+    def halts(self) -> dict[tuple[str, int], str]:
+        """Why partitions are halted, by topic and number."""
+        with self._lock:
+            return dict(self._halted)
+
     async def keep_beating(self) -> None:
         """Note every second, until cancelled, that the event loop runs."""
         while True:

@@ -14,7 +14,7 @@ from schemas.ledger import Position, Sum
 from schemas.money import add
 from schemas.records import Receipt
 from streams.agents.projector import Projected
-from streams.core.delivery.event_states import FAILED, PENDING
+from streams.core.delivery.receipt_states import FAILED, PENDING
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.conservation import off_by, total
 from streams.core.metering.ledger_state import LedgerState

@@ -4,18 +4,21 @@ Traces never decide anything: an implementation must not raise, and must not wai
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aiokafka import ConsumerRecord
 
 from streams.core.delivery.batches import EventOutcome
-from streams.core.metering.step_changes import Changes
+
+if TYPE_CHECKING:
+    # An ingress loads this module, and has no other use for numpy, which the meter's state needs.
+    from streams.core.metering.step_changes import Changes
 
 
 class MeterTraces(Protocol):
     """Records the spans of the meter."""
 
-    def step(self, records: Sequence[ConsumerRecord], changes: Changes, began_us: int) -> Callable[[], None]:
+    def step(self, records: Sequence[ConsumerRecord], changes: "Changes", began_us: int) -> Callable[[], None]:
         """Before a step is committed; call the result after it.
 
         It may set `traceparent` of the sealed parts.

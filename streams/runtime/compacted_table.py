@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from math import ceil
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -22,11 +23,23 @@ from streams.runtime.unreadable import note
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-_POLL_MS = 100
-_PROBE_S = 1.0
+#: The age that a table's readers ask for at least, seconds, where they say nothing else.
+FRESH_S = 5.0
+#: Of that age: the time between two requests for the end, and the time that a broker may hold a fetch without records.
+#: The request for the end waits behind that fetch, as both take one connection. So a view is at most 0.6 of the age old.
+_PROBE_PART, _HELD_PART = 0.4, 0.2
+#: How often aiokafka looks for partitions to fetch although nothing has told it of any, milliseconds. Its default is 200.
+_LOOK_MS = 2000
 _AGAIN_S, _TELL_EVERY_S = 0.5, 60.0
 #: The most records that are taken without a pause; this bounds how long the event loop is blocked.
 _BATCH = 2000
+
+
+class _End(NamedTuple):
+    """The end of the topic, by partition, at some moment after `requested`."""
+
+    requested: float
+    offsets: Mapping[TopicPartition, int]
 
 
 class TopicTable(ABC):
@@ -36,10 +49,20 @@ class TopicTable(ABC):
         kafka: connection options for aiokafka.
         monotonic: a clock, seconds.
         name: of the table, for logs and metrics.
+        fresh_s: the shortest limit that `wait_fresh` is called with, seconds. While nothing is written, the view is at most
+            as old, and the longer it may be, the fewer requests the table costs. A record is taken at once in any case.
     """
 
-    def __init__(self, kafka: Mapping[str, Any], topic: str, monotonic: Callable[[], float], name: str) -> None:
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        topic: str,
+        monotonic: Callable[[], float],
+        name: str,
+        fresh_s: float = FRESH_S,
+    ) -> None:
         self.name = name
+        self._probe_s, self._held_ms = fresh_s * _PROBE_PART, round(fresh_s * _HELD_PART * 1000)
         self._kafka = kafka
         self._topic = topic
         self._monotonic = monotonic
@@ -128,35 +151,54 @@ class TopicTable(ABC):
             group_id=None,
             isolation_level="read_committed",
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=_POLL_MS,
+            fetch_max_wait_ms=self._held_ms,
+            consumer_timeout_ms=_LOOK_MS,
         ) as consumer:
             partitions = sorted(consumer.partitions_for_topic(self._topic) or ())
             if not partitions:
                 raise UnknownTopicOrPartitionError(self._topic)
             tps = [TopicPartition(self._topic, number) for number in partitions]
             consumer.unsubscribe()
+            # Asked for before the first fetch, so that it does not wait behind it.
+            end = await self._ask_end(consumer, tps)
             consumer.assign(tps)
             for tp in tps:
                 consumer.seek(tp, self._next.get(tp.partition, 0))
             while True:
-                await self._catch_up(consumer, tps)
+                await self._read_to(consumer, end)
+                await self._read_on(consumer, end.requested + self._probe_s)
+                end = await self._ask_end(consumer, tps)
 
-    async def _catch_up(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
-        """Read to the current end of the topic, which makes the view complete as of now; then read on for a second."""
+    async def _ask_end(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> _End:
+        """Where the topic ends. A fetch's answer also has an end, but after a change of the leader that may lack records that
+        were acknowledged (KIP-207); the answer to this request does not.
+        """
         requested = self._monotonic()
-        ends = await consumer.end_offsets(tps)
-        behind = True
-        while behind or self._monotonic() - requested < _PROBE_S:
-            got = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
-            for tp, records in got.items():
-                self._take(tp.partition, records)
-                self._next[tp.partition] = records[-1].offset + 1
-            caught_up = behind and all([await consumer.position(tp) >= ends[tp] for tp in tps])
-            if caught_up:
-                behind, self._fresh_at = False, requested
-            if got or caught_up:
-                async with self._changed:
-                    self._changed.notify_all()
+        return _End(requested, await consumer.end_offsets(tps))
+
+    async def _read_to(self, consumer: AIOKafkaConsumer, end: _End) -> None:
+        """Read all that was written when the end was asked for: the view is then complete as of that moment."""
+        while not all([await consumer.position(tp) >= offset for tp, offset in end.offsets.items()]):
+            await self._read(consumer, self._held_ms)
+        self._fresh_at = end.requested
+        await self._tell()
+
+    async def _read_on(self, consumer: AIOKafkaConsumer, until: float) -> None:
+        """Take what comes until it is time to ask for the end again."""
+        while (left_s := until - self._monotonic()) > 0:
+            await self._read(consumer, ceil(left_s * 1000))
+
+    async def _read(self, consumer: AIOKafkaConsumer, wait_ms: int) -> None:
+        got = await consumer.getmany(timeout_ms=wait_ms, max_records=_BATCH)
+        for tp, records in got.items():
+            self._take(tp.partition, records)
+            self._next[tp.partition] = records[-1].offset + 1
+        if got:
+            await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     def _take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
         """Call `take`. If it raises, take the records one by one, so that a bad record costs only itself."""
@@ -180,9 +222,15 @@ class CompactedTable(TopicTable, Generic[T]):
     """
 
     def __init__(
-        self, kafka: Mapping[str, Any], topic: str, of: type[T], monotonic: Callable[[], float], name: str
+        self,
+        kafka: Mapping[str, Any],
+        topic: str,
+        of: type[T],
+        monotonic: Callable[[], float],
+        name: str,
+        fresh_s: float = FRESH_S,
     ) -> None:
-        super().__init__(kafka, topic, monotonic, name)
+        super().__init__(kafka, topic, monotonic, name, fresh_s)
         self.table: dict[str, T] = {}
         self.version = 0
         self.members = 0

@@ -13,7 +13,8 @@ The code relies on internals of faust-streaming 0.15.3; `tests/integration/test_
 changes one.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,13 @@ from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
 
+from streams.runtime.fetch_pace import BUSY, FetchPace
 from streams.runtime.plain_consumer import stop
 
+#: The time between two ticks of an app, seconds.
+TICK_S = 0.5
 #: How long a consumer without anything to fetch waits, seconds.
 _IDLE_S = 0.02
-_WAIT_S = 0.1
-#: How long a broker may hold an empty fetch, milliseconds. A consumer has one fetch at a broker, so a partition that is
-#: resumed or sought meanwhile waits as long for its records. Faust uses 1500.
-_HELD_MS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.stamps: dict[TP, int] = {}
+        self.pace = FetchPace()
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         # `in_transaction` makes Faust read committed records; it has no other use here.
@@ -71,7 +72,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             consumer = super()._create_worker_consumer(transport)
         finally:
             self.consumer.in_transaction = False
-        consumer._fetch_max_wait_ms = _HELD_MS  # noqa: SLF001  # read when it is started
+        consumer._fetch_max_wait_ms = BUSY.held_ms  # noqa: SLF001  # read when it is started
         return consumer
 
     async def on_thread_stop(self) -> None:
@@ -86,6 +87,9 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _fetch_records(self, consumer: Any, active_partitions: Any, **kwargs: Any) -> dict[TP, FetchBatch]:
         fetchable = {tp for tp in active_partitions if tp in self.stamps}
+        if len(fetchable) < len(consumer.assignment()):
+            self.pace.busy()
+        self.pace.apply(consumer)
         if not fetchable:
             return {}
         try:
@@ -94,6 +98,9 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             # A new partition has no committed offset: its task seeks before the first fetch.
             return {}
         # No await between aiokafka's change of the position and this line: so the stamps are exact.
+        if records:
+            self.pace.busy()
+            self.pace.apply(consumer)
         fetch_batches = {}
         for tp, fetched in records.items():
             start = self.stamps.get(tp)
@@ -113,6 +120,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         except IllegalStateError:
             return False
         self.stamps[tp] = offset
+        self.pace.busy()
         return True
 
     async def seek_to_committed(self) -> dict[TP, int]:
@@ -145,8 +153,9 @@ class _Consumer(driver.Consumer):
         if self.flow_active and not self._get_active_partitions():
             await self.sleep(_IDLE_S)
             return {}, set()
-        # A short wait: the records of a partition that is resumed meanwhile may be here already.
-        fetch_batches, active = await super()._wait_next_records(min(timeout, _WAIT_S))
+        # A short wait, unless the consumer is quiet: the records of a partition that is resumed meanwhile may be here already.
+        wait_s = min(timeout, self._thread.pace.waits().records_s)
+        fetch_batches, active = await super()._wait_next_records(wait_s)
         if not fetch_batches:
             await self.sleep(_IDLE_S / 10)
         return fetch_batches, active
@@ -198,6 +207,24 @@ class RecordBatchTransport(driver.Transport):
 
 class App(faust.App):
     """A Faust app on the record-batch transport."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._ticked: dict[Callable[[], Coroutine[Any, Any, None]], asyncio.Task[None] | None] = {}
+
+    def every_tick(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `work` twice a second while the app runs. All works share one timer, and none waits for another."""
+        if not self._ticked:
+            self.timer(TICK_S)(self._tick)
+        self._ticked[work] = None
+
+    async def _tick(self) -> None:
+        for work, under_way in self._ticked.items():
+            if under_way is not None:
+                if not under_way.done():
+                    continue
+                under_way.result()  # an error ends the app, as an error in this method does
+            self._ticked[work] = asyncio.create_task(work())
 
     def _new_transport(self) -> RecordBatchTransport:
         return RecordBatchTransport(self.conf.broker_consumer, self)

@@ -19,7 +19,6 @@ from streams.runtime.partition_task import PartitionProcessor, PartitionTask
 
 log = structlog.get_logger(__name__)
 
-TICK_S = 0.5
 #: How long a halted partition waits before it is opened again, seconds: an operator may have acted.
 HALT_S = 60.0
 #: How long a reopened partition must run to count as resumed, seconds: an offset gap shows only at the first chunk.
@@ -78,7 +77,7 @@ class Role:
         app.on_partitions_assigned.connect(self._assigned, weak=False)
         app.on_partitions_revoked.connect(self._revoked, weak=False)
         self.agent = app.agent(app.fetch_batches(topic), name=f"{app.conf.id}.{topic}.route")(self._route)
-        app.timer(TICK_S)(self._punctuate)
+        app.every_tick(self._punctuate)
 
     async def close(self) -> None:
         """Close all partition tasks at the same time."""

@@ -7,19 +7,24 @@ from aiokafka import ConsumerRecord
 
 from schemas.customers import OrgRecord
 from schemas.organizations import is_name
-from streams.runtime.compacted_table import CompactedTable
+from streams.runtime.compacted_table import FRESH_S, CompactedTable
 
 
 class OrgsTable(CompactedTable[OrgRecord]):
     """The table of `billing.orgs`.
+
+    Args:
+        fresh_s: see `CompactedTable`.
 
     Fields:
         organizations: names of the further Lago organisations that have an org, or had one since the table began to
             follow. What is configured does not matter.
     """
 
-    def __init__(self, kafka: Mapping[str, Any], topic: str, monotonic: Callable[[], float]) -> None:
-        super().__init__(kafka, topic, OrgRecord, monotonic, "orgs")
+    def __init__(
+        self, kafka: Mapping[str, Any], topic: str, monotonic: Callable[[], float], fresh_s: float = FRESH_S
+    ) -> None:
+        super().__init__(kafka, topic, OrgRecord, monotonic, "orgs", fresh_s)
         self.organizations: set[str] = set()
 
     def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:

@@ -295,10 +295,11 @@ CASES: Final[dict[str, Case]] = {
     "MeterbridgeRoleMissing": Case(
         # The customers that the api counts are zero at all others.
         {
-            **{ROLE % ("api", role): gone(10, int(role == "api")) for role in _ROLES},
-            "active_customers_total": since(0, 10, before=100),
+            **{ROLE % ("api", role): gone(4, int(role == "api")) for role in _ROLES},
+            "active_customers_total": since(0, 4, before=100),
         },
         {ROLE % ("project", role): never() for role in _ROLES},
+        step="10m",
     ),
     "MeterbridgeTargetDown": Case(
         {'up{job="meterbridge", instance="meter:9090"}': since(0, 18, before=1)},

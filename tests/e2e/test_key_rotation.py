@@ -1,4 +1,4 @@
-"""The commands of docs/key-rotation.md, typed from top to bottom while calls come in: each is answered with 202 and billed once."""
+"""The commands of docs/key-rotation.md, typed from top to bottom while calls come in: none is refused, and each is billed once."""
 
 import asyncio
 import os
@@ -66,7 +66,7 @@ restart_worker""",
 
 @dataclass
 class Sender:
-    """Posts one call after the other, as a sender does that repeats what was not answered."""
+    """Posts one call after the other, as a sender does that repeats after a 503 and where no answer came."""
 
     url: str
     token: str
@@ -85,9 +85,10 @@ class Sender:
         while True:
             with suppress(httpx.TransportError):
                 answer = await http.post(self.url, json=call, headers={"Authorization": f"Bearer {self.token}"})
-                self.answers[answer.status_code] = self.answers.get(answer.status_code, 0) + 1
-                self.sent += 1
-                return
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:  # "send it again": the ingress is starting
+                    self.answers[answer.status_code] = self.answers.get(answer.status_code, 0) + 1
+                    self.sent += 1
+                    return
             await asyncio.sleep(0.05)
 
 

@@ -13,7 +13,7 @@ import pytest
 from connectors.access import key_store
 from connectors.credits import payments
 from connectors.operations import automatic_rebilling, explain, late_calls, money_notes, provider_health, usage_report
-from connectors.operations.outgoing_webhooks import delivery
+from connectors.operations.outgoing_webhooks import announcements, delivery
 from connectors.postgres import projection, prune, unprojected
 from tests.integration import test_credit_plans, test_provider_key_plans
 from tests.support.database import migrated_database, rows
@@ -44,6 +44,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "audit_log_action": ("SELECT * FROM audit_log WHERE action = $1 ORDER BY at DESC LIMIT 20", ("replay",)),
     "webhook_delivery_logs_created": (prune._OLD["webhook_delivery_logs"], (AT,)),
     "webhook_delivery_logs_key": ("SELECT * FROM webhook_delivery_logs WHERE unique_key = $1", ("k",)),
+    "webhook_delivery_logs_state": (announcements._PARTITIONS, ("partition", 500, 600)),
     "api_keys_created": (key_store._ALL, (20,)),
     "doubled_calls_found": (money_notes._DOUBLED, ()),
     "unprojected_records_noticed": (unprojected._ROWS, (20,)),

@@ -119,6 +119,11 @@ IN_USE = {
         "INSERT INTO outgoing_webhooks (endpoint, message_id, event_type, body) VALUES ('e', 'msg_1', 'usage.held', '{}')",
         "INSERT INTO webhook_endpoints VALUES ('e', now())",
     ],
+    21: [
+        """INSERT INTO webhook_delivery_logs (
+            partition, "offset", created_at, direction, event_type, error, duration_ms, attempt, events, source
+        ) VALUES (0, 6, now(), 'state', 'partition.halted', 'ledger_missing', 0, 1, 0, 'meter/litellm.usage.raw/0')""",
+    ],
 }
 
 

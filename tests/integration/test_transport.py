@@ -7,6 +7,7 @@ from typing import Any
 import faust
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.fetcher import Fetcher
 from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers import aiokafka as driver
 
@@ -97,5 +98,7 @@ def test_the_seams_of_faust_are_where_the_transport_expects_them() -> None:
     thread = driver.AIOKafkaConsumerThread
     assert "if self.consumer.in_transaction:" in source_of(thread._create_worker_consumer)
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in source_of(AIOKafkaConsumer.start)
+    assert "self._fetch_max_wait_ms," in source_of(Fetcher._get_actions_per_node)
+    assert "backoff = self._fetcher_timeout" in source_of(Fetcher._get_actions_per_node)
     assert "fetcher.fetched_records(" in source_of(thread._fetch_records)
     assert "seek_to_committed()" in source_of(BaseConsumer.perform_seek)

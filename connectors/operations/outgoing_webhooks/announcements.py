@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import msgspec
 
+from connectors.operations.partition_reports import HALTED, STATE
 from connectors.postgres.pool import Database
 from schemas.webhooks import (
     CREDITS_LOW,
@@ -20,6 +21,8 @@ from schemas.webhooks import (
     CREDITS_USED_UP,
     DEAD_LETTER,
     EVENT_TYPES,
+    PARTITION_HALTED,
+    PARTITION_RESUMED,
     USAGE_HELD,
     Balance,
     BalanceMessage,
@@ -28,6 +31,8 @@ from schemas.webhooks import (
     HeldUsage,
     HeldUsageMessage,
     Message,
+    PartitionMessage,
+    PartitionState,
 )
 
 #: The most messages of one look, for each kind; the rest follows with the next look.
@@ -93,6 +98,24 @@ begun AS (
     join="INNER",
     changed="known.state <> present.state",
 )
+#: How long after a halt was announced another one of the same partition is not, for partitions that stand still and go on in turn.
+CALM_S: Final = 600
+#: The latest report of a partition. A state that was announced is `halted` or `running`, when the halt was announced, and its reason.
+_PARTITIONS: Final = _CHANGED.format(
+    present=f"""
+SELECT DISTINCT ON (source) source AS subject, event_type = '{HALTED}' AS halted, COALESCE(error, '') AS reason, created_at AS since
+FROM webhook_delivery_logs WHERE direction = '{STATE}' ORDER BY source, "offset" DESC
+""",  # noqa: S608  # our own words
+    also="",
+    join="LEFT",
+    changed="""
+CASE WHEN halted
+    THEN known.state IS NULL OR (
+        starts_with(known.state, 'running') AND split_part(known.state, ' ', 2)::timestamptz <= now() - make_interval(secs => $3)
+    )
+    ELSE starts_with(known.state, 'halted')
+END""",
+)
 _SAVE: Final = """
 INSERT INTO announced_states (kind, subject, state)
 SELECT $1, * FROM unnest($2::text[], $3::text[])
@@ -152,6 +175,7 @@ class Announcements:
                 ("held", _HELD, (self.held_usd,), self._held),
                 ("dead", _DEAD, (), self._dead),
                 ("balance", _BALANCES, (self.low_usd,), self._balances),
+                ("partition", _PARTITIONS, (CALM_S,), self._partitions),
             ):
                 changes = [*changes_of(await connection.fetch(query, kind, MOST, *arguments))]
                 told += await self._store(connection, kind, changes)
@@ -200,6 +224,18 @@ class Announcements:
             message = BalanceMessage(kind, _iso(), balance)  # type: ignore[arg-type]  # one of its words
             yield Change(subject, state, message)
 
+    def _partitions(self, rows: Iterable[Mapping[str, Any]]) -> Iterable[Change]:
+        for row in rows:
+            subject, halted = row["subject"], row["halted"]
+            role, _, place = subject.partition("/")
+            topic, _, number = place.rpartition("/")
+            _, announced, before = (row["before"] or "  ").split(" ", 2)
+            reason = row["reason"] if halted else before
+            kind = PARTITION_HALTED if halted else PARTITION_RESUMED
+            data = PartitionState(role, topic, int(number), reason, _iso(row["since"]))
+            state = f"halted {_iso()} {reason}" if halted else f"running {announced} {reason}"
+            yield Change(subject, state, PartitionMessage(kind, _iso(), data))  # type: ignore[arg-type]  # one of its words
+
 
 def _step(cost_usd: Decimal, bound_usd: Decimal) -> int:
     """0 below the bound, 1 from it on, and one more each time that it has doubled."""
@@ -212,7 +248,7 @@ def _step(cost_usd: Decimal, bound_usd: Decimal) -> int:
 def _row(message: Message) -> tuple[str, str, str]:
     body = msgspec.json.encode(message).decode()
     kinds = {HeldUsageMessage: USAGE_HELD, DeadLetterMessage: DEAD_LETTER}
-    kind = message.type if isinstance(message, BalanceMessage) else kinds[type(message)]
+    kind = message.type if isinstance(message, BalanceMessage | PartitionMessage) else kinds[type(message)]
     return new_id(), kind, body
 
 

@@ -13,7 +13,7 @@ import msgspec
 from schemas.customers import OrgRecord, Period
 from schemas.moments import MAX_US, SECOND_US, lago_timestamp, parse_us, to_iso
 from schemas.records import LagoEvent
-from streams.core.delivery.event_states import UNBILLABLE
+from streams.core.delivery.receipt_states import UNBILLABLE
 from streams.core.delivery.restamp import USAGE_END, in_other_currency, is_owed
 from streams.core.mapping.billing_periods import billed
 from streams.core.mapping.subscription_choice import chosen

@@ -13,11 +13,9 @@ from typing import NamedTuple
 
 from schemas.moments import HOUR_US
 from schemas.records import Receipt
+from streams.core.delivery.receipt_states import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
 from streams.core.metering.dedupe_set import SeenIds
 
-#: The prefix of the reasons of `failed` where Lago accepted an event that no invoice will count.
-UNBILLABLE = "unbillable_"
-PENDING, PROCESSING, COMPLETED, FAILED = STATUSES = ("pending", "processing", "completed", "failed")
 #: How long a repeated receipt of a completed event is recognised, by the receipts' own times.
 REMEMBERED_HOURS = 48
 
@@ -89,11 +87,6 @@ def _follows(before: str | None, receipt: Receipt) -> bool:
     if before == COMPLETED or takes_back(receipt):
         return before is not None and takes_back(receipt)
     return before is None or receipt.status != PENDING
-
-
-def takes_back(receipt: Receipt) -> bool:
-    """Whether a receipt says that Lago will not bill an event that it accepted: it may follow even `completed`."""
-    return receipt.status == FAILED and receipt.reason.startswith(UNBILLABLE)
 
 
 def totals(tallies: Iterable[EventStateCounter]) -> StateTotals:

@@ -16,6 +16,8 @@ SILENT_EXPERIMENT = "silent_experiment"
 METERED = "metered"
 DUPLICATE = "duplicate"
 REJECTED = "rejected"
+#: In the usage log alone: the call was counted, and its topics were lost before an event billed it (docs/adr/0053).
+LOST = "lost"
 
 DECISIONS = (
     BILLABLE,

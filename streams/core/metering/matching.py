@@ -14,7 +14,7 @@ from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.metering.call_kinds import JOBS
 from streams.core.metering.call_meaning import SEALED
-from streams.core.metering.decisions import BILLED, FAILED_CALL, METERED, UNPRICED, ZERO_COST, decide
+from streams.core.metering.decisions import BILLED, FAILED_CALL, LOST, METERED, UNPRICED, ZERO_COST, decide
 from streams.core.metering.spend_log_ids import alias_of, base_of, names_a_job
 
 #: How far apart the starts of one call can lie, microseconds: the database rounds to milliseconds.
@@ -33,7 +33,7 @@ _CLOCKS_US = 2_000_000
 _BY_LAGO = "subscription"
 
 #: What to do about a copy. missing: it was never counted, so send it. known: nothing. priced: it was counted without a
-#: price and this copy has one, so send it. other_cost: it was billed at another cost, so report it. unclear: the log
+#: price and this copy has one, or it was lost before it was billed, so send it. other_cost: it was billed at another cost, so report it. unclear: the log
 #: cannot show whether it was counted.
 MISSING, KNOWN, PRICED, OTHER_COST, UNCLEAR = "missing", "known", "priced", "other_cost", "unclear"
 
@@ -91,7 +91,11 @@ def verdict(copy: Usage, rows: Iterable[LoggedCall], policy: MeterPolicy) -> Cop
         same = [row for row in same if row.customer_id == copy.customer_id]
         if not same:
             return CopyVerdict(MISSING)
-    if all(row.decision in PRICEABLE for row in same) and decide(copy, policy) in BILLED:
+    decision = decide(copy, policy)
+    lost = [row for row in same if row.decision == LOST]
+    if lost and decision in {*BILLED, METERED}:
+        return CopyVerdict(PRICED, lost[0])
+    if all(row.decision in PRICEABLE for row in same) and decision in BILLED:
         return CopyVerdict(PRICED, same[0])
     return CopyVerdict(KNOWN, same[0])
 

@@ -14,9 +14,12 @@ from schemas.ledger import Position
 from tests.alarms import damage
 from tests.alarms.breakage.scene import Fault, Scene, sent
 from tests.alarms.traffic import CALLERS, OTHER, Traffic
+from tests.support.database import rows
 
 #: Bytes a second that a slow network carries on one connection.
 _SLOW: Final = 15_000
+#: Age of a call whose month may be pruned.
+_PRUNED_DAYS: Final = 150
 
 
 @contextlib.asynccontextmanager
@@ -81,6 +84,20 @@ async def stranger_writes_a_rate_card(scene: Scene) -> AsyncIterator[None]:
     yield
 
 
+@contextlib.asynccontextmanager
+async def late_call_of_a_pruned_month(scene: Scene) -> AsyncIterator[None]:
+    """The calls of its month are deleted, so whether it was billed is not known any more."""
+    ended_s = time.time() - _PRUNED_DAYS * 86_400
+    await scene.traffic.send(scene.traffic.at(OTHER, ended_s, spend=0.001), "/webhook/litellm/usage")
+    logged = "SELECT count(*) FROM llm_usage_log WHERE ended_at < now() - interval '100 days'"
+    async with asyncio.timeout(120):
+        while (await rows(scene.database, logged))[0][0] == 0:
+            await asyncio.sleep(1)
+    await scene.command("db", "prune", "--older-than", "100d", "--comment", "trial")
+    await scene.traffic.send(scene.traffic.at(OTHER, ended_s + 60, spend=0.001), "/webhook/litellm/usage")
+    yield
+
+
 def _one_request_with_two_ids(traffic: Traffic) -> object:
     now = time.time()
     times = {"startTime": now - 2, "endTime": now - 1, "litellm_call_id": f"one-{now}", "status": "success"}
@@ -96,7 +113,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "MeterbridgeImplausibleCost": sent(lambda traffic: traffic.flat(OTHER, spend=99_999)),
     "MeterbridgeTwoCallbacks": sent(lambda traffic: traffic.flat(CALLERS[1], spend=0.001)),
     "MeterbridgeBilledTwice": sent(_one_request_with_two_ids),
-    "MeterbridgeLateCallsWait": sent(lambda traffic: traffic.at(OTHER, time.time() - 40 * 3600, spend=0.001)),
+    "MeterbridgeLateCallsWait": late_call_of_a_pruned_month,
     "MeterbridgeUnreadableRecords": stranger_writes_a_rate_card,
     "MeterbridgeTablesStale": api_is_cut_off_from_kafka,
     "MeterbridgeUnknownCallType": sent(lambda traffic: traffic.flat(OTHER, spend=0.001, call_type="atelepathy")),

@@ -61,4 +61,49 @@ ROWS = (
         "the partitions halt with `ledger_missing`, and go on once they are rebuilt",
         ("faults/test_disaster_recovery.py::test_ledgers_whose_folders_were_deleted_from_a_brokers_disk_are_rebuilt",),
     ),
+    Row(
+        172,
+        "a table of customers that takes a second to go through",
+        "10,000 customers, and another task beside each of the four passes over all of them",
+        (GOES_ON,),
+        "the api answers after every 2,000 customers; what is written meanwhile is seen by the next pass",
+        (
+            "unit/billing/test_large_tables.py::test_other_tasks_have_their_turn_while_all_customers_are_looked_at",
+            "unit/billing/test_large_tables.py::test_a_table_that_changes_meanwhile_is_read_as_it_was",
+        ),
+    ),
+    Row(
+        174,
+        "all topics are lost, Postgres is not",
+        "SIGKILL of the only broker, its disk deleted, a new cluster; 40 calls billed, others sealed, open, held and not counted",
+        (LOST, TWICE, MONEY, BOOKS, GOES_ON),
+        "`recover` brings mappings, orgs and unsent events back; a backfill of everything, twice, and every webhook again bill each call once",
+        (
+            "faults/test_empty_cluster.py::test_each_cent_is_billed_once_after_all_topics_were_lost",
+            "integration/test_recovered_records.py::test_mappings_orgs_and_rates_come_back_as_they_were",
+            "integration/test_recovered_records.py::test_events_that_lago_has_not_taken_wait_for_it_and_dead_letters_stay_dead",
+        ),
+        ("calls", "lost", "waiting"),
+    ),
+    Row(
+        175,
+        "all topics are lost while the projector is behind",
+        "the same, with events that only Lago has, the calls of one of them in no row",
+        (TWICE, MONEY, SAYS_SO),
+        "Lago is asked for its events; calls that no row tells of are named, and their copies refused until a person decides",
+        ("faults/test_empty_cluster.py::test_what_only_lago_knows_is_not_billed_again",),
+    ),
+    Row(
+        176,
+        "a partition halts, and its own topic cannot be written",
+        "the position deleted from the changelog of a real worker; a report that Kafka refuses; halts and resumptions in turn",
+        (SAYS_SO, GOES_ON),
+        "`partition.halted` arrives once by an outgoing webhook, and `partition.resumed` once it goes on; a refused report is written "
+        "later and holds up nothing",
+        (
+            "integration/test_partition_reports.py::test_a_worker_whose_ledger_is_gone_is_announced_and_so_is_its_recovery",
+            "integration/test_partition_reports.py::test_each_change_is_reported_once_and_what_could_not_be_written_again",
+            "integration/test_partition_reports.py::test_a_partition_that_flaps_is_announced_once_in_ten_minutes",
+        ),
+    ),
 )

@@ -150,6 +150,13 @@ class MavenKafka:
         self._launch()
         self.wait()
 
+    def emptied(self) -> None:
+        """SIGKILL, then a new cluster without a topic at the same address: its disk was lost."""
+        self.kill()
+        shutil.rmtree(self.folder / "data")
+        self._format(str(uuid.uuid4()))
+        self.restart()
+
     def end(self) -> None:
         """Let the broker end as it would by itself."""
         self._end(signal.SIGTERM)

@@ -57,6 +57,7 @@ COMMANDS = (
     ["webhooks", "test"],
     ["migrate-orgs"],
     ["import"],
+    ["recover"],
     ["replay"],
     ["backfill"],
     ["explain"],

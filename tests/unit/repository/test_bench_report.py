@@ -9,6 +9,7 @@ from bench.contest import Measured
 from bench.report import CEILINGS, TARGETS, Row, rows_of, write
 
 LATEST = Path(__file__).parents[3] / "bench" / "results" / "latest.json"
+IDLE = LATEST.with_name("idle.json")
 SHAPE = {"name": str, "unit": str, "ours": (int, float), "peer": str, "peer_value": (int, float), "ratio": (int, float)}
 PEERS = {"quix", "faust", "bare", "copy"}
 
@@ -97,3 +98,12 @@ def test_the_results_that_are_checked_in_have_this_shape_and_every_target_has_it
     assert len(set(pairs)) == len(pairs)
     assert TARGETS.keys() <= set(pairs)
     assert CEILINGS.keys() <= {name for name, _ in pairs}
+
+
+def test_the_idle_installation_that_was_measured_takes_less_than_four_percent_of_a_core() -> None:
+    *containers, total = json.loads(IDLE.read_text())
+    assert [one["name"] for one in containers] == ["worker", "projector", "api", "ingress"]
+    assert total["name"] == "all"
+    for figure in ("cpu_percent", "wakeups_per_s", "pss_mib"):
+        assert total[figure] == pytest.approx(sum(one[figure] for one in containers), abs=0.5)
+    assert total["cpu_percent"] < 4

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from schemas.moments import HOUR_US
 from schemas.records import Receipt
-from streams.core.delivery.event_states import REMEMBERED_HOURS, STATUSES, EventStateCounter, StateTotals, totals
+from streams.core.delivery.event_states import REMEMBERED_HOURS, EventStateCounter, StateTotals, totals
+from streams.core.delivery.receipt_states import STATUSES
 
 NOW = 1_800_000_000_000_000
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.metering.call_meaning import SEALED
-from streams.core.metering.decisions import BILLABLE, BYOK, CACHE_HIT, FAILED_CALL, UNPRICED, ZERO_COST
+from streams.core.metering.decisions import BILLABLE, BYOK, CACHE_HIT, FAILED_CALL, LOST, UNPRICED, ZERO_COST
 from streams.core.metering.matching import (
     KNOWN,
     MISSING,
@@ -158,6 +158,14 @@ def test_what_is_not_there_is_missing_and_what_may_be_there_is_unclear() -> None
     late = counted(start_us=NOON + HOUR_US)
     assert verdict(copy(call_id=""), [late], POLICY).word == UNCLEAR
     assert verdict(copy(call_id=""), [late, counted()], POLICY).word == KNOWN
+
+
+def test_a_call_that_was_lost_before_it_was_billed_is_sent_and_one_that_is_billed_elsewhere_is_not() -> None:
+    lost = counted(decision=LOST, billed=False)
+    assert verdict(copy(), [lost], POLICY) == (PRICED, lost)
+    assert verdict(copy(cost=Decimal(0)), [lost], POLICY).word == KNOWN
+    assert verdict(copy(), [lost, counted()], POLICY).word == KNOWN
+    assert verdict(copy(), [counted(decision=ZERO_COST, billed=False), lost], POLICY) == (PRICED, lost)
 
 
 @pytest.mark.parametrize("decision", [UNPRICED, ZERO_COST, FAILED_CALL])

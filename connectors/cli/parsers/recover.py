@@ -1,0 +1,22 @@
+"""Words, options and help of `meterbridge recover`."""
+
+from typing import Annotated
+
+import typer
+
+from connectors.cli.parsers.deferred import deferred
+from connectors.cli.parsers.options import AsJson, Comment, DryRun
+
+
+@deferred()
+def recover(
+    comment: Comment = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring back what Postgres has of a Kafka cluster that was lost, into the empty topics of a new one: mappings, orgs, rate cards,
+    and events that Lago has not taken. Afterwards `backfill` bills each lost call once. Stop the workers first. Needs Postgres and Lago.
+
+    Exit code 0: done, or can be done with --yes; 1: it cannot be done now.
+    """

@@ -1,0 +1,173 @@
+"""Brings back into an empty Kafka cluster what Postgres has of a lost one, so that a backfill bills each call once (docs/adr/0053).
+
+In this order: the audit line, the tables, the topics that are only state, the events that Lago has not taken, at last the ledgers. A
+repeat after a cut does what is left.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final
+
+from connectors.config.deployment import Deployment
+from connectors.kafka.admin import topic_ids
+from connectors.kafka.growth import groups_with_members
+from connectors.kafka.topic_scan import header_of, offset_range_of, scan
+from connectors.lago.client import LagoClient
+from connectors.operations.audit_check import RECOVER
+from connectors.operations.audit_record import audited
+from connectors.operations.ledger_init import place_of
+from connectors.operations.recovered_records import RECOVERED, dead_letters_of, retries_of, states_of
+from connectors.operations.recovery_at_lago import only_at_lago
+from connectors.operations.sender import CommandProducer
+from connectors.postgres.recover import (
+    LostCalls,
+    NewTopics,
+    Stored,
+    begin_anew,
+    projected_from,
+    stored_state,
+    unsent_parts,
+)
+from schemas.decoding import decoder
+from schemas.errors import Rejected
+from schemas.ledger import LEDGER_VERSION, Position
+from schemas.money import plain
+from schemas.records import LagoEvent
+from streams.state.ledger_expand import owning
+from streams.state.ledger_rebuild import write_anew
+
+_ROLES: Final = ("meter", "sink", "retry", "project")
+_event = decoder(LagoEvent)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """A plan, or what was done; the numbers of what it is about.
+
+    Fields:
+        waiting, dead: events that Lago has not taken, and those that it refused.
+        only_at_lago: events that Lago has and Postgres did not know.
+        lost_calls, lost_usd: calls that were counted and are in no event: a backfill bills them.
+        unknown_calls: calls that are billed and not in the usage log: which ones is not known.
+        ledgers: partitions that begin anew.
+    """
+
+    customers: int
+    orgs: int
+    rates: int
+    waiting: int
+    dead: int
+    only_at_lago: int
+    lost_calls: int
+    lost_usd: Decimal
+    unknown_calls: int
+    ledgers: int
+    audit_id: str = ""
+
+
+async def recover(deployment: Deployment, url: str, lagos: Mapping[str, LagoClient], why: str, *, do: bool) -> Recovery:
+    """Bring back what Postgres has, or tell what that would be.
+
+    Args:
+        url: of Postgres, with an account that owns the tables.
+        lagos: the client of each Lago organisation by its name.
+        do: False = change nothing.
+
+    Raises:
+        Rejected: `workers_running`, `topics_not_empty`, `not_lost`, `unknown_organization`, `too_many_events`.
+        LagoIntegrationError, TopicProblem, Unavailable: a neighbour is away or refuses; a repeat does what is left.
+    """
+    new = await asyncio.to_thread(_new_topics, deployment)
+    begun = await asyncio.to_thread(_begun, deployment)
+    await _check_lost(url, new)
+    stored = await stored_state(url)
+    unsent = await unsent_parts(url)
+    policy = deployment.policy
+    found = await only_at_lago(url, lagos, stored.orgs, unsent, deployment.name, policy.event_code)
+    lost = await begin_anew(url, found, new, dry_run=True)
+    told = _told(deployment, stored, found, lost, begun)
+    if not do:
+        return told
+    target = {"waiting": str(told.waiting), "unknown_calls": str(lost.missing), "usd": plain(lost.usd)}
+    sender = CommandProducer(deployment.kafka)
+    audit_id = await asyncio.to_thread(
+        audited, deployment, sender, RECOVER, target, reason=why, count=lost.calls, cost_usd=lost.usd
+    )
+    await begin_anew(url, found, new, dry_run=False)
+    await asyncio.to_thread(_write, deployment, sender, stored, {event.transaction_id for event in found})
+    await _begin_ledgers(deployment, begun)
+    return replace(told, audit_id=audit_id)
+
+
+def _new_topics(deployment: Deployment) -> NewTopics:
+    topics = deployment.topics
+    own = {topics.customers, topics.orgs, topics.rates, topics.retry, topics.dlq}
+    for topic in (*sorted(own), topics.enriched, topics.events, topics.receipts):
+        for message in scan(deployment.kafka, offset_range_of(deployment.kafka, topic)):
+            if topic not in own or not header_of(message, RECOVERED):
+                raise Rejected("topics_not_empty", f"{topic} has records that this command did not write")
+    if running := groups_with_members(deployment.kafka, [deployment.kafka_id(role) for role in _ROLES]):
+        raise Rejected("workers_running", f"stop these first, a killed one counts for 15 s: {', '.join(running)}")
+    enriched_id = topic_ids(deployment.kafka, [topics.enriched])[topics.enriched]
+    return NewTopics(topics.projected, topics.enriched, enriched_id, deployment.partitions)
+
+
+def _begun(deployment: Deployment) -> list[int]:
+    """The partitions whose ledgers an earlier run has begun. Raises: Rejected: `topics_not_empty`: all of them."""
+    ranges = offset_range_of(deployment.kafka, deployment.topics.changelog).ranges
+    begun = [number for number, (_, end) in ranges.items() if end]
+    if len(begun) == len(ranges):
+        raise Rejected("topics_not_empty", f"{deployment.topics.changelog} has ledgers")
+    return begun
+
+
+async def _check_lost(url: str, new: NewTopics) -> None:
+    if (await projected_from(url, new.enriched)).get(new.enriched_id):
+        raise Rejected("not_lost", f"the tables were filled from this very topic: {new.enriched}")
+
+
+def _told(
+    deployment: Deployment, stored: Stored, found: list[LagoEvent], lost: LostCalls, begun: list[int]
+) -> Recovery:
+    dead = sum(row["status"] == "failed" for row in stored.events)
+    return Recovery(
+        customers=len(stored.customers),
+        orgs=len(stored.orgs),
+        rates=len(stored.rates),
+        waiting=len(stored.events) - dead,
+        dead=dead,
+        only_at_lago=len(found),
+        lost_calls=lost.calls,
+        lost_usd=lost.usd,
+        unknown_calls=lost.missing,
+        ledgers=deployment.partitions - len(begun),
+    )
+
+
+def _write(deployment: Deployment, sender: CommandProducer, stored: Stored, taken: set[str]) -> None:
+    topics = deployment.topics
+    sender.send(states_of(topics, stored))
+    for topic, records in (
+        (topics.retry, retries_of(topics, deployment.name, stored.events)),
+        (topics.dlq, dead_letters_of(topics, deployment.name, stored.events)),
+    ):
+        there = taken | _ids_in(deployment, topic)
+        sender.send(record for name, record in records if name not in there)
+
+
+def _ids_in(deployment: Deployment, topic: str) -> set[str]:
+    messages = scan(deployment.kafka, offset_range_of(deployment.kafka, topic))
+    return {_event(message.value() or b"").transaction_id for message in messages}
+
+
+async def _begin_ledgers(deployment: Deployment, begun: Iterable[int]) -> None:
+    """No call that ended by now is folded before the usage log was asked for it: it may be billed."""
+    place = place_of(deployment)
+    for partition in set(range(deployment.partitions)).difference(begun):
+        position = Position(0, 0, place.topic_id, place.partitions, place.deployment)
+        position.v, position.forgot_us = LEDGER_VERSION, time.time_ns() // 1000
+        async with owning(place, partition) as writer:
+            await write_anew(writer, place, partition, (), position, {}, {}, 0)

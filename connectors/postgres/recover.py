@@ -1,0 +1,216 @@
+"""What Postgres knows of topics that are lost, and what is changed in it when they begin anew (docs/adr/0053).
+
+The tables stay: calls that are billed are known, so a backfill bills none of them again. What was counted and is in no event was
+lost with the ledgers: those calls are marked, and a copy of one is billed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from connectors.postgres.pool import connected
+from schemas.records import LagoEvent
+from streams.core.metering.decisions import LOST
+
+_SESSION: Final = {"lock_timeout": "30s", "application_name": "meterbridge"}
+#: Parts whose calls no event bills, as far as Postgres knows: open, held, or sealed after the projector's last step. What a receipt
+#: calls completed is billed, though its event was not projected.
+_UNSENT: Final = """
+SELECT u.part FROM llm_usage_log u
+LEFT JOIN usage_parts p ON p.part = u.part
+LEFT JOIN usage_parts e ON e.part = COALESCE(p.released_in, p.part)
+WHERE u.part <> '' AND e.event IS NULL AND COALESCE(p.status, '') NOT IN ('completed', 'written_off')
+GROUP BY u.part
+"""
+_LOSE: Final = f"""
+WITH lost AS (
+    UPDATE llm_usage_log SET decision = '{LOST}', part = '', held = '' WHERE part = ANY($1::text[]) AND part <> ''
+    RETURNING cost_usd
+)
+SELECT count(*), COALESCE(sum(cost_usd), 0) FROM lost
+"""  # noqa: S608  # our own word
+_LOSABLE: Final = (
+    "SELECT count(*), COALESCE(sum(cost_usd), 0) FROM llm_usage_log WHERE part = ANY($1::text[]) AND part <> ''"
+)
+#: Held parts whose ledger is gone. Their usage is billed under other names.
+_HELD_GONE: Final = "DELETE FROM usage_parts WHERE part = ANY($1::text[]) AND event IS NULL"
+_ADOPT: Final = """
+INSERT INTO usage_parts AS p (
+    part, event, external_subscription_id, org_id, customer_id, amount_cents, calls, sealed_at, status, reason, processed_at
+) VALUES ($1, $2::text::jsonb, $3, $4, $5, $6::text::numeric, $7, now(), 'completed', '', now())
+ON CONFLICT (part) DO UPDATE SET
+    event = EXCLUDED.event, external_subscription_id = EXCLUDED.external_subscription_id, org_id = EXCLUDED.org_id,
+    customer_id = EXCLUDED.customer_id, amount_cents = EXCLUDED.amount_cents, calls = EXCLUDED.calls,
+    sealed_at = COALESCE(p.sealed_at, EXCLUDED.sealed_at), status = 'completed', processed_at = EXCLUDED.processed_at
+WHERE p.event IS NULL
+"""
+#: Calls of events that are not in the log: an event that was sealed after the last call that its partition's log has, and one that only
+#: Lago has. They are billed, and a copy of one would not be known.
+_MISSING: Final = """
+WITH newest AS (
+    SELECT raw_partition, max(recorded_at) AS at FROM llm_usage_log
+    WHERE month >= date_trunc('month', now() - interval '60 days')::date GROUP BY raw_partition
+), late AS (
+    SELECT e.part, e.calls FROM usage_parts e LEFT JOIN newest n ON n.raw_partition = e.raw_partition
+    WHERE e.event IS NOT NULL AND e.calls > 0 AND (n.at IS NULL OR e.sealed_at >= n.at - interval '10 seconds')
+        AND e.sealed_at > now() - interval '60 days'
+)
+SELECT COALESCE(sum(GREATEST(0, late.calls - (
+    SELECT count(*) FROM llm_usage_log u JOIN usage_parts p ON p.part = u.part
+    WHERE u.part <> '' AND (p.part = late.part OR p.released_in = late.part)
+))), 0)::bigint FROM late
+"""
+#: The topics' offsets begin at 0 again. A row of an old offset would shut out what is written now, or be taken for it.
+_BEGIN_ANEW: Final = (
+    'UPDATE customer_records SET "offset" = -1',
+    'UPDATE organisations SET "offset" = -1',
+    "UPDATE rejected_calls SET resolution = 'lost', resolved_at = now() WHERE resolution IS NULL AND \"offset\" >= 0",
+    (
+        'UPDATE rejected_calls SET "offset" = "offset" - (SELECT max("offset") + 1 FROM rejected_calls) '
+        'WHERE (SELECT max("offset") FROM rejected_calls) >= 0'
+    ),
+    (
+        'UPDATE webhook_delivery_logs SET "offset" = "offset" - (SELECT max("offset") + 1 FROM webhook_delivery_logs) '
+        'WHERE (SELECT max("offset") FROM webhook_delivery_logs) >= 0'
+    ),
+)
+_PLACES_GONE: Final = "DELETE FROM projector_offsets WHERE topic = ANY($1::text[])"
+_UNPROJECTED_GONE: Final = "DELETE FROM unprojected_records WHERE topic = ANY($1::text[])"
+_PLACE: Final = "INSERT INTO projector_offsets (topic, partition, topic_id, next) VALUES ($1, $2, $3, 0)"
+#: The new log continues the old one: it is as complete as that was, and no more.
+_COMPLETE: Final = """
+INSERT INTO log_completeness AS c (partition, topic_id, since)
+SELECT number, $2, GREATEST((SELECT COALESCE(max(since), '-infinity') FROM log_completeness), CASE WHEN $3 THEN now() END)
+FROM generate_series(0, $1::int - 1) AS number
+ON CONFLICT (partition) DO UPDATE SET topic_id = EXCLUDED.topic_id, since = EXCLUDED.since
+"""
+_EVENTS: Final = """
+SELECT p.part, p.event::text AS event, COALESCE(p.status, 'pending') AS status, p.attempts, COALESCE(p.reason, '') AS reason,
+    p.raw_partition, p.first_offset, p.last_offset, p.calls, p.windows, COALESCE(o.organization, '') AS organization
+FROM usage_parts p LEFT JOIN organisations o ON o.org_id = p.org_id
+WHERE p.event IS NOT NULL AND COALESCE(p.status, 'pending') IN ('pending', 'processing', 'failed') ORDER BY p.part
+"""
+_STANDS: Final = "SELECT topic_id, max(next) FROM projector_offsets WHERE topic = $1 GROUP BY topic_id"
+_KNOWN: Final = "SELECT part FROM usage_parts WHERE part = ANY($1::text[]) AND event IS NOT NULL"
+_CUSTOMERS: Final = """
+SELECT litellm_customer_id, versions::text AS versions, created_at, updated_at FROM customer_records ORDER BY 1
+"""
+_ORGS: Final = """
+SELECT org_id, name, email, plan, currency, status, subscription_id, limits::text AS limits, periods::text AS periods, updated_at,
+    organization FROM organisations ORDER BY 1
+"""
+#: Each version of the rate card is in the line that tells who wrote it; the latest of an id is in force.
+_RATES: Final = """
+SELECT DISTINCT ON (target ->> 'rate') after::text FROM audit_log
+WHERE action = 'rates.put' AND after IS NOT NULL ORDER BY target ->> 'rate', at DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What Postgres has of the state in the topics: rows of customers and orgs, the texts of rate cards, and the events that
+    Lago has not taken, or refused."""
+
+    customers: Sequence[Mapping[str, Any]]
+    orgs: Sequence[Mapping[str, Any]]
+    rates: Sequence[str]
+    events: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class LostCalls:
+    """Calls, and their cost in dollars, that were counted and are in no event; `missing`: calls that are billed and not in the log."""
+
+    calls: int
+    usd: Decimal
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewTopics:
+    """The new cluster: names of the projected topics, the enriched one and its id, and the number of its partitions."""
+
+    projected: Sequence[str]
+    enriched: str
+    enriched_id: str
+    partitions: int
+
+
+async def stored_state(url: str) -> Stored:
+    """Read what is to be written into the topics. Raises: Unavailable, Rejected: see `connected`."""
+    async with connected(url, **_SESSION) as connection:
+        return Stored(
+            await connection.fetch(_CUSTOMERS),
+            await connection.fetch(_ORGS),
+            [row[0] for row in await connection.fetch(_RATES)],
+            await connection.fetch(_EVENTS),
+        )
+
+
+async def projected_from(url: str, topic: str) -> dict[str, int]:
+    """The ids of the topics of that name that were projected, with the highest next offset. Raises: see `connected`."""
+    async with connected(url, **_SESSION) as connection:
+        return dict(await connection.fetch(_STANDS, topic))
+
+
+async def unsent_parts(url: str) -> list[str]:
+    """The parts whose calls are in no event that Postgres knows. Raises: see `connected`."""
+    async with connected(url, **_SESSION) as connection:
+        return [row[0] for row in await connection.fetch(_UNSENT)]
+
+
+async def known_events(url: str, ids: Sequence[str]) -> set[str]:
+    """Those of these events that Postgres has. Raises: see `connected`."""
+    async with connected(url, **_SESSION) as connection:
+        return {row[0] for row in await connection.fetch(_KNOWN, list(ids))}
+
+
+async def begin_anew(url: str, only_at_lago: Sequence[LagoEvent], topics: NewTopics, *, dry_run: bool) -> LostCalls:
+    """Make the tables ready for the new topics, in one transaction; a dry run is rolled back. A repeat changes nothing more.
+
+    Args:
+        only_at_lago: events that Lago has and Postgres has not.
+
+    Raises:
+        Unavailable, Rejected: see `connected`; the account must own the tables.
+    """
+    async with connected(url, **_SESSION) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            for event in only_at_lago:
+                await connection.execute(_ADOPT, *_row_of(event))
+            unsent = [row[0] for row in await connection.fetch(_UNSENT)]
+            missing = await connection.fetchval(_MISSING)
+            if dry_run:
+                calls, usd = await connection.fetchrow(_LOSABLE, unsent)
+            else:
+                calls, usd = await connection.fetchrow(_LOSE, unsent)
+                await connection.execute(_HELD_GONE, unsent)
+                await _point_at(connection, topics, incomplete=missing > 0)
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await (transaction.rollback() if dry_run else transaction.commit())
+        return LostCalls(calls, usd, missing)
+
+
+async def _point_at(connection: Any, topics: NewTopics, *, incomplete: bool) -> None:
+    for statement in _BEGIN_ANEW:
+        await connection.execute(statement)
+    await connection.execute(_UNPROJECTED_GONE, list(topics.projected))
+    await connection.execute(_PLACES_GONE, list(topics.projected))
+    for partition in range(topics.partitions):
+        await connection.execute(_PLACE, topics.enriched, partition, topics.enriched_id)
+    await connection.execute(_COMPLETE, topics.partitions, topics.enriched_id, incomplete)
+
+
+def _row_of(event: LagoEvent) -> tuple[Any, ...]:
+    text, told = msgspec.json.encode(event).decode(), event.properties
+    requests = told.get("requests", "1")
+    calls = int(requests) if requests.isdigit() else 1
+    owner = told.get("org_id"), told.get("user_id")
+    return event.transaction_id, text, event.external_subscription_id, *owner, event.precise_total_amount_cents, calls
