@@ -7,6 +7,7 @@ _M = Decimal(1_000_000)
 #: Dollars for a million tokens of input, cached input, output.
 _TOKENS: Mapping[str, tuple[str, str, str]] = {
     "gpt-4o-mini": ("0.15", "0.075", "0.60"),
+    "gpt-4o-mini-2024-07-18": ("0.15", "0.075", "0.60"),
     "gpt-4o": ("2.50", "1.25", "10"),
     "gpt-4.1": ("2", "0.50", "8"),
     "gpt-4.1-mini": ("0.40", "0.10", "1.60"),

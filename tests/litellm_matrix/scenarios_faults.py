@@ -122,6 +122,16 @@ async def _spoofed(ask: Ask) -> None:
     await ask.chat(metadata={**stolen, "tags": ["a"]})
 
 
-@scenario("spoofed-price", "the client writes a price of 0 into its request", "who")
+#: A model of its own: up to 1.81 a price in a request is the model's price for every later call through that process.
+_OWN_MODEL = Model("spoofed-price", "openai/gpt-4o-mini-2024-07-18")
+
+
+@scenario(
+    "spoofed-price",
+    "the client writes a price of 0 into its request",
+    "who",
+    models=(_OWN_MODEL,),
+)
 async def _spoofed_price(ask: Ask) -> None:
     await ask.chat(input_cost_per_token=0, output_cost_per_token=0)
+    await ask.chat()

@@ -43,8 +43,10 @@ NOTES: dict[str, str] = {
     "pass-own": "LiteLLM reads no usage of a provider that it does not know by the address. The call is `zero_cost`, and nothing is billed for it.",
     "timeout": "The provider answers too late, and charges nothing here. One that charges for such an answer cannot be billed for: LiteLLM does not know of it.",
     "guard-after": "The provider was paid for an answer that the client did not get.",
-    "spoofed-price": "LiteLLM refuses a price in the request, or ignores it.",
-    "outage": "Versions without `max_retries` (before 1.96) lose what they cannot post at once.",
+    "spoofed-price": "LiteLLM 1.81 takes a price in a request, and keeps it for every later call of that model through the process: one client makes a model free for "
+    "all, `unpriced`. Later versions refuse such a request, or ignore the price.",
+    "outage": "Versions without `max_retries` (before 1.96) lose what they cannot post at once. Before 1.108 calls are lost as in `race`, so how many arrive depends on "
+    "moments: where a version is recorded with less than what is owed, its number is not compared.",
     "race": "Before 1.108 calls are lost that end while LiteLLM waits for the endpoint. How many depends on moments, so a run is not compared in this. The other "
     "scenarios are judged as if nothing had been lost this way.",
     "sigterm": "LiteLLM does not post its queue at SIGTERM, and not all of it is there at the next start. Wait before the signal ([litellm.md](litellm.md#set-it-up)), or "
