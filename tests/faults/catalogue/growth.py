@@ -62,17 +62,6 @@ ROWS = (
         ("faults/test_disaster_recovery.py::test_ledgers_whose_folders_were_deleted_from_a_brokers_disk_are_rebuilt",),
     ),
     Row(
-        172,
-        "a table of customers that takes a second to go through",
-        "10,000 customers, and another task beside each of the four passes over all of them",
-        (GOES_ON,),
-        "the api answers after every 2,000 customers; what is written meanwhile is seen by the next pass",
-        (
-            "unit/billing/test_large_tables.py::test_other_tasks_have_their_turn_while_all_customers_are_looked_at",
-            "unit/billing/test_large_tables.py::test_a_table_that_changes_meanwhile_is_read_as_it_was",
-        ),
-    ),
-    Row(
         174,
         "all topics are lost, Postgres is not",
         "SIGKILL of the only broker, its disk deleted, a new cluster; 40 calls billed, others sealed, open, held and not counted",
