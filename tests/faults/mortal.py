@@ -83,7 +83,7 @@ def mortal_work(work: Any, step: str) -> Any:
 
     async def open_mortal() -> int:
         expected: int = await opened()
-        producer = work._writer._producer
+        producer = work._own._writer._producer  # the default organisation's
         if step in _BEFORE:
             setattr(producer, _BEFORE[step], die)
         elif step in (COMMITTING, COMMITTED):
