@@ -80,6 +80,7 @@ OURS = {
     "usage_parts": {"part", "released_in", "status"},
     "corrected_parts": {"part"},
     "api_keys": {"key_id"},
+    "webhook_delivery_logs": {"direction"},
     "rejected_calls": {"resolution"},
     "usage_latencies": {"dimension"},
     "stripe_events": {"outcome"},
