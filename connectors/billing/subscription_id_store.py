@@ -15,3 +15,18 @@ class SubscriptionIds(Protocol):
 
     async def remember(self, org_id: str, proposed: str) -> str:
         """Store `proposed` unless the org has an id already; the org's id, durable on return. Concurrent calls get one id."""
+
+
+class InMemoryIds:
+    """Keeps ids in memory, for tests and examples. They are lost with the process."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, str] = {}
+
+    async def recall(self, org_id: str) -> str | None:
+        """See `SubscriptionIds`."""
+        return self.all.get(org_id)
+
+    async def remember(self, org_id: str, proposed: str) -> str:
+        """See `SubscriptionIds`."""
+        return self.all.setdefault(org_id, proposed)

@@ -17,12 +17,12 @@ from structlog.testing import capture_logs
 import meterbridge_sdk
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_billing import OrgBilling
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.library import orgs
 from connectors.library.orgs import LagoIntegrationError
 from connectors.library.standalone import StandaloneBilling
 from tests.support.org_api import org_api
 from tests.support.sandbox import KEY, NOW, Clock, Lago, lago_sandbox
-from tests.support.subscription_ids import InMemoryIds
 
 logger = logging.getLogger(__name__)
 ACME = ("org_1", "Acme", "a@acme.io", "user_1")

@@ -24,13 +24,13 @@ import pytest
 
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_billing import OrgBilling
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.client import LagoClient
 from connectors.processes.account_tables import now_us
 from tests.faults.procs import Process
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.stage import Stage
-from tests.support.subscription_ids import InMemoryIds
 
 RATE, SECONDS, STEP_S = 200, 15, 0.05
 HELD = 200

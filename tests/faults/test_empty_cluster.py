@@ -215,7 +215,9 @@ async def test_what_only_lago_knows_is_not_billed_again(broker: MavenKafka, data
         await soon_refused(database, unseen)
         looked = await typed(world, "reconcile", "--lago", "--json")
         assert looked.code == 0, looked.out + looked.err
-        assert (looked.json["open_usd"], looked.json["held_usd"]) == ("0", "0"), "nothing waits that would be billed yet"
+        assert (looked.json["open_usd"], looked.json["held_usd"]) == ("0", "0"), (
+            "nothing waits that would be billed yet"
+        )
         assert await billed(world) == 40
 
 

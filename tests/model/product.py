@@ -23,6 +23,7 @@ from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_sync import OrgSynchroniser
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.billing.usage_recorder import record_of
 from connectors.ingest.raw_record import strip
 from connectors.ingest.store import ElementStore
@@ -51,7 +52,6 @@ from tests.model.litellm import body_of, job_row_of, poll_of, row_of
 from tests.model.log import Log
 from tests.model.operator_files import card_of, policy_of
 from tests.model.stand_ins import TOPICS, Ledger, Orgs, Raw, Silent, Table, Writer
-from tests.support.subscription_ids import InMemoryIds
 from tests.support.virtual_time import VirtualLoop, virtual_now
 
 LEAD_US = h.LEAD * SECOND_US

@@ -9,6 +9,7 @@ import httpx
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.operations.org_migration import OrgMigration
 from connectors.operations.usage_in_flight import UsageInFlight
 from connectors.operations.user_orgs import UserOrg
@@ -18,7 +19,6 @@ from streams.core.mapping.resolve import resolve
 from streams.core.mapping.set_mapping import MappingRequest, set_mapping
 from tests.support.mortal_wire import Killed, MortalWire
 from tests.support.sandbox import Clock, Lago
-from tests.support.subscription_ids import InMemoryIds
 
 LEAD_US, SETTLED_US = 5 * SECOND_US, 27 * HOUR_US
 ACME = UserOrg("user_1", "org_1", "Acme", "a@acme.io")

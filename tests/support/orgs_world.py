@@ -7,11 +7,11 @@ from typing import Any
 
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_billing import OrgBilling
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.library import orgs
 from schemas.moments import SECOND_US
 from tests.support.mortal_wire import MortalWire
 from tests.support.sandbox import Clock, Lago, lago_sandbox
-from tests.support.subscription_ids import InMemoryIds
 
 
 @dataclass

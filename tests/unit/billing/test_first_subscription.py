@@ -8,12 +8,12 @@ from connectors.billing.auto_subscribe import AutoSubscriber
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.errors import LagoRejected
 from connectors.lago.response_types import Subscription
 from schemas.customers import OrgRecord
 from schemas.moments import parse_us
 from tests.support.books import Books, Records
-from tests.support.subscription_ids import InMemoryIds
 
 NOW = parse_us("2025-03-03T12:00:00Z")
 

@@ -11,6 +11,7 @@ from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_sync import OrgSynchroniser
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.errors import LagoRejected
 from connectors.lago.response_types import Customer, Subscription
 from connectors.processes.management_api import org_synchroniser
@@ -18,7 +19,6 @@ from schemas.customers import OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import parse_us, to_iso
 from tests.support.books import Books, Records
-from tests.support.subscription_ids import InMemoryIds
 from tests.support.virtual_time import run_virtually
 
 BEGUN, ENDED, NOW = (parse_us(f"2025-03-0{day}T12:00:00Z") for day in (1, 2, 3))

@@ -16,13 +16,13 @@ from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_sync import OrgSynchroniser
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.requests import NewSubscription
 from connectors.lago.response_types import Charge, Customer, Plan, Subscription
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import SECOND_US, parse_us, to_iso
 from streams.core.delivery.after_end import Gap, gaps
 from tests.support.books import Books, Records
-from tests.support.subscription_ids import InMemoryIds
 
 CONNECTORS = Path(__file__).parents[3] / "connectors"
 BEGUN, ENDED, NOW = (parse_us(f"2025-03-0{day}T12:00:00Z") for day in (1, 2, 3))

@@ -2,9 +2,9 @@
 
 import pytest
 
+from connectors.billing.subscription_id_store import InMemoryIds
 from schemas.errors import Rejected
 from streams.core.mapping.subscription_ids import BY_MOMENT, STABLE, check_template, subscription_id
-from tests.support.subscription_ids import InMemoryIds
 
 
 def test_the_documented_form_and_the_stable_one() -> None:

@@ -27,7 +27,7 @@ def ran(*words: str, **variables: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        (["rec"], {"reconcile"}),
+        (["reco"], {"reconcile", "recover"}),
         (["lago"], {"lago", "lago-sandbox"}),
         (["held", ""], {"list", "write-off"}),
         (["held", "write-off", "--ma"], {"--match"}),

@@ -137,10 +137,11 @@ def test_each_variable_changes_what_is_billed(
 
 def test_every_variable_that_the_meter_has_is_shown() -> None:
     asked = set[str]()
+    parts = {"open_organizations": "lago_organizations"}  # those that are not closed
 
     class Asked:
         def __getattr__(self, name: str) -> Any:
-            asked.add(name.upper())
+            asked.add(parts.get(name, name).upper())
             return getattr(Settings(), name)
 
     Settings.meter_policy(Asked())  # type: ignore[arg-type]
