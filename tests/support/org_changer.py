@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from connectors.billing.org_records import OrgRecords
 from schemas.customers import OrgRecord
@@ -39,11 +39,11 @@ class Behind(CompactedTable[OrgRecord]):
         self._stands.clear()
         self._may.set()
 
-    async def _catch_up(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
+    async def _read(self, consumer: AIOKafkaConsumer, wait_ms: int) -> None:
         if not self._may.is_set():
             self._stands.set()
         await self._may.wait()
-        await super()._catch_up(consumer, tps)
+        await super()._read(consumer, wait_ms)
 
 
 @asynccontextmanager
