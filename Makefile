@@ -1,13 +1,12 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS), and Prometheus' promtool (or apt-get, which fetches it).
 .DEFAULT_GOAL := help
-.PHONY: help demo services services-stop test parallel faults check fmt bench soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz fetched ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
+.PHONY: help demo services services-stop test check fmt bench soak trial scale-trial plugin-trial litellm-matrix stripe-trial upgrade mutants fuzz ready reliability balance-trial clickhouse-test alarms-trial deploy-test chart chart-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 # Hundreds of processes load the same modules: without compiled files each would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 # Processes of the tests, for two cores: they mostly wait. Each has a Postgres of its own, and those of the fault tests a Kafka.
-# Both kinds run at once.
-WORKERS ?= 4
+WORKERS ?= 5
 FAULT_WORKERS ?= 4
 MINUTES ?= 10
 SEED ?= 1
@@ -15,8 +14,6 @@ ALL ?=
 ARGS ?=
 #: pytest's exit code when ARGS choose none of a run's tests.
 NOTHING_CHOSEN = 5
-#: What runs at once prints when it ends, one after the other, or line by line where ARGS choose; make before 4.0 mixes all.
-TOGETHER = $(if $(filter output-sync,$(.FEATURES)),--output-sync=$(if $(ARGS),line,target))
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,30 +27,23 @@ services: venv ## a Kafka and a Postgres to try things out with, in the backgrou
 services-stop: venv ## end them, and delete their data
 	@.venv/bin/python -m tests.support.services --stop
 
-test: venv ## everything CI runs: the checks, and all tests on a real Kafka (ARGS="-k window" to choose)
-	$(MAKE) -j 3 $(TOGETHER) check parallel faults
+test: venv ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
+	$(MAKE) -j 2 check ready
+	.venv/bin/pytest -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 	.venv/bin/pytest -m alone $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
-# The fault tests mostly wait, and the others and the checks take what processor time is left: `nice`.
-parallel: ready
-	nice .venv/bin/pytest -m "not faults and not alone" -n $(WORKERS) --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
-
-faults: fetched
-	.venv/bin/pytest -m "faults and not alone" -n $(FAULT_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
-
-fetched: venv
+# Beside the checks, which take one processor. The last line compiles the tests once: their workers would each do it.
+ready: venv
 	.venv/bin/python -m tests.support.kafka --fetch
 	.venv/bin/python -m tests.support.prometheus --fetch
 	.venv/bin/python -m tests.litellm_matrix --fetch
-
-# Compiles the tests once: their workers would each do it. Those of the fault tests load few files.
-ready: fetched
 	.venv/bin/pytest --collect-only -qq | tail -1
 
 check: venv ## format, lint, types, and the one direction of imports
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	nice .venv/bin/mypy
+	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 
 fmt: venv ## format the code and mend what the linter can
