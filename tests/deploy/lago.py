@@ -23,6 +23,7 @@ def with_lago(folder: Path) -> int:
     """From nothing but the example of the settings to billed calls; how many."""
     compose = Compose(folder, IMAGES, LAGO_FILE, "meterbridge-deploy-test-lago")
     trial = Trial(compose, ingress=INTEGRATION, api=INTEGRATION)
+    compose.remove()  # what a run left that was killed
     try:
         _keys(compose)
         with step("stand-ins for Lago's images"):
