@@ -19,6 +19,7 @@ from connectors.lago.client import LagoClient
 from connectors.operations.audit_check import RECOVER
 from connectors.operations.audit_record import audited
 from connectors.operations.ledger_init import place_of
+from connectors.operations.ledger_totals import positions_of
 from connectors.operations.recovered_records import RECOVERED, dead_letters_of, retries_of, states_of
 from connectors.operations.recovery_at_lago import only_at_lago
 from connectors.operations.sender import CommandProducer
@@ -116,16 +117,28 @@ def _new_topics(deployment: Deployment) -> NewTopics:
 
 
 def _begun(deployment: Deployment) -> list[int]:
-    """The partitions whose ledgers an earlier run has begun. Raises: Rejected: `topics_not_empty`: all of them."""
-    ranges = offset_range_of(deployment.kafka, deployment.topics.changelog).ranges
-    begun = [number for number, (_, end) in ranges.items() if end]
-    if len(begun) == len(ranges):
-        raise Rejected("topics_not_empty", f"{deployment.topics.changelog} has ledgers")
-    return begun
+    """The partitions whose ledgers an earlier run has begun: they have a position. What a cut-off run left behind has none.
+
+    Raises:
+        Rejected: `topics_not_empty`: all of them are begun, or a meter has begun one, which would count anew what is billed.
+    """
+    topic, positions = deployment.topics.changelog, positions_of(deployment)
+    if len(positions) == deployment.partitions:
+        raise Rejected("topics_not_empty", f"{topic} has ledgers")
+    if others := sorted(number for number, position in positions.items() if not position.forgot_us):
+        raise Rejected(
+            "topics_not_empty", f"{topic} has a ledger that this command did not begin: partition {others[0]}"
+        )
+    return sorted(positions)
 
 
 async def _check_lost(url: str, new: NewTopics) -> None:
-    if (await projected_from(url, new.enriched)).get(new.enriched_id):
+    known = await projected_from(url, new.enriched)
+    if not known:
+        raise Rejected(
+            "not_lost", f"this database was never filled from {new.enriched}: it knows nothing of what is billed"
+        )
+    if known.get(new.enriched_id):
         raise Rejected("not_lost", f"the tables were filled from this very topic: {new.enriched}")
 
 
