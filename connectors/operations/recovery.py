@@ -1,7 +1,7 @@
 """Brings back into an empty Kafka cluster what Postgres has of a lost one, so that a backfill bills each call once (docs/adr/0053).
 
-In this order: the audit line, the tables, the topics that are only state, the events that Lago has not taken, at last the ledgers. A
-repeat after a cut does what is left.
+In this order: the audit line, marks that keep a meter from beginning, the tables, the topics that are only state, the events that Lago
+has not taken, at last the ledgers. A repeat after a cut does what is left.
 """
 
 import asyncio
@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
+
+from aiokafka import TopicPartition
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.admin import topic_ids
@@ -97,6 +99,7 @@ async def recover(deployment: Deployment, url: str, lagos: Mapping[str, LagoClie
     audit_id = await asyncio.to_thread(
         audited, deployment, sender, RECOVER, target, reason=why, count=lost.calls, cost_usd=lost.usd
     )
+    await _keep_meters_out(deployment, begun)
     await begin_anew(url, found, new, dry_run=False)
     await asyncio.to_thread(_write, deployment, sender, stored, {event.transaction_id for event in found})
     await _begin_ledgers(deployment, begun)
@@ -174,6 +177,16 @@ def _write(deployment: Deployment, sender: CommandProducer, stored: Stored, take
 def _ids_in(deployment: Deployment, topic: str) -> set[str]:
     messages = scan(deployment.kafka, offset_range_of(deployment.kafka, topic))
     return {_event(message.value() or b"").transaction_id for message in messages}
+
+
+async def _keep_meters_out(deployment: Deployment, begun: Iterable[int]) -> None:
+    """Commit an offset where no ledger is: a meter that is started after a cut-off run halts there (`ledger_missing`). Else it would begin
+    ledgers that know of no call that it is billed.
+    """
+    place = place_of(deployment)
+    for partition in set(range(deployment.partitions)).difference(begun):
+        async with owning(place, partition) as writer:
+            await writer.commit([], TopicPartition(place.topics.raw, partition), 0, place.group)
 
 
 async def _begin_ledgers(deployment: Deployment, begun: Iterable[int]) -> None:

@@ -21,6 +21,7 @@ from schemas.records import LagoEvent
 from streams.core.metering.reconciliation import LagoUsage
 from streams.runtime.transactions import TransactionalWriter
 from tests.support.database import rows
+from tests.support.eventually import soon
 from tests.support.stage import Stage
 
 _FILLED = "INSERT INTO projector_offsets (topic, partition, topic_id, next) VALUES ($1, 0, 'lost', 7)"
@@ -31,11 +32,11 @@ async def recovered(stage: Stage, database: str) -> Recovery:
     return await recover(stage.deployment, database, {}, "a test", do=True)
 
 
-@pytest.mark.parametrize("at", [2, 4])
+@pytest.mark.parametrize("at", [4, 6])
 async def test_a_ledger_whose_beginning_was_cut_off_begins_with_the_repeat(
     stage: Stage, database: str, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    """Of two transactions for each of two partitions, this one is refused. Else the meter would begin the ledger, and would count
+    """Of three transactions for each of two partitions, this one is refused. Else the meter would begin the ledger, and would count
     anew whatever is sent again.
     """
     await rows(database, _FILLED, stage.topics.enriched)
@@ -52,8 +53,14 @@ async def test_a_ledger_whose_beginning_was_cut_off_begins_with_the_repeat(
         cut.setattr(TransactionalWriter, "commit", commit)
         with pytest.raises(KafkaConnectionError):
             await recovered(stage, database)
+    group = stage.deployment.kafka_id("meter").removesuffix("meter")
+    async with stage.running("meter", stage.parts(group_prefix=group)):
+        await soon(lambda: len(stage.sensors.halted) >= 2 - (at - 4) // 2)
+    assert {reason for _, _, reason in stage.sensors.halted} == {"ledger_missing"}, (
+        "a meter must not begin before the repeat"
+    )
     done = await recovered(stage, database)
-    assert done.ledgers == 2 - (at - 1) // 2
+    assert done.ledgers == 2 - (at - 4) // 2
     positions = positions_of(stage.deployment)
     assert sorted(positions) == [0, 1] and all(one.forgot_us for one in positions.values())
     with pytest.raises(Rejected, match="topics_not_empty"):
