@@ -12,6 +12,7 @@ from confluent_kafka import Producer
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoUnavailable
 from connectors.lago.events import MOVED, StoredEvent
+from connectors.operations.ledger_rebuild import rebuild
 from connectors.operations.ledger_totals import positions_of
 from connectors.operations.recovery import Recovery, recover
 from connectors.operations.recovery_at_lago import only_at_lago
@@ -74,6 +75,20 @@ async def test_a_ledger_that_a_meter_began_is_not_taken_for_recovered(stage: Sta
     assert producer.flush(30) == 0
     with pytest.raises(Rejected, match="topics_not_empty"):
         await recovered(stage, database)
+
+
+async def test_a_ledger_that_is_lost_after_a_recovery_is_rebuilt_as_one_that_does_not_know_what_was_before_it(
+    stage: Stage, database: str
+) -> None:
+    """The new topics do not tell which calls were billed before they were made: a copy of one waits for the usage log."""
+    await rows(database, _FILLED, stage.topics.enriched)
+    await recovered(stage, database)
+    producer = Producer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
+    producer.produce(stage.topics.changelog, None, POSITION_KEY, partition=0)
+    assert producer.flush(30) == 0
+    done = await rebuild(stage.deployment, 0, "lost again", accept_gaps=False)
+    assert done.state == "ledger_missing"
+    assert positions_of(stage.deployment)[0].forgot_us > 0
 
 
 async def test_a_database_that_was_never_filled_is_no_copy_of_what_was_lost(stage: Stage, database: str) -> None:
