@@ -133,6 +133,7 @@ class Mappings:
         self._now_us = now_us
         self._event_code = event_code
         self._canary = canary
+        self._counting: asyncio.Task[int] | None = None
 
     async def get(self, customer_id: str) -> MappingResult | None:
         """The customer's record and the version to show now; None = no mapping. Raises: Unavailable `view_incomplete`."""
@@ -173,7 +174,15 @@ class Mappings:
         return org is not None and external_id in {org.subscription_id, *(period.external_id for period in org.periods)}
 
     async def active_customers(self) -> int:
-        """Customers whose version in force is active, without the canary; other tasks run while it counts."""
+        """Customers whose version in force is active, without the canary; other tasks run while it counts.
+
+        Who asks meanwhile gets the same answer: a pass holds a copy of the table, and anybody may ask.
+        """
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.ensure_future(self._count_active())
+        return await asyncio.shield(self._counting)
+
+    async def _count_active(self) -> int:
         now_us, active = self._now_us(), 0
         async for records in in_slices(self._customers.table.items()):
             active += sum(

@@ -4,25 +4,32 @@ The new ledger knows every call that had left the old one, and reads the raw top
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import msgspec
 from aiokafka.errors import ProducerFenced
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.growth import groups_with_members
+from connectors.kafka.topic_scan import offset_range_of, scan
+from connectors.operations.audit_check import RECOVER
 from connectors.operations.audit_record import audited
 from connectors.operations.ledger_init import place_of
 from connectors.operations.past_counts import ancestors, grown_from, past_counts
 from connectors.operations.rebuild_evidence import Evidence, evidence_of
 from connectors.operations.sender import CommandProducer
+from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position
+from schemas.records import AuditRecord
 from streams.core.metering.chunk_memory import HOUR_MS
 from streams.state.ledger import LedgerConfig, check_partitions
 from streams.state.ledger_expand import owning
 from streams.state.ledger_rebuild import SOUND, Found, look, write_anew
 
 ACTION = "ledger.rebuild"
+_audit = decoder(AuditRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +125,25 @@ def _told(partition: int, found: Found, evidence: Evidence) -> Rebuild:
     return Rebuild(partition, found.state, stood, evidence.next, evidence.waiting, known, tuple(evidence.gaps))
 
 
+def _recovered_us(deployment: Deployment) -> int:
+    """When the topics began anew after a loss (`meterbridge recover`), microseconds since 1970 UTC; 0 = never. What was billed before,
+    they do not tell.
+    """
+    recovered = 0
+    for message in scan(deployment.kafka, offset_range_of(deployment.kafka, deployment.topics.audit)):
+        with suppress(msgspec.DecodeError):
+            line = _audit(message.value() or b"")
+            recovered = max(recovered, line.at if line.action == RECOVER else 0)
+    return recovered
+
+
 def _position(deployment: Deployment, place: LedgerConfig, partition: int, evidence: Evidence) -> Position:
     emitted = evidence.emitted
     position = Position(
         evidence.next, evidence.clock_ms, place.topic_id, place.partitions, place.deployment, emitted.seal_seq
     )
     position.counters = Counters(received=emitted.sums, folded=emitted.sums, sealed=emitted.sums)
-    position.margin, position.v, position.forgot_us = emitted.margin, LEDGER_VERSION, evidence.forgot_us
+    position.margin, position.v = emitted.margin, LEDGER_VERSION
+    position.forgot_us = max(evidence.forgot_us, _recovered_us(deployment))
     position.grown_from = grown_from(past_counts(deployment), partition)
     return position

@@ -16,13 +16,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from schemas.records import DeliveryAttempt
+from streams.runtime.transactions import stop_producer
 
 #: How often it looks, and how long it waits after a failure, seconds.
 EVERY_S: Final = 1.0
 AGAIN_S: Final = 5.0
-#: Time limit of one report, and of closing the connection, seconds.
+#: Time limit of one report, seconds.
 _LIMIT_S: Final = 10.0
-_CLOSE_S: Final = 1.0
 #: `direction`, and the two values of `event_type`.
 STATE: Final = "state"
 HALTED, RUNNING = "partition.halted", "partition.running"
@@ -118,12 +118,10 @@ def writer_to(kafka: Mapping[str, Any], topic: str) -> Write:
         try:
             async with asyncio.timeout(_LIMIT_S):
                 await producer.start()
-                for record in records:
-                    await producer.send(topic, record, key=b"partition")
+                sent = [await producer.send(topic, record, key=b"partition") for record in records]
                 await producer.flush()
+                await asyncio.gather(*sent)  # `flush` does not tell what Kafka refused
         finally:
-            closing = asyncio.ensure_future(producer.stop())
-            await asyncio.wait({closing}, timeout=_CLOSE_S)
-            closing.cancel()
+            await stop_producer(producer)
 
     return write

@@ -23,6 +23,7 @@ from streams.core.delivery.dead_letter_headers import (
     NOT_BEFORE,
     REASON,
 )
+from streams.core.mapping.set_mapping import KEPT_VERSIONS
 from streams.state.step_writes import MANIFEST
 
 #: The header of each record that `meterbridge recover` writes.
@@ -90,7 +91,11 @@ def _customer(row: Mapping[str, Any]) -> CustomerRecord:
         msgspec.convert(version | _moments(version, "effective_from", "updated_at"), MappingVersion)
         for version in _members(row["versions"])
     )
-    return CustomerRecord(row["litellm_customer_id"], versions, to_us(row["created_at"]), to_us(row["updated_at"]))
+    # The tables do not tell whether earlier versions were dropped, which is done only where there are many: then usage before the
+    # first one waits for a person, rather than to be billed to an org that did not pay for it.
+    known_from = versions[0].effective_from if len(versions) >= KEPT_VERSIONS else 0
+    moments = to_us(row["created_at"]), to_us(row["updated_at"])
+    return CustomerRecord(row["litellm_customer_id"], versions, *moments, known_from)
 
 
 def _org(row: Mapping[str, Any]) -> OrgRecord:

@@ -1,7 +1,7 @@
 """Brings back into an empty Kafka cluster what Postgres has of a lost one, so that a backfill bills each call once (docs/adr/0053).
 
-In this order: the audit line, the tables, the topics that are only state, the events that Lago has not taken, at last the ledgers. A
-repeat after a cut does what is left.
+In this order: the audit line, marks that keep a meter from beginning, the tables, the topics that are only state, the events that Lago
+has not taken, at last the ledgers. A repeat after a cut does what is left.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
+from aiokafka import TopicPartition
+
 from connectors.config.deployment import Deployment
 from connectors.kafka.admin import topic_ids
 from connectors.kafka.growth import groups_with_members
@@ -19,6 +21,7 @@ from connectors.lago.client import LagoClient
 from connectors.operations.audit_check import RECOVER
 from connectors.operations.audit_record import audited
 from connectors.operations.ledger_init import place_of
+from connectors.operations.ledger_totals import positions_of
 from connectors.operations.recovered_records import RECOVERED, dead_letters_of, retries_of, states_of
 from connectors.operations.recovery_at_lago import only_at_lago
 from connectors.operations.sender import CommandProducer
@@ -96,6 +99,7 @@ async def recover(deployment: Deployment, url: str, lagos: Mapping[str, LagoClie
     audit_id = await asyncio.to_thread(
         audited, deployment, sender, RECOVER, target, reason=why, count=lost.calls, cost_usd=lost.usd
     )
+    await _keep_meters_out(deployment, begun)
     await begin_anew(url, found, new, dry_run=False)
     await asyncio.to_thread(_write, deployment, sender, stored, {event.transaction_id for event in found})
     await _begin_ledgers(deployment, begun)
@@ -116,16 +120,28 @@ def _new_topics(deployment: Deployment) -> NewTopics:
 
 
 def _begun(deployment: Deployment) -> list[int]:
-    """The partitions whose ledgers an earlier run has begun. Raises: Rejected: `topics_not_empty`: all of them."""
-    ranges = offset_range_of(deployment.kafka, deployment.topics.changelog).ranges
-    begun = [number for number, (_, end) in ranges.items() if end]
-    if len(begun) == len(ranges):
-        raise Rejected("topics_not_empty", f"{deployment.topics.changelog} has ledgers")
-    return begun
+    """The partitions whose ledgers an earlier run has begun: they have a position. What a cut-off run left behind has none.
+
+    Raises:
+        Rejected: `topics_not_empty`: all of them are begun, or a meter has begun one, which would count anew what is billed.
+    """
+    topic, positions = deployment.topics.changelog, positions_of(deployment)
+    if len(positions) == deployment.partitions:
+        raise Rejected("topics_not_empty", f"{topic} has ledgers")
+    if others := sorted(number for number, position in positions.items() if not position.forgot_us):
+        raise Rejected(
+            "topics_not_empty", f"{topic} has a ledger that this command did not begin: partition {others[0]}"
+        )
+    return sorted(positions)
 
 
 async def _check_lost(url: str, new: NewTopics) -> None:
-    if (await projected_from(url, new.enriched)).get(new.enriched_id):
+    known = await projected_from(url, new.enriched)
+    if not known:
+        raise Rejected(
+            "not_lost", f"this database was never filled from {new.enriched}: it knows nothing of what is billed"
+        )
+    if known.get(new.enriched_id):
         raise Rejected("not_lost", f"the tables were filled from this very topic: {new.enriched}")
 
 
@@ -161,6 +177,16 @@ def _write(deployment: Deployment, sender: CommandProducer, stored: Stored, take
 def _ids_in(deployment: Deployment, topic: str) -> set[str]:
     messages = scan(deployment.kafka, offset_range_of(deployment.kafka, topic))
     return {_event(message.value() or b"").transaction_id for message in messages}
+
+
+async def _keep_meters_out(deployment: Deployment, begun: Iterable[int]) -> None:
+    """Commit an offset where no ledger is: a meter that is started after a cut-off run halts there (`ledger_missing`). Else it would begin
+    ledgers that know of no call that it is billed.
+    """
+    place = place_of(deployment)
+    for partition in set(range(deployment.partitions)).difference(begun):
+        async with owning(place, partition) as writer:
+            await writer.commit([], TopicPartition(place.topics.raw, partition), 0, place.group)
 
 
 async def _begin_ledgers(deployment: Deployment, begun: Iterable[int]) -> None:

@@ -6,15 +6,16 @@ from typing import Any, Final
 import msgspec
 
 from connectors.lago.client import LagoClient
-from connectors.lago.errors import LagoRejected
-from connectors.lago.events import StoredEvent
+from connectors.lago.errors import LagoRejected, LagoUnavailable
+from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
 from connectors.postgres.recover import known_events
 from schemas.errors import Rejected
 from schemas.organizations import DEFAULT
 from schemas.records import LagoEvent
 
-#: Events of one subscription in its running billing period that are read.
+#: Events of one subscription in its running billing period that are read, and how often a list is read that changes meanwhile.
 _MOST: Final = 1_000_000
+_READINGS: Final = 5
 _BATCH: Final = 1_000
 _periods = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
@@ -70,7 +71,11 @@ def _client(lagos: Mapping[str, LagoClient], organization: str) -> LagoClient:
 
 
 async def _listed(lago: LagoClient, org_id: str, subscription: str, code: str) -> list[str]:
-    """Ids of the events in the running billing period; none where the subscription does not run."""
+    """Ids of the events in the running billing period; none where the subscription does not run.
+
+    Raises:
+        Rejected: `too_many_events`. LagoUnavailable: the list changed at each reading: some of it was not read.
+    """
     try:
         usage = await lago.current_usage(org_id, subscription, code)
     except LagoRejected as refused:
@@ -79,12 +84,19 @@ async def _listed(lago: LagoClient, org_id: str, subscription: str, code: str) -
         raise
     if usage is None:
         return []
-    names: list[str] = []
+    names: set[str] = set()
 
     def take(event: StoredEvent) -> None:
-        names.append(event.transaction_id)
+        names.add(event.transaction_id)
 
-    verdict = await lago.read_events_of(subscription, code, usage.from_us, usage.until_us, _MOST, take)
-    if verdict == "too_many":
-        raise Rejected("too_many_events", f"subscription {subscription} has more than {_MOST} events in this period")
-    return names
+    for _ in range(_READINGS):
+        verdict = await lago.read_events_of(subscription, code, usage.from_us, usage.until_us, _MOST, take)
+        if verdict == TOO_MANY:
+            raise Rejected(
+                "too_many_events", f"subscription {subscription} has more than {_MOST} events in this period"
+            )
+        if verdict != MOVED:
+            return sorted(names)
+    raise LagoUnavailable(
+        "bad_answer", f"events of {subscription}: the list changed between its pages, {_READINGS} times"
+    )

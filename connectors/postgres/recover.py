@@ -13,6 +13,7 @@ import msgspec
 
 from connectors.postgres.pool import connected
 from schemas.records import LagoEvent
+from streams.core.delivery.receipt_states import UNBILLABLE
 from streams.core.metering.decisions import LOST
 
 _SESSION: Final = {"lock_timeout": "30s", "application_name": "meterbridge"}
@@ -68,13 +69,11 @@ _BEGIN_ANEW: Final = (
     'UPDATE customer_records SET "offset" = -1',
     'UPDATE organisations SET "offset" = -1',
     "UPDATE rejected_calls SET resolution = 'lost', resolved_at = now() WHERE resolution IS NULL AND \"offset\" >= 0",
-    (
-        'UPDATE rejected_calls SET "offset" = "offset" - (SELECT max("offset") + 1 FROM rejected_calls) '
-        'WHERE (SELECT max("offset") FROM rejected_calls) >= 0'
-    ),
-    (
-        'UPDATE webhook_delivery_logs SET "offset" = "offset" - (SELECT max("offset") + 1 FROM webhook_delivery_logs) '
-        'WHERE (SELECT max("offset") FROM webhook_delivery_logs) >= 0'
+    # Below all that are there, those of an earlier loss too: a row must not get the key that another one still has.
+    *(
+        f'UPDATE {table} SET "offset" = "offset" - (SELECT max("offset") + 1 - LEAST(min("offset"), 0) FROM {table}) '  # noqa: S608  # our own words
+        f'WHERE (SELECT max("offset") FROM {table}) >= 0'
+        for table in ("rejected_calls", "webhook_delivery_logs")
     ),
 )
 _PLACES_GONE: Final = "DELETE FROM projector_offsets WHERE topic = ANY($1::text[])"
@@ -87,12 +86,14 @@ SELECT number, $2, GREATEST((SELECT COALESCE(max(since), '-infinity') FROM log_c
 FROM generate_series(0, $1::int - 1) AS number
 ON CONFLICT (partition) DO UPDATE SET topic_id = EXCLUDED.topic_id, since = EXCLUDED.since
 """
-_EVENTS: Final = """
+#: An event that Lago took and will not bill is in no topic: its usage was billed again under another name, or is told of.
+_EVENTS: Final = f"""
 SELECT p.part, p.event::text AS event, COALESCE(p.status, 'pending') AS status, p.attempts, COALESCE(p.reason, '') AS reason,
     p.raw_partition, p.first_offset, p.last_offset, p.calls, p.windows, COALESCE(o.organization, '') AS organization
 FROM usage_parts p LEFT JOIN organisations o ON o.org_id = p.org_id
-WHERE p.event IS NOT NULL AND COALESCE(p.status, 'pending') IN ('pending', 'processing', 'failed') ORDER BY p.part
-"""
+WHERE p.event IS NOT NULL AND COALESCE(p.status, 'pending') IN ('pending', 'processing', 'failed')
+    AND NOT starts_with(COALESCE(p.reason, ''), '{UNBILLABLE}') ORDER BY p.part
+"""  # noqa: S608  # our own word
 _STANDS: Final = "SELECT topic_id, max(next) FROM projector_offsets WHERE topic = $1 GROUP BY topic_id"
 _KNOWN: Final = "SELECT part FROM usage_parts WHERE part = ANY($1::text[]) AND event IS NOT NULL"
 _CUSTOMERS: Final = """

@@ -85,6 +85,8 @@ class OrganizationLane:
         self._halted = ""
         self._arrived = asyncio.Event()
         self._given_back = 0
+        self._at_end = False
+        self._own_at = self._stood_at = -1
         self.work.look_behind(self._following)
 
     async def run(self) -> None:
@@ -102,6 +104,7 @@ class OrganizationLane:
                 await self._session()
             except TopicProblem as problem:
                 self.in_place.set()  # a lane without an offset has none of these
+                self._stood_at = self._own_at
                 self._halt(problem.reason)
                 log.error("organization_lane_halted", **place, reason=problem.reason, detail=problem.detail)  # noqa: TRY400  # expected: the reason is enough
                 await self._config.sleep(_HALTED_S)
@@ -125,7 +128,7 @@ class OrganizationLane:
         """
         await self.work.close()
         self._fetched.clear()
-        self._oldest_ms, self._given_back = None, 0
+        self._oldest_ms, self._given_back, self._at_end, self._own_at = None, 0, False, -1
         offset = await self.work.open()
         self.in_place.set()
         async with asking(self._config.kafka, self._config.group, fetch_max_wait_ms=_HELD_MS) as consumer:
@@ -151,7 +154,10 @@ class OrganizationLane:
             if len(self._fetched) >= _AHEAD:
                 await self._config.sleep(_IDLE_S)
                 continue
-            for records in (await consumer.getmany(timeout_ms=_HELD_MS, max_records=SETTLE_LIMIT)).values():
+            fetched = await consumer.getmany(timeout_ms=_HELD_MS, max_records=SETTLE_LIMIT)
+            # Before the first answer nothing is known of what lies there.
+            self._at_end = not fetched and consumer.highwater(self._tp) is not None
+            for records in fetched.values():
                 self._fetched.extend(records)
                 self._arrived.set()
 
@@ -163,16 +169,18 @@ class OrganizationLane:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_IDLE_S):
                     await self._arrived.wait()
-            if not self._fetched:
+            if self._at_end and not self._fetched:
                 self._halt("")
             return await self.work.punctuate()
         records = [self._fetched.popleft() for _ in range(min(len(self._fetched), SETTLE_LIMIT + self._given_back))]
-        self._oldest_ms = next((int(record.timestamp) for record in records if self.work.is_own(record)), None)
+        own = next((record for record in records if self.work.is_own(record)), None)
+        self._oldest_ms, self._own_at = (None, -1) if own is None else (int(own.timestamp), int(own.offset))
         done_to = await self.work.process(records)
         left = [record for record in records if record.offset >= done_to]
         self._fetched.extendleft(reversed(left))
         self._given_back = len(left)
-        self._halt("")
+        if records[-1].offset >= self._stood_at:  # what it stood at may lie behind those of others
+            self._halt("")
         return None
 
     def _following(self) -> ConsumerRecord | None:

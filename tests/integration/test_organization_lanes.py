@@ -12,6 +12,7 @@ import pytest
 from schemas.customers import OrgRecord
 from schemas.records import LagoEvent, Manifest
 from streams.agents import organization_lanes
+from streams.agents.sink import DeliveryWork
 from streams.core.delivery.batches import EventOutcome
 from streams.runtime.transactions import TransactionalWriter
 from streams.state.step_writes import MANIFEST
@@ -115,6 +116,36 @@ async def test_the_lane_of_an_organisation_that_is_not_configured_keeps_its_plac
                 assert not stage.sensors.halted, "nothing waits"
         assert (await lago.stats())["totals"]["events"] == 0
     assert set(committed) == {0}
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+async def test_a_lane_that_stands_behind_many_events_of_others_does_not_say_each_time_that_it_goes_on(
+    kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, slowly: bool
+) -> None:
+    """Neither where its own event is not in the first batch, nor where the first answer of a broker takes a while."""
+    monkeypatch.setattr(organization_lanes, "_HALTED_S", 0.2)
+    if slowly:
+        monkeypatch.setattr(organization_lanes, "_IDLE_S", 0.001)
+    opened, opening = 0, DeliveryWork.open
+
+    async def open_(self: DeliveryWork) -> int:
+        nonlocal opened
+        opened += self._config.group.endswith("sink-eu")
+        return await opening(self)
+
+    monkeypatch.setattr(DeliveryWork, "open", open_)
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
+    value = msgspec.json.encode(LagoEvent("us-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
+    for organization in [*["us"] * (0 if slowly else 1200), "eu"]:
+        manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization=organization))
+        stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
+    stage.producer.flush(10)
+    async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
+        parts = stage.parts(QUICK, quick_delivery(lago, http), organizations={"us": Stuck})
+        async with stage.running("sink", parts):
+            await soon(lambda: opened >= 6)
+            assert stage.sensors.halted == [(stage.topics.events, 0, "unknown_organization")]
+            assert not stage.sensors.resumed
 
 
 async def test_an_event_whose_organisation_cannot_be_configured_is_malformed(kafka: Kafka, topic_prefix: str) -> None:

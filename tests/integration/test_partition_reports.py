@@ -1,5 +1,6 @@
 """A partition that stands still is announced by an outgoing webhook, once, and so is that it goes on."""
 
+import asyncio
 import os
 import sys
 import time
@@ -7,13 +8,15 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 from confluent_kafka import Producer
 
+from connectors.operations import partition_reports
 from connectors.operations.outgoing_webhooks.announcements import CALM_S
 from connectors.operations.partition_reports import PartitionReports
 from connectors.postgres.pool import Database
@@ -83,6 +86,42 @@ async def test_each_change_is_reported_once_and_what_could_not_be_written_again(
     halted = ("partition.halted", f"meter/{PLACE}", "ledger_missing")
     running = ("partition.running", f"meter/{PLACE}", "")
     assert worker.told() == [running, halted, running]
+
+
+class Refusing:
+    """A producer whose records Kafka refuses, and which does not end by itself."""
+
+    closed = 0
+
+    def __init__(self, **_: object) -> None:
+        self.client = SimpleNamespace(close=self._close)
+        self._txn_manager = SimpleNamespace(wait_for_transaction_end=lambda: None)
+        self._message_accumulator = SimpleNamespace(_pending_batches=[], _batches={})
+
+    async def start(self) -> None: ...
+
+    async def send(self, topic: str, _value: bytes, key: bytes) -> asyncio.Future[None]:
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        refused.set_exception(TopicAuthorizationFailedError(topic))
+        return refused
+
+    async def flush(self) -> None:
+        """As aiokafka's: returns once each record was taken or refused."""
+
+    async def stop(self) -> None:
+        await asyncio.Event().wait()
+
+    async def _close(self) -> None:
+        type(self).closed += 1
+
+
+async def test_a_report_that_kafka_refuses_does_not_count_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_reports, "AIOKafkaProducer", Refusing)
+    with pytest.raises(TopicAuthorizationFailedError):
+        await partition_reports.writer_to({}, TOPICS.deliveries)([b"{}"])
+    assert Refusing.closed == 1, (
+        "a report that cannot be written must leave no connection behind: it is tried again and again"
+    )
 
 
 async def test_a_partition_of_another_process_is_reported_by_that_one() -> None:

@@ -9,13 +9,18 @@ from connectors.postgres.recover import NewTopics, begin_anew, stored_state
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import to_datetime
 from schemas.rates import RateCard
-from schemas.records import AuditRecord, LagoEvent, Manifest
+from schemas.records import AuditRecord, DeliveryAttempt, LagoEvent, Manifest
+from streams.core.mapping.set_mapping import KEPT_VERSIONS
 from tests.support.database import rows
 from tests.support.history import PREFIX, TOPICS, Said
 from tests.support.projection import Writer, event, manifest, receipt, usage
 
 DAY_US = 86_400_000_000
 STATES = {7: "completed", 10: "written_off", 11: "completed"}
+_EARLIER = """
+INSERT INTO webhook_delivery_logs (partition, "offset", created_at, direction, event_type, duration_ms, attempt, events)
+SELECT partition, "offset" - 3, created_at, direction, event_type, duration_ms, attempt, events FROM webhook_delivery_logs
+"""
 LOST = "SELECT encode(identity, 'hex') FROM llm_usage_log WHERE decision = 'lost' ORDER BY 1"
 CUSTOMER = CustomerRecord(
     "acme",
@@ -82,6 +87,40 @@ async def test_events_that_lago_has_not_taken_wait_for_it_and_dead_letters_stay_
     assert Decimal(msgspec.json.decode(letter.value or b"", type=LagoEvent).precise_total_amount_cents) == Decimal(
         "1.45"
     )
+
+
+async def test_an_event_that_lago_took_and_will_not_bill_is_no_dead_letter(database: str) -> None:
+    """It was in no topic: its usage was billed again under another name."""
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.events, event(7), manifest=manifest(3))
+        await writer.put(TOPICS.receipts, receipt("completed", 1))
+        await writer.put(TOPICS.receipts, msgspec.structs.replace(receipt("failed", 2), reason="unbillable_ended"))
+        stored = await stored_state(database)
+    assert await rows(database, "SELECT status, reason FROM usage_parts WHERE event IS NOT NULL") == [
+        ("failed", "unbillable_ended")
+    ]
+    assert not stored.events
+
+
+async def test_usage_of_before_many_versions_waits_for_a_person(database: str) -> None:
+    """The oldest of many versions may have been dropped: the first one that is left did not pay for what was before it."""
+    versions = tuple(MappingVersion(n * DAY_US, f"org-{n}", "tenant") for n in range(3, 3 + KEPT_VERSIONS))
+    moved = CustomerRecord("acme", versions, DAY_US, 20 * DAY_US, known_from=3 * DAY_US)
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.customers, moved)
+        (record,) = states_of(TOPICS, await stored_state(database))
+    assert msgspec.json.decode(record.value or b"", type=CustomerRecord) == moved
+
+
+async def test_a_second_loss_finds_the_rows_of_the_first_one_in_any_order(database: str) -> None:
+    post = DeliveryAttempt(1, "out", "events.batch", 200, 1)
+    new = NewTopics(TOPICS.projected, TOPICS.enriched, "new", 1)
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.deliveries, post, post, post)
+    await rows(database, _EARLIER)  # as after a vacuum: the rows of the first loss lie behind the new ones
+    await begin_anew(database, [], new, dry_run=False)
+    ((newest, count),) = await rows(database, 'SELECT max("offset"), count(*) FROM webhook_delivery_logs')
+    assert newest < 0 and count == 6
 
 
 async def test_only_calls_in_no_event_are_lost_and_what_a_copy_becomes_replaces_them(database: str) -> None:

@@ -47,6 +47,16 @@ class Turns:
             await asyncio.sleep(0)
 
 
+class Counted(dict[str, CustomerRecord]):
+    """A table that counts how often all of it is copied."""
+
+    passes = 0
+
+    def items(self) -> Any:
+        self.passes += 1
+        return super().items()
+
+
 def passes(table: dict[str, CustomerRecord]) -> dict[str, Callable[[], Awaitable[object]]]:
     """What the api does with all customers, by its name."""
     records = Records(OrgRecord("org_1", periods=(Period("sub_1", 0),)))
@@ -78,6 +88,15 @@ async def test_a_table_that_changes_meanwhile_is_read_as_it_was() -> None:
         table.clear()
         seen.append(part)
     assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+async def test_many_who_ask_at_once_for_the_number_of_customers_share_one_pass() -> None:
+    """Anybody may ask, and each pass holds a copy of the table."""
+    table = Counted(customers())
+    count = passes(table)["active customers"]
+    assert await asyncio.gather(*(count() for _ in range(50))) == [SLICES * SLICE] * 50
+    assert table.passes == 1
+    assert await count() == SLICES * SLICE and table.passes == 2
 
 
 async def test_the_customers_in_force_are_counted_across_slices() -> None:
