@@ -32,7 +32,7 @@ def init(yes: str, *, test_data: bool, reset: bool, as_json: bool) -> None:
         url = postgres_url(settings_of_command())
         if reset:
             _confirmed(asyncio.run(contents(url)), yes)
-        done = asyncio.run(initialise(url, reset=reset, test_data=test_data, told=print_error))
+        done = asyncio.run(initialise(url, reset=reset, test_data=test_data, progress=print_error))
     answer = {
         "database": done.database,
         "reset": reset,

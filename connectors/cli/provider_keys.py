@@ -65,12 +65,12 @@ def rotate_secret(*, as_json: bool) -> None:
                 return await rotate(store, secrets, step)
 
         done = _with_store(settings, rotated)
-    say(asdict(done), as_json=as_json, table=lambda: _told(done))
+    say(asdict(done), as_json=as_json, table=lambda: _report(done))
     if done.left:
         raise typer.Exit(1)
 
 
-def _told(done: Rotated) -> str:
+def _report(done: Rotated) -> str:
     sentence = f"{done.keys} keys: {done.encrypted_again} were encrypted again, {done.already} already were under the newest secret."
     if done.left:
         return f"{sentence}\n{done.left} keys are under an older secret still: give every process the new list, and repeat this."

@@ -37,7 +37,7 @@ def create(*, with_acls: bool, principal: str, dry_run: bool, remove_extra: bool
         lines = [f"{len(done.created)} topics would be created.", *done.created]
     if rights is not None:
         answer["rights"] = rights
-        lines += _told(rights, dry_run=dry_run, removed=remove_extra)
+        lines += _report(rights, dry_run=dry_run, removed=remove_extra)
     say(answer, as_json=as_json, table=lambda: "\n".join(lines))
     for complaint in wrong:
         print_error(complaint.sentence)
@@ -57,7 +57,7 @@ def _rights(settings: Settings, principal: str, *, change: bool, remove: bool) -
     return found
 
 
-def _told(found: Comparison, *, dry_run: bool, removed: bool) -> Iterator[str]:
+def _report(found: Comparison, *, dry_run: bool, removed: bool) -> Iterator[str]:
     """The rights for people: the new ones by principal, and the extra ones as arguments of kafka-acls.sh."""
     would = "would be " if dry_run else ""
     yield f"{len(found.missing)} rights {would}created, {len(found.existing)} existed."

@@ -1,7 +1,7 @@
 """Usage with a moment before the end of its subscription that reached Lago after it had counted the last invoice.
 
 Lago took it, and it is on no invoice. Which events those are is worked out from the last invoice itself
-(streams/core/delivery/after_invoice.py); where that does not tell, they are named and left to a person (docs/adr/0027).
+(streams/core/delivery/after_invoice.py); where that does not say, they are named and left to a person (docs/adr/0027).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -202,7 +202,7 @@ class _AroundAnEnd:
     Fields:
         asked: ids of the events that are asked about.
         known: those of them that Lago has.
-        is_undated: Lago does not tell of some when it stored them.
+        is_undated: Lago does not report for some when it stored them.
     """
 
     end_us: int
@@ -238,5 +238,5 @@ class _AroundAnEnd:
 
 
 def _after_the_end(found: Iterable[PostedEvent], life: Life, why: str) -> Mapping[str, str]:
-    """Where the invoice tells nothing, what was delivered before the end is taken to be on it."""
+    """Where the invoice shows nothing, what was delivered before the end is taken to be on it."""
     return {post.transaction_id: why for post in found if post.taken_us >= life.ended_us + SECOND_US}

@@ -112,7 +112,7 @@ class Waiting(NamedTuple):
 
 
 class _LagoAnswer(NamedTuple):
-    """What Lago told last of an org, and the offset of the org's record then."""
+    """What Lago reported last of an org, and the offset of the org's record then."""
 
     offset: int
     history: LagoHistory
@@ -239,7 +239,7 @@ class LearntEnds:
         try:
             late = await not_invoiced(rows, history.lives, org.org_id, lago, at_us, code, memory)
         except LagoIntegrationError:
-            # What has a moment after an end is on no invoice, whatever Lago tells of the last one, if it may be asked.
+            # What has a moment after an end is on no invoice, whatever Lago reports of the last one, if it may be asked.
             if self.deployment.policy.out_of_period_policy is not OutOfPeriodPolicy.HOLD and await self._some_able(
                 history
             ):

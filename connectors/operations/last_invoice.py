@@ -85,7 +85,7 @@ class Life(NamedTuple):
     """A life of a subscription's external id that has ended in Lago, microseconds since 1970 UTC.
 
     Fields:
-        ended_us: as Lago tells it, to the second.
+        ended_us: as Lago reports it, to the second.
         until_us: events before this may belong to it: one second more, but not beyond the start of the id's next life.
     """
 
@@ -101,7 +101,7 @@ class Counted(NamedTuple):
     """What the last invoice counted of a metric: events with a moment from `from_us` on.
 
     Fields:
-        unclear: the invoice does not tell: why; `""` = it does.
+        unclear: the invoice does not say: why; `""` = it does.
         waits: there is no final invoice yet.
     """
 

@@ -61,7 +61,7 @@ class Evidence:
         seen, jobs: identities with their tags, and jobs.
         emitted: numbers and sums of the parts that were emitted.
         forgot_us: calls that ended before this may have been counted unseen, microseconds since 1970 UTC; 0 = none.
-        gaps: what the topics do not tell any more, in words.
+        gaps: what the topics do not show any more, in words.
     """
 
     next: int

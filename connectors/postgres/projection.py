@@ -51,7 +51,7 @@ UPDATE log_completeness SET since = to_timestamp($2 / 1000.0) WHERE partition = 
 _ASIDE = """
 INSERT INTO unprojected_records (topic, partition, "offset", recorded_ms, reason, problem)
 SELECT $1, $2, "offset", recorded_ms, $3, problem
-FROM unnest($4::bigint[], $5::bigint[], $6::text[]) AS told ("offset", recorded_ms, problem)
+FROM unnest($4::bigint[], $5::bigint[], $6::text[]) AS given ("offset", recorded_ms, problem)
 ON CONFLICT (topic, partition, "offset") DO UPDATE SET
     reason = EXCLUDED.reason, problem = EXCLUDED.problem, noticed_at = now()
 """

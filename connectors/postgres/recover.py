@@ -103,7 +103,7 @@ _ORGS: Final = """
 SELECT org_id, name, email, plan, currency, status, subscription_id, limits::text AS limits, periods::text AS periods, updated_at,
     organization FROM organisations ORDER BY 1
 """
-#: Each version of the rate card is in the line that tells who wrote it; the latest of an id is in force.
+#: Each version of the rate card is in the line that names who wrote it; the latest of an id is in force.
 _RATES: Final = """
 SELECT DISTINCT ON (target ->> 'rate') after::text FROM audit_log
 WHERE action = 'rates.put' AND after IS NOT NULL ORDER BY target ->> 'rate', at DESC

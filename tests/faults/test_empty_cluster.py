@@ -31,7 +31,7 @@ _OPEN = """
 SELECT count(*) FROM llm_usage_log u
 WHERE part <> '' AND NOT EXISTS (SELECT FROM lago_events e WHERE e.transaction_id = u.part)
 """
-#: The projector's last step, undone: an event of which only Lago knows, and one whose calls no row tells of either.
+#: The projector's last step, undone: an event of which only Lago knows, and one whose calls no row shows either.
 _BEHIND = "UPDATE usage_parts SET event = NULL, status = NULL WHERE part = ANY($1::text[])"
 _UNSEEN = "DELETE FROM llm_usage_log WHERE part = $1"
 #: All but Lago and the ingress, whose spool takes what comes meanwhile.

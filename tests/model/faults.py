@@ -188,7 +188,7 @@ def an_invoice_that_is_not_there_yet_counted_nothing(patch: pytest.MonkeyPatch) 
 
 
 def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None:
-    """Lago tells whole seconds, and the first ones by their ids are taken for the first ones that came."""
+    """Lago reports whole seconds, and the first ones by their ids are taken for the first ones that came."""
 
     def judged(earlier: Earlier, after: Sequence[Stored], events: int, _cents: int) -> Verdict:
         found = sorted(after, key=lambda one: (one.created_us, one.transaction_id))

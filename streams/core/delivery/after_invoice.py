@@ -1,7 +1,7 @@
 """Which events reached Lago after it had counted the invoice of an end, by what that invoice says; pure.
 
-An invoice tells how many events it counted, and their rounded sum, but not which. Lago stores the invoice empty and
-counts later, so the moment at which the invoice was made does not tell it either (docs/lago-behaviour.md, 4.1).
+An invoice shows how many events it counted, and their rounded sum, but not which. Lago stores the invoice empty and
+counts later, so the moment at which the invoice was made does not show it either (docs/lago-behaviour.md, 4.1).
 It counts at one moment, and tells in whole seconds when it stored each event: on the invoice is what it stored in earlier
 seconds, and a part of what it stored in that second. Count and sum say which second it was, and often which part.
 What is safe does not depend on clocks: whichever events Lago counted, its fee and what is called late are together
@@ -26,7 +26,7 @@ class Stored(NamedTuple):
     """An event as Lago has it.
 
     Fields:
-        created_us: when Lago stored it, as Lago tells: to the second; microseconds since 1970 UTC.
+        created_us: when Lago stored it, as Lago reports: to the second; microseconds since 1970 UTC.
         cents: what it bills.
     """
 

@@ -28,7 +28,7 @@ _FIRST_SIZE = 1021
 _AT_ONCE = 32_768
 #: An hour is stored modulo this number in one byte; 0 marks an empty slot.
 _HOURS = 251
-#: So many consecutive hours can be told apart.
+#: So many consecutive hours can be distinguished.
 HOURS_APART = _HOURS - 3
 
 

@@ -30,7 +30,7 @@ CONSEQUENCES: Final[dict[str, dict[str, str]]] = {
         "MeterbridgeProjectorBehind": "rings from ten minutes of lag on, and ends when this page rings after a week"
     },
     "MeterbridgeLateCallsWait": {
-        "MeterbridgeUsageRejected": "a late call is refused at first, and where there is no Postgres nothing else tells of it"
+        "MeterbridgeUsageRejected": "a late call is refused at first, and where there is no Postgres nothing else shows it"
     },
     "MeterbridgeMeterBehind": {
         "MeterbridgeCanaryNotBilled": "the canary's own calls wait as well, and are missed before ten minutes are over"

@@ -1,4 +1,4 @@
-"""Laws of the audit log's chain: whatever is done to a line that another line tells of is found, and named."""
+"""Laws of the audit log's chain: whatever is done to a line that another line names is found, and named."""
 
 from collections.abc import Sequence
 

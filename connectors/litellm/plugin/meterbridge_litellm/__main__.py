@@ -61,13 +61,13 @@ def main(command: str) -> int:
     """Run a command. Raises: ValueError: a setting is missing or wrong."""
     settings = Settings.of(os.environ)
     folder = Path(settings.ring_path)
-    told: dict[str, int] = {}
+    status_report: dict[str, int] = {}
     if command == "repost":
         with httpx.Client(timeout=settings.post_timeout, trust_env=False) as http:
-            told["posted"] = repost(folder, Poster(settings, Counts(), http))
-    told |= status(folder)
-    sys.stdout.write(json.dumps(told) + "\n")
-    return int(told["aside_records"] > 0)
+            status_report["posted"] = repost(folder, Poster(settings, Counts(), http))
+    status_report |= status(folder)
+    sys.stdout.write(json.dumps(status_report) + "\n")
+    return int(status_report["aside_records"] > 0)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         payload = kwargs.get("standard_logging_object")
         if payload is None:  # LiteLLM could not make it
             self.counts.add("unreadable")
-            self.counts.tell("usage_unreadable", call_type=str(kwargs.get("call_type")))
+            self.counts.warn("usage_unreadable", call_type=str(kwargs.get("call_type")))
             return
         decided = self._calls.of(str(kwargs.get("litellm_call_id") or ""))
         marks = {"byok": True} if decided is not None and decided.own_key else {}
@@ -181,7 +181,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
             made = record(payload, self._keep, marks, level)
         except Exception as error:  # noqa: BLE001  # LiteLLM would swallow it, and the call would vanish unseen
             self.counts.add("unreadable")
-            self.counts.tell("usage_unreadable", call_type=str(kwargs.get("call_type")), error=type(error).__name__)
+            self.counts.warn("usage_unreadable", call_type=str(kwargs.get("call_type")), error=type(error).__name__)
             return
         self._ring.append(made, kept)
 
@@ -195,7 +195,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
             del self._waiting[call_id]
         if not kept.done():
             self.counts.add("unconfirmed")
-            self.counts.tell("answered_before_its_record", call_type=str(data.get("call_type")))
+            self.counts.warn("answered_before_its_record", call_type=str(data.get("call_type")))
 
 
 def _deployments(model: str, team: str | None) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ class Delivery:
         try:
             self._look_for_left_lanes()
         except OSError as error:
-            self._counts.tell("ring_unreadable", error=errno.errorcode.get(error.errno or 0))
+            self._counts.warn("ring_unreadable", error=errno.errorcode.get(error.errno or 0))
         more = False
         for lane in [self._own, *self._left.values()]:
             pace = self._paces.setdefault(lane.name, _Pace())
@@ -75,10 +75,10 @@ class Delivery:
             try:
                 more = self._post_of(lane, durable if lane is self._own else None, pace) or more
             except OSError as error:
-                self._counts.tell("ring_unreadable", error=errno.errorcode.get(error.errno or 0))
+                self._counts.warn("ring_unreadable", error=errno.errorcode.get(error.errno or 0))
                 pace.failed()
             except Exception as error:  # noqa: BLE001  # an error of ours: the other lanes must be posted all the same
-                self._counts.tell("posting_broken", error=type(error).__name__)
+                self._counts.warn("posting_broken", error=type(error).__name__)
                 pace.failed()
         return more
 
@@ -96,7 +96,7 @@ class Delivery:
         if records:
             posted = self._post(records, pace.failures)
             if posted.problem:
-                self._counts.tell("posting_fails", why=posted.problem, waiting=len(records))
+                self._counts.warn("posting_fails", why=posted.problem, waiting=len(records))
                 pace.failed(posted.asked_s)
                 return False
             if posted.refused and not self._set_aside(posted.refused):
@@ -105,7 +105,7 @@ class Delivery:
         self._paces.pop(lane.name, None)
         if damaged:
             self._counts.add("damaged_bytes", damaged)
-            self._counts.tell("ring_damaged", bytes=damaged)
+            self._counts.warn("ring_damaged", bytes=damaged)
         if behind != lane.done:
             freed = lane.posted(behind)
             self.freed += freed if lane is self._own else 0
@@ -120,15 +120,15 @@ class Delivery:
         try:
             kept = self._aside.keep([record for record, _ in refused])
         except OSError as error:
-            self._counts.tell("setting_aside_fails", error=errno.errorcode.get(error.errno or 0))
+            self._counts.warn("setting_aside_fails", error=errno.errorcode.get(error.errno or 0))
             return False
         if kept:
             self._counts.add("set_aside", kept)
             statuses = Counter(f"http_{status}" for _, status in refused)
-            self._counts.tell("usage_set_aside", why=dict(statuses), bytes=max(len(record) for record, _ in refused))
+            self._counts.warn("usage_set_aside", why=dict(statuses), bytes=max(len(record) for record, _ in refused))
         if kept < len(refused):
             self._counts.add("shed", len(refused) - kept)
-            self._counts.tell("usage_shed", why="aside_full")
+            self._counts.warn("usage_shed", why="aside_full")
         return True
 
     def _look_for_left_lanes(self) -> None:

@@ -91,7 +91,7 @@ class Levels:
             rows = answer.json()["power_levels"]
             orders = {str(row["power_level"]): [str(name) for name in row["provider_order"]] for row in rows}
         except (httpx.HTTPError, ValueError, KeyError, TypeError, RecursionError) as error:
-            self._counts.tell("power_levels_unknown", why=type(error).__name__)
+            self._counts.warn("power_levels_unknown", why=type(error).__name__)
             return
         self._orders, self._known_at = orders, self._monotonic()
         self._next_at = self._known_at + self._settings.levels_seconds

@@ -61,8 +61,8 @@ class Unasked:
             accounts = self._sums[-1][1]
             accounts[account] = accounts.get(account, Decimal(0)) + estimate
             self._counts.add("admitted_unasked")
-            self._counts.tell("calls_admitted_unasked", why=why, sum_usd=str(total))
+            self._counts.warn("calls_admitted_unasked", why=why, sum_usd=str(total))
             return
         self._counts.add("refused_unasked")
-        self._counts.tell("calls_refused_unasked", why=why)
+        self._counts.warn("calls_refused_unasked", why=why)
         raise Refused(503, "credit_check_unavailable", "credit cannot be checked now; try again")

@@ -116,7 +116,7 @@ class Ring:
             try:
                 os.fdatasync(file)
             except OSError as error:  # posted all the same: no copy is safer than the one at Meterbridge
-                self._counts.tell("fsync_failed", error=errno.errorcode.get(error.errno or 0))
+                self._counts.warn("fsync_failed", error=errno.errorcode.get(error.errno or 0))
             finally:
                 os.close(file)
         self._durable = end
@@ -159,7 +159,7 @@ class Ring:
 
     def _shed(self, entry: Entry, why: str) -> None:
         self._counts.add("shed")
-        self._counts.tell("usage_shed", why=why)
+        self._counts.warn("usage_shed", why=why)
         _settle([entry[1]], kept=False)
 
     def _post_forever(self) -> None:

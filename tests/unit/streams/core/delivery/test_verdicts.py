@@ -331,7 +331,7 @@ def test_events_are_joined_byte_for_byte() -> None:
 
 @given(st.integers(-3, 40), st.floats(0, 1, exclude_max=True))
 def test_a_retry_waits_its_tier_within_ten_percent_and_never_over_an_hour(attempt: int, jitter: float) -> None:
-    """So that 60, 120 and 240 s can be told apart in a log, and events that failed together do not return together."""
+    """So that 60, 120 and 240 s can be distinguished in a log, and events that failed together do not return together."""
     tier = tier_of(attempt)
     assert 1 <= tier <= 8
     middle = 60.0 * 2 ** (tier - 1)

@@ -90,7 +90,7 @@ def test_after_many_moves_what_was_held_for_the_first_org_is_that_org_s(last: st
 
 
 def test_an_org_that_was_never_subscribed_keeps_what_it_was_left_for_too() -> None:
-    """From one org to another is a move, also in a record that no longer tells of it."""
+    """From one org to another is a move, also in a record that no longer names it."""
     ledger = held(mapped("a"), {"c": SUBSCRIBED["b"]})
     moved = mapped("a", *"bcdefghij", apart_us=9 * DAY_US)
     assert looked_at(ledger, moved, {"b": SUBSCRIBED["b"]}) == ("a", "", True)
