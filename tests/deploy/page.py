@@ -1,4 +1,4 @@
-"""docs/tutorial-compose.md, typed from top to bottom as it stands: a real LiteLLM proxy's call is billed and proved."""
+"""docs/tutorial-compose.md, typed as it stands: a real LiteLLM proxy's call is billed and proved; and docs/alarms.md."""
 
 import asyncio
 import os
@@ -10,6 +10,9 @@ from tests.deploy.trial import step
 from tests.support.page_shell import ROOT, PageShell, blocks
 
 PAGE = ROOT / "docs" / "tutorial-compose.md"
+#: Typed in the same installation, before its last step: how the commands of the runbooks are asked there.
+ALARMS = ROOT / "docs" / "alarms.md"
+LAST = "8. Stop"
 PROJECT = "meterbridge-deploy-test-page"
 #: What reaches the page's shell: of a reader's variables those by which the engine and pip's packages are found.
 _KEPT = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_BUILDKIT")
@@ -42,7 +45,9 @@ async def _typed(clone: Path) -> None:
     )
     await shell.start()
     try:
-        for block in blocks(PAGE):
+        own = list(blocks(PAGE))
+        (end,) = (index for index, block in enumerate(own) if block.chapter == LAST)
+        for block in (*own[:end], *blocks(ALARMS), *own[end:]):
             with step(f"    {block.place}: {block.text.split(maxsplit=2)[0]}"):
                 await shell.run(block, _LIMIT_S)
     finally:

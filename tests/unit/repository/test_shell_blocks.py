@@ -9,6 +9,7 @@ from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, as_told, b
 
 #: A page whose blocks a test of its own runs.
 ELSEWHERE = {
+    "docs/alarms.md": "tests/deploy/page.py",
     "docs/api.md": "tests/contract/test_api_page.py",
     "docs/disaster-recovery.md": "tests/faults/test_disaster_recovery.py",
     "docs/kafka.md": "tests/e2e/test_kafka_page.py",
@@ -81,6 +82,20 @@ def test_the_commands_of_the_readme_for_docker_are_those_of_the_tutorial_that_is
     (own,) = (block for block in blocks(ROOT / "README.md") if block.chapter == "Start it with Docker Compose")
     lines = [line for block in blocks(ROOT / "docs" / "tutorial-compose.md") for line in block.text.splitlines()]
     assert set(own.text.splitlines()) <= set(lines)
+
+
+#: A question to the management API or to Lago; what of them is open to all.
+ASKED, OPEN = re.compile(r"curl [^|]*\$\{?(?:API|LAGO_API_URL)\b[^|`]*"), re.compile(r"/(?:health|metrics/prometheus)")
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=named)
+def test_a_question_that_needs_a_credential_has_one(page: Path) -> None:
+    """Also within a line: the first command of an alarm is typed by someone who was asleep."""
+    inline = re.findall(r"`(curl [^`]+)`", page.read_text(encoding="utf-8"))
+    typed = [line for block in blocks(page) for line in block.text.replace("\\\n", " ").splitlines()]
+    for command in (*inline, *typed):
+        for asked in ASKED.findall(command):
+            assert "Authorization: Bearer" in asked or OPEN.search(asked), asked
 
 
 def test_few_blocks_are_not_run() -> None:
