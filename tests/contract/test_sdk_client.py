@@ -81,7 +81,7 @@ async def test_a_refused_event_is_not_posted_again(api: UsageApi, http: httpx.As
 async def test_a_key_that_is_not_taken_is_not_tried_again_at_once_but_may_be_later(
     api: UsageApi, http: httpx.AsyncClient, status: int
 ) -> None:
-    """Somebody mends the key; the event is as good as before."""
+    """Somebody fixes the key; the event is as good as before."""
     api.script = [status]
     with pytest.raises(BillingUnavailable) as caught:
         await sdk_client(api, http).send(EVENT)

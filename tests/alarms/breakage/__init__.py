@@ -1,4 +1,4 @@
-"""What breaks in a trial, by the file of the rules: each fault begins, and is mended when its block ends."""
+"""What breaks in a trial, by the file of the rules: each fault begins, and is fixed when its block ends."""
 
 from typing import Final
 
