@@ -32,7 +32,4 @@ CONSEQUENCES: Final[dict[str, dict[str, str]]] = {
     "MeterbridgeLateCallsWait": {
         "MeterbridgeUsageRejected": "a late call is refused at first, and where there is no Postgres nothing else shows it"
     },
-    "MeterbridgeMeterBehind": {
-        "MeterbridgeCanaryNotBilled": "the canary's own calls wait as well, and are missed before ten minutes are over"
-    },
 }
