@@ -48,7 +48,10 @@ def show(dead_letter: str, *, as_json: bool) -> None:
     with one_sentence():
         kind = dead_letter.partition("/")[0]
         if kind not in KINDS:
-            fail("a dead letter's id is <events or calls>/<partition>/<offset>.", 2)
+            fail(
+                f"{dead_letter!r} is not the id of a dead letter. Give one that `meterbridge dlq list` prints, for example events/0/17.",
+                2,
+            )
         match = next(_matching(deployment_of(settings_of_command()), kind, Filters(dead_letter=dead_letter)), None)
     if match is None:
         fail(f"no dead letter {dead_letter} is open: it was requeued or dismissed, or the id is wrong.", 1)
@@ -88,7 +91,7 @@ def requeue(
     if accept not in ("", *ACCEPTABLE):
         fail(f"--accept takes {', '.join(ACCEPTABLE)}.", 2)
     filters = _filters(reason, customer, since, until, dead_letter)
-    moment_ms(trust_log_from)
+    moment_ms(trust_log_from, "--trust-log-from")
     _act(
         _Action("requeue", kind, filters, comment, limit, trust_log_from or "", accept),
         dry_run=dry_run,
@@ -146,7 +149,7 @@ def _done_text(answer: dict[str, Any], done: RequeueResult) -> str:
 
 async def _acted(action: _Action, settings: Settings, *, quiet: bool) -> RequeueResult:
     deployment, url = deployment_of(settings), settings.postgres_url
-    trusted_us = moment_us(action.trusted) if action.trusted else None
+    trusted_us = moment_us(action.trusted, "--trust-log-from") if action.trusted else None
     with nullcontext() if url is None else Database(revealed(url), size=1) as database:
         async with requeuer(deployment, CommandProducer(deployment.kafka), database, trusted_us) as at:
             name, kind, filters, comment, limit, trusted, accept = action
@@ -166,7 +169,7 @@ def _matching(deployment: Deployment, kind: str, filters: Filters, limit: int | 
 
 
 def _filters(reason: str, customer: str, since: str | None, until: str | None, dead_letter: str = "") -> Filters:
-    return Filters(reason, customer, moment_ms(since), moment_ms(until), dead_letter)
+    return Filters(reason, customer, moment_ms(since, "--since"), moment_ms(until, "--until"), dead_letter)
 
 
 def _line(dead_letter: DeadLetter) -> dict[str, Any]:

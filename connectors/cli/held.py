@@ -38,7 +38,7 @@ def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool,
     if bool(customer) == bool(match):
         fail("give either --customer or --match.", 2)
     asks = bool(match) and not yes and not dry_run
-    until_us = clock.now_us() if until == "0s" else moment_us(until)
+    until_us = clock.now_us() if until == "0s" else moment_us(until, "--until")
     with one_sentence():
         deployment = deployment_of(settings_of_command())
         read = [usage for usage in _read(deployment, quiet=as_json) if usage.first_us <= until_us]
