@@ -82,7 +82,7 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
 def checked_delimiter(sign: str) -> str:
     """The delimiter, if it is a valid one or `""`; else the command ends."""
     if sign and sign not in DELIMITERS:
-        fail("--delimiter takes ',', ';', '|' or tab.", 2)
+        fail(f"--delimiter: {sign!r} is not possible. Give ',', ';', '|' or tab.", 2)
     return sign
 
 
@@ -90,7 +90,7 @@ def chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:
     """The names in `only`, which are separated by commas, in the order of `known`."""
     names = {name.strip() for name in only.split(",")}
     if not names <= set(known):
-        fail(f"--only takes {','.join(known)}, one or several separated by commas.", 2)
+        fail(f"--only: {only!r} is not known. Give one or several of {','.join(known)}, separated by commas.", 2)
     return tuple(name for name in known if name in names)
 
 

@@ -29,7 +29,7 @@ _DAY: Final = timedelta(days=1)
 def grant(account: str, amount: str, kind: str, expires: str, key: str, comment: str, *, as_json: bool) -> None:
     """`meterbridge credits grant`."""
     if kind not in _KINDS:
-        fail(f"--type takes {', '.join(_KINDS)}.", 2)
+        fail(f"--type: {kind!r} is not a type of credits. Give one of {', '.join(_KINDS)}.", 2)
     dollars = _dollars(amount)
     if dollars < 0 and kind != "adjustment":
         fail("only an adjustment may be below 0; money that was paid back is `credits refund`.", 2)

@@ -89,7 +89,7 @@ def requeue(
 ) -> None:
     """`meterbridge dlq requeue`."""
     if accept not in ("", *ACCEPTABLE):
-        fail(f"--accept takes {', '.join(ACCEPTABLE)}.", 2)
+        fail(f"--accept: {accept!r} cannot be overruled. Give {', '.join(ACCEPTABLE)}.", 2)
     filters = _filters(reason, customer, since, until, dead_letter)
     moment_ms(trust_log_from, "--trust-log-from")
     _act(
@@ -114,7 +114,10 @@ def dismiss(
 ) -> None:
     """`meterbridge dlq dismiss`."""
     if not comment and not dry_run:
-        fail("--comment is needed: the dead letters are never billed then.", 2)
+        fail(
+            "--comment is needed, because the dead letters are never billed then. Say why, for example --comment 'test traffic'.",
+            2,
+        )
     filters = _filters(reason, customer, since, until, dead_letter)
     _act(_Action("purge", kind, filters, comment, limit), dry_run=dry_run, as_json=as_json)
 
@@ -164,7 +167,7 @@ async def _acted(action: _Action, settings: Settings, *, quiet: bool) -> Requeue
 
 def _matching(deployment: Deployment, kind: str, filters: Filters, limit: int | None = None) -> Iterator[DeadLetter]:
     if kind not in (BOTH, *KINDS):
-        fail("--kind takes events, calls or both.", 2)
+        fail(f"--kind: {kind!r} is not known. Give events, calls or both.", 2)
     return found_letters(deployment, kind, filters, limit)
 
 

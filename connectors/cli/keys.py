@@ -34,8 +34,8 @@ def create(
     as_json: bool,
 ) -> None:
     """`meterbridge keys create`."""
-    if not {EVERYTHING, *SCOPES}.issuperset(scope):
-        fail(f"--scope takes {', '.join(SCOPES)}, or {EVERYTHING}.", 2)
+    if unknown := sorted(set(scope) - {EVERYTHING, *SCOPES}):
+        fail(f"--scope: {unknown[0]!r} is not a scope. Give one of {', '.join(SCOPES)}, or {EVERYTHING}.", 2)
     now = _now()
     ends = now + timedelta(seconds=duration_s(expires, "--expires")) if expires else None
     key, token = mint(name, scope, org or None, who(), now, ends, _prefixes(customer_prefix))
@@ -94,7 +94,10 @@ def _prefixes(given: list[str] | None) -> list[str] | None:
     try:
         return None if not given else TypeAdapter(list[Prefix]).validate_python(given)
     except ValidationError:
-        fail("--customer-prefix takes 1 to 255 characters, no control characters, no blank at its beginning.", 2)
+        fail(
+            "--customer-prefix: give 1 to 255 characters, no control characters and no blank at the beginning, for example acme-.",
+            2,
+        )
 
 
 def _with_store(settings: Settings, do: Callable[[PostgresKeys], Awaitable[T]]) -> T:

@@ -23,7 +23,7 @@ from streams.state.ledger_expand import Expanded
 def create(*, with_acls: bool, principal: str, dry_run: bool, remove_extra: bool, as_json: bool) -> None:
     """`meterbridge topics create`."""
     if remove_extra and not with_acls:
-        fail("--remove-extra needs --acls.", 2)
+        fail("--remove-extra needs --acls. Give both.", 2)
     with one_sentence():
         settings = settings_of_command()
         kafka, layout = kafka_connection(settings), topic_layout(settings)

@@ -164,7 +164,7 @@ async def test_balance_and_transactions_are_shown(url: str) -> None:
         (("grant", "user:ada", "1e"), "AMOUNT: '1e' is not a number. Give dollars"),
         (("grant", "user:ada", "0"), "AMOUNT: 0 is not possible. Give dollars other than 0 and below 1000000000000"),
         (("grant", "user:ada", "--", "-1"), "only an adjustment may be below 0"),
-        (("grant", "user:ada", "1", "--type", "gift"), "--type takes bonus"),
+        (("grant", "user:ada", "1", "--type", "gift"), "--type: 'gift' is not a type of credits. Give one of bonus"),
         (("refund", "user:ada", "--", "-1"), "AMOUNT: -1 is below 0. Give the amount without its sign"),
         (("refund", "user:ada", "1", "--of", "x" * 256), "--of: a payment is named by at most 255 bytes."),
     ],

@@ -47,7 +47,7 @@ class Transport:
         if not _is_http(url):
             raise ValueError("url must begin with http:// or https:// and name a host")
         if not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
-            raise ValueError("api_key must be printable ASCII")  # never with its value
+            raise ValueError("api_key must be printable ASCII, and not empty")  # never with its value
         if attempts < 1:
             raise ValueError("attempts must be at least 1")
         self._http = http

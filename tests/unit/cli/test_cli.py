@@ -123,8 +123,12 @@ def test_the_version_is_the_distributions() -> None:
 @pytest.mark.parametrize(
     ("words", "variables", "sentence"),
     [
-        (["serve", "--only", "dashboard"], {}, "--only takes webhooks,api"),
-        (["worker", "--only", "meter,"], {}, "--only takes meter,sink,retry"),
+        (
+            ["serve", "--only", "dashboard"],
+            {},
+            "--only: 'dashboard' is not known. Give one or several of webhooks,api,",
+        ),
+        (["worker", "--only", "meter,"], {}, "--only: 'meter,' is not known. Give one or several of meter,sink,retry"),
         (["lago-sandbox", "--dedup"], {}, "--dedup is a setting of the clickhouse store"),
         (
             ["explain", "--customer", "acme", "--at", "2h", "--usd", "abc"],
@@ -147,6 +151,24 @@ def test_the_version_is_the_distributions() -> None:
             "--from 1h is not before --to 2h. Give two moments, the earlier one first.",
         ),
         (["keys", "rotate", "x", "--overlap", "90d"], {}, "--overlap: 90d is too long. Give at most"),
+        (["dlq", "list", "--kind", "all"], {}, "--kind: 'all' is not known. Give events, calls or both."),
+        (["dlq", "requeue", "--accept", "x"], {}, "--accept: 'x' cannot be overruled. Give implausible_cost."),
+        (["keys", "create", "--name", "n", "--scope", "all"], {}, "--scope: 'all' is not a scope. Give one of "),
+        (
+            ["credits", "grant", "user:a", "1", "--type", "gift"],
+            {},
+            "--type: 'gift' is not a type of credits. Give one of bonus",
+        ),
+        (
+            ["export", "focus", "--month", "May"],
+            {},
+            "--month: 'May' is not a month. Give a year and a month, for example",
+        ),
+        (
+            ["audit", "verify", "--head", "x"],
+            {},
+            "--head: not the head of an audit log. Give what `audit verify` printed",
+        ),
         (["dlq", "show", "17"], {}, "'17' is not the id of a dead letter. Give one that"),
         (
             ["credits", "grant", "ada", "1"],
