@@ -64,7 +64,7 @@ def check_cost(cost: Decimal) -> None:
 
 
 def quantise(cost: Decimal, unit: Decimal) -> Decimal:
-    """Round `cost` dollars to a multiple of `unit`, half to even; the only rounding in the product.
+    """Round `cost` dollars to a multiple of `unit`, half to even. It is the only rounding of a call's cost.
 
     It removes the binary noise of LiteLLM's numbers (`9.149999999999999e-06`).
     """

@@ -202,8 +202,8 @@ def _amount_of(call: CallRow) -> str:
 def _headline(story: EventStory) -> str:
     why = f" ({story.reason})" if story.reason else ""
     to = f" for subscription {story.subscription} of {story.org_id}" if story.subscription else ""
-    stead = f", in the stead of {story.instead_of}" if story.instead_of else ""
-    return shown(f"{story.transaction_id}: {story.status}{why}{to}{stead}")
+    instead = f", instead of {story.instead_of}" if story.instead_of else ""
+    return shown(f"{story.transaction_id}: {story.status}{why}{to}{instead}")
 
 
 def verdict(story: EventStory) -> str:
@@ -219,7 +219,7 @@ def verdict(story: EventStory) -> str:
     instead = f"{_headline(story.again)}; {verdict(story.again)}"
     if metered:
         return f"replaced by\n{instead}"
-    return f"{sum_of_calls} = {plain(story.cents)} cents, billed in its stead by\n{instead}"
+    return f"{sum_of_calls} = {plain(story.cents)} cents, billed instead of it by\n{instead}"
 
 
 def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> Any:

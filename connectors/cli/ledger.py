@@ -1,4 +1,4 @@
-"""`meterbridge ledger`: start a halted ledger anew, or rebuild a lost one."""
+"""`meterbridge ledger`: start a halted ledger again, or rebuild a lost one."""
 
 import asyncio
 import re

@@ -61,8 +61,8 @@ class UninvoicedEvent:
         event: as it was sealed.
         ended_us: when its subscription ended, to the second, microseconds since 1970 UTC.
         manifest: its calls; None where it came without.
-        again: the event in its stead is posted already; what is left to be told is that this one is not billed.
-        instead: the one that is posted in its stead; None = nowhere yet.
+        again: the event instead of it is posted already; what is left to be told is that this one is not billed.
+        instead: the one that is posted instead of it; None = nowhere yet.
         taken_by: the customer of Lago's on whose invoice it is instead of the org's: that one is to be given its money back
             first, by a person; `""` = it is on no invoice.
         unclear: why Lago's answers do not show whether it is on the last invoice of its subscription; `""` = it is not.
@@ -113,7 +113,7 @@ class EndedSubscriptions:
         self._terms = PlanTermsCache(lago)
 
     async def of(self, org: OrgRecord, now_us: int) -> LagoHistory:
-        """The org, and what of it has ended since `ENDED_US`. An end that Lago does not report is none.
+        """The org, and what of it has ended since `ENDED_US`. Ends that Lago does not report are ignored.
 
         One id may be another customer's meanwhile: then Lago says whose.
 

@@ -40,7 +40,7 @@ _UNREAD: Final = {TOO_MANY: TOO_MANY_EVENTS, MOVED: STILL_ARRIVING}
 
 
 class NotInvoiced(NamedTuple):
-    """What of a life is on no invoice, or may be on none: by their ids why that is unclear, `""` = they are on none."""
+    """Events of a life that are on no invoice, or may be on none: id -> why that is unclear, `""` = it is certain."""
 
     life: Life
     named: Mapping[str, str]

@@ -1,8 +1,8 @@
-"""What was posted after an end is put right by itself, once the end is learnt: `meterbridge lago rebill` without a person.
+"""Bills again what was posted after an end, once the end is known: `meterbridge lago rebill` without an operator.
 
 Runs beside the projector, in the process that owns the first partition of the orgs' topic. An end is learnt when it is in
 the org's record, so the rows say about which orgs Lago is to be asked: those of which a record shows an end, and to
-which something was delivered on the subscription that ended. When it ended says Lago alone: a record may show a later
+which something was delivered on the subscription that ended. Only Lago knows when it ended: a record may show a later
 moment, so Lago is asked once for each version of the record, and again while something stands behind an end, or while it is not known
 whether the last invoice of an end counted something (connectors/operations/after_invoice.py). What is billed again is exactly once
 (connectors/operations/rebilling.py): killed at any point it does no harm, and two at once, or a person's command, fence each other.
@@ -103,7 +103,7 @@ class Waiting(NamedTuple):
     why: str = ""
 
     def with_these(self, lost: Iterable[UninvoicedEvent], why: str = "") -> "Waiting":
-        """And these; of several reasons the one that a person has most to do with."""
+        """And these; the most urgent reason wins."""
         waiting = self
         for event in lost:
             reasons = waiting.why, why or _reason(event)

@@ -195,7 +195,7 @@ class Canary:
             say("canary", call=outcome.call.id, result=outcome.result, late=outcome.late, seconds=seconds)
         if any(outcome.result == NOT_BILLED for outcome in outcomes):
             try:
-                await self.find_subscription()  # it may have begun anew, under another id
+                await self.find_subscription()  # it may have started again, under another id
             except (LagoIntegrationError, Rejected) as error:
                 _log.warning("canary_not_found", error=str(error))
 

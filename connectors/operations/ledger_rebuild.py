@@ -23,7 +23,7 @@ from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position
 from schemas.records import AuditRecord
-from streams.core.metering.chunk_memory import HOUR_MS
+from streams.core.metering.batch_identities import HOUR_MS
 from streams.state.ledger import LedgerConfig, check_partitions
 from streams.state.ledger_expand import owning
 from streams.state.ledger_rebuild import SOUND, Found, look, write_anew
@@ -93,7 +93,13 @@ async def rebuild(deployment: Deployment, partition: int, why: str, *, accept_ga
             target = {"partition": str(partition), "reason": found.state, "gaps": "; ".join(evidence.gaps)}
             target |= {"from": str(summary.stood), "to": str(summary.next)}
             audit_id = await asyncio.to_thread(
-                audited, deployment, CommandProducer(deployment.kafka), ACTION, target, reason=why, count=summary.waiting
+                audited,
+                deployment,
+                CommandProducer(deployment.kafka),
+                ACTION,
+                target,
+                reason=why,
+                count=summary.waiting,
             )
             position = await asyncio.to_thread(_position, deployment, place, partition, evidence)
             hour = evidence.newest_ms // HOUR_MS
@@ -126,7 +132,7 @@ def _summary(partition: int, found: Found, evidence: Evidence) -> Rebuild:
 
 
 def _recovered_us(deployment: Deployment) -> int:
-    """When the topics began anew after a loss (`meterbridge recover`), microseconds since 1970 UTC; 0 = never. What was billed before,
+    """When the topics started again after a loss (`meterbridge recover`), microseconds since 1970 UTC; 0 = never. What was billed before,
     they do not say.
     """
     recovered = 0

@@ -21,7 +21,7 @@ from schemas.ledger import Job
 from schemas.moments import SECOND_US, parse_us
 from schemas.money import EXACT, quantum
 from schemas.records import LagoEvent, Manifest, Receipt
-from streams.core.metering.chunk_memory import HOUR_MS, tag_of
+from streams.core.metering.batch_identities import HOUR_MS, tag_of
 from streams.core.metering.decisions import UNBILLED
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix

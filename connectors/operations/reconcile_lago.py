@@ -159,7 +159,9 @@ class _Comparison:
         own = [one for one in listed if one.external_id == subscription and one.started_at is not None]
         lives = lives_of(own, [period_with(subscription, None) for subscription in own], self._now_us - _ENDED_US)
         sentence = await self._overtaken(lives, org_id)
-        return f"subscription {subscription}: before it began anew{sentence.replace(';', ',', 1)}" if sentence else ""
+        return (
+            f"subscription {subscription}: before it started again{sentence.replace(';', ',', 1)}" if sentence else ""
+        )
 
     async def _overtaken(self, lives: Sequence[Life], org_id: str) -> str:
         """A sentence about the part of the difference that reached Lago after the last invoice, or may have."""

@@ -1,4 +1,4 @@
-"""What Postgres knows of topics that are lost, and what is changed in it when they begin anew (docs/adr/0053).
+"""What Postgres knows of topics that are lost, and what is changed in it when they start again (docs/adr/0053).
 
 The tables stay: calls that are billed are known, so a backfill bills none of them again. What was counted and is in no event was
 lost with the ledgers: those calls are marked, and a copy of one is billed.

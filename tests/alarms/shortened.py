@@ -16,6 +16,7 @@ _HOLDS: Final = {"1m": "2s", "2m": "3s", "5m": "5s", "10m": "8s", "15m": "8s", "
 _OWN: Final[dict[str, dict[str, str]]] = {
     "MeterbridgeNothingArrives": {"> 60": "> 10", "<= 60": "<= 10"},
     "MeterbridgeMeterBehind": {"> 600": "> 20"},
+    "MeterbridgeCanaryNotBilled": {"> 600": "> 8"},
     "MeterbridgeDeliveryBehind": {"> 900": "> 10"},
     "MeterbridgeProjectorBehind": {"> 600": "> 8", "604800": "60"},
     "MeterbridgeProjectorHalfwayToDeletion": {"604800": "60"},

@@ -134,7 +134,7 @@ async def lived(world: World, url: str) -> list[dict[str, Any]]:
 
 
 async def lose(world: World, broker: MavenKafka) -> None:
-    """Everything of Kafka is gone, and its topics are made anew."""
+    """Everything of Kafka is gone, and its topics are made again."""
     for name in _STOPPED:
         await world.processes[name].terminate()
     await asyncio.to_thread(broker.emptied)

@@ -38,7 +38,7 @@ async def test_a_ledger_whose_beginning_was_cut_off_begins_with_the_repeat(
     stage: Stage, database: str, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """Of three transactions for each of two partitions, this one is refused. Else the meter would begin the ledger, and would count
-    anew whatever is sent again.
+    again whatever is sent again.
     """
     await rows(database, _FILLED, stage.topics.enriched)
     commits, committing = 0, TransactionalWriter.commit

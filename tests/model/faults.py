@@ -21,7 +21,7 @@ from streams.core.delivery import restamp
 from streams.core.delivery.after_invoice import Earlier, Stored, Verdict, overtaken
 from streams.core.delivery.restamp import RestampDecision
 from streams.core.mapping import billing_periods, resolve, subscription_choice, versions
-from streams.core.metering import chunk_memory, close_window, fold, lago_event, matching, normalise, write_off
+from streams.core.metering import batch_identities, close_window, fold, lago_event, matching, normalise, write_off
 from streams.core.metering.known_identities import COSTLESS, fingerprint
 from streams.core.pricing import cards, price
 from streams.state.changelog import records_of
@@ -71,9 +71,9 @@ def held_usage_is_merged_by_day(patch: pytest.MonkeyPatch) -> None:
 
 def identities_are_forgotten_two_hours_early(patch: pytest.MonkeyPatch) -> None:
     """A copy within the dedupe retention is billed again."""
-    write = chunk_memory.BatchIdentities.write
+    write = batch_identities.BatchIdentities.write
     patch.setattr(
-        chunk_memory.BatchIdentities,
+        batch_identities.BatchIdentities,
         "write",
         lambda self, changes, first, us, hour: write(self, changes, first, us - 2 * _HOUR_US, hour),
     )

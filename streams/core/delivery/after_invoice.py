@@ -63,8 +63,9 @@ def overtaken(earlier: Earlier, after: Sequence[Stored], events: int, cents: int
         events, cents: of the only fee of the metric on that invoice; 0, 0 where the invoice has none.
 
     Returns:
-        Late is what no set has that Lago may have counted, at one moment, to get that fee; unclear is what some of these
-        sets have. Where there is no such set, all is unclear: the events after the end, and those before it that are asked about.
+        late: events that are in none of the sets that match the invoice (that is, sets that Lago may have counted, at one
+        moment, to get that fee). unclear: events that are in some of these sets, but not in all. If no set matches, all are
+        unclear: the events after the end, and those before it that are asked about.
     """
     left = events - earlier.events
     ordered = sorted(after, key=lambda one: (one.created_us, one.transaction_id))
@@ -73,18 +74,20 @@ def overtaken(earlier: Earlier, after: Sequence[Stored], events: int, cents: int
         counted = [event for event in ordered if border_us is None or event.created_us < border_us]
         then = [event for event in ordered if event.created_us == border_us]
         later = ordered[len(counted) + len(then) :]
-        never, unclear = _told_apart(then, left - len(counted), _sum(counted, earlier.cents), cents)
+        never, unclear = _compared_with_fee(then, left - len(counted), _sum(counted, earlier.cents), cents)
         if never is not None:
             return Verdict(_ids([*never, *later]), _ids(unclear))
     return Verdict(unclear=(*earlier.ids, *_ids(ordered)))
 
 
-def _told_apart(
+def _compared_with_fee(
     then: Sequence[Stored], number: int, before: Decimal, cents: int
 ) -> tuple[Sequence[Stored] | None, Sequence[Stored]]:
-    """Of what was stored in one second: what is in no choice of so many that adds up with `before` to the fee, None where
-    no choice does; and what is in some of them, but not in all. The smaller part of a choice is drawn, what it counts or
-    what it leaves out.
+    """Try all subsets of `number` events stored in one second, and keep those that add up with `before` to the fee.
+
+    Returns:
+        The events that are in no such subset, and those that are in some but not in all; `(None, ...)` if there is no such
+        subset. Subsets are drawn by what they contain or by what they leave out, whichever is smaller.
     """
     drawn = min(number, len(then) - number)
     if _steps(len(then), drawn) > MOST_STEPS:

@@ -1,6 +1,6 @@
 """`python -m meterbridge_litellm status | repost`, in the environment of the proxy.
 
-`status` prints as JSON what is in the ring's folder. `repost` posts again what was set aside, once its cause is mended: a limit of the
+`status` prints as JSON what is in the ring's folder. `repost` posts again what was set aside, once its cause is fixed: a limit of the
 ingress, or of a proxy before it. Both may run beside a proxy. The exit code is 0 if nothing is set aside any more.
 """
 

@@ -1,4 +1,4 @@
-"""Which calls there are between the question before them and their record, and what was decided about each."""
+"""Calls between their credit check and their record, and what was decided about each."""
 
 import time
 from collections import OrderedDict, deque

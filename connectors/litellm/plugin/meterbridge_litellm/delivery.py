@@ -19,7 +19,7 @@ from meterbridge_litellm.lane import Lane, Position, ended_lanes
 from meterbridge_litellm.posting import Posted
 from meterbridge_litellm.settings import Settings
 
-#: Posts a batch that was posted in vain so many times before.
+#: Posts a batch that was posted without success so many times before.
 Post = Callable[[Sequence[bytes], int], Posted]
 _GROUP: Final = 500
 _LOOK_S: Final = 1.0
@@ -28,7 +28,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 30.0
 
 @dataclass(slots=True)
 class _Pace:
-    """How often the next batch of a lane was posted in vain, and the moment of its next try."""
+    """How often the next batch of a lane was posted without success, and the moment of its next try."""
 
     failures: int = 0
     pause_s: float = 0.0

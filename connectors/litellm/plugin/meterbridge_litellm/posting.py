@@ -68,7 +68,7 @@ class Poster:
         """Post a batch. To post it again changes nothing at the ingress.
 
         Args:
-            failures: how often this batch was posted in vain before.
+            failures: how often this batch was posted without success before.
         """
         own = _REFUSED | {_BROKEN} if failures >= _REPEATS else _REFUSED
         refused: list[tuple[bytes, int]] = []

@@ -25,7 +25,7 @@ class Unasked:
     be made. One account has a bound of its own: a client whose many questions get no answer in time leaves the rest to the others.
 
     An estimate counts until Meterbridge answers at a moment when the call is `reserve_seconds` old: as long as a reservation would
-    hold it. One good answer between bad ones does not free it, else some answers of 429 among good ones would have no bound.
+    hold it. A single success does not reset the sum: otherwise answers of 429 among good ones would have no bound.
     """
 
     def __init__(self, settings: Settings, counts: Counts, monotonic: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""What an end overtook: which moments no invoice counts, and what is posted in the stead of an event that has one."""
+"""What an end overtook: which moments no invoice counts, and what is posted instead of an event that has one."""
 
 from dataclasses import dataclass
 from itertools import pairwise

@@ -20,7 +20,7 @@ from streams.core.delivery.verdicts import (
     SplitBatch,
     batches_are_whole,
     decide,
-    looked_up_in_vain,
+    lookup_failed,
     same_event,
     unanswered,
 )
@@ -245,17 +245,17 @@ def test_the_reset_that_every_answer_of_a_limited_lago_tells_is_no_wish_of_a_fai
 
 @pytest.mark.parametrize("status", ["http_401", "http_403", "http_429", "connect"])
 def test_a_look_up_that_is_refused_stops_all_and_blames_no_batch(status: str) -> None:
-    assert looked_up_in_vain(status, "why") == RetryLater(status, "why", opens=True)
+    assert lookup_failed(status, "why") == RetryLater(status, "why", opens=True)
 
 
 @pytest.mark.parametrize("status", ["http_402", "http_404", "http_405", "http_415"])
 def test_a_look_up_that_leads_nowhere_blames_no_batch(status: str) -> None:
-    assert looked_up_in_vain(status) == RetryLater(status)
+    assert lookup_failed(status) == RetryLater(status)
 
 
 @pytest.mark.parametrize("status", ["http_500", "http_400", "timeout", "no_answer", "bad_answer"])
 def test_a_look_up_that_fails_may_be_its_event_s_fault(status: str) -> None:
-    assert looked_up_in_vain(status) == RetryLater(status, isolates=True)
+    assert lookup_failed(status) == RetryLater(status, isolates=True)
 
 
 @pytest.mark.parametrize(
