@@ -88,13 +88,13 @@ def roles(*, as_json: bool) -> None:
 
 def prune(older_than: str, comment: str, *, dry_run: bool, as_json: bool) -> None:
     """`meterbridge db prune`."""
-    age_s = duration_s(older_than)
+    age_s = duration_s(older_than, "--older-than")
     with one_sentence():
         settings = settings_of_command()
         url, least = postgres_url(settings), _least(settings)
         if age_s < least.total_seconds():
             fail(f"--older-than must be at least {least.days}d: younger calls may still be sent again.", 2)
-        before = to_datetime(moment_us(older_than))
+        before = to_datetime(moment_us(older_than, "--older-than"))
         pruned = asyncio.run(prunable(url, before))
         audit_id = ""
         if not dry_run and pruned.total:

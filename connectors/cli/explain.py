@@ -80,7 +80,7 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
     if at is None:
         fail("--customer needs --at: the moment of the usage.", 2)
     amount = None if usd is None else _amount(usd)
-    middle_us, apart_us = moment_us(at), duration_s(around) * SECOND_US
+    middle_us, apart_us = moment_us(at, "--at"), duration_s(around, "--around") * SECOND_US
     since, until = to_datetime(middle_us - apart_us), to_datetime(middle_us + apart_us + 1)
     with one_sentence():
         calls = _query(lambda database: calls_of_customer(database, customer, since, until))
@@ -103,7 +103,7 @@ def _amount(usd: str) -> Decimal:
     except InvalidOperation:
         amount = Decimal("NaN")
     if not amount.is_finite():
-        fail(f"{usd!r} is no amount of dollars.", 2)
+        fail(f"--usd: {usd!r} is not a number. Give dollars, for example 0.012.", 2)
     return amount
 
 

@@ -55,7 +55,7 @@ def show(at: str, as_json: bool) -> None:
     """`meterbridge rates show`."""
     with one_sentence():
         known = known_cards(deployment_of(settings_of_command()))
-        at_us = moment_us(at) if at else clock.now_us()
+        at_us = moment_us(at, "--at") if at else clock.now_us()
     now = known.at(at_us)
     if at:
         if now is None:
@@ -71,7 +71,7 @@ def show(at: str, as_json: bool) -> None:
 
 def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
     """`meterbridge rates test`."""
-    between = (moment_us(since), moment_us(until))
+    between = (moment_us(since, "--from"), moment_us(until, "--to"))
     with one_sentence(InvalidRateCard):
         places = settings_of_command().cost_decimals
         card, unit = read_card(file, places), quantum(places)
@@ -93,13 +93,13 @@ def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
 
 def compare(prices: Path, since: str, until: str, bound: str, as_json: bool) -> None:
     """`meterbridge rates compare`."""
-    between = (moment_us(since), moment_us(until))
+    between = (moment_us(since, "--from"), moment_us(until, "--to"))
     try:
         share = parse_amount(bound)
     except Rejected:
         share = Decimal(-1)
     if share < 0:
-        fail(f"--bound takes a share such as 0.01, {bound!r} is none.", 2)
+        fail(f"--bound: {bound!r} is not a share. Give a number from 0, for example 0.01 for 1 %.", 2)
     with one_sentence(InvalidPriceList):
         listed = read_prices(prices)
         found = _query(lambda database: compared_with(database, listed, *between, share))

@@ -24,9 +24,9 @@ def replay(
     as_json: bool,
 ) -> None:
     """`meterbridge replay`."""
-    since_us, until_us = moment_us(since), moment_us(until)
+    since_us, until_us = moment_us(since, "--from"), moment_us(until, "--to")
     if since_us >= until_us:
-        fail("--from is not before --to.", 2)
+        fail(f"--from {since} is not before --to {until}. Give two moments, the earlier one first.", 2)
     with one_sentence():
         deployment = deployment_of(settings_of_command())
         planned = Replay.planned(deployment, since_us // 1000, until_us // 1000, target_topic, customer)

@@ -14,11 +14,15 @@ import pytest
 
 from tests.support.database import fresh_database
 from tests.support.kafka import Kafka
+from tests.support.page_programs import programs
 from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, Block, PageShell, blocks
 from tests.support.ports import free_port, free_ports_in_a_row
 
-#: What a page stands on: files, variables and usage that a reader has when he comes to it.
+SUBSCRIBE, RECORD = programs("sdk.md")[:2]
+#: What a page stands on: files, variables and usage that a reader has when he comes to it, and programs that he saves.
 FILES = {
+    "subscribe.py": SUBSCRIBE,
+    "record.py": RECORD,
     "customers.csv": "litellm_customer_id,lago_customer_id,lago_organization_id\nbeta,beta-inc,main\n",
     "orgs.json": '[{"org_id": "org_beta", "name": "Beta"}]',
     "plans.csv": "org_id,plan_code\norg_beta,ai_basic\n",
