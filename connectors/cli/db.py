@@ -13,7 +13,7 @@ from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
 from connectors.operations.sender import CommandProducer
-from connectors.postgres.initialise import Contents, Initialised, contents, initialise
+from connectors.postgres.initialise import DatabaseContents, Initialised, contents, initialise
 from connectors.postgres.migrate import make_roles, pending
 from connectors.postgres.migrate import migrate as bring
 from connectors.postgres.prune import Pruned, prunable
@@ -43,7 +43,7 @@ def init(yes: str, *, test_data: bool, reset: bool, as_json: bool) -> None:
     say(answer, as_json=as_json, table=lambda: _verified(done))
 
 
-def _confirmed(there: Contents, name: str) -> None:
+def _confirmed(there: DatabaseContents, name: str) -> None:
     """End the command, unless the database's name was given or is typed now."""
     if not name:
         print_error(

@@ -25,7 +25,7 @@ from connectors.operations.last_invoice import (
 )
 from schemas.moments import HOUR_US, SECOND_US, parse_us
 from schemas.money import ZERO, add
-from streams.core.delivery.after_invoice import Earlier, Stored, overtaken
+from streams.core.delivery.after_invoice import CountableEvent, Earlier, overtaken
 
 #: At most this many events of a last billing period are read from Lago: two years of an event a minute. With more, all
 #: that was delivered after the end is named as `TOO_MANY_EVENTS`.
@@ -208,7 +208,7 @@ class _AroundAnEnd:
     end_us: int
     asked: set[str]
     known: set[str] = field(default_factory=set)
-    after: list[Stored] = field(default_factory=list)
+    after: list[CountableEvent] = field(default_factory=list)
     is_undated: bool = False
     _events: int = 0
     _cents: Decimal = ZERO
@@ -230,7 +230,7 @@ class _AroundAnEnd:
         if is_asked:
             self.known.add(name)
         if created_us >= self.end_us:
-            self.after.append(Stored(name, created_us, cents))
+            self.after.append(CountableEvent(name, created_us, cents))
             return
         self._events, self._cents = self._events + 1, add(self._cents, cents)
         if is_asked:

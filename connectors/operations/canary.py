@@ -36,7 +36,7 @@ MOST: Final = 1000
 _log = structlog.get_logger(__name__)
 
 
-class Poster(Protocol):
+class CallPoster(Protocol):
     """Posts a call, see `CanaryPost`."""
 
     async def post(self, call: CanaryCall, now_us: int) -> str:
@@ -81,7 +81,7 @@ class Canary:
     def __init__(
         self,
         plan: CanaryPlan,
-        poster: Poster,
+        poster: CallPoster,
         lago: Lago,
         place: Place,
         now_us: Callable[[], int],

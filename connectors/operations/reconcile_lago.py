@@ -44,7 +44,7 @@ _ENDED_US: Final = 40 * 24 * HOUR_US
 
 
 @dataclass(slots=True)
-class Compared:
+class LagoComparison:
     """Number of compared subscriptions, and a sentence for each that does not add up."""
 
     subscriptions: int
@@ -59,7 +59,7 @@ async def organizations_with_events(database: Database) -> list[str]:
 
 async def compare_with_lago(
     database: Database, lago: LagoClient, code: str, now_us: int | None = None, organization: str = DEFAULT
-) -> Compared:
+) -> LagoComparison:
     """Compare each subscription with an event. One that Lago refuses to be asked about is a complaint.
 
     Args:
@@ -73,7 +73,7 @@ async def compare_with_lago(
     look = _Comparison(database, lago, code, clock.now_us() if now_us is None else now_us, organization)
     async with database.connection() as connection:
         subscriptions = await connection.fetch(_SUBSCRIPTIONS, organization)
-    compared = Compared(0, [])
+    compared = LagoComparison(0, [])
     for subscription, org_id in subscriptions:
         try:
             complaint = await look.at(subscription, org_id)

@@ -46,7 +46,7 @@ FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND proname = A
 """
 
 
-class Contents(NamedTuple):
+class DatabaseContents(NamedTuple):
     """What `reset` would drop, and the number of credit accounts in it."""
 
     database: str
@@ -76,14 +76,14 @@ def objects_of(files: Sequence[Migration]) -> dict[str, set[str]]:
     return names
 
 
-async def contents(url: str) -> Contents:
+async def contents(url: str) -> DatabaseContents:
     """What there is of ours. Raises: Unavailable: Postgres does not answer."""
     async with connected(url) as connection:
         drops = await _drops(connection)
         accounts = 0
         if await connection.fetchval("SELECT to_regclass('user_credits')"):
             accounts = await connection.fetchval("SELECT count(*) FROM user_credits")
-        return Contents(await connection.fetchval("SELECT current_database()"), len(drops), accounts)
+        return DatabaseContents(await connection.fetchval("SELECT current_database()"), len(drops), accounts)
 
 
 async def initialise(url: str, *, reset: bool, test_data: bool, progress: Callable[[str], None]) -> Initialised:

@@ -26,8 +26,8 @@ from schemas.webhooks import (
     USAGE_HELD,
     Balance,
     BalanceMessage,
-    DeadLetter,
     DeadLetterMessage,
+    DeadLetterNotice,
     HeldUsage,
     HeldUsageMessage,
     Message,
@@ -203,7 +203,7 @@ class Announcements:
 
     def _dead(self, rows: Iterable[Mapping[str, Any]]) -> Iterable[Change]:
         for row in rows:
-            letter = DeadLetter(
+            letter = DeadLetterNotice(
                 row["subject"],
                 row["subscription"],
                 row["org_id"],

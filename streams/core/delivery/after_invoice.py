@@ -22,7 +22,7 @@ MOST_STEPS: Final = 5_000
 _TO_CENTS = Context(prec=60, rounding=ROUND_HALF_UP)
 
 
-class Stored(NamedTuple):
+class CountableEvent(NamedTuple):
     """An event as Lago has it.
 
     Fields:
@@ -47,14 +47,14 @@ class Earlier(NamedTuple):
     ids: tuple[str, ...] = ()
 
 
-class Verdict(NamedTuple):
+class InvoiceMatch(NamedTuple):
     """Ids of events that are on no invoice, and of those that may be on it or not; all others are on it."""
 
     late: tuple[str, ...] = ()
     unclear: tuple[str, ...] = ()
 
 
-def overtaken(earlier: Earlier, after: Sequence[Stored], events: int, cents: int) -> Verdict:
+def overtaken(earlier: Earlier, after: Sequence[CountableEvent], events: int, cents: int) -> InvoiceMatch:
     """Which events of the last billing period of a subscription its last invoice did not count.
 
     Args:
@@ -76,13 +76,13 @@ def overtaken(earlier: Earlier, after: Sequence[Stored], events: int, cents: int
         later = ordered[len(counted) + len(then) :]
         never, unclear = _compared_with_fee(then, left - len(counted), _sum(counted, earlier.cents), cents)
         if never is not None:
-            return Verdict(_ids([*never, *later]), _ids(unclear))
-    return Verdict(unclear=(*earlier.ids, *_ids(ordered)))
+            return InvoiceMatch(_ids([*never, *later]), _ids(unclear))
+    return InvoiceMatch(unclear=(*earlier.ids, *_ids(ordered)))
 
 
 def _compared_with_fee(
-    then: Sequence[Stored], number: int, before: Decimal, cents: int
-) -> tuple[Sequence[Stored] | None, Sequence[Stored]]:
+    then: Sequence[CountableEvent], number: int, before: Decimal, cents: int
+) -> tuple[Sequence[CountableEvent] | None, Sequence[CountableEvent]]:
     """Try all subsets of `number` events stored in one second, and keep those that add up with `before` to the fee.
 
     Returns:
@@ -95,7 +95,7 @@ def _compared_with_fee(
         least, most = _sum(by_cents[:number], before), _sum(by_cents[len(then) - number :], before)
         return ([] if _rounded(least) <= cents <= _rounded(most) else None), then
     leaves_out, whole = drawn < number, _sum(then, before)
-    some, every = set[Stored](), set(then)
+    some, every = set[CountableEvent](), set(then)
     fits = False
     for draw in combinations(then, drawn):
         total = add(whole, _sum(draw).copy_negate()) if leaves_out else _sum(draw, before)
@@ -116,7 +116,7 @@ def _steps(number: int, drawn: int) -> int:
     return comb(number, drawn) * max(1, drawn)
 
 
-def _sum(events: Iterable[Stored], total: Decimal = ZERO) -> Decimal:
+def _sum(events: Iterable[CountableEvent], total: Decimal = ZERO) -> Decimal:
     for event in events:
         total = add(total, event.cents)
     return total
@@ -127,5 +127,5 @@ def _rounded(cents: Decimal) -> int:
     return int(cents.quantize(Decimal(1), context=_TO_CENTS))
 
 
-def _ids(events: Iterable[Stored]) -> tuple[str, ...]:
+def _ids(events: Iterable[CountableEvent]) -> tuple[str, ...]:
     return tuple(event.transaction_id for event in events)

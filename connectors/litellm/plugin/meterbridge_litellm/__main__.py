@@ -15,7 +15,7 @@ import httpx
 from meterbridge_litellm.aside import files_of, kept_in, records_of, wait_for_writer
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.posting import Poster
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 _GROUP = 200
 _CLAIMED = "again-"
@@ -59,7 +59,7 @@ def repost(folder: Path, poster: Poster) -> int:
 
 def main(command: str) -> int:
     """Run a command. Raises: ValueError: a setting is missing or wrong."""
-    settings = Settings.of(os.environ)
+    settings = PluginSettings.of(os.environ)
     folder = Path(settings.ring_path)
     status_report: dict[str, int] = {}
     if command == "repost":

@@ -22,7 +22,7 @@ from meterbridge_litellm.posting import Poster
 from meterbridge_litellm.record import record
 from meterbridge_litellm.refusal import Refused
 from meterbridge_litellm.ring import Ring
-from meterbridge_litellm.settings import AT_ONCE, Settings
+from meterbridge_litellm.settings import AT_ONCE, PluginSettings
 
 try:
     from litellm.integrations.custom_logger import CustomLogger
@@ -38,7 +38,7 @@ _LAST_EVENTS: Final = ("message_stop", "response.completed", "response.incomplet
 class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes with `_PROXY_` in spite of `"no-log": true`
     """The callback of one process. `counts` has what became of the records."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PluginSettings) -> None:
         super().__init__()
         if settings.levels:
             read_levels(settings.levels)  # a wrong file stops the proxy at its start

@@ -15,9 +15,9 @@ from typing import Final
 
 from meterbridge_litellm.aside import Aside
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.lane import Lane, Position, ended_lanes
+from meterbridge_litellm.lane import Lane, RingPosition, ended_lanes
 from meterbridge_litellm.posting import Posted
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 #: Posts a batch that was posted without success so many times before.
 Post = Callable[[Sequence[bytes], int], Posted]
@@ -40,7 +40,7 @@ class _Pace:
         self.not_before = time.monotonic() + max(asked_s, self.pause_s * random.uniform(0.5, 1.0))
 
 
-class Delivery:
+class RingDelivery:
     """Posts the lanes of one folder: the process's own, and those of processes that have ended. For one thread.
 
     Fields:
@@ -48,7 +48,7 @@ class Delivery:
         others: bytes of all other lanes in the folder.
     """
 
-    def __init__(self, settings: Settings, counts: Counts, own: Lane, post: Post) -> None:
+    def __init__(self, settings: PluginSettings, counts: Counts, own: Lane, post: Post) -> None:
         self._counts, self._own, self._post = counts, own, post
         self._folder = Path(settings.ring_path)
         self._aside = Aside(self._folder, own.name, settings.aside_max_bytes)
@@ -57,7 +57,7 @@ class Delivery:
         self._looked_at = 0.0
         self.freed = self.others = 0
 
-    def post_once(self, durable: Position) -> bool:
+    def post_once(self, durable: RingPosition) -> bool:
         """Post one batch of each lane; whether something is left that can be posted now.
 
         Args:
@@ -91,7 +91,7 @@ class Delivery:
         for lane in self._left.values():
             lane.close()
 
-    def _post_of(self, lane: Lane, end: Position | None, pace: _Pace) -> bool:
+    def _post_of(self, lane: Lane, end: RingPosition | None, pace: _Pace) -> bool:
         records, behind, damaged = lane.read(_GROUP, end)
         if records:
             posted = self._post(records, pace.failures)

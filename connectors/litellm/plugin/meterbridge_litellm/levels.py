@@ -17,7 +17,7 @@ import httpx
 from meterbridge_litellm.calls import header_of
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.refusal import Refused
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 _PATH: Final = "/api/v1/power-levels"
 _HEADER: Final = "x-power-level"
@@ -40,7 +40,7 @@ class Levels:
     def __init__(
         self,
         file: Mapping[str, Mapping[str, Any]],
-        settings: Settings,
+        settings: PluginSettings,
         counts: Counts,
         http: httpx.AsyncClient,
         monotonic: Callable[[], float] = time.monotonic,

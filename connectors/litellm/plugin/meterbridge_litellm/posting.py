@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 PATH: Final = "/webhook/litellm/usage"
 _LONGEST_PAUSE_S: Final = 30.0
@@ -58,7 +58,7 @@ class Poster:
     """
 
     def __init__(
-        self, settings: Settings, counts: Counts, http: httpx.Client, stopping: Callable[[], bool] = lambda: False
+        self, settings: PluginSettings, counts: Counts, http: httpx.Client, stopping: Callable[[], bool] = lambda: False
     ) -> None:
         self._settings, self._counts, self._http, self._stopping = settings, counts, http, stopping
         self._url = settings.url.rstrip("/") + PATH

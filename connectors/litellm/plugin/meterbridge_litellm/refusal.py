@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 _PARTS: Final = 20
 
@@ -28,7 +28,9 @@ class Unasked:
     hold it. A single success does not reset the sum: otherwise answers of 429 among good ones would have no bound.
     """
 
-    def __init__(self, settings: Settings, counts: Counts, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: PluginSettings, counts: Counts, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings, self._counts, self._monotonic = settings, counts, monotonic
         self._part_s = settings.reserve_seconds / _PARTS
         self._sums: deque[tuple[float, dict[str, Decimal]]] = deque()  # of calls up to a moment, by account
