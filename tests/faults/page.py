@@ -42,13 +42,16 @@ From the 202 on, whatever of the following is killed, frozen, full, cut off or w
 
 <!-- not run: it takes minutes to hours -->
 ```sh
-make test                                      # all rows, in minutes; real Kafka, real Postgres
-make test ARGS="tests/faults -k storm"         # some of them
-make soak MINUTES=60                           # a new draw of kills, freezes and cuts each minute; every cent counted
-FAULT_SEED=4711 make test ARGS=tests/faults/test_exactness.py    # one draw again
-.venv/bin/pytest --fault-results --long-faults # faults that last minutes in life last minutes; keeps the figures
-make reliability                               # this page
+make test
+make test ARGS="tests/faults -k storm"
+make soak MINUTES=60
+FAULT_SEED=4711 make test ARGS=tests/faults/test_exactness.py
+.venv/bin/pytest --fault-results --long-faults
+make reliability
 ```
+
+In this order: all rows, in minutes, with a real Kafka and a real Postgres; some of them; a new draw of kills, freezes and cuts each minute, with every cent counted; one draw again; all rows, where faults that last
+minutes in life last minutes, and the figures are kept; this page.
 
 A row runs against a real Kafka, and a real Postgres where it has one, unless its last column says *simulated*, with the reason. {counts}
 """
