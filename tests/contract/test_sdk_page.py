@@ -53,7 +53,7 @@ async def asked(url: str) -> httpx.Response:
         return await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": "k"})
 
 
-async def test_the_first_program_records_one_call_however_often_it_runs(api: OrgApi) -> None:
+async def test_the_program_that_records_records_one_call_however_often_it_runs(api: OrgApi) -> None:
     for _ in range(2):
         assert await printed(BY_HAND, environ(api)) == "recorded"
     [call] = api.usage.all.values()

@@ -45,7 +45,7 @@ class BillingRejected(BillingError):
 class BillingUnauthorized(BillingRejected):
     """Meterbridge does not know the API key (`status` 401), or the key may not do this (403). Nothing was done.
 
-    A key that was made less than two seconds ago may not be known to every process of Meterbridge yet.
+    A new key may take half a second to be known to every process of Meterbridge.
     """
 
 

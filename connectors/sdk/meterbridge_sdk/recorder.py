@@ -182,7 +182,7 @@ class UsageRecorder:
 
 
 def _may_pass(error: BillingError) -> bool:
-    """Whether the event is kept. A key that is not known (401) may be made or brought back while the event waits."""
+    """Whether the event is kept. A key that is not known (401) may be new, or come back with a restored database."""
     return error.retryable or (isinstance(error, BillingUnauthorized) and error.status == HTTPStatus.UNAUTHORIZED)
 
 

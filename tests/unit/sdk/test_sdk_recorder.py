@@ -116,7 +116,7 @@ async def test_what_is_refused_is_told_with_all_that_is_needed_to_mend_it_and_do
 
 
 async def test_an_event_waits_for_a_key_that_is_not_known_yet_and_not_for_one_that_may_not_do_it() -> None:
-    """A new key is known to every process of Meterbridge after two seconds; what a key may do never changes."""
+    """A new key may take half a second to be known to every process of Meterbridge; what a key may do never changes."""
     unknown = BillingUnauthorized("unknown_token", status=401)
     sink = Sink({"tx-1": [unknown] * 3, "tx-2": [BillingUnauthorized("other_org", status=403)]})
     recorder = UsageRecorder(sink.record, sleep=Sleeps())
