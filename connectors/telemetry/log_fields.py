@@ -115,6 +115,7 @@ FIELDS: Final = {
     "table": LogField("text", "table in memory that follows a topic", "customers"),
     "timezone": LogField("text", "time zone of a customer at Lago that is not known here", "Mars/Olympus"),
     "told": LogField("text", "what is different about a setting of a topic", "retention.ms is 1, expected 2"),
+    "task": LogField("text", "the task beside the work of the process that ended", "partition_reports"),
     "topic": LogField("text", "topic in Kafka, with its prefix", "litellm.usage.raw", True),
     "type": LogField("text", "type of a webhook of Lago", "subscription.started"),
     "url": LogField("text", "address that the canary posts to", "http://ingress:8080"),

@@ -37,6 +37,8 @@ _HELD_MS = 500
 _AGAIN_S, _HALTED_S = 2.0, 60.0
 #: After this time a lane is opened again, which commits its offset anew, seconds.
 _SESSION_S = 86_400.0
+#: How much longer it may be for a post under way, seconds: longer than any answer of Lago that is awaited.
+_POST_S = 600.0
 #: Records that are fetched ahead, and how long an idle lane waits, seconds.
 _AHEAD, _IDLE_S = 2 * SETTLE_LIMIT, 0.5
 
@@ -121,7 +123,7 @@ class OrganizationLane:
         await self.work.close()
 
     async def _session(self) -> None:
-        """Post events for a day at most, whether any come or are taken.
+        """Post events for a day at most, whether any come or are taken. A post under way ends first, unless Lago takes none.
 
         A lane's group has no members. Of such a group Kafka forgets the offset 7 days after its last commit
         (`offsets.retention.minutes`), and the lane would begin at the topic's beginning.
@@ -135,12 +137,15 @@ class OrganizationLane:
             consumer.assign([self._tp])
             consumer.seek(self._tp, offset)
             reading = asyncio.ensure_future(self._read(consumer))
-            limit = asyncio.timeout(_SESSION_S)
+            clock = asyncio.get_running_loop().time
+            over_s = clock() + _SESSION_S
+            limit = asyncio.timeout_at(over_s + _POST_S)
             try:
                 async with limit:
-                    while not reading.done():
+                    while not reading.done() and clock() < over_s:
                         await self._post()
-                    reading.result()
+                    if reading.done():
+                        reading.result()
             except TimeoutError:
                 if not limit.expired():
                     raise

@@ -213,4 +213,15 @@ ROWS = (
         ("faults/test_traces_away.py::test_a_receiver_of_traces_that_dies_or_hangs_changes_nothing_in_billing",),
         ("calls", "slowest_stop_s"),
     ),
+    Row(
+        181,
+        "the day of a lane is over while it posts",
+        "a post that takes longer than the lane's session; an organisation that takes nothing",
+        (TWICE, GOES_ON),
+        "the post ends first and its event is posted once; where nothing is taken the lane opens again and commits its offset",
+        (
+            "integration/test_organization_lanes.py::test_a_post_under_way_ends_before_a_lane_is_opened_again",
+            "integration/test_organization_lanes.py::test_a_lane_without_progress_commits_its_offset_again_and_again",
+        ),
+    ),
 )
