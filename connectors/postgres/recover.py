@@ -28,6 +28,10 @@ LEFT JOIN usage_parts e ON e.part = COALESCE(p.released_in, p.part)
 WHERE u.part <> '' AND e.event IS NULL AND COALESCE(p.status, '') NOT IN ('completed', 'written_off')
 GROUP BY u.part
 """
+#: And those that a receipt calls completed: of the event behind it, which is not known, other parts may be in it.
+_UNKNOWN: Final = """
+SELECT part FROM usage_parts WHERE event IS NULL AND released_in IS NULL AND status = 'completed'
+"""
 _LOSE: Final = f"""
 WITH lost AS (
     UPDATE llm_usage_log SET decision = '{LOST}', part = '', held = '' WHERE part = ANY($1::text[]) AND part <> ''
@@ -177,9 +181,11 @@ async def projected_from(url: str, topic: str) -> dict[str, int]:
 
 
 async def unsent_parts(url: str) -> list[str]:
-    """The parts whose calls are in no event that Postgres knows. Raises: see `connected`."""
+    """The parts whose calls are in no event that Postgres knows, and those of which it knows only that they are billed. Raises: see
+    `connected`.
+    """
     async with connected(url, **_SESSION) as connection:
-        return [row[0] for row in await connection.fetch(_UNSENT)]
+        return [row[0] for statement in (_UNSENT, _UNKNOWN) for row in await connection.fetch(statement)]
 
 
 async def last_seen(url: str) -> datetime | None:

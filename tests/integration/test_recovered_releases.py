@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from connectors.postgres.recover import LostCalls, NewTopics, begin_anew
+from connectors.postgres.recover import LostCalls, NewTopics, begin_anew, unsent_parts
 from schemas.records import EnrichedUsage, LagoEvent
 from tests.support.database import rows
 from tests.support.history import PREFIX, TOPICS
-from tests.support.projection import Writer, usage
+from tests.support.projection import Writer, receipt, usage
 
 NEW = NewTopics(TOPICS.projected, TOPICS.enriched, "new", 1)
 _LOST = "SELECT raw_offset::int FROM llm_usage_log WHERE decision = 'lost' ORDER BY 1"
@@ -130,3 +130,20 @@ async def test_an_event_that_was_billed_again_bills_no_call_that_the_log_does_no
     again = at_lago(7, 1, "0.01")
     again.transaction_id += "-again"
     assert (await begun(database, [held(7)], at_lago(7, 1, "0.01"), again)).missing == 0
+
+
+async def test_lago_is_asked_for_an_event_of_which_only_the_receipt_is_known(database: str) -> None:
+    """It is billed; and parts that were released into it are in it too."""
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, held(7), held(8))
+        await writer.put(TOPICS.receipts, receipt("completed", 1))
+    assert sorted(await unsent_parts(database)) == [f"{PREFIX}7", f"{PREFIX}8"]
+    told = await begin_anew(database, [at_lago(7, 2, "0.02")], NEW, dry_run=False)
+    assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+
+
+async def test_what_is_billed_by_its_receipt_alone_is_not_lost(database: str) -> None:
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, held(7))
+        await writer.put(TOPICS.receipts, receipt("completed", 1))
+    assert (await begin_anew(database, [], NEW, dry_run=False)).calls == 0

@@ -210,3 +210,35 @@ async def test_a_call_of_a_clock_that_is_ahead_waits_for_the_log(stage: Stage, d
     before_us = clock.now_us()
     await recovered(stage, database)
     assert all(one.forgot_us >= before_us + FUTURE_US for one in positions_of(stage.deployment).values())
+
+
+class Billing(Listing):
+    """Lago has an event that bills one call more than the log has, and costs more."""
+
+    async def get_event(self, name: str) -> LagoEvent | None:
+        event = await super().get_event(name)
+        if event is not None:
+            sums = {"requests": "2", "cost_usd": "9", "tokens_input": "0", "tokens_output": "0"}
+            event.properties |= {"user_id": "acme", "model": "", "provider": "", **sums}
+        return event
+
+
+@pytest.mark.parametrize("decision", ["billed", "lost"])
+async def test_nothing_is_changed_before_a_person_has_decided_about_usage_that_may_be_billed(
+    stage: Stage, database: str, decision: str
+) -> None:
+    await rows(database, _FILLED, stage.topics.enriched)
+    own = [f"{stage.deployment.name}-{TOPIC}-0-{n}" for n in range(2)]
+    async with Writer(database) as writer:
+        await writer.put(
+            TOPICS.enriched, usage(0, part=own[0], held="no_mapping"), usage(1, part=own[1], held="no_mapping")
+        )
+    lagos = {"": cast(LagoClient, Billing(others=own[:1]))}
+    with pytest.raises(Rejected, match=rf"undecided_usage.*1 held calls.*{own[0]}"):
+        await recover(stage.deployment, database, lagos, "a test", do=True)
+    assert not positions_of(stage.deployment)
+    assert not await rows(database, "SELECT FROM usage_parts WHERE event IS NOT NULL OR released_in IS NOT NULL")
+    done = await recover(stage.deployment, database, lagos, "a test", do=True, choices=Choices(decision))
+    assert (done.undecided_calls, done.lost_calls) == (1, int(decision == "lost"))
+    [line] = [line for line in stage.values(stage.topics.audit) if line["action"] == "recover"]
+    assert line["target"]["undecided"] == decision

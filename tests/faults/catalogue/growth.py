@@ -106,6 +106,8 @@ ROWS = (
             "integration/test_recovered_releases.py::test_held_parts_that_add_up_to_what_the_event_bills_are_in_it",
             "integration/test_recovered_releases.py::test_what_does_not_add_up_is_undecided_and_a_plan_changes_nothing",
             "integration/test_recovered_releases.py::test_a_person_decides_what_does_not_add_up",
+            "integration/test_recovered_releases.py::test_lago_is_asked_for_an_event_of_which_only_the_receipt_is_known",
+            "integration/test_recovery.py::test_nothing_is_changed_before_a_person_has_decided_about_usage_that_may_be_billed",
         ),
     ),
     Row(
@@ -119,6 +121,7 @@ ROWS = (
             "integration/test_recovery.py::test_another_deployment_s_database_is_refused",
             "integration/test_recovery.py::test_events_of_a_deployment_whose_name_goes_on_are_not_taken_for_ours",
             "integration/test_recovery.py::test_orgs_of_a_closed_organisation_are_not_asked_for_and_those_of_a_missing_one_are",
+            "integration/test_recovered_records.py::test_an_event_waits_for_the_organisation_of_its_org_whether_that_has_a_row_or_not",
             "integration/test_recovery.py::test_a_rate_card_of_which_no_line_tells_is_named_and_a_person_decides",
             "integration/test_recovery.py::test_a_call_of_a_clock_that_is_ahead_waits_for_the_log",
             "integration/test_recovery.py::test_lago_is_asked_for_all_new_events_whatever_orgs_and_periods_are_known",

@@ -40,7 +40,8 @@ class Refusing:
 
 
 class Table:
-    table: dict[str, Any] = {}
+    def __init__(self) -> None:
+        self.table: dict[str, Any] = {}
 
     async def wait_fresh(self, _limit_s: float) -> None: ...
 
