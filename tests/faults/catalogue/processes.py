@@ -215,10 +215,10 @@ ROWS = (
     ),
     Row(
         181,
-        "the day of a lane is over while it posts",
-        "a post that takes longer than the lane's session; an organisation that takes nothing",
+        "the daily commit of a further Lago organisation is due while it posts",
+        "a post that takes longer than until then; an organisation that takes nothing",
         (TWICE, GOES_ON),
-        "the post ends first and its event is posted once; where nothing is taken the lane opens again and commits its offset",
+        "the post ends first and its event is posted once; where nothing is taken the offset is committed again all the same",
         (
             "integration/test_organization_lanes.py::test_a_post_under_way_ends_before_a_lane_is_opened_again",
             "integration/test_organization_lanes.py::test_a_lane_without_progress_commits_its_offset_again_and_again",
