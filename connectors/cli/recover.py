@@ -30,7 +30,7 @@ _WHAT = {
     "undecided_events": "these events",
     "lost_rates": "rate cards of which nothing is left",
     "not_asked": "orgs of closed Lago organisations: not asked for",
-    "ledgers": "ledgers that begin anew",
+    "ledgers": "ledgers that start again",
 }
 
 

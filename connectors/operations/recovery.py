@@ -61,7 +61,7 @@ class Recovery:
         undecided_calls, undecided_usd, undecided_events: held usage that may be billed by one of these events, which only Lago has.
         lost_rates: ids of rate cards of which nothing is left.
         not_asked: orgs of organisations that the settings call closed: Lago was not asked about them.
-        ledgers: partitions that begin anew.
+        ledgers: partitions that start again.
     """
 
     customers: int
@@ -160,7 +160,7 @@ def _begun(deployment: Deployment) -> list[int]:
     """The partitions whose ledgers an earlier run has begun: they have a position. What a cut-off run left behind has none.
 
     Raises:
-        Rejected: `topics_not_empty`: all of them are begun, or a meter has begun one, which would count anew what is billed.
+        Rejected: `topics_not_empty`: all of them are begun, or a meter has begun one, which would count again what is billed.
     """
     topic, positions = deployment.topics.changelog, positions_of(deployment)
     if len(positions) == deployment.partitions:

@@ -4,7 +4,7 @@ from schemas.ledger import Position
 from schemas.moments import HOUR_US
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
-from streams.core.metering.chunk_memory import JOB_HORIZON_US
+from streams.core.metering.batch_identities import JOB_HORIZON_US
 from streams.core.metering.normalise import FUTURE_US
 
 

@@ -263,7 +263,7 @@ class AwayWork(Work):
 async def test_a_kafka_that_is_away_while_a_lane_opens_is_waited_for(
     error: Exception, opened: int, deaths: int
 ) -> None:
-    """A process that ended itself would find no one either. What answers, and goes on failing, may be mended by a new one."""
+    """A process that ended itself would find no one either. What answers, and goes on failing, may be fixed by a new one."""
     work, source, death = AwayWork(error, times=30), Source(), Death()
 
     async def sleep(_: float) -> None:

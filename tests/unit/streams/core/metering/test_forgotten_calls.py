@@ -8,7 +8,7 @@ from schemas.ledger import Position
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
-from streams.core.metering.chunk_memory import JOB_HORIZON_US
+from streams.core.metering.batch_identities import JOB_HORIZON_US
 from streams.core.metering.forgotten_calls import may_be_forgotten, oldest_us
 from streams.core.metering.normalise import FUTURE_US
 
