@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Final
 
-#: Loaded by libraries only when they are used: by httpx for its first client and its first request, by Faust when an app is
-#: made and started.
+#: Loaded by libraries only when they are used: by httpx for its first client and its first request, by asyncio for its first
+#: thread, by Faust when an app is made and started.
 _BY_LIBRARIES: Final = (
+    "concurrent.futures.thread",
     "httpcore",
     "anyio._backends._asyncio",
     "certifi",
