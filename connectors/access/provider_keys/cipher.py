@@ -33,7 +33,7 @@ class SealedKey:
 class KeyCipher:
     """Encrypts under the newest secret, and decrypts under each.
 
-    Its library takes 8 MiB of memory. It is loaded here, for most installations store no provider key.
+    Its library takes 10 MiB of memory. It is loaded here, for most installations store no provider key.
 
     Args:
         secrets: 32 bytes in URL-safe Base64 each, the newest first; at least one.
