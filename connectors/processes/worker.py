@@ -1,7 +1,7 @@
 """`meterbridge worker`: one role in this process, or a supervisor with one child process for each role."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,9 +11,12 @@ from connectors.config.connections import postgres_url
 from connectors.config.settings import Settings
 from connectors.kafka.errors import says_away
 from connectors.kafka.startup import KafkaWait
+from connectors.processes.arenas import few_arenas
+from connectors.processes.shared_memory import prepare
 from connectors.processes.supervisor import supervise
 from streams.app import ROLES
 from streams.runtime.event_loop import run_loop
+from streams.runtime.kept_up import kept_up
 from streams.runtime.partition_task import PartitionTask
 from streams.runtime.role import EXIT_FATAL
 from streams.runtime.run import RoleCrashed, run_role
@@ -24,8 +27,6 @@ log = structlog.get_logger(__name__)
 PROJECT = "project"
 #: Period at which a worker checks whether its partitions have changed, seconds.
 _LOOK_S = 0.5
-#: What every role needs. It is loaded by a supervisor before it makes its children.
-_SHARED = ("connectors.processes.worker_parts",)
 
 
 def run_worker(
@@ -43,12 +44,15 @@ def run_worker(
     """
     if PROJECT in roles:
         postgres_url(settings)
+    few_arenas()
     if len(roles) == 1:
         return reported(partial(_run_one, settings, roles[0]))
     first = settings.metrics_port
     ports = {role: first + number if first else 0 for number, role in enumerate(roles)}
     own = {role: settings.model_copy(update={"metrics_port": port}) for role, port in ports.items()}
-    return supervise({role: partial(reported, partial(_run_one, own[role], role)) for role in roles}, _SHARED)
+    return supervise(
+        {role: partial(reported, partial(_run_one, own[role], role)) for role in roles}, partial(prepare, roles)
+    )
 
 
 def _run_one(settings: Settings, role: str) -> int:
@@ -76,37 +80,22 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
 
     All its parts are closed at the end, so that the role can start again in this process.
     """
-    from connectors.processes.worker_parts import (
-        credit_upkeep_of,
-        late_calls_of,
-        learnt_ends_of,
-        outgoing_webhooks_of,
-        partition_reports_of,
-        provider_health_of,
-        summary_refresh_of,
-        worker_parts,
-    )
+    from connectors.processes.worker_parts import partition_reports_of, worker_parts
 
     async with worker_parts(settings, role, awaited) as parts:
         # The process runs. `partitions_opened` says later that it has work.
         log.info("worker_started", role=role, group=parts.group(role))
         running = ROLES[role](replace(parts, leave=word.end))
         stop = word.begun()
-        beside = [asyncio.ensure_future(log_partitions(running.partition_tasks, role))]
-        beside.append(asyncio.ensure_future(partition_reports_of(parts, role, running).watch()))
+        works: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+            ("log_partitions", partial(log_partitions, running.partition_tasks, role)),
+            ("partition_reports", partition_reports_of(parts, role, running).watch),
+        ]
         if role == PROJECT:
-            late = late_calls_of(settings, running.partition_tasks, parts.sensors)
-            beside.append(asyncio.ensure_future(late.watch()))
-            ends = learnt_ends_of(settings, running.partition_tasks, parts.sensors)
-            beside.append(asyncio.ensure_future(ends.watch()))
-            beside.append(asyncio.ensure_future(credit_upkeep_of(settings, parts.sensors).watch()))
-            summary = summary_refresh_of(settings, parts.sensors)
-            beside.append(asyncio.ensure_future(summary.watch()))
-            health = provider_health_of(settings, parts.sensors)
-            beside.append(asyncio.ensure_future(health.watch()))
-            if settings.outgoing_webhook_urls:
-                webhooks = outgoing_webhooks_of(settings, parts.sensors)
-                beside.append(asyncio.ensure_future(webhooks.watch()))
+            from connectors.processes.projector_tasks import works_of
+
+            works += works_of(settings, running.partition_tasks, parts.sensors)
+        beside = [asyncio.ensure_future(kept_up(name, work)) for name, work in works]
         try:
             await run_role(running, stop)
         except RoleCrashed as crashed:

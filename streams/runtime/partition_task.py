@@ -171,7 +171,12 @@ class PartitionTask:
         except BaseException as error:  # noqa: BLE001  # any error ends the process or the partition's task
             if self._closing and (isinstance(error, ProducerFenced) or may_pass(error)):
                 # Unfinished work is not durable: the next owner begins where this one did.
-                log.info("lane_closed", topic=self.tp.topic, partition=self.tp.partition, error=type(error).__name__)
+                log.info(
+                    "partition_task_closed",
+                    topic=self.tp.topic,
+                    partition=self.tp.partition,
+                    error=type(error).__name__,
+                )
                 return
             self._fatal(self.tp, error)
 
@@ -210,7 +215,7 @@ class PartitionTask:
             except (Unavailable, KafkaError) as error:
                 if not may_pass(error) or attempt == _REOPENINGS or self._closing:
                     raise
-                self._warn("lane_reopened", error, attempt)
+                self._warn("partition_task_reopened", error, attempt)
                 await self._sleep(min(0.25 * 2**attempt, 4.0))
                 await self._open()
 
@@ -262,7 +267,7 @@ class PartitionTask:
                 if not may_pass(error) or (attempt >= _REOPENINGS and not isinstance(error, KafkaConnectionError)):
                     raise
                 if attempt <= _REOPENINGS or attempt % _TELL_EVERY == 0:
-                    self._warn("lane_open_failed", error, attempt)
+                    self._warn("partition_task_open_failed", error, attempt)
                 await self._sleep(min(0.5 * 2 ** min(attempt, _REOPENINGS), 8.0))
 
     def _warn(self, event: str, error: Exception, attempt: int) -> None:

@@ -1,7 +1,6 @@
 """The roles as a user of Faust knows them: by Faust's own command."""
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -12,6 +11,7 @@ import pytest
 
 from streams.app import ROLES
 from tests.support.calls import raw, slp
+from tests.support.command import environment_of
 from tests.support.eventually import soon
 from tests.support.stage import Stage
 
@@ -22,15 +22,7 @@ STOP_S = 10.0
 
 async def faust(stage: Stage, role: str, *words: str) -> Process:
     """Start `faust -A connectors.processes.faust_apps:ROLE WORDS` on the stage's topics."""
-    settings = stage.settings
-    variables = {
-        "PATH": os.environ["PATH"],
-        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "KAFKA_PARTITIONS": str(settings.kafka_partitions),
-        "TOPIC_PREFIX": settings.topic_prefix,
-        "LAGO_API_KEY": "a-key",
-        "WINDOW_SECONDS": "1",
-    }
+    variables = environment_of(stage, LAGO_API_KEY="a-key", WINDOW_SECONDS="1")
     command = [str(FAUST), "-A", f"connectors.processes.faust_apps:{role}", *words]
     return await asyncio.create_subprocess_exec(*command, env=variables, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
 
