@@ -89,7 +89,7 @@ reliability: venv ## docs/reliability.md, from the fault matrix and the last run
 alarms-trial: venv ## break what each alarm is for, under a real Prometheus: the right one fires, and no other (ARGS="NAME ..." to choose)
 	.venv/bin/python -m tests.alarms $(ARGS)
 
-deploy-test: venv ## both compose files on the Docker engine of DOCKER_HOST: started, billed, killed, upgraded, saved and restored
+deploy-test: venv ## the tutorial and both compose files on the Docker engine of DOCKER_HOST: started, billed, killed, upgraded, saved and restored
 	.venv/bin/python -m tests.deploy
 
 chart: venv ## what the Helm chart takes from the code, from values.yaml and from deploy/: schema, page, topics, rights, alarms

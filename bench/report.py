@@ -66,7 +66,7 @@ class Row:
             asked.append((f"ratio >= {least:.2f}", self.ratio >= least))
         if (most := CEILINGS.get(self.name)) is not None:
             asked.append((f"ours <= {most:.0f}", self.ours <= most))
-        return (", ".join(told for told, _ in asked), all(reached for _, reached in asked)) if asked else None
+        return (", ".join(answer for answer, _ in asked), all(reached for _, reached in asked)) if asked else None
 
     def as_object(self) -> dict[str, str | float]:
         """The row for programs."""

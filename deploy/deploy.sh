@@ -108,13 +108,13 @@ status() {
 }
 
 check() { # WHAT COMMAND..
-  local what=$1 told
+  local what=$1 output
   shift
-  if told=$("$@" 2>&1); then
+  if output=$("$@" 2>&1); then
     say "ok      $what"
   else
     say "FAILED  $what"
-    printf '%s\n' "${told:-no answer}" | sed 's/^/        /'
+    printf '%s\n' "${output:-no answer}" | sed 's/^/        /'
     failed=1
   fi
 }
@@ -134,8 +134,8 @@ inside() { # WORDS..: commands of the product, each one argument
   # shellcheck disable=SC2016  # the container's shell expands it
   compose run --rm -T --entrypoint sh tools -c '
     for words; do
-      if told=$(meterbridge $words 2>&1); then echo "ok      meterbridge $words"; else
-        echo "FAILED  meterbridge $words"; echo "$told" | sed "s/^/        /"; failed=1
+      if output=$(meterbridge $words 2>&1); then echo "ok      meterbridge $words"; else
+        echo "FAILED  meterbridge $words"; echo "$output" | sed "s/^/        /"; failed=1
       fi
     done
     [ -z "$failed" ]' sh "$@"
@@ -200,12 +200,12 @@ backup() {
 }
 
 restore() {
-  local folder=${1:-} behind=${2:-} project made database told volume
+  local folder=${1:-} behind=${2:-} project made database given volume
   [ -f "${folder:-.}/SHA256SUMS" ] || fail 'restore: name a folder that was made by backup' 2
   (cd "$folder" && sha256sum --check --quiet SHA256SUMS) || fail "restore: $folder is not what was written"
-  read -r made told _ <"$folder/backup.txt"
+  read -r made given _ <"$folder/backup.txt"
   [ "$made" = "$(basename "$file")" ] || fail "restore: this is a backup of $made" 2
-  [ "$told" = last ] || [ "$behind" = --behind ] || fail "restore: calls were taken after this backup was made.
+  [ "$given" = last ] || [ "$behind" = --behind ] || fail "restore: calls were taken after this backup was made.
 Names of events would be used twice, and Lago would refuse the second. docs/containers.md#backups says when --behind is right." 2
   project=$(compose config | sed -n 's/^name: //p')
   for volume in kafka-data postgres-data; do

@@ -37,22 +37,22 @@ def sbom(lock: str) -> dict[str, Any]:
 def component(name: str, version: str, hashes: list[str]) -> dict[str, Any]:
     """One package; `hashes` are of each of its files, of which one machine installs one."""
     purl = f"pkg:pypi/{name.lower().replace('_', '-')}@{version}"
-    told: dict[str, Any] = {"type": "library", "name": name, "version": version, "purl": purl, "bom-ref": purl}
+    component: dict[str, Any] = {"type": "library", "name": name, "version": version, "purl": purl, "bom-ref": purl}
     if licence := _licence(name):
-        told["licenses"] = [{"license": {"name": licence}}]
+        component["licenses"] = [{"license": {"name": licence}}]
     if hashes:
-        told["hashes"] = [{"alg": "SHA-256", "content": content} for content in hashes]
-    return told
+        component["hashes"] = [{"alg": "SHA-256", "content": content} for content in hashes]
+    return component
 
 
 def _licence(name: str) -> str:
     """As its metadata has it; some have the whole text there, of which the first line is the name."""
     try:
-        told = metadata(name)
+        found = metadata(name)
     except PackageNotFoundError:
         return ""
-    named = [line.rpartition(" :: ")[2] for line in told.get_all("Classifier") or [] if line.startswith("License ::")]
-    text = told.get("License-Expression") or ", ".join(named) or told.get("License") or ""
+    named = [line.rpartition(" :: ")[2] for line in found.get_all("Classifier") or [] if line.startswith("License ::")]
+    text = found.get("License-Expression") or ", ".join(named) or found.get("License") or ""
     return text.strip().partition("\n")[0][:100]
 
 

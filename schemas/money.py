@@ -50,18 +50,21 @@ def check_cost(cost: Decimal) -> None:
     """Refuse a value that is no amount of money.
 
     Raises:
-        Rejected: `bad_cost` for NaN and infinities, `negative_cost`, `absurd_cost` above `ABSURD_COST` dollars. The
-            record goes to the rejected topic.
+        Rejected: `bad_cost` for NaN and infinities, `negative_cost`, `absurd_cost` above `ABSURD_COST` dollars. Its
+            detail has the number, in at most 30 characters. The record goes to the rejected topic.
     """
     if cost.is_finite() and ZERO <= cost <= ABSURD_COST:
         return
     if not cost.is_finite():
         raise Rejected("bad_cost", "not a finite number")
-    raise Rejected("negative_cost" if cost < 0 else "absurd_cost")
+    # Rounded to 12 digits, with an exponent where it is long: written out, 1e999999999 would fill the memory.
+    if cost < 0:
+        raise Rejected("negative_cost", f"the cost is {cost:.12g} USD, below 0")
+    raise Rejected("absurd_cost", f"the cost is {cost:.12g} USD, the limit is {ABSURD_COST} USD")
 
 
 def quantise(cost: Decimal, unit: Decimal) -> Decimal:
-    """Round `cost` dollars to a multiple of `unit`, half to even; the only rounding in the product.
+    """Round `cost` dollars to a multiple of `unit`, half to even. It is the only rounding of a call's cost.
 
     It removes the binary noise of LiteLLM's numbers (`9.149999999999999e-06`).
     """

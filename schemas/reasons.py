@@ -65,8 +65,8 @@ CREDITS_POOL, SLOW_POOL, MANAGEMENT_POOL, ACCESS_POOL = API_POOLS = ("credits", 
 #: Reasons for which the projector leaves a record out: it cannot be read, its call is in the log already, or Postgres
 #: refuses its row.
 UNREADABLE, REPEATED, ROW_REFUSED = SKIPPED = ("unreadable", "repeated", "row_refused")
-#: How two billed calls may be one: a request under two ids, a job of two customers, a call that two ledgers counted.
 #: Why an account that a call names is not debited for it: only the client names the user; the reservation with the call's id is
 #: another's.
 CLIENT_CHOSE_USER, OTHERS_RESERVATION = UNDEBITED = ("client_chose_user", "others_reservation")
+#: How two billed calls may be one: a request under two ids, a job of two customers, a call that two ledgers counted.
 BRIDGE, JOB, COPY = DOUBLED = ("bridge", "job", "copy")

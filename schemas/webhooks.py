@@ -47,7 +47,7 @@ class HeldUsage(msgspec.Struct, frozen=True):
     first: bool
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class DeadLetterNotice(msgspec.Struct, frozen=True):
     """Lago did not take an event, and it is not tried again by itself.
 
     Fields:
@@ -127,7 +127,7 @@ class HeldUsageMessage(_Envelope, frozen=True, tag=USAGE_HELD):
 class DeadLetterMessage(_Envelope, frozen=True, tag=DEAD_LETTER):
     """The body of the webhook `usage.dead_letter`."""
 
-    data: DeadLetter
+    data: DeadLetterNotice
 
 
 class BalanceMessage(msgspec.Struct, frozen=True):

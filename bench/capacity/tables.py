@@ -16,7 +16,7 @@ _FLOW = {
     "changelog": "`meter.changelog`, a call, before Kafka has compacted it",
     "row_call": "Postgres, `llm_usage_log`, a call with its indexes",
     "row_event": "Postgres, `usage_parts`, an event with its indexes",
-    "sink_us": "CPU time of the sink, an event, at most (its idle time is in it), us",
+    "sink_us": "CPU time of the sink, an event (its idle time is in it), us",
 }
 _NAMES = {"events": "billing.lago.events", "receipts": "billing.receipts", "deliveries": "billing.deliveries"}
 _ROLES = ("ingress", "meter", "sink", "project")
@@ -122,7 +122,7 @@ def figures_table(known: Figures) -> str:
             "CPU of a call: ingress (one a request), meter, projector with Postgres",
             f"{known.ingress_us:.0f}, {known.meter_us:.0f}, {known.project_us:.0f} us",
         ),
-        ("CPU of an event: sink, at most", f"{known.sink_us:.0f} us"),
+        ("CPU of an event: sink", f"{known.sink_us:.0f} us"),
         (
             "Kafka, of a call: " + ", ".join(known.a_call),
             ", ".join(f"{size:,.0f}" for size in known.a_call.values()) + " bytes",

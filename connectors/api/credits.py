@@ -34,7 +34,7 @@ from connectors.api.credit_models import (
 )
 from connectors.api.org_models import answer
 from connectors.api.shown_rows import row_shown
-from connectors.credits.ledger import CreditLedger, Usage
+from connectors.credits.ledger import CreditLedger, DebitUsage
 from connectors.credits.payments import StripePayments
 from connectors.credits.purchases import Purchases, Wish
 from connectors.http.endpoint import AuthorizedRequest, endpoint
@@ -135,7 +135,7 @@ class CreditHandlers:
             raise Problem(400, "idempotency_key_needed", f"a debit needs the header {KEY}: the same key debits once")
         ledger = self._ledger()
         await authorized.changing(None, {"account": account, "debit": body.cost, "key": key})
-        usage = Usage(
+        usage = DebitUsage(
             Decimal(body.cost),
             body.provider,
             body.model,

@@ -59,7 +59,7 @@ class LagoWebhooks:
     """The receiver of one process.
 
     Args:
-        senders: the signature of a webhook tells which of them sent it. No two have a key in common; without any key,
+        senders: the signature of a webhook shows which of them sent it. No two have a key in common; without any key,
             every webhook is refused.
         topic: where each attempt is recorded, with its prefix.
         with_problem_answers: called with a webhook's type and its result, or the reason of its refusal.

@@ -164,7 +164,7 @@ def _customer(authorized: AuthorizedRequest) -> str | None:
 
 
 def not_theirs() -> Problem:
-    """The same answer for a customer of another org and for an unknown one: it does not tell which ids exist."""
+    """The same answer for a customer of another org and for an unknown one: it does not show which ids exist."""
     return Problem(403, "other_org", "this credential may not see or map this LiteLLM customer (docs/access.md, Orgs)")
 
 

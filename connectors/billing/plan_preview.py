@@ -92,9 +92,9 @@ class PlanPreviews:
             customer=PreviewOf(external_id=org_id),
             subscriptions=PreviewedChange(external_ids=(running.external_id,), plan_code=plan_code),
         )
-        foretold = await self._accounts.billing.lago.foretold(preview)
-        if foretold is not None:
-            return _as_foretold(base, foretold, change)
+        predicted = await self._accounts.billing.lago.predicted(preview)
+        if predicted is not None:
+            return _as_predicted(base, predicted, change)
         lines = (*await self._used(org_id, running, change), *map(_line, change.lines))
         due = [line for line in lines if line.due == change.on.isoformat()]
         return replace(
@@ -132,15 +132,15 @@ def terms_of(plan: Plan) -> PlanFee:
     return PlanFee(plan.code, plan.interval, plan.amount_cents, plan.amount_currency, plan.pay_in_advance)
 
 
-def _as_foretold(base: Preview, foretold: InvoicePreview, change: PlanChange) -> Preview:
+def _as_predicted(base: Preview, predicted: InvoicePreview, change: PlanChange) -> Preview:
     """Lago's preview of the invoice, with the lines by rules that are due later, which Lago does not show."""
     later = [line for line in change.lines if line.due > change.on]
     return replace(
         base,
-        charged_cents=foretold.total_amount_cents,
-        credited_cents=foretold.credit_notes_amount_cents,
+        charged_cents=predicted.total_amount_cents,
+        credited_cents=predicted.credit_notes_amount_cents,
         computed_by="lago",
-        lines=(*_foretold_lines(foretold), *map(_line, later)),
+        lines=(*_predicted_lines(predicted), *map(_line, later)),
         left_out=_not_yet(change),
     )
 
@@ -149,11 +149,11 @@ def _not_yet(change: PlanChange) -> tuple[str, ...]:
     return () if change.applies == NOW else ("usage until then",)
 
 
-def _foretold_lines(foretold: InvoicePreview) -> Iterator[PreviewLine]:
-    for fee in foretold.fees:
+def _predicted_lines(predicted: InvoicePreview) -> Iterator[PreviewLine]:
+    for fee in predicted.fees:
         kind: Literal["fee", "usage"] = "usage" if fee.item.type == "charge" else "fee"
         days = fee.from_date, fee.to_date
-        yield PreviewLine(kind, fee.item.code, fee.amount_cents, foretold.currency, foretold.issuing_date, *days)
+        yield PreviewLine(kind, fee.item.code, fee.amount_cents, predicted.currency, predicted.issuing_date, *days)
 
 
 def _line(line: ChargeLine) -> PreviewLine:

@@ -31,7 +31,7 @@ _LAGO_S = 5.0
 _SUBSCRIBE_S = 30.0
 #: Newly mapped orgs that are subscribed at the same time.
 _AT_ONCE = 4
-#: Orgs with recorded usage and without a record that are remembered: the latest. Lago's webhook tells of the others.
+#: Orgs with recorded usage and without a record that are remembered: the latest. Lago's webhooks name the others.
 _NAMED = 200
 #: After so many orgs in a row without an answer Lago is taken to be away. The next round begins with the last of them.
 MOST_FAILURES = 3

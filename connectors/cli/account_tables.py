@@ -31,7 +31,7 @@ async def lago_client(settings: Settings, organization: str = DEFAULT) -> AsyncI
     async with AsyncExitStack() as stack:
         lagos = await open_lagos(stack, settings, 1)
         if organization not in lagos:
-            fail(f"LAGO_ORGANIZATIONS names no organisation {organization}.", 2)
+            fail(f"--organization: {organization!r} is not in LAGO_ORGANIZATIONS. Give one of its ids.", 2)
         yield lagos[organization]
 
 

@@ -51,7 +51,10 @@ def _noted(head: str) -> ChainHead | None:
         return None
     covered, _, chain = head.partition(":")
     if not covered.isdecimal() or len(chain) != 64:
-        fail("--head takes a head that `audit verify` printed: a number, a colon and 64 hexadecimal digits.", 2)
+        fail(
+            "--head: not the head of an audit log. Give what `audit verify` printed: a number, a colon and 64 hexadecimal digits.",
+            2,
+        )
     return ChainHead("", int(covered), chain)
 
 

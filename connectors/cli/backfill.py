@@ -64,9 +64,9 @@ def backfill(
         settings = settings_of_command()
         deployment = deployment_of(settings)
         sender = None if dry_run else CommandProducer(deployment.kafka)
-        trusted_us = None if trust_log_from is None else moment_us(trust_log_from)
+        trusted_us = None if trust_log_from is None else moment_us(trust_log_from, "--trust-log-from")
         database = Database(postgres_url(settings), size=1)
-        job = Backfill(deployment, database, sender, shape, duration_s(patience), trusted_us)
+        job = Backfill(deployment, database, sender, shape, duration_s(patience, "--patience"), trusted_us)
         cut = json_lines if source == JSONL else partial(csv_rows, delimiter=checked_delimiter(delimiter))
         elements = _elements(settings, source, file, cut, since, until, overlap, checkpoint)
         keep = _keeper(checkpoint) if source == LITELLM_DB and not dry_run else None
@@ -112,11 +112,11 @@ def _elements(
 ) -> Elements:
     if source == LITELLM_DB:
         url = litellm_database(settings)
-        begin = to_datetime(moment_us(since))
+        begin = to_datetime(moment_us(since, "--from"))
         if checkpoint is not None and checkpoint.exists():
             last = datetime.fromisoformat(checkpoint.read_text(encoding="utf-8").strip())
-            begin = last - timedelta(seconds=duration_s(overlap))
-        return _from_database(url, begin, to_datetime(moment_us(until)))
+            begin = last - timedelta(seconds=duration_s(overlap, "--overlap"))
+        return _from_database(url, begin, to_datetime(moment_us(until, "--to")))
     if file is None:
         fail(f"--source {source} needs --file; - is stdin.", 2)
     return _from_file(file, cut)

@@ -82,7 +82,7 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
 def checked_delimiter(sign: str) -> str:
     """The delimiter, if it is a valid one or `""`; else the command ends."""
     if sign and sign not in DELIMITERS:
-        fail("--delimiter takes ',', ';', '|' or tab.", 2)
+        fail(f"--delimiter: {sign!r} is not possible. Give ',', ';', '|' or tab.", 2)
     return sign
 
 
@@ -90,31 +90,38 @@ def chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:
     """The names in `only`, which are separated by commas, in the order of `known`."""
     names = {name.strip() for name in only.split(",")}
     if not names <= set(known):
-        fail(f"--only takes {','.join(known)}, one or several separated by commas.", 2)
+        fail(f"--only: {only!r} is not known. Give one or several of {','.join(known)}, separated by commas.", 2)
     return tuple(name for name in known if name in names)
 
 
-def duration_s(text: str) -> int:
-    """Seconds of `90s`, `15m`, `24h` or `7d`."""
+def duration_s(text: str, option: str) -> int:
+    """Seconds of `90s`, `15m`, `24h` or `7d`; any other text ends the command. Args: option: it is named then, `--overlap`."""
     long = _AGO.match(text.strip())
     if long is None:
-        fail(f"{text!r} is no duration: give a number with s, m, h or d.", 2)
+        fail(f"{option}: {text!r} is not a duration. Give a number with s, m, h or d, for example 24h.", 2)
     return int(long[1]) * _UNITS[long[2]]
 
 
-def moment_us(text: str) -> int:
-    """Microseconds since 1970 UTC from ISO 8601, from seconds since 1970, or from how long ago: `90s`, `15m`, `24h`, `7d`."""
+def moment_us(text: str, option: str) -> int:
+    """Microseconds since 1970 UTC from ISO 8601, from seconds since 1970, or from how long ago: `90s`, `15m`, `24h`, `7d`.
+
+    Any other text ends the command with a sentence that names the `option`, for example `--from`.
+    """
     if _AGO.match(text.strip()):
-        return (int(time.time()) - duration_s(text)) * SECOND_US
+        return (int(time.time()) - duration_s(text, option)) * SECOND_US
     try:
         return parse_us(text)
     except Rejected:
-        fail(f"{text!r} is no moment: give ISO 8601, seconds since 1970, or how long ago, like 24h.", 2)
+        fail(
+            f"{option}: {text!r} is not a moment. Give ISO 8601, for example 2026-11-20T10:03Z, seconds since 1970, "
+            "or how long ago, for example 24h.",
+            2,
+        )
 
 
-def moment_ms(text: str | None) -> int | None:
+def moment_ms(text: str | None, option: str) -> int | None:
     """`moment_us` in milliseconds; None stays None."""
-    return None if text is None else moment_us(text) // 1000
+    return None if text is None else moment_us(text, option) // 1000
 
 
 def say(answer: Any, *, as_json: bool, table: Callable[[], Table | str]) -> None:

@@ -29,7 +29,7 @@ _DAY: Final = timedelta(days=1)
 def grant(account: str, amount: str, kind: str, expires: str, key: str, comment: str, *, as_json: bool) -> None:
     """`meterbridge credits grant`."""
     if kind not in _KINDS:
-        fail(f"--type takes {', '.join(_KINDS)}.", 2)
+        fail(f"--type: {kind!r} is not a type of credits. Give one of {', '.join(_KINDS)}.", 2)
     dollars = _dollars(amount)
     if dollars < 0 and kind != "adjustment":
         fail("only an adjustment may be below 0; money that was paid back is `credits refund`.", 2)
@@ -40,9 +40,12 @@ def refund(account: str, amount: str, payment: str, key: str, comment: str, *, a
     """`meterbridge credits refund`."""
     dollars = _dollars(amount)
     if dollars < 0:
-        fail("the amount of a refund is above 0.", 2)
+        fail(f"AMOUNT: {amount} is below 0. Give the amount without its sign: `credits refund` takes it back.", 2)
     if len(payment.encode()) > _MAX_PAYMENT:
-        fail(f"a payment is named by at most {_MAX_PAYMENT} bytes.", 2)
+        fail(
+            f"--of: a payment is named by at most {_MAX_PAYMENT} bytes. Give its id at Stripe, or the `transaction_id` of the purchase.",
+            2,
+        )
     _move("refund", account, -dollars, "refund", key, comment, None, payment, as_json=as_json)
 
 
@@ -52,7 +55,9 @@ def balance(account: str, *, as_json: bool) -> None:
     with one_sentence():
         found = asyncio.run(balance_of(postgres_url(settings_of_command()), account))
     if found is None:
-        fail("there is no such account.", 1)
+        fail(
+            f"no account {account}: no credits were ever granted to it. Is the id right, and is it a user or an org?", 1
+        )
     grants = [_shown(grant) for grant in found.pop("grants")]
     row = _shown(found)
     say({**row, "grants": grants}, as_json=as_json, table=lambda: table_of_lines([row]))
@@ -136,7 +141,7 @@ def _expiry(expires: str) -> datetime | None:
     """When credits expire: after days at the end of the last one, UTC, so that a command repeated that day says the same."""
     if not expires:
         return None
-    after = timedelta(seconds=duration_s(expires))
+    after = timedelta(seconds=duration_s(expires, "--expires"))
     ends = datetime.now(UTC) + after
     if after < _DAY:
         return ends
@@ -145,16 +150,16 @@ def _expiry(expires: str) -> datetime | None:
 
 def _check_account(account: str) -> None:
     if _ACCOUNT.fullmatch(account) is None:
-        fail("an account is user:ID or org:ID.", 2)
+        fail(f"{account!r} is not an account. Give user:ID or org:ID, for example org:acme.", 2)
 
 
 def _dollars(text: str) -> Decimal:
     try:
         dollars = parse_amount(text)
     except Rejected:
-        fail(f"{text!r} is no amount: give dollars, like 25 or 0.50.", 2)
+        fail(f"AMOUNT: {text!r} is not a number. Give dollars, for example 25 or 0.50.", 2)
     if not dollars or abs(dollars) >= _MOST:
-        fail("an amount is not 0, and below 1000000000000.", 2)
+        fail(f"AMOUNT: {text} is not possible. Give dollars other than 0 and below {_MOST}, for example 25 or 0.50.", 2)
     return dollars
 
 

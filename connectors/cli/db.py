@@ -13,7 +13,7 @@ from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
 from connectors.operations.sender import CommandProducer
-from connectors.postgres.initialise import Contents, Initialised, contents, initialise
+from connectors.postgres.initialise import DatabaseContents, Initialised, contents, initialise
 from connectors.postgres.migrate import make_roles, pending
 from connectors.postgres.migrate import migrate as bring
 from connectors.postgres.prune import Pruned, prunable
@@ -32,7 +32,7 @@ def init(yes: str, *, test_data: bool, reset: bool, as_json: bool) -> None:
         url = postgres_url(settings_of_command())
         if reset:
             _confirmed(asyncio.run(contents(url)), yes)
-        done = asyncio.run(initialise(url, reset=reset, test_data=test_data, told=print_error))
+        done = asyncio.run(initialise(url, reset=reset, test_data=test_data, progress=print_error))
     answer = {
         "database": done.database,
         "reset": reset,
@@ -43,7 +43,7 @@ def init(yes: str, *, test_data: bool, reset: bool, as_json: bool) -> None:
     say(answer, as_json=as_json, table=lambda: _verified(done))
 
 
-def _confirmed(there: Contents, name: str) -> None:
+def _confirmed(there: DatabaseContents, name: str) -> None:
     """End the command, unless the database's name was given or is typed now."""
     if not name:
         print_error(
@@ -88,13 +88,13 @@ def roles(*, as_json: bool) -> None:
 
 def prune(older_than: str, comment: str, *, dry_run: bool, as_json: bool) -> None:
     """`meterbridge db prune`."""
-    age_s = duration_s(older_than)
+    age_s = duration_s(older_than, "--older-than")
     with one_sentence():
         settings = settings_of_command()
         url, least = postgres_url(settings), _least(settings)
         if age_s < least.total_seconds():
             fail(f"--older-than must be at least {least.days}d: younger calls may still be sent again.", 2)
-        before = to_datetime(moment_us(older_than))
+        before = to_datetime(moment_us(older_than, "--older-than"))
         pruned = asyncio.run(prunable(url, before))
         audit_id = ""
         if not dry_run and pruned.total:

@@ -48,7 +48,10 @@ def show(dead_letter: str, *, as_json: bool) -> None:
     with one_sentence():
         kind = dead_letter.partition("/")[0]
         if kind not in KINDS:
-            fail("a dead letter's id is <events or calls>/<partition>/<offset>.", 2)
+            fail(
+                f"{dead_letter!r} is not the id of a dead letter. Give one that `meterbridge dlq list` prints, for example events/0/17.",
+                2,
+            )
         match = next(_matching(deployment_of(settings_of_command()), kind, Filters(dead_letter=dead_letter)), None)
     if match is None:
         fail(f"no dead letter {dead_letter} is open: it was requeued or dismissed, or the id is wrong.", 1)
@@ -86,9 +89,9 @@ def requeue(
 ) -> None:
     """`meterbridge dlq requeue`."""
     if accept not in ("", *ACCEPTABLE):
-        fail(f"--accept takes {', '.join(ACCEPTABLE)}.", 2)
+        fail(f"--accept: {accept!r} cannot be overruled. Give {', '.join(ACCEPTABLE)}.", 2)
     filters = _filters(reason, customer, since, until, dead_letter)
-    moment_ms(trust_log_from)
+    moment_ms(trust_log_from, "--trust-log-from")
     _act(
         _Action("requeue", kind, filters, comment, limit, trust_log_from or "", accept),
         dry_run=dry_run,
@@ -111,7 +114,10 @@ def dismiss(
 ) -> None:
     """`meterbridge dlq dismiss`."""
     if not comment and not dry_run:
-        fail("--comment is needed: the dead letters are never billed then.", 2)
+        fail(
+            "--comment is needed, because the dead letters are never billed then. Say why, for example --comment 'test traffic'.",
+            2,
+        )
     filters = _filters(reason, customer, since, until, dead_letter)
     _act(_Action("purge", kind, filters, comment, limit), dry_run=dry_run, as_json=as_json)
 
@@ -146,7 +152,7 @@ def _done_text(answer: dict[str, Any], done: RequeueResult) -> str:
 
 async def _acted(action: _Action, settings: Settings, *, quiet: bool) -> RequeueResult:
     deployment, url = deployment_of(settings), settings.postgres_url
-    trusted_us = moment_us(action.trusted) if action.trusted else None
+    trusted_us = moment_us(action.trusted, "--trust-log-from") if action.trusted else None
     with nullcontext() if url is None else Database(revealed(url), size=1) as database:
         async with requeuer(deployment, CommandProducer(deployment.kafka), database, trusted_us) as at:
             name, kind, filters, comment, limit, trusted, accept = action
@@ -161,12 +167,12 @@ async def _acted(action: _Action, settings: Settings, *, quiet: bool) -> Requeue
 
 def _matching(deployment: Deployment, kind: str, filters: Filters, limit: int | None = None) -> Iterator[DeadLetter]:
     if kind not in (BOTH, *KINDS):
-        fail("--kind takes events, calls or both.", 2)
+        fail(f"--kind: {kind!r} is not known. Give events, calls or both.", 2)
     return found_letters(deployment, kind, filters, limit)
 
 
 def _filters(reason: str, customer: str, since: str | None, until: str | None, dead_letter: str = "") -> Filters:
-    return Filters(reason, customer, moment_ms(since), moment_ms(until), dead_letter)
+    return Filters(reason, customer, moment_ms(since, "--since"), moment_ms(until, "--until"), dead_letter)
 
 
 def _line(dead_letter: DeadLetter) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
     if at is None:
         fail("--customer needs --at: the moment of the usage.", 2)
     amount = None if usd is None else _amount(usd)
-    middle_us, apart_us = moment_us(at), duration_s(around) * SECOND_US
+    middle_us, apart_us = moment_us(at, "--at"), duration_s(around, "--around") * SECOND_US
     since, until = to_datetime(middle_us - apart_us), to_datetime(middle_us + apart_us + 1)
     with one_sentence():
         calls = _query(lambda database: calls_of_customer(database, customer, since, until))
@@ -103,7 +103,7 @@ def _amount(usd: str) -> Decimal:
     except InvalidOperation:
         amount = Decimal("NaN")
     if not amount.is_finite():
-        fail(f"{usd!r} is no amount of dollars.", 2)
+        fail(f"--usd: {usd!r} is not a number. Give dollars, for example 0.012.", 2)
     return amount
 
 
@@ -202,8 +202,8 @@ def _amount_of(call: CallRow) -> str:
 def _headline(story: EventStory) -> str:
     why = f" ({story.reason})" if story.reason else ""
     to = f" for subscription {story.subscription} of {story.org_id}" if story.subscription else ""
-    stead = f", in the stead of {story.instead_of}" if story.instead_of else ""
-    return shown(f"{story.transaction_id}: {story.status}{why}{to}{stead}")
+    instead = f", instead of {story.instead_of}" if story.instead_of else ""
+    return shown(f"{story.transaction_id}: {story.status}{why}{to}{instead}")
 
 
 def verdict(story: EventStory) -> str:
@@ -219,7 +219,7 @@ def verdict(story: EventStory) -> str:
     instead = f"{_headline(story.again)}; {verdict(story.again)}"
     if metered:
         return f"replaced by\n{instead}"
-    return f"{sum_of_calls} = {plain(story.cents)} cents, billed in its stead by\n{instead}"
+    return f"{sum_of_calls} = {plain(story.cents)} cents, billed instead of it by\n{instead}"
 
 
 def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> Any:

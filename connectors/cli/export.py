@@ -19,7 +19,7 @@ def focus(month: str, out: Path | None, issuer: str, *, as_json: bool) -> None:
     try:
         first = date.fromisoformat(f"{month}-01")
     except ValueError:
-        fail("--month takes a year and a month, like 2026-11.", 2)
+        fail(f"--month: {month!r} is not a month. Give a year and a month, for example 2026-11.", 2)
     with one_sentence(OSError):
         settings = settings_of_command()
         url, biller = postgres_url(settings), issuer or settings.deployment_name

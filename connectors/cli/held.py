@@ -36,9 +36,9 @@ def list_held(customer: str, match: str, *, as_json: bool) -> None:
 def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     """`meterbridge held write-off`."""
     if bool(customer) == bool(match):
-        fail("give either --customer or --match.", 2)
+        fail("give either --customer or --match, for example --customer acme.", 2)
     asks = bool(match) and not yes and not dry_run
-    until_us = clock.now_us() if until == "0s" else moment_us(until)
+    until_us = clock.now_us() if until == "0s" else moment_us(until, "--until")
     with one_sentence():
         deployment = deployment_of(settings_of_command())
         read = [usage for usage in _read(deployment, quiet=as_json) if usage.first_us <= until_us]

@@ -1,9 +1,10 @@
 """`meterbridge keys`: create, list, rotate and revoke API keys of the management API, without the API."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,6 +21,7 @@ from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 
 T = TypeVar("T")
+_KEY_ID: Final = re.compile(r"[0-9a-f]{12}")
 
 
 def create(
@@ -32,10 +34,10 @@ def create(
     as_json: bool,
 ) -> None:
     """`meterbridge keys create`."""
-    if not {EVERYTHING, *SCOPES}.issuperset(scope):
-        fail(f"--scope takes {', '.join(SCOPES)}, or {EVERYTHING}.", 2)
+    if unknown := sorted(set(scope) - {EVERYTHING, *SCOPES}):
+        fail(f"--scope: {unknown[0]!r} is not a scope. Give one of {', '.join(SCOPES)}, or {EVERYTHING}.", 2)
     now = _now()
-    ends = now + timedelta(seconds=duration_s(expires)) if expires else None
+    ends = now + timedelta(seconds=duration_s(expires, "--expires")) if expires else None
     key, token = mint(name, scope, org or None, who(), now, ends, _prefixes(customer_prefix))
     with one_sentence():
         settings = settings_of_command()
@@ -53,15 +55,15 @@ def list_keys(*, as_json: bool) -> None:
 
 def rotate(key_id: str, overlap: str, *, as_json: bool) -> None:
     """`meterbridge keys rotate`."""
-    lives_on = timedelta(seconds=duration_s(overlap))
+    lives_on = timedelta(seconds=duration_s(overlap, "--overlap"))
     if lives_on > timedelta(hours=MAX_OVERLAP_HOURS):
-        fail(f"--overlap is {MAX_OVERLAP_HOURS}h at most.", 2)
+        fail(f"--overlap: {overlap} is too long. Give at most {MAX_OVERLAP_HOURS}h, for example 24h.", 2)
     now = _now()
 
     async def replaced(store: PostgresKeys) -> tuple[ApiKey, str]:
         old = await _existing(store, key_id)
         if old.state(now) != "live":
-            fail("the key is revoked or expired: make a new one.", 1)
+            fail(f"the key {key_id} is revoked or expired. `meterbridge keys create` makes a new one.", 1)
         key, token = successor(old, who(), now)
         ending = expiring(old, now, lives_on)
         await _recorded(settings, "keys.rotate", [old, key], lambda: store.replace(ending, key))
@@ -92,7 +94,10 @@ def _prefixes(given: list[str] | None) -> list[str] | None:
     try:
         return None if not given else TypeAdapter(list[Prefix]).validate_python(given)
     except ValidationError:
-        fail("--customer-prefix takes 1 to 255 characters, no control characters, no blank at its beginning.", 2)
+        fail(
+            "--customer-prefix: give 1 to 255 characters, no control characters and no blank at the beginning, for example acme-.",
+            2,
+        )
 
 
 def _with_store(settings: Settings, do: Callable[[PostgresKeys], Awaitable[T]]) -> T:
@@ -117,7 +122,9 @@ async def _recorded(settings: Settings, action: str, of: list[ApiKey], do: Calla
 async def _existing(store: PostgresKeys, key_id: str) -> ApiKey:
     key = await store.get(key_id)
     if key is None:
-        fail("there is no such key.", 1)
+        if _KEY_ID.fullmatch(key_id) is None:  # it is not printed: it may be a whole token
+            fail("KEY_ID: not the id of an API key. Give the 12 characters between mb_ and the next _ of its token.", 1)
+        fail(f"no API key with the id {key_id}. `meterbridge keys list` shows all.", 1)
     return key
 
 

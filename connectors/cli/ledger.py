@@ -1,4 +1,4 @@
-"""`meterbridge ledger`: start a halted ledger anew, or rebuild a lost one."""
+"""`meterbridge ledger`: start a halted ledger again, or rebuild a lost one."""
 
 import asyncio
 import re
@@ -66,7 +66,7 @@ async def _rebuilt(
 
 def _chosen(deployment: Deployment, partition: int | None) -> list[int]:
     if partition is not None and partition >= deployment.partitions:
-        fail(f"there is no partition {partition}.", 2)
+        fail(f"--partition: there is no partition {partition}. Give a number from 0 to {deployment.partitions - 1}.", 2)
     return list(range(deployment.partitions)) if partition is None else [partition]
 
 
@@ -110,6 +110,6 @@ def _restart_position(text: str, partition: int | None) -> RestartPosition:
         return RestartPosition(text)
     if re.fullmatch(r"\d+", text):
         if partition is None:
-            fail("an offset belongs to one partition: give --partition too.", 2)
+            fail("--from: an offset belongs to one partition. Give --partition too, for example --partition 3.", 2)
         return RestartPosition(offset=int(text))
-    return RestartPosition(at_ms=moment_us(text) // 1000)
+    return RestartPosition(at_ms=moment_us(text, "--from") // 1000)

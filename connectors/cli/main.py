@@ -4,10 +4,12 @@ Exit codes: 0 done, 1 it cannot be done now, 2 the command or a setting is wrong
 imports the parsers of all commands. The work of a command is imported when it runs (connectors/cli/parsers/deferred.py).
 """
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import typer
 from typer._completion_classes import completion_init
+from typer.core import TyperGroup
 
 from connectors.cli.parsers.audit import audit
 from connectors.cli.parsers.backfill import backfill
@@ -39,43 +41,73 @@ from connectors.cli.parsers.webhooks import webhooks
 from connectors.cli.parsers.worker import worker
 from connectors.cli.terminal import prepare
 
+#: The panels of `meterbridge --help` and their commands, as they stand there.
+PANELS: Final = {
+    "Run": ("serve", "worker", "canary", "demo", "lago-sandbox"),
+    "Set up": ("topics", "db", "lago", "keys", "webhooks", "completion"),
+    "Who pays and prices": ("import", "migrate-orgs", "rates", "credits", "provider-keys"),
+    "Stuck usage": ("held", "dlq"),
+    "Check": ("doctor", "explain", "reconcile", "audit", "export"),
+    "Recover": ("recover", "backfill", "replay", "ledger"),
+}
+_PANEL_OF: Final = {name: panel for panel, names in PANELS.items() for name in names}
+
+
+class _InPanels(TyperGroup):
+    """Lists its commands in the order of `PANELS`; Typer would list single commands before groups."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands."""
+        return sorted(super().list_commands(ctx), key=list(_PANEL_OF).index)
+
+
 app = typer.Typer(
     name="meterbridge",
-    help="LiteLLM's usage becomes Lago's invoices, exactly once. Settings are environment variables: docs/configuration.md",
+    cls=_InPanels,
+    help="LiteLLM's usage becomes Lago's invoices: each call billed once. Settings are environment variables: "
+    "docs/configuration.md",
     context_settings=GROUP_CONTEXT,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(audit, name="audit")
-app.add_typer(canary_group, name="canary")
-app.add_typer(topics, name="topics")
-app.add_typer(credits_group, name="credits")
-app.add_typer(db, name="db")
-app.add_typer(dlq, name="dlq")
-app.add_typer(held, name="held")
-app.add_typer(ledger, name="ledger")
-app.add_typer(lago, name="lago")
-app.add_typer(keys, name="keys")
-app.add_typer(provider_keys, name="provider-keys")
-app.add_typer(export, name="export")
-app.add_typer(rates, name="rates")
-app.add_typer(webhooks, name="webhooks")
-app.command(epilog="Example: meterbridge replay --from 2026-11-01 --to 2026-11-02 --dry-run")(replay)
-app.command(epilog="Example: meterbridge backfill --source jsonl --file calls.jsonl --dry-run")(backfill)
-app.command("migrate-orgs", epilog="Example: meterbridge migrate-orgs --mapping-file mappings.json --execute")(
-    migrate_orgs
-)
-app.command("import", epilog="Example: meterbridge import mappings customers.csv --dry-run")(import_rows)
-app.command(epilog="Example: meterbridge explain --request chatcmpl-123")(explain)
-app.command(epilog="Example: meterbridge reconcile --lago --json")(reconcile)
-app.command(epilog="Example: meterbridge recover --comment 'the disk of Kafka was lost' --yes")(recover)
-app.command(epilog="Example: meterbridge doctor --config litellm/config.yaml && echo nothing loses money")(doctor)
-app.command(epilog="Example: meterbridge serve --only webhooks")(serve)
-app.command(epilog="Example: meterbridge worker --only meter")(worker)
-app.command(epilog="Example: meterbridge demo --rate 200 --seconds 60")(demo)
-app.command("lago-sandbox", epilog="Example: meterbridge lago-sandbox --port 3000 --api-key secret")(lago_sandbox)
-app.command(epilog="Example: source <(meterbridge completion bash)")(completion)
+
+
+def _add_group(group: typer.Typer, name: str) -> None:
+    app.add_typer(group, name=name, rich_help_panel=_PANEL_OF[name])
+
+
+def _add(work: Callable[..., None], name: str, epilog: str) -> None:
+    app.command(name, epilog=epilog, rich_help_panel=_PANEL_OF[name])(work)
+
+
+_add_group(audit, "audit")
+_add_group(canary_group, "canary")
+_add_group(topics, "topics")
+_add_group(credits_group, "credits")
+_add_group(db, "db")
+_add_group(dlq, "dlq")
+_add_group(held, "held")
+_add_group(ledger, "ledger")
+_add_group(lago, "lago")
+_add_group(keys, "keys")
+_add_group(provider_keys, "provider-keys")
+_add_group(export, "export")
+_add_group(rates, "rates")
+_add_group(webhooks, "webhooks")
+_add(replay, "replay", "Example: meterbridge replay --from 2026-11-01 --to 2026-11-02 --dry-run")
+_add(backfill, "backfill", "Example: meterbridge backfill --source jsonl --file calls.jsonl --dry-run")
+_add(migrate_orgs, "migrate-orgs", "Example: meterbridge migrate-orgs --mapping-file mappings.json --execute")
+_add(import_rows, "import", "Example: meterbridge import mappings customers.csv --dry-run")
+_add(explain, "explain", "Example: meterbridge explain --request chatcmpl-123")
+_add(reconcile, "reconcile", "Example: meterbridge reconcile --lago --json")
+_add(recover, "recover", "Example: meterbridge recover --comment 'the disk of Kafka was lost' --yes")
+_add(doctor, "doctor", "Example: meterbridge doctor --config litellm/config.yaml && echo nothing loses money")
+_add(serve, "serve", "Example: meterbridge serve --only webhooks")
+_add(worker, "worker", "Example: meterbridge worker --only meter")
+_add(demo, "demo", "Example: meterbridge demo --rate 200 --seconds 60")
+_add(lago_sandbox, "lago-sandbox", "Example: meterbridge lago-sandbox --port 3000 --api-key secret")
+_add(completion, "completion", "Example: source <(meterbridge completion bash)")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import typer
 
-from connectors.access.provider_keys.keys import ProviderKey
+from connectors.access.provider_keys.keys import KEY_ID, ProviderKey
 from connectors.access.provider_keys.rotation import Rotated, rotate
 from connectors.access.provider_keys.store import PostgresProviderKeys
 from connectors.api.provider_keys import provider_key_shown
@@ -39,7 +39,9 @@ def revoke_provider_key(key_id: str, *, as_json: bool) -> None:
         async def ended(store: PostgresProviderKeys) -> ProviderKey:
             key = await store.get(key_id)
             if key is None:
-                fail("there is no such provider key.", 1)
+                if KEY_ID.fullmatch(key_id) is None:  # it is not printed: it may be the key itself
+                    fail("KEY_ID: not the id of a provider key. Give one such as pk_3f9a0c12d4e51b07.", 1)
+                fail(f"no provider key with the id {key_id}. `meterbridge provider-keys list` shows all.", 1)
             if key.is_active:
                 target = {"key_id": key.key_id, "user_id": key.user_id, "provider": key.provider}
                 await asyncio.to_thread(_recorded, settings, "provider_keys.revoke", target)
@@ -65,12 +67,12 @@ def rotate_secret(*, as_json: bool) -> None:
                 return await rotate(store, secrets, step)
 
         done = _with_store(settings, rotated)
-    say(asdict(done), as_json=as_json, table=lambda: _told(done))
+    say(asdict(done), as_json=as_json, table=lambda: _report(done))
     if done.left:
         raise typer.Exit(1)
 
 
-def _told(done: Rotated) -> str:
+def _report(done: Rotated) -> str:
     sentence = f"{done.keys} keys: {done.encrypted_again} were encrypted again, {done.already} already were under the newest secret."
     if done.left:
         return f"{sentence}\n{done.left} keys are under an older secret still: give every process the new list, and repeat this."

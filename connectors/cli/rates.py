@@ -13,8 +13,8 @@ from connectors.billing.rate_files import InvalidRateCard, read_card
 from connectors.cli.base import moment_us, one_sentence, say, settings_of_command, table_of_lines
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
-from connectors.operations.price_list import Compared, InvalidPriceList, compared_with, read_prices
-from connectors.operations.rate_cards import Known, check_put, known_cards, put_card
+from connectors.operations.price_list import InvalidPriceList, PriceComparison, compared_with, read_prices
+from connectors.operations.rate_cards import StoredCards, check_put, known_cards, put_card
 from connectors.operations.rate_test import Changed, tried_on
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
@@ -55,7 +55,7 @@ def show(at: str, as_json: bool) -> None:
     """`meterbridge rates show`."""
     with one_sentence():
         known = known_cards(deployment_of(settings_of_command()))
-        at_us = moment_us(at) if at else clock.now_us()
+        at_us = moment_us(at, "--at") if at else clock.now_us()
     now = known.at(at_us)
     if at:
         if now is None:
@@ -71,7 +71,7 @@ def show(at: str, as_json: bool) -> None:
 
 def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
     """`meterbridge rates test`."""
-    between = (moment_us(since), moment_us(until))
+    between = (moment_us(since, "--from"), moment_us(until, "--to"))
     with one_sentence(InvalidRateCard):
         places = settings_of_command().cost_decimals
         card, unit = read_card(file, places), quantum(places)
@@ -93,13 +93,13 @@ def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
 
 def compare(prices: Path, since: str, until: str, bound: str, as_json: bool) -> None:
     """`meterbridge rates compare`."""
-    between = (moment_us(since), moment_us(until))
+    between = (moment_us(since, "--from"), moment_us(until, "--to"))
     try:
         share = parse_amount(bound)
     except Rejected:
         share = Decimal(-1)
     if share < 0:
-        fail(f"--bound takes a share such as 0.01, {bound!r} is none.", 2)
+        fail(f"--bound: {bound!r} is not a share. Give a number from 0, for example 0.01 for 1 %.", 2)
     with one_sentence(InvalidPriceList):
         listed = read_prices(prices)
         found = _query(lambda database: compared_with(database, listed, *between, share))
@@ -138,7 +138,7 @@ def _as_object(card: RateCard) -> dict[str, Any]:
     return {**msgspec.to_builtins(card), "effective_from": to_iso(card.effective_from), "meaning": meaning(card)}
 
 
-def _line(card: RateCard, known: Known, now: RateCard | None) -> dict[str, Any]:
+def _line(card: RateCard, known: StoredCards, now: RateCard | None) -> dict[str, Any]:
     until_us = known.until_us(card)
     return {
         "rate": card.id,
@@ -150,7 +150,7 @@ def _line(card: RateCard, known: Known, now: RateCard | None) -> dict[str, Any]:
     }
 
 
-def _listed(lines: list[dict[str, Any]], known: Known) -> Any:
+def _listed(lines: list[dict[str, Any]], known: StoredCards) -> Any:
     odd = f"Not readable, and passed by the meter: {', '.join(known.unreadable)}." if known.unreadable else ""
     if not lines:
         return f"There is no rate card: calls are billed at LiteLLM's cost. {odd}".strip()
@@ -180,7 +180,7 @@ def _difference(one: Any) -> dict[str, Any]:
     }
 
 
-def _differences(found: Compared, lines: list[dict[str, Any]]) -> Any:
+def _differences(found: PriceComparison, lines: list[dict[str, Any]]) -> Any:
     rest = f"{found.calls} calls compared; {sum(found.unlisted.values())} of models that the list lacks, {found.skipped} with prices that it states otherwise"
     if not lines:
         return f"No call differs: {rest}."

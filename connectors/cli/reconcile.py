@@ -34,7 +34,7 @@ from schemas.money import plain
 
 def reconcile(lago: bool, litellm: bool, since: str, until: str, as_json: bool) -> None:
     """`meterbridge reconcile`."""
-    between = (to_datetime(moment_us(since)), to_datetime(moment_us(until))) if litellm else None
+    between = (to_datetime(moment_us(since, "--from")), to_datetime(moment_us(until, "--to"))) if litellm else None
     with one_sentence():
         settings = settings_of_command()
         with progress("reading ledgers", settings.kafka_partitions, quiet=as_json) as on_progress:

@@ -25,7 +25,7 @@ _WHAT = {
     "lost_calls": "calls in no event: backfill bills them",
     "lost_usd": "their dollars",
     "unknown_calls": "billed calls that the usage log does not have",
-    "ledgers": "ledgers that begin anew",
+    "ledgers": "ledgers that start again",
 }
 
 

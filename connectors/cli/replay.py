@@ -7,7 +7,7 @@ from connectors.cli.base import moment_us, one_sentence, progress, say, settings
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.operations.audit_record import audited
-from connectors.operations.replay import Contents, Replay, by_customer
+from connectors.operations.replay import RangeContents, Replay, by_customer
 from connectors.operations.sender import CommandProducer
 from schemas.money import plain
 
@@ -24,9 +24,9 @@ def replay(
     as_json: bool,
 ) -> None:
     """`meterbridge replay`."""
-    since_us, until_us = moment_us(since), moment_us(until)
+    since_us, until_us = moment_us(since, "--from"), moment_us(until, "--to")
     if since_us >= until_us:
-        fail("--from is not before --to.", 2)
+        fail(f"--from {since} is not before --to {until}. Give two moments, the earlier one first.", 2)
     with one_sentence():
         deployment = deployment_of(settings_of_command())
         planned = Replay.planned(deployment, since_us // 1000, until_us // 1000, target_topic, customer)
@@ -43,7 +43,7 @@ def replay(
     say(answer, as_json=as_json, table=lambda: f"{count} records were sent into {planned.target_topic}.")
 
 
-def _answer(contents: Contents) -> dict[str, Any]:
+def _answer(contents: RangeContents) -> dict[str, Any]:
     return {
         "dry_run": True,
         **contents.total().as_object(),
@@ -52,7 +52,7 @@ def _answer(contents: Contents) -> dict[str, Any]:
     }
 
 
-def _table(contents: Contents) -> Any:
+def _table(contents: RangeContents) -> Any:
     named = [*sorted(contents.customers.items()), ("all", contents.total())]
     rows = [(name, one.calls, one.tokens, plain(one.usd)) for name, one in named]
     unread = f"; {contents.unreadable} records hold no call" if contents.unreadable else ""

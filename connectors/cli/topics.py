@@ -23,7 +23,7 @@ from streams.state.ledger_expand import Expanded
 def create(*, with_acls: bool, principal: str, dry_run: bool, remove_extra: bool, as_json: bool) -> None:
     """`meterbridge topics create`."""
     if remove_extra and not with_acls:
-        fail("--remove-extra needs --acls.", 2)
+        fail("--remove-extra needs --acls. Give both.", 2)
     with one_sentence():
         settings = settings_of_command()
         kafka, layout = kafka_connection(settings), topic_layout(settings)
@@ -37,7 +37,7 @@ def create(*, with_acls: bool, principal: str, dry_run: bool, remove_extra: bool
         lines = [f"{len(done.created)} topics would be created.", *done.created]
     if rights is not None:
         answer["rights"] = rights
-        lines += _told(rights, dry_run=dry_run, removed=remove_extra)
+        lines += _report(rights, dry_run=dry_run, removed=remove_extra)
     say(answer, as_json=as_json, table=lambda: "\n".join(lines))
     for complaint in wrong:
         print_error(complaint.sentence)
@@ -57,7 +57,7 @@ def _rights(settings: Settings, principal: str, *, change: bool, remove: bool) -
     return found
 
 
-def _told(found: Comparison, *, dry_run: bool, removed: bool) -> Iterator[str]:
+def _report(found: Comparison, *, dry_run: bool, removed: bool) -> Iterator[str]:
     """The rights for people: the new ones by principal, and the extra ones as arguments of kafka-acls.sh."""
     would = "would be " if dry_run else ""
     yield f"{len(found.missing)} rights {would}created, {len(found.existing)} existed."
@@ -91,7 +91,10 @@ def expand(partitions: int, comment: str, *, yes: bool, dry_run: bool, as_json: 
         deployment = deployment_of(settings_of_command())
         planned = plan_expansion(deployment, partitions)
         if planned.old and partitions % planned.old:
-            fail(f"{partitions} is not a multiple of {planned.old}, today's number of partitions.", 2)
+            fail(
+                f"--partitions: {partitions} is not a multiple of {planned.old}, today's number. Give, for example, {2 * planned.old}.",
+                2,
+            )
         do = planned.needed and yes and not dry_run
         audit_id, lines = "", list[Expanded]()
         if do:

@@ -13,8 +13,8 @@ from connectors.cli.sentences import fail
 from connectors.config.connections import all_revealed, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.outgoing_webhooks.announcements import new_id
-from connectors.operations.outgoing_webhooks.delivery import Sender, enable, webhooks_http
-from connectors.operations.outgoing_webhooks.endpoints import Endpoint
+from connectors.operations.outgoing_webhooks.delivery import MessageSender, enable, webhooks_http
+from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
 from connectors.postgres.pool import Database
 from schemas.webhooks import TestMessage, TestWebhook
 
@@ -39,9 +39,9 @@ async def _sent(settings: Settings) -> list[dict[str, Any]]:
     body = msgspec.json.encode(TestWebhook(at, TestMessage(_TEXT)))
     lines = []
     async with webhooks_http() as http:
-        sender = Sender(http, all_revealed(settings.outgoing_webhook_secrets))
+        sender = MessageSender(http, all_revealed(settings.outgoing_webhook_secrets))
         with nullcontext() if settings.postgres_url is None else Database(postgres_url(settings), size=1) as database:
-            for endpoint in [Endpoint(url) for url in all_revealed(settings.outgoing_webhook_urls)]:
+            for endpoint in [WebhookTarget(url) for url in all_revealed(settings.outgoing_webhook_urls)]:
                 status = await sender.post(endpoint, new_id(), body)
                 taken = 200 <= status < 300
                 if taken and database is not None:

@@ -97,7 +97,7 @@ def lago_connections(settings: Settings) -> tuple[LagoConnection, ...]:
     """Every Lago organisation of the deployment, the default one first.
 
     Raises:
-        ConfigurationError: a webhook's signature would not tell which of two sent it.
+        ConfigurationError: a webhook's signature would not show which of two sent it.
     """
     key = revealed(settings.lago_api_key)
     default = LagoConnection(

@@ -42,7 +42,7 @@ WHERE reservation_id = $1 AND settled_at IS NULL AND released_at IS NULL AND exp
 """
 
 
-class Balance(NamedTuple):
+class AccountBalance(NamedTuple):
     """See `connectors.api.credit_models.BalanceShown`; `tier` None = the account has no row."""
 
     account: str
@@ -52,7 +52,7 @@ class Balance(NamedTuple):
     reserved: Decimal
 
 
-class Usage(NamedTuple):
+class DebitUsage(NamedTuple):
     """What a debit is for."""
 
     cost: Decimal
@@ -91,10 +91,10 @@ class CreditLedger:
         self._slow = slow or database
         self._turns = turns
 
-    async def balance(self, account: str) -> Balance:
+    async def balance(self, account: str) -> AccountBalance:
         """The account's credits now; an unknown account has 0."""
         async with self._database.connection() as connection:
-            return Balance(*await connection.fetchrow(_BALANCE, account))
+            return AccountBalance(*await connection.fetchrow(_BALANCE, account))
 
     async def transactions(self, account: str, limit: int, offset: int) -> list[dict[str, Any]]:
         """A part of the account's transactions, the latest first."""
@@ -107,7 +107,7 @@ class CreditLedger:
         async with self._database.connection() as connection:
             return [dict(row) for row in await connection.fetch(_PACKAGES)]
 
-    async def debit(self, account: str, usage: Usage, key: str) -> Debit:
+    async def debit(self, account: str, usage: DebitUsage, key: str) -> Debit:
         """Take credits from an account, once for each key.
 
         Raises:

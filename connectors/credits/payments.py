@@ -100,7 +100,7 @@ class StripePayments:
                 result = await _applied(connection, event)
                 intent = event.payment_intent or None
                 await connection.execute(_DONE, event.event_id, *result[:2], intent, result.purchase_id)
-        self._told(event.event_id, event.event_type, result)
+        self._log_result(event.event_id, event.event_type, result)
         return result.outcome
 
     async def unreadable(self, event_id: str, event_type: str) -> None:
@@ -108,14 +108,14 @@ class StripePayments:
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute("SET LOCAL synchronous_commit = on")
             await connection.execute(_FIRST, event_id, event_type, UNREADABLE_EVENT)
-        self._told(event_id, event_type, Result(UNREADABLE_EVENT))
+        self._log_result(event_id, event_type, Result(UNREADABLE_EVENT))
 
     async def refused(self, limit: int) -> list[dict[str, Any]]:
         """The latest events that gave no credits although money is in them."""
         async with self._database.connection() as connection:
             return [dict(row) for row in await connection.fetch(_REFUSED, limit)]
 
-    def _told(self, event_id: str, event_type: str, result: Result) -> None:
+    def _log_result(self, event_id: str, event_type: str, result: Result) -> None:
         self._count(result.outcome)
         if result.outcome in STRIPE_REFUSED:
             _log.warning(

@@ -80,7 +80,7 @@ class StripeGateway:
 
     async def session(self, order: Order, customer: str) -> Session:
         """See `PaymentGateway`. Neither discounts nor taxes change the amount: it is compared with the price."""
-        told = {PURCHASE: order.purchase_id}
+        metadata = {PURCHASE: order.purchase_id}
         params = {
             "mode": "payment",
             "customer": customer,
@@ -95,8 +95,8 @@ class StripeGateway:
                     "quantity": 1,
                 }
             ],
-            "metadata": told,
-            "payment_intent_data": {"metadata": told},
+            "metadata": metadata,
+            "payment_intent_data": {"metadata": metadata},
             "success_url": order.success_url,
             "cancel_url": order.cancel_url,
         }

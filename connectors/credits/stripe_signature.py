@@ -9,7 +9,7 @@ from typing import Final
 from schemas.errors import Rejected
 
 SIGNATURE: Final = "Stripe-Signature"
-#: Seconds that the signed time may lie back. Stripe signs each delivery of an event anew.
+#: Seconds that the signed time may lie back. Stripe signs each delivery of an event again.
 TOLERANCE_S: Final = 300
 
 

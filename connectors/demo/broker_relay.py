@@ -26,7 +26,7 @@ _CRC, _COVERED, _END = 9, 13, 70
 _FETCH, _LAST_VERSION, _CLIENT_ID = 1, 11, 8
 
 
-def mended(answer: bytes) -> bytes:
+def fixed(answer: bytes) -> bytes:
     """An answer of the broker with the missing checksums added."""
     if _CONTROL_BATCH.search(answer) is None:
         return answer
@@ -82,7 +82,7 @@ class Relay:
             broker, to_broker = await asyncio.open_connection("127.0.0.1", self._broker_port)
             ways = {
                 asyncio.ensure_future(_frames(client, to_broker, hurried)),
-                asyncio.ensure_future(_frames(broker, to_client, mended)),
+                asyncio.ensure_future(_frames(broker, to_client, fixed)),
             }
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)

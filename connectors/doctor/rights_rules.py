@@ -42,9 +42,9 @@ async def judge_rights(own: Settings, principal: str) -> tuple[Finding, ...] | N
     # A deployment of another prefix may share the accounts: what is not about our names is its own.
     ours = {right.name for right in wanted}
     extra = [right for right in compared(wanted, stored, principal).extra if not right.denied and right.name in ours]
-    return (*_told(missing, "kafka_right_missing", "may not"), *_told(extra, "kafka_right_not_needed", "may"))
+    return (*_findings(missing, "kafka_right_missing", "may not"), *_findings(extra, "kafka_right_not_needed", "may"))
 
 
-def _told(rights: list[Right], code: str, verb: str) -> Iterator[Finding]:
+def _findings(rights: list[Right], code: str, verb: str) -> Iterator[Finding]:
     for right in rights:
         yield Finding(code, f"{right.principal} {verb} {right.sentence()}.")

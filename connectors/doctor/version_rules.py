@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from connectors.doctor.catalogue import Finding
-from connectors.litellm.known_versions import Known, known_of, newest, numbers, tried
+from connectors.litellm.known_versions import KnownVersion, known_of, newest, numbers, tried
 
 
 def judge_version(version: str | None) -> Iterator[Finding]:
@@ -24,7 +24,7 @@ def judge_version(version: str | None) -> Iterator[Finding]:
         yield Finding("version_known", _summary(known))
 
 
-def _summary(known: Known) -> str:
+def _summary(known: KnownVersion) -> str:
     one = tried()[known.version]
     wrong = len({*one.less, *one.more})
     sentence = (
@@ -33,7 +33,7 @@ def _summary(known: Known) -> str:
     return f"{sentence}; not: {_listed([*one.less.values(), *one.more.values()])}." if wrong else f"{sentence}."
 
 
-def _place(known: Known) -> str:
+def _place(known: KnownVersion) -> str:
     if len(known.like) > 1:
         return f"{known.like[0]} before it and {known.like[1]} after it were"
     like = known.like[0]

@@ -108,7 +108,7 @@ class SpoolFile:
         except Unavailable:
             self._done = last
             if not self.oldest(1, 1).records:
-                self._make_anew()
+                self._recreate()
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -116,7 +116,7 @@ class SpoolFile:
 
     def _insert(self, records: Iterable[Record]) -> None:
         if self._worthless:
-            self._make_anew()
+            self._recreate()
         with self._transaction():
             self._db.executemany(_INSERT, records)
 
@@ -132,7 +132,7 @@ class SpoolFile:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _make_anew(self) -> None:
+    def _recreate(self) -> None:
         """Create the file again: all its records are in Kafka, and without it the disk has free space."""
         self.close()
         self._worthless = True

@@ -76,7 +76,7 @@ def check_topics(
     sentences = []
     for wrong in wrong_topics(kafka, layout, limit_s):
         if to_start and not wrong.stops:
-            log.warning("topic_setting", setting=wrong.setting, told=wrong.sentence)
+            log.warning("topic_setting", setting=wrong.setting, difference=wrong.sentence)
         else:
             sentences.append(wrong.sentence)
     return sentences

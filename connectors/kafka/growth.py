@@ -1,4 +1,4 @@
-"""Grows topics, and tells which consumer groups have members. The functions block, so async callers use a thread."""
+"""Grows topics, and shows which consumer groups have members. The functions block, so async callers use a thread."""
 
 import time
 from collections.abc import Iterable, Mapping

@@ -17,7 +17,7 @@ _SETTING = "retention.ms"
 def retention_s(kafka: KafkaConnection, topics: Mapping[str, Topic]) -> dict[str, float]:
     """The retention of each topic, by full name, seconds; 0 = its records are never deleted.
 
-    A broker that does not tell, as the embedded one, keeps the records as the catalogue says.
+    A broker that does not report it, as the embedded one, keeps the records as the catalogue says.
 
     Raises:
         Unavailable: the broker does not answer.
@@ -30,11 +30,11 @@ def retention_s(kafka: KafkaConnection, topics: Mapping[str, Topic]) -> dict[str
     for resource, future in asked.items():
         try:
             entry = future.result().get(_SETTING)
-            told = None if entry is None else entry.value
+            value = None if entry is None else entry.value
         except KafkaException as failed:
             error: KafkaError = failed.args[0]
             if error.retriable() or error.code() < 0:  # a negative code is librdkafka's own: no broker answered
                 raise Unavailable("kafka_unavailable", f"{resource.name}: {error.str()}") from failed
-            told = None
-        kept[resource.name] = max(0.0, int(told or topics[resource.name].config.get(_SETTING, "-1")) / 1000)
+            value = None
+        kept[resource.name] = max(0.0, int(value or topics[resource.name].config.get(_SETTING, "-1")) / 1000)
     return kept

@@ -77,8 +77,8 @@ def remove_rights(kafka: KafkaConnection, rights: Iterable[Right], limit_s: floa
 def _read(admin: AdminClient, limit_s: float) -> set[Right]:
     """The stored rights. librdkafka answers a refusal with an empty list, so it is asked first what the account may do."""
     with kafka_errors("describe the cluster"):
-        told = admin.describe_cluster(include_authorized_operations=True, request_timeout=limit_s).result()
-    allowed = {AclOperation(operation.value) for operation in told.authorized_operations or ()}
+        cluster = admin.describe_cluster(include_authorized_operations=True, request_timeout=limit_s).result()
+    allowed = {AclOperation(operation.value) for operation in cluster.authorized_operations or ()}
     if AclOperation.DESCRIBE not in allowed:
         raise TopicProblem(ACLS_REFUSED, _REFUSED.format("read access-control lists", "Describe"))
     with kafka_errors("list access-control lists"):

@@ -48,7 +48,7 @@ def complaints(name: str, topic: Topic, actual: Mapping[str, str], copies: int, 
             yield _other(name, setting, actual[setting], expected[setting], stops=setting in _VITAL)
     for setting in _AT_LEAST:
         if setting in expected and _number(actual.get(setting), expected[setting]) < int(expected[setting]):
-            yield _other(name, setting, actual[setting], f"{expected[setting]} or more", mend=expected[setting])
+            yield _other(name, setting, actual[setting], f"{expected[setting]} or more", fix=expected[setting])
     yield from _kept(name, topic, expected, actual)
     yield from _copied(name, expected, actual, copies, replicas)
 
@@ -60,7 +60,7 @@ def _kept(name: str, topic: Topic, expected: Mapping[str, str], actual: Mapping[
     kept_ms = _number(actual.get("retention.ms"), retention)
     if 0 <= kept_ms < int(retention):
         stops = queue and kept_ms < LEAST_RETENTION_MS
-        yield _other(name, "retention.ms", actual["retention.ms"], f"{retention} or more", stops=stops, mend=retention)
+        yield _other(name, "retention.ms", actual["retention.ms"], f"{retention} or more", stops=stops, fix=retention)
     if _number(actual.get("retention.bytes"), "-1") >= 0:
         yield _other(name, "retention.bytes", actual["retention.bytes"], "-1", stops=queue)
 
@@ -74,7 +74,7 @@ def _copied(
     setting, least = "min.insync.replicas", int(expected["min.insync.replicas"])
     acked = _number(actual.get(setting), str(least))
     if acked > copies:
-        yield _other(name, setting, actual[setting], f"at most {copies}, its copies,", stops=True, mend=str(copies))
+        yield _other(name, setting, actual[setting], f"at most {copies}, its copies,", stops=True, fix=str(copies))
     elif acked < min(least, copies) or (copies > 1 and acked < 2):  # at least a second copy
         yield _other(name, setting, actual[setting], "2", stops=replicas > 1)
     setting = "unclean.leader.election.enable"
@@ -82,8 +82,8 @@ def _copied(
         yield _other(name, setting, "true", "false", stops=replicas > 1)
 
 
-def _other(name: str, setting: str, is_now: str, expected: str, *, stops: bool = False, mend: str = "") -> Complaint:
-    entry = f"--entity-type topics --entity-name {name} --add-config {setting}={mend or expected}"
+def _other(name: str, setting: str, is_now: str, expected: str, *, stops: bool = False, fix: str = "") -> Complaint:
+    entry = f"--entity-type topics --entity-name {name} --add-config {setting}={fix or expected}"
     sentence = f"Topic {name} has {setting}={is_now} where {expected} is expected: `kafka-configs.sh --alter {entry}`"
     return Complaint(setting, sentence + (" before anything starts." if stops else "."), stops)
 

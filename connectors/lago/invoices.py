@@ -142,7 +142,7 @@ class InvoicesApi(LagoTransport):
         page = await self._page("invoices", "/invoices", "invoices", Invoice, query, number=number, size=size)
         return replace(page, members=[self._invoice_of_org(invoice) for invoice in page.members])
 
-    async def foretold(self, preview: ChangePreview) -> InvoicePreview | None:
+    async def predicted(self, preview: ChangePreview) -> InvoicePreview | None:
         """Lago's preview of the invoice of a change of plan; None if this Lago gives none.
 
         Lago needs a licence for it (else 403, or 405 `premium_integration_missing`). It refuses plans that one invoice cannot

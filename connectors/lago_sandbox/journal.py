@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 
-class Entry(msgspec.Struct, array_like=True):
+class JournalEntry(msgspec.Struct, array_like=True):
     """One accepted change.
 
     Fields:
@@ -24,7 +24,7 @@ class Entry(msgspec.Struct, array_like=True):
     body: msgspec.Raw
 
 
-_entry = msgspec.json.Decoder(Entry)
+_entry = msgspec.json.Decoder(JournalEntry)
 
 
 class Journal:
@@ -34,7 +34,7 @@ class Journal:
         self._path = path
         self._file: BinaryIO | None = None
 
-    def replay(self) -> Iterator[Entry]:
+    def replay(self) -> Iterator[JournalEntry]:
         """Every entry, oldest first. A last line that a kill cut short is removed from the file."""
         if self._path is None:
             return

@@ -9,7 +9,7 @@ import msgspec
 from connectors.lago_sandbox.customers import SandboxCustomer, SandboxCustomers
 from connectors.lago_sandbox.identifiers import Identifiers
 from connectors.lago_sandbox.invoices import SandboxInvoice, SandboxInvoices
-from connectors.lago_sandbox.journal import Entry, Journal
+from connectors.lago_sandbox.journal import Journal, JournalEntry
 from connectors.lago_sandbox.metrics import SandboxMetric, SandboxMetrics
 from connectors.lago_sandbox.offers import Offers
 from connectors.lago_sandbox.plans import SandboxPlan, SandboxPlans
@@ -163,7 +163,7 @@ class Sandbox:
         self._journal.write(op, now_us, sent)
         return made
 
-    def _replay(self, entry: Entry) -> None:
+    def _replay(self, entry: JournalEntry) -> None:
         self.subscriptions.advance(entry.at_us)
         if entry.op == "events":
             self.events.accept(list(map(_restored, _events.decode(entry.body))))

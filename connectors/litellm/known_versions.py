@@ -30,7 +30,7 @@ class TriedVersion(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownVersion:
     """What is known of a version.
 
     Fields:
@@ -72,19 +72,19 @@ def numbers(version: str) -> Numbers:
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
-def known_of(version: str) -> Known | None:
+def known_of(version: str) -> KnownVersion | None:
     """What is known of a version; None = it is no version."""
     asked = numbers(version)
     if len(asked) < 2:  # 1.110
         return None
     if version in tried():
-        return Known(version, True, (version,))
+        return KnownVersion(version, True, (version,))
     line = tuple(name for name in tried() if numbers(name)[:2] == asked[:2])
     if line:
-        return Known(version, False, line)
+        return KnownVersion(version, False, line)
     before = [name for name in tried() if numbers(name) < asked][-1:]
     after = [name for name in tried() if numbers(name) > asked][:1]
-    return Known(version, False, (*before, *after))
+    return KnownVersion(version, False, (*before, *after))
 
 
 def _common(each: list[Mapping[str, str]]) -> dict[str, str]:

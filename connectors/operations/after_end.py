@@ -1,7 +1,7 @@
 """Usage that was posted to a subscription with a moment after its end: Lago took it, and no invoice will count it.
 
 An end is learnt by a webhook or a poll, so what was posted in between went to a subscription that was over. Which
-events those are says Postgres, by what Lago itself tells of the org's subscriptions.
+events those are, Postgres shows, by what Lago itself reports of the org's subscriptions.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -61,11 +61,11 @@ class UninvoicedEvent:
         event: as it was sealed.
         ended_us: when its subscription ended, to the second, microseconds since 1970 UTC.
         manifest: its calls; None where it came without.
-        again: the event in its stead is posted already; what is left to be told is that this one is not billed.
-        instead: the one that is posted in its stead; None = nowhere yet.
+        again: the event instead of it is posted already; what is left to be told is that this one is not billed.
+        instead: the one that is posted instead of it; None = nowhere yet.
         taken_by: the customer of Lago's on whose invoice it is instead of the org's: that one is to be given its money back
             first, by a person; `""` = it is on no invoice.
-        unclear: why Lago cannot tell whether it is on the last invoice of its subscription; `""` = it is not.
+        unclear: why Lago's answers do not show whether it is on the last invoice of its subscription; `""` = it is not.
         organization: the Lago organisation of the org.
     """
 
@@ -92,7 +92,7 @@ class UninvoicedEvent:
 
 
 class LagoHistory(NamedTuple):
-    """What Lago tells of an org.
+    """What Lago reports of an org.
 
     Fields:
         org: as Lago has it now.
@@ -106,14 +106,14 @@ class LagoHistory(NamedTuple):
 
 
 class EndedSubscriptions:
-    """Which ends Lago tells of an org's subscriptions."""
+    """Which ends Lago reports of an org's subscriptions."""
 
     def __init__(self, lago: LagoClient) -> None:
         self._lago = lago
         self._terms = PlanTermsCache(lago)
 
     async def of(self, org: OrgRecord, now_us: int) -> LagoHistory:
-        """The org, and what of it has ended since `ENDED_US`. An end that Lago does not tell is none.
+        """The org, and what of it has ended since `ENDED_US`. Ends that Lago does not report are ignored.
 
         One id may be another customer's meanwhile: then Lago says whose.
 

@@ -1,7 +1,7 @@
 """Usage with a moment before the end of its subscription that reached Lago after it had counted the last invoice.
 
 Lago took it, and it is on no invoice. Which events those are is worked out from the last invoice itself
-(streams/core/delivery/after_invoice.py); where that does not tell, they are named and left to a person (docs/adr/0027).
+(streams/core/delivery/after_invoice.py); where that does not say, they are named and left to a person (docs/adr/0027).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ from connectors.operations.last_invoice import (
 )
 from schemas.moments import HOUR_US, SECOND_US, parse_us
 from schemas.money import ZERO, add
-from streams.core.delivery.after_invoice import Earlier, Stored, overtaken
+from streams.core.delivery.after_invoice import CountableEvent, Earlier, overtaken
 
 #: At most this many events of a last billing period are read from Lago: two years of an event a minute. With more, all
 #: that was delivered after the end is named as `TOO_MANY_EVENTS`.
@@ -40,7 +40,7 @@ _UNREAD: Final = {TOO_MANY: TOO_MANY_EVENTS, MOVED: STILL_ARRIVING}
 
 
 class NotInvoiced(NamedTuple):
-    """What of a life is on no invoice, or may be on none: by their ids why that is unclear, `""` = they are on none."""
+    """Events of a life that are on no invoice, or may be on none: id -> why that is unclear, `""` = it is certain."""
 
     life: Life
     named: Mapping[str, str]
@@ -202,13 +202,13 @@ class _AroundAnEnd:
     Fields:
         asked: ids of the events that are asked about.
         known: those of them that Lago has.
-        is_undated: Lago does not tell of some when it stored them.
+        is_undated: Lago does not report for some when it stored them.
     """
 
     end_us: int
     asked: set[str]
     known: set[str] = field(default_factory=set)
-    after: list[Stored] = field(default_factory=list)
+    after: list[CountableEvent] = field(default_factory=list)
     is_undated: bool = False
     _events: int = 0
     _cents: Decimal = ZERO
@@ -230,7 +230,7 @@ class _AroundAnEnd:
         if is_asked:
             self.known.add(name)
         if created_us >= self.end_us:
-            self.after.append(Stored(name, created_us, cents))
+            self.after.append(CountableEvent(name, created_us, cents))
             return
         self._events, self._cents = self._events + 1, add(self._cents, cents)
         if is_asked:
@@ -238,5 +238,5 @@ class _AroundAnEnd:
 
 
 def _after_the_end(found: Iterable[PostedEvent], life: Life, why: str) -> Mapping[str, str]:
-    """Where the invoice tells nothing, what was delivered before the end is taken to be on it."""
+    """Where the invoice shows nothing, what was delivered before the end is taken to be on it."""
     return {post.transaction_id: why for post in found if post.taken_us >= life.ended_us + SECOND_US}

@@ -1,8 +1,8 @@
-"""What was posted after an end is put right by itself, once the end is learnt: `meterbridge lago rebill` without a person.
+"""Bills again what was posted after an end, once the end is known: `meterbridge lago rebill` without an operator.
 
 Runs beside the projector, in the process that owns the first partition of the orgs' topic. An end is learnt when it is in
 the org's record, so the rows say about which orgs Lago is to be asked: those of which a record shows an end, and to
-which something was delivered on the subscription that ended. When it ended says Lago alone: a record may show a later
+which something was delivered on the subscription that ended. Only Lago knows when it ended: a record may show a later
 moment, so Lago is asked once for each version of the record, and again while something stands behind an end, or while it is not known
 whether the last invoice of an end counted something (connectors/operations/after_invoice.py). What is billed again is exactly once
 (connectors/operations/rebilling.py): killed at any point it does no harm, and two at once, or a person's command, fence each other.
@@ -95,24 +95,26 @@ class RebillingMetrics(Protocol):
     def after_end(self, events: int, usd: Decimal) -> None: ...
 
 
-class Waiting(NamedTuple):
+class AwaitingRebilling(NamedTuple):
     """Events of one org that no invoice will count and that are not billed again yet, their cents, and why."""
 
     events: int = 0
     cents: Decimal = ZERO
     why: str = ""
 
-    def with_these(self, lost: Iterable[UninvoicedEvent], why: str = "") -> "Waiting":
-        """And these; of several reasons the one that a person has most to do with."""
+    def with_these(self, lost: Iterable[UninvoicedEvent], why: str = "") -> "AwaitingRebilling":
+        """And these; the most urgent reason wins."""
         waiting = self
         for event in lost:
             reasons = waiting.why, why or _reason(event)
-            waiting = Waiting(waiting.events + 1, add(waiting.cents, event.cents), max(reasons, key=_URGENCY.index))
+            waiting = AwaitingRebilling(
+                waiting.events + 1, add(waiting.cents, event.cents), max(reasons, key=_URGENCY.index)
+            )
         return waiting
 
 
 class _LagoAnswer(NamedTuple):
-    """What Lago told last of an org, and the offset of the org's record then."""
+    """What Lago reported last of an org, and the offset of the org's record then."""
 
     offset: int
     history: LagoHistory
@@ -130,7 +132,7 @@ class _Looked:
     offset: int
     next_s: float
     wait_s: float
-    waiting: Waiting
+    waiting: AwaitingRebilling
 
 
 @dataclass(slots=True)
@@ -219,14 +221,16 @@ class LearntEnds:
                 due.append((row["offset"], _record(row)))
         return due
 
-    async def _look(self, offset: int, org: OrgRecord, rebilling: Callable[[], Awaitable[Rebilling]]) -> Waiting:
+    async def _look(
+        self, offset: int, org: OrgRecord, rebilling: Callable[[], Awaitable[Rebilling]]
+    ) -> AwaitingRebilling:
         at_us = now_us()
         lago = self.lagos.get(org.organization)
         if lago is None:
             count, cents = await posted_in(self.database, org.org_id, gaps(org.periods, at_us - ENDED_US))
-            return Waiting(count, cents, NO_LAGO_KEY) if count else Waiting()
+            return AwaitingRebilling(count, cents, NO_LAGO_KEY) if count else AwaitingRebilling()
         if not await self._is_to_be_asked(offset, org, at_us):
-            return Waiting()
+            return AwaitingRebilling()
         ends = self._ends.setdefault(org.organization, EndedSubscriptions(lago))
         history = await ends.of(org, at_us)
         code, memory = self.deployment.policy.event_code, self._memories.setdefault(org.org_id, {})
@@ -239,7 +243,7 @@ class LearntEnds:
         try:
             late = await not_invoiced(rows, history.lives, org.org_id, lago, at_us, code, memory)
         except LagoIntegrationError:
-            # What has a moment after an end is on no invoice, whatever Lago tells of the last one, if it may be asked.
+            # What has a moment after an end is on no invoice, whatever Lago reports of the last one, if it may be asked.
             if self.deployment.policy.out_of_period_policy is not OutOfPeriodPolicy.HOLD and await self._some_able(
                 history
             ):
@@ -269,13 +273,13 @@ class LearntEnds:
         memory = self._memories.get(org.org_id, {})
         return count > 0 or any([await is_open(rows, life, memory.get(life.lago_id)) for life in answer.history.lives])
 
-    async def _in_gaps(self, history: LagoHistory, why: str) -> Waiting:
+    async def _in_gaps(self, history: LagoHistory, why: str) -> AwaitingRebilling:
         count, cents = await posted_in(self.database, history.org.org_id, history.gaps)
-        return Waiting(count, cents, why) if count else Waiting()
+        return AwaitingRebilling(count, cents, why) if count else AwaitingRebilling()
 
     async def _with_late(
-        self, waiting: Waiting, history: LagoHistory, late: Sequence[NotInvoiced], why: str = ""
-    ) -> Waiting:
+        self, waiting: AwaitingRebilling, history: LagoHistory, late: Sequence[NotInvoiced], why: str = ""
+    ) -> AwaitingRebilling:
         async for page in self._late_pages(history, late):
             waiting = waiting.with_these(page, why)
         return waiting
@@ -286,9 +290,9 @@ class LearntEnds:
                 return True
         return False
 
-    async def _bill(self, history: LagoHistory, late: Sequence[NotInvoiced], rebilling: Rebilling) -> Waiting:
+    async def _bill(self, history: LagoHistory, late: Sequence[NotInvoiced], rebilling: Rebilling) -> AwaitingRebilling:
         """Bill what can be billed, page by page; what remains."""
-        waiting = Waiting()
+        waiting = AwaitingRebilling()
         async for page in self._pages(history, late):
             if able := [event for event in page if event.able]:
                 await asyncio.to_thread(self._audited, history.org.org_id, able)
@@ -320,7 +324,7 @@ class LearntEnds:
         write = partial(audited, self.deployment, self._sender, "lago.rebill", actor="meterbridge")
         write({"events": str(len(able)), "org": org_id}, count=len(able), cost_usd=dollars_of(able))
 
-    def _keep(self, org_id: str, offset: int, waiting: Waiting) -> None:
+    def _keep(self, org_id: str, offset: int, waiting: AwaitingRebilling) -> None:
         self._unasked.pop(org_id, None)
         before = self._looked.get(org_id)
         again = before is not None and before.offset == offset

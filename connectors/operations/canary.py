@@ -36,7 +36,7 @@ MOST: Final = 1000
 _log = structlog.get_logger(__name__)
 
 
-class Poster(Protocol):
+class CallPoster(Protocol):
     """Posts a call, see `CanaryPost`."""
 
     async def post(self, call: CanaryCall, now_us: int) -> str:
@@ -81,7 +81,7 @@ class Canary:
     def __init__(
         self,
         plan: CanaryPlan,
-        poster: Poster,
+        poster: CallPoster,
         lago: Lago,
         place: Place,
         now_us: Callable[[], int],
@@ -195,7 +195,7 @@ class Canary:
             say("canary", call=outcome.call.id, result=outcome.result, late=outcome.late, seconds=seconds)
         if any(outcome.result == NOT_BILLED for outcome in outcomes):
             try:
-                await self.find_subscription()  # it may have begun anew, under another id
+                await self.find_subscription()  # it may have started again, under another id
             except (LagoIntegrationError, Rejected) as error:
                 _log.warning("canary_not_found", error=str(error))
 

@@ -17,7 +17,7 @@ from streams.core.delivery.after_end import AGAIN
 #: Rows without their event in memory at once.
 ROWS: Final = 5_000
 
-#: An event waits for Lago for 30 days at most, and its calls' clock is never a day ahead: so few are looked into.
+#: An event waits for Lago for 30 days at most, and the clock of its calls is never a day ahead: this limits the rows that are read.
 _DELIVERED = """
 FROM usage_parts p JOIN lago_events e ON e.transaction_id = p.part AND e.billed_at >= $3 AND e.billed_at < $4
 WHERE p.org_id = $1 AND COALESCE(p.posted_to, p.external_subscription_id) = $2 AND p.status = 'completed'

@@ -15,11 +15,11 @@ from schemas.moments import HOUR_US, SECOND_US, parse_us, to_datetime
 
 #: Why only Lago knows whether the last invoice counted an event: it does not say, or there is none.
 MAYBE_INVOICED, NO_LAST_INVOICE = "maybe_invoiced", "no_last_invoice"
-#: Lago's list of events changed while it was read, or lacks an event: that is looked at again, and is no person's to decide.
+#: Lago's list of events changed while it was read, or lacks an event: it is read again, and needs no operator.
 STILL_ARRIVING: Final = "still_arriving"
-#: Lago makes the invoice of an end by itself, soon. So long its absence is no complaint.
+#: Lago makes the invoice of an end by itself, soon. Until then its absence is not reported, microseconds.
 INVOICED_US: Final = HOUR_US
-#: So many of a customer's latest invoices are listed, and so many of these that are of subscriptions are looked into.
+#: How many of a customer's latest invoices are listed, and how many invoices of subscriptions among them are read.
 LISTED: Final = 1000
 INVOICES: Final = 24
 #: Lago lists invoices by the day of issue, which may lie before the end: by the time zone, or the period's last day.
@@ -85,7 +85,7 @@ class Life(NamedTuple):
     """A life of a subscription's external id that has ended in Lago, microseconds since 1970 UTC.
 
     Fields:
-        ended_us: as Lago tells it, to the second.
+        ended_us: as Lago reports it, to the second.
         until_us: events before this may belong to it: one second more, but not beyond the start of the id's next life.
     """
 
@@ -101,7 +101,7 @@ class Counted(NamedTuple):
     """What the last invoice counted of a metric: events with a moment from `from_us` on.
 
     Fields:
-        unclear: the invoice does not tell: why; `""` = it does.
+        unclear: the invoice does not say: why; `""` = it does.
         waits: there is no final invoice yet.
     """
 

@@ -1,7 +1,7 @@
-"""Late calls come home by themselves: what was refused as `beyond_horizon` is released, or recorded as known.
+"""Retries calls that were rejected as `beyond_horizon`: each is released, or recorded as known.
 
 Runs beside the projector, in the process that owns a partition of the rejected topic. The rows that the projector wrote
-say which letters wait, but for copies of what an operator purged; the letters are read from the topic, judged by the function that `dlq requeue` uses, sent and
+say which letters wait, except copies of dismissed calls; the letters are read from the topic, judged by the function that `dlq requeue` uses, sent and
 marked. Killed at any point it does no harm: what was sent and not marked is found counted the next time, and two that
 send one call at once send one identity, which the ledger counts once.
 """
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 #: How often it looks.
 EVERY_S: Final = 5.0
-#: Bytes of dead letters in memory, so that 500 large ones do not meet.
+#: Bytes of dead letters in memory at once.
 _MOST_BYTES: Final = 8 << 20
 #: Batches under one check of the log: its moment must stay well within the ledgers' memory.
 _BATCHES: Final = 20

@@ -1,4 +1,4 @@
-"""Starts halted ledgers anew, one partition at a time: make a plan, write the audit line, carry it out."""
+"""Starts halted ledgers again, one partition at a time: make a plan, write the audit line, carry it out."""
 
 from dataclasses import replace
 from decimal import Decimal

@@ -23,7 +23,7 @@ from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position
 from schemas.records import AuditRecord
-from streams.core.metering.chunk_memory import HOUR_MS
+from streams.core.metering.batch_identities import HOUR_MS
 from streams.state.ledger import LedgerConfig, check_partitions
 from streams.state.ledger_expand import owning
 from streams.state.ledger_rebuild import SOUND, Found, look, write_anew
@@ -71,7 +71,7 @@ async def planned(deployment: Deployment, partition: int) -> Rebuild:
     found = await _found(place, partition)
     if found.state == SOUND:
         return Rebuild(partition, SOUND)
-    return _told(partition, found, await _evidence(deployment, place, partition, found))
+    return _summary(partition, found, await _evidence(deployment, place, partition, found))
 
 
 async def rebuild(deployment: Deployment, partition: int, why: str, *, accept_gaps: bool) -> Rebuild:
@@ -87,18 +87,24 @@ async def rebuild(deployment: Deployment, partition: int, why: str, *, accept_ga
         async with owning(place, partition) as writer:
             found = await _found(place, partition)  # final only now
             evidence = await _evidence(deployment, place, partition, found)
-            told = _told(partition, found, evidence)
+            summary = _summary(partition, found, evidence)
             if evidence.gaps and not accept_gaps:
                 raise Rejected("evidence_gap", f"partition {partition}: {'; '.join(evidence.gaps)}")
             target = {"partition": str(partition), "reason": found.state, "gaps": "; ".join(evidence.gaps)}
-            target |= {"from": str(told.stood), "to": str(told.next)}
+            target |= {"from": str(summary.stood), "to": str(summary.next)}
             audit_id = await asyncio.to_thread(
-                audited, deployment, CommandProducer(deployment.kafka), ACTION, target, reason=why, count=told.waiting
+                audited,
+                deployment,
+                CommandProducer(deployment.kafka),
+                ACTION,
+                target,
+                reason=why,
+                count=summary.waiting,
             )
             position = await asyncio.to_thread(_position, deployment, place, partition, evidence)
             hour = evidence.newest_ms // HOUR_MS
             await write_anew(writer, place, partition, found.keys, position, evidence.seen, evidence.jobs, hour)
-            return replace(told, audit_id=audit_id)
+            return replace(summary, audit_id=audit_id)
     except ProducerFenced:
         raise Rejected("ledger_moved", "a worker was started meanwhile: stop it, and repeat") from None
 
@@ -119,15 +125,15 @@ async def _evidence(deployment: Deployment, place: LedgerConfig, partition: int,
     return await asyncio.to_thread(evidence_of, deployment, place.topic_id, partition, stood, older)
 
 
-def _told(partition: int, found: Found, evidence: Evidence) -> Rebuild:
+def _summary(partition: int, found: Found, evidence: Evidence) -> Rebuild:
     stood = found.raw.begin if found.raw.committed is None else found.raw.committed
     known = len(evidence.seen)
     return Rebuild(partition, found.state, stood, evidence.next, evidence.waiting, known, tuple(evidence.gaps))
 
 
 def _recovered_us(deployment: Deployment) -> int:
-    """When the topics began anew after a loss (`meterbridge recover`), microseconds since 1970 UTC; 0 = never. What was billed before,
-    they do not tell.
+    """When the topics started again after a loss (`meterbridge recover`), microseconds since 1970 UTC; 0 = never. What was billed before,
+    they do not say.
     """
     recovered = 0
     for message in scan(deployment.kafka, offset_range_of(deployment.kafka, deployment.topics.audit)):

@@ -120,7 +120,7 @@ def writer_to(kafka: Mapping[str, Any], topic: str) -> Write:
                 await producer.start()
                 sent = [await producer.send(topic, record, key=b"partition") for record in records]
                 await producer.flush()
-                await asyncio.gather(*sent)  # `flush` does not tell what Kafka refused
+                await asyncio.gather(*sent)  # `flush` does not show what Kafka refused
         finally:
             await stop_producer(producer)
 

@@ -50,7 +50,7 @@ class Difference:
 
 
 @dataclass(slots=True)
-class Compared:
+class PriceComparison:
     """The result: `calls` were compared, `differs` has at most 1000 of those that differ.
 
     Fields:
@@ -77,7 +77,7 @@ def read_prices(path: Path) -> dict[str, dict[str, Any]]:
 
 async def compared_with(
     database: Database, prices: Mapping[str, Mapping[str, Any]], since_us: int, until_us: int, bound: Decimal
-) -> Compared:
+) -> PriceComparison:
     """Compare the billed calls that ended in `[since_us, until_us)`.
 
     Args:
@@ -86,7 +86,7 @@ async def compared_with(
     Raises:
         Unavailable: Postgres does not answer.
     """
-    found = Compared()
+    found = PriceComparison()
     async for call in logged_calls(database, since_us, until_us):
         usage = call.usage
         if call.decision not in BILLED:

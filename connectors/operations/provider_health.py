@@ -35,7 +35,7 @@ FROM (
     WHERE ended_at > now() - make_interval(secs => $1) AND ended_at <= now() + interval '1 minute'
         AND provider <> '' AND decision NOT IN ('metered', 'cache_hit')
         AND (status = 'success' OR (status = 'failure' AND error_category = ANY ($2)))
-) AS told
+) AS reported
 GROUP BY provider, model ORDER BY count(*) DESC, provider, model LIMIT $4
 """
 _BEFORE: Final = "SELECT provider, model, status FROM provider_health"

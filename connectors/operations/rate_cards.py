@@ -20,7 +20,7 @@ _decode = decoder(RateCard)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StoredCards:
     """The versions in the topic, in the order in which they come into force, and the ids of those that cannot be read."""
 
     cards: tuple[RateCard, ...]
@@ -39,7 +39,7 @@ class Known:
         return next((one.effective_from for one in self.cards if in_order(one) > in_order(card)), None)
 
 
-def known_cards(deployment: Deployment) -> Known:
+def known_cards(deployment: Deployment) -> StoredCards:
     """Read the topic. Raises: TopicProblem: it does not exist. Unavailable: Kafka does not answer."""
     latest: dict[str, bytes | None] = {}
     for message in scan(deployment.kafka, offset_range_of(deployment.kafka, deployment.topics.rates)):
@@ -52,10 +52,10 @@ def known_cards(deployment: Deployment) -> Known:
             cards.append(_decode(value))
         except Unreadable:
             unreadable.append(name)
-    return Known(tuple(sorted(cards, key=in_order)), tuple(sorted(unreadable)))
+    return StoredCards(tuple(sorted(cards, key=in_order)), tuple(sorted(unreadable)))
 
 
-def check_put(card: RateCard, known: Known, now_us: int, lead_us: int, *, back_date: bool) -> bool:
+def check_put(card: RateCard, known: StoredCards, now_us: int, lead_us: int, *, back_date: bool) -> bool:
     """Whether there is something to write; False = the same version is there already.
 
     Args:

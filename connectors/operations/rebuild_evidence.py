@@ -21,7 +21,7 @@ from schemas.ledger import Job
 from schemas.moments import SECOND_US, parse_us
 from schemas.money import EXACT, quantum
 from schemas.records import LagoEvent, Manifest, Receipt
-from streams.core.metering.chunk_memory import HOUR_MS, tag_of
+from streams.core.metering.batch_identities import HOUR_MS, tag_of
 from streams.core.metering.decisions import UNBILLED
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix
@@ -61,7 +61,7 @@ class Evidence:
         seen, jobs: identities with their tags, and jobs.
         emitted: numbers and sums of the parts that were emitted.
         forgot_us: calls that ended before this may have been counted unseen, microseconds since 1970 UTC; 0 = none.
-        gaps: what the topics do not tell any more, in words.
+        gaps: what the topics do not show any more, in words.
     """
 
     next: int

@@ -44,7 +44,7 @@ _ENDED_US: Final = 40 * 24 * HOUR_US
 
 
 @dataclass(slots=True)
-class Compared:
+class LagoComparison:
     """Number of compared subscriptions, and a sentence for each that does not add up."""
 
     subscriptions: int
@@ -59,7 +59,7 @@ async def organizations_with_events(database: Database) -> list[str]:
 
 async def compare_with_lago(
     database: Database, lago: LagoClient, code: str, now_us: int | None = None, organization: str = DEFAULT
-) -> Compared:
+) -> LagoComparison:
     """Compare each subscription with an event. One that Lago refuses to be asked about is a complaint.
 
     Args:
@@ -73,7 +73,7 @@ async def compare_with_lago(
     look = _Comparison(database, lago, code, clock.now_us() if now_us is None else now_us, organization)
     async with database.connection() as connection:
         subscriptions = await connection.fetch(_SUBSCRIPTIONS, organization)
-    compared = Compared(0, [])
+    compared = LagoComparison(0, [])
     for subscription, org_id in subscriptions:
         try:
             complaint = await look.at(subscription, org_id)
@@ -159,7 +159,9 @@ class _Comparison:
         own = [one for one in listed if one.external_id == subscription and one.started_at is not None]
         lives = lives_of(own, [period_with(subscription, None) for subscription in own], self._now_us - _ENDED_US)
         sentence = await self._overtaken(lives, org_id)
-        return f"subscription {subscription}: before it began anew{sentence.replace(';', ',', 1)}" if sentence else ""
+        return (
+            f"subscription {subscription}: before it started again{sentence.replace(';', ',', 1)}" if sentence else ""
+        )
 
     async def _overtaken(self, lives: Sequence[Life], org_id: str) -> str:
         """A sentence about the part of the difference that reached Lago after the last invoice, or may have."""

@@ -91,7 +91,7 @@ def _customer(row: Mapping[str, Any]) -> CustomerRecord:
         msgspec.convert(version | _moments(version, "effective_from", "updated_at"), MappingVersion)
         for version in _members(row["versions"])
     )
-    # The tables do not tell whether earlier versions were dropped, which is done only where there are many: then usage before the
+    # The tables do not show whether earlier versions were dropped, which is done only where there are many: then usage before the
     # first one waits for a person, rather than to be billed to an org that did not pay for it.
     known_from = versions[0].effective_from if len(versions) >= KEPT_VERSIONS else 0
     moments = to_us(row["created_at"]), to_us(row["updated_at"])

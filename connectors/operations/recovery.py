@@ -55,7 +55,7 @@ class Recovery:
         only_at_lago: events that Lago has and Postgres did not know.
         lost_calls, lost_usd: calls that were counted and are in no event: a backfill bills them.
         unknown_calls: calls that are billed and not in the usage log: which ones is not known.
-        ledgers: partitions that begin anew.
+        ledgers: partitions that start again.
     """
 
     customers: int
@@ -123,7 +123,7 @@ def _begun(deployment: Deployment) -> list[int]:
     """The partitions whose ledgers an earlier run has begun: they have a position. What a cut-off run left behind has none.
 
     Raises:
-        Rejected: `topics_not_empty`: all of them are begun, or a meter has begun one, which would count anew what is billed.
+        Rejected: `topics_not_empty`: all of them are begun, or a meter has begun one, which would count again what is billed.
     """
     topic, positions = deployment.topics.changelog, positions_of(deployment)
     if len(positions) == deployment.partitions:

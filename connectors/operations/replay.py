@@ -66,7 +66,7 @@ def by_customer(amounts: Mapping[str, Amount]) -> dict[str, dict[str, Any]]:
 
 
 @dataclass(slots=True)
-class Contents:
+class RangeContents:
     """The calls of a range of offsets: amounts by LiteLLM customer id, and the number of records without a call."""
 
     customers: dict[str, Amount] = field(default_factory=dict)
@@ -124,9 +124,9 @@ class Replay:
         stretch = offset_range_of(kafka, source, since_ms, until_ms)
         return cls(deployment, stretch, source, target, since_ms, until_ms, customer)
 
-    def contents(self, passed: Callable[[int], None] = lambda _offsets: None) -> Contents:
+    def contents(self, passed: Callable[[int], None] = lambda _offsets: None) -> RangeContents:
         """The calls that would be sent. Nothing is sent."""
-        totals, unit = Contents(), quantum(self.deployment.policy.cost_decimals)
+        totals, unit = RangeContents(), quantum(self.deployment.policy.cost_decimals)
         for message in self._records(self.stretch, passed):
             key = (message.key() or b"").decode(errors="replace")
             usage = self._usage(bytes(message.value() or b""), key, unit)

@@ -7,5 +7,5 @@ SELECT
 FROM unnest(
     $1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[],
     $10::text[], $11::text[], $12::text[]
-) AS told (audit_id, at_us, actor, action, target, reason, count, cost_usd, before, after, request_id, address)
+) AS given (audit_id, at_us, actor, action, target, reason, count, cost_usd, before, after, request_id, address)
 ON CONFLICT DO NOTHING

@@ -17,7 +17,7 @@ APP: Final = ("app", "app_id", "app_name")
 
 
 class CallDetails(NamedTuple):
-    """Values for usage.sql; None = the call does not tell.
+    """Values for usage.sql; None = the call does not say.
 
     Fields:
         time_to_first_token: seconds, as text.

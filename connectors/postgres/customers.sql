@@ -4,7 +4,7 @@ SELECT
     litellm_customer_id, versions::jsonb, to_timestamp(created_us / 1000000.0), to_timestamp(updated_us / 1000000.0),
     "offset"
 FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[])
-    AS told (litellm_customer_id, "offset", versions, created_us, updated_us)
+    AS given (litellm_customer_id, "offset", versions, created_us, updated_us)
 ON CONFLICT (litellm_customer_id) DO UPDATE SET
     versions = EXCLUDED.versions,
     created_at = EXCLUDED.created_at,

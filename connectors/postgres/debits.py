@@ -36,7 +36,7 @@ _UNDEBITED: Final = _sql("undebited.sql")
 _CUSTOMER, _ID_KIND, _ORG, _CALL_ID, _USER, _ORGANIZATION, _PART, _HELD, _BILLED = 8, 9, 10, 21, 23, 25, 28, 29, 31
 
 
-class Debited(NamedTuple):
+class DebitedBatch(NamedTuple):
     """What was debited of a batch.
 
     Fields:
@@ -51,7 +51,7 @@ class Debited(NamedTuple):
     refused: Mapping[str, int]
 
 
-async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Sequence[str]) -> Debited | None:
+async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Sequence[str]) -> DebitedBatch | None:
     """Debit the calls of these usage rows, which are in the usage log, each once; None: no call is of a prepaid account.
 
     Args:
@@ -86,9 +86,9 @@ async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Se
     if chosen:
         calls, usd, overdraft = await connection.fetchrow(_DEBIT, *zip(*chosen, strict=True), user_kinds)
     if not asked:
-        return Debited(calls, usd, overdraft, {})
+        return DebitedBatch(calls, usd, overdraft, {})
     users, others = await connection.fetchrow(_UNDEBITED, *zip(*asked, strict=True), user_kinds)
-    return Debited(calls, usd, overdraft, {CLIENT_CHOSE_USER: users, OTHERS_RESERVATION: others})
+    return DebitedBatch(calls, usd, overdraft, {CLIENT_CHOSE_USER: users, OTHERS_RESERVATION: others})
 
 
 async def _decided(connection: Any, rows: Sequence[tuple[Any, ...]], *, corrected: bool) -> set[str]:

@@ -8,7 +8,7 @@ SELECT
 FROM unnest(
     $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::int[], $7::text[], $8::bigint[], $9::int[], $10::bigint[],
     $11::text[], $12::text[], $13::text[], $14::text[]
-) AS told (
+) AS given (
     "offset", at_us, direction, event_type, http_status, error, duration_ms, attempt, events, first_id, last_id, source,
     unique_key
 )

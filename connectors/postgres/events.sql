@@ -10,7 +10,7 @@ SELECT
 FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[],
     $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::bigint[]
-) AS told (
+) AS given (
     part, released_in, event, external_subscription_id, org_id, customer_id, amount_cents, raw_partition, first_offset,
     last_offset, calls, windows, seal_seq, sealed_ms
 )

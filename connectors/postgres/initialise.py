@@ -46,7 +46,7 @@ FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND proname = A
 """
 
 
-class Contents(NamedTuple):
+class DatabaseContents(NamedTuple):
     """What `reset` would drop, and the number of credit accounts in it."""
 
     database: str
@@ -76,23 +76,23 @@ def objects_of(files: Sequence[Migration]) -> dict[str, set[str]]:
     return names
 
 
-async def contents(url: str) -> Contents:
+async def contents(url: str) -> DatabaseContents:
     """What there is of ours. Raises: Unavailable: Postgres does not answer."""
     async with connected(url) as connection:
         drops = await _drops(connection)
         accounts = 0
         if await connection.fetchval("SELECT to_regclass('user_credits')"):
             accounts = await connection.fetchval("SELECT count(*) FROM user_credits")
-        return Contents(await connection.fetchval("SELECT current_database()"), len(drops), accounts)
+        return DatabaseContents(await connection.fetchval("SELECT current_database()"), len(drops), accounts)
 
 
-async def initialise(url: str, *, reset: bool, test_data: bool, told: Callable[[str], None]) -> Initialised:
+async def initialise(url: str, *, reset: bool, test_data: bool, progress: Callable[[str], None]) -> Initialised:
     """Bring the tables up to this version and verify them; after any error everything is as before.
 
     Args:
         reset: first drop what is ours, with all its rows. Tables of others in the same schema stay.
         test_data: add prepaid users; repeating it adds nothing.
-        told: called with a sentence before each step.
+        progress: called with a sentence before each step.
 
     Raises:
         MeterbridgeError, Unavailable, Rejected: see `connectors.postgres.migrate.migrate`.
@@ -103,17 +103,17 @@ async def initialise(url: str, *, reset: bool, test_data: bool, told: Callable[[
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
         async with connection.transaction():
             if reset:
-                told("Dropping the tables.")
+                progress("Dropping the tables.")
                 await connection.execute("SET LOCAL lock_timeout = '30s'")
                 for statement in await _drops(connection):
                     await connection.execute(statement)
             done = await apply_due(
-                connection, applied=lambda migration: told(f"Applied {migration.version:04d}_{migration.name}.")
+                connection, applied=lambda migration: progress(f"Applied {migration.version:04d}_{migration.name}.")
             )
             if test_data:
-                told("Adding test data.")
+                progress("Adding test data.")
                 await connection.execute(_TEST_DATA.read_text(encoding="utf-8"))
-            told("Verifying.")
+            progress("Verifying.")
             verified = await _verified(connection, files, done)
         return Initialised(await connection.fetchval("SELECT current_database()"), done, verified)
 

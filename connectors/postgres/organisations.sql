@@ -9,7 +9,7 @@ SELECT
 FROM unnest(
     $1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
     $10::text[], $11::bigint[], $12::text[]
-) AS told (
+) AS given (
     org_id, "offset", name, email, plan, currency, status, subscription_id, limits, periods, updated_us, organization
 )
 ON CONFLICT (org_id) DO UPDATE SET

@@ -13,7 +13,7 @@ from connectors.postgres import rows, rows_of_management
 from connectors.postgres.corrections import CALLS, Moved, calls_of, correct, corrected, moved_parts
 from connectors.postgres.debits import debit
 from connectors.postgres.pool import Database
-from connectors.postgres.rows import Aside, Resolved, Rows
+from connectors.postgres.rows import Resolved, Rows, SkippedRecord
 from connectors.postgres.rows_of_management import Removed
 from schemas.moments import MAX_US
 from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE
@@ -51,7 +51,7 @@ UPDATE log_completeness SET since = to_timestamp($2 / 1000.0) WHERE partition = 
 _ASIDE = """
 INSERT INTO unprojected_records (topic, partition, "offset", recorded_ms, reason, problem)
 SELECT $1, $2, "offset", recorded_ms, $3, problem
-FROM unnest($4::bigint[], $5::bigint[], $6::text[]) AS told ("offset", recorded_ms, problem)
+FROM unnest($4::bigint[], $5::bigint[], $6::text[]) AS given ("offset", recorded_ms, problem)
 ON CONFLICT (topic, partition, "offset") DO UPDATE SET
     reason = EXCLUDED.reason, problem = EXCLUDED.problem, noticed_at = now()
 """
@@ -211,7 +211,7 @@ class PostgresProjection:
             await connection.execute("BEGIN")
             if not await self._moved(connection, tp, expected, record.offset + 1):
                 return None
-            aside = [Aside(record.offset, record.timestamp, problem)]
+            aside = [SkippedRecord(record.offset, record.timestamp, problem)]
             await self._keep(connection, tp, range(expected, record.offset + 1), ROW_REFUSED, aside)
             await connection.execute("COMMIT")
         return Projected({}, {ROW_REFUSED: 1})
@@ -223,7 +223,7 @@ class PostgresProjection:
         return False
 
     async def _keep(
-        self, connection: Any, tp: TopicPartition, offsets: range, reason: str, aside: Sequence[Aside]
+        self, connection: Any, tp: TopicPartition, offsets: range, reason: str, aside: Sequence[SkippedRecord]
     ) -> None:
         await connection.execute(_MENDED, tp.topic, tp.partition, offsets.start, offsets.stop)
         if aside:

@@ -5,7 +5,7 @@ SELECT
     part, status, attempts, reason, to_timestamp(processed_us / 1000000.0), to_timestamp(retried_us / 1000000.0),
     to_timestamp(NULLIF(posted_at, '')::numeric), NULLIF(posted_to, '')
 FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::text[])
-    AS told (part, status, attempts, reason, processed_us, retried_us, posted_at, posted_to)
+    AS given (part, status, attempts, reason, processed_us, retried_us, posted_at, posted_to)
 ORDER BY part COLLATE "C"
 ON CONFLICT (part) DO UPDATE SET
     status = EXCLUDED.status,

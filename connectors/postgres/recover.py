@@ -1,4 +1,4 @@
-"""What Postgres knows of topics that are lost, and what is changed in it when they begin anew (docs/adr/0053).
+"""What Postgres knows of topics that are lost, and what is changed in it when they start again (docs/adr/0053).
 
 The tables stay: calls that are billed are known, so a backfill bills none of them again. What was counted and is in no event was
 lost with the ledgers: those calls are marked, and a copy of one is billed.
@@ -103,7 +103,7 @@ _ORGS: Final = """
 SELECT org_id, name, email, plan, currency, status, subscription_id, limits::text AS limits, periods::text AS periods, updated_at,
     organization FROM organisations ORDER BY 1
 """
-#: Each version of the rate card is in the line that tells who wrote it; the latest of an id is in force.
+#: Each version of the rate card is in the line that names who wrote it; the latest of an id is in force.
 _RATES: Final = """
 SELECT DISTINCT ON (target ->> 'rate') after::text FROM audit_log
 WHERE action = 'rates.put' AND after IS NOT NULL ORDER BY target ->> 'rate', at DESC

@@ -5,5 +5,5 @@ SELECT $1, "offset", to_timestamp(rejected_us / 1000000.0), stage, reason, detai
     call_digest
 FROM unnest(
     $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::bytea[]
-) AS told ("offset", rejected_us, stage, reason, detail, customer_id, cost_usd, raw_offset, call_digest)
+) AS given ("offset", rejected_us, stage, reason, detail, customer_id, cost_usd, raw_offset, call_digest)
 ON CONFLICT DO NOTHING

@@ -1,5 +1,5 @@
 -- The resolutions of rejected calls.
 UPDATE rejected_calls AS r
-SET resolution = told.resolution, audit_id = told.audit_id, resolved_at = to_timestamp(told.resolved_ms / 1000.0)
-FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[]) AS told ("offset", resolution, audit_id, resolved_ms)
-WHERE r.partition = $1 AND r."offset" = told."offset"
+SET resolution = given.resolution, audit_id = given.audit_id, resolved_at = to_timestamp(given.resolved_ms / 1000.0)
+FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[]) AS given ("offset", resolution, audit_id, resolved_ms)
+WHERE r.partition = $1 AND r."offset" = given."offset"

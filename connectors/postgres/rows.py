@@ -67,7 +67,7 @@ class KafkaRecord(Protocol):
     headers: Sequence[tuple[str, bytes]]
 
 
-class Aside(NamedTuple):
+class SkippedRecord(NamedTuple):
     """A record that becomes no row; `problem` is the kind of damage, never a part of the record."""
 
     offset: int
@@ -84,7 +84,7 @@ class Rows(NamedTuple):
     """
 
     rows: list[tuple[Any, ...]]
-    aside: list[Aside]
+    aside: list[SkippedRecord]
 
 
 class Resolved(NamedTuple):
@@ -151,7 +151,7 @@ def key_of(record: KafkaRecord) -> str:
 def read_rows(records: Iterable[KafkaRecord], row_of: Callable[[KafkaRecord], tuple[Any, ...]]) -> Rows:
     """A row per record; records that cannot be read are listed in `aside`."""
     rows: list[tuple[Any, ...]] = []
-    aside: list[Aside] = []
+    aside: list[SkippedRecord] = []
     for record in records:
         try:
             _check_time(record)
@@ -161,7 +161,7 @@ def read_rows(records: Iterable[KafkaRecord], row_of: Callable[[KafkaRecord], tu
                     raise OverflowError
             rows.append(row)
         except DAMAGE as damage:
-            aside.append(Aside(record.offset, record.timestamp, type(damage).__name__))
+            aside.append(SkippedRecord(record.offset, record.timestamp, type(damage).__name__))
     return Rows(rows, aside)
 
 

@@ -37,7 +37,7 @@ def waiting(deployment: Deployment) -> dict[str, Waiting]:
     """
     names = {queue: topic for queue, (topic, _) in queues_of(deployment).items()}
     kept = retention_s(deployment.kafka, {names[queue]: topic for queue, topic in _CATALOGUE.items()})
-    return {queue: Waiting(*told, kept[names[queue]]) for queue, told in unread(deployment).items()}
+    return {queue: Waiting(*found, kept[names[queue]]) for queue, found in unread(deployment).items()}
 
 
 class QueueWatch:

@@ -38,8 +38,8 @@ from connectors.operations.automatic_rebilling import LearntEnds
 from connectors.operations.credit_upkeep import CreditUpkeep
 from connectors.operations.late_calls import LateCalls
 from connectors.operations.outgoing_webhooks.announcements import Announcements
-from connectors.operations.outgoing_webhooks.delivery import Sender, webhooks_http
-from connectors.operations.outgoing_webhooks.endpoints import Endpoint
+from connectors.operations.outgoing_webhooks.delivery import MessageSender, webhooks_http
+from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
 from connectors.operations.outgoing_webhooks.task import OutgoingWebhooks
 from connectors.operations.partition_reports import PartitionReports, writer_to
 from connectors.operations.provider_health import ProviderHealth
@@ -178,8 +178,8 @@ def provider_health_of(settings: Settings, sensors: Any) -> ProviderHealth:
 
 def outgoing_webhooks_of(settings: Settings, sensors: Any) -> OutgoingWebhooks:
     """The task that sends outgoing webhooks, beside a projector."""
-    sender = Sender(webhooks_http(), all_revealed(settings.outgoing_webhook_secrets), sensors.webhook_attempted)
-    endpoints = [Endpoint(url) for url in all_revealed(settings.outgoing_webhook_urls)]
+    sender = MessageSender(webhooks_http(), all_revealed(settings.outgoing_webhook_secrets), sensors.webhook_attempted)
+    endpoints = [WebhookTarget(url) for url in all_revealed(settings.outgoing_webhook_urls)]
     announcements = Announcements(
         [endpoint.name for endpoint in endpoints],
         settings.outgoing_webhook_events,

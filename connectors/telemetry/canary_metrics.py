@@ -32,7 +32,7 @@ class CanaryMetrics:
     )
 
     def canary_decided(self, outcome: Outcome) -> None:
-        """Count what became of a call. One that comes late was counted when it was due. The gauge tells of the last call."""
+        """Count what became of a call. One that comes late was counted when it was due. The gauge is about the last call."""
         if outcome.wait_us:
             self.canary_billed_seconds.observe(outcome.wait_us / 1_000_000)
         if outcome.late and outcome.result == BILLED:

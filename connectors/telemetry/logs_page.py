@@ -31,7 +31,7 @@ _EVENTS: Final = {
         "usage_summary_failed",
     ),
     ("connectors/telemetry/unbilled_usage.py", "self._event"): ("usage_unpriced", "call_type_unknown"),
-    ("streams/runtime/partition_task.py", "event"): ("lane_reopened", "lane_open_failed"),
+    ("streams/runtime/partition_task.py", "event"): ("partition_task_reopened", "partition_task_open_failed"),
     ("streams/state/windows_file.py", "self._full"): ("held_usage_stays_in_memory", "changelog_stays_in_memory"),
 }
 #: Fields that a call gets from a mapping, by module and expression.

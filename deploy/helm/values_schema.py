@@ -226,13 +226,13 @@ _PROPERTIES: Final = Settings.model_json_schema()["properties"]
 
 def _setting(name: str) -> dict[str, Any]:
     """The schema of a setting: of a number its bounds, of a choice its words, of anything else text or a number."""
-    told = _PROPERTIES[VARIABLES[name]]
-    meaning = {"description": told["description"]}
-    if told.get("type") in {"integer", "number"}:
+    described = _PROPERTIES[VARIABLES[name]]
+    meaning = {"description": described["description"]}
+    if described.get("type") in {"integer", "number"}:
         kept = ("type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-        return {key: told[key] for key in kept if key in told} | meaning
-    if told.get("type") == "boolean":
+        return {key: described[key] for key in kept if key in described} | meaning
+    if described.get("type") == "boolean":
         return {"type": "boolean"} | meaning
-    if "enum" in told:
-        return {"enum": told["enum"]} | meaning
+    if "enum" in described:
+        return {"enum": described["enum"]} | meaning
     return {"type": ["string", "number"]} | meaning

@@ -204,7 +204,7 @@ class MeterWork:
         self._named = True
 
     async def _forwarded(self, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:
-        """Send records that belong to a younger partition there; the others. An order stays where it was sent."""
+        """Forward records whose key belongs to a partition that was added since; return the others. Control records stay."""
         position, partition = self._state.position, self._ledger.partition
         own, elsewhere = [], []
         for record in records:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 _HELD_MS = 500
 #: The wait before a lane is opened again: after an error that may pass, and after one that a person has to end, seconds.
 _AGAIN_S, _HALTED_S = 2.0, 60.0
-#: After this time a lane is opened again, which commits its offset anew, seconds.
+#: After this time a lane is opened again, which commits its offset again, seconds.
 _SESSION_S = 86_400.0
 #: Records that are fetched ahead, and how long an idle lane waits, seconds.
 _AHEAD, _IDLE_S = 2 * SETTLE_LIMIT, 0.5
@@ -257,9 +257,9 @@ class OrganizationLanes:
         return self._own.in_transaction() or any(lane.work.in_transaction() for lane in self._lanes.values())
 
     async def _before_passing(self, organization: str) -> None:
-        """Return when the organisation has a lane that has its place.
+        """Wait until the organisation's consumer has committed its start offset.
 
-        Without one, an event that the default organisation's work has passed over would be seen by nothing.
+        Without it, no consumer would read an event that the default organisation's work has passed over.
         """
         lane = self._lanes.get(organization)
         if lane is None:

@@ -1,6 +1,6 @@
 """The projector's work on one partition: records become rows in Postgres, together with the offset after them.
 
-Postgres stores the next offset beside the rows. So a chunk is projected whole or not at all, and a frozen owner that
+Postgres stores the next offset beside the rows. So a batch is projected whole or not at all, and a frozen owner that
 wakes up sees that the offset has moved. While Postgres is away the topic keeps the records. A record of which Postgres
 takes no row costs only itself: its place is written down, and the projector goes on.
 """

@@ -25,7 +25,7 @@ from streams.core.delivery.verdicts import (
     RetryLater,
     SplitBatch,
     Verdict,
-    looked_up_in_vain,
+    lookup_failed,
     same_event,
 )
 from streams.delivery.lago_port import LagoEventsApi, LagoPort, PostRecord, error_of
@@ -103,7 +103,7 @@ class Delivery:
                 is the events or Lago; only others can show which.
 
         Returns:
-            An empty list where `items` must be delivered anew together with those that wait; they may have been sent.
+            An empty list where `items` must be delivered again together with those that wait; they may have been sent.
         """
         run = _Run(self, items, on_post, judge, others_wait)
         for number, positions in enumerate(rounds([item.transaction_id for item in items])):
@@ -122,7 +122,7 @@ class _Run:
 
     Attributes:
         compared: items for which Lago's knowing the id proves nothing: Lago's event is compared.
-        given_back: nothing was delivered, and other events that wait may show why.
+        given_back: the batch goes back to its queue, to be tried again together with later events that may show the cause.
     """
 
     def __init__(
@@ -254,7 +254,7 @@ class _Run:
             try:
                 stored = await self._wire.look_up(self._items[position].transaction_id)
             except MeterbridgeError as error:
-                return looked_up_in_vain(error.reason, error.detail)
+                return lookup_failed(error.reason, error.detail)
             if stored is not None:
                 self._compare(batch, position, stored)
         return None
@@ -271,7 +271,7 @@ class _Run:
                     await self._judge(batch, position, mark)
                 return
             except MeterbridgeError as error:
-                hold = looked_up_in_vain(error.reason, error.detail)
+                hold = lookup_failed(error.reason, error.detail)
         self._wire.settled(batch, hold)
         await self._hold(batch, hold)
 

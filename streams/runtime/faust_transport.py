@@ -1,13 +1,13 @@
-"""Faust at the speed of aiokafka: an agent gets one message per fetched fetch batch of a partition.
+"""Faust at the speed of aiokafka: an agent gets one message per fetch batch of a partition.
 
 Faust spends about 60 us of asyncio machinery on a message; here one message carries up to `broker_max_poll_records`
 records. Three more rules make it fit for money (docs/adr/0001):
 
-- Each chunk is stamped `[from_offset, next_offset)`. `from_offset` is the end of the chunk before it, or the offset
-that the partition task sought. Faust drops fetched fetch batches around a rebalance; the stamps show the gap, and the
-partition task fetches again. A partition without a seek yields nothing. - Faust never commits an offset and never
-seeks: the partition tasks do both. - Reads are `read_committed`, and a lost offset is an error, not a silent jump to
-another.
+- Each fetch batch is stamped `[from_offset, next_offset)`. `from_offset` is the end of the batch before it, or the
+  offset that the partition task sought. Faust drops fetch batches around a rebalance; the stamps show the gap, and the
+  partition task fetches again. A partition without a seek yields nothing.
+- Faust never commits an offset and never seeks: the partition tasks do both.
+- Reads are `read_committed`, and a lost offset is an error, not a silent jump to another.
 
 The code relies on internals of faust-streaming 0.15.3; `tests/integration/test_transport.py` fails when an upgrade
 changes one.

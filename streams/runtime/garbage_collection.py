@@ -2,7 +2,7 @@
 
 import gc
 
-#: A chunk or a request makes thousands of short-lived objects, which reference counting frees. Python's default search
+#: A batch or a request makes thousands of short-lived objects, which reference counting frees. Python's default search
 #: for cycles among them takes a tenth of the meter's and of the ingress's time.
 _THRESHOLDS = (100_000, 50, 50)
 

@@ -1,7 +1,7 @@
-"""A partition task (partition task) owns one partition: it opens, takes fetch batches in order, ticks, and closes.
+"""A partition task owns one partition: it opens, takes fetch batches in order, ticks, and closes.
 
-An agent only passes a chunk to its partition's task, so work on different partitions overlaps. One rule prevents lost
-fetch_batches: the task takes a chunk only when its `from_offset` is at or below the offset expected next; otherwise it seeks
+An agent only passes a fetch batch to its partition's task, so work on different partitions overlaps. One rule prevents
+lost batches: the task takes a batch only when its `from_offset` is at or below the offset expected next; otherwise it seeks
 and fetches again.
 """
 
@@ -22,7 +22,7 @@ from streams.runtime.faust_transport import FetchBatch
 
 log = structlog.get_logger(__name__)
 
-#: Number of waiting chunks at which the partition is paused, is resumed, and further chunks are refused.
+#: Number of waiting batches at which the partition is paused, is resumed, and further batches are refused.
 _PAUSE_AT, _RESUME_AT, _REFUSE_AT = 3, 1, 16
 _REOPENINGS = 5
 #: Further attempts are 8 s apart, and one in this many is logged: about one a minute.
@@ -84,7 +84,7 @@ class PartitionTask:
     | ended      | -          | any other error: `fatal`                                                      |
     | closing    | -          | a running transaction ends, at most 2 s; then `work.close()`                  |
 
-    A transaction costs the same for one record as for a thousand, so small chunks are collected for `linger_s` seconds.
+    A transaction costs the same for one record as for a thousand, so small batches are collected for `linger_s` seconds.
 
     Args:
         fatal: called with an error that the task cannot survive. It must halt the partition or end the process, because
@@ -121,7 +121,7 @@ class PartitionTask:
         self._task = asyncio.ensure_future(self._run())
 
     def offer(self, fetch_batch: FetchBatch) -> None:
-        """Queue a chunk. A full queue pauses the partition; far beyond that chunks are dropped, and the stamps make the
+        """Queue a batch. A full queue pauses the partition; far beyond that batches are dropped, and the stamps make the
         task fetch them again.
         """
         waiting = len(self._fetch_batches)
@@ -171,7 +171,12 @@ class PartitionTask:
         except BaseException as error:  # noqa: BLE001  # any error ends the process or the partition's task
             if self._closing and (isinstance(error, ProducerFenced) or may_pass(error)):
                 # Unfinished work is not durable: the next owner begins where this one did.
-                log.info("lane_closed", topic=self.tp.topic, partition=self.tp.partition, error=type(error).__name__)
+                log.info(
+                    "partition_task_closed",
+                    topic=self.tp.topic,
+                    partition=self.tp.partition,
+                    error=type(error).__name__,
+                )
                 return
             self._fatal(self.tp, error)
 
@@ -210,7 +215,7 @@ class PartitionTask:
             except (Unavailable, KafkaError) as error:
                 if not may_pass(error) or attempt == _REOPENINGS or self._closing:
                     raise
-                self._warn("lane_reopened", error, attempt)
+                self._warn("partition_task_reopened", error, attempt)
                 await self._sleep(min(0.25 * 2**attempt, 4.0))
                 await self._open()
 
@@ -242,7 +247,7 @@ class PartitionTask:
         )
 
     def _take_back(self, fetch_batch: FetchBatch) -> None:
-        """Put the chunk at the head of the queue; a waiting tick stays before it, so that nothing separates it from
+        """Put the batch at the head of the queue; a waiting tick stays before it, so that nothing separates it from
         what follows.
         """
         self._fetch_batches.appendleft(fetch_batch)
@@ -262,7 +267,7 @@ class PartitionTask:
                 if not may_pass(error) or (attempt >= _REOPENINGS and not isinstance(error, KafkaConnectionError)):
                     raise
                 if attempt <= _REOPENINGS or attempt % _TELL_EVERY == 0:
-                    self._warn("lane_open_failed", error, attempt)
+                    self._warn("partition_task_open_failed", error, attempt)
                 await self._sleep(min(0.5 * 2 ** min(attempt, _REOPENINGS), 8.0))
 
     def _warn(self, event: str, error: Exception, attempt: int) -> None:
@@ -275,7 +280,7 @@ class PartitionTask:
         await self._source.seek_partition(self.tp, self.expected)
 
     async def _look_behind(self) -> None:
-        """Detect a dropped last chunk of a silent partition, because no later chunk would show the gap."""
+        """Detect a dropped last batch of a silent partition, because no later batch would show the gap."""
         expected, fetched_to = self.expected, self._source.fetched_to(self.tp)
         if expected is None or fetched_to == expected or self._fetch_batches:
             self._waited = 0

@@ -1,4 +1,4 @@
-"""A role: a Faust app with one agent a topic, which passes chunks to partition tasks, one for each assigned partition.
+"""A role: a Faust app with one agent a topic, which passes batches to partition tasks, one for each assigned partition.
 
 Each role is a consumer group of its own, because all members of a Faust group must run the same topology.
 """
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 #: How long a halted partition waits before it is opened again, seconds: an operator may have acted.
 HALT_S = 60.0
-#: How long a reopened partition must run to count as resumed, seconds: an offset gap shows only at the first chunk.
+#: How long a reopened partition must run to count as resumed, seconds: an offset gap shows only at the first batch.
 _STEADY_S = 5.0
 #: Exit code of a worker that ends itself because it can no longer work correctly (sysexits EX_SOFTWARE).
 EXIT_FATAL = 70

@@ -19,7 +19,7 @@ from streams.core.metering.ledger_state import LedgerState
 
 log = structlog.get_logger(__name__)
 
-#: Windows go to disk down to this share of the bound, so that not every punctuation of a flood moves a few.
+#: Windows go to disk down to this share of the bound at once, so that a flood does not move a few at every tick.
 _LEFT = 0.8
 #: The most windows moved, and customers checked, without a pause: this bounds how long the event loop is blocked.
 STEP, LOOKS = 500, 2_000

@@ -1,4 +1,4 @@
-"""Writes a ledger anew that is lost or damaged, under the fence of the meter's own producer (docs/adr/0043)."""
+"""Writes a ledger again that is lost or damaged, under the fence of the meter's own producer (docs/adr/0043)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Begins a ledger anew that cannot go on: finds what is wrong, and a position that counts no call twice.
+"""Restarts a halted ledger at a position from which no call is counted twice, and finds out why it halted.
 
 A producer with the meter's own transactional id writes the position, after it has fenced the partition's owner, and
 from what was read after that. A worker that is alive ends, opens the ledger again and finds the position

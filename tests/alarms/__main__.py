@@ -41,7 +41,7 @@ async def tried(folder: Path, wanted: Sequence[str], *, record: bool = False) ->
         if not await monitor.until_quiet(_QUIET_S):
             trial.wrong.append(f"before any fault: {', '.join(sorted(await monitor.firing()))}")
         trial.wrong.extend(await asked(monitor))
-        print("| alarm | fired after | others | while it was mended |\n|---|---|---|---|", flush=True)
+        print("| alarm | fired after | others | while it was fixed |\n|---|---|---|---|", flush=True)
         for name in wanted:
             await broken(scene, name, trial)
             if record:
@@ -51,7 +51,7 @@ async def tried(folder: Path, wanted: Sequence[str], *, record: bool = False) ->
 
 
 async def broken(scene: Scene, name: str, trial: Trial) -> None:
-    """Break what an alarm is for, and mend it."""
+    """Break what an alarm is for, and fix it."""
     monitor = scene.monitor
     if not await monitor.until_quiet(_QUIET_S):
         trial.wrong.append(f"before {name}: {', '.join(sorted(await monitor.firing()))}")

@@ -307,7 +307,7 @@ CASES: Final[dict[str, Case]] = {
     ),
     "MeterbridgeCanaryNotBilled": Case(
         {CANARY_FAILING % "not_billed": since(1, 12)},
-        {CANARY_FAILING % "not_billed": since(1, 3), CANARY_FAILING % "wrong_amount": stays(1)},
+        {CANARY_FAILING % "not_billed": since(1, 8), CANARY_FAILING % "wrong_amount": stays(1)},
     ),
     "MeterbridgeCanaryWrong": _counter(CANARY_WRONG, {'meterbridge_canary_calls_total{result="billed"}': grows(1)}),
     "MeterbridgeCanaryGone": Case(

@@ -24,7 +24,7 @@ class Relay:
         for writer in self._open:
             writer.transport.abort()
 
-    def mend(self) -> None:
+    def fix(self) -> None:
         """Pass on again."""
         self._is_cut = False
 

@@ -16,6 +16,7 @@ _HOLDS: Final = {"1m": "2s", "2m": "3s", "5m": "5s", "10m": "8s", "15m": "8s", "
 _OWN: Final[dict[str, dict[str, str]]] = {
     "MeterbridgeNothingArrives": {"> 60": "> 10", "<= 60": "<= 10"},
     "MeterbridgeMeterBehind": {"> 600": "> 20"},
+    "MeterbridgeCanaryNotBilled": {"> 600": "> 8"},
     "MeterbridgeDeliveryBehind": {"> 900": "> 10"},
     "MeterbridgeProjectorBehind": {"> 600": "> 8", "604800": "60"},
     "MeterbridgeProjectorHalfwayToDeletion": {"604800": "60"},
@@ -26,7 +27,8 @@ _OWN: Final[dict[str, dict[str, str]]] = {
     "MeterbridgeLagoOrganizationKeyRefused": {"[10s]": "[45s]"},
 }
 _OWN_HOLDS: Final = {"MeterbridgeRoleMissing": "25s", "MeterbridgeTargetDown": "25s", "MeterbridgeSpooling": "25s"}
-_OWN_HOLDS |= {"MeterbridgeCanaryGone": "25s"}
+# The age of what waits is measured every 30 s.
+_OWN_HOLDS |= {"MeterbridgeCanaryGone": "25s", "MeterbridgeCanaryNotBilled": "30s"}
 _OWN_HOLDS |= {"MeterbridgeLedgersNotOpen": "40s", "MeterbridgeMeterBehind": "30s", "MeterbridgeTablesStale": "40s"}
 
 

@@ -24,7 +24,8 @@ def test_an_alarm_that_cannot_be_broken_is_on_the_page_with_its_cause() -> None:
 
 
 def test_what_a_trial_recorded_rang_alone_or_with_declared_consequences() -> None:
-    """`make alarms-trial ARGS="--record NAME"` records it."""
+    """`make alarms-trial ARGS="--record NAME"` records it. No alarm is without its record."""
+    assert known().keys() == FAULTS.keys()
     for name, rung in known().items():
         assert name in FAULTS
         assert set(rung.others) <= CONSEQUENCES.get(name, {}).keys(), name

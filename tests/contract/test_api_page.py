@@ -11,7 +11,7 @@ import pytest
 from tests.support.org_api import OrgApi, org_api
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
-EXAMPLE = re.compile(r"^```bash\n# (\d{3})\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(r"^<!-- answers (\d{3}) -->\n```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture

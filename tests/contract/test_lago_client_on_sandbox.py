@@ -207,7 +207,7 @@ async def test_subscriptions_are_listed_by_customer_plan_and_state(client: LagoC
     assert cancelled.status == "canceled"
 
 
-async def test_a_change_of_plan_is_foretold_only_where_lago_has_the_licence(
+async def test_a_change_of_plan_is_predicted_only_where_lago_has_the_licence(
     clock: Clock, http: httpx.AsyncClient
 ) -> None:
     def wanted(plan_code: str) -> ChangePreview:
@@ -221,15 +221,15 @@ async def test_a_change_of_plan_is_foretold_only_where_lago_has_the_licence(
             await lago.post(event(timestamp=f"{clock.now:.3f}", precise_total_amount_cents="150"))
             await client.create_plan(plan("pro", 4900))
             clock.now += 1
-            foretold = await client.foretold(wanted("pro"))
+            predicted = await client.predicted(wanted("pro"))
             with pytest.raises(LagoRejected, match="plan_not_found"):
-                await client.foretold(wanted("nope"))
+                await client.predicted(wanted("nope"))
             assert [one.plan_code for one in await client.subscriptions("org_1")] == ["llm"], "nothing is changed"
         if not premium:
-            assert foretold is None
-    assert foretold is not None
-    assert (foretold.total_amount_cents, foretold.issuing_date) == (150, "2025-03-06")
-    assert [(fee.item.type, fee.amount_cents) for fee in foretold.fees] == [("subscription", 0), ("charge", 150)]
+            assert predicted is None
+    assert predicted is not None
+    assert (predicted.total_amount_cents, predicted.issuing_date) == (150, "2025-03-06")
+    assert [(fee.item.type, fee.amount_cents) for fee in predicted.fees] == [("subscription", 0), ("charge", 150)]
 
 
 async def test_usage_is_what_lago_counts_now(lago: Lago, client: LagoClient) -> None:

@@ -95,7 +95,7 @@ async def test_the_running_plan_costs_nothing_to_change_to(api: OrgApi) -> None:
     ],
 )
 @pytest.mark.parametrize(("begun_days", "days"), [(0.0, 0.2), (0.3, 0.4), (4.7, 9.9), (20.0, 61.25)])
-async def test_what_was_foretold_is_what_is_billed(
+async def test_what_was_predicted_is_what_is_billed(
     api: OrgApi,
     old: tuple[str, int, bool],
     new: tuple[str, int, bool],

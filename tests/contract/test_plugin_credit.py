@@ -13,7 +13,7 @@ from meterbridge_litellm.asking import Asking
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.credit import Credit
 from meterbridge_litellm.refusal import Unasked
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 PRICES = {
     "gpt": {"input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07},
@@ -30,7 +30,7 @@ async def test_the_question_is_valid(model: str, account: str) -> None:
         asked.append(request)
         return httpx.Response(200, json={"authorized": True, "reservation_id": "r-1", "available": "9"})
 
-    settings = Settings(url="http://m", ring_path="unused", token="t", account=account)
+    settings = PluginSettings(url="http://m", ring_path="unused", token="t", account=account)
     http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(answer))
     call: dict[str, Any] = {"model": model, "messages": [{"content": "x" * 1000}]}
     counts = Counts()

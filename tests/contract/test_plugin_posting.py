@@ -16,7 +16,7 @@ from connectors.kafka.producer import Record
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.posting import Posted, Poster
 from meterbridge_litellm.record import record
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 from schemas.errors import Rejected, Unavailable
 from schemas.money import quantum
 from schemas.wire import RawRecord
@@ -50,7 +50,7 @@ class Store:
 
 
 def poster(url: str, counts: Counts, http: httpx.Client | None = None, **credential: str) -> Poster:
-    settings = Settings(url=url, ring_path="unused", **credential)  # type: ignore[arg-type]
+    settings = PluginSettings(url=url, ring_path="unused", **credential)  # type: ignore[arg-type]
     return Poster(settings, counts, http or httpx.Client(trust_env=False))
 
 

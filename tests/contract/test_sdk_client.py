@@ -6,7 +6,14 @@ import httpx
 import pytest
 from aiohttp import web
 
-from meterbridge_sdk import BillingError, BillingRejected, BillingUnavailable, MeterbridgeClient, UsageEvent
+from meterbridge_sdk import (
+    BillingError,
+    BillingRejected,
+    BillingUnauthorized,
+    BillingUnavailable,
+    MeterbridgeClient,
+    UsageEvent,
+)
 from tests.support.usage_api import CUT, SILENT, STORED_AND_CUT, Sleeps, UsageApi, sdk_client, serving, usage_api
 
 EVENT = UsageEvent("org_1", "tx-1", "api_call", "2025-03-06T00:00:51.000000Z", {"tokens": "150"})
@@ -78,14 +85,66 @@ async def test_a_refused_event_is_not_posted_again(api: UsageApi, http: httpx.As
 
 
 @pytest.mark.parametrize("status", [403, 401])
-async def test_a_key_that_is_not_taken_is_not_tried_again_at_once_but_may_be_later(
+async def test_a_key_that_is_not_taken_is_an_error_of_its_own_and_is_not_tried_again(
     api: UsageApi, http: httpx.AsyncClient, status: int
 ) -> None:
-    """Somebody mends the key; the event is as good as before."""
+    """Nothing was done, which is known: it is no `BillingUnavailable`."""
     api.script = [status]
-    with pytest.raises(BillingUnavailable) as caught:
+    with pytest.raises(BillingUnauthorized) as caught:
         await sdk_client(api, http).send(EVENT)
-    assert (caught.value.status, len(api.bodies)) == (status, 1)
+    assert (caught.value.status, caught.value.retryable, len(api.bodies)) == (status, False, 1)
+    assert isinstance(caught.value, BillingRejected)
+
+
+@pytest.mark.parametrize("status", [403, 401])
+async def test_a_gateway_that_does_not_let_the_request_in_says_nothing_about_the_key(
+    http: httpx.AsyncClient, status: int
+) -> None:
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="<html>Please log in</html>", content_type="text/html", status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", page)
+    async with serving(app) as url:
+        with pytest.raises(BillingUnavailable) as caught:
+            await sdk_client(UsageApi(url), http).send(EVENT)
+        assert (caught.value.reason, caught.value.retryable) == (f"http_{status}", True)
+        assert f"an error of {url}/api/v1/" in caught.value.detail and "METERBRIDGE_URL" in caught.value.detail
+
+
+async def test_who_does_not_answer_is_named_without_the_password_in_its_address(http: httpx.AsyncClient) -> None:
+    async with serving(web.Application()) as url:
+        free = url  # nobody listens there once it is left
+    with pytest.raises(BillingUnavailable, match="connection_failed") as caught:
+        await sdk_client(UsageApi(free.replace("//", "//user:secret@") + "/meter?key=secret"), http).send(EVENT)
+    assert caught.value.detail == (
+        f"cannot connect to {free}/meter: check Meterbridge's address (METERBRIDGE_URL), and that it runs there"
+    )
+
+
+async def test_a_timeout_names_the_address_and_how_long_it_was(api: UsageApi) -> None:
+    api.script = [SILENT]
+    async with httpx.AsyncClient(timeout=0.25, trust_env=False) as http:
+        with pytest.raises(BillingUnavailable, match="timeout") as caught:
+            await sdk_client(api, http, attempts=1).send(EVENT)
+    assert caught.value.detail == f"no answer from {api.url} within 0.25 s"
+
+
+async def test_a_connection_that_is_cut_names_the_address(api: UsageApi, http: httpx.AsyncClient) -> None:
+    api.script = [CUT]
+    with pytest.raises(BillingUnavailable, match="connection_lost") as caught:
+        await sdk_client(api, http, attempts=1).send(EVENT)
+    assert caught.value.detail.startswith(f"{api.url} ended the connection before its answer (")
+
+
+async def test_what_cannot_be_sent_as_json_is_named(api: UsageApi, http: httpx.AsyncClient) -> None:
+    client = sdk_client(api, http)
+    with pytest.raises(BillingRejected, match="bad_request") as caught:
+        await client.record_usage("org_1", "api_call", "tx", timestamp=object())  # type: ignore[arg-type]
+    assert caught.value.detail == "timestamp cannot be sent as JSON: Object of type object is not JSON serializable"
+    with pytest.raises(BillingRejected, match="bad_request: org_id cannot be a part of a path"):
+        await client.get_limits(17)  # type: ignore[arg-type]
+    assert api.bodies == []
 
 
 async def test_a_success_that_is_not_meterbridges_is_none(http: httpx.AsyncClient) -> None:

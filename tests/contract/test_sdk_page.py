@@ -21,14 +21,14 @@ from tests.support.served_asgi import served_asgi
 from tests.support.usage_api import serving
 
 PAGE = whole_page("sdk.md")
-BY_HAND, SUBSCRIBED, ON_AIOHTTP, ON_STARLETTE, TESTED = programs("sdk.md")
+SUBSCRIBED, BY_HAND, ON_AIOHTTP, ON_STARLETTE, TESTED = programs("sdk.md")
 OWN_IDENTITY, METRICS, LIMITS = programs("sdk-reference.md")
 
 
 @pytest.fixture
 async def api(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OrgApi]:
     async with org_api() as running:
-        metric = await running.lago.metric("api_call")
+        metric = await running.lago.metric("api_call", aggregation_type="count_agg", field_name=None)
         charge = {"charge_model": "standard", "properties": {"amount": "0"}}
         used = (await running.lago.get("/billable_metrics/ai_usage")).json()["billable_metric"]["lago_id"]
         charges = [{"billable_metric_id": one, **charge} for one in (used, metric)]
@@ -42,12 +42,18 @@ def environ(api: OrgApi) -> dict[str, str]:
     return {"METERBRIDGE_URL": str(api.http.base_url), "METERBRIDGE_API_KEY": "key"}
 
 
+async def page_plan(api: OrgApi) -> dict[str, Any]:
+    """Make the plan as the page does."""
+    [body] = re.findall(r"/api/billing/plans\".*?-d '(.*?)'", PAGE, re.DOTALL)
+    return await api.ask("POST", "/api/billing/plans", 201, content=body)
+
+
 async def asked(url: str) -> httpx.Response:
     async with httpx.AsyncClient(trust_env=False) as http:
         return await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": "k"})
 
 
-async def test_the_first_program_records_one_call_however_often_it_runs(api: OrgApi) -> None:
+async def test_the_program_that_records_records_one_call_however_often_it_runs(api: OrgApi) -> None:
     for _ in range(2):
         assert await printed(BY_HAND, environ(api)) == "recorded"
     [call] = api.usage.all.values()
@@ -55,9 +61,23 @@ async def test_the_first_program_records_one_call_however_often_it_runs(api: Org
     assert (call.properties["tokens"], call.properties["user_id"]) == ("150", "user_1")
 
 
+async def test_the_plan_of_the_page_charges_each_call(api: OrgApi) -> None:
+    made = await page_plan(api)
+    assert (made["code"], [charge["charge_model"] for charge in made["charges"]]) == ("api_calls", ["standard"])
+    subscribed = await api.set_up("api_calls")
+    for number in range(2):
+        sent = event(
+            f"call-{number}", external_subscription_id=subscribed["subscription"]["external_id"], code="api_call"
+        )
+        await api.lago.post(sent)
+    usage = await api.org("GET", "/usage/current")
+    assert (usage["amount_cents"], usage["charges"][0]["code"]) == (2, "api_call")
+
+
 async def test_after_the_page_has_subscribed_the_org_the_services_serve_it(api: OrgApi) -> None:
+    await page_plan(api)
     for _ in range(2):
-        assert await printed(SUBSCRIBED, environ(api)) == "starter: active"
+        assert await printed(SUBSCRIBED, environ(api)) == "api_calls: active"
     assert len((await api.lago.get("/subscriptions")).json()["subscriptions"]) == 1
     async with serving(names_of(ON_AIOHTTP)["app"]) as url:
         assert (await asked(url)).status_code == 200

@@ -133,10 +133,10 @@ async def test_a_service_with_modules_of_our_names_bills_with_the_installed_whee
         assert [call.properties["tokens"] for call in api.usage.all.values()] == ["150", "150"]
 
 
-async def test_the_first_program_of_the_page_runs_there(python: Path, service: Path) -> None:
+async def test_the_program_of_the_page_that_records_a_call_runs_there(python: Path, service: Path) -> None:
     async with org_api() as api:
         environ = {"METERBRIDGE_URL": str(api.http.base_url), "METERBRIDGE_API_KEY": "key"}
-        assert await printed(programs("sdk.md")[0], environ, str(python), service) == "recorded"
+        assert await printed(programs("sdk.md")[1], environ, str(python), service) == "recorded"
         assert list(api.usage.all) == ["call-1"]
 
 

@@ -1,6 +1,7 @@
-"""`make deploy-test`: the README's quick start on a real engine, and what may happen to a deployment afterwards.
+"""`make deploy-test`: the README's quick start on a real engine, what may happen to a deployment afterwards, and the tutorial.
 
-It takes some minutes, the ports of the compose files on this machine, and images that can be had. Everything it makes is removed.
+It takes some minutes, the ports of the compose files and LiteLLM's 4000 on this machine, images that can be had, and LiteLLM from PyPI.
+Everything it makes is removed. `python -m tests.deploy tutorial-compose.md` is a part alone.
 """
 
 import sys
@@ -11,6 +12,7 @@ from tests.deploy.accidents import down_and_up, kills, mistakes
 from tests.deploy.backup import backup_and_restore
 from tests.deploy.compose import FILE, LAGO_FILE, Compose, Failed, engine
 from tests.deploy.lago import with_lago
+from tests.deploy.page import PAGE, TypedPage
 from tests.deploy.quick_start import commands, quick_start, usage_of_machine
 from tests.deploy.trial import ENVIRONMENT, PRICE, Trial, elapsed_s
 from tests.deploy.upgrade import upgrade
@@ -18,7 +20,7 @@ from tests.deploy.watching import watching
 
 
 def main(parts: list[str]) -> int:
-    """0 when the deployments did what they should. `parts`: of docker-compose.kafka.yml or lago.yml alone; none = both."""
+    """0 when the deployments did what they should. `parts`: docker-compose.kafka.yml, lago.yml, tutorial-compose.md; none = all."""
     if not (version := engine()):
         print("no Docker engine answers: nothing was tried (DOCKER_HOST says where one is)")
         return 2
@@ -26,16 +28,22 @@ def main(parts: list[str]) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         trial, calls = Trial(Compose(folder, ENVIRONMENT)), 0
+        page = TypedPage(folder)
         try:
+            if not parts or PAGE.name in parts:
+                page.first_step()
             if not parts or FILE.name in parts:
                 _all_of(trial, folder)
             if not parts or LAGO_FILE.name in parts:
                 calls = with_lago(folder)
+            if not parts or PAGE.name in parts:
+                page.rest()
         except Failed as error:
             print(f"FAILED: {error}\n{trial.compose.run('ps', '--all', strict=False)}")
             print(trial.compose.run("logs", "--tail", "15", "--no-log-prefix", strict=False)[-6000:])
             return 1
         finally:
+            page.close()
             trial.compose.remove()
     calls += trial.sent
     print(f"{calls} calls, {calls * PRICE} USD, each billed once, {elapsed_s():.0f} s")

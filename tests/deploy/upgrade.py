@@ -1,36 +1,18 @@
 """A new version of the sources replaces the running one; nothing that both need is downloaded or installed again."""
 
-import shutil
 import threading
 from pathlib import Path
 
-from tests.deploy.compose import ROOT, Failed, docker
+from tests.deploy.compose import Failed, docker
 from tests.deploy.quick_start import IMAGE
+from tests.deploy.sources import copied
 from tests.deploy.trial import Trial, step
-
-_PARTS = (
-    "schemas",
-    "streams",
-    "connectors",
-    "deploy",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-    "docker-compose.kafka.yml",
-)
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", ".venv", "node_modules")
 
 
 def upgrade(trial: Trial, folder: Path) -> None:
     """Build an edited copy, and replace every container while calls come."""
     copy = folder / "next"
-    copy.mkdir()
-    for part in _PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, copy / part, ignore=_LEFT_OUT)
-        else:
-            shutil.copy(source, copy)
+    copied(copy)
     with (copy / "connectors" / "__init__.py").open("a") as edited:
         edited.write("# The next version.\n")
     before, trial.compose.file = trial.compose.file, copy / trial.compose.file.name

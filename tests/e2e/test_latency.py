@@ -19,7 +19,7 @@ from tests.support.stage import Stage
 #: What CI has time for; `SECONDS=60` measures.
 RATE, SECONDS = 200, int(os.environ.get("SECONDS") or 8)
 WARM_UP = 1000
-#: What is promised of a machine that has nothing else to do; the printed line tells what was measured.
+#: What is promised of a machine that has nothing else to do; the printed line shows what was measured.
 P99_S = 1.0
 #: What a shared machine, which stands still for a second now and then, must keep at the least.
 P50_BOUND_S, P99_BOUND_S = 1.0, 3.0

@@ -1,6 +1,7 @@
 """Every shell block of README.md and docs/ runs as it stands, against real processes, Kafka and Postgres.
 
-The tutorial has an installation of its own. README.md starts another one, in which the other pages are typed after it.
+The tutorial has an installation of its own. README.md starts another one, by two steps of the tutorial, and the other pages
+are typed in it afterwards. What needs Docker is typed by `make deploy-test`.
 """
 
 import asyncio
@@ -13,17 +14,23 @@ import pytest
 
 from tests.support.database import fresh_database
 from tests.support.kafka import Kafka
+from tests.support.page_programs import programs
 from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, Block, PageShell, blocks
 from tests.support.ports import free_port, free_ports_in_a_row
 
-#: What a page stands on: files, variables and usage that a reader has when he comes to it.
+SUBSCRIBE, RECORD = programs("sdk.md")[:2]
+#: What a page stands on: files, variables and usage that a reader has when he comes to it, and programs that he saves.
 FILES = {
+    "subscribe.py": SUBSCRIBE,
+    "record.py": RECORD,
     "customers.csv": "litellm_customer_id,lago_customer_id,lago_organization_id\nbeta,beta-inc,main\n",
     "orgs.json": '[{"org_id": "org_beta", "name": "Beta"}]',
     "plans.csv": "org_id,plan_code\norg_beta,ai_basic\n",
     "mappings.json": '[{"user_id": "acme-inc", "org_id": "org_acme"}]',
     "users.sql": "SELECT 'acme-inc' AS user_id, 'org_acme' AS org_id, 'Acme' AS org_name, 'a@acme.io' AS email",
 }
+#: After the settings of this chapter README.md sends its reader to these steps of the tutorial.
+SETTINGS, STEPS = "Start it without Docker", ("4. Make", "5. Start")
 #: Usage and keys that a reader of a page has.
 BEFORE = {
     "docs/stuck-usage.md": """
@@ -99,12 +106,22 @@ async def test_the_tutorial_bills_a_call_and_proves_it(shell: PageShell) -> None
 async def test_the_readme_and_the_pages_after_it_run_as_they_stand(shell: PageShell) -> None:
     await shell.run(given("export WEBHOOK_SECRET=a-secret-of-thirty-two-characters WEBHOOK_TIMESTAMP_REQUIRED=1"))
     await shell.run(given("export PROVIDER_KEYS_SECRET=$(openssl rand -base64 32 | tr '+/' '-_')"))
-    for page in PAGES:
+    await readme(shell)
+    await looked_at(shell)
+    for page in PAGES[1:]:
         if page in BEFORE:
             await shell.run(given(BEFORE[page]))
         await typed(shell, page)
-        if page == "README.md":
-            await looked_at(shell)
+
+
+async def readme(shell: PageShell) -> None:
+    """Type README.md, and the steps of the tutorial where it says so."""
+    steps = [block for block in blocks(ROOT / TUTORIAL) if block.chapter.startswith(STEPS)]
+    assert len(steps) == 3
+    own = [block for block in blocks(ROOT / "README.md") if block.how != "not run"]
+    (settings,) = (index for index, block in enumerate(own, 1) if block.chapter == SETTINGS)
+    for block in own[:settings] + steps + own[settings:]:
+        await shell.run(block)
 
 
 async def looked_at(shell: PageShell) -> None:

@@ -73,7 +73,7 @@ async def test_a_polled_job_is_billed_once_over_a_restart_and_a_week(
             await lago.subscribe(f"sub-{customer}", f"org-{customer}", subscription_at="2026-01-01T00:00:00Z")
 
         async def billed(posted: Sequence[dict[str, Any]], decided: int) -> None:
-            """Post, and fold all of it by workers that start anew."""
+            """Post, and fold all of it by workers that start again."""
             answer = await ingress.post(json.dumps(posted), USAGE)
             assert answer.status == 202 and "rejected" not in await answer.json()
             parts = stage.parts(

@@ -32,23 +32,26 @@ From the 202 on, whatever of the following is killed, frozen, full, cut off or w
   impossible ([what Lago does](lago-behaviour.md)). `meterbridge doctor` names such a Lago, a worker's log warns of it.
 - What LiteLLM never sent, or dropped after a 503: [its own losses](litellm.md).
 - What is in the spool of an ingress whose disk is lost during an outage: it is one copy ([ADR 0011](adr/0011-a-spool-before-kafka.md)).
-- What stays unprocessed longer than its topic is kept, 14 days and more.
+- What stays unprocessed longer than its topic is kept: 30 days for usage and events, 14 days or more for the others ([topics](architecture.md#topics)).
 - A power cut. Every kill here leaves the page cache of the operating system as it was; a record that only one broker has is
   not on its disk yet. Production needs three replicas and `min.insync.replicas=2`, which the catalogue of topics sets.
 - One call that arrives under two customers, or through two callbacks of LiteLLM: [architecture](architecture.md#promised-and-not).
-- Prices: LiteLLM's cost is billed as it came.
+- Prices: without a [rate card](rates.md), LiteLLM's cost is billed as it came.
 
 ## How to run it
 
 <!-- not run: it takes minutes to hours -->
 ```sh
-make test                                      # all rows, in minutes; real Kafka, real Postgres
-make test ARGS="tests/faults -k storm"         # some of them
-make soak MINUTES=60                           # a new draw of kills, freezes and cuts each minute; every cent counted
-FAULT_SEED=4711 make test ARGS=tests/faults/test_exactness.py    # one draw again
-.venv/bin/pytest --fault-results --long-faults # faults that last minutes in life last minutes; keeps the figures
-make reliability                               # this page
+make test
+make test ARGS="tests/faults -k storm"
+make soak MINUTES=60
+FAULT_SEED=4711 make test ARGS=tests/faults/test_exactness.py
+.venv/bin/pytest --fault-results --long-faults
+make reliability
 ```
+
+In this order: all rows, in minutes, with a real Kafka and a real Postgres; some of them; a new draw of kills, freezes and cuts each minute, with every cent counted; one draw again; all rows, where faults that last
+minutes in life last minutes, and the figures are kept; this page.
 
 A row runs against a real Kafka, and a real Postgres where it has one, unless its last column says *simulated*, with the reason. {counts}
 """

@@ -1,6 +1,6 @@
 """The plan of faults: drawn from a seed, the same for the same seed, and known to hold enough of every kind.
 
-A minute of load holds the whole catalogue below; a longer run is a row of such minutes, each drawn anew.
+A minute of load holds the whole catalogue below; a longer run is a row of such minutes, each drawn again.
 """
 
 from collections.abc import Iterable, Sequence

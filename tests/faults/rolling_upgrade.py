@@ -48,6 +48,7 @@ _SEEN = (
     "unreadable",
     "Traceback",
     "lane_open_failed",
+    "partition_task_open_failed",
     "worker_ended",
 )
 

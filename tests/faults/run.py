@@ -27,8 +27,8 @@ _TOLD = (
     *_ALARMS,
     "stopped_with_error",
     "worker_begins_again",
-    "lane_reopened",
-    "lane_open_failed",
+    "partition_task_reopened",
+    "partition_task_open_failed",
     "fetch_gap",
     "Traceback",
 )

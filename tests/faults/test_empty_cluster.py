@@ -31,7 +31,7 @@ _OPEN = """
 SELECT count(*) FROM llm_usage_log u
 WHERE part <> '' AND NOT EXISTS (SELECT FROM lago_events e WHERE e.transaction_id = u.part)
 """
-#: The projector's last step, undone: an event of which only Lago knows, and one whose calls no row tells of either.
+#: The projector's last step, undone: an event of which only Lago knows, and one whose calls no row shows either.
 _BEHIND = "UPDATE usage_parts SET event = NULL, status = NULL WHERE part = ANY($1::text[])"
 _UNSEEN = "DELETE FROM llm_usage_log WHERE part = $1"
 #: All but Lago and the ingress, whose spool takes what comes meanwhile.
@@ -134,7 +134,7 @@ async def lived(world: World, url: str) -> list[dict[str, Any]]:
 
 
 async def lose(world: World, broker: MavenKafka) -> None:
-    """Everything of Kafka is gone, and its topics are made anew."""
+    """Everything of Kafka is gone, and its topics are made again."""
     for name in _STOPPED:
         await world.processes[name].terminate()
     await asyncio.to_thread(broker.emptied)

@@ -60,7 +60,7 @@ async def test_a_retry_role_that_froze_past_its_session_delivers_its_events_once
         heir.start()
         await soon(lambda: Counter(statuses(stage).values()) == {"completed": EVENTS}, LIMIT_S)
         await freezing
-        await soon(lambda: not frozen.alive or members(stage) == 2, LIMIT_S)  # it ends itself, or joins anew
+        await soon(lambda: not frozen.alive or members(stage) == 2, LIMIT_S)  # it ends itself, or joins again
         stats = await lago.stats()
         lines = (await lago.http.get("/__events")).text.splitlines()
     assert Counter(msgspec.json.decode(line)["transaction_id"] for line in lines) == Counter(

@@ -61,7 +61,7 @@ async def test_damaged_records_in_every_topic_cost_themselves_alone(
 
 
 async def damage(world: World, vandal: Vandal) -> None:
-    """For so long, and each meter is opened anew meanwhile, so that it reads its changelog."""
+    """For so long, and each meter is opened again meanwhile, so that it reads its changelog."""
     meters = [world.processes[name] for name in ("meter-0", "meter-1")]
     steps = int(seconds())
     for step in range(steps):

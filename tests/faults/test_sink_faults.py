@@ -134,7 +134,7 @@ async def test_a_refused_key_that_is_put_right_costs_no_event(kafka: Kafka, topi
 async def test_a_retry_role_killed_while_it_waits_leaves_the_moment_as_it_was(
     kafka: Kafka, topic_prefix: str, lago: Lago, tmp_path: Path
 ) -> None:
-    """Its successor posts not before it, and does not begin the wait anew: that would be a minute more."""
+    """Its successor posts not before it, and does not begin the wait again: that would be a minute more."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
     due_ms = time.time_ns() // 1_000_000 + 12_000
     value = msgspec.json.encode(LagoEvent("e-1", "sub", "ai_usage", f"{due_ms // 1000}.000", "1", {"unit": "1"}))

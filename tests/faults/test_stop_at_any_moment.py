@@ -207,7 +207,7 @@ async def test_a_kafka_that_goes_away_while_a_role_starts_is_waited_for(
     await asyncio.to_thread(Stage, kafka.bootstrap, topic_prefix)
     for stopped_while_away in (True, False):
         async with wire(int(port)) as way:
-            # Kafka names its own address in its answers: what asks by the wire is cut off as soon as it asks anew.
+            # Kafka names its own address in its answers: what asks by the wire is cut off as soon as it asks again.
             with running(name, tmp_path, at(f"127.0.0.1:{way.port}", topic_prefix, "")) as one:
                 await soon(lambda one=one: one.events("worker_started"), 30)  # type: ignore[misc]
                 await way.cut()

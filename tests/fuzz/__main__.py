@@ -5,7 +5,7 @@
     python -m tests.fuzz --keep                  what was found new, and reaches new code, joins tests/fuzz/corpus
 
 Exit code 1: an input broke a law, took longer than `SLOWEST_S`, or more memory than `MOST_MIB`. It is printed, and kept
-beside the corpus with a name that begins with `found-`; `make test` then fails for it until it is mended.
+beside the corpus with a name that begins with `found-`; `make test` then fails for it until it is fixed.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Every input that the fuzzer found worth keeping is tried again: no exception, and little time and memory a byte.
 
-`make fuzz` looks for more. An input that broke a law is kept here too, and fails until the fault is mended.
+`make fuzz` looks for more. An input that broke a law is kept here too, and fails until the fault is fixed.
 """
 
 import re

@@ -154,19 +154,19 @@ async def test_balance_and_transactions_are_shown(url: str) -> None:
     for words in (("balance", "user:ada"), ("transactions", "user:ada"), ("transactions", "user:none")):
         assert (await credits_command(url, *words)).exit_code == 0
     told = await credits_command(url, "balance", "user:none")
-    assert told.exit_code == 1 and "there is no such account" in told.stderr
+    assert told.exit_code == 1 and "no credits were ever granted to it" in told.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("grant", "ada", "1"), "an account is user:ID or org:ID."),
-        (("grant", "user:ada", "1e"), "is no amount"),
-        (("grant", "user:ada", "0"), "an amount is not 0"),
+        (("grant", "ada", "1"), "'ada' is not an account. Give user:ID or org:ID"),
+        (("grant", "user:ada", "1e"), "AMOUNT: '1e' is not a number. Give dollars"),
+        (("grant", "user:ada", "0"), "AMOUNT: 0 is not possible. Give dollars other than 0 and below 1000000000000"),
         (("grant", "user:ada", "--", "-1"), "only an adjustment may be below 0"),
-        (("grant", "user:ada", "1", "--type", "gift"), "--type takes bonus"),
-        (("refund", "user:ada", "--", "-1"), "the amount of a refund is above 0"),
-        (("refund", "user:ada", "1", "--of", "x" * 256), "a payment is named by at most 255 bytes."),
+        (("grant", "user:ada", "1", "--type", "gift"), "--type: 'gift' is not a type of credits. Give one of bonus"),
+        (("refund", "user:ada", "--", "-1"), "AMOUNT: -1 is below 0. Give the amount without its sign"),
+        (("refund", "user:ada", "1", "--of", "x" * 256), "--of: a payment is named by at most 255 bytes."),
     ],
 )
 def test_a_wrong_word_is_one_sentence(words: tuple[str, ...], sentence: str) -> None:

@@ -14,7 +14,7 @@ from tests.support.credits import account, give
 from tests.support.database import migrated_database
 
 PAGE = Path(__file__).parents[2] / "docs" / "credits.md"
-EXAMPLE = re.compile(r"^```bash\n# (\d{3})\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(r"^<!-- answers (\d{3}) -->\n```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from connectors.config.connections import kafka_connection
 from connectors.config.settings import Settings, load_settings
 from connectors.demo.broker import embedded_broker
-from connectors.demo.broker_relay import WAIT_MS, hurried, mended
+from connectors.demo.broker_relay import WAIT_MS, fixed, hurried
 from connectors.kafka.admin import check_topics, topic_ids
 from schemas.topics import EVENTS, RAW, RECEIPTS
 from streams.runtime.transactions import TransactionalWriter, Write
@@ -97,4 +97,4 @@ def test_only_a_fetch_is_hurried_and_never_made_to_wait_longer() -> None:
 
 def test_an_answer_without_a_control_batch_passes_unchanged() -> None:
     for answer in (b"", b"\x00\x00\x00\x42", b"any other bytes" * 100):
-        assert mended(answer) is answer
+        assert fixed(answer) is answer

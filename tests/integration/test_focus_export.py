@@ -126,4 +126,4 @@ async def test_the_command_writes_a_file_or_the_output_and_leaves_an_old_file_if
     printed = await meterbridge(stage, "export", "focus", "--month", "2026-11", "--issuer", "ACME", DATABASE_URL=url)
     assert printed.out.replace("ACME", "meterbridge").splitlines() == out.read_text().splitlines()
     wrong = await meterbridge(stage, "export", "focus", "--month", "November", DATABASE_URL=url)
-    assert (wrong.code, "--month takes" in wrong.err) == (2, True)
+    assert (wrong.code, "is not a month. Give" in wrong.err) == (2, True)

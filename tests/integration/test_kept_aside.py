@@ -55,7 +55,7 @@ async def test_a_price_that_no_model_has_is_billed_when_somebody_says_so(stage: 
         silent = (await meterbridge(stage, "dlq", "requeue", "--comment", "it is there", "--json")).json
         assert (silent["requeued"], silent["unaccepted"]) == (0, 1)
         wrong = await meterbridge(stage, "dlq", "requeue", "--accept", "beyond_horizon")
-        assert wrong.code == 2 and "--accept takes implausible_cost" in wrong.err
+        assert wrong.code == 2 and "cannot be overruled. Give implausible_cost" in wrong.err
         accepted = ("dlq", "requeue", "--accept", "implausible_cost", "--comment", "a real bill", "--json")
         assert (await meterbridge(stage, *accepted)).json["requeued"] == 1
         assert (await meterbridge(stage, *accepted)).json["requeued"] == 0

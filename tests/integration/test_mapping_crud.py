@@ -143,7 +143,7 @@ async def test_a_mapping_can_be_deactivated_at_a_moment_to_come_and_not_in_the_p
 
 
 async def test_a_deleted_mapping_is_gone_after_the_lead_and_its_past_still_bills(server: Server) -> None:
-    """Late calls go where they went: the versions stay, and are shown; the customer may be mapped anew."""
+    """Late calls go where they went: the versions stay, and are shown; the customer may be mapped again."""
     said(await server.map(external_subscription_id="sub", effective_from="2024-01-01"), 201)
     before = await history(server)
     told = said(await deleted(server))

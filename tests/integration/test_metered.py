@@ -79,7 +79,7 @@ class Corner:
         await self.billing.record("org_a", "api_call", transaction_id, properties, None)
 
     async def subscribed(self) -> None:
-        """The org's record tells of the subscription that Lago has."""
+        """The org's record names the subscription that Lago has."""
         began = Period("sub-a", 0, plan_code="llm")
         await self.records.change("org_a", lambda org: copy(org, periods=(began,)))
 

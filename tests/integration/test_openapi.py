@@ -1,4 +1,4 @@
-"""The OpenAPI document tells what is served, all of it, and its page needs nothing from anywhere."""
+"""The OpenAPI document shows what is served, all of it, and its page needs nothing from anywhere."""
 
 import asyncio
 import base64

@@ -286,7 +286,7 @@ async def test_of_an_id_that_has_another_life_the_comparison_names_what_the_last
     stage: Stage, database: str
 ) -> None:
     """
-    sub-a  ----------| its invoice does not tell     sub-a  |-----
+    sub-a  ----------| its invoice does not say     sub-a  |-----
     """
     async with lago_sandbox(clock=time.time) as lago:
         await _grouped(lago)

@@ -17,7 +17,7 @@ from connectors.postgres.pool import Database
 from meterbridge_litellm.admission import Admission
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.refusal import Refused
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 from tests.support.database import migrated_database, rows
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -54,7 +54,7 @@ async def admission(server: Server, tmp_path: Path) -> AsyncIterator[Admission]:
     scopes = ["credits:write", "provider_keys:decrypt", "plans:read"]
     made = await server.http.post("/api/v1/access/keys", json={"name": "plugin", "scopes": scopes}, headers=BEARER)
     (tmp_path / "levels.json").write_text(json.dumps(LEVELS))
-    settings = Settings(
+    settings = PluginSettings(
         url="http://unused",
         ring_path="unused",
         token="t",

@@ -14,7 +14,7 @@ from meterbridge_litellm.lane import Lane, frame
 from meterbridge_litellm.posting import Poster
 from meterbridge_litellm.record import record
 from meterbridge_litellm.ring import Ring
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 from tests.support.ingress import create_topics, running_ingress
 from tests.support.kafka import Kafka
 
@@ -45,7 +45,7 @@ async def test_a_record_that_the_ingress_refuses_costs_itself_and_all_others_are
     counts = Counts()
     async with running_ingress(kafka.bootstrap, topic_prefix, max_body_bytes=16_000) as ingress:
         url = str(ingress.client.make_url("/"))
-        settings = Settings(url=url, ring_path=str(tmp_path), token="t", flush_seconds=0.01)
+        settings = PluginSettings(url=url, ring_path=str(tmp_path), token="t", flush_seconds=0.01)
         http = httpx.Client(trust_env=False)
         ring = await asyncio.to_thread(Ring, settings, counts, Poster(settings, counts, http).post)
         for number in range(30):

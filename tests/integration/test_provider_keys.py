@@ -354,7 +354,10 @@ async def test_the_command_says_what_it_did_and_lists_and_revokes(stage: Stage, 
     assert "sk-...wxyz" in (await ended(environ, "provider-keys", "list", "--user", "ada")).out
     gone = await ended(environ, "provider-keys", "revoke", key_id, "--json")
     assert (gone.code, gone.json["keys"][0]["is_active"]) == (0, False)
-    assert (await ended(environ, "provider-keys", "revoke", "pk_none")).code == 1
+    none = await ended(environ, "provider-keys", "revoke", f"pk_{'0' * 16}")
+    assert (none.code, f"no provider key with the id pk_{'0' * 16}." in none.err) == (1, True)
+    pasted = await ended(environ, "provider-keys", "revoke", "sk-pasted-by-mistake")
+    assert (pasted.code, "not the id of a provider key" in pasted.err, "sk-" in pasted.err) == (1, True, False)
     actions = [line["action"] for line in stage.values(stage.topics.audit)]
     assert actions == ["provider_keys.rotate_secret", "provider_keys.rotate_secret", "provider_keys.revoke"]
 

@@ -1,4 +1,4 @@
-"""The api process tells how much waits in Kafka, how near it is to being deleted, and whether the audit log was changed."""
+"""The api process shows how much waits in Kafka, how near it is to being deleted, and whether the audit log was changed."""
 
 import time
 

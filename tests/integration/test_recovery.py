@@ -38,7 +38,7 @@ async def test_a_ledger_whose_beginning_was_cut_off_begins_with_the_repeat(
     stage: Stage, database: str, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """Of three transactions for each of two partitions, this one is refused. Else the meter would begin the ledger, and would count
-    anew whatever is sent again.
+    again whatever is sent again.
     """
     await rows(database, _FILLED, stage.topics.enriched)
     commits, committing = 0, TransactionalWriter.commit
@@ -80,7 +80,7 @@ async def test_a_ledger_that_a_meter_began_is_not_taken_for_recovered(stage: Sta
 async def test_a_ledger_that_is_lost_after_a_recovery_is_rebuilt_as_one_that_does_not_know_what_was_before_it(
     stage: Stage, database: str
 ) -> None:
-    """The new topics do not tell which calls were billed before they were made: a copy of one waits for the usage log."""
+    """The new topics do not show which calls were billed before they were made: a copy of one waits for the usage log."""
     await rows(database, _FILLED, stage.topics.enriched)
     await recovered(stage, database)
     producer = Producer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})

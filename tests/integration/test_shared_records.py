@@ -43,7 +43,7 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
 
 
 def one_more(known: Known) -> CustomerRecord:
-    """A change that tells how many there were before it, and is like no other."""
+    """A change that shows how many there were before it, and is like no other."""
     versions = known.versions if known is not None else ()
     version = MappingVersion(len(versions), "org", "tenant", updated_at=next(_MOMENTS))
     return CustomerRecord(CUSTOMER, (*versions, version), 0, len(versions))

@@ -78,7 +78,7 @@ def _plant(change: Callable[[dict[str, Any]], None]) -> None:
             vars(module)["get_standard_logging_object_payload"] = changed
 
 
-# LiteLLM loads this file anew for each callback that it has; the change is planted once.
+# LiteLLM loads this file again for each callback that it has; the change is planted once.
 if os.environ.get("MATRIX_PLANT") and not hasattr(litellm_logging, "matrix_planted"):
     litellm_logging.matrix_planted = True
     _plant(importlib.import_module("matrix_planted").PLANTS[os.environ["MATRIX_PLANT"]])

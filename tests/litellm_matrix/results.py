@@ -14,7 +14,7 @@ from tests.litellm_matrix.run import Outcome
 from tests.litellm_matrix.scenario import SCENARIOS
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "litellm_versions"
-#: Cents; LiteLLM counts the tokens of a stream itself where its provider does not tell them.
+#: Cents; LiteLLM counts the tokens of a stream itself where its provider does not say them.
 TOLERANCE = Decimal("0.01")
 _TOKENS_APART = 0.02
 #: What of these arrives depends on moments; of the last one only in a version that loses calls there.

@@ -69,7 +69,7 @@ class GivenBack(Step):
 
 @dataclass(frozen=True)
 class Settled(Step):
-    """A caller tells what the call has cost, because no record may come."""
+    """A caller reports what the call has cost, because no record may come."""
 
     call: str
     amount: str

@@ -18,10 +18,10 @@ from streams.agents import sink
 from streams.core.delivery import after_end as rebilled
 from streams.core.delivery import after_invoice as rule
 from streams.core.delivery import restamp
-from streams.core.delivery.after_invoice import Earlier, Stored, Verdict, overtaken
+from streams.core.delivery.after_invoice import CountableEvent, Earlier, InvoiceMatch, overtaken
 from streams.core.delivery.restamp import RestampDecision
 from streams.core.mapping import billing_periods, resolve, subscription_choice, versions
-from streams.core.metering import chunk_memory, close_window, fold, lago_event, matching, normalise, write_off
+from streams.core.metering import batch_identities, close_window, fold, lago_event, matching, normalise, write_off
 from streams.core.metering.known_identities import COSTLESS, fingerprint
 from streams.core.pricing import cards, price
 from streams.state.changelog import records_of
@@ -71,9 +71,9 @@ def held_usage_is_merged_by_day(patch: pytest.MonkeyPatch) -> None:
 
 def identities_are_forgotten_two_hours_early(patch: pytest.MonkeyPatch) -> None:
     """A copy within the dedupe retention is billed again."""
-    write = chunk_memory.BatchIdentities.write
+    write = batch_identities.BatchIdentities.write
     patch.setattr(
-        chunk_memory.BatchIdentities,
+        batch_identities.BatchIdentities,
         "write",
         lambda self, changes, first, us, hour: write(self, changes, first, us - 2 * _HOUR_US, hour),
     )
@@ -168,13 +168,13 @@ def whatever_lago_stored_after_an_end_is_late(patch: pytest.MonkeyPatch) -> None
     patch.setattr(
         after_invoice,
         "overtaken",
-        lambda _earlier, after, *_: Verdict(late=tuple(one.transaction_id for one in after)),
+        lambda _earlier, after, *_: InvoiceMatch(late=tuple(one.transaction_id for one in after)),
     )
 
 
 def nothing_is_late_for_a_last_invoice(patch: pytest.MonkeyPatch) -> None:
     """What Lago stored after it had counted is on none."""
-    patch.setattr(after_invoice, "overtaken", lambda *_: Verdict())
+    patch.setattr(after_invoice, "overtaken", lambda *_: InvoiceMatch())
 
 
 def an_invoice_that_is_not_there_yet_counted_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -188,11 +188,11 @@ def an_invoice_that_is_not_there_yet_counted_nothing(patch: pytest.MonkeyPatch) 
 
 
 def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None:
-    """Lago tells whole seconds, and the first ones by their ids are taken for the first ones that came."""
+    """Lago reports whole seconds, and the first ones by their ids are taken for the first ones that came."""
 
-    def judged(earlier: Earlier, after: Sequence[Stored], events: int, _cents: int) -> Verdict:
+    def judged(earlier: Earlier, after: Sequence[CountableEvent], events: int, _cents: int) -> InvoiceMatch:
         found = sorted(after, key=lambda one: (one.created_us, one.transaction_id))
-        return Verdict(late=tuple(one.transaction_id for one in found[max(0, events - earlier.events) :]))
+        return InvoiceMatch(late=tuple(one.transaction_id for one in found[max(0, events - earlier.events) :]))
 
     patch.setattr(after_invoice, "overtaken", judged)
 
@@ -200,9 +200,9 @@ def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None
 def one_unclear_second_makes_all_of_it_unclear(patch: pytest.MonkeyPatch) -> None:
     """Though Lago counted nothing that it stored later."""
 
-    def judged(earlier: Earlier, after: Sequence[Stored], *fee: int) -> Verdict:
+    def judged(earlier: Earlier, after: Sequence[CountableEvent], *fee: int) -> InvoiceMatch:
         found = overtaken(earlier, after, *fee)
-        return Verdict(unclear=tuple(one.transaction_id for one in after)) if found.unclear else found
+        return InvoiceMatch(unclear=tuple(one.transaction_id for one in after)) if found.unclear else found
 
     patch.setattr(after_invoice, "overtaken", judged)
 

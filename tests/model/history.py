@@ -126,7 +126,7 @@ class BackfilledJob(Step):
 
 @dataclass(frozen=True)
 class Recorded(Step):
-    """Another service tells of something that it measured for an org; `number` and org make it."""
+    """Another service reports something that it measured for an org; `number` and org make it."""
 
     org: str
     number: int

@@ -158,7 +158,7 @@ class Lives:
         return any(self.is_last(life, kept.moment) and self.is_on_it(life, kept) is False for life in lives)
 
     def is_unclear(self, org: str, kept: Stored, now: int) -> bool:
-        """Whether no one but Lago knows if it is on the last invoice: times, number and sum do not tell, or there is no such
+        """Whether no one but Lago knows if it is on the last invoice: times, number and sum do not say, or there is no such
         invoice an hour after the end."""
         for life in self.held(org, kept.name, kept.moment, now - h.HOUR):
             if life.counted is None:

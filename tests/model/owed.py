@@ -92,7 +92,7 @@ class Model:
 
     def choice(self, use: Use, org: str, named: str, moment: int, *, asked: bool = False) -> Life | None:
         """Of the org's subscriptions that charge the metric: the one that ran at the moment; else the one that began
-        next; of several the org's own. `asked`: of those that Lago tells now; else of those on our record."""
+        next; of several the org's own. `asked`: of those that Lago reports now; else of those on our record."""
         known = self.lives.of(org) if asked else self.lives.known.get(org, [])
         lives = [life for life in known if use.metric in h.CHARGED[life.plan]]
         free = not lives and use.metric != h.USAGE  # it has no amount: where no plan charges it, it goes to any of them
@@ -192,7 +192,7 @@ class Model:
             # What is on another org's invoice is not billed again: Lago cannot take it from there (a person can).
             taken = any(life.org != org and life.name == name and life.at(moment) for life in self.lives.true)
             behind = self.lives.behind_an_end(org, name, moment, self.now)
-            # What others measure has no amount, so Lago's fee tells nothing.
+            # What others measure has no amount, so Lago's fee shows nothing.
             missed = not use.bill and use.stored and self.lives.missed(org, use.stored, self.now)
             if ended and not taken and (behind or missed):
                 life = self.choice(use, org, "", use.moment, asked=True)

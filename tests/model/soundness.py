@@ -77,7 +77,7 @@ class _Books:
     def _subscribed(self, step: h.Subscribed) -> h.Step | None:
         """An id of a subscription is used once, but for the shared one: by one org after the other, from then on.
 
-        What Lago stored under the id before it began anew belongs to the new life if its moment is the same second. The
+        What Lago stored under the id before it started again belongs to the new life if its moment is the same second. The
         model decides when an event is stored, so a next life begins in a second of its own.
         """
         name, shared = step.subscription, step.number == h.SHARED

@@ -12,10 +12,10 @@ HERE = Path(__file__).parent
 FOLDERS = ("streams/core", "connectors/access")
 #: Of these folders all but the following, which decide about nothing of that.
 LEFT_OUT = {
-    "streams/core/delivery/retry_after.py": "tells when to ask again",
-    "streams/core/delivery/backoff.py": "tells when to ask again",
-    "streams/core/delivery/circuit_breaker.py": "tells when to ask again",
-    "streams/core/delivery/rate_limiter.py": "tells how often to ask",
+    "streams/core/delivery/retry_after.py": "shows when to ask again",
+    "streams/core/delivery/backoff.py": "shows when to ask again",
+    "streams/core/delivery/circuit_breaker.py": "shows when to ask again",
+    "streams/core/delivery/rate_limiter.py": "shows how often to ask",
     "streams/core/metering/notices.py": "names and amounts for metrics and log lines; the counters that must add up are the fold's",
 }
 #: Beside those folders.

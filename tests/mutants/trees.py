@@ -67,7 +67,7 @@ class Tree:
         return by
 
     def _write(self, path: Path, text: str) -> None:
-        """With a time of its own: by time and length Python tells whether what it compiled is still right."""
+        """With a time of its own: by time and length Python decides whether what it compiled is still right."""
         self._writes += 1
         path.write_text(text, encoding="utf-8")
         os.utime(path, (self._writes, self._writes))

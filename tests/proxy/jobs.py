@@ -1,4 +1,4 @@
-"""Responses and batches as OpenAI tells of them: jobs that a client polls."""
+"""Responses and batches as OpenAI names them: jobs that a client polls."""
 
 from typing import Any
 

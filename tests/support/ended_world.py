@@ -110,7 +110,7 @@ class World:
         await self.learn(Period("sub-a", 0, self.ended_us), *following)
 
     async def events(self) -> int:
-        """How many have a moment after the end: Lago tells it to the second, so from the next second on, its first instant included."""
+        """How many have a moment after the end: Lago reports it to the second, so from the next second on, its first instant included."""
         after = "SELECT count(*)::int FROM lago_events WHERE org_id = 'org-a' AND billed_at >= to_timestamp($1)"
         [(count,)] = await rows(self.url, after, self.ended_us / SECOND_US + 1)
         return int(count)
@@ -152,7 +152,7 @@ async def ended_world(stage: Stage, database: str, lago: Lago, *, invoiced: bool
             how = {} if invoiced else {"on_termination_invoice": "skip"}
             answer = await lago.http.delete("/api/v1/subscriptions/sub-a", params=how)
             world.ended_us = parse_us(answer.json()["subscription"]["terminated_at"])
-            # Lago tells an end to the second, so what happens within it is not known to be after it.
+            # Lago reports an end to the second, so what happens within it is not known to be after it.
             await soon(lambda: time.time_ns() // 1000 > world.ended_us + SECOND_US)
             stage.put(calls(range(2, 5)))
             await until(database, COMPLETED, lambda count: count == 5)

@@ -17,7 +17,7 @@ class OwnChangelog:
     values: dict[bytes, bytes | None] = field(default_factory=dict)
 
     def commit(self, changes: Changes, now_us: int) -> None:
-        """A step of a ledger; its books must add up, and its position tells how many windows are held."""
+        """A step of a ledger; its books must add up, and its position shows how many windows are held."""
         changes.position.held = held_after(self.ledger, changes)
         self.values.update(records_of(changes))
         apply(self.ledger, changes, now_us)

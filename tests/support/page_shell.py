@@ -40,13 +40,15 @@ _END = "-- end of the block --"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One shell block. `how`: `""`, `not run` or `repeated`; `why` it is not run; what it `prints`, `""` = not said."""
+    """One shell block. `how`: `""`, `not run` or `repeated`; `why` it is not run; what it `prints`, `""` = not said; the
+    `chapter` that it stands in, as its heading begins."""
 
     place: str
     text: str
     how: str
     why: str
     prints: str
+    chapter: str = ""
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -55,7 +57,8 @@ def blocks(page: Path) -> Iterator[Block]:
     for found in _BLOCK.finditer(text):
         line = text[: found.start("text")].count("\n")
         how, why, prints = (found[name] or "" for name in ("how", "why", "prints"))
-        yield Block(f"{page.relative_to(ROOT)}:{line}", textwrap.dedent(found["text"]), how, why, prints)
+        chapter = text[: found.start()].rpartition("\n## ")[2].partition("\n")[0]
+        yield Block(f"{page.relative_to(ROOT)}:{line}", textwrap.dedent(found["text"]), how, why, prints, chapter)
 
 
 def as_told(prints: str, output: str) -> bool:

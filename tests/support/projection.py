@@ -65,7 +65,7 @@ async def snapshot(url: str) -> dict[str, list[str]]:
 
 
 async def emptied(url: str) -> None:
-    """Begin anew."""
+    """Begin again."""
     await rows(url, f"TRUNCATE {', '.join(TABLES)}")
 
 

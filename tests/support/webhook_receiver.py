@@ -11,8 +11,8 @@ from aiohttp import web
 from standardwebhooks.webhooks import Webhook
 
 from connectors.operations.outgoing_webhooks.announcements import Announcements
-from connectors.operations.outgoing_webhooks.delivery import Sender, webhooks_http
-from connectors.operations.outgoing_webhooks.endpoints import Endpoint
+from connectors.operations.outgoing_webhooks.delivery import MessageSender, webhooks_http
+from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
 from connectors.operations.outgoing_webhooks.task import OutgoingWebhooks, WebhookMetrics
 from connectors.postgres.pool import Database
 
@@ -78,8 +78,8 @@ class Seen:
 
 def task_of(database: Database, *urls: str, seen: WebhookMetrics | None = None, **rules: Any) -> OutgoingWebhooks:
     """The task with these endpoints."""
-    sensors, endpoints = seen or Seen(), [Endpoint(url) for url in urls]
-    sender = Sender(webhooks_http(), [SECRET, OLDER], sensors.webhook_attempted)
+    sensors, endpoints = seen or Seen(), [WebhookTarget(url) for url in urls]
+    sender = MessageSender(webhooks_http(), [SECRET, OLDER], sensors.webhook_attempted)
     announcements = Announcements([endpoint.name for endpoint in endpoints], **rules)
     return OutgoingWebhooks(database, announcements, sender, endpoints, sensors)
 

@@ -67,7 +67,7 @@ class KeyCipher:
 
 
 def secret_id(secret: str) -> str:
-    """A name of a secret that does not tell the secret."""
+    """A name of a secret that does not reveal the secret."""
     return sha256(_DOMAIN + urlsafe_b64decode(secret)).hexdigest()[:_ID_DIGITS]
 
 

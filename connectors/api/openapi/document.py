@@ -65,7 +65,7 @@ def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], i
         "info": {
             "title": "Meterbridge",
             "version": version("meterbridge"),
-            "summary": "LiteLLM's usage becomes Lago's invoices, exactly once.",
+            "summary": "LiteLLM's usage becomes Lago's invoices, each call billed once.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],

@@ -40,7 +40,7 @@ def rebuild(
     comment: Comment = "",
     partition: Annotated[int | None, typer.Option(min=0, help="Only this partition. Default: all.")] = None,
     accept_gaps: Annotated[
-        bool, typer.Option("--accept-gaps", help="Rebuild also where the topics do not tell everything any more.")
+        bool, typer.Option("--accept-gaps", help="Rebuild also where the topics do not show everything any more.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
     dry_run: DryRun = False,

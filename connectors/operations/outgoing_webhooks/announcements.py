@@ -26,8 +26,8 @@ from schemas.webhooks import (
     USAGE_HELD,
     Balance,
     BalanceMessage,
-    DeadLetter,
     DeadLetterMessage,
+    DeadLetterNotice,
     HeldUsage,
     HeldUsageMessage,
     Message,
@@ -165,7 +165,7 @@ class Announcements:
         Raises:
             Unavailable: Postgres does not answer.
         """
-        told = 0
+        stored = 0
         async with database.connection() as connection, connection.transaction():
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
                 return 0
@@ -178,10 +178,10 @@ class Announcements:
                 ("partition", _PARTITIONS, (CALM_S,), self._partitions),
             ):
                 changes = [*changes_of(await connection.fetch(query, kind, MOST, *arguments))]
-                told += await self._store(connection, kind, changes)
+                stored += await self._store(connection, kind, changes)
             for endpoint in self.endpoints:
                 await connection.execute(_CUT, endpoint, MOST_WAITING)
-        return told
+        return stored
 
     async def _store(self, connection: Any, kind: str, changes: Sequence[Change]) -> int:
         if not changes:
@@ -203,7 +203,7 @@ class Announcements:
 
     def _dead(self, rows: Iterable[Mapping[str, Any]]) -> Iterable[Change]:
         for row in rows:
-            letter = DeadLetter(
+            letter = DeadLetterNotice(
                 row["subject"],
                 row["subscription"],
                 row["org_id"],

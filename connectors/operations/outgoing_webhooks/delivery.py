@@ -15,7 +15,7 @@ from typing import Any, Final
 import httpx
 import structlog
 
-from connectors.operations.outgoing_webhooks.endpoints import Endpoint, headers_of
+from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget, headers_of
 from connectors.postgres.pool import Database
 
 #: The time limit of one request, seconds.
@@ -79,7 +79,7 @@ def webhooks_http() -> httpx.AsyncClient:
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class MessageSender:
     """Posts messages.
 
     Fields:
@@ -94,7 +94,7 @@ class Sender:
     counted: Callable[[str], None] = lambda _outcome: None
     now_s: Callable[[], float] = time.time
 
-    async def post(self, endpoint: Endpoint, message_id: str, body: bytes) -> int:
+    async def post(self, endpoint: WebhookTarget, message_id: str, body: bytes) -> int:
         """One attempt. Returns the status of the answer; 0 = none came in time. The answer's body is not read."""
         headers = headers_of(message_id, int(self.now_s()), body, self.secrets)
         try:
@@ -106,14 +106,14 @@ class Sender:
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
             return 0
 
-    async def send_due(self, database: Database, endpoints: Sequence[Endpoint]) -> None:
+    async def send_due(self, database: Database, endpoints: Sequence[WebhookTarget]) -> None:
         """Send what is due. An endpoint that fails gets one attempt. Raises: Unavailable."""
         for endpoint in endpoints:
             for _ in range(_ROUND):
                 if not await self._send_one(database, endpoint):
                     break
 
-    async def _send_one(self, database: Database, endpoint: Endpoint) -> bool:
+    async def _send_one(self, database: Database, endpoint: WebhookTarget) -> bool:
         """Send the next message that is due. False: there is none, or it failed."""
         async with database.connection() as connection:
             taken = await connection.fetchrow(_TAKE, endpoint.name, _LEASE_S)
@@ -123,7 +123,7 @@ class Sender:
         async with database.connection() as connection, connection.transaction():
             return await self._entered(connection, endpoint, taken, status)
 
-    async def _entered(self, connection: Any, endpoint: Endpoint, taken: Any, status: int) -> bool:
+    async def _entered(self, connection: Any, endpoint: WebhookTarget, taken: Any, status: int) -> bool:
         """Enter the outcome of an attempt; whether it succeeded."""
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             await connection.execute(_SENT, endpoint.name, taken["message_id"], status)
@@ -141,13 +141,13 @@ class Sender:
         return False
 
 
-async def enable(database: Database, endpoint: Endpoint) -> None:
+async def enable(database: Database, endpoint: WebhookTarget) -> None:
     """Send to a disabled endpoint again, and what waits for it at once. Raises: Unavailable."""
     async with database.connection() as connection:
         await connection.execute(_WELL, endpoint.name)
 
 
-async def state_of(database: Database, endpoints: Sequence[Endpoint]) -> tuple[int, int]:
+async def state_of(database: Database, endpoints: Sequence[WebhookTarget]) -> tuple[int, int]:
     """Messages that wait, and endpoints that are disabled. Forgets messages that ended long ago. Raises: Unavailable."""
     async with database.connection() as connection:
         await connection.execute(_PRUNE, _KEPT_DAYS)

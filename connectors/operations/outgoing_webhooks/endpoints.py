@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class WebhookTarget:
     """Where messages are sent. The URL may contain a token, so neither a log nor a table has it."""
 
     url: str = field(repr=False)

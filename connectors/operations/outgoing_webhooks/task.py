@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 from connectors.operations.background_task import watch
 from connectors.operations.outgoing_webhooks.announcements import Announcements
-from connectors.operations.outgoing_webhooks.delivery import Sender, state_of
-from connectors.operations.outgoing_webhooks.endpoints import Endpoint
+from connectors.operations.outgoing_webhooks.delivery import MessageSender, state_of
+from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
 from connectors.postgres.pool import Database
 
 #: How often it looks, seconds.
@@ -31,8 +31,8 @@ class OutgoingWebhooks:
 
     database: Database
     announcements: Announcements
-    sender: Sender
-    endpoints: Sequence[Endpoint]
+    sender: MessageSender
+    endpoints: Sequence[WebhookTarget]
     sensors: WebhookMetrics
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic

@@ -4,7 +4,13 @@ The middleware is in `meterbridge_sdk.aiohttp` and `meterbridge_sdk.asgi`.
 """
 
 from meterbridge_sdk.client import MeterbridgeClient
-from meterbridge_sdk.errors import BillingError, BillingRejected, BillingUnavailable, UsageLimitReached
+from meterbridge_sdk.errors import (
+    BillingError,
+    BillingRejected,
+    BillingUnauthorized,
+    BillingUnavailable,
+    UsageLimitReached,
+)
 from meterbridge_sdk.events import UsageEvent
 from meterbridge_sdk.functions import (
     check_org_has_active_subscription,
@@ -26,6 +32,7 @@ from meterbridge_sdk.service import OrgBillingService, org_billing_service
 __all__ = [
     "BillingError",
     "BillingRejected",
+    "BillingUnauthorized",
     "BillingUnavailable",
     "CurrentOrg",
     "CurrentUsage",

@@ -140,7 +140,7 @@ class MeterbridgeClient:
         return None if response is None else usage_of(response)
 
     async def get_limits(self, org_id: str) -> dict[str, int]:
-        """The org's limits by name, its own before those of its plan; `{}` = none. See docs/sdk.md, Limits.
+        """The org's limits by name, its own before those of its plan; `{}` = none. See docs/sdk-reference.md, Limits.
 
         Raises:
             BillingError: the answer is not known.
@@ -171,7 +171,7 @@ class MeterbridgeClient:
             subscription_at: when it begins, ISO 8601; None = now.
 
         Raises:
-            BillingRejected: `plan_not_found` or another reason of docs/errors.md.
+            BillingRejected: `plan_not_found` or another reason of docs/errors-api.md.
             BillingUnavailable: it is not known whether it was done; the same call again is safe.
         """
         body = {

@@ -1,12 +1,13 @@
 """Errors of the SDK. The class says whether the same request may succeed later.
 
 BillingError
-├── BillingUnavailable      not now; the same request again is safe
-└── BillingRejected         wrong; the same request again changes nothing
-    └── UsageLimitReached   an org has used up one of its limits
+├── BillingUnavailable       not now; the same request again is safe
+└── BillingRejected          wrong; the same request again changes nothing
+    ├── BillingUnauthorized  the API key is unknown, or may not do this
+    └── UsageLimitReached    an org has used up one of its limits
 
-`reason` is a stable code (lower-case words and underscores). docs/sdk.md lists those of the SDK, docs/errors.md those of
-Meterbridge's API. No message holds an API key, a prompt or a request body.
+`reason` is a stable code (lower-case words and underscores). docs/sdk-reference.md lists those of the SDK,
+docs/errors-api.md those of Meterbridge's API. No message holds an API key, a prompt or a request body.
 """
 
 from decimal import Decimal
@@ -39,6 +40,13 @@ class BillingUnavailable(BillingError):
 
 class BillingRejected(BillingError):
     """The request itself is refused, by Meterbridge or by the SDK before it is sent."""
+
+
+class BillingUnauthorized(BillingRejected):
+    """Meterbridge does not know the API key (`status` 401), or the key may not do this (403). Nothing was done.
+
+    A new key may take half a second to be known to every process of Meterbridge.
+    """
 
 
 class UsageLimitReached(BillingRejected):

@@ -53,10 +53,11 @@ def usage_event(
     Raises:
         BillingRejected: `bad_event`, `bad_property`, `bad_time`, `number_out_of_range`.
     """
-    for text in (org_id, event_code, transaction_id):
+    for name, text in (("org_id", org_id), ("event_code", event_code), ("transaction_id", transaction_id)):
         if not text.strip() or text in {".", ".."} or text != _clean(text) or len(text.encode()) > MAX_ID_BYTES:
             raise BillingRejected(
-                "bad_event", f"an id and a code have 1 to {MAX_ID_BYTES} bytes of UTF-8, none of them 0"
+                "bad_event",
+                f"{name} must have 1 to {MAX_ID_BYTES} bytes of UTF-8, none of them 0, and be neither blank, . nor ..",
             )
     texts = {_clean(name): _text(name, value) for name, value in (properties or {}).items() if value is not None}
     if sum(len((name + text).encode()) for name, text in texts.items()) > MAX_PROPERTIES_BYTES:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
-from meterbridge_sdk.errors import BillingError
+from meterbridge_sdk.errors import BillingError, BillingUnauthorized
 from meterbridge_sdk.events import UsageEvent
 from meterbridge_sdk.logs import log_event
 
@@ -126,7 +127,7 @@ class UsageRecorder:
             try:
                 await self._send(event)
             except Exception as error:  # noqa: BLE001  # logged with all of the event; the next event has its turn
-                if not (isinstance(error, BillingError) and error.retryable):
+                if not (isinstance(error, BillingError) and _may_pass(error)):
                     return self._reject(event, error)
                 self.counts.retried += 1
                 self._log_interrupted(error)
@@ -178,6 +179,11 @@ class UsageRecorder:
         if self._interrupted:
             self._interrupted = False
             log_event(logging.INFO, "recording_resumed", waiting=self.waiting)
+
+
+def _may_pass(error: BillingError) -> bool:
+    """Whether the event is kept. A key that is not known (401) may be new, or come back with a restored database."""
+    return error.retryable or (isinstance(error, BillingUnauthorized) and error.status == HTTPStatus.UNAUTHORIZED)
 
 
 def _fields(event: UsageEvent) -> dict[str, object]:

@@ -49,6 +49,11 @@ class CurrentUsage:
     units: Mapping[str, Decimal]
 
 
+def shown_url(url: httpx.URL) -> str:
+    """The address for an error's text: without user name, password and query, which may be secret."""
+    return str(url.copy_with(userinfo=b"", query=None, fragment=None))
+
+
 def json_object(response: httpx.Response) -> dict[str, Any]:
     """The response's JSON object; `{}` if it is none. Numbers with a point become `Decimal`."""
     try:
@@ -110,4 +115,5 @@ def limits_of(response: httpx.Response, member: str) -> dict[str, int]:
 
 def invalid(response: httpx.Response) -> BillingUnavailable:
     """The error of a response that is not Meterbridge's: a proxy's login page, for example."""
-    return BillingUnavailable("invalid_response", "the response is not Meterbridge's", status=response.status_code)
+    detail = f"the answer of {shown_url(response.url)} is not Meterbridge's: check its address (METERBRIDGE_URL)"
+    return BillingUnavailable("invalid_response", detail, status=response.status_code)

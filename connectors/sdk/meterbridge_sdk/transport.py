@@ -11,8 +11,8 @@ from typing import Final
 
 import httpx
 
-from meterbridge_sdk.errors import BillingError, BillingRejected, BillingUnavailable
-from meterbridge_sdk.responses import json_object
+from meterbridge_sdk.errors import BillingError, BillingRejected, BillingUnauthorized, BillingUnavailable
+from meterbridge_sdk.responses import json_object, shown_url
 from meterbridge_sdk.retries import backoff_s, retry_after_s
 from meterbridge_sdk.wire import Route
 
@@ -21,8 +21,11 @@ ATTEMPTS: Final = 4
 READ_ATTEMPTS: Final = 2
 #: Statuses of a request that is wrong, if the response is Meterbridge's own.
 _WRONG: Final = frozenset({400, 409, 413, 415, 422})
+#: Statuses of a key that is not known, or may not do this, if the response is Meterbridge's own.
+_UNAUTHORIZED: Final = frozenset({401, 403})
 #: Statuses that often pass within seconds.
 _PASSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CHECK: Final = "check Meterbridge's address (METERBRIDGE_URL), and that it runs there"
 #: A whole attempt may take this much longer than the wait for the next byte, after which httpx gives up.
 _WHOLE = 1.25
 
@@ -44,12 +47,14 @@ class Transport:
         if not _is_http(url):
             raise ValueError("url must begin with http:// or https:// and name a host")
         if not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
-            raise ValueError("api_key must be printable ASCII")  # never with its value
+            raise ValueError("api_key must be printable ASCII, and not empty")  # never with its value
         if attempts < 1:
             raise ValueError("attempts must be at least 1")
         self._http = http
-        self._timeout_s = None if http.timeout.read is None else http.timeout.read * _WHOLE
+        self._wait_s = http.timeout.read
+        self._timeout_s = None if self._wait_s is None else self._wait_s * _WHOLE
         self._url = url.rstrip("/")
+        self._place = shown_url(httpx.URL(self._url))
         self._headers = {"Authorization": f"Bearer {api_key.strip()}"}
         self._attempts = attempts
         self._random_number = random_number
@@ -70,9 +75,9 @@ class Transport:
             raise BillingRejected("bad_org_id", "the org's id is empty, or means another path")
         try:
             path = route.of_org(org_id)
-            content = None if body is None else json.dumps(body, allow_nan=False).encode()
-        except (UnicodeEncodeError, TypeError, ValueError) as error:
-            raise BillingRejected("bad_request", type(error).__name__) from None
+        except (TypeError, ValueError) as error:
+            raise BillingRejected("bad_request", f"org_id cannot be a part of a path: {error}") from None
+        content = None if body is None else _json(body)
         attempts = self._attempts if content is not None else min(self._attempts, READ_ATTEMPTS)
         for attempt in range(1, attempts + 1):
             result, wait_s = await self._attempt(route.method, path, content)
@@ -91,13 +96,17 @@ class Transport:
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._http.request(method, self._url + path, content=content, headers=headers)
-        except (httpx.TimeoutException, TimeoutError) as error:
-            return BillingUnavailable("timeout", type(error).__name__), 0.0
-        except httpx.ConnectError as error:
-            return BillingUnavailable("connection_failed", type(error).__name__), 0.0
+        except (httpx.ConnectTimeout, httpx.PoolTimeout):
+            return BillingUnavailable("timeout", f"no connection to {self._place} in time: {_CHECK}"), 0.0
+        except (httpx.TimeoutException, TimeoutError):
+            waited = "in time" if self._wait_s is None else f"within {self._wait_s:g} s"
+            return BillingUnavailable("timeout", f"no answer from {self._place} {waited}"), 0.0
+        except httpx.ConnectError:
+            return BillingUnavailable("connection_failed", f"cannot connect to {self._place}: {_CHECK}"), 0.0
         # AttributeError: anyio's (4.x) of a connection that is reset the moment it is made has no socket to ask.
         except (httpx.RequestError, AttributeError) as error:
-            return BillingUnavailable("connection_lost", type(error).__name__), 0.0
+            lost = f"{self._place} ended the connection before its answer ({type(error).__name__})"
+            return BillingUnavailable("connection_lost", lost), 0.0
         if response.is_success:
             return response, 0.0
         return _refusal(response), retry_after_s(response.headers, self._now())
@@ -111,11 +120,34 @@ def _is_http(url: str) -> bool:
     return parsed.scheme in {"http", "https"} and bool(parsed.host)
 
 
+def _json(body: Mapping[str, object]) -> bytes:
+    """The body as JSON. Raises: BillingRejected: `bad_request`: a member is no value of JSON; its name is told."""
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        wrong = ", ".join(name for name, value in body.items() if not _is_json(value))
+        raise BillingRejected("bad_request", f"{wrong} cannot be sent as JSON: {error}") from None
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def _refusal(response: httpx.Response) -> BillingError:
     """Only a response in Meterbridge's own form rejects a request for good. A proxy's error page says nothing about it."""
     body, status = json_object(response), response.status_code
     reason = body["reason"] if isinstance(body.get("reason"), str) else ""
     detail = body["detail"] if isinstance(body.get("detail"), str) else ""
+    if not reason:
+        detail = f"an error of {shown_url(response.url)} that is not Meterbridge's: {_CHECK}"
     missing = status == HTTPStatus.NOT_FOUND and reason not in {"", "not_found"}
-    kind = BillingRejected if missing or (reason and status in _WRONG) else BillingUnavailable
+    kind: type[BillingError] = BillingUnavailable
+    if missing or (reason and status in _WRONG):
+        kind = BillingRejected
+    elif reason and status in _UNAUTHORIZED:
+        kind = BillingUnauthorized
     return kind(reason or f"http_{status}", detail, status=status)

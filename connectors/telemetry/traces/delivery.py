@@ -67,8 +67,8 @@ class DeliverySpans:
         def settled(outcomes: Sequence[EventOutcome]) -> None:
             for place, (transaction_id, span) in spans.items():
                 self.under_way.pop(transaction_id, None)
-                told = (outcomes[place].kind, outcomes[place].reason) if outcomes else ("given_back", "")
-                span.set_attributes(attributes({names.OUTCOME: told[0], names.REASON: told[1]}))
+                result = (outcomes[place].kind, outcomes[place].reason) if outcomes else ("given_back", "")
+                span.set_attributes(attributes({names.OUTCOME: result[0], names.REASON: result[1]}))
                 span.end()
 
         return settled

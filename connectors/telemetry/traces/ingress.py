@@ -14,7 +14,7 @@ from schemas.trace_context import TRACEPARENT
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Sender(Protocol):
+class BatchSender(Protocol):
     """See `connectors.ingest.store.RecordSender`."""
 
     async def send_all(self, records: Sequence[Any]) -> Any: ...
@@ -52,7 +52,7 @@ class IngressTraces:
 
         return web.route(route.method, route.path, traced, **route.kwargs)
 
-    def over(self, sender: Sender, topic: str) -> "TracedSender":
+    def over(self, sender: BatchSender, topic: str) -> "TracedSender":
         """`sender` with a span around each sending."""
         return TracedSender(self._tracer, sender, topic)
 
@@ -60,7 +60,7 @@ class IngressTraces:
 class TracedSender:
     """A `RecordSender` whose records carry the `traceparent` of its span; see `record_headers`."""
 
-    def __init__(self, tracer: Tracer, sender: Sender, topic: str) -> None:
+    def __init__(self, tracer: Tracer, sender: BatchSender, topic: str) -> None:
         self._tracer = tracer
         self._sender = sender
         self._topic = topic

@@ -65,8 +65,8 @@ class BoundedProcessor(SpanProcessor):
         self._count = count
         self._lock = threading.Lock()
         self._waiting = 0
-        told = _CountingExporter(exporter, count, self._left)
-        self._inner = BatchSpanProcessor(told, QUEUE, _DELAY_MS, _AT_ONCE)
+        counting = _CountingExporter(exporter, count, self._left)
+        self._inner = BatchSpanProcessor(counting, QUEUE, _DELAY_MS, _AT_ONCE)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Do nothing: only ended spans are exported."""

@@ -1,7 +1,7 @@
 """Which events reached Lago after it had counted the invoice of an end, by what that invoice says; pure.
 
-An invoice tells how many events it counted, and their rounded sum, but not which. Lago stores the invoice empty and
-counts later, so the moment at which the invoice was made does not tell it either (docs/lago-behaviour.md, 4.1).
+An invoice shows how many events it counted, and their rounded sum, but not which. Lago stores the invoice empty and
+counts later, so the moment at which the invoice was made does not show it either (docs/lago-behaviour.md, 4.1).
 It counts at one moment, and tells in whole seconds when it stored each event: on the invoice is what it stored in earlier
 seconds, and a part of what it stored in that second. Count and sum say which second it was, and often which part.
 What is safe does not depend on clocks: whichever events Lago counted, its fee and what is called late are together
@@ -22,11 +22,11 @@ MOST_STEPS: Final = 5_000
 _TO_CENTS = Context(prec=60, rounding=ROUND_HALF_UP)
 
 
-class Stored(NamedTuple):
+class CountableEvent(NamedTuple):
     """An event as Lago has it.
 
     Fields:
-        created_us: when Lago stored it, as Lago tells: to the second; microseconds since 1970 UTC.
+        created_us: when Lago stored it, as Lago reports: to the second; microseconds since 1970 UTC.
         cents: what it bills.
     """
 
@@ -47,14 +47,14 @@ class Earlier(NamedTuple):
     ids: tuple[str, ...] = ()
 
 
-class Verdict(NamedTuple):
+class InvoiceMatch(NamedTuple):
     """Ids of events that are on no invoice, and of those that may be on it or not; all others are on it."""
 
     late: tuple[str, ...] = ()
     unclear: tuple[str, ...] = ()
 
 
-def overtaken(earlier: Earlier, after: Sequence[Stored], events: int, cents: int) -> Verdict:
+def overtaken(earlier: Earlier, after: Sequence[CountableEvent], events: int, cents: int) -> InvoiceMatch:
     """Which events of the last billing period of a subscription its last invoice did not count.
 
     Args:
@@ -63,8 +63,9 @@ def overtaken(earlier: Earlier, after: Sequence[Stored], events: int, cents: int
         events, cents: of the only fee of the metric on that invoice; 0, 0 where the invoice has none.
 
     Returns:
-        Late is what no set has that Lago may have counted, at one moment, to get that fee; unclear is what some of these
-        sets have. Where there is no such set, all is unclear: the events after the end, and those before it that are asked about.
+        late: events that are in none of the sets that match the invoice (that is, sets that Lago may have counted, at one
+        moment, to get that fee). unclear: events that are in some of these sets, but not in all. If no set matches, all are
+        unclear: the events after the end, and those before it that are asked about.
     """
     left = events - earlier.events
     ordered = sorted(after, key=lambda one: (one.created_us, one.transaction_id))
@@ -73,18 +74,20 @@ def overtaken(earlier: Earlier, after: Sequence[Stored], events: int, cents: int
         counted = [event for event in ordered if border_us is None or event.created_us < border_us]
         then = [event for event in ordered if event.created_us == border_us]
         later = ordered[len(counted) + len(then) :]
-        never, unclear = _told_apart(then, left - len(counted), _sum(counted, earlier.cents), cents)
+        never, unclear = _compared_with_fee(then, left - len(counted), _sum(counted, earlier.cents), cents)
         if never is not None:
-            return Verdict(_ids([*never, *later]), _ids(unclear))
-    return Verdict(unclear=(*earlier.ids, *_ids(ordered)))
+            return InvoiceMatch(_ids([*never, *later]), _ids(unclear))
+    return InvoiceMatch(unclear=(*earlier.ids, *_ids(ordered)))
 
 
-def _told_apart(
-    then: Sequence[Stored], number: int, before: Decimal, cents: int
-) -> tuple[Sequence[Stored] | None, Sequence[Stored]]:
-    """Of what was stored in one second: what is in no choice of so many that adds up with `before` to the fee, None where
-    no choice does; and what is in some of them, but not in all. The smaller part of a choice is drawn, what it counts or
-    what it leaves out.
+def _compared_with_fee(
+    then: Sequence[CountableEvent], number: int, before: Decimal, cents: int
+) -> tuple[Sequence[CountableEvent] | None, Sequence[CountableEvent]]:
+    """Try all subsets of `number` events stored in one second, and keep those that add up with `before` to the fee.
+
+    Returns:
+        The events that are in no such subset, and those that are in some but not in all; `(None, ...)` if there is no such
+        subset. Subsets are drawn by what they contain or by what they leave out, whichever is smaller.
     """
     drawn = min(number, len(then) - number)
     if _steps(len(then), drawn) > MOST_STEPS:
@@ -92,7 +95,7 @@ def _told_apart(
         least, most = _sum(by_cents[:number], before), _sum(by_cents[len(then) - number :], before)
         return ([] if _rounded(least) <= cents <= _rounded(most) else None), then
     leaves_out, whole = drawn < number, _sum(then, before)
-    some, every = set[Stored](), set(then)
+    some, every = set[CountableEvent](), set(then)
     fits = False
     for draw in combinations(then, drawn):
         total = add(whole, _sum(draw).copy_negate()) if leaves_out else _sum(draw, before)
@@ -113,7 +116,7 @@ def _steps(number: int, drawn: int) -> int:
     return comb(number, drawn) * max(1, drawn)
 
 
-def _sum(events: Iterable[Stored], total: Decimal = ZERO) -> Decimal:
+def _sum(events: Iterable[CountableEvent], total: Decimal = ZERO) -> Decimal:
     for event in events:
         total = add(total, event.cents)
     return total
@@ -124,5 +127,5 @@ def _rounded(cents: Decimal) -> int:
     return int(cents.quantize(Decimal(1), context=_TO_CENTS))
 
 
-def _ids(events: Iterable[Stored]) -> tuple[str, ...]:
+def _ids(events: Iterable[CountableEvent]) -> tuple[str, ...]:
     return tuple(event.transaction_id for event in events)

@@ -1,8 +1,8 @@
 """Whether an earlier post of an event may have gone to another subscription or moment than a post would now; pure.
 
 The org's record and the time decide what is posted (streams/core/delivery/restamp.py). While the record stays the same,
-time only moves an event forward: an event that is posted unchanged now was posted unchanged before. So a doubt remains
-only where the record changed after the usage, or where another clock may have passed a border already. Lago identifies
+an event that is posted unchanged now was posted unchanged before. So Lago must be asked for an earlier post only if the
+record changed after the usage, or if another clock may have been past the end of a period already. Lago identifies
 an event by its id and its subscription: on another subscription it would bill it twice (docs/lago-behaviour.md, 2;
 docs/adr/0020).
 """

@@ -1,4 +1,6 @@
-"""An event that waited until after a border is judged again before its post: Lago would accept it and never bill it.
+"""Recomputes timestamp and subscription of an event that waited past the end of its billing period.
+
+With the old ones Lago would accept the event and never bill it.
 
 The event keeps its transaction id. `timestamp` changes, and `usage_end` says when the usage ended. Where its
 subscription has ended meanwhile, the event goes to the org's next one. The result depends on the org's record and on

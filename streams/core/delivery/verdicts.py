@@ -55,7 +55,7 @@ class HttpResponse:
 
 
 class ErrorKind(StrEnum):
-    """The meaning of an index of a 422 for its event."""
+    """How Lago classified one event of a batch that it answered with 422."""
 
     EXISTS = "exists"
     HEALS = "heals"
@@ -176,7 +176,7 @@ def unanswered(reason: str, detail: str = "") -> RetryLater:
     return RetryLater(reason, detail[:DETAIL_CHARS], unknown=connected, opens=not connected, isolates=connected)
 
 
-def looked_up_in_vain(reason: str, detail: str = "") -> RetryLater:
+def lookup_failed(reason: str, detail: str = "") -> RetryLater:
     """The verdict where a look-up failed: nothing was posted, and no batch is the cause of a refused key."""
     _, _, status = reason.rpartition("http_")
     number = int(status) if status.isdigit() else 0
@@ -219,8 +219,8 @@ def _accepted(answer: HttpResponse, sent: int) -> Verdict:
 
 
 def _body_refused(answer: HttpResponse, sent: int) -> Verdict:
-    """A proxy in front of Lago can refuse a body for its size: smaller ones may pass, and no event becomes a dead
-    dead letter.
+    """A proxy in front of Lago can refuse a body for its size: smaller ones may pass, so no event becomes
+    a dead letter.
     """
     reason = _SPLITS[answer.status]
     if refusal_of(answer.status, answer.body) is not None:

@@ -78,8 +78,8 @@ def resolve_held(
 ) -> Target:
     """The target of held usage, for the org that would have paid when it was last looked at.
 
-    The usage stays that org's where the version that said so is forgotten. Usage that was held for no org was covered
-    by no version, so a forgotten version cannot own it either.
+    If the version that named the org is no longer kept, the org still pays. Usage that was held for no org was covered
+    by no version, so it belongs to none that is no longer kept either.
 
     Args:
         org_id: `""` = it was held for no org.
@@ -115,7 +115,7 @@ def resolve_org(
     """The target of usage recorded for an org: its subscription, whatever its currency, for no money is known of it.
 
     The one that charges its metric, else any: it has no amount, and plans at a flat price charge nothing for usage.
-    What no period bills is held here already, and not at the seal: the fold counts what is held of it.
+    Usage that no period bills is held here and not when its window closes, because the fold limits held events.
     """
     org = orgs.get(org_id)
     choice = chosen(org, at_us, code, now_us, owed=False)

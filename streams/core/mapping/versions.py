@@ -1,12 +1,13 @@
 """The versions of a customer's mapping that pay for a call, in the order in which they are tried; pure.
 
 A version covers `[effective_from, next effective_from)`; the first one also covers everything before it. Usage that
-cannot be billed to anybody is undecided. A later version takes it in three cases and in no other (docs/adr/0019):
+cannot be billed to any org is undecided. A later version takes it in three cases and in no other (docs/adr/0019):
 
 - An inactive version, or one for calls of another id kind, covers nothing: the next version that covers the call takes
-it. - A later version of the same org names another of its subscriptions. - The mapping was deleted before its org had
-any subscription: the version that is mapped next takes what is left. From then on it is that version's past, and later
-ones take it only by the same rule.
+  it.
+- A later version of the same org names another of its subscriptions.
+- The mapping was deleted before its org had any subscription: the version that is mapped next takes what is left. From
+  then on it is that version's past, and later ones take it only by the same rule.
 
 Old versions are dropped. Usage before the record's `known_from` was decided by a dropped version, so no remaining
 version can say who pays for late usage of that time: it is held until a person decides (docs/adr/0018).
@@ -84,7 +85,7 @@ def forgotten(
 ) -> bool:
     """Whether the version by which usage of `at_us` is held for the org has left the record.
 
-    Either it was dropped as the oldest of many, or the whole record was forgotten after a deletion and made anew. The
+    Either it was dropped as the oldest of many, or the whole record was forgotten after a deletion and made again. The
     first version must not cover usage that is not its past. A correction takes a version's place, too, but lists its
     org in `instead_of`.
 

@@ -22,8 +22,8 @@ _NO_DETAILS = TokenDetails()
 def tell_kind(usage: Usage, call: Call) -> None:
     """Set the kind and the job of a call whose call type is not in `PLAIN`. The customer must be set before.
 
-    All reports of a job have one identity: the customer's and the job's id. A failed read, and a read that names no job
-    but itself, stays a call.
+    All reports of a job have one identity: the customer's and the job's id. A failed read, and a read
+    without the id of a job, is a call of its own.
     """
     call_type = plain_name(usage.call_type)
     usage.kind = kind_of(call_type)

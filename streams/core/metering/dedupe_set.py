@@ -1,7 +1,7 @@
 """The identities counted inside the dedupe retention: a hash table of packed 16-byte keys.
 
 A Python set of bytes takes about 90 bytes an identity. This table takes 17 bytes divided by the load, at most 29. One
-call looks up or inserts a whole chunk, so the cost is that of numpy and not of the interpreter.
+call looks up or inserts a whole batch, so the cost is that of numpy and not of the interpreter.
 
 14 of the 16 bytes are the identity's, the other 2 are a tag: what is known of the call
 (streams/core/metering/known_identities.py, ADR 0017).
@@ -28,7 +28,7 @@ _FIRST_SIZE = 1021
 _AT_ONCE = 32_768
 #: An hour is stored modulo this number in one byte; 0 marks an empty slot.
 _HOURS = 251
-#: So many consecutive hours can be told apart.
+#: So many consecutive hours can be distinguished.
 HOURS_APART = _HOURS - 3
 
 

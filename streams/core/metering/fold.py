@@ -1,7 +1,7 @@
 """The fold: records of a raw partition, in order, become changes to the partition's ledger.
 
-This is the hot path. A chunk is read in three passes, so that one call looks up the remembered identities of the whole
-chunk: decode and normalise, look up, fold.
+This is the hot path. A batch is read in three passes, so that one call looks up the remembered identities of the whole
+batch: decode and normalise, look up, fold.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ from schemas.records import Rejection
 from schemas.usage import Usage
 from schemas.wire import FLAT, SLP
 from streams.core.mapping.resolve import Target
+from streams.core.metering.batch_identities import HOUR_MS, JOB_HORIZON_US, BatchIdentities, tag_of
+from streams.core.metering.batch_totals import added_to, by_decision_of, counted, set_apart, total_of
 from streams.core.metering.call_kinds import UNKNOWN
 from streams.core.metering.call_meaning import SEALED
-from streams.core.metering.chunk_memory import HOUR_MS, JOB_HORIZON_US, BatchIdentities, tag_of
-from streams.core.metering.chunk_totals import added_to, by_decision_of, counted, set_apart, total_of
 from streams.core.metering.decisions import BILLABLE, BILLED, DUPLICATE, METERED, REJECTED, UNBILLED, UNPRICED, decide
 from streams.core.metering.dedupe_set import HOURS_APART
 from streams.core.metering.duplicate_routes import Routes
@@ -69,7 +69,7 @@ Resolve = Callable[..., Target]
 
 
 class Fold:
-    """Folds chunks of one partition under one policy; pure apart from its caches."""
+    """Folds batches of one partition under one policy; pure apart from its caches."""
 
     def __init__(self, policy: MeterPolicy, prefix: str) -> None:
         self._policy = policy
@@ -150,8 +150,8 @@ class Fold:
         | NEVER                      | metered               | a window of its own                            |
         | NEVER                      | not billed            | counted                                        |
 
-        A record whose time is days ahead of the clock is rejected in each of the rows below the duplicates. A call without
-        a cost that a rate card prices is billed, and settles its identity.
+        A record whose time is days ahead of the clock is rejected, unless it is a duplicate. A call without a cost that a
+        rate card prices is billed, and settles its identity.
         """
         policy, position, lead_ms, enrich = self._policy, ledger.position, self._lead_ms, self._enricher
         usages, newest_ms = self._read_all(records, position.clock_ms, latest_ms)
@@ -236,7 +236,7 @@ class Fold:
             enriched.append((record.key, made))
             if usage.kind == UNKNOWN:
                 changes.noticed.of_unknown_type(usage.call_type)
-            # `tag_of`, written out for the usual call: a call a record is too much here.
+            # `tag_of`, inlined for the usual call: one function call per record is too slow here.
             tag = hash(cost) % FINGERPRINTS + SETTLED if cost else tag_of(usage, billed=decision not in UNBILLED)
             new[identity] = tag
             if stored == COSTLESS:
@@ -320,7 +320,7 @@ class Fold:
 
 
 def _moved(position: Position, apart: dict[str, Sum], folded: Sum, duplicate: Sum, rejected: Sum) -> Position:
-    """The position with the sums of a chunk added."""
+    """The position with the sums of a batch added."""
     by_decision = by_decision_of(apart, folded)
     unbilled = total_of(by_decision, UNBILLED)
     now = {"folded": folded, "duplicate": duplicate, "rejected": rejected, "unbilled": unbilled}
@@ -343,7 +343,7 @@ def _repeat(changes: Changes, duplicate: Sum, record: Record, usage: Usage, *, d
     duplicate.calls += 1
     duplicate.cost += cost
     if differs_in_cost:
-        detail = f"this copy costs {cost:f} USD, what was settled does not"
+        detail = f"this copy costs {cost:f} USD; the call was counted at another cost"
         changes.rejected.append((record.key, _encode(_rejection_of(record, Rejected(COST_DIFFERS, detail)))))
         changes.noticed.doubt(COST_DIFFERS, cost)
     if cost and usage.job is usage.identity and usage.note == SEALED:

@@ -43,7 +43,7 @@ class LedgerState:
         index: from a window's key to its first offset. Several windows can have one key when they were resolved apart
             and could not be billed: then it holds the lowest offset.
         open: first offsets of the windows that have a subscription, with the moments at which they were opened and last
-            folded into (microseconds, not persisted: a reopened ledger starts the wait anew).
+            folded into (microseconds, not persisted: a reopened ledger starts the wait again).
         held: first offsets of held windows by customer.
         metered: first offsets of the other metered events that wait here, by identity.
         seen: identities inside the dedupe retention.

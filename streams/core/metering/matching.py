@@ -32,9 +32,12 @@ _CLOCKS_US = 2_000_000
 #: Kind of the customer id of LiteLLM's `lago` callback, whose ids are random.
 _BY_LAGO = "subscription"
 
-#: What to do about a copy. missing: it was never counted, so send it. known: nothing. priced: it was counted without a
-#: price and this copy has one, or it was lost before it was billed, so send it. other_cost: it was billed at another cost, so report it. unclear: the log
-#: cannot show whether it was counted.
+#: What to do about a copy:
+#: - missing: it was never counted. Send it.
+#: - known: it was billed at this cost. Do nothing.
+#: - priced: it was counted without a price and this copy has one, or it was lost before it was billed. Send it.
+#: - other_cost: it was billed at another cost. Report it.
+#: - unclear: the log cannot show whether it was counted.
 MISSING, KNOWN, PRICED, OTHER_COST, UNCLEAR = "missing", "known", "priced", "other_cost", "unclear"
 
 

@@ -68,7 +68,7 @@ def normalise(
     try:
         read = _SHAPES[record.shape]
     except KeyError:
-        raise Rejected("unknown_shape") from None
+        raise Rejected("unknown_shape", _OTHER_SHAPE) from None
     try:
         usage = read(record, record.call, unit)
     except OddCount:
@@ -338,3 +338,5 @@ _SHAPES: dict[str, Callable[[RawRecord, Call, Decimal], Usage]] = {
     CLOUDEVENT: _cloud_event,
     METERED: _metered,
 }
+#: Without the shape itself: what another program wrote to the topic may be anything.
+_OTHER_SHAPE = f"its shape is none of {', '.join(_SHAPES)}, which this worker reads"

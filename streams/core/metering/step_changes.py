@@ -35,7 +35,7 @@ class Changes:
         windows: by first offset; None = removed.
         ready: those of `windows` that can be sealed at once: other metered events with a subscription.
         seen: identities counted in this step, packed with their tags. They belong to `seen_hour` and are stored under
-            `seen_first`, the offset of the chunk's first record.
+            `seen_first`, the offset of the batch's first record.
         settled: the same for identities that were counted before without a cost.
         jobs: by identity; None = forgotten.
         dropped: identity chunks (hour, offset, prefixes) that left the dedupe retention.

@@ -28,7 +28,7 @@ class Price(NamedTuple):
 
 
 class Rates:
-    """The versions of the rate card; made anew when one is put.
+    """The versions of the rate card; made again when one is put.
 
     Args:
         cards: in any order.

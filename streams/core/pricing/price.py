@@ -19,7 +19,7 @@ _AS_IT_IS = Entry()
 _NO_FACTORS = Factors()
 
 
-class Call(Protocol):
+class PriceInput(Protocol):
     """What a price depends on; `schemas.usage.Usage` explains the fields.
 
     LiteLLM's `tokens_input` includes cached and written tokens, and `tokens_output` includes reasoning.
@@ -89,7 +89,7 @@ def tariff_of(entry: Entry) -> Tariff:
     return Tariff(entry.has_units, prices, percent.scaleb(-2), entry.minimum or ZERO)
 
 
-def price_of(card: RateCard, call: Call, unit: Decimal = _UNIT) -> Decimal:
+def price_of(card: RateCard, call: PriceInput, unit: Decimal = _UNIT) -> Decimal:
     """What the call is billed at, dollars, before the payer's factor.
 
     A call of which an entry's prices find nothing to count is billed at LiteLLM's cost: it must not become free because
@@ -101,7 +101,7 @@ def price_of(card: RateCard, call: Call, unit: Decimal = _UNIT) -> Decimal:
     return priced_by(tariff_of(entry_of(card, call.model, call.provider)), card.factors, call, unit)
 
 
-def priced_by(tariff: Tariff, factors: Factors | None, call: Call, unit: Decimal) -> Decimal:
+def priced_by(tariff: Tariff, factors: Factors | None, call: PriceInput, unit: Decimal) -> Decimal:
     """`price_of` for a tariff that is known."""
     usd = _by_units(tariff, call) if tariff.has_units else None
     if usd is None:
@@ -111,7 +111,7 @@ def priced_by(tariff: Tariff, factors: Factors | None, call: Call, unit: Decimal
     return quantise(max(usd, tariff.minimum), unit)
 
 
-def bills_without_cost(tariff: Tariff, call: Call, *, read_again: bool = False) -> bool:
+def bills_without_cost(tariff: Tariff, call: PriceInput, *, read_again: bool = False) -> bool:
     """Whether the entry prices something that was counted of a call without a cost of LiteLLM's.
 
     A markup or a minimum alone bills nothing: a model without a price may be free.
@@ -126,14 +126,14 @@ def bills_without_cost(tariff: Tariff, call: Call, *, read_again: bool = False) 
     return any(price and count for price, count in zip(tariff.prices, counted, strict=False))
 
 
-def call_factor(factors: Factors, call: Call) -> Decimal:
+def call_factor(factors: Factors, call: PriceInput) -> Decimal:
     """By the call's power level and team; 1 for names that the card does not have."""
     level = factors.power_level.get(call.power_level, _ONE)
     team = factors.team.get(call.team_id)
     return level if team is None else EXACT.multiply(level, team)
 
 
-def _by_units(tariff: Tariff, call: Call) -> Decimal | None:
+def _by_units(tariff: Tariff, call: PriceInput) -> Decimal | None:
     """Dollars for what was counted; None where nothing that has a price was counted."""
     usd, found = ZERO, False
     for price, count in zip(tariff.prices, _counts(call), strict=True):
@@ -143,7 +143,7 @@ def _by_units(tariff: Tariff, call: Call) -> Decimal | None:
     return usd if found else None
 
 
-def _counts(call: Call) -> tuple[Decimal | int, ...]:
+def _counts(call: PriceInput) -> tuple[Decimal | int, ...]:
     """How many of each thing were used; no token is counted twice, and the request is the last.
 
     Counts that contradict each other are cut: there are no more cached tokens than input.

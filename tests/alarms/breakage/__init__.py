@@ -1,4 +1,4 @@
-"""What breaks in a trial, by the file of the rules: each fault begins, and is mended when its block ends."""
+"""What breaks in a trial, by the file of the rules: each fault begins, and is fixed when its block ends."""
 
 from typing import Final
 
@@ -30,9 +30,6 @@ CONSEQUENCES: Final[dict[str, dict[str, str]]] = {
         "MeterbridgeProjectorBehind": "rings from ten minutes of lag on, and ends when this page rings after a week"
     },
     "MeterbridgeLateCallsWait": {
-        "MeterbridgeUsageRejected": "a late call is refused at first, and where there is no Postgres nothing else tells of it"
-    },
-    "MeterbridgeMeterBehind": {
-        "MeterbridgeCanaryNotBilled": "the canary's own calls wait as well, and are missed before ten minutes are over"
+        "MeterbridgeUsageRejected": "a late call is refused at first, and where there is no Postgres nothing else shows it"
     },
 }

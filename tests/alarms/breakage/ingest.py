@@ -78,7 +78,7 @@ async def kafka_away(scene: Scene) -> AsyncIterator[None]:
 async def kafka_away_for_long(scene: Scene) -> AsyncIterator[None]:
     await asyncio.to_thread(scene.kafka.kill)
     while await scene.monitor.number("max(meterbridge_spool_bytes / (meterbridge_spool_max_bytes > 0))") < 0.6:
-        await scene.traffic.send([scene.traffic.call(CALLERS[0], cost_usd="0.0001") for _ in range(200)])
+        await scene.traffic.send([scene.traffic.call(CALLERS[0], cost_usd="0.0001") for _ in range(40)])
         await asyncio.sleep(0.5)
     yield
     await asyncio.to_thread(scene.kafka.restart)

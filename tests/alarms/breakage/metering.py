@@ -73,7 +73,7 @@ async def meters_network_is_slow(scene: Scene) -> AsyncIterator[None]:
 async def api_is_cut_off_from_kafka(scene: Scene) -> AsyncIterator[None]:
     scene.relays["api"].cut()
     yield
-    scene.relays["api"].mend()
+    scene.relays["api"].fix()
 
 
 @contextlib.asynccontextmanager

@@ -52,7 +52,7 @@ async def client_names_a_prepaid_user(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def payment_is_for_an_unknown_purchase(scene: Scene) -> AsyncIterator[None]:
-    """Stripe tells of a payment for a purchase of another database."""
+    """Stripe reports a payment for a purchase of another database."""
     paid = event(
         "checkout.session.completed", session(str(uuid.uuid4()), f"cs_{time.time_ns()}"), f"evt_{uuid.uuid4()}"
     )

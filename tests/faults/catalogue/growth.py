@@ -36,7 +36,7 @@ ROWS = (
         "the topic deleted at a random moment of a random history; a window's record deleted; a rebuild that ends after its first "
         "or second transaction",
         (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
-        "the partitions halt; `ledger rebuild` builds them from the other topics, or says what these do not tell any more",
+        "the partitions halt; `ledger rebuild` builds them from the other topics, or says what these do not show any more",
         (
             f"{_REBUILD}test_a_ledger_that_is_lost_at_a_random_moment_of_a_random_history_bills_each_call_once",
             f"{_REBUILD}test_a_damaged_ledger_is_rebuilt_and_a_sound_one_left_alone",
@@ -79,7 +79,7 @@ ROWS = (
         "all topics are lost while the projector is behind",
         "the same, with events that only Lago has, the calls of one of them in no row",
         (TWICE, MONEY, SAYS_SO),
-        "Lago is asked for its events; calls that no row tells of are named, and their copies refused until a person decides",
+        "Lago is asked for its events; calls that no row shows are named, and their copies refused until a person decides",
         ("faults/test_empty_cluster.py::test_what_only_lago_knows_is_not_billed_again",),
     ),
     Row(

@@ -65,7 +65,7 @@ ROWS = (
         "a dead letter that the broker refuses",
         "max.message.bytes of the dead-letter topic below the record",
         (LOST, TWICE, SAYS_SO),
-        "the offset does not move: the worker ends, and its successor settles the chunk when the topic takes it",
+        "the offset does not move: the worker ends, and its successor settles the batch when the topic takes it",
         ("integration/test_dead_letters.py::test_a_dead_letter_that_cannot_be_written_holds_its_offset",),
     ),
     Row(

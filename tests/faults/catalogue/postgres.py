@@ -114,7 +114,7 @@ ROWS = (
         "outgoing webhooks: an endpoint is away",
         "it answers 503, or refuses connections, while more and more is announced",
         (GOES_ON, SAYS_SO),
-        "one attempt a round, with growing waits; what waits is bounded, and a metric tells it; the other "
+        "one attempt a round, with growing waits; what waits is bounded, and a metric shows it; the other "
         "endpoints get theirs, and the projector does not wait",
         (
             "integration/test_outgoing_webhooks.py::test_what_waits_for_a_dead_endpoint_is_bounded_and_the_others_get_theirs",

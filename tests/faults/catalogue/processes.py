@@ -54,7 +54,7 @@ ROWS = (
         "a third worker joins and leaves under load",
         "a meter and a sink more, for 5-8 s, three times a minute",
         (*EXACT, GOES_ON),
-        "partitions move, chunks that Faust drops are asked for again",
+        "partitions move, batches that Faust drops are asked for again",
         (_EXACTNESS,),
         ("join",),
         longer=_MORE,
@@ -84,7 +84,7 @@ ROWS = (
         "the retry role dies while an event waits",
         "SIGKILL during the wait, another one takes over",
         (LOST, TWICE, GOES_ON),
-        "the event is posted not before its moment, and its wait does not begin anew",
+        "the event is posted not before its moment, and its wait does not start again",
         (
             "faults/test_sink_faults.py::test_a_retry_role_killed_while_it_waits_leaves_the_moment_as_it_was",
             "integration/test_dead_letters.py::test_a_retry_that_is_restarted_waits_until_its_moment_and_not_longer",
@@ -92,8 +92,8 @@ ROWS = (
     ),
     Row(
         9,
-        "a chunk that Faust fetched and dropped, in the meter",
-        "chunks taken away between Faust and the partition task",
+        "a batch that Faust fetched and dropped, in the meter",
+        "batches taken away between Faust and the partition task",
         (LOST, MONEY),
         "the partition task sees the gap and asks again",
         ("integration/test_transport.py::test_a_chunk_the_meter_never_got_is_asked_for_again",),
@@ -101,7 +101,7 @@ ROWS = (
     Row(
         10,
         "the same in sink, retry and projector",
-        "chunks taken away between Faust and the partition task",
+        "batches taken away between Faust and the partition task",
         (LOST, TWICE),
         "the partition task sees the gap and asks again",
         (

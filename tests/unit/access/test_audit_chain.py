@@ -1,4 +1,4 @@
-"""Laws of the audit log's chain: whatever is done to a line that another line tells of is found, and named."""
+"""Laws of the audit log's chain: whatever is done to a line that another line names is found, and named."""
 
 from collections.abc import Sequence
 
@@ -169,11 +169,11 @@ def test_lines_missing_at_the_end_are_found_by_a_head_that_was_kept() -> None:
 
 def test_a_log_that_was_written_anew_is_found_by_a_head_that_was_kept() -> None:
     head = checked(log(6)).head
-    anew: list[bytes] = []
+    again: list[bytes] = []
     for number in range(6):
-        anew.append(sealed(record(number, "eve"), chain_head(anew)))
-    assert checked(anew).broken is None
-    broken = checked(anew, head).broken
+        again.append(sealed(record(number, "eve"), chain_head(again)))
+    assert checked(again).broken is None
+    broken = checked(again, head).broken
     assert broken is not None
     assert broken.kind == "forged"
 

@@ -250,7 +250,7 @@ def test_an_orgs_record_becomes_what_lago_says() -> None:
 
 def test_a_period_ends_where_the_next_begins_though_lago_tells_only_the_second() -> None:
     """
-    Lago tells   [ 0.052 ........ 7.000 )        a call at 7.1 is the old plan's
+    Lago reports   [ 0.052 ........ 7.000 )        a call at 7.1 is the old plan's
                                   [ 7.242 ....>
     it is        [ 0.052 .......... 7.242 )[ 7.242 ....>
     """

@@ -1,4 +1,4 @@
-"""Who was deleted is forgotten after a month, but not where mapping by identity would map him anew."""
+"""Who was deleted is forgotten after a month, but not where mapping by identity would map him again."""
 
 from collections.abc import Iterable
 from typing import Any, cast

@@ -1,12 +1,13 @@
 """The command line: every command explains itself, and a wrong word is answered in one sentence."""
 
+import re
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from connectors.cli.main import app
+from connectors.cli.main import PANELS, app
 
 README = Path(__file__).parents[3] / "README.md"
 COMMANDS = (
@@ -93,6 +94,15 @@ def test_every_command_there_is_is_tried_here() -> None:
     assert commands_of(app) == {tuple(command) for command in COMMANDS}
 
 
+def test_the_help_shows_the_commands_in_panels_in_their_order() -> None:
+    told = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).output
+    panels = re.findall(r"╭─ (.+?) ─", told)
+    assert panels == ["Options", "Run", "Set up", "Who pays and prices", "Stuck usage", "Check", "Recover"]
+    listed = re.findall(r"^│ ([a-z][a-z-]+) ", told, re.MULTILINE)
+    assert listed == [name for names in PANELS.values() for name in names]
+    assert set(listed) == {command[0] for command in COMMANDS}
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_is_in_the_readme(command: list[str]) -> None:
     lines = [line for line in README.read_text().splitlines() if line.startswith(f"| `meterbridge {command[0]}")]
@@ -113,9 +123,74 @@ def test_the_version_is_the_distributions() -> None:
 @pytest.mark.parametrize(
     ("words", "variables", "sentence"),
     [
-        (["serve", "--only", "dashboard"], {}, "--only takes webhooks,api"),
-        (["worker", "--only", "meter,"], {}, "--only takes meter,sink,retry"),
+        (
+            ["serve", "--only", "dashboard"],
+            {},
+            "--only: 'dashboard' is not known. Give one or several of webhooks,api,",
+        ),
+        (["worker", "--only", "meter,"], {}, "--only: 'meter,' is not known. Give one or several of meter,sink,retry"),
         (["lago-sandbox", "--dedup"], {}, "--dedup is a setting of the clickhouse store"),
+        (
+            ["explain", "--customer", "acme", "--at", "2h", "--usd", "abc"],
+            {},
+            "--usd: 'abc' is not a number. Give dollars, for example 0.012.",
+        ),
+        (
+            ["explain", "--customer", "acme", "--at", "soon"],
+            {},
+            "--at: 'soon' is not a moment. Give ISO 8601, for example",
+        ),
+        (
+            ["explain", "--customer", "acme", "--at", "2h", "--around", "5"],
+            {},
+            "--around: '5' is not a duration. Give a number with s, m, h or d, for example 24h.",
+        ),
+        (
+            ["replay", "--from", "1h", "--to", "2h"],
+            {},
+            "--from 1h is not before --to 2h. Give two moments, the earlier one first.",
+        ),
+        (["keys", "rotate", "x", "--overlap", "90d"], {}, "--overlap: 90d is too long. Give at most"),
+        (["dlq", "list", "--kind", "all"], {}, "--kind: 'all' is not known. Give events, calls or both."),
+        (["dlq", "requeue", "--accept", "x"], {}, "--accept: 'x' cannot be overruled. Give implausible_cost."),
+        (["keys", "create", "--name", "n", "--scope", "all"], {}, "--scope: 'all' is not a scope. Give one of "),
+        (
+            ["credits", "grant", "user:a", "1", "--type", "gift"],
+            {},
+            "--type: 'gift' is not a type of credits. Give one of bonus",
+        ),
+        (
+            ["export", "focus", "--month", "May"],
+            {},
+            "--month: 'May' is not a month. Give a year and a month, for example",
+        ),
+        (
+            ["audit", "verify", "--head", "x"],
+            {},
+            "--head: not the head of an audit log. Give what `audit verify` printed",
+        ),
+        (["dlq", "show", "17"], {}, "'17' is not the id of a dead letter. Give one that"),
+        (
+            ["credits", "grant", "ada", "1"],
+            {},
+            "'ada' is not an account. Give user:ID or org:ID, for example org:acme.",
+        ),
+        (
+            ["credits", "grant", "user:ada", "five"],
+            {},
+            "AMOUNT: 'five' is not a number. Give dollars, for example 25 or 0.50.",
+        ),
+        (["credits", "refund", "--", "user:ada", "-1"], {}, "AMOUNT: -1 is below 0. Give the amount without its sign"),
+        (
+            ["rates", "compare", "x.json", "--from", "2h", "--to", "1h", "--bound", "1%"],
+            {},
+            "--bound: '1%' is not a share. Give a number from 0, for example 0.01 for 1 %.",
+        ),
+        (
+            ["ledger", "init", "--from", "17"],
+            {},
+            "--from: an offset belongs to one partition. Give --partition too, for example --partition 3.",
+        ),
         (["topics", "check"], {"KAFKA_PARTITIONS": "many"}, "KAFKA_PARTITIONS should be"),
     ],
 )

@@ -243,7 +243,7 @@ def test_the_key_is_in_no_text_of_the_client() -> None:
 
 
 async def test_an_answer_that_trickles_ends_with_the_request_s_time_and_may_have_been_stored() -> None:
-    """httpx's own timeout begins anew with every byte."""
+    """httpx's own timeout starts again with every byte."""
 
     class Trickle(httpx.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:

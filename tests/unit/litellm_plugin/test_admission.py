@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from meterbridge_litellm.admission import Admission
-from meterbridge_litellm.calls import Calls, Decided, call_id_of, may_cost
+from meterbridge_litellm.calls import CallDecision, Calls, call_id_of, may_cost
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.refusal import Refused
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 ADA = SimpleNamespace(user_id="ada", org_id="org_1", team_id=None, metadata={})
 KEY = "sk-of-ada-0123456789"
@@ -48,7 +48,7 @@ class Meterbridge:
 
 
 def admission(there: Meterbridge, counts: Counts | None = None, deployments: Any = MARKED, **given: Any) -> Admission:
-    settings = Settings(url="http://m", ring_path="unused", token="t", api_key="k", **given)
+    settings = PluginSettings(url="http://m", ring_path="unused", token="t", api_key="k", **given)
     http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(there))
     return Admission(settings, counts or Counts(), http, {}, lambda _model, _team: deployments)
 
@@ -117,7 +117,7 @@ async def test_a_client_that_chooses_the_call_id_is_refused() -> None:
 
 def test_what_was_decided_is_known_until_a_minute_after_the_end() -> None:
     now = [0.0]
-    calls, decided = Calls(lambda: now[0]), Decided(own_key=True)
+    calls, decided = Calls(lambda: now[0]), CallDecision(own_key=True)
     calls.begin("a", decided)
     assert calls.end("a") is decided
     now[0] = 59
@@ -130,7 +130,7 @@ def test_what_was_decided_is_known_until_a_minute_after_the_end() -> None:
 def test_calls_that_never_end_are_forgotten() -> None:
     calls = Calls()
     for number in range(50_010):
-        calls.begin(str(number), Decided())
+        calls.begin(str(number), CallDecision())
     assert calls.of("9") is None and calls.of("10") is not None
 
 

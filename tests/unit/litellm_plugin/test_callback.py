@@ -14,14 +14,14 @@ import pytest
 from meterbridge_litellm.admission import Admission
 from meterbridge_litellm.callback import _PROXY_Meterbridge
 from meterbridge_litellm.lane import frames
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 PAYLOAD = {"id": "chatcmpl-1", "litellm_call_id": "call-1", "status": "success", "response_cost": 0.1}
 
 
 @pytest.fixture
 def handler(tmp_path: Path) -> Iterator[_PROXY_Meterbridge]:
-    settings = Settings(
+    settings = PluginSettings(
         url="http://127.0.0.1:1",
         ring_path=str(tmp_path),
         token="t",
@@ -155,7 +155,9 @@ async def test_a_call_whose_record_cannot_be_made_is_counted_and_told(
         deep = [deep]
     payload = {**PAYLOAD, **(hostile if isinstance(hostile, dict) else {"request_tags": deep})}
     made = _PROXY_Meterbridge(
-        Settings(url="http://127.0.0.1:1", ring_path=str(tmp_path), token="t", keep="tags,metadata", stop_seconds=0.1)
+        PluginSettings(
+            url="http://127.0.0.1:1", ring_path=str(tmp_path), token="t", keep="tags,metadata", stop_seconds=0.1
+        )
     )
     await made.async_log_success_event({"standard_logging_object": payload}, None, None, None)
     made.close()
@@ -193,7 +195,7 @@ def deciding(
 ) -> Iterator[tuple[_PROXY_Meterbridge, list[tuple[str, str]]]]:
     """A callback that asks about calls, without a proxy, and the requests that it made."""
     (tmp_path / "levels.json").write_text('{"eco": {"params": {"max_tokens": 7}}}')
-    settings = Settings(
+    settings = PluginSettings(
         url="http://127.0.0.1:1",
         ring_path=str(tmp_path / "ring"),
         token="t",

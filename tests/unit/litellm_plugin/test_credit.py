@@ -16,7 +16,7 @@ from meterbridge_litellm.asking import Asking
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.credit import Credit
 from meterbridge_litellm.refusal import Refused, Unasked
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 PRICES = {
     "gpt": {"input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07},
@@ -44,7 +44,7 @@ class Asked:
     """Credit of one proxy, with a clock that stands."""
 
     def __init__(self, api: Api, counts: Counts | None = None, **given: Any) -> None:
-        settings, self.now = Settings(url="http://m", ring_path="unused", token="t", **given), 1000.0
+        settings, self.now = PluginSettings(url="http://m", ring_path="unused", token="t", **given), 1000.0
         counts = counts or Counts()
         http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
         self.credit = Credit(Asking(settings, counts, Unasked(settings, counts, lambda: self.now), http), PRICES)
@@ -202,7 +202,7 @@ async def test_a_call_that_failed_gives_its_reservation_back(caplog: pytest.LogC
         seen.append((request.method, request.url.path))
         return httpx.Response(200 if len(seen) == 1 else 500)
 
-    settings, counts = Settings(url="http://m", ring_path="unused", token="t"), Counts()
+    settings, counts = PluginSettings(url="http://m", ring_path="unused", token="t"), Counts()
     http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
     giving = Credit(Asking(settings, counts, Unasked(settings, counts), http), PRICES)
     await giving.give_back("r-1")
@@ -227,7 +227,7 @@ async def test_a_late_answer_about_a_call_that_is_not_made_holds_no_credit(cance
             raise httpx.ReadTimeout("late")
         return httpx.Response(200, json={"authorized": True, "reservation_id": "r-1"})
 
-    settings, counts = Settings(url="http://m", ring_path="unused", token="t"), Counts()
+    settings, counts = PluginSettings(url="http://m", ring_path="unused", token="t"), Counts()
     http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
     asked = Credit(Asking(settings, counts, Unasked(settings, counts), http), PRICES)
     asking = asyncio.create_task(asked.set_aside(ADA, CALL, "call-1"))

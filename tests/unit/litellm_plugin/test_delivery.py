@@ -16,10 +16,10 @@ from meterbridge_litellm import delivery
 from meterbridge_litellm.__main__ import main, repost, status
 from meterbridge_litellm.aside import Aside, files_of, kept_in, records_of
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.delivery import Delivery, Post
-from meterbridge_litellm.lane import Lane, Position, frame
+from meterbridge_litellm.delivery import Post, RingDelivery
+from meterbridge_litellm.lane import Lane, RingPosition, frame
 from meterbridge_litellm.posting import Posted, Poster
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 RECORDS = [b'{"litellm_call_id":"%d"}' % number for number in range(8)]
 
@@ -46,17 +46,19 @@ def lane_of(folder: Path, name: str, records: Sequence[bytes]) -> Lane:
     return lane
 
 
-def delivering(folder: Path, counts: Counts, records: Sequence[bytes], post: Post | Ingress, **given: int) -> Delivery:
+def delivering(
+    folder: Path, counts: Counts, records: Sequence[bytes], post: Post | Ingress, **given: int
+) -> RingDelivery:
     """Of the lane `own` with these records."""
-    settings = Settings(url="http://x", ring_path=str(folder), token="t", **given)
+    settings = PluginSettings(url="http://x", ring_path=str(folder), token="t", **given)
     if isinstance(post, Ingress):
         post = Poster(settings, counts, httpx.Client(transport=httpx.MockTransport(post))).post
-    return Delivery(settings, counts, lane_of(folder, "own", records), post)
+    return RingDelivery(settings, counts, lane_of(folder, "own", records), post)
 
 
-def drained(posting: Delivery, folder: Path, times: int = 20) -> None:
+def drained(posting: RingDelivery, folder: Path, times: int = 20) -> None:
     """Post, without the pauses, until nothing is left."""
-    end = Position(1, sum(path.stat().st_size for path in folder.glob("own.*.seg")))
+    end = RingPosition(1, sum(path.stat().st_size for path in folder.glob("own.*.seg")))
     for _ in range(times):
         posting.hurry()
         posting.post_once(end)
@@ -91,7 +93,7 @@ def test_nothing_is_set_aside_of_a_batch_that_is_not_posted_as_a_whole(tmp_path:
     counts, ingress = Counts(), Ingress(413, b'"0"')
     posting = delivering(tmp_path, counts, RECORDS, ingress)
     ingress.lasts = 5  # requests: 8, 4, 2 records, the first one, the second one
-    posting.post_once(Position(1, 10_000))
+    posting.post_once(RingPosition(1, 10_000))
     assert ingress.taken == [RECORDS[1]] and not files_of(tmp_path)
     ingress.lasts = 1000
     drained(posting, tmp_path)
@@ -137,7 +139,7 @@ def test_a_lane_that_cannot_be_posted_holds_no_other_lane_up(tmp_path: Path) -> 
     for number, name in enumerate(("left-1", "left-2")):
         lane_of(tmp_path, name, RECORDS[number * 4 : number * 4 + 4]).close()
     posting = delivering(tmp_path, counts, [b'{"own":1}'], post)
-    assert posting.post_once(Position(1, 100))
+    assert posting.post_once(RingPosition(1, 100))
     assert sorted(taken) == RECORDS
 
 
@@ -149,13 +151,13 @@ def test_a_lane_that_cannot_be_read_holds_no_other_lane_up(
     lane_of(tmp_path, "left", RECORDS).close()
     real = Lane.read
 
-    def read(lane: Lane, most: int, end: Position | None = None) -> object:
+    def read(lane: Lane, most: int, end: RingPosition | None = None) -> object:
         if lane.name == "own":
             raise error
         return real(lane, most, end)
 
     monkeypatch.setattr(Lane, "read", read)
-    delivering(tmp_path, counts, [b"{}"], ingress).post_once(Position(1, 100))
+    delivering(tmp_path, counts, [b"{}"], ingress).post_once(RingPosition(1, 100))
     assert ingress.taken == RECORDS
 
 
@@ -165,7 +167,7 @@ def test_a_damaged_note_of_what_is_posted_posts_all_again(tmp_path: Path, note: 
     (tmp_path / "left.lane").write_bytes(note)
     (tmp_path / "left.strange.seg").write_bytes(b"")
     ingress = Ingress(413)
-    delivering(tmp_path, Counts(), [], ingress).post_once(Position(1, 0))
+    delivering(tmp_path, Counts(), [], ingress).post_once(RingPosition(1, 0))
     assert ingress.taken == RECORDS
 
 
@@ -183,13 +185,13 @@ def test_pauses_grow_while_no_one_answers_and_the_ingresss_own_is_kept(
 
     posting = delivering(tmp_path, Counts(), RECORDS, post)
     while len(tries) < 12:
-        posting.post_once(Position(1, 10_000))
+        posting.post_once(RingPosition(1, 10_000))
         now[0] += 0.05
     gaps = [after - before for before, after in itertools.pairwise(tries)]
     assert gaps[0] <= 0.25 and 15 <= gaps[-1] <= 30.1
     asked[0], before = 45.0, len(tries)
     while len(tries) < before + 2:
-        posting.post_once(Position(1, 10_000))
+        posting.post_once(RingPosition(1, 10_000))
         now[0] += 0.05
     assert tries[-1] - tries[-2] >= 45
 
@@ -199,7 +201,7 @@ def test_what_was_set_aside_is_posted_again_by_a_command(tmp_path: Path, monkeyp
     drained(delivering(tmp_path, counts, RECORDS, ingress), tmp_path)
     assert (status(tmp_path)["aside_records"], status(tmp_path)["aside_files"]) == (2, 1)
     ingress.hostile = (b'"5"',)
-    settings = Settings(url="http://x", ring_path=str(tmp_path), token="t")
+    settings = PluginSettings(url="http://x", ring_path=str(tmp_path), token="t")
     poster = Poster(settings, counts, httpx.Client(transport=httpx.MockTransport(ingress)))
     assert repost(tmp_path, poster) == 1
     assert RECORDS[3] in ingress.taken and RECORDS[5] not in ingress.taken
@@ -215,7 +217,7 @@ def test_what_was_set_aside_is_posted_again_by_a_command(tmp_path: Path, monkeyp
 
 def test_what_could_not_be_posted_again_outlives_what_its_process_sets_aside_later(tmp_path: Path) -> None:
     ingress, aside = Ingress(413, b'"5"'), Aside(tmp_path, "1-a", 1 << 20)
-    settings = Settings(url="http://x", ring_path=str(tmp_path), token="t")
+    settings = PluginSettings(url="http://x", ring_path=str(tmp_path), token="t")
     poster = Poster(settings, Counts(), httpx.Client(transport=httpx.MockTransport(ingress)))
     aside.keep([RECORDS[5]])
     assert repost(tmp_path, poster) == 0
@@ -230,7 +232,7 @@ def test_a_record_that_is_being_written_when_its_file_is_posted_again_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingress, aside = Ingress(413), Aside(tmp_path, "1-a", 1 << 20)
-    settings = Settings(url="http://x", ring_path=str(tmp_path), token="t")
+    settings = PluginSettings(url="http://x", ring_path=str(tmp_path), token="t")
     poster = Poster(settings, Counts(), httpx.Client(transport=httpx.MockTransport(ingress)))
     aside.keep([RECORDS[3]])
     really_open = os.open

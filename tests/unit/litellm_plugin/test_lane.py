@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterbridge_litellm.lane import Lane, Position, ended_lanes, frame, frames, new_lane
+from meterbridge_litellm.lane import Lane, RingPosition, ended_lanes, frame, frames, new_lane
 
 RECORDS = [b'{"id":"%d"}' % number for number in range(5)]
 WHOLE = b"".join(map(frame, RECORDS))
@@ -40,7 +40,7 @@ def test_a_process_that_is_killed_at_any_byte_loses_no_whole_record(tmp_path: Pa
     whole = sum(end <= cut for end in ENDS)
     assert found.records == RECORDS[:whole]
     assert found.damaged == cut - (ENDS[whole - 1] if whole else 0)
-    assert found.behind == (Position(1, cut) if cut else Position(0, 0))
+    assert found.behind == (RingPosition(1, cut) if cut else RingPosition(0, 0))
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
@@ -76,9 +76,9 @@ def test_what_was_posted_is_known_after_a_kill(tmp_path: Path) -> None:
 
 def test_what_is_not_durable_yet_is_not_given(tmp_path: Path) -> None:
     lane = left_by_another(tmp_path, WHOLE)
-    assert lane.read(100, Position(1, ENDS[1])).records == RECORDS[:2]
-    lane.posted(Position(1, ENDS[1]))
-    assert lane.read(100, Position(1, ENDS[1])) == ([], Position(1, ENDS[1]), 0)
+    assert lane.read(100, RingPosition(1, ENDS[1])).records == RECORDS[:2]
+    lane.posted(RingPosition(1, ENDS[1]))
+    assert lane.read(100, RingPosition(1, ENDS[1])) == ([], RingPosition(1, ENDS[1]), 0)
 
 
 def test_a_lane_belongs_to_one_process_until_that_is_killed(tmp_path: Path) -> None:

@@ -17,14 +17,14 @@ from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.delivery import Post
 from meterbridge_litellm.posting import Posted
 from meterbridge_litellm.ring import Ring
-from meterbridge_litellm.settings import SEGMENT_BYTES, Settings
+from meterbridge_litellm.settings import SEGMENT_BYTES, PluginSettings
 
 VICTIM = """
 import asyncio, os, signal, sys
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.posting import Posted
 from meterbridge_litellm.ring import Ring
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings as Settings
 
 async def main():
     ring = Ring(Settings(url="http://x", ring_path=sys.argv[1], token="t", answer_after=sys.argv[2]), Counts(), lambda records, failures: Posted('away'))
@@ -41,8 +41,8 @@ asyncio.run(main())
 """
 
 
-def settings(folder: Path, **given: object) -> Settings:
-    return Settings(url="http://x", ring_path=str(folder), token="t", flush_seconds=0.01, stop_seconds=2, **given)  # type: ignore[arg-type]
+def settings(folder: Path, **given: object) -> PluginSettings:
+    return PluginSettings(url="http://x", ring_path=str(folder), token="t", flush_seconds=0.01, stop_seconds=2, **given)  # type: ignore[arg-type]
 
 
 class Meterbridge:

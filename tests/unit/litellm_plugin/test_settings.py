@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 import meterbridge_litellm
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 NEEDED = {"METERBRIDGE_URL": "http://m", "METERBRIDGE_RING_PATH": "/ring", "METERBRIDGE_SECRET": "the-secret"}
 PAGE = Path(__file__).parents[3] / "docs" / "litellm-plugin.md"
 
 
 def test_three_variables_are_enough() -> None:
-    made = Settings.of(NEEDED)
+    made = PluginSettings.of(NEEDED)
     assert (made.url, made.ring_path, made.secret, made.authorize) == ("http://m", "/ring", "the-secret", "off")
 
 
 def test_each_is_read_from_its_variable_in_its_type() -> None:
-    made = Settings.of({**NEEDED, "METERBRIDGE_FAIL_OPEN_USD": "2.50", "METERBRIDGE_ANSWER_WAIT": "0.1"})
+    made = PluginSettings.of({**NEEDED, "METERBRIDGE_FAIL_OPEN_USD": "2.50", "METERBRIDGE_ANSWER_WAIT": "0.1"})
     assert made.fail_open_usd == Decimal("2.50")
     assert made.answer_wait == 0.1
 
@@ -41,7 +41,7 @@ def test_each_is_read_from_its_variable_in_its_type() -> None:
 )
 def test_what_is_missing_or_wrong_is_named_without_its_value(change: dict[str, str], named: str) -> None:
     with pytest.raises(ValueError, match=named) as told:
-        Settings.of({**NEEDED, **change})
+        PluginSettings.of({**NEEDED, **change})
     assert "the-secret" not in str(told.value)
     assert not [value for value in change.values() if len(value) > 3 and value in str(told.value)]
 
@@ -52,7 +52,7 @@ def test_the_page_has_every_variable_with_its_default() -> None:
         for line in PAGE.read_text().splitlines()
         if line.startswith("| `METERBRIDGE_")
     }
-    assert rows.keys() == {f"METERBRIDGE_{field.name.upper()}" for field in fields(Settings)}
+    assert rows.keys() == {f"METERBRIDGE_{field.name.upper()}" for field in fields(PluginSettings)}
 
 
 def test_the_handler_needs_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ def subscription(name: str, started_us: int, ended_us: int | None) -> Subscripti
 
 
 def test_a_life_lasts_to_the_end_of_the_second_that_lago_tells_or_to_the_start_of_the_next_one() -> None:
-    """A change of plan ends one life and begins the next at once; Lago tells the end to the second."""
+    """A change of plan ends one life and begins the next at once; Lago reports the end to the second."""
     other = START + HOUR_US
     listed = [
         subscription("sub-a", START, END),

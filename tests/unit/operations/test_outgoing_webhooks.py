@@ -7,7 +7,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from connectors.config.settings import load_settings
 from connectors.operations.outgoing_webhooks.announcements import _step, new_id
-from connectors.operations.outgoing_webhooks.endpoints import Endpoint, headers_of
+from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget, headers_of
 from schemas.errors import ConfigurationError
 from tests.support.webhook_receiver import OLDER, SECRET
 
@@ -36,7 +36,7 @@ def test_the_specifications_own_example_has_this_signature() -> None:
 
 
 def test_an_endpoint_shows_its_host_and_never_its_url() -> None:
-    endpoint = Endpoint("https://hooks.example/services/T0/token")
+    endpoint = WebhookTarget("https://hooks.example/services/T0/token")
     assert endpoint.host == "hooks.example"
     assert "token" not in repr(endpoint) + endpoint.name + endpoint.host
 

@@ -7,7 +7,7 @@ import pytest
 
 from connectors.operations.ledger_init import cost_of
 from connectors.operations.price_list import listed_as, listed_price
-from connectors.operations.rate_cards import Known, check_put
+from connectors.operations.rate_cards import StoredCards, check_put
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US
 from schemas.records import LagoEvent
@@ -18,7 +18,7 @@ D = Decimal
 LEAD = 5 * SECOND_US
 OLD = card(entry(markup_percent="10"), name="old", begins=NOON - 60 * SECOND_US)
 NEXT = card(entry(markup_percent="20"), name="next", begins=NOON + 60 * SECOND_US)
-KNOWN = Known((OLD, NEXT))
+KNOWN = StoredCards((OLD, NEXT))
 
 
 def put(one: object, *, back_date: bool = False) -> bool:

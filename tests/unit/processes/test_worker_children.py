@@ -49,7 +49,7 @@ def worker() -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def test_children_share_the_memory_of_what_their_parent_has_loaded(worker: "subprocess.Popen[bytes]") -> None:
-    """Each child loaded all modules anew: a worker took four times the memory of one process."""
+    """Each child loaded all modules again: a worker took four times the memory of one process."""
     alone = kilobytes(worker.pid, "Anonymous")
     for child in children(worker.pid):
         eventually(lambda child=child: kilobytes(child, "Anonymous") > 0.8 * alone, 10)

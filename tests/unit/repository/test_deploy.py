@@ -184,7 +184,7 @@ def test_the_spool_is_on_a_volume_that_its_user_may_write() -> None:
     uid, gid = user.split(":")
     assert f"install -d -o {uid} -g {gid} {path.parent}" in written_at_build()
     others = {name for name, service in OURS.items() if "SPOOL_PATH" in service.get("environment", {})} - {"ingress"}
-    assert others == {"tools"}, "which only tells whether there is one"
+    assert others == {"tools"}, "which only shows whether there is one"
 
 
 def test_held_usage_beyond_its_bound_lies_on_a_disk() -> None:

@@ -8,6 +8,9 @@ from tests.support.reasons_of_code import calls, reasons, texts_of
 ROOT = Path(__file__).parents[3]
 PAGE = whole_page("errors.md")
 SENTENCES = ("fail", "_fail")
+#: Modules of connectors/cli whose command has another name, or that many commands use.
+NAMED = {"imports": "import"}
+SHARED = {"base", "sentences", "account_tables"}
 
 
 def sentences() -> list[tuple[str, str]]:
@@ -25,8 +28,27 @@ def test_every_reason_is_on_the_page() -> None:
     assert [(where, reason) for where, reason in reasons() if f"`{reason}`" not in PAGE] == []
 
 
+def words_of(page: str) -> list[str]:
+    """What the first cells of the rows say."""
+    cells = [line.split("|")[1].replace("`", "") for line in page.splitlines() if line.startswith("|")]
+    return [said for cell in cells for said in cell.strip().split(": ") if len(said) > 6]
+
+
 def test_every_sentence_of_a_command_is_on_the_page() -> None:
     """A row's first cell holds words of the sentence."""
-    cells = [line.split("|")[1].replace("`", "") for line in PAGE.splitlines() if line.startswith("|")]
-    told = [said for cell in cells for said in cell.strip().split(": ") if len(said) > 6]
+    told = words_of(PAGE)
     assert [one for one in sentences() if not any(said in one[1] for said in told)] == []
+
+
+def test_every_sentence_of_a_command_is_below_a_heading_that_names_the_command() -> None:
+    """A reader knows which command he has typed."""
+    text = (ROOT / "docs" / "errors-commands.md").read_text(encoding="utf-8")
+    chapters = [chapter.partition("\n") for chapter in text.split("\n## ")[1:]]
+    missing = []
+    for where, sentence in sentences():
+        module = Path(where.partition(":")[0]).stem
+        name = f"`{NAMED.get(module, module).replace('_', '-')}`"
+        told = [said for heading, _, rows in chapters if name in heading for said in words_of(rows)]
+        if module not in SHARED and not any(said in sentence for said in told):
+            missing.append((where, sentence))
+    assert missing == []

@@ -14,7 +14,7 @@ from streams.core.delivery.verdicts import (
     RefusedEvents,
     RetryLater,
     decide,
-    looked_up_in_vain,
+    lookup_failed,
     unanswered,
 )
 from streams.core.metering.decisions import DECISIONS
@@ -106,7 +106,7 @@ def test_every_status_that_holds_all_events_has_its_cause(status: int) -> None:
 def test_what_the_wire_says_stands_among_the_reasons_of_an_open_breaker() -> None:
     known = rows("Lago takes nothing")
     assert WIRE | {"unhealthy"} <= known.keys()
-    assert {unanswered(reason).reason for reason in WIRE} == {looked_up_in_vain(reason).reason for reason in WIRE}
+    assert {unanswered(reason).reason for reason in WIRE} == {lookup_failed(reason).reason for reason in WIRE}
 
 
 def test_what_halts_a_lane_of_the_sink_stands_among_the_halted() -> None:

@@ -24,7 +24,7 @@ WANTED = {
     6: "mapped while their calls arrive",
     7: "each step of a post",
     8: "dies while an event waits",
-    9: "a chunk that Faust fetched and dropped",
+    9: "a batch that Faust fetched and dropped",
     10: "sink, retry and projector",
     12: "a rebalance storm: five workers join and leave",
     13: "a frozen retry worker",

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import warm
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process is started anew")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process is started again")
 
 
 def started(words: list[str], **environ: str) -> tuple[int, str, str, warm.Started]:
@@ -40,8 +40,8 @@ def test_a_command_ends_as_it_would_when_started() -> None:
     forked = started(["connectors", "dlq", "nonsense"])
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         command = [sys.executable, "-m", "connectors", "dlq", "nonsense"]
-        anew = warm.start_anew(command, {}, out.fileno(), err.fileno())
-        code = anew.wait(60)
+        again = warm.start_anew(command, {}, out.fileno(), err.fileno())
+        code = again.wait(60)
         err.seek(0)
         assert forked[:3] == (code, "", err.read().decode())
 

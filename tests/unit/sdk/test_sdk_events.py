@@ -38,24 +38,25 @@ def test_a_timestamp_is_sent_as_utc_or_as_it_was_given(timestamp: Any, sent: Any
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
+    ("arguments", "reason", "named"),
     [
-        ({"timestamp": datetime(2025, 3, 6)}, "bad_time"),
-        ({"timestamp": inf}, "bad_time"),
-        ({"org_id": " "}, "bad_event"),
-        ({"org_id": ".."}, "bad_event"),
-        ({"name": "é" * 128}, "bad_event"),
-        ({"name": "a\0"}, "bad_event"),
-        ({"properties": {"a": inf}}, "bad_property"),
-        ({"properties": {"a": ["x"]}}, "bad_property"),
-        ({"properties": {"a": "x" * 4096}}, "bad_property"),
-        ({"properties": {"a": Decimal("1e999999999")}}, "number_out_of_range"),
+        ({"timestamp": datetime(2025, 3, 6)}, "bad_time", "a datetime"),
+        ({"timestamp": inf}, "bad_time", "a timestamp"),
+        ({"org_id": " "}, "bad_event", "org_id must"),
+        ({"org_id": ".."}, "bad_event", "org_id must"),
+        ({"name": "é" * 128}, "bad_event", "transaction_id must"),
+        ({"name": "a\0"}, "bad_event", "transaction_id must"),
+        ({"properties": {"a": inf}}, "bad_property", "a is neither"),
+        ({"properties": {"a": ["x"]}}, "bad_property", "a is neither"),
+        ({"properties": {"a": "x" * 4096}}, "bad_property", "names and values"),
+        ({"properties": {"a": Decimal("1e999999999")}}, "number_out_of_range", "a is larger"),
     ],
 )
-def test_what_cannot_be_recorded_is_refused_with_its_reason(arguments: Any, reason: str) -> None:
+def test_what_cannot_be_recorded_is_refused_with_its_reason_and_named(arguments: Any, reason: str, named: str) -> None:
     with pytest.raises(BillingRejected) as caught:
         made(**arguments)
     assert caught.value.reason == reason
+    assert caught.value.detail.startswith(named)
 
 
 def test_waits_double_up_to_five_seconds() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterbridge_sdk.errors import BillingRejected, BillingUnavailable
+from meterbridge_sdk.errors import BillingRejected, BillingUnauthorized, BillingUnavailable
 from meterbridge_sdk.events import UsageEvent
 from meterbridge_sdk.recorder import RecorderCounts, UsageRecorder
 from tests.support.sdk_logs import sdk_logs
@@ -113,6 +113,18 @@ async def test_what_is_refused_is_told_with_all_that_is_needed_to_mend_it_and_do
     ]
     assert {"org_id", "event_code", "timestamp", "properties"} <= told[0].keys()
     assert (told[0]["error"], isinstance(told[1]["error"], ZeroDivisionError)) == (None, True)
+
+
+async def test_an_event_waits_for_a_key_that_is_not_known_yet_and_not_for_one_that_may_not_do_it() -> None:
+    """A new key may take half a second to be known to every process of Meterbridge; what a key may do never changes."""
+    unknown = BillingUnauthorized("unknown_token", status=401)
+    sink = Sink({"tx-1": [unknown] * 3, "tx-2": [BillingUnauthorized("other_org", status=403)]})
+    recorder = UsageRecorder(sink.record, sleep=Sleeps())
+    for number in (1, 2, 3):
+        recorder.put(call(number))
+    await recorder.close()
+    assert sink.stored == {"tx-1": 1, "tx-3": 1}
+    assert recorder.counts == RecorderCounts(recorded=2, retried=3, rejected=1)
 
 
 async def test_a_full_queue_loses_a_call_aloud_and_never_holds_up_an_answer() -> None:

@@ -16,9 +16,9 @@ def __getattr__(name: str) -> Any:
     if name != "handler":
         raise AttributeError(name)
     from meterbridge_litellm.callback import _PROXY_Meterbridge
-    from meterbridge_litellm.settings import Settings
+    from meterbridge_litellm.settings import PluginSettings
 
     with _lock:
         if name not in globals():
-            globals()[name] = _PROXY_Meterbridge(Settings.of(os.environ))
+            globals()[name] = _PROXY_Meterbridge(PluginSettings.of(os.environ))
     return globals()[name]

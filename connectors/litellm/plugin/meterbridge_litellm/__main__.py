@@ -1,6 +1,6 @@
 """`python -m meterbridge_litellm status | repost`, in the environment of the proxy.
 
-`status` prints as JSON what is in the ring's folder. `repost` posts again what was set aside, once its cause is mended: a limit of the
+`status` prints as JSON what is in the ring's folder. `repost` posts again what was set aside, once its cause is fixed: a limit of the
 ingress, or of a proxy before it. Both may run beside a proxy. The exit code is 0 if nothing is set aside any more.
 """
 
@@ -15,7 +15,7 @@ import httpx
 from meterbridge_litellm.aside import files_of, kept_in, records_of, wait_for_writer
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.posting import Poster
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 _GROUP = 200
 _CLAIMED = "again-"
@@ -59,15 +59,15 @@ def repost(folder: Path, poster: Poster) -> int:
 
 def main(command: str) -> int:
     """Run a command. Raises: ValueError: a setting is missing or wrong."""
-    settings = Settings.of(os.environ)
+    settings = PluginSettings.of(os.environ)
     folder = Path(settings.ring_path)
-    told: dict[str, int] = {}
+    status_report: dict[str, int] = {}
     if command == "repost":
         with httpx.Client(timeout=settings.post_timeout, trust_env=False) as http:
-            told["posted"] = repost(folder, Poster(settings, Counts(), http))
-    told |= status(folder)
-    sys.stdout.write(json.dumps(told) + "\n")
-    return int(told["aside_records"] > 0)
+            status_report["posted"] = repost(folder, Poster(settings, Counts(), http))
+    status_report |= status(folder)
+    sys.stdout.write(json.dumps(status_report) + "\n")
+    return int(status_report["aside_records"] > 0)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from typing import Any
 import httpx
 
 from meterbridge_litellm.asking import Asking
-from meterbridge_litellm.calls import ROUTED, Decided, call_id_of, id_is_chosen, may_cost
+from meterbridge_litellm.calls import ROUTED, CallDecision, call_id_of, id_is_chosen, may_cost
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.credit import Credit, Prices
 from meterbridge_litellm.levels import Levels, read
 from meterbridge_litellm.own_keys import Deployments, OwnKeys
 from meterbridge_litellm.refusal import Refused, Unasked
-from meterbridge_litellm.settings import FREE, OFF, Settings
+from meterbridge_litellm.settings import FREE, OFF, PluginSettings
 
 
 class Admission:
@@ -27,7 +27,12 @@ class Admission:
     """
 
     def __init__(
-        self, settings: Settings, counts: Counts, http: httpx.AsyncClient, prices: Prices, deployments: Deployments
+        self,
+        settings: PluginSettings,
+        counts: Counts,
+        http: httpx.AsyncClient,
+        prices: Prices,
+        deployments: Deployments,
     ) -> None:
         self._settings = settings
         asking = Asking(settings, counts, Unasked(settings, counts), http)
@@ -35,13 +40,13 @@ class Admission:
         self._levels = Levels(read(settings.levels), settings, counts, http) if settings.levels else None
         self._own_keys = OwnKeys(asking, deployments) if settings.own_keys != OFF else None
 
-    async def admit(self, user: Any, data: dict[str, Any], call_type: str) -> Decided:
+    async def admit(self, user: Any, data: dict[str, Any], call_type: str) -> CallDecision:
         """Decide about a call, and change its request as was decided.
 
         Raises:
             Refused: it must not be made.
         """
-        decided, call_id = Decided(), call_id_of(data)
+        decided, call_id = CallDecision(), call_id_of(data)
         if not may_cost(data, call_type):
             return decided
         if id_is_chosen(data):

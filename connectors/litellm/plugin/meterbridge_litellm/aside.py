@@ -1,6 +1,6 @@
 """Records that the ingress refuses for their own sake: kept in files beside the ring, so that they hold nothing else up.
 
-A file is NDJSON, as the ingress takes it. `python -m meterbridge_litellm repost` posts them again, once the cause is mended.
+A file is NDJSON, as the ingress takes it. `python -m meterbridge_litellm repost` posts them again, once the cause is fixed.
 """
 
 import contextlib

@@ -6,7 +6,7 @@ import httpx
 
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.refusal import Unasked
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 
 class Asking(NamedTuple):
@@ -17,7 +17,7 @@ class Asking(NamedTuple):
         http: has the address and the key of the management API; its timeout is the longest time that a call waits.
     """
 
-    settings: Settings
+    settings: PluginSettings
     counts: Counts
     unasked: Unasked
     http: httpx.AsyncClient

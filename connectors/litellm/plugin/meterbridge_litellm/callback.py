@@ -22,7 +22,7 @@ from meterbridge_litellm.posting import Poster
 from meterbridge_litellm.record import record
 from meterbridge_litellm.refusal import Refused
 from meterbridge_litellm.ring import Ring
-from meterbridge_litellm.settings import AT_ONCE, Settings
+from meterbridge_litellm.settings import AT_ONCE, PluginSettings
 
 try:
     from litellm.integrations.custom_logger import CustomLogger
@@ -38,7 +38,7 @@ _LAST_EVENTS: Final = ("message_stop", "response.completed", "response.incomplet
 class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes with `_PROXY_` in spite of `"no-log": true`
     """The callback of one process. `counts` has what became of the records."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PluginSettings) -> None:
         super().__init__()
         if settings.levels:
             read_levels(settings.levels)  # a wrong file stops the proxy at its start
@@ -172,7 +172,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         payload = kwargs.get("standard_logging_object")
         if payload is None:  # LiteLLM could not make it
             self.counts.add("unreadable")
-            self.counts.tell("usage_unreadable", call_type=str(kwargs.get("call_type")))
+            self.counts.warn("usage_unreadable", call_type=str(kwargs.get("call_type")))
             return
         decided = self._calls.of(str(kwargs.get("litellm_call_id") or ""))
         marks = {"byok": True} if decided is not None and decided.own_key else {}
@@ -181,7 +181,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
             made = record(payload, self._keep, marks, level)
         except Exception as error:  # noqa: BLE001  # LiteLLM would swallow it, and the call would vanish unseen
             self.counts.add("unreadable")
-            self.counts.tell("usage_unreadable", call_type=str(kwargs.get("call_type")), error=type(error).__name__)
+            self.counts.warn("usage_unreadable", call_type=str(kwargs.get("call_type")), error=type(error).__name__)
             return
         self._ring.append(made, kept)
 
@@ -195,7 +195,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
             del self._waiting[call_id]
         if not kept.done():
             self.counts.add("unconfirmed")
-            self.counts.tell("answered_before_its_record", call_type=str(data.get("call_type")))
+            self.counts.warn("answered_before_its_record", call_type=str(data.get("call_type")))
 
 
 def _deployments(model: str, team: str | None) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Which calls there are between the question before them and their record, and what was decided about each."""
+"""Calls between their credit check and their record, and what was decided about each."""
 
 import time
 from collections import OrderedDict, deque
@@ -40,7 +40,7 @@ _KEPT_S: Final = 60.0
 
 
 @dataclass(slots=True)
-class Decided:
+class CallDecision:
     """About one call.
 
     Fields:
@@ -59,20 +59,20 @@ class Calls:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._decided: OrderedDict[str, Decided] = OrderedDict()
+        self._decided: OrderedDict[str, CallDecision] = OrderedDict()
         self._ended: deque[tuple[float, str]] = deque()
 
-    def begin(self, call_id: str, decided: Decided) -> None:
+    def begin(self, call_id: str, decided: CallDecision) -> None:
         """Keep what was decided about a call that begins."""
         self._decided[call_id] = decided
         if len(self._decided) > _MOST:
             self._decided.popitem(last=False)
 
-    def of(self, call_id: str) -> Decided | None:
+    def of(self, call_id: str) -> CallDecision | None:
         """What was decided; None = nothing is known."""
         return self._decided.get(call_id)
 
-    def end(self, call_id: str) -> Decided | None:
+    def end(self, call_id: str) -> CallDecision | None:
         """The call has ended; it is forgotten a minute later."""
         now = self._monotonic()
         while self._ended and self._ended[0][0] <= now - _KEPT_S:

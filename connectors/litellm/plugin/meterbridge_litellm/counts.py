@@ -27,7 +27,7 @@ class Counts:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._told: dict[str, float] = {}
+        self._warned_at: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def add(self, outcome: str, number: int = 1) -> None:
@@ -36,13 +36,13 @@ class Counts:
         if _exported is not None:
             _exported.labels(outcome).inc(number)
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def warn(self, event: str, **fields: Any) -> None:
         """Log a warning: the event's name, the fields and the counts as JSON. Never a payload, a key or a customer."""
         now = time.monotonic()
         with self._lock:
-            if now - self._told.get(event, -_QUIET_S) < _QUIET_S:
+            if now - self._warned_at.get(event, -_QUIET_S) < _QUIET_S:
                 return
-            self._told[event] = now
+            self._warned_at[event] = now
             counts = dict(self._counts)
         _log.warning("%s %s", event, json.dumps({**fields, "counts": counts}))
 

@@ -64,7 +64,7 @@ class Credit:
         }
         try:
             answer = await self._http.post(_PATH, json=body)
-            told: Any = answer.json() if answer.is_success else None
+            reply: Any = answer.json() if answer.is_success else None
         except (httpx.HTTPError, ValueError, RecursionError) as error:
             try:
                 self._unasked.go_on(estimate, type(error).__name__, account)
@@ -75,14 +75,14 @@ class Credit:
         except asyncio.CancelledError:  # the client has gone
             self._give_back_later(body)
             raise
-        if isinstance(told, dict) and told.get("authorized") is True:
+        if isinstance(reply, dict) and reply.get("authorized") is True:
             self._unasked.answered()
-            return str(told.get("reservation_id") or "")
+            return str(reply.get("reservation_id") or "")
         if answer.status_code == httpx.codes.PAYMENT_REQUIRED:
             self._unasked.answered()
             raise Refused(402, "insufficient_credits", "the credits do not cover this call")
         if answer.status_code in _MALFORMED:
-            self._counts.tell("credit_question_refused", why=f"http_{answer.status_code}")
+            self._counts.warn("credit_question_refused", why=f"http_{answer.status_code}")
             raise Refused(400, "credit_question_refused", "credit cannot be asked for this call")
         self._unasked.go_on(estimate, f"http_{answer.status_code}", account)
         return ""
@@ -98,24 +98,24 @@ class Credit:
         """The same question again has the same answer, so the reservation is known by it."""
         try:
             answer = await self._http.post(_PATH, json=body, timeout=_LATE_S)
-            told: Any = answer.json() if answer.is_success else None
+            reply: Any = answer.json() if answer.is_success else None
         except (httpx.HTTPError, ValueError, RecursionError) as error:
-            self._counts.tell("reservation_not_given_back", why=type(error).__name__)
+            self._counts.warn("reservation_not_given_back", why=type(error).__name__)
             return
-        if isinstance(told, dict) and told.get("reservation_id"):
-            await self.give_back(str(told["reservation_id"]))
+        if isinstance(reply, dict) and reply.get("reservation_id"):
+            await self.give_back(str(reply["reservation_id"]))
 
     async def give_back(self, reservation: str) -> None:
         """End a reservation of a call that failed. Where that does not succeed it ends by itself."""
         try:
             answer = await self._http.delete(f"{_PATH}/{reservation}")
         except httpx.HTTPError as error:
-            self._counts.tell("reservation_not_given_back", why=type(error).__name__)
+            self._counts.warn("reservation_not_given_back", why=type(error).__name__)
             return
         if answer.is_success:
             self._counts.add("released")
         else:
-            self._counts.tell("reservation_not_given_back", why=f"http_{answer.status_code}")
+            self._counts.warn("reservation_not_given_back", why=f"http_{answer.status_code}")
 
     def estimate(self, data: Mapping[str, Any]) -> Decimal:
         """The cost of a call in dollars by LiteLLM's prices, from the length of its text and the bound of its answer.

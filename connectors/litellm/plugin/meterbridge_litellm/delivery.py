@@ -15,11 +15,11 @@ from typing import Final
 
 from meterbridge_litellm.aside import Aside
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.lane import Lane, Position, ended_lanes
+from meterbridge_litellm.lane import Lane, RingPosition, ended_lanes
 from meterbridge_litellm.posting import Posted
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
-#: Posts a batch that was posted in vain so many times before.
+#: Posts a batch that was posted without success so many times before.
 Post = Callable[[Sequence[bytes], int], Posted]
 _GROUP: Final = 500
 _LOOK_S: Final = 1.0
@@ -28,7 +28,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 30.0
 
 @dataclass(slots=True)
 class _Pace:
-    """How often the next batch of a lane was posted in vain, and the moment of its next try."""
+    """How often the next batch of a lane was posted without success, and the moment of its next try."""
 
     failures: int = 0
     pause_s: float = 0.0
@@ -40,7 +40,7 @@ class _Pace:
         self.not_before = time.monotonic() + max(asked_s, self.pause_s * random.uniform(0.5, 1.0))
 
 
-class Delivery:
+class RingDelivery:
     """Posts the lanes of one folder: the process's own, and those of processes that have ended. For one thread.
 
     Fields:
@@ -48,7 +48,7 @@ class Delivery:
         others: bytes of all other lanes in the folder.
     """
 
-    def __init__(self, settings: Settings, counts: Counts, own: Lane, post: Post) -> None:
+    def __init__(self, settings: PluginSettings, counts: Counts, own: Lane, post: Post) -> None:
         self._counts, self._own, self._post = counts, own, post
         self._folder = Path(settings.ring_path)
         self._aside = Aside(self._folder, own.name, settings.aside_max_bytes)
@@ -57,7 +57,7 @@ class Delivery:
         self._looked_at = 0.0
         self.freed = self.others = 0
 
-    def post_once(self, durable: Position) -> bool:
+    def post_once(self, durable: RingPosition) -> bool:
         """Post one batch of each lane; whether something is left that can be posted now.
 
         Args:
@@ -66,7 +66,7 @@ class Delivery:
         try:
             self._look_for_left_lanes()
         except OSError as error:
-            self._counts.tell("ring_unreadable", error=errno.errorcode.get(error.errno or 0))
+            self._counts.warn("ring_unreadable", error=errno.errorcode.get(error.errno or 0))
         more = False
         for lane in [self._own, *self._left.values()]:
             pace = self._paces.setdefault(lane.name, _Pace())
@@ -75,10 +75,10 @@ class Delivery:
             try:
                 more = self._post_of(lane, durable if lane is self._own else None, pace) or more
             except OSError as error:
-                self._counts.tell("ring_unreadable", error=errno.errorcode.get(error.errno or 0))
+                self._counts.warn("ring_unreadable", error=errno.errorcode.get(error.errno or 0))
                 pace.failed()
             except Exception as error:  # noqa: BLE001  # an error of ours: the other lanes must be posted all the same
-                self._counts.tell("posting_broken", error=type(error).__name__)
+                self._counts.warn("posting_broken", error=type(error).__name__)
                 pace.failed()
         return more
 
@@ -91,12 +91,12 @@ class Delivery:
         for lane in self._left.values():
             lane.close()
 
-    def _post_of(self, lane: Lane, end: Position | None, pace: _Pace) -> bool:
+    def _post_of(self, lane: Lane, end: RingPosition | None, pace: _Pace) -> bool:
         records, behind, damaged = lane.read(_GROUP, end)
         if records:
             posted = self._post(records, pace.failures)
             if posted.problem:
-                self._counts.tell("posting_fails", why=posted.problem, waiting=len(records))
+                self._counts.warn("posting_fails", why=posted.problem, waiting=len(records))
                 pace.failed(posted.asked_s)
                 return False
             if posted.refused and not self._set_aside(posted.refused):
@@ -105,7 +105,7 @@ class Delivery:
         self._paces.pop(lane.name, None)
         if damaged:
             self._counts.add("damaged_bytes", damaged)
-            self._counts.tell("ring_damaged", bytes=damaged)
+            self._counts.warn("ring_damaged", bytes=damaged)
         if behind != lane.done:
             freed = lane.posted(behind)
             self.freed += freed if lane is self._own else 0
@@ -120,15 +120,15 @@ class Delivery:
         try:
             kept = self._aside.keep([record for record, _ in refused])
         except OSError as error:
-            self._counts.tell("setting_aside_fails", error=errno.errorcode.get(error.errno or 0))
+            self._counts.warn("setting_aside_fails", error=errno.errorcode.get(error.errno or 0))
             return False
         if kept:
             self._counts.add("set_aside", kept)
             statuses = Counter(f"http_{status}" for _, status in refused)
-            self._counts.tell("usage_set_aside", why=dict(statuses), bytes=max(len(record) for record, _ in refused))
+            self._counts.warn("usage_set_aside", why=dict(statuses), bytes=max(len(record) for record, _ in refused))
         if kept < len(refused):
             self._counts.add("shed", len(refused) - kept)
-            self._counts.tell("usage_shed", why="aside_full")
+            self._counts.warn("usage_shed", why="aside_full")
         return True
 
     def _look_for_left_lanes(self) -> None:

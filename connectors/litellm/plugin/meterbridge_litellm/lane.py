@@ -22,7 +22,7 @@ _SUFFIX: Final = ".lane"
 _NAMES: Final = 20
 
 
-class Position(NamedTuple):
+class RingPosition(NamedTuple):
     """A place in a lane: the number of a segment, and an offset in it."""
 
     segment: int
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     """Records, the position behind them, and how many bytes before that are no record."""
 
     records: list[bytes]
-    behind: Position
+    behind: RingPosition
     damaged: int
 
 
@@ -78,12 +78,12 @@ class Lane:
             raise
         #: All up to here is posted. Where the note is damaged, all is posted again, and known.
         is_whole = len(written) == 2 and all(part.isdigit() for part in written)
-        self.done = Position(*map(int, written)) if is_whole else Position(0, 0)
+        self.done = RingPosition(*map(int, written)) if is_whole else RingPosition(0, 0)
 
     def segment(self, number: int) -> Path:
         return self._folder / f"{self.name}.{number:08d}.seg"
 
-    def read(self, most: int, end: Position | None = None) -> Batch:
+    def read(self, most: int, end: RingPosition | None = None) -> Batch:
         """The next records that are not posted, all of one segment; no records and a later position: go on from there.
 
         Args:
@@ -109,9 +109,9 @@ class Lane:
                 break
         else:  # the rest of a segment that gets no more records is no record
             behind = behind if is_open else len(data)
-        return Batch(records, Position(number, behind), behind - begin - size)
+        return Batch(records, RingPosition(number, behind), behind - begin - size)
 
-    def posted(self, position: Position) -> int:
+    def posted(self, position: RingPosition) -> int:
         """Note that all up to `position` is posted; the bytes of the segments that this deleted.
 
         The note is not fsynced: if the machine loses it, records are posted again, and known.

@@ -17,7 +17,7 @@ import httpx
 from meterbridge_litellm.calls import header_of
 from meterbridge_litellm.counts import Counts
 from meterbridge_litellm.refusal import Refused
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 _PATH: Final = "/api/v1/power-levels"
 _HEADER: Final = "x-power-level"
@@ -40,7 +40,7 @@ class Levels:
     def __init__(
         self,
         file: Mapping[str, Mapping[str, Any]],
-        settings: Settings,
+        settings: PluginSettings,
         counts: Counts,
         http: httpx.AsyncClient,
         monotonic: Callable[[], float] = time.monotonic,
@@ -91,7 +91,7 @@ class Levels:
             rows = answer.json()["power_levels"]
             orders = {str(row["power_level"]): [str(name) for name in row["provider_order"]] for row in rows}
         except (httpx.HTTPError, ValueError, KeyError, TypeError, RecursionError) as error:
-            self._counts.tell("power_levels_unknown", why=type(error).__name__)
+            self._counts.warn("power_levels_unknown", why=type(error).__name__)
             return
         self._orders, self._known_at = orders, self._monotonic()
         self._next_at = self._known_at + self._settings.levels_seconds

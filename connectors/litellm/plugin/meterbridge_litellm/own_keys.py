@@ -82,15 +82,15 @@ class OwnKeys:
         """The key; `""` = the user has none; None = it is not known, and the call may be made all the same."""
         try:
             answer = await self._http.post(_PATH, json={"user_id": user_id, "provider": provider})
-            told: Any = answer.json()
+            reply: Any = answer.json()
         except (httpx.HTTPError, ValueError, RecursionError) as error:
             self._unasked.go_on(estimate, f"own_key_{type(error).__name__}", f"user:{user_id}")
             return None
-        if not isinstance(told, dict):
-            told = {}
-        if answer.is_success and isinstance(told.get("api_key"), str) and told.get("user_id") == user_id:
-            key = str(told["api_key"])
-        elif answer.status_code == httpx.codes.NOT_FOUND and _reason(told) == "no_provider_key":
+        if not isinstance(reply, dict):
+            reply = {}
+        if answer.is_success and isinstance(reply.get("api_key"), str) and reply.get("user_id") == user_id:
+            key = str(reply["api_key"])
+        elif answer.status_code == httpx.codes.NOT_FOUND and _reason(reply) == "no_provider_key":
             key = ""
         else:
             self._unasked.go_on(estimate, f"own_key_http_{answer.status_code}", f"user:{user_id}")
@@ -104,5 +104,5 @@ class OwnKeys:
         return key
 
 
-def _reason(told: Mapping[str, Any]) -> str:
-    return str(told.get("reason") or told.get("code") or "")
+def _reason(reply: Mapping[str, Any]) -> str:
+    return str(reply.get("reason") or reply.get("code") or "")

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 PATH: Final = "/webhook/litellm/usage"
 _LONGEST_PAUSE_S: Final = 30.0
@@ -58,7 +58,7 @@ class Poster:
     """
 
     def __init__(
-        self, settings: Settings, counts: Counts, http: httpx.Client, stopping: Callable[[], bool] = lambda: False
+        self, settings: PluginSettings, counts: Counts, http: httpx.Client, stopping: Callable[[], bool] = lambda: False
     ) -> None:
         self._settings, self._counts, self._http, self._stopping = settings, counts, http, stopping
         self._url = settings.url.rstrip("/") + PATH
@@ -68,7 +68,7 @@ class Poster:
         """Post a batch. To post it again changes nothing at the ingress.
 
         Args:
-            failures: how often this batch was posted in vain before.
+            failures: how often this batch was posted without success before.
         """
         own = _REFUSED | {_BROKEN} if failures >= _REPEATS else _REFUSED
         refused: list[tuple[bytes, int]] = []
@@ -99,23 +99,23 @@ class Poster:
         return all(status in _REFUSED for _, status in refused) and not self._send(_NOTHING)[0].problem
 
     def _try(self, records: Sequence[bytes]) -> _Answer:
-        answer, told = self._send(b"[" + b",".join(records) + b"]")
+        answer, reply = self._send(b"[" + b",".join(records) + b"]")
         if not answer.problem:
             self._counts.add("posted", len(records))
-            if rejected := [one for one in told.get("rejected") or () if isinstance(one, dict)]:
+            if rejected := [one for one in reply.get("rejected") or () if isinstance(one, dict)]:
                 self._counts.add("rejected", len(rejected))
-                self._counts.tell("usage_rejected", reasons=dict(Counter(str(one.get("reason")) for one in rejected)))
+                self._counts.warn("usage_rejected", reasons=dict(Counter(str(one.get("reason")) for one in rejected)))
         return answer
 
     def _send(self, body: bytes) -> tuple[_Answer, dict[str, Any]]:
         try:
             answer = self._http.post(self._url, content=body, headers=self._headers(body))
-            told: Any = answer.json() if answer.status_code == httpx.codes.ACCEPTED else None
+            reply: Any = answer.json() if answer.status_code == httpx.codes.ACCEPTED else None
         except (httpx.HTTPError, ValueError, RecursionError) as error:
             return _Answer(type(error).__name__, 0), {}
         # A login page or another proxy can answer 2xx too.
-        if isinstance(told, dict) and told.get("status") in {"accepted", "rejected"}:
-            return _Answer("", answer.status_code), told
+        if isinstance(reply, dict) and reply.get("status") in {"accepted", "rejected"}:
+            return _Answer("", answer.status_code), reply
         asked = answer.headers.get("retry-after", "")
         wait_s = min(float(asked), _LONGEST_PAUSE_S) if asked.isdecimal() else 0.0
         return _Answer(f"http_{answer.status_code}", answer.status_code, wait_s), {}

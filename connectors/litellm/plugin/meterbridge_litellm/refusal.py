@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.settings import Settings
+from meterbridge_litellm.settings import PluginSettings
 
 _PARTS: Final = 20
 
@@ -25,10 +25,12 @@ class Unasked:
     be made. One account has a bound of its own: a client whose many questions get no answer in time leaves the rest to the others.
 
     An estimate counts until Meterbridge answers at a moment when the call is `reserve_seconds` old: as long as a reservation would
-    hold it. One good answer between bad ones does not free it, else some answers of 429 among good ones would have no bound.
+    hold it. A single success does not reset the sum: otherwise answers of 429 among good ones would have no bound.
     """
 
-    def __init__(self, settings: Settings, counts: Counts, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: PluginSettings, counts: Counts, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings, self._counts, self._monotonic = settings, counts, monotonic
         self._part_s = settings.reserve_seconds / _PARTS
         self._sums: deque[tuple[float, dict[str, Decimal]]] = deque()  # of calls up to a moment, by account
@@ -61,8 +63,8 @@ class Unasked:
             accounts = self._sums[-1][1]
             accounts[account] = accounts.get(account, Decimal(0)) + estimate
             self._counts.add("admitted_unasked")
-            self._counts.tell("calls_admitted_unasked", why=why, sum_usd=str(total))
+            self._counts.warn("calls_admitted_unasked", why=why, sum_usd=str(total))
             return
         self._counts.add("refused_unasked")
-        self._counts.tell("calls_refused_unasked", why=why)
+        self._counts.warn("calls_refused_unasked", why=why)
         raise Refused(503, "credit_check_unavailable", "credit cannot be checked now; try again")

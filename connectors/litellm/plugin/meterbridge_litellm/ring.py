@@ -18,9 +18,9 @@ from typing import Final
 
 from meterbridge_litellm.aside import sync_folder
 from meterbridge_litellm.counts import Counts
-from meterbridge_litellm.delivery import Delivery, Post
-from meterbridge_litellm.lane import Position, frame, new_lane
-from meterbridge_litellm.settings import FSYNC, SEGMENT_BYTES, Settings
+from meterbridge_litellm.delivery import Post, RingDelivery
+from meterbridge_litellm.lane import RingPosition, frame, new_lane
+from meterbridge_litellm.settings import FSYNC, SEGMENT_BYTES, PluginSettings
 
 #: A record, and the future that says whether it was kept.
 Entry = tuple[bytes, "asyncio.Future[bool] | None"]
@@ -44,19 +44,19 @@ class Ring:
         OSError: the folder cannot be made or written.
     """
 
-    def __init__(self, settings: Settings, counts: Counts, post: Post) -> None:
+    def __init__(self, settings: PluginSettings, counts: Counts, post: Post) -> None:
         self._settings, self._counts = settings, counts
         self._folder = Path(settings.ring_path)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lane = new_lane(self._folder)
-        self._delivery = Delivery(settings, counts, self._lane, post)
+        self._delivery = RingDelivery(settings, counts, self._lane, post)
         self._lock = threading.Lock()  # of what follows, up to the events
         self._queue: deque[Entry] = deque()
         self._queued = self._written = 0
         self._file, self._number, self._size = -1, 0, SEGMENT_BYTES
         self._full_files: list[int] = []  # of segments that are not durable as a whole yet
         self._due, self._wake, self._closing = threading.Event(), threading.Event(), threading.Event()
-        self._durable, self._freed, self._others = Position(0, 0), 0, 0
+        self._durable, self._freed, self._others = RingPosition(0, 0), 0, 0
         self._deadline = 0.0
         self._writer = threading.Thread(target=self._write_forever, name="meterbridge-writer", daemon=True)
         self._poster = threading.Thread(target=self._post_forever, name="meterbridge-poster", daemon=True)
@@ -111,12 +111,12 @@ class Ring:
             if self._file < 0:
                 return
             files, self._full_files = [*self._full_files, os.dup(self._file)], []
-            end = Position(self._number, self._size)
+            end = RingPosition(self._number, self._size)
         for file in files:
             try:
                 os.fdatasync(file)
             except OSError as error:  # posted all the same: no copy is safer than the one at Meterbridge
-                self._counts.tell("fsync_failed", error=errno.errorcode.get(error.errno or 0))
+                self._counts.warn("fsync_failed", error=errno.errorcode.get(error.errno or 0))
             finally:
                 os.close(file)
         self._durable = end
@@ -159,7 +159,7 @@ class Ring:
 
     def _shed(self, entry: Entry, why: str) -> None:
         self._counts.add("shed")
-        self._counts.tell("usage_shed", why=why)
+        self._counts.warn("usage_shed", why=why)
         _settle([entry[1]], kept=False)
 
     def _post_forever(self) -> None:

@@ -22,7 +22,7 @@ _CHOICES: Final = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class PluginSettings:
     """Times are in seconds, amounts in US dollars, sizes in bytes."""
 
     url: str
@@ -58,7 +58,7 @@ class Settings:
         return self.authorize == "on" or self.own_keys != OFF or bool(self.levels)
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> "Settings":
+    def of(cls, environ: Mapping[str, str]) -> "PluginSettings":
         """The settings of an environment.
 
         Raises:

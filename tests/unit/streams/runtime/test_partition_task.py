@@ -263,7 +263,7 @@ class AwayWork(Work):
 async def test_a_kafka_that_is_away_while_a_lane_opens_is_waited_for(
     error: Exception, opened: int, deaths: int
 ) -> None:
-    """A process that ended itself would find no one either. What answers, and goes on failing, may be mended by a new one."""
+    """A process that ended itself would find no one either. What answers, and goes on failing, may be fixed by a new one."""
     work, source, death = AwayWork(error, times=30), Source(), Death()
 
     async def sleep(_: float) -> None:
@@ -273,7 +273,7 @@ async def test_a_kafka_that_is_away_while_a_lane_opens_is_waited_for(
         partition_task = PartitionTask(PLACE, work, source, death, sleep)
         await soon(lambda: partition_task.expected == 0 or death.errors)
     assert (work.opened, len(death.errors)) == (opened, deaths)
-    assert len([line for line in said if line["event"] == "lane_open_failed"]) <= 6 + 30 // 8
+    assert len([line for line in said if line["event"] == "partition_task_open_failed"]) <= 6 + 30 // 8
     await partition_task.close()
 
 

@@ -60,7 +60,7 @@ def take(line: Line, step: tuple[Any, ...]) -> None:
 
 
 def placed(line: Line) -> Counter[tuple[str, str, bool]]:
-    """Whose money is where, and what is held; not why: a window that comes back from disk is judged anew, one that stayed
+    """Whose money is where, and what is held; not why: a window that comes back from disk is judged again, one that stayed
     keeps its reason until a table changes."""
     found = Counter[tuple[str, str, bool]]()
     for (customer, subscription, reason), dollars in line.money().items():

@@ -1,4 +1,4 @@
-"""What an end overtook: which moments no invoice counts, and what is posted in the stead of an event that has one."""
+"""What an end overtook: which moments no invoice counts, and what is posted instead of an event that has one."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -68,7 +68,7 @@ lives = st.lists(st.builds(Life, st.integers(0, 40), st.integers(1, 40)), min_si
 def test_a_moment_is_in_a_gap_exactly_if_an_end_lies_before_it_and_no_life_around_it(
     told: list[Life], runs: bool, second: int, micros: int
 ) -> None:
-    """Of whole seconds; the second after an end belongs to no one's gap, for Lago tells an end to the second."""
+    """Of whole seconds; the second after an end belongs to no one's gap, for Lago reports an end to the second."""
     periods = [Period("s", one.began * SECOND_US, (one.began + one.lasts) * SECOND_US) for one in told]
     if runs:
         periods[-1] = msgspec.structs.replace(periods[-1], terminated_at=None)
@@ -186,7 +186,7 @@ spans = st.lists(
 
 @given(spans)
 def test_a_moment_is_in_one_gap_at_most_and_in_none_that_a_life_covers(drawn: list[tuple[float, float, bool]]) -> None:
-    """Lago tells an end to the second: two lives that follow within one second have gaps that would overlap."""
+    """Lago reports an end to the second: two lives that follow within one second have gaps that would overlap."""
     at_us, true = 0, list[tuple[int, int]]()
     for pause, length, _ in drawn:
         begins = at_us + int(pause * 1e6)

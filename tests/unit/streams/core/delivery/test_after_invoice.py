@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.moments import SECOND_US
 from schemas.money import add
 from streams.core.delivery import after_invoice
-from streams.core.delivery.after_invoice import Earlier, Stored, Verdict, overtaken
+from streams.core.delivery.after_invoice import CountableEvent, Earlier, InvoiceMatch, overtaken
 
 END = 1_000 * SECOND_US
 #: Few amounts, so that sums meet, and any.
@@ -24,31 +24,31 @@ EVENTS = st.lists(st.tuples(st.integers(998, 1003), AMOUNTS, st.booleans()), max
 Drawn = list[tuple[int, Decimal, bool]]
 
 
-def cents(events: Iterable[Stored]) -> Decimal:
+def cents(events: Iterable[CountableEvent]) -> Decimal:
     return sum((one.cents for one in events), Decimal(0))
 
 
-def fee(counted: Iterable[Stored]) -> tuple[int, int]:
+def fee(counted: Iterable[CountableEvent]) -> tuple[int, int]:
     """How many events and cents Lago's fee shows."""
     of = list(counted)
     return len(of), int(cents(of).quantize(Decimal(1), ROUND_HALF_UP))
 
 
-def stored(drawn: Drawn) -> list[Stored]:
-    return [Stored(str(number), second * SECOND_US, amount) for number, (second, amount, _) in enumerate(drawn)]
+def stored(drawn: Drawn) -> list[CountableEvent]:
+    return [CountableEvent(str(number), second * SECOND_US, amount) for number, (second, amount, _) in enumerate(drawn)]
 
 
-def judged(events: list[Stored], number: int, sum_cents: int) -> Verdict:
+def judged(events: list[CountableEvent], number: int, sum_cents: int) -> InvoiceMatch:
     before = [one for one in events if one.created_us < END]
     earlier = Earlier(len(before), cents(before), tuple(one.transaction_id for one in before))
     return overtaken(earlier, [one for one in events if one.created_us >= END], number, sum_cents)
 
 
-def ids(events: Iterable[Stored]) -> set[str]:
+def ids(events: Iterable[CountableEvent]) -> set[str]:
     return {one.transaction_id for one in events}
 
 
-def possible(events: list[Stored], told: tuple[int, int]) -> Iterator[set[str]]:
+def possible(events: list[CountableEvent], told: tuple[int, int]) -> Iterator[set[str]]:
     """Every set that Lago may have counted: all that it stored before some second not before the end, a part of what it
     stored in that second; with this fee.
     """
@@ -117,8 +117,8 @@ def test_where_no_set_fits_the_fee_nothing_is_called_late(drawn: Drawn, number: 
 
 def test_what_was_stored_before_the_end_and_is_not_counted_is_unclear() -> None:
     """The second of the end may hold what was stored before it, but an earlier one cannot."""
-    assert judged([Stored("a", END - 1, Decimal(5))], 0, 0) == Verdict(unclear=("a",))
-    assert judged([Stored("a", END, Decimal(5))], 0, 0) == Verdict(late=("a",))
+    assert judged([CountableEvent("a", END - 1, Decimal(5))], 0, 0) == InvoiceMatch(unclear=("a",))
+    assert judged([CountableEvent("a", END, Decimal(5))], 0, 0) == InvoiceMatch(late=("a",))
 
 
 def test_only_the_second_in_which_lago_counted_is_unclear() -> None:
@@ -126,30 +126,32 @@ def test_only_the_second_in_which_lago_counted_is_unclear() -> None:
     counted      one of two      not counted
        a    |      b   c      |      d
     """
-    four = [Stored(name, END + at * SECOND_US, Decimal(5)) for name, at in (("a", 0), ("b", 1), ("c", 1), ("d", 2))]
-    assert judged(four, 2, 10) == Verdict(late=("d",), unclear=("b", "c"))
+    four = [
+        CountableEvent(name, END + at * SECOND_US, Decimal(5)) for name, at in (("a", 0), ("b", 1), ("c", 1), ("d", 2))
+    ]
+    assert judged(four, 2, 10) == InvoiceMatch(late=("d",), unclear=("b", "c"))
 
 
 def test_within_a_second_the_sum_tells_events_apart_if_only_one_choice_adds_up() -> None:
-    two = [Stored("a", END, Decimal(100)), Stored("b", END, Decimal(12))]
-    assert judged(two, 1, 100) == Verdict(late=("b",))
-    assert judged(two, 1, 12) == Verdict(late=("a",))
-    three = [*two, Stored("c", END, Decimal("11.7"))]
-    assert judged(three, 1, 12) == Verdict(late=("a",), unclear=("b", "c"))
+    two = [CountableEvent("a", END, Decimal(100)), CountableEvent("b", END, Decimal(12))]
+    assert judged(two, 1, 100) == InvoiceMatch(late=("b",))
+    assert judged(two, 1, 12) == InvoiceMatch(late=("a",))
+    three = [*two, CountableEvent("c", END, Decimal("11.7"))]
+    assert judged(three, 1, 12) == InvoiceMatch(late=("a",), unclear=("b", "c"))
 
 
 def test_of_two_that_were_stored_in_one_second_and_cost_the_same_one_on_the_invoice_is_unclear() -> None:
-    two = [Stored("a", END, Decimal(5)), Stored("b", END, Decimal(5))]
-    assert judged(two, 1, 5) == Verdict(unclear=("a", "b"))
+    two = [CountableEvent("a", END, Decimal(5)), CountableEvent("b", END, Decimal(5))]
+    assert judged(two, 1, 5) == InvoiceMatch(unclear=("a", "b"))
 
 
 def test_of_a_second_with_too_many_choices_the_sum_must_lie_between_the_least_and_the_most() -> None:
     """Fifty events, of which the invoice counted half; and one later."""
-    many = [Stored(f"{number:02}", END, Decimal(number)) for number in range(50)]
-    events = [*many, Stored("later", END + SECOND_US, Decimal(7))]
+    many = [CountableEvent(f"{number:02}", END, Decimal(number)) for number in range(50)]
+    events = [*many, CountableEvent("later", END + SECOND_US, Decimal(7))]
     least, most = sum(range(25)), sum(range(25, 50))
     for between in (least, least + 100, most):
-        assert judged(events, 25, between) == Verdict(
+        assert judged(events, 25, between) == InvoiceMatch(
             late=("later",), unclear=tuple(one.transaction_id for one in many)
         )
     for outside in (least - 1, most + 1):
@@ -158,29 +160,29 @@ def test_of_a_second_with_too_many_choices_the_sum_must_lie_between_the_least_an
 
 
 def test_the_fees_sum_must_be_that_of_the_first_events() -> None:
-    two = [Stored("a", END, Decimal(5)), Stored("b", END + SECOND_US, Decimal(7))]
-    assert judged(two, 1, 7) == Verdict(unclear=("a", "b"))
-    assert judged(two, 1, 5) == Verdict(late=("b",))
-    assert judged(two, 0, 0) == Verdict(late=("a", "b"))
-    assert judged(two, 2, 12) == Verdict()
+    two = [CountableEvent("a", END, Decimal(5)), CountableEvent("b", END + SECOND_US, Decimal(7))]
+    assert judged(two, 1, 7) == InvoiceMatch(unclear=("a", "b"))
+    assert judged(two, 1, 5) == InvoiceMatch(late=("b",))
+    assert judged(two, 0, 0) == InvoiceMatch(late=("a", "b"))
+    assert judged(two, 2, 12) == InvoiceMatch()
 
 
 def test_a_fee_of_more_events_than_lago_shows_is_unclear() -> None:
     """Another sum than theirs, or a list that is not whole."""
-    two = [Stored("before", END - SECOND_US, Decimal(5)), Stored("after", END, Decimal(7))]
-    assert judged(two, 3, 12) == Verdict(unclear=("before", "after"))
-    assert judged(two[:1], 2, 5) == Verdict(unclear=("before",))
+    two = [CountableEvent("before", END - SECOND_US, Decimal(5)), CountableEvent("after", END, Decimal(7))]
+    assert judged(two, 3, 12) == InvoiceMatch(unclear=("before", "after"))
+    assert judged(two[:1], 2, 5) == InvoiceMatch(unclear=("before",))
 
 
 def test_a_fee_is_rounded_once_and_half_up() -> None:
-    two = [Stored("a", END - 1, Decimal("1.25")), Stored("b", END - 1, Decimal("1.25"))]
-    assert judged(two, 2, 3) == Verdict()
+    two = [CountableEvent("a", END - 1, Decimal("1.25")), CountableEvent("b", END - 1, Decimal("1.25"))]
+    assert judged(two, 2, 3) == InvoiceMatch()
 
 
 def test_what_was_begun_before_the_end_and_stored_after_the_count_is_named() -> None:
     """The fee is of the later one alone: so Lago did not count what it shows as stored before the end."""
-    events = [Stored("before", END - 1, Decimal(500)), Stored("after", END, Decimal(1))]
-    assert judged(events, 1, 1) == Verdict(unclear=("before", "after"))
+    events = [CountableEvent("before", END - 1, Decimal(500)), CountableEvent("after", END, Decimal(1))]
+    assert judged(events, 1, 1) == InvoiceMatch(unclear=("before", "after"))
 
 
 def test_all_but_one_of_many_events_of_one_second_are_told_apart_by_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +194,6 @@ def test_all_but_one_of_many_events_of_one_second_are_told_apart_by_few_steps(mo
         return add(one, other)
 
     monkeypatch.setattr(after_invoice, "add", count)
-    many = [Stored(f"{number:04}", END, Decimal(number)) for number in range(2000)]
-    assert judged(many, 1999, 1999 * 1000 - 1700) == Verdict(late=("1700",))
+    many = [CountableEvent(f"{number:04}", END, Decimal(number)) for number in range(2000)]
+    assert judged(many, 1999, 1999 * 1000 - 1700) == InvoiceMatch(late=("1700",))
     assert added["all"] < 10_000

@@ -1,4 +1,4 @@
-"""Several processes, one limit that Lago tells in headers, half a minute of virtual time: the real delivery, no 429.
+"""Several processes, one limit that Lago reports in headers, half a minute of virtual time: the real delivery, no 429.
 
 A batch is one request, so with BATCH_SIZE=1 it is the requests that are scarce: 300 sealed windows a second are 300.
 """

@@ -20,7 +20,7 @@ from streams.core.delivery.verdicts import (
     SplitBatch,
     batches_are_whole,
     decide,
-    looked_up_in_vain,
+    lookup_failed,
     same_event,
     unanswered,
 )
@@ -245,17 +245,17 @@ def test_the_reset_that_every_answer_of_a_limited_lago_tells_is_no_wish_of_a_fai
 
 @pytest.mark.parametrize("status", ["http_401", "http_403", "http_429", "connect"])
 def test_a_look_up_that_is_refused_stops_all_and_blames_no_batch(status: str) -> None:
-    assert looked_up_in_vain(status, "why") == RetryLater(status, "why", opens=True)
+    assert lookup_failed(status, "why") == RetryLater(status, "why", opens=True)
 
 
 @pytest.mark.parametrize("status", ["http_402", "http_404", "http_405", "http_415"])
 def test_a_look_up_that_leads_nowhere_blames_no_batch(status: str) -> None:
-    assert looked_up_in_vain(status) == RetryLater(status)
+    assert lookup_failed(status) == RetryLater(status)
 
 
 @pytest.mark.parametrize("status", ["http_500", "http_400", "timeout", "no_answer", "bad_answer"])
 def test_a_look_up_that_fails_may_be_its_event_s_fault(status: str) -> None:
-    assert looked_up_in_vain(status) == RetryLater(status, isolates=True)
+    assert lookup_failed(status) == RetryLater(status, isolates=True)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_events_are_joined_byte_for_byte() -> None:
 
 @given(st.integers(-3, 40), st.floats(0, 1, exclude_max=True))
 def test_a_retry_waits_its_tier_within_ten_percent_and_never_over_an_hour(attempt: int, jitter: float) -> None:
-    """So that 60, 120 and 240 s can be told apart in a log, and events that failed together do not return together."""
+    """So that 60, 120 and 240 s can be distinguished in a log, and events that failed together do not return together."""
     tier = tier_of(attempt)
     assert 1 <= tier <= 8
     middle = 60.0 * 2 ** (tier - 1)

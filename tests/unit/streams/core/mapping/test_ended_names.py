@@ -36,8 +36,8 @@ def test_the_later_mapping_pays_for_what_was_held_under_the_name() -> None:
     alone = customer((T, "old"))
     assert resolve(alone, at_us, "end_user", {"org": ORG}, "ai", late) == Target("org", "", ENDED)
     for later in ("", "new"):
-        mended = customer((T, "old"), (T + 3 * HOUR, later))
-        assert resolve(mended, at_us, "end_user", {"org": ORG}, "ai", late) == Target("org", "new")
+        fixed = customer((T, "old"), (T + 3 * HOUR, later))
+        assert resolve(fixed, at_us, "end_user", {"org": ORG}, "ai", late) == Target("org", "new")
 
 
 def test_an_event_of_calls_is_owed_under_an_earlier_code_too() -> None:

@@ -65,15 +65,15 @@ def looked_at(ledger: LedgerState, record: CustomerRecord | None, orgs: Orgs) ->
 def test_after_its_record_is_forgotten_no_one_takes_what_was_held_for_the_old_org(had: Orgs) -> None:
     ledger = held(mapped("a"), had)
     assert looked_at(ledger, None, had) == ("a", "", True)
-    anew = mapped("b", begins_us=LATER - DAY_US)
-    assert looked_at(ledger, anew, had) == ("a", "", True)
-    assert looked_at(ledger, anew, SUBSCRIBED) == ("a", "sub_a", False), "the old org pays once it can"
+    again = mapped("b", begins_us=LATER - DAY_US)
+    assert looked_at(ledger, again, had) == ("a", "", True)
+    assert looked_at(ledger, again, SUBSCRIBED) == ("a", "sub_a", False), "the old org pays once it can"
 
 
 def test_a_record_that_is_made_anew_for_another_kind_of_id_takes_nothing_either() -> None:
     ledger = held(mapped("a"), A_HAS_ENDED)
-    anew = set_mapping(None, MappingRequest("acme", "b", "tenant", id_kind="team"), LATER - DAY_US, LEAD)
-    assert looked_at(ledger, anew, A_HAS_ENDED) == ("a", "", True)
+    again = set_mapping(None, MappingRequest("acme", "b", "tenant", id_kind="team"), LATER - DAY_US, LEAD)
+    assert looked_at(ledger, again, A_HAS_ENDED) == ("a", "", True)
 
 
 def test_what_was_held_for_no_one_goes_to_the_first_mapping() -> None:
@@ -90,7 +90,7 @@ def test_after_many_moves_what_was_held_for_the_first_org_is_that_org_s(last: st
 
 
 def test_an_org_that_was_never_subscribed_keeps_what_it_was_left_for_too() -> None:
-    """From one org to another is a move, also in a record that no longer tells of it."""
+    """From one org to another is a move, also in a record that no longer names it."""
     ledger = held(mapped("a"), {"c": SUBSCRIBED["b"]})
     moved = mapped("a", *"bcdefghij", apart_us=9 * DAY_US)
     assert looked_at(ledger, moved, {"b": SUBSCRIBED["b"]}) == ("a", "", True)

@@ -178,7 +178,7 @@ def test_a_call_that_was_counted_without_a_price_owes_it_once_a_copy_has_one(dec
 
 @pytest.mark.parametrize("decision", [BYOK, CACHE_HIT])
 def test_a_price_changes_no_decision_that_was_not_about_the_price(decision: str) -> None:
-    """The database does not tell whose provider key paid."""
+    """The database does not say whose provider key paid."""
     assert verdict(copy(), [counted(decision=decision, billed=False, cost=Decimal(0))], POLICY).word == KNOWN
 
 

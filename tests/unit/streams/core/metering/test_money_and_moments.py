@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from schemas.customer_id import normalise_customer_id
 from schemas.errors import Rejected
 from schemas.moments import lago_timestamp, parse_us, to_datetime, to_iso, to_us
-from schemas.money import add, cents_text, plain, quantise, quantum
+from schemas.money import add, cents_text, check_cost, plain, quantise, quantum
 from streams.core.metering.identity import identity_of
 
 
@@ -35,6 +35,24 @@ def test_half_goes_to_even() -> None:
         Decimal("0.02"),
         Decimal("0.02"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("cost", "reason", "detail"),
+    [
+        ("-0.25", "negative_cost", "the cost is -0.25 USD, below 0"),
+        ("1000000.1", "absurd_cost", "the cost is 1000000.1 USD, the limit is 1000000 USD"),
+        ("1e999999999", "absurd_cost", "the cost is 1e+999999999 USD, the limit is 1000000 USD"),
+        ("-1e-999999999", "negative_cost", "the cost is -1e-999999999 USD, below 0"),
+        ("-" + "9" * 10_000, "negative_cost", "the cost is -1.00000000000e+10000 USD, below 0"),
+        ("Infinity", "bad_cost", "not a finite number"),
+    ],
+)
+def test_a_refused_cost_is_told_in_few_characters_however_long_it_is(cost: str, reason: str, detail: str) -> None:
+    """Written out, 1e999999999 would fill the memory of the worker."""
+    with pytest.raises(Rejected) as refused:
+        check_cost(Decimal(cost))
+    assert (refused.value.reason, refused.value.detail) == (reason, detail)
 
 
 def test_a_sum_that_would_be_rounded_is_refused() -> None:

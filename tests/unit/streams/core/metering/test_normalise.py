@@ -80,6 +80,17 @@ def test_an_envelope_of_a_later_release_is_not_guessed_at() -> None:
     assert refused.value.reason == "unknown_version"
 
 
+def test_a_shape_that_is_not_known_is_refused_with_those_that_are_and_without_its_own_text() -> None:
+    """Whatever another program wrote to the topic stays out of the logs."""
+    record = msgspec.json.decode(raw_value(slp(1)), type=RawRecord)
+    record.shape = "sk-secret"
+    with pytest.raises(Rejected) as refused:
+        normalise(record, "acme", UNIT)
+    assert refused.value.reason == "unknown_shape"
+    assert "is none of slp, flat, integration, lago, cloudevent, metered" in refused.value.detail
+    assert "sk-secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("start_ms", [0, 1, 2, 1_795_176_000_123])
 def test_a_backfilled_call_is_looked_for_two_milliseconds_around_its_start(start_ms: int) -> None:
     """By either status, for LiteLLM's database calls a stream that was cut a success."""

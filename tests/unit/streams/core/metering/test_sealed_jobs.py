@@ -1,4 +1,4 @@
-"""Polls of a background response whose id LiteLLM encrypts anew each time: what of them is one job."""
+"""Polls of a background response whose id LiteLLM encrypts again each time: what of them is one job."""
 
 import json
 from collections.abc import Callable

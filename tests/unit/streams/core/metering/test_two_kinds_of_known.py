@@ -74,7 +74,7 @@ def test_the_priced_copy_is_billed_however_late_it_comes() -> None:
 
 
 def test_what_a_policy_left_out_with_its_cost_is_settled() -> None:
-    """A copy by a route that does not tell whose key paid must not bill it after all."""
+    """A copy by a route that does not say whose key paid must not bill it after all."""
     part = Partition(replace(MeterPolicy(), bill_byok=False)).take(copy(byok=True), copy())
     assert part.decisions == {"byok": 1, "duplicate": 1}
 

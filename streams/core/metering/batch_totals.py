@@ -1,4 +1,4 @@
-"""Calls and dollars of one chunk by decision, and added to the earlier totals; pure."""
+"""Calls and dollars of one batch by decision, and added to the earlier totals; pure."""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -28,11 +28,11 @@ def total_of(by_decision: dict[str, Sum], decisions: Iterable[str]) -> Sum:
 
 
 def counted(counters: Counters, **now: Sum) -> Counters:
-    """The counters after a chunk: each with the chunk's part added, and `received` with the sum of all parts."""
+    """The counters after a batch: each with the batch's part added, and `received` with the sum of all parts."""
     sums = {name: getattr(counters, name) + more for name, more in now.items()}
     return msgspec.structs.replace(counters, received=sum(now.values(), counters.received), **sums)
 
 
 def added_to(before: dict[str, Sum], now: dict[str, Sum]) -> dict[str, Sum]:
-    """Sums by decision, with those of a chunk added."""
+    """Sums by decision, with those of a batch added."""
     return {**before, **{decision: before.get(decision, _NONE) + more for decision, more in now.items()}}

@@ -9,7 +9,7 @@ from schemas.ledger import Job, Position
 from schemas.moments import HOUR_US
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
-from streams.core.metering.chunk_memory import HOUR_MS, BatchIdentities, tag_of
+from streams.core.metering.batch_identities import HOUR_MS, BatchIdentities, tag_of
 from streams.core.metering.known_identities import COSTLESS, SETTLED, UNTOLD
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes

@@ -1,4 +1,4 @@
-"""Which identities are known for the calls of a chunk: before it, within it, and after it.
+"""Which identities are known for the calls of a batch: before it, within it, and after it.
 
 A call is remembered by its identity for the dedupe retention. A job has an identity of its own and is remembered for
 `JOB_HORIZON_US`: jobs are few, and LiteLLM reports them for weeks (ADR 0016).
@@ -25,11 +25,11 @@ _DROPS = 500
 
 
 class BatchIdentities:
-    """The identities of one chunk beside those of the ledger.
+    """The identities of one batch beside those of the ledger.
 
     Fields:
         known: for each call, in order, the tag of its identity in the ledger.
-        new: tags of the identities that the chunk counts or settles. The fold reads and writes it directly, because it
+        new: tags of the identities that the batch counts or settles. The fold reads and writes it directly, because it
             is the hot path.
     """
 
