@@ -25,12 +25,11 @@ from tests.support.values import topics_of
 pytestmark = [pytest.mark.alone, pytest.mark.kafka]
 
 #: Of one attack: what CI has time for; `SECONDS=60` measures on a machine that does nothing else.
-SECONDS, IS_MEASURED = float(os.environ.get("SECONDS") or 4), bool(os.environ.get("SECONDS"))
+SECONDS, IS_MEASURED = float(os.environ.get("SECONDS") or 6), bool(os.environ.get("SECONDS"))
 TOKEN = {"Authorization": "Bearer honest-honest-honest"}
 P99_S, ALIVE_S = 0.250, 1.0
 #: Where nothing is measured others may use the machine: the waits may be so many times those without a stranger.
 TIMES_QUIET = 0 if IS_MEASURED else 3
-QUIET_S = 2.0
 #: What a process of this kind needs without a stranger is about 120 MiB.
 PEAK_MIB = 600
 
@@ -46,7 +45,7 @@ def serve(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> Iterator[IngressPr
         "WEBHOOK_TOKEN": "honest-honest-honest",
         "WEBHOOK_SECRET": "a-secret-that-no-stranger-has",
         "LITELLM_MASTER_KEY": "sk-master-of-this-deployment",
-        "WEBHOOK_TIMEOUT": "3",  # who says nothing is cut while the attack lasts
+        "WEBHOOK_TIMEOUT": "5",
     }
     process = IngressProcess(kafka.bootstrap, topic_prefix, tmp_path, settings, only="webhooks,api", descriptors=256)
     process.start()
@@ -82,7 +81,7 @@ async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
             async with aiohttp.ClientSession() as session:
                 return await timed(session.get(f"http://127.0.0.1:{port}/health/live"), 200)
 
-        quiet, until = list[float](), time.monotonic() + QUIET_S
+        quiet, until = list[float](), time.monotonic() + 2
         await asyncio.gather(
             steadily(lambda: post(kept), 0.05, quiet, failed, until), steadily(post_anew, 0.1, quiet, failed, until)
         )
