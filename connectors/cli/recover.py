@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -10,7 +10,7 @@ from connectors.cli.account_tables import lago_key
 from connectors.cli.base import one_sentence, say, settings_of_command, table_of
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
-from connectors.operations.recovery import Recovery
+from connectors.operations.recovery import Choices, Recovery
 from connectors.operations.recovery import recover as bring_back
 from connectors.processes.lagos import open_lagos
 from schemas.money import plain
@@ -25,33 +25,52 @@ _WHAT = {
     "lost_calls": "calls in no event: backfill bills them",
     "lost_usd": "their dollars",
     "unknown_calls": "billed calls that the usage log does not have",
+    "undecided_calls": "held calls that may be in events that only Lago has",
+    "undecided_usd": "their dollars",
+    "undecided_events": "these events",
+    "lost_rates": "rate cards of which nothing is left",
+    "not_asked": "orgs of closed Lago organisations: not asked for",
     "ledgers": "ledgers that start again",
 }
 
 
-def recover(comment: str, *, yes: bool, dry_run: bool, as_json: bool) -> None:
+def recover(
+    comment: str,
+    *,
+    undecided: Literal["billed", "lost"] | None,
+    accept_lost_rates: bool,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """`meterbridge recover`."""
     do = yes and not dry_run
+    choices = Choices(undecided or "", accept_lost_rates)
     with one_sentence():
         settings = settings_of_command()
         lago_key(settings)
-        done = asyncio.run(_recovered(settings, comment, do=do))
+        done = asyncio.run(_recovered(settings, comment, choices, do=do))
     answer = _of(done)
     say(answer | {"done": do}, as_json=as_json, table=lambda: _table(answer, do=do))
 
 
-async def _recovered(settings: Settings, why: str, *, do: bool) -> Recovery:
+async def _recovered(settings: Settings, why: str, choices: Choices, *, do: bool) -> Recovery:
     async with AsyncExitStack() as stack:
         lagos = await open_lagos(stack, settings, 1)
-        return await bring_back(deployment_of(settings), postgres_url(settings), lagos, why, do=do)
+        deployment, url, closed = deployment_of(settings), postgres_url(settings), settings.closed_organizations
+        return await bring_back(deployment, url, lagos, why, do=do, closed=closed, choices=choices)
 
 
 def _of(done: Recovery) -> dict[str, Any]:
     told: dict[str, Any] = msgspec.to_builtins(done)
-    return told | {"lost_usd": plain(done.lost_usd)}
+    return told | {"lost_usd": plain(done.lost_usd), "undecided_usd": plain(done.undecided_usd)}
 
 
 def _table(answer: dict[str, Any], *, do: bool) -> Any:
-    rows = [(what, str(answer[name])) for name, what in _WHAT.items()]
+    rows = [(what, _shown(answer[name])) for name, what in _WHAT.items()]
     title = "brought back:" if do else "would be brought back, with --yes:"
     return table_of(("what", "number"), rows, title)
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)

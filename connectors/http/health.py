@@ -21,6 +21,7 @@ from connectors.config.postgres_urls import connecting
 from connectors.http.problem import Problem
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import to_iso
+from streams.runtime.kept_up import kept_up
 
 _BEAT_S, _BEAT_LIMIT_S = 1.0, 5.0
 #: A dependency is checked at most this often, and a check may take this long, in seconds.
@@ -104,7 +105,7 @@ class Health:
 
     def start(self) -> None:
         """Start to watch the event loop."""
-        self._heart = asyncio.ensure_future(self._keep_beating())
+        self._heart = asyncio.ensure_future(kept_up("heartbeat", self._keep_beating))
 
     async def stop(self) -> None:
         """Stop watching."""

@@ -98,7 +98,7 @@ class EventsApi(LagoTransport):
 
     async def read_events_of(
         self,
-        external_subscription_id: str,
+        external_subscription_id: str | None,
         code: str,
         from_us: int,
         until_us: int,
@@ -108,6 +108,9 @@ class EventsApi(LagoTransport):
         """Read every copy that Lago has of a subscription's events on a metric, with a moment in `[from, until)`, page by
         page; `take` is called with each. Lago knows moments to the millisecond.
 
+        Args:
+            external_subscription_id: None = of all subscriptions.
+
         Returns:
             `""` where that was one whole list; `TOO_MANY` where there are more than `most`; `MOVED` where events came in
             between the pages; `COPIES` where copies of one event stand beside each other, as on ClickHouse.
@@ -116,7 +119,9 @@ class EventsApi(LagoTransport):
             LagoIntegrationError
         """
         moments = {"timestamp_from": _iso_ms(from_us), "timestamp_to": _iso_ms(until_us - 1)}
-        query = {"external_subscription_id": external_subscription_id, "code": code, **moments}
+        query: Query = {"code": code, **moments}
+        if external_subscription_id is not None:
+            query = {"external_subscription_id": external_subscription_id, **query}
         # Eight bytes of each id are kept, not the id: two that are taken for one are COPIES.
         ids, number, pages, total = array("Q"), 1, 1, -1
         while number <= pages:

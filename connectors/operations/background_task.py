@@ -1,13 +1,17 @@
 """Runs a background task of the projector until it is cancelled. An error never ends it."""
 
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import structlog
 
 from schemas.errors import MeterbridgeError
+from schemas.reasons import POSTGRES_DENIED, POSTGRES_SCHEMA
 
 log = structlog.get_logger(__name__)
+
+#: A table, a function or a right is missing.
+_REFUSALS: Final = (POSTGRES_SCHEMA, POSTGRES_DENIED)
 
 
 async def watch(
@@ -24,7 +28,7 @@ async def watch(
     Args:
         waits: the log line of an expected error; one line for each cause, until `once` succeeds again.
         failed: the log line of an unexpected error, with its traceback.
-        on_failure: counts an unexpected error.
+        on_failure: counts an unexpected error, and each time that Postgres refuses: that does not pass by itself.
     """
     logged = ""
     while True:
@@ -35,6 +39,8 @@ async def watch(
             if error.reason != logged:
                 logged = error.reason
                 log.warning(waits, reason=error.reason, detail=error.detail)
+            if error.reason in _REFUSALS:
+                on_failure()
         except Exception as error:  # a bug of ours must not end the projector
             on_failure()
             log.exception(failed, error=type(error).__name__)

@@ -24,6 +24,7 @@ from schemas.errors import Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position
 from schemas.records import AuditRecord
 from streams.core.metering.batch_identities import HOUR_MS
+from streams.core.metering.normalise import FUTURE_US
 from streams.state.ledger import LedgerConfig, check_partitions
 from streams.state.ledger_expand import owning
 from streams.state.ledger_rebuild import SOUND, Found, look, write_anew
@@ -133,13 +134,13 @@ def _summary(partition: int, found: Found, evidence: Evidence) -> Rebuild:
 
 def _recovered_us(deployment: Deployment) -> int:
     """When the topics started again after a loss (`meterbridge recover`), microseconds since 1970 UTC; 0 = never. What was billed before,
-    they do not say.
+    they do not say. The clocks of senders may have been ahead.
     """
     recovered = 0
     for message in scan(deployment.kafka, offset_range_of(deployment.kafka, deployment.topics.audit)):
         with suppress(msgspec.DecodeError):
             line = _audit(message.value() or b"")
-            recovered = max(recovered, line.at if line.action == RECOVER else 0)
+            recovered = max(recovered, line.at + FUTURE_US if line.action == RECOVER else 0)
     return recovered
 
 

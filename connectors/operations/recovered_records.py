@@ -11,6 +11,7 @@ from connectors.postgres.recover import Stored
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.decoding import decoder
 from schemas.moments import parse_us, to_us
+from schemas.organizations import begins_with
 from schemas.rates import RateCard
 from schemas.records import LagoEvent, Manifest
 from schemas.topics import TopicNames
@@ -79,11 +80,17 @@ def _of_event(
     if row["raw_partition"] is not None:
         manifest = Manifest(
             *(row["raw_partition"], row["first_offset"], row["last_offset"], row["calls"]),
-            *(tuple(row["windows"] or ()), deployment, row["organization"]),
+            *(tuple(row["windows"] or ()), deployment, _organization(row)),
         )
         headers = ((MANIFEST, _encode(manifest)), *headers)
     key = event.external_subscription_id.encode()
     return row["part"], Outgoing(topic, key, _encode(event), 0, headers)
+
+
+def _organization(row: Mapping[str, Any]) -> str:
+    """The Lago organisation of an event. Where its org has no row any more the org's key names it."""
+    known, org_id = row["organization"], row["org_id"] or ""
+    return begins_with(org_id) if known is None else known
 
 
 def _customer(row: Mapping[str, Any]) -> CustomerRecord:

@@ -5,8 +5,7 @@ has not taken, at last the ledgers. A repeat after a cut does what is left.
 """
 
 import asyncio
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -30,6 +29,7 @@ from connectors.postgres.recover import (
     NewTopics,
     Stored,
     begin_anew,
+    latest_part,
     projected_from,
     stored_state,
     unsent_parts,
@@ -39,6 +39,9 @@ from schemas.errors import Rejected
 from schemas.ledger import LEDGER_VERSION, Position
 from schemas.money import plain
 from schemas.records import LagoEvent
+from streams.core.metering.lago_event import is_part_of
+from streams.core.metering.normalise import FUTURE_US
+from streams.runtime import clock
 from streams.state.ledger_expand import owning
 from streams.state.ledger_rebuild import write_anew
 
@@ -55,6 +58,9 @@ class Recovery:
         only_at_lago: events that Lago has and Postgres did not know.
         lost_calls, lost_usd: calls that were counted and are in no event: a backfill bills them.
         unknown_calls: calls that are billed and not in the usage log: which ones is not known.
+        undecided_calls, undecided_usd, undecided_events: held usage that may be billed by one of these events, which only Lago has.
+        lost_rates: ids of rate cards of which nothing is left.
+        not_asked: orgs of organisations that the settings call closed: Lago was not asked about them.
         ledgers: partitions that start again.
     """
 
@@ -67,40 +73,71 @@ class Recovery:
     lost_calls: int
     lost_usd: Decimal
     unknown_calls: int
+    undecided_calls: int
+    undecided_usd: Decimal
+    undecided_events: Sequence[str]
+    lost_rates: Sequence[str]
+    not_asked: int
     ledgers: int
     audit_id: str = ""
 
 
-async def recover(deployment: Deployment, url: str, lagos: Mapping[str, LagoClient], why: str, *, do: bool) -> Recovery:
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a person decides where the tables and Lago do not tell.
+
+    Fields:
+        undecided: of held usage that may be in an event that only Lago has: `billed` or `lost`; `""` = refuse.
+        accept_lost_rates: go on without the rate cards of which nothing is left.
+    """
+
+    undecided: str = ""
+    accept_lost_rates: bool = False
+
+
+async def recover(
+    deployment: Deployment,
+    url: str,
+    lagos: Mapping[str, LagoClient],
+    why: str,
+    *,
+    do: bool,
+    closed: Collection[str] = (),
+    choices: Choices = Choices(),
+) -> Recovery:
     """Bring back what Postgres has, or tell what that would be.
 
     Args:
         url: of Postgres, with an account that owns the tables.
         lagos: the client of each Lago organisation by its name.
         do: False = change nothing.
+        closed: names of Lago organisations that the settings call closed.
 
     Raises:
-        Rejected: `workers_running`, `topics_not_empty`, `not_lost`, `unknown_organization`, `too_many_events`.
+        Rejected: `workers_running`, `topics_not_empty`, `not_lost`, `other_deployment`, `unknown_organization`, `too_many_events`,
+            `undecided_usage`, `rates_lost`.
         LagoIntegrationError, TopicProblem, Unavailable: a neighbour is away or refuses; a repeat does what is left.
     """
     new = await asyncio.to_thread(_new_topics, deployment)
     begun = await asyncio.to_thread(_begun, deployment)
-    await _check_lost(url, new)
+    await _check_lost(url, new, deployment.name)
     stored = await stored_state(url)
     unsent = await unsent_parts(url)
-    policy = deployment.policy
-    found = await only_at_lago(url, lagos, stored.orgs, unsent, deployment.name, policy.event_code)
-    lost = await begin_anew(url, found, new, dry_run=True)
-    told = _told(deployment, stored, found, lost, begun)
+    found = await only_at_lago(url, lagos, stored.orgs, unsent, deployment.policy, closed)
+    lost = await begin_anew(url, found, new, dry_run=True, undecided=choices.undecided)
+    told = _told(deployment, stored, found, lost, begun, closed)
     if not do:
         return told
+    _check_decided(told, choices)
     target = {"waiting": str(told.waiting), "unknown_calls": str(lost.missing), "usd": plain(lost.usd)}
+    if told.undecided_calls:
+        target |= {"undecided": choices.undecided, "undecided_calls": str(told.undecided_calls)}
     sender = CommandProducer(deployment.kafka)
     audit_id = await asyncio.to_thread(
         audited, deployment, sender, RECOVER, target, reason=why, count=lost.calls, cost_usd=lost.usd
     )
     await _keep_meters_out(deployment, begun)
-    await begin_anew(url, found, new, dry_run=False)
+    await begin_anew(url, found, new, dry_run=False, undecided=choices.undecided)
     await asyncio.to_thread(_write, deployment, sender, stored, {event.transaction_id for event in found})
     await _begin_ledgers(deployment, begun)
     return replace(told, audit_id=audit_id)
@@ -135,7 +172,23 @@ def _begun(deployment: Deployment) -> list[int]:
     return sorted(positions)
 
 
-async def _check_lost(url: str, new: NewTopics) -> None:
+def _check_decided(told: Recovery, choices: Choices) -> None:
+    if told.lost_rates and not choices.accept_lost_rates:
+        raise Rejected(
+            "rates_lost",
+            f"calls were priced by rate cards of which nothing is left: {', '.join(told.lost_rates)}; go on with "
+            "--accept-lost-rates, and put them again before the meter starts",
+        )
+    if told.undecided_calls and not choices.undecided:
+        events = ", ".join(told.undecided_events[:5])
+        raise Rejected(
+            "undecided_usage",
+            f"{told.undecided_calls} held calls of {plain(told.undecided_usd)} dollars may be billed by events that only Lago has ({events}); "
+            "look at these, and say --undecided billed or --undecided lost",
+        )
+
+
+async def _check_lost(url: str, new: NewTopics, deployment: str) -> None:
     known = await projected_from(url, new.enriched)
     if not known:
         raise Rejected(
@@ -143,10 +196,18 @@ async def _check_lost(url: str, new: NewTopics) -> None:
         )
     if known.get(new.enriched_id):
         raise Rejected("not_lost", f"the tables were filled from this very topic: {new.enriched}")
+    latest = await latest_part(url)
+    if latest and not is_part_of(deployment, latest):
+        raise Rejected("other_deployment", f"the newest event in the tables is {latest}, and no event of {deployment}")
 
 
 def _told(
-    deployment: Deployment, stored: Stored, found: list[LagoEvent], lost: LostCalls, begun: list[int]
+    deployment: Deployment,
+    stored: Stored,
+    found: list[LagoEvent],
+    lost: LostCalls,
+    begun: list[int],
+    closed: Collection[str],
 ) -> Recovery:
     dead = sum(row["status"] == "failed" for row in stored.events)
     return Recovery(
@@ -159,6 +220,11 @@ def _told(
         lost_calls=lost.calls,
         lost_usd=lost.usd,
         unknown_calls=lost.missing,
+        undecided_calls=lost.undecided.calls,
+        undecided_usd=lost.undecided.usd,
+        undecided_events=lost.undecided.events,
+        lost_rates=stored.lost_rates,
+        not_asked=sum(org["organization"] in closed for org in stored.orgs),
         ledgers=deployment.partitions - len(begun),
     )
 
@@ -190,10 +256,12 @@ async def _keep_meters_out(deployment: Deployment, begun: Iterable[int]) -> None
 
 
 async def _begin_ledgers(deployment: Deployment, begun: Iterable[int]) -> None:
-    """No call that ended by now is folded before the usage log was asked for it: it may be billed."""
+    """No call that was counted by now is folded before the usage log was asked for it: it may be billed. The clock of its sender may
+    have been ahead.
+    """
     place = place_of(deployment)
     for partition in set(range(deployment.partitions)).difference(begun):
         position = Position(0, 0, place.topic_id, place.partitions, place.deployment)
-        position.v, position.forgot_us = LEDGER_VERSION, time.time_ns() // 1000
+        position.v, position.forgot_us = LEDGER_VERSION, clock.now_us() + FUTURE_US
         async with owning(place, partition) as writer:
             await write_anew(writer, place, partition, (), position, {}, {}, 0)

@@ -1,6 +1,7 @@
 """Asks Lago for events that Postgres does not know: the projector was some steps behind when the topics were lost."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -8,15 +9,21 @@ import msgspec
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected, LagoUnavailable
 from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
-from connectors.postgres.recover import known_events
+from connectors.postgres.recover import known_events, last_seen
 from schemas.errors import Rejected
+from schemas.moments import HOUR_US, to_us
 from schemas.organizations import DEFAULT
+from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent
+from streams.core.metering.lago_event import is_part_of
+from streams.runtime import clock
 
-#: Events of one subscription in its running billing period that are read, and how often a list is read that changes meanwhile.
+#: Events of one list that are read, and how often a list is read that changes meanwhile.
 _MOST: Final = 1_000_000
 _READINGS: Final = 5
 _BATCH: Final = 1_000
+_SLICE_US: Final = HOUR_US // 6
+_IDENTITY: Final = re.compile(r"[0-9a-f]{32}")
 _periods = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
@@ -25,43 +32,69 @@ async def only_at_lago(
     lagos: Mapping[str, LagoClient],
     orgs: Sequence[Mapping[str, Any]],
     unsent: Iterable[str],
-    deployment: str,
-    code: str,
+    policy: MeterPolicy,
+    closed: Collection[str] = (),
 ) -> list[LagoEvent]:
     """The events of this deployment that Lago has and Postgres does not, in the order of their ids.
 
-    Lago is asked for each part that no event is known of, and for the list of each running billing period.
+    Lago is asked for each part that no event is known of, for the list of each running billing period, and for all events of the metric
+    since an hour before the projector's last step: of orgs that Postgres does not know yet, of subscriptions that have ended, and of a
+    billing period that was over a moment later.
 
     Args:
         url: of Postgres.
         lagos: the client of each Lago organisation by its name.
         orgs: rows of `organisations`.
         unsent: see `connectors.postgres.recover.unsent_parts`.
-        deployment: its name, the first part of the ids of its events.
-        code: of its metric, `LAGO_EVENT_CODE`.
+        policy: names the deployment and the metric, which the ids and the lists of its events have.
+        closed: names of organisations that are not asked: nothing is posted there.
 
     Raises:
         Rejected: `unknown_organization`; `too_many_events`. LagoIntegrationError, Unavailable: Lago or Postgres is away.
     """
     found: dict[str, LagoEvent] = {}
+    asked = [(_client(lagos, org["organization"] or DEFAULT), org) for org in orgs if org["organization"] not in closed]
     for lago in lagos.values():
         for part in unsent:
             if part not in found and (event := await lago.get_event(part)) is not None:
                 found[part] = event
-    for org in orgs:
-        lago = _client(lagos, org["organization"] or DEFAULT)
-        for subscription in {period["external_id"] for period in _periods(org["periods"])}:
-            listed = [
-                name
-                for name in await _listed(lago, org["org_id"], subscription, code)
-                if name.startswith(f"{deployment}-") and name not in found
-            ]
-            for start in range(0, len(listed), _BATCH):
-                names = listed[start : start + _BATCH]
-                for name in set(names) - await known_events(url, names):
-                    if (event := await lago.get_event(name)) is not None:
-                        found[name] = event
+    own = _Own(policy)
+    for lago, org in asked:
+        for subscription in sorted({period["external_id"] for period in _periods(org["periods"])}):
+            listed = await _running(lago, org["org_id"], subscription, policy.event_code)
+            await _take_unknown(url, lago, own.of(listed, found), found)
+    if (seen := await last_seen(url)) is not None:
+        until_us = clock.now_us() + HOUR_US
+        for lago in lagos.values():
+            # In slices: other deployments post meanwhile, which moves the newest slice only.
+            for from_us in range(to_us(seen) - HOUR_US, until_us, _SLICE_US):
+                listed = await _listed(lago, None, policy.event_code, from_us, from_us + _SLICE_US)
+                await _take_unknown(url, lago, own.of(listed, found), found)
     return [found[name] for name in sorted(found)]
+
+
+class _Own:
+    """Tells which events are this deployment's. Where each call is an event of its own, the id of an event is the call's identity, and
+    names no deployment.
+    """
+
+    def __init__(self, policy: MeterPolicy) -> None:
+        self._deployment, self._each_call = policy.deployment, not policy.window_us
+
+    def of(self, names: Iterable[str], found: Collection[str]) -> list[str]:
+        """Those that were not found yet."""
+        return [name for name in names if name not in found and self._is_own(name)]
+
+    def _is_own(self, name: str) -> bool:
+        return is_part_of(self._deployment, name) or (self._each_call and _IDENTITY.fullmatch(name) is not None)
+
+
+async def _take_unknown(url: str, lago: LagoClient, listed: Sequence[str], found: dict[str, LagoEvent]) -> None:
+    for start in range(0, len(listed), _BATCH):
+        names = listed[start : start + _BATCH]
+        for name in sorted(set(names) - await known_events(url, names)):
+            if (event := await lago.get_event(name)) is not None:
+                found[name] = event
 
 
 def _client(lagos: Mapping[str, LagoClient], organization: str) -> LagoClient:
@@ -70,33 +103,33 @@ def _client(lagos: Mapping[str, LagoClient], organization: str) -> LagoClient:
     return lagos[organization]
 
 
-async def _listed(lago: LagoClient, org_id: str, subscription: str, code: str) -> list[str]:
-    """Ids of the events in the running billing period; none where the subscription does not run.
-
-    Raises:
-        Rejected: `too_many_events`. LagoUnavailable: the list changed at each reading: some of it was not read.
-    """
+async def _running(lago: LagoClient, org_id: str, subscription: str, code: str) -> list[str]:
+    """Ids of the events in the running billing period; none where the subscription does not run."""
     try:
         usage = await lago.current_usage(org_id, subscription, code)
     except LagoRejected as refused:
         if refused.status == 404:
             return []
         raise
-    if usage is None:
-        return []
+    return [] if usage is None else await _listed(lago, subscription, code, usage.from_us, usage.until_us)
+
+
+async def _listed(lago: LagoClient, subscription: str | None, code: str, from_us: int, until_us: int) -> list[str]:
+    """Ids of the events with a moment in `[from, until)`, microseconds since 1970 UTC; of all subscriptions where it is None.
+
+    Raises:
+        Rejected: `too_many_events`. LagoUnavailable: the list changed at each reading: some of it was not read.
+    """
+    what = "the metric" if subscription is None else f"subscription {subscription}"
     names: set[str] = set()
 
     def take(event: StoredEvent) -> None:
         names.add(event.transaction_id)
 
     for _ in range(_READINGS):
-        verdict = await lago.read_events_of(subscription, code, usage.from_us, usage.until_us, _MOST, take)
+        verdict = await lago.read_events_of(subscription, code, from_us, until_us, _MOST, take)
         if verdict == TOO_MANY:
-            raise Rejected(
-                "too_many_events", f"subscription {subscription} has more than {_MOST} events in this period"
-            )
+            raise Rejected("too_many_events", f"{what} has more than {_MOST} events in this period")
         if verdict != MOVED:
             return sorted(names)
-    raise LagoUnavailable(
-        "bad_answer", f"events of {subscription}: the list changed between its pages, {_READINGS} times"
-    )
+    raise LagoUnavailable("bad_answer", f"events of {what}: the list changed between its pages, {_READINGS} times")

@@ -5,13 +5,15 @@ lost with the ledgers: those calls are marked, and a copy of one is billed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
 from connectors.postgres.pool import connected
+from connectors.postgres.recover_released import Undecided, mark_released
 from schemas.records import LagoEvent
 from streams.core.delivery.receipt_states import UNBILLABLE
 from streams.core.metering.decisions import LOST
@@ -25,6 +27,10 @@ LEFT JOIN usage_parts p ON p.part = u.part
 LEFT JOIN usage_parts e ON e.part = COALESCE(p.released_in, p.part)
 WHERE u.part <> '' AND e.event IS NULL AND COALESCE(p.status, '') NOT IN ('completed', 'written_off')
 GROUP BY u.part
+"""
+#: And those that a receipt calls completed: of the event behind it, which is not known, other parts may be in it.
+_UNKNOWN: Final = """
+SELECT part FROM usage_parts WHERE event IS NULL AND released_in IS NULL AND status = 'completed'
 """
 _LOSE: Final = f"""
 WITH lost AS (
@@ -49,19 +55,19 @@ ON CONFLICT (part) DO UPDATE SET
 WHERE p.event IS NULL
 """
 #: Calls of events that are not in the log: an event that was sealed after the last call that its partition's log has, and one that only
-#: Lago has. They are billed, and a copy of one would not be known.
+#: Lago has. They are billed, and a copy of one would not be known. An event that was billed again has the calls of the first one.
 _MISSING: Final = """
 WITH newest AS (
     SELECT raw_partition, max(recorded_at) AS at FROM llm_usage_log
     WHERE month >= date_trunc('month', now() - interval '60 days')::date GROUP BY raw_partition
 ), late AS (
-    SELECT e.part, e.calls FROM usage_parts e LEFT JOIN newest n ON n.raw_partition = e.raw_partition
+    SELECT regexp_replace(e.part, '(-again)+$', '') AS own, e.calls FROM usage_parts e LEFT JOIN newest n ON n.raw_partition = e.raw_partition
     WHERE e.event IS NOT NULL AND e.calls > 0 AND (n.at IS NULL OR e.sealed_at >= n.at - interval '10 seconds')
         AND e.sealed_at > now() - interval '60 days'
 )
 SELECT COALESCE(sum(GREATEST(0, late.calls - (
     SELECT count(*) FROM llm_usage_log u JOIN usage_parts p ON p.part = u.part
-    WHERE u.part <> '' AND (p.part = late.part OR p.released_in = late.part)
+    WHERE u.part <> '' AND (p.part = late.own OR p.released_in = late.own)
 ))), 0)::bigint FROM late
 """
 #: The topics' offsets begin at 0 again. A row of an old offset would shut out what is written now, or be taken for it.
@@ -89,11 +95,24 @@ ON CONFLICT (partition) DO UPDATE SET topic_id = EXCLUDED.topic_id, since = EXCL
 #: An event that Lago took and will not bill is in no topic: its usage was billed again under another name, or is told of.
 _EVENTS: Final = f"""
 SELECT p.part, p.event::text AS event, COALESCE(p.status, 'pending') AS status, p.attempts, COALESCE(p.reason, '') AS reason,
-    p.raw_partition, p.first_offset, p.last_offset, p.calls, p.windows, COALESCE(o.organization, '') AS organization
+    p.raw_partition, p.first_offset, p.last_offset, p.calls, p.windows, p.org_id, o.organization
 FROM usage_parts p LEFT JOIN organisations o ON o.org_id = p.org_id
 WHERE p.event IS NOT NULL AND COALESCE(p.status, 'pending') IN ('pending', 'processing', 'failed')
     AND NOT starts_with(COALESCE(p.reason, ''), '{UNBILLABLE}') ORDER BY p.part
 """  # noqa: S608  # our own word
+#: Cards by which calls were priced and of which no line tells: the lines of the audit topic are kept for 400 days, the card for good.
+_RATES_GONE: Final = """
+SELECT DISTINCT u.rate FROM llm_usage_log u
+WHERE u.rate <> '' AND NOT EXISTS (
+    SELECT FROM audit_log WHERE action = 'rates.put' AND after IS NOT NULL AND target ->> 'rate' = u.rate
+) ORDER BY 1
+"""
+#: The last thing that the projector did, as far as the rows of parts tell.
+_LAST_SEEN: Final = "SELECT max(GREATEST(sealed_at, held_since)) FROM usage_parts"
+_LATEST: Final = """
+SELECT part FROM usage_parts WHERE event IS NOT NULL AND raw_partition IS NOT NULL AND part !~ '^[0-9a-f]{32}$'
+ORDER BY sealed_at DESC NULLS LAST LIMIT 1
+"""
 _STANDS: Final = "SELECT topic_id, max(next) FROM projector_offsets WHERE topic = $1 GROUP BY topic_id"
 _KNOWN: Final = "SELECT part FROM usage_parts WHERE part = ANY($1::text[]) AND event IS NOT NULL"
 _CUSTOMERS: Final = """
@@ -113,21 +132,24 @@ WHERE action = 'rates.put' AND after IS NOT NULL ORDER BY target ->> 'rate', at 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What Postgres has of the state in the topics: rows of customers and orgs, the texts of rate cards, and the events that
-    Lago has not taken, or refused."""
+    Lago has not taken, or refused; the ids of rate cards by which calls were priced and of which nothing is left."""
 
     customers: Sequence[Mapping[str, Any]]
     orgs: Sequence[Mapping[str, Any]]
     rates: Sequence[str]
     events: Sequence[Mapping[str, Any]]
+    lost_rates: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LostCalls:
-    """Calls, and their cost in dollars, that were counted and are in no event; `missing`: calls that are billed and not in the log."""
+    """Calls, and their cost in dollars, that were counted and are in no event; `missing`: calls that are billed and not in the log;
+    `undecided`: held usage of which it is not known which of both it is."""
 
     calls: int
     usd: Decimal
     missing: int
+    undecided: Undecided = field(default_factory=Undecided)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +170,7 @@ async def stored_state(url: str) -> Stored:
             await connection.fetch(_ORGS),
             [row[0] for row in await connection.fetch(_RATES)],
             await connection.fetch(_EVENTS),
+            [row[0] for row in await connection.fetch(_RATES_GONE)],
         )
 
 
@@ -158,9 +181,26 @@ async def projected_from(url: str, topic: str) -> dict[str, int]:
 
 
 async def unsent_parts(url: str) -> list[str]:
-    """The parts whose calls are in no event that Postgres knows. Raises: see `connected`."""
+    """The parts whose calls are in no event that Postgres knows, and those of which it knows only that they are billed. Raises: see
+    `connected`.
+    """
     async with connected(url, **_SESSION) as connection:
-        return [row[0] for row in await connection.fetch(_UNSENT)]
+        return [row[0] for statement in (_UNSENT, _UNKNOWN) for row in await connection.fetch(statement)]
+
+
+async def last_seen(url: str) -> datetime | None:
+    """When the newest part was sealed or held that Postgres knows; None = it knows of none. Raises: see `connected`."""
+    async with connected(url, **_SESSION) as connection:
+        seen: datetime | None = await connection.fetchval(_LAST_SEEN)
+        return seen
+
+
+async def latest_part(url: str) -> str:
+    """The id of the event that a ledger sealed last, as far as Postgres knows; `""` = none, or the identity of a call. Raises: see
+    `connected`.
+    """
+    async with connected(url, **_SESSION) as connection:
+        return await connection.fetchval(_LATEST) or ""
 
 
 async def known_events(url: str, ids: Sequence[str]) -> set[str]:
@@ -169,11 +209,14 @@ async def known_events(url: str, ids: Sequence[str]) -> set[str]:
         return {row[0] for row in await connection.fetch(_KNOWN, list(ids))}
 
 
-async def begin_anew(url: str, only_at_lago: Sequence[LagoEvent], topics: NewTopics, *, dry_run: bool) -> LostCalls:
+async def begin_anew(
+    url: str, only_at_lago: Sequence[LagoEvent], topics: NewTopics, *, dry_run: bool, undecided: str = ""
+) -> LostCalls:
     """Make the tables ready for the new topics, in one transaction; a dry run is rolled back. A repeat changes nothing more.
 
     Args:
         only_at_lago: events that Lago has and Postgres has not.
+        undecided: see `mark_released`.
 
     Raises:
         Unavailable, Rejected: see `connected`; the account must own the tables.
@@ -184,6 +227,8 @@ async def begin_anew(url: str, only_at_lago: Sequence[LagoEvent], topics: NewTop
         try:
             for event in only_at_lago:
                 await connection.execute(_ADOPT, *_row_of(event))
+            unsent = [row[0] for row in await connection.fetch(_UNSENT)]
+            unclear = await mark_released(connection, only_at_lago, unsent, undecided)
             unsent = [row[0] for row in await connection.fetch(_UNSENT)]
             missing = await connection.fetchval(_MISSING)
             if dry_run:
@@ -196,7 +241,7 @@ async def begin_anew(url: str, only_at_lago: Sequence[LagoEvent], topics: NewTop
             await transaction.rollback()
             raise
         await (transaction.rollback() if dry_run else transaction.commit())
-        return LostCalls(calls, usd, missing)
+        return LostCalls(calls, usd, missing, unclear)
 
 
 async def _point_at(connection: Any, topics: NewTopics, *, incomplete: bool) -> None:

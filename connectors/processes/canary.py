@@ -25,6 +25,7 @@ from connectors.telemetry.worker_health import WorkerHealth
 from schemas.errors import ConfigurationError
 from streams.core.delivery.canary import BILLED, CanaryPlan, Outcome, canary_name, canary_org, check_interval
 from streams.runtime.clock import now_us
+from streams.runtime.kept_up import kept_up
 from streams.runtime.shutdown import StopSignal, run_until_told
 
 ROLE: Final = "canary"
@@ -84,7 +85,7 @@ def run_canary(settings: Settings) -> int:
                 served = start_metrics_server(
                     metrics.registry, settings.host, settings.metrics_port, metrics.connection_closed, health
                 )
-            beating = asyncio.ensure_future(health.keep_beating())
+            beating = asyncio.ensure_future(kept_up("heartbeat", health.keep_beating))
             try:
                 await _found(canary)
                 health.begun()

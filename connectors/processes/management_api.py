@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 
-import structlog
 from aiohttp import web
 
 from connectors.api.analytics import AnalyticsHandlers
@@ -47,22 +46,10 @@ from connectors.telemetry.metrics import Metrics
 from schemas.organizations import DEFAULT, org_key
 from schemas.topics import TopicNames
 from streams.runtime.clock import now_us
+from streams.runtime.kept_up import kept_up
 
 _SHOW_EVERY_S = 5.0
 _FORGET_EVERY_S = 3600.0
-_AGAIN_S = 5.0
-
-_log = structlog.get_logger(__name__)
-
-
-async def kept_up(work: Callable[[], Awaitable[None]], again_s: float = _AGAIN_S) -> None:
-    """Run `work`, and run it again after each error: the ingress may be in the same process, and must go on."""
-    while True:
-        try:
-            return await work()
-        except Exception:  # noqa: BLE001  # logged with its traceback
-            _log.exception("api_work_interrupted", again_s=again_s)
-        await asyncio.sleep(again_s)
 
 
 def org_synchroniser(settings: Settings, tables: AccountTables, organization: str = DEFAULT) -> OrgSynchroniser:
@@ -184,17 +171,17 @@ class Management:
 
     async def work(self, learn_every_s: float) -> None:
         """Run the background tasks until cancelled. Args: learn_every_s: period of subscription discovery, seconds."""
-        works: list[Callable[[], Awaitable[None]]] = [
-            lambda: self.account_tables.discovery.learn_every(learn_every_s),
-            lambda: self.account_tables.forgetting.work(_FORGET_EVERY_S),
-            self._show,
-            *(partial(one.poll_every, POLL_EVERY_S) for one in self._synchronisers.values()),
-            self._entrance.work,
-            self._queues.work,
+        works: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            ("learn_orgs", lambda: self.account_tables.discovery.learn_every(learn_every_s)),
+            ("forget_customers", lambda: self.account_tables.forgetting.work(_FORGET_EVERY_S)),
+            ("show_totals", self._show),
+            *(("poll_orgs", partial(one.poll_every, POLL_EVERY_S)) for one in self._synchronisers.values()),
+            ("write_access", self._entrance.work),
+            ("watch_queues", self._queues.work),
         ]
         async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(kept_up(work))
+            for name, work in works:
+                group.create_task(kept_up(name, work))
 
     def _postgres(self) -> ApiDatabases:
         """Its pools. Raises: ConfigurationError: the deployment has no Postgres."""

@@ -1,7 +1,7 @@
 """`meterbridge worker`: one role in this process, or a supervisor with one child process for each role."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +14,7 @@ from connectors.kafka.startup import KafkaWait
 from connectors.processes.supervisor import supervise
 from streams.app import ROLES
 from streams.runtime.event_loop import run_loop
+from streams.runtime.kept_up import kept_up
 from streams.runtime.partition_task import PartitionTask
 from streams.runtime.role import EXIT_FATAL
 from streams.runtime.run import RoleCrashed, run_role
@@ -92,21 +93,21 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
         log.info("worker_started", role=role, group=parts.group(role))
         running = ROLES[role](replace(parts, leave=word.end))
         stop = word.begun()
-        beside = [asyncio.ensure_future(log_partitions(running.partition_tasks, role))]
-        beside.append(asyncio.ensure_future(partition_reports_of(parts, role, running).watch()))
+        works: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+            ("log_partitions", partial(log_partitions, running.partition_tasks, role)),
+            ("partition_reports", partition_reports_of(parts, role, running).watch),
+        ]
         if role == PROJECT:
-            late = late_calls_of(settings, running.partition_tasks, parts.sensors)
-            beside.append(asyncio.ensure_future(late.watch()))
-            ends = learnt_ends_of(settings, running.partition_tasks, parts.sensors)
-            beside.append(asyncio.ensure_future(ends.watch()))
-            beside.append(asyncio.ensure_future(credit_upkeep_of(settings, parts.sensors).watch()))
-            summary = summary_refresh_of(settings, parts.sensors)
-            beside.append(asyncio.ensure_future(summary.watch()))
-            health = provider_health_of(settings, parts.sensors)
-            beside.append(asyncio.ensure_future(health.watch()))
+            works += [
+                ("late_calls", late_calls_of(settings, running.partition_tasks, parts.sensors).watch),
+                ("learnt_ends", learnt_ends_of(settings, running.partition_tasks, parts.sensors).watch),
+                ("credit_upkeep", credit_upkeep_of(settings, parts.sensors).watch),
+                ("summary_refresh", summary_refresh_of(settings, parts.sensors).watch),
+                ("provider_health", provider_health_of(settings, parts.sensors).watch),
+            ]
             if settings.outgoing_webhook_urls:
-                webhooks = outgoing_webhooks_of(settings, parts.sensors)
-                beside.append(asyncio.ensure_future(webhooks.watch()))
+                works.append(("outgoing_webhooks", outgoing_webhooks_of(settings, parts.sensors).watch))
+        beside = [asyncio.ensure_future(kept_up(name, work)) for name, work in works]
         try:
             await run_role(running, stop)
         except RoleCrashed as crashed:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import cache, partial
@@ -64,6 +64,7 @@ from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.mapping.set_mapping import MIN_MAPPING_DELAY_S
 from streams.delivery.engine import Delivery, LagoEventsApi
 from streams.delivery.to_an_organization import ClosedOrganization, EventDelivery
+from streams.runtime.kept_up import kept_up
 from streams.runtime.role import AnyRole, Role
 
 #: For requests about Lago's organization, which then need not wait for a post to end.
@@ -197,7 +198,7 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None 
     watch_certificates(settings, metrics)
     sensors = WorkerSensors(metrics, time.monotonic)
     async with AsyncExitStack() as stack:
-        _meanwhile(stack, sensors.health.keep_beating())
+        _meanwhile(stack, "heartbeat", sensors.health.keep_beating)
         if settings.metrics_port:
             served = start_metrics_server(
                 metrics.registry, settings.host, settings.metrics_port, metrics.connection_closed, sensors.health
@@ -218,20 +219,20 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None 
             made, tenant = _delivery(connection, settings.batch_size, http, metrics, traced, in_retry=role == "retry")
             deliveries[connection.organization] = lambda made=made: made  # type: ignore[misc]
             if role in ("sink", "retry"):
-                _meanwhile(stack, tenant.watch())
+                _meanwhile(stack, "watch_lago", tenant.watch)
         own = deliveries.pop(DEFAULT)
         asking = partial(parts_of, settings, own, metrics, sensors, _ANSWER_S, deliveries)
         parts = await when_kafka_answers(asking, awaited or KafkaWait(settings.kafka_bootstrap_servers))
-        _meanwhile(stack, sensors.minute.log_every())
+        _meanwhile(stack, "minute_summary", sensors.minute.log_every)
         if role == "meter" and settings.map_by_identity:
             await _map_by_identity(stack, settings, metrics, sensors)
         sensors.health.begun()
         yield parts if tracing is None else replace(parts, traces=tracing.of_role(parts.topics, parts.group(role)))
 
 
-def _meanwhile(stack: AsyncExitStack, work: Coroutine[Any, Any, Any]) -> None:
-    """Run `work` in a task until the stack is closed. It may then write its last log line."""
-    task = asyncio.ensure_future(work)
+def _meanwhile(stack: AsyncExitStack, name: str, work: Callable[[], Awaitable[object]]) -> None:
+    """Keep `work` up in a task until the stack is closed. It may then write its last log line."""
+    task = asyncio.ensure_future(kept_up(name, work))
 
     async def end() -> None:
         task.cancel()
@@ -255,7 +256,7 @@ async def _map_by_identity(stack: AsyncExitStack, settings: Settings, metrics: M
         time.monotonic,
     )
     await stack.enter_async_context(account_tables.open())
-    _meanwhile(stack, mapper.work())
+    _meanwhile(stack, "map_by_identity", mapper.work)
 
 
 class _Traced(NamedTuple):
@@ -319,13 +320,13 @@ def parts_from_environment() -> Components:
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
-    watching: list[asyncio.Future[None]] = []  # the event loop alone would not keep the task
+    watching: list[asyncio.Future[Any]] = []  # the event loop alone would not keep the task
 
     @cache
     def delivery(connection: LagoConnection) -> Delivery:
         http = lago_http(connection.timeout_s, connection.concurrency + _SPARE_CONNECTIONS)
         made, tenant = _delivery(connection, settings.batch_size, http, metrics)
-        watching.append(asyncio.ensure_future(tenant.watch()))
+        watching.append(asyncio.ensure_future(kept_up("watch_lago", tenant.watch)))
         return made
 
     own, *others = lago_connections(settings)

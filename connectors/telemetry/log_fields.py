@@ -114,6 +114,7 @@ FIELDS: Final = {
     "subscription": LogField("text", "Lago's external subscription id", "sub_org_acme", True),
     "table": LogField("text", "table in memory that follows a topic", "customers"),
     "timezone": LogField("text", "time zone of a customer at Lago that is not known here", "Mars/Olympus"),
+    "task": LogField("text", "the task beside the work of the process that ended", "partition_reports"),
     "difference": LogField("text", "what is different about a setting of a topic", "retention.ms is 1, expected 2"),
     "topic": LogField("text", "topic in Kafka, with its prefix", "litellm.usage.raw", True),
     "type": LogField("text", "type of a webhook of Lago", "subscription.started"),

@@ -254,7 +254,7 @@ class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
     )
     credit_upkeep_failures = counter(
         "meterbridge_credit_upkeep_failures_total",
-        "Unexpected errors while credits and reservations were ended (project).",
+        "Rounds in which expired credits and reservations were not ended: an error of ours, or Postgres lacks a table or a right (project).",
     )
     lago_webhooks = counter(
         "meterbridge_lago_webhooks_total",

@@ -99,7 +99,7 @@ CHAPTERS: Final = {
         "that you trust. `SELECT * FROM undebited_calls` lists the calls that no account paid for.",
         "meterbridge_credit_reservations_open": "It grows without end: credits are reserved for calls that are never recorded.",
         "meterbridge_credits_imbalance_usd": "**Not 0: stop all that moves credits**, keep the tables, and run `meterbridge credits check`.",
-        "meterbridge_credit_upkeep_failures_total": "It rises: an error in the log.",
+        "meterbridge_credit_upkeep_failures_total": "It rises: an error in the log, or `credit_upkeep_waits` with the reason.",
         "meterbridge_stripe_events_total": "A reason of [errors-api.md](errors-api.md#a-payment-that-gave-no-credits) rises: a customer paid and got nothing. "
         "`bad_signature` rises: a wrong secret, or somebody guesses.",
     },

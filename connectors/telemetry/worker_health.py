@@ -43,9 +43,12 @@ class WorkerHealth:
             return (topic, partition, reason) not in self._halted
 
     def halts(self) -> dict[tuple[str, int], str]:
-        """Why partitions are halted, by topic and number; one reason each."""
+        """Why partitions are halted, by topic and number: the reasons in order, with a comma between them."""
+        reasons: dict[tuple[str, int], list[str]] = {}
         with self._lock:
-            return {(topic, number): reason for topic, number, reason in sorted(self._halted, reverse=True)}
+            for topic, number, reason in sorted(self._halted):
+                reasons.setdefault((topic, number), []).append(reason)
+        return {place: ", ".join(told) for place, told in reasons.items()}
 
     async def keep_beating(self) -> None:
         """Note every second, until cancelled, that the event loop runs."""

@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError
 
 from schemas.customers import OrgRecord
 from schemas.errors import TopicProblem, Unavailable
+from streams.agents.received_event import ReceivedEvent
 from streams.agents.sink import SETTLE_LIMIT, DeliveryConfig, DeliveryWork, SinkSensors
 from streams.agents.traces import DeliveryTraces
 from streams.delivery.to_an_organization import EventDelivery
@@ -37,6 +38,8 @@ _HELD_MS = 500
 _AGAIN_S, _HALTED_S = 2.0, 60.0
 #: After this time a lane is opened again, which commits its offset again, seconds.
 _SESSION_S = 86_400.0
+#: How much longer it may be for a post under way, seconds: longer than any answer of Lago that is awaited.
+_POST_S = 600.0
 #: Records that are fetched ahead, and how long an idle lane waits, seconds.
 _AHEAD, _IDLE_S = 2 * SETTLE_LIMIT, 0.5
 
@@ -80,7 +83,7 @@ class OrganizationLane:
         self._tp = tp
         self._config = config
         self._sensors = sensors
-        self._fetched: deque[ConsumerRecord] = deque()
+        self._fetched: deque[ReceivedEvent] = deque()
         self._oldest_ms: int | None = None
         self._halted = ""
         self._arrived = asyncio.Event()
@@ -121,7 +124,7 @@ class OrganizationLane:
         await self.work.close()
 
     async def _session(self) -> None:
-        """Post events for a day at most, whether any come or are taken.
+        """Post events for a day at most, whether any come or are taken. A post under way ends first, unless Lago takes none.
 
         A lane's group has no members. Of such a group Kafka forgets the offset 7 days after its last commit
         (`offsets.retention.minutes`), and the lane would begin at the topic's beginning.
@@ -135,12 +138,15 @@ class OrganizationLane:
             consumer.assign([self._tp])
             consumer.seek(self._tp, offset)
             reading = asyncio.ensure_future(self._read(consumer))
-            limit = asyncio.timeout(_SESSION_S)
+            clock = asyncio.get_running_loop().time
+            over_s = clock() + _SESSION_S
+            limit = asyncio.timeout_at(over_s + _POST_S)
             try:
                 async with limit:
-                    while not reading.done():
+                    while not reading.done() and clock() < over_s:
                         await self._post()
-                    reading.result()
+                    if reading.done():
+                        reading.result()
             except TimeoutError:
                 if not limit.expired():
                     raise
@@ -158,7 +164,7 @@ class OrganizationLane:
             # Before the first answer nothing is known of what lies there.
             self._at_end = not fetched and consumer.highwater(self._tp) is not None
             for records in fetched.values():
-                self._fetched.extend(records)
+                self._fetched.extend(map(ReceivedEvent, records))
                 self._arrived.set()
 
     async def _post(self) -> None:
@@ -172,19 +178,19 @@ class OrganizationLane:
             if self._at_end and not self._fetched:
                 self._halt("")
             return await self.work.punctuate()
-        records = [self._fetched.popleft() for _ in range(min(len(self._fetched), SETTLE_LIMIT + self._given_back))]
-        own = next((record for record in records if self.work.is_own(record)), None)
+        received = [self._fetched.popleft() for _ in range(min(len(self._fetched), SETTLE_LIMIT + self._given_back))]
+        own = next((one.record for one in received if self.work.is_own(one)), None)
         self._oldest_ms, self._own_at = (None, -1) if own is None else (int(own.timestamp), int(own.offset))
-        done_to = await self.work.process(records)
-        left = [record for record in records if record.offset >= done_to]
+        done_to = await self.work.process_received(received)
+        left = [one for one in received if one.record.offset >= done_to]
         self._fetched.extendleft(reversed(left))
         self._given_back = len(left)
-        if records[-1].offset >= self._stood_at:  # what it stood at may lie behind those of others
+        if received[-1].record.offset >= self._stood_at:  # what it stood at may lie behind those of others
             self._halt("")
         return None
 
     def _following(self) -> ConsumerRecord | None:
-        return next((record for record in self._fetched if self.work.is_own(record)), None)
+        return next((one.record for one in self._fetched if self.work.is_own(one)), None)
 
     def _halt(self, reason: str) -> None:
         if self._halted == reason:

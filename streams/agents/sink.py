@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from re import compile as re_compile
 from typing import Any, Protocol
 
-import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
 from schemas.customers import OrgRecord
 from schemas.errors import TopicProblem
 from schemas.moments import SECOND_US
-from schemas.organizations import DEFAULT, is_name
+from schemas.organizations import DEFAULT
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
-from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
+from schemas.records import DeliveryAttempt, LagoEvent, Receipt
 from schemas.topics import TopicNames
+from streams.agents.received_event import ReceivedEvent
 from streams.agents.traces import DeliveryTraces
 from streams.core.delivery import dead_letter_headers
-from streams.core.delivery.backoff import RETRY_CAP_S, retry_delay, tier_of
-from streams.core.delivery.dead_letter_headers import RecordOrigin, delivery_history_of
+from streams.core.delivery.backoff import retry_delay, tier_of
+from streams.core.delivery.dead_letter_headers import RecordOrigin
 from streams.core.delivery.earlier_posts import went_elsewhere
 from streams.core.delivery.restamp import RestampDecision, judged
 from streams.delivery.engine import EventOutcome, Item
@@ -32,7 +32,7 @@ from streams.delivery.to_an_organization import EventDelivery
 from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.offsets import standing
 from streams.runtime.transactions import TransactionalWriter, Write
-from streams.state.step_writes import attempt_write, read_event, read_manifest, receipt_write
+from streams.state.step_writes import attempt_write, receipt_write
 
 _IDENTITY = re_compile(r"[0-9a-f]{32}")
 #: The most events that are posted and settled in one transaction.
@@ -139,18 +139,22 @@ class DeliveryWork:
 
         Events that fail while others wait behind them are given back, to be posted together with those.
         """
-        own = await self._own(records)
-        done, next_offset = 0, int(records[-1].offset) + 1
+        return await self.process_received([ReceivedEvent(record) for record in records])
+
+    async def process_received(self, received: Sequence[ReceivedEvent]) -> int:
+        """See `process`; what a caller has decoded is not decoded again."""
+        own = await self._own(received)
+        done, next_offset = 0, int(received[-1].record.offset) + 1
         while done < len(own):
             ready = await self._ready(own[done : done + SETTLE_LIMIT])
-            settled, told = self._delivering(ready), list[EventOutcome]()
+            settled, told = self._delivering([one.record for one in ready]), list[EventOutcome]()
             try:
                 outcomes = await self._deliver(ready)
                 if not outcomes:
-                    self._suspect_below = ready[-1].offset + 1
-                    return int(ready[0].offset)
+                    self._suspect_below = ready[-1].record.offset + 1
+                    return int(ready[0].record.offset)
                 done += len(ready)
-                await self._settle(ready, outcomes, int(own[done].offset) if done < len(own) else next_offset)
+                await self._settle(ready, outcomes, int(own[done].record.offset) if done < len(own) else next_offset)
                 told = outcomes
             finally:
                 settled(told)
@@ -185,21 +189,21 @@ class DeliveryWork:
         """Whether closing has to wait for a transaction."""
         return self._writer is not None and self._writer.busy
 
-    async def _ready(self, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:
-        """The leading records that may be posted now; waits for the first. Events without a wait all may."""
-        first_ms = _due_ms(records[0])
+    async def _ready(self, received: Sequence[ReceivedEvent]) -> Sequence[ReceivedEvent]:
+        """The leading events that may be posted now; waits for the first. Events without a wait all may."""
+        first_ms = received[0].due_ms
         while (now_ms := self._now_us() // 1000) < first_ms:
             await self._config.sleep(min((first_ms - now_ms) / 1000, 5.0))
-        for number, record in enumerate(records):
-            if _due_ms(record) > now_ms:
-                return records[:number]
-        return records
+        for number, one in enumerate(received):
+            if one.due_ms > now_ms:
+                return received[:number]
+        return received
 
-    async def _deliver(self, records: Sequence[ConsumerRecord]) -> list[EventOutcome]:
+    async def _deliver(self, received: Sequence[ReceivedEvent]) -> list[EventOutcome]:
         """Outcomes in order; a record that is no event becomes a dead letter.
 
         Returns:
-            An empty list where `records` are given back.
+            An empty list where they are given back.
 
         Raises:
             TopicProblem: `other_deployment`: only the sink of the deployment that sealed an event posts it. Nothing was
@@ -208,11 +212,10 @@ class DeliveryWork:
         await self._orgs.wait_fresh(self._config.mapping_delay_s)
         items: list[Item] = []
         places: list[int] = []
-        outcomes = [EventOutcome("dead", "malformed", "the record is no event", 0)] * len(records)
-        for place, record in enumerate(records):
-            event = _event(record)
-            if event is not None and self._is_whole(record, event):
-                history = delivery_history_of(record.headers)
+        outcomes = [EventOutcome("dead", "malformed", "the record is no event", 0)] * len(received)
+        for place, one in enumerate(received):
+            record, event, history = one.record, one.event, one.history
+            if event is not None and self._is_whole(one, event):
                 suspect = record.offset < self._suspect_below
                 resent = suspect or record.offset < self._maybe_sent_below or history.maybe_sent
                 compare = history.requeued > 0
@@ -220,7 +223,9 @@ class DeliveryWork:
                 items.append(Item(event.transaction_id, record.value, resent, compare, suspect, elsewhere))
                 places.append(place)
         self._attempts.clear()
-        delivered = await self._delivery.deliver(items, self._posted, self._judge, lambda: self._others_wait(records))
+        delivered = await self._delivery.deliver(
+            items, self._posted, self._judge, lambda: self._others_wait(len(received))
+        )
         if len(delivered) < len(items):
             return []
         for place, outcome in zip(places, delivered, strict=True):
@@ -237,23 +242,25 @@ class DeliveryWork:
         policy, organization = self._config.policy, self._config.organization
         return self._orgs.table, policy.out_of_period_policy, self._now_us(), policy.event_code, organization
 
-    def _others_wait(self, records: Sequence[ConsumerRecord]) -> bool:
-        """Whether another event could be posted together with `records`."""
-        behind = self._following() if len(records) < SETTLE_LIMIT else None
-        return behind is not None and self.is_own(behind) and _due_ms(behind) <= self._now_us() // 1000
+    def _others_wait(self, count: int) -> bool:
+        """Whether another event could be posted together with these `count`."""
+        following = self._following() if count < SETTLE_LIMIT else None
+        if following is None:
+            return False
+        behind = ReceivedEvent(following)
+        return self.is_own(behind) and behind.due_ms <= self._now_us() // 1000
 
-    def is_own(self, record: ConsumerRecord) -> bool:
-        """Whether this work deals with the record: the record says so, whatever is configured."""
-        return _organization_of(record) == self._config.organization
+    def is_own(self, received: ReceivedEvent) -> bool:
+        """Whether this work deals with the event: its record says so, whatever is configured."""
+        return received.organization == self._config.organization
 
-    async def _own(self, records: Sequence[ConsumerRecord]) -> list[ConsumerRecord]:
-        own: list[ConsumerRecord] = []
-        for record in records:
-            organization = _organization_of(record)
-            if organization == self._config.organization:
-                own.append(record)
+    async def _own(self, received: Sequence[ReceivedEvent]) -> list[ReceivedEvent]:
+        own: list[ReceivedEvent] = []
+        for one in received:
+            if self.is_own(one):
+                own.append(one)
             else:
-                await self._passing(organization)
+                await self._passing(one.organization)
         return own
 
     def _posted(self, posted: PostRecord) -> None:
@@ -273,40 +280,41 @@ class DeliveryWork:
             )
         )
 
-    def _is_whole(self, record: ConsumerRecord, event: LagoEvent) -> bool:
+    def _is_whole(self, received: ReceivedEvent, event: LagoEvent) -> bool:
         """Whether the manifest fits the event: a transaction id begins with its deployment, unless it is an identity; and
         an organisation has a name.
 
         Raises:
             TopicProblem: `other_deployment`.
         """
-        manifest = _manifest(record)
-        if manifest is not None and manifest.organization != _organization_of(record):
+        manifest, record, own = received.manifest, received.record, self._config.policy.deployment
+        if manifest is not None and manifest.organization != received.organization:
             return False
-        if manifest is None or manifest.deployment in ("", self._config.policy.deployment):
+        if manifest is None or manifest.deployment in ("", own):
             return True
         theirs = event.transaction_id.startswith(f"{manifest.deployment}-") or _IDENTITY.fullmatch(event.transaction_id)
-        if not theirs or event.transaction_id.startswith(f"{self._config.policy.deployment}-"):
+        # An event of `a-b` does not begin with our name where we are `a`, though its id does.
+        ours = event.transaction_id.startswith(f"{own}-") and not manifest.deployment.startswith(f"{own}-")
+        if not theirs or ours:
             return False
         place = f"{record.topic}-{record.partition} at {record.offset}"
         raise TopicProblem("other_deployment", f"{place} belongs to {manifest.deployment}")
 
     async def _settle(
-        self, records: Sequence[ConsumerRecord], outcomes: Sequence[EventOutcome], next_offset: int
+        self, received: Sequence[ReceivedEvent], outcomes: Sequence[EventOutcome], next_offset: int
     ) -> None:
         if self._writer is None:
             raise TopicProblem("not_open", "a closed partition was settled")
         writes: list[Write] = []
         receipts: list[Receipt] = []
-        for record, outcome in zip(records, outcomes, strict=True):
-            attempt = delivery_history_of(record.headers).attempt + (outcome.kind != "delivered")
+        for one, outcome in zip(received, outcomes, strict=True):
+            attempt = one.history.attempt + (outcome.kind != "delivered")
             status = self._status(outcome, attempt)
-            event = _event(record)
-            if event is not None:
-                receipts.append(self._receipt(record, event, outcome, status, attempt))
+            if one.event is not None:
+                receipts.append(self._receipt(one, one.event, outcome, status, attempt))
                 writes.append(receipt_write(self._topics, receipts[-1]))
             if status != "completed":
-                writes.append(self._onward(record, outcome, status, attempt))
+                writes.append(self._onward(one.record, outcome, status, attempt))
         writes += [attempt_write(self._topics, attempt) for attempt in self._attempts]
         await self._writer.commit(writes, self._tp, next_offset, self._config.group)
         self._passed_to, self._committed_us = 0, self._now_us()
@@ -318,7 +326,7 @@ class DeliveryWork:
         return "processing" if outcome.kind == "retry" and attempt <= self._config.max_retries else "failed"
 
     def _receipt(
-        self, record: ConsumerRecord, event: LagoEvent, outcome: EventOutcome, status: str, attempt: int
+        self, received: ReceivedEvent, event: LagoEvent, outcome: EventOutcome, status: str, attempt: int
     ) -> Receipt:
         return Receipt(
             event.transaction_id,
@@ -326,7 +334,7 @@ class DeliveryWork:
             self._now_us(),
             outcome.subscription or event.external_subscription_id,
             event.precise_total_amount_cents,
-            _calls(record),
+            received.calls,
             attempt,
             "" if status == "completed" else outcome.reason,
             outcome.timestamp,
@@ -358,35 +366,3 @@ def _record_nothing(_outcomes: Sequence[EventOutcome]) -> None:
 
 async def _pass(_organization: str) -> None:
     """Wait for nothing."""
-
-
-def _organization_of(record: ConsumerRecord) -> str:
-    """Its Lago organisation; the default one of a record that names none, or one that cannot be: `_is_whole` refuses it."""
-    manifest = _manifest(record)
-    return manifest.organization if manifest is not None and is_name(manifest.organization) else DEFAULT
-
-
-def _event(record: ConsumerRecord) -> LagoEvent | None:
-    try:
-        return read_event(record.value or b"")
-    except msgspec.DecodeError:
-        return None
-
-
-def _due_ms(record: ConsumerRecord) -> int:
-    """When the event may be posted, milliseconds since 1970 UTC: at most `RETRY_CAP_S` after its record, whatever its
-    header says.
-    """
-    return min(delivery_history_of(record.headers).not_before_ms, int(record.timestamp + RETRY_CAP_S * 1000))
-
-
-def _calls(record: ConsumerRecord) -> int:
-    manifest = _manifest(record)
-    return 0 if manifest is None else manifest.count
-
-
-def _manifest(record: ConsumerRecord) -> Manifest | None:
-    try:
-        return read_manifest(dict(record.headers))
-    except msgspec.DecodeError:
-        return None

@@ -56,9 +56,9 @@ async def deployment(broker: MavenKafka, folder: Path, url: str) -> AsyncIterato
         yield world
 
 
-def calls_of(numbers: range, customers: Sequence[str] = MAPPED) -> list[dict[str, Any]]:
-    """Calls of one cent, as LiteLLM sends them."""
-    at = datetime.now(UTC)
+def calls_of(numbers: range, customers: Sequence[str] = MAPPED, at: datetime | None = None) -> list[dict[str, Any]]:
+    """Calls of one cent, as LiteLLM sends them, that end at `at` or now."""
+    at = at or datetime.now(UTC)
     return [
         {
             "id": f"chatcmpl-{n}",
@@ -219,6 +219,42 @@ async def test_what_only_lago_knows_is_not_billed_again(broker: MavenKafka, data
             "nothing waits that would be billed yet"
         )
         assert await billed(world) == 40
+
+
+async def test_usage_that_was_released_into_an_event_that_only_lago_has_is_billed_once(
+    broker: MavenKafka, database: str, tmp_path: Path
+) -> None:
+    """The event names one of two held parts. A person says that the log is to be trusted, and sends everything again."""
+    async with deployment(broker, tmp_path, database) as world:
+        seconds = int(datetime.now(UTC).timestamp()) // 5 * 5 - 10
+        at = datetime.fromtimestamp(seconds, UTC)
+        held = calls_of(range(3), [STRANGER], at) + calls_of(range(3, 5), [STRANGER], at + timedelta(seconds=1))
+        still = calls_of(range(5, 7), [STRANGER], at + timedelta(seconds=5))
+        await post(world, held)
+        await until(database, _COUNTED, lambda found: found == 5, 150)
+        ((parts,),) = await rows(database, "SELECT count(*) FROM held_parts")
+        assert parts == 2
+        await map_stranger(world)
+        await bills(world, 5)
+        await until(database, _DONE, lambda found: found == 5, 150)
+        for name in _STOPPED:
+            await world.processes[name].terminate()
+        await rows(database, "UPDATE usage_parts SET event = NULL, status = NULL, released_in = NULL")
+        await lose(world, broker)
+        told = await typed(world, "recover", "--comment", "the disk was lost", "--yes", "--json")
+        assert told.code == 0, told.out + told.err
+        assert (told.json["only_at_lago"], told.json["undecided_calls"]) == (1, 0), told.json
+        assert (told.json["lost_calls"], told.json["unknown_calls"]) == (0, 0), told.json
+        await begin(world)
+        filled = await backfilled(
+            world, tmp_path, [*held, *still], "--trust-log-from", (at - timedelta(hours=1)).isoformat()
+        )
+        assert (filled["known"], filled["missing"]) == (5, 2), filled
+        await bills(world, 7)
+        await until(database, _DONE, lambda found: found == 7, 150)
+        looked = await typed(world, "reconcile", "--lago", "--json")
+        assert looked.code == 0, looked.out + looked.err
+        assert await billed(world) == 7
 
 
 async def type_page(world: World) -> None:

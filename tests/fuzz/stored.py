@@ -28,7 +28,7 @@ from schemas.records import (
     WriteOff,
 )
 from schemas.wire import Call, RawRecord
-from streams.agents import meter, sink
+from streams.agents import meter, received_event
 from streams.core.metering.ledger_state import LedgerState
 from streams.runtime.compacted_table import CompactedTable
 from streams.state.changelog import restore
@@ -136,7 +136,10 @@ READERS: Final[tuple[Reader, ...]] = (
     *(_rows(rows_of) for rows_of in (rows.usage_rows, rows.rejected_rows, rows.event_rows, rows.receipt_rows)),
     *(_rows(rows_of) for rows_of in (rows_of_management.customer_rows, rows_of_management.org_rows)),
     *(_rows(rows_of) for rows_of in (rows_of_management.audit_rows, rows_of_management.delivery_rows)),
-    *(_headers(read) for read in (event_state_reader._read, sink._event, sink._manifest, meter._order)),
+    *(
+        _headers(read)
+        for read in (event_state_reader._read, received_event.event_in, received_event.manifest_in, meter._order)
+    ),
     _rejected,
     _changelog,
 )

@@ -13,6 +13,7 @@ import pytest
 from connectors.operations import credit_upkeep
 from connectors.operations.credit_upkeep import CreditUpkeep
 from connectors.postgres.pool import Database
+from tests.support.accounts import PROJECTOR, as_role, owned_database
 from tests.support.credits import account, balanced, give, reserve
 from tests.support.database import migrated_database, rows
 from tests.support.eventually import PATIENCE
@@ -164,3 +165,39 @@ async def test_an_account_with_many_grants_ends_a_part_at_a_time(url: str) -> No
     parts: Any = [await rows(url, "SELECT released, expired_usd FROM expire_credits('user:u1')") for _ in range(4)]
     assert parts == [[(0, Decimal(1000))], [(0, Decimal(1000))], [(0, Decimal(500))], [(0, Decimal(0))]]
     assert await rows(url, "SELECT count(*) FROM ledger_transactions WHERE transaction_type = 'expiry'") == [(3,)]
+
+
+class Failing(Books):
+    """Counts failures; the task ends with the third look."""
+
+    failures = looks = 0
+
+    def credit_upkeep_failed(self) -> None:
+        self.failures += 1
+
+    async def sleep(self, _seconds: float) -> None:
+        self.looks += 1
+        if self.looks == 3:
+            raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "ALTER TABLE credit_grants RENAME TO grants_of_credits",
+        "ALTER FUNCTION expire_credits(text, integer) RENAME TO expired_credits",
+        "ALTER TABLE user_credits DROP COLUMN overdraft CASCADE",
+        f"REVOKE SELECT ON user_credits FROM {PROJECTOR}",
+    ],
+)
+async def test_a_table_function_or_right_that_is_missing_is_counted_at_each_look(
+    postgres_url: str, missing: str
+) -> None:
+    """One line of the log was all that told of it, and nothing expired."""
+    async with owned_database(postgres_url) as url:
+        await over(url, "ada", "c1")
+        await rows(url, missing)
+        books = Failing()
+        with Database(as_role(url, PROJECTOR), size=1) as database, pytest.raises(asyncio.CancelledError):
+            await CreditUpkeep(database, books, books.sleep).watch()
+    assert (books.failures, books.looks) == (3, 3)

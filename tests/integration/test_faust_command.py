@@ -1,7 +1,6 @@
 """The roles as a user of Faust knows them: by Faust's own command."""
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -12,7 +11,7 @@ import pytest
 
 from streams.app import ROLES
 from tests.support.calls import raw, slp
-from tests.support.command import ended
+from tests.support.command import ended, environment_of
 from tests.support.eventually import soon
 from tests.support.stage import Stage
 
@@ -34,15 +33,7 @@ def app(role: str) -> tuple[str, str]:
 
 
 def variables(stage: Stage) -> dict[str, str]:
-    settings = stage.settings
-    return {
-        "PATH": os.environ["PATH"],
-        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "KAFKA_PARTITIONS": str(settings.kafka_partitions),
-        "TOPIC_PREFIX": settings.topic_prefix,
-        "LAGO_API_KEY": "a-key",
-        "WINDOW_SECONDS": "1",
-    }
+    return environment_of(stage, LAGO_API_KEY="a-key", WINDOW_SECONDS="1")
 
 
 async def told(stage: Stage, role: str, *words: str) -> str:

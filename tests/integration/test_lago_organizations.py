@@ -5,6 +5,7 @@ import hmac
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
@@ -70,6 +71,15 @@ async def set_up(server: Server, org: str) -> dict[str, Any]:
     return told
 
 
+@asynccontextmanager
+async def acme_in_both(settings: Settings) -> AsyncIterator[Server]:
+    """The management API, and an org of the same external id in each organisation."""
+    async with running_server(settings, ["api"]) as server:
+        for org in ("acme", "eu::acme"):
+            await set_up(server, org)
+        yield server
+
+
 async def customers(lago: Lago) -> list[str]:
     return [one["external_id"] for one in (await lago.get("/customers")).json()["customers"]]
 
@@ -102,9 +112,7 @@ async def test_an_org_is_made_and_read_in_its_own_organisation_alone(settings: S
 async def test_a_mapping_names_its_organisation_and_an_unknown_one_is_refused(
     settings: Settings, lago: Lago, eu: Lago
 ) -> None:
-    async with running_server(settings, ["api"]) as server:
-        await set_up(server, "acme")
-        await set_up(server, "eu::acme")
+    async with acme_in_both(settings) as server:
         ours = said(await server.map("one", "acme", lago_organization_id="main"), 201)
         theirs = said(await server.map("two", "acme", lago_organization_id="eu"), 201)
         assert (ours["org_id"], ours["subscription"]) == ("acme", "sub_acme")
@@ -129,9 +137,7 @@ async def test_a_mapping_names_its_organisation_and_an_unknown_one_is_refused(
 
 async def test_a_webhook_is_of_the_organisation_that_signed_it(settings: Settings, lago: Lago, eu: Lago) -> None:
     both = settings.model_copy(update={"lago_webhook_secret": ()})
-    async with running_server(both, ["api"]) as server:
-        await set_up(server, "acme")
-        await set_up(server, "eu::acme")
+    async with acme_in_both(both) as server:
         said(await server.map("two", "acme", lago_organization_id="eu"), 201)
         ended = await eu.http.delete("/api/v1/subscriptions/sub_eu::acme")
         assert ended.status_code == 200, ended.text
@@ -169,9 +175,7 @@ async def test_a_moved_customer_and_a_corrected_one_are_billed_once_each_call_at
     """A move begins now: earlier calls stay. A correction takes the mistake's place from its beginning on."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=3)
     policy: MeterPolicy = replace(QUICK, organizations=("eu",))
-    async with running_server(settings, ["api"]) as server, httpx.AsyncClient(trust_env=False) as http:
-        await set_up(server, "acme")
-        await set_up(server, "eu::acme")
+    async with acme_in_both(settings) as server, httpx.AsyncClient(trust_env=False) as http:
         await asyncio.sleep(1.1)  # subscriptions have begun when the calls end
         said(await server.map("moved", "acme", lago_organization_id="main"), 201)
         said(await server.map("mistaken", "nobody", lago_organization_id="eu"), 201)

@@ -1,7 +1,6 @@
 """Late calls come home by themselves: each is billed once, no matter who is killed, and no one types a command."""
 
 import asyncio
-import os
 import random
 import sys
 import time
@@ -23,7 +22,7 @@ from schemas.errors import Unavailable
 from schemas.moments import HOUR_US
 from tests.faults.procs import Process
 from tests.support.calls import Raw, raw, slp
-from tests.support.command import meterbridge
+from tests.support.command import environment_of, meterbridge
 from tests.support.database import projector_parts, rows, until
 from tests.support.eventually import soon
 from tests.support.stage import Stage
@@ -276,16 +275,8 @@ def billed_cents(stage: Stage) -> Decimal:
 @asynccontextmanager
 async def worker(stage: Stage, database: str, folder: Path) -> AsyncIterator[Process]:
     """`meterbridge worker --only project`, to be started; up once it has its partitions; killed in the end."""
-    settings = stage.settings
-    variables = {
-        "PATH": os.environ["PATH"],
-        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "KAFKA_PARTITIONS": str(settings.kafka_partitions),
-        "TOPIC_PREFIX": settings.topic_prefix,
-        "DATABASE_URL": database,
-        "METRICS_PORT": "0",
-        "POD_NAME": "worker-0",  # else Kafka gives its partitions to the next one when the session of the dead one ends
-    }
+    # Without the name Kafka gives its partitions to the next one when the session of the dead one ends.
+    variables = environment_of(stage, DATABASE_URL=database, METRICS_PORT="0", POD_NAME="worker-0")
     command = [sys.executable, "-m", "connectors", "worker", "--only", "project"]
     process = Process("project", command, variables, folder, time.monotonic, lambda said: "partitions_opened" in said)
     try:

@@ -56,6 +56,7 @@ async def test_a_lane_without_progress_commits_its_offset_again_and_again(
 ) -> None:
     """Kafka forgets an offset of a group without members 7 days after its last commit."""
     monkeypatch.setattr(organization_lanes, "_SESSION_S", 0.3)
+    monkeypatch.setattr(organization_lanes, "_POST_S", 0.0)
     committed: list[int | None] = []
     committing = TransactionalWriter.commit
 
@@ -80,6 +81,46 @@ async def test_a_lane_without_progress_commits_its_offset_again_and_again(
     assert spans.open == 0
     assert set(committed) == {0}
     assert not stage.sensors.halted
+
+
+class Slow:
+    """A delivery whose posts take longer than a session."""
+
+    begun = ended = 0
+
+    async def deliver(self, items: Sequence[Any], *_: object) -> list[EventOutcome]:
+        self.begun += 1
+        await asyncio.sleep(0.3)
+        self.ended += 1
+        return [EventOutcome("delivered", "", "", 0)] * len(items)
+
+
+async def test_a_post_under_way_ends_before_a_lane_is_opened_again(
+    kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a store that does not know repeats, what is cut off may be billed and has to be looked for."""
+    monkeypatch.setattr(organization_lanes, "_SESSION_S", 0.05)
+    opened, opening, slow = 0, DeliveryWork.open, Slow()
+
+    async def counted(self: DeliveryWork) -> int:
+        nonlocal opened
+        opened += self._config.organization == "eu"
+        return await opening(self)
+
+    monkeypatch.setattr(DeliveryWork, "open", counted)
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
+    manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization="eu"))
+    value = msgspec.json.encode(LagoEvent("eu-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
+    stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
+    stage.producer.flush(10)
+    policy = replace(QUICK, organizations=("eu",))
+    async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
+        parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": lambda: slow})
+        async with stage.running("sink", parts):
+            await soon(lambda: slow.begun >= 1)
+            before = opened
+            await soon(lambda: opened >= before + 2)
+    assert (slow.begun, slow.ended) == (1, 1), "the event was not posted again"
 
 
 @pytest.mark.parametrize("known_by", ["an event", "an org"])

@@ -1,7 +1,6 @@
 """A partition that stands still is announced by an outgoing webhook, once, and so is that it goes on."""
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -24,7 +23,7 @@ from schemas.ledger import POSITION_KEY
 from schemas.records import DeliveryAttempt
 from tests.faults.procs import Process
 from tests.support.calls import raw, slp
-from tests.support.command import meterbridge
+from tests.support.command import environment_of, meterbridge
 from tests.support.database import rows, until
 from tests.support.eventually import soon
 from tests.support.history import TOPICS
@@ -177,15 +176,7 @@ async def test_a_partition_that_flaps_is_announced_once_in_ten_minutes(database:
 @asynccontextmanager
 async def worker(stage: Stage, folder: Path, role: str, **environ: str) -> AsyncIterator[Process]:
     """A real one."""
-    settings = stage.settings
-    variables = {
-        "PATH": os.environ["PATH"],
-        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "KAFKA_PARTITIONS": str(settings.kafka_partitions),
-        "TOPIC_PREFIX": settings.topic_prefix,
-        "METRICS_PORT": "0",
-        **environ,
-    }
+    variables = environment_of(stage, METRICS_PORT="0", **environ)
     command = [sys.executable, "-m", "connectors", "worker", "--only", role]
     process = Process(role, command, variables, folder, lambda: 0.0, lambda log: '"event": "worker_started"' in log)
     process.start()

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import msgspec
+import pytest
 
 from connectors.operations.recovered_records import RECOVERED, dead_letters_of, retries_of, states_of
 from connectors.postgres.recover import NewTopics, begin_anew, stored_state
@@ -87,6 +88,19 @@ async def test_events_that_lago_has_not_taken_wait_for_it_and_dead_letters_stay_
     assert Decimal(msgspec.json.decode(letter.value or b"", type=LagoEvent).precise_total_amount_cents) == Decimal(
         "1.45"
     )
+
+
+@pytest.mark.parametrize(("org", "organization"), [("eu::gone", "eu"), ("gone", ""), ("acme", "eu")])
+async def test_an_event_waits_for_the_organisation_of_its_org_whether_that_has_a_row_or_not(
+    database: str, org: str, organization: str
+) -> None:
+    """Without a row the org's key names it: else the default organisation would get the event."""
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.orgs, ORG)
+        await writer.put(TOPICS.events, event(9, org_id=org), manifest=manifest(first=9))
+        stored = await stored_state(database)
+    ((_, waiting),) = retries_of(TOPICS, "meterbridge", stored.events)
+    assert msgspec.json.decode(dict(waiting.headers)["manifest"], type=Manifest).organization == organization
 
 
 async def test_an_event_that_lago_took_and_will_not_bill_is_no_dead_letter(database: str) -> None:

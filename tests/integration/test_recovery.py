@@ -1,6 +1,6 @@
 """`meterbridge recover` refuses what would bill calls twice, and a run that was cut off is repeated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, cast
 
@@ -14,18 +14,27 @@ from connectors.lago.errors import LagoUnavailable
 from connectors.lago.events import MOVED, StoredEvent
 from connectors.operations.ledger_rebuild import rebuild
 from connectors.operations.ledger_totals import positions_of
-from connectors.operations.recovery import Recovery, recover
+from connectors.operations.recovery import Choices, Recovery, recover
 from connectors.operations.recovery_at_lago import only_at_lago
 from schemas.errors import Rejected
 from schemas.ledger import POSITION_KEY, Position
+from schemas.moments import SECOND_US
+from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent
+from streams.core.metering.normalise import FUTURE_US
 from streams.core.metering.reconciliation import LagoUsage
+from streams.runtime import clock
 from streams.runtime.transactions import TransactionalWriter
 from tests.support.database import rows
 from tests.support.eventually import soon
+from tests.support.history import TOPICS
+from tests.support.projection import Writer, usage
 from tests.support.stage import Stage
 
 _FILLED = "INSERT INTO projector_offsets (topic, partition, topic_id, next) VALUES ($1, 0, 'lost', 7)"
+_EVENT = """
+INSERT INTO usage_parts (part, event, status, raw_partition, first_offset, sealed_at) VALUES ($1, '{}', 'completed', 0, 1, now())
+"""
 ORG = {"org_id": "acme", "organization": "", "periods": '[{"external_id": "sub"}]'}
 
 
@@ -88,7 +97,8 @@ async def test_a_ledger_that_is_lost_after_a_recovery_is_rebuilt_as_one_that_doe
     assert producer.flush(30) == 0
     done = await rebuild(stage.deployment, 0, "lost again", accept_gaps=False)
     assert done.state == "ledger_missing"
-    assert positions_of(stage.deployment)[0].forgot_us > 0
+    known_us = positions_of(stage.deployment)[1].forgot_us
+    assert positions_of(stage.deployment)[0].forgot_us >= known_us - SECOND_US
 
 
 async def test_a_database_that_was_never_filled_is_no_copy_of_what_was_lost(stage: Stage, database: str) -> None:
@@ -97,39 +107,138 @@ async def test_a_database_that_was_never_filled_is_no_copy_of_what_was_lost(stag
     assert not positions_of(stage.deployment)
 
 
-class Moving:
-    """A Lago with two events, whose list changes at the first readings before its second page is read."""
+WINDOWS = MeterPolicy()
+TOPIC = "AAAAAAAAAAAAAAAAAAAAAA"
+OWN = [f"meterbridge-{TOPIC}-0-{n}" for n in range(3)]
 
-    def __init__(self, moves: int) -> None:
-        self.moves = moves
+
+class Listing:
+    """A Lago with events: of one subscription in its running period, and of the others. The list changes at the first readings before
+    its second page is read.
+    """
+
+    def __init__(self, running: Sequence[str] = (), others: Sequence[str] = (), moves: int = 0) -> None:
+        self.running, self.others, self.moves = running, others, moves
 
     async def current_usage(self, *_: str) -> LagoUsage:
         return LagoUsage("sub", 0, 1, Decimal(2), 1)
 
-    async def read_events_of(self, *how: Any) -> str:
+    async def read_events_of(self, subscription: str | None, *how: Any) -> str:
         take: Callable[[StoredEvent], None] = how[-1]
-        take(StoredEvent("meterbridge-2"))
-        self.moves -= 1
-        if self.moves >= 0:
-            return MOVED
-        take(StoredEvent("meterbridge-1"))
+        for name in self.others if subscription is None else self.running:
+            take(StoredEvent(name))
+            self.moves -= 1
+            if self.moves >= 0:
+                return MOVED
         return ""
 
-    async def get_event(self, name: str) -> LagoEvent:
+    async def get_event(self, name: str) -> LagoEvent | None:
+        if name not in {*self.running, *self.others}:
+            return None
         return LagoEvent(name, "sub", "ai_usage", "1795176000.000", "1", {"org_id": "acme"})
 
 
-async def at_lago(database: str, moves: int) -> list[str]:
-    lagos = {"": cast(LagoClient, Moving(moves))}
-    found = await only_at_lago(database, lagos, [ORG], [], "meterbridge", "ai_usage")
+async def at_lago(database: str, lago: Listing, policy: MeterPolicy = WINDOWS, **how: Any) -> list[str]:
+    found = await only_at_lago(database, {"": cast(LagoClient, lago)}, [ORG, *how.pop("orgs", ())], [], policy, **how)
     return [one.transaction_id for one in found]
 
 
 async def test_a_list_that_changes_between_its_pages_is_read_again(database: str) -> None:
     """What stands on the pages that were not read would be billed again."""
-    assert await at_lago(database, 2) == ["meterbridge-1", "meterbridge-2"]
+    assert await at_lago(database, Listing(OWN[1:], moves=2)) == OWN[1:]
 
 
 async def test_without_a_whole_list_nothing_is_recovered(database: str) -> None:
     with pytest.raises(LagoUnavailable, match="changed"):
-        await at_lago(database, 100)
+        await at_lago(database, Listing(OWN, moves=100))
+
+
+async def test_events_of_a_deployment_whose_name_goes_on_are_not_taken_for_ours(database: str) -> None:
+    """Else their calls, which our log cannot know, would be unknown for good, and nothing of before the loss could be sent."""
+    others = [f"meterbridge-b-{TOPIC}-0-1", f"meterbridge-b-{TOPIC[:-2]}-7-0-1", f"meterbridge2-{TOPIC}-0-1"]
+    again = f"{OWN[2]}-again"
+    assert await at_lago(database, Listing([*others, OWN[1], again])) == [OWN[1], again]
+
+
+async def test_where_each_call_is_an_event_its_identity_names_it(database: str) -> None:
+    identity = "0" * 32
+    assert await at_lago(database, Listing([identity])) == []
+    assert await at_lago(database, Listing([identity]), MeterPolicy(window_us=0)) == [identity]
+
+
+async def test_lago_is_asked_for_all_new_events_whatever_orgs_and_periods_are_known(database: str) -> None:
+    """Of an org that the projector had not seen, of a subscription that ended meanwhile, of the end of the last billing period."""
+    assert await at_lago(database, Listing(others=OWN)) == [], "a database without parts has no moment to ask from"
+    await rows(database, "INSERT INTO usage_parts (part, sealed_at) VALUES ('a', now())")
+    assert await at_lago(database, Listing(OWN[:1], OWN)) == OWN
+
+
+CLOSED = {"org_id": "eu::acme", "organization": "eu", "periods": '[{"external_id": "theirs"}]'}
+
+
+async def test_orgs_of_a_closed_organisation_are_not_asked_for_and_those_of_a_missing_one_are(database: str) -> None:
+    assert await at_lago(database, Listing(OWN), orgs=[CLOSED], closed=["eu"]) == OWN
+    with pytest.raises(Rejected, match="unknown_organization"):
+        await at_lago(database, Listing(OWN), orgs=[CLOSED])
+
+
+async def test_another_deployment_s_database_is_refused(stage: Stage, database: str) -> None:
+    """By another name no event at Lago would be found, and all that only Lago has would be billed again."""
+    await rows(database, _FILLED, stage.topics.enriched)
+    await rows(database, _EVENT, f"other-{TOPIC}-0-1")
+    with pytest.raises(Rejected, match="other_deployment"):
+        await recovered(stage, database)
+    await rows(database, "UPDATE usage_parts SET part = $1", f"{stage.deployment.name}-{TOPIC}-0-1")
+    assert (await recovered(stage, database)).ledgers == 2
+
+
+async def test_a_rate_card_of_which_no_line_tells_is_named_and_a_person_decides(stage: Stage, database: str) -> None:
+    """Else the meter would bill at LiteLLM's cost what was billed by a card."""
+    await rows(database, _FILLED, stage.topics.enriched)
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, usage(rate="v7", part="", decision="zero_cost"))
+    with pytest.raises(Rejected, match=r"rates_lost.*v7"):
+        await recovered(stage, database)
+    planned = await recover(stage.deployment, database, {}, "a test", do=False)
+    assert list(planned.lost_rates) == ["v7"]
+    accepted = Choices(accept_lost_rates=True)
+    assert (await recover(stage.deployment, database, {}, "a test", do=True, choices=accepted)).ledgers == 2
+
+
+async def test_a_call_of_a_clock_that_is_ahead_waits_for_the_log(stage: Stage, database: str) -> None:
+    await rows(database, _FILLED, stage.topics.enriched)
+    before_us = clock.now_us()
+    await recovered(stage, database)
+    assert all(one.forgot_us >= before_us + FUTURE_US for one in positions_of(stage.deployment).values())
+
+
+class Billing(Listing):
+    """Lago has an event that bills one call more than the log has, and costs more."""
+
+    async def get_event(self, name: str) -> LagoEvent | None:
+        event = await super().get_event(name)
+        if event is not None:
+            sums = {"requests": "2", "cost_usd": "9", "tokens_input": "0", "tokens_output": "0"}
+            event.properties |= {"user_id": "acme", "model": "", "provider": "", **sums}
+        return event
+
+
+@pytest.mark.parametrize("decision", ["billed", "lost"])
+async def test_nothing_is_changed_before_a_person_has_decided_about_usage_that_may_be_billed(
+    stage: Stage, database: str, decision: str
+) -> None:
+    await rows(database, _FILLED, stage.topics.enriched)
+    own = [f"{stage.deployment.name}-{TOPIC}-0-{n}" for n in range(2)]
+    async with Writer(database) as writer:
+        await writer.put(
+            TOPICS.enriched, usage(0, part=own[0], held="no_mapping"), usage(1, part=own[1], held="no_mapping")
+        )
+    lagos = {"": cast(LagoClient, Billing(others=own[:1]))}
+    with pytest.raises(Rejected, match=rf"undecided_usage.*1 held calls.*{own[0]}"):
+        await recover(stage.deployment, database, lagos, "a test", do=True)
+    assert not positions_of(stage.deployment)
+    assert not await rows(database, "SELECT FROM usage_parts WHERE event IS NOT NULL OR released_in IS NOT NULL")
+    done = await recover(stage.deployment, database, lagos, "a test", do=True, choices=Choices(decision))
+    assert (done.undecided_calls, done.lost_calls) == (1, int(decision == "lost"))
+    [line] = [line for line in stage.values(stage.topics.audit) if line["action"] == "recover"]
+    assert line["target"]["undecided"] == decision

@@ -32,16 +32,19 @@ class Ended:
 
 async def meterbridge(stage: Stage, *words: str, **environment: str) -> Ended:
     """Run a command on a stage's topics."""
+    return await ended(environment_of(stage, **{"LOG_LEVEL": "error", **environment}), *words)
+
+
+def environment_of(stage: Stage, **more: str) -> dict[str, str]:
+    """The whole environment of a process on a stage's topics."""
     settings = stage.settings
-    variables = {
+    return {
         "PATH": os.environ["PATH"],
         "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
         "KAFKA_PARTITIONS": str(settings.kafka_partitions),
         "TOPIC_PREFIX": settings.topic_prefix,
-        "LOG_LEVEL": "error",
-        **environment,
+        **more,
     }
-    return await ended(variables, *words)
 
 
 async def ended(

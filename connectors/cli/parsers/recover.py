@@ -1,6 +1,6 @@
 """Words, options and help of `meterbridge recover`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,6 +11,15 @@ from connectors.cli.parsers.options import AsJson, Comment, DryRun
 @deferred()
 def recover(
     comment: Comment = "",
+    undecided: Annotated[
+        Literal["billed", "lost"] | None,
+        typer.Option(
+            "--undecided", help="What is true of held usage that may be billed by an event that only Lago has."
+        ),
+    ] = None,
+    accept_lost_rates: Annotated[
+        bool, typer.Option("--accept-lost-rates", help="Go on without rate cards of which nothing is left.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,

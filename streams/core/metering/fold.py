@@ -13,14 +13,13 @@ import msgspec
 
 from schemas.errors import Rejected
 from schemas.ledger import HELD_LENGTH_US, Position, Rated, RateKey, Sum, Window, WindowKey
-from schemas.moments import HOUR_US
 from schemas.money import EXACT, ZERO, quantum
 from schemas.policy import MeterPolicy
 from schemas.records import Rejection
 from schemas.usage import Usage
 from schemas.wire import FLAT, SLP
 from streams.core.mapping.resolve import Target
-from streams.core.metering.batch_identities import HOUR_MS, JOB_HORIZON_US, BatchIdentities, tag_of
+from streams.core.metering.batch_identities import HOUR_MS, BatchIdentities, tag_of
 from streams.core.metering.batch_totals import added_to, by_decision_of, counted, set_apart, total_of
 from streams.core.metering.call_kinds import UNKNOWN
 from streams.core.metering.call_meaning import SEALED
@@ -28,6 +27,7 @@ from streams.core.metering.decisions import BILLABLE, BILLED, DUPLICATE, METERED
 from streams.core.metering.dedupe_set import HOURS_APART
 from streams.core.metering.duplicate_routes import Routes
 from streams.core.metering.enrich import Enricher
+from streams.core.metering.forgotten_calls import may_be_forgotten, oldest_us
 from streams.core.metering.known_identities import COSTLESS, FINGERPRINTS, NEVER, SETTLED, differs
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.normalise import FUTURE_US
@@ -164,11 +164,11 @@ class Fold:
         room = policy.max_held_metered - len(ledger.metered)
         folded_calls, folded_cost, duplicate, rejected = 0, ZERO, Sum(), Sum()
         apart: dict[str, Sum] = {}
-        oldest_us = self._oldest_us(clock_ms, position)
+        ended_us = self._oldest_us(clock_ms, position)
         for record, usage in zip(records, usages, strict=True):
             if clock_ms < record.timestamp and clock_ms < latest_ms:
                 clock_ms = min(record.timestamp, latest_ms)
-                oldest_us = self._oldest_us(clock_ms, position)
+                ended_us = self._oldest_us(clock_ms, position)
             if isinstance(usage, Rejected):
                 _reject(changes, rejected, record, usage)
                 continue
@@ -185,7 +185,7 @@ class Fold:
                 if usage.job is identity:
                     memory.told_again(usage, tag, clock_ms)
                 continue
-            if usage.end_us < oldest_us and tag == NEVER and _may_be_forgotten(usage, oldest_us, clock_ms, position):
+            if usage.end_us < ended_us and tag == NEVER and may_be_forgotten(usage, policy, clock_ms, position):
                 _reject(changes, rejected, record, _OLD, cost)
                 continue
             if record.timestamp > clock_ms + lead_ms:
@@ -251,13 +251,7 @@ class Fold:
         return changes
 
     def _oldest_us(self, clock_ms: int, position: Position) -> int:
-        """A call that ended before this may repeat a forgotten one: the dedupe retention with a margin of an hour.
-
-        Identities that a shorter horizon dropped stay forgotten under a longer one. Calls that ended before `forgot_us`
-        may have been counted by a ledger that is lost.
-        """
-        forgotten_us = max(clock_ms * 1000 - self._policy.dedupe_retention_us, position.dropped_hour * HOUR_US)
-        return max(forgotten_us + HOUR_US, position.forgot_us)
+        return oldest_us(self._policy, clock_ms, position)
 
     def _window(
         self,
@@ -360,17 +354,6 @@ def _rejection_of(record: Record, refusal: Rejected) -> Rejection:
     else:
         rejection.call = msgspec.Raw(value)
     return rejection
-
-
-def _may_be_forgotten(usage: Usage, oldest_us: int, clock_ms: int, position: Position) -> bool:
-    """Whether a call that ended before `oldest_us` may have been counted and forgotten since.
-
-    The usage log may have vouched for it (`checked_us`). Jobs are remembered longer than calls; those of a lost ledger
-    are forgotten, too (`position.forgot_us`).
-    """
-    if usage.job is usage.identity:
-        oldest_us = min(oldest_us, max(clock_ms * 1000 - JOB_HORIZON_US + HOUR_US, position.forgot_us))
-    return usage.end_us < oldest_us and usage.checked_us < oldest_us
 
 
 def _by_itself(changes: Changes, usage: Usage, target: Target, offset: int) -> Window:

@@ -1,5 +1,8 @@
 """A window becomes a Lago event: what is posted, and which calls it bills."""
 
+import re
+from functools import cache
+
 from schemas.ledger import Window
 from schemas.moments import lago_timestamp, to_iso
 from schemas.money import cents_text, plain
@@ -15,6 +18,19 @@ def part_prefix(deployment: str, topic_id: str, partition: int) -> str:
     topic from the old ones.
     """
     return f"{deployment}-{topic_id}-{partition}-"
+
+
+@cache
+def _of_part(deployment: str) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(deployment)}-[A-Za-z0-9_-]{{22}}-[0-9]+-[0-9]+(-again)*")
+
+
+def is_part_of(deployment: str, name: str) -> bool:
+    """Whether `name` is the transaction id of a part of this deployment, or of one that was billed again.
+
+    A topic's id has 22 characters, so `a-b-...` is no part of a deployment `a` beside another one `a-b`.
+    """
+    return _of_part(deployment).fullmatch(name) is not None
 
 
 def transaction_id(prefix: str, window: Window) -> str:

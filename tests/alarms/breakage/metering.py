@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
-from confluent_kafka import TopicPartition
 
 from schemas.ledger import Position
 from tests.alarms import damage
@@ -79,8 +78,7 @@ async def api_is_cut_off_from_kafka(scene: Scene) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def stranger_writes_a_rate_card(scene: Scene) -> AsyncIterator[None]:
     """Each meter that starts later reads it again."""
-    place = TopicPartition(scene.world.topics.rates, 0)
-    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, place, b"no rate card", b"somebody")
+    await scene.stranger_writes(scene.world.topics.rates, b"no rate card")
     yield
 
 

@@ -62,8 +62,7 @@ async def postgres_away(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def stranger_writes_a_call(scene: Scene) -> AsyncIterator[None]:
-    place = TopicPartition(scene.world.topics.enriched, 0)
-    await asyncio.to_thread(damage.put, scene.kafka.bootstrap, place, b"no call", b"somebody")
+    await scene.stranger_writes(scene.world.topics.enriched, b"no call")
     yield
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from confluent_kafka import TopicPartition
 
+from tests.alarms import damage
 from tests.alarms.monitor import Monitor
 from tests.alarms.relay import Relay
 from tests.alarms.traffic import Traffic
@@ -50,6 +52,10 @@ class Scene:
     def database(self) -> str:
         """The URL of the product's database."""
         return self.world.common["DATABASE_URL"]
+
+    async def stranger_writes(self, topic: str, value: bytes) -> None:
+        """Somebody else writes a record into one of the product's topics, which it cannot read."""
+        await asyncio.to_thread(damage.put, self.kafka.bootstrap, TopicPartition(topic, 0), value, b"somebody")
 
     async def lago(self, at: str = "", **rule: object) -> None:
         """Let the stand-in for Lago at this URL, the default one, fail; without a rule it is well again."""

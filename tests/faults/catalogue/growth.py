@@ -95,4 +95,36 @@ ROWS = (
             "integration/test_partition_reports.py::test_a_partition_that_flaps_is_announced_once_in_ten_minutes",
         ),
     ),
+    Row(
+        178,
+        "all topics are lost while held usage is released, and only Lago has the event",
+        "the event names one of two held parts; parts that do not add up; the log trusted by a person, and everything sent again",
+        (TWICE, MONEY, SAYS_SO),
+        "held parts that add up to what the event bills are in it and are not billed again; what does not add up is decided by a person first",
+        (
+            "faults/test_empty_cluster.py::test_usage_that_was_released_into_an_event_that_only_lago_has_is_billed_once",
+            "integration/test_recovered_releases.py::test_held_parts_that_add_up_to_what_the_event_bills_are_in_it",
+            "integration/test_recovered_releases.py::test_what_does_not_add_up_is_undecided_and_a_plan_changes_nothing",
+            "integration/test_recovered_releases.py::test_a_person_decides_what_does_not_add_up",
+            "integration/test_recovered_releases.py::test_lago_is_asked_for_an_event_of_which_only_the_receipt_is_known",
+            "integration/test_recovery.py::test_nothing_is_changed_before_a_person_has_decided_about_usage_that_may_be_billed",
+        ),
+    ),
+    Row(
+        179,
+        "all topics are lost, and the settings are not what they were",
+        "a deployment `a` beside `a-b` in one Lago; another deployment's database; a closed organisation; a rate card without an audit "
+        "line; a sender whose clock is ten minutes ahead; an org that the projector had not seen",
+        (TWICE, MONEY, SAYS_SO),
+        "`recover` takes no other deployment's events for its own, asks for what it does not know, and refuses what it cannot know",
+        (
+            "integration/test_recovery.py::test_another_deployment_s_database_is_refused",
+            "integration/test_recovery.py::test_events_of_a_deployment_whose_name_goes_on_are_not_taken_for_ours",
+            "integration/test_recovery.py::test_orgs_of_a_closed_organisation_are_not_asked_for_and_those_of_a_missing_one_are",
+            "integration/test_recovered_records.py::test_an_event_waits_for_the_organisation_of_its_org_whether_that_has_a_row_or_not",
+            "integration/test_recovery.py::test_a_rate_card_of_which_no_line_tells_is_named_and_a_person_decides",
+            "integration/test_recovery.py::test_a_call_of_a_clock_that_is_ahead_waits_for_the_log",
+            "integration/test_recovery.py::test_lago_is_asked_for_all_new_events_whatever_orgs_and_periods_are_known",
+        ),
+    ),
 )

@@ -121,4 +121,12 @@ ROWS = (
             "integration/test_outgoing_webhooks.py::test_an_endpoint_that_is_away_gets_one_attempt_a_round_and_all_once_it_is_back",
         ),
     ),
+    Row(
+        180,
+        "a table, a function or a right of the credits is missing",
+        "renamed, dropped and revoked in a database in use, as by a restore of an older dump",
+        (GOES_ON, SAYS_SO),
+        "each look that Postgres refuses is counted, and an alarm rings; calls are billed and debited meanwhile",
+        ("integration/test_credit_upkeep.py::test_a_table_function_or_right_that_is_missing_is_counted_at_each_look",),
+    ),
 )

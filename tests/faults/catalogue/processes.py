@@ -213,4 +213,15 @@ ROWS = (
         ("faults/test_traces_away.py::test_a_receiver_of_traces_that_dies_or_hangs_changes_nothing_in_billing",),
         ("calls", "slowest_stop_s"),
     ),
+    Row(
+        181,
+        "the daily commit of a further Lago organisation is due while it posts",
+        "a post that takes longer than until then; an organisation that takes nothing",
+        (TWICE, GOES_ON),
+        "the post ends first and its event is posted once; where nothing is taken the offset is committed again all the same",
+        (
+            "integration/test_organization_lanes.py::test_a_post_under_way_ends_before_a_lane_is_opened_again",
+            "integration/test_organization_lanes.py::test_a_lane_without_progress_commits_its_offset_again_and_again",
+        ),
+    ),
 )

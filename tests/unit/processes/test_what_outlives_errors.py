@@ -11,11 +11,11 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from connectors.processes.management_api import kept_up
 from connectors.telemetry.unreadable_records import watch_unreadable
 from schemas.customers import CustomerRecord
 from streams.runtime import compacted_table, unreadable
 from streams.runtime.compacted_table import CompactedTable, TopicTable
+from streams.runtime.kept_up import kept_up
 
 
 class Picky(TopicTable):
@@ -85,13 +85,26 @@ async def test_a_table_reads_on_after_any_error_of_its_session(monkeypatch: pyte
     await follower.stop()
 
 
-async def test_the_apis_work_is_taken_up_again() -> None:
-    tries: list[int] = []
+async def test_work_beside_a_process_is_taken_up_again_whatever_ended_it() -> None:
+    ends: list[Exception | None] = [ValueError(), None, KeyError("x")]
+    waits = asyncio.Event()
 
     async def work() -> None:
-        tries.append(1)
-        if len(tries) < 3:
-            raise ValueError
+        if not ends:
+            waits.set()
+            await asyncio.Event().wait()
+        if (error := ends.pop(0)) is not None:
+            raise error
 
-    await kept_up(work, 0.0)
-    assert len(tries) == 3
+    with structlog.testing.capture_logs() as logs:
+        kept = asyncio.ensure_future(kept_up("reports", work, 0.0))
+        async with asyncio.timeout(10):
+            await waits.wait()
+        kept.cancel()
+        await asyncio.wait({kept})
+    assert kept.cancelled(), "a process that ends is not held up"
+    assert [(one["event"], one["log_level"], one["task"], one.get("error")) for one in logs] == [
+        ("background_task_interrupted", "error", "reports", "ValueError"),
+        ("background_task_ended", "error", "reports", None),
+        ("background_task_interrupted", "error", "reports", "KeyError"),
+    ]

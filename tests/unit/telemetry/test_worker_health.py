@@ -69,6 +69,17 @@ def test_a_worker_is_ready_once_its_role_runs_and_not_while_a_partition_stands_s
     assert get(server, READY) == (200, {"status": "ok"})
 
 
+def test_a_partition_that_several_lanes_stand_on_tells_every_reason(sensors: WorkerSensors) -> None:
+    """A lane of each Lago organisation may be halted on one partition, and one that goes on does not hide the others."""
+    for reason in ("unknown_organization", "offset_gap", "unknown_organization"):
+        sensors.partition_halted("events", 3, reason)
+    sensors.partition_halted("events", 1, "offset_gap")
+    assert sensors.health.halts() == {("events", 3): "offset_gap, unknown_organization", ("events", 1): "offset_gap"}
+    sensors.partition_resumed("events", 3, "offset_gap")
+    sensors.partition_resumed("events", 3, "unknown_organization")
+    assert sensors.health.halts()["events", 3] == "unknown_organization", "one of two lanes goes on"
+
+
 def test_a_worker_whose_loop_stands_still_is_not_alive(clock: Clock, server: MetricsServer) -> None:
     clock.now = STUCK_S
     assert get(server, LIVE) == (200, {"status": "ok"})

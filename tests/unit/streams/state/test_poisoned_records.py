@@ -21,7 +21,7 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.decoding import Unreadable, decoder
 from schemas.errors import LedgerBroken, TopicProblem
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
-from streams.agents import meter, sink
+from streams.agents import meter, received_event, sink
 from streams.core.delivery.restamp import RestampDecision, judged
 from streams.core.metering.ledger_state import LedgerState
 from streams.runtime.compacted_table import CompactedTable
@@ -79,7 +79,7 @@ Read = Callable[[Any], Any]
 
 
 @pytest.mark.parametrize(
-    "read", [event_state_reader._read, sink._event, meter._order], ids=["receipts", "events", "orders"]
+    "read", [event_state_reader._read, received_event.event_in, meter._order], ids=["receipts", "events", "orders"]
 )
 @pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value)[:24])
 def test_a_damaged_value_is_nothing(read: Read, value: bytes | None) -> None:
@@ -89,7 +89,7 @@ def test_a_damaged_value_is_nothing(read: Read, value: bytes | None) -> None:
 
 @pytest.mark.parametrize("manifest", GARBAGE, ids=lambda value: repr(value)[:24])
 def test_a_damaged_manifest_is_none(manifest: bytes | None) -> None:
-    assert sink._manifest(Stored(b"{}", headers=[("manifest", manifest)])) is None  # type: ignore[arg-type]
+    assert received_event.manifest_in(Stored(b"{}", headers=[("manifest", manifest)])) is None  # type: ignore[arg-type]
 
 
 def test_refusals_are_counted_past_a_damaged_one() -> None:
@@ -152,7 +152,7 @@ def test_a_damaged_header_is_counted(headers: list[tuple[str, Any]]) -> None:
 def test_an_event_with_an_amount_that_is_none_is_no_event(amount: str) -> None:
     """The question whether it is owed, put to it, ended the sink."""
     value = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1795176000.000", amount, {"org_id": "org"}))
-    assert sink._event(Stored(value)) is None
+    assert received_event.event_in(Stored(value)) is None
     assert judged(value, {"org": OrgRecord("org")}, OutOfPeriodPolicy.SHIFT, 1) == RestampDecision(value)
 
 
@@ -165,6 +165,8 @@ def test_an_event_with_an_amount_that_is_none_is_no_event(amount: str) -> None:
         ("made-up", "ourt", False),
         ("theirs-topic-0-7", "theirs", "halts"),
         ("0123456789abcdef" * 2, "theirs", "halts"),
+        ("ours-b-topic-0-7", "ours-b", "halts"),
+        ("ours-b-topic-0-7", "our", False),
     ],
 )
 def test_one_manifest_that_contradicts_its_event_halts_no_lane(
@@ -173,13 +175,14 @@ def test_one_manifest_that_contradicts_its_event_halts_no_lane(
     """A flipped bit in it stood for another deployment, and its partition task still until somebody came."""
     manifest = msgspec.json.encode(records.Manifest(0, 1, 2, 2, (), deployment))
     record: Any = SimpleNamespace(topic="events", partition=0, offset=1, headers=[("manifest", manifest)])
+    received = received_event.ReceivedEvent(record)
     event = records.LagoEvent(transaction_id, "sub", "code", "1", "1", {})
     work: Any = SimpleNamespace(_config=SimpleNamespace(policy=MeterPolicy(deployment="ours")))
     if expected == "halts":
         with pytest.raises(TopicProblem, match="other_deployment"):
-            sink.DeliveryWork._is_whole(work, record, event)
+            sink.DeliveryWork._is_whole(work, received, event)
     else:
-        assert sink.DeliveryWork._is_whole(work, record, event) is expected
+        assert sink.DeliveryWork._is_whole(work, received, event) is expected
 
 
 ISO = "2026-11-20T12:00:00.000000Z"

@@ -1,0 +1,75 @@
+"""A record of the events or the retry topic, each part of it decoded once; the decoded parts are handed on with it."""
+
+from typing import Final
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from schemas.organizations import DEFAULT, is_name
+from schemas.records import LagoEvent, Manifest
+from streams.core.delivery.backoff import RETRY_CAP_S
+from streams.core.delivery.dead_letter_headers import DeliveryHistory, delivery_history_of
+from streams.state.step_writes import read_event, read_manifest
+
+_UNREAD: Final = LagoEvent("", "", "", "", "", {})
+
+
+class ReceivedEvent:
+    """A record and what is in it.
+
+    Fields:
+        manifest: the calls that the event bills; None where the header is absent or unreadable.
+        organization: its Lago organisation; the default one of a record that names none, or one that cannot be.
+    """
+
+    __slots__ = ("_event", "_history", "manifest", "organization", "record")
+
+    def __init__(self, record: ConsumerRecord) -> None:
+        self.record = record
+        self.manifest = manifest = manifest_in(record)
+        named = "" if manifest is None else manifest.organization
+        self.organization = named if named and is_name(named) else DEFAULT
+        self._event: LagoEvent | None = _UNREAD
+        self._history: DeliveryHistory | None = None
+
+    @property
+    def event(self) -> LagoEvent | None:
+        """The event; None where the record is none. Of the events of others none is read."""
+        if self._event is _UNREAD:
+            self._event = event_in(self.record)
+        return self._event
+
+    @property
+    def history(self) -> DeliveryHistory:
+        """The earlier attempts to deliver it."""
+        if self._history is None:
+            self._history = delivery_history_of(self.record.headers)
+        return self._history
+
+    @property
+    def due_ms(self) -> int:
+        """When the event may be posted, milliseconds since 1970 UTC: at most `RETRY_CAP_S` after its record, whatever its
+        header says.
+        """
+        return min(self.history.not_before_ms, int(self.record.timestamp + RETRY_CAP_S * 1000))
+
+    @property
+    def calls(self) -> int:
+        """Number of calls that it bills; 0 = unknown."""
+        return 0 if self.manifest is None else self.manifest.count
+
+
+def event_in(record: ConsumerRecord) -> LagoEvent | None:
+    """The event of a record; None where it is none."""
+    try:
+        return read_event(record.value or b"")
+    except msgspec.DecodeError:
+        return None
+
+
+def manifest_in(record: ConsumerRecord) -> Manifest | None:
+    """The manifest in a record's headers; None where it is absent or unreadable."""
+    try:
+        return read_manifest(dict(record.headers))
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,149 @@
+"""An event that only Lago has may bill held parts that were released into it; it names the first of them only (docs/adr/0055).
+
+What of it can be told by sums is told; else a person decides, before anything is changed.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from connectors.postgres.recover import LostCalls, NewTopics, begin_anew, unsent_parts
+from schemas.records import EnrichedUsage, LagoEvent
+from tests.support.database import rows
+from tests.support.history import PREFIX, TOPICS
+from tests.support.projection import Writer, receipt, usage
+
+NEW = NewTopics(TOPICS.projected, TOPICS.enriched, "new", 1)
+_LOST = "SELECT raw_offset::int FROM llm_usage_log WHERE decision = 'lost' ORDER BY 1"
+_RELEASED = "SELECT part FROM held_parts WHERE transaction_id = $1 AND part <> $1 ORDER BY part"
+
+
+def held(number: int, usd: str = "0.01", **fields: Any) -> EnrichedUsage:
+    """A call of an unknown customer, in a held part of its own."""
+    like = {
+        "part": f"{PREFIX}{number}",
+        "held": "no_mapping",
+        "cost_usd": Decimal(usd),
+        "model": "gpt",
+        "provider": "openai",
+    }
+    return usage(number, **{**like, "tokens_input": 7, "tokens_output": 2, **fields})
+
+
+def at_lago(first: int, calls: int, usd: str, **properties: str) -> LagoEvent:
+    """The event of the part that begins at offset `first`, as Lago shows it."""
+    told = {
+        "unit": str(9 * calls),
+        "tokens_input": str(7 * calls),
+        "tokens_output": str(2 * calls),
+        "requests": str(calls),
+        "cost_usd": usd,
+        "model": "gpt",
+        "provider": "openai",
+        "user_id": "acme",
+        "org_id": "org",
+        "window_start": "2026-11-20T12:00:00.000000Z",
+        "window_end": "2026-11-20T12:01:00.000000Z",
+    }
+    cents = str(Decimal(usd) * 100)
+    return LagoEvent(f"{PREFIX}{first}", "sub", "ai_usage", "1795176000.000", cents, {**told, **properties})
+
+
+async def begun(
+    database: str, calls: list[EnrichedUsage], *events: LagoEvent, undecided: str = "", do: bool = True
+) -> LostCalls:
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, *calls)
+    return await begin_anew(database, list(events), NEW, dry_run=not do, undecided=undecided)
+
+
+async def lost(database: str) -> list[int]:
+    return [number for (number,) in await rows(database, _LOST)]
+
+
+async def test_held_parts_that_add_up_to_what_the_event_bills_are_in_it(database: str) -> None:
+    calls = [held(7), held(8, "0.02"), held(9, "0.05")]
+    told = await begun(database, calls, at_lago(7, 2, "0.03"))
+    assert (told.calls, told.usd, told.missing, told.undecided.calls) == (1, Decimal("0.05"), 0, 0)
+    assert await lost(database) == [9]
+    assert await rows(database, _RELEASED, f"{PREFIX}7") == [(f"{PREFIX}8",)]
+
+
+async def test_an_event_that_an_open_window_names_has_the_parts_that_joined_it(database: str) -> None:
+    """Its first call came after the mapping, and is in the log."""
+    calls = [held(7, held="", part=f"{PREFIX}7"), held(3), held(4)]
+    told = await begun(database, calls, at_lago(7, 3, "0.03"))
+    assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+
+
+async def test_two_events_share_the_parts_between_them(database: str) -> None:
+    calls = [held(n) for n in (7, 8, 9, 10)]
+    told = await begun(database, calls, at_lago(7, 2, "0.02"), at_lago(9, 2, "0.02"))
+    assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "claude"},
+        {"provider": "azure"},
+        {"customer_id": "other"},
+        {"end": "2026-11-20T12:01:00.000000Z"},
+        {"held": ""},
+        {"part": f"meterbridge-{'B' * 22}-0-8"},
+    ],
+)
+async def test_a_part_of_other_usage_is_in_no_such_event(database: str, other: dict[str, Any]) -> None:
+    told = await begun(database, [held(7), held(8, **other)], at_lago(7, 2, "0.02"))
+    assert (told.calls, told.missing, told.undecided.calls) == (1, 1, 0)
+
+
+#: Lago bills a call more than the log has, and of which price is not known: it is the held one, or one that no row tells of.
+UNCLEAR = at_lago(7, 3, "0.06")
+
+
+async def test_what_does_not_add_up_is_undecided_and_a_plan_changes_nothing(database: str) -> None:
+    told = await begun(database, [held(7), held(8)], UNCLEAR, do=False)
+    assert (told.undecided.events, told.undecided.calls, told.undecided.usd) == ([f"{PREFIX}7"], 1, Decimal("0.01"))
+    assert not await lost(database)
+    assert await rows(database, "SELECT count(*) FROM usage_parts WHERE event IS NOT NULL OR released_in <> ''") == [
+        (0,)
+    ]
+
+
+@pytest.mark.parametrize(("decision", "left", "missing"), [("billed", [], 1), ("lost", [8], 2)])
+async def test_a_person_decides_what_does_not_add_up(
+    database: str, decision: str, left: list[int], missing: int
+) -> None:
+    told = await begun(database, [held(7), held(8)], UNCLEAR, undecided=decision)
+    assert (await lost(database), told.missing) == (left, missing)
+
+
+async def test_usage_of_others_that_has_no_sums_is_looked_at_by_its_name_only(database: str) -> None:
+    told = await begun(database, [held(7), held(8)], at_lago(7, 2, "0.02", requests="", cost_usd="nothing"))
+    assert (told.calls, told.undecided.calls) == (1, 0)
+
+
+async def test_an_event_that_was_billed_again_bills_no_call_that_the_log_does_not_have(database: str) -> None:
+    """Its calls are those of the event that Lago took and did not bill."""
+    again = at_lago(7, 1, "0.01")
+    again.transaction_id += "-again"
+    assert (await begun(database, [held(7)], at_lago(7, 1, "0.01"), again)).missing == 0
+
+
+async def test_lago_is_asked_for_an_event_of_which_only_the_receipt_is_known(database: str) -> None:
+    """It is billed; and parts that were released into it are in it too."""
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, held(7), held(8))
+        await writer.put(TOPICS.receipts, receipt("completed", 1))
+    assert sorted(await unsent_parts(database)) == [f"{PREFIX}7", f"{PREFIX}8"]
+    told = await begin_anew(database, [at_lago(7, 2, "0.02")], NEW, dry_run=False)
+    assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+
+
+async def test_what_is_billed_by_its_receipt_alone_is_not_lost(database: str) -> None:
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, held(7))
+        await writer.put(TOPICS.receipts, receipt("completed", 1))
+    assert (await begin_anew(database, [], NEW, dry_run=False)).calls == 0

@@ -1,0 +1,86 @@
+"""Held parts are taken for released only where they are exactly what an event bills beyond the calls that are known to be in it."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.moments import SECOND_US
+from streams.core.metering.found_releases import HeldPart, Sums, fitting, less, released
+
+START, END = 1_000 * 60 * SECOND_US, 1_001 * 60 * SECOND_US
+
+
+def part(name: str, calls: int, usd: str, at_us: int = START) -> HeldPart:
+    return HeldPart(name, Sums(calls, Decimal(usd), calls * 7, calls), at_us)
+
+
+HELD = [part("1", 1, "0.01"), part("2", 2, "0.05"), part("3", 1, "0.02")]
+
+
+@pytest.mark.parametrize(
+    ("untold", "names"),
+    [
+        (Sums(4, Decimal("0.08"), 28, 4), ["1", "2", "3"]),
+        (Sums(3, Decimal("0.06"), 21, 3), ["1", "2"]),
+        (Sums(1, Decimal("0.02"), 7, 1), ["3"]),
+        (Sums(1, Decimal("0.010000000001"), 7, 1), None),
+        (Sums(1, Decimal("0.01"), 8, 1), None),
+        (Sums(1, Decimal("0.01"), 7, 2), None),
+        (Sums(2, Decimal("0.01"), 7, 1), None),
+        (Sums(5, Decimal("0.09"), 35, 5), None),
+    ],
+)
+def test_only_parts_whose_calls_dollars_and_tokens_are_all_equal_are_taken(
+    untold: Sums, names: list[str] | None
+) -> None:
+    found = released(HELD, untold)
+    assert (found and sorted(one.part for one in found)) == names
+
+
+def test_an_event_without_a_held_part_releases_none() -> None:
+    assert released([], Sums(1, Decimal(1))) is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.decimals(0, 9, places=6)), min_size=1, max_size=9), st.data())
+def test_what_was_released_is_found_or_something_of_the_same_sum(
+    sums: list[tuple[int, Decimal]], data: st.DataObject
+) -> None:
+    """So what is left over to be billed is the same sum, whichever of them it was."""
+    held = [HeldPart(str(n), Sums(calls, usd, calls, calls), START) for n, (calls, usd) in enumerate(sums)]
+    truly = data.draw(st.lists(st.sampled_from(held), min_size=1, unique=True))
+    untold = Sums()
+    for one in truly:
+        untold = less(untold, less(Sums(), one.sums))
+    found = released(held, untold)
+    assert found is not None
+    for one in found:
+        untold = less(untold, one.sums)
+    assert untold == Sums()
+
+
+def test_many_parts_are_taken_together_or_not_at_all() -> None:
+    """Else thousands of them would be tried in each combination."""
+    many = [part(str(n), 1, "0.01") for n in range(5_000)]
+    whole = Sums(5_000, Decimal(50), 35_000, 5_000)
+    assert released(many, whole) == many
+    assert released(many, less(whole, many[0].sums)) is None
+
+
+@pytest.mark.parametrize(
+    ("at_us", "fits"),
+    [
+        (START, True),
+        (END - 1, True),
+        (END, False),
+        (START - 900 * SECOND_US, True),
+        (START - 900 * SECOND_US - 1, False),
+    ],
+)
+def test_a_part_that_ended_elsewhere_is_in_no_event_of_that_window(at_us: int, fits: bool) -> None:
+    assert bool(fitting([part("1", 1, "0.01", at_us)], START, END)) is fits
+
+
+def test_an_event_of_one_moment_has_the_part_that_ended_then() -> None:
+    assert fitting([part("1", 1, "0.01", START)], START, START)
