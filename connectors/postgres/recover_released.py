@@ -12,7 +12,7 @@ from typing import Any, Final
 from schemas.errors import Rejected
 from schemas.moments import parse_us, to_us
 from schemas.records import LagoEvent
-from streams.core.metering.found_releases import HeldPart, Sums, Untold, fitting, less, shared_out
+from streams.core.metering.found_releases import STRETCH_US, HeldPart, Sums, Untold, fitting, less, shared_out
 
 _SUMS: Final = "count(*), COALESCE(sum(cost_usd), 0), COALESCE(sum(tokens_input), 0)::bigint, COALESCE(sum(tokens_output), 0)::bigint"
 _KNOWN: Final = f"""
@@ -29,6 +29,13 @@ GROUP BY part ORDER BY part
 _RELEASE: Final = """
 INSERT INTO usage_parts AS p (part, released_in) SELECT part, $1 FROM unnest($2::text[]) AS chosen (part)
 ON CONFLICT (part) DO UPDATE SET released_in = EXCLUDED.released_in WHERE p.event IS NULL
+"""
+_GONE: Final = "SELECT part FROM usage_parts WHERE part = ANY($1::text[]) AND released_in IS NOT NULL"
+#: Events that are billed as their receipts say, and that neither the tables nor Lago show: what their own calls have in common.
+_SILENT: Final = """
+SELECT p.part, u.customer_id, u.model, u.provider, max(u.ended_at) FROM usage_parts p JOIN llm_usage_log u ON u.part = p.part
+WHERE u.part <> '' AND p.event IS NULL AND p.released_in IS NULL AND p.status = 'completed'
+GROUP BY 1, 2, 3, 4 ORDER BY 1
 """
 #: What a person says of held usage that may be in an event: it is billed, or it is not.
 BILLED, LOST = "billed", "lost"
@@ -74,7 +81,21 @@ async def mark_released(
                 left.difference_update(part.part for part in maybe)
             if chosen:
                 await connection.execute(_RELEASE, name, [part.part for part in chosen])
+    await _mark_silent(connection, unsent, decision, undecided)
     return undecided
+
+
+async def _mark_silent(connection: Any, unsent: Sequence[str], decision: str, undecided: Undecided) -> None:
+    """Held parts that may be in an event of which only the receipt is known: no sums of it can be compared."""
+    gone = {part for (part,) in await connection.fetch(_GONE, list(unsent))}
+    for name, customer, model, provider, ended_at in await connection.fetch(_SILENT):
+        group = _ledger(name), customer, model, provider
+        held = [part for part in await _held(connection, group, unsent) if part.part not in gone]
+        ended_us = to_us(ended_at)
+        maybe = fitting(held, ended_us, ended_us + STRETCH_US)
+        gone.update(part.part for part in maybe)
+        if chosen := _decided(undecided, name, maybe, decision):
+            await connection.execute(_RELEASE, name, [part.part for part in chosen])
 
 
 def _decided(undecided: Undecided, event: str, maybe: list[HeldPart], decision: str) -> list[HeldPart]:
@@ -87,8 +108,13 @@ def _decided(undecided: Undecided, event: str, maybe: list[HeldPart], decision: 
 
 
 def _group(event: LagoEvent) -> _Group:
-    told, ledger = event.properties, event.transaction_id.rpartition("-")[0] + "-"
-    return ledger, told.get("user_id", ""), told.get("model", ""), told.get("provider", "")
+    told = event.properties
+    return _ledger(event.transaction_id), told.get("user_id", ""), told.get("model", ""), told.get("provider", "")
+
+
+def _ledger(part: str) -> str:
+    """The beginning of the names of all parts of its ledger."""
+    return part.rpartition("-")[0] + "-"
 
 
 async def _untold(connection: Any, event: LagoEvent) -> Sums | None:

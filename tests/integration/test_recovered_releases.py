@@ -3,6 +3,7 @@
 What of it can be told by sums is told; else a person decides, before anything is changed.
 """
 
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -164,6 +165,27 @@ async def test_lago_is_asked_for_an_event_of_which_only_the_receipt_is_known(dat
     assert sorted(await unsent_parts(database)) == [f"{PREFIX}7", f"{PREFIX}8"]
     told = await begin_anew(database, [at_lago(7, 2, "0.02")], NEW, dry_run=False)
     assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("decision", "left"), [("", [8]), ("lost", [8]), ("billed", [])])
+async def test_what_may_be_in_an_event_that_lago_does_not_show_is_undecided(
+    database: str, decision: str, left: list[int]
+) -> None:
+    """Its organisation is closed and is not asked. Of what it bills only its receipt is known."""
+    far = held(9, end="2026-11-20T12:20:00.000000Z")
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, held(7), held(8), far)
+        await writer.put(TOPICS.receipts, receipt("completed", 1))
+    told = await begin_anew(database, [], NEW, dry_run=False, undecided=decision)
+    assert (told.undecided.events, told.undecided.calls, told.missing) == ([f"{PREFIX}7"], 1, 0)
+    assert await lost(database) == [*left, 9]
+
+
+async def test_a_receipt_of_an_event_that_no_row_and_no_lago_shows_means_unknown_calls(database: str) -> None:
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, held(9, end="2026-11-20T12:20:00.000000Z"))
+        await writer.put(TOPICS.receipts, receipt("completed", int(time.time())))
+    assert (await begin_anew(database, [], NEW, dry_run=False)).missing == 1
 
 
 async def test_what_is_billed_by_its_receipt_alone_is_not_lost(database: str) -> None:

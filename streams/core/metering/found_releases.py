@@ -9,7 +9,7 @@ from schemas.moments import SECOND_US
 from schemas.money import EXACT, ZERO
 
 #: A held window is one second long, and a merged one a quarter of an hour: so much earlier than its event's window a call of it may end.
-_STRETCH_US: Final = 900 * SECOND_US
+STRETCH_US: Final = 900 * SECOND_US
 #: So many parts are tried in each combination; of more only all of them.
 _MOST_TRIED: Final = 12
 #: So many choices are tried for the events of one customer and model before a person has to decide.
@@ -43,7 +43,7 @@ class Untold(NamedTuple):
 
 def fitting(held: Iterable[HeldPart], start_us: int, end_us: int) -> list[HeldPart]:
     """The parts that can have been released into an event whose window is `[start_us, end_us)`, microseconds since 1970 UTC."""
-    return [part for part in held if start_us - _STRETCH_US <= part.last_end_us < max(end_us, start_us + 1)]
+    return [part for part in held if start_us - STRETCH_US <= part.last_end_us < max(end_us, start_us + 1)]
 
 
 def shared_out(events: Sequence[Untold], held: Sequence[HeldPart]) -> list[list[HeldPart] | None] | None:
