@@ -5,6 +5,7 @@ Usage of an org without a known subscription is held. What is learnt here releas
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 import structlog
@@ -24,6 +25,7 @@ from schemas.errors import MeterbridgeError, Unavailable
 from streams.core.mapping.organizations import organization_of
 from streams.core.mapping.set_mapping import shown
 from streams.core.mapping.subscription_choice import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
+from streams.runtime.kept_up import kept_up
 
 #: Time limit of Lago's answers about one org, seconds. A caller may wait for them; the background task asks again.
 _LAGO_S = 5.0
@@ -193,8 +195,8 @@ class SubscriptionDiscovery:
     async def learn_every(self, seconds: float) -> None:
         """Run until cancelled: ask about all orgs every `seconds`, and subscribe newly mapped ones at once."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._learn_orgs_every(seconds))
-            group.create_task(self._subscribe_mapped())
+            group.create_task(kept_up("learn_orgs", partial(self._learn_orgs_every, seconds)))
+            group.create_task(kept_up("subscribe_mapped", self._subscribe_mapped))
 
     async def discover_all(self) -> None:
         """Ask Lago about each org without a known subscription, one at a time. Usage that is held for them is then billed.

@@ -1,5 +1,6 @@
 """Runs a background task of the projector until it is cancelled. An error never ends it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
@@ -7,6 +8,7 @@ import structlog
 
 from schemas.errors import MeterbridgeError
 from schemas.reasons import POSTGRES_DENIED, POSTGRES_SCHEMA
+from streams.runtime.cancellation import told_to_end
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +43,9 @@ async def watch(
                 log.warning(waits, reason=error.reason, detail=error.detail)
             if error.reason in _REFUSALS:
                 on_failure()
-        except Exception as error:  # a bug of ours must not end the projector
+        except (Exception, asyncio.CancelledError) as error:  # a bug of ours must not end the projector
+            if told_to_end(error):
+                raise
             on_failure()
             log.exception(failed, error=type(error).__name__)
         await sleep(every_s)

@@ -20,12 +20,13 @@ from streams.core.metering.decisions import LOST
 
 _SESSION: Final = {"lock_timeout": "30s", "application_name": "meterbridge"}
 #: Parts whose calls no event bills, as far as Postgres knows: open, held, or sealed after the projector's last step. What a receipt
-#: calls completed is billed, though its event was not projected.
+#: calls completed is billed, though its event was not projected; so is what was released into it.
 _UNSENT: Final = """
 SELECT u.part FROM llm_usage_log u
 LEFT JOIN usage_parts p ON p.part = u.part
 LEFT JOIN usage_parts e ON e.part = COALESCE(p.released_in, p.part)
 WHERE u.part <> '' AND e.event IS NULL AND COALESCE(p.status, '') NOT IN ('completed', 'written_off')
+    AND COALESCE(e.status, '') <> 'completed'
 GROUP BY u.part
 """
 #: And those that a receipt calls completed: of the event behind it, which is not known, other parts may be in it.
@@ -69,6 +70,12 @@ SELECT COALESCE(sum(GREATEST(0, late.calls - (
     SELECT count(*) FROM llm_usage_log u JOIN usage_parts p ON p.part = u.part
     WHERE u.part <> '' AND (p.part = late.own OR p.released_in = late.own)
 ))), 0)::bigint FROM late
+"""
+#: And events of which only a receipt is known, at Lago too: each bills a call at least.
+_SILENT: Final = """
+SELECT count(*) FROM usage_parts p
+WHERE p.event IS NULL AND p.released_in IS NULL AND p.status = 'completed' AND p.processed_at > now() - interval '60 days'
+    AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = p.part AND u.part <> '')
 """
 #: The topics' offsets begin at 0 again. A row of an old offset would shut out what is written now, or be taken for it.
 _BEGIN_ANEW: Final = (
@@ -230,7 +237,7 @@ async def begin_anew(
             unsent = [row[0] for row in await connection.fetch(_UNSENT)]
             unclear = await mark_released(connection, only_at_lago, unsent, undecided)
             unsent = [row[0] for row in await connection.fetch(_UNSENT)]
-            missing = await connection.fetchval(_MISSING)
+            missing = await connection.fetchval(_MISSING) + await connection.fetchval(_SILENT)
             if dry_run:
                 calls, usd = await connection.fetchrow(_LOSABLE, unsent)
             else:

@@ -25,6 +25,7 @@ from connectors.processes.provider_keys import ProviderKeys
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 from streams.runtime import clock
+from streams.runtime.kept_up import kept_up
 
 if TYPE_CHECKING:
     from connectors.processes.user_tokens import UserTokens
@@ -86,10 +87,10 @@ class ApiAccess:
     async def work(self) -> None:
         """Write refused requests and the use of keys, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._audit.keep_writing())
-            group.create_task(self._provider_keys.work())
+            group.create_task(kept_up("write_audit", self._audit.keep_writing))
+            group.create_task(kept_up("write_provider_keys", self._provider_keys.work))
             if self._ring is not None:
-                group.create_task(self._ring.keep_writing_use())
+                group.create_task(kept_up("write_key_use", self._ring.keep_writing_use))
 
     def _kinds(self) -> list[Credentials]:
         settings = self._settings

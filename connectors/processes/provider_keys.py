@@ -89,7 +89,7 @@ class ProviderKeys:
     async def work(self) -> None:
         """Store the uses, write the lines of ended hours, and set the metrics, until cancelled."""
         if self._database is None:
-            return
+            await asyncio.Event().wait()
         looked = -_LOOK_S
         while True:
             if time.monotonic() - looked >= _LOOK_S:

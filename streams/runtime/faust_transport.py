@@ -227,6 +227,8 @@ class App(faust.App):
             if under_way is not None:
                 if not under_way.done():
                     continue
+                if under_way.cancelled():  # Faust would end the timer and go on without it
+                    raise RuntimeError("a tick was cancelled, and not by this app")
                 under_way.result()  # an error ends the app, as an error in this method does
             self._ticked[work] = asyncio.create_task(work())
 

@@ -6,6 +6,8 @@ from typing import Final, NoReturn
 
 import structlog
 
+from streams.runtime.cancellation import told_to_end
+
 #: Seconds until a task that ended runs again.
 AGAIN_S: Final = 5.0
 
@@ -24,6 +26,8 @@ async def kept_up(name: str, work: Callable[[], Awaitable[object]], again_s: flo
         try:
             await work()
             log.error("background_task_ended", task=name, again_s=again_s)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if told_to_end(error):
+                raise
             log.exception("background_task_interrupted", task=name, error=type(error).__name__, again_s=again_s)
         await asyncio.sleep(again_s)

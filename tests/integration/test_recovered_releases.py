@@ -3,6 +3,7 @@
 What of it can be told by sums is told; else a person decides, before anything is changed.
 """
 
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -83,6 +84,31 @@ async def test_two_events_share_the_parts_between_them(database: str) -> None:
     assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
 
 
+async def test_alike_calls_of_two_windows_are_shared_out_so_that_both_events_are_explained(database: str) -> None:
+    """The later window reaches back to the earlier one's parts. If its event took one of these, the earlier event would bill a call that
+    no row tells of, and the later part would be billed a second time."""
+    later = {"end": "2026-11-20T12:01:30.000000Z"}
+    calls = [held(9), held(10, **later), held(11), held(12, **later)]
+    next_minute = {"window_start": "2026-11-20T12:01:00.000000Z", "window_end": "2026-11-20T12:02:00.000000Z"}
+    told = await begun(database, calls, at_lago(10, 2, "0.02", **next_minute), at_lago(9, 2, "0.02"))
+    assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+
+
+async def test_a_window_that_became_held_at_its_seal_is_found_in_the_event_that_it_joined(database: str) -> None:
+    """Its calls were not held when they were counted, so their rows do not say so."""
+    told = await begun(database, [held(7), held(8, held="")], at_lago(7, 2, "0.02"))
+    assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+    released = await rows(database, "SELECT released_in FROM usage_parts WHERE part = $1", f"{PREFIX}8")
+    assert released == [(f"{PREFIX}7",)]
+
+
+async def test_what_cannot_be_shared_out_is_undecided(database: str) -> None:
+    """Each event alone may bill the held part; one of them bills a call that no row tells of."""
+    calls = [held(7), held(8), held(9)]
+    told = await begun(database, calls, at_lago(7, 2, "0.02"), at_lago(8, 2, "0.02"))
+    assert (told.undecided.events, told.undecided.calls, told.calls) == ([f"{PREFIX}7"], 1, 1)
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -90,7 +116,6 @@ async def test_two_events_share_the_parts_between_them(database: str) -> None:
         {"provider": "azure"},
         {"customer_id": "other"},
         {"end": "2026-11-20T12:01:00.000000Z"},
-        {"held": ""},
         {"part": f"meterbridge-{'B' * 22}-0-8"},
     ],
 )
@@ -140,6 +165,27 @@ async def test_lago_is_asked_for_an_event_of_which_only_the_receipt_is_known(dat
     assert sorted(await unsent_parts(database)) == [f"{PREFIX}7", f"{PREFIX}8"]
     told = await begin_anew(database, [at_lago(7, 2, "0.02")], NEW, dry_run=False)
     assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("decision", "left"), [("", [8]), ("lost", [8]), ("billed", [])])
+async def test_what_may_be_in_an_event_that_lago_does_not_show_is_undecided(
+    database: str, decision: str, left: list[int]
+) -> None:
+    """Its organisation is closed and is not asked. Of what it bills only its receipt is known."""
+    far = held(9, end="2026-11-20T12:20:00.000000Z")
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, held(7), held(8), far)
+        await writer.put(TOPICS.receipts, receipt("completed", 1))
+    told = await begin_anew(database, [], NEW, dry_run=False, undecided=decision)
+    assert (told.undecided.events, told.undecided.calls, told.missing) == ([f"{PREFIX}7"], 1, 0)
+    assert await lost(database) == [*left, 9]
+
+
+async def test_a_receipt_of_an_event_that_no_row_and_no_lago_shows_means_unknown_calls(database: str) -> None:
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, held(9, end="2026-11-20T12:20:00.000000Z"))
+        await writer.put(TOPICS.receipts, receipt("completed", int(time.time())))
+    assert (await begin_anew(database, [], NEW, dry_run=False)).missing == 1
 
 
 async def test_what_is_billed_by_its_receipt_alone_is_not_lost(database: str) -> None:

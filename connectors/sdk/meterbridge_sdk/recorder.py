@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from meterbridge_sdk.errors import BillingError, BillingUnauthorized
+from meterbridge_sdk.errors import BillingError, BillingUnauthorized, BillingUnavailable
 from meterbridge_sdk.events import UsageEvent
 from meterbridge_sdk.logs import log_event
 
@@ -125,7 +125,7 @@ class UsageRecorder:
         wait_s = _FIRST_WAIT_S
         while True:
             try:
-                await self._send(event)
+                await self._sent(event)
             except Exception as error:  # noqa: BLE001  # logged with all of the event; the next event has its turn
                 if not (isinstance(error, BillingError) and _may_pass(error)):
                     return self._reject(event, error)
@@ -139,6 +139,16 @@ class UsageRecorder:
                 return None
             await self._pause(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    async def _sent(self, event: UsageEvent) -> None:
+        """Send the event. A `CancelledError` of a library, which nothing asked for, is an attempt that failed: a worker must not end by it."""
+        try:
+            await self._send(event)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise BillingUnavailable("connection_lost", "the request was cancelled by a library") from None
 
     async def _pause(self, wait_s: float) -> None:
         """Wait; a recorder that is closing does not wait long."""

@@ -64,7 +64,10 @@ def test_many_are_counted_and_one_line_a_minute_is_written(monkeypatch: pytest.M
     assert registry.get_sample_value("meterbridge_unreadable_records_total", {"table": "orgs"}) is not None
 
 
-async def test_a_table_reads_on_after_any_error_of_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("a library's own"), asyncio.CancelledError()])
+async def test_a_table_reads_on_after_any_error_of_its_session(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that ended took `serve`, ingress included, with it: the totals asked it whether it was complete."""
     monkeypatch.setattr(compacted_table, "_AGAIN_S", 0.001)
     sessions: list[int] = []
@@ -72,7 +75,7 @@ async def test_a_table_reads_on_after_any_error_of_its_session(monkeypatch: pyte
     @asynccontextmanager
     async def reading(*_: Any, **__: Any) -> AsyncIterator[Any]:
         sessions.append(1)
-        raise RuntimeError("a library's own")
+        raise error
         yield
 
     monkeypatch.setattr(compacted_table, "reading", reading)
@@ -86,7 +89,8 @@ async def test_a_table_reads_on_after_any_error_of_its_session(monkeypatch: pyte
 
 
 async def test_work_beside_a_process_is_taken_up_again_whatever_ended_it() -> None:
-    ends: list[Exception | None] = [ValueError(), None, KeyError("x")]
+    """A `CancelledError` that a library lets out looks like the end of the process, and leaves no line in the log."""
+    ends: list[BaseException | None] = [ValueError(), None, asyncio.CancelledError()]
     waits = asyncio.Event()
 
     async def work() -> None:
@@ -106,5 +110,5 @@ async def test_work_beside_a_process_is_taken_up_again_whatever_ended_it() -> No
     assert [(one["event"], one["log_level"], one["task"], one.get("error")) for one in logs] == [
         ("background_task_interrupted", "error", "reports", "ValueError"),
         ("background_task_ended", "error", "reports", None),
-        ("background_task_interrupted", "error", "reports", "KeyError"),
+        ("background_task_interrupted", "error", "reports", "CancelledError"),
     ]

@@ -10,11 +10,9 @@ ROOT: Final = Path(__file__).parents[3]
 AWAITED: Final = {
     "connectors/billing/mappings.py": (1, "each caller awaits the count"),
     "connectors/billing/routed_discovery.py": (1, "a task group raises"),
-    "connectors/billing/subscription_discovery.py": (2, "a task group raises"),
     "connectors/ingest/spool.py": (1, "hands its errors to the callers of `put`"),
     "connectors/kafka/compacted_writer.py": (2, "callers wait with a limit; the other closes a connection"),
     "connectors/operations/imports.py": (1, "a task group raises"),
-    "connectors/processes/api_access.py": (3, "a task group raises; it is kept up as a whole"),
     "connectors/processes/canary.py": (2, "the process ends with it"),
     "connectors/processes/server.py": (3, "the process ends with them"),
     "streams/agents/organization_lanes.py": (5, "the lane reads it; the partition's task ends with its lanes"),

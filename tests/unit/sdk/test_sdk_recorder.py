@@ -22,7 +22,7 @@ def call(number: int | str, org_id: str = "org_1") -> UsageEvent:
 class Sink:
     """Stores each event once; before that, whatever `failures` holds for it is raised."""
 
-    failures: dict[str, list[Exception]] = field(default_factory=dict)
+    failures: dict[str, list[BaseException]] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)
     closed: bool = False
 
@@ -125,6 +125,17 @@ async def test_an_event_waits_for_a_key_that_is_not_known_yet_and_not_for_one_th
     await recorder.close()
     assert sink.stored == {"tx-1": 1, "tx-3": 1}
     assert recorder.counts == RecorderCounts(recorded=2, retried=3, rejected=1)
+
+
+async def test_a_request_that_a_library_cancels_is_tried_again_and_ends_no_worker() -> None:
+    """An ended worker leaves its event waiting until the process ends, and no line of the log tells of it."""
+    sink = Sink({"tx-1": [asyncio.CancelledError()], "tx-2": [asyncio.CancelledError()]})
+    recorder = UsageRecorder(sink.record, workers=1, sleep=Sleeps())
+    recorder.put(call(1))
+    recorder.put(call(2))
+    await until(lambda: not recorder.waiting)
+    await recorder.close()
+    assert (sink.stored, recorder.counts.retried) == ({"tx-1": 1, "tx-2": 1}, 2)
 
 
 async def test_a_full_queue_loses_a_call_aloud_and_never_holds_up_an_answer() -> None:

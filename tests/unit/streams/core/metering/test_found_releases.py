@@ -1,19 +1,28 @@
 """Held parts are taken for released only where they are exactly what an event bills beyond the calls that are known to be in it."""
 
+from collections import Counter
 from decimal import Decimal
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.moments import SECOND_US
-from streams.core.metering.found_releases import HeldPart, Sums, fitting, less, released
+from streams.core.metering.found_releases import HeldPart, Sums, Untold, fitting, less, shared_out
 
 START, END = 1_000 * 60 * SECOND_US, 1_001 * 60 * SECOND_US
 
 
 def part(name: str, calls: int, usd: str, at_us: int = START) -> HeldPart:
     return HeldPart(name, Sums(calls, Decimal(usd), calls * 7, calls), at_us)
+
+
+def released(held: list[HeldPart], sums: Sums) -> list[HeldPart] | None:
+    """The parts of one event in a group of its own."""
+    found = shared_out([Untold(sums, START, END)], held)
+    assert found is not None, "one event does not dispute its parts"
+    return found[0]
 
 
 HELD = [part("1", 1, "0.01"), part("2", 2, "0.05"), part("3", 1, "0.02")]
@@ -64,7 +73,7 @@ def test_many_parts_are_taken_together_or_not_at_all() -> None:
     """Else thousands of them would be tried in each combination."""
     many = [part(str(n), 1, "0.01") for n in range(5_000)]
     whole = Sums(5_000, Decimal(50), 35_000, 5_000)
-    assert released(many, whole) == many
+    assert len(released(many, whole) or ()) == len(many)
     assert released(many, less(whole, many[0].sums)) is None
 
 
@@ -84,3 +93,48 @@ def test_a_part_that_ended_elsewhere_is_in_no_event_of_that_window(at_us: int, f
 
 def test_an_event_of_one_moment_has_the_part_that_ended_then() -> None:
     assert fitting([part("1", 1, "0.01", START)], START, START)
+
+
+MINUTE = 60 * SECOND_US
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(-900, 59)), min_size=1, max_size=8), st.randoms())
+def test_parts_that_are_all_alike_are_shared_out_whenever_they_can_be(
+    pairs: list[tuple[int, int]], random: Random
+) -> None:
+    """Each is released into the event of some minute, at most a quarter of an hour after its call ended."""
+    held = [part(f"{n}", 1, "0.01", START + m * MINUTE + ago * SECOND_US) for n, (m, ago) in enumerate(pairs)]
+    calls = Counter(minute for minute, _ in pairs)
+    events = [
+        Untold(Sums(n, n * Decimal("0.01"), 7 * n, n), START + m * MINUTE, END + m * MINUTE) for m, n in calls.items()
+    ]
+    random.shuffle(events)
+    random.shuffle(held)
+    found = shared_out(events, held)
+    assert found is not None
+    names = [one.part for parts in found for one in parts or ()]
+    assert sorted(names) == sorted(one.part for one in held), "each part is in one event, and in no other"
+
+
+def test_an_event_that_no_parts_explain_takes_none_from_the_others() -> None:
+    odd = Untold(Sums(3, Decimal("0.50"), 21, 3), START, END)
+    plain = Untold(Sums(1, Decimal("0.01"), 7, 1), START, END)
+    assert shared_out([odd, plain], HELD) == [None, [HELD[0]]]
+
+
+def test_events_that_dispute_a_part_are_not_told_apart() -> None:
+    plain = Untold(Sums(1, Decimal("0.01"), 7, 1), START, END)
+    assert shared_out([plain, plain], HELD[:1]) is None
+
+
+def test_a_choice_that_leaves_another_event_without_parts_is_taken_back() -> None:
+    """The first event could have both parts of one cent, or the part of two."""
+    held = [part("1", 1, "0.01"), part("2", 1, "0.01"), HeldPart("3", Sums(2, Decimal("0.02"), 14, 2), START)]
+    two, one = (Untold(Sums(n, n * Decimal("0.01"), 7 * n, n), START, END) for n in (2, 1))
+    assert shared_out([two, one, one], held) == [[held[2]], [held[0]], [held[1]]]
+
+
+def test_events_that_would_take_too_long_to_share_out_are_left_to_a_person() -> None:
+    """Twelve equal parts can be divided in very many ways, of which none explains the last event."""
+    held = [part(str(n), 1, "0.01") for n in range(12)]
+    assert shared_out([Untold(Sums(5, Decimal("0.05"), 35, 5), START, END)] * 3, held) is None

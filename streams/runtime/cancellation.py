@@ -1,0 +1,12 @@
+"""Distinguishes the end of a task from a `CancelledError` that a library let out.
+
+Python hides the latter: a task that it ends counts as cancelled, so nothing is logged, and a task group does not raise it.
+"""
+
+import asyncio
+
+
+def told_to_end(error: BaseException) -> bool:
+    """Whether `error` is a `CancelledError` because the current task is cancelled; call it where the error is caught."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
