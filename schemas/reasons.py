@@ -30,6 +30,9 @@ REFUSALS: Final = (
 #: address.
 SILENT, FULL, FULL_OF_ONE = CONNECTION_CAUSES = ("silent", "full", "full_of_one")
 
+#: The status of a receipt of usage that an operator has given up: there is no event of it.
+WRITTEN_OFF: Final = "written_off"
+
 #: Results of a look-up of a customer in Lago, where usage names the customer itself (docs/mapping.md).
 CUSTOMER, NO_CUSTOMER, LOOKUP_FAILED = IDENTITY_OUTCOMES = ("customer", "unknown", "failed")
 

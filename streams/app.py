@@ -9,31 +9,32 @@
     billing.customers, billing.orgs, billing.audit, billing.deliveries ─────────────────────┴─> project ──> Postgres
 
 `meterbridge worker --only meter` runs a role; so does Faust's own command (connectors/processes/faust_apps.py).
+
+A process runs one role. What only this role needs is loaded when its app is built, for it stays in memory.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import gettempdir
+from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition
 
 from schemas.customers import CustomerRecord
 from schemas.rates import RateCard
-from streams.agents.meter import MeterWork
-from streams.agents.organization_lanes import OrganizationLane, OrganizationLanes, lane_config
-from streams.agents.projector import ProjectWork
-from streams.agents.sink import DeliveryConfig, DeliveryWork
 from streams.components import Components
 from streams.core.delivery.backoff import RetryPolicy
-from streams.delivery.to_an_organization import EventDelivery, UnknownOrganization
 from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.faust_transport import App
-from streams.runtime.forwarding import Forwarder
 from streams.runtime.partition_task import PartitionProcessor
 from streams.runtime.role import AnyRole, MultiTopicRole, Role
-from streams.state.held_on_disk import EvictedWindowsFile
-from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
-from streams.state.orgs_table import OrgsTable
+
+if TYPE_CHECKING:
+    from streams.agents.meter import MeterWork
+    from streams.agents.organization_lanes import OrganizationLane
+    from streams.agents.projector import ProjectWork
+    from streams.delivery.to_an_organization import EventDelivery
+    from streams.state.orgs_table import OrgsTable
 
 #: The least time between two transactions of a partition while fetch batches are small, seconds: a transaction costs
 #: milliseconds of CPU here and at the broker whatever it contains. It is halved where somebody waits for the result.
@@ -45,6 +46,11 @@ _PROJECT_LINGER_S, _PROJECT_CALLS_LINGER_S = 0.5, 0.2
 
 def build_meter(components: Components) -> Role:
     """Raw calls to Lago events: deduplicate, map, fold into windows, seal."""
+    from streams.agents.meter import MeterWork
+    from streams.runtime.forwarding import Forwarder
+    from streams.state.held_on_disk import EvictedWindowsFile
+    from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
+
     topics, group = components.topics, components.group("meter")
     age = components.mapping_delay_s
     customers = CompactedTable(
@@ -60,7 +66,7 @@ def build_meter(components: Components) -> Role:
     )
     cache = LedgerCache(components.monotonic)
 
-    def work(partition: int) -> MeterWork:
+    def work(partition: int) -> "MeterWork":
         return MeterWork(
             Ledger(partition, config, cache, components.now_us, lambda: EvictedWindowsFile(components.held_in_memory)),
             customers,
@@ -91,10 +97,12 @@ def build_retry(components: Components) -> Role:
 
 def build_project(components: Components) -> MultiTopicRole:
     """The records of all other roles, as rows in Postgres."""
+    from streams.agents.projector import ProjectWork
+
     app, topics = _app(components, "project"), components.topics
 
     def projecting(topic: str) -> Role:
-        def work(partition: int) -> ProjectWork:
+        def work(partition: int) -> "ProjectWork":
             return ProjectWork(
                 TopicPartition(topic, partition),
                 components.kafka,
@@ -120,7 +128,9 @@ ROLES: dict[str, Callable[[Components], AnyRole]] = {
 }
 
 
-def _orgs(components: Components) -> OrgsTable:
+def _orgs(components: Components) -> "OrgsTable":
+    from streams.state.orgs_table import OrgsTable
+
     kafka, topic, age = components.kafka, components.topics.orgs, components.mapping_delay_s
     orgs = OrgsTable(kafka, topic, components.monotonic, age)
     components.sensors.following(orgs.name, orgs.lag_s)
@@ -128,6 +138,10 @@ def _orgs(components: Components) -> OrgsTable:
 
 
 def _delivering(components: Components, role: str, topic: str) -> Role:
+    from streams.agents.organization_lanes import OrganizationLane, OrganizationLanes, lane_config
+    from streams.agents.sink import DeliveryConfig, DeliveryWork
+    from streams.delivery.to_an_organization import UnknownOrganization
+
     orgs = _orgs(components)
     config = DeliveryConfig(
         kafka=components.kafka,
@@ -146,7 +160,7 @@ def _delivering(components: Components, role: str, topic: str) -> Role:
         tp = TopicPartition(topic, partition)
         own = DeliveryWork(tp, config, components.delivery(), orgs, components.sensors, components.traces)
 
-        def lane(name: str, delivery: EventDelivery) -> OrganizationLane:
+        def lane(name: str, delivery: "EventDelivery") -> "OrganizationLane":
             return OrganizationLane(
                 tp, lane_config(config, name), delivery, orgs, components.sensors, components.traces
             )

@@ -6,26 +6,28 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.errors import ConfigurationError
 from schemas.policy import MeterPolicy
 from schemas.topics import TopicNames
-from streams.agents.meter import MeterSensors
-from streams.agents.organization_lanes import LaneSensors
-from streams.agents.projector import Projection, ProjectSensors
-from streams.agents.traces import Traces
-from streams.delivery.engine import Delivery
-from streams.delivery.to_an_organization import EventDelivery
 from streams.runtime import clock
-from streams.runtime.role import RoleSensors
+
+if TYPE_CHECKING:
+    # A process loads what its own role needs.
+    from streams.agents.meter import MeterSensors
+    from streams.agents.organization_lanes import LaneSensors
+    from streams.agents.projector import Projection, ProjectSensors
+    from streams.agents.traces import Traces
+    from streams.delivery.engine import Delivery
+    from streams.delivery.to_an_organization import EventDelivery
+    from streams.runtime.role import RoleSensors
+
+    class RoleMetrics(MeterSensors, LaneSensors, ProjectSensors, RoleSensors, Protocol):
+        """Everything that the roles report."""
 
 
-class RoleMetrics(MeterSensors, LaneSensors, ProjectSensors, RoleSensors, Protocol):
-    """Everything that the roles report."""
-
-
-def _no_projection() -> Projection:
+def _no_projection() -> "Projection":
     raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: the projector needs Postgres")
 
 
@@ -63,9 +65,9 @@ class Components:
     mapping_delay_s: float
     max_retries: int
     retry_delay_s: float
-    delivery: Callable[[], Delivery]
-    sensors: RoleMetrics
-    projection: Callable[[], Projection] = _no_projection
+    delivery: "Callable[[], Delivery]"
+    sensors: "RoleMetrics"
+    projection: "Callable[[], Projection]" = _no_projection
     instance_id: str = ""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
@@ -73,8 +75,8 @@ class Components:
     now_us: Callable[[], int] = clock.now_us
     held_in_memory: int = 10_000
     leave: Callable[[int], None] = os._exit
-    organizations: Mapping[str, Callable[[], EventDelivery]] = field(default_factory=dict)
-    traces: Traces | None = None
+    organizations: "Mapping[str, Callable[[], EventDelivery]]" = field(default_factory=dict)
+    traces: "Traces | None" = None
 
     def group(self, role: str) -> str:
         """Consumer group of a role, also the prefix of its transactional ids."""

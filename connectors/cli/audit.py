@@ -8,7 +8,8 @@ from typing import Any
 import typer
 
 from connectors.access.audit_chain import ChainHead
-from connectors.cli.base import one_sentence, say, settings_of_command
+from connectors.cli.base import say
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings

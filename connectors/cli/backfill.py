@@ -11,16 +11,8 @@ from typing import Any, BinaryIO, Literal
 
 import typer
 
-from connectors.cli.base import (
-    checked_delimiter,
-    duration_s,
-    moment_us,
-    one_sentence,
-    progress,
-    say,
-    settings_of_command,
-    table_of,
-)
+from connectors.cli.base import checked_delimiter, duration_s, moment_us, progress, say, table_of
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.cli.terminal import when_interrupted
 from connectors.config.connections import deployment_of, postgres_url, revealed

@@ -1,7 +1,6 @@
 """Functions that commands share: settings, errors in one sentence, moments, tables, progress."""
 
 import json
-import logging
 import re
 import sys
 import time
@@ -10,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-import structlog
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -18,65 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from connectors.cli.sentences import fail
-from connectors.cli.unreachable import with_address
-from connectors.config.misspelt_names import meant_by
-from connectors.config.settings import VARIABLES, Settings, load_settings
-from connectors.kafka.errors import kafka_sentence
 from connectors.operations.csv_table import DELIMITERS
-from connectors.telemetry.logs import configure_logging
 from connectors.telemetry.printable import shown, shown_json
-from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, TopicProblem
+from schemas.errors import Rejected
 from schemas.moments import SECOND_US, parse_us
 
 _AGO = re.compile(r"^(\d+)([smhd])$")
 _WIDE = 240
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-_log = structlog.get_logger(__name__)
-
-
-def settings_of_command(*, asks_once: bool = True) -> Settings:
-    """The environment's settings. Configures logging, and warns of variables that look like ours and are none.
-
-    Args:
-        asks_once: silence Kafka's libraries, which would repeat an error twenty times a second. The command itself prints
-            the error in one sentence.
-    """
-    settings = load_settings()
-    configure_logging(settings.log_level, settings.log_format)
-    if asks_once:
-        for library in ("librdkafka", "aiokafka"):
-            logging.getLogger(library).setLevel(logging.CRITICAL)
-    for name in settings.unknown:
-        meant = meant_by(name, VARIABLES)
-        did_you_mean = {"did_you_mean": meant} if meant else {}
-        _log.warning("setting_unknown", variable=name, **did_you_mean)
-    return settings
-
-
-@contextmanager
-def one_sentence(*expected: type[Exception]) -> Iterator[None]:
-    """End the command with one sentence for an expected error. Any other error is a bug and keeps its traceback.
-
-    Errors of Kafka's libraries are expected too: Kafka does not answer, or refuses something.
-
-    Args:
-        expected: further classes of expected errors, whose text is the sentence.
-    """
-    try:
-        yield
-    except ConfigurationError as error:
-        fail(error.detail, 2)
-    except TopicProblem as error:
-        fail(error.detail, 1)
-    except MeterbridgeError as error:
-        fail(with_address(error, load_settings), 1)
-    except expected as error:
-        fail(str(error), 1)
-    except Exception as error:
-        if sentence := kafka_sentence(error, lambda: load_settings().kafka_bootstrap_servers):
-            fail(sentence, 1)
-        raise
 
 
 def checked_delimiter(sign: str) -> str:
@@ -84,14 +31,6 @@ def checked_delimiter(sign: str) -> str:
     if sign and sign not in DELIMITERS:
         fail(f"--delimiter: {sign!r} is not possible. Give ',', ';', '|' or tab.", 2)
     return sign
-
-
-def chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The names in `only`, which are separated by commas, in the order of `known`."""
-    names = {name.strip() for name in only.split(",")}
-    if not names <= set(known):
-        fail(f"--only: {only!r} is not known. Give one or several of {','.join(known)}, separated by commas.", 2)
-    return tuple(name for name in known if name in names)
 
 
 def duration_s(text: str, option: str) -> int:

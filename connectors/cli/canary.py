@@ -9,7 +9,8 @@ import typer
 from connectors.billing.canary_setup import CanarySetup
 from connectors.billing.org_accounts import OrgAccounts
 from connectors.cli.account_tables import lago_key, own_account_tables
-from connectors.cli.base import one_sentence, say, settings_of_command
+from connectors.cli.base import say
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.config.connections import deployment_of
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited

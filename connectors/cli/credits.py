@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import typer
 
-from connectors.cli.base import duration_s, one_sentence, say, settings_of_command, table_of, table_of_lines
+from connectors.cli.base import duration_s, say, table_of, table_of_lines
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.credits.idempotency_keys import key_of_parts

@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from connectors.cli.base import duration_s, moment_us, one_sentence, say, settings_of_command, table_of
+from connectors.cli.base import duration_s, moment_us, say, table_of
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings

@@ -2,7 +2,7 @@
 
 import typer
 
-from connectors.cli.base import one_sentence
+from connectors.cli.running import one_sentence
 from connectors.config.connections import environment_of_others, revealed
 from connectors.config.settings import load_settings
 from connectors.demo import run_demo

@@ -5,16 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from connectors.cli.base import (
-    moment_ms,
-    moment_us,
-    one_sentence,
-    progress,
-    say,
-    settings_of_command,
-    table_of,
-    table_of_lines,
-)
+from connectors.cli.base import moment_ms, moment_us, progress, say, table_of, table_of_lines
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, revealed
 from connectors.config.deployment import Deployment

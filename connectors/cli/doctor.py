@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from connectors.cli.base import one_sentence, settings_of_command
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.doctor.run import run_doctor
 
 

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import typer
 from rich.console import Group
 
-from connectors.cli.base import duration_s, moment_us, one_sentence, say, settings_of_command, table_of
+from connectors.cli.base import duration_s, moment_us, say, table_of
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import postgres_url
 from connectors.operations.explain import (

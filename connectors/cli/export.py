@@ -8,7 +8,8 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
-from connectors.cli.base import one_sentence, say, settings_of_command
+from connectors.cli.base import say
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import postgres_url
 from connectors.operations.focus_export import FocusTotals, export_focus

@@ -6,7 +6,8 @@ from typing import Any
 
 import typer
 
-from connectors.cli.base import moment_us, one_sentence, progress, say, settings_of_command, table_of_lines
+from connectors.cli.base import moment_us, progress, say, table_of_lines
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment

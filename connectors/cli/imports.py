@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, Literal
 import typer
 
 from connectors.cli.account_tables import lago_key, own_account_tables
-from connectors.cli.base import checked_delimiter, one_sentence, progress, say, settings_of_command, table_of
+from connectors.cli.base import checked_delimiter, progress, say, table_of
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.cli.terminal import when_interrupted
 from connectors.config.connections import deployment_of

@@ -12,7 +12,8 @@ from connectors.access.key_store import PostgresKeys
 from connectors.access.keys import ApiKey, expiring, mint, successor
 from connectors.access.scopes import EVERYTHING, SCOPES
 from connectors.api.keys import MAX_OVERLAP_HOURS, Prefix, key_shown
-from connectors.cli.base import duration_s, one_sentence, say, settings_of_command, table_of
+from connectors.cli.base import duration_s, say, table_of
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings

@@ -9,7 +9,8 @@ import typer
 from connectors.billing.lago_setup import Setup, SetupReport
 from connectors.billing.org_sync import OrgSynchroniser
 from connectors.cli.account_tables import lago_client, lago_key, own_account_tables
-from connectors.cli.base import one_sentence, say, settings_of_command, table_of_lines
+from connectors.cli.base import say, table_of_lines
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings

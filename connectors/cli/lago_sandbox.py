@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from connectors.cli.base import one_sentence
+from connectors.cli.running import one_sentence
 from connectors.cli.sentences import fail
 from connectors.lago_sandbox import run_sandbox
 from streams.runtime.shutdown import run_until_told

@@ -10,7 +10,8 @@ from typing import Any
 import typer
 
 from connectors.cli.account_tables import lago_key, own_account_tables
-from connectors.cli.base import one_sentence, progress, say, settings_of_command, table_of
+from connectors.cli.base import progress, say, table_of
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.deployment import Deployment

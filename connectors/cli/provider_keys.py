@@ -12,7 +12,8 @@ from connectors.access.provider_keys.keys import KEY_ID, ProviderKey
 from connectors.access.provider_keys.rotation import Rotated, rotate
 from connectors.access.provider_keys.store import PostgresProviderKeys
 from connectors.api.provider_keys import provider_key_shown
-from connectors.cli.base import one_sentence, progress, say, settings_of_command, table_of
+from connectors.cli.base import progress, say, table_of
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import all_revealed, deployment_of, postgres_url
 from connectors.config.settings import Settings

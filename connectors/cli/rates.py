@@ -10,7 +10,8 @@ import msgspec
 import typer
 
 from connectors.billing.rate_files import InvalidRateCard, read_card
-from connectors.cli.base import moment_us, one_sentence, say, settings_of_command, table_of_lines
+from connectors.cli.base import moment_us, say, table_of_lines
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.operations.price_list import InvalidPriceList, PriceComparison, compared_with, read_prices

@@ -10,7 +10,8 @@ import typer
 
 from connectors.cli.account_tables import lago_key
 from connectors.cli.backfill import litellm_database
-from connectors.cli.base import moment_us, one_sentence, progress, say, settings_of_command
+from connectors.cli.base import moment_us, progress, say
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.backfill_report import Hour

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import msgspec
 
 from connectors.cli.account_tables import lago_key
-from connectors.cli.base import one_sentence, say, settings_of_command, table_of
+from connectors.cli.base import say, table_of
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.recovery import Choices, Recovery

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from connectors.cli.base import moment_us, one_sentence, progress, say, settings_of_command, table_of
+from connectors.cli.base import moment_us, progress, say, table_of
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.operations.audit_record import audited

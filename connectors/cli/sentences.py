@@ -1,8 +1,10 @@
-"""Prints sentences on stderr, and ends the command."""
+"""Prints sentences on stderr, and ends the command.
 
+The library of the command line is loaded only for a command that ends: `serve` and `worker` run without it.
+"""
+
+from collections.abc import Callable
 from typing import NoReturn
-
-import typer
 
 from connectors.config.settings import load_settings
 from connectors.telemetry.printable import shown
@@ -11,13 +13,29 @@ from schemas.errors import ConfigurationError
 
 def fail(sentence: str, code: int) -> NoReturn:
     """Print a sentence on stderr and end the command with the exit code `code`."""
+    from typer import Exit
+
     print_error(f"meterbridge: {sentence}")
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 def print_error(sentence: str) -> None:
     """Print a sentence on stderr. Control characters in it are escaped: parts of it may come from outside."""
-    typer.echo(shown(sentence, lines=True), err=True)
+    from typer import echo
+
+    echo(shown(sentence, lines=True), err=True)
+
+
+def exit_code_of(run: Callable[[], int]) -> int:
+    """Run `run`; what it returns, or the exit code with which it ended by `fail`."""
+    try:
+        return run()
+    except RuntimeError as error:
+        from typer import Exit  # an Exit is a RuntimeError
+
+        if isinstance(error, Exit):
+            return error.exit_code
+        raise
 
 
 def check_settings() -> None:

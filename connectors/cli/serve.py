@@ -1,9 +1,9 @@
 """`meterbridge serve`: serve the webhooks and the management API."""
 
-import typer
+import sys
 
-from connectors.cli.base import chosen, one_sentence, settings_of_command
-from connectors.cli.parsers.serve import SERVED
+from connectors.cli.parsers.parts import SERVED
+from connectors.cli.running import chosen, one_sentence, settings_of_command
 from connectors.processes.server import run_serve
 
 
@@ -11,4 +11,4 @@ def serve(only: str) -> None:
     """`meterbridge serve`."""
     parts = chosen(only, SERVED)
     with one_sentence():
-        raise typer.Exit(run_serve(settings_of_command(asks_once=False), parts))
+        sys.exit(run_serve(settings_of_command(asks_once=False), parts))

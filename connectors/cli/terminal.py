@@ -44,6 +44,8 @@ def prepare(arguments: Sequence[str] | None = None) -> None:
     if command in _UNTIL_TOLD:
         # Libraries take seconds to load. The first process of a container ignores a signal without a handler.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        # numpy's library for linear algebra, which is not used here, would start a thread for each core.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         return  # a background job of a shell: Ctrl-C is not meant for it
     if command in _STOP_THEMSELVES or not hasattr(signal, "pthread_sigmask"):

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import typer
 
-from connectors.cli.base import one_sentence, progress, say, settings_of_command
+from connectors.cli.base import progress, say
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail, print_error
 from connectors.config.connections import deployment_of, kafka_connection, topic_layout
 from connectors.config.settings import Settings

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import typer
 
-from connectors.cli.base import one_sentence, say, settings_of_command, table_of_lines
+from connectors.cli.base import say, table_of_lines
+from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import all_revealed, postgres_url
 from connectors.config.settings import Settings

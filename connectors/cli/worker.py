@@ -1,11 +1,11 @@
 """`meterbridge worker`: run the workers' roles, each in a process of its own."""
 
+import sys
 from collections.abc import Callable
 
-import typer
-
-from connectors.cli.base import chosen, one_sentence, settings_of_command
-from connectors.cli.parsers.worker import ROLES
+from connectors.cli.parsers.parts import ROLES
+from connectors.cli.running import chosen, one_sentence, settings_of_command
+from connectors.cli.sentences import exit_code_of
 from connectors.config.settings import Settings
 from connectors.processes.worker import run_worker
 
@@ -15,7 +15,7 @@ def worker(only: str | None) -> None:
     roles = chosen(only, ROLES) if only is not None else ()
     with one_sentence():
         settings = settings_of_command(asks_once=False)
-        raise typer.Exit(run_worker(settings, roles or roles_of(settings), _reported))
+        sys.exit(run_worker(settings, roles or roles_of(settings), _reported))
 
 
 def roles_of(settings: Settings) -> tuple[str, ...]:
@@ -24,8 +24,8 @@ def roles_of(settings: Settings) -> tuple[str, ...]:
 
 
 def _reported(run: Callable[[], int]) -> int:
-    try:
+    def with_sentences() -> int:
         with one_sentence():
             return run()
-    except typer.Exit as ended:
-        return ended.exit_code
+
+    return exit_code_of(with_sentences)

@@ -20,13 +20,13 @@ from schemas.errors import Rejected
 from schemas.ledger import Job
 from schemas.moments import SECOND_US, parse_us
 from schemas.money import EXACT, quantum
+from schemas.reasons import WRITTEN_OFF
 from schemas.records import LagoEvent, Manifest, Receipt
 from streams.core.metering.batch_identities import HOUR_MS, tag_of
 from streams.core.metering.decisions import UNBILLED
 from streams.core.metering.known_identities import SETTLED
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.read_usage import usage_of
-from streams.core.metering.write_off import WRITTEN_OFF
 from streams.runtime.transactions import partition_of
 from streams.state.ledger_restart import EmittedTotals
 from streams.state.step_writes import CONTROL, MANIFEST, RAW_PARTITION

@@ -6,8 +6,6 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-import numpy as np
-
 from connectors.postgres.pool import Database
 from schemas.bounded_name import bounded_name
 from schemas.money import plain
@@ -155,6 +153,8 @@ def percentile_ms(counts: Sequence[int], share: float) -> int | None:
 
 
 def _percentiles(latencies: Iterable[Any]) -> dict[str, int | None]:
+    import numpy as np  # 6 MiB of memory, of which an api that is not asked for analytics has no use
+
     counts: dict[str, Any] = {}
     for value, stored in latencies:
         more = np.frombuffer(stored, _COUNTS)

@@ -16,12 +16,11 @@ from connectors.postgres.pool import Database
 from connectors.postgres.rows import Resolved, Rows, SkippedRecord
 from connectors.postgres.rows_of_management import Removed
 from schemas.moments import MAX_US
-from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE
+from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE, WRITTEN_OFF
 from schemas.tables import AUDIT, CREDITS, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
 from schemas.topics import TopicNames
 from streams.agents.projector import PartitionPosition, Projected
 from streams.core.metering.customer_key import PINNED_BY_KEY
-from streams.core.metering.write_off import WRITTEN_OFF
 
 log = structlog.get_logger(__name__)
 

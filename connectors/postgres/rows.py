@@ -16,15 +16,22 @@ from connectors.postgres.call_details import details_of
 from schemas.bounded_name import bounded_name
 from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
+from schemas.reasons import WRITTEN_OFF
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
-from streams.core.delivery.receipt_states import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
+from streams.core.delivery.receipt_states import (
+    COMPLETED,
+    FAILED,
+    PENDING,
+    PROCESSING,
+    STATUSES,
+    takes_back,
+)
 from streams.core.metering.call_kinds import JOBS
 from streams.core.metering.decisions import BILLED, METERED
 from streams.core.metering.lago_event import is_rated
 from streams.core.metering.spend_log_ids import alias_of, names_a_job
-from streams.core.metering.write_off import WRITTEN_OFF
 from streams.state.step_writes import MANIFEST, SEAL_SEQ
 
 NUL = b"\\u0000"

@@ -4,16 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-import httpx
 import structlog
 
 from connectors.access.audit_tail import Tips
-from connectors.access.jwks import ANSWER_S, KeySet
 from connectors.access.key_cache import KeyCache
 from connectors.access.key_store import PostgresKeys
-from connectors.access.user_tokens import Users
 from connectors.api.authorizer import Authorizer, Credentials, FixedKeys
 from connectors.api.change_log import Audit
 from connectors.api.keys import KeyHandlers
@@ -28,6 +26,9 @@ from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 from streams.runtime import clock
 from streams.runtime.kept_up import kept_up
+
+if TYPE_CHECKING:
+    from connectors.processes.user_tokens import UserTokens
 
 _log = structlog.get_logger(__name__)
 
@@ -46,7 +47,7 @@ class ApiAccess:
         self._ring = (
             KeyCache(PostgresKeys(self._database), time.monotonic, _now) if self._database is not None else None
         )
-        self._http = httpx.AsyncClient(timeout=ANSWER_S)
+        self._users: UserTokens | None = None
         origins = ClientAddressPolicy((), settings.trusted_proxies)
         self._provider_keys = ProviderKeys(
             settings, self._database, self._audit, metrics, lambda request: source_of(origins, request)
@@ -74,7 +75,8 @@ class ApiAccess:
         """
         async with AsyncExitStack() as stack:
             stack.callback(self._chain_heads.close)
-            stack.push_async_callback(self._http.aclose)
+            if self._users is not None:
+                stack.push_async_callback(self._users.close)
             if self._ring is not None:
                 stack.push_async_callback(self._ring.write_use)
             stack.push_async_callback(self._audit.write_waiting)
@@ -96,12 +98,12 @@ class ApiAccess:
         kinds: list[Credentials] = [fixed]
         if self._ring is not None:
             kinds.append(self._ring)
-        if (issuer := settings.oidc_issuer) is not None:
-            keys = KeySet(self._http, issuer, settings.oidc_jwks_url or "", time.monotonic)
-            claims = (settings.oidc_scopes_claim, settings.oidc_orgs_claim)
-            life = timedelta(days=settings.oidc_grant_days)
-            user_claim = settings.oidc_user_claim
-            kinds.append(Users(keys, issuer, settings.oidc_audience, *claims, life, user_claim=user_claim))
+        if settings.oidc_issuer is not None:
+            # Loaded only here: the library of tokens takes 10 MiB of memory.
+            from connectors.processes.user_tokens import UserTokens
+
+            self._users = UserTokens(settings, settings.oidc_issuer)
+            kinds.append(self._users.users)
         if settings.litellm_master_key is None and len(kinds) == 1:
             _log.warning(
                 "management_closed",

@@ -30,6 +30,7 @@ from connectors.kafka.client_config import aiokafka_config, librdkafka_config
 from connectors.kafka.coordinator import meet_coordinator
 from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago.client import LagoClient
+from connectors.processes.arenas import few_arenas
 from connectors.processes.certificates import watch_certificates
 from connectors.processes.lagos import open_lagos
 from connectors.processes.usage_ingress import WebhookIngress, kafka_patience_s
@@ -96,6 +97,8 @@ def run_serve(settings: Settings, parts: Collection[str]) -> int:
         _log.info("stopped")
         return 0
 
+    if WEBHOOKS not in parts:  # under load, the threads of an ingress allocate at the same time
+        few_arenas()
     return run_until_told(work, run_loop)
 
 

@@ -6,14 +6,12 @@ leaves no process behind.
 """
 
 import ctypes
-import gc
-import importlib
 import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 
 import structlog
@@ -32,12 +30,12 @@ else:
     _CONTEXT = multiprocessing.get_context("spawn")
 
 
-def supervise(roles: Mapping[str, Callable[[], int]], shared: Sequence[str] = ()) -> int:
+def supervise(roles: Mapping[str, Callable[[], int]], prepare: Callable[[], None] = lambda: None) -> int:
     """Run each role in a child process until SIGTERM or SIGINT. The process must have one thread.
 
     Args:
         roles: by role, what its child runs; it returns the child's exit code.
-        shared: modules to load before the children are made, by name.
+        prepare: called before the children are made; what it loads is shared by them.
 
     Returns:
         The exit code: 0.
@@ -50,7 +48,7 @@ def supervise(roles: Mapping[str, Callable[[], int]], shared: Sequence[str] = ()
 
     for number in ASKED:
         signal.signal(number, stop)
-    _load(shared)
+    prepare()
     children = {role: _start(run) for role, run in roles.items()}
     started = dict.fromkeys(roles, time.monotonic())
     waits = dict.fromkeys(roles, _RESTART_S)
@@ -71,16 +69,6 @@ def supervise(roles: Mapping[str, Callable[[], int]], shared: Sequence[str] = ()
         child.terminate()
     _wait(children)
     return 0
-
-
-def _load(modules: Sequence[str]) -> None:
-    # numpy's library for linear algebra, which is not used here, would start a thread for each core.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    for module in modules:
-        importlib.import_module(module)
-    gc.collect()
-    # A collection writes to each object that it looks at, and a page that is written to is no longer shared.
-    gc.freeze()
 
 
 def _wait(children: Mapping[str, BaseProcess]) -> None:

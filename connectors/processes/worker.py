@@ -11,6 +11,8 @@ from connectors.config.connections import postgres_url
 from connectors.config.settings import Settings
 from connectors.kafka.errors import says_away
 from connectors.kafka.startup import KafkaWait
+from connectors.processes.arenas import few_arenas
+from connectors.processes.shared_memory import prepare
 from connectors.processes.supervisor import supervise
 from streams.app import ROLES
 from streams.runtime.event_loop import run_loop
@@ -25,8 +27,6 @@ log = structlog.get_logger(__name__)
 PROJECT = "project"
 #: Period at which a worker checks whether its partitions have changed, seconds.
 _LOOK_S = 0.5
-#: What every role needs. It is loaded by a supervisor before it makes its children.
-_SHARED = ("connectors.processes.worker_parts",)
 
 
 def run_worker(
@@ -44,12 +44,15 @@ def run_worker(
     """
     if PROJECT in roles:
         postgres_url(settings)
+    few_arenas()
     if len(roles) == 1:
         return reported(partial(_run_one, settings, roles[0]))
     first = settings.metrics_port
     ports = {role: first + number if first else 0 for number, role in enumerate(roles)}
     own = {role: settings.model_copy(update={"metrics_port": port}) for role, port in ports.items()}
-    return supervise({role: partial(reported, partial(_run_one, own[role], role)) for role in roles}, _SHARED)
+    return supervise(
+        {role: partial(reported, partial(_run_one, own[role], role)) for role in roles}, partial(prepare, roles)
+    )
 
 
 def _run_one(settings: Settings, role: str) -> int:
@@ -77,16 +80,7 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
 
     All its parts are closed at the end, so that the role can start again in this process.
     """
-    from connectors.processes.worker_parts import (
-        credit_upkeep_of,
-        late_calls_of,
-        learnt_ends_of,
-        outgoing_webhooks_of,
-        partition_reports_of,
-        provider_health_of,
-        summary_refresh_of,
-        worker_parts,
-    )
+    from connectors.processes.worker_parts import partition_reports_of, worker_parts
 
     async with worker_parts(settings, role, awaited) as parts:
         # The process runs. `partitions_opened` says later that it has work.
@@ -98,15 +92,9 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
             ("partition_reports", partition_reports_of(parts, role, running).watch),
         ]
         if role == PROJECT:
-            works += [
-                ("late_calls", late_calls_of(settings, running.partition_tasks, parts.sensors).watch),
-                ("learnt_ends", learnt_ends_of(settings, running.partition_tasks, parts.sensors).watch),
-                ("credit_upkeep", credit_upkeep_of(settings, parts.sensors).watch),
-                ("summary_refresh", summary_refresh_of(settings, parts.sensors).watch),
-                ("provider_health", provider_health_of(settings, parts.sensors).watch),
-            ]
-            if settings.outgoing_webhook_urls:
-                works.append(("outgoing_webhooks", outgoing_webhooks_of(settings, parts.sensors).watch))
+            from connectors.processes.projector_tasks import works_of
+
+            works += works_of(settings, running.partition_tasks, parts.sensors)
         beside = [asyncio.ensure_future(kept_up(name, work)) for name, work in works]
         try:
             await run_role(running, stop)

@@ -9,21 +9,15 @@ from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import version
 from math import inf
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 from prometheus_client import CollectorRegistry
 
-from connectors.billing.identity_mapping import IdentityMapper, IdentityMappings
-from connectors.billing.metered_events import InMemoryUsage
 from connectors.config.addresses import lago_address
 from connectors.config.connections import (
-    all_revealed,
-    deployment_of,
     kafka_connection,
     lago_connections,
-    postgres_url,
-    revealed,
     topic_layout,
 )
 from connectors.config.lago_connections import LagoConnection
@@ -34,20 +28,7 @@ from connectors.kafka.faust_credentials import faust_credentials
 from connectors.kafka.startup import KafkaWait, when_kafka_answers
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.event_store import OrganizationInfo
-from connectors.operations.automatic_rebilling import LearntEnds
-from connectors.operations.credit_upkeep import CreditUpkeep
-from connectors.operations.late_calls import LateCalls
-from connectors.operations.outgoing_webhooks.announcements import Announcements
-from connectors.operations.outgoing_webhooks.delivery import MessageSender, webhooks_http
-from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
-from connectors.operations.outgoing_webhooks.task import OutgoingWebhooks
 from connectors.operations.partition_reports import PartitionReports, writer_to
-from connectors.operations.provider_health import ProviderHealth
-from connectors.operations.sender import CommandProducer
-from connectors.operations.usage_summary import SummaryRefresh
-from connectors.postgres.pool import Database
-from connectors.postgres.projection import PostgresProjection
-from connectors.processes.account_tables import AccountTables
 from connectors.processes.certificates import watch_certificates
 from connectors.telemetry.logs import configure_logging
 from connectors.telemetry.metrics import Metrics
@@ -67,8 +48,11 @@ from streams.delivery.to_an_organization import ClosedOrganization, EventDeliver
 from streams.runtime.kept_up import kept_up
 from streams.runtime.role import AnyRole, Role
 
+if TYPE_CHECKING:
+    from streams.agents.projector import Projection
+
 #: For requests about Lago's organization, which then need not wait for a post to end.
-_SPARE_CONNECTIONS = 1
+SPARE_CONNECTIONS = 1
 #: Age of the oldest table that a worker folds with, seconds. The bound is fixed, so that MAPPING_DELAY_SECONDS may be
 #: raised on api and worker in any order.
 FRESH_S = 5.0
@@ -115,49 +99,26 @@ def parts_of(
         organizations={**dict.fromkeys(settings.closed_organizations, ClosedOrganization), **(organizations or {})},
         sensors=sensors or WorkerSensors(metrics, time.monotonic),
         instance_id=settings.pod_name or "",
-        projection=cache(
-            lambda: PostgresProjection(Database(postgres_url(settings)), topics, settings.credits_user_kinds)
-        ),
+        projection=cache(partial(_projection, settings)),
     )
+
+
+@cache
+def product_version() -> str:
+    """The version of the product that is installed. To look it up takes 1 MiB of memory, so it is looked up before processes are forked."""
+    return version("meterbridge")
+
+
+def _projection(settings: Settings) -> "Projection":
+    from connectors.processes.projector_tasks import projection
+
+    return projection(settings)
 
 
 def fresh_s(settings: Settings) -> float:
     """The maximum age of a table that a worker folds with, seconds: at most the lead with which mappings are announced, if
     the api has the same setting, or any of 5 s and more."""
     return min(max(settings.mapping_delay_seconds, MIN_MAPPING_DELAY_S), FRESH_S)
-
-
-def late_calls_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any) -> LateCalls:
-    """The task that releases late calls, beside a projector with these partition tasks."""
-    deployment, database = deployment_of(settings), Database(postgres_url(settings), size=2)
-    return LateCalls(
-        deployment, database, partition_tasks, sensors, make_sender=lambda: CommandProducer(deployment.kafka)
-    )
-
-
-def learnt_ends_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any) -> LearntEnds:
-    """The task that bills again what was posted after a subscription's end, beside a projector with these partitions."""
-    lagos = {}
-    for one in lago_connections(settings):
-        if not one.is_default or settings.lago_api_key is not None:
-            http, requested = lago_http(one.timeout_s, 1), sensors.requested_of(one.organization)
-            lagos[one.organization] = LagoClient(http, one.url, one.key, requested, organization=one.organization)
-    deployment, database = deployment_of(settings), Database(postgres_url(settings), size=1)
-    return LearntEnds(
-        deployment, database, partition_tasks, sensors, lagos, make_sender=lambda: CommandProducer(deployment.kafka)
-    )
-
-
-def credit_upkeep_of(settings: Settings, sensors: Any) -> CreditUpkeep:
-    """The task that ends reservations and credits whose time is over, beside a projector."""
-    return CreditUpkeep(Database(postgres_url(settings), size=1), sensors)
-
-
-def summary_refresh_of(settings: Settings, sensors: Any) -> SummaryRefresh:
-    """The task that keeps the sums of analytics up to date, beside a projector."""
-    return SummaryRefresh(
-        Database(postgres_url(settings), size=1), failed=sensors.projection_failed, show=sensors.usage_days_failed
-    )
 
 
 def partition_reports_of(parts: Components, role: str, running: AnyRole) -> PartitionReports:
@@ -168,32 +129,10 @@ def partition_reports_of(parts: Components, role: str, running: AnyRole) -> Part
     return PartitionReports(role, running.partition_tasks, topic, sensors.health.halts, write)
 
 
-def provider_health_of(settings: Settings, sensors: Any) -> ProviderHealth:
-    """The task that judges how well the providers answer, beside a projector."""
-    return ProviderHealth(
-        Database(postgres_url(settings), size=1),
-        show=sensors.providers,
-        failed=sensors.projection_failed,
-    )
-
-
-def outgoing_webhooks_of(settings: Settings, sensors: Any) -> OutgoingWebhooks:
-    """The task that sends outgoing webhooks, beside a projector."""
-    sender = MessageSender(webhooks_http(), all_revealed(settings.outgoing_webhook_secrets), sensors.webhook_attempted)
-    endpoints = [WebhookTarget(url) for url in all_revealed(settings.outgoing_webhook_urls)]
-    announcements = Announcements(
-        [endpoint.name for endpoint in endpoints],
-        settings.outgoing_webhook_events,
-        settings.outgoing_webhook_held_usd,
-        settings.outgoing_webhook_low_balance_usd,
-    )
-    return OutgoingWebhooks(Database(postgres_url(settings), size=1), announcements, sender, endpoints, sensors)
-
-
 @asynccontextmanager
 async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None = None) -> AsyncIterator[Components]:
     """The parts of one role, when Kafka answers. Its metrics are served and its Lago client is open until the exit."""
-    metrics = Metrics(CollectorRegistry(), version("meterbridge"))
+    metrics = Metrics(CollectorRegistry(), product_version())
     metrics.has_roles(role)
     watch_certificates(settings, metrics)
     sensors = WorkerSensors(metrics, time.monotonic)
@@ -209,7 +148,7 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None 
             stack.push_async_callback(tracing.close)
         deliveries: dict[str, Callable[[], Delivery]] = {}
         for connection in lago_connections(settings):
-            connections = connection.concurrency + _SPARE_CONNECTIONS
+            connections = connection.concurrency + SPARE_CONNECTIONS
             http = await stack.enter_async_context(lago_http(connection.timeout_s, connections))
             traced = (
                 None
@@ -225,7 +164,9 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None 
         parts = await when_kafka_answers(asking, awaited or KafkaWait(settings.kafka_bootstrap_servers))
         _meanwhile(stack, "minute_summary", sensors.minute.log_every)
         if role == "meter" and settings.map_by_identity:
-            await _map_by_identity(stack, settings, metrics, sensors)
+            from connectors.processes.identity_parts import map_by_identity
+
+            _meanwhile(stack, "map_by_identity", await map_by_identity(stack, settings, metrics, sensors))
         sensors.health.begun()
         yield parts if tracing is None else replace(parts, traces=tracing.of_role(parts.topics, parts.group(role)))
 
@@ -239,24 +180,6 @@ def _meanwhile(stack: AsyncExitStack, name: str, work: Callable[[], Awaitable[ob
         await asyncio.wait({task}, timeout=_LAST_S)
 
     stack.push_async_callback(end)
-
-
-async def _map_by_identity(stack: AsyncExitStack, settings: Settings, metrics: Metrics, sensors: WorkerSensors) -> None:
-    """`MAP_BY_IDENTITY`: map unknown customers, beside the meter and with own tables, until the stack is closed."""
-    http = await stack.enter_async_context(lago_http(settings.lago_timeout, 1 + _SPARE_CONNECTIONS))
-    others = [one.id for one in settings.lago_organizations]  # their orgs' keys name no customer of the default one
-    key = revealed(settings.lago_api_key)
-    lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested, others=others)
-    account_tables = AccountTables(settings, lago, lambda _discovery: InMemoryUsage())
-    mapper = IdentityMapper(
-        sensors.unmapped,
-        lago.customer,
-        IdentityMappings(account_tables.mappings),
-        lambda outcome: metrics.identities_asked.labels(outcome).inc(),
-        time.monotonic,
-    )
-    await stack.enter_async_context(account_tables.open())
-    _meanwhile(stack, "map_by_identity", mapper.work)
 
 
 class _Traced(NamedTuple):
@@ -319,12 +242,12 @@ def parts_from_environment() -> Components:
     """The parts for Faust's own command (connectors/processes/faust_apps.py): those of a worker, without a metrics port."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
-    metrics = Metrics(CollectorRegistry(), version("meterbridge"))
+    metrics = Metrics(CollectorRegistry(), product_version())
     watching: list[asyncio.Future[Any]] = []  # the event loop alone would not keep the task
 
     @cache
     def delivery(connection: LagoConnection) -> Delivery:
-        http = lago_http(connection.timeout_s, connection.concurrency + _SPARE_CONNECTIONS)
+        http = lago_http(connection.timeout_s, connection.concurrency + SPARE_CONNECTIONS)
         made, tenant = _delivery(connection, settings.batch_size, http, metrics)
         watching.append(asyncio.ensure_future(kept_up("watch_lago", tenant.watch)))
         return made

@@ -36,7 +36,7 @@ _EVENTS: Final = {
 }
 #: Fields that a call gets from a mapping, by module and expression.
 _SPREAD: Final = {
-    ("connectors/cli/base.py", "did_you_mean"): ("did_you_mean",),
+    ("connectors/cli/running.py", "did_you_mean"): ("did_you_mean",),
     ("connectors/http/unauthenticated.py", "more"): ("error",),
     ("connectors/kafka/startup.py", "cause"): ("reason", "detail"),
     ("connectors/lago/event_store.py", "more"): ("store",),

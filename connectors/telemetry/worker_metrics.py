@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -17,8 +18,11 @@ from streams.agents.projector import Projected
 from streams.core.delivery.receipt_states import FAILED, PENDING
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.conservation import off_by, total
-from streams.core.metering.ledger_state import LedgerState
-from streams.core.metering.step_changes import Changes
+
+if TYPE_CHECKING:
+    # Only the meter has a use for numpy, which its state needs.
+    from streams.core.metering.ledger_state import LedgerState
+    from streams.core.metering.step_changes import Changes
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +51,7 @@ class WorkerSensors:
         self._oldest_ms: dict[str, dict[int, int]] = {}
         self._lanes: dict[str, dict[tuple[str, int], Callable[[], int | None]]] = {}
 
-    def folded(self, partition: int, changes: Changes, seconds: float) -> None:
+    def folded(self, partition: int, changes: "Changes", seconds: float) -> None:
         """Count a batch of calls that is in the ledger."""
         self._metrics.event_processing.observe(seconds)
         for code, count in changes.decisions.items():
@@ -60,11 +64,11 @@ class WorkerSensors:
         self._count_sealed(partition, changes.position.seal_seq)
         self._show_sizes()
 
-    def sealed(self, changes: Changes) -> None:
+    def sealed(self, changes: "Changes") -> None:
         """Count the shifted events of a step."""
         self._metrics.shifted_events.labels("seal").inc(changes.shifted)
 
-    def ledger(self, partition: int, ledger: LedgerState | None) -> None:
+    def ledger(self, partition: int, ledger: "LedgerState | None") -> None:
         """Note the state of a ledger that was opened or ticked; None: it was closed."""
         if ledger is None:
             for known in (self._ledgers, self._sealed, self._looks, self._positions):
@@ -255,7 +259,7 @@ class WorkerSensors:
             self._metrics.held_cost.labels(reason).set(float(sum(amount.cost for amount in sums)))
 
 
-def _look(ledger: LedgerState, now: float) -> _WindowScan:
+def _look(ledger: "LedgerState", now: float) -> _WindowScan:
     held: dict[str, list[int]] = {}
     for firsts in ledger.held.values():
         for first in firsts:

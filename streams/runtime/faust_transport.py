@@ -215,8 +215,12 @@ class App(faust.App):
     def every_tick(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `work` twice a second while the app runs. All works share one timer, and none waits for another."""
         if not self._ticked:
-            self.timer(TICK_S)(self._tick)
+            self._app_tasks.append(self._tick_always)
         self._ticked[work] = None
+
+    async def _tick_always(self) -> None:
+        async for _ in self.itertimer(TICK_S, name="tick"):
+            await self._tick()
 
     async def _tick(self) -> None:
         for work, under_way in self._ticked.items():
@@ -230,6 +234,25 @@ class App(faust.App):
 
     def _new_transport(self) -> RecordBatchTransport:
         return RecordBatchTransport(self.conf.broker_consumer, self)
+
+    def route(self, topic: str, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        """Pass the topic's stream of `FetchBatch`s to `work`, in an agent.
+
+        Faust's decorators `agent`, `task` and `timer` also note where in the source they are called, for its search for
+        agents, which is not used here. For that they look at every loaded module: in a forked process each memory page that
+        is looked at is copied, 10 MB of them, and sources are read into memory.
+        """
+        name = f"{self.conf.id}.{topic}.route"
+        agent = self.conf.Agent(
+            work,
+            name=name,
+            app=self,
+            channel=self.fetch_batches(topic),
+            on_error=self._on_agent_error,
+            help=work.__doc__,
+        )
+        self.agents[name] = agent
+        self.topics.beacon.add(agent)
 
     def fetch_batches(self, topic: str) -> Any:
         """The topic as a channel of `FetchBatch`s, for an agent."""

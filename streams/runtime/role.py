@@ -76,7 +76,7 @@ class Role:
         self._halts: dict[int, _Halt] = {}
         app.on_partitions_assigned.connect(self._assigned, weak=False)
         app.on_partitions_revoked.connect(self._revoked, weak=False)
-        self.agent = app.agent(app.fetch_batches(topic), name=f"{app.conf.id}.{topic}.route")(self._route)
+        app.route(topic, self._route)
         app.every_tick(self._punctuate)
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """The records that a ledger's step writes beside its changelog: enriched calls, rejections, events, receipts."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -8,8 +9,11 @@ from schemas.decoding import decoder
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from schemas.trace_context import TRACEPARENT
-from streams.core.metering.step_changes import Changes
 from streams.runtime.transactions import Run, Write
+
+if TYPE_CHECKING:
+    # All but the meter load this module for the names of headers, and have no other use for numpy, which the state needs.
+    from streams.core.metering.step_changes import Changes
 
 _encode = msgspec.json.Encoder().encode
 _decode_event = decoder(LagoEvent)
@@ -22,12 +26,12 @@ MANIFEST, SEAL_SEQ, RAW_PARTITION = "manifest", "seal_seq", "raw_partition"
 CONTROL, WRITE_OFF = "control", b"write_off"
 
 
-def runs_of(changes: Changes, topics: TopicNames, partition: int) -> tuple[Run, Run]:
+def runs_of(changes: "Changes", topics: TopicNames, partition: int) -> tuple[Run, Run]:
     """A step's enriched calls and rejections; they have the partition number of the calls."""
     return Run(topics.enriched, partition, changes.enriched), Run(topics.rejected, partition, changes.rejected)
 
 
-def writes_of(changes: Changes, topics: TopicNames, partition: int) -> Iterator[Write]:
+def writes_of(changes: "Changes", topics: TopicNames, partition: int) -> Iterator[Write]:
     """A step's events and receipts; their keys determine their partitions."""
     for sealed in changes.sealed:
         event = sealed.event

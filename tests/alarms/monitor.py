@@ -57,6 +57,12 @@ class Monitor:
         arriving.write_text(json.dumps(listed), "utf-8")
         arriving.replace(self.targets)
 
+    async def asked(self, port: int, limit_s: float = 60.0) -> None:
+        """Return once a process that listens there has answered it. Raises: TimeoutError."""
+        async with asyncio.timeout(limit_s):
+            while await self.number(f'up{{instance="127.0.0.1:{port}"}}') != 1:
+                await asyncio.sleep(0.2)
+
     def forget(self) -> None:
         """Begin a new fault."""
         self.seen = {}

@@ -1,12 +1,12 @@
 """Each alarm fires when it must, alone, and does not when something comes near; run by Prometheus' own `promtool`."""
 
+import json
+import os
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from tests.alarms.cases import CASES, HEALTHY, SAMPLES, Series
 from tests.alarms.rules import RULES, alerts, rules
@@ -20,7 +20,14 @@ _EVALUATED = {"1m": "5m", "10m": "10m", "30m": "30m"}
 
 
 def promtool(*arguments: str) -> None:
-    done = subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(
+        [program("promtool"), *arguments],
+        env=os.environ | {"GOGC": "400"},  # a fifth of its time is Go's garbage collector
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -75,7 +82,7 @@ def test_every_alarm_fires_alone_and_not_when_something_comes_near(tmp_path: Pat
             ],
             "tests": of_step,
         }
-        file.write_text(yaml.safe_dump(body), "utf-8")
+        file.write_text(json.dumps(body), "utf-8")  # it is YAML, too, and written in a hundredth of the time
         promtool("test", "rules", str(file))
 
 

@@ -61,7 +61,7 @@ class TypedPage:
     def _type(self, some: list[Block]) -> None:
         try:
             for block in some:
-                with step(f"{block.place}: {block.text.partition(' ')[0].strip()}"):
+                with step(f"{block.place}: {block.text.split()[0]}"):
                     self._runner.run(self._shell.run(block, _LIMIT_S))
         except AssertionError as error:
             raise Failed(str(error)) from error

@@ -190,10 +190,16 @@ async def _typed(shell: PageShell, folder: Path, sender: Sender) -> None:
         await shell.run(block, _LIMIT_S)
         if "NEW_TOKEN=" in block.text:
             await shell.run(_given('echo "$NEW_TOKEN" > new-token'))
-            await asyncio.sleep(1)  # calls with the old token come to an ingress that has both
+            await _answered(sender)  # calls with the old token come to an ingress that has both
             sender.token = (folder / "new-token").read_text().strip()
-            await asyncio.sleep(1)
+            await _answered(sender)
     assert not before
+
+
+async def _answered(sender: Sender) -> None:
+    """Wait until some more calls have their answer."""
+    wanted = sender.sent + 5
+    await soon(lambda: sender.sent >= wanted, limit_s=60)
 
 
 def _chapter_of(block: Block) -> str:

@@ -33,7 +33,7 @@ from tests.support.ports import free_port
 from tests.support.stage import Stage
 
 RATE, SECONDS, STEP_S = 200, 15, 0.05
-HELD = 200
+HELD = 100
 #: What is promised from a mapping's 2xx to Lago's acceptance, and what a shared machine must keep at the least.
 P99_S, P99_BOUND_S = 5.0, 10.0
 TOKEN, MASTER = "webhook-token", "sk-master"

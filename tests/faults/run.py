@@ -95,14 +95,15 @@ async def run(
     minutes: int = 1,
     rate: int = 300,
     say: Callable[[str], None] = print,
+    forked: bool = False,
 ) -> Report:
-    """Run the plan of `seed` against a new world; logs stay in `folder`."""
+    """Run the plan of `seed` against a new world; logs stay in `folder`. `forked`: see tests/support/warm.py."""
     ours = broker_kind(environ) != "configured"
     plan = draw_plan(seed, minutes, broker=ours)
     say(f"seed {seed}: {len(plan)} faults in {minutes} min; FAULT_SEED={seed} repeats them; logs in {folder}")
     if not ours:
         say("the broker is not ours: it is not killed")
-    async with running_world(environ, folder, forked=False) as world:
+    async with running_world(environ, folder, forked=forked) as world:
         report = Report(seed, world.broker.describe(), plan=plan, folder=folder)
         sender = Sender(
             world.url("ingress") + "/webhook/litellm/usage", token=TOKEN, secret=SECRET, seed=seed, rate=rate

@@ -11,7 +11,7 @@ import pytest
 
 from streams.app import ROLES
 from tests.support.calls import raw, slp
-from tests.support.command import environment_of
+from tests.support.command import ended, environment_of
 from tests.support.eventually import soon
 from tests.support.stage import Stage
 
@@ -22,17 +22,25 @@ STOP_S = 10.0
 
 async def faust(stage: Stage, role: str, *words: str) -> Process:
     """Start `faust -A connectors.processes.faust_apps:ROLE WORDS` on the stage's topics."""
-    variables = environment_of(stage, LAGO_API_KEY="a-key", WINDOW_SECONDS="1")
-    command = [str(FAUST), "-A", f"connectors.processes.faust_apps:{role}", *words]
-    return await asyncio.create_subprocess_exec(*command, env=variables, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
+    command = [str(FAUST), *app(role), *words]
+    return await asyncio.create_subprocess_exec(
+        *command, env=variables(stage), stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+    )
+
+
+def app(role: str) -> tuple[str, str]:
+    return "-A", f"connectors.processes.faust_apps:{role}"
+
+
+def variables(stage: Stage) -> dict[str, str]:
+    return environment_of(stage, LAGO_API_KEY="a-key", WINDOW_SECONDS="1")
 
 
 async def told(stage: Stage, role: str, *words: str) -> str:
     """What a command of Faust's prints; it ends by itself with code 0."""
-    process = await faust(stage, role, *words)
-    out, _ = await asyncio.wait_for(process.communicate(), 120)
-    assert process.returncode == 0, out.decode()
-    return out.decode()
+    done = await ended(variables(stage), *app(role), *words, module="faust.__main__")
+    assert done.code == 0, done.err
+    return done.out
 
 
 @pytest.mark.parametrize("role", ROLES)

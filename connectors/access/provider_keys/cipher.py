@@ -11,7 +11,6 @@ from hashlib import sha256
 from typing import Final
 
 import msgspec
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from connectors.access.provider_keys.keys import ProviderKey
 from schemas.decoding import UNDECODABLE
@@ -34,11 +33,15 @@ class SealedKey:
 class KeyCipher:
     """Encrypts under the newest secret, and decrypts under each.
 
+    Its library takes 10 MiB of memory. It is loaded here, for most installations store no provider key.
+
     Args:
         secrets: 32 bytes in URL-safe Base64 each, the newest first; at least one.
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
+        from cryptography.fernet import Fernet, MultiFernet
+
         fernets = [Fernet(secret) for secret in secrets]
         self._newest = fernets[0]
         self._all = MultiFernet(fernets)
@@ -55,6 +58,8 @@ class KeyCipher:
             Unavailable: `provider_keys_secret_wrong`: no secret decrypts it. `provider_key_unreadable`: the bytes were
                 changed, or belong to another row.
         """
+        from cryptography.fernet import InvalidToken
+
         if sealed.secret_id not in self.secret_ids:
             raise wrong_secret()
         try:

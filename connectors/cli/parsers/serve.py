@@ -1,12 +1,11 @@
 """Words, options and help of `meterbridge serve`."""
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-
-SERVED: Final = ("webhooks", "api")
+from connectors.cli.parsers.parts import SERVED
 
 
 @deferred()

@@ -1,12 +1,11 @@
 """Words, options and help of `meterbridge worker`."""
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-
-ROLES: Final = ("meter", "sink", "retry", "project")
+from connectors.cli.parsers.parts import ROLES
 
 
 @deferred()

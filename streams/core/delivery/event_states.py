@@ -9,12 +9,14 @@ receipt is not counted twice.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.moments import HOUR_US
 from schemas.records import Receipt
 from streams.core.delivery.receipt_states import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
-from streams.core.metering.dedupe_set import SeenIds
+
+if TYPE_CHECKING:
+    from streams.core.metering.dedupe_set import SeenIds
 
 #: How long a repeated receipt of a completed event is recognised, by the receipts' own times.
 REMEMBERED_HOURS = 48
@@ -35,7 +37,8 @@ class EventStateCounter:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._unsettled: dict[bytes, str] = {}
-        self._completed = SeenIds()
+        # Its library takes 6 MiB of memory; it is made with the first completed event.
+        self._completed: SeenIds | None = None
         self._hour = 0
         self._dropped = 0
 
@@ -47,7 +50,7 @@ class EventStateCounter:
         """
         ids = [blake2b(receipt.transaction_id.encode(), digest_size=16).digest() for receipt in receipts]
         completed: dict[bytes, None] = {}
-        for identity, receipt, known in zip(ids, receipts, self._completed.contains(ids), strict=True):
+        for identity, receipt, known in zip(ids, receipts, self._contains(ids), strict=True):
             was_completed = known or identity in completed
             before = self._unsettled.get(identity) or (COMPLETED if was_completed else None)
             if not _follows(before, receipt):
@@ -68,15 +71,23 @@ class EventStateCounter:
         identity = blake2b(transaction_id.encode(), digest_size=16).digest()
         if (status := self._unsettled.get(identity)) is not None:
             return status
-        return COMPLETED if self._completed.contains([identity])[0] else None
+        return COMPLETED if self._contains([identity])[0] else None
+
+    def _contains(self, ids: Sequence[bytes]) -> list[bool]:
+        return [False] * len(ids) if self._completed is None else self._completed.contains(ids)
 
     def _remember(self, completed: dict[bytes, None], hour: int) -> None:
         if hour > self._hour:
             self._hour = hour
             oldest = hour - REMEMBERED_HOURS
-            self._completed.drop_before(oldest, self._dropped)
+            if self._completed is not None:
+                self._completed.drop_before(oldest, self._dropped)
             self._dropped = oldest
         if completed:
+            if self._completed is None:
+                from streams.core.metering.dedupe_set import SeenIds
+
+                self._completed = SeenIds()
             self._completed.add(b"".join(completed), self._hour)
 
 

@@ -8,7 +8,7 @@ from schemas.moments import lago_timestamp, to_iso
 from schemas.money import cents_text, plain
 from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent, Manifest
-from streams.core.metering.grouping import names_of
+from streams.core.metering.group_names import names_of
 
 
 def part_prefix(deployment: str, topic_id: str, partition: int) -> str:

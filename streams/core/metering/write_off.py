@@ -9,13 +9,13 @@ import msgspec
 from schemas.customer_id import UNATTRIBUTED
 from schemas.ledger import Window
 from schemas.money import cents_text
+from schemas.reasons import WRITTEN_OFF
 from schemas.records import Receipt, WriteOff
 from streams.core.metering.conservation import total
 from streams.core.metering.lago_event import transaction_id
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 
-WRITTEN_OFF = "written_off"
 #: The most changes and receipts of one transaction.
 WRITE_OFF_LIMIT = 5_000
 #: A window without merged ones needs two: a change and a receipt.

@@ -43,7 +43,6 @@ async def prometheus_asks_at_a_wrong_address(scene: Scene) -> AsyncIterator[None
 @contextlib.asynccontextmanager
 async def one_of_two_is_gone(scene: Scene) -> AsyncIterator[None]:
     async with scene.joined_by("sink-1"):
-        await asyncio.sleep(3)
         await scene.world.processes["sink-1"].terminate()
         yield
 

@@ -81,10 +81,12 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def joined_by(self, name: str, *, scraped: bool = True) -> AsyncIterator[None]:
-        """A further process runs within the block, and Prometheus asks it too."""
+        """A further process runs within the block, and Prometheus has asked it, too."""
         await self.started(name)
         if scraped:
-            self.monitor.scrape([*self.metrics.values(), self.world.ports[f"metrics-{name}"]])
+            port = self.world.ports[f"metrics-{name}"]
+            self.monitor.scrape([*self.metrics.values(), port])
+            await self.monitor.asked(port)
         yield
         self.monitor.scrape(self.metrics.values())
         await self.world.processes[name].terminate()

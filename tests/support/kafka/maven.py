@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.support import guard
 from tests.support.kafka.node import VERSION, single_node, wait_until_it_answers
+from tests.support.kafka.storage import format_storage
 from tests.support.ports import free_port
 from tests.support.server_folder import server_folder
 
@@ -128,6 +129,7 @@ class MavenKafka:
         self.log = self.folder / "kafka.log"
         self._properties = self.folder / "server.properties"
         settings = single_node(self.port, str(self.folder / "data"), broker_settings)
+        self._node = settings["node.id"]
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         self._process: subprocess.Popen[bytes] | None = None
         try:
@@ -166,14 +168,7 @@ class MavenKafka:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _format(self, cluster: str) -> None:
-        quick = [one for one in self._options if "ArchiveClassesAtExit" not in one]
-        storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
-        with self.log.open("ab") as log:
-            done = subprocess.run(
-                java_command(*storage, options=quick), stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
-            ).returncode
-        if done:
-            raise RuntimeError(f"Kafka could not format its storage:\n{self.last_words()}")
+        format_storage(jars().with_suffix(".formatted"), java_command, self.folder / "data", self._node, cluster)
 
     def _launch(self) -> None:
         with self.log.open("ab") as log:

@@ -35,6 +35,8 @@ def single_node(port: int, data: str, overrides: Mapping[str, str] | None, liste
         "log.segment.delete.delay.ms": "1000",
         # Recorded calls keep their times: retention must not take them away in the middle of a test.
         "log.retention.check.interval.ms": "86400000",
+        # An idle controller writes a record twice a second: half of an idle broker's CPU time.
+        "metadata.max.idle.interval.ms": "5000",
         # A killed broker comes back only when its old registration has expired.
         "broker.session.timeout.ms": "4000",
         "broker.heartbeat.interval.ms": "1000",

@@ -6,7 +6,7 @@ import logging
 import pytest
 import structlog
 
-from connectors.cli.base import settings_of_command
+from connectors.cli.running import settings_of_command
 
 #: Lago's own, set where ours run too: compose files hand one file to all.
 LAGOS_OWN = (

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = whole_page("errors.md")
 SENTENCES = ("fail", "_fail")
 #: Modules of connectors/cli whose command has another name, or that many commands use.
-NAMED = {"imports": "import"}
+NAMED = {"running": "serve", "imports": "import"}
 SHARED = {"base", "sentences", "account_tables"}
 
 

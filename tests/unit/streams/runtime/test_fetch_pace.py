@@ -1,7 +1,12 @@
 """A Faust consumer lets its broker wait only while nothing can be delayed by it."""
 
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from faust.types import TP
+
+from streams.runtime import faust_transport
 from streams.runtime.fetch_pace import BUSY, QUIET, QUIET_AFTER_S, FetchPace
 
 
@@ -10,6 +15,64 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+HOME = TP("topic", 0)
+
+
+class Consumer:
+    """An aiokafka consumer with two partitions, and what its next fetch finds."""
+
+    def __init__(self) -> None:
+        self._fetcher, self.found = SimpleNamespace(), dict[TP, list[SimpleNamespace]]()
+
+    def assignment(self) -> set[TP]:
+        return {HOME, TP("topic", 1)}
+
+    def seek(self, *place: object) -> None: ...
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Consumer]:
+    """The fetching thread of a consumer to which nothing happened for an hour, both partitions at offset 0."""
+
+    async def fetched(self: object, consumer: Consumer, partitions: object) -> dict[TP, list[SimpleNamespace]]:
+        return consumer.found
+
+    monkeypatch.setattr(faust_transport.driver.AIOKafkaConsumerThread, "_fetch_records", fetched)
+    consumer, clock = Consumer(), Clock()
+    thread: Any = object.__new__(faust_transport._ConsumerThread)
+    thread.stamps, thread.pace = dict.fromkeys(consumer.assignment(), 0), FetchPace(clock)
+    monkeypatch.setattr(faust_transport._ConsumerThread, "_ensure_consumer", lambda _: consumer)
+    clock.now += 3600
+    return thread, consumer
+
+
+async def test_a_fetch_without_records_of_all_partitions_leaves_it_quiet(quiet: tuple[Any, Consumer]) -> None:
+    thread, consumer = quiet
+    assert await thread._fetch_records(consumer, consumer.assignment()) == {}
+    assert (thread.pace.waits(), consumer._fetcher._fetch_max_wait_ms) == (QUIET, QUIET.held_ms)
+
+
+async def test_records_make_it_busy(quiet: tuple[Any, Consumer]) -> None:
+    thread, consumer = quiet
+    consumer.found = {HOME: [SimpleNamespace(offset=4)]}
+    assert (await thread._fetch_records(consumer, consumer.assignment()))[HOME].next_offset == 5
+    assert (thread.pace.waits(), consumer._fetcher._fetch_max_wait_ms) == (BUSY, BUSY.held_ms)
+
+
+@pytest.mark.parametrize("fetched", [set(), {HOME}], ids=["none", "one of two"])
+async def test_a_partition_that_is_not_fetched_makes_it_busy(quiet: tuple[Any, Consumer], fetched: set[TP]) -> None:
+    """It may be resumed at any moment, and its first fetch must not stand behind a long one."""
+    thread, consumer = quiet
+    await thread._fetch_records(consumer, fetched)
+    assert (thread.pace.waits(), consumer._fetcher._fetch_max_wait_ms) == (BUSY, BUSY.held_ms)
+
+
+async def test_a_seek_makes_it_busy(quiet: tuple[Any, Consumer]) -> None:
+    thread, _ = quiet
+    assert await thread._seek_partition(HOME, 7)
+    assert (thread.pace.waits(), thread.stamps[HOME]) == (BUSY, 7)
 
 
 def waits_of(pace: FetchPace) -> tuple[int, float]:

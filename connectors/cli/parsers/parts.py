@@ -1,0 +1,6 @@
+"""The parts of an installation that `serve` and `worker` run, by name. Apart from their parsers, which load the library of the command line."""
+
+from typing import Final
+
+ROLES: Final = ("meter", "sink", "retry", "project")
+SERVED: Final = ("webhooks", "api")

@@ -1,0 +1,69 @@
+"""Starts `serve` and `worker` without the library of the command line, which such a process would keep in memory for months.
+
+It takes the words that a container or a service manager uses. All other words, `--help` and mistakes among them, are for
+the parsers (connectors/cli/main.py).
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Final
+
+from connectors.cli.left_out import left_out
+from connectors.cli.parsers.parts import SERVED
+
+_COMMANDS: Final = {"serve": ",".join(SERVED), "worker": None}
+_ONLY: Final = "--only"
+
+
+def plain_command(words: Sequence[str]) -> Callable[[], int] | None:
+    """What runs the command of these words, and returns its exit code.
+
+    Args:
+        words: the command line behind the program's name.
+
+    Returns:
+        None = they are something else than `serve` or `worker`, with `--only` and its value or without.
+    """
+    if not words or words[0] not in _COMMANDS:
+        return None
+    command, only = words[0], _COMMANDS[words[0]]
+    match words[1:]:
+        case []:
+            return lambda: _run(command, only)
+        case [option, value] if option == _ONLY and not value.startswith("-"):
+            return lambda: _run(command, value)
+        case _:
+            return None
+
+
+def _run(command: str, only: str | None) -> int:
+    _load_with_less()
+    from connectors.cli.sentences import check_settings, exit_code_of
+
+    def work() -> int:
+        # A wrong setting ends the command before the libraries are loaded.
+        check_settings()
+        getattr(import_module(f"connectors.cli.{command}"), command)(only)
+        return 0
+
+    return exit_code_of(work)
+
+
+def _load_with_less() -> None:
+    """Load the libraries that would load more than these processes use, which is 8 MiB. Each runs without."""
+    # A log line needs no tables in colour, and Lago's client no command line of its own.
+    with left_out("rich", "httpx._main"):
+        import httpx
+        import structlog
+    # aiohttp is a server here. Its client, which is loaded with it, would read the certificate authorities twice.
+    with left_out("ssl"):
+        import aiohttp
+    del httpx, structlog, aiohttp
+
+
+def run_plain(words: Sequence[str] | None = None) -> None:
+    """End this process with the exit code of the plain command, if it is one; else return."""
+    run = plain_command(sys.argv[1:] if words is None else words)
+    if run is not None:
+        sys.exit(run())

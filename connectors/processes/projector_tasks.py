@@ -1,0 +1,98 @@
+"""Composes what only the projector does: its rows in Postgres, and the tasks that run beside it.
+
+Apart from what every role needs, so that no other worker has it in memory.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+from connectors.config.connections import all_revealed, deployment_of, lago_connections, postgres_url
+from connectors.config.settings import Settings
+from connectors.lago.client import LagoClient, lago_http
+from connectors.operations.automatic_rebilling import LearntEnds
+from connectors.operations.credit_upkeep import CreditUpkeep
+from connectors.operations.late_calls import LateCalls
+from connectors.operations.outgoing_webhooks.announcements import Announcements
+from connectors.operations.outgoing_webhooks.delivery import MessageSender, webhooks_http
+from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
+from connectors.operations.outgoing_webhooks.task import OutgoingWebhooks
+from connectors.operations.provider_health import ProviderHealth
+from connectors.operations.sender import CommandProducer
+from connectors.operations.usage_summary import SummaryRefresh
+from connectors.postgres.pool import Database
+from connectors.postgres.projection import PostgresProjection
+from schemas.topics import TopicNames
+
+
+def projection(settings: Settings) -> PostgresProjection:
+    """The tables that the projector fills. Raises: ConfigurationError: there is no Postgres."""
+    topics = TopicNames.with_prefix(settings.topic_prefix)
+    return PostgresProjection(Database(postgres_url(settings)), topics, settings.credits_user_kinds)
+
+
+def works_of(
+    settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any
+) -> Iterator[tuple[str, Callable[[], Awaitable[object]]]]:
+    """What runs beside a projector with these partition tasks until it is cancelled: names, and functions that start it."""
+    yield "late_calls", late_calls_of(settings, partition_tasks, sensors).watch
+    yield "learnt_ends", learnt_ends_of(settings, partition_tasks, sensors).watch
+    yield "credit_upkeep", credit_upkeep_of(settings, sensors).watch
+    yield "summary_refresh", summary_refresh_of(settings, sensors).watch
+    yield "provider_health", provider_health_of(settings, sensors).watch
+    if settings.outgoing_webhook_urls:
+        yield "outgoing_webhooks", outgoing_webhooks_of(settings, sensors).watch
+
+
+def late_calls_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any) -> LateCalls:
+    """The task that releases late calls, beside a projector with these partition tasks."""
+    deployment, database = deployment_of(settings), Database(postgres_url(settings), size=2)
+    return LateCalls(
+        deployment, database, partition_tasks, sensors, make_sender=lambda: CommandProducer(deployment.kafka)
+    )
+
+
+def learnt_ends_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any) -> LearntEnds:
+    """The task that bills again what was posted after a subscription's end, beside a projector with these partitions."""
+    lagos = {}
+    for one in lago_connections(settings):
+        if not one.is_default or settings.lago_api_key is not None:
+            http, requested = lago_http(one.timeout_s, 1), sensors.requested_of(one.organization)
+            lagos[one.organization] = LagoClient(http, one.url, one.key, requested, organization=one.organization)
+    deployment, database = deployment_of(settings), Database(postgres_url(settings), size=1)
+    return LearntEnds(
+        deployment, database, partition_tasks, sensors, lagos, make_sender=lambda: CommandProducer(deployment.kafka)
+    )
+
+
+def credit_upkeep_of(settings: Settings, sensors: Any) -> CreditUpkeep:
+    """The task that ends reservations and credits whose time is over, beside a projector."""
+    return CreditUpkeep(Database(postgres_url(settings), size=1), sensors)
+
+
+def summary_refresh_of(settings: Settings, sensors: Any) -> SummaryRefresh:
+    """The task that keeps the sums of analytics up to date, beside a projector."""
+    return SummaryRefresh(
+        Database(postgres_url(settings), size=1), failed=sensors.projection_failed, show=sensors.usage_days_failed
+    )
+
+
+def provider_health_of(settings: Settings, sensors: Any) -> ProviderHealth:
+    """The task that judges how well the providers answer, beside a projector."""
+    return ProviderHealth(
+        Database(postgres_url(settings), size=1),
+        show=sensors.providers,
+        failed=sensors.projection_failed,
+    )
+
+
+def outgoing_webhooks_of(settings: Settings, sensors: Any) -> OutgoingWebhooks:
+    """The task that sends outgoing webhooks, beside a projector."""
+    sender = MessageSender(webhooks_http(), all_revealed(settings.outgoing_webhook_secrets), sensors.webhook_attempted)
+    endpoints = [WebhookTarget(url) for url in all_revealed(settings.outgoing_webhook_urls)]
+    announcements = Announcements(
+        [endpoint.name for endpoint in endpoints],
+        settings.outgoing_webhook_events,
+        settings.outgoing_webhook_held_usd,
+        settings.outgoing_webhook_low_balance_usd,
+    )
+    return OutgoingWebhooks(Database(postgres_url(settings), size=1), announcements, sender, endpoints, sensors)
