@@ -195,7 +195,7 @@ class SubscriptionDiscovery:
     async def learn_every(self, seconds: float) -> None:
         """Run until cancelled: ask about all orgs every `seconds`, and subscribe newly mapped ones at once."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(kept_up("learn_orgs", partial(self._learn_orgs_every, seconds)))
+            group.create_task(kept_up("learn_subscriptions", partial(self._learn_orgs_every, seconds)))
             group.create_task(kept_up("subscribe_mapped", self._subscribe_mapped))
 
     async def discover_all(self) -> None:

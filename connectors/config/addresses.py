@@ -27,7 +27,7 @@ def kafka_address(servers: str) -> str:
 
 def lago_address(url: str) -> str:
     """The setting `LAGO_API_URL` with its value, without user and password."""
-    return f"LAGO_API_URL={_bare(url)}"
+    return f"LAGO_API_URL={bare_url(url)}"
 
 
 def postgres_address(url: str) -> str:
@@ -40,7 +40,8 @@ def bare_place(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2] or "localhost"
 
 
-def _bare(url: str) -> str:
+def bare_url(url: str) -> str:
+    """The URL without user, password, query and fragment, which may be secret."""
     place = urlsplit(url)
     host = place.netloc.rpartition("@")[2]
     return place._replace(netloc=host, query="", fragment="").geturl()

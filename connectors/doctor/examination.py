@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import httpx
 
-from connectors.config.addresses import kafka_address
+from connectors.config.addresses import bare_url, kafka_address
 from connectors.config.connections import lago_connections, revealed
 from connectors.config.lago_connections import LagoConnection
 from connectors.config.settings import Settings
@@ -108,7 +108,11 @@ async def examine(
     seen = [*_both(proxy, running)]
     findings = judge_litellm(_merged(proxy, running), own) if proxy or running else []
     patients.append(
-        ExaminedPart(f"LiteLLM, {' and '.join(map(str, filter(None, (config, url))))}", (*seen, *findings), unread)
+        ExaminedPart(
+            f"LiteLLM, {' and '.join(map(str, filter(None, (config, url and bare_url(url)))))}",
+            (*seen, *findings),
+            unread,
+        )
     )
     patients.append(ExaminedPart("Meterbridge's settings", tuple(judge_own(own))))
     if is_named(own):
@@ -161,9 +165,9 @@ def _endpoint(proxy: Proxy | None) -> str:
 
 
 async def _lago(own: Settings, connection: LagoConnection, http: httpx.AsyncClient) -> ExaminedPart:
-    name = f"Lago, {connection.url}"
+    name = f"Lago, {bare_url(connection.url)}"
     if not connection.is_default:
-        name = f"Lago's organisation {connection.organization}, {connection.url}"
+        name = f"Lago's organisation {connection.organization}, {bare_url(connection.url)}"
         own = own.model_copy(update={"lago_clickhouse_dedup": connection.clickhouse_dedup})
     if not connection.key():
         what = "LAGO_API_KEY is not set." if connection.is_default else "Its key_file cannot be read."

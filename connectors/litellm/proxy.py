@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
+from connectors.config.addresses import bare_url
 from connectors.litellm.config import callback_of
 from connectors.litellm.seen import Callback, Proxy
 from schemas.decoding import UNDECODABLE
@@ -76,17 +77,18 @@ def _callbacks(rows: Iterable[_Row]) -> Iterable[Callback]:
 
 
 async def _get(http: httpx.AsyncClient, url: str, headers: Mapping[str, str], shape: type[T]) -> T:
+    place = bare_url(url)
     try:
         answer = await http.get(url, headers=headers)
     except (httpx.RequestError, httpx.InvalidURL) as error:
-        raise Unavailable("litellm_unreachable", f"{url}: {type(error).__name__}") from error
+        raise Unavailable("litellm_unreachable", f"{place}: {type(error).__name__}") from error
     if answer.status_code in {400, 401, 403}:  # 400: the proxy has no database to look up an unknown key
         raise Rejected(
-            "litellm_key_refused", f"{url} answered {answer.status_code}; LITELLM_MASTER_KEY is not its master key"
+            "litellm_key_refused", f"{place} answered {answer.status_code}; LITELLM_MASTER_KEY is not its master key"
         )
     try:
         if not answer.is_success:
-            raise Unavailable("litellm_bad_answer", f"{url} answered {answer.status_code}")
+            raise Unavailable("litellm_bad_answer", f"{place} answered {answer.status_code}")
         return msgspec.json.decode(answer.content, type=shape)
     except UNDECODABLE as error:
-        raise Unavailable("litellm_bad_answer", f"{url} did not answer as LiteLLM does") from error
+        raise Unavailable("litellm_bad_answer", f"{place} did not answer as LiteLLM does") from error

@@ -14,6 +14,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from connectors.config.addresses import bare_url
 from schemas.moments import SECOND_US
 from streams.core.delivery.canary import CanaryCall
 
@@ -91,6 +92,7 @@ class CanaryPost:
     ) -> None:
         self._http = http
         self._url = url.rstrip("/") + PATH
+        self._place = bare_url(self._url)
         self._credential = credential
         self._customer = customer
         self._party = party
@@ -103,7 +105,7 @@ class CanaryPost:
         try:
             answer = await self._http.post(self._url, content=body, headers=headers)
         except httpx.RequestError as error:
-            return f"{self._url} does not answer: {type(error).__name__}"
+            return f"{self._place} does not answer: {type(error).__name__}"
         if answer.status_code != HTTPStatus.ACCEPTED:
-            return f"{self._url} answered {answer.status_code}"
-        return "" if b'"accepted"' in answer.content else f"{self._url} rejected the call"
+            return f"{self._place} answered {answer.status_code}"
+        return "" if b'"accepted"' in answer.content else f"{self._place} rejected the call"

@@ -13,6 +13,7 @@ import httpx
 import structlog
 from prometheus_client import CollectorRegistry
 
+from connectors.config.addresses import bare_url
 from connectors.config.connections import all_revealed, revealed
 from connectors.config.settings import Settings
 from connectors.lago.client import LagoClient, lago_http
@@ -89,7 +90,7 @@ def run_canary(settings: Settings) -> int:
             try:
                 await _found(canary)
                 health.begun()
-                _log.info("canary_started", subscription=canary.subscription, url=settings.canary_url)
+                _log.info("canary_started", subscription=canary.subscription, url=bare_url(settings.canary_url))
                 await _until_told(canary, word.begun())
             finally:
                 beating.cancel()

@@ -11,6 +11,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Info
 
+from connectors.telemetry.background_tasks import watch_background_tasks
 from connectors.telemetry.canary_metrics import CanaryMetrics
 from connectors.telemetry.held_usage import HeldUsageMonitor
 from connectors.telemetry.metric_definitions import counter, gauge, histogram, make_all
@@ -321,6 +322,7 @@ class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
         self.held_watch = HeldUsageMonitor(self)
         self.unbilled_watch = UnbilledUsageMonitor(self)
         watch_unreadable(registry)
+        watch_background_tasks(registry)
         Info("meterbridge_build", "The running version.", registry=registry).info({"version": version})
 
     def lago_response_seen(self, kind: str, outcome: str) -> None:

@@ -39,6 +39,7 @@ CHAPTERS: Final = {
         "meterbridge_waiting_retention_ratio": "**Above 0.5: usage is deleted** once as much time has passed again.",
         "event_processing_duration_seconds": "The 99th percentile is above some seconds: Kafka's transactions are slow.",
         "meterbridge_late_calls_total": "`waiting` rises: `meterbridge dlq list`. `failed` rises: an error in the log.",
+        "meterbridge_background_task_interruptions_total": "It rises all the time: an error of ours; the log has the traceback. What the task exports or does is old.",
         "meterbridge_unreadable_records_total": "It rises: something else writes to our topics.",
     },
     "What is held": {

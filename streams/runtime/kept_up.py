@@ -1,15 +1,19 @@
 """Keeps a task beside the work of a process running: what it does is missing if it ends, and no one awaits it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
 import structlog
 
+from schemas.errors import MeterbridgeError
 from streams.runtime.cancellation import told_to_end
 
 #: Seconds until a task that ended runs again.
 AGAIN_S: Final = 5.0
+#: How often each task of this process ended since its start, by the task's name.
+INTERRUPTED: Final = Counter[str]()
 
 log = structlog.get_logger(__name__)
 
@@ -17,17 +21,20 @@ log = structlog.get_logger(__name__)
 async def kept_up(name: str, work: Callable[[], Awaitable[object]], again_s: float = AGAIN_S) -> NoReturn:
     """Run `work`, which is to run until it is cancelled, and run it again each time it ends: by an error, or by itself.
 
-    The process goes on meanwhile, and the money with it. An error is logged with its traceback, `background_task_interrupted`.
+    The process goes on meanwhile, and the money with it. An error is logged with its traceback, `background_task_interrupted`. Each end
+    is counted in `INTERRUPTED`, except by a `MeterbridgeError`: a neighbour is away, which has alarms of its own.
 
     Args:
-        name: of the task, in the log.
+        name: of the task, in the log and in the metric.
     """
     while True:
         try:
             await work()
+            INTERRUPTED[name] += 1
             log.error("background_task_ended", task=name, again_s=again_s)
         except (Exception, asyncio.CancelledError) as error:
             if told_to_end(error):
                 raise
+            INTERRUPTED[name] += not isinstance(error, MeterbridgeError)
             log.exception("background_task_interrupted", task=name, error=type(error).__name__, again_s=again_s)
         await asyncio.sleep(again_s)

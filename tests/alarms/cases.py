@@ -322,6 +322,10 @@ CASES: Final[dict[str, Case]] = {
         'meterbridge_projection_skipped_total{reason="row_refused"}',
         {'meterbridge_projection_skipped_total{reason="repeated"}': grows(1)},
     ),
+    "MeterbridgeBackgroundTaskFails": Case(
+        {'meterbridge_background_task_interruptions_total{task="watch_queues"}': grows(2)},
+        {'meterbridge_background_task_interruptions_total{task="watch_queues"}': counts()},
+    ),
     "MeterbridgeAnalyticsFail": Case(
         {"meterbridge_usage_days_failed": since(1, 9)}, {"meterbridge_usage_days_failed": since(1, 4)}, step="10m"
     ),

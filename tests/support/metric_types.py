@@ -44,6 +44,7 @@ TYPES = {
     "meterbridge_fetch_gaps_total": "counter",
     "meterbridge_table_staleness_seconds": "gauge",
     "meterbridge_unreadable_records_total": "counter",
+    "meterbridge_background_task_interruptions_total": "counter",
     "meterbridge_lago_breaker_state": "gauge",
     "meterbridge_lago_idempotent": "gauge",
     "meterbridge_lago_too_old": "gauge",

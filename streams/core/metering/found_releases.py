@@ -64,7 +64,7 @@ def shared_out(events: Sequence[Untold], held: Sequence[HeldPart]) -> list[list[
     taken: set[str] = set()
     left = [_choices(held, taken, events[number]) for number in able[:1]]
     for _ in range(_MOST_STEPS):
-        if len(left) > len(able) or not left:
+        if not left:
             break
         number = able[len(left) - 1]
         taken.difference_update(part.part for part in told[number] or ())

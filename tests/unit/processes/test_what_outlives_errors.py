@@ -11,8 +11,10 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from connectors.telemetry.background_tasks import TASKS, watch_background_tasks
 from connectors.telemetry.unreadable_records import watch_unreadable
 from schemas.customers import CustomerRecord
+from schemas.errors import Unavailable
 from streams.runtime import compacted_table, unreadable
 from streams.runtime.compacted_table import CompactedTable, TopicTable
 from streams.runtime.kept_up import kept_up
@@ -90,7 +92,7 @@ async def test_a_table_reads_on_after_any_error_of_its_session(
 
 async def test_work_beside_a_process_is_taken_up_again_whatever_ended_it() -> None:
     """A `CancelledError` that a library lets out looks like the end of the process, and leaves no line in the log."""
-    ends: list[BaseException | None] = [ValueError(), None, asyncio.CancelledError()]
+    ends: list[BaseException | None] = [ValueError(), None, asyncio.CancelledError(), Unavailable("postgres_away")]
     waits = asyncio.Event()
 
     async def work() -> None:
@@ -100,6 +102,8 @@ async def test_work_beside_a_process_is_taken_up_again_whatever_ended_it() -> No
         if (error := ends.pop(0)) is not None:
             raise error
 
+    registry = CollectorRegistry()
+    watch_background_tasks(registry)
     with structlog.testing.capture_logs() as logs:
         kept = asyncio.ensure_future(kept_up("reports", work, 0.0))
         async with asyncio.timeout(10):
@@ -111,4 +115,10 @@ async def test_work_beside_a_process_is_taken_up_again_whatever_ended_it() -> No
         ("background_task_interrupted", "error", "reports", "ValueError"),
         ("background_task_ended", "error", "reports", None),
         ("background_task_interrupted", "error", "reports", "CancelledError"),
+        ("background_task_interrupted", "error", "reports", "Unavailable"),
     ]
+    counted = "meterbridge_background_task_interruptions_total"
+    assert registry.get_sample_value(counted, {"task": "reports"}) == 3, (
+        "a neighbour that is away has alarms of its own"
+    )
+    assert {registry.get_sample_value(counted, {"task": task}) for task in TASKS} == {0}

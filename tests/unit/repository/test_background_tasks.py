@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
+from connectors.telemetry.background_tasks import TASKS
+
 ROOT: Final = Path(__file__).parents[3]
 #: Where tasks begin that are not `kept_up`, how many, and who looks at how they end.
 AWAITED: Final = {
@@ -25,6 +27,9 @@ AWAITED: Final = {
     "streams/runtime/transactions.py": (1, "closes a connection"),
     "streams/state/ledger.py": (1, "awaited while the ledger is opened"),
 }
+#: Where tasks get their names, beside the processes; and what their work looks like there.
+_TASKS_OF: Final = (ROOT / "connectors/billing/subscription_discovery.py", ROOT / "connectors/http/health.py")
+_WORK: Final = (ast.Attribute, ast.Lambda, ast.Call)
 #: Programs of their own: not the product's processes, or without a loop of their own.
 _APART: Final = ("connectors/sdk/", "connectors/litellm/plugin/", "connectors/demo/", "connectors/lago_sandbox/")
 
@@ -48,3 +53,23 @@ def test_each_task_is_kept_up_or_somebody_looks_at_how_it_ends() -> None:
             if not path.startswith(_APART):
                 begun[path] += _begun(file)
     assert dict(+begun) == {path: count for path, (count, _) in AWAITED.items()}
+
+
+def _names(file: Path) -> set[str]:
+    """Names of tasks: arguments of what keeps them up, and first members of pairs with the work."""
+    found = set[str]()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and _name(node) in ("kept_up", "_meanwhile"):
+            members = node.args
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[1], _WORK):
+            members = node.elts[:1]
+        else:
+            continue
+        found |= {one.value for one in members if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    return found - {""}
+
+
+def test_the_metric_of_interruptions_has_each_task_from_the_start() -> None:
+    """A counter whose first value is not 0 has no first rise."""
+    places = [*_TASKS_OF, *(ROOT / "connectors" / "processes").glob("*.py")]
+    assert set[str]().union(*map(_names, places)) == set(TASKS)
