@@ -216,7 +216,9 @@ class OrgAccounts:
             if await changed_from(self.records, org_id, before, make):
                 return
             account = await self._existing(org_id) or account
-        raise Unavailable("write_conflict", "other processes change the org's record all the time")
+        raise Unavailable(
+            "write_conflict", "other processes change the org's record all the time; repeat the request, it is safe"
+        )
 
 
 def noted(known: OrgRecord, account: Account, listed: Sequence[Period], now_us: int) -> OrgRecord:

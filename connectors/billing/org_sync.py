@@ -101,7 +101,9 @@ class OrgSynchroniser:
             make = partial(as_lago_says, customer=customer, listed=periods, now_us=self._now_us())
             if await changed_from(self._records, org_id, before, make):
                 return
-        raise Unavailable("write_conflict", "other processes change the org's record all the time")
+        raise Unavailable(
+            "write_conflict", "other processes change the org's record all the time; repeat the request, it is safe"
+        )
 
     async def poll_every(self, seconds: float) -> None:
         """Poll until the task is cancelled. The first poll is a minute after the start, because webhooks may have been missed before it."""

@@ -278,7 +278,7 @@ class SubscriptionDiscovery:
         return UNKNOWN_SUBSCRIPTION if subscription is None else FOREIGN_SUBSCRIPTION
 
     async def _mark_foreign(self, org_id: str, names: Iterable[str]) -> None:
-        """Mark named subscriptions that run as another org's by our records. Lago, which knows best, does not answer."""
+        """Lago does not answer: mark named subscriptions that belong to another org by our own records."""
         where = organization_of(org_id, self._orgs.get(org_id))
         taken = held_by_others(names, org_id, self._orgs.values(), self._now_us(), where) if names else ()
 

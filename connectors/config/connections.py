@@ -85,7 +85,10 @@ def postgres_url(settings: Settings) -> DatabaseUrl:
     """
     url = settings.postgres_url
     if url is None:
-        raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: this needs Postgres")
+        raise ConfigurationError(
+            "DATABASE_URL",
+            "DATABASE_URL or POSTGRES_HOST must be set, for example DATABASE_URL=postgresql://localhost/meterbridge",
+        )
     try:
         connecting(url.get_secret_value())
     except Rejected as error:

@@ -31,7 +31,7 @@ from streams.core.delivery.after_invoice import CountableEvent, Earlier, overtak
 #: that was delivered after the end is named as `TOO_MANY_EVENTS`.
 MOST: Final = 1_000_000
 TOO_MANY_EVENTS: Final = "too_many_events"
-#: So far apart may be our clock and Lago's: what was delivered so long before an end is looked at, too.
+#: The most by which our clock and Lago's may differ: events delivered up to this long before an end are examined, too.
 CLOCKS_US: Final = HOUR_US
 _HALF_A_CENT: Final = Decimal("0.5")
 #: Pages that moved while they were read look like copies: so often a list is read before that is believed.
@@ -105,7 +105,7 @@ async def not_invoiced(
 
 
 async def is_open(deliveries: Deliveries, life: Life, seen: Seen | None) -> bool:
-    """Whether it is not known of something that was delivered if it is on the last invoice. Raises: Unavailable."""
+    """Whether it is still unknown, for any delivered event, if the last invoice counts it. Raises: Unavailable."""
     if seen is None:
         return await deliveries.some(life)
     left, others = await deliveries.counted(life, seen.since_us, seen.named)

@@ -49,7 +49,7 @@ from streams.runtime.clock import now_us
 
 log = structlog.get_logger(__name__)
 
-#: How often it looks which orgs' records are others.
+#: How often it looks for orgs whose records have changed, in seconds.
 EVERY_S: Final = 60.0
 #: An org is looked at again after a minute, two, four ... an hour: what was on its way when the end was learnt may be
 #: delivered, or known to be, only later.
@@ -260,7 +260,7 @@ class LearntEnds:
         return await self._with_late(nowhere, history, late)
 
     async def _is_to_be_asked(self, offset: int, org: OrgRecord, now_us: int) -> bool:
-        """Whether Lago may tell of an end that something was posted after. The record's own ends may be too late."""
+        """Whether Lago may report an end after which something was posted. The record's own ends may be too late."""
         answer = self._answers.get(org.org_id)
         if answer is None or answer.offset != offset:
             since_us = now_us - ENDED_US
@@ -304,7 +304,7 @@ class LearntEnds:
         return waiting
 
     async def _pages(self, history: LagoHistory, late: Sequence[NotInvoiced]) -> AsyncIterator[list[UninvoicedEvent]]:
-        """What has a moment after an end, then what of `late` is lost still."""
+        """First the events with a timestamp after an end, then those of `late` that are still on no invoice."""
         async for page in pages(self.database, history.org, history.gaps, now_us(), self.deployment.policy.event_code):
             yield page
         async for page in self._late_pages(history, late):

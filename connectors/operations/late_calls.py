@@ -176,7 +176,7 @@ class LateCalls:
     async def _waiting(self, partition: int) -> list[int]:
         place, now_us = self._places[partition], self.now_us()
         due = [offset for offset, at_us in place.later.items() if at_us <= now_us]
-        # Those that are due are read by themselves: they lie far before the new ones, and all between would be read.
+        # Letters that are due are read separately. They lie far before the new ones, and one read for both would fetch everything between.
         after = _NO_OFFSET if due else place.after
         async with self.database.connection() as connection:
             rows = await connection.fetch(_WAITING, partition, after, BATCH, due)

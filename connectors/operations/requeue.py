@@ -237,7 +237,10 @@ class Requeuer:
         try:
             await self._writer.commit([*writes, *marked], TopicPartition(topics.dlq, 0), None, "")
         except ProducerFenced as error:
-            raise Unavailable("requeue_in_progress", "another process has begun to requeue or dismiss") from error
+            raise Unavailable(
+                "requeue_in_progress",
+                "another process has begun to requeue or dismiss; what is done stays done. See `meterbridge dlq list`, then repeat",
+            ) from error
         except KafkaError as error:
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
 

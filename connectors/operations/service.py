@@ -102,7 +102,10 @@ class OperationsService:
             ConfigurationError: there is no Postgres.
         """
         if self._database is None:
-            raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: this needs Postgres")
+            raise ConfigurationError(
+                "DATABASE_URL",
+                "DATABASE_URL or POSTGRES_HOST must be set, for example DATABASE_URL=postgresql://localhost/meterbridge",
+            )
         async with self._database.connection() as connection:
             rows = await connection.fetch(_UNMAPPED)
         return [

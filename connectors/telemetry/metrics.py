@@ -167,7 +167,7 @@ class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
     dedupe_identities = gauge("meterbridge_dedupe_identities", "Identities of calls remembered for deduplication.")
     partition_halted = gauge(
         "meterbridge_partition_halted",
-        "1: the partition is not processed until an operator acts.",
+        "1: the partition stands still. It is tried again every minute, and mostly an operator must remove the cause first.",
         topic=(),
         partition=(),
         reason=(),

@@ -38,7 +38,7 @@ _HELD_MS = 500
 _AGAIN_S, _HALTED_S = 2.0, 60.0
 #: After this time a lane is opened again, which commits its offset again, seconds.
 _SESSION_S = 86_400.0
-#: How much longer it may be for a post under way, seconds: longer than any answer of Lago that is awaited.
+#: How long a session may exceed that time to finish a running post, seconds; longer than any wait for an answer of Lago.
 _POST_S = 600.0
 #: Records that are fetched ahead, and how long an idle lane waits, seconds.
 _AHEAD, _IDLE_S = 2 * SETTLE_LIMIT, 0.5

@@ -210,7 +210,7 @@ class _Run:
         return self._doubted(batch, verdict)
 
     def _doubted(self, batch: EventBatch, verdict: Verdict) -> Verdict:
-        """Hold the batch where too many events fail alike: all of this batch, and none of any other passes
+        """Hold the batch when all of its events fail for one reason and no other batch passes
         (streams/core/delivery/dead_letter_storm.py).
         """
         deaths = self._wire.breaker.deaths

@@ -29,7 +29,7 @@ _REOPENINGS = 5
 _TELL_EVERY = 8
 #: A fetch batch with this many records gets a transaction at once; smaller ones wait `linger_s` for more.
 _WORTH_IT = 2000
-#: Idle ticks after which a task fetches fetch batches again that it knows of and never got: 2 s.
+#: Idle ticks (2 s) after which a task fetches again a batch that it knows of but never received.
 _PATIENCE = 4
 _CLOSE_S = 2.0
 

@@ -40,7 +40,7 @@ def show(
     """Show one dead letter: its reason, how often it was tried, and its content (prompts are never stored)."""
 
 
-@dlq.command(epilog="Example: meterbridge dlq requeue --reason http_401 --comment 'key renewed' --dry-run")
+@dlq.command(epilog="Example: meterbridge dlq requeue --reason lago_refused --comment 'plan fixed in Lago' --dry-run")
 @deferred()
 def requeue(
     reason: Reason = "",

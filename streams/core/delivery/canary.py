@@ -24,7 +24,7 @@ RESULTS: Final = (BILLED, NOT_POSTED, NOT_BILLED, NOT_SEEN, WRONG_AMOUNT, BILLED
 _SEEN: Final = frozenset({BILLED, WRONG_AMOUNT})
 #: A call is looked at for so long after it was due, for a second event of it, or for one that comes late.
 WATCHED_US: Final = 3_600_000_000
-#: After so many calls in a row that were not at Lago when they were due, only one interval of `SLOW` has a call.
+#: After this many calls in a row that did not reach Lago in time, only one of every `SLOW` intervals has a call.
 PATIENCE, SLOW = 10, 10
 
 

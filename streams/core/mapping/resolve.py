@@ -112,7 +112,7 @@ def resolve_org(
     code: str = "",
     now_us: int | None = None,
 ) -> Target:
-    """The target of usage recorded for an org: its subscription, whatever its currency, for no money is known of it.
+    """The target of usage recorded for an org: its subscription in any currency, because such usage has no amount.
 
     The one that charges its metric, else any: it has no amount, and plans at a flat price charge nothing for usage.
     Usage that no period bills is held here and not when its window closes, because the fold limits held events.

@@ -26,6 +26,7 @@ MIN_MAPPING_DELAY_S = 1.0
 
 TOO_EARLY = "effective_from_too_early"
 TOO_MANY = "too_many_versions"
+_TOO_EARLY = "effective_from is too early: usage before now + MAPPING_DELAY_SECONDS may be billed already. Leave it out, or give a later one"
 
 copy = msgspec.structs.replace
 
@@ -113,7 +114,7 @@ def set_mapping(
     if begins < record.known_from:
         return _remembered(record, version, now_us)
     if begins < earliest:
-        raise Rejected(TOO_EARLY, "usage before now + MAPPING_DELAY_SECONDS may have been decided already")
+        raise Rejected(TOO_EARLY, _TOO_EARLY)
     later = [other for other in record.versions if other.effective_from > begins]
     after = _needed(record, [*_decided(record, begins), version, *later], now_us, keep_us)
     if len(after.versions) > MAX_VERSIONS:
@@ -152,7 +153,7 @@ def end_mapping(
     if ended is record.versions[-1] and not ended.is_active and ended.deleted >= ending.deleted:
         return record
     if begins < earliest:
-        raise Rejected(TOO_EARLY, "usage before now + MAPPING_DELAY_SECONDS may have been decided already")
+        raise Rejected(TOO_EARLY, _TOO_EARLY)
     soon = ending.effective_from is None
     end = copy(ended, effective_from=begins, is_active=False, deleted=ending.deleted, updated_at=now_us, soon=soon)
     after = _needed(record, [*_decided(record, begins), end], now_us, keep_us)
@@ -262,7 +263,7 @@ def _needed(record: CustomerRecord, versions: list[MappingVersion], now_us: int,
 
 
 def _decides(version: MappingVersion) -> tuple[str, str, bool, str, bool]:
-    """The fields by which a version bills usage elsewhere than another one."""
+    """The fields that decide who is billed. If two versions agree in them, both bill usage to the same place."""
     of = version
     return of.lago_customer_id, of.external_subscription_id, of.is_active, of.id_kind, of.deleted
 
