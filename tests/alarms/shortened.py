@@ -21,6 +21,7 @@ _OWN: Final[dict[str, dict[str, str]]] = {
     "MeterbridgeProjectorBehind": {"> 600": "> 8", "604800": "60"},
     "MeterbridgeProjectorHalfwayToDeletion": {"604800": "60"},
     "MeterbridgeTablesStale": {"> 60": "> 15"},
+    "MeterbridgeBackgroundTaskFails": {"> 3": "> 1"},
     "MeterbridgeLagoDown": {"[10s]": "[45s]"},
     "MeterbridgeLagoKeyRefused": {"[10s]": "[45s]"},
     "MeterbridgeLagoOrganizationDown": {"[10s]": "[45s]"},

@@ -194,7 +194,10 @@ async def test_lines_that_are_no_calls_are_told_and_cost_their_neighbours_nothin
     told = done.json
     assert done.code == 1, "a script has to see it"
     assert (told["missing"], told["usd"], sum(told["refused"].values())) == (1, "0.25", 3)
-    assert (told["where"][0], told["where"][-1]) == ("line 1: not_json", "line 4, request b: negative_cost")
+    assert (told["where"][0], told["where"][-1]) == (
+        "line 1: not_json",
+        "line 4, request b (the cost is -1 USD, below 0): negative_cost",
+    )
     assert done.code == 1
 
 

@@ -209,9 +209,9 @@ def one_unclear_second_makes_all_of_it_unclear(patch: pytest.MonkeyPatch) -> Non
 
 def a_last_invoice_s_sum_tells_nothing(patch: pytest.MonkeyPatch) -> None:
     """Though only one choice of what was stored in one second adds up to it."""
-    told_apart = rule._told_apart
+    told_apart = rule._compared_with_fee
     patch.setattr(
-        rule, "_told_apart", lambda then, number, *_: ((), then) if number > 0 else told_apart(then, number, *_)
+        rule, "_compared_with_fee", lambda then, number, *_: ((), then) if number > 0 else told_apart(then, number, *_)
     )
 
 

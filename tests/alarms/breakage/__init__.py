@@ -23,9 +23,7 @@ FAULTS: Final[dict[str, Fault]] = {
     **{name: _ALL[name] for name in _LAST},
 }
 #: The alarms whose fault cannot be made in a trial, and why.
-NOT_BROKEN: Final[dict[str, str]] = {
-    "MeterbridgeBackgroundTaskFails": "Only an error of this product interrupts a task again and again, and none is known.",
-}
+NOT_BROKEN: Final[dict[str, str]] = {}
 #: What else rings with an alarm's fault, and why its rule does not leave it out.
 CONSEQUENCES: Final[dict[str, dict[str, str]]] = {
     "MeterbridgeProjectorHalfwayToDeletion": {

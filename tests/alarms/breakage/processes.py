@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Final
@@ -12,6 +13,7 @@ from confluent_kafka import TopicPartition
 
 from tests.alarms import damage
 from tests.alarms.breakage.scene import Fault, Scene, gone, meanwhile
+from tests.faults.world import COMMANDS, OURS
 from tests.support.database import rows
 from tests.support.ports import free_port
 from tests.support.webhook_receiver import SECRET as WEBHOOK_SECRET
@@ -51,6 +53,19 @@ async def one_of_two_is_gone(scene: Scene) -> AsyncIterator[None]:
 async def upgrade_was_not_finished(scene: Scene) -> AsyncIterator[None]:
     async with scene.joined_by("sink-old"):
         yield
+
+
+@contextlib.asynccontextmanager
+async def task_fails_again_and_again(scene: Scene) -> AsyncIterator[None]:
+    """A fault of ours is planted: the task that logs the partitions of the retry role ends by an error each time."""
+    retry = scene.world.processes["retry-0"]
+    await scene.stopped("retry-0")
+    retry.becomes([sys.executable, "-m", "tests.support.failing_task", *COMMANDS["retry-0"]])
+    await scene.started("retry-0")
+    yield
+    await scene.stopped("retry-0")
+    retry.becomes([*OURS, *COMMANDS["retry-0"]])
+    await scene.started("retry-0")
 
 
 @contextlib.asynccontextmanager
@@ -126,6 +141,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "MeterbridgeProjectorBehind": postgres_away,
     "MeterbridgeProjectorHalfwayToDeletion": postgres_away,
     "MeterbridgeRowsLeftOut": stranger_writes_a_call,
+    "MeterbridgeBackgroundTaskFails": task_fails_again_and_again,
     "MeterbridgeAnalyticsFail": postgres_refuses_the_sums,
     "MeterbridgeWebhookEndpointDisabled": receiver_is_gone,
     "MeterbridgeApiShortOfPostgres": requests_hold_all_connections,
