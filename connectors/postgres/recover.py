@@ -75,7 +75,7 @@ SELECT COALESCE(sum(GREATEST(0, late.calls - (
 _SILENT: Final = """
 SELECT count(*) FROM usage_parts p
 WHERE p.event IS NULL AND p.released_in IS NULL AND p.status = 'completed' AND p.processed_at > now() - interval '60 days'
-    AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = p.part AND u.part <> '')
+    AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = regexp_replace(p.part, '(-again)+$', '') AND u.part <> '')
 """
 #: The topics' offsets begin at 0 again. A row of an old offset would shut out what is written now, or be taken for it.
 _BEGIN_ANEW: Final = (

@@ -188,6 +188,15 @@ async def test_a_receipt_of_an_event_that_no_row_and_no_lago_shows_means_unknown
     assert (await begin_anew(database, [], NEW, dry_run=False)).missing == 1
 
 
+async def test_the_receipt_of_an_event_that_was_billed_again_means_no_unknown_call(database: str) -> None:
+    again = receipt("completed", int(time.time()))
+    again.transaction_id += "-again"
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, held(7))
+        await writer.put(TOPICS.receipts, again)
+    assert (await begin_anew(database, [at_lago(7, 1, "0.01")], NEW, dry_run=False)).missing == 0
+
+
 async def test_what_is_billed_by_its_receipt_alone_is_not_lost(database: str) -> None:
     async with Writer(database) as writer:
         await writer.put(TOPICS.enriched, held(7))
