@@ -21,16 +21,13 @@ WHERE u.part <> '' AND (p.part = $1 OR p.released_in = $1)
 """  # noqa: S608  # our own columns
 #: Also those that were open as far as the log knows: such a window becomes held where Lago cannot bill it at its seal.
 _HELD: Final = f"""
-SELECT part, {_SUMS}, max(ended_at) FROM llm_usage_log
-WHERE part = ANY($1::text[]) AND part <> '' AND starts_with(part, $2)
-    AND customer_id = $3 AND model = $4 AND provider = $5
-GROUP BY part ORDER BY part
+SELECT part, customer_id, model, provider, {_SUMS}, max(ended_at) FROM llm_usage_log
+WHERE part = ANY($1::text[]) AND part <> '' GROUP BY 1, 2, 3, 4 ORDER BY 1
 """  # noqa: S608  # our own columns
 _RELEASE: Final = """
 INSERT INTO usage_parts AS p (part, released_in) SELECT part, $1 FROM unnest($2::text[]) AS chosen (part)
 ON CONFLICT (part) DO UPDATE SET released_in = EXCLUDED.released_in WHERE p.event IS NULL
 """
-_GONE: Final = "SELECT part FROM usage_parts WHERE part = ANY($1::text[]) AND released_in IS NOT NULL"
 #: Events that are billed as their receipts say, and that neither the tables nor Lago show: what their own calls have in common.
 _SILENT: Final = """
 SELECT p.part, u.customer_id, u.model, u.provider, max(u.ended_at) FROM usage_parts p JOIN llm_usage_log u ON u.part = p.part
@@ -69,8 +66,10 @@ async def mark_released(
         sums = await _untold(connection, event)
         if sums is not None and sums.calls > 0:
             groups.setdefault(_group(event), []).append((event.transaction_id, Untold(sums, *_window(event))))
+    silent: Sequence[Any] = await connection.fetch(_SILENT)
+    parts_of = await _held(connection, unsent) if groups or silent else {}
     for group, untold in groups.items():
-        held = await _held(connection, group, unsent)
+        held = parts_of.get(group, [])
         found = shared_out([one for _, one in untold], held)
         left = {part.part for part in held}.difference(part.part for parts in found or () for part in parts or ())
         for (name, one), parts in zip(untold, found or [None] * len(untold), strict=True):
@@ -81,21 +80,15 @@ async def mark_released(
                 left.difference_update(part.part for part in maybe)
             if chosen:
                 await connection.execute(_RELEASE, name, [part.part for part in chosen])
-    await _mark_silent(connection, unsent, decision, undecided)
-    return undecided
-
-
-async def _mark_silent(connection: Any, unsent: Sequence[str], decision: str, undecided: Undecided) -> None:
-    """Held parts that may be in an event of which only the receipt is known: no sums of it can be compared."""
-    gone = {part for (part,) in await connection.fetch(_GONE, list(unsent))}
-    for name, customer, model, provider, ended_at in await connection.fetch(_SILENT):
-        group = _ledger(name), customer, model, provider
-        held = [part for part in await _held(connection, group, unsent) if part.part not in gone]
-        ended_us = to_us(ended_at)
+        parts_of[group] = [part for part in held if part.part in left]
+    # Of an event of which only the receipt is known no sums can be compared.
+    for name, *same, ended_at in silent:
+        held, ended_us = parts_of.get((_ledger(name), *same), []), to_us(ended_at)
         maybe = fitting(held, ended_us, ended_us + STRETCH_US)
-        gone.update(part.part for part in maybe)
+        parts_of[_ledger(name), *same] = [part for part in held if part not in maybe]
         if chosen := _decided(undecided, name, maybe, decision):
             await connection.execute(_RELEASE, name, [part.part for part in chosen])
+    return undecided
 
 
 def _decided(undecided: Undecided, event: str, maybe: list[HeldPart], decision: str) -> list[HeldPart]:
@@ -134,9 +127,13 @@ async def _untold(connection: Any, event: LagoEvent) -> Sums | None:
     return less(every, Sums(*await connection.fetchrow(_KNOWN, event.transaction_id)))
 
 
-async def _held(connection: Any, group: _Group, unsent: Sequence[str]) -> list[HeldPart]:
-    rows: Sequence[Any] = await connection.fetch(_HELD, list(unsent), *group)
-    return [HeldPart(part, Sums(*sums), to_us(ended_at)) for part, *sums, ended_at in rows]
+async def _held(connection: Any, unsent: Sequence[str]) -> dict[_Group, list[HeldPart]]:
+    parts: dict[_Group, list[HeldPart]] = {}
+    rows: Sequence[Any] = await connection.fetch(_HELD, list(unsent))
+    for part, customer, model, provider, *sums, ended_at in rows:
+        group = _ledger(part), customer, model, provider
+        parts.setdefault(group, []).append(HeldPart(part, Sums(*sums), to_us(ended_at)))
+    return parts
 
 
 def _window(event: LagoEvent) -> tuple[int, int]:
