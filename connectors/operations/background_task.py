@@ -8,7 +8,7 @@ import structlog
 
 from schemas.errors import MeterbridgeError
 from schemas.reasons import POSTGRES_DENIED, POSTGRES_SCHEMA
-from streams.runtime.cancellation import told_to_end
+from streams.runtime.cancellation import is_own_cancellation
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ async def watch(
             if error.reason in _REFUSALS:
                 on_failure()
         except (Exception, asyncio.CancelledError) as error:  # a bug of ours must not end the projector
-            if told_to_end(error):
+            if is_own_cancellation(error):
                 raise
             on_failure()
             log.exception(failed, error=type(error).__name__)

@@ -6,7 +6,7 @@ Python hides the latter: a task that it ends counts as cancelled, so nothing is 
 import asyncio
 
 
-def told_to_end(error: BaseException) -> bool:
+def is_own_cancellation(error: BaseException) -> bool:
     """Whether `error` is a `CancelledError` because the current task is cancelled; call it where the error is caught."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from schemas.decoding import DAMAGE, decoder
-from streams.runtime.cancellation import told_to_end
+from streams.runtime.cancellation import is_own_cancellation
 from streams.runtime.plain_consumer import reading
 from streams.runtime.unreadable import note
 
@@ -137,7 +137,7 @@ class TopicTable(ABC):
                     address = f"KAFKA_BOOTSTRAP_SERVERS={self._kafka.get('bootstrap_servers', '')}"
                     log.warning("follower_interrupted", table=self.name, error=type(error).__name__, address=address)
             except (Exception, asyncio.CancelledError) as error:
-                if told_to_end(error):
+                if is_own_cancellation(error):
                     raise
                 # A table without progress ages, which its readers notice and wait for. If the task ended instead, its
                 # process would end, and the ingress that may run in it.

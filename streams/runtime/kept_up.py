@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 import structlog
 
 from schemas.errors import MeterbridgeError
-from streams.runtime.cancellation import told_to_end
+from streams.runtime.cancellation import is_own_cancellation
 
 #: Seconds until a task that ended runs again.
 AGAIN_S: Final = 5.0
@@ -33,7 +33,7 @@ async def kept_up(name: str, work: Callable[[], Awaitable[object]], again_s: flo
             INTERRUPTED[name] += 1
             log.error("background_task_ended", task=name, again_s=again_s)
         except (Exception, asyncio.CancelledError) as error:
-            if told_to_end(error):
+            if is_own_cancellation(error):
                 raise
             INTERRUPTED[name] += not isinstance(error, MeterbridgeError)
             log.exception("background_task_interrupted", task=name, error=type(error).__name__, again_s=again_s)
