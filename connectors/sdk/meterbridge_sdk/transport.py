@@ -121,7 +121,7 @@ def _is_http(url: str) -> bool:
 
 
 def _json(body: Mapping[str, object]) -> bytes:
-    """The body as JSON. Raises: BillingRejected: `bad_request`: a member is no value of JSON; its name is told."""
+    """The body as JSON. Raises: BillingRejected: `bad_request`: a member cannot be written as JSON; the message names it."""
     try:
         return json.dumps(body, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
