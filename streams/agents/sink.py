@@ -7,7 +7,6 @@ same bytes again, and Lago refuses them by their unique key (docs/lago-behaviour
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from re import compile as re_compile
 from typing import Any, Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -26,6 +25,7 @@ from streams.core.delivery.backoff import retry_delay, tier_of
 from streams.core.delivery.dead_letter_headers import RecordOrigin
 from streams.core.delivery.earlier_posts import went_elsewhere
 from streams.core.delivery.restamp import RestampDecision, judged
+from streams.core.metering.event_owner import belongs_to, deployment_named
 from streams.delivery.engine import EventOutcome, Item
 from streams.delivery.lago_port import PostRecord
 from streams.delivery.to_an_organization import EventDelivery
@@ -34,7 +34,6 @@ from streams.runtime.offsets import standing
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import attempt_write, receipt_write
 
-_IDENTITY = re_compile(r"[0-9a-f]{32}")
 #: The most events that are posted and settled in one transaction.
 SETTLE_LIMIT = 500
 #: The most posts that are recorded with them, the latest ones: an outage may last for days.
@@ -281,8 +280,8 @@ class DeliveryWork:
         )
 
     def _is_whole(self, received: ReceivedEvent, event: LagoEvent) -> bool:
-        """Whether the manifest fits the event: a transaction id begins with its deployment, unless it is an identity; and
-        an organisation has a name.
+        """Whether the manifest fits the event: the deployment that it names can be the event's (streams/core/metering/event_owner.py), and an
+        organisation has a name.
 
         Raises:
             TopicProblem: `other_deployment`.
@@ -292,10 +291,7 @@ class DeliveryWork:
             return False
         if manifest is None or manifest.deployment in ("", own):
             return True
-        theirs = event.transaction_id.startswith(f"{manifest.deployment}-") or _IDENTITY.fullmatch(event.transaction_id)
-        # An event of `a-b` does not begin with our name where we are `a`, though its id does.
-        ours = event.transaction_id.startswith(f"{own}-") and not manifest.deployment.startswith(f"{own}-")
-        if not theirs or ours:
+        if belongs_to(manifest.deployment, event.transaction_id, deployment_named(event)) is False:
             return False
         place = f"{record.topic}-{record.partition} at {record.offset}"
         raise TopicProblem("other_deployment", f"{place} belongs to {manifest.deployment}")

@@ -156,17 +156,23 @@ def test_an_event_with_an_amount_that_is_none_is_no_event(amount: str) -> None:
     assert judged(value, {"org": OrgRecord("org")}, OutOfPeriodPolicy.SHIFT, 1) == RestampDecision(value)
 
 
+TOPIC = "AAAAAAAAAAAAAAAAAAAAAA"
+
+
 @pytest.mark.parametrize(
     ("transaction_id", "deployment", "expected"),
     [
-        ("ours-topic-0-7", "ours", True),
-        ("ours-topic-0-7", "", True),
-        ("ours-topic-0-7", "ourt", False),
+        (f"ours-{TOPIC}-0-7", "ours", True),
+        (f"ours-{TOPIC}-0-7", "", True),
+        (f"ours-{TOPIC}-0-7", "ourt", False),
         ("made-up", "ourt", False),
-        ("theirs-topic-0-7", "theirs", "halts"),
+        ("theirs-made-up", "theirs", False),
+        (f"theirs-{TOPIC}-0-7", "theirs", "halts"),
+        (f"theirs-{TOPIC}-0-7-again", "theirs", "halts"),
         ("0123456789abcdef" * 2, "theirs", "halts"),
-        ("ours-b-topic-0-7", "ours-b", "halts"),
-        ("ours-b-topic-0-7", "our", False),
+        ("0123456789abcdef" * 2 + "-again", "theirs", "halts"),
+        (f"ours-b-{TOPIC}-0-7", "ours-b", "halts"),
+        (f"ours-b-{TOPIC}-0-7", "our", False),
     ],
 )
 def test_one_manifest_that_contradicts_its_event_halts_no_lane(
