@@ -105,7 +105,7 @@ class DeliveryWork:
         self._maybe_sent_below = 0
         self._suspect_below = 0
         self._attempts: deque[DeliveryAttempt] = deque(maxlen=ATTEMPTS_KEPT)
-        self._following: Callable[[], ConsumerRecord | None] = lambda: None
+        self._following: Callable[[], ReceivedEvent | None] = lambda: None
         self._passing: Callable[[str], Awaitable[None]] = _pass
         self._passed_to = 0
         self._committed_us = 0
@@ -164,6 +164,15 @@ class DeliveryWork:
 
     def look_behind(self, following: Callable[[], ConsumerRecord | None]) -> None:
         """See `streams.runtime.partition_task.LooksBehind`."""
+
+        def received() -> ReceivedEvent | None:
+            record = following()
+            return None if record is None else ReceivedEvent(record)
+
+        self.look_behind_received(received)
+
+    def look_behind_received(self, following: Callable[[], ReceivedEvent | None]) -> None:
+        """See `look_behind`; what a caller has decoded is not decoded again."""
         self._following = following
 
     def before_passing(self, passing: Callable[[str], Awaitable[None]]) -> None:
@@ -243,10 +252,9 @@ class DeliveryWork:
 
     def _others_wait(self, count: int) -> bool:
         """Whether another event could be posted together with these `count`."""
-        following = self._following() if count < SETTLE_LIMIT else None
-        if following is None:
+        behind = self._following() if count < SETTLE_LIMIT else None
+        if behind is None:
             return False
-        behind = ReceivedEvent(following)
         return self.is_own(behind) and behind.due_ms <= self._now_us() // 1000
 
     def is_own(self, received: ReceivedEvent) -> bool:

@@ -224,4 +224,12 @@ ROWS = (
             "integration/test_organization_lanes.py::test_a_lane_without_progress_commits_its_offset_again_and_again",
         ),
     ),
+    Row(
+        196,
+        "a library lets a `CancelledError` out inside the lane of a Lago organisation",
+        "out of the fetch of its reader; out of a post",
+        (LOST, TWICE, GOES_ON),
+        "the lane is opened again and posts its event once; the partition and the other organisations go on",
+        ("integration/test_organization_lanes.py::test_a_lane_goes_on_when_a_library_lets_a_cancellation_out",),
+    ),
 )
