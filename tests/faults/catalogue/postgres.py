@@ -154,18 +154,6 @@ ROWS = (
         (
             "integration/test_recovery.py::test_where_each_call_is_an_event_those_of_another_deployment_are_not_taken_for_ours",
             "integration/test_recovery.py::test_a_call_that_was_billed_again_as_an_event_of_its_own_is_no_sign_of_another_deployment",
-            "unit/streams/core/metering/test_event_owner.py::test_each_event_is_its_own_deployments_or_names_none_and_is_never_that_of_two",
-        ),
-    ),
-    Row(
-        197,
-        "all topics are lost, and the held usage of one customer can be divided between the events in very many ways",
-        "equal parts and events; hundreds of events that no parts explain; thousands of parts and events in one minute",
-        (SAYS_SO, GOES_ON),
-        "the work of `recover` on them is bounded, then a person is asked; a day of equal windows is divided",
-        (
-            "unit/streams/core/metering/test_found_releases.py::test_whatever_a_history_is_the_work_on_it_has_a_bound",
-            "unit/streams/core/metering/test_found_releases.py::test_a_long_history_whose_parts_are_plain_is_shared_out_within_the_bound",
         ),
     ),
 )

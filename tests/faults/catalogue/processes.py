@@ -226,10 +226,10 @@ ROWS = (
     ),
     Row(
         196,
-        "a library lets a `CancelledError` out inside the lane of a Lago organisation",
+        "a library lets a `CancelledError` out while a further Lago organisation is served",
         "out of the fetch of its reader; out of a post",
         (LOST, TWICE, GOES_ON),
-        "the lane is opened again and posts its event once; the partition and the other organisations go on",
+        "that organisation is begun again and its event posted once; the partition and the other organisations go on",
         ("integration/test_organization_lanes.py::test_a_lane_goes_on_when_a_library_lets_a_cancellation_out",),
     ),
 )
