@@ -24,7 +24,7 @@ from streams.core.delivery import dead_letter_headers
 from streams.core.delivery.backoff import retry_delay, tier_of
 from streams.core.delivery.dead_letter_headers import RecordOrigin
 from streams.core.delivery.earlier_posts import went_elsewhere
-from streams.core.delivery.restamp import RestampDecision, judged
+from streams.core.delivery.restamp import RestampDecision, restamp_decision
 from streams.core.metering.event_owner import belongs_to, deployment_named
 from streams.delivery.engine import EventOutcome, Item
 from streams.delivery.lago_port import PostRecord
@@ -241,7 +241,7 @@ class DeliveryWork:
         return outcomes
 
     def _judge(self, value: bytes) -> RestampDecision:
-        return judged(value, *self._judged_by())
+        return restamp_decision(value, *self._judged_by())
 
     def _went_elsewhere(self, value: bytes) -> bool:
         return went_elsewhere(value, *self._judged_by())

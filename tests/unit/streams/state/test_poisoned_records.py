@@ -22,7 +22,7 @@ from schemas.decoding import Unreadable, decoder
 from schemas.errors import LedgerBroken, TopicProblem
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from streams.agents import meter, received_event, sink
-from streams.core.delivery.restamp import RestampDecision, judged
+from streams.core.delivery.restamp import RestampDecision, restamp_decision
 from streams.core.metering.ledger_state import LedgerState
 from streams.runtime.compacted_table import CompactedTable
 from streams.state.changelog import POSITION_KEY, restore
@@ -153,7 +153,7 @@ def test_an_event_with_an_amount_that_is_none_is_no_event(amount: str) -> None:
     """The question whether it is owed, put to it, ended the sink."""
     value = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1795176000.000", amount, {"org_id": "org"}))
     assert received_event.event_in(Stored(value)) is None
-    assert judged(value, {"org": OrgRecord("org")}, OutOfPeriodPolicy.SHIFT, 1) == RestampDecision(value)
+    assert restamp_decision(value, {"org": OrgRecord("org")}, OutOfPeriodPolicy.SHIFT, 1) == RestampDecision(value)
 
 
 TOPIC = "AAAAAAAAAAAAAAAAAAAAAA"
