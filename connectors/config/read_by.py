@@ -22,13 +22,13 @@ _LISTENING: Final = ROLES
 _READERS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (
         _EVERY,
-        "kafka_bootstrap_servers kafka_security_protocol kafka_sasl_mechanism kafka_sasl_username kafka_sasl_password kafka_ssl_cafile "
-        "kafka_ssl_certfile kafka_ssl_keyfile kafka_ssl_key_password topic_prefix log_level log_format",
+        ("kafka_bootstrap_servers kafka_security_protocol kafka_sasl_mechanism kafka_sasl_username kafka_sasl_password kafka_ssl_cafile "
+        "kafka_ssl_certfile kafka_ssl_keyfile kafka_ssl_key_password topic_prefix log_level log_format"),
     ),
     ((*_SERVED, *_WORKERS, COMMANDS), "kafka_partitions kafka_replication_factor lago_organizations"),
     ((API, *_WORKERS, CANARY, COMMANDS), "deployment_name lago_event_code"),
     (_EVERY, "lago_api_url lago_api_key lago_timeout"),
-    (_WORKERS, "pod_name"),
+    (_WORKERS, "pod_name worker_processes"),
     ((*_POSTING, CANARY), "lago_clickhouse_dedup"),
     (("lago setup",), "lago_webhook_url"),
     ((API,), "lago_webhook_secret auto_subscribe litellm_master_key api_rate_limit authorize_rate_limit api_postgres_connections"),
