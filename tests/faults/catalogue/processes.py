@@ -234,6 +234,18 @@ ROWS = (
         ("restarts",),
     ),
     Row(
+        185,
+        "a role cannot be started again in a process in which other roles work",
+        "WORKER_PROCESSES=one; an error ends the sink, and a topic that each role needs is deleted and created again; any other error of a start",
+        (LOST, GOES_ON, SAYS_SO),
+        "the other roles go on, and that role is started again until it can work; a role that never worked ends its process at once, with its message",
+        (
+            "faults/test_one_process.py::test_a_role_that_cannot_be_started_again_does_not_end_the_others",
+            "unit/processes/test_roles_of_one_process.py::test_a_role_that_cannot_begin_ends_the_process_although_another_works",
+            "unit/processes/test_roles_of_one_process.py::test_an_error_of_a_role_that_has_worked_starts_that_role_again_whatever_the_error_is",
+        ),
+    ),
+    Row(
         196,
         "a library lets a `CancelledError` out while a further Lago organisation is served",
         "out of the fetch of its reader; out of a post",
