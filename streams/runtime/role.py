@@ -86,15 +86,23 @@ class Role:
         app.every_tick(self._punctuate)
 
     async def close(self) -> None:
-        """Close all partition tasks at the same time, and then the tables that they read."""
+        """Close all partition tasks at the same time, and then the tables that they read, also where a partition task does not close.
+
+        Raises:
+            What the close of a partition task raised.
+        """
         # Signals belong to Faust's class of apps, and would keep this role as long as its process.
         self.app.on_partitions_assigned.disconnect(self._assigned, weak=False)
         self.app.on_partitions_revoked.disconnect(self._revoked, weak=False)
         partition_tasks = [self.partition_tasks.pop(partition) for partition in list(self.partition_tasks)]
-        await asyncio.gather(*(partition_task.close() for partition_task in partition_tasks))
+        closing = [asyncio.ensure_future(partition_task.close()) for partition_task in partition_tasks]
+        if closing:
+            await asyncio.wait(closing)
         if self._tables:
             # Kafka may not answer, and nothing is written here.
             await asyncio.wait([asyncio.ensure_future(table.stop()) for table in self._tables], timeout=_TABLES_S)
+        for one in closing:
+            one.result()
 
     async def _route(self, stream: Any) -> None:
         async for event in stream.events():
@@ -192,8 +200,11 @@ class MultiTopicRole(Mapping[str, PartitionTask]):
         return self
 
     async def close(self) -> None:
-        """Close all partition tasks at the same time."""
-        await asyncio.gather(*(role.close() for role in self._roles))
+        """See `Role.close`."""
+        closing = [asyncio.ensure_future(role.close()) for role in self._roles]
+        await asyncio.wait(closing)
+        for one in closing:
+            one.result()
 
     def __getitem__(self, place: str) -> PartitionTask:
         return self._by_place()[place]

@@ -246,6 +246,17 @@ ROWS = (
         ),
     ),
     Row(
+        186,
+        "a partition of a role that ends does not close",
+        "the disk is full; a library lets a `CancelledError` out of the close; one of several partitions, of one topic and of several",
+        (GOES_ON,),
+        "the other partitions and the tables are closed and the app leaves its group, so that no partition belongs to a role that has ended",
+        (
+            "unit/streams/runtime/test_run.py::test_an_app_whose_partitions_do_not_close_is_stopped_all_the_same",
+            "unit/streams/runtime/test_role_end.py::test_a_partition_that_does_not_close_leaves_no_other_open",
+        ),
+    ),
+    Row(
         196,
         "a library lets a `CancelledError` out while a further Lago organisation is served",
         "out of the fetch of its reader; out of a post",
