@@ -12,13 +12,14 @@ import structlog
 
 from connectors.config.connections import postgres_url
 from connectors.config.settings import Settings
+from connectors.config.types import MAX_PORT
 from connectors.kafka.errors import says_away
 from connectors.kafka.startup import KafkaWait
 from connectors.processes.arenas import few_arenas
 from connectors.processes.restart_pace import RestartPace
 from connectors.processes.shared_memory import prepare
 from connectors.processes.supervisor import supervise
-from schemas.errors import MeterbridgeError
+from schemas.errors import ConfigurationError, MeterbridgeError
 from streams.app import ROLES
 from streams.runtime.cancellation import is_own_cancellation
 from streams.runtime.event_loop import run_loop
@@ -48,12 +49,15 @@ def run_worker(
         reported: calls what runs a role, and turns an error that is expected into a message and an exit code.
 
     Raises:
-        ConfigurationError: the projector is one of the roles, and there is no Postgres.
+        ConfigurationError: the projector is one of the roles, and there is no Postgres; there are not enough ports behind METRICS_PORT.
     """
     if PROJECT in roles:
         postgres_url(settings)
     few_arenas()
     first = settings.metrics_port
+    if first + len(roles) - 1 > MAX_PORT:
+        detail = f"METRICS_PORT {first} is too high: {len(roles)} roles take a port each, this one and the next ones"
+        raise ConfigurationError("METRICS_PORT", detail)
     ports = {role: first + number if first else 0 for number, role in enumerate(roles)}
     own = {role: settings.model_copy(update={"metrics_port": port}) for role, port in ports.items()}
     if len(roles) == 1 or settings.worker_processes == "one":

@@ -1,10 +1,14 @@
-"""Roles that share a process: an error that ends the process ends it at once, and an error of a role that has worked does not."""
+"""Roles of a worker: each has a port. Where they share a process, an error that ends the process ends it at once, and an error of a role that has worked does not."""
 
 import subprocess
 import sys
 import time
 
 import pytest
+
+from connectors.config.settings import load_settings
+from connectors.processes.worker import run_worker
+from schemas.errors import ConfigurationError
 
 #: `meter` works, and as a client of Kafka may, it does not end when it is cancelled. `body` is what `sink` does.
 PROGRAM = """
@@ -69,3 +73,11 @@ def test_a_role_that_ends_by_itself_without_an_error_is_started_again() -> None:
         "word.begun('sink')\nword.idle('sink')\nif starts < 2: return 0\nos.kill(os.getpid(), signal.SIGTERM)\nawait asyncio.sleep(9)"
     )
     assert (ended, took_s < 20, output.count("worker_restarted")) == (0, True, 1), (ended, took_s, output)
+
+
+@pytest.mark.parametrize("processes", ["one", "per_role"])
+def test_a_worker_whose_roles_have_not_a_port_each_does_not_begin(processes: str) -> None:
+    """Its last role began again without end, and the others worked."""
+    settings = load_settings({"METRICS_PORT": "65534", "WORKER_PROCESSES": processes})
+    with pytest.raises(ConfigurationError, match="METRICS_PORT 65534 is too high: 3 roles"):
+        run_worker(settings, ["meter", "sink", "retry"], lambda _run: 0)
