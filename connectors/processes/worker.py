@@ -21,7 +21,7 @@ from connectors.processes.shared_memory import prepare
 from connectors.processes.supervisor import supervise
 from schemas.errors import ConfigurationError, MeterbridgeError
 from streams.app import ROLES
-from streams.runtime.cancellation import is_own_cancellation
+from streams.runtime.cancellation import end, is_own_cancellation
 from streams.runtime.event_loop import run_loop
 from streams.runtime.garbage_collection import forget_frozen
 from streams.runtime.kept_up import kept_up
@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 PROJECT = "project"
 #: Period at which a worker checks whether its partitions have changed, seconds.
 _LOOK_S = 0.5
+#: Time limit for the tasks beside a role to end, seconds.
+_BESIDE_S = 1.0
 
 
 def run_worker(
@@ -180,8 +182,7 @@ async def _run_until_crash(
         except RoleCrashed as crashed:
             return crashed.cause
         finally:
-            for task in beside:
-                task.cancel()
+            await end(beside, _BESIDE_S)
             word.idle(role)
     return _PartitionFailed() if failed.is_set() else None
 

@@ -257,6 +257,17 @@ ROWS = (
         ),
     ),
     Row(
+        187,
+        "a task beside a role does not notice that it is cancelled when its role ends, and the role is started again in the same process",
+        "a library returns a result, or raises an error of its own, instead of the cancellation; the first cancellation is lost",
+        (TWICE, GOES_ON),
+        "the task ends before the role is started again: no two of them send, release or write",
+        (
+            "unit/processes/test_what_outlives_errors.py::test_a_task_that_is_cancelled_ends_whatever_its_work_makes_of_that",
+            "unit/processes/test_what_outlives_errors.py::test_a_task_that_misses_a_cancellation_is_cancelled_again_when_its_role_ends",
+        ),
+    ),
+    Row(
         196,
         "a library lets a `CancelledError` out while a further Lago organisation is served",
         "out of the fetch of its reader; out of a post",
