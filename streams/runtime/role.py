@@ -54,7 +54,7 @@ class Role:
     Args:
         make_work: gives the work of a newly assigned partition.
         linger_s: see `PartitionTask`.
-        leave: ends the process with an exit code.
+        leave: ends the role; called with the exit code of a process that runs no other.
         halt_s: see `HALT_S`.
         tables: what the works read beside their topic; they begin to follow it themselves, and `close` stops it.
     """
@@ -164,7 +164,7 @@ class Role:
         await asyncio.gather(*(partition_task.close() for partition_task in partition_tasks))
 
     def _fatal(self, tp: TP, error: BaseException) -> None:
-        """A wrong topic or ledger halts its partition with an alarm; any other error ends the process."""
+        """A wrong topic or ledger halts its partition with an alarm; any other error ends the role."""
         if isinstance(error, TopicProblem | LedgerBroken):
             self._halted(tp, error.reason, error.detail)
             return

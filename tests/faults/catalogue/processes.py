@@ -236,36 +236,10 @@ ROWS = (
     Row(
         185,
         "a role cannot be started again in a process in which other roles work",
-        "WORKER_PROCESSES=one; an error ends the sink, and a topic that each role needs is deleted and created again; any other error of a start",
+        "WORKER_PROCESSES=one; an error ends the sink, and a topic that each role needs is deleted and created again",
         (LOST, GOES_ON, SAYS_SO),
-        "the other roles go on, and that role is started again until it can work; a role that never worked ends its process at once, with its message",
-        (
-            "faults/test_one_process.py::test_a_role_that_cannot_be_started_again_does_not_end_the_others",
-            "unit/processes/test_roles_of_one_process.py::test_a_role_that_cannot_begin_ends_the_process_although_another_works",
-            "unit/processes/test_roles_of_one_process.py::test_an_error_of_a_role_that_has_worked_starts_that_role_again_whatever_the_error_is",
-        ),
-    ),
-    Row(
-        186,
-        "a partition of a role that ends does not close",
-        "the disk is full; a library lets a `CancelledError` out of the close; one of several partitions, of one topic and of several",
-        (GOES_ON,),
-        "the other partitions and the tables are closed and the app leaves its group, so that no partition belongs to a role that has ended",
-        (
-            "unit/streams/runtime/test_run.py::test_an_app_whose_partitions_do_not_close_is_stopped_all_the_same",
-            "unit/streams/runtime/test_role_end.py::test_a_partition_that_does_not_close_leaves_no_other_open",
-        ),
-    ),
-    Row(
-        187,
-        "a task beside a role does not notice that it is cancelled when its role ends, and the role is started again in the same process",
-        "a library returns a result, or raises an error of its own, instead of the cancellation; the first cancellation is lost",
-        (TWICE, GOES_ON),
-        "the task ends before the role is started again: no two of them send, release or write",
-        (
-            "unit/processes/test_what_outlives_errors.py::test_a_task_that_is_cancelled_ends_whatever_its_work_makes_of_that",
-            "unit/processes/test_what_outlives_errors.py::test_a_task_that_misses_a_cancellation_is_cancelled_again_when_its_role_ends",
-        ),
+        "the other roles go on, and that role is started again until it can work",
+        ("faults/test_one_process.py::test_a_role_that_cannot_be_started_again_does_not_end_the_others",),
     ),
     Row(
         196,
