@@ -56,7 +56,7 @@ SELECT
 """
 
 
-class CreditMetrics(Protocol):
+class CreditUpkeepMetrics(Protocol):
     """Exports the state of the credits."""
 
     def credit_books(self, overdraft_usd: Decimal, reservations: int, imbalance_usd: Decimal) -> None: ...
@@ -75,7 +75,7 @@ class CreditUpkeep:
     """Of one process; `sleep` takes seconds."""
 
     database: Database
-    sensors: CreditMetrics
+    sensors: CreditUpkeepMetrics
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     #: The last account of the last round, if more are behind it.
     _behind: str = ""
