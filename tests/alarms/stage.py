@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 
 from connectors.postgres.migrate import migrate
+from tests.alarms.breakage.credits import STRIPE_SECRET
 from tests.alarms.breakage.held import LAGO_SECRET
 from tests.alarms.breakage.ingest import RATE_LIMIT, ingress_command
-from tests.alarms.breakage.prepaid import STRIPE_SECRET
 from tests.alarms.breakage.processes import WEBHOOK_SECRET
 from tests.alarms.breakage.scene import Scene, command
 from tests.alarms.monitor import prometheus
