@@ -24,8 +24,8 @@ from tests.support.topic_prefix import own_topic_prefix
 pytestmark = [pytest.mark.alone, pytest.mark.asyncio(loop_scope="module")]
 
 RATE_OF_LAGO, RATE_OF_OURS, INGESTED = 20, 200, 200
-#: What CI has time for: of the slower rate, 80 requests a path; `SECONDS=60` measures.
-SECONDS, WARM_UP_S = int(os.environ.get("SECONDS") or 4), 1
+#: What CI has time for: of the slower rate, 60 requests a path; `SECONDS=60` measures.
+SECONDS, WARM_UP_S = int(os.environ.get("SECONDS") or 3), 0.5
 #: What is promised of a machine that has nothing else to do, and what a shared one must keep at the least.
 OVERHEAD_P95_S, OVERHEAD_BOUND_S = 0.020, 0.100
 OWN_P99_S, OWN_BOUND_S = 0.050, 0.250

@@ -21,15 +21,15 @@ from tests.support.kafka import Kafka
 
 pytestmark = pytest.mark.faults
 
-_RATE, _VANDALISM_A_SECOND = 40, 5
+_RATE, _VANDALISM_A_SECOND = 80, 10
 _DRAIN_S = 120.0
 #: So long calls are sent after the damage: some of every partition task.
 _LAST_S = 5
 
 
 def seconds() -> float:
-    """How long records are damaged: half a minute, or MINUTES."""
-    return 60 * float(os.environ.get("MINUTES") or 0.5)
+    """How long records are damaged: a quarter of a minute, or MINUTES."""
+    return 60 * float(os.environ.get("MINUTES") or 0.25)
 
 
 async def test_damaged_records_in_every_topic_cost_themselves_alone(
