@@ -161,16 +161,17 @@ async def set_up(session: aiohttp.ClientSession, api: str) -> list[str]:
     """Orgs with subscriptions, limits and mapped customers; the subscriptions' ids."""
     plan = {"name": "Starter", "code": "starter", "interval": "monthly", "amount_cents": 1900, "amount_currency": "USD"}
     await said(session.post(f"{api}/api/billing/plans", json=plan, headers=MASTER))
-    found = []
-    for number in range(ORGS):
-        org, body = f"{api}{BILLING}/org_{number}", {"plan_code": "starter", "org_name": "Acme"}
-        made = await said(session.post(f"{org}/setup", json=body, headers=MASTER))
-        found.append(made["subscription"]["external_id"])
-        await said(session.put(f"{org}/limits", json={"limits": {"tokens": 1000}}, headers=MASTER))
+
+    async def org(number: int) -> str:
+        path, body = f"{api}{BILLING}/org_{number}", {"plan_code": "starter", "org_name": "Acme"}
+        made = await said(session.post(f"{path}/setup", json=body, headers=MASTER))
+        await said(session.put(f"{path}/limits", json={"limits": {"tokens": 1000}}, headers=MASTER))
         mapping = {"litellm_customer_id": f"customer-{number}", "lago_customer_id": f"org_{number}"}
         mapping["lago_organization_id"] = "tenant"
         await said(session.post(f"{api}/customers/mapping", json=mapping, headers=MASTER))
-    return found
+        return made["subscription"]["external_id"]
+
+    return await asyncio.gather(*map(org, range(ORGS)))
 
 
 async def said(asking: "aiohttp.client._RequestContextManager") -> dict[str, dict[str, str]]:
