@@ -81,14 +81,13 @@ class CreditUpkeep:
     _behind: str = ""
 
     async def watch(self) -> None:
-        """Look again and again. An error is logged and tried again: an expected one once for each cause."""
+        """Look again and again. An expected error is logged, once for each cause, and the next attempt follows."""
         await watch(
             self.once,
             self.sleep,
             EVERY_S,
             waits="credit_upkeep_waits",
-            failed="credit_upkeep_failed",
-            on_failure=self.sensors.credit_upkeep_failed,
+            refused=self.sensors.credit_upkeep_failed,
         )
 
     async def once(self) -> Upkeep:

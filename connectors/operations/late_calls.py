@@ -95,14 +95,13 @@ class LateCalls:
     _sender: CommandProducer | None = None
 
     async def watch(self) -> None:
-        """Look again and again. An error is logged and tried again: an expected one once for each cause."""
+        """Look again and again. An expected error is logged, once for each cause, and the next attempt follows."""
         await watch(
             self.once,
             self.sleep,
             EVERY_S,
             waits="late_calls_wait",
-            failed="late_calls_failed",
-            on_failure=lambda: self.sensors.late_calls("failed", 0),
+            refused=lambda: self.sensors.late_calls("failed", 0),
         )
 
     async def once(self) -> RequeueResult:

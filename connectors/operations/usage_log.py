@@ -117,7 +117,7 @@ class LogJudgement:
         return not self.refused and self.verdict.word in (MISSING, PRICED)
 
 
-async def judged(
+async def log_judgements(
     database: Database, calls: Sequence[Usage], checked: LogCheck, policy: MeterPolicy
 ) -> list[LogJudgement]:
     """What the log says about each of `calls`, in their order.

@@ -11,6 +11,7 @@ from connectors.operations.outgoing_webhooks.announcements import Announcements
 from connectors.operations.outgoing_webhooks.delivery import MessageSender, state_of
 from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
 from connectors.postgres.pool import Database
+from streams.runtime.cancellation import is_own_cancellation
 
 #: How often it looks, seconds.
 EVERY_S: Final = 5.0
@@ -39,16 +40,21 @@ class OutgoingWebhooks:
     _looks_s: float = field(default=0.0, init=False)
 
     async def watch(self) -> None:
-        """Look and send again and again. An error is logged and tried again; it never ends the projector."""
-        async with self.sender.http:
+        """Look and send again and again. An expected error is logged, once for each cause, and the next attempt follows. Connections are
+        closed when the task is cancelled, and not by an error: `kept_up` begins it again with the same client.
+        """
+        try:
             await watch(
                 self.once,
                 self.sleep,
                 EVERY_S,
                 waits="outgoing_webhooks_wait",
-                failed="outgoing_webhooks_failed",
-                on_failure=lambda: self.sensors.webhook_attempted("error"),
+                refused=lambda: self.sensors.webhook_attempted("error"),
             )
+        except asyncio.CancelledError as error:
+            if is_own_cancellation(error):
+                await self.sender.http.aclose()
+            raise
 
     async def once(self) -> None:
         """Queue what is new, send what is due, and export what waits. What is due is sent too if looking fails.

@@ -8,7 +8,7 @@ from schemas.ledger import Counters, Sum, Window
 from schemas.money import add
 
 
-def total(windows: Iterable[Window]) -> Sum:
+def sum_of_windows(windows: Iterable[Window]) -> Sum:
     """Calls and cost of all `windows` together."""
     calls, cost = 0, Decimal(0)
     for window in windows:
@@ -19,7 +19,7 @@ def total(windows: Iterable[Window]) -> Sum:
 
 def difference(counters: Counters, windows: Iterable[Window]) -> tuple[Sum, Sum]:
     """By how much the two equations of conservation fail, where `windows` are all that exist."""
-    return off_by(counters, total(windows))
+    return off_by(counters, sum_of_windows(windows))
 
 
 def off_by(counters: Counters, waiting: Sum) -> tuple[Sum, Sum]:

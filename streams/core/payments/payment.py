@@ -61,7 +61,7 @@ class Offer(msgspec.Struct, frozen=True):
     currency: str
 
 
-def merged(one: Payment, other: Payment) -> Payment:
+def merged_payment(one: Payment, other: Payment) -> Payment:
     """All facts of both. The order does not matter, and a fact that is known already changes nothing.
 
     Refunds only grow: the provider states the sum of all refunds, so the larger one is the later one. If two events contradict
