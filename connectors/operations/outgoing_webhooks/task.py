@@ -1,4 +1,6 @@
-"""Announces and sends, beside the projector, in each of its processes: what waits is shared by a lock on each message."""
+"""Queues and sends outgoing webhooks beside the projector, in each of its processes. A lock on each message divides the
+work.
+"""
 
 import asyncio
 import time
@@ -12,9 +14,10 @@ from connectors.operations.outgoing_webhooks.delivery import MessageSender, stat
 from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
 from connectors.postgres.pool import Database
 
-#: How often it looks, seconds.
+#: Period of the task, seconds.
 EVERY_S: Final = 5.0
-#: Looking rests for so many times as long as it took: Postgres reads all of what is held, failed or prepaid.
+#: After a look, the next one waits for this multiple of its duration, because Postgres reads all held, failed and
+#: prepaid rows.
 _RESTS: Final = 19
 
 
@@ -27,7 +30,7 @@ class WebhookMetrics(Protocol):
 
 @dataclass(slots=True)
 class OutgoingWebhooks:
-    """The task of one process; `sleep` takes seconds, `monotonic` tells them."""
+    """Queues and sends messages. Each process has one instance; `sleep` takes seconds, `monotonic` returns seconds."""
 
     database: Database
     announcements: Announcements
@@ -39,7 +42,7 @@ class OutgoingWebhooks:
     _looks_s: float = field(default=0.0, init=False)
 
     async def watch(self) -> None:
-        """Look and send again and again. An error is logged and tried again; it never ends the projector."""
+        """Run `once` periodically until cancelled. An error is logged and retried; it never ends the projector."""
         async with self.sender.http:
             await watch(
                 self.once,
@@ -51,7 +54,8 @@ class OutgoingWebhooks:
             )
 
     async def once(self) -> None:
-        """Queue what is new, send what is due, and export what waits. What is due is sent too if looking fails.
+        """Queue new messages, send those that are due, and export how many wait. Messages are sent even if the look for
+        changes fails.
 
         Raises:
             Unavailable
