@@ -221,8 +221,10 @@ class OrgBilling:
         timestamp: Moment | None,
         accept: Callable[[MeteredEvent], Awaitable[MeteredEvent]] | None = None,
     ) -> MeteredEvent:
-        """Record usage, see `metered`. Args: accept: may change the event, or refuse it by an exception, before it is
-        stored.
+        """Record usage, see `metered`.
+
+        Args:
+            accept: may change the event, or refuse it by an exception, before it is stored.
 
         Raises:
             LagoIntegrationError: the usage is refused, or could not be stored.

@@ -351,7 +351,7 @@ class SubscriptionDiscovery:
 
         Returns:
             The plan of every org that an active mapping names; of several plans the first one. By org, the
-                subscriptions that active mappings name and that Lago was not asked about yet. All orgs.
+            subscriptions that active mappings name and that Lago was not asked about yet. All orgs.
         """
         now_us, first = self._now_us(), dict[str, tuple[int, str, str]]()
         names, orgs = dict[str, set[str]](), set[str]()

@@ -109,7 +109,8 @@ class LimitReached(LagoRejected):
     """A limit is reached. The `reason` is `limit_reached`.
 
     Attributes:
-        limit: name of the limit. used, most: the use in the current period, and the limit.
+        limit: name of the limit.
+        used, most: the use in the current period, and the limit.
     """
 
     def __init__(self, limit: str, used: Decimal, most: int) -> None:

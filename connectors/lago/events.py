@@ -119,7 +119,7 @@ class EventsApi(LagoTransport):
 
         Returns:
             `""` = the list is complete; `TOO_MANY` = there are more than `most`; `MOVED` = new events arrived between
-                two pages; `COPIES` = the list has several copies of an event, as with ClickHouse.
+            two pages; `COPIES` = the list has several copies of an event, as with ClickHouse.
 
         Raises:
             LagoIntegrationError
