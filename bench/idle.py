@@ -27,7 +27,7 @@ from tests.support.postgres import start_postgres
 
 _RESULTS = Path(__file__).parent / "results" / "idle.json"
 _UP_S = 180.0
-_OURS = ("worker", "projector", "api", "ingress")
+_OURS = ("worker", "api", "ingress")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,35 +46,43 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="length of the measurement")
     parser.add_argument("--settle", type=float, default=30, help="seconds between readiness and the measurement")
     parser.add_argument("--tree", type=Path, help="measure the product of another work tree instead, and write nothing")
+    parser.add_argument(
+        "--processes",
+        choices=("one", "per_role"),
+        default="one",
+        help="WORKER_PROCESSES of the worker; what is no default is not kept",
+    )
     parser.add_argument("--hold", action="store_true", help="keep everything running until Enter is pressed")
     asked = parser.parse_args()
-    rows = measure(asked.seconds, asked.settle, asked.tree, hold=asked.hold)
+    rows = measure(asked.seconds, asked.settle, asked.tree, hold=asked.hold, processes=asked.processes)
     _show(rows, asked.seconds)
-    if asked.tree is None:
+    if asked.tree is None and asked.processes == "one":
         _RESULTS.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
 
-def measure(seconds: float, settle_s: float, tree: Path | None = None, *, hold: bool = False) -> list[IdleRow]:
-    """The cost of each container over `seconds`, and their sum, `all`."""
+def measure(
+    seconds: float, settle_s: float, tree: Path | None = None, *, hold: bool = False, processes: str = "one"
+) -> list[IdleRow]:
+    """The cost of each container over `seconds`, and their sum, `all`. `processes`: WORKER_PROCESSES of the worker."""
     broker, database = start_kafka(os.environ), start_postgres(os.environ)
     try:
         with tempfile.TemporaryDirectory(prefix="meterbridge-idle-") as folder:
-            environ = _environment(broker.bootstrap, database.url, tree)
+            environ = _environment(broker.bootstrap, database.url, tree) | {"WORKER_PROCESSES": processes}
             for command in (("topics", "create"), ("db", "migrate")):
                 subprocess.run([sys.executable, "-m", "connectors", *command], cwd=folder, env=environ, check=True)
-            processes = Processes(Path(folder), environ)
+            started = Processes(Path(folder), environ)
             try:
-                _start(processes)
+                _start(started)
                 time.sleep(settle_s)
-                before, began = _costs(processes), time.monotonic()
+                before, began = _costs(started), time.monotonic()
                 time.sleep(seconds)
-                after, elapsed = _costs(processes), time.monotonic() - began
-                processes.check()
+                after, elapsed = _costs(started), time.monotonic() - began
+                started.check()
                 if hold:
-                    print(json.dumps(processes.ids), file=sys.stderr, flush=True)
+                    print(json.dumps(started.ids), file=sys.stderr, flush=True)
                     input("Enter ends it. ")
             finally:
-                processes.stop()
+                started.stop()
     finally:
         broker.stop()
         database.stop()
@@ -102,9 +110,8 @@ def _start(processes: Processes) -> None:
     processes.start("lago", "lago-sandbox", "--port", str(lago))
     here = {"PORT": str(ingress), "METRICS_PORT": str(metrics[0])}
     processes.start("ingress", "serve", "--only", "webhooks", **url, **here)
-    # METRICS_PORT and the two ports after it.
-    processes.start("worker", "worker", "--only", "meter,sink,retry", **url, METRICS_PORT=str(metrics[1]))
-    processes.start("projector", "worker", "--only", "project", **url, METRICS_PORT=str(metrics[4]))
+    # METRICS_PORT and the three ports after it.
+    processes.start("worker", "worker", **url, METRICS_PORT=str(metrics[1]))
     processes.start("api", "serve", "--only", "api", **url, API_PORT=str(api), METRICS_PORT=str(metrics[5]))
     ready = [ingress, api, *metrics[1:5]]
     deadline = time.monotonic() + _UP_S

@@ -175,7 +175,6 @@ backup() {
   [ -n "$folder" ] || fail 'backup: name a new folder' 2
   [ ! -e "$folder" ] || fail "backup: $folder is already there" 2
   [ -n "$(compose ps --quiet postgres)" ] || fail 'backup: postgres does not run'
-  [ -n "$lago" ] || writers+=(projector)
   umask 077
   mkdir -p "$folder"
   [ -n "$stay" ] || trap again EXIT

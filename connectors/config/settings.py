@@ -52,6 +52,7 @@ from connectors.config.types import (
     out_of,
 )
 from connectors.config.webhook_settings import WebhookSettings
+from connectors.config.worker_settings import WorkerSettings
 from schemas.errors import ConfigurationError
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
@@ -59,7 +60,15 @@ from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettings, TracingSettings, WebhookSettings):
+class Settings(
+    KafkaSettings,
+    CreditSettings,
+    OrganizationSettings,
+    CanarySettings,
+    TracingSettings,
+    WebhookSettings,
+    WorkerSettings,
+):
     """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
@@ -273,10 +282,6 @@ class Settings(KafkaSettings, CreditSettings, OrganizationSettings, CanarySettin
     batch_size: int = Field(
         100, ge=1, le=100, description="Events in one request to Lago, which refuses more than 100."
     )
-    worker_concurrency: int = Field(
-        4, ge=1, le=64, description="Requests to Lago at the same time, for each worker process."
-    )
-
     database_url: PostgresUrl | None = Field(None, description="Postgres as a URL; it replaces `POSTGRES_*`.")
     postgres_host: str | None = Field(
         None, description="Postgres' host; if it and `DATABASE_URL` are unset, there is no Postgres."

@@ -16,12 +16,12 @@ from multiprocessing.process import BaseProcess
 
 import structlog
 
+from connectors.processes.restart_pace import RestartPace
 from streams.runtime.shutdown import ASKED, STOP_S
 
 log = structlog.get_logger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_RESTART_S, _RESTART_CAP_S, _STEADY_S = 0.5, 10.0, 60.0
 _LOOK_S = 0.1
 #: Forking is safe while a process has one thread. Elsewhere than on Linux, libraries of the system start threads of their own.
 if sys.platform == "linux":
@@ -50,21 +50,16 @@ def supervise(roles: Mapping[str, Callable[[], int]], prepare: Callable[[], None
         signal.signal(number, stop)
     prepare()
     children = {role: _start(run) for role, run in roles.items()}
-    started = dict.fromkeys(roles, time.monotonic())
-    waits = dict.fromkeys(roles, _RESTART_S)
+    paces = {role: RestartPace(time.monotonic()) for role in roles}
     while not stopping:
         time.sleep(_LOOK_S)
         for role, child in children.items():
-            now = time.monotonic()
-            if child.is_alive():
-                continue
-            if now - started[role] > _STEADY_S:
-                waits[role] = _RESTART_S
-            if now - started[role] < waits[role]:
+            now_s = time.monotonic()
+            if child.is_alive() or paces[role].wait_s(now_s):
                 continue
             log.warning("worker_restarted", role=role, code=child.exitcode)
-            waits[role] = min(waits[role] * 2, _RESTART_CAP_S)
-            children[role], started[role] = _start(roles[role]), now
+            paces[role].restarted(now_s)
+            children[role] = _start(roles[role])
     for child in children.values():
         child.terminate()
     _wait(children)

@@ -1,9 +1,11 @@
-"""`meterbridge worker`: one role in this process, or a supervisor with one child process for each role."""
+"""`meterbridge worker`: its roles in this process, or a supervisor with one child process for each role."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -12,6 +14,7 @@ from connectors.config.settings import Settings
 from connectors.kafka.errors import says_away
 from connectors.kafka.startup import KafkaWait
 from connectors.processes.arenas import few_arenas
+from connectors.processes.restart_pace import RestartPace
 from connectors.processes.shared_memory import prepare
 from connectors.processes.supervisor import supervise
 from streams.app import ROLES
@@ -45,48 +48,89 @@ def run_worker(
     if PROJECT in roles:
         postgres_url(settings)
     few_arenas()
-    if len(roles) == 1:
-        return reported(partial(_run_one, settings, roles[0]))
     first = settings.metrics_port
     ports = {role: first + number if first else 0 for number, role in enumerate(roles)}
     own = {role: settings.model_copy(update={"metrics_port": port}) for role, port in ports.items()}
+    if len(roles) == 1 or settings.worker_processes == "one":
+        return reported(partial(_run_here, own))
     return supervise(
-        {role: partial(reported, partial(_run_one, own[role], role)) for role in roles}, partial(prepare, roles)
+        {role: partial(reported, partial(_run_here, {role: own[role]})) for role in roles}, partial(prepare, roles)
     )
 
 
-def _run_one(settings: Settings, role: str) -> int:
+def _run_here(roles: Mapping[str, Settings]) -> int:
+    """Run roles in this process until the stop signal; the exit code. `roles`: the settings of each.
+
+    An error that ends a role alone in its process ends the process. Of several, only that role is started again.
+    """
+
     async def work(word: StopSignal) -> int:
-        awaited = KafkaWait(settings.kafka_bootstrap_servers)
-        while True:
-            crash = await _run_until_crash(settings, role, word, awaited)
-            if crash is None:
-                log.info("worker_stopped", role=role)
-                return 0
-            if word.requested:
-                log.warning("stopped_with_error", role=role, error=repr(crash))
-                return 0
-            if not says_away(crash):
-                log.critical("worker_crashed", role=role, error=repr(crash))
-                return EXIT_FATAL
-            log.warning("worker_begins_again", role=role, error=repr(crash))
-            awaited.log_waiting(crash)
+        run = _run_role if len(roles) == 1 else _run_role_again
+        tasks = {role: asyncio.ensure_future(run(settings, role, word)) for role, settings in roles.items()}
+        stopping = asyncio.ensure_future(word.event.wait())
+        await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not word.requested:
+            return next(task.result() for task in tasks.values() if task.done())
+        # A role that waits for Kafka has nothing to finish, and does not notice the signal.
+        finishing = [task for role, task in tasks.items() if word.has_begun(role)]
+        return max(await asyncio.gather(*finishing), default=0)
 
     return run_until_told(work, run_loop)
 
 
-async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awaited: KafkaWait) -> BaseException | None:
+async def _run_role_again(settings: Settings, role: str, word: StopSignal) -> int:
+    """Run a role until the stop signal, beside other roles in this process; an error starts it again. Returns 0."""
+    pace = RestartPace(time.monotonic())
+    while code := await _run_role(settings, role, word, alone=False):
+        if word.requested:
+            break
+        await asyncio.sleep(pace.wait_s(time.monotonic()))
+        log.warning("worker_restarted", role=role, code=code)
+        pace.restarted(time.monotonic())
+    return 0
+
+
+async def _run_role(settings: Settings, role: str, word: StopSignal, *, alone: bool = True) -> int:
+    """Run a role until the stop signal or an error ends it, and again while Kafka is away; the exit code."""
+    awaited = KafkaWait(settings.kafka_bootstrap_servers)
+    while True:
+        crash = await _run_until_crash(settings, role, word, awaited, alone=alone)
+        if crash is None:
+            log.info("worker_stopped", role=role)
+            return 0
+        if word.requested:
+            log.warning("stopped_with_error", role=role, error=repr(crash))
+            return 0
+        if isinstance(crash, _PartitionFailed):  # it is in the log
+            return EXIT_FATAL
+        if not says_away(crash):
+            log.critical("worker_crashed", role=role, error=repr(crash))
+            return EXIT_FATAL
+        log.warning("worker_begins_again", role=role, error=repr(crash))
+        awaited.log_waiting(crash)
+
+
+class _PartitionFailed(RuntimeError):
+    """An error ended a partition task of a role that shares its process."""
+
+
+async def _run_until_crash(
+    settings: Settings, role: str, word: StopSignal, awaited: KafkaWait, *, alone: bool
+) -> BaseException | None:
     """Run a role, when Kafka answers, until its app crashes; the cause. None = it was asked to stop.
 
-    All its parts are closed at the end, so that the role can start again in this process.
+    All its parts are closed at the end, so that the role can start again in this process. Nothing that a failed partition
+    task had begun is committed by that: its next owner begins where it did.
     """
     from connectors.processes.worker_parts import partition_reports_of, worker_parts
 
     async with worker_parts(settings, role, awaited) as parts:
         # The process runs. `partitions_opened` says later that it has work.
         log.info("worker_started", role=role, group=parts.group(role))
-        running = ROLES[role](replace(parts, leave=word.end))
-        stop = word.begun()
+        failed = asyncio.Event()
+        running = ROLES[role](replace(parts, leave=word.end if alone else lambda _code: failed.set()))
+        stop = word.begun(role)
         works: list[tuple[str, Callable[[], Awaitable[object]]]] = [
             ("log_partitions", partial(log_partitions, running.partition_tasks, role)),
             ("partition_reports", partition_reports_of(parts, role, running).watch),
@@ -95,16 +139,29 @@ async def _run_until_crash(settings: Settings, role: str, word: StopSignal, awai
             from connectors.processes.projector_tasks import works_of
 
             works += works_of(settings, running.partition_tasks, parts.sensors)
-        beside = [asyncio.ensure_future(kept_up(name, work)) for name, work in works]
+        beside: list[asyncio.Future[Any]] = [asyncio.ensure_future(kept_up(name, work)) for name, work in works]
+        ending = asyncio.Event()
+        beside.append(asyncio.ensure_future(_set_after(ending, stop, failed)))
         try:
-            await run_role(running, stop)
+            await run_role(running, ending)
         except RoleCrashed as crashed:
             return crashed.cause
         finally:
             for task in beside:
                 task.cancel()
-            word.idle()
-    return None
+            word.idle(role)
+    return _PartitionFailed() if failed.is_set() else None
+
+
+async def _set_after(event: asyncio.Event, *causes: asyncio.Event) -> None:
+    """Set `event` once one of `causes` is set."""
+    waiting = [asyncio.ensure_future(cause.wait()) for cause in causes]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+    event.set()
 
 
 async def log_partitions(

@@ -38,7 +38,7 @@ _SERVICES: Final = {
     "webhooks": "ingress",
     "api": "api",
     **dict.fromkeys(("meter", "sink", "retry"), "worker"),
-    "project": "projector",
+    "project": "worker",
     "canary": "canary",
     "tools": "tools",
     "topics": "topics",
@@ -140,7 +140,8 @@ def roles() -> dict[str, dict[str, list[str]]]:
         settings |= _MORE.get(component, set())
         settings |= {"POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_DB"} if "POSTGRES_HOST" in settings else set()
         if component in ("meter", "sink", "retry"):
-            settings -= {name for name in settings if name.startswith("POSTGRES_")}
+            settings -= {name for name in settings if name.startswith(("POSTGRES_", "OUTGOING_WEBHOOK_"))}
+        settings -= {"WORKER_PROCESSES"}  # a pod runs one role
         if component == "tables":
             settings -= {"TOPIC_PREFIX", "DEPLOYMENT_NAME", "HOST", "METRICS_PORT", *_KAFKA}
         elif component == "canary":

@@ -37,6 +37,8 @@ OWNED: Final = frozenset(
         "CANARY_URL",
         # A pod of a Deployment has another name after a restart: partitions would wait for one that does not come back.
         "POD_NAME",
+        # A pod runs one role.
+        "WORKER_PROCESSES",
     }
 )
 #: Settings that values of the chart's own say for all roles, and a role may say for itself: accounts.

@@ -39,7 +39,7 @@ class StopSignal:
         self.requested = False
         self._leave = leave
         self._stop_s = stop_s
-        self._begun = False
+        self._begun: set[str] = set()
         self._heard = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -53,17 +53,26 @@ class StopSignal:
                 self._stop.set()
         return self._stop
 
-    def begun(self) -> asyncio.Event:
-        """From now on there is work to finish: the signal no longer ends the process, but sets the returned event."""
+    def begun(self, work: str = "") -> asyncio.Event:
+        """From now on this work has to finish: the signal no longer ends the process, but sets the returned event.
+
+        Args:
+            work: its name, where a process has several works. A work that begins after the signal finds the event set.
+        """
         event = self.event
-        self._begun = True
-        if self.requested:
+        if self.requested and not self._begun:
             self._leave(0)
+        self._begun.add(work)
         return event
 
-    def idle(self) -> None:
-        """There is no work to finish any more: from now on the signal ends the process at once, unless it came before."""
-        self._begun = self.requested
+    def idle(self, work: str = "") -> None:
+        """This work has nothing to finish any more. If no other has: the signal ends the process at once, unless it came before."""
+        if not self.requested:
+            self._begun.discard(work)
+
+    def has_begun(self, work: str) -> bool:
+        """Whether this work has something to finish, or had when the signal came."""
+        return work in self._begun
 
     def hear(self, *_: object) -> None:
         """The signal handler. Python calls it in the main thread between any two steps, also while the loop is busy."""

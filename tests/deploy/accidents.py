@@ -34,7 +34,7 @@ def down_and_up(trial: Trial) -> None:
 def mistakes(trial: Trial) -> None:
     """What is set wrong is said at once, by the name of a service and the reason in its log."""
     for name, value, service, waits, reason in (
-        ("POSTGRES_PASSWORD", "another", "tables", "projector", "postgres_denied"),
+        ("POSTGRES_PASSWORD", "another", "tables", "worker", "postgres_denied"),
         ("KAFKA_PARTITIONS", "6", "topics", "ingress", "partitions where 6 are expected"),
     ):
         with step(f"another {name}"):

@@ -23,7 +23,7 @@ ENVIRONMENT = {
     "WINDOW_SECONDS": "10",
     "GRACE_SECONDS": "2",
 }
-SERVICES = ("kafka", "postgres", "ingress", "worker", "projector", "api", "lago-sandbox")
+SERVICES = ("kafka", "postgres", "ingress", "worker", "api", "lago-sandbox")
 PRICE = Decimal("0.0123")
 _BEGAN = time.monotonic()
 

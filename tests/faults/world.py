@@ -18,7 +18,7 @@ from tests.faults.calls import CUSTOMERS
 from tests.faults.procs import Process
 from tests.faults.recording import CODE
 from tests.support.kafka import Kafka, start_kafka
-from tests.support.ports import free_port
+from tests.support.ports import free_port, free_ports_in_a_row
 
 ORGS = tuple(f"org-{n:02d}" for n in range(12))
 PARTITIONS = 6
@@ -107,6 +107,7 @@ class World:
             "METRICS_PORT": str(self.ports.get("metrics-" + name, 0)),
             "WINDOW_SECONDS": "10",
             "RETRY_DELAY": "2",
+            "WORKER_PROCESSES": "one",
             **self.common,
             **(self.ingress if name == "ingress" else {}),
             **self.each(name),
@@ -121,6 +122,9 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     **{f"meter-{n}": ("worker", "--only", "meter") for n in range(3)},
     **{f"sink-{n}": ("worker", "--only", "sink") for n in range(3)},
     "retry-0": ("worker", "--only", "retry"),
+    # Two processes of two roles each: what happens to one happens to both, and a role that fails is started again beside the other.
+    "meter-1": ("worker", "--only", "meter,retry"),
+    "sink-1": ("worker", "--only", "sink,retry"),
 }
 #: The command of a canary, which is set up before it can run.
 CANARY = {"canary": ("canary",)}
@@ -156,7 +160,8 @@ async def running_world(
             broker = await asyncio.to_thread(start_kafka, environ)
             stack.callback(broker.stop)
         commands = {**commands, **(_PROJECTOR if "DATABASE_URL" in (common or {}) else {})}
-        ports = {name: free_port() for name in ("sandbox", "ingress", "api", *(f"metrics-{n}" for n in commands))}
+        ports = {name: free_port() for name in ("sandbox", "ingress", "api")}
+        ports |= {f"metrics-{name}": free_ports_in_a_row(_roles(command))[0] for name, command in commands.items()}
         world = World(
             broker,
             folder,
@@ -180,6 +185,11 @@ async def running_world(
         stack.callback(lambda: [task.cancel() for task in watching])
         world.begun = time.monotonic()
         yield world
+
+
+def _roles(command: Sequence[str]) -> int:
+    """The number of roles that a command runs: its metrics ports are so many, in a row."""
+    return command[-1].count(",") + 1
 
 
 def _process(world: World, name: str, arguments: tuple[str, ...], *, forked: bool) -> Process:

@@ -7,12 +7,11 @@ import httpx
 import msgspec
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from streams.components import Components
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
-from tests.support.posting import event, opened, put, put_back, quick_delivery, statuses
+from tests.support.posting import event, limit_records, opened, put, put_back, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import Stage
 
@@ -32,14 +31,6 @@ async def lago() -> AsyncIterator[Lago]:
 async def parts(stage: Stage, lago: Lago) -> AsyncIterator[Components]:
     async with httpx.AsyncClient(trust_env=False) as http:
         yield stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.1)
-
-
-def largest(stage: Stage, topic: str, size: int) -> None:
-    """Let the broker refuse larger records of a topic."""
-    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
-    admin.incremental_alter_configs([resource])[resource].result()
 
 
 async def accepted_at(lago: Lago, transaction_id: str) -> list[float]:
@@ -77,14 +68,14 @@ async def test_a_dead_letter_that_cannot_be_written_holds_its_offset(
     stage: Stage, lago: Lago, parts: Components
 ) -> None:
     """The broker refuses it: the worker ends, nothing of the chunk is settled, and the next one settles all of it."""
-    largest(stage, stage.topics.dlq, 200)
+    limit_records(stage, stage.topics.dlq, 200)
     put(stage, [event(0), b"no event, and too long for the broker: " + b"x" * 500, event(1)])
     ended: list[int] = []
     async with stage.running("sink", parts) as role:
         role._leave = ended.append
         await soon(lambda: ended, limit_s=20)
     assert stage.read(stage.topics.dlq) == stage.values(stage.topics.receipts) == []
-    largest(stage, stage.topics.dlq, 1 << 20)
+    limit_records(stage, stage.topics.dlq, 1 << 20)
     async with stage.running("sink", parts):
         await soon(lambda: len(stage.read(stage.topics.dlq)) == 1)
     assert statuses(stage) == {"e-0": "completed", "e-1": "completed"}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import httpx
 import msgspec
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from connectors.lago.client import LagoClient
 from schemas.records import LagoEvent, Manifest
@@ -42,6 +43,14 @@ def quick_delivery(lago: Lago, http: httpx.AsyncClient, *, isolate_after: int = 
         sleep=asyncio.sleep,
         on_request=lambda *_: None,
     )
+
+
+def limit_records(stage: Stage, topic: str, size: int) -> None:
+    """Let the broker refuse larger records of a topic."""
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
+    admin.incremental_alter_configs([resource])[resource].result()
 
 
 def event(number: int, cents: str = "1.5") -> LagoEvent:

@@ -9,7 +9,7 @@ ROWS = (
     Row(
         1,
         "kill -9 of meter, sink and retry, again and again under load",
-        "SIGKILL at random moments, started again 0.5-3 s later; 300 calls/s through HTTP",
+        "SIGKILL at random moments, started again 0.5-3 s later; 300 calls/s through HTTP; some processes run two roles",
         (*EXACT, GOES_ON),
         "the next owner aborts the open transaction, reads the ledger back and goes on; Lago's key tells the repeats",
         (_EXACTNESS,),
@@ -31,7 +31,7 @@ ROWS = (
         "a worker freezes and wakes",
         "SIGSTOP of meters and sinks for less than the transaction timeout (12 s), for more, and past the session (15 s)",
         (*EXACT, GOES_ON),
-        "its producer is fenced: nothing it writes after waking is committed, and it ends itself",
+        "its producer is fenced: nothing it writes after waking is committed, and its role is started again",
         (_EXACTNESS, "integration/test_ledger.py::test_a_frozen_owners_late_transaction_is_refused"),
         ("freeze",),
         longer=_MORE,
@@ -223,5 +223,14 @@ ROWS = (
             "integration/test_organization_lanes.py::test_a_post_under_way_ends_before_a_lane_is_opened_again",
             "integration/test_organization_lanes.py::test_a_lane_without_progress_commits_its_offset_again_and_again",
         ),
+    ),
+    Row(
+        184,
+        "an error ends one role of a process that runs several",
+        "WORKER_PROCESSES=one; Kafka refuses a dead letter of the sink until its topic takes it, while the meter has calls",
+        (*EXACT, GOES_ON),
+        "that role is started again in the same process after 0.5-10 s; meter and retry go on, and each event is at Lago once",
+        ("faults/test_one_process.py::test_an_error_of_one_role_starts_that_role_again_and_the_others_go_on",),
+        ("restarts",),
     ),
 )

@@ -17,6 +17,7 @@ AWAITED: Final = {
     "connectors/operations/imports.py": (1, "a task group raises"),
     "connectors/processes/canary.py": (2, "the process ends with it"),
     "connectors/processes/server.py": (3, "the process ends with them"),
+    "connectors/processes/worker.py": (4, "the process waits for them, or a stop signal does"),
     "streams/agents/organization_lanes.py": (5, "the lane reads it; the partition's task ends with its lanes"),
     "streams/delivery/engine.py": (1, "a task group raises"),
     "streams/runtime/compacted_table.py": (1, "`complete` raises what ended it"),

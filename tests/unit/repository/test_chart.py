@@ -95,9 +95,9 @@ def test_every_setting_is_given_to_who_reads_it_and_a_secret_to_no_one_as_text()
         if re.search("SecretStr|LagoOrganization", str(Settings.model_fields[field]))
     }
     assert set(every_secret()) == secret
-    assert read == VARIABLES.keys() - secret - {"POD_NAME"}
+    assert read == VARIABLES.keys() - secret - {"POD_NAME", "WORKER_PROCESSES"}
     written = set(re.findall(r"^([A-Z_]+):", TEMPLATES["_settings.tpl"], re.MULTILINE))
-    assert written == (OWNED | OF_A_ROLE) - {"POD_NAME"}
+    assert written == (OWNED | OF_A_ROLE) - {"POD_NAME", "WORKER_PROCESSES"}
 
 
 def test_every_role_of_the_code_has_its_values_and_its_topic() -> None:

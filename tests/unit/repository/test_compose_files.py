@@ -128,11 +128,11 @@ def test_prometheus_asks_every_role_of_every_service() -> None:
     asked |= {f"{name}:{one['port']}" for one in job["dns_sd_configs"] for name in one["names"]}
     running = set()
     for name, service in load(KAFKA_FILE)["services"].items():
-        words = service.get("command", [""])
+        words, environ = service.get("command", [""]), service.get("environment", {})
         ports = {
             "serve": [9090],
             "canary": [9090],
-            "worker": [probe.port for probe in probes(words, {"METRICS_PORT": "9090"})],
+            "worker": [probe.port for probe in probes(words, {name: str(value) for name, value in environ.items()})],
         }
         running |= {f"{name}:{port}" for port in ports.get(words[0], [])}
     assert asked == running

@@ -14,7 +14,7 @@ printf '%s\\n' "$*" | sed 's/--env-file [^ ]* --file [^ ]* //' >>"$0.asked"
 case "$*" in
   *"volume ls"*) echo "$VOLUMES" ;;
   *"ps --quiet"*) echo 0123456789ab ;;
-  *"ps --services"*) printf '%s\\n' kafka postgres ingress worker projector api ;;
+  *"ps --services"*) printf '%s\\n' kafka postgres ingress worker api ;;
   *"ps --all --format"*) printf '%s\\n' "${STATES:-worker running healthy 0}" ;;
   *" config"*) echo 'name: trial' ;;
   *pg_dump*) [ -z "$NO_DUMP" ] || exit 1; echo rows ;;
@@ -75,7 +75,7 @@ def test_postgres_is_saved_before_kafka_while_nothing_reads_and_everything_runs_
     assert code == 0, said
     steps = [line for line in machine.asked() if not line.startswith("ps")]
     assert [step.split(" --")[0] for step in steps] == [
-        "stop worker projector",
+        "stop worker",
         "exec -T postgres pg_dump",
         "stop kafka",
         "run",
@@ -90,7 +90,7 @@ def test_with_stop_nothing_takes_calls_before_the_copy_and_nothing_runs_afterwar
     code, said = machine.run("backup", "--stop", str(machine.folder / "new"))
     assert code == 0, said
     steps = [line for line in machine.asked() if not line.startswith("ps")]
-    assert steps[0] == "stop ingress worker projector api"
+    assert steps[0] == "stop ingress worker api"
     assert "tar ingress -C /var/lib/meterbridge/spool -czf" in steps[4], "what was answered with 202"
     assert steps[-1] == "stop" and not [step for step in steps if step.startswith("up")]
     assert (machine.folder / "new" / "backup.txt").read_text().startswith("docker-compose.kafka.yml last 2")

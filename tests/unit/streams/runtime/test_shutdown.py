@@ -88,3 +88,23 @@ async def test_work_that_began_is_asked_and_other_work_is_ended() -> None:
     other = StopSignal(leave=codes.append)
     other.hear()
     assert codes == [0, 0]
+
+
+async def test_of_several_works_the_signal_asks_those_that_began_and_ends_the_process_when_none_has() -> None:
+    codes: list[Any] = []
+    word = StopSignal(leave=codes.append)
+    stop = word.begun("meter")
+    word.begun("sink")
+    word.idle("meter")
+    assert (word.has_begun("meter"), word.has_begun("sink")) == (False, True)
+    word.hear()
+    await asyncio.wait_for(stop.wait(), 5)
+    assert codes == []
+    word.idle("sink")
+    assert word.begun("retry").is_set(), "it begins after the signal, beside work that is being finished"
+    assert (word.has_begun("sink"), codes) == (True, [])
+    none = StopSignal(leave=codes.append)
+    none.begun("meter")
+    none.idle("meter")
+    none.hear()
+    assert codes == [0]
