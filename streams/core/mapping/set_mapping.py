@@ -223,9 +223,7 @@ def in_force(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion
 
 
 def _covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
-    if (
-        versions[-1].effective_from <= at_us
-    ):  # the usual case, handled first because the fold calls this for every customer
+    if versions[-1].effective_from <= at_us:  # the usual case; the fold calls this for every customer
         return len(versions) - 1
     return max(0, bisect_right(versions, at_us, key=lambda version: version.effective_from) - 1)
 
