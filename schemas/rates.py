@@ -98,24 +98,24 @@ class RateCard(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 #: Why a price has too many decimals.
-_ROUNDED: Final = ", to which COST_DECIMALS rounds what a call is billed at"
+_ROUNDED: Final = ", to which COST_DECIMALS rounds the price of a call"
 
 
 def check_card(card: RateCard) -> None:
-    """Refuse what no reader could price by. Raises: ValueError: the sentence of the first mistake.
+    """Check that a reader can price by the card. Raises: ValueError: a sentence about the first mistake.
 
-    A card of a later format is not judged: its readers look at `v` first.
+    A card of a later format is not checked: its readers examine `v` first.
     """
     if card.v > CARD_VERSION:
         return
     if _ID.fullmatch(card.id) is None:
         raise ValueError("id: use up to 64 letters, digits, dots, hyphens and underscores")
     if not 0 <= card.effective_from < MAX_US or card.effective_from % SECOND_US or not 0 <= card.put_at < MAX_US:
-        raise ValueError("effective_from: no whole second from 1970 to 9999")
+        raise ValueError("effective_from: must be a whole second between the years 1970 and 9999")
     if card.currency != "USD":
-        raise ValueError("currency: LiteLLM counts in USD, so a rate card is in USD")
+        raise ValueError("currency: must be USD, because LiteLLM's costs are in USD")
     if len(card.entries) > MOST_ENTRIES:
-        raise ValueError(f"price: {len(card.entries)} entries are more than {MOST_ENTRIES}")
+        raise ValueError(f"price: there are {len(card.entries)} entries; at most {MOST_ENTRIES} are allowed")
     for number, entry in enumerate(card.entries, 1):
         _check_entry(f"price {number}", entry)
     if card.default is not None:
@@ -123,16 +123,16 @@ def check_card(card: RateCard) -> None:
     for kind, factors in msgspec.structs.asdict(card.factors or Factors()).items():
         for name, factor in factors.items():
             if not name:
-                raise ValueError(f"factors.{kind}: a name is empty")
+                raise ValueError(f"factors.{kind}: a name is empty; write the name before the factor")
             _check_number(f"factors.{kind}.{name}", factor, Decimal(0), MOST_FACTOR, FACTOR_PLACES)
 
 
 def check_places(card: RateCard, places: int) -> None:
-    """Refuse prices of a call that the rounding to `places` decimals of a dollar would lower or take away.
+    """Refuse prices of a call that rounding to `places` decimals of a dollar would lower or remove.
 
     Prices of tokens and seconds may be smaller: a call has many of them.
 
-    Raises: ValueError: the sentence of the first such price.
+    Raises: ValueError: a sentence about the first such price.
     """
     entries = [(f"price {number}", entry) for number, entry in enumerate(card.entries, 1)]
     for where, entry in (*entries, ("default", card.default or Entry())):
@@ -146,10 +146,10 @@ def check_places(card: RateCard, places: int) -> None:
 
 def _check_entry(where: str, entry: Entry) -> None:
     if not entry.model or not entry.provider:
-        raise ValueError(f'{where}: a pattern is empty; "*" matches everything')
+        raise ValueError(f'{where}: model or provider is empty; write "*" to match all')
     if entry.markup_percent is not None:
         if entry.has_units:
-            raise ValueError(f"{where}: markup_percent changes LiteLLM's cost, so no other price can stand beside it")
+            raise ValueError(f"{where}: markup_percent changes LiteLLM's cost; use either it or prices per unit")
         _check_number(f"{where}.markup_percent", entry.markup_percent, Decimal(-100), MOST_PERCENT, PRICE_PLACES)
     for name in (*UNIT_PRICES, "minimum"):
         if (price := getattr(entry, name)) is not None:
@@ -158,7 +158,7 @@ def _check_entry(where: str, entry: Entry) -> None:
 
 def _check_number(where: str, number: Decimal, least: Decimal, most: Decimal, places: int, why: str = "") -> None:
     if not number.is_finite() or not least <= number <= most:
-        raise ValueError(f"{where}: not from {least} to {most}")
+        raise ValueError(f"{where}: must be from {least} to {most}")
     if -int(number.normalize().as_tuple().exponent) > places:
         raise ValueError(f"{where}: more than {places} decimals{why}")
 

@@ -32,6 +32,8 @@ _OTHERWISE: Final = (
     "per_session",
 )
 _MOST: Final = 1000
+#: The next step after an unreadable file.
+_EXPECTED: Final = "pass LiteLLM's model_prices_and_context_window.json, in UTF-8"
 _UNIT = quantum()
 
 
@@ -70,10 +72,13 @@ def read_prices(path: Path) -> dict[str, dict[str, Any]]:
     """Read the list by model, with its numbers as exact Decimals. Raises: InvalidPriceList."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal, parse_int=Decimal)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InvalidPriceList(f"{path}, {place}: the JSON is invalid; {_EXPECTED}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidPriceList(f"{path}: no JSON can be read: {type(error).__name__}") from error
+        raise InvalidPriceList(f"{path}: the file cannot be read ({type(error).__name__}); {_EXPECTED}") from error
     if not isinstance(tree, dict):
-        raise InvalidPriceList(f"{path}: it is no JSON object of models")
+        raise InvalidPriceList(f"{path}: the file must be a JSON object by model; {_EXPECTED}")
     return {name: model for name, model in tree.items() if isinstance(model, dict)}
 
 
