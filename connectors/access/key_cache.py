@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class KeySource(Protocol):
-    """Where keys are stored. All methods raise Unavailable."""
+    """A store of keys. All methods raise Unavailable."""
 
     async def live(self, now: datetime) -> list[ApiKey]:
         """The keys that are neither revoked nor expired."""

@@ -22,7 +22,7 @@ _ID_BYTES, _SECRET_BYTES = 6, 32
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is stored of a key. Moments are timezone-aware.
+    """The stored data of a key. Times are timezone-aware.
 
     Fields:
         hash: SHA-256 of the whole token.

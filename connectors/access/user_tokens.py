@@ -16,7 +16,7 @@ from connectors.access.scopes import EVERYTHING, SCOPES, current_scopes
 from connectors.http.endpoint import Endpoint, Principal
 from connectors.http.problem import Problem
 
-#: How many seconds the clocks may differ.
+#: The largest accepted difference between the clocks, seconds.
 LEEWAY_S: Final = 10
 _PARTS = 3
 _MAX_SUBJECT = 255

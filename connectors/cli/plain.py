@@ -17,7 +17,7 @@ _ONLY: Final = "--only"
 
 
 def plain_command(words: Sequence[str]) -> Callable[[], int] | None:
-    """What runs the command of these words, and returns its exit code.
+    """Return a function that runs the command with these arguments and returns its exit code.
 
     Args:
         words: the command line behind the program's name.

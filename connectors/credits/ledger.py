@@ -53,7 +53,7 @@ class AccountBalance(NamedTuple):
 
 
 class DebitUsage(NamedTuple):
-    """What a debit is for."""
+    """The usage for which an account is debited."""
 
     cost: Decimal
     provider: str

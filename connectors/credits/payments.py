@@ -73,7 +73,7 @@ _facts_of = msgspec.json.Decoder(Payment).decode
 
 
 class Result(NamedTuple):
-    """What was done with an event; one of `schemas.reasons.STRIPE_OUTCOMES`."""
+    """The outcome of an event, one of `schemas.reasons.STRIPE_OUTCOMES`."""
 
     outcome: str
     detail: str = ""
@@ -140,7 +140,7 @@ async def _applied(connection: Any, event: StripeEvent) -> Result:
 
 
 def _refusal(event: StripeEvent, purchase: Any) -> Result | None:
-    """Why the event may not change credits. A refund or a dispute whose purchase is not known waits for it."""
+    """Say why the event must not change credits. A refund or a dispute with an unknown purchase waits for the purchase."""
     if purchase is None:
         if not event.session:
             return None

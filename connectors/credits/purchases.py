@@ -32,12 +32,12 @@ _CUSTOMER = """
 SELECT COALESCE((SELECT stripe_customer_id FROM user_credits WHERE account = $1),
     (SELECT customer_id FROM stripe_customers WHERE account = $1))
 """
-#: Of two that are made at once the first one stays.
+#: If two are made at the same time, the first one is kept.
 _LINK = "INSERT INTO stripe_customers (account, customer_id) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 
 
 class Wish(NamedTuple):
-    """What somebody wants to buy; `key` is the idempotency key of the request, None = it has none."""
+    """A requested purchase; `key` is the idempotency key of the request, None = it has none."""
 
     account: str
     package_id: int

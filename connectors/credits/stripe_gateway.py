@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Order(NamedTuple):
-    """What a Checkout session sells; `price` in the smallest unit of `currency`."""
+    """The product of a Checkout session; `price` is in the smallest unit of `currency`."""
 
     purchase_id: str
     name: str
@@ -41,7 +41,7 @@ class Session(NamedTuple):
 
 
 class PaymentGateway(Protocol):
-    """Where customers pay. All methods raise Unavailable, Rejected `stripe_refused`, and ConfigurationError."""
+    """The payment provider. All methods raise Unavailable, Rejected `stripe_refused`, and ConfigurationError."""
 
     async def customer(self, account: str) -> str:
         """The id of a new customer. Within a day the same account gets the same customer."""

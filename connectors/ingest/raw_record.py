@@ -67,7 +67,7 @@ _AMOUNT = re_compile(rb'[-0-9][^"]*|"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"|
 
 
 class Arrival(NamedTuple):
-    """How the elements arrived, and what is read of them.
+    """How the elements arrived, and which parts of them are read.
 
     Fields:
         received_at: microseconds since 1970 UTC.

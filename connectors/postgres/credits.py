@@ -12,7 +12,7 @@ import asyncpg
 from connectors.postgres.pool import connected
 from schemas.errors import Rejected
 
-#: What the functions refuse, by SQLSTATE.
+#: The refusals of the SQL functions, by SQLSTATE.
 _REFUSED: Final = {
     "MB001": ("idempotency_conflict", "the key was used for another movement"),
     "MB004": ("unknown_payment", "the account has no such payment"),
@@ -52,7 +52,7 @@ class Added(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What was checked, and what does not balance: problem, place, expected, found."""
+    """The number of checked items, and the imbalances: problem, place, expected, found."""
 
     accounts: int
     transactions: int

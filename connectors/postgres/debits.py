@@ -37,7 +37,7 @@ _CUSTOMER, _ID_KIND, _ORG, _CALL_ID, _USER, _ORGANIZATION, _PART, _HELD, _BILLED
 
 
 class DebitedBatch(NamedTuple):
-    """What was debited of a batch.
+    """The debits of a batch.
 
     Fields:
         calls: debited now; not those of an earlier time.

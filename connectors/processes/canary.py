@@ -39,7 +39,8 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class LastBilled:
-    """When the last call that was billed rightly and in time was posted; before the first one, when this process began.
+    """The time of the post of the last call that was billed correctly and in time; before the first such call, the
+    start of the process.
 
     Args:
         monotonic: seconds.
@@ -152,7 +153,7 @@ async def canary_of(
 
 
 def plan_of(settings: Settings) -> CanaryPlan:
-    """How the deployment's canary works. Raises: ConfigurationError."""
+    """Return the plan of the deployment's canary. Raises: ConfigurationError."""
     policy = settings.meter_policy()
     if wrong := check_interval(settings.canary_interval, policy):
         raise ConfigurationError("CANARY_INTERVAL", wrong)

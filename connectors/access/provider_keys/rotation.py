@@ -13,7 +13,7 @@ BATCH: Final = 200
 
 @dataclass(slots=True)
 class Rotated:
-    """What a rotation did.
+    """The result of a rotation.
 
     Fields:
         keys: active keys that were found.

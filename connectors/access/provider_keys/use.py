@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Decryptions(NamedTuple):
-    """What a line of the audit log says: who was given which key, and how often since the line before."""
+    """The content of an audit line: who got which key, and how often since the previous line."""
 
     actor: str
     key_id: str

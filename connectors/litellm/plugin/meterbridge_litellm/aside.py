@@ -14,7 +14,7 @@ SUFFIX: Final = ".aside.ndjson"
 
 
 class Kept(NamedTuple):
-    """What was set aside in a folder: files, records and bytes."""
+    """Files, records and bytes that were set aside in a folder."""
 
     files: int
     records: int
@@ -78,7 +78,7 @@ class Aside:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """All files of records that were set aside, of all processes."""
+    """Return all files of set-aside records, of all processes."""
     return sorted(folder.glob("*" + SUFFIX))
 
 
