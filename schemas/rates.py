@@ -1,4 +1,4 @@
-"""A version of the rate card: what is billed for a call, from a moment on. A value of `billing.rates`, by its id.
+"""A version of the rate card: the prices of calls from a moment on. It is a value of `billing.rates`, by its id.
 
 The rules are in streams/core/pricing; files of operators are read by connectors/billing/rate_files.py.
 """
@@ -11,11 +11,13 @@ import msgspec
 
 from schemas.moments import MAX_US, SECOND_US
 
-#: The version of the format. It is raised where an older release would price wrongly by a card; such a card stops its meter.
+#: The version of the format. It is increased if an older release would compute wrong prices; the meter of that release
+#: stops at such a card.
 CARD_VERSION = 1
 #: The most decimals of a price. The price of a call is rounded to `COST_DECIMALS` of them.
 PRICE_PLACES = 12
-#: The most decimals of a factor: 12 decimals of a dollar times 4 are 14 of a cent, and Lago keeps 15.
+#: The most decimals of a factor. A price with 12 decimals of a dollar times a factor with 4 has 14 decimals of a cent,
+#: and Lago keeps 15.
 FACTOR_PLACES = 4
 MOST_DOLLARS, MOST_FACTOR, MOST_PERCENT = Decimal(1_000_000), Decimal(1000), Decimal(100_000)
 MOST_ENTRIES = 2_000
@@ -32,11 +34,11 @@ class Entry(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
     Fields:
         model, provider: patterns with `*`, `?` and `[ab]`, upper and lower case differ (`fnmatch.fnmatchcase`).
-        markup_percent: what is added to LiteLLM's cost, percent of it; below 0 it is a discount. None = nothing.
+        markup_percent: markup on LiteLLM's cost, percent; below 0 it is a discount. None = no markup.
         input, cached, cache_write, output, reasoning: dollars per million tokens of this kind. None: cached and written
             tokens cost as input, reasoning as output, and input or output nothing.
-        per_second, per_image, per_request: dollars for one.
-        minimum: the least that one call costs, dollars.
+        per_second, per_image, per_request: dollars per unit.
+        minimum: the lowest price of one call, dollars.
     """
 
     model: str = "*"
@@ -54,16 +56,17 @@ class Entry(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
     @property
     def has_units(self) -> bool:
-        """Whether it prices what was used, instead of changing LiteLLM's cost."""
+        """Whether the entry prices units of usage, instead of changing LiteLLM's cost."""
         return any(getattr(self, name) is not None for name in UNIT_PRICES)
 
 
 class Factors(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
-    """What a price is multiplied by.
+    """The factors of a price.
 
     Fields:
-        power_level, team: by the call's power level, and by the id of its team; both apply.
-        plan, org: by the payer's plan code, and by the id of the org; an org's own replaces that of its plan.
+        power_level, team: factors by the call's power level, and by the id of its team; both apply.
+        plan, org: factors by the payer's plan code, and by the id of the org. The factor of an org replaces that of its
+            plan.
     """
 
     power_level: dict[str, Decimal] = {}
@@ -73,16 +76,16 @@ class Factors(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class RateCard(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
-    """One version of the rate card, never changed once it is in force.
+    """One version of the rate card. It never changes after its beginning.
 
     Fields:
         id: chosen by the operator.
         effective_from: a call that ends at or after this moment is priced by it, until the next version; microseconds
             since 1970 UTC, whole seconds.
-        put_at: when it was written, microseconds since 1970 UTC; of two versions from one moment the later written one
-            is in force.
+        put_at: when it was written, microseconds since 1970 UTC. If two versions begin at the same moment, the one that
+            was written later applies.
         entries: the first one that matches a call prices it.
-        default: prices calls that match no entry; None = LiteLLM's cost as it is.
+        default: prices calls that match no entry; None = LiteLLM's unchanged cost.
         factors: None = no factors.
         v: version of the format.
     """
@@ -163,5 +166,5 @@ def _check_number(where: str, number: Decimal, least: Decimal, most: Decimal, pl
         raise ValueError(f"{where}: more than {places} decimals{why}")
 
 
-#: The check beside the types that every reader of the topic makes.
+#: The check that every reader of the topic makes in addition to the types.
 CHECKS: Final[dict[type[Any], Any]] = {RateCard: check_card}
