@@ -84,7 +84,10 @@ def build_meter(components: Components) -> Role:
         )
 
     linger_s = _LINGER_S if components.policy.window_us else _LINGER_S / 2
-    return Role(_app(components, "meter"), topics.raw, work, components.sensors, linger_s, components.leave)
+    tables = (customers, orgs, rate_cards)
+    return Role(
+        _app(components, "meter"), topics.raw, work, components.sensors, linger_s, components.leave, tables=tables
+    )
 
 
 def build_sink(components: Components) -> Role:
@@ -176,7 +179,8 @@ def _delivering(components: Components, role: str, topic: str) -> Role:
             standing=lambda name: lane(name, UnknownOrganization(name)),
         )
 
-    return Role(_app(components, role), topic, work, components.sensors, _LINGER_S / 2, components.leave)
+    app = _app(components, role)
+    return Role(app, topic, work, components.sensors, _LINGER_S / 2, components.leave, tables=(orgs,))
 
 
 def _app(components: Components, role: str) -> App:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.billing.reused_subscriptions import ended_by_all, overtaken
+from connectors.billing.reused_subscriptions import ended_by_all, orgs_left_behind
 from connectors.kafka.compacted_writer import CompactedTopicWriter
 from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
@@ -95,7 +95,7 @@ class OrgRecords:
             return known if after == before else copy(after, updated_at=self._now_us())
 
         org = await self._records.change(org_id, made) or self.blank(org_id)
-        for other_id in overtaken(org, self._orgs.table.values()):
+        for other_id in orgs_left_behind(org, self._orgs.table.values()):
             await self.change(other_id, lambda other: other)
         return org
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from schemas.customers import OrgRecord
-from streams.core.mapping.billing_periods import covers
+from streams.core.mapping.billing_periods import runs_at
 
 copy = msgspec.structs.replace
 
@@ -47,7 +47,7 @@ def ended_by_all(org: OrgRecord, others: Iterable[OrgRecord]) -> OrgRecord:
     return org
 
 
-def overtaken(org: OrgRecord, others: Iterable[OrgRecord]) -> list[str]:
+def orgs_left_behind(org: OrgRecord, others: Iterable[OrgRecord]) -> list[str]:
     """Return the ids of the other orgs whose records do not show yet that a life ended because one of `org` began."""
     names = {period.external_id for period in org.periods}
     shared = (other for other in others if any(period.external_id in names for period in other.periods))
@@ -64,4 +64,4 @@ def held_by_others(
     others = (
         period for org in orgs if org.org_id != org_id and org.organization == organization for period in org.periods
     )
-    return {other.external_id for other in others if other.external_id in ids and covers(other, now_us)}
+    return {other.external_id for other in others if other.external_id in ids and runs_at(other, now_us)}

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final
 
 import typer
 from typer._completion_classes import completion_init
-from typer.core import TyperGroup
 
 from connectors.cli.parsers.audit import audit
 from connectors.cli.parsers.backfill import backfill
@@ -37,6 +36,7 @@ from connectors.cli.parsers.recover import recover
 from connectors.cli.parsers.replay import replay
 from connectors.cli.parsers.serve import serve
 from connectors.cli.parsers.topics import topics
+from connectors.cli.parsers.unexpected import Commands, GroupParser
 from connectors.cli.parsers.webhooks import webhooks
 from connectors.cli.parsers.worker import worker
 from connectors.cli.terminal import prepare
@@ -53,7 +53,7 @@ PANELS: Final = {
 _PANEL_OF: Final = {name: panel for panel, names in PANELS.items() for name in names}
 
 
-class _InPanels(TyperGroup):
+class _InPanels(GroupParser):
     """Lists its commands in the order of `PANELS`; Typer would list single commands before groups."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -61,7 +61,7 @@ class _InPanels(TyperGroup):
         return sorted(super().list_commands(ctx), key=list(_PANEL_OF).index)
 
 
-app = typer.Typer(
+app = Commands(
     name="meterbridge",
     cls=_InPanels,
     help="LiteLLM's usage becomes Lago's invoices: each call billed once. Settings are environment variables: "

@@ -4,6 +4,7 @@ from typing import Final
 
 from pydantic import ByteSize
 
+from connectors.config.read_by import readers_shown
 from connectors.config.settings import VARIABLES, Settings
 from schemas.policy import OutOfPeriodPolicy
 
@@ -36,13 +37,23 @@ def configuration_page() -> str:
         "A value may be in a file, as platforms mount secrets: `LAGO_API_KEY_FILE=/run/secrets/lago_api_key` sets `LAGO_API_KEY`. The last",
         "line break is removed. If both variables are set, the process does not start.",
         "",
-        "<!-- Written by `python -m connectors.config.configuration_page`; change connectors/config/settings.py instead. -->",
+        "*Read by*: the [roles](architecture.md#processes) `ingress`, `api`, `meter`, `sink`, `retry`, `project` and `canary`, and commands by their names;",
+        "*commands*: several commands; *all*: every role, and commands. A role that does not use a setting still refuses a malformed value of it.",
+        "`meterbridge doctor` examines many settings of other roles, so give it all of them.",
+        "",
+        "<!-- Written by `python -m connectors.config.configuration_page`; change connectors/config/settings.py or read_by.py instead. -->",
     ]
     for variable, name in VARIABLES.items():
         if name in _CHAPTERS:
-            lines += ["", f"## {_CHAPTERS[name]}", "", "| variable | default | meaning |", "|---|---|---|"]
+            lines += [
+                "",
+                f"## {_CHAPTERS[name]}",
+                "",
+                "| variable | default | read by | meaning |",
+                "|---|---|---|---|",
+            ]
         field = Settings.model_fields[name]
-        lines.append(f"| `{variable}` | {_shown(field.default)} | {field.description} |")
+        lines.append(f"| `{variable}` | {_shown(field.default)} | {readers_shown(name)} | {field.description} |")
     return "\n".join(lines) + "\n"
 
 

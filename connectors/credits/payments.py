@@ -31,7 +31,7 @@ from schemas.reasons import (
     WRONG_AMOUNT,
     WRONG_MODE,
 )
-from streams.core.payments.payment import Offer, Payment, credits_due, fits, merged
+from streams.core.payments.payment import Offer, Payment, credits_due, fits, merged_payment
 
 #: An event that could not be read may come again once this process can read it.
 _FIRST = f"""
@@ -165,7 +165,7 @@ async def _facts_added(connection: Any, event: StripeEvent, purchase: Any) -> Re
         if purchase is not None and purchase["purchase_id"] != row["purchase_id"]:
             return Result(OTHER_SESSION, "the payment belongs to another purchase", purchase["purchase_id"])
         purchase = await connection.fetchrow(_BY_ID, row["purchase_id"])
-    payment = merged(_facts_of(row["facts"]), event.fact or Payment())
+    payment = merged_payment(_facts_of(row["facts"]), event.fact or Payment())
     posted, postings = row["posted"], row["postings"]
     result = Result(STRIPE_WAITING)
     if purchase is not None:

@@ -168,14 +168,13 @@ class LearntEnds:
     _sender: CommandProducer | None = None
 
     async def watch(self) -> None:
-        """Run `once` periodically until cancelled. An error is logged and retried; an expected one is logged once for each cause."""
+        """Run `once` periodically until cancelled. An expected error is logged, once for each cause, and retried."""
         await watch(
             self.once,
             self.sleep,
             EVERY_S,
             waits="rebilling_waits",
-            failed="rebilling_failed",
-            on_failure=lambda: self.sensors.rebilled("failed", 0),
+            refused=lambda: self.sensors.rebilled("failed", 0),
         )
 
     async def once(self) -> None:

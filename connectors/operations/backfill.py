@@ -23,7 +23,7 @@ from connectors.operations.dead_letters import usage_of
 from connectors.operations.pricing import as_counted
 from connectors.operations.requeue import checked
 from connectors.operations.sender import CommandProducer, Outgoing
-from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, judged
+from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, log_judgements
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
 from schemas.money import quantum
@@ -152,7 +152,7 @@ class Backfill:
                 self._deployment, self.database, self._patience_s, trusted_us=self._trusted_us
             )
             self._checked_until = time.monotonic() + _CHECK_AGAIN_S
-        answers = await judged(self.database, [found.usage for found in batch], self._checked, self._policy)
+        answers = await log_judgements(self.database, [found.usage for found in batch], self._checked, self._policy)
         records = []
         for found, answer in zip(batch, answers, strict=True):
             if self._take(found, answer):

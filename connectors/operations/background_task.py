@@ -1,6 +1,5 @@
-"""Runs a background task of the projector until it is cancelled. An error never ends it."""
+"""Runs the work of a background task of the projector at an interval. `kept_up` runs the task again if it ends."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
@@ -8,7 +7,6 @@ import structlog
 
 from schemas.errors import MeterbridgeError
 from schemas.reasons import POSTGRES_DENIED, POSTGRES_SCHEMA
-from streams.runtime.cancellation import is_own_cancellation
 
 log = structlog.get_logger(__name__)
 
@@ -22,15 +20,16 @@ async def watch(
     every_s: float,
     *,
     waits: str,
-    failed: str,
-    on_failure: Callable[[], None],
+    refused: Callable[[], None] = lambda: None,
 ) -> NoReturn:
-    """Call `once` until cancelled, with a pause of `every_s` seconds.
+    """Call `once` until cancelled, with a pause of `every_s` seconds, also while a neighbour is away.
 
     Args:
         waits: the log line of an expected error; one line for each cause, until `once` succeeds again.
-        failed: the log line of an unexpected error, with its traceback.
-        on_failure: counts an unexpected error, and each time that Postgres refuses: that does not pass by itself.
+        refused: counts each time that Postgres refuses: that does not pass by itself.
+
+    Raises:
+        Any error that is not a `MeterbridgeError` is a bug: `streams.runtime.kept_up` logs and counts it, and begins the task again.
     """
     logged = ""
     while True:
@@ -42,10 +41,5 @@ async def watch(
                 logged = error.reason
                 log.warning(waits, reason=error.reason, detail=error.detail)
             if error.reason in _REFUSALS:
-                on_failure()
-        except (Exception, asyncio.CancelledError) as error:  # a bug of ours must not end the projector
-            if is_own_cancellation(error):
-                raise
-            on_failure()
-            log.exception(failed, error=type(error).__name__)
+                refused()
         await sleep(every_s)

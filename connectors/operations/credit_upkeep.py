@@ -82,14 +82,13 @@ class CreditUpkeep:
     _behind: str = ""
 
     async def watch(self) -> None:
-        """Run `once` periodically until cancelled. An error is logged and retried; an expected one is logged once for each cause."""
+        """Run `once` periodically until cancelled. An expected error is logged, once for each cause, and retried."""
         await watch(
             self.once,
             self.sleep,
             EVERY_S,
             waits="credit_upkeep_waits",
-            failed="credit_upkeep_failed",
-            on_failure=self.sensors.credit_upkeep_failed,
+            refused=self.sensors.credit_upkeep_failed,
         )
 
     async def once(self) -> Upkeep:

@@ -97,14 +97,13 @@ class LateCalls:
     _sender: CommandProducer | None = None
 
     async def watch(self) -> None:
-        """Run `once` periodically until cancelled. An error is logged and retried; an expected one is logged once for each cause."""
+        """Run `once` periodically until cancelled. An expected error is logged, once for each cause, and retried."""
         await watch(
             self.once,
             self.sleep,
             EVERY_S,
             waits="late_calls_wait",
-            failed="late_calls_failed",
-            on_failure=lambda: self.sensors.late_calls("failed", 0),
+            refused=lambda: self.sensors.late_calls("failed", 0),
         )
 
     async def once(self) -> RequeueResult:

@@ -12,7 +12,6 @@ from typing import Any, Final
 from connectors.operations.background_task import watch
 from connectors.postgres.pool import Database
 from schemas.errors import MeterbridgeError
-from schemas.reasons import POSTGRES_ERROR
 from streams.core.metering.error_categories import OF_PROVIDER, RATE_LIMIT
 from streams.core.metering.provider_health import HEALTHY, STATUSES, SeenCalls, status_after
 
@@ -82,14 +81,12 @@ class ProviderHealth:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def watch(self) -> None:
-        """Run `once` periodically until cancelled. An error is logged, and the next attempt follows."""
+        """Run `once` periodically until cancelled. An expected error is logged, and the next attempt follows."""
         await watch(
             self.once,
             self.sleep,
             EVERY_S,
             waits="provider_health_waits",
-            failed="provider_health_failed",
-            on_failure=lambda: self.failed(POSTGRES_ERROR),
         )
 
     async def once(self) -> None:

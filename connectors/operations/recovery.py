@@ -41,7 +41,7 @@ from schemas.errors import Rejected
 from schemas.ledger import LEDGER_VERSION, Position
 from schemas.money import plain
 from schemas.records import LagoEvent
-from streams.core.metering.lago_event import is_part_of
+from streams.core.metering.event_owner import belongs_to
 from streams.core.metering.normalise import FUTURE_US
 from streams.runtime import clock
 from streams.state.ledger_expand import owning
@@ -204,7 +204,7 @@ async def _check_lost(url: str, new: NewTopics, deployment: str) -> None:
     if known.get(new.enriched_id):
         raise Rejected("not_lost", f"the tables were filled from this very topic: {new.enriched}")
     latest = await latest_part(url)
-    if latest and not is_part_of(deployment, latest):
+    if latest and not belongs_to(deployment, latest):
         raise Rejected("other_deployment", f"the newest event in the tables is {latest}, and no event of {deployment}")
 
 

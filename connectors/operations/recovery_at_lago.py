@@ -2,7 +2,6 @@
 lost.
 """
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from schemas.moments import HOUR_US, to_us
 from schemas.organizations import DEFAULT
 from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent
-from streams.core.metering.lago_event import is_part_of
+from streams.core.metering.event_owner import belongs_to, deployment_named
 from streams.runtime import clock
 
 #: The most events of one list that are read, and how often a list is read again if it changes meanwhile.
@@ -25,7 +24,6 @@ _MOST: Final = 1_000_000
 _READINGS: Final = 5
 _BATCH: Final = 1_000
 _SLICE_US: Final = HOUR_US // 6
-_IDENTITY: Final = re.compile(r"[0-9a-f]{32}")
 _periods = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
@@ -65,7 +63,7 @@ async def only_at_lago(
     for lago, org in asked:
         for subscription in sorted({period["external_id"] for period in _periods(org["periods"])}):
             listed = await _running(lago, org["org_id"], subscription, policy.event_code)
-            await _take_unknown(url, lago, own.of(listed, found), found)
+            await _take_unknown(url, lago, own, own.of(listed, found), found)
     if (seen := await last_seen(url)) is not None:
         until_us = clock.now_us() + HOUR_US
         for lago in lagos.values():
@@ -73,13 +71,13 @@ async def only_at_lago(
             # slice.
             for from_us in range(to_us(seen) - HOUR_US, until_us, _SLICE_US):
                 listed = await _listed(lago, None, policy.event_code, from_us, from_us + _SLICE_US)
-                await _take_unknown(url, lago, own.of(listed, found), found)
+                await _take_unknown(url, lago, own, own.of(listed, found), found)
     return [found[name] for name in sorted(found)]
 
 
 class _Own:
-    """Recognises the events of this deployment. If each call is an event of its own, the id of an event is the identity
-    of the call, without the name of the deployment.
+    """Recognises the events of this deployment. If each call is an event of its own, its id is the identity of the call,
+    without the name of the deployment. Then the event itself names it; an event without the name may be ours.
     """
 
     def __init__(self, policy: MeterPolicy) -> None:
@@ -87,17 +85,23 @@ class _Own:
 
     def of(self, names: Iterable[str], found: Collection[str]) -> list[str]:
         """Return the ids that were not found before."""
-        return [name for name in names if name not in found and self._is_own(name)]
+        return [name for name in names if name not in found and self._may_be(belongs_to(self._deployment, name))]
 
-    def _is_own(self, name: str) -> bool:
-        return is_part_of(self._deployment, name) or (self._each_call and _IDENTITY.fullmatch(name) is not None)
+    def has(self, event: LagoEvent) -> bool:
+        """Whether the event may be ours, by its whole content."""
+        return self._may_be(belongs_to(self._deployment, event.transaction_id, deployment_named(event)))
+
+    def _may_be(self, told: bool | None) -> bool:
+        return self._each_call if told is None else told
 
 
-async def _take_unknown(url: str, lago: LagoClient, listed: Sequence[str], found: dict[str, LagoEvent]) -> None:
+async def _take_unknown(
+    url: str, lago: LagoClient, own: _Own, listed: Sequence[str], found: dict[str, LagoEvent]
+) -> None:
     for start in range(0, len(listed), _BATCH):
         names = listed[start : start + _BATCH]
         for name in sorted(set(names) - await known_events(url, names)):
-            if (event := await lago.get_event(name)) is not None:
+            if (event := await lago.get_event(name)) is not None and own.has(event):
                 found[name] = event
 
 

@@ -22,7 +22,7 @@ from connectors.operations.audit_record import audited
 from connectors.operations.dead_letters import EVENTS, DeadLetter, DeadLetterMark, Filters, topic_of, usage_of
 from connectors.operations.pricing import as_counted
 from connectors.operations.sender import CommandProducer, Outgoing
-from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, judged
+from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, log_judgements
 from connectors.postgres.pool import Database
 from schemas.errors import ConfigurationError, Unavailable
 from schemas.money import ZERO, add, quantum, total
@@ -232,7 +232,7 @@ class Requeuer:
             )
         if self._checked is None:
             self._checked = await caught_up(self._deployment, self._database, trusted_us=self._trusted_us)
-        return await judged(self._database, [usage for _, usage in read], self._checked, self._policy)
+        return await log_judgements(self._database, [usage for _, usage in read], self._checked, self._policy)
 
     async def _mark(self, marks: Sequence[DeadLetterMark], writes: Sequence[Write] = ()) -> None:
         topics = self._topics

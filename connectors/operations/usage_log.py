@@ -119,7 +119,7 @@ class LogJudgement:
         return not self.refused and self.verdict.word in (MISSING, PRICED)
 
 
-async def judged(
+async def log_judgements(
     database: Database, calls: Sequence[Usage], checked: LogCheck, policy: MeterPolicy
 ) -> list[LogJudgement]:
     """Look up each of `calls`; return the results in the same order.

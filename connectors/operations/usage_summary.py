@@ -62,14 +62,12 @@ class SummaryRefresh:
     _logged: dict[date, str] = field(default_factory=dict)
 
     async def watch(self) -> None:
-        """Run `once` periodically until cancelled. An error is logged, and the next attempt follows."""
+        """Run `once` periodically until cancelled. An expected error is logged, and the next attempt follows."""
         await watch(
             self.once,
             self.sleep,
             EVERY_S,
             waits="usage_summary_waits",
-            failed="usage_summary_failed",
-            on_failure=lambda: self.failed(POSTGRES_ERROR),
         )
 
     async def once(self) -> bool:
@@ -86,8 +84,7 @@ class SummaryRefresh:
         except Exception as error:
             self._failures += 1
             self._not_before = self.monotonic() + min(EVERY_S * 2.0 ** min(self._failures, 10), MOST_REST_S)
-            if isinstance(error, MeterbridgeError):
-                self.failed(error.reason)
+            self.failed(error.reason if isinstance(error, MeterbridgeError) else POSTGRES_ERROR)
             raise
         self._failures = 0
         if refreshed:

@@ -117,7 +117,7 @@ WHERE u.rate <> '' AND NOT EXISTS (
 #: The last thing that the projector did, as far as the rows of parts tell.
 _LAST_SEEN: Final = "SELECT max(GREATEST(sealed_at, held_since)) FROM usage_parts"
 _LATEST: Final = """
-SELECT part FROM usage_parts WHERE event IS NOT NULL AND raw_partition IS NOT NULL AND part !~ '^[0-9a-f]{32}$'
+SELECT part FROM usage_parts WHERE event IS NOT NULL AND raw_partition IS NOT NULL AND part !~ '^[0-9a-f]{32}(-again)*$'
 ORDER BY sealed_at DESC NULLS LAST LIMIT 1
 """
 _STANDS: Final = "SELECT topic_id, max(next) FROM projector_offsets WHERE topic = $1 GROUP BY topic_id"

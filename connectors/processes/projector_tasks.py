@@ -1,9 +1,11 @@
 """Composes what only the projector does: its rows in Postgres, and the tasks that run beside it.
 
-Apart from what every role needs, so that no other worker has it in memory.
+Apart from what every role needs, so that no other worker has it in memory. `closing` closes connections at the end of the role,
+because its process may go on.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 from connectors.config.connections import all_revealed, deployment_of, lago_connections, postgres_url
@@ -24,70 +26,81 @@ from connectors.postgres.projection import PostgresProjection
 from schemas.topics import TopicNames
 
 
-def projection(settings: Settings) -> PostgresProjection:
+def projection(settings: Settings, closing: AsyncExitStack) -> PostgresProjection:
     """The tables that the projector fills. Raises: ConfigurationError: there is no Postgres."""
     topics = TopicNames.with_prefix(settings.topic_prefix)
-    return PostgresProjection(Database(postgres_url(settings)), topics, settings.credits_user_kinds)
+    return PostgresProjection(_database(settings, closing, size=4), topics, settings.credits_user_kinds)
+
+
+def _database(settings: Settings, closing: AsyncExitStack, size: int = 1) -> Database:
+    return closing.enter_context(Database(postgres_url(settings), size=size))
 
 
 def works_of(
-    settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any
+    settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any, closing: AsyncExitStack
 ) -> Iterator[tuple[str, Callable[[], Awaitable[object]]]]:
     """What runs beside a projector with these partition tasks until it is cancelled: names, and functions that start it."""
-    yield "late_calls", late_calls_of(settings, partition_tasks, sensors).watch
-    yield "learnt_ends", learnt_ends_of(settings, partition_tasks, sensors).watch
-    yield "credit_upkeep", credit_upkeep_of(settings, sensors).watch
-    yield "summary_refresh", summary_refresh_of(settings, sensors).watch
-    yield "provider_health", provider_health_of(settings, sensors).watch
+    yield "late_calls", late_calls_of(settings, partition_tasks, sensors, closing).watch
+    yield "learnt_ends", learnt_ends_of(settings, partition_tasks, sensors, closing).watch
+    yield "credit_upkeep", credit_upkeep_of(settings, sensors, closing).watch
+    yield "summary_refresh", summary_refresh_of(settings, sensors, closing).watch
+    yield "provider_health", provider_health_of(settings, sensors, closing).watch
     if settings.outgoing_webhook_urls:
-        yield "outgoing_webhooks", outgoing_webhooks_of(settings, sensors).watch
+        yield "outgoing_webhooks", outgoing_webhooks_of(settings, sensors, closing).watch
 
 
-def late_calls_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any) -> LateCalls:
+def late_calls_of(
+    settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any, closing: AsyncExitStack
+) -> LateCalls:
     """The task that releases late calls, beside a projector with these partition tasks."""
-    deployment, database = deployment_of(settings), Database(postgres_url(settings), size=2)
+    deployment, database = deployment_of(settings), _database(settings, closing, size=2)
     return LateCalls(
         deployment, database, partition_tasks, sensors, make_sender=lambda: CommandProducer(deployment.kafka)
     )
 
 
-def learnt_ends_of(settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any) -> LearntEnds:
+def learnt_ends_of(
+    settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any, closing: AsyncExitStack
+) -> LearntEnds:
     """The task that bills again what was posted after a subscription's end, beside a projector with these partitions."""
     lagos = {}
     for one in lago_connections(settings):
         if not one.is_default or settings.lago_api_key is not None:
             http, requested = lago_http(one.timeout_s, 1), sensors.requested_of(one.organization)
+            closing.push_async_callback(http.aclose)
             lagos[one.organization] = LagoClient(http, one.url, one.key, requested, organization=one.organization)
-    deployment, database = deployment_of(settings), Database(postgres_url(settings), size=1)
+    deployment, database = deployment_of(settings), _database(settings, closing)
     return LearntEnds(
         deployment, database, partition_tasks, sensors, lagos, make_sender=lambda: CommandProducer(deployment.kafka)
     )
 
 
-def credit_upkeep_of(settings: Settings, sensors: Any) -> CreditUpkeep:
+def credit_upkeep_of(settings: Settings, sensors: Any, closing: AsyncExitStack) -> CreditUpkeep:
     """The task that ends reservations and credits whose time is over, beside a projector."""
-    return CreditUpkeep(Database(postgres_url(settings), size=1), sensors)
+    return CreditUpkeep(_database(settings, closing), sensors)
 
 
-def summary_refresh_of(settings: Settings, sensors: Any) -> SummaryRefresh:
+def summary_refresh_of(settings: Settings, sensors: Any, closing: AsyncExitStack) -> SummaryRefresh:
     """The task that keeps the sums of analytics up to date, beside a projector."""
     return SummaryRefresh(
-        Database(postgres_url(settings), size=1), failed=sensors.projection_failed, show=sensors.usage_days_failed
+        _database(settings, closing), failed=sensors.projection_failed, show=sensors.usage_days_failed
     )
 
 
-def provider_health_of(settings: Settings, sensors: Any) -> ProviderHealth:
+def provider_health_of(settings: Settings, sensors: Any, closing: AsyncExitStack) -> ProviderHealth:
     """The task that judges how well the providers answer, beside a projector."""
     return ProviderHealth(
-        Database(postgres_url(settings), size=1),
+        _database(settings, closing),
         show=sensors.providers,
         failed=sensors.projection_failed,
     )
 
 
-def outgoing_webhooks_of(settings: Settings, sensors: Any) -> OutgoingWebhooks:
+def outgoing_webhooks_of(settings: Settings, sensors: Any, closing: AsyncExitStack) -> OutgoingWebhooks:
     """The task that sends outgoing webhooks, beside a projector."""
-    sender = MessageSender(webhooks_http(), all_revealed(settings.outgoing_webhook_secrets), sensors.webhook_attempted)
+    http = webhooks_http()
+    closing.push_async_callback(http.aclose)
+    sender = MessageSender(http, all_revealed(settings.outgoing_webhook_secrets), sensors.webhook_attempted)
     endpoints = [WebhookTarget(url) for url in all_revealed(settings.outgoing_webhook_urls)]
     announcements = Announcements(
         [endpoint.name for endpoint in endpoints],
@@ -95,4 +108,4 @@ def outgoing_webhooks_of(settings: Settings, sensors: Any) -> OutgoingWebhooks:
         settings.outgoing_webhook_held_usd,
         settings.outgoing_webhook_low_balance_usd,
     )
-    return OutgoingWebhooks(Database(postgres_url(settings), size=1), announcements, sender, endpoints, sensors)
+    return OutgoingWebhooks(_database(settings, closing), announcements, sender, endpoints, sensors)

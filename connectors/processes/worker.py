@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,9 +20,11 @@ from connectors.processes.shared_memory import prepare
 from connectors.processes.supervisor import supervise
 from streams.app import ROLES
 from streams.runtime.event_loop import run_loop
+from streams.runtime.garbage_collection import forget_frozen
 from streams.runtime.kept_up import kept_up
 from streams.runtime.partition_task import PartitionTask
 from streams.runtime.role import EXIT_FATAL
+from streams.runtime.role_counts import ROLE
 from streams.runtime.run import RoleCrashed, run_role
 from streams.runtime.shutdown import StopSignal, run_until_told
 
@@ -81,10 +84,12 @@ def _run_here(roles: Mapping[str, Settings]) -> int:
 
 async def _run_role_again(settings: Settings, role: str, word: StopSignal) -> int:
     """Run a role until the stop signal, beside other roles in this process; an error starts it again. Returns 0."""
+    ROLE.set(role)
     pace = RestartPace(time.monotonic())
     while code := await _run_role(settings, role, word, alone=False):
         if word.requested:
             break
+        forget_frozen()
         await asyncio.sleep(pace.wait_s(time.monotonic()))
         log.warning("worker_restarted", role=role, code=code)
         pace.restarted(time.monotonic())
@@ -108,6 +113,7 @@ async def _run_role(settings: Settings, role: str, word: StopSignal, *, alone: b
             log.critical("worker_crashed", role=role, error=repr(crash))
             return EXIT_FATAL
         log.warning("worker_begins_again", role=role, error=repr(crash))
+        forget_frozen()
         awaited.log_waiting(crash)
 
 
@@ -125,7 +131,7 @@ async def _run_until_crash(
     """
     from connectors.processes.worker_parts import partition_reports_of, worker_parts
 
-    async with worker_parts(settings, role, awaited) as parts:
+    async with worker_parts(settings, role, awaited) as parts, AsyncExitStack() as closing:
         # The process runs. `partitions_opened` says later that it has work.
         log.info("worker_started", role=role, group=parts.group(role))
         failed = asyncio.Event()
@@ -138,7 +144,7 @@ async def _run_until_crash(
         if role == PROJECT:
             from connectors.processes.projector_tasks import works_of
 
-            works += works_of(settings, running.partition_tasks, parts.sensors)
+            works += works_of(settings, running.partition_tasks, parts.sensors, closing)
         beside: list[asyncio.Future[Any]] = [asyncio.ensure_future(kept_up(name, work)) for name, work in works]
         ending = asyncio.Event()
         beside.append(asyncio.ensure_future(_set_after(ending, stop, failed)))

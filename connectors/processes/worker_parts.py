@@ -69,8 +69,11 @@ def parts_of(
     sensors: WorkerSensors | None = None,
     limit_s: float = LIMIT_S,
     organizations: Mapping[str, Callable[[], EventDelivery]] | None = None,
+    closing: AsyncExitStack | None = None,
 ) -> Components:
     """A role's parts. It asks the broker for the topics' ids and settings, at most `limit_s` seconds for each answer.
+
+    `closing`: closes what the parts open, at the end of the role; None = the process ends with the role.
 
     Raises:
         Unavailable: the broker does not answer.
@@ -99,7 +102,7 @@ def parts_of(
         organizations={**dict.fromkeys(settings.closed_organizations, ClosedOrganization), **(organizations or {})},
         sensors=sensors or WorkerSensors(metrics, time.monotonic),
         instance_id=settings.pod_name or "",
-        projection=cache(partial(_projection, settings)),
+        projection=cache(partial(_projection, settings, closing or AsyncExitStack())),
     )
 
 
@@ -109,10 +112,10 @@ def product_version() -> str:
     return version("meterbridge")
 
 
-def _projection(settings: Settings) -> "Projection":
+def _projection(settings: Settings, closing: AsyncExitStack) -> "Projection":
     from connectors.processes.projector_tasks import projection
 
-    return projection(settings)
+    return projection(settings, closing)
 
 
 def fresh_s(settings: Settings) -> float:
@@ -160,7 +163,7 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None 
             if role in ("sink", "retry"):
                 _meanwhile(stack, "watch_lago", tenant.watch)
         own = deliveries.pop(DEFAULT)
-        asking = partial(parts_of, settings, own, metrics, sensors, _ANSWER_S, deliveries)
+        asking = partial(parts_of, settings, own, metrics, sensors, _ANSWER_S, deliveries, stack)
         parts = await when_kafka_answers(asking, awaited or KafkaWait(settings.kafka_bootstrap_servers))
         _meanwhile(stack, "minute_summary", sensors.minute.log_every)
         if role == "meter" and settings.map_by_identity:

@@ -35,6 +35,9 @@ TASKS: Final = (
 
 
 class _Interrupted(Collector):
+    def __init__(self) -> None:
+        self._counts = INTERRUPTED.of_role()
+
     def collect(self) -> Iterator[CounterMetricFamily]:
         """The counts by task, from 0 on."""
         family = CounterMetricFamily(
@@ -42,8 +45,8 @@ class _Interrupted(Collector):
             "Times that a task beside the work of a process ended, and was begun again 5 s later.",
             labels=["task"],
         )
-        for task in sorted({*TASKS, *INTERRUPTED}):
-            family.add_metric([task], INTERRUPTED[task])
+        for task in sorted({*TASKS, *self._counts}):
+            family.add_metric([task], self._counts[task])
         yield family
 
 

@@ -7,7 +7,7 @@ import structlog
 
 from schemas.moments import SECOND_US
 from schemas.money import plain
-from streams.core.metering.conservation import total
+from streams.core.metering.conservation import sum_of_windows
 from streams.runtime import clock
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class HeldUsageMonitor:
         self._logged[partition] = {customer: why | logged.get(customer, set()) for customer, why in now.items()}
         for customer, reason in new[:_NAMED]:
             windows = [ledger.windows[first] for first in ledger.held[customer]]
-            held = total(window for window in windows if window.held == reason)
+            held = sum_of_windows(window for window in windows if window.held == reason)
             _log.warning("usage_held", customer=customer, reason=reason, calls=held.calls, usd=plain(held.cost))
         if len(new) > _NAMED:
             _log.warning("usage_held_of_more_customers", partition=partition, count=len(new) - _NAMED)

@@ -25,10 +25,7 @@ _EVENTS: Final = {
     ("connectors/lago/event_store.py", "event"): ("event_store_unknown", "event_store_assumed"),
     ("connectors/operations/background_task.py", "waits"): (
         *("rebilling_waits", "credit_upkeep_waits", "late_calls_wait", "provider_health_waits", "usage_summary_waits"),
-    ),
-    ("connectors/operations/background_task.py", "failed"): (
-        *("rebilling_failed", "credit_upkeep_failed", "late_calls_failed", "provider_health_failed"),
-        "usage_summary_failed",
+        "outgoing_webhooks_wait",
     ),
     ("connectors/telemetry/unbilled_usage.py", "self._event"): ("usage_unpriced", "call_type_unknown"),
     ("streams/runtime/partition_task.py", "event"): ("partition_task_reopened", "partition_task_open_failed"),

@@ -223,12 +223,12 @@ class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
     )
     late_calls = counter(
         "meterbridge_late_calls_total",
-        "Calls older than the dedupe retention: requeued, known, or waiting because the log cannot tell; failed: errors (project).",
+        "Calls older than the dedupe retention: requeued, known, or waiting because the log cannot tell; failed: looks that Postgres refused (project).",
         outcome=("requeued", "known", "waiting", "failed"),
     )
     rebilled_events = counter(
         "meterbridge_rebilled_events_total",
-        "Events posted after their subscription's end and billed again; given_up after 40 days; failed: errors (project).",
+        "Events posted after their subscription's end and billed again; given_up after 40 days; failed: looks that Postgres refused (project).",
         outcome=("rebilled", "given_up", "failed"),
     )
     after_end_events = gauge(
@@ -255,7 +255,7 @@ class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
     )
     credit_upkeep_failures = counter(
         "meterbridge_credit_upkeep_failures_total",
-        "Rounds in which expired credits and reservations were not ended: an error of ours, or Postgres lacks a table or a right (project).",
+        "Rounds in which expired credits and reservations were not ended: Postgres lacks a table or a right (project).",
     )
     lago_webhooks = counter(
         "meterbridge_lago_webhooks_total",

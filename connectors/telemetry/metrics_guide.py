@@ -38,7 +38,7 @@ CHAPTERS: Final = {
         "meterbridge_waiting_oldest_seconds": "Ten minutes for `raw`, a quarter of an hour for `events`. In `retry` events wait on purpose, up to an hour.",
         "meterbridge_waiting_retention_ratio": "**Above 0.5: usage is deleted** once as much time has passed again.",
         "event_processing_duration_seconds": "The 99th percentile is above some seconds: Kafka's transactions are slow.",
-        "meterbridge_late_calls_total": "`waiting` rises: `meterbridge dlq list`. `failed` rises: an error in the log.",
+        "meterbridge_late_calls_total": "`waiting` rises: `meterbridge dlq list`. `failed` rises: `late_calls_wait` with the reason.",
         "meterbridge_background_task_interruptions_total": "It rises all the time: an error of ours; the log has the traceback. What the task exports or does is old.",
         "meterbridge_unreadable_records_total": "It rises: something else writes to our topics.",
     },
@@ -74,7 +74,7 @@ CHAPTERS: Final = {
         "meterbridge_shifted_events_total": "It rises at other times than the start of a month: usage waits too long.",
         "meterbridge_after_end_events": "Above 0 for an hour: `meterbridge lago rebill --dry-run`.",
         "meterbridge_after_end_usd": "The same, in dollars.",
-        "meterbridge_rebilled_events_total": "`failed` rises: an error in the log.",
+        "meterbridge_rebilled_events_total": "`failed` rises: `rebilling_waits` with the reason.",
     },
     "The canary": {
         "meterbridge_canary_failing": "1 for minutes: the runbook of [the canary](runbooks/canary.md) has what to do for each reason.",
@@ -100,7 +100,7 @@ CHAPTERS: Final = {
         "that you trust. `SELECT * FROM undebited_calls` lists the calls that no account paid for.",
         "meterbridge_credit_reservations_open": "It grows without end: credits are reserved for calls that are never recorded.",
         "meterbridge_credits_imbalance_usd": "**Not 0: stop all that moves credits**, keep the tables, and run `meterbridge credits check`.",
-        "meterbridge_credit_upkeep_failures_total": "It rises: an error in the log, or `credit_upkeep_waits` with the reason.",
+        "meterbridge_credit_upkeep_failures_total": "It rises: `credit_upkeep_waits` with the reason.",
         "meterbridge_stripe_events_total": "A reason of [errors-api.md](errors-api.md#a-payment-that-gave-no-credits) rises: a customer paid and got nothing. "
         "`bad_signature` rises: a wrong secret, or somebody guesses.",
     },

@@ -14,13 +14,16 @@ TABLES: Final = ("customers", "ledger", "orgs", "rates", "receipts", "rejected")
 
 
 class _Unreadable(Collector):
+    def __init__(self) -> None:
+        self._counts = COUNTS.of_role()
+
     def collect(self) -> Iterator[CounterMetricFamily]:
         """The counts by table, from 0 on."""
         family = CounterMetricFamily(
             "meterbridge_unreadable_records", "Records that a table or a ledger could not read.", labels=["table"]
         )
-        for table in sorted({*TABLES, *COUNTS}):
-            family.add_metric([table], COUNTS[table])
+        for table in sorted({*TABLES, *self._counts}):
+            family.add_metric([table], self._counts[table])
         yield family
 
 

@@ -17,7 +17,7 @@ from schemas.records import Receipt
 from streams.agents.projector import Projected
 from streams.core.delivery.receipt_states import FAILED, PENDING
 from streams.core.mapping.versions import NO_MAPPING
-from streams.core.metering.conservation import off_by, total
+from streams.core.metering.conservation import off_by, sum_of_windows
 
 if TYPE_CHECKING:
     # Only the meter has a use for numpy, which its state needs.
@@ -264,7 +264,7 @@ def _look(ledger: "LedgerState", now: float) -> _WindowScan:
     for firsts in ledger.held.values():
         for first in firsts:
             held.setdefault(ledger.windows[first].held, []).append(first)
-    sums = {reason: total(ledger.windows[first] for first in firsts) for reason, firsts in held.items()}
+    sums = {reason: sum_of_windows(ledger.windows[first] for first in firsts) for reason, firsts in held.items()}
     for reason, there in {} if ledger.cold is None else ledger.cold.sums.items():
         here = sums.get(reason, Sum())
         sums[reason] = Sum(here.calls + there.calls, add(here.cost, there.cost))

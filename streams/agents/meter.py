@@ -22,7 +22,7 @@ from streams.core.mapping.time_spans import NEVER, next_border
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
 from streams.core.metering.early_close import beyond_bound
 from streams.core.metering.fold import Fold
-from streams.core.metering.grouping import named, unnamed
+from streams.core.metering.grouping import unnamed, with_group_names
 from streams.core.metering.lago_event import part_prefix
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.normalise import FUTURE_US
@@ -205,7 +205,7 @@ class MeterWork:
         release.
         """
         while older := unnamed(self._state)[:SEAL_LIMIT]:
-            await self._ledger.commit(named(self._state, older, self._policy.group_by))
+            await self._ledger.commit(with_group_names(self._state, older, self._policy.group_by))
         self._named = True
 
     async def _forwarded(self, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:

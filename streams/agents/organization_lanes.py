@@ -25,6 +25,7 @@ from streams.agents.received_event import ReceivedEvent
 from streams.agents.sink import SETTLE_LIMIT, DeliveryConfig, DeliveryWork, SinkSensors
 from streams.agents.traces import DeliveryTraces
 from streams.delivery.to_an_organization import EventDelivery
+from streams.runtime.cancellation import is_own_cancellation
 from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.offsets import asking
 from streams.runtime.partition_task import may_pass
@@ -90,10 +91,11 @@ class OrganizationLane:
         self._given_back = 0
         self._at_end = False
         self._own_at = self._stood_at = -1
-        self.work.look_behind(self._following)
+        self.work.look_behind_received(self._following)
 
     async def run(self) -> None:
-        """Post events until cancelled. Connection errors, and a topic that lost events, open the lane again.
+        """Post events until cancelled. Connection errors, a topic that lost events, and a `CancelledError` that a library lets out, of the
+        reader too, open the lane again.
 
         Raises:
             ProducerFenced: another process owns the partition.
@@ -111,8 +113,8 @@ class OrganizationLane:
                 self._halt(problem.reason)
                 log.error("organization_lane_halted", **place, reason=problem.reason, detail=problem.detail)  # noqa: TRY400  # expected: the reason is enough
                 await self._config.sleep(_HALTED_S)
-            except (Unavailable, KafkaError) as error:
-                if not may_pass(error):
+            except (Unavailable, KafkaError, asyncio.CancelledError) as error:
+                if is_own_cancellation(error) or (isinstance(error, KafkaError | Unavailable) and not may_pass(error)):
                     raise
                 log.warning("organization_lane_reopened", **place, error=type(error).__name__)
                 await self._config.sleep(_AGAIN_S)
@@ -189,8 +191,8 @@ class OrganizationLane:
             self._halt("")
         return None
 
-    def _following(self) -> ConsumerRecord | None:
-        return next((one.record for one in self._fetched if self.work.is_own(one)), None)
+    def _following(self) -> ReceivedEvent | None:
+        return next((one for one in self._fetched if self.work.is_own(one)), None)
 
     def _halt(self, reason: str) -> None:
         if self._halted == reason:

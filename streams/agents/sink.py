@@ -7,7 +7,6 @@ same bytes again, and Lago refuses them by their unique key (docs/lago-behaviour
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from re import compile as re_compile
 from typing import Any, Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -25,7 +24,8 @@ from streams.core.delivery import dead_letter_headers
 from streams.core.delivery.backoff import retry_delay, tier_of
 from streams.core.delivery.dead_letter_headers import RecordOrigin
 from streams.core.delivery.earlier_posts import went_elsewhere
-from streams.core.delivery.restamp import RestampDecision, judged
+from streams.core.delivery.restamp import RestampDecision, restamp_decision
+from streams.core.metering.event_owner import belongs_to, deployment_named
 from streams.delivery.engine import EventOutcome, Item
 from streams.delivery.lago_port import PostRecord
 from streams.delivery.to_an_organization import EventDelivery
@@ -34,7 +34,6 @@ from streams.runtime.offsets import standing
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import attempt_write, receipt_write
 
-_IDENTITY = re_compile(r"[0-9a-f]{32}")
 #: The most events that are posted and settled in one transaction.
 SETTLE_LIMIT = 500
 #: The most posts that are recorded with them, the latest ones: an outage may last for days.
@@ -106,7 +105,7 @@ class DeliveryWork:
         self._maybe_sent_below = 0
         self._suspect_below = 0
         self._attempts: deque[DeliveryAttempt] = deque(maxlen=ATTEMPTS_KEPT)
-        self._following: Callable[[], ConsumerRecord | None] = lambda: None
+        self._following: Callable[[], ReceivedEvent | None] = lambda: None
         self._passing: Callable[[str], Awaitable[None]] = _pass
         self._passed_to = 0
         self._committed_us = 0
@@ -165,6 +164,15 @@ class DeliveryWork:
 
     def look_behind(self, following: Callable[[], ConsumerRecord | None]) -> None:
         """See `streams.runtime.partition_task.LooksBehind`."""
+
+        def received() -> ReceivedEvent | None:
+            record = following()
+            return None if record is None else ReceivedEvent(record)
+
+        self.look_behind_received(received)
+
+    def look_behind_received(self, following: Callable[[], ReceivedEvent | None]) -> None:
+        """See `look_behind`; what a caller has decoded is not decoded again."""
         self._following = following
 
     def before_passing(self, passing: Callable[[str], Awaitable[None]]) -> None:
@@ -233,7 +241,7 @@ class DeliveryWork:
         return outcomes
 
     def _judge(self, value: bytes) -> RestampDecision:
-        return judged(value, *self._judged_by())
+        return restamp_decision(value, *self._judged_by())
 
     def _went_elsewhere(self, value: bytes) -> bool:
         return went_elsewhere(value, *self._judged_by())
@@ -244,10 +252,9 @@ class DeliveryWork:
 
     def _others_wait(self, count: int) -> bool:
         """Whether another event could be posted together with these `count`."""
-        following = self._following() if count < SETTLE_LIMIT else None
-        if following is None:
+        behind = self._following() if count < SETTLE_LIMIT else None
+        if behind is None:
             return False
-        behind = ReceivedEvent(following)
         return self.is_own(behind) and behind.due_ms <= self._now_us() // 1000
 
     def is_own(self, received: ReceivedEvent) -> bool:
@@ -281,8 +288,8 @@ class DeliveryWork:
         )
 
     def _is_whole(self, received: ReceivedEvent, event: LagoEvent) -> bool:
-        """Whether the manifest fits the event: a transaction id begins with its deployment, unless it is an identity; and
-        an organisation has a name.
+        """Whether the manifest fits the event: the deployment that it names can be the event's (streams/core/metering/event_owner.py), and an
+        organisation has a name.
 
         Raises:
             TopicProblem: `other_deployment`.
@@ -292,10 +299,7 @@ class DeliveryWork:
             return False
         if manifest is None or manifest.deployment in ("", own):
             return True
-        theirs = event.transaction_id.startswith(f"{manifest.deployment}-") or _IDENTITY.fullmatch(event.transaction_id)
-        # An event of `a-b` does not begin with our name where we are `a`, though its id does.
-        ours = event.transaction_id.startswith(f"{own}-") and not manifest.deployment.startswith(f"{own}-")
-        if not theirs or ours:
+        if belongs_to(manifest.deployment, event.transaction_id, deployment_named(event)) is False:
             return False
         place = f"{record.topic}-{record.partition} at {record.offset}"
         raise TopicProblem("other_deployment", f"{place} belongs to {manifest.deployment}")

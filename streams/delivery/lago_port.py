@@ -21,8 +21,8 @@ from streams.core.delivery.verdicts import (
     RefusedEvents,
     RetryLater,
     Verdict,
-    decide,
     unanswered,
+    verdict_on_batch,
 )
 
 log = structlog.get_logger(__name__)
@@ -148,7 +148,7 @@ class LagoPort:
         except Unavailable as error:
             result = PostResult(unanswered(error.reason, error.detail), 0, self.clock() - started)
         else:
-            result = PostResult(decide(answer, sent), answer.status, self.clock() - started)
+            result = PostResult(verdict_on_batch(answer, sent), answer.status, self.clock() - started)
         finally:
             self.posts.done()
         self.on_request("post_batch", result.status, result.seconds)

@@ -1,7 +1,6 @@
 """Keeps a task beside the work of a process running: what it does is missing if it ends, and no one awaits it."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
@@ -9,11 +8,12 @@ import structlog
 
 from schemas.errors import MeterbridgeError
 from streams.runtime.cancellation import is_own_cancellation
+from streams.runtime.role_counts import RoleCounts
 
 #: Seconds until a task that ended runs again.
 AGAIN_S: Final = 5.0
-#: How often each task of this process ended since its start, by the task's name.
-INTERRUPTED: Final = Counter[str]()
+#: How often each task ended, by the task's name.
+INTERRUPTED: Final = RoleCounts()
 
 log = structlog.get_logger(__name__)
 
@@ -30,11 +30,12 @@ async def kept_up(name: str, work: Callable[[], Awaitable[object]], again_s: flo
     while True:
         try:
             await work()
-            INTERRUPTED[name] += 1
+            INTERRUPTED.add(name)
             log.error("background_task_ended", task=name, again_s=again_s)
         except (Exception, asyncio.CancelledError) as error:
             if is_own_cancellation(error):
                 raise
-            INTERRUPTED[name] += not isinstance(error, MeterbridgeError)
+            if not isinstance(error, MeterbridgeError):
+                INTERRUPTED.add(name)
             log.exception("background_task_interrupted", task=name, error=type(error).__name__, again_s=again_s)
         await asyncio.sleep(again_s)

@@ -6,7 +6,7 @@ Each role is a consumer group of its own, because all members of a Faust group m
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import structlog
 from faust.types.tuples import TP
 
 from schemas.errors import LedgerBroken, TopicProblem
+from streams.runtime.compacted_table import TopicTable
 from streams.runtime.faust_transport import App
 from streams.runtime.partition_task import PartitionProcessor, PartitionTask
 
@@ -25,6 +26,8 @@ HALT_S = 60.0
 #: How long a reopened partition must run to count as resumed, seconds. An offset gap is detected only at the first
 #: batch.
 _STEADY_S = 5.0
+#: The longest wait for the tables of a role to stop, seconds.
+_TABLES_S = 1.0
 #: Exit code of a worker that ends itself because it can no longer work correctly (sysexits EX_SOFTWARE).
 EXIT_FATAL = 70
 
@@ -55,6 +58,7 @@ class Role:
         linger_s: see `PartitionTask`.
         leave: ends the process with an exit code.
         halt_s: see `HALT_S`.
+        tables: what the works read beside their topic; they begin to follow it themselves, and `close` stops it.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Role:
         linger_s: float,
         leave: Callable[[int], None] = os._exit,
         halt_s: float = HALT_S,
+        tables: Sequence[TopicTable] = (),
     ) -> None:
         self.app = app
         self.topic = topic
@@ -75,6 +80,7 @@ class Role:
         self._linger_s = linger_s
         self._leave = leave
         self.halt_s = halt_s
+        self._tables = tables
         self._halts: dict[int, _Halt] = {}
         app.on_partitions_assigned.connect(self._assigned, weak=False)
         app.on_partitions_revoked.connect(self._revoked, weak=False)
@@ -82,9 +88,15 @@ class Role:
         app.every_tick(self._punctuate)
 
     async def close(self) -> None:
-        """Close all partition tasks at the same time."""
+        """Close all partition tasks at the same time, and then the tables that they read."""
+        # Signals belong to Faust's class of apps, and would keep this role as long as its process.
+        self.app.on_partitions_assigned.disconnect(self._assigned, weak=False)
+        self.app.on_partitions_revoked.disconnect(self._revoked, weak=False)
         partition_tasks = [self.partition_tasks.pop(partition) for partition in list(self.partition_tasks)]
         await asyncio.gather(*(partition_task.close() for partition_task in partition_tasks))
+        if self._tables:
+            # Kafka may not answer, and nothing is written here.
+            await asyncio.wait([asyncio.ensure_future(table.stop()) for table in self._tables], timeout=_TABLES_S)
 
     async def _route(self, stream: Any) -> None:
         async for event in stream.events():

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 
 from schemas.errors import LedgerBroken
 from schemas.ledger import JOB_PREFIX, POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Job, Position
-from streams.core.metering.known_identities import pack
+from streams.core.metering.known_identities import pack_identities
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
@@ -78,7 +78,7 @@ def _identities(seen: Mapping[bytes, int], hour: int) -> Iterator[tuple[bytes, b
     """Return chunks with numbers below zero, because no chunk of a later call has such a number."""
     identities = list(seen.items())
     for number, start in enumerate(range(0, len(identities), _CHUNK), 1):
-        yield identity_key(SEEN_PREFIX, hour, -number), pack(dict(identities[start : start + _CHUNK]))
+        yield identity_key(SEEN_PREFIX, hour, -number), pack_identities(dict(identities[start : start + _CHUNK]))
 
 
 def _state(snapshot: Snapshot, raw: PartitionOffsets) -> str:

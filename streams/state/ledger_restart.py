@@ -14,7 +14,7 @@ from schemas.errors import LedgerBroken, Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position, Sum
 from schemas.moments import SECOND_US
 from schemas.money import ZERO
-from streams.core.metering.conservation import total
+from streams.core.metering.conservation import sum_of_windows
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime import clock
@@ -120,7 +120,7 @@ def _position(place: LedgerConfig, ledger: LedgerState, planned: RestartPlan, se
     position.skipped += planned.skipped
     if planned.reason != NO_LEDGER:
         return position
-    folded = sealed.sums + total(ledger.windows.values())
+    folded = sealed.sums + sum_of_windows(ledger.windows.values())
     position = Position(planned.next, 0, place.topic_id, place.partitions, place.deployment, sealed.seal_seq)
     position.counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
     position.v, position.forgot_us, position.skipped = LEDGER_VERSION, planned.forgot_us, planned.skipped

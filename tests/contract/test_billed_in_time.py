@@ -20,7 +20,7 @@ from schemas.moments import SECOND_US
 from schemas.money import plain
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from streams.core.delivery.batches import EventOutcome, Item
-from streams.core.delivery.restamp import RestampDecision, judged
+from streams.core.delivery.restamp import RestampDecision, restamp_decision
 from streams.core.mapping.resolve import Resolver
 from streams.core.metering.close_window import due_windows, release, seal
 from streams.core.metering.fold import Fold
@@ -99,7 +99,7 @@ class World:
         return await quick_delivery(self.lago, self.http).deliver(items, judge=self.judge)
 
     def judge(self, value: bytes) -> RestampDecision:
-        return judged(value, self.orgs, self.policy.out_of_period_policy, self.now_us, CODE)
+        return restamp_decision(value, self.orgs, self.policy.out_of_period_policy, self.now_us, CODE)
 
     @property
     def held(self) -> list[tuple[str, str]]:

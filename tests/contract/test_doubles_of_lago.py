@@ -23,8 +23,8 @@ from streams.core.delivery.verdicts import (
     RetryLater,
     SplitBatch,
     Verdict,
-    decide,
     same_event,
+    verdict_on_batch,
 )
 from streams.delivery.lago_port import LagoEventsApi
 from tests.support.limited_lago import LimitedLago
@@ -63,7 +63,7 @@ def opened(request: pytest.FixtureRequest) -> Open:
 
 
 async def post(lago: LagoEventsApi, *items: Item) -> Verdict:
-    return decide(await lago.post_batch(body_of([one.value for one in items])), len(items))
+    return verdict_on_batch(await lago.post_batch(body_of([one.value for one in items])), len(items))
 
 
 async def stored(lago: LagoEventsApi, *items: Item) -> list[bool]:
@@ -118,6 +118,6 @@ async def test_beyond_the_limit_every_double_answers_as_the_sandbox_does() -> No
         real = [await client.post_batch(body_of([item(name).value])) for name in "ab"]
     double = LimitedLago(SandboxLimit(1), latency_s=lambda: 0.0, away=(-2.0, -1.0))
     fake = [await double.post_batch(body_of([item(name).value])) for name in "ab"]
-    assert [decide(one, 1) for one in real] == [decide(one, 1) for one in fake]
-    assert isinstance(decide(real[1], 1), RetryLater)
+    assert [verdict_on_batch(one, 1) for one in real] == [verdict_on_batch(one, 1) for one in fake]
+    assert isinstance(verdict_on_batch(real[1], 1), RetryLater)
     assert isinstance(await double.get_event("a"), LagoEvent) and await double.get_event("b") is None

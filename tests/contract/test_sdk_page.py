@@ -21,7 +21,7 @@ from tests.support.served_asgi import served_asgi
 from tests.support.usage_api import serving
 
 PAGE = whole_page("sdk.md")
-SUBSCRIBED, BY_HAND, ON_AIOHTTP, ON_STARLETTE, TESTED = programs("sdk.md")
+SUBSCRIBED, BY_HAND, ON_AIOHTTP, ON_STARLETTE, ON_FASTAPI, TESTED = programs("sdk.md")
 OWN_IDENTITY, METRICS, LIMITS = programs("sdk-reference.md")
 
 
@@ -113,6 +113,29 @@ async def test_the_starlette_service_bills_a_repeated_request_once(api: OrgApi) 
             assert (await asked(url)).status_code == 200
     [call] = api.usage.all.values()
     assert (call.org_id, call.properties["user_id"], call.properties["tokens"]) == ("org_1", "user_1", "150")
+
+
+async def test_the_fastapi_service_serves_limits_and_bills_a_repeated_request_once(api: OrgApi) -> None:
+    async with served_asgi(names_of(ON_FASTAPI)["app"]) as url:
+        assert (await asked(url)).status_code == 402
+        made = await api.set_up("metered")
+        await api.org("PUT", "/limits", json={"limits": {"tokens": 10}})
+        for _ in range(2):
+            assert (await asked(url)).status_code == 200
+    [call] = api.usage.all.values()
+    assert (call.org_id, call.properties["user_id"], call.properties["tokens"]) == ("org_1", "user_1", "150")
+    assert (call.properties["model"], call.properties["endpoint"]) == ("gpt-4", "/v1/chat")
+    sent = event(
+        external_subscription_id=made["subscription"]["external_id"],
+        code="ai_usage",
+        properties={"unit": "10"},
+        precise_total_amount_cents="0",
+    )
+    await api.lago.post(sent)
+    api.later(60)
+    async with served_asgi(names_of(ON_FASTAPI)["app"]) as url:
+        answer = await asked(url)
+    assert (answer.status_code, answer.json()["detail"]) == (429, "the limit tokens is used up")
 
 
 def test_a_service_may_keep_its_org_elsewhere() -> None:

@@ -52,7 +52,7 @@ async def test_what_an_earlier_version_left_is_billed_once_to_the_cent(
 ) -> None:
     """Open windows close, held usage is released by a mapping, waiting events are posted, the spool is sent, and copies of
     recorded calls bill nothing. What the earlier version had delivered is not posted again."""
-    about, begun, before = recording.about, time.monotonic(), Counter(COUNTS)
+    about, begun, before = recording.about, time.monotonic(), Counter(COUNTS.of_role())
     ended_s = about["recorded_at_ms"] / 1000
 
     def now_s() -> float:
@@ -78,7 +78,7 @@ async def test_what_an_earlier_version_left_is_billed_once_to_the_cent(
     assert {name: got.get(name, Decimal(0)) - cents for name, cents in owed.items()} == dict.fromkeys(owed, 0)
     assert stats["conflicts"] == 0
     assert [event["transaction_id"] for event in found.lago_events if event["code"] == CODE] != []
-    assert (stage.sensors.halted, COUNTS - before) == ([], Counter())
+    assert (stage.sensors.halted, COUNTS.of_role() - before) == ([], Counter())
     assert (found.rejected, found.dead) == (about["by_topic"]["litellm.usage.rejected"], len(dead))
     assert seals_wrong(found.events) == []
     ids = {event.event.transaction_id for event in found.events}

@@ -35,7 +35,7 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.json_budget import Budget
 from streams.core.metering.normalise import normalise
 from streams.core.metering.tolerant_reader import PartialCall
-from streams.core.payments.payment import Offer, Payment, credits_due, merged
+from streams.core.payments.payment import Offer, Payment, credits_due, merged_payment
 from tests.fuzz.stored import NOW_US, stored
 
 Target = Callable[[bytes], None]
@@ -175,7 +175,7 @@ def payment(data: bytes) -> None:
         raise AssertionError("no one signed this")
     with suppress(Rejected):
         fact = read_event(told).fact or Payment()
-        assert 0 <= credits_due(merged(_PAID, fact), _OFFER) <= _OFFER.credits
+        assert 0 <= credits_due(merged_payment(_PAID, fact), _OFFER) <= _OFFER.credits
         assert msgspec.json.decode(msgspec.json.encode(fact), type=Payment) == fact
 
 

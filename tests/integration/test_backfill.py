@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from connectors.ingest.raw_record import strip
-from connectors.operations.usage_log import LogCheck, judged
+from connectors.operations.usage_log import LogCheck, log_judgements
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.policy import MeterPolicy
@@ -238,8 +238,8 @@ async def test_a_log_that_has_lost_rows_since_it_was_checked_is_not_believed(dat
     pool = Database(database, size=1)
     try:
         with pytest.raises(Unavailable, match="lost its latest rows"):
-            await judged(pool, [], LogCheck(0, "enriched", {0: 5}), MeterPolicy())
-        assert await judged(pool, [], LogCheck(0, "enriched", {}), MeterPolicy()) == []
+            await log_judgements(pool, [], LogCheck(0, "enriched", {0: 5}), MeterPolicy())
+        assert await log_judgements(pool, [], LogCheck(0, "enriched", {}), MeterPolicy()) == []
     finally:
         pool.terminate()
 

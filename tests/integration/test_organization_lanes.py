@@ -123,6 +123,52 @@ async def test_a_post_under_way_ends_before_a_lane_is_opened_again(
     assert (slow.begun, slow.ended) == (1, 1), "the event was not posted again"
 
 
+class Taken:
+    """A delivery to an organisation that takes everything; a library of its first post lets a `CancelledError` out."""
+
+    def __init__(self, *, interrupted: bool) -> None:
+        self.interrupted, self.taken = interrupted, list[str]()
+
+    async def deliver(self, items: Sequence[Any], *_: object) -> list[EventOutcome]:
+        if self.interrupted:
+            self.interrupted = False
+            raise asyncio.CancelledError
+        self.taken += [item.transaction_id for item in items]
+        return [EventOutcome("delivered", "", "", 0)] * len(items)
+
+
+@pytest.mark.parametrize("place", ["reader", "post"])
+async def test_a_lane_goes_on_when_a_library_lets_a_cancellation_out(
+    kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """It is the result of the reader's task then, and looks like the end of the lane: its partition would be cancelled with it."""
+    monkeypatch.setattr(organization_lanes, "_AGAIN_S", 0.01)
+    readers, reading = list[object](), organization_lanes.OrganizationLane._read
+
+    async def cancelled(**_: object) -> None:
+        raise asyncio.CancelledError
+
+    async def read(self: organization_lanes.OrganizationLane, consumer: Any) -> None:
+        readers.append(self)
+        if place == "reader" and len(readers) == 1:
+            monkeypatch.setattr(consumer, "getmany", cancelled)
+        await reading(self, consumer)
+
+    monkeypatch.setattr(organization_lanes.OrganizationLane, "_read", read)
+    stage, eu = Stage(kafka.bootstrap, topic_prefix, partitions=1), Taken(interrupted=place == "post")
+    manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization="eu"))
+    value = msgspec.json.encode(LagoEvent("eu-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
+    stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
+    stage.producer.flush(10)
+    policy = replace(QUICK, organizations=("eu",))
+    async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
+        parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": lambda: eu})
+        async with stage.running("sink", parts):
+            await soon(lambda: eu.taken)
+    assert (eu.taken, len(readers)) == (["eu-1"], 2)
+    assert not stage.sensors.halted
+
+
 @pytest.mark.parametrize("known_by", ["an event", "an org"])
 async def test_the_lane_of_an_organisation_that_is_not_configured_keeps_its_place_and_says_that_it_is_halted(
     kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, known_by: str

@@ -1,6 +1,6 @@
 """`meterbridge recover` refuses what would bill calls twice, and a run that was cut off is repeated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from connectors.operations.ledger_rebuild import rebuild
 from connectors.operations.ledger_totals import positions_of
 from connectors.operations.recovery import Choices, Recovery, recover
 from connectors.operations.recovery_at_lago import only_at_lago
+from connectors.postgres.recover import latest_part
 from schemas.errors import Rejected
 from schemas.ledger import POSITION_KEY, Position
 from schemas.policy import MeterPolicy
@@ -117,8 +118,10 @@ class Listing:
     its second page is read.
     """
 
-    def __init__(self, running: Sequence[str] = (), others: Sequence[str] = (), moves: int = 0) -> None:
-        self.running, self.others, self.moves = running, others, moves
+    def __init__(
+        self, running: Sequence[str] = (), others: Sequence[str] = (), moves: int = 0, says: Mapping[str, str] = {}
+    ) -> None:
+        self.running, self.others, self.moves, self.says = running, others, moves, says
 
     async def current_usage(self, *_: str) -> LagoUsage:
         return LagoUsage("sub", 0, 1, Decimal(2), 1)
@@ -135,7 +138,8 @@ class Listing:
     async def get_event(self, name: str) -> LagoEvent | None:
         if name not in {*self.running, *self.others}:
             return None
-        return LagoEvent(name, "sub", "ai_usage", "1795176000.000", "1", {"org_id": "acme"})
+        named = {"deployment": self.says[name]} if name in self.says else {}
+        return LagoEvent(name, "sub", "ai_usage", "1795176000.000", "1", {"org_id": "acme"} | named)
 
 
 async def at_lago(database: str, lago: Listing, policy: MeterPolicy = WINDOWS, **how: Any) -> list[str]:
@@ -164,6 +168,24 @@ async def test_where_each_call_is_an_event_its_identity_names_it(database: str) 
     identity = "0" * 32
     assert await at_lago(database, Listing([identity])) == []
     assert await at_lago(database, Listing([identity]), MeterPolicy(window_us=0)) == [identity]
+
+
+async def test_where_each_call_is_an_event_those_of_another_deployment_are_not_taken_for_ours(database: str) -> None:
+    """They counted as calls that our log does not know, so that nothing of before the loss could be sent."""
+    ours, again, theirs, old = "0" * 32, f"{'0' * 32}-again", "1" * 32, "2" * 32
+    lago = Listing(
+        [ours, again, theirs, old], says={ours: "meterbridge", again: "meterbridge", theirs: "meterbridge-b"}
+    )
+    assert await at_lago(database, lago, MeterPolicy(window_us=0)) == [ours, again, old]
+
+
+async def test_a_call_that_was_billed_again_as_an_event_of_its_own_is_no_sign_of_another_deployment(
+    database: str,
+) -> None:
+    """The newest part must be one of ours, and such an id names no deployment: `recover` refused our own tables."""
+    await rows(database, _EVENT, OWN[0])
+    await rows(database, _EVENT, f"{'0' * 32}-again")
+    assert await latest_part(database) == OWN[0]
 
 
 async def test_lago_is_asked_for_all_new_events_whatever_orgs_and_periods_are_known(database: str) -> None:

@@ -50,7 +50,7 @@ def only_the_subscription_s_life_counts(patch: pytest.MonkeyPatch) -> None:
 
 def what_waited_is_posted_as_it_is(patch: pytest.MonkeyPatch) -> None:
     """Item 10: an outage over the month's end."""
-    patch.setattr(sink, "judged", lambda value, *_: RestampDecision(value))
+    patch.setattr(sink, "restamp_decision", lambda value, *_: RestampDecision(value))
 
 
 def whatever_subscription_runs_is_chosen(patch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,9 @@ def what_is_held_goes_by_the_oldest_version_that_is_kept(patch: pytest.MonkeyPat
 def the_sink_moves_what_is_late_whatever_the_policy(patch: pytest.MonkeyPatch) -> None:
     """With OUT_OF_PERIOD_POLICY=hold an operator decides."""
     patch.setattr(
-        sink, "judged", lambda value, orgs, _, *now: restamp.judged(value, orgs, OutOfPeriodPolicy.SHIFT, *now)
+        sink,
+        "restamp_decision",
+        lambda value, orgs, _, *now: restamp.restamp_decision(value, orgs, OutOfPeriodPolicy.SHIFT, *now),
     )
 
 

@@ -88,7 +88,7 @@ class Log:
         self._kept_from = to_datetime(now_us).date().replace(day=1)
 
     def judged(self, usage: Usage, policy: MeterPolicy) -> usage_log.LogJudgement:
-        """As `usage_log.judged`."""
+        """As `usage_log.log_judgements`."""
         rows = [_counted(row) for row in self.everything()]
         found = verdict(usage, [row for row in rows if to_datetime(row.start_us).date() >= self._kept_from], policy)
         forgotten = {month for month in usage_log._months_of(usage) if month < self._kept_from}

@@ -11,7 +11,7 @@ from schemas.ledger import Position, Sum
 from schemas.moments import HOUR_US
 from schemas.policy import MeterPolicy
 from streams.core.mapping.resolve import Target
-from streams.core.metering.conservation import total
+from streams.core.metering.conservation import sum_of_windows
 from streams.core.metering.fold import Fold
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply
@@ -84,7 +84,7 @@ class Partition:
     @property
     def billed(self) -> Sum:
         """What the open windows hold."""
-        return total(self.ledger.windows.values())
+        return sum_of_windows(self.ledger.windows.values())
 
     @property
     def cost(self) -> Decimal:

@@ -119,6 +119,6 @@ DESCRIBED: Final[dict[tuple[str, str], Json]] = {
     ),
     ("GET", "/health/metrics"): _PROMETHEUS,
     ("GET", "/metrics/prometheus"): _PROMETHEUS,
-    ("GET", "/openapi.json"): _open("This document.", {"200": _json("OpenAPI 3.1.")}),
-    ("GET", "/docs"): _open("This document as a page.", {"200": _text("HTML.", "text/html")}),
+    ("GET", "/openapi.json"): _open("The OpenAPI document.", {"200": _json("OpenAPI 3.1.")}),
+    ("GET", "/docs"): _open("The OpenAPI document as a page.", {"200": _text("HTML.", "text/html")}),
 }

@@ -6,8 +6,9 @@ import typer
 
 from connectors.cli.parsers.deferred import deferred
 from connectors.cli.parsers.options import GROUP_CONTEXT, AsJson, Comment
+from connectors.cli.parsers.unexpected import Commands
 
-canary_group = typer.Typer(
+canary_group = Commands(
     invoke_without_command=True,
     context_settings=GROUP_CONTEXT,
 )

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from connectors.cli.parsers.unexpected import Commands
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Delimiter = Annotated[str, typer.Option(help="Delimiter of a CSV file: ',' (default), ';', '|' or tab.")]
 Customer = Annotated[str, typer.Option(help="Only this LiteLLM customer id.")]
@@ -32,4 +34,4 @@ GROUP_CONTEXT: Final[dict[str, Any]] = {"default_map": {"help": False}}
 
 def group(purpose: str) -> typer.Typer:
     """A group of commands, which shows its help if no command follows."""
-    return typer.Typer(help=purpose, no_args_is_help=True, context_settings=GROUP_CONTEXT)
+    return Commands(help=purpose, no_args_is_help=True, context_settings=GROUP_CONTEXT)

@@ -13,6 +13,7 @@ from connectors.operations.outgoing_webhooks.announcements import Announcements
 from connectors.operations.outgoing_webhooks.delivery import MessageSender, state_of
 from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
 from connectors.postgres.pool import Database
+from streams.runtime.cancellation import is_own_cancellation
 
 #: Period of the task, seconds.
 EVERY_S: Final = 5.0
@@ -42,16 +43,23 @@ class OutgoingWebhooks:
     _looks_s: float = field(default=0.0, init=False)
 
     async def watch(self) -> None:
-        """Run `once` periodically until cancelled. An error is logged and retried; it never ends the projector."""
-        async with self.sender.http:
+        """Run `once` periodically until cancelled. An expected error is logged, once for each cause, and retried.
+
+        The connections are closed only if the task is cancelled. After an error `kept_up` starts it again with the same
+        client.
+        """
+        try:
             await watch(
                 self.once,
                 self.sleep,
                 EVERY_S,
                 waits="outgoing_webhooks_wait",
-                failed="outgoing_webhooks_failed",
-                on_failure=lambda: self.sensors.webhook_attempted("error"),
+                refused=lambda: self.sensors.webhook_attempted("error"),
             )
+        except asyncio.CancelledError as error:
+            if is_own_cancellation(error):
+                await self.sender.http.aclose()
+            raise
 
     async def once(self) -> None:
         """Queue new messages, send those that are due, and export how many wait. Messages are sent even if the look for

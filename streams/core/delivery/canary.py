@@ -117,7 +117,7 @@ def bills(event: LagoEvent, call: CanaryCall) -> bool:
     return start_us <= call.ended_us < max(end_us, start_us + 1)
 
 
-def judged(call: CanaryCall, events: Iterable[LagoEvent]) -> str:
+def canary_result(call: CanaryCall, events: Iterable[LagoEvent]) -> str:
     """Judge the call by its events in Lago: `billed`, `wrong_amount`, `billed_twice`, or `""` while there is no event.
 
     Args:
@@ -204,7 +204,7 @@ class CanaryWatch:
         self.answered = True
         outcomes = []
         for name, one in sorted(self._watched.items(), key=lambda item: item[1].call.ended_us):
-            result = judged(one.call, events)
+            result = canary_result(one.call, events)
             if not result or (one.result in _SEEN and result != BILLED_TWICE) or one.result == BILLED_TWICE:
                 continue
             late = one.result == NOT_BILLED or now_us > one.call.due_us

@@ -18,7 +18,7 @@ from schemas.moments import HOUR_US, parse_us
 from schemas.organizations import DEFAULT
 from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
-from streams.core.delivery.restamp import RestampDecision, judged
+from streams.core.delivery.restamp import RestampDecision, restamp_decision
 
 #: How far the clock of the usage may be ahead, microseconds. No event is sealed earlier than this before its timestamp.
 AHEAD_US = 24 * HOUR_US
@@ -39,7 +39,7 @@ def went_elsewhere(
     """Whether an earlier post of the event may have had another timestamp or another subscription.
 
     Args:
-        value, orgs, late, now_us, event_code, organization: see `judged`.
+        value, orgs, late, now_us, event_code, organization: see `restamp_decision`.
     """
     try:
         event = _decode(value)
@@ -51,4 +51,4 @@ def went_elsewhere(
         return False
     if org.updated_at > at_us - AHEAD_US:
         return True
-    return judged(value, orgs, late, now_us + APART_US, event_code, organization) != RestampDecision(value)
+    return restamp_decision(value, orgs, late, now_us + APART_US, event_code, organization) != RestampDecision(value)

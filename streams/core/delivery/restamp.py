@@ -53,7 +53,7 @@ class RestampDecision(NamedTuple):
 Judge = Callable[[bytes], RestampDecision]
 
 
-def judged(
+def restamp_decision(
     value: bytes,
     orgs: Mapping[str, OrgRecord],
     late: OutOfPeriodPolicy,

@@ -152,7 +152,7 @@ def refusal_of(status: int, body: bytes) -> LagoRefusal | None:
     return LagoRefusal(code, members.get("error_details")) if is_lagos else None
 
 
-def decide(answer: HttpResponse, sent: int) -> Verdict:
+def verdict_on_batch(answer: HttpResponse, sent: int) -> Verdict:
     """Return the verdict on a batch of `sent` events, at least one."""
     if 200 <= answer.status < 300:
         return _accepted(answer, sent)

@@ -43,7 +43,7 @@ def over(period: Period, now_us: int) -> bool:
     return period.terminated_at is not None and period.terminated_at <= now_us
 
 
-def covers(period: Period, at_us: int) -> bool:
+def runs_at(period: Period, at_us: int) -> bool:
     """Whether the subscription is active at `at_us`."""
     return period.started_at <= at_us and (period.terminated_at is None or at_us < period.terminated_at)
 
@@ -78,7 +78,7 @@ def billed(
         if owed:
             return Billed(at_us, NO_CHARGE)
         charging = own
-    lived = any(covers(period, at_us) for period in charging)
+    lived = any(runs_at(period, at_us) for period in charging)
     later = [
         max(at_us, running_since(period, now_us))
         for period in charging

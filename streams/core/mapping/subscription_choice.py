@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from schemas.customers import OrgRecord, Period
-from streams.core.mapping.billing_periods import ENDED, NO_CHARGE, charges, covers, over
+from streams.core.mapping.billing_periods import ENDED, NO_CHARGE, charges, over, runs_at
 
 NO_SUBSCRIPTION = "no_subscription"
 #: Reason: several subscriptions charge the metric, and none of them is the org's own.
@@ -48,7 +48,7 @@ def chosen(
         candidates = [period for period in candidates if not over(period, now_us)]
         if not candidates:
             return Choice("", ENDED)
-    covering = [period for period in candidates if covers(period, at_us)]
+    covering = [period for period in candidates if runs_at(period, at_us)]
     if not covering:
         first = min((period.started_at for period in candidates if period.started_at > at_us), default=None)
         if first is None:

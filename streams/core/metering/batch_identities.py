@@ -10,7 +10,7 @@ from itertools import islice
 from schemas.ledger import Job
 from schemas.moments import HOUR_US
 from schemas.usage import Usage
-from streams.core.metering.known_identities import COSTLESS, NEVER, SETTLED, UNTOLD, fingerprint, pack
+from streams.core.metering.known_identities import COSTLESS, NEVER, SETTLED, UNTOLD, fingerprint, pack_identities
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 
@@ -89,7 +89,7 @@ class BatchIdentities:
         ledger, position = self._state, changes.position
         hour = position.clock_ms // HOUR_MS
         again = {identity: self.new.pop(identity) for identity in self._stored & self.new.keys()}
-        changes.seen, changes.settled = pack(self.new), pack(again)
+        changes.seen, changes.settled = pack_identities(self.new), pack_identities(again)
         changes.seen_hour, changes.seen_first = newest_hour, first
         oldest = hour - dedupe_retention_us // HOUR_US
         position.dropped_hour = max(oldest, position.dropped_hour)

@@ -9,7 +9,7 @@ from schemas.ledger import Counters, Sum, Window
 from schemas.money import add
 
 
-def total(windows: Iterable[Window]) -> Sum:
+def sum_of_windows(windows: Iterable[Window]) -> Sum:
     """Return calls and cost of all `windows` together."""
     calls, cost = 0, Decimal(0)
     for window in windows:
@@ -20,7 +20,7 @@ def total(windows: Iterable[Window]) -> Sum:
 
 def difference(counters: Counters, windows: Iterable[Window]) -> tuple[Sum, Sum]:
     """Return the differences in the two equations of conservation, if `windows` are all windows."""
-    return off_by(counters, total(windows))
+    return off_by(counters, sum_of_windows(windows))
 
 
 def off_by(counters: Counters, waiting: Sum) -> tuple[Sum, Sum]:

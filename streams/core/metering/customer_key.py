@@ -101,7 +101,7 @@ def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, s
     return _UNNAMED
 
 
-def check_customer(call: Call) -> None:
+def check_one_customer(call: Call) -> None:
     """Refuse a call in which two fields name different customers.
 
     LiteLLM calls the customer `end_user`, other senders `customer_id`. User, team, organization and key are other

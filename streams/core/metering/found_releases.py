@@ -1,8 +1,10 @@
 """Which held parts the events bill that only Lago has: each names one part, and sums up all that were released into it. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Iterator, Sequence
 from decimal import Decimal, localcontext
 from itertools import chain, combinations
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from schemas.moments import SECOND_US
@@ -12,8 +14,12 @@ from schemas.money import EXACT, ZERO
 STRETCH_US: Final = 900 * SECOND_US
 #: So many parts are tried in each combination; of more only all of them.
 _MOST_TRIED: Final = 12
-#: So many choices are tried for the events of one customer and model before a person has to decide.
-_MOST_STEPS: Final = 2_000
+#: So many parts are looked at for the events of one customer and model, a part again in each set that it is tried in, before a person has to
+#: decide: some seconds of CPU time at most.
+MOST_LOOKS: Final = 2_000_000
+
+
+_LAST_END: Final = attrgetter("last_end_us")
 
 
 class Sums(NamedTuple):
@@ -43,7 +49,12 @@ class Untold(NamedTuple):
 
 def fitting(held: Iterable[HeldPart], start_us: int, end_us: int) -> list[HeldPart]:
     """The parts that can have been released into an event whose window is `[start_us, end_us)`, microseconds since 1970 UTC."""
-    return [part for part in held if start_us - STRETCH_US <= part.last_end_us < max(end_us, start_us + 1)]
+    from_us, until_us = _reach(start_us, end_us)
+    return [part for part in held if from_us <= part.last_end_us < until_us]
+
+
+def _reach(start_us: int, end_us: int) -> tuple[int, int]:
+    return start_us - STRETCH_US, max(end_us, start_us + 1)
 
 
 def shared_out(events: Sequence[Untold], held: Sequence[HeldPart]) -> list[list[HeldPart] | None] | None:
@@ -52,20 +63,46 @@ def shared_out(events: Sequence[Untold], held: Sequence[HeldPart]) -> list[list[
     Parts move whole, and calls, dollars and tokens must all be equal. Where several choices for all events add up alike, any of them leaves
     the same sum to be billed, so the customer pays the same.
 
+    The work is bounded, whatever the events and parts are: all of it together looks at `MOST_LOOKS` parts.
+
     Returns:
         For each event its parts; None = no parts add up to what it bills, even if it had all to itself. None instead of the list: there is
-        a choice for each event alone, and none was found for all of them together.
+        a choice for each event alone, and none was found for all of them together, or it was not found within the bound.
     """
+    try:
+        return _shared_out(events, held, _Looks())
+    except _TooMany:
+        return None
+
+
+class _TooMany(Exception):
+    """The looks are used up."""
+
+
+class _Looks:
+    """What all choices for one customer and model may look at together."""
+
+    def __init__(self) -> None:
+        self.left = MOST_LOOKS
+
+    def spend(self, parts: int) -> None:
+        """Look at so many parts. Raises: _TooMany."""
+        self.left -= parts
+        if self.left < 0:
+            raise _TooMany
+
+
+def _shared_out(
+    events: Sequence[Untold], held: Sequence[HeldPart], looks: _Looks
+) -> list[list[HeldPart] | None] | None:
     # The earliest parts for the earliest events: later events reach back less far.
     held = sorted(held, key=lambda part: (part.last_end_us, part.part))
-    able = [number for number, event in enumerate(events) if next(_choices(held, (), event), None) is not None]
+    able = [number for number, event in enumerate(events) if next(_choices(held, (), event, looks), None) is not None]
     able.sort(key=lambda number: events[number].end_us)
     told: list[list[HeldPart] | None] = [None] * len(events)
     taken: set[str] = set()
-    left = [_choices(held, taken, events[number]) for number in able[:1]]
-    for _ in range(_MOST_STEPS):
-        if not left:
-            break
+    left = [_choices(held, taken, events[number], looks) for number in able[:1]]
+    while left:
         number = able[len(left) - 1]
         taken.difference_update(part.part for part in told[number] or ())
         told[number] = choice = next(left[-1], None)
@@ -75,17 +112,29 @@ def shared_out(events: Sequence[Untold], held: Sequence[HeldPart]) -> list[list[
         taken.update(part.part for part in choice)
         if len(left) == len(able):
             return told
-        left.append(_choices(held, taken, events[able[len(left)]]))
+        left.append(_choices(held, taken, events[able[len(left)]], looks))
     return None if able else told
 
 
-def _choices(held: Sequence[HeldPart], taken: Iterable[str], event: Untold) -> Iterator[list[HeldPart]]:
-    """The choices that add up to what the event bills: of the parts that ended in its window, then of all that may be in it."""
-    others = set(taken)
-    fit = [part for part in fitting(held, event.start_us, event.end_us) if part.part not in others]
+def _choices(held: Sequence[HeldPart], taken: Container[str], event: Untold, looks: _Looks) -> Iterator[list[HeldPart]]:
+    """The choices that add up to what the event bills: of the parts that ended in its window, then of all that may be in it.
+
+    Args:
+        held: by their ends.
+        taken: parts of other events, as they are when the first choice is made.
+
+    Raises:
+        _TooMany: `looks`, which all choices share, is used up.
+    """
+    first, end = (bisect_left(held, at_us, key=_LAST_END) for at_us in _reach(event.start_us, event.end_us))
+    looks.spend(end - first)
+    fit = [part for part in held[first:end] if part.part not in taken]
     within = [part for part in fit if part.last_end_us >= event.start_us]
     for parts in (within, fit) if len(within) < len(fit) else (fit,):
-        yield from (list(chosen) for chosen in _subsets(parts) if _add_up(chosen, event.sums))
+        for chosen in _subsets(parts):
+            looks.spend(len(chosen))
+            if _add_up(chosen, event.sums):
+                yield list(chosen)
 
 
 def _subsets(held: Sequence[HeldPart]) -> Iterator[tuple[HeldPart, ...]]:

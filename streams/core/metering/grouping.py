@@ -17,7 +17,7 @@ def unnamed(ledger: LedgerState) -> list[Window]:
     return [window for window in ledger.windows.values() if window.group and not window.group_names]
 
 
-def named(ledger: LedgerState, windows: Iterable[Window], group_by: tuple[str, ...]) -> Changes:
+def with_group_names(ledger: LedgerState, windows: Iterable[Window], group_by: tuple[str, ...]) -> Changes:
     """Add the names to `windows`, before a changed setting could cause wrong names."""
     changes = Changes(ledger.position)
     for window in windows:

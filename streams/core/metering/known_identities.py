@@ -38,7 +38,7 @@ def differs(tag: int, cost: Decimal) -> bool:
     return tag >= SETTLED and bool(cost) and tag != fingerprint(cost)
 
 
-def pack(tags: Mapping[bytes, int]) -> bytes:
+def pack_identities(tags: Mapping[bytes, int]) -> bytes:
     """Join identities, with the last two bytes of each replaced by its tag. The result is a value of the changelog."""
     keys = np.frombuffer(b"".join(tags), dtype=_TAG).reshape(-1, _TAGS_PER_KEY).copy()
     keys[:, -1] = list(tags.values())
@@ -46,7 +46,7 @@ def pack(tags: Mapping[bytes, int]) -> bytes:
 
 
 def untold(packed: bytes) -> bytes:
-    """Convert whole identities, as releases before version 3 wrote them, to the form of `pack` with the tag `UNTOLD`."""
+    """Convert whole identities, as releases before version 3 wrote them, to the form of `pack_identities` with the tag `UNTOLD`."""
     keys = np.frombuffer(packed, dtype=_TAG).reshape(-1, _TAGS_PER_KEY).copy()
     keys[:, -1] = UNTOLD
     return keys.tobytes()

@@ -1,13 +1,11 @@
 """A window becomes a Lago event: what is posted, and which calls it bills."""
 
-import re
-from functools import cache
-
 from schemas.ledger import Window
 from schemas.moments import lago_timestamp, to_iso
 from schemas.money import cents_text, plain
 from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent, Manifest
+from streams.core.metering.event_owner import DEPLOYMENT
 from streams.core.metering.group_names import names_of
 
 
@@ -20,19 +18,6 @@ def part_prefix(deployment: str, topic_id: str, partition: int) -> str:
     return f"{deployment}-{topic_id}-{partition}-"
 
 
-@cache
-def _of_part(deployment: str) -> re.Pattern[str]:
-    return re.compile(rf"{re.escape(deployment)}-[A-Za-z0-9_-]{{22}}-[0-9]+-[0-9]+(-again)*")
-
-
-def is_part_of(deployment: str, name: str) -> bool:
-    """Whether `name` is the transaction id of a part of this deployment, or of one that was billed again.
-
-    A topic's id has 22 characters, so `a-b-...` is no part of a deployment `a` beside another one `a-b`.
-    """
-    return _of_part(deployment).fullmatch(name) is not None
-
-
 def transaction_id(prefix: str, window: Window) -> str:
     """Lago's id of the part. It is deterministic, so Lago recognises a repeated post."""
     return window.identity.hex() if window.identity else f"{prefix}{window.first}"
@@ -42,7 +27,8 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
     """The event of a sealed part, at `at_us` (microseconds since 1970 UTC).
 
     `unit` is at least 1, because Lago's dynamic charge bills nothing for a sum of zero units. All properties are text
-    (docs/lago-behaviour.md). Where `at_us` is not the end of the usage, `usage_end` holds that end.
+    (docs/lago-behaviour.md). Where `at_us` is not the end of the usage, `usage_end` holds that end. The id of a single call names no
+    deployment, so its property `deployment` does (streams/core/metering/event_owner.py).
 
     Under a rate card the amount is what the card bills, and `cost_usd` stays what the provider charged.
 
@@ -68,6 +54,8 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
             "window_start": to_iso(window.start_us),
             "window_end": to_iso(end_us),
         }
+        if window.identity:
+            properties[DEPLOYMENT] = policy.deployment
     if rated is not None:
         properties |= {"billed_usd": plain(rated.billed), "rate": rated.rate}
         if rated.factor != 1:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from schemas.errors import LedgerBroken
 from schemas.ledger import Job, Position, Sum, Window, WindowKey, window_key
-from streams.core.metering.conservation import off_by, total
+from streams.core.metering.conservation import off_by, sum_of_windows
 from streams.core.metering.dedupe_set import SeenIds
 
 
@@ -143,7 +143,7 @@ class LedgerState:
     def waiting(self) -> Sum:
         """Return calls and cost of all windows, in memory and on disk."""
         on_disk = () if self.cold is None else self.cold.sums.values()
-        return sum(on_disk, total(self.windows.values()))
+        return sum(on_disk, sum_of_windows(self.windows.values()))
 
     def put_job(self, identity: bytes, job: Job | None) -> None:
         """Remember the latest report of a job; None = forget the job."""

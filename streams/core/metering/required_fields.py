@@ -8,7 +8,7 @@ from schemas.errors import Rejected
 from schemas.moments import parse_us
 from schemas.wire import CLOUDEVENT, LAGO, Call, CloudEvent, CloudEventData
 from streams.core.metering.cost_fields import amount_of
-from streams.core.metering.customer_key import check_customer
+from streams.core.metering.customer_key import check_one_customer
 
 #: The reason for an element that has no fields of a call.
 NOT_A_CALL = "not_a_call"
@@ -27,7 +27,7 @@ def vet(call: Call, shape: str) -> None:
         _check(event.id, event.time)
         if event.data is None or all(getattr(event.data, name) is None for name in _OF_A_CALL):
             raise Rejected(NOT_A_CALL, "the event's data hold nothing of a call")
-        check_customer(call)
+        check_one_customer(call)
     elif shape == LAGO:
         _check(call.transaction_id, call.timestamp)
     else:
@@ -40,7 +40,7 @@ def vet(call: Call, shape: str) -> None:
         if (moment := call.timestamp) is not None and moment != "":
             parse_us(moment)
     if call.customer_id is not None or call.external_customer_id is not None:
-        check_customer(call)
+        check_one_customer(call)
     amount_of(call)
 
 

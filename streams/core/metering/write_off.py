@@ -11,7 +11,7 @@ from schemas.ledger import Window
 from schemas.money import cents_text
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import Receipt, WriteOff
-from streams.core.metering.conservation import total
+from streams.core.metering.conservation import sum_of_windows
 from streams.core.metering.lago_event import transaction_id
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
@@ -67,7 +67,7 @@ def write_off(
         changes.receipts += [_of_merged(first, order, prefix) for first in window.merged]
     else:
         changes.position.next = offset + 1
-    written_off = position.counters.written_off + total(given_up)
+    written_off = position.counters.written_off + sum_of_windows(given_up)
     changes.position.counters = copy(position.counters, written_off=written_off)
     return changes
 

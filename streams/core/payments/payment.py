@@ -63,7 +63,7 @@ class Offer(msgspec.Struct, frozen=True):
     currency: str
 
 
-def merged(one: Payment, other: Payment) -> Payment:
+def merged_payment(one: Payment, other: Payment) -> Payment:
     """Combine the facts of both. The order does not matter, and a known fact changes nothing.
 
     The provider reports the sum of all refunds, which only grows, so the larger one is the later one. If two events

@@ -52,13 +52,17 @@ def topics() -> Json:
 
 
 def http() -> Json:
-    """The OpenAPI document of a server that has every route."""
+    """What the OpenAPI document promises, without what only people read."""
+    told = openapi()
+    return {"paths": _without_words(told["paths"]), "components": _without_words(told["components"])}
 
+
+def openapi() -> Json:
+    """The OpenAPI document of a server that has every route. No neighbour is asked."""
     return asyncio.run(_openapi())
 
 
 async def _openapi() -> Json:
-    """No neighbour is asked."""
     metrics = Metrics(CollectorRegistry(), "0")
     producer = KafkaProducer(producer_config("127.0.0.1:1", answer_within_s=1))
     try:
@@ -69,10 +73,9 @@ async def _openapi() -> Json:
             app.add_routes(management.routes())
             app.add_routes(Health({}, lambda: "", lambda: 0.0, metrics.registry).routes())
             every = served(app) | {("POST", route.path) for route in ROUTES}
-            told = document(endpoints, every, _ISSUER)
+            return document(endpoints, every, _ISSUER)
     finally:
         await producer.close(0.1)
-    return {"paths": _without_words(told["paths"]), "components": _without_words(told["components"])}
 
 
 def metrics() -> Json:

@@ -144,4 +144,16 @@ ROWS = (
             "integration/test_recovered_releases.py::test_a_receipt_of_an_event_that_no_row_and_no_lago_shows_means_unknown_calls",
         ),
     ),
+    Row(
+        195,
+        "all topics are lost, and another deployment bills each call as an event of its own on the same metric",
+        "events of both at Lago with `WINDOW_SECONDS=0`, whose ids name no deployment; one that an older release sealed; one that was billed again",
+        (TWICE, GOES_ON),
+        "an event of a single call says whose it is: those of the other deployment are no unknown calls, and the backfill goes on; one that names "
+        "no deployment counts as ours",
+        (
+            "integration/test_recovery.py::test_where_each_call_is_an_event_those_of_another_deployment_are_not_taken_for_ours",
+            "integration/test_recovery.py::test_a_call_that_was_billed_again_as_an_event_of_its_own_is_no_sign_of_another_deployment",
+        ),
+    ),
 )

@@ -233,4 +233,12 @@ ROWS = (
         ("faults/test_one_process.py::test_an_error_of_one_role_starts_that_role_again_and_the_others_go_on",),
         ("restarts",),
     ),
+    Row(
+        196,
+        "a library lets a `CancelledError` out while a further Lago organisation is served",
+        "out of the fetch of its reader; out of a post",
+        (LOST, TWICE, GOES_ON),
+        "that organisation is begun again and its event posted once; the partition and the other organisations go on",
+        ("integration/test_organization_lanes.py::test_a_lane_goes_on_when_a_library_lets_a_cancellation_out",),
+    ),
 )

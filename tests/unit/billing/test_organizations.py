@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from connectors.billing.organizations import Organizations
-from connectors.billing.reused_subscriptions import ended_by_all, held_by_others, overtaken
+from connectors.billing.reused_subscriptions import ended_by_all, held_by_others, orgs_left_behind
 from connectors.lago.client import LagoClient, LagoRejected
 from schemas.customers import OrgRecord, Period
 from schemas.errors import Rejected
@@ -67,7 +67,7 @@ def org(org_id: str, organization: str, started_at: int) -> OrgRecord:
 def test_an_id_that_begins_in_one_organisation_ends_nothing_in_another() -> None:
     first, later = org("acme", "", 1), org("eu::acme", "eu", 2)
     assert ended_by_all(first, [later]) is first
-    assert overtaken(later, [first]) == []
+    assert orgs_left_behind(later, [first]) == []
     assert held_by_others(["sub"], "acme", [first, later], 5) == set()
     assert ended_by_all(first, [org("other", "", 2)]).periods[0].terminated_at == 2
     assert held_by_others(["sub"], "acme", [first, org("other", "", 2)], 5) == {"sub"}

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from connectors.billing.org_records import OrgRecords
-from connectors.billing.reused_subscriptions import ended_by, overtaken
+from connectors.billing.reused_subscriptions import ended_by, orgs_left_behind
 from schemas.customers import OrgRecord, Period
 from schemas.policy import OutOfPeriodPolicy
 from streams.core.mapping.billing_periods import ENDED
@@ -40,7 +40,7 @@ def test_a_life_ends_at_the_latest_where_another_customers_begins_under_its_id(
     mine, other = org("a", *lives), org("b", *others)
     after = ended_by(mine, other)
     assert [one.terminated_at for one in after.periods] == ends
-    assert (after is mine) == (overtaken(other, [mine]) == []) == (ends == [one[2] for one in lives])
+    assert (after is mine) == (orgs_left_behind(other, [mine]) == []) == (ends == [one[2] for one in lives])
     assert ended_by(after, other) is after
     assert ended_by(mine, org("a", *others)) is mine, "a change of plan says its own end"
 

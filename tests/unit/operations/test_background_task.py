@@ -1,13 +1,18 @@
-"""A task beside the projector goes on after every error; what does not pass by itself is counted, and so rings an alarm."""
+"""A task beside the projector goes on while a neighbour is away; what Postgres refuses is counted, and so rings an alarm."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
+import httpx
 import pytest
 import structlog
 
 from connectors.operations.background_task import watch
+from connectors.operations.outgoing_webhooks.task import OutgoingWebhooks
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.reasons import POSTGRES_AWAY, POSTGRES_DENIED, POSTGRES_SCHEMA
+from streams.runtime.kept_up import INTERRUPTED, kept_up
 
 ROUNDS = 3
 
@@ -31,7 +36,7 @@ async def counted(error: BaseException) -> tuple[int, list[str]]:
             await asyncio.sleep(0)
 
     with structlog.testing.capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        task = asyncio.ensure_future(watch(once, sleep, 1.0, waits="waits", failed="failed", on_failure=failed))
+        task = asyncio.ensure_future(watch(once, sleep, 1.0, waits="waits", refused=failed))
         await task
     return failures, [one["event"] for one in logs]
 
@@ -48,6 +53,54 @@ async def test_what_passes_by_itself_is_not_counted(error: MeterbridgeError) -> 
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), asyncio.CancelledError()])
-async def test_an_error_that_no_one_expected_is_counted_and_said_each_time(error: BaseException) -> None:
-    """A library's own `CancelledError` is one: the process is not ending."""
-    assert await counted(error) == (ROUNDS, ["failed"] * ROUNDS)
+async def test_an_error_that_no_one_expected_ends_the_task_which_is_begun_again_and_counted_once(
+    error: BaseException,
+) -> None:
+    """By `kept_up` alone. A library's own `CancelledError` is one: the process is not ending."""
+    INTERRUPTED.pop("a test", None)
+    done, rounds = asyncio.Event(), 0
+
+    async def once() -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds < ROUNDS:
+            raise error
+        done.set()
+
+    async def work() -> None:
+        await watch(once, asyncio.sleep, 60.0, waits="waits", refused=lambda: pytest.fail("counted twice"))
+
+    with structlog.testing.capture_logs() as logs:
+        kept = asyncio.ensure_future(kept_up("a test", work, 0.0))
+        await asyncio.wait_for(done.wait(), 20)
+        kept.cancel()
+        await asyncio.wait({kept})
+    assert INTERRUPTED["a test"] == ROUNDS - 1
+    assert [one["event"] for one in logs] == ["background_task_interrupted"] * (ROUNDS - 1)
+
+
+class Webhooks(OutgoingWebhooks):
+    """The first look has an error of ours, and the second one waits."""
+
+    looks = 0
+
+    async def once(self) -> None:
+        self.looks += 1
+        if self.looks == 1:
+            raise KeyError
+        await asyncio.sleep(60)
+
+
+async def test_webhooks_keep_their_connections_when_their_task_is_begun_again_until_it_is_cancelled() -> None:
+    """A closed client of httpx cannot be opened again: no message would be sent until the process ends."""
+    http = httpx.AsyncClient()
+    needs: list[Any] = [None, None, SimpleNamespace(http=http), (), None]
+    task = Webhooks(*needs)
+    with pytest.raises(KeyError):
+        await task.watch()
+    assert not http.is_closed
+    again = asyncio.ensure_future(task.watch())
+    await asyncio.sleep(0)
+    again.cancel()
+    await asyncio.wait({again})
+    assert (task.looks, http.is_closed) == (2, True)

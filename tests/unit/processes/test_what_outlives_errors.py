@@ -40,11 +40,11 @@ class Picky(TopicTable):
 def test_a_record_that_no_one_foresaw_costs_itself(error: Exception) -> None:
     follower = Picky(error)
     unreadable._said_at.clear()
-    before = unreadable.COUNTS["picky"]
+    before = unreadable.COUNTS.of_role()["picky"]
     with structlog.testing.capture_logs() as logs:
         follower._take(0, [SimpleNamespace(offset=offset) for offset in range(4)])
     assert set(follower.taken) == {0, 2, 3}
-    assert unreadable.COUNTS["picky"] == before + 1
+    assert unreadable.COUNTS.of_role()["picky"] == before + 1
     [told] = logs
     assert (told["event"], told["offset"], told["error"]) == ("follower_record_unreadable", 1, type(error).__name__)
 

@@ -1,4 +1,4 @@
-"""A class name has one meaning: a reader who searches for it finds one class."""
+"""A name has one meaning: a reader who searches for a class, or for a function of the rules, finds one."""
 
 import ast
 from collections import defaultdict
@@ -15,4 +15,16 @@ def test_no_public_class_name_stands_twice() -> None:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     places[node.name].append(str(path.relative_to(ROOT)))
     assert len(places) > 500
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_no_public_function_of_the_rules_and_the_streams_stands_twice() -> None:
+    """Of functions of a module; the commands in connectors have the words of the command line, and their parsers the same ones."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for folder in ("streams", "schemas"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.parse(path.read_text("utf-8")).body:
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+                    places[node.name].append(str(path.relative_to(ROOT)))
+    assert len(places) > 250
     assert {name: found for name, found in places.items() if len(found) > 1} == {}

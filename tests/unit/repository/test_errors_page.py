@@ -13,9 +13,9 @@ from streams.core.delivery.verdicts import (
     HttpResponse,
     RefusedEvents,
     RetryLater,
-    decide,
     lookup_failed,
     unanswered,
+    verdict_on_batch,
 )
 from streams.core.metering.decisions import DECISIONS
 from tests.support.pages import whole_page
@@ -50,11 +50,11 @@ def reasons_of_answers() -> set[str]:
         '"expression_evaluation_failed: x"',
         '{"odd":["odd"]}',
     ):
-        verdict = decide(HttpResponse(422, {}, b'{"error_details":{"0":%b}}' % error.encode()), 1)
+        verdict = verdict_on_batch(HttpResponse(422, {}, b'{"error_details":{"0":%b}}' % error.encode()), 1)
         assert isinstance(verdict, RefusedEvents)
         found |= {mark.reason for mark in verdict.marks.values()}
     for status in (200, 400, 413):
-        verdict = decide(HttpResponse(status, {}, b""), 1)
+        verdict = verdict_on_batch(HttpResponse(status, {}, b""), 1)
         found |= (
             {verdict.reason} if isinstance(verdict, RetryLater) else {mark.reason for mark in verdict.marks.values()}
         )  # type: ignore[union-attr]

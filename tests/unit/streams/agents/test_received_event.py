@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent, Manifest
 from schemas.topics import TopicNames
-from streams.agents import received_event
+from streams.agents import organization_lanes, received_event
 from streams.agents.received_event import ReceivedEvent
 from streams.agents.sink import DeliveryConfig, DeliveryWork
 from streams.core.delivery.batches import EventOutcome
@@ -74,13 +74,17 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def work_of(organization: str = "") -> tuple[DeliveryWork, Refusing, Committed]:
+def config_of(organization: str) -> DeliveryConfig:
     async def sleep(_seconds: float) -> None: ...
 
-    config = DeliveryConfig(
+    return DeliveryConfig(
         *({}, TOPICS, "sink", MeterPolicy(), 5, 1.0, 60.0, lambda: 0.5, lambda: 1_795_176_000_000_000, sleep),
         organization=organization,
     )
+
+
+def work_of(organization: str = "") -> tuple[DeliveryWork, Refusing, Committed]:
+    config = config_of(organization)
     delivery, written = Refusing(), Committed()
     sensors: Any = SimpleNamespace(settled=lambda _: None)
     orgs: Any = Table()
@@ -102,6 +106,32 @@ async def test_of_the_events_of_others_only_the_manifest_is_decoded(decoded: Cou
     next((one for one in received if work.is_own(one)), None)  # as a lane looks for the oldest that waits
     assert await work.process_received(received) == MANY
     assert decoded == {"read_manifest": MANY} and not delivery.items
+
+
+class Asking(Refusing):
+    """A delivery that asks at each post whether others wait behind it."""
+
+    def __init__(self) -> None:
+        self.waited: list[bool] = []
+
+    async def deliver(self, items: Sequence[Any], *how: Any) -> list[EventOutcome]:
+        self.waited.append(how[-1]())
+        return await super().deliver(items)
+
+
+async def test_a_lane_that_looks_at_what_is_behind_a_post_does_not_decode_it_again(
+    decoded: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(organization_lanes, "SETTLE_LIMIT", 1)
+    delivery, orgs, sensors = Asking(), Table(), SimpleNamespace(settled=lambda _: None)
+    needs: list[Any] = [config_of("eu"), delivery, orgs, sensors]
+    lane = organization_lanes.OrganizationLane(TopicPartition(TOPICS.events, 0), *needs)
+    setattr(lane.work, "_writer", Committed())  # noqa: B010  # a private one: `open` would need Kafka
+    lane._fetched.extend(ReceivedEvent(record(number, "eu")) for number in range(MANY))
+    for _ in range(MANY):
+        await lane._post()
+    assert delivery.waited == [True] * (MANY - 1) + [False]
+    assert decoded == {"read_event": MANY, "read_manifest": MANY, "delivery_history_of": MANY}
 
 
 @pytest.mark.parametrize(

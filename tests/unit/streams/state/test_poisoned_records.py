@@ -22,7 +22,7 @@ from schemas.decoding import Unreadable, decoder
 from schemas.errors import LedgerBroken, TopicProblem
 from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from streams.agents import meter, received_event, sink
-from streams.core.delivery.restamp import RestampDecision, judged
+from streams.core.delivery.restamp import RestampDecision, restamp_decision
 from streams.core.metering.ledger_state import LedgerState
 from streams.runtime.compacted_table import CompactedTable
 from streams.state.changelog import POSITION_KEY, restore
@@ -153,20 +153,26 @@ def test_an_event_with_an_amount_that_is_none_is_no_event(amount: str) -> None:
     """The question whether it is owed, put to it, ended the sink."""
     value = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1795176000.000", amount, {"org_id": "org"}))
     assert received_event.event_in(Stored(value)) is None
-    assert judged(value, {"org": OrgRecord("org")}, OutOfPeriodPolicy.SHIFT, 1) == RestampDecision(value)
+    assert restamp_decision(value, {"org": OrgRecord("org")}, OutOfPeriodPolicy.SHIFT, 1) == RestampDecision(value)
+
+
+TOPIC = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
 @pytest.mark.parametrize(
     ("transaction_id", "deployment", "expected"),
     [
-        ("ours-topic-0-7", "ours", True),
-        ("ours-topic-0-7", "", True),
-        ("ours-topic-0-7", "ourt", False),
+        (f"ours-{TOPIC}-0-7", "ours", True),
+        (f"ours-{TOPIC}-0-7", "", True),
+        (f"ours-{TOPIC}-0-7", "ourt", False),
         ("made-up", "ourt", False),
-        ("theirs-topic-0-7", "theirs", "halts"),
+        ("theirs-made-up", "theirs", False),
+        (f"theirs-{TOPIC}-0-7", "theirs", "halts"),
+        (f"theirs-{TOPIC}-0-7-again", "theirs", "halts"),
         ("0123456789abcdef" * 2, "theirs", "halts"),
-        ("ours-b-topic-0-7", "ours-b", "halts"),
-        ("ours-b-topic-0-7", "our", False),
+        ("0123456789abcdef" * 2 + "-again", "theirs", "halts"),
+        (f"ours-b-{TOPIC}-0-7", "ours-b", "halts"),
+        (f"ours-b-{TOPIC}-0-7", "our", False),
     ],
 )
 def test_one_manifest_that_contradicts_its_event_halts_no_lane(

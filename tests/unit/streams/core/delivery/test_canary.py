@@ -24,8 +24,8 @@ from streams.core.delivery.canary import (
     CanaryPlan,
     CanaryWatch,
     canary_org,
+    canary_result,
     check_interval,
-    judged,
 )
 
 MINUTE = 60 * SECOND_US
@@ -61,7 +61,7 @@ def test_two_canaries_make_the_same_call_of_an_interval_and_different_ones_of_tw
 
 
 def test_a_call_by_hand_shares_no_window_with_the_others() -> None:
-    assert judged(PLAN.call(NOON), [event(PLAN.call(NOON, "ab12"))]) == ""
+    assert canary_result(PLAN.call(NOON), [event(PLAN.call(NOON, "ab12"))]) == ""
 
 
 @pytest.mark.parametrize(
@@ -79,25 +79,25 @@ def test_a_call_by_hand_shares_no_window_with_the_others() -> None:
 )
 def test_the_amount_is_compared_as_a_decimal(cents: str, result: str) -> None:
     call = PLAN.call(NOON)
-    assert judged(call, [event(call, cents)]) == result
+    assert canary_result(call, [event(call, cents)]) == result
 
 
 def test_the_event_of_another_window_says_nothing() -> None:
     call = PLAN.call(NOON)
-    assert judged(call, [event(PLAN.call(NOON + MINUTE)), event(PLAN.call(NOON - MINUTE))]) == ""
-    assert judged(call, [event(call, window_start="")]) == ""
+    assert canary_result(call, [event(PLAN.call(NOON + MINUTE)), event(PLAN.call(NOON - MINUTE))]) == ""
+    assert canary_result(call, [event(call, window_start="")]) == ""
 
 
 def test_a_window_that_has_no_length_is_that_of_its_call_alone() -> None:
     call = PLAN.call(NOON)
-    assert judged(call, [event(call, window_us=0)]) == BILLED
-    assert judged(call, [event(PLAN.call(NOON + 1), window_us=0)]) == ""
+    assert canary_result(call, [event(call, window_us=0)]) == BILLED
+    assert canary_result(call, [event(PLAN.call(NOON + 1), window_us=0)]) == ""
 
 
 def test_two_events_or_two_calls_in_one_are_billed_twice() -> None:
     call = PLAN.call(NOON)
-    assert judged(call, [event(call), event(call)]) == BILLED_TWICE
-    assert judged(call, [event(call, "0.02", requests="2")]) == BILLED_TWICE
+    assert canary_result(call, [event(call), event(call)]) == BILLED_TWICE
+    assert canary_result(call, [event(call, "0.02", requests="2")]) == BILLED_TWICE
 
 
 def test_a_call_that_is_seen_is_told_once_with_its_wait() -> None:

@@ -11,7 +11,7 @@ from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.earlier_posts import AHEAD_US, APART_US, went_elsewhere
-from streams.core.delivery.restamp import RestampDecision, judged
+from streams.core.delivery.restamp import RestampDecision, restamp_decision
 from tests.support.scripted_lago import ScriptedLago
 from tests.support.sink import Sink, said
 from tests.support.virtual_time import run_virtually
@@ -43,7 +43,7 @@ def redelivered(lago: ScriptedLago, known: dict[str, OrgRecord], *, compare: boo
     async def main() -> list[EventOutcome]:
         delivery = Sink(lago).delivery
         return await delivery.deliver(
-            [item], judge=lambda one: judged(one, known, OutOfPeriodPolicy.SHIFT, now_us, CODE)
+            [item], judge=lambda one: restamp_decision(one, known, OutOfPeriodPolicy.SHIFT, now_us, CODE)
         )
 
     return run_virtually(main())
@@ -55,7 +55,7 @@ def test_what_was_posted_to_another_subscription_is_found_there_when_its_own_run
     record:  sub_1 has ended   |  sub_1 runs
     sink:          posts to sub_2  x  the next owner judges: sub_1
     """
-    moved = judged(value(), orgs(*HAD_ENDED), OutOfPeriodPolicy.SHIFT, (USED + 80) * SECOND_US, CODE)
+    moved = restamp_decision(value(), orgs(*HAD_ENDED), OutOfPeriodPolicy.SHIFT, (USED + 80) * SECOND_US, CODE)
     assert moved.subscription == "sub_2"
     lago = ScriptedLago(store=[msgspec.json.decode(moved.value, type=LagoEvent)])
     outcomes = redelivered(lago, orgs(RUNS), compare=compare)
@@ -71,7 +71,7 @@ def test_what_lago_does_not_have_is_posted_after_one_look() -> None:
 
 
 def test_a_look_that_fails_is_repeated_before_anything_is_posted() -> None:
-    moved = judged(value(), orgs(*HAD_ENDED), OutOfPeriodPolicy.SHIFT, (USED + 80) * SECOND_US, CODE)
+    moved = restamp_decision(value(), orgs(*HAD_ENDED), OutOfPeriodPolicy.SHIFT, (USED + 80) * SECOND_US, CODE)
     failures = iter([True, True])
     lago = ScriptedLago(
         store=[msgspec.json.decode(moved.value, type=LagoEvent)], look_up_fails=lambda _id: next(failures, False)
@@ -134,5 +134,5 @@ def test_by_one_record_time_only_moves_an_event_on(
     known = {"org": OrgRecord("org", periods=tuple(sorted(lives, key=lambda period: period.started_at)))}
     event = value(used * 24 * 3600 + 5)
     earlier, later = sorted([one, other])
-    if judged(event, known, late, later * 24 * HOUR_US, CODE) == RestampDecision(event):
-        assert judged(event, known, late, earlier * 24 * HOUR_US, CODE) == RestampDecision(event)
+    if restamp_decision(event, known, late, later * 24 * HOUR_US, CODE) == RestampDecision(event):
+        assert restamp_decision(event, known, late, earlier * 24 * HOUR_US, CODE) == RestampDecision(event)

@@ -10,7 +10,7 @@ from schemas.moments import SECOND_US
 from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.batches import EventOutcome, Item
-from streams.core.delivery.restamp import INVOICED_PERIOD, RestampDecision, judged, moved_from
+from streams.core.delivery.restamp import INVOICED_PERIOD, RestampDecision, moved_from, restamp_decision
 from streams.core.mapping.billing_periods import ENDED
 from tests.support.scripted_lago import ScriptedLago
 from tests.support.sink import Sink, said
@@ -29,7 +29,7 @@ def value(transaction_id: str = "a", timestamp: str = LATE, org_id: str = "org")
 def at(
     seconds: float, late: OutOfPeriodPolicy = OutOfPeriodPolicy.SHIFT, orgs: dict[str, OrgRecord] = ORGS, **of: str
 ) -> RestampDecision:
-    return judged(value(**of), orgs, late, round(seconds * SECOND_US))
+    return restamp_decision(value(**of), orgs, late, round(seconds * SECOND_US))
 
 
 def test_in_its_billing_period_an_event_is_posted_byte_for_byte() -> None:
@@ -49,7 +49,7 @@ def test_after_the_border_it_keeps_its_id_and_says_when_the_usage_was() -> None:
 def test_whose_subscription_is_not_known_it_is_posted_as_it_is() -> None:
     assert at(NOVEMBER, orgs={}) == RestampDecision(value())
     assert at(NOVEMBER, org_id="other") == RestampDecision(value(org_id="other"))
-    assert judged(b"no event", ORGS, OutOfPeriodPolicy.SHIFT, 0) == RestampDecision(b"no event")
+    assert restamp_decision(b"no event", ORGS, OutOfPeriodPolicy.SHIFT, 0) == RestampDecision(b"no event")
 
 
 def test_by_hold_it_is_refused_and_after_the_end_always() -> None:
@@ -93,7 +93,7 @@ def delivered(
     """Delivery, `starts` seconds from the border of November; virtual time begins at 0."""
 
     def judge(event: bytes) -> RestampDecision:
-        return judged(event, ORGS, late, round((NOVEMBER + starts + virtual_now()) * SECOND_US))
+        return restamp_decision(event, ORGS, late, round((NOVEMBER + starts + virtual_now()) * SECOND_US))
 
     async def main() -> list[EventOutcome]:
         return await Sink(lago).delivery.deliver(items, judge=judge)

@@ -7,7 +7,7 @@ from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US
 from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
-from streams.core.delivery.restamp import USAGE_END, RestampDecision, judged, moved_from
+from streams.core.delivery.restamp import USAGE_END, RestampDecision, moved_from, restamp_decision
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
 
 OCTOBER, NOVEMBER, DECEMBER = 1_790_812_800, 1_793_491_200, 1_796_083_200
@@ -23,7 +23,7 @@ def at(
     second: int, *periods: Period, one: LagoEvent | None = None, late: OutOfPeriodPolicy = OutOfPeriodPolicy.SHIFT
 ) -> RestampDecision:
     orgs = {"org": OrgRecord("org", periods=periods or (MONTHLY,))}
-    return judged(msgspec.json.encode(one or event()), orgs, late, second * SECOND_US, "llm_cost")
+    return restamp_decision(msgspec.json.encode(one or event()), orgs, late, second * SECOND_US, "llm_cost")
 
 
 def posted(found: RestampDecision) -> LagoEvent:

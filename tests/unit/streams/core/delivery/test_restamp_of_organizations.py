@@ -8,7 +8,7 @@ from schemas.moments import HOUR_US
 from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.earlier_posts import went_elsewhere
-from streams.core.delivery.restamp import RestampDecision, judged
+from streams.core.delivery.restamp import RestampDecision, restamp_decision
 
 EVENT = LagoEvent("t", "sub", "ai_usage", "90000.000", "1", {"org_id": "eu::acme", "unit": "1"})
 VALUE = msgspec.json.encode(EVENT)
@@ -21,11 +21,11 @@ NOW = 26 * HOUR_US
 )
 def test_an_event_whose_org_is_in_another_organisation_is_refused(its_own: str, posted_to: str, refused: str) -> None:
     orgs = {"eu::acme": OrgRecord("eu::acme", periods=(Period("sub", 0),), organization=its_own)}
-    decision = judged(VALUE, orgs, OutOfPeriodPolicy.SHIFT, NOW, "ai_usage", posted_to)
+    decision = restamp_decision(VALUE, orgs, OutOfPeriodPolicy.SHIFT, NOW, "ai_usage", posted_to)
     assert decision == RestampDecision(VALUE, refused=refused)
     elsewhere = went_elsewhere(VALUE, orgs, OutOfPeriodPolicy.SHIFT, NOW, "ai_usage", posted_to)
     assert elsewhere == bool(refused), "what is posted as it was needs no look-up"
 
 
 def test_of_an_org_without_a_record_the_manifest_is_believed() -> None:
-    assert judged(VALUE, {}, OutOfPeriodPolicy.SHIFT, NOW, "ai_usage", "eu") == RestampDecision(VALUE)
+    assert restamp_decision(VALUE, {}, OutOfPeriodPolicy.SHIFT, NOW, "ai_usage", "eu") == RestampDecision(VALUE)

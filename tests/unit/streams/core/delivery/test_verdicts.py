@@ -19,10 +19,10 @@ from streams.core.delivery.verdicts import (
     RetryLater,
     SplitBatch,
     batches_are_whole,
-    decide,
     lookup_failed,
     same_event,
     unanswered,
+    verdict_on_batch,
 )
 from tests.support.scripted_lago import EXISTS, event, item
 
@@ -47,7 +47,7 @@ def echo(count: int) -> dict[str, Any]:
 
 @given(st.integers(1, 100))
 def test_an_answer_that_echoes_every_event_is_a_delivery(sent: int) -> None:
-    assert decide(answer(200, echo(sent)), sent) == Delivered()
+    assert verdict_on_batch(answer(200, echo(sent)), sent) == Delivered()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_an_answer_that_echoes_every_event_is_a_delivery(sent: int) -> None:
     ids=repr,
 )
 def test_a_success_that_is_not_an_echo_of_every_event_is_an_unknown_outcome(body: Any) -> None:
-    verdict = decide(answer(200, body), 3)
+    verdict = verdict_on_batch(answer(200, body), 3)
     assert isinstance(verdict, RetryLater)
     assert (verdict.reason, verdict.unknown, verdict.isolates) == ("bad_answer", True, True)
 
@@ -64,18 +64,18 @@ def test_a_success_that_is_not_an_echo_of_every_event_is_an_unknown_outcome(body
 @pytest.mark.parametrize("status", [301, 401, 402, 403, 404, 405, 408, 409, 415, 418, 429, 500, 502, 503, 504, 520])
 def test_whatever_can_be_repaired_outside_is_held_and_never_a_dead_letter(status: int) -> None:
     for sent in (1, 100):
-        verdict = decide(answer(status, b"<html>"), sent)
+        verdict = verdict_on_batch(answer(status, b"<html>"), sent)
         assert isinstance(verdict, RetryLater)
         assert verdict.reason == f"http_{status}"
 
 
 def test_only_answers_that_may_hide_a_stored_batch_are_unknown_outcomes() -> None:
-    unknown = {status for status in range(300, 600) if getattr(decide(lagos(status), 2), "unknown", False)}
+    unknown = {status for status in range(300, 600) if getattr(verdict_on_batch(lagos(status), 2), "unknown", False)}
     assert unknown == {*range(300, 400), 408, *range(500, 600)}
 
 
 def test_a_refused_key_and_a_rate_limit_open_the_breaker_at_once() -> None:
-    assert {status for status in range(300, 600) if getattr(decide(lagos(status), 2), "opens", False)} == {
+    assert {status for status in range(300, 600) if getattr(verdict_on_batch(lagos(status), 2), "opens", False)} == {
         401,
         403,
         429,
@@ -112,21 +112,23 @@ def test_what_others_answer_in_lago_s_stead_refuses_no_event(body: Any, status: 
     if isinstance(body, dict) and body.get("status") == 0:
         body = {**body, "status": status}
     for sent in (1, 100):
-        verdict = decide(answer(status, body), sent)
+        verdict = verdict_on_batch(answer(status, body), sent)
         assert isinstance(verdict, RetryLater)
         assert (verdict.reason, verdict.opens, verdict.unknown, verdict.alone) == ("not_lago", True, True, False)
 
 
 def test_what_a_proxy_calls_too_large_is_halved_and_never_a_dead_letter() -> None:
-    assert decide(answer(413, b"<html>413</html>"), 2) == SplitBatch()
-    verdict = decide(answer(413, b"<html>413</html>"), 1)
+    assert verdict_on_batch(answer(413, b"<html>413</html>"), 2) == SplitBatch()
+    verdict = verdict_on_batch(answer(413, b"<html>413</html>"), 1)
     assert isinstance(verdict, RetryLater)
     assert (verdict.reason, verdict.isolates, verdict.alone) == ("too_large", True, False)
 
 
 def test_what_cannot_be_a_batchs_own_fault_never_takes_it_apart() -> None:
     holds = {
-        status: verdict for status in range(300, 600) if isinstance(verdict := decide(lagos(status), 2), RetryLater)
+        status: verdict
+        for status in range(300, 600)
+        if isinstance(verdict := verdict_on_batch(lagos(status), 2), RetryLater)
     }
     assert {status for status, hold in holds.items() if not hold.isolates} == {401, 402, 404, 405, 415, 429}
 
@@ -139,8 +141,10 @@ def test_where_no_connection_was_made_nothing_was_stored() -> None:
 
 @pytest.mark.parametrize(("status", "reason"), [(400, "bad_request"), (413, "too_large")])
 def test_a_refused_body_is_split_until_one_culprit_is_left(status: int, reason: str) -> None:
-    assert decide(lagos(status), 2) == SplitBatch()
-    assert decide(lagos(status), 1) == RefusedEvents({0: EventError(ErrorKind.DEAD, reason, f"HTTP {status}")})
+    assert verdict_on_batch(lagos(status), 2) == SplitBatch()
+    assert verdict_on_batch(lagos(status), 1) == RefusedEvents(
+        {0: EventError(ErrorKind.DEAD, reason, f"HTTP {status}")}
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,9 +162,9 @@ def test_a_refused_body_is_split_until_one_culprit_is_left(status: int, reason: 
     ids=range(8),
 )
 def test_a_refusal_without_an_index_map_is_split_and_its_culprit_is_refused(refusal: HttpResponse) -> None:
-    assert decide(refusal, 3) == SplitBatch()
+    assert verdict_on_batch(refusal, 3) == SplitBatch()
     if b'"0"' not in refusal.body:
-        verdict = decide(refusal, 1)
+        verdict = verdict_on_batch(refusal, 1)
         assert isinstance(verdict, RefusedEvents)
         assert (verdict.marks[0].fate, verdict.marks[0].reason) == (ErrorKind.DEAD, "lago_refused")
 
@@ -184,21 +188,21 @@ def test_a_refusal_without_an_index_map_is_split_and_its_culprit_is_refused(refu
     ],
 )
 def test_each_index_of_a_map_tells_its_own_event_s_fate(error: Any, fate: ErrorKind, reason: str) -> None:
-    verdict = decide(refused({"2": error, "0": EXISTS}), 3)
+    verdict = verdict_on_batch(refused({"2": error, "0": EXISTS}), 3)
     assert isinstance(verdict, RefusedEvents)
     assert set(verdict.marks) == {0, 2}
     assert (verdict.marks[2].fate, verdict.marks[2].reason) == (fate, reason)
-    assert len(decide(refused({"0": "x" * 9000}), 1).marks[0].detail) == 500  # type: ignore[union-attr]
+    assert len(verdict_on_batch(refused({"0": "x" * 9000}), 1).marks[0].detail) == 500  # type: ignore[union-attr]
 
 
 def test_a_lock_on_the_whole_batch_is_waited_for() -> None:
-    verdict = decide(refused(None, code="lock_acquisition_failed"), 3)
+    verdict = verdict_on_batch(refused(None, code="lock_acquisition_failed"), 3)
     assert verdict == RetryLater("lock_acquisition_failed", "HTTP 422", isolates=True)
 
 
 @given(st.integers(100, 599), st.binary(max_size=40), st.integers(1, 100))
 def test_every_answer_has_a_verdict_and_only_an_echo_is_a_delivery(status: int, body: bytes, sent: int) -> None:
-    assert decide(HttpResponse(status, {}, body), sent) != Delivered()
+    assert verdict_on_batch(HttpResponse(status, {}, body), sent) != Delivered()
 
 
 NOON = 1_792_584_000.0  # Wed, 21 Oct 2026 12:00:00 GMT
@@ -234,7 +238,7 @@ NOON = 1_792_584_000.0  # Wed, 21 Oct 2026 12:00:00 GMT
 def test_lago_s_wish_to_wait_is_granted_up_to_a_minute(headers: dict[str, str], wait_s: float | None) -> None:
     assert requested_wait_s(429, headers, NOON) == wait_s
     refused = HttpResponse(429, headers, b"", NOON)
-    assert decide(refused, 1) == RetryLater("http_429", "HTTP 429", opens=True, wait_s=wait_s)
+    assert verdict_on_batch(refused, 1) == RetryLater("http_429", "HTTP 429", opens=True, wait_s=wait_s)
 
 
 def test_the_reset_that_every_answer_of_a_limited_lago_tells_is_no_wish_of_a_failure() -> None:
@@ -353,4 +357,4 @@ def test_a_post_s_backoff_doubles_up_to_its_cap_with_full_jitter(attempt: int, c
 @pytest.mark.parametrize("status", [200, 400, 422, 503])
 def test_an_answer_that_is_no_json_of_lagos_holds_the_batch_whatever_its_bytes_are(status: int, body: bytes) -> None:
     """A broken byte raises UnicodeDecodeError and deep nesting RecursionError: either would have ended the sink."""
-    assert isinstance(decide(HttpResponse(status, {}, body), 3), RetryLater)
+    assert isinstance(verdict_on_batch(HttpResponse(status, {}, body), 3), RetryLater)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
-from streams.core.mapping.billing_periods import ENDED, billed, covers, over
+from streams.core.mapping.billing_periods import ENDED, billed, over, runs_at
 from streams.core.mapping.subscription_choice import Choice, chosen
 from streams.core.mapping.versions import INACTIVE, NO_MAPPING, WRONG_KIND, uncovered
 
@@ -36,7 +36,7 @@ def test_what_costs_nothing_by_itself_goes_to_the_first_of_several_that_do_not_c
 
 def test_a_subscription_runs_from_its_start_and_no_longer_at_its_end() -> None:
     one = period("a", 10, 20)
-    assert [covers(one, at) for at in (9, 10, 19, 20)] == [False, True, True, False]
+    assert [runs_at(one, at) for at in (9, 10, 19, 20)] == [False, True, True, False]
     assert [over(one, now) for now in (19, 20)] == [False, True]
     assert billed((one,), "a", 19, 9, "ai_usage").at_us == 19
     assert billed((one,), "a", 20, 9, "ai_usage").held == ENDED

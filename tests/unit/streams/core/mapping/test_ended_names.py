@@ -6,7 +6,7 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import SECOND_US
 from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
-from streams.core.delivery.restamp import judged
+from streams.core.delivery.restamp import restamp_decision
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
 from streams.core.mapping.resolve import Target, resolve
 from streams.core.mapping.subscription_choice import Choice, named
@@ -45,5 +45,7 @@ def test_an_event_of_calls_is_owed_under_an_earlier_code_too() -> None:
     moment = f"{(T + 60 * SECOND_US) // SECOND_US}.000"
     for cents, refused in (("900", NO_CHARGE), ("0", "")):
         event = LagoEvent("t1", "old", "other_code", moment, cents, {"org_id": "org"})
-        told = judged(msgspec.json.encode(event), {"org": ORG}, OutOfPeriodPolicy.SHIFT, T + 30 * SECOND_US, "ai")
+        told = restamp_decision(
+            msgspec.json.encode(event), {"org": ORG}, OutOfPeriodPolicy.SHIFT, T + 30 * SECOND_US, "ai"
+        )
         assert told.refused == refused

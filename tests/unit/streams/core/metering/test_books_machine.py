@@ -13,7 +13,7 @@ from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from schemas.records import WriteOff
 from streams.core.mapping.resolve import Resolver
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
-from streams.core.metering.conservation import total
+from streams.core.metering.conservation import sum_of_windows
 from streams.core.metering.fold import Fold
 from streams.core.metering.write_off import write_off
 from tests.support.calls import NOON, raw, slp
@@ -135,7 +135,7 @@ class BooksMachine(RuleBasedStateMachine):
     def what_was_sealed_is_what_events_say(self) -> None:
         counters = self.log.ledger.position.counters
         assert counters.sealed.cost * 100 == self.sealed_cents
-        waiting = total(self.log.ledger.windows.values())
+        waiting = sum_of_windows(self.log.ledger.windows.values())
         assert counters.folded.calls == counters.sealed.calls + counters.written_off.calls + waiting.calls
 
 

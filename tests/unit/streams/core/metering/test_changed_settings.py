@@ -17,7 +17,7 @@ from schemas.records import LagoEvent
 from streams.core.mapping.resolve import Resolver
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
 from streams.core.metering.fold import Fold
-from streams.core.metering.grouping import named, unnamed
+from streams.core.metering.grouping import unnamed, with_group_names
 from streams.core.metering.lago_event import event_of
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.own_changelog import OwnChangelog
@@ -52,7 +52,7 @@ class Line:
         """Another worker takes over, with this policy, and does what time does."""
         self.log.taken_over(NOON)
         while older := unnamed(self.log.ledger):
-            self.log.commit(named(self.log.ledger, older, policy.group_by), at)
+            self.log.commit(with_group_names(self.log.ledger, older, policy.group_by), at)
         while not (changes := release(self.log.ledger, customers, RUNNING, policy, 100)).empty:
             self.log.commit(changes, at)
         while due := due_windows(self.log.ledger, at + 30 * HOUR_US, policy, 100):
@@ -252,7 +252,7 @@ def test_windows_of_an_older_release_keep_the_names_they_get_first() -> None:
     stored = msgspec.msgpack.encode(window)
     line.log.values = {b"w" + (7).to_bytes(8, "big"): stored, POSITION_KEY: msgspec.msgpack.encode(position)}
     line.log.taken_over(NOON)
-    line.log.commit(named(line.log.ledger, unnamed(line.log.ledger), ("team_id",)), NOON)
+    line.log.commit(with_group_names(line.log.ledger, unnamed(line.log.ledger), ("team_id",)), NOON)
     line.settle(replace(PLAIN, group_by=("user_id",)))
     (event,) = line.events
     assert (event.properties["team_id"], event.properties["user_id"]) == ("t0", "acme")

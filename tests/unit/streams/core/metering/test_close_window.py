@@ -15,7 +15,7 @@ from schemas.policy import MeterPolicy, OutOfPeriodPolicy
 from streams.core.mapping.billing_periods import ENDED
 from streams.core.mapping.resolve import OUTSIDE_PERIOD, resolve
 from streams.core.metering.close_window import coalesce, due, due_windows, release, seal
-from streams.core.metering.conservation import total
+from streams.core.metering.conservation import sum_of_windows
 from streams.core.metering.fold import Fold
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import apply
@@ -108,7 +108,7 @@ def test_held_usage_is_released_when_its_mapping_appears_and_not_before() -> Non
     apply(ledger, release(ledger, mapped(), {"org": RUNNING}, POLICY, 100), NOON)
     assert not ledger.held
     assert {window.subscription for window in ledger.windows.values()} == {"sub"}
-    assert total(ledger.windows.values()) == ledger.position.counters.folded
+    assert sum_of_windows(ledger.windows.values()) == ledger.position.counters.folded
     verify(ledger)
 
 
@@ -145,10 +145,10 @@ def test_old_held_windows_become_one_a_customer_model_and_quarter_of_an_hour() -
     ledger = folded([raw(0, slp(n, at_us=NOON + n * SECOND_US)) for n in range(50)], {}, {})
     apply(ledger, coalesce(ledger, {}, {}, POLICY, NOON + 2 * HOUR_US, 10_000), NOON)
     assert len(ledger.windows) == 1
-    assert total(ledger.windows.values()) == ledger.position.counters.folded
+    assert sum_of_windows(ledger.windows.values()) == ledger.position.counters.folded
     assert coalesce(ledger, {}, {}, POLICY, NOON + 2 * HOUR_US, 10_000).empty
     apply(ledger, release(ledger, mapped(), {"org": RUNNING}, POLICY, 100), NOON)
-    assert total(ledger.windows.values()).calls == 50
+    assert sum_of_windows(ledger.windows.values()).calls == 50
     verify(ledger)
 
 

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from streams.core.metering.dedupe_set import SeenIds
-from streams.core.metering.known_identities import COSTLESS, NEVER, SETTLED, UNTOLD, fingerprint, pack, untold
+from streams.core.metering.known_identities import (
+    COSTLESS,
+    NEVER,
+    SETTLED,
+    UNTOLD,
+    fingerprint,
+    pack_identities,
+    untold,
+)
 
 TAGS = st.sampled_from([UNTOLD, COSTLESS, SETTLED, 31_337, 65_535])
 
@@ -30,13 +38,13 @@ class AgainstADict(RuleBasedStateMachine):
     @rule(numbers=st.lists(st.integers(0, 3000), max_size=400, unique=True), tag=TAGS)
     def add(self, numbers: list[int], tag: int) -> None:
         new = [number for number in numbers if number not in self.model]
-        self.table.add(pack({identity(number): tag for number in new}), self.hour)
+        self.table.add(pack_identities({identity(number): tag for number in new}), self.hour)
         self.model.update(dict.fromkeys(new, (tag, self.hour)))
 
     @rule(numbers=st.lists(st.integers(0, 3000), max_size=100, unique=True), tag=TAGS)
     def put(self, numbers: list[int], tag: int) -> None:
         """Those that are there get another tag and the hour of now; the others are added."""
-        self.table.put(pack({identity(number): tag for number in numbers}), self.hour)
+        self.table.put(pack_identities({identity(number): tag for number in numbers}), self.hour)
         self.model.update(dict.fromkeys(numbers, (tag, self.hour)))
 
     @rule(hours=st.integers(1, 30))

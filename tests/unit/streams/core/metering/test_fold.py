@@ -12,7 +12,7 @@ from schemas.policy import MeterPolicy
 from streams.core.mapping.resolve import Target
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.close_window import due_windows, seal
-from streams.core.metering.conservation import total
+from streams.core.metering.conservation import sum_of_windows
 from streams.core.metering.fold import Fold
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply
@@ -103,7 +103,11 @@ def test_how_records_are_cut_into_chunks_does_not_matter(records: list[Raw], ste
 def test_windows_of_any_length_sum_to_the_same_whole(records: list[Raw]) -> None:
     records = unique(records)
     minute, hour = folded(records), folded(records, policy=replace(POLICY, window_us=HOUR_US))
-    assert total(minute.windows.values()) == total(hour.windows.values()) == minute.position.counters.folded
+    assert (
+        sum_of_windows(minute.windows.values())
+        == sum_of_windows(hour.windows.values())
+        == minute.position.counters.folded
+    )
 
 
 def test_a_thousand_calls_of_one_minute_are_one_window_a_model_which_is_one_event() -> None:
@@ -119,7 +123,7 @@ def test_a_thousand_calls_of_one_minute_are_one_window_a_model_which_is_one_even
 def test_cost_is_quantised_once_and_half_even() -> None:
     """9.149999999999999e-06 is what LiteLLM's floats make of 9.15e-06."""
     ledger = folded([raw(0, slp(1, cost="9.149999999999999e-06")), raw(1, slp(2, cost="0.0000000000005"))])
-    assert total(ledger.windows.values()).cost == Decimal("0.000009150000")
+    assert sum_of_windows(ledger.windows.values()).cost == Decimal("0.000009150000")
 
 
 def test_a_failed_try_and_its_success_are_two_calls() -> None:

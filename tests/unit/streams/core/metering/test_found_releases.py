@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.moments import SECOND_US
+from streams.core.metering import found_releases
 from streams.core.metering.found_releases import HeldPart, Sums, Untold, fitting, less, shared_out
 
 START, END = 1_000 * 60 * SECOND_US, 1_001 * 60 * SECOND_US
@@ -138,3 +139,56 @@ def test_events_that_would_take_too_long_to_share_out_are_left_to_a_person() -> 
     """Twelve equal parts can be divided in very many ways, of which none explains the last event."""
     held = [part(str(n), 1, "0.01") for n in range(12)]
     assert shared_out([Untold(Sums(5, Decimal("0.05"), 35, 5), START, END)] * 3, held) is None
+
+
+ONE_MINUTE = [Untold(Sums(n, n * Decimal("0.01"), 7 * n, n), START, END) for n in range(6)]
+#: No parts explain it, though twelve of them have as many calls.
+ODD = Untold(Sums(6, Decimal("0.07"), 42, 6), START, END)
+LARGE = [part(str(n), 1, "0.01") for n in range(5_000)]
+
+
+@pytest.mark.parametrize(
+    ("events", "held"),
+    [
+        ([ONE_MINUTE[5]] * 3, LARGE[:12]),
+        ([ODD] * 300, LARGE[:12]),
+        ([ONE_MINUTE[1]] * 2_000, LARGE),
+        ([Untold(Sums(5_000, Decimal(50), 35_000, 5_000), START, END)] * 2_000, LARGE),
+        (
+            [ONE_MINUTE[1]] * 2_000,
+            [part("own", 1, "0.01"), *(part(f"{n}", 1, "0.01", START - 1) for n in range(5_000))],
+        ),
+    ],
+    ids=["choices", "unexplained events", "parts", "all of many parts", "parts of before"],
+)
+def test_whatever_a_history_is_the_work_on_it_has_a_bound(
+    events: list[Untold], held: list[HeldPart], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in parts that are looked at, which is what costs time; a person decides then."""
+    looks = []
+    spend = found_releases._Looks.spend
+
+    def counted(self: found_releases._Looks, parts: int) -> None:
+        looks.append(parts)
+        spend(self, parts)
+
+    added, add_up = 0, found_releases._add_up
+
+    def adding(parts: list[HeldPart], sums: Sums) -> bool:
+        nonlocal added
+        added += len(parts)
+        return add_up(parts, sums)
+
+    monkeypatch.setattr(found_releases, "MOST_LOOKS", 200_000)
+    monkeypatch.setattr(found_releases._Looks, "spend", counted)
+    monkeypatch.setattr(found_releases, "_add_up", adding)
+    assert shared_out(events, held) is None
+    assert sum(looks[:-1]) <= 200_000 < sum(looks), "the last look was refused"
+    assert added <= sum(looks[:-1])
+
+
+def test_a_long_history_whose_parts_are_plain_is_shared_out_within_the_bound() -> None:
+    """A day of equal windows: each event looks at the parts of a quarter of an hour, whatever lies before and behind."""
+    held = [part(f"{n}", 1, "0.01", START + n * MINUTE) for n in range(1_440)]
+    events = [Untold(Sums(1, Decimal("0.01"), 7, 1), START + n * MINUTE, END + n * MINUTE) for n in range(1_440)]
+    assert shared_out(events, held) == [[one] for one in held]

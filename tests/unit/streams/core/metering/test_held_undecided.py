@@ -15,7 +15,7 @@ from schemas.records import WriteOff
 from streams.core.mapping.resolve import Resolver
 from streams.core.mapping.time_spans import QUARTER_US, borders, crossed, stretch
 from streams.core.metering.close_window import coalesce, release
-from streams.core.metering.conservation import total
+from streams.core.metering.conservation import sum_of_windows
 from streams.core.metering.fold import Fold
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import apply
@@ -274,7 +274,7 @@ def test_a_flood_of_unknown_names_costs_a_window_a_quarter_of_an_hour_each() -> 
     assert len(ledger.windows) == 270
     merged(ledger, {}, {})
     assert len(ledger.windows) == 9  # three names, three quarters of an hour
-    assert total(ledger.windows.values()) == ledger.position.counters.folded
+    assert sum_of_windows(ledger.windows.values()) == ledger.position.counters.folded
 
 
 def test_books_read_back_are_the_books_in_memory() -> None:

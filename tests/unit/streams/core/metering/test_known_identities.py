@@ -14,7 +14,7 @@ from streams.core.metering.known_identities import (
     UNTOLD,
     differs,
     fingerprint,
-    pack,
+    pack_identities,
     untold,
 )
 
@@ -37,15 +37,15 @@ def test_every_tag_fits_into_two_bytes_and_none_says_something_else() -> None:
 def test_a_tag_comes_back_as_it_was_packed(cost: Decimal) -> None:
     tag = fingerprint(cost)
     assert tag in range(SETTLED, 1 << 16)
-    assert pack({IDENTITY: tag}) == IDENTITY[:14] + tag.to_bytes(2, "little")
+    assert pack_identities({IDENTITY: tag}) == IDENTITY[:14] + tag.to_bytes(2, "little")
 
 
 def test_several_are_packed_one_after_the_other() -> None:
     other = bytes(range(101, 117))
-    packed = pack({IDENTITY: COSTLESS, other: 0xABCD})
+    packed = pack_identities({IDENTITY: COSTLESS, other: 0xABCD})
     assert packed == IDENTITY[:14] + b"\x01\x00" + other[:14] + b"\xcd\xab"
     assert untold(packed) == IDENTITY[:14] + b"\0\0" + other[:14] + b"\0\0"
-    assert pack({}) == untold(b"") == b""
+    assert pack_identities({}) == untold(b"") == b""
 
 
 @pytest.mark.parametrize("settled", [FIRST, LAST, Decimal("0.02")])

@@ -3,15 +3,11 @@
 from dataclasses import replace
 from decimal import Decimal
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from schemas.ledger import Window
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.wire import Metered
-from streams.core.metering.lago_event import event_of, is_part_of, manifest_of, part_prefix, transaction_id
+from streams.core.metering.lago_event import event_of, manifest_of, transaction_id
 from tests.support.calls import NOON
 
 POLICY = replace(MeterPolicy(), group_by=("team_id",))
@@ -80,6 +76,7 @@ def test_a_call_by_itself_is_named_by_its_identity_and_ends_with_its_call() -> N
     event = event_of(alone, PREFIX, END, POLICY)
     assert event.transaction_id == transaction_id(PREFIX, alone) == "01ab" * 8
     assert event.properties["window_start"] == event.properties["window_end"] == "2026-11-20T12:00:30.000000Z"
+    assert event.properties["deployment"] == POLICY.deployment
 
 
 def test_usage_of_others_keeps_its_code_and_its_properties() -> None:
@@ -93,37 +90,3 @@ def test_a_manifest_names_every_call_that_is_billed() -> None:
     found = manifest_of(WINDOW, 3, "meterbridge")
     assert (found.partition, found.first, found.last, found.count) == (3, 7, 9, 3)
     assert tuple(found.windows) == (4, 5)
-
-
-TOPIC_ID = "hLq-0-7_AAAAAAAAAAAAAA"
-
-
-@pytest.mark.parametrize(
-    ("deployment", "name", "own"),
-    [
-        ("a", f"a-{TOPIC_ID}-0-7", True),
-        ("a", f"a-{TOPIC_ID}-11-70-again-again", True),
-        ("a", f"a-b-{TOPIC_ID}-0-7", False),
-        ("a-b", f"a-b-{TOPIC_ID}-0-7", True),
-        ("a-b", f"a-{TOPIC_ID}-0-7", False),
-        ("a.b", f"a-b-{TOPIC_ID}-0-7", False),
-        ("a", f"a-{TOPIC_ID}-0", False),
-        ("a", f"a-{TOPIC_ID}-0-7-", False),
-        ("a", f"a-{TOPIC_ID}-0-7\n", False),
-        ("a", f"a-{TOPIC_ID[:-1]}-0-7", False),
-        ("a", "0123456789abcdef" * 2, False),
-        ("", f"-{TOPIC_ID}-0-7", True),
-    ],
-)
-def test_a_deployment_knows_its_parts_beside_one_whose_name_goes_on(deployment: str, name: str, *, own: bool) -> None:
-    assert is_part_of(deployment, name) is own
-
-
-@given(
-    st.from_regex(r"[a-z]{1,3}(-[A-Za-z0-9_]{1,24}){0,2}", fullmatch=True),
-    st.from_regex(r"[A-Za-z0-9_-]{1,30}", fullmatch=True),
-)
-def test_no_part_belongs_to_two_deployments(shorter: str, more: str) -> None:
-    name = transaction_id(part_prefix(f"{shorter}-{more}", TOPIC_ID, 3), window())
-    assert is_part_of(f"{shorter}-{more}", name)
-    assert not is_part_of(shorter, name)

@@ -14,7 +14,7 @@ from schemas.records import WriteOff
 from streams.core.mapping.resolve import Target
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.close_window import coalesce
-from streams.core.metering.conservation import total
+from streams.core.metering.conservation import sum_of_windows
 from streams.core.metering.fold import Fold
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply
@@ -59,7 +59,7 @@ def test_all_that_is_held_for_the_customer_goes_and_nothing_else() -> None:
 def test_usage_with_a_subscription_is_never_written_off() -> None:
     ledger = ledgers_of([("known", 0)])
     assert given_up(ledger, "known") == []
-    assert total(ledger.windows.values()) == Sum(1, Decimal(1))
+    assert sum_of_windows(ledger.windows.values()) == Sum(1, Decimal(1))
 
 
 def test_usage_after_the_order_s_end_stays() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.payments.payment import Dispute, Offer, Payment, credits_due, fits, merged
+from streams.core.payments.payment import Dispute, Offer, Payment, credits_due, fits, merged_payment
 
 OFFER = Offer(Decimal(120), 10_000, "usd")
 PAID = Payment(10_000, "usd")
@@ -27,7 +27,7 @@ def dispute(status: str, amount: int = 10_000, name: str = "dp_1", currency: str
 
 
 def due(*facts: Payment) -> Decimal:
-    return credits_due(reduce(merged, facts, Payment()), OFFER)
+    return credits_due(reduce(merged_payment, facts, Payment()), OFFER)
 
 
 facts = st.one_of(

@@ -1,0 +1,47 @@
+"""Commands that do not repeat what they did not expect: a word behind a command may be a secret that was pasted in the wrong place.
+
+What a command prints is kept longer and read by more people than what was typed: by the log of a pipeline, for example.
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class CommandParser(TyperCommand):
+    """A command that says how many arguments were not expected, and not which."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words behind the command. Raises: UsageError: some are left."""
+        ctx.allow_extra_args = True
+        left = super().parse_args(ctx, args)
+        if left and not ctx.resilient_parsing:
+            one = len(left) == 1
+            ctx.fail(f"{len(left)} {'argument was' if one else 'arguments were'} not expected")
+        return left
+
+
+class GroupParser(TyperGroup):
+    """A group that names the commands that were meant, and not the word that is none."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of the first word. Raises: UsageError: there is none."""
+        word = args[0]
+        if self.get_command(ctx, word) is None and not word.startswith("-") and not ctx.resilient_parsing:
+            meant = [repr(name) for name in get_close_matches(word, self.list_commands(ctx))]
+            ctx.fail("No such command." + (f" Did you mean {', '.join(meant)}?" if meant else ""))
+        return super().resolve_command(ctx, args)
+
+
+class Commands(typer.Typer):
+    """A group whose commands and itself are of these classes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"cls": GroupParser} | options)
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
+        """Make a command of a function."""
+        return super().command(name, **{"cls": CommandParser} | options)

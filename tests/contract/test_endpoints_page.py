@@ -1,0 +1,22 @@
+"""docs/endpoints.md is what the OpenAPI document says."""
+
+from pathlib import Path
+
+from tests.contract.compatibility.current import openapi
+from tests.contract.endpoints_page import endpoints_page
+
+PAGE = Path(__file__).parents[2] / "docs" / "endpoints.md"
+
+
+def test_the_page_about_endpoints_is_current() -> None:
+    """`python -m tests.contract.endpoints_page > docs/endpoints.md` writes it."""
+    assert PAGE.read_text() == endpoints_page()
+
+
+def test_each_endpoint_has_a_row_with_its_scope() -> None:
+    page = PAGE.read_text()
+    for path, operations in openapi()["paths"].items():
+        for method, operation in operations.items():
+            [row] = [line for line in page.splitlines() if line.startswith(f"| `{method.upper()} {path}` |")]
+            for scheme in operation["security"]:
+                assert all(f"`{scope}`" in row for scope in scheme.get("bearer", ())), row

@@ -1,0 +1,57 @@
+"""No command repeats a word that it did not expect: it may be a secret, and what is printed ends in logs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from connectors.cli.main import app
+from connectors.cli.parsers.unexpected import CommandParser, GroupParser
+
+SECRET = "sk-a1b2c3d4e5"  # none
+
+
+def commands_of(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All commands and groups with the words that call them."""
+    yield words, command
+    for name, one in getattr(command, "commands", {}).items():
+        yield from commands_of(one, (*words, name))
+
+
+ALL = dict(commands_of(typer.main.get_command(app)))
+LEAVES = {words: command for words, command in ALL.items() if not hasattr(command, "commands")}
+
+
+#: Those that take no argument and need no option: what comes behind them is unexpected.
+BARE = [
+    words
+    for words, command in LEAVES.items()
+    if not any(one.required or one.param_type_name == "argument" for one in command.params)
+]
+
+
+def test_every_command_and_group_is_of_these_classes() -> None:
+    assert all(isinstance(command, CommandParser) for command in LEAVES.values())
+    assert all(isinstance(ALL[words], GroupParser) for words in ALL.keys() - LEAVES.keys())
+    assert ("provider-keys", "list") in BARE
+
+
+@pytest.mark.parametrize("words", [*BARE, ("keys", "revoke", "key_1")], ids=" ".join)
+def test_a_command_says_how_many_arguments_it_did_not_expect_and_not_which(words: tuple[str, ...]) -> None:
+    told = CliRunner().invoke(app, [*words, SECRET, f"{SECRET} 2"], env={"COLUMNS": "200"})
+    assert told.exit_code == 2
+    assert "2 arguments were not expected" in told.output
+    assert SECRET not in told.output
+
+
+@pytest.mark.parametrize("words", sorted(ALL.keys() - LEAVES.keys()), ids=" ".join)
+def test_a_group_does_not_repeat_a_word_that_is_no_command(words: tuple[str, ...]) -> None:
+    told = CliRunner().invoke(app, [*words, SECRET], env={"COLUMNS": "200"})
+    assert (told.exit_code, "No such command." in told.output, SECRET in told.output) == (2, True, False)
+
+
+def test_a_word_that_is_nearly_a_command_is_answered_with_the_command() -> None:
+    told = CliRunner().invoke(app, ["keys", "lits"], env={"COLUMNS": "200"})
+    assert "Did you mean 'list'?" in told.output

@@ -1,0 +1,74 @@
+"""Whose an event is, by its id and by what it says: of two deployments at most one is told that it is its own."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.ledger import Window
+from schemas.policy import MeterPolicy
+from schemas.records import LagoEvent
+from schemas.wire import Metered
+from streams.core.delivery.after_end import AGAIN
+from streams.core.metering.event_owner import belongs_to, deployment_named
+from streams.core.metering.lago_event import event_of, part_prefix
+from tests.unit.streams.core.metering.test_lago_event import END, window
+
+TOPIC_ID = "hLq-0-7_AAAAAAAAAAAAAA"
+
+
+@pytest.mark.parametrize(
+    ("deployment", "name", "own"),
+    [
+        ("a", f"a-{TOPIC_ID}-0-7", True),
+        ("a", f"a-{TOPIC_ID}-11-70-again-again", True),
+        ("a", f"a-b-{TOPIC_ID}-0-7", False),
+        ("a-b", f"a-b-{TOPIC_ID}-0-7", True),
+        ("a-b", f"a-{TOPIC_ID}-0-7", False),
+        ("a.b", f"a-b-{TOPIC_ID}-0-7", False),
+        ("a", f"a-{TOPIC_ID}-0", False),
+        ("a", f"a-{TOPIC_ID}-0-7-", False),
+        ("a", f"a-{TOPIC_ID}-0-7\n", False),
+        ("a", f"a-{TOPIC_ID[:-1]}-0-7", False),
+        ("a", "0123456789abcdef" * 2, None),
+        ("a", "0123456789abcdef" * 2 + "-again", None),
+        ("a", "0123456789ABCDEF" * 2, False),
+        ("", f"-{TOPIC_ID}-0-7", True),
+    ],
+)
+def test_a_deployment_knows_its_parts_beside_one_whose_name_goes_on(
+    deployment: str, name: str, *, own: bool | None
+) -> None:
+    assert belongs_to(deployment, name) is own
+
+
+NAMES = st.from_regex(r"[a-z]{1,3}(-[A-Za-z0-9_]{1,24}){0,2}", fullmatch=True)
+WINDOWS = st.sampled_from(
+    [
+        window(),
+        window(identity=b"\x01\xab" * 8, length_us=0, start_us=END),
+        window(metered=Metered("org", "t", "seats", END, {"deployment": "b"}), identity=b"i" * 16, cost=Decimal(0)),
+    ]
+)
+
+
+@given(NAMES, NAMES | st.from_regex(r"[A-Za-z0-9_-]{1,30}", fullmatch=True), WINDOWS, st.integers(0, 2))
+def test_each_event_is_its_own_deployments_or_names_none_and_is_never_that_of_two(
+    sealed_by: str, more: str, one: Window, again: int
+) -> None:
+    """The law for the sink, which refuses to post what another deployment sealed, and for `recover`, which takes what is its own."""
+    policy = replace(MeterPolicy(), deployment=sealed_by)
+    event = event_of(one, part_prefix(sealed_by, TOPIC_ID, 3), END, policy)
+    name, named = event.transaction_id + AGAIN * again, deployment_named(event)
+    whole = belongs_to(sealed_by, name, named)
+    assert whole is (None if one.metered else True)
+    for other in {f"{sealed_by}-{more}", more, sealed_by[:-1], f"{sealed_by}-{TOPIC_ID}"} - {sealed_by}:
+        assert belongs_to(other, name, named) is (None if one.metered else False)
+
+
+def test_the_id_of_a_single_call_alone_names_no_deployment() -> None:
+    """The reason why an event of a single call says it: such an event of an older release may be anyone's."""
+    old = LagoEvent("01ab" * 8, "sub", "ai_usage", "1", "1", {"org_id": "org"})
+    assert belongs_to("a", old.transaction_id, deployment_named(old)) is None
