@@ -1,7 +1,7 @@
 """Lets one movement of an account run at a time in this process.
 
-The database locks an account's row, so further movements of it would only wait there, each with a connection: those of one busy
-account would leave none for the others.
+The database locks an account's row, so further movements of the account would only wait there, each with a connection.
+One busy account could use all connections.
 """
 
 import asyncio
