@@ -57,7 +57,7 @@ async def test_an_error_that_no_one_expected_ends_the_task_which_is_begun_again_
     error: BaseException,
 ) -> None:
     """By `kept_up` alone. A library's own `CancelledError` is one: the process is not ending."""
-    INTERRUPTED.pop("a test", None)
+    INTERRUPTED.of_role().pop("a test", None)
     done, rounds = asyncio.Event(), 0
 
     async def once() -> None:
@@ -75,7 +75,7 @@ async def test_an_error_that_no_one_expected_ends_the_task_which_is_begun_again_
         await asyncio.wait_for(done.wait(), 20)
         kept.cancel()
         await asyncio.wait({kept})
-    assert INTERRUPTED["a test"] == ROUNDS - 1
+    assert INTERRUPTED.of_role()["a test"] == ROUNDS - 1
     assert [one["event"] for one in logs] == ["background_task_interrupted"] * (ROUNDS - 1)
 
 
