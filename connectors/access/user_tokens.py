@@ -1,4 +1,4 @@
-"""Authenticates users by a JWT of an identity provider; its claims say what they may do and for which orgs.
+"""Authenticates users by a JWT of an identity provider. Its claims contain their rights and their orgs.
 
 The signature (asymmetric algorithms only), `iss`, `aud`, `exp`, `nbf` and the existence of `sub` are checked (RFC 7519,
 RFC 8725). Unknown scopes are ignored, and so is `*`: only keys may do everything. A token without orgs is for no org; `*`
@@ -56,7 +56,7 @@ class Users:
         self._user_claim = user_claim
 
     async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint
-        """The caller with this token; None = it is not a valid token.
+        """Return the caller with this token; None = the token is not valid.
 
         Raises:
             Problem: 401 `token_expired`: the token is valid but expired.
@@ -105,7 +105,7 @@ class Users:
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:
-    """The claim of this name, else the value at this path, e.g. `realm_access.roles`."""
+    """Return the claim with this name, otherwise the value at this path, e.g. `realm_access.roles`."""
     if name in claims:
         return claims[name]
     found: Any = claims

@@ -1,4 +1,4 @@
-"""Exports what waits in Kafka, and whether the audit log is as it was written.
+"""Exports the waiting records in Kafka, and whether the audit log is unchanged.
 
 The api process asks: unlike a worker it does so too while nothing is read.
 """

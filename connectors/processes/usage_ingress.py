@@ -1,4 +1,4 @@
-"""Composes the webhooks of one process: their credentials, where calls are stored, and the spool while Kafka is away."""
+"""Composes the webhooks of one process: their credentials, the storage of calls, and the spool for times without Kafka."""
 
 import time
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class WebhookIngress:
     """The ingress of one process.
 
     Args:
-        spool: None = the webhooks answer 503 while Kafka is away.
+        spool: None = the webhooks answer 503 while Kafka does not answer.
         tracing: None = traces are off.
 
     Raises:
