@@ -63,7 +63,7 @@ def _load_with_less() -> None:
 
 
 def run_plain(words: Sequence[str] | None = None) -> None:
-    """End this process with the exit code of the plain command, if it is one; else return."""
+    """Run a plain command and end this process with its exit code; return if the arguments are no plain command."""
     run = plain_command(sys.argv[1:] if words is None else words)
     if run is not None:
         sys.exit(run())
