@@ -1,6 +1,6 @@
-"""The fields that we read of Lago's responses about customers, subscriptions, plans and metrics.
+"""The fields that Meterbridge reads from Lago's responses about customers, subscriptions, plans and metrics.
 
-Moments are ISO 8601 as Lago writes them; `lago_id` is Lago's own UUID.
+Timestamps are ISO 8601 as Lago writes them; `lago_id` is Lago's own UUID.
 """
 
 import msgspec
@@ -60,12 +60,13 @@ class ServerHealth(msgspec.Struct):
 
 
 class Subscription(msgspec.Struct, frozen=True):
-    """A subscription; `next_plan_code` and `downgrade_plan_date` (a UTC day) show a change that waits.
+    """A subscription; `next_plan_code` and `downgrade_plan_date` (a UTC day) show a pending change.
 
     Fields:
-        started_at: in milliseconds; None while the subscription is pending.
+        started_at: precise to the millisecond; None while the subscription is pending.
         current_billing_period_ending_at: the last second of the period.
-        of_org: not Lago's: `external_customer_id` is the key of an org of a further organisation.
+        of_org: a field of Meterbridge, not of Lago: whether `external_customer_id` is the key of an org in a further
+            organisation.
     """
 
     external_id: str
@@ -130,7 +131,7 @@ class WebhookEndpoint(msgspec.Struct, frozen=True):
 
 
 def period_of(subscription: Subscription) -> Period:
-    """The life of a subscription. Raises: Rejected `bad_time`, also if it has not started."""
+    """Return the life of a subscription. Raises: Rejected `bad_time`, also if it has not started."""
     if subscription.started_at is None:
         raise Rejected("bad_time", "not started")
     ended = None if subscription.terminated_at is None else parse_us(subscription.terminated_at)

@@ -1,4 +1,4 @@
-"""Reads what all ledgers have counted, and how much of each topic is unread."""
+"""Reads the totals of all ledgers, and the number of unread records in each topic."""
 
 import time
 from collections.abc import Mapping
@@ -17,20 +17,20 @@ from schemas.money import add
 
 _decode = decoder(Position, packed=True)
 _LIMIT_S = 20.0
-#: Answers while a coordinator is being elected or reads its log: librdkafka does not retry them.
+#: Error codes while a coordinator is being elected or reads its log. librdkafka does not retry them.
 _COORDINATOR_COMING = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
 }
 _ASK_AGAIN_S = 0.2
-#: A transaction ends with the position, so the last position is near the end. If it is not among the last `_NEAR`
-#: records, `_FAR` times as many are read.
+#: How many of the last records are read to find the position. Each transaction ends with the position, so it is near
+#: the end. If the last `_NEAR` records do not have it, `_FAR` times as many are read.
 _NEAR, _FAR = 500, 100
 
 
 class LedgerTotals(NamedTuple):
-    """The sum of all ledgers, as of their last commits.
+    """The sums over all ledgers at their last commits.
 
     Fields:
         decisions: calls and dollars by the meter's decision.
@@ -43,7 +43,7 @@ class LedgerTotals(NamedTuple):
 
 
 def counted(deployment: Deployment) -> LedgerTotals:
-    """The sum of the counters in the ledgers' positions.
+    """Add up the counters in the ledgers' positions.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
@@ -54,7 +54,7 @@ def counted(deployment: Deployment) -> LedgerTotals:
 
 
 def positions_of(deployment: Deployment) -> dict[int, Position]:
-    """The last committed position of each ledger, by partition.
+    """Read the last committed position of each ledger, by partition.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
@@ -95,11 +95,11 @@ def _by_decision(positions: Mapping[int, Position]) -> dict[str, Sum]:
 
 
 class Unread(NamedTuple):
-    """What a role has not read of its topic.
+    """The records of a topic that a role has not read yet.
 
     Fields:
-        records: offsets behind the group's position; markers of transactions count too.
-        oldest_s: age of the oldest unread record, seconds; 0 = none waits.
+        records: number of offsets after the group's position; transaction markers count, too.
+        oldest_s: age of the oldest unread record, seconds; 0 = there is none.
     """
 
     records: int
@@ -107,14 +107,14 @@ class Unread(NamedTuple):
 
 
 def queues_of(deployment: Deployment) -> dict[str, tuple[str, str]]:
-    """The full names and the consumer groups of the raw, the events and the retry topic."""
+    """Return the full names of the raw, the events and the retry topic, with their consumer groups."""
     topics = deployment.topics
     roles = {"raw": (topics.raw, "meter"), "events": (topics.events, "sink"), "retry": (topics.retry, "retry")}
     return {name: (topic, deployment.kafka_id(role)) for name, (topic, role) in roles.items()}
 
 
 def unread(deployment: Deployment) -> dict[str, Unread]:
-    """What waits in the raw, the events and the retry topic.
+    """Read how many records wait in the raw, the events and the retry topic.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
@@ -123,7 +123,8 @@ def unread(deployment: Deployment) -> dict[str, Unread]:
 
 
 def oldest_waiting_s(deployment: Deployment) -> dict[str, float]:
-    """Age of the oldest unread record in the raw, the events and the retry topic, seconds; 0 = none waits.
+    """Return the age of the oldest unread record in the raw, the events and the retry topic, seconds; 0 = there is
+    none.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
@@ -140,7 +141,7 @@ def _unread(kafka: KafkaConnection, topic: str, group: str) -> Unread:
     for position in committed:
         start, end = whole.ranges[position.partition]
         at = max(start, position.offset)
-        # The first offsets may be transaction markers. A partition with only markers has no record that waits.
+        # The first offsets may be transaction markers. A partition with nothing but markers has no unread record.
         first = next(scan(kafka, OffsetRange(topic, {position.partition: (at, end)})), None) if at < end else None
         if first is not None:
             records += end - at
@@ -150,10 +151,11 @@ def _unread(kafka: KafkaConnection, topic: str, group: str) -> Unread:
 
 
 def committed_of(member: Consumer, places: list[TopicPartition], limit_s: float = _LIMIT_S) -> list[TopicPartition]:
-    """The committed offsets of the consumer's group. The request is repeated while the coordinator is not available.
+    """Read the committed offsets of the consumer's group. The request is repeated while the coordinator is not
+    available.
 
     Raises:
-        KafkaException: another answer, or none within `limit_s`.
+        KafkaException: Kafka returned another error, or did not answer within `limit_s`.
     """
     deadline = time.monotonic() + limit_s
     while True:

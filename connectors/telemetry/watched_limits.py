@@ -1,11 +1,12 @@
-"""Metrics that tell how near a limit is: which roles run, what waits in Kafka, the spool's size, certificates, the audit log."""
+"""Metrics about limits: running roles, waiting records in Kafka, size of the spool, certificates, the audit log."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from connectors.telemetry.metric_definitions import counter, gauge
 
-#: What a process may do: the parts of `meterbridge serve`, the roles of `meterbridge worker`, and `meterbridge canary`.
+#: The possible roles of a process: the parts of `meterbridge serve`, the roles of `meterbridge worker`, and
+#: `meterbridge canary`.
 ROLES: Final = ("webhooks", "api", "meter", "sink", "retry", "project", "canary")
 WEBHOOK_ATTEMPTS: Final = ("sent", "failed", "given_up", "error")
 #: Topics whose records a role must read before Kafka deletes them.
@@ -13,7 +14,7 @@ QUEUES: Final = ("raw", "events", "retry")
 
 
 class Waiting(NamedTuple):
-    """What a role has not read of its topic.
+    """The records of a topic that a role has not read yet.
 
     Fields:
         records: offsets behind the group's position; markers of transactions count too.
@@ -68,12 +69,12 @@ class WatchedLimits:
     )
 
     def has_roles(self, *roles: str) -> None:
-        """Export what this process does; `roles` are of `ROLES`."""
+        """Export the roles of this process; `roles` are members of `ROLES`."""
         for name in roles:
             self.role.labels(name).set(1)
 
     def waits(self, by_topic: Mapping[str, Waiting]) -> None:
-        """Export what waits, by the names of `QUEUES`."""
+        """Export the waiting records, by the names of `QUEUES`."""
         for topic, waiting in by_topic.items():
             self.waiting_records.labels(topic).set(waiting.records)
             self.waiting_age.labels(topic).set(waiting.oldest_s)
