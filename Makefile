@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 unexport PYTHONDONTWRITEBYTECODE
 # Processes of the tests, for two cores: they mostly wait. Each has a Postgres of its own, and those of the fault tests a Kafka.
 WORKERS ?= 5
-FAULT_WORKERS ?= 7
+FAULT_WORKERS ?= 5
 MINUTES ?= 10
 SEED ?= 1
 ALL ?=
