@@ -1,4 +1,4 @@
-"""Invoices: list them, read one, and get its PDF and its payment link."""
+"""Requests about invoices: lists them, reads one, and gets its PDF and its payment link."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from connectors.lago.requests import ChangePreview, PreviewOf
 from connectors.lago.responses import Invoice, InvoicePreview, Payer
 from connectors.lago.transport import LagoTransport, Page, Query, safe, under
 
-#: Statuses by which Lago refuses to preview an invoice.
+#: Statuses with which Lago refuses a preview of an invoice.
 _NO_PREVIEW = frozenset({403, 405, 422})
 
 
@@ -28,8 +28,11 @@ class InvoicesApi(LagoTransport):
         most: int | None = None,
         issued_from: str = "",
     ) -> list[Invoice]:
-        """Invoices without fees, the latest first, at most `most`; `""` = any; `issued_from`: issued on that day (`2026-04-30`)
-        or later. Raises: LagoIntegrationError.
+        """Return at most `most` invoices without fees, the latest first. Raises: LagoIntegrationError.
+
+        Args:
+            external_customer_id, status, payment_status: `""` = any.
+            issued_from: only invoices issued on this day (`2026-04-30`) or later; `""` = any.
         """
         parameters = {
             "external_customer_id": self.in_lago(external_customer_id),
@@ -42,16 +45,16 @@ class InvoicesApi(LagoTransport):
         return [self._invoice_of_org(invoice) for invoice in listed]
 
     async def invoices_page(self, external_customer_id: str, number: int, size: int) -> Page[Invoice]:
-        """A page of a customer's invoices without fees, the latest first. Raises: LagoIntegrationError."""
+        """Return a page of a customer's invoices without fees, the latest first. Raises: LagoIntegrationError."""
         query: Query = {"external_customer_id": self.in_lago(external_customer_id)}
         page = await self._page("invoices", "/invoices", "invoices", Invoice, query, number=number, size=size)
         return replace(page, members=[self._invoice_of_org(invoice) for invoice in page.members])
 
     async def predicted(self, preview: ChangePreview) -> InvoicePreview | None:
-        """Lago's preview of the invoice of a change of plan; None if this Lago gives none.
+        """Return Lago's preview of the invoice of a change of plan; None if this Lago makes none.
 
-        Lago needs a licence for it (else 403, or 405 `premium_integration_missing`). It refuses plans that one invoice cannot
-        hold, e.g. with periods of different ends (422).
+        Lago needs a licence for previews (otherwise it answers 403, or 405 `premium_integration_missing`). It refuses
+        plans that do not fit into one invoice, e.g. with periods that end at different times (422).
 
         Raises:
             LagoRejected: code `customer_not_found`, `subscription_not_found`, `plan_not_found`.
@@ -68,12 +71,12 @@ class InvoicesApi(LagoTransport):
         return under("preview", body, "invoice", InvoicePreview)
 
     async def invoice(self, lago_id: str) -> Invoice | None:
-        """An invoice with its fees; None if it does not exist. Raises: LagoIntegrationError."""
+        """Return an invoice with its fees; None if it does not exist. Raises: LagoIntegrationError."""
         found = await self._get_or_none("invoice", f"/invoices/{safe(lago_id)}", "invoice", Invoice)
         return None if found is None else self._invoice_of_org(found)
 
     async def download(self, lago_id: str) -> Invoice | None:
-        """The invoice with its `file_url`; None while Lago makes the PDF: ask again some seconds later.
+        """Return the invoice with its `file_url`; None while Lago makes the PDF. Repeat the call some seconds later.
 
         Raises:
             LagoRejected: code `invoice_not_found`; also if the invoice is not finalized.
@@ -83,7 +86,7 @@ class InvoicesApi(LagoTransport):
         return self._invoice_of_org(under("download", body, "invoice", Invoice)) if body.strip() else None
 
     async def payment_url(self, lago_id: str) -> str | None:
-        """A link where the invoice can be paid; None if its payment provider gives none.
+        """Return a link where the invoice can be paid; None if its payment provider has none.
 
         Raises:
             LagoRejected: code `invoice_not_found`; or on `base` `no_linked_payment_provider`,
@@ -95,7 +98,7 @@ class InvoicesApi(LagoTransport):
         return (await self._one("payment_url", path, "invoice_payment_details", _Payment, verb="POST")).payment_url
 
     def _invoice_of_org(self, invoice: Invoice) -> Invoice:
-        """The invoice with the key of its org."""
+        """Replace the customer's id in the invoice by the key of its org."""
         if not self.organization_name or invoice.customer is None:
             return invoice
         return msgspec.structs.replace(invoice, customer=Payer(self.named(invoice.customer.external_id)))

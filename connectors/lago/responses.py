@@ -1,6 +1,6 @@
-"""The fields that we read of Lago's responses.
+"""The fields that Meterbridge reads from Lago's responses.
 
-Moments are ISO 8601 as Lago writes them; `lago_id` is Lago's own UUID.
+Timestamps are ISO 8601 as Lago writes them; `lago_id` is Lago's own UUID.
 """
 
 from typing import Any
@@ -62,12 +62,13 @@ class ServerHealth(msgspec.Struct):
 
 
 class Subscription(msgspec.Struct, frozen=True):
-    """A subscription; `next_plan_code` and `downgrade_plan_date` (a UTC day) show a change that waits.
+    """A subscription; `next_plan_code` and `downgrade_plan_date` (a UTC day) show a pending change.
 
     Fields:
-        started_at: in milliseconds; None while the subscription is pending.
+        started_at: precise to the millisecond; None while the subscription is pending.
         current_billing_period_ending_at: the last second of the period.
-        of_org: not Lago's: `external_customer_id` is the key of an org of a further organisation.
+        of_org: a field of Meterbridge, not of Lago: whether `external_customer_id` is the key of an org in a further
+            organisation.
     """
 
     external_id: str
@@ -132,10 +133,10 @@ class WebhookEndpoint(msgspec.Struct, frozen=True):
 
 
 class FeeItem(msgspec.Struct, frozen=True):
-    """What a fee is for: `type` is `subscription` or `charge`; `code` is the plan's or the metric's.
+    """The subject of a fee: `type` is `subscription` or `charge`; `code` is the code of the plan or of the metric.
 
     Fields:
-        grouped_by: if the charge groups its events, the values of the group of this fee.
+        grouped_by: the values of the group of this fee, if the charge groups its events.
     """
 
     type: str = ""
@@ -161,7 +162,7 @@ class Fee(msgspec.Struct, frozen=True):
 
 
 class BillingPeriod(msgspec.Struct, frozen=True):
-    """The period of a subscription that an invoice bills: events with a timestamp from `charges_from_datetime` to
+    """The period of a subscription that an invoice bills: the events with a timestamp from `charges_from_datetime` to
     `charges_to_datetime`, both included, in whole seconds.
     """
 
@@ -234,7 +235,7 @@ class MetricCode(msgspec.Struct, frozen=True):
 
 
 class UsageCharge(msgspec.Struct, frozen=True):
-    """The usage of one charge. Its fees are its groups and filters, or one for itself."""
+    """The usage of one charge. It has one fee for each group and filter, or a single fee."""
 
     amount_cents: int
     billable_metric: MetricCode
@@ -269,7 +270,9 @@ class EventShape(msgspec.Struct):
 
 
 class StoredEvent(msgspec.Struct, gc=False):
-    """Of an event what a last invoice counts; `created_at` is when Lago stored it, ISO 8601, to the second."""
+    """The fields of an event that a last invoice counts; `created_at` is the time at which Lago stored it, ISO 8601, to
+    the second.
+    """
 
     transaction_id: str
     created_at: str | None = None
@@ -277,7 +280,7 @@ class StoredEvent(msgspec.Struct, gc=False):
 
 
 def period_of(subscription: Subscription) -> Period:
-    """The life of a subscription. Raises: Rejected `bad_time`, also if it has not started."""
+    """Return the life of a subscription. Raises: Rejected `bad_time`, also if it has not started."""
     if subscription.started_at is None:
         raise Rejected("bad_time", "not started")
     ended = None if subscription.terminated_at is None else parse_us(subscription.terminated_at)

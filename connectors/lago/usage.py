@@ -1,4 +1,4 @@
-"""What Lago counts in the running period. Lago rounds each fee to the cent."""
+"""Reads the usage that Lago counts in the running period. Lago rounds each fee to the cent."""
 
 from decimal import Decimal
 
@@ -14,7 +14,7 @@ class UsageApi(LagoTransport):
     """`/customers/{id}/current_usage`."""
 
     async def usage(self, external_customer_id: str, subscription: str) -> CustomerUsage | None:
-        """All usage that Lago counts now; None if the subscription is not running. Raises: LagoIntegrationError."""
+        """Return all usage that Lago counts now; None if the subscription is not active. Raises: LagoIntegrationError."""
         path = (
             f"/customers/{customer_part(self.in_lago(external_customer_id))}/current_usage"
             f"?external_subscription_id={quoted(subscription)}"

@@ -1,4 +1,4 @@
-"""Reads what all ledgers have counted."""
+"""Reads the totals of all ledgers."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from schemas.ledger import POSITION_KEY, Counters, Position, Sum
 from schemas.money import add
 
 _decode = decoder(Position, packed=True)
-#: A transaction ends with the position, so the last position is near the end. If it is not among the last `_NEAR`
-#: records, `_FAR` times as many are read.
+#: How many of the last records are read to find the position. Each transaction ends with the position, so it is near
+#: the end. If the last `_NEAR` records do not have it, `_FAR` times as many are read.
 _NEAR, _FAR = 500, 100
 
 
 class LedgerTotals(NamedTuple):
-    """The sum of all ledgers, as of their last commits.
+    """The sums over all ledgers at their last commits.
 
     Fields:
         decisions: calls and dollars by the meter's decision.
@@ -29,7 +29,7 @@ class LedgerTotals(NamedTuple):
 
 
 def counted(deployment: Deployment) -> LedgerTotals:
-    """The sum of the counters in the ledgers' positions.
+    """Add up the counters in the ledgers' positions.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
@@ -40,7 +40,7 @@ def counted(deployment: Deployment) -> LedgerTotals:
 
 
 def positions_of(deployment: Deployment) -> dict[int, Position]:
-    """The last committed position of each ledger, by partition.
+    """Read the last committed position of each ledger, by partition.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.

@@ -1,4 +1,4 @@
-"""Reads how much of each topic its role has not read yet."""
+"""Reads the number of unread records in each topic."""
 
 import time
 from contextlib import closing
@@ -12,7 +12,7 @@ from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan, translated_errors
 
 _LIMIT_S = 20.0
-#: Answers while a coordinator is being elected or reads its log: librdkafka does not retry them.
+#: Error codes while a coordinator is being elected or reads its log. librdkafka does not retry them.
 _COORDINATOR_COMING = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -22,11 +22,11 @@ _ASK_AGAIN_S = 0.2
 
 
 class Unread(NamedTuple):
-    """What a role has not read of its topic.
+    """The records of a topic that a role has not read yet.
 
     Fields:
-        records: offsets behind the group's position; markers of transactions count too.
-        oldest_s: age of the oldest unread record, seconds; 0 = none waits.
+        records: number of offsets after the group's position; transaction markers count, too.
+        oldest_s: age of the oldest unread record, seconds; 0 = there is none.
     """
 
     records: int
@@ -34,14 +34,14 @@ class Unread(NamedTuple):
 
 
 def queues_of(deployment: Deployment) -> dict[str, tuple[str, str]]:
-    """The full names and the consumer groups of the raw, the events and the retry topic."""
+    """Return the full names of the raw, the events and the retry topic, with their consumer groups."""
     topics = deployment.topics
     roles = {"raw": (topics.raw, "meter"), "events": (topics.events, "sink"), "retry": (topics.retry, "retry")}
     return {name: (topic, deployment.kafka_id(role)) for name, (topic, role) in roles.items()}
 
 
 def unread(deployment: Deployment) -> dict[str, Unread]:
-    """What waits in the raw, the events and the retry topic.
+    """Read how many records wait in the raw, the events and the retry topic.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
@@ -50,7 +50,8 @@ def unread(deployment: Deployment) -> dict[str, Unread]:
 
 
 def oldest_waiting_s(deployment: Deployment) -> dict[str, float]:
-    """Age of the oldest unread record in the raw, the events and the retry topic, seconds; 0 = none waits.
+    """Return the age of the oldest unread record in the raw, the events and the retry topic, seconds; 0 = there is
+    none.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
@@ -67,7 +68,7 @@ def _unread(kafka: KafkaConnection, topic: str, group: str) -> Unread:
     for position in committed:
         start, end = whole.ranges[position.partition]
         at = max(start, position.offset)
-        # The first offsets may be transaction markers. A partition with only markers has no record that waits.
+        # The first offsets may be transaction markers. A partition with nothing but markers has no unread record.
         first = next(scan(kafka, OffsetRange(topic, {position.partition: (at, end)})), None) if at < end else None
         if first is not None:
             records += end - at
@@ -77,10 +78,11 @@ def _unread(kafka: KafkaConnection, topic: str, group: str) -> Unread:
 
 
 def committed_of(member: Consumer, places: list[TopicPartition], limit_s: float = _LIMIT_S) -> list[TopicPartition]:
-    """The committed offsets of the consumer's group. The request is repeated while the coordinator is not available.
+    """Read the committed offsets of the consumer's group. The request is repeated while the coordinator is not
+    available.
 
     Raises:
-        KafkaException: another answer, or none within `limit_s`.
+        KafkaException: Kafka returned another error, or did not answer within `limit_s`.
     """
     deadline = time.monotonic() + limit_s
     while True:

@@ -5,7 +5,8 @@ from typing import Final
 
 from connectors.telemetry.metric_definitions import counter, gauge
 
-#: What a process may do: the parts of `meterbridge serve`, the roles of `meterbridge worker`, and `meterbridge canary`.
+#: The possible roles of a process: the parts of `meterbridge serve`, the roles of `meterbridge worker`, and
+#: `meterbridge canary`.
 ROLES: Final = ("webhooks", "api", "meter", "sink", "retry", "project", "canary")
 
 
@@ -29,7 +30,7 @@ class ProcessMetrics:
     )
 
     def has_roles(self, *roles: str) -> None:
-        """Export what this process does; `roles` are of `ROLES`."""
+        """Export the roles of this process; `roles` are members of `ROLES`."""
         for name in roles:
             self.role.labels(name).set(1)
 

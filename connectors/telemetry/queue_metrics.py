@@ -10,7 +10,7 @@ QUEUES: Final = ("raw", "events", "retry")
 
 
 class Waiting(NamedTuple):
-    """What a role has not read of its topic.
+    """The records of a topic that a role has not read yet.
 
     Fields:
         records: offsets behind the group's position; markers of transactions count too.
@@ -41,7 +41,7 @@ class QueueMetrics:
     )
 
     def waits(self, by_topic: Mapping[str, Waiting]) -> None:
-        """Export what waits, by the names of `QUEUES`."""
+        """Export the waiting records, by the names of `QUEUES`."""
         for topic, waiting in by_topic.items():
             self.waiting_records.labels(topic).set(waiting.records)
             self.waiting_age.labels(topic).set(waiting.oldest_s)

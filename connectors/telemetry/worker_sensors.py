@@ -93,7 +93,9 @@ class WorkerSensors:
         self._show_sizes()
 
     def two_routes(self, customer_id: str, one: str, other: str) -> None:
-        """Count and log a customer whose usage came by two callbacks within an hour; the meter reports a pair once per hour."""
+        """Count and log a customer whose usage arrived by two callbacks within an hour. The meter reports a pair once
+        per hour.
+        """
         self._metrics.two_routes.labels(one, other).inc()
         log.warning("usage_by_two_routes", customer=customer_id, routes=[one, other], see="docs/litellm.md")
 
@@ -206,7 +208,7 @@ class WorkerSensors:
         self._metrics.webhooks_sent.labels(outcome).inc()
 
     def webhooks_waiting(self, messages: int, disabled_endpoints: int) -> None:
-        """Export what waits to be sent, and the endpoints that are disabled."""
+        """Export the waiting messages and the disabled endpoints."""
         self._metrics.webhooks_waiting.set(messages)
         self._metrics.webhooks_disabled.set(disabled_endpoints)
 

@@ -33,7 +33,7 @@ class Enricher:
         price: Decimal | None = None,
         rate: RateKey = None,
     ) -> bytes:
-        """The value for `litellm.usage.enriched`. A call that is not billed has no target and no window.
+        """Return the value for `litellm.usage.enriched`. A call that is not billed has no target and no window.
 
         `price`: dollars by the rate card, before the factor in `rate`; None = no card applies.
         """
