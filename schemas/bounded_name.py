@@ -8,9 +8,9 @@ it becomes a key of a table or a topic. The function `bounded_name` of the datab
 from hashlib import sha256
 from typing import Final
 
-#: The longest name that is kept as it is, bytes of UTF-8.
+#: The longest name that is kept unchanged, bytes of UTF-8.
 MAX_BYTES: Final = 255
-#: A text of so many characters is never longer than that.
+#: A text with at most this number of characters is never longer than `MAX_BYTES`.
 _SURELY_SHORT: Final = MAX_BYTES // 4
 
 

@@ -1,10 +1,11 @@
 """One spelling of a customer id for ingress, mapping API, replay and backfill.
 
-The spelling is the Kafka key and so decides the partition: two spellings of one customer would never meet. Lone
-surrogates become U+FFFD, because a key must be UTF-8.
+The spelling is the Kafka key, so it decides the partition. Two spellings of one customer could be on two partitions.
+Lone surrogates become U+FFFD, because a key must be UTF-8.
 
 A secret must not become a name. Text that looks like an API key, and text in a key hash field that is no hash, is
-replaced by the hash that LiteLLM would have sent. So a mapping that names the key in the clear finds the same customer.
+replaced by the hash that LiteLLM would have sent. So a mapping that contains the plain-text key finds the same
+customer.
 """
 
 from hashlib import sha256
@@ -22,22 +23,22 @@ _HASH = re_compile(r"[0-9a-fA-F]{64}")
 #: LiteLLM's keys, and those of most providers, begin with this.
 _SECRET = re_compile(r"(?:[Bb]earer\s+)?sk-\S{4,}")
 _SECRET_STARTS = ("sk-", "Bearer", "bearer")
-#: Recently seen ids: most calls share theirs with another call.
+#: Number of cached ids. Most calls have the same id as a recent call.
 _known: dict[str, str] = {}
 _KNOWN = 4096
 _SCHEME = re_compile(r"(?i:bearer)\s+")
 
 
 def is_secret(text: str) -> bool:
-    """Whether the text looks like an API key in the clear: `sk-...`, also after `Bearer`."""
+    """Whether the text looks like a plain-text API key: `sk-...`, also after `Bearer`."""
     return _SECRET.fullmatch(text.strip()) is not None
 
 
 def key_hash(text: str) -> str:
-    """What may be stored of a text in a field for a key or its hash: 64 hex digits unchanged, any other text as its
+    """Return the value to store for a field with a key or its hash: 64 hex digits unchanged, any other text as its
     SHA-256.
 
-    That is LiteLLM's hash of a key, also where the sender left `Bearer` before it. Hashing twice changes nothing.
+    This equals LiteLLM's hash of a key, even if the sender left `Bearer` before the key. Hashing twice changes nothing.
     """
     plain = text.strip()
     if not plain or plain == _MASTER_KEY or _HASH.fullmatch(plain) is not None:

@@ -1,7 +1,7 @@
-"""Who pays: a customer's mapping with its versions, an org with its subscription periods.
+"""The records that decide who pays: a customer's mapping with its versions, and an org with its subscription periods.
 
 These are the values of the compacted topics `billing.customers` (key: LiteLLM customer id) and `billing.orgs` (key: org
-id). The topics are the truth; every table is made from them (docs/adr/0003).
+id). The topics are the source of truth; every table is made from them (docs/adr/0003).
 """
 
 from collections.abc import Callable
@@ -16,16 +16,17 @@ class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """The mapping of a customer from one moment on.
 
     Fields:
-        effective_from: microseconds since 1970 UTC, a whole second; the first version of a customer also covers
-            everything before it.
+        effective_from: microseconds since 1970 UTC, a whole second. The first version of a customer also covers all
+            earlier time.
         lago_customer_id: the key of the billed org: Lago's customer `external_id`, see schemas/organizations.py.
-        lago_organization_id: the Lago organisation as it was named; `lago_customer_id` alone says whose org it is.
-        external_subscription_id: `""` = found in the org's record.
-        id_kind: `""` = any; otherwise only calls whose id came from this field match.
+        lago_organization_id: the Lago organisation as the request named it. Only `lago_customer_id` identifies the org.
+        external_subscription_id: `""` = the org's record names it.
+        id_kind: only calls whose customer id is from this field match; `""` = any.
         updated_at: when this version was written, microseconds since 1970 UTC.
-        deleted: from here on the customer has no mapping; such a version is never active.
-        soon: it was requested for as soon as possible, not for a moment that the request named.
-        instead_of: orgs of the versions that it replaced by correction: what was held for them belongs to it.
+        deleted: whether the customer has no mapping from here on. Such a version is never active.
+        soon: whether it was requested for as soon as possible, without a named moment.
+        instead_of: orgs of the versions that it replaced by a correction. Usage that was held for them belongs to this
+            version.
     """
 
     effective_from: int
@@ -45,8 +46,8 @@ class CustomerRecord(msgspec.Struct, frozen=True, gc=False):
     """A customer's mapping: versions in order of `effective_from`, oldest first, at least one.
 
     Fields:
-        known_from: usage before this moment was decided by versions that were dropped, microseconds since 1970 UTC; 0 =
-            none was dropped, so the first version also covers everything before it.
+        known_from: dropped versions decided about usage before this moment, microseconds since 1970 UTC. 0 = no version
+            was dropped, so the first version also covers all earlier time.
     """
 
     litellm_customer_id: str
@@ -57,12 +58,12 @@ class CustomerRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class Period(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
-    """A subscription's life `[started_at, terminated_at)`, microseconds since 1970 UTC; None = still running.
+    """A subscription's life `[started_at, terminated_at)`, microseconds since 1970 UTC; None = still active.
 
-    The fields after `plan_code` say how Lago invoices it; records of older releases have none of them.
+    The fields after `plan_code` say how Lago invoices it. Records of older releases have none of them.
 
     Fields:
-        interval: how often its charges are invoiced: `weekly`, `monthly` ...; `""` = not known yet.
+        interval: how often Lago invoices its charges: `weekly`, `monthly` ...; `""` = not known yet.
         anchor: with anniversary billing, a moment in the day that begins a billing period, microseconds since 1970 UTC;
             None = billing periods follow the calendar.
         timezone: the time zone whose midnights begin a billing period, an IANA name; `""` = UTC.
@@ -83,11 +84,11 @@ class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """A billed organisation: Lago's customer, with its subscription periods in order of start.
 
     Fields:
-        subscription_id: the external id of its subscription in Lago, chosen once; `""` = not yet.
-        limits: the most of a thing in a billing period, by its name, e.g. `tokens`, `requests`.
-        updated_at: when this was written, microseconds since 1970 UTC.
-        unusable: subscriptions that a mapping names and that Lago does not have for this org, by external id: the
-            reason that their usage is held for. A period with the same id is newer and wins.
+        subscription_id: the external id of its subscription in Lago, which never changes; `""` = not chosen yet.
+        limits: the largest allowed count in a billing period, by name, e.g. `tokens`, `requests`.
+        updated_at: when this record was written, microseconds since 1970 UTC.
+        unusable: why usage is held, by external id, for subscriptions that a mapping names and Lago does not have for
+            this org. A period with the same id is newer and overrides it.
         organization: the Lago organisation that it is a customer of; `""` = the default one.
     """
 
@@ -106,7 +107,9 @@ class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 def check_customer(record: CustomerRecord) -> None:
-    """Raises: ValueError: there is no version, the versions are out of order, or a moment is invalid."""
+    """Check a record. Raises: ValueError: there is no version, the versions are out of order, or a timestamp is
+    invalid.
+    """
     begins = [version.effective_from for version in record.versions]
     if not begins or begins != sorted(begins):
         raise ValueError("versions")
@@ -120,7 +123,7 @@ def check_customer(record: CustomerRecord) -> None:
 
 
 def check_org(record: OrgRecord) -> None:
-    """Raises: ValueError: a moment is invalid."""
+    """Check a record. Raises: ValueError: a timestamp is invalid."""
     ends = (period.terminated_at for period in record.periods)
     anchors = (period.anchor for period in record.periods)
     begins = (period.started_at for period in record.periods)
@@ -133,5 +136,5 @@ def _check_moments(*moments: int) -> None:
             raise ValueError("moment")
 
 
-#: The checks beside the types that every reader of these topics makes.
+#: The checks that every reader of these topics makes in addition to the types.
 CHECKS: Final[dict[type[Any], Callable[[Any], None]]] = {CustomerRecord: check_customer, OrgRecord: check_org}

@@ -1,7 +1,8 @@
 """One way to read a stored record: any damage raises one error, `Unreadable`.
 
 msgspec raises `DecodeError` for most damage, but `RecursionError` for deep JSON, `UnicodeDecodeError` for a broken
-byte, and `TypeError` for a missing value. A reader that catches only the first never passes a record that raises one of the others.
+byte, and `TypeError` for a missing value. A reader that catches only the first would stop forever at a record that
+raises one of the others.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import msgspec
 from schemas.ranges import CHECKS
 
 T = TypeVar("T")
-#: The errors that a damaged record raises where it is decoded or made into a row.
+#: The errors that a damaged record raises when it is decoded or converted to a row.
 DAMAGE: Final = (
     *(msgspec.MsgspecError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError),
 )
@@ -23,13 +24,13 @@ UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Unreadable(msgspec.DecodeError):
-    """A stored record cannot be read: it is counted, logged once, kept aside where it holds money, and passed."""
+    """A stored record cannot be read. It is counted, logged once, stored separately if it holds money, and skipped."""
 
 
 def decoder(
     of: type[T], check: Callable[[T], object] | None = None, *, packed: bool = False
 ) -> Callable[[bytes | str | memoryview | msgspec.Raw | None], T]:
-    """A function that reads a stored value as `of`.
+    """Make a function that reads a stored value as `of`.
 
     Args:
         check: raises for a value that has the right types and must not be stored; None = the check in

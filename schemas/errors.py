@@ -13,7 +13,7 @@ column in `docs/errors.md`. `detail` is for people and never holds a payload, a 
 
 
 class MeterbridgeError(Exception):
-    """Base of everything this product raises on purpose."""
+    """Base class of all errors that Meterbridge raises on purpose."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -26,7 +26,7 @@ class Rejected(MeterbridgeError):
 
 
 class Unavailable(MeterbridgeError):
-    """A neighbour cannot answer now; the same work may succeed later."""
+    """Another system does not answer now; the same work may succeed later."""
 
 
 class ConfigurationError(MeterbridgeError):

@@ -12,23 +12,24 @@ from schemas.moments import MAX_US
 from schemas.money import EXACT, ZERO, add
 from schemas.wire import Metered
 
-#: Increased when an older release would misread or drop a part of what is written.
+#: The version of the changelog. It is increased if an older release would misread or drop a part of the values.
 LEDGER_VERSION = 5
-#: The version of a changelog whose raw topic has grown: an earlier release would count calls of another ledger.
+#: The version of a changelog whose raw topic got more partitions. An earlier release would count calls of another
+#: ledger.
 GROWN_VERSION = 5
-#: The version of a changelog with rated windows: an earlier release would bill them at what they cost.
+#: The version of a changelog with rated windows. An earlier release would bill them at their cost.
 RATED_VERSION = 4
 #: The version of a changelog with tags of identities, jobs, and windows that name their group.
 TAGGED_VERSION = 3
-#: The version of a changelog with metered windows: the first release would bill them as tokens.
+#: The version of a changelog with metered windows. The first release would bill them as tokens.
 METERED_VERSION = 2
 #: The version of a changelog that the first release can read.
 PLAIN_VERSION = 1
 #: Length of a held window until it is merged; mapping versions begin on whole seconds.
 HELD_LENGTH_US = 1_000_000
 #: Keys of the changelog: one position; a window by its first offset; a chunk of identities by hour and offset; a job by
-#: its identity. Identities are stored with their tags (streams/core/metering/known_identities.py): new ones, and those
-#: that a copy has settled since. Releases before version 3 wrote identities without tags.
+#: its identity. Identities are stored with their tags (streams/core/metering/known_identities.py): new identities, and
+#: identities that a copy has settled later. Releases before version 3 wrote identities without tags.
 POSITION_KEY = b"position"
 WINDOW_PREFIX = b"w"
 UNTOLD_PREFIX = b"s"
@@ -77,19 +78,20 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     Fields:
         next: offset of the next raw record to fold.
         clock_ms: the partition clock: the highest record time seen, milliseconds since 1970 UTC.
-        topic_id, partitions: the raw topic that the ledger was built on.
+        topic_id, partitions: the raw topic from which the ledger was built.
         deployment: the ledger's owner.
         seal_seq: number of the last sealed part; contiguous in `billing.lago.events`.
-        dropped_hour: identities counted in earlier hours are forgotten.
+        dropped_hour: identities that were counted in earlier hours are forgotten.
         v: version of the changelog, the lowest that can represent all its values.
-        forgot_us: calls that ended earlier may have been counted by a lost ledger, microseconds since 1970 UTC; 0 = no
-            ledger was lost. None of these calls is folded directly.
-        skipped: number of raw offsets that `meterbridge ledger init` passed over.
+        forgot_us: a lost ledger may have counted calls that ended before this moment, microseconds since 1970 UTC; 0 =
+            no ledger was lost. None of these calls is folded directly.
+        skipped: number of raw offsets that `meterbridge ledger init` skipped.
         decisions: calls and dollars by the meter's decision, without duplicates and rejected calls; since version 3.
-        held: number of windows that wait for a mapping or a subscription; 0 from a release that did not count them.
-        margin: dollars that the sealed parts bill beyond their cost; below 0 they bill less. Since version 4.
-        grown_from: number of partitions when the ledger was begun, if the raw topic has grown since; 0 = it has not.
-            Records whose key belongs to a younger partition are forwarded to it. Since version 5.
+        held: number of windows that wait for a mapping or a subscription; 0 if a release wrote it that did not count
+            them.
+        margin: billed dollars of the sealed parts minus their cost. Since version 4.
+        grown_from: number of partitions when the ledger was begun, if partitions were added since; 0 = none were added.
+            Records whose key belongs to a newer partition are forwarded to it. Since version 5.
         forwarded: number of records that were forwarded.
     """
 
@@ -112,11 +114,11 @@ class Position(msgspec.Struct, array_like=True, gc=False):
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What is remembered of a job.
+    """The remembered facts about a job.
 
     Fields:
-        hour: of the partition clock at its last report, hours since 1970 UTC; up to a day late.
-        tag: what is known of it (streams/core/metering/known_identities.py).
+        hour: hour of the partition clock at its last report, hours since 1970 UTC; up to a day late.
+        tag: the tag of its identity (streams/core/metering/known_identities.py).
     """
 
     hour: int
@@ -124,11 +126,11 @@ class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Rated(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """How the calls of a window are priced: all by one version of the rate card, and for one payer's factor.
+    """The price of a window's calls: all by one version of the rate card, and with one payer's factor.
 
     Fields:
         rate: id of the version.
-        factor: of the payer's org or plan; 1 while the window is held, because the payer decides it.
+        factor: factor of the payer's org or plan; 1 while the window is held, because the payer is unknown.
         usd: the sum of the calls' prices, dollars, before the factor.
     """
 
@@ -138,25 +140,25 @@ class Rated(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def billed(self) -> Decimal:
-        """What is billed, dollars; exact."""
+        """The billed amount, dollars; exact."""
         return EXACT.multiply(self.usd, self.factor)
 
 
 class Window(msgspec.Struct, array_like=True, gc=False):
-    """Calls folded together: one customer, target, model, provider, group and stretch of time.
+    """Calls that are folded together: one customer, target, model, provider, group and time span.
 
     Fields:
         first, last: raw offsets of the first and last call; `first` names the part.
         start_us: `[start, start + length)`, UTC-aligned; `length_us` 0 = a single call. Of merged held windows the
             stretch in which all were resolved alike (streams/core/mapping/time_spans.py).
-        subscription, org_id: resolved at the fold and then fixed. A held window has no subscription, and `org_id` is
-            the org that would have paid when the window was last looked at.
-        held: why it has no subscription; `""` when it has one.
+        subscription, org_id: resolved at the fold and then fixed. A held window has no subscription; its `org_id` is
+            the org that would have paid at the last look.
+        held: why it has no subscription; `""` = it has one.
         group: values of the extra group fields, in the order of `group_names`.
         min_end_us, max_end_us: end times of its first and last call by time.
         merged: first offsets of held windows released into this one.
-        identity: of the call, in per-call mode and of other metered events only.
-        metered: the window is one such event, of the org in `customer_id`; None for calls.
+        identity: identity of the call; only in per-call mode and for other metered events.
+        metered: the other metered event that the window holds, of the org in `customer_id`; None for calls.
         group_names: the policy's `group_by` when the window was begun. Older releases wrote none.
         rated: None = no rate card applies, and `cost` is billed.
     """
@@ -190,7 +192,7 @@ class Window(msgspec.Struct, array_like=True, gc=False):
 
     @property
     def billed(self) -> Decimal:
-        """What its event bills, dollars."""
+        """The amount of its event, dollars."""
         return self.cost if self.rated is None else self.rated.billed
 
 
@@ -222,7 +224,7 @@ def window_key(window: Window) -> WindowKey:
 
 
 def version_of(window: Window) -> int:
-    """The lowest version that can represent the window.
+    """Return the lowest version that can represent the window.
 
     Releases before version 3 name the group by their own setting, and merge held windows across borders.
     """

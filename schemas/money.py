@@ -28,7 +28,7 @@ _WRITTEN = re_compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 def parse_amount(text: str) -> Decimal:
-    """The number in a text from outside: ASCII digits, with a fraction and an exponent, and nothing around them.
+    """Parse an external text as a number: ASCII digits with an optional fraction and exponent, and no other characters.
 
     Raises:
         Rejected: `bad_cost`: it is no such number, or no Decimal can hold it.
@@ -42,7 +42,7 @@ def parse_amount(text: str) -> Decimal:
 
 
 def quantum(places: int = COST_DECIMALS) -> Decimal:
-    """The smallest amount kept, in dollars: `Decimal("1E-12")` for 12 places."""
+    """Return the smallest amount that is kept, dollars: `Decimal("1E-12")` for 12 places."""
     return Decimal(1).scaleb(-places)
 
 
@@ -82,20 +82,22 @@ def total(amounts: Iterable[Decimal]) -> Decimal:
 
 
 def cents_text(dollars: Decimal) -> str:
-    """Dollars to Lago's `precise_total_amount_cents`: cents as a plain decimal string.
+    """Convert dollars to Lago's `precise_total_amount_cents`: cents as a plain decimal string.
 
-    Never with an exponent, because Lago silently skips a sum metric's value such as `1e-05`.
+    The result has no exponent, because Lago silently skips a value of a sum metric such as `1e-05`.
     """
     return plain(EXACT.multiply(dollars, _HUNDRED))
 
 
 def from_cents(cents: Decimal) -> Decimal:
-    """Cents to dollars; rounded beyond 60 digits, because a cost is later rounded to `COST_DECIMALS` anyway."""
+    """Convert cents to dollars. More than 60 digits are rounded, because a cost is later rounded to `COST_DECIMALS` in
+    any case.
+    """
     return _ROUNDING.divide(cents, _HUNDRED)
 
 
 def plain(amount: Decimal) -> str:
-    """A decimal as plain digits without exponent or trailing zeros: `0.00014500` -> `0.000145`."""
+    """Format a decimal as plain digits without exponent or trailing zeros: `0.00014500` -> `0.000145`."""
     text = format(amount, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")

@@ -1,15 +1,15 @@
-"""How an org of a further Lago organisation is named: `<organisation>::<external id>` (docs/adr/0044).
+"""The key of an org in a further Lago organisation: `<organisation>::<external id>` (docs/adr/0044).
 
-A Lago organisation is a tenant of Lago: an address, an API key and customers of its own. The one of `LAGO_API_URL` is
-the default one; its orgs have the external ids of its customers as they are. Two organisations may have customers of the
-same external id: they are two orgs with two keys. A key is everywhere where an org is named, so nothing of two
-organisations meets.
+A Lago organisation is a tenant of Lago: an address, an API key and customers of its own. The organisation of
+`LAGO_API_URL` is the default one. The keys of its orgs are the unchanged external ids of its customers. If two
+organisations have customers with the same external id, these are two orgs with two keys. All records name an org by its
+key, so data of two organisations are never mixed.
 """
 
 from re import compile as re_compile
 from typing import Final
 
-#: Between the organisation's name and the customer's external id.
+#: The separator of the organisation's name and the customer's external id.
 SEPARATOR: Final = "::"
 #: The default organisation in records, and in labels of metrics.
 DEFAULT, DEFAULT_LABEL = "", "default"
@@ -20,7 +20,7 @@ _NAME = re_compile(NAME_PATTERN)
 
 
 def org_key(organization: str, external_id: str) -> str:
-    """The key of an org: of a customer with this external id in this organisation; `""` = the default one."""
+    """Return the key of the org for a customer with this external id in this organisation; `""` = the default one."""
     return f"{organization}{SEPARATOR}{external_id}" if organization else external_id
 
 
@@ -30,7 +30,7 @@ def is_name(text: str) -> bool:
 
 
 def begins_with(org_id: str) -> str:
-    """The name that a key begins with; `""` = with none.
+    """Return the organisation's name at the beginning of a key; `""` = there is none.
 
     A customer of the default organisation may have such an external id, too: only the org's record knows
     (`OrgRecord.organization`).

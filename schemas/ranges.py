@@ -1,8 +1,8 @@
-"""What a stored value may hold beside its types: moments, counts and amounts that every reader can process.
+"""Checks of stored values in addition to their types: timestamps, counts and amounts that every reader can process.
 
 A value of the right type can still stop its reader: `to_iso` cannot write the year 300 000, Postgres has no integer
-beyond 64 bits, and a comparison with a signalling NaN raises. `schemas.decoding.decoder` checks here, so that no reader
-has to.
+beyond 64 bits, and a comparison with a signalling NaN raises. `schemas.decoding.decoder` makes these checks for all
+readers.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from schemas.records import (
 
 #: One above the largest integers of Postgres: `integer`, `bigint`.
 _INT4, _INT8 = 1 << 31, 1 << 63
-#: Bounds of dollars: no sum of calls comes near the first; a cost below the second counts as nothing.
+#: Bounds of dollars: no sum of calls reaches the first; a cost below the second counts as 0.
 _DOLLARS, _LEAST_EXPONENT = Decimal(10**15), -60
 _IDENTITY = re_compile(r"[0-9a-f]{32}")
 #: ISO 8601 with an offset, the years 1970 to 9999; the meter writes UTC.

@@ -1,4 +1,4 @@
-"""A version of the rate card: what is billed for a call, from a moment on. A value of `billing.rates`, by its id.
+"""A version of the rate card: the prices of calls from a moment on. It is a value of `billing.rates`, by its id.
 
 The rules are in streams/core/pricing; files of operators are read by connectors/billing/rate_files.py.
 """
@@ -11,11 +11,13 @@ import msgspec
 
 from schemas.moments import MAX_US, SECOND_US
 
-#: The version of the format. It is raised where an older release would price wrongly by a card; such a card stops its meter.
+#: The version of the format. It is increased if an older release would compute wrong prices; the meter of that release
+#: stops at such a card.
 CARD_VERSION = 1
 #: The most decimals of a price. The price of a call is rounded to `COST_DECIMALS` of them.
 PRICE_PLACES = 12
-#: The most decimals of a factor: 12 decimals of a dollar times 4 are 14 of a cent, and Lago keeps 15.
+#: The most decimals of a factor. A price with 12 decimals of a dollar times a factor with 4 has 14 decimals of a cent,
+#: and Lago keeps 15.
 FACTOR_PLACES = 4
 MOST_DOLLARS, MOST_FACTOR, MOST_PERCENT = Decimal(1_000_000), Decimal(1000), Decimal(100_000)
 MOST_ENTRIES = 2_000
@@ -32,11 +34,11 @@ class Entry(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
     Fields:
         model, provider: patterns with `*`, `?` and `[ab]`, upper and lower case differ (`fnmatch.fnmatchcase`).
-        markup_percent: what is added to LiteLLM's cost, percent of it; below 0 it is a discount. None = nothing.
+        markup_percent: markup on LiteLLM's cost, percent; below 0 it is a discount. None = no markup.
         input, cached, cache_write, output, reasoning: dollars per million tokens of this kind. None: cached and written
             tokens cost as input, reasoning as output, and input or output nothing.
-        per_second, per_image, per_request: dollars for one.
-        minimum: the least that one call costs, dollars.
+        per_second, per_image, per_request: dollars per unit.
+        minimum: the lowest price of one call, dollars.
     """
 
     model: str = "*"
@@ -54,16 +56,17 @@ class Entry(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
     @property
     def has_units(self) -> bool:
-        """Whether it prices what was used, instead of changing LiteLLM's cost."""
+        """Whether the entry prices units of usage, instead of changing LiteLLM's cost."""
         return any(getattr(self, name) is not None for name in UNIT_PRICES)
 
 
 class Factors(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
-    """What a price is multiplied by.
+    """The factors of a price.
 
     Fields:
-        power_level, team: by the call's power level, and by the id of its team; both apply.
-        plan, org: by the payer's plan code, and by the id of the org; an org's own replaces that of its plan.
+        power_level, team: factors by the call's power level, and by the id of its team; both apply.
+        plan, org: factors by the payer's plan code, and by the id of the org. The factor of an org replaces that of its
+            plan.
     """
 
     power_level: dict[str, Decimal] = {}
@@ -73,16 +76,16 @@ class Factors(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class RateCard(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
-    """One version of the rate card, never changed once it is in force.
+    """One version of the rate card. It never changes after its beginning.
 
     Fields:
         id: chosen by the operator.
         effective_from: a call that ends at or after this moment is priced by it, until the next version; microseconds
             since 1970 UTC, whole seconds.
-        put_at: when it was written, microseconds since 1970 UTC; of two versions from one moment the later written one
-            is in force.
+        put_at: when it was written, microseconds since 1970 UTC. If two versions begin at the same moment, the one that
+            was written later applies.
         entries: the first one that matches a call prices it.
-        default: prices calls that match no entry; None = LiteLLM's cost as it is.
+        default: prices calls that match no entry; None = LiteLLM's unchanged cost.
         factors: None = no factors.
         v: version of the format.
     """
@@ -98,24 +101,24 @@ class RateCard(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 #: Why a price has too many decimals.
-_ROUNDED: Final = ", to which COST_DECIMALS rounds what a call is billed at"
+_ROUNDED: Final = ", to which COST_DECIMALS rounds the price of a call"
 
 
 def check_card(card: RateCard) -> None:
-    """Refuse what no reader could price by. Raises: ValueError: the sentence of the first mistake.
+    """Check that a reader can price by the card. Raises: ValueError: a sentence about the first mistake.
 
-    A card of a later format is not judged: its readers look at `v` first.
+    A card of a later format is not checked: its readers examine `v` first.
     """
     if card.v > CARD_VERSION:
         return
     if _ID.fullmatch(card.id) is None:
         raise ValueError("id: use up to 64 letters, digits, dots, hyphens and underscores")
     if not 0 <= card.effective_from < MAX_US or card.effective_from % SECOND_US or not 0 <= card.put_at < MAX_US:
-        raise ValueError("effective_from: no whole second from 1970 to 9999")
+        raise ValueError("effective_from: must be a whole second between the years 1970 and 9999")
     if card.currency != "USD":
-        raise ValueError("currency: LiteLLM counts in USD, so a rate card is in USD")
+        raise ValueError("currency: must be USD, because LiteLLM's costs are in USD")
     if len(card.entries) > MOST_ENTRIES:
-        raise ValueError(f"price: {len(card.entries)} entries are more than {MOST_ENTRIES}")
+        raise ValueError(f"price: there are {len(card.entries)} entries; at most {MOST_ENTRIES} are allowed")
     for number, entry in enumerate(card.entries, 1):
         _check_entry(f"price {number}", entry)
     if card.default is not None:
@@ -123,16 +126,16 @@ def check_card(card: RateCard) -> None:
     for kind, factors in msgspec.structs.asdict(card.factors or Factors()).items():
         for name, factor in factors.items():
             if not name:
-                raise ValueError(f"factors.{kind}: a name is empty")
+                raise ValueError(f"factors.{kind}: a name is empty; write the name before the factor")
             _check_number(f"factors.{kind}.{name}", factor, Decimal(0), MOST_FACTOR, FACTOR_PLACES)
 
 
 def check_places(card: RateCard, places: int) -> None:
-    """Refuse prices of a call that the rounding to `places` decimals of a dollar would lower or take away.
+    """Refuse prices of a call that rounding to `places` decimals of a dollar would lower or remove.
 
     Prices of tokens and seconds may be smaller: a call has many of them.
 
-    Raises: ValueError: the sentence of the first such price.
+    Raises: ValueError: a sentence about the first such price.
     """
     entries = [(f"price {number}", entry) for number, entry in enumerate(card.entries, 1)]
     for where, entry in (*entries, ("default", card.default or Entry())):
@@ -146,10 +149,10 @@ def check_places(card: RateCard, places: int) -> None:
 
 def _check_entry(where: str, entry: Entry) -> None:
     if not entry.model or not entry.provider:
-        raise ValueError(f'{where}: a pattern is empty; "*" matches everything')
+        raise ValueError(f'{where}: model or provider is empty; write "*" to match all')
     if entry.markup_percent is not None:
         if entry.has_units:
-            raise ValueError(f"{where}: markup_percent changes LiteLLM's cost, so no other price can stand beside it")
+            raise ValueError(f"{where}: markup_percent changes LiteLLM's cost; use either it or prices per unit")
         _check_number(f"{where}.markup_percent", entry.markup_percent, Decimal(-100), MOST_PERCENT, PRICE_PLACES)
     for name in (*UNIT_PRICES, "minimum"):
         if (price := getattr(entry, name)) is not None:
@@ -158,10 +161,10 @@ def _check_entry(where: str, entry: Entry) -> None:
 
 def _check_number(where: str, number: Decimal, least: Decimal, most: Decimal, places: int, why: str = "") -> None:
     if not number.is_finite() or not least <= number <= most:
-        raise ValueError(f"{where}: not from {least} to {most}")
+        raise ValueError(f"{where}: must be from {least} to {most}")
     if -int(number.normalize().as_tuple().exponent) > places:
         raise ValueError(f"{where}: more than {places} decimals{why}")
 
 
-#: The check beside the types that every reader of the topic makes.
+#: The check that every reader of the topic makes in addition to the types.
 CHECKS: Final[dict[type[Any], Any]] = {RateCard: check_card}

@@ -21,7 +21,7 @@ INGRESS_REASONS: Final = (
 )
 
 #: Reasons of the meter's rules for which the ingress, too, refuses an element that can be read (streams/core/metering).
-REFUSALS: Final = (
+INGRESS_RULE_REASONS: Final = (
     *("absurd_cost", "bad_cost", "bad_event", "bad_time", "bad_tokens", "contradicting_cost", "contradicting_customer"),
     *("malformed", "negative_cost", "no_identity", "not_a_call", "unknown_shape", "unknown_version", "unreadable"),
 )
@@ -36,12 +36,12 @@ WRITTEN_OFF: Final = "written_off"
 #: Results of a look-up of a customer in Lago, where usage names the customer itself (docs/mapping.md).
 CUSTOMER, NO_CUSTOMER, LOOKUP_FAILED = IDENTITY_OUTCOMES = ("customer", "unknown", "failed")
 
-#: What was done with a webhook of Lago's.
+#: Outcomes of a webhook of Lago.
 APPLIED, IGNORED, NOTED, UNKNOWN_TYPE, REPEATED_WEBHOOK = WEBHOOK_OUTCOMES = (
     *("applied", "ignored", "noted", "unknown", "repeated"),
 )
 
-#: What was done with an event of Stripe's that was taken (docs/credits.md). Waiting: what was bought is not known yet.
+#: Outcomes of an accepted event of Stripe (docs/credits.md). Waiting: the purchase is not known yet.
 STRIPE_APPLIED, STRIPE_UNCHANGED, STRIPE_WAITING, STRIPE_NOTED, STRIPE_IGNORED, STRIPE_REPEATED = STRIPE_TAKEN = (
     *("applied", "unchanged", "waiting", "noted", "ignored", "repeated"),
 )
@@ -49,7 +49,7 @@ STRIPE_APPLIED, STRIPE_UNCHANGED, STRIPE_WAITING, STRIPE_NOTED, STRIPE_IGNORED, 
 WRONG_AMOUNT, UNKNOWN_PURCHASE, OTHER_SESSION, WRONG_MODE, NO_PAYMENT, UNREADABLE_EVENT = STRIPE_REFUSED = (
     *("wrong_amount", "unknown_purchase", "other_session", "wrong_mode", "no_payment", "stripe_event_unreadable"),
 )
-#: Why a webhook in Stripe's name was not read.
+#: Reasons why a webhook with Stripe as the stated sender was not read.
 UNSIGNED, BAD_SIGNATURE = STRIPE_UNSIGNED = ("unsigned", "bad_signature")
 STRIPE_OUTCOMES: Final = (*STRIPE_TAKEN, *STRIPE_REFUSED, *STRIPE_UNSIGNED)
 
@@ -68,8 +68,8 @@ CREDITS_POOL, SLOW_POOL, MANAGEMENT_POOL, ACCESS_POOL = API_POOLS = ("credits", 
 #: Reasons for which the projector leaves a record out: it cannot be read, its call is in the log already, or Postgres
 #: refuses its row.
 UNREADABLE, REPEATED, ROW_REFUSED = SKIPPED = ("unreadable", "repeated", "row_refused")
-#: Why an account that a call names is not debited for it: only the client names the user; the reservation with the call's id is
-#: another's.
+#: Reasons why the account that a call names is not debited: only the client names the user; the reservation with the
+#: call's id belongs to another account.
 CLIENT_CHOSE_USER, OTHERS_RESERVATION = UNDEBITED = ("client_chose_user", "others_reservation")
 #: How two billed calls may be one: a request under two ids, a job of two customers, a call that two ledgers counted.
 BRIDGE, JOB, COPY = DOUBLED = ("bridge", "job", "copy")

@@ -20,16 +20,17 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
             window; the event that releases the window lists it in its manifest.
         external_subscription_id, org_id: the resolved target; `""` while held.
         start, end: ISO 8601 UTC.
-        note: what was odd about the call, for people; `""` = nothing.
-        context: a `CallContext`; absent where there is none.
-        billed_usd: dollars that the call is billed at under a rate card; of a call that is held, before the factor of
-            its org or plan, which its event has. None = no card applies: `cost_usd` where `decision` is billed, else nothing.
+        note: unusual facts about the call, for people; `""` = none.
+        context: a `CallContext`; absent if there is none.
+        billed_usd: the billed amount by a rate card, dollars. For a held call it is the amount before the factor of its
+            org or plan, which its event has. None = no card applies, and the amount is `cost_usd` if `decision` is
+            billed, otherwise nothing.
         rate: id of the rate card version; `""` = none applies.
-        power_level: the level that the call asked for, such as `eco`; `""` = none.
-        cache_write_tokens: written to the provider's cache; `tokens_input` includes them.
-        images, seconds: images that were made; seconds of sound or video.
-        byok: the caller's own provider key paid the provider.
-        price_usd: `billed_usd` before the payer's factor, where that is another than 1.
+        power_level: the requested power level, such as `eco`; `""` = none.
+        cache_write_tokens: tokens that were written to the provider's cache; `tokens_input` includes them.
+        images, seconds: number of generated images; seconds of sound or video.
+        byok: whether the caller's own provider key paid the provider.
+        price_usd: `billed_usd` before the payer's factor, if the factor is not 1.
     """
 
     identity: str
@@ -78,7 +79,7 @@ class LagoEvent(msgspec.Struct, gc=False):
     Fields:
         timestamp: seconds with milliseconds, as text.
         precise_total_amount_cents: cents as plain decimal text, at most 15 decimals.
-        properties: text to text; `unit` is never 0, or Lago bills nothing.
+        properties: text values by name; `unit` is never 0, because Lago would bill nothing.
     """
 
     transaction_id: str
@@ -93,12 +94,12 @@ class Manifest(msgspec.Struct, omit_defaults=True, gc=False):
     """Header `manifest` of an event: which calls it bills.
 
     Fields:
-        partition: of the raw topic.
+        partition: partition of the raw topic.
         first, last: raw offsets of the part's first and last call.
         count: number of calls.
         windows: first offsets of the held windows that were released into this part.
         deployment: the deployment that sealed it; another deployment's sink does not post it.
-        organization: the Lago organisation that it is posted to; `""` = the default one.
+        organization: the Lago organisation to which it is posted; `""` = the default one.
     """
 
     partition: int
@@ -115,15 +116,16 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
 
     Fields:
         status: `pending` (sealed), `processing` (posted, waiting for another attempt), `completed`, `failed` (a dead
-            letter); `written_off` for a held window that an operator gave up, which never became an event.
+            letter); `written_off` for a held window that an operator wrote off, which never became an event.
         at: microseconds since 1970 UTC.
         cents: the event's amount, plain decimal text.
         calls: number of calls in the event.
-        reason: why it is not completed; `""` otherwise.
-        external_subscription_id: the subscription that it was posted to; the event's own, unless that had ended before.
-        attempts: failed deliveries so far; a dead letter that is put back begins at 0 again.
-        timestamp: the timestamp that it was posted with, where the billing period of its own was invoiced before the
-            post; `""` = its own.
+        reason: why it is not completed; `""` = it is.
+        external_subscription_id: the subscription to which it was posted: the event's own, unless that one had ended
+            before.
+        attempts: number of failed deliveries. A requeued dead letter begins at 0 again.
+        timestamp: the timestamp of the post, if the billing period of the event's own timestamp was invoiced before;
+            `""` = its own.
     """
 
     transaction_id: str
@@ -140,15 +142,15 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
 class WriteOff(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     """An operator's order in `litellm.usage.raw`, with the header `control: write_off`; the key is the customer.
 
-    A worker of a release without `match` finds no usage under the empty key of such an order, and passes it.
+    A worker of a release without `match` finds no usage for the empty key of such an order, and skips it.
 
     Fields:
-        audit_id: of the line in `billing.audit` with the operator and the reason.
+        audit_id: id of the line in `billing.audit` with the operator and the reason.
         at: microseconds since 1970 UTC.
-        until: held usage that ended up to this moment is given up, microseconds since 1970 UTC.
-        id_kind: only of customer ids of this kind; `""` for all.
-        match: of all customers of the partition whose id matches this pattern (`fnmatch`); the key is empty then. Ids
-            that begin with `unattributed:` match only a pattern that begins so, too.
+        until: held usage that ended at or before this moment is written off, microseconds since 1970 UTC.
+        id_kind: only usage with customer ids of this kind; `""` = all.
+        match: all customers of the partition whose id matches this pattern (`fnmatch`); the key is then empty. Ids that
+            begin with `unattributed:` match only a pattern with the same beginning.
     """
 
     audit_id: str
@@ -162,20 +164,21 @@ class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     """A value of `billing.audit`: an action that affects money.
 
     Fields:
-        audit_id: random; also in what the action wrote.
+        audit_id: random id, which the records of the action contain, too.
         at: microseconds since 1970 UTC.
-        actor: who did it, as far as the command or the key shows.
-        action: `dlq.requeue`, `dlq.purge`, `held.write_off`, `replay`, `backfill`, `keys.*`; of the api the method and
+        actor: the person or process that acted, as far as the command or the key shows.
+        action: `dlq.requeue`, `dlq.purge`, `held.write_off`, `replay`, `backfill`, `keys.*`; for the api the method and
             the path, `PUT /customers/{id}`; `access.refused`.
-        target: what it was done to, in the command's own terms; of the api the parts of the path.
-        reason: the operator's words; of a refused attempt, the code of its answer.
-        count, cost_usd: what it affected; of refused attempts, how many.
-        before, after: the state before and the requested state, as JSON text; `""` = nothing.
-        request_id: of the api, in the log's lines too.
+        target: the object of the action, in the command's own terms; for the api the parts of the path.
+        reason: the operator's comment; for a refused attempt the code of the response.
+        count, cost_usd: number of affected records and their dollars; for refused attempts their number.
+        before, after: the state before the action and the requested state, as JSON text; `""` = nothing.
+        request_id: id of the api request, which the log lines contain, too.
         address: the client's address.
         prev, covered, chain: the newest line that its writer had read, how many there were up to it, and the running
             hash over them (ADR 0030).
-        digest: SHA-256 of the line without this member, hex; the last member. `""` in lines from before the chain.
+        digest: SHA-256 of the line without this member, hex; it is the last member. `""` in lines from before the
+            chain.
     """
 
     audit_id: str
@@ -197,20 +200,20 @@ class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
 
 
 class DeliveryAttempt(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
-    """A value of `billing.deliveries`: a post of events to Lago, or a webhook that Lago sent; without its content. Or that a
-    partition stands still, or runs.
+    """A value of `billing.deliveries`: a post of events to Lago or a webhook of Lago, without the content; or the state
+    of a partition, halted or running.
 
     Fields:
-        at: when it was answered or noticed, microseconds since 1970 UTC.
-        direction: `out`: ours to Lago; `in`: Lago's to us; `state`: of a partition.
-        event_type: `events.batch`, or the webhook's type; of a partition `partition.halted` or `partition.running`.
-        status: the HTTP status of the answer; 0 = none came, or none was asked for.
-        duration_ms: from its beginning to its answer.
-        error: stable code of the failure, or why the partition stands still; `""` = it succeeded, or runs.
-        attempt: posts of its first event, this one included, since that event was last taken up.
+        at: time of the response, or of the detection, microseconds since 1970 UTC.
+        direction: `out`: from Meterbridge to Lago; `in`: from Lago to Meterbridge; `state`: the state of a partition.
+        event_type: `events.batch`, or the webhook's type; for a partition `partition.halted` or `partition.running`.
+        status: HTTP status of the response; 0 = none came, or there was no request.
+        duration_ms: time from the request to the response, milliseconds.
+        error: stable code of the failure, or why the partition is halted; `""` = success, or the partition runs.
+        attempt: number of posts of its first event since the event was last read from its topic, including this post.
         events: number of events.
         first, last: transaction ids of its first and its last event.
-        source: topic and partition of the events; of a partition `role/topic/number`.
+        source: topic and partition of the events; for a partition `role/topic/number`.
         unique_key: Lago's key of the webhook, the same in all its attempts.
     """
 
@@ -234,9 +237,9 @@ class Rejection(msgspec.Struct, omit_defaults=True, gc=False):
     Fields:
         reason: stable code (docs/errors.md).
         stage: `ingress` or `meter`.
-        offset: in the raw topic, for the meter's; -1 for the ingress's.
-        call: the stored envelope or allow-listed element, when it could be parsed.
-        length, sha256, error_offset: all that is kept of a body that could not be parsed.
+        offset: offset in the raw topic if the meter rejected the call; -1 for the ingress.
+        call: the stored envelope or allow-listed element, if it could be parsed.
+        length, sha256, error_offset: the only stored data of a body that could not be parsed.
     """
 
     reason: str

@@ -1,8 +1,8 @@
 """The topic catalogue: every topic, its partitions and its settings.
 
-`meterbridge topics create|check` and the workers' start-up check read it. Partition counts change only by
-`meterbridge topics expand`, because what is known of a key must be where its records are (docs/adr/0042). Settings
-have Kafka's names (https://kafka.apache.org/documentation/#topicconfigs).
+`meterbridge topics create|check` and the workers' start-up check read it. Partition counts change only with
+`meterbridge topics expand`, because the state of a key must be on the same partition as its records (docs/adr/0042).
+Settings have Kafka's names (https://kafka.apache.org/documentation/#topicconfigs).
 """
 
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class Topic:
     config: dict[str, str] = field(default_factory=dict)
 
 
-#: Kafka's own default, set explicitly: a broker with a smaller one would refuse records that another accepts.
+#: Kafka's own default, set explicitly, because a broker with a smaller value would refuse records that another accepts.
 _PLAIN = {"max.message.bytes": str((1 << 20) + 12)}
 
 
@@ -52,9 +52,9 @@ _COMPACTED = {
     "delete.retention.ms": str(7 * DAY_MS),
     **_PLAIN,
 }
-#: A dead letter is larger than its event, and its topic must accept it where the event's topic did.
+#: A dead letter is larger than its event. Its topic must accept each dead letter whose event was accepted.
 _LARGE = {"max.message.bytes": str(8 << 20)}
-#: How far a record's time may be ahead of the broker's clock, milliseconds: a wrong one would move a ledger's clock.
+#: How far a record's time may be ahead of the broker's clock, milliseconds. A wrong time would move a ledger's clock.
 TIME_AHEAD_MS: Final = 3_600_000
 #: A record that waited in a spool for days keeps its time. The broker refuses a time ahead of its own; the ingress then
 #: sends the record with another (ADR 0025).
@@ -99,7 +99,7 @@ CATALOGUE: Final = (
 
 
 def partition_count(topic: Topic, kafka_partitions: int) -> int:
-    """The number of partitions that `topic` is created with, for a given `KAFKA_PARTITIONS`."""
+    """Return the number of partitions with which `topic` is created, for a given `KAFKA_PARTITIONS`."""
     if topic.partitions in (Partitions.LIKE_RAW, Partitions.AS_CREATED):
         return kafka_partitions
     return RETRY_TIERS if topic.partitions is Partitions.RETRY_TIERS else 1
@@ -116,7 +116,9 @@ def has_right_count(topic: Topic, partitions: int, kafka_partitions: int) -> boo
 
 
 def topic_config(topic: Topic, replication: int) -> dict[str, str]:
-    """Topic settings for a replication factor. Durability is fixed here, whatever the broker's defaults are."""
+    """Return the topic settings for a replication factor. They set the durability explicitly, independent of the
+    broker's defaults.
+    """
     durable = {"min.insync.replicas": "2" if replication > 1 else "1"}
     if replication > 1:
         durable["unclean.leader.election.enable"] = "false"
@@ -125,7 +127,7 @@ def topic_config(topic: Topic, replication: int) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class TopicNames:
-    """The catalogue's names on the broker, prefix included."""
+    """The names of the catalogue on the broker, with prefix."""
 
     raw: str
     rejected: str
@@ -149,5 +151,5 @@ class TopicNames:
 
     @classmethod
     def with_prefix(cls, prefix: str = "") -> "TopicNames":
-        """Every topic of the catalogue, in its order, under `TOPIC_PREFIX`."""
+        """Return every topic of the catalogue, in its order, with `TOPIC_PREFIX`."""
         return cls(*(prefix + topic.name for topic in CATALOGUE))

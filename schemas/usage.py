@@ -1,4 +1,4 @@
-"""One normalised call: the input of every rule about money, whatever route the call came by."""
+"""One normalised call: the input of every rule about money, for calls of all routes."""
 
 from decimal import Decimal
 
@@ -14,35 +14,35 @@ class Usage(msgspec.Struct, gc=False):
     Fields:
         identity: 16 bytes; equal for two deliveries of one call (streams/core/metering/identity.py).
         customer_id: normalised LiteLLM customer id, the Kafka key.
-        id_kind: the field that the customer id came from.
+        id_kind: the field of the customer id.
         status: LiteLLM's `success` or `failure`.
         start_us, end_us: microseconds since 1970 UTC; `end_us` is the event time.
-        model, provider: LiteLLM's names, `""` when there is none.
+        model, provider: LiteLLM's names; `""` = there is none.
         tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens: counts; input includes cached,
             output includes reasoning.
         cost: dollars, quantised to `COST_DECIMALS`.
-        cache_hit: answered from LiteLLM's cache.
-        byok: the caller's own provider key paid the provider.
+        cache_hit: whether LiteLLM's cache answered the call.
+        byok: whether the caller's own provider key paid the provider.
         checked_us: when a check found that the usage log does not have the call, microseconds since 1970 UTC; 0 =
             never.
-        twins: identities that another route may give the same call. Only a backfilled call has them: its times have
-            milliseconds, and may be rounded.
-        metered: usage that others measured, emitted unchanged; it costs nothing here. None for a call.
+        twins: identities that the same call may have on another route. Only a backfilled call has them, because its
+            times are in milliseconds and may be rounded.
+        metered: usage that another service measured, emitted unchanged and without a cost. None for a call.
         note: why a value was corrected, e.g. `future_time`; `""` = nothing was.
         kind: the kind of the call (streams/core/metering/call_kinds.py).
-        media: seconds, images or characters were counted.
+        media: whether seconds, images or characters were counted.
         job: 16 bytes, equal for all reports of one job. It equals `identity` for a creation or a read of the job, and
             stands beside an own `identity` where the answer of a call may be read again. `b""` = no job.
         own_subscription: the caller's own subscription paid the provider (LiteLLM's `used_client_oauth_token`).
-        silent_experiment: a copy of another call, made to compare models.
+        silent_experiment: whether it is a copy of another call, made to compare models.
         accepted: reasons that an operator has overruled (`RawRecord.accepted`).
-        context: see `CallContext`; as it was stored.
-        shape: as stored in the envelope.
-        cache_write_tokens: written to the provider's cache; input includes them.
-        images, seconds: images that were made; seconds of sound or video.
-        power_level: that the call asked for, such as `eco`; `""` = none.
-        has_details: one of the four has a value.
-        told_end_us: the end as it was sent, where no clock confirms it and `end_us` differs; 0 = `end_us` is that end.
+        context: see `CallContext`, in its stored form.
+        shape: shape in the envelope.
+        cache_write_tokens: tokens that were written to the provider's cache; input includes them.
+        images, seconds: number of generated images; seconds of sound or video.
+        power_level: the requested power level, such as `eco`; `""` = none.
+        has_details: whether one of the four previous fields has a value.
+        told_end_us: the end as it was sent, if no clock confirms it and `end_us` differs; 0 = `end_us` is that end.
     """
 
     identity: bytes

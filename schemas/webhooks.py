@@ -1,4 +1,4 @@
-"""The messages of outgoing webhooks: what this product tells another program by HTTP (docs/webhooks.md).
+"""The messages of outgoing webhooks, which Meterbridge sends to other programs by HTTP (docs/webhooks.md).
 
 The envelope is that of Standard Webhooks (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md).
 """
@@ -16,7 +16,7 @@ CREDITS_RECHARGED: Final = "credits.recharged"
 PARTITION_HALTED: Final = "partition.halted"
 PARTITION_RESUMED: Final = "partition.resumed"
 TEST: Final = "webhook.test"
-#: What can be announced; a test message is sent only by the command.
+#: The types of messages. A test message is sent only by the command.
 EVENT_TYPES: Final = (
     USAGE_HELD,
     DEAD_LETTER,
@@ -33,10 +33,11 @@ class HeldUsage(msgspec.Struct, frozen=True):
 
     Fields:
         customer_id: LiteLLM's customer id.
-        reason: why the oldest of it waits (docs/errors.md).
-        calls, cost_usd: of all that waits for this customer.
-        since: when the oldest of it was counted, ISO 8601 UTC.
-        first: nothing of this customer had waited before; else the sum has grown beyond the bound, or has doubled.
+        reason: why the oldest usage waits (docs/errors.md).
+        calls, cost_usd: totals of the waiting usage of this customer.
+        since: when the oldest usage was counted, ISO 8601 UTC.
+        first: true = no usage of this customer had waited before; false = the sum has reached the bound, or has
+            doubled.
     """
 
     customer_id: str
@@ -48,12 +49,12 @@ class HeldUsage(msgspec.Struct, frozen=True):
 
 
 class DeadLetterNotice(msgspec.Struct, frozen=True):
-    """Lago did not take an event, and it is not tried again by itself.
+    """Lago did not accept an event, and Meterbridge does not retry it.
 
     Fields:
-        transaction_id: of the event.
+        transaction_id: id of the event.
         reason: code of the last failure (docs/errors.md).
-        amount_cents: of the event.
+        amount_cents: amount of the event.
         calls: number of calls in the event.
     """
 
@@ -71,8 +72,8 @@ class Balance(msgspec.Struct, frozen=True):
 
     Fields:
         account: `user:` or `org:` and the id.
-        state: what the balance is now.
-        balance_usd, overdraft_usd: credits that are left; what was used beyond them.
+        state: state of the balance now.
+        balance_usd, overdraft_usd: remaining credits; usage beyond the credits.
     """
 
     account: str
@@ -82,13 +83,13 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 class PartitionState(msgspec.Struct, frozen=True):
-    """A partition of a topic stands still, or goes on.
+    """A partition of a topic is halted, or continues.
 
     Fields:
-        role: whose work stands still: `meter`, `sink`, `retry` or `project`.
-        topic: with its prefix.
-        reason: why it stands, or stood, still (docs/errors.md).
-        since: when that was noticed by the worker, ISO 8601 UTC.
+        role: role whose work is halted: `meter`, `sink`, `retry` or `project`.
+        topic: name of the topic, with prefix.
+        reason: why it is, or was, halted (docs/errors.md).
+        since: when the worker detected it, ISO 8601 UTC.
     """
 
     role: str
@@ -109,10 +110,10 @@ class TestMessage(msgspec.Struct, frozen=True):
 
 
 class _Envelope(msgspec.Struct, frozen=True, tag_field="type"):
-    """What messages of one type have in common.
+    """The common part of messages of one type.
 
     Fields:
-        timestamp: when it was noticed, or sent; ISO 8601 UTC.
+        timestamp: time of the detection or of the sending, ISO 8601 UTC.
     """
 
     timestamp: str

@@ -6,7 +6,7 @@ single struct reads all of them in one pass. Only a CloudEvent has names that ot
 stored as one field. The struct is an allow-list: prompts, responses and unknown fields have no place in it, so they
 cannot reach a topic.
 
-Usage that others measured is no call and is stored beside it, as `Metered`: only our own API writes it.
+Usage that another service measured is no call. It is stored as `Metered`, which only our own API writes.
 
 The meter reads the typed `Call`. The ingress stores `stored_call()`, which has the same fields as raw JSON and so
 preserves every number's text.
@@ -26,9 +26,9 @@ WEBHOOK, BACKFILL, API = "webhook", "backfill", "api"
 
 #: The values of `shape`.
 SLP, FLAT, INTEGRATION, LAGO, CLOUDEVENT = "slp", "flat", "integration", "lago", "cloudevent"
-#: The `shape` of usage that others measured; older releases refuse the record and keep it.
+#: The `shape` of usage that another service measured. Older releases reject the record and keep it.
 METERED = "metered"
-#: The `id_kind` of a record whose key is no LiteLLM customer but an org.
+#: The `id_kind` of a record whose key is an org, and not a LiteLLM customer.
 ORG = "org"
 
 Id = str | int | None
@@ -54,7 +54,8 @@ class UsageObject(msgspec.Struct, gc=False):
     """`metadata.usage_object`: prompt tokens already include the cached ones.
 
     Fields:
-        output_image_count: images that were made; `seconds`, `duration_seconds`: of the audio heard, of the video made.
+        output_image_count: number of generated images; `seconds`, `duration_seconds`: length of the audio input, of the
+            generated video.
     """
 
     prompt_tokens_details: TokenDetails | None = None
@@ -67,7 +68,7 @@ class UsageObject(msgspec.Struct, gc=False):
 
 
 class CallMetadata(msgspec.Struct, gc=False):
-    """The part of LiteLLM's `metadata` that says who called. The proxy sets it, not the client."""
+    """The part of LiteLLM's `metadata` that names the caller. The proxy sets it, not the client."""
 
     user_api_key_hash: Id = None
     user_api_key_alias: Id = None
@@ -99,7 +100,7 @@ class LagoProperties(msgspec.Struct, gc=False):
 class CloudEventData(msgspec.Struct, gc=False):
     """`data` of a CloudEvent, as LiteLLM's `openmeter` callback fills it; `cost` in dollars.
 
-    The fields after `total_tokens` are other senders' names for the same.
+    The fields after `total_tokens` are the names that other senders use for the same values.
     """
 
     model: Id = None
@@ -171,7 +172,7 @@ class Call(msgspec.Struct, gc=False):
     tokens_output: Count = None
     cost_usd: Number = None
     api_key_hash: Id = None
-    # of an answer that was read again; the ingress makes it from the answer's own id
+    # id of an answer that was read again; the ingress makes it from the answer's own id
     answer_id: str | None = None
     # Lago's ingest shape
     transaction_id: Id = None
@@ -187,7 +188,7 @@ class Call(msgspec.Struct, gc=False):
 
 
 def _raw_twin(of: type[msgspec.Struct], also: tuple[str, ...] = (), **nested: Any) -> type[msgspec.Struct]:
-    """A struct with the same field names and those in `also`; every value stays the JSON text that was sent."""
+    """Make a struct with the same field names and those in `also`, in which every value stays the sent JSON text."""
     names = (*of.__struct_fields__, *also)
     fields = [(name, nested.get(name, Raw) | msgspec.UnsetType, msgspec.UNSET) for name in names]
     return msgspec.defstruct("Stored" + of.__name__, fields, gc=False)
@@ -210,10 +211,10 @@ StoredCloudEvent = _raw_twin(CloudEvent, also=EVENT_SIGNS, data=_StoredEventData
 WRAPPERS = ("events", "event", "records", "record", "data", "calls", "logs", "usage")
 #: The members from which the context is made (schemas/context.py), at the top level and in `metadata`.
 CONTEXT_FIELDS = ("cost_breakdown", "completionStartTime", "model_id", "api_base")
-#: Of a failed call: which of its members are kept is in connectors/ingest/call_errors.py.
+#: The member of a failed call that holds its error; connectors/ingest/call_errors.py selects the stored parts.
 ERROR = "error_information"
 CONTEXT_METADATA = ("spend_logs_metadata", "user_api_key_auth_metadata")
-#: Where a call's power level may stand: in `metadata`, in the metadata of its row in LiteLLM's logs, or as a tag.
+#: The members that may hold a call's power level: `metadata`, the metadata of its row in LiteLLM's logs, or a tag.
 TAGS = "request_tags"
 LEVEL_METADATA = ("power_level", "spend_logs_metadata")
 
@@ -246,22 +247,22 @@ COSTS = (
     *("cache_creation_cost", "discount_percent", "discount_amount", "margin_percent", "margin_fixed_amount"),
     "margin_total_amount",
 )
-#: Floats, as LiteLLM sends them: nothing is billed by them.
+#: Floats, as LiteLLM sends them. They are not used for billing.
 StoredCosts = msgspec.defstruct(
     "StoredCosts", [(name, float | None, None) for name in COSTS], omit_defaults=True, gc=False
 )
 
 
 class Metered(msgspec.Struct, gc=False):
-    """Usage that others measured: an event of an org, with its own code and properties.
+    """Usage that another service measured: an event of an org, with its own code and properties.
 
     Fields:
-        org_id: normalised as a customer id is; Lago's customer.
-        transaction_id: the recorder's; two events of one org with the same id are one event.
-        code: of the billable metric.
-        at: when it happened, microseconds since 1970 UTC.
-        properties: what the metric reads, and other properties.
-        actor: who recorded it, as the audit log names them; `""` in older records, and from processes without a
+        org_id: id of Lago's customer, normalised like a customer id.
+        transaction_id: id from the recorder. Two events of one org with the same id are one event.
+        code: code of the billable metric.
+        at: time of the usage, microseconds since 1970 UTC.
+        properties: the properties that the metric reads, and others.
+        actor: the account that recorded it, as in the audit log; `""` in older records, and from processes without a
             credential of their own.
     """
 
@@ -278,22 +279,23 @@ class RawRecord(msgspec.Struct, gc=False):
 
     Fields:
         v: version of the envelope.
-        source: where it entered: `webhook`, `backfill` or `api`; a replayed or requeued call keeps its own.
+        source: the origin: `webhook`, `backfill` or `api`. A replayed or requeued call keeps its origin.
         shape: which of the five shapes `call` has, or `metered`.
         received_at: microseconds since 1970 UTC at the ingress.
-        id_kind: which field the Kafka key came from: `end_user`, `user`, `team`, `organization`, `key`, `customer`,
-            `subscription` or `unattributed`; `org` beside `metered`.
-        call: the call, allow-listed; empty beside `metered`.
+        id_kind: the field of the Kafka key: `end_user`, `user`, `team`, `organization`, `key`, `customer`,
+            `subscription` or `unattributed`; `org` together with `metered`.
+        call: the allow-listed call; empty together with `metered`.
         checked_at: when a check found that the usage log does not have the call, microseconds since 1970 UTC; 0 = never
             checked, as for a call by webhook.
-        metered: usage that others measured; null for a call.
+        metered: usage that another service measured; null for a call.
         accepted: reasons for which the meter would refuse the call and that an operator has overruled, e.g.
             `implausible_cost`.
-        rules: of the ingress that wrote it: from 1 on, texts have no NUL, an amount that is text is a plain decimal
-            number, and no field for a key's hash holds a key. Records of an older one are checked when they are read.
-        note: which details the ingress converted or left out; `""` = none.
-        context: a `CallContext`, which no rule of money reads and later questions need; absent where there is none.
-        power_level: that the call asked for, such as `eco`; `""` = none.
+        rules: version of the rules of the ingress that wrote it. From 1 on, texts have no NUL, an amount that is text
+            is a plain decimal number, and no field for a key's hash holds a key. Records of an older ingress are
+            checked when they are read.
+        note: the details that the ingress converted or left out; `""` = none.
+        context: a `CallContext`, which no billing rule reads, for later questions; absent if there is none.
+        power_level: the requested power level, such as `eco`; `""` = none.
     """
 
     v: int

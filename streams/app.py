@@ -1,4 +1,4 @@
-"""The topology, on one screen. Each role is a Faust app and a consumer group of its own.
+"""The topology. Each role is a Faust app and a consumer group of its own.
 
     litellm.usage.raw ──> meter ──┬─> billing.lago.events ──> sink ──┬─> Lago
       billing.customers ···┘ ·    ├─> litellm.usage.enriched         ├─> billing.lago.retry ──> retry ──> Lago
@@ -10,7 +10,8 @@
 
 `meterbridge worker --only meter` runs a role; so does Faust's own command (connectors/processes/faust_apps.py).
 
-A process runs one role. What only this role needs is loaded when its app is built, for it stays in memory.
+A process runs one role. Modules that only this role needs are imported when its app is built, to save memory in the
+others.
 """
 
 from collections.abc import Callable
@@ -36,16 +37,17 @@ if TYPE_CHECKING:
     from streams.delivery.to_an_organization import EventDelivery
     from streams.state.orgs_table import OrgsTable
 
-#: The least time between two transactions of a partition while fetch batches are small, seconds: a transaction costs
-#: milliseconds of CPU here and at the broker whatever it contains. It is halved where somebody waits for the result.
+#: The shortest time between two transactions of a partition while fetch batches are small, seconds. A transaction costs
+#: milliseconds of CPU in the worker and in the broker, regardless of its size. The time is halved if a client waits for
+#: the result.
 _LINGER_S = 0.2
-#: The same for the projector, which has eight topics. Prepaid customers wait for their balances, so calls wait less than the
-#: other records: `python -m bench.balance` measures it.
+#: The same for the projector, which has eight topics. Prepaid customers wait for their balances, so calls wait for a
+#: shorter time than other records. `python -m bench.balance` measures it.
 _PROJECT_LINGER_S, _PROJECT_CALLS_LINGER_S = 0.5, 0.2
 
 
 def build_meter(components: Components) -> Role:
-    """Raw calls to Lago events: deduplicate, map, fold into windows, seal."""
+    """Build the meter, which turns raw calls into Lago events: deduplicates, maps, folds into windows, seals."""
     from streams.agents.meter import MeterWork
     from streams.runtime.forwarding import Forwarder
     from streams.state.held_on_disk import EvictedWindowsFile
@@ -89,17 +91,19 @@ def build_meter(components: Components) -> Role:
 
 
 def build_sink(components: Components) -> Role:
-    """Lago events to Lago; single events that Lago refuses go to the retry topic or the dead letters."""
+    """Build the sink, which posts events to Lago. Single events that Lago refuses go to the retry topic or the dead
+    letters.
+    """
     return _delivering(components, "sink", components.topics.events)
 
 
 def build_retry(components: Components) -> Role:
-    """Events that wait for another attempt: one partition for each length of the wait."""
+    """Build the retry role, which posts waiting events again. Each length of the wait has a partition."""
     return _delivering(components, "retry", components.topics.retry)
 
 
 def build_project(components: Components) -> MultiTopicRole:
-    """The records of all other roles, as rows in Postgres."""
+    """Build the projector, which writes the records of all other roles as rows into Postgres."""
     from streams.agents.projector import ProjectWork
 
     app, topics = _app(components, "project"), components.topics
@@ -185,7 +189,7 @@ def _app(components: Components, role: str) -> App:
         broker=components.broker,
         broker_credentials=components.credentials,
         store="memory://",
-        datadir=str(Path(gettempdir()) / "meterbridge-faust"),  # Faust creates it, and nothing is written there
+        datadir=str(Path(gettempdir()) / "meterbridge-faust"),  # Faust creates this topic; no role writes to it
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -193,8 +197,8 @@ def _app(components: Components, role: str) -> App:
         consumer_auto_offset_reset="none",
         consumer_group_instance_id=f"{components.instance_id}-{role}" if components.instance_id else None,
         broker_max_poll_records=4000,
-        # If a group leader's first metadata request meets a dying broker, no worker gets a partition until it asks again:
-        # five minutes by default.
+        # If a group leader's first metadata request goes to a failing broker, no worker gets a partition until the next
+        # request, after five minutes by default.
         consumer_metadata_max_age_ms=5_000,
         consumer_max_fetch_size=4 << 20,
         broker_session_timeout=15.0,

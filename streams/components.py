@@ -1,4 +1,4 @@
-"""The values and neighbours that the roles are built from."""
+"""The values and connections from which the roles are built."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from schemas.topics import TopicNames
 from streams.runtime import clock
 
 if TYPE_CHECKING:
-    # A process loads what its own role needs.
+    # A process imports only the modules that its role needs.
     from streams.agents.meter import MeterSensors
     from streams.agents.organization_lanes import LaneSensors
     from streams.agents.projector import Projection, ProjectSensors
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from streams.runtime.role import RoleSensors
 
     class RoleMetrics(MeterSensors, LaneSensors, ProjectSensors, RoleSensors, Protocol):
-        """Everything that the roles report."""
+        """The reports of all roles."""
 
 
 def _no_projection() -> "Projection":
@@ -33,24 +33,24 @@ def _no_projection() -> "Projection":
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """What the roles of one process have in common.
+    """The common values of the roles in one process.
 
     Fields:
         kafka: connection options for aiokafka.
-        broker, credentials: the same for Faust: a URL list and its credentials object.
-        topics: names with their prefix.
+        broker, credentials: connection options for Faust: a list of URLs and a credentials object.
+        topics: names of the topics, with their prefix.
         group_prefix: the prefix of every consumer group and transactional id.
-        partitions: of the raw topic, as configured.
+        partitions: configured number of partitions of the raw topic.
         topic_ids: Kafka's id of each topic, read at the start.
         mapping_delay_s: age of a table in seconds above which the meter waits.
         max_retries: attempts in the retry topic before an event becomes a dead letter.
-        retry_delay_s: the wait before the first of them, seconds.
+        retry_delay_s: wait before the first of these attempts, seconds.
         delivery, projection: created at the first call, inside the running loop; `projection` for the projector only.
         instance_id: for static group membership, where the platform gives a stable name.
         now_us: the wall clock, microseconds since 1970 UTC.
         held_in_memory: number of held windows of a partition that stay in memory; others are on disk.
         leave: see `streams.runtime.role.Role`.
-        organizations: as `delivery`, of each further Lago organisation that is configured, by its name.
+        organizations: like `delivery`, for each further Lago organisation that is configured, by name.
         traces: records spans; None = traces are off.
     """
 

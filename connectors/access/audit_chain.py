@@ -19,7 +19,7 @@ from schemas.records import AuditRecord
 _decode = decoder(AuditRecord)
 _DIGEST: Final = b',"digest":"'
 _HEX: Final = 64
-#: How many hexadecimal digits of a line's hash are in the name by which the next line refers to it.
+#: Number of hexadecimal digits of a line's hash in the reference from the next line.
 _SHORT: Final = 16
 
 

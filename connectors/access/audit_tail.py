@@ -16,7 +16,7 @@ from schemas.errors import Unavailable
 
 #: Limits in seconds: for one answer of Kafka, and for reading new lines.
 _ANSWER_S, _READ_S = 5.0, 20.0
-#: How many offsets to read from the end first; if they are too few, this many times more.
+#: Number of offsets that are read from the end first, and the factor for the next attempt if they are too few.
 _LOOKED_AT, _MORE = 64, 16
 #: How old a server's position may be, in seconds, if it writes many lines.
 FRESH_S: Final = 0.2

@@ -16,7 +16,7 @@ _LOOKED_AT: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The first place where the log is not what was written.
+    """The first place where the log differs from the written lines.
 
     Fields:
         kind: one of the five words above.
@@ -166,7 +166,7 @@ class _Walk:
             self._chain_heads[between] = after(self._chain_heads[between - 1], self._lines[between])
 
     def _between(self, place: int, record: AuditRecord, there: ChainHead) -> Broken:
-        """Find what is wrong between the last correct line and this one."""
+        """Find the fault between the last correct line and this one."""
         start, span = self._chain_heads[self._verified], self._lines[self._verified + 1 : place + 1]
         suspect = span[0] if span else self._lines[place]
         as_told = self._lines[self._verified + 1 : self._verified + 1 + record.covered - start.covered]

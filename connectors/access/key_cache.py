@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class KeySource(Protocol):
-    """Where keys are stored. All methods raise Unavailable."""
+    """A store of keys. All methods raise Unavailable."""
 
     async def live(self, now: datetime) -> list[ApiKey]:
         """The keys that are neither revoked nor expired."""
@@ -56,7 +56,7 @@ class KeyCache:
         self._keys.changed()
 
     async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint
-        """The caller with this key; None = it is not a valid key. Raises: Unavailable `keys_unknown`."""
+        """Return the caller with this key; None = the key is not valid. Raises: Unavailable `keys_unknown`."""
         if (key_id := key_id_of(token)) is None:
             return None
         await self._keys.if_older(FRESH_S)

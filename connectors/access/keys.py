@@ -1,4 +1,4 @@
-"""API keys: their form, what is stored of them, and which key a caller may make.
+"""API keys: their form, their stored data, and the keys that a caller may make.
 
 A token is `mb_<id>_<secret>`. The id is not secret: it finds the key, and people recognise a key by it. The secret is
 256 random bits, of which only SHA-256 is stored. A slow hash would protect passwords, which can be guessed; random bits
@@ -22,7 +22,7 @@ _ID_BYTES, _SECRET_BYTES = 6, 32
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is stored of a key. Moments are timezone-aware.
+    """The stored data of a key. Times are timezone-aware.
 
     Fields:
         hash: SHA-256 of the whole token.
@@ -78,7 +78,7 @@ def is_within(
 
 
 def key_id_of(token: str) -> str | None:
-    """The key id in a token of ours; None = it is not one."""
+    """Return the key id in a token of Meterbridge; None = it is another text."""
     if not token.startswith(PREFIX):
         return None
     key_id, _, secret = token.removeprefix(PREFIX).partition("_")
@@ -104,7 +104,9 @@ def mint(
 
 
 def successor(old: ApiKey, by: str, now: datetime, until: datetime | None = None) -> tuple[ApiKey, str]:
-    """A key that may do what `old` may, with the same lifetime from now on, but not after `until`; and its token."""
+    """Make a key with the same rights as `old` and with the same lifetime from now on, but not after `until`; return it
+    with its token.
+    """
     ends = None if old.expires_at is None else now + (old.expires_at - old.created_at)
     if until is not None and (ends is None or ends > until):
         ends = until
@@ -113,7 +115,7 @@ def successor(old: ApiKey, by: str, now: datetime, until: datetime | None = None
 
 
 def expiring(old: ApiKey, now: datetime, overlap: timedelta) -> ApiKey:
-    """`old` as it is after it was replaced: it expires after `overlap`, or earlier if it did before."""
+    """Return `old` after its replacement: it expires after `overlap`, or at its own end if that is earlier."""
     ends = now + overlap
     return replace(old, expires_at=ends if old.expires_at is None else min(old.expires_at, ends))
 

@@ -1,4 +1,4 @@
-"""Authenticates users by a JWT of an identity provider; its claims say what they may do and for which orgs.
+"""Authenticates users by a JWT of an identity provider. Its claims contain their rights and their orgs.
 
 The signature (asymmetric algorithms only), `iss`, `aud`, `exp`, `nbf` and the existence of `sub` are checked (RFC 7519,
 RFC 8725). Unknown scopes are ignored, and so is `*`: only keys may do everything. A token without orgs is for no org; `*`
@@ -16,7 +16,7 @@ from connectors.access.scopes import EVERYTHING, SCOPES, current_scopes
 from connectors.http.endpoint import Endpoint, Principal
 from connectors.http.problem import Problem
 
-#: How many seconds the clocks may differ.
+#: The largest accepted difference between the clocks, seconds.
 LEEWAY_S: Final = 10
 _PARTS = 3
 _MAX_SUBJECT = 255
@@ -56,7 +56,7 @@ class Users:
         self._user_claim = user_claim
 
     async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint
-        """The caller with this token; None = it is not a valid token.
+        """Return the caller with this token; None = the token is not valid.
 
         Raises:
             Problem: 401 `token_expired`: the token is valid but expired.
@@ -105,7 +105,7 @@ class Users:
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:
-    """The claim of this name, else the value at this path, e.g. `realm_access.roles`."""
+    """Return the claim with this name, otherwise the value at this path, e.g. `realm_access.roles`."""
     if name in claims:
         return claims[name]
     found: Any = claims

@@ -1,4 +1,4 @@
-"""What the management API writes into `billing.audit`: every change before it takes effect, and refused attempts.
+"""Writes the audit lines of the management API: every change before it takes effect, and refused attempts.
 
 Refused attempts cost a caller nothing, and the log is kept for 400 days. So the lines per minute are limited, for one
 source and for all together, and one line says how many attempts were left out.
@@ -28,14 +28,14 @@ MINUTE_S: Final = 60.0
 MAX_VALUE: Final = 64 << 10
 _WRITE_S: Final = 1.0
 REFUSED: Final = "access.refused"
-#: How all sources beyond `SOURCES` are named; how many sources the line about left-out attempts names.
+#: The common name of all sources beyond `SOURCES`; the number of sources in the line about omitted attempts.
 _MORE, _WORST = "others", 20
 
 _log = structlog.get_logger(__name__)
 
 
 class Attempt(NamedTuple):
-    """Who asked for what: the fields of an audit line with these names."""
+    """The caller and the request of an attempt: the fields of an audit line with the same names."""
 
     actor: str
     action: str

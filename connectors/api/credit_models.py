@@ -1,4 +1,6 @@
-"""What the credit endpoints take and answer. Credits are text in JSON and Decimal inside; one credit is one US dollar."""
+"""The bodies of requests and responses of the credit endpoints. Credits are text in JSON and Decimal in the code; one
+credit is one US dollar.
+"""
 
 from datetime import datetime
 from decimal import Decimal
@@ -88,7 +90,9 @@ class BalanceShown(BaseModel):
 
 
 class TransactionShown(BaseModel):
-    """One movement; `amount` is what the account gained, below 0 for debits. `balance_after` is the balance right after it."""
+    """One movement; `amount` is the change of the balance, below 0 for debits; `balance_after` is the balance after the
+    movement.
+    """
 
     transaction_id: UUID
     transaction_type: str

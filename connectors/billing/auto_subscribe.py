@@ -1,4 +1,4 @@
-"""`AUTO_SUBSCRIBE`: an org that a customer is mapped to, and that never had a subscription, gets one."""
+"""Implements `AUTO_SUBSCRIBE`: a mapped org that never had a subscription gets one."""
 
 from connectors.billing.org_billing import OTHER_PLAN, OrgBilling
 from connectors.lago.client import LagoClient
@@ -12,8 +12,8 @@ _BILLING_TIME = "anniversary"
 class AutoSubscriber:
     """Subscribes orgs.
 
-    Several processes that do so at once make one subscription: its id is stored in the org's record before it is sent
-    to Lago, and all of them use that id.
+    If several processes subscribe an org at the same time, they make one subscription: its id is stored in the org's
+    record before it is sent to Lago, and all processes use that id.
     """
 
     def __init__(self, lago: LagoClient, billing: OrgBilling) -> None:
@@ -21,13 +21,13 @@ class AutoSubscriber:
         self._billing = billing
 
     async def subscribe(self, org: OrgRecord, plan: str) -> None:
-        """Subscribe the org to `plan`, with a customer of its name, or of its id, where Lago has none.
+        """Subscribe the org to `plan`. If Lago has no customer for the org, one is created with the org's name or id.
 
-        An org that has, will have or had a subscription is left alone, because a person decided about it. So is an org
-        that another request subscribes to another plan meanwhile.
+        An org that has, will have or had a subscription is not changed, because a person decided about it. The same
+        applies to an org that another request subscribes to another plan meanwhile.
 
         Raises:
-            LagoRejected: code `plan_not_found`; `unsafe_id` and what else Lago refuses.
+            LagoRejected: code `plan_not_found`; `unsafe_id`; any other refusal of Lago.
             LagoIntegrationError, Unavailable: Lago or Kafka does not answer; repeating is safe.
         """
         if await self._lago.subscriptions(org.org_id, STATUSES):

@@ -1,6 +1,7 @@
-"""What the canary needs before its first call: a plan and a subscription at Lago, its org's record, and the mapping of its customer.
+"""Makes everything that the canary needs before its first call: a plan and a subscription in Lago, the org's record,
+and a mapping.
 
-Each is made only where it is missing, so a run that was cut off is repeated.
+Each of them is made only if it is missing, so an interrupted run can be repeated.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,24 +12,24 @@ from connectors.billing.mappings import Mappings
 from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.lago.client import LagoClient
 from connectors.lago.requests import NewCharge, NewPlan
-from connectors.lago.response_types import Plan
+from connectors.lago.responses import Plan
 from schemas.errors import Rejected
 from streams.core.mapping.set_mapping import MappingRequest
 
-#: Name and metadata of the org at Lago, so that a reader of its invoices knows what they are.
+#: Name and metadata of the org in Lago. They tell a reader of its invoices that the usage is synthetic.
 NAME: Final = "Meterbridge canary (synthetic usage, no real customer)"
 NOTE: Final = {"synthetic": "meterbridge canary"}
 _DYNAMIC: Final = "dynamic"
 
 
 class CanarySetup:
-    """One run.
+    """Makes the missing objects of one canary.
 
     Args:
-        code: of the metric of usage, `LAGO_EVENT_CODE`.
-        name: of the canary's customer and plan.
-        org: Lago's customer who pays.
-        organization: by which name mappings call the Lago organisation of `LAGO_API_URL`.
+        code: code of the metric of usage, `LAGO_EVENT_CODE`.
+        name: id of the canary's LiteLLM customer, and code of its plan.
+        org: id of the Lago customer that pays.
+        organization: the name that mappings use for the Lago organisation of `LAGO_API_URL`.
         before_change: awaited once, before the first change. Raises: MeterbridgeError: change nothing.
     """
 
@@ -54,7 +55,7 @@ class CanarySetup:
         self._made: list[str] = []
 
     async def run(self) -> list[str]:
-        """Make what is missing; what was made.
+        """Make the missing objects; return their names.
 
         Raises:
             Rejected: `no_metric`: Lago has no metric of usage. `canary_plan`: the plan exists and does not bill the usage.
@@ -93,7 +94,7 @@ class CanarySetup:
             await self._change("")
 
     async def _change(self, what: str) -> None:
-        """Note a change that is made next."""
+        """Register a change that follows now."""
         if not self._made:
             await self._before_change()
         if what:

@@ -1,6 +1,7 @@
-"""All parts of an org's billing page, requested at once. A part that Lago does not send in time is named, never guessed.
+"""Makes the billing page of an org; all parts are requested at the same time.
 
-Lago's answers are kept for seconds, so a page with many viewers asks Lago seldom.
+A part that Lago does not send in time is listed as missing, never guessed. Lago's responses are cached for seconds, so
+many viewers of a page cause few requests.
 """
 
 import asyncio
@@ -13,13 +14,11 @@ from connectors.billing.answer_cache import Cache
 from connectors.billing.org_accounts import OrgAccounts, unknown_org
 from connectors.billing.usage_limits import RecordLimits, used_of
 from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
-from connectors.lago.invoices import Invoice
-from connectors.lago.response_types import Customer, Plan, Subscription
-from connectors.lago.usage import CustomerUsage
+from connectors.lago.responses import Customer, CustomerUsage, Invoice, Plan, Subscription
 from schemas.customers import OrgRecord
 from schemas.errors import MeterbridgeError
 
-#: Age at which a part is asked for again, and time limit for one part, seconds.
+#: How long a part is cached, and the time limit for one part, seconds.
 KEPT_S: Final = 5.0
 PART_S: Final = 5.0
 LATEST: Final = 5
@@ -29,14 +28,14 @@ T = TypeVar("T")
 
 
 class Missing(NamedTuple):
-    """A part that is not known now, and a stable code that says why."""
+    """A part that is unknown now, with a stable code for the reason."""
 
     part: str
     reason: str
 
 
 class DashboardLimit(NamedTuple):
-    """A limit of the running period; `used` None = Lago does not count it, or did not answer."""
+    """A limit of the running period; `used`: None = Lago does not count it, or did not answer."""
 
     name: str
     most: int
@@ -45,11 +44,11 @@ class DashboardLimit(NamedTuple):
 
 @dataclass(slots=True)
 class Dashboard:
-    """The parts of the page. If a part is None and not among `missing`, Lago has none.
+    """The parts of the page. If a part is None and is not in `missing`, Lago has none.
 
     Fields:
         record: Meterbridge's own record of the org; None = there is none.
-        invoices: the latest, latest first.
+        invoices: the latest invoices, the newest first.
     """
 
     org_id: str
@@ -68,7 +67,7 @@ class Dashboards:
 
     Args:
         codes: metric codes by the limit that bounds their units, see `UsageLimits`.
-        clock: seconds, never backwards.
+        clock: monotonic, seconds.
         part_s: time limit for one part, seconds.
     """
 
@@ -90,7 +89,7 @@ class Dashboards:
         self._invoices: Cache[str, tuple[Invoice, ...]] = Cache(clock, KEPT_S, _MOST)
 
     async def of(self, org_id: str) -> Dashboard:
-        """The page of one org. Raises: LagoRejected `unknown_org`; Unavailable: no part of it is known now."""
+        """Make the page of one org. Raises: LagoRejected `unknown_org`; Unavailable: no part of it is known now."""
         page = Dashboard(org_id, await self._accounts.records.get(org_id))
         lago, billing = self._accounts.billing.lago, self._accounts.billing
         page.customer, page.subscription, listed = await asyncio.gather(
@@ -107,7 +106,7 @@ class Dashboards:
         return page
 
     async def _rest(self, page: Dashboard, org_id: str) -> None:
-        """Add the parts that need the subscription. They are missing if the subscription is."""
+        """Add the parts that need the subscription. Without the subscription they are missing, too."""
         running, billing = page.subscription, self._accounts.billing
         unknown = next((gap.reason for gap in page.missing if gap.part == "subscription"), None)
         if unknown is not None:
@@ -133,7 +132,7 @@ class Dashboards:
         return tuple(await self._accounts.billing.lago.invoices(org_id, most=LATEST))
 
     async def _part(self, page: Dashboard, name: str, asking: Awaitable[T]) -> T | None:
-        """The part; None if it does not come in time, and then `page.missing` names it."""
+        """Return the part; None if it does not arrive in time. Then `page.missing` lists it."""
         try:
             async with asyncio.timeout(self._part_s):
                 return await asking

@@ -1,6 +1,6 @@
 """Reads `billing.receipts` from its beginning, so that the totals survive a restart without a database.
 
-Only counts are kept (streams/core/delivery/event_states.py). They cover the time that the topic covers.
+Only counts are kept (streams/core/delivery/event_states.py). They cover the same time as the topic.
 """
 
 from collections import Counter
@@ -32,17 +32,21 @@ class ReceiptsFollower(TopicTable):
         self._tallies.setdefault(partition, EventStateCounter()).take([one for one in map(_read, records) if one])
 
     def totals(self) -> StateTotals | None:
-        """The totals; None until the topic has been read to its end, because a part of a sum would pass for the whole."""
+        """Return the totals; None until the topic has been read to its end, because an incomplete sum would look like
+        the whole.
+        """
         return totals(self._tallies.values()) if self.complete() else None
 
     def state(self, transaction_id: str) -> str | None:
-        """The state of an event; None = it is not in the topic. Raises: Unavailable `counting`: the topic is not read yet."""
+        """Return the state of an event; None = it is not in the topic. Raises: Unavailable `counting`: the topic is not
+        read yet.
+        """
         if not self.complete():
             raise Unavailable("counting", "the receipts have not been read to their end yet")
         return next((state for tally in self._tallies.values() if (state := tally.state(transaction_id))), None)
 
     def states(self) -> dict[str, int] | None:
-        """Number of events by their latest state; None until the topic has been read to its end."""
+        """Return the number of events by their latest state; None until the topic has been read to its end."""
         counts: Counter[str] = Counter()
         for tally in self._tallies.values():
             counts.update(tally.counts)

@@ -1,7 +1,8 @@
-"""Mapping by identity: usage that names a customer of Lago's is paid by that customer (docs/mapping.md, ADR 0026).
+"""Mapping by identity: if a LiteLLM customer has the same id as a Lago customer, that Lago customer pays
+(docs/mapping.md, ADR 0026).
 
-Only a LiteLLM customer without a record is mapped this way. A customer that was ever mapped, deactivated or deleted
-stays as it is.
+Only a LiteLLM customer without a record is mapped this way. A customer that was mapped, deactivated or deleted before
+is not changed.
 """
 
 import asyncio
@@ -13,22 +14,22 @@ import structlog
 
 from connectors.billing.mappings import Known, MappingResult, Mappings
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
 from schemas.customers import CustomerRecord
 from schemas.errors import MeterbridgeError, Rejected
 from schemas.reasons import CUSTOMER, LOOKUP_FAILED, NO_CUSTOMER
 from streams.core.mapping.set_mapping import MappingRequest
 
-#: The tenant of a mapping that a request to us, or we ourselves, made from a customer's own id.
+#: The tenant of a mapping from an id to the same id, made by a request or by Meterbridge itself.
 TENANT: Final = "lago"
-#: Plan of a mapping where none is named; see `MappingRequest`.
+#: The plan of a mapping that names none, see `MappingRequest`.
 PLAN: Final = "ai_basic"
-#: Names that Lago is asked about in one round and at the same time, and the pause between rounds, seconds: at most 25
-#: names a second.
+#: Number of ids in one round, number of concurrent requests, and the pause between rounds, seconds: at most 25 ids a
+#: second.
 _ROUND, _AT_ONCE, _EVERY_S = 50, 4, 2.0
-#: How long Lago's answer "no such customer" is used, seconds: at first, and at most; it doubles each time. Number of
-#: names that are remembered.
+#: How long Lago's answer "no such customer" is used, seconds: the first time and the maximum; it doubles each time.
+#: Then the number of ids that are remembered.
 _FIRST_S, _LONGEST_S, _MOST = 30.0, 900.0, 100_000
 
 _log = structlog.get_logger(__name__)
@@ -37,13 +38,16 @@ Announce = Callable[[Known, Known], Awaitable[None]]
 
 
 class Identities(Protocol):
-    """The mappings of LiteLLM customers whose id is also the id of a customer in Lago."""
+    """Reads and writes the mappings of LiteLLM customers whose id is also the id of a customer in Lago."""
 
     async def of(self, external_id: str) -> MappingResult | None:
-        """The mapping of the LiteLLM customer with this id, to any org; None = there is none. Raises: Unavailable."""
+        """Return the mapping of the LiteLLM customer with this id, to any org; None = there is none. Raises:
+        Unavailable.
+        """
 
     async def write(self, external_id: str, plan: str, announce: Announce) -> MappingResult | None:
-        """Map the LiteLLM customer with this id to Lago's customer, unless it has a record. A repeat changes nothing.
+        """Map the LiteLLM customer with this id to the Lago customer with the same id, unless it has a record. A repeat
+        changes nothing.
 
         Args:
             plan: billing plan of the mapping; `""` = `PLAN`.
@@ -55,11 +59,11 @@ class Identities(Protocol):
 
 
 async def silently(_before: Known, _after: Known) -> None:
-    """An `Announce` for changes without a request: the log and a metric show them."""
+    """An `Announce` for changes without a request. The log and a metric show such changes."""
 
 
 class IdentityMappings:
-    """`Identities` in the customers topic."""
+    """Implements `Identities` with the customers topic."""
 
     def __init__(self, mappings: Mappings) -> None:
         self._mappings = mappings
@@ -83,7 +87,7 @@ class IdentityMappings:
 
 
 class NoIdentities:
-    """`Identities` of a further Lago organisation: no customer is mapped by its id."""
+    """`Identities` for a further Lago organisation, in which no customer is mapped by its id."""
 
     async def of(self, external_id: str) -> MappingResult | None:  # noqa: ARG002  # the protocol's
         """See `Identities`."""
@@ -95,7 +99,7 @@ class NoIdentities:
 
 
 def identity_of(external_id: str, plan: str = "") -> MappingRequest | None:
-    """The mapping of an id to the same id; None for an id that no call can have, or that means "no customer"."""
+    """Return the mapping of an id to the same id; None for an id that no call can have, or that means "no customer"."""
     name = normalise_customer_id(external_id)
     if name is None or name.startswith(UNATTRIBUTED):
         return None
@@ -103,15 +107,16 @@ def identity_of(external_id: str, plan: str = "") -> MappingRequest | None:
 
 
 class IdentityMapper:
-    """`MAP_BY_IDENTITY`: asks Lago about customers with held usage and no mapping, and maps those that Lago has.
+    """Implements `MAP_BY_IDENTITY`: asks Lago about customers with held usage and no mapping, and maps those that Lago
+    has.
 
-    It runs beside the meter, which never waits for it. A mapping that it writes releases held usage as any mapping does.
+    It runs beside the meter, which never waits for it. Its mappings release held usage like any other mapping.
 
     Args:
-        unmapped: returns the customers that have held usage and no mapping now.
-        customer: returns Lago's customer with exactly this id; None = there is none.
+        unmapped: returns the customers with held usage and without a mapping.
+        customer: returns the Lago customer with exactly this id; None = there is none.
         count: counts an outcome, one of `IDENTITY_OUTCOMES`.
-        clock: seconds, never backwards.
+        clock: monotonic, seconds.
     """
 
     def __init__(
@@ -127,7 +132,7 @@ class IdentityMapper:
         self._identities = identities
         self._count = count
         self._clock = clock
-        #: By name: the time of the next question, and the length of the wait before it, seconds.
+        #: For each id: the time of the next request to Lago, and the wait before it, seconds.
         self._unknown: dict[str, tuple[float, float]] = {}
         self._away = False
 
@@ -138,7 +143,9 @@ class IdentityMapper:
             await asyncio.sleep(every_s)
 
     async def look(self) -> None:
-        """One round: ask about at most `_ROUND` names. An error of Lago or Kafka ends the round; the next one goes on."""
+        """Run one round, which asks about at most `_ROUND` ids. An error of Lago or Kafka ends the round; the next one
+        continues.
+        """
         now = self._clock()
         due = (name for name in self._unmapped() if self._unknown.get(name, (now, 0.0))[0] <= now)
         names = list(islice(dict.fromkeys(due), _ROUND))
@@ -154,7 +161,7 @@ class IdentityMapper:
             self._away = False
 
     async def _see_to(self, name: str) -> MeterbridgeError | None:
-        """Map the name if Lago has such a customer. Returns the error if that is not known."""
+        """Map the id if Lago has such a customer; return the error if Lago's answer failed."""
         try:
             mapping = identity_of(name)
             customer = await self._customer(name) if mapping is not None else None
@@ -172,7 +179,9 @@ class IdentityMapper:
         return None
 
     def _later(self, name: str) -> None:
-        """Set when to ask again. Also for a mapped name: its usage is held until the meter has read the mapping."""
+        """Set the time of the next request. A mapped id needs it, too: its usage is held until the meter has read the
+        mapping.
+        """
         _, waited_s = self._unknown.pop(name, (0.0, 0.0))
         wait_s = min(max(2 * waited_s, _FIRST_S), _LONGEST_S)
         self._unknown[name] = self._clock() + wait_s, wait_s

@@ -1,4 +1,4 @@
-"""Passes over a whole table in an event loop that other requests wait for."""
+"""Iterates over a whole table without blocking the event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -11,9 +11,9 @@ SLICE = 2_000
 
 
 async def in_slices(records: Iterable[T], size: int = SLICE) -> AsyncIterator[list[T]]:
-    """The records as they are now, `size` at a time; other tasks run in between, and may change the table.
+    """Yield the present records, `size` at a time. Other tasks run in between, and may change the table.
 
-    A million records take a second of CPU time, which no request may wait for.
+    A million records take a second of CPU time, and no request may wait so long.
     """
     rest = iter(list(records))
     while part := list(islice(rest, size)):

@@ -4,19 +4,19 @@ from collections.abc import Callable
 
 from connectors.billing.answer_cache import Cache
 from connectors.lago.client import LagoClient
-from connectors.lago.response_types import Metric, Plan, Subscription
+from connectors.lago.responses import Metric, Plan, Subscription
 
-#: Age at which an answer is asked for again, seconds. Subscriptions also change without a request of ours.
+#: How long a response is cached, seconds. Subscriptions also change without a request of ours.
 CATALOGUE_S, SUBSCRIPTIONS_S = 300.0, 15.0
 MOST = 10_000
 
 
 class LagoDirectory:
-    """Lago's answers, each kept for a while.
+    """Caches Lago's responses.
 
     Args:
-        clock: seconds, never backwards.
-        most: how many answers of each kind are kept.
+        clock: monotonic, seconds.
+        most: the largest number of cached responses of each kind.
     """
 
     def __init__(self, lago: LagoClient, clock: Callable[[], float], most: int = MOST) -> None:
@@ -26,15 +26,15 @@ class LagoDirectory:
         self._subscriptions: Cache[str, tuple[Subscription, ...]] = Cache(clock, SUBSCRIPTIONS_S, most)
 
     async def metric(self, code: str) -> Metric | None:
-        """A billable metric; None = there is none. Raises: LagoIntegrationError."""
+        """Return a billable metric; None = there is none. Raises: LagoIntegrationError."""
         return await self._metrics.get(code, lambda: self._lago.metric(code))
 
     async def plan(self, code: str) -> Plan | None:
-        """A plan with its charges; None = there is none. Raises: LagoIntegrationError."""
+        """Return a plan with its charges; None = there is none. Raises: LagoIntegrationError."""
         return await self._plans.get(code, lambda: self._lago.plan(code))
 
     async def subscriptions(self, external_customer_id: str) -> tuple[Subscription, ...]:
-        """The customer's active subscriptions, the latest first. Raises: LagoIntegrationError."""
+        """Return the customer's active subscriptions, the latest first. Raises: LagoIntegrationError."""
 
         async def ask() -> tuple[Subscription, ...] | None:
             return tuple(await self._lago.subscriptions(external_customer_id)) or None

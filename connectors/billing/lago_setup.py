@@ -1,7 +1,8 @@
-"""What Lago needs before usage is billed: metrics, plans and a webhook endpoint, made where they are missing.
+"""Makes the metrics, plans and webhook endpoint that Lago needs before usage is billed, if they are missing.
 
-Each is made by one request, under a code or an address that Lago accepts once. So the next run finishes a run that was
-cut off. What exists and differs is reported and not changed, because Lago refuses changes once it is used.
+Each is made by one request, with a code or an address that Lago accepts only once. So the next run completes an
+interrupted run. An existing object that differs is reported and not changed, because Lago refuses changes of objects
+that are in use.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,15 +13,15 @@ from msgspec import UNSET
 
 from connectors.lago.client import LagoClient
 from connectors.lago.requests import NewCharge, NewMetric, NewPlan, NewWebhookEndpoint
-from connectors.lago.response_types import Metric, Plan, WebhookEndpoint
+from connectors.lago.responses import Metric, Plan, WebhookEndpoint
 
 CURRENCY: Final = "USD"
 API_CALL: Final = "api_call"
-#: Of an event, summed by the metric of usage; never zero, or Lago bills nothing.
+#: The property of an event that the metric of usage sums. It is never zero, because Lago would bill nothing.
 UNIT: Final = "unit"
-#: Plans that bill usage at its cost: code and name.
+#: Code and name of plans that bill usage at its cost.
 USAGE_PLANS: Final = (("ai_usage_plan", "AI usage"), ("ai_basic", "AI basic"))
-#: Plans with a price a month and no charge on usage: code, name, cents.
+#: Code, name and cents of plans with a monthly price and no charge on usage.
 FLAT_PLANS: Final = (
     ("trial", "Trial", 100),
     ("starter", "Starter", 1900),
@@ -34,19 +35,19 @@ M = TypeVar("M")
 
 @dataclass(slots=True)
 class SetupReport:
-    """What was made, and a sentence for each thing that is missing or differs."""
+    """The created objects, and a sentence for each object that is missing or differs."""
 
     created: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
 
 class Setup:
-    """One run.
+    """Makes and compares the objects in one Lago.
 
     Args:
-        event_code: `LAGO_EVENT_CODE`: of the metric of usage.
-        webhook_url: where Lago's webhooks are wanted; None: nowhere.
-        only_check: nothing is made.
+        event_code: code of the metric of usage, `LAGO_EVENT_CODE`.
+        webhook_url: address for Lago's webhooks; None = none is registered.
+        only_check: make nothing.
     """
 
     def __init__(self, lago: LagoClient, event_code: str, webhook_url: str | None, *, only_check: bool) -> None:
@@ -57,7 +58,8 @@ class Setup:
         self._report = SetupReport()
 
     async def run(self) -> SetupReport:
-        """Make what is missing, and compare the rest. Metrics come first: a plan's charge names a metric by Lago's id.
+        """Make the missing objects, and compare the others. Metrics come first, because a plan's charge names a metric
+        by Lago's id.
 
         Raises:
             LagoIntegrationError: Lago does not answer, or refuses.
@@ -126,7 +128,7 @@ class Setup:
     async def _made(
         self, what: str, known: M | None, create: Callable[[], Awaitable[M]], *, makeable: bool = True
     ) -> M | None:
-        """What Lago has, or what is made now; None = it is missing and is not made."""
+        """Return the existing or the new object; None = it is missing and is not made."""
         if known is not None:
             return known
         if self._only_check or not makeable:
@@ -151,7 +153,7 @@ def _usage_metric(code: str) -> NewMetric:
 
 
 def _plan(code: str, name: str, cents: int, *charges: NewCharge) -> NewPlan:
-    """A monthly plan, paid in arrears: Lago then bills a change of plan by the day, without credit notes."""
+    """Describe a monthly plan, paid in arrears. Lago then bills a change of plan by the day, without credit notes."""
     return NewPlan(
         name=name,
         code=code,

@@ -1,8 +1,9 @@
 """Handles Lago's webhooks.
 
-A webhook may come late, twice, in another order, or from somebody who has recorded it. So its content is not used: it
-only names an org, and Lago is asked for the org's state. The exception is the list of events that Lago will not bill,
-which it cannot be asked for: that is stored as the last state of these events (streams/core/delivery/event_states.py).
+A webhook may arrive late, twice, in another order, or from an attacker who recorded it. So only the org's id is read
+from it, and Lago is asked for the state of the org. There is one exception: Lago has no request for the events that it
+does not bill. This list is taken from the webhook, and stored as the last state of these events
+(streams/core/delivery/event_states.py).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 Payload = dict[str, Any]
 _MOST_WORDS: Final = 255
-#: Fields of an object in a webhook that are logged: its id and its state.
+#: The fields of an object in a webhook that are logged: its id and its state.
 _LOGGED_FIELDS: Final = (
     "lago_id",
     "status",
@@ -32,12 +33,12 @@ _TROUBLE: Final = ("failure", "error", "dispute", "overdue", "depleted", "incomp
 
 
 class WebhookHandlers:
-    """One method for each type of webhook. Each takes the whole envelope and returns one of `WEBHOOK_OUTCOMES`.
+    """Has one method for each type of webhook. Each takes the whole envelope and returns one of `WEBHOOK_OUTCOMES`.
 
-    Each raises Unavailable if Lago or Kafka does not answer: Lago has to send the webhook again.
+    Each raises Unavailable if Lago or Kafka does not answer. Lago must then send the webhook again.
 
     Args:
-        org_key: the key of the org that has this external id in the Lago organisation that sends the webhooks.
+        org_key: returns the key of the org with this external id in the Lago organisation that sends the webhooks.
     """
 
     def __init__(
@@ -74,27 +75,29 @@ class WebhookHandlers:
         return await handler(payload)
 
     async def handle_subscription_created(self, payload: Payload) -> str:
-        """A subscription has begun: refresh the org, so that usage that was held for it is billed."""
+        """Handle the start of a subscription: refresh the org, so that held usage is billed."""
         return await self._refreshed(payload)
 
     async def handle_subscription_started(self, payload: Payload) -> str:
-        """Lago's name for `handle_subscription_created`."""
+        """Handle the same event under Lago's second name."""
         return await self.handle_subscription_created(payload)
 
     async def handle_subscription_terminated(self, payload: Payload) -> str:
-        """A subscription has ended, or has another plan: refresh the org, so that no later usage is sent to it."""
+        """Handle the end of a subscription or a change of its plan: refresh the org, so that no later usage is sent to
+        it.
+        """
         return await self._refreshed(payload)
 
     async def handle_subscription_updated(self, payload: Payload) -> str:
-        """A subscription has changed: refresh the org."""
+        """Handle a change of a subscription: refresh the org."""
         return await self._refreshed(payload)
 
     async def handle_customer_created(self, payload: Payload) -> str:
-        """A customer was created: refresh the org."""
+        """Handle a new customer: refresh the org."""
         return await self._refreshed(payload)
 
     async def handle_customer_updated(self, payload: Payload) -> str:
-        """A customer has another name, address or currency: refresh the org."""
+        """Handle a customer's new name, address or currency: refresh the org."""
         return await self._refreshed(payload)
 
     async def handle_customer_event(self, payload: Payload) -> str:
@@ -102,7 +105,7 @@ class WebhookHandlers:
         return _noted(payload)
 
     async def handle_invoice_event(self, payload: Payload) -> str:
-        """Log an event about an invoice. Nothing is stored: Lago is asked for invoices when they are shown."""
+        """Log an event about an invoice. Nothing is stored, because invoices are read from Lago when they are shown."""
         return _noted(payload)
 
     async def handle_wallet_event(self, payload: Payload) -> str:
@@ -110,7 +113,7 @@ class WebhookHandlers:
         return _noted(payload)
 
     async def handle_events_errors(self, payload: Payload) -> str:
-        """Store that Lago will not bill some events of the last hour, because it cannot count them."""
+        """Store a failed receipt for each event of the last hour that Lago cannot count and does not bill."""
         errors = payload.get("events_errors")
         lists = errors if isinstance(errors, dict) else {}
         named = {
@@ -130,12 +133,12 @@ class WebhookHandlers:
 
 
 def kind_of(payload: Payload) -> str:
-    """The webhook's type; `""` = it has none."""
+    """Return the webhook's type; `""` = it has none."""
     return str(payload.get("webhook_type") or "")[:_MOST_WORDS]
 
 
 def org_of(payload: Payload) -> str:
-    """The customer's external id, in any of the places where Lago's webhooks have it; `""` = there is none."""
+    """Return the customer's external id from any of the places where Lago's webhooks have it; `""` = there is none."""
     member = payload.get(str(payload.get("object_type")))
     webhook_object = member if isinstance(member, dict) else {}
     inner = (one.get("customer") for one in (payload, webhook_object))

@@ -1,4 +1,6 @@
-"""Pages of customer mappings in order of the customer's id: a mapping that comes or goes does not move the others."""
+"""Pages of customer mappings in the order of the customers' ids. A new or removed mapping does not move the others to
+another page.
+"""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
@@ -8,19 +10,19 @@ from connectors.billing.mappings import MappingResult, Mappings
 from schemas.customers import CustomerRecord, MappingVersion
 from streams.runtime.compacted_table import CompactedTable
 
-#: Customers that are examined for one page. It bounds the time for which the event loop is blocked.
+#: The most customers that are examined for one page. This bounds the time for which the event loop is blocked.
 SCANNED = 5000
 
 
 class MappingSlice(NamedTuple):
-    """One page; `last`: the next page begins after this customer id, None = there is no next page."""
+    """One page; `last`: the customer id after which the next page begins, None = there is no next page."""
 
     mappings: list[MappingResult]
     last: str | None
 
 
 class MappingPages:
-    """Pages of the customers table."""
+    """Makes pages of the customers table."""
 
     def __init__(self, mappings: Mappings, customers: CompactedTable[CustomerRecord]) -> None:
         self._mappings = mappings
@@ -29,13 +31,13 @@ class MappingPages:
         self._members = -1
 
     def page(self, after: str, prefix: str, predicate: Callable[[MappingVersion], bool], limit: int) -> MappingSlice:
-        """The next page: at most `limit` mappings whose shown version is `predicate`.
+        """Return the next page: at most `limit` mappings whose shown version satisfies `predicate`.
 
-        It has fewer, even none, if few of the `SCANNED` customers are wanted.
+        It has fewer mappings, or none, if few of the `SCANNED` examined customers satisfy it.
 
         Args:
-            after: the page begins after this customer id; `""` = at the beginning.
-            prefix: only customers whose id begins with it.
+            after: customer id after which the page begins; `""` = the first page.
+            prefix: beginning of the customer ids; `""` = all.
         """
         ids = self._sorted()
         start = max(bisect_right(ids, after) if after else 0, bisect_left(ids, prefix))

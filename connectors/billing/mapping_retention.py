@@ -1,7 +1,7 @@
 """Removes the records of customers whose mapping was deleted long ago, because their ids may be personal data.
 
-A record stays if Lago has a customer with exactly this id. Mapping by identity maps each id without a record, so without
-the record it would undo the deletion (docs/adr/0014, 0026). The id is in Lago anyway.
+If Lago has a customer with exactly this id, the record stays. Mapping by identity maps each id without a record, so it
+would undo the deletion (docs/adr/0014, 0026). Lago stores this id in any case.
 """
 
 import asyncio
@@ -14,15 +14,16 @@ from connectors.billing.in_slices import in_slices
 from connectors.billing.subscription_discovery import beginning_after
 from connectors.kafka.compacted_writer import CompactedTopicWriter
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from schemas.customers import CustomerRecord
 from schemas.errors import MeterbridgeError
 from schemas.moments import HOUR_US
 from streams.core.mapping.set_mapping import forgettable
 
-#: A deleted customer's record is kept while a topic may still have its usage, 30 days (schemas/topics.py); microseconds.
+#: How long the record of a deleted customer is kept, microseconds: 30 days, while a topic may still have its usage
+#: (schemas/topics.py).
 FORGET_US: Final = 31 * 24 * HOUR_US
-#: Names that Lago is asked about in one round, and the pause after each, seconds.
+#: Number of ids that Lago is asked about in one round, and the pause after each request, seconds.
 ASKED, _PAUSE_S = 1000, 0.1
 
 _log = structlog.get_logger(__name__)
@@ -32,8 +33,8 @@ class MappingRetention:
     """Removes records from the customers topic.
 
     Args:
-        customers: the table of the topic.
-        customer: returns Lago's customer with exactly this id; None = there is none. Raises: LagoIntegrationError.
+        customers: the customers table.
+        customer: returns the Lago customer with exactly this id; None = there is none. Raises: LagoIntegrationError.
         now_us: microseconds since 1970 UTC.
     """
 
@@ -62,12 +63,12 @@ class MappingRetention:
             await self._sleep(every_s)
 
     async def look(self) -> None:
-        """One round: examine at most `ASKED` records whose mapping was deleted more than `FORGET_US` ago.
+        """Run one round: examine at most `ASKED` records whose mapping was deleted more than `FORGET_US` ago.
 
-        The next round goes on after the last name.
+        The next round continues after the last id.
 
         Raises:
-            MeterbridgeError: Lago or Kafka is away. The next round examines the rest.
+            MeterbridgeError: Lago or Kafka does not answer. The next round examines the rest.
         """
         until_us = self._now_us() - FORGET_US
         due = [
@@ -81,7 +82,7 @@ class MappingRetention:
             return None if known is None or forgettable(known, until_us) else known
 
         for name in beginning_after(self._last, due)[:ASKED]:
-            self._last = name  # set first: a name without an answer must not hold up the names after it
+            self._last = name  # set before the request, so that an id without an answer does not block the ids after it
             if not await self._is_lagos(name):
                 await self._records.change(name, without)
             await self._sleep(_PAUSE_S)

@@ -1,4 +1,4 @@
-"""The members of a mapping as a request has them: a row of an import, and the base of the mapping endpoints' bodies."""
+"""The members of a mapping in a request: a row of an import, and the base class of the bodies of the mapping endpoints."""
 
 from typing import Annotated, Any, Literal
 
@@ -24,7 +24,7 @@ def _moment_us(value: Any) -> int | None:
         raise ValueError(f"should be ISO 8601 or seconds since 1970: {error.detail}") from None
 
 
-#: No control characters: ids become Kafka keys, headers and database text.
+#: Excludes control characters, because ids become Kafka keys, headers and database text.
 Id = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Moment = Annotated[int | None, BeforeValidator(_moment_us, json_schema_input_type=str | float | None)]
 
@@ -35,8 +35,8 @@ class MappingRow(BaseModel):
     Fields:
         effective_from: ISO 8601 or seconds since 1970; after validation microseconds since 1970 UTC.
         id_kind: the mapping holds for calls whose customer id is from this field; None = for all calls.
-        correct: true = the mapping in force was a mistake, and this one replaces it from its beginning on; false = it was
-            no mistake; None = it was a mistake if Lago does not know its org.
+        correct: true = the current mapping was a mistake, and this one replaces it from its beginning on; false = it
+            was no mistake; None = it was a mistake if Lago does not know its org.
     """
 
     litellm_customer_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_normal)]
@@ -52,7 +52,7 @@ class MappingRow(BaseModel):
     correct: bool | None = None
 
     def wanted(self) -> MappingRequest:
-        """The row as a request to the core."""
+        """Return the row as a request to the core."""
         return MappingRequest(
             self.litellm_customer_id,
             self.lago_customer_id,

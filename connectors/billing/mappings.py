@@ -1,6 +1,7 @@
-"""Who pays: customer mappings, read from this process's table and changed in their compacted topic.
+"""Customer mappings, which say who pays. They are read from this process's table, and changed in their compacted topic.
 
-The topic holds the truth, and the table follows it. A write returns once this process's own table shows it.
+The topic is the source of truth, and the table follows it. A write returns as soon as this process's own table shows
+it.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ from streams.core.mapping.set_mapping import (
 from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
 from streams.runtime.compacted_table import CompactedTable
 
-#: Time limit for the tables to be complete, seconds.
+#: Time limit of the wait for complete tables, seconds.
 _VIEW_S = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -42,10 +43,10 @@ Known = CustomerRecord | None
 
 @dataclass(frozen=True, slots=True)
 class MappingResult:
-    """A customer's record, the version that was asked for, and where usage goes under it.
+    """A customer's record, the requested version, and the target of its usage.
 
     Fields:
-        corrected: the version that was a mistake, and that `version` replaces from its beginning on; None = none.
+        corrected: the mistaken version that `version` replaces from its beginning on; None = none.
     """
 
     record: CustomerRecord
@@ -60,23 +61,25 @@ class MappingGuard(Protocol):
     """Decides whether a caller may change a mapping, at three points of the change."""
 
     def admits(self, customer_id: str, known: Known) -> None:
-        """Called before Lago is asked or anything is written, so that the time of a refusal shows nothing.
+        """Check the caller before any request to Lago and any write, so that the duration of a refusal reveals nothing.
 
         Raises: MeterbridgeError: the caller may not change this customer.
         """
 
     def allows(self, before: Known, after: CustomerRecord) -> None:
-        """Called with each change that is tried; `before` = `after` if there is nothing to change.
+        """Check each attempted change; `before` = `after` if there is nothing to change.
 
         Raises: MeterbridgeError: the caller may not make this change.
         """
 
     async def changing(self, before: Known, after: Known) -> None:
-        """Called right before the change is written. Raises: Unavailable: it must not be written."""
+        """Called immediately before the change is written. Raises: Unavailable: the change must not be written."""
 
 
 class _Attempt(NamedTuple):
-    """One run of `make`: the record before it, the moment its version takes effect, the version that it corrects."""
+    """One run of `make`: the record before it, the moment from which its version applies, and the version that it
+    corrects.
+    """
 
     before: Known
     at_us: int
@@ -102,11 +105,11 @@ class Mappings:
     Args:
         mapping_delay_us: `MAPPING_DELAY_SECONDS`; `keep_us`: see `set_mapping`.
         now_us: microseconds since 1970 UTC.
-        event_code: the metric that a subscription has to charge.
-        canary: the id under which the canary is mapped, who is no customer; `""` = none.
+        event_code: code of the metric that a subscription must charge.
+        canary: LiteLLM customer id of the canary, which is not counted as a customer; `""` = none.
 
     Attributes:
-        placed: gives a request from outside the key of its org, see `connectors.billing.organizations`.
+        placed: adds the key of the org to an external request, see `connectors.billing.organizations`.
     """
 
     def __init__(
@@ -136,14 +139,16 @@ class Mappings:
         self._counting: asyncio.Task[int] | None = None
 
     async def get(self, customer_id: str) -> MappingResult | None:
-        """The customer's record and the version to show now; None = no mapping. Raises: Unavailable `view_incomplete`."""
+        """Return the customer's record and the version to show now; None = no mapping. Raises: Unavailable
+        `view_incomplete`.
+        """
         await self.ready()
         return self.mapped(customer_id)
 
     def mapped(
         self, customer_id: str, predicate: Callable[[MappingVersion], bool] = lambda _: True
     ) -> MappingResult | None:
-        """As `get`, from tables that are `ready`; None also if the version is not `predicate`."""
+        """Like `get`, for tables that are `ready`. None also if the version does not satisfy `predicate`."""
         record = self._customers.table.get(customer_id)
         version = None if record is None else shown(record.versions, self._now_us())
         if record is None or version is None or not predicate(version):
@@ -151,16 +156,16 @@ class Mappings:
         return self._mapped(record, version)
 
     async def record(self, customer_id: str) -> CustomerRecord | None:
-        """The customer's record, also after its mapping was deleted. Raises: as `get`."""
+        """Return the customer's record, even if its mapping was deleted. Raises: as `get`."""
         await self.ready()
         return self._customers.table.get(customer_id)
 
     def payers(self, record: CustomerRecord) -> set[str]:
-        """The orgs that pay from now on; empty = the customer has no mapping."""
+        """Return the orgs that pay from now on; empty = the customer has no mapping."""
         return {version.lago_customer_id for version in self.paying(record)}
 
     def paying(self, record: CustomerRecord) -> list[MappingVersion]:
-        """The version in force and the later ones, without deleted ones."""
+        """Return the current version and the later ones, without deleted ones."""
         version = shown(record.versions, self._now_us())
         return [
             other
@@ -174,9 +179,10 @@ class Mappings:
         return org is not None and external_id in {org.subscription_id, *(period.external_id for period in org.periods)}
 
     async def active_customers(self) -> int:
-        """Customers whose version in force is active, without the canary; other tasks run while it counts.
+        """Count the customers whose current version is active, without the canary. Other tasks run meanwhile.
 
-        Who asks meanwhile gets the same answer: a pass holds a copy of the table, and anybody may ask.
+        Concurrent callers get the same result. Each count needs a copy of the table, and the number of callers is not
+        limited.
         """
         if self._counting is None or self._counting.done():
             self._counting = asyncio.ensure_future(self._count_active())
@@ -193,16 +199,17 @@ class Mappings:
     async def put(
         self, request: MappingRequest, guard: MappingGuard | None = None, *, ask_lago: bool = True
     ) -> MappingResult:
-        """Map a customer; `get` shows it on return. A repeated request changes nothing.
+        """Map a customer. On return `get` shows the mapping. A repeated request changes nothing.
 
         Args:
-            ask_lago: ask about a subscription that is not known while the caller waits; else a later round of the
-                discovery asks. Also ask about the org that was mapped before: if neither Lago nor Meterbridge knows it,
-                the old mapping was a mistake, and the new one corrects it.
+            ask_lago: ask Lago about an unknown subscription while the caller waits; otherwise a later round of the
+                discovery asks. Lago is also asked about the org of the old mapping. If neither Lago nor Meterbridge
+                knows that org, the old mapping was a mistake, and the new one corrects it.
 
         Raises:
-            Rejected: see `set_mapping`; what `guard` raises.
-            Unavailable: Kafka does not take the record now, or the table does not follow; repeating is safe.
+            Rejected: see `set_mapping`; also the errors of `guard`.
+            Unavailable: Kafka does not acknowledge the record, or the table does not show it in time. Repeating is
+                safe.
         """
         await self.ready()
         self.check(request.litellm_customer_id, guard := guard or NoGuard())
@@ -221,11 +228,15 @@ class Mappings:
         return made
 
     def check(self, customer_id: str, guard: MappingGuard) -> None:
-        """Ask the guard whether the caller may change this customer; the tables are `ready`. Raises: what it raises."""
+        """Ask the guard whether the caller may change this customer. The tables must be `ready`. Raises: the errors of
+        the guard.
+        """
         guard.admits(customer_id, self._customers.table.get(customer_id))
 
     def would(self, request: MappingRequest) -> tuple[Known, CustomerRecord]:
-        """The customer's record now, and as `put` would make it; the tables are `ready`. Raises: as `set_mapping`."""
+        """Return the customer's present record, and the record that `put` would write. The tables must be `ready`.
+        Raises: as `set_mapping`.
+        """
         known = self._customers.table.get(request.litellm_customer_id)
         return known, set_mapping(known, request, self._now_us(), self._mapping_delay_us, self._keep_us)
 
@@ -244,7 +255,7 @@ class Mappings:
         return await self._change(customer_id, ending, make, guard)
 
     async def ready(self) -> None:
-        """Return once the tables have been read. Raises: Unavailable `view_incomplete`."""
+        """Wait until the tables have been read. Raises: Unavailable `view_incomplete`."""
         await _within_view_s(self._customers.wait_fresh(float("inf")))
         await _within_view_s(self._orgs.wait_fresh(float("inf")))
 
@@ -255,12 +266,13 @@ class Mappings:
         make: Callable[[Known, int], tuple[CustomerRecord, MappingVersion | None]],
         guard: MappingGuard,
     ) -> MappingResult:
-        """Change the record as it is when the change has its turn; the mapping delay begins at that moment.
+        """Change the record. The change is applied to the record that is current when it is written; the mapping delay
+        begins then.
 
         Args:
-            make: from the record and the moment, the new record and the version that it corrects (None = none). It runs
-                again for each attempt to write, with the record that another process has written meanwhile. The last run
-                is the one that is stored.
+            make: takes the record and the moment; returns the new record and the version that it corrects (None =
+                none). It runs again for each attempt to write, because another process may have written the record
+                meanwhile. The result of the last run is stored.
         """
         last: list[_Attempt] = []
 
@@ -273,7 +285,7 @@ class Mappings:
                 if known is not None:
                     guard.allows(
                         known, known
-                    )  # who may not see the customer is not shown what is wrong with the request
+                    )  # a caller who may not see the customer must not learn what is wrong with the request
                 raise
             guard.allows(known, after)
             last[:] = [_Attempt(known, at_us, wrong)]
@@ -291,7 +303,7 @@ class Mappings:
         return replace(self._mapped(after, version), created=created, changed=changed, corrected=wrong)
 
     async def _unknown(self, request: MappingRequest) -> frozenset[str]:
-        """The org that was mapped before, if neither Lago nor Meterbridge knows it."""
+        """Return the org that was mapped before, if neither Lago nor Meterbridge knows it."""
         known = self._customers.table.get(request.litellm_customer_id)
         if known is None:
             return frozenset()
@@ -303,7 +315,7 @@ class Mappings:
 
     def _mapped(self, record: CustomerRecord, version: MappingVersion) -> MappingResult:
         at_us = max(self._now_us(), version.effective_from)
-        if in_force(record.versions, at_us) is not version:  # a version older than those that are kept
+        if in_force(record.versions, at_us) is not version:  # the version is older than all stored versions
             at_us = version.effective_from
         target = resolve(record, at_us, version.id_kind, self._orgs.table, self._event_code)
         if target.held == NO_SUBSCRIPTION:

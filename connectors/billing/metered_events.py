@@ -1,6 +1,6 @@
-"""Usage events that another service measured: checked and normalised before they go to the raw topic.
+"""Checks and normalises usage events that another service measured, before they go to the raw topic.
 
-They are not sent to Lago directly: the meter deduplicates them by transaction id, and they are delivered exactly once.
+They are not sent to Lago directly. The meter deduplicates them by transaction id, and they are delivered exactly once.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,13 @@ from schemas.errors import Rejected
 from schemas.moments import parse_us, to_us
 from schemas.money import ZERO, plain
 
-#: A value of a property before it becomes text; a property that is None is left out.
+#: The value of a property before it is converted to text. A property that is None is left out.
 Value = str | int | float | Decimal | bool | None
-#: A moment: seconds or milliseconds since 1970, ISO 8601, or a datetime with a time zone.
+#: A timestamp: seconds or milliseconds since 1970, ISO 8601, or a datetime with a time zone.
 Moment = datetime | float | int | str
 MAX_ID_BYTES = 255
-#: Bytes of UTF-8 of an event's names and values together. They are bounded because a held event stays in memory.
+#: The most bytes of UTF-8 of an event's names and values together. There is a limit because a held event stays in
+#: memory.
 MAX_PROPERTIES_BYTES = 4096
 
 
@@ -31,11 +32,11 @@ class MeteredEvent(msgspec.Struct, frozen=True):
     """One event of an org.
 
     Fields:
-        transaction_id: two events of an org with the same id are billed once.
+        transaction_id: id of the event. Two events of an org with the same id are billed once.
         code: code of the billable metric.
-        at_us: when it happened, microseconds since 1970 UTC.
-        properties: text to text, numbers as plain digits, because Lago ignores `1e-05` without an error.
-        actor: who recorded it, as in the audit log; `""` = a process with the rights of the environment.
+        at_us: time of the usage, microseconds since 1970 UTC.
+        properties: text values by name. Numbers are plain digits, because Lago ignores `1e-05` without an error.
+        actor: the account that recorded it, as in the audit log; `""` = a process with the rights of the environment.
     """
 
     org_id: str
@@ -77,8 +78,8 @@ def metered(
     Args:
         org_id, code, transaction_id: 1 to `MAX_ID_BYTES` bytes of UTF-8 each.
         properties: at most `MAX_PROPERTIES_BYTES` bytes of names and values; None = none.
-        timestamp: when it happened; None = now.
-        now_us: the time now, microseconds since 1970 UTC.
+        timestamp: time of the usage; None = now.
+        now_us: current time, microseconds since 1970 UTC.
 
     Raises:
         Rejected: `bad_event`, `bad_property`, `bad_time`, `number_out_of_range` (see `check_numbers`).
@@ -87,7 +88,8 @@ def metered(
         if not what.strip() or len(what.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES or what != _clean(what):
             raise Rejected("bad_event", f"an id and a code have 1 to {MAX_ID_BYTES} bytes of UTF-8, none of them 0")
     if not is_normalized("NFC", org_id):
-        # Kafka's key is the normalised id, and the org's record has Lago's id: the two would be different orgs.
+        # The Kafka key is the normalised id, and the org's record has Lago's id. If they differed, they would be two
+        # orgs.
         raise Rejected("bad_event", "an org's id is in Unicode's normal form C: its accents are part of their letters")
     org_id = normalise_customer_id(org_id) or org_id
     texts = {_clean(name): _text(name, value) for name, value in (properties or {}).items() if value is not None}
@@ -121,12 +123,12 @@ def _text(name: str, value: object) -> str:
 
 
 def _writable(name: str, number: Decimal) -> Decimal:
-    """Check the number before its digits are written out, because there may be a billion of them."""
+    """Check the number before it is formatted, because it may have a billion digits."""
     if abs(number.adjusted()) > MAX_DIGITS and number:
         raise Rejected(OUT_OF_RANGE, f"{name} is larger or smaller than Lago can hold")
     return number or ZERO
 
 
 def _clean(text: str) -> str:
-    """The text without NUL, which Postgres refuses, and with U+FFFD for lone surrogates, which UTF-8 cannot encode."""
+    """Remove NUL, which Postgres refuses, and replace lone surrogates, which UTF-8 cannot encode, by U+FFFD."""
     return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

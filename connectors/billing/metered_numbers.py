@@ -1,8 +1,9 @@
 """Checks the numbers among an event's properties: whether Lago can hold them, and whether they are negative.
 
-Only Lago knows which property a metric reads, so every property that is a number is checked, also a text: Lago sums what
-matches `^-?\\d+(\\.\\d+)?$` (`postgres_store.rb#numeric_condition`). The bounds are those of Lago's widest column for an
-event's number, `decimal(40,15)` (`precise_total_amount_cents`): 25 digits before the point, 15 behind it.
+Only Lago knows which property a metric reads, so every property that is a number is checked, even if it is a text. Lago
+sums texts that match `^-?\\d+(\\.\\d+)?$` (`postgres_store.rb#numeric_condition`). The bounds are those of Lago's
+widest column for an event's number, `decimal(40,15)` (`precise_total_amount_cents`): 25 digits before the point, 15
+behind it.
 """
 
 from collections.abc import Mapping
@@ -12,19 +13,19 @@ from typing import Final
 
 from schemas.errors import Rejected
 
-#: Maximum of significant digits, of digits before the point, and of digits after it.
+#: The largest number of significant digits, of digits before the point, and of digits after the point.
 MAX_DIGITS, MAX_WHOLE, MAX_PLACES = 40, 25, 15
 #: Reason of a refusal.
 OUT_OF_RANGE: Final = "number_out_of_range"
-#: Wider than Lago's own pattern, because another of its event stores may read more texts as numbers.
+#: Matches more texts than Lago's own pattern, because another event store of Lago may read more texts as numbers.
 _NUMBER: Final = re_compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 
 
 def check_numbers(properties: Mapping[str, str]) -> None:
-    """Refuse a number that Lago cannot hold: with it, all of Lago's answers about the org would be errors.
+    """Refuse a number that Lago cannot hold. With such a number, all responses of Lago about the org would be errors.
 
     Raises:
-        Rejected: `number_out_of_range`: 10^25 or more, nearer to 0 than 10^-15, or of more than 40 digits.
+        Rejected: `number_out_of_range`: 10^25 or more, closer to 0 than 10^-15, or more than 40 digits.
     """
     for name, text in properties.items():
         if _NUMBER.fullmatch(text) is not None and not _fits(text):
@@ -37,7 +38,7 @@ def check_numbers(properties: Mapping[str, str]) -> None:
 
 
 def takes_back(properties: Mapping[str, str]) -> str:
-    """The name of the first negative property, which makes a bill smaller; `""` = there is none."""
+    """Return the name of the first negative property, which would reduce a bill; `""` = there is none."""
     for name, text in properties.items():
         if "-" in text and _NUMBER.fullmatch(text) is not None and _number(text) < 0:
             return name
@@ -45,7 +46,7 @@ def takes_back(properties: Mapping[str, str]) -> str:
 
 
 def numbers_of(properties: Mapping[str, str]) -> dict[str, str]:
-    """The properties that are numbers."""
+    """Return the properties that are numbers."""
     return {name: text for name, text in properties.items() if _NUMBER.fullmatch(text) is not None}
 
 

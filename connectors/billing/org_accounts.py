@@ -1,6 +1,7 @@
-"""An org's account: its customer and subscription in Lago, and its record here, which are changed together.
+"""Changes an org's account: its customer and subscription in Lago, together with its record in Kafka.
 
-Lago is changed first, then the record. A request that dies in between is repeated, and finds what is done (docs/orgs.md).
+Lago is changed first, then the record. If a request is interrupted in between, a repeat finds the finished steps
+(docs/orgs.md).
 """
 
 import asyncio
@@ -20,21 +21,20 @@ from connectors.billing.plan_terms import PlanTermsCache
 from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Plan, Subscription
-from connectors.lago.usage import CustomerUsage
+from connectors.lago.responses import Customer, CustomerUsage, Plan, Subscription
 from schemas.customers import OrgRecord, Period
 from schemas.errors import Unavailable
 
 UNKNOWN_ORG, NO_SUBSCRIPTION = "unknown_org", "no_subscription"
 
-#: Called with the state before and after a change, before anything is changed. Raises: Unavailable: change nothing.
+#: Called with the state before and after a change, before the change is made. Raises: Unavailable: change nothing.
 Changing = Callable[[Any, Any], Awaitable[None]]
 copy = msgspec.structs.replace
 
 
 @dataclass(frozen=True, slots=True)
 class OrgRequest:
-    """The requested account of an org; texts may be `""`.
+    """The requested account of an org. Texts may be `""`.
 
     Fields:
         plan_code: `""` = no subscription is requested.
@@ -55,7 +55,7 @@ class OrgRequest:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What Lago has of an org; `subscription` is active or pending; `created`: a part of the account is new."""
+    """Lago's data of an org; `subscription` is active or pending; `created`: whether a part of the account is new."""
 
     customer: Customer
     subscription: Subscription | None = None
@@ -63,7 +63,7 @@ class Account:
 
 
 class OrgAccounts:
-    """Reads and changes the accounts of one Lago.
+    """Reads and changes the accounts in one Lago.
 
     Args:
         now_us: microseconds since 1970 UTC.
@@ -77,14 +77,14 @@ class OrgAccounts:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def account(self, org_id: str) -> Account:
-        """The account as Lago has it now. Raises: LagoRejected `unknown_org`."""
+        """Return the account as Lago has it now. Raises: LagoRejected `unknown_org`."""
         existing = await self._existing(org_id)
         if existing is None:
             raise unknown_org()
         return existing
 
     async def is_known(self, org_id: str) -> bool:
-        """Whether the org's record says that Lago has or had the org. If not, only Lago knows."""
+        """Whether the org's record says that Lago has or had the org. If it does not, only Lago knows."""
         record = await self.records.get(org_id)
         return record is not None and bool(record.periods or record.subscription_id)
 
@@ -146,7 +146,7 @@ class OrgAccounts:
         async with self._locks.setdefault(org_id, asyncio.Lock()):
             known = await self.account(org_id)
             if known.subscription is None:
-                # It may have ended in Lago by a request that died before it changed the record.
+                # An interrupted request may have ended it in Lago without a change of the record.
                 await self._note(org_id, known)
             running = _running(known)
             await changing({"subscription": running.external_id, "plan_code": running.plan_code}, None)
@@ -155,7 +155,7 @@ class OrgAccounts:
             return ended
 
     async def usage(self, org_id: str) -> tuple[Subscription, CustomerUsage]:
-        """The active subscription and its current usage. Raises: LagoRejected `unknown_org`, `no_subscription`."""
+        """Return the active subscription and its current usage. Raises: LagoRejected `unknown_org`, `no_subscription`."""
         running = await self.billing.subscription(org_id)
         usage = await self.billing.lago.usage(org_id, running.external_id) if running is not None else None
         if running is not None and usage is not None:
@@ -165,7 +165,7 @@ class OrgAccounts:
         raise LagoRejected(NO_SUBSCRIPTION, "the org has no running subscription")
 
     async def plan(self, plan_code: str) -> Plan:
-        """The plan, at most minutes old. Raises: LagoRejected: code `plan_not_found`."""
+        """Return the plan, cached for minutes. Raises: LagoRejected: code `plan_not_found`."""
         return await self.billing.plan(plan_code)
 
     async def _existing(self, org_id: str) -> Account | None:
@@ -199,11 +199,11 @@ class OrgAccounts:
             if known is None:
                 await billing.take_back(org_id)
             raise
-        # Lago gives a customer its currency with its first subscription.
+        # Lago sets the currency of a customer at its first subscription.
         return Account(await billing.lago.customer(org_id) or customer, made, created=True)
 
     async def _note(self, org_id: str, account: Account) -> None:
-        """Write the account to the org's record, so that usage that is held for the subscription is billed at once.
+        """Write the account to the org's record, so that usage held for the subscription is billed at once.
 
         Raises:
             Unavailable: `write_conflict`: other processes changed the record each time; repeating is safe.
@@ -222,10 +222,10 @@ class OrgAccounts:
 
 
 def noted(known: OrgRecord, account: Account, listed: Sequence[Period], now_us: int) -> OrgRecord:
-    """The org's record with what Lago has now; pure.
+    """Return the org's record, updated with Lago's present data; pure.
 
     Args:
-        listed: all its subscriptions that are active or have ended, with their terms.
+        listed: all active and ended subscriptions of the org, with their terms.
         now_us: microseconds since 1970 UTC.
     """
     org = as_lago_says(known, account.customer, listed, now_us)
@@ -233,7 +233,7 @@ def noted(known: OrgRecord, account: Account, listed: Sequence[Period], now_us: 
 
 
 def _plan_of(account: Account, listed: Sequence[Period]) -> str | None:
-    """The plan of the account's subscription. The list is newer than the account, so its plan is preferred."""
+    """Return the plan of the account's subscription. The list is newer than the account, so its plan is preferred."""
     own = account.subscription
     if own is None:
         return None
@@ -246,17 +246,17 @@ def _plan_of(account: Account, listed: Sequence[Period]) -> str | None:
 
 
 def unknown_org() -> LagoRejected:
-    """The error for an org that neither Lago nor Meterbridge knows."""
+    """Return the error for an org that neither Lago nor Meterbridge knows."""
     return LagoRejected(UNKNOWN_ORG, "there is no such org")
 
 
 def day_of(moment: str) -> date:
-    """The UTC day of a moment as Lago writes it."""
+    """Return the UTC day of a timestamp in Lago's format."""
     return date.fromisoformat(moment[:10])
 
 
 def _check(org_id: str) -> None:
-    """Raises: LagoRejected `unsafe_id`: the id would be the key of a plan's limits."""
+    """Check the id. Raises: LagoRejected `unsafe_id`: the id would be the key of a plan's limits."""
     if is_plan(org_id):
         raise LagoRejected("unsafe_id", "no org's id begins with plan:")
 
@@ -268,7 +268,7 @@ def _running(account: Account) -> Subscription:
 
 
 def _chosen(listed: Sequence[Subscription], own: str) -> Subscription | None:
-    """The subscription with the org's stored id, else any; an active one rather than a pending one."""
+    """Choose the subscription with the org's stored id, otherwise any. An active one is preferred to a pending one."""
     ranked = sorted(listed, key=lambda one: (one.external_id != own, one.status != "active"))
     return ranked[0] if ranked else None
 
@@ -292,7 +292,7 @@ def _as_object(known: Account | None) -> dict[str, Any] | None:
 
 
 def _request_as_object(request: OrgRequest, known: Account | None) -> dict[str, Any]:
-    """As `_as_object`, after the request is carried out."""
+    """Return the same object as `_as_object`, for the state after the request."""
     before = _as_object(known) or {"name": None, "email": None, "plan_code": None, "metadata": {}}
     overwrites = known is None or request.overwrite
     return {

@@ -1,6 +1,6 @@
-"""Billing by organisation: an org is a customer in Lago, with one subscription whose id never changes.
+"""Bills by organisation: an org is a customer in Lago with one subscription, whose id never changes.
 
-Every step may be repeated after a failure, and takes effect once (docs/orgs.md).
+Every step can be repeated after a failure, and takes effect once (docs/orgs.md).
 """
 
 import time
@@ -17,17 +17,15 @@ from connectors.billing.subscription_id_store import SubscriptionIds
 from connectors.lago.client import LagoClient
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
-from connectors.lago.invoices import Invoice
 from connectors.lago.requests import NewCustomer, NewSubscription
-from connectors.lago.response_types import Customer, Plan, Subscription
+from connectors.lago.responses import Customer, CustomerUsage, Invoice, Plan, Subscription
 from connectors.lago.subscriptions import STATUSES
-from connectors.lago.usage import CustomerUsage
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import SECOND_US, to_datetime
 from streams.core.mapping.subscription_ids import BY_MOMENT, check_template, subscription_id
 
 PREFIXES = ("org_",)
-#: Statuses of subscriptions that bill, or will bill.
+#: Statuses of subscriptions that bill usage now or later.
 RUNNING = ("active", "pending")
 #: Reason of a refusal: the org is already subscribed to another plan.
 OTHER_PLAN = "other_plan"
@@ -39,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class LagoHealth(msgspec.Struct, frozen=True):
-    """Whether Lago answers; `status`: `healthy` or `unhealthy`; `version`: `""` = not known."""
+    """The health of Lago; `status`: `healthy` or `unhealthy`; `version`: `""` = not known."""
 
     status: str
     api_url: str
@@ -53,10 +51,10 @@ class OrgBilling:
         ids: stores the orgs' subscription ids.
         usage: stores recorded usage.
         now_us: microseconds since 1970 UTC.
-        prefixes: an id that begins with one of them is an org's.
-        template: of new subscription ids, see `check_template`.
-        clock: seconds, never backwards; for the cache of Lago's answers.
-        stamp: returns the moment in a new subscription's id, microseconds since 1970 UTC; None = now.
+        prefixes: beginnings of the ids of orgs.
+        template: template of new subscription ids, see `check_template`.
+        clock: monotonic, seconds; for the cache of Lago's responses.
+        stamp: returns the time for a new subscription's id, microseconds since 1970 UTC; None = now.
 
     Raises:
         Rejected: `bad_template`.
@@ -87,13 +85,13 @@ class OrgBilling:
     async def create_customer(
         self, org_id: str, name: str, email: str, user_id: str | None, metadata: Mapping[str, str] | None
     ) -> Customer:
-        """The org's customer: the existing one, unchanged, or a new one."""
+        """Return the org's customer: the existing one, unchanged, or a new one."""
         return (await self.ensured_customer(org_id, name, email, user_id, metadata))[0]
 
     async def ensured_customer(
         self, org_id: str, name: str, email: str, user_id: str | None, metadata: Mapping[str, str] | None
     ) -> tuple[Customer, bool]:
-        """As `create_customer`, and whether it is new."""
+        """Like `create_customer`; also return whether the customer is new."""
         customer_part(org_id)
         known = await self.lago.customer(org_id)
         if known is not None:
@@ -106,12 +104,16 @@ class OrgBilling:
         return made, True
 
     async def take_back(self, org_id: str) -> None:
-        """Delete the customer that this request made, because its subscription was refused. It stays if it has any."""
+        """Delete the customer that this request has made, because its subscription was refused. A customer with a
+        subscription stays.
+        """
         try:
             if not await self.lago.subscriptions(org_id, STATUSES):
                 await self.lago.delete_customer(org_id)
         except LagoIntegrationError as error:
-            _log.error("org_customer_left", org=org_id, reason=error.reason)  # expected: the reason is enough
+            _log.error(
+                "org_customer_left", org=org_id, reason=error.reason
+            )  # an expected error, so the reason is enough
 
     async def update_customer(
         self, org_id: str, name: str | None, email: str | None, metadata: Mapping[str, str] | None
@@ -129,8 +131,9 @@ class OrgBilling:
     async def sign_up(
         self, org_id: str, plan_code: str, name: str, email: str, user_id: str | None, billing_time: str
     ) -> Subscription:
-        """Make the customer and the subscription; existing ones are kept. If the plan is unknown or the subscription is
-        refused, no new customer is left. Raises: as `subscribe`."""
+        """Make the customer and the subscription, or keep the existing ones. Raises: as `subscribe`.
+
+        If the plan is unknown or the subscription is refused, no new customer remains."""
         await self.plan(plan_code)
         _, is_new = await self.ensured_customer(org_id, name, email, user_id, None)
         try:
@@ -141,7 +144,7 @@ class OrgBilling:
             raise
 
     async def plan(self, plan_code: str) -> Plan:
-        """The plan, at most minutes old. Raises: LagoRejected: code `plan_not_found`."""
+        """Return the plan, cached for minutes. Raises: LagoRejected: code `plan_not_found`."""
         known_plan = await self.directory.plan(plan_code)
         if known_plan is None:
             raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
@@ -153,10 +156,10 @@ class OrgBilling:
         """Subscribe the org, or change its plan; see `LagoClient.create_subscription`.
 
         Args:
-            only_new: subscribe only; never change the plan of an existing subscription.
+            only_new: never change the plan of an existing subscription.
 
         Raises:
-            LagoRejected: code `plan_not_found`; `several_subscriptions`; `other_plan` where `only_new`.
+            LagoRejected: code `plan_not_found`; `several_subscriptions`; with `only_new` also `other_plan`.
         """
         await self.plan(plan_code)
         new_subscription = NewSubscription(
@@ -174,7 +177,9 @@ class OrgBilling:
         return made
 
     async def subscription(self, org_id: str) -> Subscription | None:
-        """The org's active subscription, at most seconds old; of several the one with the org's stored id. None = none."""
+        """Return the org's active subscription, cached for seconds; None = there is none. If there are several, the one
+        with the org's stored id is returned.
+        """
         running = await self.directory.subscriptions(org_id)
         own = await self._ids.recall(org_id) if len(running) > 1 else None
         return next(
@@ -183,7 +188,7 @@ class OrgBilling:
         )
 
     async def terminate(self, org_id: str, external_id: str | None) -> Subscription | None:
-        """End a subscription, or cancel it if it has not begun. None = it has ended already.
+        """End a subscription, or cancel it if it has not begun. Return None if it has ended before.
 
         Args:
             external_id: None = the org's own subscription.
@@ -214,10 +219,13 @@ class OrgBilling:
         timestamp: Moment | None,
         accept: Callable[[MeteredEvent], Awaitable[MeteredEvent]] | None = None,
     ) -> MeteredEvent:
-        """Record usage, see `metered`. Args: accept: may refuse or change the event before it is stored.
+        """Record usage, see `metered`.
+
+        Args:
+            accept: may change the event, or refuse it by an exception, before it is stored.
 
         Raises:
-            LagoIntegrationError: the usage is refused, or not stored now.
+            LagoIntegrationError: the usage is refused, or could not be stored.
         """
         try:
             event = metered(org_id, code, transaction_id, properties, timestamp, self._now_us())
@@ -232,11 +240,11 @@ class OrgBilling:
         return event
 
     async def invoices(self, org_id: str, limit: int) -> list[Invoice]:
-        """The org's latest invoices, at most `limit`, the latest first, without fees."""
+        """Return the org's latest invoices, at most `limit`, the newest first, without fees."""
         return await self.lago.invoices(org_id, most=max(1, limit))
 
     async def usage(self, org_id: str) -> CustomerUsage | None:
-        """The usage in the org's current billing period; None = it has no active subscription."""
+        """Return the usage in the org's current billing period; None = it has no active subscription."""
         running = await self.subscription(org_id)
         return None if running is None else await self.lago.usage(org_id, running.external_id)
 
@@ -245,14 +253,14 @@ class OrgBilling:
         return external_id.startswith(self._prefixes)
 
     async def health(self) -> LagoHealth:
-        """Whether Lago answers. It never raises."""
+        """Check whether Lago answers. It never raises."""
         healthy, version = await self.lago.healthy(), ""
         with suppress(LagoIntegrationError):
             version = await self.lago.version()
         return LagoHealth("healthy" if healthy else "unhealthy", self.lago.root, version)
 
     async def _to_end(self, org_id: str, external_id: str | None) -> Subscription | None:
-        """The active or pending subscription of this id, or of the org if the id is None; None = there is none."""
+        """Find the active or pending subscription with this id, or of the org if the id is None; None = there is none."""
         external_id = external_id or await self._ids.recall(org_id)
         if external_id is None:
             return next(iter(await self.lago.subscriptions(org_id, RUNNING)), None)
@@ -260,7 +268,9 @@ class OrgBilling:
         return active if active is not None else await self.lago.subscription(external_id, "pending")
 
     async def _id_of(self, org_id: str, plan_code: str, *, only_new: bool) -> str:
-        """The org's subscription id, stored before its first use. An id that Lago has already is adopted."""
+        """Return the org's subscription id, which is stored before its first use. If Lago already has a subscription,
+        its id is used.
+        """
         listed = await self.lago.subscriptions(org_id, RUNNING)
         others = (
             [subscription.plan_code for subscription in listed if subscription.plan_code != plan_code]

@@ -1,4 +1,6 @@
-"""The orgs' records: read from this process's table, and changed one after the other, also from several processes."""
+"""Reads the orgs' records from this process's table, and changes them one after the other, even if several processes do
+it.
+"""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
@@ -13,9 +15,9 @@ from schemas.errors import Unavailable
 from schemas.organizations import DEFAULT, begins_with
 from streams.runtime.compacted_table import CompactedTable
 
-#: Time limit for the view to be complete, seconds.
+#: Time limit of the wait for a complete view, seconds.
 _VIEW_S = 10.0
-#: How often Lago is asked about an org whose record other processes change while it answers.
+#: How often Lago is asked again because another process changed the org's record during the request.
 ROUNDS = 3
 
 copy = msgspec.structs.replace
@@ -25,10 +27,10 @@ class OrgRecords:
     """Reads and writes `billing.orgs`; nothing else writes it.
 
     Args:
-        orgs: the table of the topic; its maker follows the topic.
+        orgs: the table of the topic. The caller keeps it up to date.
         kafka: connection options for aiokafka.
         now_us: microseconds since 1970 UTC.
-        organizations: names of the further Lago organisations, those too that are not configured any more; the
+        organizations: names of the further Lago organisations, also of those that are not configured any more. The
             caller keeps it up to date.
     """
 
@@ -49,17 +51,18 @@ class OrgRecords:
         self._organizations = organizations
 
     def organization_of(self, org_id: str) -> str:
-        """The Lago organisation of an org: of its record, else of its key; `""` = the default one."""
+        """Return the Lago organisation of an org, from its record or otherwise from its key; `""` = the default one."""
         known = self._orgs.table.get(org_id)
         return self.blank(org_id).organization if known is None else known.organization
 
     def blank(self, org_id: str) -> OrgRecord:
-        """The record of an org that has none yet."""
+        """Return a new record for an org without one."""
         name = begins_with(org_id)
         return OrgRecord(org_id, organization=name if name in self._organizations else DEFAULT)
 
     async def get(self, org_id: str) -> OrgRecord | None:
-        """The org's record, with all changes of this process, and those of others after at most a second; None = none.
+        """Return the org's record; None = there is none. It has all changes of this process, and those of others after
+        at most a second.
 
         Raises:
             Unavailable: `view_incomplete`: the topic has not been read to its end yet.
@@ -72,14 +75,14 @@ class OrgRecords:
         return self._orgs.table.get(org_id)
 
     async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
-        """Change the org's record by `make`. The new record is durable, and `get` returns it, on return.
+        """Change the org's record with `make`. On return the new record is durable, and `get` returns it.
 
-        If a subscription begins under an external id that another org used before, that org's subscription ends
-        (connectors/billing/reused_subscriptions.py). Its record is changed right after this one.
+        If a subscription begins with an external id that another org used before, that org's subscription ends
+        (connectors/billing/reused_subscriptions.py). The record of the other org is changed immediately after this one.
 
         Args:
-            make: returns the new record from the current one (`blank` if there is none). It may be
-                called several times. If it returns the same record, nothing is written. `updated_at` is set here.
+            make: returns the new record for the current one (`blank` if there is none). It may be called several times.
+                If it returns the same record, nothing is written. `change` sets `updated_at`.
 
         Raises:
             As `CompactedTopicWriter.change`.
@@ -97,17 +100,18 @@ class OrgRecords:
         return org
 
     async def close(self) -> None:
-        """Close the connections. This process can write no record any more."""
+        """Close the connections. After this the process cannot write records."""
         await self._records.close()
 
 
 async def changed_from(
     records: OrgRecords, org_id: str, before: OrgRecord | None, make: Callable[[OrgRecord], OrgRecord]
 ) -> bool:
-    """Make the org's record what `make` returns if it is still `before`; False if another process has changed it.
+    """Replace the org's record by the result of `make` if it is still `before`; False if another process has changed
+    it.
 
-    Lago was asked in between. The other process may have a later answer, and an older one would let an ended
-    subscription run again. So the caller asks Lago again.
+    The caller asked Lago after it read `before`. The other process may have a later answer of Lago, and an older answer
+    would make an ended subscription active again. So after False the caller asks Lago again.
 
     Raises:
         As `OrgRecords.change`.
@@ -124,7 +128,7 @@ async def changed_from(
 
 
 class StoredIds:
-    """`connectors.billing.subscription_id_store.SubscriptionIds` that keeps the ids in the orgs' records."""
+    """Implements `connectors.billing.subscription_id_store.SubscriptionIds` with the orgs' records."""
 
     def __init__(self, records: OrgRecords) -> None:
         self._records = records

@@ -1,6 +1,6 @@
-"""Keeps the orgs' records equal to Lago: one when a webhook names it, and all of them every quarter of an hour.
+"""Keeps the orgs' records equal to Lago: one org after a webhook, and all orgs by a poll every quarter of an hour.
 
-Lago sends a webhook three times within half a minute and then never again, so a lost one is made up for by the poll.
+Lago sends a webhook at most three times within half a minute. The poll finds the changes of lost webhooks.
 """
 
 import asyncio
@@ -18,20 +18,21 @@ from connectors.billing.plan_terms import PlanTermsCache, period_with
 from connectors.billing.subscription_discovery import MOST_FAILURES, beginning_after
 from connectors.billing.subscription_history import org_with, to_the_moment
 from connectors.lago.client import LagoClient
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US
 
 POLL_EVERY_S: Final = 900.0
-#: Time limit to refresh one org, seconds (Lago waits 30 s for the answer to a webhook), and orgs refreshed at once.
+#: Time limit to refresh one org, seconds (Lago waits 30 s for the response to a webhook), and the number of concurrent
+#: refreshes.
 _ASK_S, _AT_ONCE = 20.0, 4
-#: Orgs that one poll refreshes, and the pause after each, seconds. The next poll goes on.
+#: Number of orgs that one poll refreshes, and the pause after each, seconds. The next poll continues.
 POLLED, _PAUSE_S = 500, 0.1
 _FIRST_S: Final = 60.0
-#: Subscriptions that ended longer ago cannot bill usage that may still arrive.
+#: A subscription that ended longer ago is ignored, because no usage for it can arrive any more.
 _ENDED_US: Final = 40 * 24 * HOUR_US
-#: Statuses of subscriptions that run, or have run.
+#: Statuses of subscriptions that have begun.
 BEGUN: Final = ("active", "terminated")
 
 _log = structlog.get_logger(__name__)
@@ -39,13 +40,13 @@ copy = msgspec.structs.replace
 
 
 class OrgSynchroniser:
-    """Refreshes orgs that have a record, that a mapping names, or whose id begins as an org's does.
+    """Refreshes orgs that have a record, that a mapping names, or whose id begins with a prefix of orgs.
 
     Args:
         customers, orgs: views of the two topics.
         now_us: microseconds since 1970 UTC.
-        is_org: whether an id begins as an org's does.
-        is_mine: whether an org is in this Lago's organisation; others are left alone.
+        is_org: whether an id begins with a prefix of orgs.
+        is_mine: whether an org is in the organisation of this Lago. Other orgs are not changed.
     """
 
     def __init__(
@@ -73,12 +74,12 @@ class OrgSynchroniser:
         self._given_up_at = ""
 
     async def refresh(self, org_id: str) -> bool:
-        """Make an org's record equal to Lago, durable on return. False: the org is not known here.
+        """Make an org's record equal to Lago, durable on return. False = Meterbridge does not know the org.
 
         Raises:
             Unavailable: Lago or Kafka does not answer; repeating is safe.
         """
-        # Usage may be recorded for an org without a mapping. Then only its id shows that it may be one of ours.
+        # Usage may be recorded for an org without a mapping. Then only the prefix of the id shows that it is an org.
         if not self._is_mine(org_id) or not (self._is_org(org_id) or await self._is_ours(org_id)):
             return False
         try:
@@ -91,7 +92,9 @@ class OrgSynchroniser:
         return await self._is_ours(org_id)
 
     async def _refreshed(self, org_id: str) -> None:
-        """Raises: Unavailable `write_conflict`: others changed the record whenever Lago had answered."""
+        """Refresh one org. Raises: Unavailable `write_conflict`: other processes changed the record during each request
+        to Lago.
+        """
         for _ in range(ROUNDS):
             before = self._orgs.get(org_id)
             async with self._asking:
@@ -106,7 +109,9 @@ class OrgSynchroniser:
         )
 
     async def poll_every(self, seconds: float) -> None:
-        """Poll until the task is cancelled. The first poll is a minute after the start, because webhooks may have been missed before it."""
+        """Poll until the task is cancelled. The first poll is one minute after the start, because webhooks may have
+        been missed.
+        """
         wait_s = min(seconds, _FIRST_S)
         while True:
             await self._sleep(wait_s)
@@ -118,7 +123,7 @@ class OrgSynchroniser:
                 _log.warning("orgs_not_polled", reason=error.reason, detail=error.detail)
 
     async def poll(self) -> int:
-        """Refresh at most `POLLED` orgs whose running subscriptions, or their terms, differ from Lago's.
+        """Refresh at most `POLLED` orgs whose active subscriptions or terms differ from Lago's.
 
         An org that cannot be refreshed is skipped until the next poll.
 
@@ -165,13 +170,13 @@ class OrgSynchroniser:
 
 
 def as_lago_says(org: OrgRecord, customer: Customer | None, listed: Sequence[Period], now_us: int) -> OrgRecord:
-    """The org's record with Lago's subscriptions, running and ended; `org` itself if nothing has changed.
+    """Return the org's record, updated with Lago's active and ended subscriptions; `org` itself if nothing has changed.
 
-    A subscription that ended long ago and is not in the record is left out. If Lago has none, all that run by the record
-    have ended.
+    A subscription that ended long ago and is not in the record is left out. If Lago has no subscription, all
+    subscriptions that are active in the record have ended.
 
     Args:
-        listed: Lago's subscriptions of the org, running and ended, with their terms.
+        listed: Lago's active and ended subscriptions of the org, with their terms.
         now_us: microseconds since 1970 UTC.
     """
     known = {(period.external_id, period.started_at) for period in org.periods}
@@ -191,7 +196,7 @@ def as_lago_says(org: OrgRecord, customer: Customer | None, listed: Sequence[Per
 
 
 def _without(org: OrgRecord, customer: Customer | None, now_us: int) -> OrgRecord:
-    """The org's record if Lago has no subscription of it."""
+    """Return the org's record for the case that Lago has no subscription of the org."""
     periods = tuple(
         copy(period, terminated_at=now_us) if period.terminated_at is None and period.started_at <= now_us else period
         for period in org.periods

@@ -1,6 +1,6 @@
-"""Migrates a user's customer to an org: the org gets a customer, and the user's plan.
+"""Migrates a user's customer to an org: the org gets a customer and the user's plan.
 
-The user's usage goes to the org when its mapping is changed. The migration may be repeated after a failure.
+The user's usage goes to the org as soon as its mapping is changed. The migration can be repeated after a failure.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import structlog
 
 from connectors.billing.org_billing import OTHER_PLAN, RUNNING, OrgBilling
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Subscription
+from connectors.lago.responses import Customer, Subscription
 
-#: Key of the org's metadata: ids of the migrated users, separated by commas.
+#: Key of the org's metadata that holds the ids of the migrated users, separated by commas.
 FORMER = "migrated_from_user"
 
 _log = structlog.get_logger(__name__)
@@ -22,9 +22,9 @@ class Migrated(msgspec.Struct, frozen=True):
     """The result of a migration.
 
     Fields:
-        org: the org's customer.
-        subscription: the org's; None = neither the org nor the user had one.
-        to_end: the user's subscriptions, which still run: end them when no usage is mapped to them any more.
+        org: the customer of the org.
+        subscription: the subscription of the org; None = neither the org nor the user had one.
+        to_end: the user's active subscriptions. End them as soon as no usage is mapped to them any more.
     """
 
     org: Customer
@@ -35,7 +35,7 @@ class Migrated(msgspec.Struct, frozen=True):
 async def migrate(billing: OrgBilling, user_id: str, org_id: str, name: str, email: str) -> Migrated:
     """Create the org with the user's id in its metadata, and subscribe it to the user's plan.
 
-    The user's subscriptions are not ended: usage that is still mapped to the user would be lost. An org that has a
+    The user's subscriptions are not ended, because usage that is still mapped to the user would be lost. An org with a
     subscription keeps it, so several users may become one org.
 
     Raises:
@@ -56,12 +56,12 @@ def has_noted(org: Customer, user_id: str) -> bool:
 
 
 def noting(org: Customer, user_id: str) -> str:
-    """The metadata's value with the user's id added."""
+    """Add the user's id to the value of the metadata."""
     return f"{org.note(FORMER) or ''},{user_id}".removeprefix(",")
 
 
 async def _subscribed(billing: OrgBilling, org_id: str, user_s: Sequence[Subscription]) -> Subscription | None:
-    """The org's subscription, on the plan of the user's first one if it is new; None = neither has one."""
+    """Return the org's subscription. A new one gets the plan of the user's first subscription. None = neither has one."""
     own = next(iter(await billing.lago.subscriptions(org_id, RUNNING)), None)
     if own is not None or not user_s:
         return own
@@ -73,11 +73,11 @@ async def _subscribed(billing: OrgBilling, org_id: str, user_s: Sequence[Subscri
             raise
     return next(
         iter(await billing.lago.subscriptions(org_id, RUNNING)), None
-    )  # another request has subscribed it to another plan
+    )  # another request has subscribed the org to another plan
 
 
 async def _noted(billing: OrgBilling, org: Customer, user_id: str) -> Customer:
-    """The org with the user's id in its metadata. If Lago's metadata is full, the id is only logged."""
+    """Add the user's id to the org's metadata. If Lago's metadata is full, the id is only logged."""
     if has_noted(org, user_id):
         return org
     try:

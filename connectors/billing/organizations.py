@@ -1,4 +1,6 @@
-"""The Lago organisations of a deployment: which one a mapping names, and which one an org is in (docs/adr/0044)."""
+"""The Lago organisations of a deployment. Finds the organisation that a mapping names, and the organisation of an org
+(docs/adr/0044).
+"""
 
 from collections.abc import Collection
 
@@ -17,10 +19,10 @@ class Organizations:
     """The organisations that this deployment has access to.
 
     Args:
-        others: names of the further ones.
-        default_names: names by which a mapping may call the default one where there are further ones.
-        known: names of all further ones, those too that are closed, or not configured any more and have orgs. Where
-            there is none, each name in a mapping means the default one.
+        others: names of the further organisations.
+        default_names: names that a mapping may use for the default organisation if there are further ones.
+        known: names of all further organisations, including closed ones and those that have orgs and are not configured
+            any more. If it is empty, each name in a mapping means the default organisation.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class Organizations:
         self._known = self.others if known is None else known
 
     def of(self, org_id: str) -> str:
-        """The organisation of an org; `""` = the default one. It may be one that this deployment has no access to."""
+        """Return the organisation of an org; `""` = the default one. The deployment may have no access to it."""
         return self._records.organization_of(org_id)
 
     def is_in(self, organization: str, org_id: str) -> bool:
@@ -44,11 +46,11 @@ class Organizations:
         return self.of(org_id) == organization
 
     def placed(self, request: MappingRequest) -> MappingRequest:
-        """The request with the key of its org.
+        """Add the key of the org to the request.
 
         Raises:
-            Rejected: `unknown_organization`: it names an organisation that is not configured; `other_organization`: the
-                customer's id would be the key of an org in another organisation.
+            Rejected: `unknown_organization`: the request names an organisation that is not configured;
+                `other_organization`: the customer's id would be the key of an org in another organisation.
         """
         if not self._known:
             return request

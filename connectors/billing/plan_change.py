@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from streams.core.mapping.plan_intervals import PER_YEAR, period
 
-#: When a change applies: at once if the new plan costs as much or more a year, else at the end of the period.
+#: When a change applies: at once if the new plan costs at least as much for a year, otherwise at the end of the period.
 NOW: Final = "now"
 AT_PERIOD_END: Final = "at_period_end"
 NEVER: Final = "never"
@@ -21,7 +21,7 @@ _ROUNDING = Context(prec=60, rounding=ROUND_HALF_UP)
 
 @dataclass(frozen=True, slots=True)
 class PlanFee:
-    """A plan's own fee: `amount_cents` an `interval`, in the currency's smallest unit."""
+    """The fee of a plan: `amount_cents` for each `interval`, in the currency's smallest unit."""
 
     code: str
     interval: str
@@ -31,7 +31,7 @@ class PlanFee:
 
     @property
     def yearly_cents(self) -> int:
-        """The fee for a year, which decides which of two plans costs more."""
+        """The fee for a year. It decides which of two plans costs more."""
         return self.amount_cents * PER_YEAR[self.interval]
 
 
@@ -40,8 +40,8 @@ class ChargeLine:
     """An amount for the days `[from_day, until_day)` of a plan.
 
     Fields:
-        kind: `fee` is charged, `credit` is given back; the amount is never negative.
-        due: the day of its invoice or credit note.
+        kind: `fee` is charged, `credit` is refunded; the amount is never negative.
+        due: day of the invoice or credit note.
         of_days: the number of days for which the plan's whole amount is charged.
     """
 
@@ -57,7 +57,7 @@ class ChargeLine:
 
 @dataclass(frozen=True, slots=True)
 class PlanChange:
-    """When the plan changes, and every fee and credit up to the end of the new plan's first period."""
+    """The day of the change, and all fees and credits up to the end of the new plan's first period."""
 
     applies: Literal["now", "at_period_end", "never"]
     on: date
@@ -65,11 +65,11 @@ class PlanChange:
 
 
 def plan_change(old: PlanFee, new: PlanFee, *, anchor: date | None, started: date, today: date) -> PlanChange:
-    """The change of a subscription from the plan `old` to the plan `new` today.
+    """Compute the change of a subscription from the plan `old` to the plan `new` today.
 
     Args:
         anchor: the subscription's day for anniversary billing; None for calendar billing.
-        started: the day on which the active subscription began; an upgrade counts as a beginning.
+        started: the day on which the active subscription began. An upgrade begins a new one.
     """
     if new.code == old.code:
         return PlanChange(NEVER, today)
@@ -81,7 +81,9 @@ def plan_change(old: PlanFee, new: PlanFee, *, anchor: date | None, started: dat
 
 
 def _closing(old: PlanFee, anchor: date | None, started: date, today: date, on: date) -> Iterator[ChargeLine]:
-    """A fee for the days before `on` if they are not paid yet, or a credit for the days from `on` if they are paid."""
+    """Return a fee for the days before `on` if they are not paid yet, or a credit for the days from `on` on if they are
+    paid.
+    """
     begin, end = period(old.interval, anchor, today)
     if not old.pay_in_advance:
         yield _line("fee", old, max(begin, started), on, (end - begin).days, due=on)
@@ -90,7 +92,7 @@ def _closing(old: PlanFee, anchor: date | None, started: date, today: date, on: 
 
 
 def _opening(new: PlanFee, anchor: date | None, on: date) -> ChargeLine:
-    """The fee from `on` to the end of the new plan's period, whose interval may differ from the old one's."""
+    """Return the fee from `on` to the end of the new plan's period. Its interval may differ from the old plan's."""
     begin, end = period(new.interval, anchor, on)
     return _line("fee", new, on, end, (end - begin).days, due=on if new.pay_in_advance else end)
 
@@ -98,7 +100,7 @@ def _opening(new: PlanFee, anchor: date | None, on: date) -> ChargeLine:
 def _line(
     kind: Literal["fee", "credit"], terms: PlanFee, from_day: date, until_day: date, of_days: int, *, due: date
 ) -> ChargeLine:
-    """The plan's amount for these days, rounded once, half up."""
+    """Return the plan's amount for these days, rounded once, half up."""
     exact = _ROUNDING.divide(Decimal(terms.amount_cents * (until_day - from_day).days), Decimal(of_days))
     cents = int(exact.quantize(Decimal(1), context=_ROUNDING))
     return ChargeLine(kind, terms.code, from_day, until_day, of_days, cents, terms.currency, due)

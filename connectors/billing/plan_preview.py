@@ -1,4 +1,4 @@
-"""Previews the cost of a change of an org's plan: by Lago's own preview if there is one, else by Lago's rules."""
+"""Previews the cost of a change of an org's plan: with Lago's own preview if there is one, otherwise with Lago's rules."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -7,19 +7,20 @@ from typing import Final, Literal
 from connectors.billing.org_accounts import NO_SUBSCRIPTION, OrgAccounts, day_of
 from connectors.billing.plan_change import NEVER, NOW, ChargeLine, PlanChange, PlanFee, plan_change
 from connectors.lago.errors import LagoRejected
-from connectors.lago.invoices import InvoicePreview
 from connectors.lago.requests import ChangePreview, PreviewedChange, PreviewOf
-from connectors.lago.response_types import Plan, Subscription
+from connectors.lago.responses import InvoicePreview, Plan, Subscription
 from schemas.moments import to_datetime
 from streams.core.mapping.plan_intervals import MONTHS
 
-#: What the computation by rules leaves out.
+#: The parts of an invoice that the computation by rules leaves out.
 LEFT_OUT: Final = ("taxes", "coupons", "wallets", "credit notes of earlier changes")
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewLine:
-    """A line of an invoice or a credit note; days `[from_day, until_day)`, ISO 8601; None = Lago gives none."""
+    """A line of an invoice or a credit note for the days `[from_day, until_day)`, ISO 8601; None = Lago returns no
+    days.
+    """
 
     kind: Literal["fee", "usage", "credit"]
     code: str
@@ -36,9 +37,10 @@ class Preview:
 
     Fields:
         applies_on: the day, UTC.
-        charged_cents: amount of the invoice at the change; if it applies now, the usage so far is included.
-        credited_cents: credit for days that are paid and not used.
-        computed_by: `lago`: Lago's own preview, with taxes; `rules`: without what `left_out` names.
+        charged_cents: amount of the invoice at the change. If the change applies now, it includes the usage of the
+            running period.
+        credited_cents: credit for paid days that are not used.
+        computed_by: `lago`: Lago's own preview, with taxes; `rules`: without the parts in `left_out`.
     """
 
     org_id: str
@@ -63,11 +65,11 @@ class PlanPreviews:
         self._now_us = now_us
 
     async def of(self, org_id: str, plan_code: str) -> Preview:
-        """The preview of a change of the org's plan; nothing is changed.
+        """Preview a change of the org's plan. Nothing is changed.
 
         Raises:
             LagoRejected: `unknown_org`, `no_subscription`, `other_currency`, `unknown_interval`; code `plan_not_found`.
-            LagoIntegrationError: Lago does not answer, so a part of the sum is not known.
+            LagoIntegrationError: Lago does not answer, so a part of the sum is unknown.
         """
         running = (await self._accounts.account(org_id)).subscription
         if running is None or running.status != "active" or running.started_at is None:
@@ -112,7 +114,7 @@ class PlanPreviews:
         return plan_change(old, new, anchor=anchor, started=day_of(running.started_at or ""), today=today)
 
     async def _used(self, org_id: str, running: Subscription, change: PlanChange) -> tuple[PreviewLine, ...]:
-        """The usage on the subscription's closing invoice, if the change applies now."""
+        """Return the usage on the subscription's last invoice, if the change applies now."""
         if change.applies != NOW:
             return ()
         usage = await self._accounts.billing.lago.usage(org_id, running.external_id)
@@ -126,14 +128,18 @@ class PlanPreviews:
 
 
 def terms_of(plan: Plan) -> PlanFee:
-    """Raises: LagoRejected `unknown_interval`: Lago bills it in a way that is not known here."""
+    """Return the terms of a plan. Raises: LagoRejected `unknown_interval`: Meterbridge does not know this interval of
+    Lago.
+    """
     if plan.interval not in MONTHS:
         raise LagoRejected("unknown_interval", f"the plan {plan.code} has the interval {plan.interval or 'null'}")
     return PlanFee(plan.code, plan.interval, plan.amount_cents, plan.amount_currency, plan.pay_in_advance)
 
 
 def _as_predicted(base: Preview, predicted: InvoicePreview, change: PlanChange) -> Preview:
-    """Lago's preview of the invoice, with the lines by rules that are due later, which Lago does not show."""
+    """Return Lago's preview of the invoice. Lines that are due later are added by rules, because Lago does not show
+    them.
+    """
     later = [line for line in change.lines if line.due > change.on]
     return replace(
         base,

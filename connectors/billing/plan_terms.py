@@ -1,6 +1,7 @@
-"""The terms of a subscription: how often Lago invoices it, and which metrics its plan charges.
+"""Reads the terms of a subscription: how often Lago invoices it, and which metrics its plan charges.
 
-A plan that was changed for one subscription (plan overrides, which need a licence) is read as the plan of that code.
+If a plan was changed for one subscription (plan overrides, which need a licence), the terms of the original plan are
+used.
 """
 
 import time
@@ -12,14 +13,14 @@ import structlog
 
 from connectors.billing.answer_cache import Cache
 from connectors.lago.client import LagoClient
-from connectors.lago.response_types import Customer, Plan, Subscription, period_of
+from connectors.lago.responses import Customer, Plan, Subscription, period_of
 from connectors.lago.transport import read
 from schemas.customers import Period
 from schemas.moments import parse_us
 from streams.core.mapping.billing_periods import zone_of
 
-#: Age at which the terms of a plan are asked for again, seconds. That there is no such plan is not kept: it may be made
-#: at any moment, and usage of a period without terms would be billed wrongly.
+#: How long the terms of a plan are cached, seconds. The absence of a plan is not cached. The plan may be created at any
+#: moment, and usage of a period without terms would be billed wrongly.
 _FRESH_S: Final = 60.0
 _UTC: Final = ("", "UTC", "Etc/UTC")
 _MOST: Final = 10_000
@@ -29,34 +30,34 @@ copy = msgspec.structs.replace
 
 
 class PlanTerms(NamedTuple):
-    """How often a plan's charges are invoiced, and the codes of the metrics that it charges."""
+    """How often Lago invoices a plan's charges, and the codes of the metrics that the plan charges."""
 
     interval: str
     charged: tuple[str, ...]
 
 
 def terms_of(plan: Plan) -> PlanTerms:
-    """The terms of a plan. A plan of a long interval may invoice its charges monthly (`bill_charges_monthly`)."""
+    """Return the terms of a plan. A plan with a long interval may invoice its charges monthly (`bill_charges_monthly`)."""
     codes = sorted({charge.billable_metric_code for charge in plan.charges})
     return PlanTerms("monthly" if plan.bill_charges_monthly else plan.interval, tuple(codes))
 
 
 class PlanTermsCache:
-    """The terms of plans, each kept for a minute, because many orgs have the same plan."""
+    """Caches the terms of plans for a minute, because many orgs have the same plan."""
 
     def __init__(self, lago: LagoClient, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._lago = lago
         self._known: Cache[str, PlanTerms] = Cache(monotonic, _FRESH_S, _MOST)
 
     def learn(self, plans: Iterable[Plan]) -> Mapping[str, PlanTerms]:
-        """Keep the terms of plans that Lago has just listed, and return them by plan code."""
+        """Cache the terms of plans that Lago has just listed, and return them by plan code."""
         terms_by_code = {plan.code: terms_of(plan) for plan in plans}
         for code, terms in terms_by_code.items():
             self._known.keep(code, terms)
         return terms_by_code
 
     async def periods(self, listed: Sequence[Subscription], customer: Customer | None) -> list[Period]:
-        """The periods of the subscriptions that have begun, with their terms if Lago has the plan.
+        """Return the periods of the subscriptions that have begun, with their terms if Lago has the plan.
 
         Raises:
             LagoIntegrationError: Lago does not answer.
@@ -77,10 +78,10 @@ class PlanTermsCache:
 
 
 def period_with(subscription: Subscription, terms: PlanTerms | None, timezone: str = "") -> Period:
-    """The period of a subscription that has begun.
+    """Return the period of a subscription that has begun.
 
     Args:
-        terms: None = not known; the period has none then.
+        terms: None = not known; then the period has no terms.
         timezone: IANA name; `""` = UTC.
     """
     bare = read(period_of, subscription)
@@ -95,7 +96,7 @@ def period_with(subscription: Subscription, terms: PlanTerms | None, timezone: s
 
 
 def kept(period: Period, known: Period) -> Period:
-    """`period`, with the terms of `known` if it has none of its own."""
+    """Return `period`, with the terms of `known` if it has no terms."""
     if period.charged is not None or known.charged is None:
         return period
     terms = {"interval": known.interval, "anchor": known.anchor, "timezone": known.timezone, "charged": known.charged}
@@ -103,7 +104,9 @@ def kept(period: Period, known: Period) -> Period:
 
 
 def timezone_of(customer: Customer | None) -> str:
-    """The time zone in which the customer's billing periods begin at midnight; `""` = UTC, as without a licence."""
+    """Return the time zone in which the customer's billing periods begin at midnight; `""` = UTC, which Lago uses
+    without a licence.
+    """
     name = "" if customer is None else (customer.timezone or customer.applicable_timezone or "")
     if name in _UTC:
         return ""

@@ -1,6 +1,6 @@
 """Reads a file of the rate card: TOML in which every amount is text, so that no digit of money is ever a float.
 
-docs/rates.md has the format. Whatever is wrong is one sentence that names the place.
+docs/rates.md has the format. Each mistake is reported in one sentence with its place and the next step.
 """
 
 import tomllib
@@ -15,7 +15,7 @@ from schemas.moments import parse_us
 from schemas.money import parse_amount
 from schemas.rates import UNIT_PRICES, Entry, Factors, RateCard, check_card, check_places
 
-#: The factors of the power levels where a card has factors and says nothing else.
+#: The default factors of the power levels, for a card with factors.
 POWER_LEVELS: Final = {"eco": Decimal("0.7"), "balanced": Decimal(1), "precision": Decimal("1.5")}
 _AMOUNTS = ("markup_percent", *UNIT_PRICES, "minimum")
 _MEMBERS = ("id", "effective_from", "currency", "price", "default", "factors")
@@ -23,15 +23,17 @@ _FACTORS = ("power_level", "team", "plan", "org")
 
 
 class InvalidRateCard(ValueError):
-    """The file is no rate card; the text is a sentence that says where and why."""
+    """The file is no valid rate card; the message says where, why, and what to do."""
 
 
 def read_card(path: Path, places: int) -> RateCard:
-    """The version in a file; `places`: `COST_DECIMALS`, to which a call's price is rounded. Raises: InvalidRateCard."""
+    """Read the version in a file; `places`: `COST_DECIMALS`, to which a call's price is rounded. Raises: InvalidRateCard."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRateCard(f"{path}: it cannot be read: {type(error).__name__}") from error
+        raise InvalidRateCard(
+            f"{path}: the file cannot be read ({type(error).__name__}); check its path, its permissions, and that it is UTF-8"
+        ) from error
     try:
         card = card_of(text)
         check_places(card, places)
@@ -41,11 +43,11 @@ def read_card(path: Path, places: int) -> RateCard:
 
 
 def card_of(text: str) -> RateCard:
-    """The version in a text of TOML. Raises: InvalidRateCard."""
+    """Read the version in a TOML text. Raises: InvalidRateCard."""
     try:
         tree = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InvalidRateCard(f"it is no TOML: {error}") from error
+        raise InvalidRateCard(f"the file is not valid TOML: {error}; docs/rates.md has an example") from error
     _known(tree, _MEMBERS, "the card")
     prices = tree.get("price", [])
     if not isinstance(prices, list) or not all(isinstance(price, dict) for price in prices):
@@ -87,7 +89,7 @@ def _factors(tree: Mapping[str, Any]) -> Factors | None:
     _known(table, _FACTORS, "factors")
     found = {}
     for kind in _FACTORS:
-        members = _table(table, kind) or {}
+        members = _table(table, kind, "factors.") or {}
         found[kind] = {name: _amount(factor, f"factors.{kind}.{name}") for name, factor in members.items()}
     found["power_level"] = POWER_LEVELS | found["power_level"]
     return Factors(**found)
@@ -98,11 +100,13 @@ def _moment(tree: Mapping[str, Any]) -> int:
     if isinstance(value, datetime):
         value = value.isoformat()
     if not isinstance(value, str):
-        raise InvalidRateCard('effective_from: give a moment, as effective_from = "2026-12-01T00:00:00Z"')
+        raise InvalidRateCard('effective_from: write a time, for example effective_from = "2026-12-01T00:00:00Z"')
     try:
         return parse_us(value)
     except Rejected:
-        raise InvalidRateCard(f"effective_from: {value!r} is no moment in ISO 8601") from None
+        raise InvalidRateCard(
+            f'effective_from: {value!r} is not a time in ISO 8601; write for example "2026-12-01T00:00:00Z"'
+        ) from None
 
 
 def _amount(value: Any, where: str) -> Decimal:
@@ -111,23 +115,23 @@ def _amount(value: Any, where: str) -> Decimal:
     try:
         return parse_amount(value)
     except Rejected:
-        raise InvalidRateCard(f"{where}: {value!r} is no plain decimal number") from None
+        raise InvalidRateCard(f'{where}: {value!r} is not a plain decimal number; write for example "0.25"') from None
 
 
-def _table(tree: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+def _table(tree: Mapping[str, Any], name: str, prefix: str = "") -> Mapping[str, Any] | None:
     value = tree.get(name)
     if value is not None and not isinstance(value, dict):
-        raise InvalidRateCard(f"{name}: it must be a table")
+        raise InvalidRateCard(f"{prefix}{name}: must be a table; begin it with [{prefix}{name}]")
     return value
 
 
 def _text(tree: Mapping[str, Any], name: str, where: str) -> str:
     value = tree.get(name)
     if not isinstance(value, str):
-        raise InvalidRateCard(f"{where}: {name} is missing, or no text")
+        raise InvalidRateCard(f'{where}: {name} is missing or is not text; write {name} = "..."')
     return value
 
 
 def _known(tree: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
     if unknown := sorted(tree.keys() - set(names)):
-        raise InvalidRateCard(f"{where}: {unknown[0]!r} is unknown; known are {', '.join(names)}")
+        raise InvalidRateCard(f"{where}: {unknown[0]!r} is unknown; allowed are {', '.join(names)}")

@@ -33,5 +33,5 @@ class RejectedFollower(TopicTable):
                 note(self.name, partition, record.offset)
 
     def by_reason(self) -> dict[str, int] | None:
-        """Number of rejected calls by reason; None until the topic has been read to its end."""
+        """Return the number of rejected calls by reason; None until the topic has been read to its end."""
         return dict(sorted(self._counts.items())) if self.complete() else None

@@ -1,8 +1,9 @@
-"""One external subscription id that is used by one customer after another; pure.
+"""Handles an external subscription id that one customer uses after another; pure.
 
-When a subscription has ended, Lago allows its external id again, also for another customer. At most one subscription with
-an id is active (docs/lago-behaviour.md, 5.2), and Lago bills an event to the one that is active at the event's moment. So
-when a subscription (a *life* of the id) begins, the life before it has ended, even if its org's record does not show it.
+After the end of a subscription, Lago accepts its external id again, even for another customer. At most one subscription
+with an id is active (docs/lago-behaviour.md, 5.2). Lago bills an event to the one that is active at the event's
+timestamp. So when a subscription (a *life* of the id) begins, the previous life has ended, even if its org's record
+does not show it.
 """
 
 from collections.abc import Iterable
@@ -16,12 +17,11 @@ copy = msgspec.structs.replace
 
 
 def ended_by(org: OrgRecord, other: OrgRecord) -> OrgRecord:
-    """The org's record, in which each life ends at the latest when a life of `other` begins under the same id.
+    """Return the org's record with changed ends: each life ends, at the latest, when a life of `other` begins with the
+    same id.
 
-    Two Lago organisations know nothing of each other's ids.
-
-    The exact end comes from Lago soon after (`connectors.billing.org_sync`); it is never later. `org` itself if nothing
-    has changed.
+    Two Lago organisations do not share ids. The exact end comes from Lago soon after (`connectors.billing.org_sync`)
+    and is never later. If nothing has changed, the result is `org` itself.
     """
     if org.org_id == other.org_id or org.organization != other.organization:
         return org
@@ -39,7 +39,7 @@ def ended_by(org: OrgRecord, other: OrgRecord) -> OrgRecord:
 
 
 def ended_by_all(org: OrgRecord, others: Iterable[OrgRecord]) -> OrgRecord:
-    """As `ended_by`, for all other orgs."""
+    """Apply `ended_by` for all other orgs."""
     names = {period.external_id for period in org.periods}
     for other in others:
         if any(period.external_id in names for period in other.periods):
@@ -48,7 +48,7 @@ def ended_by_all(org: OrgRecord, others: Iterable[OrgRecord]) -> OrgRecord:
 
 
 def orgs_left_behind(org: OrgRecord, others: Iterable[OrgRecord]) -> list[str]:
-    """Ids of the other orgs whose records do not show yet that a life of theirs ended when one of `org` began."""
+    """Return the ids of the other orgs whose records do not show yet that a life ended because one of `org` began."""
     names = {period.external_id for period in org.periods}
     shared = (other for other in others if any(period.external_id in names for period in other.periods))
     return [other.org_id for other in shared if ended_by(other, org) is not other]
@@ -57,7 +57,9 @@ def orgs_left_behind(org: OrgRecord, others: Iterable[OrgRecord]) -> list[str]:
 def held_by_others(
     names: Iterable[str], org_id: str, orgs: Iterable[OrgRecord], now_us: int, organization: str = ""
 ) -> set[str]:
-    """The `names` that are active subscriptions of other orgs than `org_id` in its Lago organisation, by the records."""
+    """Return those of `names` that the records show as active subscriptions of other orgs in the Lago organisation of
+    `org_id`.
+    """
     ids = set(names)
     others = (
         period for org in orgs if org.org_id != org_id and org.organization == organization for period in org.periods

@@ -1,4 +1,4 @@
-"""The discovery of subscriptions in several Lago organisations: each org is looked for in its own."""
+"""Discovers subscriptions in several Lago organisations. Each org is searched in its own organisation."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -10,11 +10,12 @@ from schemas.organizations import DEFAULT
 
 
 class RoutedDiscovery:
-    """As `SubscriptionDiscovery`, of all organisations. An org of one that is not configured is asked for nowhere.
+    """A `SubscriptionDiscovery` for all organisations. An org in an organisation that is not configured is not
+    searched.
 
     Args:
-        by_organization: with the default one, `""`.
-        organization_of: the organisation of an org.
+        by_organization: the discovery of each organisation, including the default one, `""`.
+        organization_of: returns the organisation of an org.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class RoutedDiscovery:
         return own is None or await own.learn(org_id, names)
 
     async def learn_every(self, seconds: float) -> None:
-        """See `SubscriptionDiscovery.learn_every`; one organisation that is away delays no other."""
+        """See `SubscriptionDiscovery.learn_every`. An organisation that does not answer does not delay the others."""
         async with asyncio.TaskGroup() as group:
             for discovery in self._by_organization.values():
                 group.create_task(discovery.learn_every(seconds))

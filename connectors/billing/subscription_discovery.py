@@ -1,6 +1,6 @@
-"""Learns which subscriptions Lago has of the mapped orgs, and subscribes those without one where `AUTO_SUBSCRIBE` is set.
+"""Asks Lago for the subscriptions of the mapped orgs. With `AUTO_SUBSCRIBE`, orgs without a subscription get one.
 
-Usage of an org without a known subscription is held. What is learnt here releases it (docs/mapping.md).
+Usage of an org without a known subscription is held. A subscription that is found here releases it (docs/mapping.md).
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from connectors.billing.reused_subscriptions import held_by_others
 from connectors.billing.subscription_history import not_running, org_with, to_the_moment
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Subscription
+from connectors.lago.responses import Customer, Subscription
 from connectors.lago.subscriptions import ACTIVE, STATUSES
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
@@ -27,15 +27,17 @@ from streams.core.mapping.set_mapping import shown
 from streams.core.mapping.subscription_choice import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 from streams.runtime.kept_up import kept_up
 
-#: Time limit of Lago's answers about one org, seconds. A caller may wait for them; the background task asks again.
+#: Time limit of the requests about one org, seconds. A caller may wait for them; the background task repeats them.
 _LAGO_S = 5.0
-#: Time limit to make a customer and a subscription, which takes about six requests, seconds.
+#: Time limit to create a customer and a subscription with about six requests, seconds.
 _SUBSCRIBE_S = 30.0
-#: Newly mapped orgs that are subscribed at the same time.
+#: Number of newly mapped orgs that are subscribed at the same time.
 _AT_ONCE = 4
-#: Orgs with recorded usage and without a record that are remembered: the latest. Lago's webhooks name the others.
+#: The most orgs with recorded usage and without a record that are remembered. The oldest are dropped, because Lago's
+#: webhooks name them.
 _NAMED = 200
-#: After so many orgs in a row without an answer Lago is taken to be away. The next round begins with the last of them.
+#: After this number of consecutive orgs without an answer, Lago counts as unavailable. The next round begins with the
+#: last of them.
 MOST_FAILURES = 3
 
 _log = structlog.get_logger(__name__)
@@ -43,12 +45,12 @@ copy = msgspec.structs.replace
 
 
 def beginning_after(last: str, org_ids: Iterable[str]) -> list[str]:
-    """The ids in order, from the first one after `last`, round to `last`, so that each id has its turn."""
+    """Return the ids in a cyclic order that begins with the first id after `last` and ends with `last`."""
     return sorted(org_ids, key=lambda org_id: (org_id <= last, org_id))
 
 
 class _Unanswered:
-    """Logs that Lago gives no answer about an org: once for each org, and once for all while Lago is away."""
+    """Logs missing answers of Lago: once for each org, and only once for all orgs while Lago does not answer at all."""
 
     def __init__(self) -> None:
         self._orgs: set[str] = set()
@@ -59,7 +61,9 @@ class _Unanswered:
         self._orgs.discard(org_id)
 
     def failed(self, org_id: str, error: MeterbridgeError | TimeoutError) -> bool:
-        """Log the error if it is new. False: Lago is away; True: it has no answer about this org alone."""
+        """Log the error if it is new. False = Lago does not answer at all; True = only the request about this org
+        failed.
+        """
         if not self._lago_away and org_id not in self._orgs:
             _log.warning("subscriptions_unknown", org=org_id, error=str(error) or "timeout")
         self._orgs.add(org_id)
@@ -71,7 +75,7 @@ class _Unanswered:
 
 
 class _NotSubscribed:
-    """Why orgs could not be subscribed. A cause is logged once until a whole round has passed without it."""
+    """Keeps why orgs could not be subscribed. A cause is logged again only after a whole round without it."""
 
     def __init__(self) -> None:
         self.codes: dict[str, str] = {}
@@ -83,7 +87,7 @@ class _NotSubscribed:
         self.codes = {org_id: self.codes[org_id] for org_id in self.codes.keys() & set(org_ids)}
 
     def end_round(self, *, whole: bool) -> None:
-        """Causes of orgs that were not reached in this round still hold."""
+        """End the round. Causes of orgs that were not reached in this round are kept."""
         if not whole:
             self._logged |= self._logged_before
         self._logged_before = set()
@@ -103,20 +107,22 @@ class _NotSubscribed:
 class SubscriptionDiscovery:
     """Keeps the subscriptions of the mapped customers' orgs in the orgs' records.
 
-    What it remembers between two rounds of `discover_all`:
+    The state between two rounds of `discover_all`:
 
     | field | holds | an entry ends |
     |---|---|---|
-    | `_to_subscribe` | plan by org: mapped since, without a subscription | when `AutoSubscriber` takes its turn |
+    | `_to_subscribe` | plan by org, for newly mapped orgs without a subscription | when `AutoSubscriber` handles it |
     | `_recorded_for` | orgs with recorded usage and without a period, at most `_NAMED` | when a period is stored |
-    | `_unanswered` | orgs that Lago gave no answer about | when it answers, or they are not asked for any more |
+    | `_unanswered` | orgs for which the request to Lago failed | when a request succeeds, or the org is not requested
+    any more |
     | `_not_subscribed` | why an org could not be subscribed | when a subscription is stored |
-    | `_resume_after` | the org at which the last round stopped, because Lago was away | when the next round begins |
+    | `_resume_after` | the org at which the last round stopped, because Lago did not answer | when the next round
+    begins |
 
     Args:
         customers, orgs: views of the two topics.
         now_us: microseconds since 1970 UTC.
-        is_mine: whether an org is in this Lago's organisation; others are left alone.
+        is_mine: whether an org is in the organisation of this Lago. Other orgs are not changed.
     """
 
     def __init__(
@@ -145,16 +151,16 @@ class SubscriptionDiscovery:
         self._resume_after = ""
 
     def subscribe_by(self, subscriber: AutoSubscriber) -> None:
-        """Subscribe orgs without a subscription from now on. Without this call they are left alone."""
+        """Set the subscriber for orgs without a subscription. Without this call no org is subscribed."""
         self._subscriber = subscriber
 
     def knows(self, org_id: str, subscription: str = "") -> bool:
-        """Whether the org's record has a period; of this subscription, unless that is `""`."""
+        """Whether the org's record has a period of this subscription; `""` = of any subscription."""
         org = self._orgs.get(org_id)
         return org is not None and any(subscription in ("", period.external_id) for period in org.periods)
 
     def _is_settled(self, org_id: str, subscription: str) -> bool:
-        """Whether the org's record says that a named subscription is the org's, or why it is not."""
+        """Whether the org's record says that a named subscription belongs to the org, or why it does not."""
         org = self._orgs.get(org_id)
         return self.knows(org_id, subscription) or (org is not None and subscription in org.unusable)
 
@@ -170,18 +176,18 @@ class SubscriptionDiscovery:
             return False
 
     def refused(self, org_id: str) -> str:
-        """Why the org cannot be subscribed, as a stable code; `""` = no attempt was refused."""
+        """Return why the org cannot be subscribed, as a stable code; `""` = no attempt was refused."""
         return self._not_subscribed.codes.get(org_id, "")
 
     def mapped(self, version: MappingVersion) -> None:
-        """Take note of a new mapping. If its org is to be subscribed, this is done at once."""
+        """Register a new mapping. If its org needs a subscription, it is subscribed at once."""
         org_id = version.lago_customer_id
         if self._subscriber is not None and _wants_subscription(version) and not self.knows(org_id):
             self._to_subscribe.setdefault(org_id, version.billing_plan)
             self._woken.set()
 
     def named(self, org_id: str) -> None:
-        """Take note of usage that was recorded for an org, mapped or not. The next round asks Lago about it.
+        """Register an org for which usage was recorded, mapped or not. The next round asks Lago about it.
 
         Only the latest `_NAMED` such orgs are kept.
         """
@@ -193,16 +199,18 @@ class SubscriptionDiscovery:
             del self._recorded_for[next(iter(self._recorded_for))]
 
     async def learn_every(self, seconds: float) -> None:
-        """Run until cancelled: ask about all orgs every `seconds`, and subscribe newly mapped ones at once."""
+        """Run until cancelled: ask Lago about all orgs every `seconds`, and subscribe newly mapped orgs at once."""
         async with asyncio.TaskGroup() as group:
             group.create_task(kept_up("learn_subscriptions", partial(self._learn_orgs_every, seconds)))
             group.create_task(kept_up("subscribe_mapped", self._subscribe_mapped))
 
     async def discover_all(self) -> None:
-        """Ask Lago about each org without a known subscription, one at a time. Usage that is held for them is then billed.
+        """Ask Lago about each org without a known subscription, one at a time. Usage that is held for them is then
+        billed.
 
-        These are the mapped orgs, those subscribed by Meterbridge, and those that usage was recorded for. An org that
-        Lago has no answer about is skipped. After `MOST_FAILURES` in a row the rest waits for the next round.
+        These are the mapped orgs, the orgs that Meterbridge subscribed, and the orgs with recorded usage. If the
+        request about an org fails, the org is skipped. After `MOST_FAILURES` consecutive failures the rest waits for
+        the next round.
         """
         plans, names, orgs = await self._mapped()
         orgs |= self._recorded_for.keys()
@@ -221,12 +229,12 @@ class SubscriptionDiscovery:
         self._not_subscribed.end_round(whole=not failures)
 
     async def learn(self, org_id: str, names: Iterable[str] = ()) -> bool:
-        """Store the org's active subscriptions as Lago knows them; False if Lago is away.
+        """Store the org's active subscriptions as Lago reports them; False if Lago does not answer.
 
-        A record that others change each time while Lago answers stays as they leave it until the next round.
+        If other processes change the record during each request to Lago, it is left unchanged until the next round.
 
         Args:
-            names: subscriptions that a mapping names. If one is not the org's, the record says why.
+            names: subscriptions that a mapping names. If one does not belong to the org, the record says why.
         """
         for _ in range(ROUNDS):
             before = self._orgs.get(org_id)
@@ -246,9 +254,10 @@ class SubscriptionDiscovery:
     async def _listed(
         self, org_id: str, names: Iterable[str], before: OrgRecord | None
     ) -> tuple[list[Subscription], dict[str, str]]:
-        """The org's active subscriptions and the named ones that have ended, and why each other named one is unusable.
+        """Return the org's active subscriptions and the named ones that have ended, and why each other named one is
+        unusable.
 
-        If a subscription that runs by the record is not active any more, all ended ones are listed: only Lago knows
+        If a subscription is active in the record and not in Lago, all ended ones are listed, because only Lago knows
         when it ended.
         """
         listed = await self._lago.subscriptions(org_id, ACTIVE)
@@ -278,7 +287,7 @@ class SubscriptionDiscovery:
         return UNKNOWN_SUBSCRIPTION if subscription is None else FOREIGN_SUBSCRIPTION
 
     async def _mark_foreign(self, org_id: str, names: Iterable[str]) -> None:
-        """Lago does not answer: mark named subscriptions that belong to another org by our own records."""
+        """Mark, without an answer of Lago, named subscriptions that belong to another org according to our own records."""
         where = organization_of(org_id, self._orgs.get(org_id))
         taken = held_by_others(names, org_id, self._orgs.values(), self._now_us(), where) if names else ()
 
@@ -298,7 +307,7 @@ class SubscriptionDiscovery:
         periods: Sequence[Period],
         unusable: Mapping[str, str],
     ) -> bool:
-        """Store what Lago said; False if the record is not `before` any more."""
+        """Store Lago's answer; False if the record is not `before` any more."""
 
         def made(org: OrgRecord) -> OrgRecord:
             known = org_with(org, customer, periods, self._now_us()) if periods else org
@@ -338,10 +347,10 @@ class SubscriptionDiscovery:
             self._not_subscribed.add(org_id, plan, error)
 
     async def _mapped(self) -> tuple[dict[str, str], dict[str, set[str]], set[str]]:
-        """What the mappings say about orgs, in one pass over all customers, with pauses.
+        """Collect the orgs from all mappings, in one pass with pauses.
 
         Returns:
-            The plan of every org that an active mapping names: of several plans the one that was named first. By org the
+            The plan of every org that an active mapping names; of several plans the first one. By org, the
             subscriptions that active mappings name and that Lago was not asked about yet. All orgs.
         """
         now_us, first = self._now_us(), dict[str, tuple[int, str, str]]()
@@ -362,5 +371,7 @@ class SubscriptionDiscovery:
 
 
 def _wants_subscription(version: MappingVersion) -> bool:
-    """Whether the mapping's org may be subscribed. A subscription that is named was chosen by a person: none is added."""
+    """Whether the mapping's org may be subscribed. If the mapping names a subscription, a person has chosen it, and no
+    other is added.
+    """
     return version.is_active and not version.external_subscription_id

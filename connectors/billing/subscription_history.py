@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from connectors.billing.plan_terms import kept
-from connectors.lago.response_types import Customer, Subscription
+from connectors.lago.responses import Customer, Subscription
 from connectors.lago.transport import read
 from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US, parse_us
@@ -14,11 +14,11 @@ copy = msgspec.structs.replace
 
 
 def org_with(org: OrgRecord, customer: Customer | None, listed: Sequence[Period], now_us: int) -> OrgRecord:
-    """The org's record with Lago's subscriptions; `org` itself if nothing has changed.
+    """Return the org's record, updated with Lago's subscriptions; `org` itself if nothing has changed.
 
-    A subscription that is active in the record and not listed has ended: when another one with its external id began (as
-    at a change of plan), or else now, which is the latest possible end. So the list should also have the ended ones: an
-    end that is too late lets usage go to a subscription that does not bill it.
+    A subscription that is active in the record and not listed has ended. Its end is the start of the next one with the
+    same external id (as at a change of plan), otherwise now, the latest possible moment. An end that is too late sends
+    usage to a subscription that does not bill it, so the list should also have the ended subscriptions.
 
     Args:
         listed: the org's subscriptions in Lago, not empty.
@@ -49,7 +49,7 @@ def org_with(org: OrgRecord, customer: Customer | None, listed: Sequence[Period]
 
 
 def not_running(known: Iterable[Period], active: Iterable[Subscription], now_us: int) -> bool:
-    """Whether a period that is active by the record is not among Lago's active ones. Raises: LagoIntegrationError."""
+    """Whether a period that is active in the record is missing among Lago's active ones. Raises: LagoIntegrationError."""
     lives = {
         (subscription.external_id, read(parse_us, subscription.started_at))
         for subscription in active
@@ -60,10 +60,10 @@ def not_running(known: Iterable[Period], active: Iterable[Subscription], now_us:
 
 
 def to_the_moment(listed: Sequence[Period]) -> list[Period]:
-    """The periods with corrected ends: Lago cuts an end to the second, and a beginning to the millisecond.
+    """Return the periods with corrected ends. Lago truncates an end to the second, and a beginning to the millisecond.
 
-    If another period began under the same id within that second, its beginning is the end. Else the last part of a second
-    is not in the period: its usage is held, because Lago may not bill it there.
+    If another period with the same id began within that second, its beginning is the end. Otherwise the last fraction
+    of a second is not in the period. Its usage is held, because Lago may not bill it.
     """
     periods = []
     for period in listed:

@@ -1,4 +1,6 @@
-"""Events that Lago accepted and will not bill. Lago says so within an hour, after their receipts were written."""
+"""Handles events that Lago accepted and does not bill. Lago reports them within an hour, after their receipts were
+written.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -12,7 +14,7 @@ from connectors.kafka.producer import Record
 from schemas.records import Receipt
 from streams.core.delivery.receipt_states import FAILED, UNBILLABLE
 
-#: Lago's reasons (docs/lago-webhooks.md); another one is counted as `other`.
+#: Lago's reasons (docs/lago-webhooks.md). Any other reason is counted as `other`.
 REASONS: Final = ("invalid_code", "missing_aggregation_property", "missing_group_key", "invalid_filter_values")
 _BATCH: Final = 1000
 _SHOWN: Final = 5
@@ -22,7 +24,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class UnbillableEvents:
-    """Writes receipts of events that Lago will not bill.
+    """Writes failed receipts for events that Lago does not bill.
 
     Args:
         topic: the receipts topic.
@@ -44,7 +46,7 @@ class UnbillableEvents:
         self._now_us = now_us
 
     async def unbillable(self, ids_by_reason: Mapping[str, list[str]]) -> int:
-        """Write a receipt for each event of Meterbridge's that has not failed already.
+        """Write a receipt for each event of Meterbridge that has not failed already.
 
         Args:
             ids_by_reason: transaction ids by Lago's reason; events of other senders are ignored.

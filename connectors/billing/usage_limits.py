@@ -1,7 +1,7 @@
-"""Limits of an org's usage in a billing period, compared with what Lago counts.
+"""Compares the limits of an org's usage in a billing period with Lago's counts.
 
-A limit is a whole number with a name: `tokens`, `requests`, `amount_cents`, or a billable metric's code. An org's own
-limits replace those of its plan. Usage without a limit is not bounded.
+A limit is a whole number with a name: `tokens`, `requests`, `amount_cents`, or the code of a billable metric. An org's
+own limits replace those of its plan. Usage without a limit is unlimited.
 """
 
 import asyncio
@@ -16,18 +16,19 @@ import structlog
 
 from connectors.billing.answer_cache import Cache
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
-from connectors.lago.usage import CustomerUsage
+from connectors.lago.responses import CustomerUsage
 from schemas.errors import Rejected, Unavailable
 
-if TYPE_CHECKING:  # a service that only asks about limits loads no Kafka
+if TYPE_CHECKING:  # a service that only reads limits does not import Kafka
     from connectors.billing.org_billing import OrgBilling
     from connectors.billing.org_records import OrgRecords
 
-#: Limits of the usage metric's units, which are tokens; of API calls; of money in the currency's smallest unit.
+#: Names of the limits on tokens (units of the usage metric), on API calls, and on money in the currency's smallest
+#: unit.
 TOKENS, REQUESTS, AMOUNT_CENTS = "tokens", "requests", "amount_cents"
-#: Age at which Lago's count and the limits are read again, seconds.
+#: How long Lago's counts and the limits are cached, seconds.
 KEPT_S: Final = 10.0
-#: A plan's limits are the record of `billing.orgs` whose key is this and the plan's code. No org's id begins with it.
+#: Prefix of the keys of plan limits in `billing.orgs`; the plan's code follows. No id of an org begins with it.
 PLAN_KEY: Final = "plan:"
 MAX_NAMES: Final = 32
 _MOST: Final = 10_000
@@ -37,17 +38,17 @@ copy = msgspec.structs.replace
 
 
 class LimitStore(Protocol):
-    """Stores limits. Both methods return `{}` for no limits. Raises: Unavailable."""
+    """Stores limits. Both methods return `{}` if there are no limits. Raises: Unavailable."""
 
     async def of_org(self, org_id: str) -> Mapping[str, int]:
-        """The org's own limits."""
+        """Return the org's own limits."""
 
     async def of_plan(self, plan_code: str) -> Mapping[str, int]:
-        """The limits of all orgs on the plan."""
+        """Return the limits of all orgs with the plan."""
 
 
 class StaticLimits:
-    """Limits that the service itself chooses; also for tests."""
+    """Limits that the service sets in its code; also for tests."""
 
     def __init__(
         self, plans: Mapping[str, Mapping[str, int]] | None = None, orgs: Mapping[str, Mapping[str, int]] | None = None
@@ -65,7 +66,9 @@ class StaticLimits:
 
 
 class RecordLimits:
-    """Limits in `billing.orgs`: an org's in its record, a plan's in a record of its own, see `PLAN_KEY`."""
+    """Limits in `billing.orgs`: the limits of an org are in its record, those of a plan in a separate record, see
+    `PLAN_KEY`.
+    """
 
     def __init__(self, records: "OrgRecords") -> None:
         self._records = records
@@ -80,7 +83,7 @@ class RecordLimits:
         return await self.of_org(PLAN_KEY + plan_code)
 
     async def set_org(self, org_id: str, limits: Mapping[str, int]) -> Mapping[str, int]:
-        """Replace all of an org's own limits; `{}` removes them. Durable on return.
+        """Replace all own limits of an org; `{}` removes them. They are durable on return.
 
         Raises:
             Rejected: `bad_limit`.
@@ -95,7 +98,7 @@ class RecordLimits:
 
 
 class UsedLimit(NamedTuple):
-    """How much of a limit is used in the current period; `used` None = Lago does not count it on this plan."""
+    """The use of a limit in the current period; `used`: None = Lago does not count it on this plan."""
 
     limit: str
     used: Decimal | None
@@ -103,11 +106,11 @@ class UsedLimit(NamedTuple):
 
 
 class LimitReached(LagoRejected):
-    """A limit is used up. Its `reason` is `limit_reached`.
+    """A limit is reached. The `reason` is `limit_reached`.
 
     Attributes:
-        limit: the limit's name.
-        used, most: what is used in the current period, and the limit.
+        limit: name of the limit.
+        used, most: the use in the current period, and the limit.
     """
 
     def __init__(self, limit: str, used: Decimal, most: int) -> None:
@@ -116,12 +119,13 @@ class LimitReached(LagoRejected):
 
 
 class UsageLimits:
-    """Compares limits with what Lago counts, both at most `KEPT_S` old. For one org Lago gets one request at a time.
+    """Compares limits with Lago's counts. Both are cached for at most `KEPT_S`. There is one request at a time to Lago
+    for each org.
 
     Args:
-        counted: gives the orgs' subscriptions and usage.
+        counted: returns the subscriptions and the usage of orgs.
         tokens_code, requests_code: codes of the metrics whose units the limits `tokens` and `requests` bound.
-        clock: seconds, never backwards.
+        clock: monotonic, seconds.
     """
 
     def __init__(
@@ -142,19 +146,21 @@ class UsageLimits:
         self._logged: set[tuple[str, str]] = set()
 
     async def of(self, org_id: str) -> dict[str, int]:
-        """The org's limits by name: its plan's, replaced by its own. Raises: LagoIntegrationError."""
+        """Return the org's limits by name. The org's own limits replace those of its plan. Raises:
+        LagoIntegrationError.
+        """
         async with self._asking.setdefault(org_id, asyncio.Lock()):
             return dict(await self._known.get(org_id, lambda: self._merged(org_id)) or {})
 
     async def check(self, org_id: str) -> tuple[UsedLimit, ...]:
-        """Every limit of the org with its use; none of them is used up.
+        """Return every limit of the org with its use, if no limit is reached.
 
         A limit for which the plan has no charge cannot be counted: its `used` is None, and it is logged once.
 
         Raises:
-            LimitReached: the first limit that is used up.
+            LimitReached: for the first limit that is reached.
             LagoRejected: `no_active_subscription`.
-            LagoIntegrationError: the use is not known now. The caller decides whether the call is served.
+            LagoIntegrationError: the use is unknown now. The caller decides whether to serve the call.
         """
         limits = await self.of(org_id)
         async with self._asking.setdefault(org_id, asyncio.Lock()):
@@ -187,11 +193,11 @@ class UsageLimits:
 
 
 def used_of(usage: CustomerUsage, name: str, codes: Mapping[str, str]) -> Decimal | None:
-    """How much of a limit is used; None = the plan charges no metric that counts it.
+    """Return the use of a limit; None = the plan charges no metric that counts it.
 
     Args:
-        name: of the limit.
-        codes: metric codes by the name of the limit; the name of any other limit is its metric's code.
+        name: name of the limit.
+        codes: metric codes by name of the limit. The name of any other limit is the code of its metric.
     """
     if name == AMOUNT_CENTS:
         return Decimal(usage.amount_cents)
@@ -204,7 +210,7 @@ def used_of(usage: CustomerUsage, name: str, codes: Mapping[str, str]) -> Decima
 
 
 def checked(limits: Mapping[str, int]) -> dict[str, int]:
-    """A copy of valid limits.
+    """Check limits, and return a copy.
 
     Raises:
         Rejected: `bad_limit`: an empty or long name, a number below 0, or more than `MAX_NAMES`.
@@ -218,5 +224,5 @@ def checked(limits: Mapping[str, int]) -> dict[str, int]:
 
 
 def is_plan(key: str) -> bool:
-    """Whether a key of `billing.orgs` is a plan's, not an org's."""
+    """Whether a key of `billing.orgs` belongs to a plan, and not to an org."""
     return key.startswith(PLAN_KEY)

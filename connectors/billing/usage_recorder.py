@@ -1,4 +1,4 @@
-"""Writes recorded usage to the raw topic. It is durable there before the caller gets an answer."""
+"""Writes recorded usage to the raw topic. The usage is durable before the caller gets a response."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -31,9 +31,9 @@ class _MeteredEnvelope(msgspec.Struct, gc=False):
 
 
 class KafkaUsage:
-    """`connectors.billing.metered_events.UsageSink` on `litellm.usage.raw`.
+    """Implements `connectors.billing.metered_events.UsageSink` with `litellm.usage.raw`.
 
-    The meter counts an event once, also if it is stored twice. So the caller may repeat an event without an answer.
+    The meter counts an event once, even if it is stored twice. So the caller may repeat an event if it got no response.
 
     Args:
         named: called with each org for which usage was recorded.
@@ -56,7 +56,7 @@ class KafkaUsage:
 
 
 def record_of(event: MeteredEvent, topic: str, now_us: int) -> Record:
-    """The event as it is stored. Its key is the org, so that its repeats are on the same partition."""
+    """Return the event as it is stored. Its key is the org, so that repeats are on the same partition."""
     metered = Metered(event.org_id, event.transaction_id, event.code, event.at_us, event.properties, event.actor)
     value = _encode(_MeteredEnvelope(ENVELOPE_VERSION, API, METERED, now_us, ORG, metered))
     return topic, event.org_id, value, now_us // 1000

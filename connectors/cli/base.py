@@ -27,7 +27,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def checked_delimiter(sign: str) -> str:
-    """The delimiter, if it is a valid one or `""`; else the command ends."""
+    """Return the delimiter if it is valid or `""`; otherwise end the command."""
     if sign and sign not in DELIMITERS:
         fail(f"--delimiter: {sign!r} is not possible. Give ',', ';', '|' or tab.", 2)
     return sign
@@ -64,7 +64,7 @@ def moment_ms(text: str | None, option: str) -> int | None:
 
 
 def say(answer: Any, *, as_json: bool, table: Callable[[], Table | str]) -> None:
-    """Print the answer as one JSON object, or else the table."""
+    """Print the answer as one JSON object, or otherwise as a table."""
     if as_json:
         typer.echo(_printable(shown_json(msgspec.json.encode(answer).decode())))
         return

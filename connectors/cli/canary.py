@@ -1,4 +1,4 @@
-"""`meterbridge canary`: a synthetic call a minute, and what became of it."""
+"""`meterbridge canary`: sends a synthetic call per minute, and reports its outcome."""
 
 import asyncio
 from secrets import token_hex

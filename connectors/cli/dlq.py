@@ -53,7 +53,7 @@ def show(dead_letter: str, *, as_json: bool) -> None:
 
 
 class _Action(NamedTuple):
-    """What is done about which dead letters; `trusted`: see `caught_up`, `""` = no such word."""
+    """An action and the selected dead letters; `trusted`: see `caught_up`, `""` = not given."""
 
     name: str
     kind: str

@@ -194,7 +194,7 @@ def _proof(story: EventStory) -> Any:
 
 
 def _amount_of(call: CallRow) -> str:
-    """What the call is billed at, and by a rate card also what it cost."""
+    """Format the billed amount of a call, and with a rate card also its cost."""
     if call.billed is None:
         return plain(call.usd)
     return f"{plain(call.billed)} (rate {call.rate}; cost {plain(call.usd)})"
@@ -208,7 +208,9 @@ def _headline(story: EventStory) -> str:
 
 
 def verdict(story: EventStory) -> str:
-    """One sentence: whether the calls are what the event bills. Other metered events have no amount: Lago prices them."""
+    """Say in one sentence whether the event bills exactly these calls. Other metered events have no amount, because
+    Lago prices them.
+    """
     sum_of_calls = f"{len(story.calls)} calls, {plain(story.usd_of_calls)} USD"
     if story.status == "held":
         return f"{sum_of_calls} wait."

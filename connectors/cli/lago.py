@@ -66,7 +66,7 @@ def rebill(comment: str, org: str, *, also_taken: bool, also_unclear: bool, dry_
 
 
 class _Also(NamedTuple):
-    """What a person has checked in Lago; `org`: only of this org, `""` = of all."""
+    """The facts that a person has checked in Lago; `org`: they apply only to this org, `""` = to all."""
 
     org: str
     taken: bool
@@ -140,14 +140,16 @@ async def _act(
 
 
 def decided(named: Mapping[str, str]) -> dict[str, str]:
-    """What a person says by `--also-unclear`: those events are on no invoice. What is still arriving becomes clear by itself."""
+    """Apply `--also-unclear`: the person says that these events are on no invoice. Events that are still arriving
+    become clear without a person.
+    """
     return {name: why if why == STILL_ARRIVING else "" for name, why in named.items()}
 
 
 async def _lost(
     settings: Settings, database: Database, history: LagoHistory, late: Sequence[NotInvoiced], also: _Also
 ) -> list[UninvoicedEvent]:
-    """What is lost of an org as it stands now."""
+    """Find the present uninvoiced events of an org."""
     at_us, code = now_us(), settings.lago_event_code
     lost = [event async for page in pages(database, history.org, history.gaps, at_us, code) for event in page]
     for life, named in late:

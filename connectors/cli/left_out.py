@@ -1,4 +1,4 @@
-"""Leaves out what libraries load only because it is installed."""
+"""Prevents imports that libraries make only because a package is installed."""
 
 import sys
 from collections.abc import Iterator

@@ -17,7 +17,7 @@ _ONLY: Final = "--only"
 
 
 def plain_command(words: Sequence[str]) -> Callable[[], int] | None:
-    """What runs the command of these words, and returns its exit code.
+    """Return a function that runs the command with these arguments and returns its exit code.
 
     Args:
         words: the command line behind the program's name.
@@ -63,7 +63,7 @@ def _load_with_less() -> None:
 
 
 def run_plain(words: Sequence[str] | None = None) -> None:
-    """End this process with the exit code of the plain command, if it is one; else return."""
+    """Run a plain command and end this process with its exit code; return if the arguments are no plain command."""
     run = plain_command(sys.argv[1:] if words is None else words)
     if run is not None:
         sys.exit(run())

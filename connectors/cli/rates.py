@@ -112,7 +112,7 @@ def compare(prices: Path, since: str, until: str, bound: str, as_json: bool) -> 
 
 
 def meaning(card: RateCard) -> str:
-    """What a rate card means, a line for each price and factor."""
+    """Describe a rate card in words, with a line for each price and factor."""
     lines = [f"{card.id}: for calls that end at or after {to_iso(card.effective_from)}, in {card.currency}"]
     for number, entry in enumerate(card.entries, 1):
         lines.append(f"{number}. model {entry.model}, provider {entry.provider}: {_price(entry)}")

@@ -67,7 +67,9 @@ async def _reconciled(
 
 
 async def _tables(database: Database, report: ReconciliationReport, *, enabled: bool) -> None:
-    """The ledgers are checked without Postgres. If it is away, only the details of unbilled calls are missing."""
+    """Read the tables. The ledgers are checked without Postgres; if it does not answer, only the details of unbilled
+    calls are missing.
+    """
     try:
         await reconcile_tables(database, report)
     except Unavailable as error:

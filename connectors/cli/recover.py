@@ -1,4 +1,4 @@
-"""`meterbridge recover`: bring back into an empty Kafka cluster what Postgres has of a lost one."""
+"""`meterbridge recover`: restores the data of a lost Kafka cluster from Postgres into an empty cluster."""
 
 import asyncio
 from contextlib import AsyncExitStack

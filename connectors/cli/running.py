@@ -1,4 +1,4 @@
-"""What every command runs in: its settings, and errors in one sentence.
+"""The frame of every command: reads its settings, and prints an error as one sentence.
 
 `serve` and `worker` run for months with what is loaded here, so it is no library of the command line.
 """

@@ -27,7 +27,7 @@ def print_error(sentence: str) -> None:
 
 
 def exit_code_of(run: Callable[[], int]) -> int:
-    """Run `run`; what it returns, or the exit code with which it ended by `fail`."""
+    """Call `run`; return its result, or the exit code if `fail` ended it."""
     try:
         return run()
     except RuntimeError as error:

@@ -47,7 +47,7 @@ def create(*, with_acls: bool, principal: str, dry_run: bool, remove_extra: bool
 
 
 def _rights(settings: Settings, principal: str, *, change: bool, remove: bool) -> Comparison:
-    """The rights on the brokers as they were found; what is missing is created, and on demand what is extra removed."""
+    """Compare the rights on the brokers; create missing ones, and on request remove extra ones."""
     kafka, names = kafka_connection(settings), TopicNames.with_prefix(settings.topic_prefix)
     wanted = rights_of(acls(names, settings.topic_prefix, settings.deployment_name), principal)
     found = compared(wanted, stored_rights(kafka), principal)

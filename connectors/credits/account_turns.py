@@ -1,7 +1,7 @@
-"""One movement of an account at a time in this process.
+"""Lets one movement of an account run at a time in this process.
 
-The database locks an account's row, so further movements of it would only wait there, each with a connection: those of one busy
-account would leave none for the others.
+The database locks an account's row, so further movements of the account would only wait there, each with a connection.
+One busy account could use all connections.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ class _Turn:
 
 
 class AccountTurns:
-    """Who is next, by account; an account without requests takes no memory.
+    """The queue of requests for each account. An account without requests needs no memory.
 
     Args:
         wait_s: how long a request waits for its turn, seconds.

@@ -1,11 +1,12 @@
-"""Idempotency keys that are made of several names."""
+"""Makes idempotency keys from several names."""
 
 from schemas.bounded_name import bounded_name
 
 
 def key_of_parts(*parts: str) -> str:
-    """One key for these names, at most 255 bytes. Other names, or the same ones divided in another way, give another key.
+    """Make one key from these names, at most 255 bytes. Other names, or another division of the same text, give another
+    key.
 
-    Each name has its length before it, because a name may contain any sign that could divide them.
+    Each name is preceded by its length, because a name may contain any possible separator.
     """
     return bounded_name(":".join(f"{len(part)}:{part}" for part in parts))

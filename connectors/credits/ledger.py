@@ -1,8 +1,8 @@
 """The credits of users and orgs in Postgres. Every change is on disk before a method returns.
 
-The rules are in the functions of the database (connectors/postgres/migrations), which lock an account's row: so they hold for
-every process that calls them. They also make their transaction wait for the disk, so each is called as one statement: the row
-is locked for as short as can be.
+The rules are in the functions of the database (connectors/postgres/migrations), which lock an account's row. So they
+apply to every process that calls them. The functions also make their transaction wait for the disk. Each is called as
+one statement, so that the row is locked only shortly.
 """
 
 import json
@@ -43,7 +43,7 @@ WHERE reservation_id = $1 AND settled_at IS NULL AND released_at IS NULL AND exp
 
 
 class AccountBalance(NamedTuple):
-    """See `connectors.api.credit_models.BalanceShown`; `tier` None = the account has no row."""
+    """See `connectors.api.credit_models.BalanceShown`; `tier`: None = the account has no row."""
 
     account: str
     balance: Decimal
@@ -53,7 +53,7 @@ class AccountBalance(NamedTuple):
 
 
 class DebitUsage(NamedTuple):
-    """What a debit is for."""
+    """The usage for which an account is debited."""
 
     cost: Decimal
     provider: str
@@ -65,7 +65,7 @@ class DebitUsage(NamedTuple):
 
 
 class Debit(NamedTuple):
-    """A debit that was done, or a repeat of one."""
+    """A new or a repeated debit."""
 
     transaction_id: UUID
     new_balance: Decimal
@@ -79,11 +79,11 @@ class Reservation(NamedTuple):
 
 
 class CreditLedger:
-    """All methods raise Unavailable if Postgres does not answer.
+    """The credit accounts. All methods raise Unavailable if Postgres does not answer.
 
     Args:
         slow: the connections for lists; None = the same.
-        turns: of the process; None = the requests of an account do not wait for each other here.
+        turns: the turns of the process; None = the requests of an account do not wait for each other in the process.
     """
 
     def __init__(self, database: Database, slow: Database | None = None, turns: AccountTurns | None = None) -> None:
@@ -92,12 +92,12 @@ class CreditLedger:
         self._turns = turns
 
     async def balance(self, account: str) -> AccountBalance:
-        """The account's credits now; an unknown account has 0."""
+        """Return the account's present credits; an unknown account has 0."""
         async with self._database.connection() as connection:
             return AccountBalance(*await connection.fetchrow(_BALANCE, account))
 
     async def transactions(self, account: str, limit: int, offset: int) -> list[dict[str, Any]]:
-        """A part of the account's transactions, the latest first."""
+        """Return a page of the account's transactions, the latest first."""
         async with self._slow.connection() as connection:
             rows = [dict(row) for row in await connection.fetch(_TRANSACTIONS, account, limit, offset)]
         return [{**row, "metadata": json.loads(row["metadata"])} for row in rows]
@@ -124,19 +124,19 @@ class CreditLedger:
     async def authorize(
         self, account: str, estimate: Decimal, ttl_s: int, call_id: str, overdraft: Decimal
     ) -> Reservation:
-        """Reserve credits for a call that begins, if balance and overdraft cover it beside everything that is reserved."""
+        """Reserve credits for a new call, if balance and overdraft cover it in addition to all other reservations."""
         async with self._turn(account), self._database.connection() as connection:
             row = await connection.fetchrow(_AUTHORIZE, account, estimate, ttl_s, call_id, overdraft)
         return Reservation(row["reservation_id"] if row["authorized"] else None, row["available"])
 
     async def account_of(self, reservation: UUID) -> str | None:
-        """The account of a reservation; None = there is no such reservation."""
+        """Return the account of a reservation; None = there is no such reservation."""
         async with self._database.connection() as connection:
             account: str | None = await connection.fetchval(_RESERVATION, reservation)
         return account
 
     async def release(self, reservation: UUID) -> bool:
-        """Give back what was reserved; False = it was settled, released or over before."""
+        """Release a reservation; False = it was settled, released or expired before."""
         async with self._lasting() as connection:
             return await connection.fetchval(_RELEASE, reservation) is not None
 
@@ -145,7 +145,9 @@ class CreditLedger:
 
     @asynccontextmanager
     async def _lasting(self) -> AsyncIterator[Any]:
-        """A transaction that waits for the disk. The pool does not wait by default, which is right for projections only."""
+        """Open a transaction that waits for the disk. By default the pool does not wait, which is correct only for
+        projections.
+        """
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute("SET LOCAL synchronous_commit = on")
             yield connection

@@ -1,7 +1,7 @@
 """Applies Stripe's events to the credits of the accounts that bought them, each event once.
 
-All of an event is one transaction, on disk before Stripe hears 200: the event's id, the facts about the payment, and the credits.
-The rule is `streams.core.payments.payment`.
+One transaction holds the event's id, the facts about the payment, and the credits. It is on disk before Stripe gets a
+200. The rules are in `streams.core.payments.payment`.
 """
 
 import json
@@ -73,7 +73,7 @@ _facts_of = msgspec.json.Decoder(Payment).decode
 
 
 class Result(NamedTuple):
-    """What was done with an event; one of `schemas.reasons.STRIPE_OUTCOMES`."""
+    """The outcome of an event, one of `schemas.reasons.STRIPE_OUTCOMES`."""
 
     outcome: str
     detail: str = ""
@@ -88,7 +88,9 @@ class StripePayments:
         self._count = count
 
     async def apply(self, event: StripeEvent) -> str:
-        """The outcome; see `Result`. Raises: Unavailable: nothing is changed, and Stripe has to send the event again."""
+        """Apply an event; return the outcome, see `Result`. Raises: Unavailable: nothing is changed, and Stripe must
+        send the event again.
+        """
         if event.fact is None and not event.ending:
             self._count(STRIPE_IGNORED)
             return STRIPE_IGNORED
@@ -104,14 +106,16 @@ class StripePayments:
         return result.outcome
 
     async def unreadable(self, event_id: str, event_type: str) -> None:
-        """List a signed event that cannot be read. It is applied when it comes again and can be read. Raises: Unavailable."""
+        """Store a signed event that cannot be read. It is applied if it arrives again and can be read. Raises:
+        Unavailable.
+        """
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute("SET LOCAL synchronous_commit = on")
             await connection.execute(_FIRST, event_id, event_type, UNREADABLE_EVENT)
         self._log_result(event_id, event_type, Result(UNREADABLE_EVENT))
 
     async def refused(self, limit: int) -> list[dict[str, Any]]:
-        """The latest events that gave no credits although money is in them."""
+        """Return the latest events about money that gave no credits."""
         async with self._database.connection() as connection:
             return [dict(row) for row in await connection.fetch(_REFUSED, limit)]
 
@@ -140,7 +144,7 @@ async def _applied(connection: Any, event: StripeEvent) -> Result:
 
 
 def _refusal(event: StripeEvent, purchase: Any) -> Result | None:
-    """Why the event may not change credits. A refund or a dispute whose purchase is not known waits for it."""
+    """Say why the event must not change credits. A refund or a dispute with an unknown purchase waits for the purchase."""
     if purchase is None:
         if not event.session:
             return None
@@ -187,7 +191,9 @@ async def _facts_added(connection: Any, event: StripeEvent, purchase: Any) -> Re
 
 
 async def _post(connection: Any, event: StripeEvent, purchase: Any, credits_: Decimal, posting: int) -> None:
-    """Post the difference. The first one is the purchase; what is taken is a refund; what comes back later an adjustment."""
+    """Post the difference. The first movement is the purchase, a decrease is a refund, a later increase is an
+    adjustment.
+    """
     kind = "refund" if credits_ < 0 else "purchase" if posting == 1 else "adjustment"
     metadata = {
         "idempotency_key": key_of_parts("stripe", event.payment_intent, str(posting)),
@@ -201,7 +207,7 @@ async def _post(connection: Any, event: StripeEvent, purchase: Any, credits_: De
 
 
 async def _purchase_of(connection: Any, event: StripeEvent) -> Any:
-    """The purchase that a session names; None = unknown. What was offered never changes, so its row is not locked."""
+    """Return the purchase that a session names; None = unknown. An offer never changes, so its row is not locked."""
     try:
         named = UUID(event.purchase) if event.purchase else None
     except ValueError:

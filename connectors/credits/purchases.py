@@ -1,4 +1,4 @@
-"""Purchases of packages: what was offered to whom, kept before the payment page is shown; and the customers of Stripe."""
+"""Sells packages of credits: stores each offer before the payment page is shown, and the accounts' customers at Stripe."""
 
 import json
 from collections.abc import AsyncIterator
@@ -32,12 +32,12 @@ _CUSTOMER = """
 SELECT COALESCE((SELECT stripe_customer_id FROM user_credits WHERE account = $1),
     (SELECT customer_id FROM stripe_customers WHERE account = $1))
 """
-#: Of two that are made at once the first one stays.
+#: If two are made at the same time, the first one is kept.
 _LINK = "INSERT INTO stripe_customers (account, customer_id) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 
 
 class Wish(NamedTuple):
-    """What somebody wants to buy; `key` is the idempotency key of the request, None = it has none."""
+    """A requested purchase; `key` is the idempotency key of the request, None = it has none."""
 
     account: str
     package_id: int
@@ -48,7 +48,7 @@ class Wish(NamedTuple):
 
     @property
     def contents(self) -> bytes:
-        """SHA-256 of what a repeat of the key must ask for too."""
+        """SHA-256 of the values that a repeat with the same key must have."""
         return sha256(json.dumps([self.package_id, self.success_url, self.cancel_url]).encode()).digest()
 
 
@@ -69,17 +69,17 @@ class _Offered(NamedTuple):
 
 
 class Purchases:
-    """Sells packages. All methods raise Unavailable if Postgres or Stripe does not answer: repeat with the same key."""
+    """Sells packages. All methods raise Unavailable if Postgres or Stripe does not answer. Repeat with the same key."""
 
     def __init__(self, database: Database, gateway: PaymentGateway) -> None:
         self._database = database
         self._gateway = gateway
 
     async def buy(self, wish: Wish) -> Purchase:
-        """The purchase, with the page where it is paid. The same key again is the same purchase and the same page.
+        """Return the purchase with its payment page. The same key returns the same purchase and the same page.
 
-        The session's id is stored before anybody gets its address. So every payment finds its purchase, and a purchase has
-        one session at most that somebody can pay.
+        The session's id is stored before the address is returned. So every payment finds its purchase, and a purchase
+        has at most one session that can be paid.
 
         Raises:
             Rejected: `unknown_package`; `price_not_payable`; `idempotency_conflict`: the key was used for another purchase;
@@ -125,7 +125,7 @@ class Purchases:
         return session
 
     async def _customer(self, account: str) -> str:
-        """The account's customer at Stripe: made once, then linked."""
+        """Return the account's customer at Stripe. It is created once, and then stored."""
         async with self._database.connection() as connection:
             linked: str | None = await connection.fetchval(_CUSTOMER, account)
         if linked is not None:

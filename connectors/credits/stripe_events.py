@@ -70,7 +70,7 @@ class StripeEvent(msgspec.Struct, frozen=True):
         payment_intent: Stripe's id of the payment; `""` = the event names none.
         purchase: the id of our purchase, as the session's metadata has it; `""` = none. Only a session says what a payment is for.
         session: Stripe's id of the Checkout session; `""` = the event is about no session.
-        fact: what it says about the payment; None = nothing that changes its worth.
+        fact: the fact about the payment; None = the event does not change its credits.
         ending: `expired` or `failed` if the session ends without a payment.
     """
 
@@ -85,10 +85,10 @@ class StripeEvent(msgspec.Struct, frozen=True):
 
 
 def read_event(body: bytes) -> StripeEvent:
-    """The event in a body whose signature is checked.
+    """Read the event in a body with a verified signature.
 
     Raises:
-        Rejected: `stripe_event_unreadable`: it is no event, or an object has another form than expected.
+        Rejected: `stripe_event_unreadable`: the body is no event, or an object has an unexpected form.
     """
     try:
         event = _decode(body)

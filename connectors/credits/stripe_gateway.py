@@ -1,6 +1,6 @@
-"""The edge to Stripe's API: customers and Checkout sessions, by the official library.
+"""Calls Stripe's API with the official library: customers and Checkout sessions.
 
-The library is imported at the first use: it needs a third of a second, and most processes never sell anything.
+The library is imported at the first use, because the import takes a third of a second and most processes sell nothing.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ from connectors.credits.idempotency_keys import key_of_parts
 from connectors.credits.stripe_events import PURCHASE
 from schemas.errors import ConfigurationError, Rejected, Unavailable
 
-#: Seconds of one request, and how often the library repeats one without an answer. Repeats are safe: each has an idempotency key.
+#: Time limit of one request, seconds, and how often the library repeats a request without a response. Repeats are safe,
+#: because they have an idempotency key.
 _TIMEOUT_S: Final = 10.0
 _RETRIES: Final = 1
 
@@ -22,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Order(NamedTuple):
-    """What a Checkout session sells; `price` in the smallest unit of `currency`."""
+    """The product of a Checkout session; `price` is in the smallest unit of `currency`."""
 
     purchase_id: str
     name: str
@@ -41,28 +42,28 @@ class Session(NamedTuple):
 
 
 class PaymentGateway(Protocol):
-    """Where customers pay. All methods raise Unavailable, Rejected `stripe_refused`, and ConfigurationError."""
+    """The payment provider. All methods raise Unavailable, Rejected `stripe_refused`, and ConfigurationError."""
 
     async def customer(self, account: str) -> str:
-        """The id of a new customer. Within a day the same account gets the same customer."""
+        """Create a customer; return its id. Within a day the same account gets the same customer."""
 
     async def session(self, order: Order, customer: str) -> Session:
-        """A session for the order. Within a day the same order gets the same session."""
+        """Create a session for the order. Within a day the same order gets the same session."""
 
     async def existing(self, session_id: str) -> Session:
-        """A session that was made before."""
+        """Return a session that was created before."""
 
     async def close(self) -> None:
         """Close the connections."""
 
 
 class StripeGateway:
-    """`PaymentGateway` at Stripe.
+    """Implements `PaymentGateway` with Stripe.
 
     Args:
         api_key: `STRIPE_API_KEY`.
         url: `STRIPE_API_URL`.
-        scope: makes the idempotency keys of two deployments differ: `DEPLOYMENT_NAME`.
+        scope: `DEPLOYMENT_NAME`, which makes the idempotency keys of two deployments different.
     """
 
     def __init__(self, api_key: str, url: str, scope: str) -> None:
@@ -120,7 +121,7 @@ class StripeGateway:
     def _client(self) -> Any:
         import stripe
 
-        stripe.enable_telemetry = False  # it names the machine, and remembers requests
+        stripe.enable_telemetry = False  # the telemetry names the machine, and stores requests
         self._http = stripe.HTTPXClient(timeout=_TIMEOUT_S)
         return stripe.StripeClient(
             self._api_key,
@@ -139,7 +140,7 @@ def _session(made: Any) -> Session:
 
 @contextmanager
 def _decisions() -> Iterator[None]:
-    """Stripe's errors as decisions. Its messages quote parameters and a part of the key, so they are not passed on."""
+    """Translate Stripe's errors. Their messages contain parameters and a part of the key, so they are not passed on."""
     import stripe
 
     try:

@@ -1,4 +1,4 @@
-"""The signature of Stripe's webhooks, checked by the official library: HMAC-SHA256 over the time and the raw body.
+"""Checks the signature of Stripe's webhooks with the official library: HMAC-SHA256 over the time and the raw body.
 
 Source: https://docs.stripe.com/webhooks/signature
 """
@@ -9,12 +9,12 @@ from typing import Final
 from schemas.errors import Rejected
 
 SIGNATURE: Final = "Stripe-Signature"
-#: Seconds that the signed time may lie back. Stripe signs each delivery of an event again.
+#: The largest age of the signed time, seconds. Stripe signs each delivery of an event again.
 TOLERANCE_S: Final = 300
 
 
 def check_signed(header: str) -> None:
-    """Raises: Rejected: `unsigned`: there is no signature; this can be checked before the body is read."""
+    """Check that there is a signature; this needs no body. Raises: Rejected: `unsigned`: there is none."""
     if not header.strip():
         raise Rejected("unsigned", f"the header {SIGNATURE} is missing")
 

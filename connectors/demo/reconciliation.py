@@ -17,7 +17,7 @@ _NOT_UNBILLED: Final = {*BILLED, DUPLICATE}
 
 
 class OrgLine(NamedTuple):
-    """What was sent for one org, and what Lago billed it."""
+    """The amounts that were sent and billed for one org."""
 
     name: str
     sent: Sum
@@ -55,7 +55,7 @@ class Reconciliation:
         return total(line.billed for line in self.orgs)
 
     def verdict(self) -> str:
-        """One line that says whether everything was billed once."""
+        """A line that says whether every call was billed once."""
         sent, billed = self.sent, self.billed
         if self.exact:
             return (

@@ -26,7 +26,7 @@ _PATIENCE_S, _AGAIN_S = 15.0, 0.3
 
 @dataclass(slots=True)
 class ExpectedBill:
-    """What was sent. The bill must be equal to it.
+    """The sent usage. The bill must be equal to it.
 
     Fields:
         billable: by customer, calls that are to be billed and their cost, each call once.

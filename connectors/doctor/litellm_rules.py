@@ -1,4 +1,4 @@
-"""Checks a configuration of LiteLLM, as far as it can be seen; pure."""
+"""Checks the visible part of a LiteLLM configuration; pure."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ Findings = Iterator[Finding]
 
 
 def judge_litellm(proxy: Proxy, own: Settings) -> list[Finding]:
-    """All findings in the proxy, given our own settings, in the order of the rules below."""
+    """Return all findings about the proxy for our own settings, in the order of the rules below."""
     findings = [finding for rule in _RULES for finding in rule(proxy, own)]
     return list(dict.fromkeys(findings))
 
@@ -37,16 +37,19 @@ def _ways_to_us(proxy: Proxy, own: Settings) -> Findings:
     lago = [_lago_is_at(callback, own) for callback in proxy.of(CallbackKind.LAGO)]
     sure, maybe = _reaching(proxy, own)
     if len(sure) > 1:
-        yield Finding("two_callbacks", f"{', '.join(sure[:-1])} and {sure[-1]} report the same calls here.")
+        yield Finding("two_callbacks", f"{', '.join(sure[:-1])} and {sure[-1]} report the same calls to this ingress.")
     if not sure and not maybe and "unseen" not in lago:
-        yield Finding("nothing_reaches_us", "No callback posts here.")
+        yield Finding("nothing_reaches_us", "No callback in LiteLLM's configuration posts to this ingress.")
     for callback in maybe:
         if callback.kind is not CallbackKind.CUSTOM or not sure:
-            yield Finding("callback_unseen", f"{callback.name} may post here or not: its address cannot be seen.")
+            yield Finding(
+                "callback_unseen",
+                f"The address of {callback.name} is not visible, so it may or may not post to this ingress.",
+            )
 
 
 def _built_in(proxy: Proxy, own: Settings) -> Findings:
-    """LiteLLM's own callbacks for Lago and OpenMeter leave out calls, and beside another callback they double them."""
+    """LiteLLM's own callbacks for Lago and OpenMeter leave out calls, and with another callback they double calls."""
     sure, maybe = _reaching(proxy, own)
     beside = [name for name in sure if name != CallbackKind.LAGO] + [
         callback.name for callback in maybe if callback.kind is CallbackKind.GENERIC
@@ -54,27 +57,42 @@ def _built_in(proxy: Proxy, own: Settings) -> Findings:
     for callback in proxy.of(CallbackKind.LAGO):
         place = _lago_is_at(callback, own)
         if place != "here" and beside:
-            where = "to Lago itself" if place == "lago" else "to an address that cannot be seen, Lago's or ours"
-            yield Finding("lago_beside_us", f"{callback.name} posts {where}, beside {', '.join(beside)}.")
+            where = (
+                "directly to Lago" if place == "lago" else "to an address that is not visible (Lago or this ingress)"
+            )
+            yield Finding("lago_beside_us", f"{callback.name} posts {where}, in addition to {', '.join(beside)}.")
         elif place == "unseen":
-            yield Finding("callback_unseen", f"{callback.name} posts to LAGO_API_BASE, in LiteLLM's environment.")
+            yield Finding(
+                "callback_unseen",
+                f"{callback.name} posts to LAGO_API_BASE of LiteLLM's environment, which is not visible.",
+            )
         if place != "lago":
-            yield Finding("lago_callback", f"{callback.name} posts every call once, and not every call.")
+            yield Finding(
+                "lago_callback",
+                f"{callback.name} posts each call only once, without a retry, and leaves out some calls.",
+            )
     for callback in proxy.of(CallbackKind.OPENMETER):
         if callback.reaches_us():
-            yield Finding("openmeter_callback", f"{callback.name} posts every call once, and not every call.")
+            yield Finding(
+                "openmeter_callback",
+                f"{callback.name} posts each call only once, without a retry, and leaves out some calls.",
+            )
 
 
 def _what_sends_nothing(proxy: Proxy, _own: Settings) -> Findings:
     for callback in proxy.of(CallbackKind.WEBHOOK):
-        yield Finding("webhook_callback", f'{" and ".join(callback.listed)}: ["webhook"] sends nothing.')
+        yield Finding(
+            "webhook_callback", f'{" and ".join(callback.listed)}: LiteLLM sends nothing for the callback "webhook".'
+        )
     for setting in proxy.nameless:
-        yield Finding("callback_no_name", f"{setting} lists something that is no name.")
+        yield Finding("callback_no_name", f"{setting} contains an entry that is not the name of a callback.")
     if proxy.lago_webhook_url:
-        yield Finding("lago_webhook_url", "callback_vars.lago_webhook_url sends nothing.")
+        yield Finding("lago_webhook_url", "callback_vars.lago_webhook_url is set, but LiteLLM does not read it.")
     for callback in proxy.of(CallbackKind.OPENMETER):
         if "callbacks" not in callback.listed:
-            yield Finding("openmeter_in_success_callback", f"openmeter under {callback.listed[0]} sends nothing.")
+            yield Finding(
+                "openmeter_in_success_callback", f"LiteLLM sends nothing for openmeter in {callback.listed[0]}."
+            )
 
 
 def _what_was_not_made(proxy: Proxy, _own: Settings) -> Findings:
@@ -92,7 +110,7 @@ def _entries(proxy: Proxy, _own: Settings) -> Findings:
             continue
         entry, name = callback.settings or {}, callback.name
         if callback.settings is not None and (entry.get("endpoint") is None or entry.get("headers") is None):
-            yield Finding("endpoint_or_headers_missing", f"callback_settings.{name} has no endpoint or no headers.")
+            yield Finding("endpoint_or_headers_missing", f"callback_settings.{name} lacks endpoint or headers.")
         if _number(entry.get("max_retries"), 0) < 1:
             yield Finding("max_retries_0", f"callback_settings.{name}.max_retries is 0 or missing.")
         yield from _timeout(name, entry.get("timeout"))
@@ -103,7 +121,7 @@ def _credentials(proxy: Proxy, own: Settings) -> Findings:
     """The Authorization header must be one that the ingress accepts, if it can be seen."""
     tokens = all_revealed(own.webhook_token)
     for callback in proxy.of(CallbackKind.GENERIC):
-        # Without an entry they are in GENERIC_LOGGER_HEADERS, of the proxy's environment.
+        # Without an entry the headers are in GENERIC_LOGGER_HEADERS of the proxy's environment.
         hidden = callback.headers is None and (callback.settings is None or proxy.settings is None)
         if own.allow_unauthenticated or hidden or callback.reaches_us() is False:
             continue
@@ -111,7 +129,10 @@ def _credentials(proxy: Proxy, own: Settings) -> Findings:
         if not sent:
             yield Finding("auth_missing", f"{callback.name} sends no Authorization header.")
         elif tokens and not is_unseen(sent) and WebhookAuth(tokens=tokens).token_sender(sent) is None:
-            yield Finding("token_unknown", f"{callback.name} sends an Authorization header with none of WEBHOOK_TOKEN.")
+            yield Finding(
+                "token_unknown",
+                f"The Authorization header of {callback.name} contains none of the tokens in WEBHOOK_TOKEN.",
+            )
 
 
 def _what_is_heard(proxy: Proxy, _own: Settings) -> Findings:
@@ -123,16 +144,16 @@ def _what_is_heard(proxy: Proxy, _own: Settings) -> Findings:
         if isinstance(types, list):
             heard &= {str(kind).removeprefix("llm_api_") for kind in types}
         if FAILURE not in heard:
-            yield Finding("failures_unheard", f"{callback.name} does not hear of failed calls.")
+            yield Finding("failures_unheard", f"{callback.name} does not receive failed calls.")
         if SUCCESS not in heard:
-            yield Finding("successes_unheard", f"{callback.name} does not hear of calls that succeeded.")
+            yield Finding("successes_unheard", f"{callback.name} does not receive successful calls.")
 
 
 def _switches(proxy: Proxy, _own: Settings) -> Findings:
     """`litellm_settings`."""
     settings = proxy.settings
     if settings is None:
-        yield Finding("settings_unseen", "litellm_settings and callback_settings cannot be seen in a running proxy.")
+        yield Finding("settings_unseen", "A running proxy does not show litellm_settings and callback_settings.")
         return
     if settings.get("global_disable_no_log_param") is not True:
         yield Finding("no_log_open", "litellm_settings.global_disable_no_log_param is not true.")
@@ -140,7 +161,9 @@ def _switches(proxy: Proxy, _own: Settings) -> Findings:
         yield Finding("generic_api_v1", "litellm_settings.generic_api_use_v1 is true.")
     for variable in _READ_BEFORE_THE_FILE:
         if variable in proxy.environment:
-            yield Finding("flush_too_late", f"environment_variables.{variable} does nothing.")
+            yield Finding(
+                "flush_too_late", f"environment_variables.{variable} has no effect: LiteLLM reads it before this file."
+            )
 
 
 def _records(proxy: Proxy, _own: Settings) -> Findings:
@@ -151,7 +174,7 @@ def _records(proxy: Proxy, _own: Settings) -> Findings:
     excluded = settings.get("standard_logging_payload_excluded_fields")
     left_out = set(excluded) if isinstance(excluded, list) else set()
     if NEEDED_BY_SPEND_LOGS in left_out:
-        yield Finding("spend_log_stopped", f"standard_logging_payload_excluded_fields has {NEEDED_BY_SPEND_LOGS}.")
+        yield Finding("spend_log_stopped", f"standard_logging_payload_excluded_fields contains {NEEDED_BY_SPEND_LOGS}.")
     if all(callback.reaches_us() is False for callback in proxy.of(CallbackKind.GENERIC)):
         return
     if not {"messages", "response"} <= left_out and settings.get("turn_off_message_logging") is not True:
@@ -159,11 +182,11 @@ def _records(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _version(proxy: Proxy, _own: Settings) -> Findings:
-    """Versions without a lock lose calls; what else is known of the version comes from what was tried."""
+    """Versions without a lock lose calls. Other findings about a version come from our tests with it."""
     yield from judge_version(proxy.version)
     numbers = re.match(r"(\d+)\.(\d+)", proxy.version or "")
     if numbers is not None and (int(numbers[1]), int(numbers[2])) < SAFE_VERSION:
-        yield Finding("old_version", f"LiteLLM is {proxy.version}.")
+        yield Finding("old_version", f"LiteLLM {proxy.version} is older than {'.'.join(map(str, SAFE_VERSION))}.")
 
 
 _RULES: Final[tuple[Callable[[Proxy, Settings], Findings], ...]] = (
@@ -190,13 +213,13 @@ def _timeout(name: str, value: object) -> Findings:
 
 def _format(name: str, value: object) -> Findings:
     if value is not None and value not in _FORMATS:
-        yield Finding("log_format_unknown", f"callback_settings.{name}.log_format is none of {', '.join(_FORMATS)}.")
+        yield Finding("log_format_unknown", f"callback_settings.{name}.log_format is not one of {', '.join(_FORMATS)}.")
     elif value == "single":
         yield Finding("log_format_single", f"callback_settings.{name}.log_format is single.")
 
 
 def _reaching(proxy: Proxy, own: Settings) -> tuple[list[str], list[Callback]]:
-    """Names of the callbacks that post here, and callbacks that may."""
+    """Return the names of the callbacks that post to this ingress, and the callbacks that may do so."""
     sure = [callback.name for callback in proxy.callbacks if callback.reaches_us()]
     sure += [callback.name for callback in proxy.of(CallbackKind.LAGO) if _lago_is_at(callback, own) == "here"]
     maybe = [
@@ -208,7 +231,7 @@ def _reaching(proxy: Proxy, own: Settings) -> tuple[list[str], list[Callback]]:
 
 
 def _lago_is_at(callback: Callback, own: Settings) -> str:
-    """Where LiteLLM's `lago` callback posts: `here`, `lago`, or `unseen`. An address that is not Lago's counts as ours."""
+    """Return where LiteLLM's `lago` callback posts: `here`, `lago`, or `unseen`. Any address other than Lago's counts as ours."""
     if callback.address is None or is_unseen(callback.address):
         return "unseen"
     place, lagos = urlsplit(callback.address), urlsplit(own.lago_api_url)
@@ -218,7 +241,7 @@ def _lago_is_at(callback: Callback, own: Settings) -> str:
 
 
 def _number(value: Any, otherwise: float | None) -> Any:
-    """The number, also from a text; else `otherwise`. A value from LiteLLM's environment cannot be seen and counts as good."""
+    """Return the number, also from a text, or `otherwise`. A value from LiteLLM's environment is not visible and counts as valid."""
     if is_unseen(value):
         return float(SHORTEST_TIMEOUT_S)
     try:

@@ -43,7 +43,7 @@ def _place(known: KnownVersion) -> str:
 
 
 def _beyond(found: Mapping[str, str], best: Mapping[str, str]) -> list[str]:
-    """What the newest version that was tried does better."""
+    """Say what the newest tested version does better."""
     return [words for name, words in found.items() if name not in best]
 
 

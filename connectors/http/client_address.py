@@ -50,7 +50,8 @@ class ClientAddressPolicy:
 
 
 def source_of(policy: ClientAddressPolicy, request: BaseRequest) -> str:
-    """What requests of one client are counted by: its address, for IPv6 its /64 network; `""` if unknown.
+    """Return the key by which the requests of one client are counted: its address, for IPv6 its /64 network; `""` if
+    unknown.
 
     One customer of a provider has a whole /64 network, so single IPv6 addresses would be no limit.
     """

@@ -125,7 +125,7 @@ class Health:
         ]
 
     async def answer(self, _: web.Request) -> web.Response:
-        """200 if every dependency is `ok`, else 503 `degraded`."""
+        """Answer 200 if every dependency is `ok`, otherwise 503 `degraded`."""
         states = await asyncio.gather(*(dependency.state() for dependency in self._dependencies.values()))
         by_dependency = dict(zip(self._dependencies, states, strict=True))
         well = all(state["status"] == "ok" for state in states)

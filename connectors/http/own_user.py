@@ -1,4 +1,4 @@
-"""Which user a request is about: a signed-in user asks about itself without a scope, and others need the scope."""
+"""Finds the user of a request. A signed-in user may read its own data without a scope; other callers need the scope."""
 
 from functools import partial
 

@@ -22,7 +22,7 @@ class SenderRateLimiter:
         self._due: dict[str, float] = {}  # when the sender's next request is due at an even rate
 
     def wait_s(self, sender: str) -> float:
-        """0 = the request is counted and may pass; else the seconds after which one may."""
+        """Return 0 if the request is counted and admitted; otherwise the seconds after which a request may be admitted."""
         now = self._monotonic()
         due = max(self._due.get(sender, now), now)
         if (early_s := due - self._ahead_s - now) > _ROUNDING_S:

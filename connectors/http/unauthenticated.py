@@ -56,7 +56,7 @@ def own_bounds() -> Bounds:
 
 
 class Connection(Protocol):
-    """What this module needs of a connection."""
+    """The part of a connection that this module uses."""
 
     address: str
 
@@ -117,7 +117,7 @@ class UnauthenticatedConnections:
         return True
 
     def known(self, connection: Connection) -> None:
-        """One of the connection's requests was admitted."""
+        """Register that a request of the connection was admitted."""
         if (of_one := self._unauthenticated_of.get(connection.address)) is not None:
             of_one.pop(connection, None)
             if not of_one:

@@ -223,7 +223,7 @@ def _members_to_the_end(view: memoryview) -> list[memoryview]:
     """The members of the array or object that fills `view`, found by counting brackets. Raises: InvalidElement."""
     members, end = _members(view)
     if _end_of(_BLANK, view, end) != len(view):
-        raise InvalidElement(NOT_JSON, "more after the end", offset=end)
+        raise InvalidElement(NOT_JSON, "there is data after the end of the JSON", offset=end)
     if len(members) == 1 and _end_of(_BLANK, members[0], 0) == len(members[0]):
         return []
     return members
@@ -242,13 +242,13 @@ def _members(view: memoryview) -> tuple[list[memoryview], int]:
         elif sign in (b"[", b"{"):
             opened += 1
             if opened > _MAX_OPENED:
-                raise InvalidElement(NOT_JSON, "values without a comma between them", offset=at)
+                raise InvalidElement(NOT_JSON, "there is no comma between two values", offset=at)
             at = end_of_nested(view, at + 1)
             continue
         elif sign in (b"]", b"}"):
             return [*members, view[start:at]], at + 1
         else:
-            raise InvalidElement(NOT_JSON, "ends inside an element", offset=at)
+            raise InvalidElement(NOT_JSON, "the body ends inside an element", offset=at)
         at += 1
 
 

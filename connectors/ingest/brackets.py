@@ -41,7 +41,7 @@ def end_of_nested(view: memoryview, at: int) -> int:
         at = _end(_TO_BRACKET, view, at, len(view))
         sign = bytes(view[at : at + 1])
         if sign in (b"", b'"'):  # the end of the text, or a string that does not end
-            raise InvalidElement(NOT_JSON, "ends inside an element", offset=at)
+            raise InvalidElement(NOT_JSON, "the body ends inside an element", offset=at)
         depth += 1 if sign in _OPENING else -1
         at += 1
         if not depth:
@@ -51,7 +51,7 @@ def end_of_nested(view: memoryview, at: int) -> int:
         stop = _end(_WHOLE_TEXTS, view, at, at + size)
         if stop == at:  # a string that is longer than the piece, or the end
             if (text := _A_TEXT.match(view, at)) is None:
-                raise InvalidElement(NOT_JSON, "ends inside an element", offset=at)
+                raise InvalidElement(NOT_JSON, "the body ends inside an element", offset=at)
             at = text.end()
             continue
         steps = _A_TEXT.sub(b"", bytes(view[at:stop])).translate(_AS_STEPS, _NO_BRACKETS)

@@ -16,31 +16,33 @@ from streams.core.metering.tolerant_reader import loose_json
 
 
 def tree_of(element: bytes, budget: Budget) -> dict[str, Any] | None:
-    """The element as `loose_json` reads it; None for `null`, which LiteLLM sends for a call that it cannot describe.
+    """Parse the element with `loose_json`; None for `null`, which LiteLLM sends for a call that it cannot describe.
 
     Raises:
         InvalidElement: `not_json`, `too_deep`, `too_complex`, `not_an_object`.
     """
     if not budget.takes(element):
         raise InvalidElement(
-            TOO_COMPLEX, "it is not strict JSON, and has too many brackets, commas and strings for the tolerant reader"
+            TOO_COMPLEX,
+            "the JSON is not strict, and has too many brackets, commas and strings to be repaired; send strict JSON",
         )
     text = element.decode("utf-8-sig", "replace")
     try:
         tree = loose_json(text)
     except json.JSONDecodeError as error:
-        raise InvalidElement(NOT_JSON, offset=len(text[: error.pos].encode("utf-8", "replace"))) from None
+        at = len(text[: error.pos].encode("utf-8", "replace"))
+        raise InvalidElement(NOT_JSON, f"the JSON is invalid at byte {at} of the element", offset=at) from None
     except RecursionError:
-        raise InvalidElement(TOO_DEEP) from None
+        raise InvalidElement(TOO_DEEP, "the JSON has too many nested brackets") from None
     if tree is None:
         return None
     if not isinstance(tree, dict):
-        raise InvalidElement(NOT_AN_OBJECT)
+        raise InvalidElement(NOT_AN_OBJECT, "send each call as a JSON object")
     return tree
 
 
 def with_data(event: dict[str, Any]) -> dict[str, Any]:
-    """A CloudEvent with its `data_base64` decoded into `data`; if that fails, `data` is a string, which is refused later."""
+    """Decode `data_base64` of a CloudEvent into `data`. If this fails, `data` becomes a string, which is refused later."""
     encoded = event.get("data_base64")
     if encoded is None or event.get("data") is not None:
         return event

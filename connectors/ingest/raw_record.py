@@ -67,7 +67,7 @@ _AMOUNT = re_compile(rb'[-0-9][^"]*|"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"|
 
 
 class Arrival(NamedTuple):
-    """How the elements arrived, and what is read of them.
+    """How the elements arrived, and which parts of them are read.
 
     Fields:
         received_at: microseconds since 1970 UTC.
@@ -163,7 +163,7 @@ def _stored(
         _CallEnvelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text), RULES, note, raw, level)
     )
     if len(value) > MAX_RECORD_BYTES:
-        raise InvalidElement(TOO_LARGE, f"over {MAX_RECORD_BYTES} bytes without prompts")
+        raise InvalidElement(TOO_LARGE, f"the call has more than {MAX_RECORD_BYTES} bytes, without prompts")
     return customer_id, value
 
 
@@ -308,9 +308,9 @@ def _carefully(
     if otherwise != CLOUDEVENT and _is_envelope(call) and (inner := calls_in(data)) is not None:
         raise WrappedCalls(inner)
     if text in _NOTHING and not soft.bad:
-        raise InvalidElement(NOT_A_CALL, "nothing of a call was found in it")
+        raise InvalidElement(NOT_A_CALL, "no field of a call was found in the object")
     if otherwise != CLOUDEVENT and not tree.keys().isdisjoint(WRAPPERS) and _is_envelope(call) and not soft.bad:
-        raise InvalidElement(NOT_A_CALL, "an envelope in which no call was found", call=text)
+        raise InvalidElement(NOT_A_CALL, "no call was found in the envelope", call=text)
     shape = shape_of(call, otherwise)
     customer = customer_of(shape, call, fields)
     wrong = [path for path in soft.bad if not matters_less(path, customer[1], fields)]
@@ -322,7 +322,7 @@ def _carefully(
     except Rejected as refusal:
         raise InvalidElement(refusal.reason, refusal.detail, call=safe) from None
     except ArithmeticError:
-        raise InvalidElement("bad_cost", "more digits than any amount has", call=safe) from None
+        raise InvalidElement("bad_cost", "the cost has too many digits", call=safe) from None
     soft.odd += [path for path in soft.bad if path not in wrong]
     return text, call, arrival.kept.of_tree(tree), shape, soft.note()
 

@@ -25,10 +25,10 @@ from schemas.reasons import TOO_MANY
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
 
 _STATUS = {"status": "accepted", "message": "Event queued for processing"}
-#: Where no element is a call. The HTTP status stays 202, for to send the body again would change nothing.
+#: The outcome if no element is a call. The HTTP status stays 202, because a repeat of the body would change nothing.
 _NONE_STORED = {"status": "rejected", "message": "No element was stored as a call; see rejected"}
 _ALL_ACCEPTED = msgspec.json.encode(_STATUS)
-#: How many rejected elements are listed with their details, so that the answer is not larger than the body.
+#: The most rejected elements that are listed with their details, so that the response is not larger than the body.
 _DETAILED = 20
 _UNAVAILABLE_RETRY_S = 5
 _GUESSING_RETRY_S = 1
@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressDeps:
-    """What the ingress needs.
+    """The dependencies of the ingress.
 
     Fields:
         timeout_s: limit of one request, including its body (`WEBHOOK_TIMEOUT`); longer than the producer's delivery timeout.
@@ -140,7 +140,9 @@ class _Ingress:
                 self._intake.release(body)
 
     def _admit_before_reading(self, request: web.Request) -> "_Proof | None":
-        """What the body must still prove; None = the sender is known. Raises: Problem 401, 403, 503: no body could change that."""
+        """Return the check that needs the body; None = the sender is known. Raises: Problem 401, 403, 503: no body
+        could change the result.
+        """
         auth, headers, origins = self._deps.auth, request.headers, self._deps.origins
         if origins is not None and not origins.admit(request.remote, headers):
             raise Problem(403, "address_not_allowed", "usage from this address is not accepted", CLOSES)

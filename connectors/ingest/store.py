@@ -21,7 +21,7 @@ _SLICE_ELEMENTS = 500
 _SLICE_BYTES = 4 << 20
 #: A larger body is split in a thread.
 _LARGE_BODY = 256 << 10
-#: How many levels of wrappers are opened, and how many calls one element of an array may contain.
+#: The most levels of wrappers that are opened, and the most calls in one element of an array.
 _WRAPPINGS = 2
 _MAX_WRAPPED = 10_000
 
@@ -240,7 +240,7 @@ class _Body:
         return records
 
     def _shared(self, odd: OddElements) -> Record:
-        """One rejection for all elements without anything of a call that have none of their own."""
+        """Make one rejection for all elements without any field of a call that have no rejection of their own."""
         sentence = f"{odd.shared} elements without anything of a call, the first of them at index {odd.first}"
         value = shared_rejection(InvalidElement(odd.reason, sentence), odd.length, odd.digest.hexdigest(), self._at)
         return self._store.rejected_topic, None, value, self._at_ms

@@ -1,4 +1,4 @@
-"""The access-control lists (ACLs) of each role in Kafka: one principal per role, which may do only that.
+"""The access-control lists (ACLs) of each role in Kafka. Each role has a principal of its own with no other rights.
 
 Once its brokers have an authorizer, Kafka denies what no ACL allows
 (https://kafka.apache.org/documentation/#security_authz). Names follow `TOPIC_PREFIX` and `DEPLOYMENT_NAME`.
@@ -18,7 +18,7 @@ READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = "Read", "Write", "Describe", "Describe
 CREATE, ALTER, ALTER_CONFIGS = "Create", "Alter", "AlterConfigs"
 
 _PROJECTED: Final = ("enriched", "events", "receipts", "rejected", "customers", "orgs", "audit", "deliveries")
-#: Topics that sink and retry write for each event.
+#: The topics that sink and retry write for each event.
 _OUTCOMES: Final = ("retry", "dlq", "receipts", "deliveries")
 #: The topics that each role reads, by their fields in `TopicNames`.
 READS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -27,10 +27,10 @@ READS: Final[Mapping[str, tuple[str, ...]]] = {
     "sink": ("events", "orgs"),
     "retry": ("retry", "orgs"),
     "project": ("raw", *_PROJECTED),
-    # A line of the audit log has the hash of the line before it, so its writers also read it (ADR 0030).
+    # A line of the audit log has the hash of the line before it, so its writers also read the topic (ADR 0030).
     "api": ("raw", "customers", "orgs", "receipts", "rejected", "dlq", "events", "retry", "enriched", "audit"),
 }
-#: The topics that each role writes. Each worker reports partitions that stand still in `deliveries` (ADR 0054).
+#: The topics that each role writes. Each worker reports halted partitions in `deliveries` (ADR 0054).
 WRITES: Final[Mapping[str, tuple[str, ...]]] = {
     "ingress": ("raw", "rejected"),
     # Records of a grown raw topic are forwarded to the partition of their key (ADR 0042).
@@ -39,15 +39,15 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
     "retry": _OUTCOMES,
     # Late calls are requeued into raw; an event posted after its subscription's end is billed again (ADR 0024, 0027).
     "project": ("raw", "rejected", "audit", "events", "receipts", "deliveries"),
-    # Recorded usage, mappings and orgs, requeued dead letters, and events that Lago later says it will not bill.
+    # Recorded usage, mappings and orgs, requeued dead letters, and events that Lago reports later as unbillable.
     "api": ("raw", "customers", "orgs", "audit", "deliveries", "receipts", "retry", "dlq", "rejected"),
 }
 #: The account for commands such as `meterbridge topics create`.
 OPERATOR: Final = "operator"
 ROLES: Final = (*READS, OPERATOR)
-#: What stands for the role in the pattern of principals.
+#: The placeholder for the role in the pattern of principals.
 ROLE_MARK: Final = "{role}"
-#: The consumer group of commands; none of them joins it.
+#: The consumer group of commands. No command joins it.
 _COMMANDS_GROUP: Final = "meterbridge-operations"
 
 
@@ -58,8 +58,8 @@ class Acl:
     Fields:
         role: one of `ROLES`.
         resource: `TOPIC`, `GROUP`, `TRANSACTIONAL_ID` or `CLUSTER`.
-        name: of the resource; its beginning if `prefixed`.
-        operation: Kafka's word.
+        name: name of the resource, or the beginning of names if `prefixed`.
+        operation: Kafka's name of the operation.
     """
 
     role: str
@@ -70,10 +70,10 @@ class Acl:
 
 
 def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
-    """All ACLs of the roles and of the operator's account.
+    """Return all ACLs of the roles and of the operator's account.
 
     Args:
-        names: with their prefix.
+        names: the topics, with their prefix.
         prefix: `TOPIC_PREFIX`.
         deployment: `DEPLOYMENT_NAME`.
     """
@@ -97,7 +97,7 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
         yield Acl(role, GROUP, f"{mine}{role}-", READ, prefixed=True)
     yield Acl("meter", TRANSACTIONAL_ID, f"{names.changelog}-begin-", WRITE, prefixed=True)
     yield Acl("project", TRANSACTIONAL_ID, f"{mine}rebill", WRITE)
-    # The committed offsets of each role, for /webhooks/stats and to know whether a call has been counted.
+    # Reads the committed offsets of each role, for /webhooks/stats and to find out whether a call has been counted.
     for role in ("project", "api"):
         yield Acl(role, GROUP, mine, DESCRIBE, prefixed=True)
         yield Acl(role, GROUP, _COMMANDS_GROUP, READ)
@@ -109,7 +109,9 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
 
 
 def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[Acl]:
-    """Commands may do what the roles do, create the topics, make them grow (Alter), and read the lists of all accounts, for the doctor."""
+    """Return the ACLs of commands: they may do what the roles do, create topics, add partitions (Alter), and read all
+    ACLs for the doctor.
+    """
     yield Acl(OPERATOR, CLUSTER, CLUSTER_NAME, DESCRIBE)
     for topic in every:
         for operation in (READ, WRITE, CREATE, ALTER, DESCRIBE_CONFIGS, ALTER_CONFIGS):
@@ -122,5 +124,5 @@ def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[A
 
 
 def principal_of(pattern: str, role: str) -> str:
-    """The principal of a role: `pattern` with the role for `{role}`, or with the role at its end."""
+    """Return the principal of a role: `pattern` with the role instead of `{role}`, or with the role at its end."""
     return pattern.replace(ROLE_MARK, role) if ROLE_MARK in pattern else pattern + role

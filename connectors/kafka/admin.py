@@ -21,10 +21,10 @@ from schemas.topics import CATALOGUE, Topic, has_right_count, partition_count, t
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that the broker may take for one answer.
+#: Time limit of one response of the broker, seconds.
 LIMIT_S = 20.0
-#: Beginning of the cluster id of librdkafka's in-process broker (connectors/demo/broker.py). It answers no requests for
-#: settings and topic ids, because it has no controller.
+#: Beginning of the cluster id of librdkafka's in-process broker (connectors/demo/broker.py). That broker has no
+#: controller, so it answers no requests for settings and topic ids.
 _EMBEDDED = "mockCluster"
 
 
@@ -37,7 +37,9 @@ class TopicsCreated:
 
 
 def missing_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S) -> tuple[str, ...]:
-    """Full names of the topics that `create_topics` would create. Raises: Unavailable: the broker does not answer."""
+    """Return the full names of the topics that `create_topics` would create. Raises: Unavailable: the broker does not
+    answer.
+    """
     existing = _partitions(_metadata(_admin(kafka), limit_s))
     return tuple(name for topic in CATALOGUE if (name := layout.prefix + topic.name) not in existing)
 
@@ -46,7 +48,7 @@ def create_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = 
     """Create the missing topics of the catalogue, and wait until the broker lists all of them. Existing ones are not changed.
 
     Raises:
-        TopicProblem: the broker refuses one, e.g. because it has fewer brokers than copies are requested.
+        TopicProblem: the broker refuses a topic, e.g. because there are fewer brokers than requested copies.
         Unavailable: the broker does not answer; repeating is safe.
     """
     admin = _admin(kafka)
@@ -65,10 +67,10 @@ def create_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = 
 def check_topics(
     kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S, *, to_start: bool = False
 ) -> list[str]:
-    """What is wrong with the topics, one sentence each; empty if nothing is.
+    """Check the topics; return one sentence for each problem.
 
     Args:
-        to_start: return only what no process can start with, and log the rest.
+        to_start: return only problems with which no process can start, and log the others.
 
     Raises:
         Unavailable: the broker does not answer.
@@ -83,7 +85,7 @@ def check_topics(
 
 
 def wrong_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S) -> list[Complaint]:
-    """How the topics differ from the catalogue.
+    """Return how the topics differ from the catalogue.
 
     Raises:
         Unavailable: the broker does not answer.
@@ -112,9 +114,9 @@ def wrong_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = L
 
 
 def topic_ids(kafka: KafkaConnection, names: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, str]:
-    """The ids of topics by full name (KIP-516). A topic that is deleted and created again has another id.
+    """Return the ids of topics by full name (KIP-516). A topic that is deleted and created again has another id.
 
-    The embedded broker has no topic ids. Its topics exist as long as it does, so its cluster id is used.
+    The embedded broker has no topic ids. Its topics exist as long as the broker itself, so its cluster id is used.
 
     Raises:
         TopicProblem: `topic_missing`.
@@ -152,7 +154,7 @@ def _create(admin: AdminClient, missing: dict[str, Topic], layout: TopicLayout, 
             try:
                 future.result()
             except KafkaException as failed:
-                if failed.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
+                if failed.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process created it first
                     raise
             else:
                 created.append(name)
@@ -164,7 +166,9 @@ def _metadata(admin: AdminClient, limit_s: float) -> ClusterMetadata:
         with kafka_errors("list topics"):
             return admin.list_topics(timeout=limit_s)
     finally:
-        admin.poll(0)  # so that librdkafka logs the reason: a refused password or certificate raises no error here
+        admin.poll(
+            0
+        )  # poll, so that librdkafka logs the reason: a refused password or certificate raises no error here
 
 
 def _partitions(cluster: ClusterMetadata) -> dict[str, int]:
@@ -178,7 +182,9 @@ def _embedded(cluster: ClusterMetadata) -> bool:
 def _wrong_settings(
     admin: AdminClient, cluster: ClusterMetadata, topics: list[Topic], layout: TopicLayout, limit_s: float
 ) -> list[Complaint]:
-    """How settings differ from the catalogue. A setting that an old broker (before 3.6) does not have is ignored."""
+    """Return how settings differ from the catalogue. A setting that an old broker (before 3.6) does not have is
+    ignored.
+    """
     described = {layout.prefix + topic.name: topic for topic in topics}
     if not described:
         return []
@@ -198,10 +204,10 @@ def _wrong_settings(
 
 @contextmanager
 def kafka_errors(what: str) -> Iterator[None]:
-    """Translates librdkafka's errors.
+    """Translate librdkafka's errors.
 
     Args:
-        what: what was asked, for people.
+        what: name of the request in the message.
 
     Raises:
         TopicProblem: Kafka refuses it.

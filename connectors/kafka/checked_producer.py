@@ -1,4 +1,4 @@
-"""A producer that refuses every record until the topics were checked."""
+"""A producer that refuses every record until the topics are checked."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +18,9 @@ from schemas.errors import Rejected, TopicProblem, Unavailable
 
 
 class CheckedProducer:
-    """A producer behind a check of the topics: else the broker might create a missing topic, with the wrong partitions."""
+    """A producer that sends only after a check of the topics. Otherwise the broker might create a missing topic with
+    wrong partitions.
+    """
 
     def __init__(self, producer: KafkaProducer) -> None:
         self._producer = producer
@@ -26,13 +28,13 @@ class CheckedProducer:
         self._watch = KafkaReachability()
 
     def shut_because(self) -> str:
-        """The reason why no record can be stored; `""` if records can be stored."""
+        """Return why no record can be stored; `""` = records can be stored."""
         if not self._is_open:
             return "topics_unchecked"
         return self._watch.away_because if self._producer.healthy() else "producer_down"
 
     async def open_when_right(self, kafka: KafkaConnection, layout: TopicLayout) -> None:
-        """Wait until Kafka answers, then check the topics and let records pass.
+        """Wait until Kafka answers, then check the topics and accept records.
 
         Raises:
             TopicProblem: `topics`: a sentence for each topic that is missing or wrong.
@@ -44,7 +46,9 @@ class CheckedProducer:
         self._is_open = True
 
     async def watch(self, kafka: KafkaConnection) -> NoReturn:
-        """Check, until cancelled, whether Kafka answers, for `shut_because`. It refuses no record; a caller may always try to send."""
+        """Check until cancelled whether Kafka answers, for `shut_because`. The result refuses no record; a caller may
+        always try to send.
+        """
         await self._watch.work(_asking(kafka), KafkaWait(kafka.servers))
 
     def clock_ahead_s(self) -> float:
@@ -71,7 +75,7 @@ class CheckedProducer:
 def kafka_probe(
     kafka: KafkaConnection, clock_ahead_s: Callable[[], float] = lambda: 0.0
 ) -> Callable[[], Awaitable[None]]:
-    """A check that Kafka has brokers, and accepts the time of this machine. It raises Unavailable."""
+    """Check that Kafka has brokers and accepts the time of this machine. Raises: Unavailable."""
     ask = _asking(kafka)
 
     async def probe() -> None:
@@ -84,10 +88,10 @@ def kafka_probe(
 
 
 def _asking(kafka: KafkaConnection) -> Callable[[], Awaitable[None]]:
-    """A small request to the cluster. Raises: Unavailable.
+    """Send a small request to the cluster. Raises: Unavailable.
 
-    Each request after a failed one has a new client: one whose broker was killed and then frozen may find no connection for a minute,
-    long after Kafka answers again.
+    After a failed request a new client is used. An old client whose broker was killed or frozen may need a minute to
+    connect again, long after Kafka answers.
     """
     # Reconnect within a second after Kafka is back, not after ten.
     config = {**librdkafka_config(kafka), "reconnect.backoff.max.ms": 1000}

@@ -1,4 +1,4 @@
-"""The connection settings of the clients: one `KafkaConnection` in the words of librdkafka, aiokafka and Faust.
+"""The connection settings of the clients: translates a `KafkaConnection` for librdkafka, aiokafka and Faust.
 
 PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL are supported, with PLAIN or SCRAM, and with the certificate of the client (mTLS).
 Host names in certificates are verified.
@@ -12,7 +12,7 @@ from connectors.config.kafka_connection import KafkaConnection
 
 
 def librdkafka_config(kafka: KafkaConnection) -> dict[str, Any]:
-    """Settings of confluent-kafka's clients. Their log goes to the logger `librdkafka` when they are polled."""
+    """Return the settings of confluent-kafka's clients. They log to the logger `librdkafka` when they are polled."""
     config: dict[str, Any] = {
         "bootstrap.servers": kafka.servers,
         "security.protocol": kafka.security_protocol,
@@ -35,7 +35,7 @@ def librdkafka_config(kafka: KafkaConnection) -> dict[str, Any]:
 
 
 def aiokafka_config(kafka: KafkaConnection) -> dict[str, Any]:
-    """Arguments of aiokafka's producers, consumers and admin client."""
+    """Return the arguments of aiokafka's producers, consumers and admin client."""
     config: dict[str, Any] = {
         "bootstrap_servers": kafka.servers,
         "security_protocol": kafka.security_protocol,
@@ -50,13 +50,13 @@ def aiokafka_config(kafka: KafkaConnection) -> dict[str, Any]:
 
 
 def faust_broker(kafka: KafkaConnection) -> str:
-    """The brokers as the URL of Faust: `kafka://a:9092;b:9092`."""
+    """Return the brokers as a URL for Faust: `kafka://a:9092;b:9092`."""
     return "kafka://" + kafka.servers.replace(",", ";")
 
 
 def _ssl_context(kafka: KafkaConnection) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=kafka.ssl_cafile or None)
     if kafka.ssl_certfile:
-        # Without a text OpenSSL would ask for the password of an encrypted key at the terminal.
+        # Without a text, OpenSSL would ask for the password of an encrypted key on the terminal.
         context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile, kafka.ssl_key_password)
     return context

@@ -1,8 +1,9 @@
-"""Writes the records of a compacted topic: changes happen one after the other across all processes, many in one transaction.
+"""Writes the records of a compacted topic. Changes of all processes happen one after the other, many in one
+transaction.
 
 A change is a compare-and-set (docs/adr/0012). All processes write the topic with the same transactional id. A process that
-starts its producer fences the others, reads what they wrote, and writes until another process fences it. A change that is
-fenced is made again on the current records. Changes that are requested during a transaction are in the next one.
+starts its producer fences the others, reads their records, and writes until another process fences it. A fenced change
+is applied again to the current records. Changes that are requested during a transaction are part of the next one.
 """
 
 import asyncio
@@ -23,18 +24,19 @@ from streams.runtime.plain_consumer import reading
 from streams.runtime.transactions import TransactionalWriter, Write
 
 T = TypeVar("T")
-#: From the current record (None = there is none) to the new one (None = delete it).
+#: Returns the new record (None = delete it) for the current one (None = there is none).
 Make = Callable[[T | None], T | None]
 #: Called with the current and the new record, before the change has any effect.
 Announce = Callable[[T | None, T | None], Awaitable[None]]
 
-#: Limits of one transaction: its records, and the seconds until it is done.
+#: Limits of one transaction: number of records, and duration in seconds.
 _BATCH = 100
 _LIMIT_S = 10.0
-#: Waits in seconds: the second attempt follows at once, because the other process is usually done. Before each further one the
-#: wait is random between 0 and the first value, which doubles with each attempt up to the second value.
+#: Waits in seconds. The second attempt follows at once, because the other process has usually finished. Before each
+#: further attempt the wait is random between 0 and the first value. This value doubles with each attempt, up to the
+#: second value.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 1.0
-#: The end of the topic is often only transaction markers, which do not end a fetch, so its wait is short.
+#: The wait of a fetch is short, because transaction markers at the end of the topic do not end a fetch.
 _TAIL: dict[str, Any] = {"isolation_level": "read_committed", "auto_offset_reset": "earliest", "fetch_max_wait_ms": 10}
 _POLL_MS = 10
 
@@ -42,14 +44,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def _silently(_before: object, _after: object) -> None:
-    """For callers that announce nothing."""
+    """The `announce` of callers that announce nothing."""
 
 
 @dataclass(slots=True, eq=False)
 class _Change(Generic[T]):
-    """A requested change. `tried` has the record whose write failed without a known result.
+    """A requested change; `tried`: the record whose write failed with an unknown result.
 
-    A record contains the microsecond in which it was made. So if the current record equals `tried`, that write succeeded.
+    A record contains the microsecond in which it was made. So if the current record equals `tried`, that write
+    succeeded.
     """
 
     key: str
@@ -63,11 +66,11 @@ class CompactedTopicWriter(Generic[T]):
     """The only writer of a compacted topic that several processes share.
 
     Args:
-        view: a table of the topic; its owner keeps it up to date. Errors contain its name.
+        view: a table of the topic. The caller keeps it up to date. Errors contain its name.
         kafka: connection options for aiokafka.
-        topic: with its prefix.
-        draw: a random number in `[0, 1)`.
-        limit_s: seconds that a batch of changes may take; a caller waits for at most twice that.
+        topic: name with prefix.
+        draw: returns a random number in `[0, 1)`.
+        limit_s: time limit of a batch of changes, seconds. A caller waits for at most twice this time.
     """
 
     def __init__(
@@ -92,19 +95,21 @@ class CompactedTopicWriter(Generic[T]):
         """Change the record of `key`. On return the change is durable, and in the view.
 
         Args:
-            make: the new record from the current one; an equal record writes nothing. It may be called several times.
+            make: returns the new record for the current one. If both are equal, nothing is written. It may be called
+                several times.
             announce: awaited before the change has any effect.
 
         Raises:
             Unavailable: `write_conflict`, `kafka_unavailable`; the change may have been written, and repeating it is safe.
-            Also what `make` and `announce` raise; then nothing is written.
+            Errors of `make` and `announce`: then nothing is written.
         """
         change = _Change(key, make, announce, asyncio.get_running_loop().create_future())
         self._waiting.append(change)
         if self._work is None or self._work.done():
             self._work = asyncio.ensure_future(self._drain())
         try:
-            # The time of the batch before it, and of its own. Aborting a batch may also hang, if a connection does not close.
+            # The limit covers the previous batch and the change's own batch. Aborting a batch may hang, too, if a
+            # connection does not close.
             async with asyncio.timeout(2 * self._limit_s) as limit:
                 return await change.done
         except TimeoutError:
@@ -113,7 +118,7 @@ class CompactedTopicWriter(Generic[T]):
             raise self._given_up(()) from None
 
     async def close(self) -> None:
-        """Close the connections. This writer writes nothing after it."""
+        """Close the connections. The writer cannot be used after this."""
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait({self._work})
@@ -137,7 +142,9 @@ class CompactedTopicWriter(Generic[T]):
                 raise
 
     def _next_batch(self) -> list[_Change[T]]:
-        """The oldest changes, one per key: the next change of a key is made from the result of the one before."""
+        """Return the oldest changes, one per key, because the next change of a key needs the result of the previous
+        one.
+        """
         batch: dict[str, _Change[T]] = {}
         later = []
         for change in self._waiting:
@@ -165,7 +172,8 @@ class CompactedTopicWriter(Generic[T]):
         changes = self._made(batch, whole=whole)
         unsure = [change for change in batch if not change.done.done() and change not in changes]
         if unsure:
-            # What stays or was refused must not depend on a record that another process has changed since.
+            # A change that writes nothing or is refused must not depend on a record that another process has changed
+            # meanwhile.
             await self._see_all()
             changes |= self._made(unsure, whole=True)
         for change in await self._announced(changes):
@@ -174,14 +182,14 @@ class CompactedTopicWriter(Generic[T]):
             await self._write(changes)
 
     def _made(self, batch: Sequence[_Change[T]], *, whole: bool) -> dict[_Change[T], tuple[T | None, T | None]]:
-        """The current and the new record of each change that must be written.
+        """Return the current and the new record of each change that must be written.
 
         | `make` | on the complete view (`whole`) | on a view that may lack records of others |
         |---|---|---|
         | returns another record | write it | write it: if the current record is out of date, Kafka fences this process |
         | returns the current record, or an earlier attempt has written it | done | called again on the complete view |
-        | raises MeterbridgeError, e.g. a refusal | the caller gets it | called again on the complete view |
-        | raises another error, which is a bug | the caller gets it | the caller gets it |
+        | raises MeterbridgeError, e.g. a refusal | the caller gets the error | called again on the complete view |
+        | raises another error, which is a bug | the caller gets the error | the caller gets the error |
         """
         changes: dict[_Change[T], tuple[T | None, T | None]] = {}
         for change in batch:
@@ -201,7 +209,7 @@ class CompactedTopicWriter(Generic[T]):
         return changes
 
     async def _announced(self, changes: Mapping[_Change[T], tuple[T | None, T | None]]) -> list[_Change[T]]:
-        """Announce all changes; returns those that failed."""
+        """Announce all changes; return those that failed."""
         announcements = (change.announce(before, after) for change, (before, after) in changes.items())
         results = await asyncio.gather(*announcements, return_exceptions=True)
         failed = []
@@ -212,7 +220,7 @@ class CompactedTopicWriter(Generic[T]):
         return failed
 
     async def _fence(self) -> None:
-        """Become the only writer, and read everything that the others have written."""
+        """Become the only writer, and read all records that the others have written."""
         with self._or_abandoned():
             self._writer = TransactionalWriter(self._kafka, f"{self._topic}-writer")
             await self._writer.start()
@@ -220,7 +228,7 @@ class CompactedTopicWriter(Generic[T]):
 
     async def _see_all(self) -> None:
         """Wait until the view has every record that is committed now."""
-        # Subscribed first: aiokafka knows the partitions only of topics in its subscription.
+        # Subscribe first, because aiokafka knows the partitions of subscribed topics only.
         async with reading(self._topic, **self._kafka, **_TAIL) as consumer:
             tps = [TopicPartition(self._topic, number) for number in consumer.partitions_for_topic(self._topic) or ()]
             consumer.unsubscribe()
@@ -240,7 +248,7 @@ class CompactedTopicWriter(Generic[T]):
         return self._view.next_offset(tp.partition)
 
     async def _write(self, changes: Mapping[_Change[T], tuple[T | None, T | None]]) -> None:
-        """Raises: KafkaError: it is unknown whether anything was written."""
+        """Write records in one transaction. Raises: KafkaError: it is unknown whether any record was written."""
         assert self._writer is not None  # noqa: S101  # `_attempt` has fenced
         writes = []
         for change, (_, after) in changes.items():
@@ -256,7 +264,7 @@ class CompactedTopicWriter(Generic[T]):
 
     @contextmanager
     def _or_abandoned(self) -> Iterator[None]:
-        """Keep the producer only while the view is known to hold everything that was written."""
+        """Discard the producer after an error, because it may be used only while the view has all written records."""
         try:
             yield
         except BaseException:

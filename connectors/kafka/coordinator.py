@@ -1,7 +1,7 @@
 """Waits for Kafka's transaction coordinator, which a new cluster does not have yet.
 
-The first producer with a transactional id makes Kafka create `__transaction_state`. Until then a change of a mapping or an
-org would wait, and might time out. So the process waits at its start, and is not ready before.
+Kafka creates `__transaction_state` for the first producer with a transactional id. Until then a change of a mapping or
+an org would wait, and might time out. So the process waits at its start, and becomes ready afterwards.
 """
 
 import asyncio
@@ -19,12 +19,13 @@ _log = structlog.get_logger(__name__)
 
 
 async def meet_coordinator(kafka: Mapping[str, Any], transactional_id: str, limit_s: float = _LIMIT_S) -> None:
-    """Wait until the coordinator answers; it is asked again without a limit.
+    """Wait until the coordinator answers. The request is repeated without a limit.
 
     Args:
         kafka: connection options for aiokafka.
-        transactional_id: not used for writing. If the account may not use it, the function returns, because other ids may work.
-        limit_s: seconds for one answer.
+        transactional_id: an id for the request only, not for writing. If the account may not use it, the function
+            returns, because other ids may work.
+        limit_s: time limit of one request, seconds.
     """
     logged = False
     while True:

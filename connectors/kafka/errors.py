@@ -1,4 +1,4 @@
-"""What an error of a Kafka library means: Kafka does not answer, Kafka refuses a request, or we have a bug."""
+"""Classifies the errors of Kafka libraries: Kafka does not answer, Kafka refuses a request, or Meterbridge has a bug."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ _AWAY = (
     NodeNotReadyError,
     RequestTimedOutError,
 )
-#: The request makes no sense.
+#: Errors of invalid requests, which point to a bug.
 _OUR_FAULT = (IllegalArgumentError, IllegalStateError, ProducerClosed)
 
 
@@ -48,7 +48,7 @@ def says_away(error: BaseException | None) -> bool:
 
 
 def kafka_sentence(error: BaseException, servers: Callable[[], str]) -> str:
-    """An error of a Kafka library as one sentence with the address and its setting; `""` for other errors.
+    """Return an error of a Kafka library as one sentence with the address and its setting; `""` for other errors.
 
     Args:
         servers: returns `KAFKA_BOOTSTRAP_SERVERS`, or raises ConfigurationError.

@@ -1,4 +1,4 @@
-"""Faust's Kafka credentials. In a module of its own, because importing Faust takes a third of a second."""
+"""Faust's Kafka credentials. They are in a separate module, because the import of Faust takes a third of a second."""
 
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
@@ -7,7 +7,7 @@ from connectors.kafka.client_config import aiokafka_config
 
 
 def faust_credentials(kafka: KafkaConnection) -> Credentials | None:
-    """Faust's `broker_credentials`; None = PLAINTEXT."""
+    """Return Faust's `broker_credentials`; None = PLAINTEXT."""
     config = aiokafka_config(kafka)
     context = config.get("ssl_context")
     if "sasl_mechanism" in config:

@@ -1,4 +1,6 @@
-"""Grows topics, and shows which consumer groups have members. The functions block, so async callers use a thread."""
+"""Adds partitions to topics, and shows which consumer groups have members. The functions block, so async callers use a
+thread.
+"""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -12,7 +14,8 @@ from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.topic_scan import translated_errors
 from schemas.errors import TopicProblem, Unavailable
 
-#: A new cluster makes its coordinator when the first group is asked for, which takes a while on a busy machine, seconds.
+#: Time limit of a request about groups, seconds. A new cluster creates its coordinator at the first such request, which
+#: is slow on a busy machine.
 _COORDINATOR_S = 60.0
 _NO_COORDINATOR_YET = {
     KafkaError._TIMED_OUT,  # noqa: SLF001  # librdkafka's own errors are spelt so
@@ -25,7 +28,7 @@ _EMPTY = {ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD}
 
 
 def partition_counts(kafka: KafkaConnection, names: Iterable[str]) -> dict[str, int]:
-    """The number of partitions of each topic.
+    """Return the number of partitions of each topic.
 
     Raises:
         TopicProblem: `topic_missing`. Unavailable: the broker does not answer.
@@ -39,9 +42,10 @@ def partition_counts(kafka: KafkaConnection, names: Iterable[str]) -> dict[str, 
 
 
 def grow(kafka: KafkaConnection, counts: Mapping[str, int], limit_s: float = LIMIT_S) -> list[str]:
-    """Grow topics to their `counts` and wait until the broker lists the new partitions with leaders; those that grew.
+    """Grow topics to their `counts`, and wait until the broker lists leaders for the new partitions; return the topics
+    that grew.
 
-    A topic that has as many partitions already is left alone, so a repeat finishes what was cut off.
+    A topic that has enough partitions is not changed, so a repeat completes an interrupted run.
 
     Raises:
         TopicProblem: `topic_missing`, `topic_refused`. Unavailable: the broker does not answer; repeating is safe.
@@ -66,7 +70,7 @@ def grow(kafka: KafkaConnection, counts: Mapping[str, int], limit_s: float = LIM
 
 
 def groups_with_members(kafka: KafkaConnection, groups: Iterable[str]) -> list[str]:
-    """Those of the consumer groups that have members. A member that was killed counts until its session ends.
+    """Return the consumer groups that have members. A killed member counts until its session times out.
 
     Raises:
         Unavailable: the broker does not answer.

@@ -29,13 +29,13 @@ class RecordWriter(Protocol):
     """Stores one record at a time."""
 
     async def send_one(self, record: Record) -> tuple[int, int]:
-        """The (partition, offset) at which the record is durable. Raises: Rejected, Unavailable."""
+        """Store a record; return the (partition, offset) at which it is durable. Raises: Rejected, Unavailable."""
 
 
 _POLL_S = 0.1
-#: How often the producer tries again whether Kafka accepts the time of this machine, in seconds.
+#: How often the producer tests again whether Kafka accepts the time of this machine, seconds.
 _TIMES_KNOWN_S = 60.0
-#: If the wall clock moved by more than this against the monotonic clock, somebody set it.
+#: If the wall clock moved by more than this against the monotonic clock, it was set.
 _SET_MS = 60_000
 #: A batch of one record with a refused time gets the first error. In a larger batch, wrong records get the second error, and
 #: correct ones the third (KIP-467).
@@ -57,7 +57,8 @@ def producer_config(
     client_id: str = "meterbridge-ingress",
     security: Mapping[str, str | int | bool] | None = None,
 ) -> dict[str, str | int | float | bool]:
-    """librdkafka's settings for records that are durable, in order, without duplicates, and on the partition of Java clients.
+    """Return librdkafka's settings for durable, ordered records without duplicates, with the partitioner of Java
+    clients.
 
     Args:
         answer_within_s: how long senders wait (`WEBHOOK_TIMEOUT`). A record fails after two thirds of it, so that the sender
@@ -89,12 +90,12 @@ class KafkaProducer:
         on_restamped: Callable[[int], None] = lambda _count: None,
         headers: Callable[[], Headers | None] | None = None,
     ) -> None:
-        """A producer.
+        """Create the producer.
 
         Args:
             now_ms: the wall clock, milliseconds since 1970 UTC.
-            on_restamped: called with the number of records that were stored with another time.
-            headers: called at each sending for the headers of its records; None = records have none.
+            on_restamped: called with the number of records that were stored with a changed time.
+            headers: returns the headers for the records of one call; None = records have no headers.
         """
         self._headers = headers
         self._now_ms = now_ms
@@ -114,7 +115,7 @@ class KafkaProducer:
         self._thread.start()
 
     def healthy(self) -> bool:
-        """Whether records can be sent. After False it never becomes True again: the process must be restarted."""
+        """Whether records can be sent. After False it never becomes True again, so the process must be restarted."""
         return self._open and self._fatal is None and self._thread.is_alive()
 
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
@@ -145,11 +146,13 @@ class KafkaProducer:
         return refused
 
     def clock_ahead_s(self) -> float:
-        """How many seconds this machine's clock is ahead of Kafka's, exact to an hour; 0 while Kafka accepts its time."""
+        """By how many seconds this machine's clock is ahead of Kafka's, with the precision of an hour; 0 while Kafka
+        accepts its time.
+        """
         return self._ahead_ms / 1000
 
     def _timed(self, records: Sequence[Record]) -> Sequence[Record]:
-        """`records` without times in the future, which Kafka would refuse."""
+        """Return `records` without times in the future, which Kafka would refuse."""
         if self._times.back_ms:
             self._forget_in_time()
         now_ms = self._now_ms()
@@ -165,10 +168,10 @@ class KafkaProducer:
     async def _send_in_time(
         self, records: Sequence[Record], delivery_of: "Callable[[], _Delivery] | None" = None
     ) -> dict[int, Rejected]:
-        """Send `records`, which Kafka refused because of their times, with a time that it accepts. Later records do not wait.
+        """Send `records` again with a time that Kafka accepts, after it refused their times. Later records do not wait.
 
         Raises:
-            Unavailable: `kafka_refuses_time`: it accepts no time; or see `send_all`.
+            Unavailable: `kafka_refuses_time`: Kafka accepts no time; also see `send_all`.
         """
         async with self._timing:
             refused: dict[int, Rejected] = {}
@@ -191,7 +194,7 @@ class KafkaProducer:
         raise Unavailable("kafka_refuses_time", "Kafka accepts no time that we tried")
 
     def _tell_times(self, back_ms: int) -> None:
-        """Kafka accepts a record with a time this far in the past; log it if this is new."""
+        """Store that Kafka accepts a record with a time this far in the past, and log it if it is new."""
         before, self._ahead_ms = self._ahead_ms, back_ms
         self._times.taken(back_ms)
         self._times_at, self._clock_from_ms = time.monotonic(), self._now_ms() - time.monotonic() * 1000
@@ -201,14 +204,14 @@ class KafkaProducer:
             _structured.info("clock_right_again")
 
     def _forget_in_time(self) -> None:
-        """Forget the result if the clock was set, or after a minute, because the clock may be right again."""
+        """Forget the result if the clock was set, or after a minute, because the clock may be correct again."""
         passed_s = time.monotonic() - self._times_at
         set_by_ms = abs(self._now_ms() - time.monotonic() * 1000 - self._clock_from_ms)
         if passed_s > _TIMES_KNOWN_S or set_by_ms > _SET_MS:
             self._times.forget()
 
     async def send_one(self, record: Record) -> tuple[int, int]:
-        """Send one record; returns (partition, offset).
+        """Send one record; return (partition, offset).
 
         Raises:
             Rejected, Unavailable: see `send_all`.
@@ -250,9 +253,9 @@ class KafkaProducer:
 
     @property
     def _alone(self) -> "KafkaProducer":
-        """A producer for batches of one record.
+        """Return a producer for batches of one record.
 
-        Brokers refuse a batch as a whole, so only this shows which record is too large.
+        A broker refuses a batch as a whole, so only a batch of one record shows which record is too large.
         """
         if self._one_by_one is None:
             self._one_by_one = KafkaProducer(
@@ -261,7 +264,7 @@ class KafkaProducer:
         return self._one_by_one
 
     async def close(self, timeout_s: float = 10.0) -> int:
-        """Wait for records that are being sent; returns how many are not acknowledged after `timeout_s` seconds."""
+        """Wait for records in flight; return how many are not acknowledged after `timeout_s` seconds."""
         if not self._open:
             return 0
         self._open = False
@@ -299,7 +302,7 @@ class KafkaProducer:
 
 
 class _Delivery:
-    """The acknowledgements of one `send_all`. librdkafka calls it in the polling thread."""
+    """The acknowledgements of one `send_all`. librdkafka calls this object in the polling thread."""
 
     __slots__ = ("_append", "future", "left", "too_large", "untimely")
 
@@ -321,12 +324,12 @@ class _Delivery:
 
 
 class _Placed(_Delivery):
-    """The acknowledgement of one record, with its partition and offset."""
+    """The acknowledgement of one record with its partition and offset."""
 
     __slots__ = ("place",)
 
     def again(self) -> "_Placed":
-        """Reset, to send the same record again after it was refused."""
+        """Reset the result before the refused record is sent again."""
         self.future = self.future.get_loop().create_future()
         self.untimely = []
         return self

@@ -1,7 +1,7 @@
-"""Checks in the background, once per second, whether Kafka answers; reading the result costs nothing.
+"""Checks in the background, once per second, whether Kafka answers. Reading the result costs nothing.
 
 The result changes only after two equal answers in a row, so one lost answer does not make a process unready. A broker that
-is killed, frozen or cut off is noticed within `2 * (EVERY_S + ANSWER_S)` seconds.
+is killed, frozen or disconnected is noticed within `2 * (EVERY_S + ANSWER_S)` seconds.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ class KafkaReachability:
     """The result of the last checks.
 
     Attributes:
-        away_because: the reason why Kafka counts as unavailable; `""` = it answers.
+        away_because: why Kafka counts as unavailable; `""` = it answers.
     """
 
     def __init__(self) -> None:
@@ -26,13 +26,13 @@ class KafkaReachability:
         self._last = ""
 
     def found(self, reason: str) -> None:
-        """Note a check: `""` = Kafka answered, else the reason."""
+        """Register the result of a check: `""` = Kafka answered, otherwise the reason."""
         if bool(reason) == bool(self._last):
             self.away_because = reason
         self._last = reason
 
     def answered(self) -> None:
-        """Kafka has just accepted a record, so a check that failed at the same time does not count."""
+        """Register that Kafka accepted a record, so that a check that failed at the same time does not count."""
         if not self.away_because:
             self._last = ""
 
@@ -45,7 +45,7 @@ class KafkaReachability:
         """Check until cancelled. The log says when Kafka stops answering, once per minute while it does not, and when it answers again.
 
         Args:
-            ask: returns if Kafka answered; raises `Unavailable` within `ANSWER_S` seconds if not.
+            ask: returns if Kafka answered; otherwise raises `Unavailable` within `ANSWER_S` seconds.
         """
         while True:
             try:

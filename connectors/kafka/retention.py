@@ -1,4 +1,4 @@
-"""How long Kafka keeps the records of topics."""
+"""Reads how long Kafka keeps the records of topics."""
 
 from collections.abc import Mapping
 
@@ -15,9 +15,9 @@ _SETTING = "retention.ms"
 
 
 def retention_s(kafka: KafkaConnection, topics: Mapping[str, Topic]) -> dict[str, float]:
-    """The retention of each topic, by full name, seconds; 0 = its records are never deleted.
+    """Return the retention of each topic by full name, seconds; 0 = records are never deleted.
 
-    A broker that does not report it, as the embedded one, keeps the records as the catalogue says.
+    If a broker does not report it, as the embedded one, the value of the catalogue is used.
 
     Raises:
         Unavailable: the broker does not answer.

@@ -1,7 +1,7 @@
-"""What the principals of a Kafka may do, compared with what the roles need (connectors/kafka/acls.py). Nothing here asks a broker.
+"""Compares the rights of the principals in Kafka with the rights that the roles need (connectors/kafka/acls.py); pure.
 
-A right is one access-control list (ACL) as Kafka stores it. How lists apply: a denial wins over every permission; `All` holds
-for every operation; Read, Write, Delete and Alter imply Describe, AlterConfigs implies DescribeConfigs
+A right is one access-control list (ACL) as Kafka stores it. Kafka's rules: a denial overrides every permission; `All`
+means every operation; Read, Write, Delete and Alter imply Describe; AlterConfigs implies DescribeConfigs
 (https://kafka.apache.org/documentation/#security_authz_cli, "Operations in Kafka").
 """
 
@@ -27,12 +27,12 @@ class Right:
     """One ACL of a principal.
 
     Fields:
-        principal: as Kafka names it, `User:meterbridge-meter` or `User:CN=meterbridge-meter`.
-        resource: as in `Acl`; another word for a resource that we never use.
-        name: of the resource; its beginning if `prefixed`; `*` = every one.
-        operation: Kafka's word.
-        host: from which the principal may come; `*` = from everywhere.
-        denied: the principal may not do it, whatever else is allowed.
+        principal: Kafka's name of the account, such as `User:meterbridge-meter` or `User:CN=meterbridge-meter`.
+        resource: as in `Acl`, or another type of resource, which Meterbridge never uses.
+        name: name of the resource, or the beginning of names if `prefixed`; `*` = every resource.
+        operation: Kafka's name of the operation.
+        host: host from which the principal may connect; `*` = any.
+        denied: whether the ACL is a denial, which overrides every permission.
     """
 
     principal: str
@@ -44,7 +44,7 @@ class Right:
     denied: bool = False
 
     def sentence(self) -> str:
-        """It in words, after the principal: `Write on topic billing.lago.events`."""
+        """The right in words, without the principal: `Write on topic billing.lago.events`."""
         what = f"every {self.resource} that begins with" if self.prefixed else self.resource
         where = "" if self.host == ANY_HOST else f" from {self.host}"
         return f"{self.operation} on {what} {self.name}{where}"
@@ -52,7 +52,9 @@ class Right:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Rights that are needed and stored, needed and not stored, and stored and not needed, each sorted."""
+    """The result of a comparison, sorted: rights that are needed and stored, needed and not stored, and stored and not
+    needed.
+    """
 
     existing: tuple[Right, ...]
     missing: tuple[Right, ...]
@@ -60,14 +62,14 @@ class Comparison:
 
 
 def rights_of(entries: Iterable[Acl], pattern: str) -> list[Right]:
-    """The rights that the roles need, for the principals of `pattern` (`principal_of`), in order."""
+    """Return the rights that the roles need, for the principals of `pattern` (`principal_of`), in order."""
     return [
         Right(principal_of(pattern, acl.role), acl.resource, acl.name, acl.operation, acl.prefixed) for acl in entries
     ]
 
 
 def compared(wanted: Collection[Right], stored: Iterable[Right], pattern: str) -> Comparison:
-    """Right by right, as Kafka stores them; of `stored` only those of our own principals are extra."""
+    """Compare the rights one by one. Stored rights of other principals do not count as extra."""
     ours = {principal_of(pattern, role) for role in ROLES}
     found = {right for right in stored if right.principal in ours}
     parts = ({*wanted} & found, {*wanted} - found, found - {*wanted})
@@ -75,13 +77,13 @@ def compared(wanted: Collection[Right], stored: Iterable[Right], pattern: str) -
 
 
 def lacking(wanted: Iterable[Right], stored: Collection[Right]) -> list[Right]:
-    """The rights that Kafka would refuse: no stored one covers them, or one denies them. Sorted."""
+    """Return, sorted, the rights that Kafka would refuse: no stored right covers them, or a stored right denies them."""
     return sorted((right for right in wanted if not _granted(right, stored)), key=_order)
 
 
 def _granted(wanted: Right, stored: Collection[Right]) -> bool:
     covering = [right for right in stored if _about(right, wanted)]
-    # A denial of a part of a prefix, or from one host, is one too: some use of the right would be refused.
+    # A denial of a part of a prefix, or for one host, counts as well, because Kafka would refuse some use of the right.
     if any(right.denied and right.operation in (wanted.operation, _ALL) for right in covering):
         return False
     enough = {wanted.operation, _ALL, *_IMPLIED_BY.get(wanted.operation, ())}
@@ -98,7 +100,7 @@ def _about(stored: Right, wanted: Right) -> bool:
 
 
 def _contains(stored: Right, wanted: Right) -> bool:
-    """Whether every resource that `wanted` names is one that `stored` names."""
+    """Whether `stored` names every resource that `wanted` names."""
     if stored.prefixed:
         return wanted.name.startswith(stored.name)
     return stored.name == ANY_NAME or (stored.name == wanted.name and not wanted.prefixed)
@@ -109,7 +111,7 @@ def _order(right: Right) -> tuple[str, ...]:
 
 
 def lines_of_rights(rights: Iterable[Right], action: str = "--add") -> Iterator[str]:
-    """Arguments of `kafka-acls.sh`: one line per principal and resource, in the order of `rights`.
+    """Return the arguments of `kafka-acls.sh`: one line per principal and resource, in the order of `rights`.
 
     Args:
         action: `--add` or `--remove`.

@@ -22,7 +22,7 @@ from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.rights import Right
 from schemas.errors import TopicProblem, Unavailable
 
-#: Kafka's cluster is librdkafka's broker: both have the number 4.
+#: Kafka's resource type CLUSTER is BROKER in librdkafka: both have the number 4.
 _RESOURCES: Final = {
     TOPIC: ResourceType.TOPIC,
     GROUP: ResourceType.GROUP,
@@ -30,7 +30,7 @@ _RESOURCES: Final = {
     CLUSTER: ResourceType.BROKER,
 }
 _WORDS: Final = {kind: word for word, kind in _RESOURCES.items()}
-#: Kafka's words of operations, `DescribeConfigs`, by librdkafka's.
+#: Kafka's names of operations, such as `DescribeConfigs`, by librdkafka's names.
 _OPERATIONS: Final = {one: one.name.title().replace("_", "") for one in AclOperation}
 _NUMBERS: Final = {word: one for one, word in _OPERATIONS.items()}
 _EVERYTHING: Final = AclBindingFilter(
@@ -38,14 +38,12 @@ _EVERYTHING: Final = AclBindingFilter(
 )
 _DISABLED: Final = "Kafka has no authorizer: everybody may do everything, and lists cannot be stored. Set authorizer.class.name on the brokers."
 _REFUSED: Final = "Kafka refuses: this account may not {}. Use an administrator's, with the right to {} on the cluster."
-#: The reason of a Kafka without an authorizer, and of an account that may not read or change the lists.
+#: Reasons: Kafka has no authorizer; the account may not read or change ACLs.
 NO_AUTHORIZER, ACLS_REFUSED = "no_authorizer", "acls_refused"
 
 
 def stored_rights(kafka: KafkaConnection, limit_s: float = LIMIT_S) -> set[Right]:
-    """Every right of every principal.
-
-    A Kafka without an authorizer has none.
+    """Return all rights of all principals; none if Kafka has no authorizer.
 
     Raises:
         TopicProblem: `acls_refused`: the account lacks Describe on the cluster.
@@ -55,7 +53,7 @@ def stored_rights(kafka: KafkaConnection, limit_s: float = LIMIT_S) -> set[Right
 
 
 def create_rights(kafka: KafkaConnection, rights: Iterable[Right], limit_s: float = LIMIT_S) -> None:
-    """Create rights, and wait until the brokers list them. To create one that exists changes nothing.
+    """Create rights, and wait until the brokers list them. An existing right is not changed.
 
     Raises:
         TopicProblem: `no_authorizer`; or `acls_refused`: the account lacks Alter or Describe on the cluster.
@@ -75,7 +73,9 @@ def remove_rights(kafka: KafkaConnection, rights: Iterable[Right], limit_s: floa
 
 
 def _read(admin: AdminClient, limit_s: float) -> set[Right]:
-    """The stored rights. librdkafka answers a refusal with an empty list, so it is asked first what the account may do."""
+    """Read the stored rights. librdkafka returns an empty list for a refusal, so the rights of the account are read
+    first.
+    """
     with kafka_errors("describe the cluster"):
         cluster = admin.describe_cluster(include_authorized_operations=True, request_timeout=limit_s).result()
     allowed = {AclOperation(operation.value) for operation in cluster.authorized_operations or ()}
@@ -102,7 +102,7 @@ def _done(futures: dict[Any, Any]) -> None:
 
 
 def _until(reached: Any, limit_s: float) -> None:
-    """A broker other than the controller learns of a change a moment later."""
+    """Wait until the brokers show the change. Brokers other than the controller get it a moment later."""
     deadline = time.monotonic() + limit_s
     while not reached():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Lets a process that starts without Kafka wait for it; the log says so at once, and then once per minute."""
+"""Makes a process that starts without Kafka wait for it. The log says so at once, and then once per minute."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ class KafkaWait:
         self._logged_at = 0.0
 
     def log_waiting(self, error: BaseException) -> None:
-        """Kafka did not answer."""
+        """Log that Kafka did not answer."""
         now = self._monotonic()
         if self._since is None:
             self._since = now
@@ -44,7 +44,7 @@ class KafkaWait:
         _log.warning("waiting_for_kafka", **cause, address=self._address, waited_s=round(now - self._since))
 
     def over(self) -> None:
-        """Kafka answered."""
+        """Log that Kafka answers."""
         if self._since is not None:
             _log.info("kafka_answered", address=self._address, waited_s=round(self._monotonic() - self._since))
         self._since = None
@@ -53,7 +53,7 @@ class KafkaWait:
 async def when_kafka_answers(
     ask: Callable[[], T], awaited: KafkaWait, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> T:
-    """Call `ask` until Kafka answers; returns its result.
+    """Call `ask` until Kafka answers; return its result.
 
     Args:
         ask: runs in a thread; raises `Unavailable` within seconds if Kafka does not answer.

@@ -1,6 +1,7 @@
-"""Compares a topic's settings with the catalogue; pure. A wrong setting that loses money stops every role at its start.
+"""Compares a topic's settings with the catalogue; pure.
 
-Other differences are only reported: in the log at each start, and by `meterbridge topics check` and `doctor`.
+With a wrong setting that loses money, no role starts. Other differences are only reported: in the log at each start,
+and by `meterbridge topics check` and `doctor`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from typing import Final
 
 from schemas.topics import DAY_MS, DLQ, EVENTS, RAW, RECEIPTS, REJECTED, RETRY, Topic, topic_config
 
-#: Topics whose records are stored nowhere else: deleting a record before it is read loses usage.
+#: Topics whose records are stored nowhere else. If a record is deleted before it is read, usage is lost.
 _QUEUES: Final = (RAW, REJECTED, EVENTS, RETRY, DLQ, RECEIPTS)
 #: A shorter retention may delete records before an operator notices a problem after a weekend.
 LEAST_RETENTION_MS: Final = 3 * DAY_MS
@@ -25,7 +26,7 @@ class Complaint:
     """One setting that differs.
 
     Fields:
-        stops: no role starts with it.
+        stops: whether no role starts with this setting.
     """
 
     setting: str
@@ -34,12 +35,12 @@ class Complaint:
 
 
 def complaints(name: str, topic: Topic, actual: Mapping[str, str], copies: int, replicas: int) -> Iterator[Complaint]:
-    """How a topic's settings differ.
+    """Return how a topic's settings differ from the catalogue.
 
     Args:
-        name: with its prefix.
-        actual: the settings in the broker's answer; a setting that is missing there is not checked.
-        copies: replicas of the partition that has the fewest.
+        name: name of the topic, with prefix.
+        actual: the settings in the broker's response. A setting that is missing there is not checked.
+        copies: number of replicas of the partition with the fewest.
         replicas: `KAFKA_REPLICATION_FACTOR`.
     """
     expected = topic_config(topic, replicas)
@@ -68,7 +69,9 @@ def _kept(name: str, topic: Topic, expected: Mapping[str, str], actual: Mapping[
 def _copied(
     name: str, expected: Mapping[str, str], actual: Mapping[str, str], copies: int, replicas: int
 ) -> Iterator[Complaint]:
-    """The replication. A deployment with `KAFKA_REPLICATION_FACTOR=1` accepts that a lost broker loses data."""
+    """Check the replication. A deployment with `KAFKA_REPLICATION_FACTOR=1` accepts that the loss of a broker loses
+    data.
+    """
     if copies < replicas:
         yield Complaint("replicas", f"Topic {name} has {copies} copies where {replicas} are expected.", stops=False)
     setting, least = "min.insync.replicas", int(expected["min.insync.replicas"])

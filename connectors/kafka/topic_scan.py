@@ -14,12 +14,13 @@ from connectors.kafka.client_config import librdkafka_config
 from schemas.errors import TopicProblem, Unavailable
 
 _LIMIT_S = 20.0
-#: A batch ends when it has so many records, or after so many seconds.
+#: A batch ends with this number of records, or after this number of seconds.
 _BATCH, _POLL_S = 2000, 0.05
-#: Seconds without a record, although some are left, after which the broker counts as unavailable.
+#: If the broker sends none of the remaining records for this time, it counts as unavailable, seconds.
 _SILENCE_S = 30.0
 _AGAIN_S = 0.1
-#: Errors while a leader is elected, or a broker does not know yet that it leads; also for new topics.
+#: Error codes while a leader is elected, or before a broker knows that it is the leader. They also occur for new
+#: topics.
 _PASSING = {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -34,7 +35,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class OffsetRange:
-    """Offsets `[start, end)` of each partition of a topic; some may be control records of transactions."""
+    """Offsets `[start, end)` of each partition of a topic. Some may be control records of transactions."""
 
     topic: str
     ranges: Mapping[int, tuple[int, int]]
@@ -48,7 +49,8 @@ class OffsetRange:
 def offset_range_of(
     kafka: KafkaConnection, topic: str, since_ms: int | None = None, until_ms: int | None = None
 ) -> OffsetRange:
-    """The current offsets with record times in `[since_ms, until_ms)`, milliseconds since 1970 UTC; None = no limit.
+    """Return the current offsets with record times in `[since_ms, until_ms)`, milliseconds since 1970 UTC; None = no
+    limit.
 
     Raises:
         TopicProblem: `topic_missing`.
@@ -76,7 +78,8 @@ def offset_range_of(
 def scan(
     kafka: KafkaConnection, stretch: OffsetRange, passed: Callable[[int], None] = lambda _offsets: None
 ) -> Iterator[Message]:
-    """Every committed record of the range, in order within a partition. `passed` is called with the number of further offsets.
+    """Yield every committed record of the range, in order within a partition. `passed` is called with the number of
+    offsets that were passed since its last call.
 
     Raises:
         Unavailable: the broker stopped answering.
@@ -105,7 +108,7 @@ def scan(
 
 
 def header_of(message: Message, name: str) -> str:
-    """The value of a header as text; `""` if the record has no such header."""
+    """Return the value of a header as text; `""` if the record has no such header."""
     for key, value in message.headers() or ():
         if key == name:
             return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
@@ -113,14 +116,14 @@ def header_of(message: Message, name: str) -> str:
 
 
 def reader(kafka: KafkaConnection) -> Consumer:
-    """A consumer that joins no group, commits nothing, and reports the end of a partition."""
+    """Create a consumer that joins no group, commits nothing, and reports the end of a partition."""
     return Consumer(
         {
             **librdkafka_config(kafka),
-            "group.id": "meterbridge-operations",  # the client needs one; no consumer joins it
+            "group.id": "meterbridge-operations",  # the client requires a group; no consumer joins it
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "fetch.wait.max.ms": 50,  # the end of a partition is reported after this wait
+            "fetch.wait.max.ms": 50,  # wait after which the end of a partition is reported
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
         }
@@ -128,7 +131,7 @@ def reader(kafka: KafkaConnection) -> Consumer:
 
 
 def _at(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]], at_ms: int) -> dict[int, int]:
-    """The first offset of each partition with that record time or a later one; the end if there is none."""
+    """Return the first offset of each partition with that record time or a later one; the end if there is none."""
 
     def looked_up() -> list[TopicPartition]:
         partitions = [TopicPartition(topic, number, at_ms) for number in ranges]
@@ -145,7 +148,7 @@ def _at(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]], a
 
 
 def asked(question: Callable[[], _T]) -> _T:
-    """The result of `question`. It is repeated for at most `_LIMIT_S` seconds while a leader is being elected."""
+    """Return the result of `question`. It is repeated for at most `_LIMIT_S` seconds while a leader is being elected."""
     until = time.monotonic() + _LIMIT_S
     while True:
         try:
@@ -157,7 +160,9 @@ def asked(question: Callable[[], _T]) -> _T:
 
 
 def ended(message: Message) -> bool:
-    """Whether a message of `reader` reports the end of its partition. Raises: KafkaException: it reports another error."""
+    """Whether a message of `reader` reports the end of its partition. Raises: KafkaException: the message reports
+    another error.
+    """
     error = message.error()
     if error is None:
         return False

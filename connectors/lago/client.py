@@ -1,6 +1,6 @@
-"""The client of Lago's HTTP API. It turns every error into one that says whether to repeat the request.
+"""The client of Lago's HTTP API. Its errors say whether the request may be repeated.
 
-There is a module for each resource. docs/lago-behaviour.md describes the requests and responses, with their sources.
+Each resource has a module. docs/lago-behaviour.md describes the requests and responses, with their sources.
 """
 
 from connectors.lago.catalogue import CatalogueApi
@@ -20,4 +20,4 @@ __all__ = ["LagoClient", "LagoIntegrationError", "LagoRejected", "LagoUnavailabl
 class LagoClient(
     EventsApi, ServerApi, CustomersApi, SubscriptionsApi, CatalogueApi, UsageApi, InvoicesApi, WebhookEndpointsApi
 ):
-    """One Lago, one API key, all resources. See `LagoTransport` for the arguments."""
+    """A client for all resources of one Lago with one API key. See `LagoTransport` for the arguments."""

@@ -1,7 +1,7 @@
-"""Customers, by external id.
+"""Requests about customers, by external id.
 
-Lago reads the path of a customer `a.b` as customer `a` in format `b`. So such an id is looked up in the list, and refused
-for requests that could hit another customer.
+Lago reads the path of a customer `a.b` as customer `a` in format `b`. So such an id is looked up in the list. It is
+refused for requests that could affect another customer.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import msgspec
 from connectors.lago.errors import LagoRejected
 from connectors.lago.metadata import notes
 from connectors.lago.requests import NewCustomer
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from connectors.lago.transport import LagoTransport, Page, Query, safe
 
 
@@ -28,7 +28,7 @@ class CustomersApi(LagoTransport):
     """`/customers`, except the customers' usage."""
 
     async def customer(self, external_id: str) -> Customer | None:
-        """A customer; None if it does not exist. Raises: LagoIntegrationError."""
+        """Return a customer; None if it does not exist. Raises: LagoIntegrationError."""
         if "." in external_id:
             listed = await self.customers(external_id=external_id)
             return next((customer for customer in listed if customer.external_id == external_id), None)
@@ -38,13 +38,15 @@ class CustomersApi(LagoTransport):
         return found if found is not None and found.external_id == external_id else None
 
     async def customers(self, external_id: str = "", most: int | None = None) -> list[Customer]:
-        """All customers, the newest first, at most `most`; or only the one with this id. Raises: LagoIntegrationError."""
+        """Return at most `most` customers, the newest first, or only the one with this id. Raises:
+        LagoIntegrationError.
+        """
         query: Query = {"external_id": self.in_lago(external_id)} if external_id else {}
         listed = await self._every("customers", "/customers", "customers", Customer, query, most)
         return [self._keyed(customer) for customer in listed]
 
     async def customers_page(self, number: int, size: int) -> Page[Customer]:
-        """One page of all customers, the newest first. Raises: LagoIntegrationError."""
+        """Return one page of all customers, the newest first. Raises: LagoIntegrationError."""
         page = await self._page("customers", "/customers", "customers", Customer, {}, number=number, size=size)
         return replace(page, members=[self._keyed(customer) for customer in page.members])
 
@@ -59,10 +61,13 @@ class CustomersApi(LagoTransport):
         except LagoRejected as error:
             if not (error.says("external_id", "value_already_exist") or error.says("key", "value_already_exist")):
                 raise
-        return await self._saved(new_customer, metadata)  # another process has created it, so this is a change now
+        return await self._saved(
+            new_customer, metadata
+        )  # another process has created the customer, so the request is a change now
 
     async def delete_customer(self, external_id: str) -> Customer | None:
-        """Delete a customer; Lago then ends its subscriptions. None if it does not exist, so repeating it is safe.
+        """Delete a customer; Lago then ends its subscriptions. Return None if it does not exist, so repeating the call
+        is safe.
 
         Raises:
             LagoRejected: `unsafe_id`: Lago would delete another customer.
@@ -73,12 +78,12 @@ class CustomersApi(LagoTransport):
         return None if deleted is None else self._keyed(deleted)
 
     async def portal_url(self, external_id: str) -> str:
-        """A link to the customer's own pages in Lago; it expires after 12 hours. Raises: LagoIntegrationError."""
+        """Return a link to the customer's own pages in Lago. It expires after 12 hours. Raises: LagoIntegrationError."""
         path = f"/customers/{customer_part(self.in_lago(external_id))}/portal_url"
         return (await self._one("portal_url", path, "customer", _Portal)).portal_url
 
     async def checkout_url(self, external_id: str) -> str:
-        """A link where the customer enters a payment method.
+        """Return a link to the page where the customer enters a payment method.
 
         Raises:
             LagoRejected: with Lago's code, e.g. `validation_errors`, `no_linked_payment_provider`.
@@ -96,14 +101,14 @@ class CustomersApi(LagoTransport):
         return self._keyed(await self._one("save_customer", "/customers", "customer", Customer, verb="POST", body=body))
 
     def _keyed(self, customer: Customer) -> Customer:
-        """The customer under the key of its org."""
+        """Replace the customer's id by the key of its org."""
         if not self.organization_name:
             return customer
         return msgspec.structs.replace(customer, external_id=self.named(customer.external_id))
 
 
 def customer_part(external_id: str) -> str:
-    """A customer's id as one segment of a path. Raises: LagoRejected `unsafe_id`."""
+    """Encode a customer's id as one segment of a path. Raises: LagoRejected `unsafe_id`."""
     if "." in external_id:
         raise LagoRejected(
             "unsafe_id", "Lago reads a customer's id up to its first dot: it would find another customer"

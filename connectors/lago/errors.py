@@ -1,4 +1,4 @@
-"""Errors of requests to Lago, and whether repeating the request may help.
+"""Errors of requests to Lago. They say whether a repeat of the request may succeed.
 
 Source of the bodies: `app/controllers/concerns/api_errors.rb` of lago-api.
 """
@@ -14,17 +14,17 @@ from schemas.decoding import UNDECODABLE
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 from streams.core.delivery.verdicts import NOT_LAGO, refusal_of
 
-#: Statuses for which repeating the same request is useless; every other failure may pass.
+#: Statuses after which the same request fails again. Every other failure is temporary.
 _WRONG_FOR_EVER = frozenset({400, 405, 413, 414, 415, 422})
 #: Codes of a 422 that do not depend on the request.
 _MAY_PASS = frozenset({"lock_acquisition_failed", "provider_error", "third_party_error"})
-#: Statuses that a proxy answers with a page of its own, or an HTTPS port that gets plain HTTP (docs/errors.md, `not_lago`).
+#: Statuses of a proxy's own page, or of an HTTPS port that gets plain HTTP (docs/errors.md, `not_lago`).
 _NOT_LAGO = frozenset({400, 422})
 _TOLD = 300
 
 
 class LagoIntegrationError(MeterbridgeError):
-    """Lago did not do what the request asked. It is always also `Unavailable` or `Rejected`.
+    """A request to Lago failed. Each such error is also `Unavailable` or `Rejected`.
 
     Attributes:
         status: HTTP status; 0 if no response came, or nothing was sent.
@@ -47,14 +47,17 @@ class LagoIntegrationError(MeterbridgeError):
 
 
 class LagoUnavailable(LagoIntegrationError, Unavailable):
-    """No response (`connect`, `timeout`, `no_answer`), one that is not of Lago (`bad_answer`, `not_lago`), or a status that may
-    pass (`http_<status>`)."""
+    """A temporary failure: no response (`connect`, `timeout`, `no_answer`), a response that is not Lago's
+    (`bad_answer`, `not_lago`), or a temporary status (`http_<status>`).
+    """
 
     retryable = True
 
 
 class LagoRejected(LagoIntegrationError, Rejected):
-    """The request itself is refused: by Lago (`http_<status>`, with Lago's code in the detail), or by us before sending it."""
+    """The request itself is refused, by Lago (`http_<status>`, with Lago's code in the detail) or by Meterbridge before
+    it is sent.
+    """
 
     retryable = False
 
@@ -65,10 +68,10 @@ class _Said(msgspec.Struct):
 
 
 def refusal(response: httpx.Response) -> LagoIntegrationError:
-    """The error of a response that is not a success.
+    """Return the error for a response that is not a success.
 
-    Only Lago's own JSON says that a request is wrong or that something does not exist. Any other response, such as a page of a
-    proxy, is temporary (`not_lago`). A 404 means a missing resource only with the code `<resource>_not_found`.
+    Only Lago's own JSON proves that a request is wrong or that an object does not exist. Any other response, such as a
+    page of a proxy, is temporary (`not_lago`). A 404 means a missing object only with the code `<resource>_not_found`.
     """
     status, body = response.status_code, response.content
     said = _said(body)
@@ -90,7 +93,9 @@ def _said(body: bytes) -> _Said:
 
 
 def is_missing(code: str) -> bool:
-    """Whether Lago says by this code that the object does not exist; `resource_not_found` is about the path."""
+    """Whether this code of Lago means that the object does not exist; `resource_not_found` means that the path does not
+    exist.
+    """
     return code.endswith("_not_found") and code != "resource_not_found"
 
 

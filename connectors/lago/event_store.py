@@ -1,4 +1,4 @@
-"""The event store and the version of this Lago, read again every hour. They decide whether an event may be sent again."""
+"""Reads the event store and the version of Lago every hour. They decide whether an event may be sent again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,12 +13,13 @@ log = structlog.get_logger(__name__)
 POSTGRES, CLICKHOUSE = "postgres", "clickhouse"
 ASKED_S = 3600.0
 AGAIN_S = 15.0
-#: Lago's key may not read the organization, or Lago has no such resource: asking again is useless.
+#: Statuses after which the request is not repeated: the key may not read the organization, or Lago has no such
+#: resource.
 _NEVER_TOLD = frozenset({"http_403", "http_404", "http_405"})
 
 
 class OrganizationInfo:
-    """The organization of our API key.
+    """Information about the organization of our API key.
 
     Attributes:
         store: `postgres` or `clickhouse`; `""` until Lago has answered.
@@ -36,15 +37,17 @@ class OrganizationInfo:
         self._unknown = ""
 
     def resend_is_safe(self) -> bool:
-        """Whether an event that is sent twice is billed once; False while the store is unknown, so that it is looked up first."""
+        """Whether an event that is sent twice is billed once. While the store is unknown it is False, so that the event
+        is looked up first.
+        """
         return self.store == POSTGRES or self._dedup
 
     def too_old(self) -> bool:
-        """Whether this Lago may store a part of a batch that it refuses."""
+        """Whether this version of Lago may store a part of a batch that it refuses."""
         return not batches_are_whole(self.version)
 
     async def watch(self) -> None:
-        """Ask Lago until cancelled: every hour, or every 15 s while it does not answer."""
+        """Ask Lago until cancelled, every hour, or every 15 s while it does not answer."""
         while True:
             known = await self._ask_store()
             known = await self._ask_version() and known
@@ -67,7 +70,7 @@ class OrganizationInfo:
         return True
 
     def _log_once(self, event: str, reason: str, **more: str) -> None:
-        """Log an event once per reason, until Lago has answered."""
+        """Log an event once per reason, until Lago answers."""
         if reason != self._unknown:
             self._unknown = reason
             log.warning(event, reason=reason, **more)
@@ -76,7 +79,7 @@ class OrganizationInfo:
         try:
             version = await self._lago.version()
         except LagoIntegrationError:
-            return bool(self.version)  # a proxy may hide /health, which is no reason to ask every few seconds
+            return bool(self.version)  # a proxy may hide /health; this alone must not cause a request every few seconds
         if version != self.version and not batches_are_whole(version):
             log.warning("lago_too_old", version=version, needed="v1.39.0")
         self.version = version

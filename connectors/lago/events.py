@@ -1,4 +1,4 @@
-"""Events: post them, alone or in batches, and read them."""
+"""Requests about events: posts them, alone or in batches, and reads them."""
 
 from array import array
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from hashlib import blake2b
 import msgspec
 
 from connectors.lago.errors import LagoUnavailable
+from connectors.lago.responses import EventShape, StoredEvent
 from connectors.lago.transport import API, PAGE, LagoTransport, Query, quoted, read
 from schemas.moments import lago_timestamp, parse_us, to_datetime
 from schemas.records import LagoEvent
@@ -14,29 +15,10 @@ from streams.core.delivery.verdicts import HttpResponse
 
 #: Number of events on a metric that `newest_events` reads.
 NEWEST = 100
-#: Why events that were asked for are not all there are.
+#: Reasons why a list of events is incomplete.
 TOO_MANY, MOVED, COPIES = "too_many", "moved", "copies"
-#: How often a list is read that changes between its pages.
+#: How often a list is read again if it changes between its pages.
 _READINGS = 5
-
-
-class EventShape(msgspec.Struct):
-    """An event in Lago's form; `timestamp` and `created_at` (when Lago stored it, in seconds) are ISO 8601."""
-
-    transaction_id: str
-    external_subscription_id: str | None
-    code: str
-    timestamp: str
-    precise_total_amount_cents: str | None = None
-    properties: dict[str, msgspec.Raw] = {}
-
-
-class StoredEvent(msgspec.Struct, gc=False):
-    """Of an event what a last invoice counts; `created_at` is when Lago stored it, ISO 8601, to the second."""
-
-    transaction_id: str
-    created_at: str | None = None
-    precise_total_amount_cents: str | None = None
 
 
 class EventsApi(LagoTransport):
@@ -55,22 +37,25 @@ class EventsApi(LagoTransport):
         return await self._posted("post_event", "/events", body)
 
     async def get_event(self, transaction_id: str) -> LagoEvent | None:
-        """The stored event, with its timestamp as it is sent; None if it does not exist. Raises: LagoIntegrationError."""
+        """Return the stored event, with its timestamp as it was sent; None if it does not exist. Raises:
+        LagoIntegrationError.
+        """
         event = await self._get_or_none("get_event", f"/events/{quoted(transaction_id)}", "event", EventShape)
         if event is None or event.transaction_id != transaction_id:
             return None
         return read(event_of, event)
 
     async def newest_events(self, code: str) -> list[EventShape]:
-        """The newest events on a metric, of all subscriptions, at most 100. Raises: LagoIntegrationError."""
+        """Return the newest events on a metric, of all subscriptions, at most 100. Raises: LagoIntegrationError."""
         return await self._every("newest_events", "/events", "events", EventShape, {"code": code}, most=NEWEST)
 
     async def events_between(
         self, external_subscription_id: str, code: str, from_us: int, until_us: int, most: int
     ) -> list[LagoEvent]:
-        """Every copy of a subscription's events on a metric with a moment in `[from, until)`, the newest `most`.
+        """Return every copy of a subscription's events on a metric with a timestamp in `[from, until)`, the newest
+        `most`.
 
-        A list whose total changes between two pages is read again: an event that comes in moves the last one of a page to
+        If the total changes between two pages, the list is read again. A new event moves the last event of a page to
         the next page, where it would look like a copy.
 
         Raises: LagoIntegrationError
@@ -83,7 +68,7 @@ class EventsApi(LagoTransport):
         raise LagoUnavailable("bad_answer", f"events: the list changed between its pages, {_READINGS} times")
 
     async def _at_one_moment(self, query: Query, most: int) -> list[EventShape] | None:
-        """A list of events, read page by page; None: it changed meanwhile."""
+        """Read a list of events page by page; None = it changed meanwhile."""
         listed: list[EventShape] = []
         number, pages, total = 1, 1, -1
         while number <= pages and len(listed) < most:
@@ -105,15 +90,16 @@ class EventsApi(LagoTransport):
         most: int,
         take: Callable[[StoredEvent], None],
     ) -> str:
-        """Read every copy that Lago has of a subscription's events on a metric, with a moment in `[from, until)`, page by
-        page; `take` is called with each. Lago knows moments to the millisecond.
+        """Read every copy of a subscription's events on a metric with a timestamp in `[from, until)`, page by page.
+
+        `take` is called with each copy. Lago stores timestamps to the millisecond.
 
         Args:
-            external_subscription_id: None = of all subscriptions.
+            external_subscription_id: None = all subscriptions.
 
         Returns:
-            `""` where that was one whole list; `TOO_MANY` where there are more than `most`; `MOVED` where events came in
-            between the pages; `COPIES` where copies of one event stand beside each other, as on ClickHouse.
+            `""` = the list is complete; `TOO_MANY` = there are more than `most`; `MOVED` = new events arrived between
+            two pages; `COPIES` = the list has several copies of an event, as with ClickHouse.
 
         Raises:
             LagoIntegrationError
@@ -122,7 +108,7 @@ class EventsApi(LagoTransport):
         query: Query = {"code": code, **moments}
         if external_subscription_id is not None:
             query = {"external_subscription_id": external_subscription_id, **query}
-        # Eight bytes of each id are kept, not the id: two that are taken for one are COPIES.
+        # Only eight bytes of each id are stored, not the id. Two ids with equal bytes count as COPIES.
         ids, number, pages, total = array("Q"), 1, 1, -1
         while number <= pages:
             page = await self._page("events", "/events", "events", StoredEvent, query, number=number, size=PAGE)
@@ -148,7 +134,7 @@ def _iso_ms(us: int) -> str:
 
 
 def event_of(event: EventShape) -> LagoEvent:
-    """The event in the form in which it is sent. Raises: Rejected `bad_time`."""
+    """Convert the event to the form in which it is sent. Raises: Rejected `bad_time`."""
     return LagoEvent(
         transaction_id=event.transaction_id,
         external_subscription_id=event.external_subscription_id or "",
@@ -160,6 +146,6 @@ def event_of(event: EventShape) -> LagoEvent:
 
 
 def _text(value: msgspec.Raw) -> str:
-    """The value of a JSON text; anything else as JSON."""
+    """Return the value of a JSON text; any other value as JSON."""
     decoded = msgspec.json.decode(value)
     return decoded if isinstance(decoded, str) else bytes(value).decode()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import Note
-from connectors.lago.response_types import Metadata
+from connectors.lago.responses import Metadata
 
 MAX_ENTRIES = 5
 MAX_KEY = 20
@@ -12,9 +12,10 @@ MAX_VALUE = 100
 
 
 def notes(known: Iterable[Metadata], values: Mapping[str, str]) -> tuple[Note, ...]:
-    """The list to send so that `values` is added or changed, and all other entries stay.
+    """Return the list that adds or changes `values` and keeps all other entries.
 
-    An existing entry is sent with its id, else Lago refuses its key as a duplicate. Lago deletes an entry that is not sent.
+    An existing entry must be sent with its id; otherwise Lago refuses its key as a duplicate. Lago deletes entries that
+    are not sent.
 
     Raises:
         LagoRejected: `bad_metadata`: a key without 1 to 20 characters, a value without 1 to 100, or more than 5 entries.

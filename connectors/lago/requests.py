@@ -72,14 +72,14 @@ class PreviewOf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PreviewedChange(msgspec.Struct, frozen=True, kw_only=True):
-    """Running subscriptions, and the plan that they would change to."""
+    """Active subscriptions, and the plan to which they would change."""
 
     external_ids: tuple[str, ...]
     plan_code: str
 
 
 class ChangePreview(msgspec.Struct, frozen=True, kw_only=True):
-    """A request for the preview of a change of plan; Lago takes it without a root key."""
+    """A request for the preview of a change of plan. It has no root key."""
 
     customer: PreviewOf
     subscriptions: PreviewedChange

@@ -1,4 +1,4 @@
-"""Subscriptions, by external id. A change of plan keeps the external id (docs/lago-behaviour.md, 5.2)."""
+"""Requests about subscriptions, by external id. A change of plan keeps the external id (docs/lago-behaviour.md, 5.2)."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import msgspec
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewSubscription, SubscriptionChange
-from connectors.lago.response_types import Subscription
+from connectors.lago.responses import Subscription
 from connectors.lago.transport import LagoTransport, Query, safe
 
 ACTIVE = ("active",)
@@ -24,7 +24,7 @@ class SubscriptionsApi(LagoTransport):
         plan_code: str = "",
         external_id: str = "",
     ) -> list[Subscription]:
-        """Subscriptions, the latest start first; `""` = any customer, plan or id. Raises: LagoIntegrationError."""
+        """Return subscriptions, the latest start first; `""` = any customer, plan or id. Raises: LagoIntegrationError."""
         filters = {
             "external_customer_id": self.in_lago(external_customer_id),
             "plan_code": plan_code,
@@ -35,16 +35,16 @@ class SubscriptionsApi(LagoTransport):
         return [self._of_org(subscription) for subscription in listed]
 
     async def subscription(self, external_id: str, status: str = "active") -> Subscription | None:
-        """The newest subscription with this id and status; None if there is none. Raises: LagoIntegrationError."""
+        """Return the newest subscription with this id and status; None if there is none. Raises: LagoIntegrationError."""
         path = f"/subscriptions/{safe(external_id)}?status={status}"
         found = await self._get_or_none("subscription", path, "subscription", Subscription)
         return None if found is None else self._of_org(found)
 
     async def create_subscription(self, new_subscription: NewSubscription) -> Subscription:
-        """Create a subscription, or change the plan of the one with this id. Repeating it changes nothing.
+        """Create a subscription, or change the plan of the one with this id. A repeat changes nothing.
 
-        A plan that costs the same or more applies at once. A cheaper one waits for the end of the period: then the result is
-        the running subscription with `next_plan_code`.
+        A plan with the same or a higher price applies at once. A cheaper plan applies at the end of the period. Then
+        the result is the active subscription with `next_plan_code`.
 
         Raises:
             LagoRejected: code `plan_not_found`; or another customer has an active subscription with this id.
@@ -72,7 +72,9 @@ class SubscriptionsApi(LagoTransport):
         return self._of_org(made)
 
     async def update_subscription(self, external_id: str, change: SubscriptionChange) -> Subscription | None:
-        """Change the name or the end of an active subscription; None if none is active. Raises: LagoIntegrationError."""
+        """Change the name or the end of an active subscription; return None if none is active. Raises:
+        LagoIntegrationError.
+        """
         try:
             changed = await self._one(
                 "update_subscription",
@@ -89,7 +91,8 @@ class SubscriptionsApi(LagoTransport):
         return self._of_org(changed)
 
     async def terminate_subscription(self, external_id: str, *, pending: bool = False) -> Subscription | None:
-        """End the active subscription now, or cancel the pending one; None if there is none, so repeating it is safe.
+        """End the active subscription now, or cancel the pending one. Return None if there is none, so repeating the
+        call is safe.
 
         Raises:
             LagoIntegrationError
@@ -99,7 +102,7 @@ class SubscriptionsApi(LagoTransport):
         return None if ended is None else self._of_org(ended)
 
     def _of_org(self, subscription: Subscription) -> Subscription:
-        """The subscription with the key of its org; once converted it stays as it is."""
+        """Replace the customer's id by the key of its org, unless that is done already."""
         customer = subscription.external_customer_id
         if not self.organization_name or customer is None or subscription.of_org:
             return subscription

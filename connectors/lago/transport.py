@@ -1,4 +1,4 @@
-"""HTTP requests to one Lago: their time limit, their errors, and the reading of lists and objects."""
+"""Sends HTTP requests to one Lago: applies time limits, translates errors, and reads lists and objects."""
 
 import asyncio
 import ssl
@@ -24,7 +24,7 @@ _WHOLE = 1.25
 
 S = TypeVar("S")
 T = TypeVar("T")
-#: Query parameters; a list gives several values of one name.
+#: Query parameters; a list holds several values of one name.
 Query = Mapping[str, str | int | list[str]]
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -38,7 +38,9 @@ class _Meta(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A page of a list, numbered from 1; `pages` and `total` count all pages and members of the list."""
+    """A page of a list; pages are numbered from 1; `pages` and `total` are the numbers of all pages and members of the
+    list.
+    """
 
     members: list[T]
     number: int = 1
@@ -47,10 +49,11 @@ class Page(Generic[T]):
 
 
 def lago_http(timeout_s: float, connections: int, *, keep_alive: bool = True) -> httpx.AsyncClient:
-    """A pooled HTTP client; the caller closes it. It closes an idle connection before Lago's server does.
+    """Create an HTTP client with a connection pool. The caller closes it. It closes an idle connection before Lago's
+    server does.
 
-    httpx takes proxies and certificate authorities from the environment. It follows no redirect, so it never repeats a POST
-    at another address.
+    httpx takes proxies and certificate authorities from the environment. It follows no redirect, so it never repeats a
+    POST at another address.
 
     Args:
         timeout_s: limit between two bytes.
@@ -65,19 +68,21 @@ def lago_http(timeout_s: float, connections: int, *, keep_alive: bool = True) ->
 
 @cache
 def _authorities() -> ssl.SSLContext:
-    """The certificate authorities that are trusted; 0.8 MiB of memory, so all clients of a process have the same."""
+    """Return the trusted certificate authorities. They need 0.8 MiB of memory, so all clients of a process share them."""
     return httpx.create_ssl_context()
 
 
 class LagoTransport:
-    """One Lago, one API key.
+    """Sends requests to one Lago with one API key.
 
     Args:
-        http: the caller closes it. Its timeout also limits the whole request, because a slow response could otherwise arrive without end.
-        base_url: with or without `/api/v1`.
-        api_key: or what gives it; asked before each request.
-        organization: the Lago organisation; its customers' ids are then the keys of orgs, see schemas/organizations.py.
-        others: further organisations; the default one is never asked about an org of theirs.
+        http: the client; the caller closes it. Its timeout also limits the whole request, because a slow response might
+            otherwise never end.
+        base_url: URL of Lago, with or without `/api/v1`.
+        api_key: the key, or a function that returns it and is called before each request.
+        organization: name of the Lago organisation. The ids of its customers are then the keys of orgs, see
+            schemas/organizations.py.
+        others: names of further organisations. The default organisation is never asked about their orgs.
         on_request: called with (name of the request, HTTP status or 0 if no response came, seconds).
         on_headers: called with (name of the request, HTTP status, headers) if a response came.
         now: the wall clock, seconds since 1970 UTC.
@@ -110,7 +115,7 @@ class LagoTransport:
     async def _send(
         self, name: str, verb: str, url: str, *, body: bytes | None = None, keyed: bool = True
     ) -> httpx.Response:
-        """The response, whatever its status. Raises: LagoUnavailable: no response came."""
+        """Send a request; return the response with any status. Raises: LagoUnavailable: no response came."""
         headers = self._authorization() if keyed else {}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -119,7 +124,7 @@ class LagoTransport:
         try:
             async with asyncio.timeout(self._whole_s):
                 response = await self._http.send(request)
-        # AttributeError: anyio 4 raises it if a connection is reset at the moment when it is made.
+        # AttributeError: anyio 4 raises it if a connection is reset while it is being opened.
         except (httpx.RequestError, TimeoutError, AttributeError) as error:
             self._on_request(name, 0, time.perf_counter() - started)
             raise LagoUnavailable(_reason(error), type(error).__name__) from error
@@ -128,15 +133,15 @@ class LagoTransport:
         return response
 
     def _authorization(self) -> dict[str, str]:
-        """Without a key Lago answers 401; httpx cannot send an empty one."""
+        """Return the header, or none without a key: Lago then answers 401, and httpx cannot send an empty key."""
         key = self._key if isinstance(self._key, str) else self._key()
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     def in_lago(self, org_id: str) -> str:
-        """The external id in Lago of an org of this organisation; `""` stays.
+        """Return the external id in Lago of an org of this organisation; `""` stays `""`.
 
         Raises:
-            LagoRejected: `other_organization`: the org is in another one, so nothing is sent.
+            LagoRejected: `other_organization`: the org is in another organisation, so nothing is sent.
         """
         external_id = external_id_of(self.organization_name, org_id)
         own = external_id != org_id if self.organization_name else begins_with(org_id) not in self._others
@@ -145,11 +150,11 @@ class LagoTransport:
         return external_id
 
     def named(self, external_id: str) -> str:
-        """The key of the org that has this external id in Lago."""
+        """Return the key of the org that has this external id in Lago."""
         return org_key(self.organization_name, external_id)
 
     async def _request(self, name: str, verb: str, path: str, body: object = None) -> bytes:
-        """The body of a successful response; `path` is below `/api/v1`. Raises: LagoIntegrationError."""
+        """Return the body of a successful response; `path` is below `/api/v1`. Raises: LagoIntegrationError."""
         encoded = None if body is None else msgspec.json.encode(body)
         response = await self._send(name, verb, f"{self.root}{API}{path}", body=encoded)
         if not response.is_success:
@@ -159,12 +164,14 @@ class LagoTransport:
     async def _one(
         self, name: str, path: str, root: str, shape: type[T], *, verb: str = "GET", body: object = None
     ) -> T:
-        """The object under the key `root` of the response; `body` is sent under the same key. Raises: LagoIntegrationError."""
+        """Return the object under the key `root` of the response; `body` is sent under the same key. Raises:
+        LagoIntegrationError.
+        """
         sent = None if body is None else {root: body}
         return under(name, await self._request(name, verb, path, sent), root, shape)
 
     async def _get_or_none(self, name: str, path: str, root: str, shape: type[T], *, verb: str = "GET") -> T | None:
-        """As `_one`; None if Lago itself says that the object does not exist."""
+        """Like `_one`, but return None if Lago itself says that the object does not exist."""
         try:
             return await self._one(name, path, root, shape, verb=verb)
         except LagoRejected as error:
@@ -182,10 +189,11 @@ class LagoTransport:
         unique: str,
         known: Callable[[], Awaitable[T | None]],
     ) -> T:
-        """The new object; if Lago refuses it because one with the same value of `unique` exists, what `known` finds.
+        """Return the new object. If Lago refuses it because an object with the same value of `unique` exists, return
+        the result of `known`.
 
         Raises:
-            LagoIntegrationError: also the refusal, if `known` finds nothing.
+            LagoIntegrationError: also for the refusal, if `known` finds nothing.
         """
         try:
             return await self._one(name, path, root, shape, verb="POST", body=wanted)
@@ -198,7 +206,7 @@ class LagoTransport:
     async def _page(
         self, name: str, path: str, root: str, shape: type[T], query: Query, *, number: int, size: int
     ) -> Page[T]:
-        """One page of a list; empty if Lago does not know the resource. Raises: LagoIntegrationError."""
+        """Return one page of a list; empty if Lago does not know the resource. Raises: LagoIntegrationError."""
         members = await self._page_members(name, path, query, number, size)
         if members is None:
             return Page([], number)
@@ -208,7 +216,7 @@ class LagoTransport:
     async def _every(
         self, name: str, path: str, root: str, shape: type[T], query: Query | None = None, most: int | None = None
     ) -> list[T]:
-        """A list, read page by page, up to its first `most` members; empty if Lago does not know the resource."""
+        """Read the first `most` members of a list, page by page; empty if Lago does not know the resource."""
         listed: list[T] = []
         page: int | None = 1
         size = PAGE if most is None else min(most, PAGE)
@@ -236,15 +244,15 @@ class LagoTransport:
 
 
 def quoted(text: str) -> str:
-    """An id, encoded as one segment of a path."""
+    """Encode an id as one segment of a path."""
     return quote(text, safe="")
 
 
 def safe(text: str) -> str:
-    """As `quoted`, for an id that must not change the meaning of the path.
+    """Like `quoted`, for an id that must not change the meaning of the path.
 
     Raises:
-        LagoRejected: `unsafe_id`: the path would name the list, or a parent of it.
+        LagoRejected: `unsafe_id`: the path would name the list or its parent.
     """
     if text in {"", ".", ".."}:
         raise LagoRejected("unsafe_id", "the id is empty, or is . or ..")
@@ -252,7 +260,7 @@ def safe(text: str) -> str:
 
 
 def read(meaning: Callable[[S], T], value: S) -> T:
-    """Convert what Lago answered into a type of ours. Raises: LagoUnavailable `bad_answer`."""
+    """Convert a value of Lago's response into one of our types. Raises: LagoUnavailable `bad_answer`."""
     try:
         return meaning(value)
     except Rejected as error:
@@ -260,7 +268,7 @@ def read(meaning: Callable[[S], T], value: S) -> T:
 
 
 def under(name: str, body: bytes, root: str, shape: type[T]) -> T:
-    """The object under the key `root` of a body. Raises: LagoUnavailable `bad_answer`."""
+    """Return the object under the key `root` of a body. Raises: LagoUnavailable `bad_answer`."""
     return _under(name, _members_of(name, body), root, shape)
 
 
@@ -279,7 +287,7 @@ def _under(name: str, members: Mapping[str, msgspec.Raw], root: str, shape: type
 
 
 def _reason(error: Exception) -> str:
-    """`connect` only if no byte of the request can have been sent."""
+    """Return the reason of a failed request. It is `connect` only if no byte of the request can have been sent."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.UnsupportedProtocol):
         return "connect"
     return "timeout" if isinstance(error, httpx.TimeoutException | TimeoutError) else "no_answer"

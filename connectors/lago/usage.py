@@ -1,52 +1,20 @@
-"""What Lago counts in the running period. Lago rounds each fee to the cent."""
+"""Reads the usage that Lago counts in the running period. Lago rounds each fee to the cent."""
 
 from decimal import Decimal
 
-import msgspec
-
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
+from connectors.lago.responses import CustomerUsage
 from connectors.lago.transport import LagoTransport, quoted, read
 from schemas.moments import parse_us
 from streams.core.metering.reconciliation import LagoUsage
-
-
-class MetricCode(msgspec.Struct, frozen=True):
-    """The billable metric of a charge."""
-
-    code: str
-    name: str = ""
-
-
-class UsageCharge(msgspec.Struct, frozen=True):
-    """The usage of one charge. Its fees are its groups and filters, or one for itself."""
-
-    amount_cents: int
-    billable_metric: MetricCode
-    filters: list[msgspec.Raw] = []
-    grouped_usage: list[msgspec.Raw] = []
-    units: str = "0"
-    events_count: int = 0
-    amount_currency: str = ""
-
-
-class CustomerUsage(msgspec.Struct, frozen=True):
-    """The usage in the running period of a subscription; both ends are included, ISO 8601 in milliseconds."""
-
-    from_datetime: str
-    to_datetime: str
-    charges_usage: list[UsageCharge] = []
-    currency: str = ""
-    amount_cents: int = 0
-    taxes_amount_cents: int = 0
-    total_amount_cents: int = 0
 
 
 class UsageApi(LagoTransport):
     """`/customers/{id}/current_usage`."""
 
     async def usage(self, external_customer_id: str, subscription: str) -> CustomerUsage | None:
-        """All usage that Lago counts now; None if the subscription is not running. Raises: LagoIntegrationError."""
+        """Return all usage that Lago counts now; None if the subscription is not active. Raises: LagoIntegrationError."""
         path = (
             f"/customers/{customer_part(self.in_lago(external_customer_id))}/current_usage"
             f"?external_subscription_id={quoted(subscription)}"

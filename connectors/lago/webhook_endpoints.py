@@ -1,7 +1,7 @@
-"""The endpoints that Lago sends webhooks to: at most ten, with different addresses."""
+"""Requests about the endpoints to which Lago sends webhooks: at most ten, with different addresses."""
 
 from connectors.lago.requests import NewWebhookEndpoint
-from connectors.lago.response_types import WebhookEndpoint
+from connectors.lago.responses import WebhookEndpoint
 from connectors.lago.transport import LagoTransport
 
 
@@ -9,11 +9,11 @@ class WebhookEndpointsApi(LagoTransport):
     """`/webhook_endpoints`."""
 
     async def webhook_endpoints(self) -> list[WebhookEndpoint]:
-        """All endpoints. Raises: LagoIntegrationError."""
+        """Return all endpoints. Raises: LagoIntegrationError."""
         return await self._every("webhook_endpoints", "/webhook_endpoints", "webhook_endpoints", WebhookEndpoint)
 
     async def create_webhook_endpoint(self, new_endpoint: NewWebhookEndpoint) -> WebhookEndpoint:
-        """Create an endpoint, or return the existing one of this address, which may differ.
+        """Create an endpoint, or return the existing one with this address, which may differ.
 
         Raises:
             LagoRejected: on `base` `exceeded_limit`: there are ten already.

@@ -1,7 +1,7 @@
 """Lago's signature of a webhook: base64 of HMAC-SHA256 over the raw body, with the organization's key.
 
-Lago escapes `<`, `>` and `&` in its JSON, so a body that is decoded and encoded again has another signature. The signature
-has no time, so a webhook that somebody recorded can be sent again; handling one twice must do no harm.
+Lago escapes `<`, `>` and `&` in its JSON, so a body that is decoded and encoded again has another signature. The
+signature has no time, so an attacker can repeat a recorded webhook. Handling a webhook twice must therefore do no harm.
 
 By default Lago signs with a JWT that has the whole body in a header, and no server accepts a header of more than 8 KB. So
 `meterbridge lago setup` registers the endpoint with HMAC, and a JWT is refused with its own reason.
@@ -21,7 +21,7 @@ UNIQUE_KEY: Final = "X-Lago-Unique-Key"
 
 
 def check_signed(headers: Mapping[str, str]) -> bytes:
-    """The signature in the headers; it can be checked before the body is read.
+    """Return the signature in the headers. This check needs no body.
 
     Raises:
         Rejected: `unsigned`, `signed_by_jwt`.
@@ -37,7 +37,8 @@ def check_signed(headers: Mapping[str, str]) -> bytes:
 
 
 def check_signature(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> str:
-    """The one of `secrets` that signed `body`. All secrets are compared, so the time does not show which one matches.
+    """Return the secret in `secrets` that signed `body`. All secrets are compared, so the duration does not reveal
+    which one matches.
 
     Raises:
         Rejected: `unsigned`, `signed_by_jwt`, `bad_signature`.

@@ -16,9 +16,7 @@ from connectors.billing.org_billing import LagoHealth, OrgBilling
 from connectors.billing.org_takeover import Migrated, migrate
 from connectors.billing.usage_limits import LimitReached, LimitStore, UsageLimits, UsedLimit
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
-from connectors.lago.invoices import Invoice
-from connectors.lago.response_types import Customer, Subscription
-from connectors.lago.usage import CustomerUsage
+from connectors.lago.responses import Customer, CustomerUsage, Invoice, Subscription
 from connectors.library import standalone
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Unavailable
 
@@ -126,7 +124,7 @@ async def update_org_customer(
 async def get_or_create_customer(
     org_id: str, org_name: str, email: str, user_id: str | None = None, metadata: Mapping[str, str] | None = None
 ) -> Customer:
-    """As `create_org_customer`, for callers that expect that it may exist: an existing one is not logged."""
+    """Like `create_org_customer`, for callers that expect an existing customer: it is not logged."""
     return await _billing().create_customer(org_id, org_name, email, user_id, metadata)
 
 
@@ -209,7 +207,7 @@ async def get_invoices(org_id: str, limit: int = 10) -> list[Invoice]:
 
 @_function
 async def get_current_usage(org_id: str) -> CustomerUsage | None:
-    """What Lago counts in the running period; None without an active subscription."""
+    """Return the usage that Lago counts in the running period; None without an active subscription."""
     return await _billing().usage(org_id)
 
 
@@ -221,7 +219,7 @@ async def check_org_has_active_subscription(org_id: str) -> bool:
 
 @_function
 async def get_org_plan_limits(org_id: str) -> dict[str, int]:
-    """How much the org may use in a billing period, by name; see `UsageLimits.of`."""
+    """Return the limits of the org's usage in a billing period, by name; see `UsageLimits.of`."""
     return await _limits().of(org_id)
 
 

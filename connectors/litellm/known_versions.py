@@ -1,4 +1,5 @@
-"""What is known of versions of LiteLLM: some were tried with every kind of call, and stand for those near them.
+"""The known facts about versions of LiteLLM. Some versions were tested with every kind of call, and represent similar
+versions.
 
 `known_versions.json` beside this file is written by `python -m tests.litellm_matrix --write`, from the recorded results that
 docs/litellm-versions.md shows.
@@ -31,7 +32,7 @@ class TriedVersion(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class KnownVersion:
-    """What is known of a version.
+    """The known facts about a version.
 
     Fields:
         version: the version that is asked for.
@@ -73,7 +74,7 @@ def numbers(version: str) -> Numbers:
 
 
 def known_of(version: str) -> KnownVersion | None:
-    """What is known of a version; None = it is no version."""
+    """Return the known facts about a version; None = the text is no version."""
     asked = numbers(version)
     if len(asked) < 2:  # 1.110
         return None

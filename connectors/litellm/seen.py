@@ -1,4 +1,4 @@
-"""What can be seen of a LiteLLM proxy, in its config.yaml or in the answers of a running one.
+"""The visible configuration of a LiteLLM proxy, from its config.yaml or from the responses of a running proxy.
 
 None means that a value cannot be seen, which is not the same as absent: a file has no version, and a running proxy does not
 show `callback_settings`.

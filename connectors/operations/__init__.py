@@ -1,1 +1,1 @@
-"""What an operator does to usage that is stored already: find, replay, requeue, explain, reconcile."""
+"""The operations on stored usage: find, replay, requeue, explain, reconcile."""

@@ -1,4 +1,6 @@
-"""Rejected calls that are requeued only if the operator accepts their reason by name, and those that never are."""
+"""Says which rejected calls are requeued only if the operator accepts their reason by name, and which are never
+requeued.
+"""
 
 from collections.abc import Collection
 
@@ -7,7 +9,7 @@ from streams.core.metering.plausible_cost import IMPLAUSIBLE_COST
 
 #: Reasons that the meter ignores in a call if the operator has accepted them.
 ACCEPTABLE = (IMPLAUSIBLE_COST,)
-#: Reasons of copies of calls that are counted already: there is nothing to bill.
+#: Reasons for copies of calls that are counted already. A copy has nothing to bill.
 _COPIES = (COST_DIFFERS,)
 
 

@@ -1,7 +1,8 @@
-"""Usage that was posted to a subscription with a moment after its end: Lago took it, and no invoice will count it.
+"""Finds events that were posted to a subscription with a timestamp after its end. Lago accepted them, and no invoice
+counts them.
 
-An end is learnt by a webhook or a poll, so what was posted in between went to a subscription that was over. Which
-events those are, Postgres shows, by what Lago itself reports of the org's subscriptions.
+Meterbridge learns of an end from a webhook or by polling, so it may post events to a subscription that has ended
+already. Postgres shows which events these are, once Lago has reported when the org's subscriptions ended.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -23,17 +24,19 @@ from schemas.organizations import DEFAULT
 from schemas.records import LagoEvent, Manifest
 from streams.core.delivery.after_end import AGAIN, Gap, gaps, instead_of, shared
 
-#: Events in memory at once.
+#: The largest number of events in memory at once.
 PAGE: Final = 500
-#: Ends that are looked at, microseconds back: of what is older every invoice has been seen by somebody.
+#: How long ago a subscription may have ended to be examined, microseconds. A person has already seen the invoices of
+#: older ends.
 ENDED_US: Final = 40 * 24 * HOUR_US
 _HUNDRED: Final = Decimal(100)
 
 _ORGS = """
 SELECT DISTINCT org_id FROM lago_events WHERE org_id <> '' AND status = 'completed' AND processed_at >= $1
 """
-#: An event is sealed after its usage, and posted with its own moment or a later one, which is then told. The clock of
-#: the usage may run ahead, never by a day; an event waits for Lago for 30 days at most. So few events are looked into.
+#: The bounds on `sealed_at` and `posted_at` limit the rows that are read. An event is sealed after its usage, and it is
+#: posted with its own timestamp or with a later one, which is then in `posted_at`. The clock of the usage may be ahead,
+#: by less than a day. An event waits for Lago for 30 days at most.
 _POSTED = """
 FROM unnest($2::text[], $3::timestamptz[], $4::timestamptz[]) AS gap (name, begins, ends)
 JOIN usage_parts p ON p.org_id = $1 AND COALESCE(p.posted_to, p.external_subscription_id) = gap.name
@@ -55,17 +58,18 @@ ORDER BY p.part LIMIT {PAGE}
 
 @dataclass(frozen=True, slots=True)
 class UninvoicedEvent:
-    """An event that no invoice will count.
+    """An event that no invoice counts.
 
     Fields:
-        event: as it was sealed.
-        ended_us: when its subscription ended, to the second, microseconds since 1970 UTC.
-        manifest: its calls; None where it came without.
-        again: the event instead of it is posted already; what is left to be told is that this one is not billed.
-        instead: the one that is posted instead of it; None = nowhere yet.
-        taken_by: the customer of Lago's on whose invoice it is instead of the org's: that one is to be given its money back
-            first, by a person; `""` = it is on no invoice.
-        unclear: why Lago's answers do not show whether it is on the last invoice of its subscription; `""` = it is not.
+        event: the event as it was sealed.
+        ended_us: the end of its subscription, microseconds since 1970 UTC, with the precision of a second.
+        manifest: its calls; None = the event has no manifest.
+        again: a replacement event is posted already; only the failed receipt of this event is missing.
+        instead: the replacement event that is to be posted; None = no subscription can be billed yet.
+        taken_by: another Lago customer, whose invoice contains the event. A person must refund that customer first.
+            `""` = no invoice contains it.
+        unclear: why Lago's answers do not show whether the last invoice of its subscription contains it; `""` = the
+            invoice does not.
         organization: the Lago organisation of the org.
     """
 
@@ -82,22 +86,22 @@ class UninvoicedEvent:
 
     @property
     def cents(self) -> Decimal:
-        """What it bills."""
+        """The amount that the event bills, in cents."""
         return Decimal(self.event.precise_total_amount_cents)
 
     @property
     def able(self) -> bool:
-        """Something can be done about it."""
+        """Whether Meterbridge can bill it again without a person."""
         return self.again or (self.instead is not None and not self.taken_by and not self.unclear)
 
 
 class LagoHistory(NamedTuple):
-    """What Lago reports of an org.
+    """Lago's report about an org and its ended subscriptions.
 
     Fields:
-        org: as Lago has it now.
-        gaps: behind the ends of its subscriptions.
-        lives: of its subscriptions, those that have ended.
+        org: the org as Lago has it now.
+        gaps: the times after the ends of its subscriptions.
+        lives: the lives of its subscriptions that have ended.
     """
 
     org: OrgRecord
@@ -106,16 +110,17 @@ class LagoHistory(NamedTuple):
 
 
 class EndedSubscriptions:
-    """Which ends Lago reports of an org's subscriptions."""
+    """Asks Lago which subscriptions of an org have ended."""
 
     def __init__(self, lago: LagoClient) -> None:
         self._lago = lago
         self._terms = PlanTermsCache(lago)
 
     async def of(self, org: OrgRecord, now_us: int) -> LagoHistory:
-        """The org, and what of it has ended since `ENDED_US`. Ends that Lago does not report are ignored.
+        """Return the org and its subscriptions that ended at most `ENDED_US` ago. Ends that Lago does not report are
+        ignored.
 
-        One id may be another customer's meanwhile: then Lago says whose.
+        A subscription's id may belong to another customer by now. Then the gap names that customer.
 
         Raises:
             LagoIntegrationError
@@ -134,7 +139,7 @@ class EndedSubscriptions:
         return LagoHistory(as_lago_says(org, customer, periods, now_us), shared(ended_gaps, others), ended)
 
     async def _of_others(self, org: OrgRecord, name: str) -> list[tuple[str, Period]]:
-        """The lives of a subscription's id that are not the org's, with whose they are."""
+        """The lives of a subscription's id that belong to other customers, each with the customer's id."""
         listed = await self._lago.subscriptions(statuses=BEGUN, external_id=name)
         others = [
             subscription
@@ -145,13 +150,13 @@ class EndedSubscriptions:
 
 
 async def billed_orgs(database: Database, now_us: int) -> list[str]:
-    """The orgs to which an event was delivered lately. Raises: Unavailable."""
+    """The orgs to which an event was delivered within the last `ENDED_US`. Raises: Unavailable."""
     async with database.connection() as connection:
         return [row[0] for row in await connection.fetch(_ORGS, to_datetime(now_us - ENDED_US))]
 
 
 async def posted_in(database: Database, org_id: str, gaps: Sequence[Gap]) -> tuple[int, Decimal]:
-    """How many events were delivered with a moment in one of the gaps, and their cents. Raises: Unavailable."""
+    """Count the delivered events with a timestamp in one of the gaps, and add up their cents. Raises: Unavailable."""
     if not gaps:
         return 0, ZERO
     async with database.connection() as connection:
@@ -162,7 +167,8 @@ async def posted_in(database: Database, org_id: str, gaps: Sequence[Gap]) -> tup
 async def pages(
     database: Database, org: OrgRecord, gaps: Sequence[Gap], now_us: int, code: str
 ) -> AsyncIterator[list[UninvoicedEvent]]:
-    """What was delivered with a moment in one of the gaps, each with the event that bills it now, where one can.
+    """Yield the delivered events with a timestamp in one of the gaps, each with its replacement event if there can be
+    one.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -179,7 +185,7 @@ async def pages(
 
 
 def dollars_of(lost: Iterable[UninvoicedEvent]) -> Decimal:
-    """What they bill together."""
+    """The sum of the amounts that the events bill, in dollars."""
     cents = ZERO
     for event in lost:
         cents = add(cents, event.cents)
@@ -200,13 +206,13 @@ def _lost(row: Mapping[str, Any], org_id: str, takers: Mapping[tuple[str, int], 
 
 
 def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
-    """The calls of an event, out of its row; None where it came without."""
+    """Read the manifest of an event from its row; None = the event has no manifest."""
     place = row["raw_partition"], row["first_offset"], row["last_offset"], row["calls"]
     return None if None in place else Manifest(*place, tuple(row["windows"] or ()))
 
 
 def redirected(lost: UninvoicedEvent, org: OrgRecord, now_us: int, code: str) -> UninvoicedEvent:
-    """With the event that bills it now, where one can; `org` as Lago has it."""
+    """Return the event with its replacement event, if there can be one. Args: org: as Lago has it now."""
     if lost.again:
         return lost
     return replace(lost, instead=instead_of(lost.event, org, now_us, code), organization=org.organization)

@@ -1,7 +1,8 @@
-"""Usage with a moment before the end of its subscription that reached Lago after it had counted the last invoice.
+"""Finds events with a timestamp before the end of their subscription that reached Lago after it had made the last
+invoice.
 
-Lago took it, and it is on no invoice. Which events those are is worked out from the last invoice itself
-(streams/core/delivery/after_invoice.py); where that does not say, they are named and left to a person (docs/adr/0027).
+Lago accepted them, and no invoice contains them. The last invoice itself shows which events these are
+(streams/core/delivery/after_invoice.py). If it does not, the events are listed, and a person decides (docs/adr/0027).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,7 +10,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from connectors.lago.events import COPIES, MOVED, TOO_MANY, StoredEvent
+from connectors.lago.events import COPIES, MOVED, TOO_MANY
+from connectors.lago.responses import StoredEvent
 from connectors.lago.transport import read
 from connectors.operations.delivered import Deliveries, PostedEvent
 from connectors.operations.last_invoice import (
@@ -27,34 +29,38 @@ from schemas.moments import HOUR_US, SECOND_US, parse_us
 from schemas.money import ZERO, add
 from streams.core.delivery.after_invoice import CountableEvent, Earlier, overtaken
 
-#: At most this many events of a last billing period are read from Lago: two years of an event a minute. With more, all
-#: that was delivered after the end is named as `TOO_MANY_EVENTS`.
+#: The most events of a last billing period that are read from Lago: two years of one event a minute. If there are more,
+#: all events that were delivered after the end are listed as `TOO_MANY_EVENTS`.
 MOST: Final = 1_000_000
 TOO_MANY_EVENTS: Final = "too_many_events"
-#: The most by which our clock and Lago's may differ: events delivered up to this long before an end are examined, too.
+#: The largest difference between our clock and Lago's. Events that were delivered up to this long before an end are
+#: examined, too.
 CLOCKS_US: Final = HOUR_US
 _HALF_A_CENT: Final = Decimal("0.5")
-#: Pages that moved while they were read look like copies: so often a list is read before that is believed.
+#: How often a list is read until copies in it are believed. Events that move to another page during a reading look like
+#: copies.
 _READINGS: Final = 2
 _UNREAD: Final = {TOO_MANY: TOO_MANY_EVENTS, MOVED: STILL_ARRIVING}
 
 
 class NotInvoiced(NamedTuple):
-    """Events of a life that are on no invoice, or may be on none: id -> why that is unclear, `""` = it is certain."""
+    """Events of a life that are not, or perhaps not, on any invoice. `named` maps each id to why it is unclear; `""` =
+    it is certain.
+    """
 
     life: Life
     named: Mapping[str, str]
 
 
 class Seen(NamedTuple):
-    """What was found of `life`.
+    """The result of the last examination of `life`.
 
     Fields:
-        counted: by its last invoice.
-        since_us: events that were delivered since then were judged.
-        settled: how many of these are on the last invoice, which never changes.
-        named: the others, as of `NotInvoiced`; some may be billed again since.
-        final: this holds as long as the invoice and the events are the same.
+        counted: what its last invoice counted.
+        since_us: events that were delivered at or after this moment were examined, microseconds since 1970 UTC.
+        settled: how many of these are on the last invoice; an event on it stays on it.
+        named: the other events, see `NotInvoiced`; some of them may have been billed again since.
+        final: whether the result holds as long as the invoice and the events are the same.
     """
 
     life: Life
@@ -66,28 +72,29 @@ class Seen(NamedTuple):
 
 
 class _Judged(NamedTuple):
-    """As of `Seen`; `others`: events that Lago stored after the end are not among those that were asked about."""
+    """See `Seen`; `others`: Lago stored events after the end that the caller did not ask about."""
 
     named: Mapping[str, str]
     final: bool = True
     others: bool = False
 
 
-#: What was found of lives, by Lago's ids of the subscriptions.
+#: The results for all lives of an org, by Lago's own id of the subscription.
 Memory = dict[str, Seen]
 
 
 async def not_invoiced(
     deliveries: Deliveries, lives: Iterable[Life], org_id: str, lago: Invoices, now_us: int, code: str, memory: Memory
 ) -> list[NotInvoiced]:
-    """What the last invoices of an org's subscriptions did not count, or may not have.
+    """Find the events that the last invoices of an org's subscriptions did not, or perhaps did not, count.
 
-    What Lago has of a life is read once, and again only where its last invoice, or what was delivered, is another.
+    The data of a life is read from Lago once. It is read again only if the last invoice or the delivered events have
+    changed.
 
     Args:
-        lives: of the org's subscriptions, those that have ended.
-        code: the metric's of events of calls.
-        memory: of the org; it is brought up to date.
+        lives: the lives of the org's subscriptions that have ended.
+        code: the code of the metric of usage, `LAGO_EVENT_CODE`.
+        memory: the earlier results for this org. The function updates it.
 
     Raises:
         LagoIntegrationError
@@ -105,7 +112,7 @@ async def not_invoiced(
 
 
 async def is_open(deliveries: Deliveries, life: Life, seen: Seen | None) -> bool:
-    """Whether it is still unknown, for any delivered event, if the last invoice counts it. Raises: Unavailable."""
+    """Whether it is unknown for any delivered event if the last invoice counts it. Raises: Unavailable."""
     if seen is None:
         return await deliveries.some(life)
     left, others = await deliveries.counted(life, seen.since_us, seen.named)
@@ -136,13 +143,13 @@ async def _judged(
         found = await _delivered(deliveries, life, since_us)
         verdict = await _not_on_it(life, found, counted, lago, code, billed)
         if verdict.others and since_us > life.started_us:
-            # Lago stored them after the end, and by our clock they were delivered long before.
+            # Lago stored them after the end, but by our clock they were delivered long before it.
             since_us = life.started_us
             found = await _delivered(deliveries, life, since_us)
             verdict = await _not_on_it(life, found, counted, lago, code, billed)
     named = {**verdict.named, **{post.transaction_id: "" for post in found if post.again}}
     left, others = await deliveries.counted(life, since_us, named)
-    settled = others if left + others == len(found) else -1  # something was delivered in between
+    settled = others if left + others == len(found) else -1  # an event was delivered between the two queries
     return Seen(life, counted, since_us, settled, named, verdict.final)
 
 
@@ -151,7 +158,9 @@ async def _delivered(deliveries: Deliveries, life: Life, since_us: int) -> list[
 
 
 def _without_invoice(last: Sequence[PostedEvent], found: Sequence[PostedEvent], life: Life) -> Mapping[str, str]:
-    """All of the last billing period, and what was delivered after the end. Lago may show no invoice of less than half a cent."""
+    """All events of the last billing period and all that were delivered after the end. Lago makes no invoice below half
+    a cent.
+    """
     cents = ZERO
     for one in last:
         cents = add(cents, one.cents)
@@ -162,10 +171,11 @@ def _without_invoice(last: Sequence[PostedEvent], found: Sequence[PostedEvent], 
 async def _not_on_it(
     life: Life, found: Sequence[PostedEvent], counted: Counted, lago: Invoices, code: str, billed: Collection[str]
 ) -> _Judged:
-    """What of those that were found is not on the last invoice, or may not be. Nothing is known while it waits.
+    """Find the events in `found` that are not, or perhaps not, on the last invoice. Nothing is known until the invoice
+    is final.
 
     Args:
-        billed: what was named before; that of it which is not found was billed again since.
+        billed: ids that an earlier examination listed. One that is not in `found` was billed again since.
     """
     if counted.waits:
         return _Judged({}, final=False)
@@ -182,7 +192,8 @@ async def _not_on_it(
         unclear = _after_the_end(found, life, _UNREAD.get(why, MAYBE_INVOICED))
         return _Judged(unclear, final=why not in {MOVED, TOO_MANY})
     verdict = overtaken(stored.earlier, stored.after, counted.events, counted.cents)
-    # Lago has it with another moment, or does not show it yet. What lies before belongs to an earlier invoice.
+    # Lago has these with another timestamp, or does not show them yet. Events before `from_us` belong to an earlier
+    # invoice.
     missing = [
         post.transaction_id
         for post in found
@@ -197,12 +208,12 @@ async def _not_on_it(
 
 @dataclass(slots=True)
 class _AroundAnEnd:
-    """What Lago stored before the second of an end, added up, and what since, one by one.
+    """The events that Lago stored before the second of an end, as sums, and those that it stored after it, one by one.
 
     Fields:
-        asked: ids of the events that are asked about.
-        known: those of them that Lago has.
-        is_undated: Lago does not report for some when it stored them.
+        asked: ids of the events that the caller asks about.
+        known: the ids in `asked` that Lago has.
+        is_undated: whether Lago does not report for some event when it stored it.
     """
 
     end_us: int
@@ -216,11 +227,11 @@ class _AroundAnEnd:
 
     @property
     def earlier(self) -> Earlier:
-        """What it stored before."""
+        """The sums of the events that Lago stored before the end."""
         return Earlier(self._events, self._cents, tuple(self._ids))
 
     def take(self, event: StoredEvent) -> None:
-        """One more."""
+        """Add one event."""
         if event.created_at is None:
             self.is_undated = True
             return
@@ -238,5 +249,7 @@ class _AroundAnEnd:
 
 
 def _after_the_end(found: Iterable[PostedEvent], life: Life, why: str) -> Mapping[str, str]:
-    """Where the invoice shows nothing, what was delivered before the end is taken to be on it."""
+    """Return the events that were delivered after the end: if the invoice shows no details, earlier ones are assumed to
+    be on it.
+    """
     return {post.transaction_id: why for post in found if post.taken_us >= life.ended_us + SECOND_US}

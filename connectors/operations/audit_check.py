@@ -15,7 +15,7 @@ from connectors.postgres.pool import Database
 from connectors.postgres.rows_of_management import audit_rows
 from schemas.moments import HOUR_US, to_datetime
 
-#: The action of a line after which the topic is another one than before (docs/adr/0053).
+#: The action of a line that begins a new topic (docs/adr/0053).
 RECOVER: Final = "recover"
 ROW_CHANGED, ROW_MISSING, ROW_FORGED = "row_changed", "row_missing", "row_forged"
 _BATCH: Final = 500
@@ -56,7 +56,7 @@ class _Stored:
 def topic_verified(
     kafka: KafkaConnection, topic: str, noted: ChainHead | None = None
 ) -> tuple[AuditVerdict, list[AuditLine]]:
-    """Verify the chain of hashes; the verdict, and the topic's lines. Raises: Unavailable."""
+    """Verify the chain of hashes; return the verdict and the topic's lines. Raises: Unavailable."""
     tail = Tail(kafka, topic)
     try:
         lines, from_the_beginning = tail.whole()
@@ -76,10 +76,11 @@ def latest_verified(kafka: KafkaConnection, topic: str, most: int) -> AuditVerdi
 
 
 async def seen_in_table(topic: str, database: Database) -> tuple[int, dict[str, datetime]]:
-    """The projector's next offset in the audit topic, and the ids of all rows. Call this before the topic is read.
+    """Return the projector's next offset in the audit topic, and the ids of all rows. Call this before the topic is
+    read.
 
     Raises:
-        Unavailable: Postgres is away.
+        Unavailable: Postgres does not answer.
     """
     async with database.connection() as connection:
         upto = await connection.fetchval(_NEXT, topic)
@@ -89,7 +90,7 @@ async def seen_in_table(topic: str, database: Database) -> tuple[int, dict[str, 
 async def table_verified(
     database: Database, lines: Sequence[AuditLine], upto: int, ids: dict[str, datetime], *, from_the_beginning: bool
 ) -> RowProblem | None:
-    """The first difference between the rows and the topic's lines.
+    """Find the first difference between the rows and the topic's lines.
 
     Args:
         upto, ids: the result of `seen_in_table`. Rows whose lines have expired in the topic, or were lost with it before
@@ -146,5 +147,5 @@ def _of_table(row: Any) -> tuple[Any, ...]:
 
 
 def _json(text: str | None) -> Any:
-    """The parsed value, because Postgres orders members and writes numbers in its own way."""
+    """Parse the value for a comparison, because Postgres orders members and writes numbers in its own way."""
     return None if text is None else json.loads(text, parse_float=Decimal, parse_int=Decimal)

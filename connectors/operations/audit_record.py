@@ -29,20 +29,20 @@ def audited(
     before: str = "",
     after: str = "",
 ) -> str:
-    """Write an audit line. It is durable on return; call this before the action has any effect.
+    """Write an audit line, durable on return. Call this before the action has any effect.
 
     Args:
-        action: what is done, for example `dlq.requeue`.
-        target: what it is done to.
-        actor: who does it; `""` = the user of the operating system, see `who`.
-        count, cost_usd: number of records that it is about, and their dollars.
-        before, after: the state before it and the requested state, as JSON text; `""` = nothing.
+        action: name of the action, for example `dlq.requeue`.
+        target: the object of the action.
+        actor: the person or process that acts; `""` = the user of the operating system, see `who`.
+        count, cost_usd: number of affected records, and their dollars.
+        before, after: the state before the action and the requested state, as JSON text; `""` = nothing.
 
     Returns:
         The id of the line.
 
     Raises:
-        Unavailable: the line could not be written, so nothing may be done.
+        Unavailable: the line could not be written, so the action must not happen.
     """
     line = AuditRecord(
         *(token_hex(8), clock.now_us(), actor or who(), action, dict(target), reason, count, cost_usd),

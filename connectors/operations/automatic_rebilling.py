@@ -1,11 +1,15 @@
-"""Bills again what was posted after an end, once the end is known: `meterbridge lago rebill` without an operator.
+"""Bills events again that were posted after the end of their subscription: `meterbridge lago rebill` without an
+operator.
 
-Runs beside the projector, in the process that owns the first partition of the orgs' topic. An end is learnt when it is in
-the org's record, so the rows say about which orgs Lago is to be asked: those of which a record shows an end, and to
-which something was delivered on the subscription that ended. Only Lago knows when it ended: a record may show a later
-moment, so Lago is asked once for each version of the record, and again while something stands behind an end, or while it is not known
-whether the last invoice of an end counted something (connectors/operations/after_invoice.py). What is billed again is exactly once
-(connectors/operations/rebilling.py): killed at any point it does no harm, and two at once, or a person's command, fence each other.
+It runs beside the projector, in the process that owns the first partition of the orgs' topic. Meterbridge knows of an
+end as soon as the org's record has it. So the rows in Postgres name the orgs to ask Lago about: the record shows an
+end, and an event was delivered to the subscription that ended. Only Lago knows the exact moment of the end, because a
+record may show a later one. So Lago is asked once for each version of the record. It is asked again while events wait
+after an end, or while it is not known whether the last invoice counted an event
+(connectors/operations/after_invoice.py).
+
+Each event is billed again exactly once (connectors/operations/rebilling.py). A process may be killed at any point, and
+a second process or an operator's command may run at the same time, because they fence each other.
 """
 
 import asyncio
@@ -49,17 +53,17 @@ from streams.runtime.clock import now_us
 
 log = structlog.get_logger(__name__)
 
-#: How often it looks for orgs whose records have changed, in seconds.
+#: Period of the search for orgs whose records have changed, seconds.
 EVERY_S: Final = 60.0
-#: An org is looked at again after a minute, two, four ... an hour: what was on its way when the end was learnt may be
-#: delivered, or known to be, only later.
+#: The longest wait until an org is examined again, seconds; the waits are one minute, two, four ... Events that were in
+#: flight when the end became known may be delivered, or reported as delivered, only later.
 _LONGEST_S: Final = 3600.0
-#: Why events wait.
+#: Reasons why events wait.
 NOWHERE, OUT_OF_PERIOD_POLICY, NO_LAGO_KEY = "nowhere", "out_of_period_policy", "no_lago_key"
-#: They are on the invoice of another customer, who has the subscription's id now.
+#: The events are on the invoice of another customer, who has the subscription's id now.
 ANOTHER_CUSTOMER = "another_customer"
 
-#: Of several reasons the one that comes last here is shown.
+#: If several reasons apply, the one that comes last here is shown.
 _URGENCY: Final = (
     "",
     OUT_OF_PERIOD_POLICY,
@@ -78,7 +82,7 @@ FROM organisations o
 WHERE EXISTS (SELECT FROM jsonb_to_recordset(o.periods) AS p (terminated_at timestamptz) WHERE p.terminated_at >= $1)
 ORDER BY o.org_id
 """
-#: By the index of the org's parts, to the first that is found.
+#: Uses the index of the org's parts, and stops at the first match.
 _USED = """
 SELECT EXISTS (
     SELECT FROM usage_parts
@@ -96,14 +100,16 @@ class RebillingMetrics(Protocol):
 
 
 class AwaitingRebilling(NamedTuple):
-    """Events of one org that no invoice will count and that are not billed again yet, their cents, and why."""
+    """The number of events of one org that no invoice counts and that are not billed again yet, their cents, and the
+    reason.
+    """
 
     events: int = 0
     cents: Decimal = ZERO
     why: str = ""
 
     def with_these(self, lost: Iterable[UninvoicedEvent], why: str = "") -> "AwaitingRebilling":
-        """And these; the most urgent reason wins."""
+        """Add these events; the most urgent reason wins."""
         waiting = self
         for event in lost:
             reasons = waiting.why, why or _reason(event)
@@ -114,7 +120,7 @@ class AwaitingRebilling(NamedTuple):
 
 
 class _LagoAnswer(NamedTuple):
-    """What Lago reported last of an org, and the offset of the org's record then."""
+    """Lago's last report about an org, and the offset that the org's record had then."""
 
     offset: int
     history: LagoHistory
@@ -122,11 +128,12 @@ class _LagoAnswer(NamedTuple):
 
 @dataclass(slots=True)
 class _Looked:
-    """When an org was looked at.
+    """The last examination of an org.
 
     Fields:
-        offset: of its record then.
-        next_s, wait_s: when it is looked at again (monotonic), and how long after the last time that is, seconds.
+        offset: the offset that its record had then.
+        next_s: when it is examined again, monotonic clock, seconds.
+        wait_s: the wait between the last examination and the next one, seconds.
     """
 
     offset: int
@@ -137,9 +144,11 @@ class _Looked:
 
 @dataclass(slots=True)
 class LearntEnds:
-    """Of one process; `partition_tasks` are its partitions now, by `topic-partition`.
+    """Bills events again as soon as the end of their subscription is known. Each process has one instance.
 
-    `lagos`: by organisation, `""` = the default one; one that is missing cannot be asked.
+    Fields:
+        partition_tasks: the partitions that the process owns now, by `topic-partition`.
+        lagos: the client of each Lago organisation, `""` = the default one. Without a client Lago cannot be asked.
     """
 
     deployment: Deployment
@@ -159,7 +168,7 @@ class LearntEnds:
     _sender: CommandProducer | None = None
 
     async def watch(self) -> None:
-        """Look again and again. An expected error is logged, once for each cause, and the next attempt follows."""
+        """Run `once` periodically until cancelled. An expected error is logged, once for each cause, and retried."""
         await watch(
             self.once,
             self.sleep,
@@ -169,11 +178,12 @@ class LearntEnds:
         )
 
     async def once(self) -> None:
-        """Look at every org that is due.
+        """Examine every org that is due.
 
         Raises:
-            Unavailable: a neighbour is away, or `requeue_in_progress`: what is left is looked at the next time.
-            LagoIntegrationError: Lago could not be asked about `MOST_FAILURES` orgs one after the other.
+            Unavailable: Kafka or Postgres does not answer, or `requeue_in_progress`. The rest is examined the next
+                time.
+            LagoIntegrationError: the requests for `MOST_FAILURES` consecutive orgs failed.
         """
         topic = self.deployment.topics.orgs
         if f"{topic}-0" not in self.partition_tasks:
@@ -205,7 +215,7 @@ class LearntEnds:
         self._show()
 
     async def _due(self) -> list[tuple[int, OrgRecord]]:
-        """Orgs whose records show an end, and changed, or were looked at long enough ago; with the records' offsets."""
+        """The orgs with an end whose record has changed or whose wait is over, each with its record's offset."""
         since = to_datetime(now_us() - ENDED_US)
         async with self.database.connection() as connection:
             rows = await connection.fetch(_RECORDS, since)
@@ -237,12 +247,13 @@ class LearntEnds:
         for over in memory.keys() - {life.lago_id for life in history.lives}:
             seen = memory.pop(over)
             left, others = await rows.counted(seen.life, seen.since_us, seen.named)
-            # While an invoice is not final, nothing of it is named.
+            # While the invoice is not final, no event is listed for it.
             self._give_up(org.org_id, left + others if seen.counted.waits else left)
         try:
             late = await not_invoiced(rows, history.lives, org.org_id, lago, at_us, code, memory)
         except LagoIntegrationError:
-            # What has a moment after an end is on no invoice, whatever Lago reports of the last one, if it may be asked.
+            # Events with a timestamp after an end are on no invoice, so they can be billed although the last invoice is
+            # not known.
             if self.deployment.policy.out_of_period_policy is not OutOfPeriodPolicy.HOLD and await self._some_able(
                 history
             ):
@@ -259,7 +270,9 @@ class LearntEnds:
         return await self._with_late(nowhere, history, late)
 
     async def _is_to_be_asked(self, offset: int, org: OrgRecord, now_us: int) -> bool:
-        """Whether Lago may report an end after which something was posted. The record's own ends may be too late."""
+        """Whether Lago may report an end after which an event was posted. The record itself may show a later end than
+        Lago.
+        """
         answer = self._answers.get(org.org_id)
         if answer is None or answer.offset != offset:
             since_us = now_us - ENDED_US
@@ -290,7 +303,7 @@ class LearntEnds:
         return False
 
     async def _bill(self, history: LagoHistory, late: Sequence[NotInvoiced], rebilling: Rebilling) -> AwaitingRebilling:
-        """Bill what can be billed, page by page; what remains."""
+        """Bill the events that can be billed, page by page; return the ones that remain."""
         waiting = AwaitingRebilling()
         async for page in self._pages(history, late):
             if able := [event for event in page if event.able]:
@@ -303,7 +316,7 @@ class LearntEnds:
         return waiting
 
     async def _pages(self, history: LagoHistory, late: Sequence[NotInvoiced]) -> AsyncIterator[list[UninvoicedEvent]]:
-        """First the events with a timestamp after an end, then those of `late` that are still on no invoice."""
+        """Yield first the events with a timestamp after an end, then the events in `late` that are still on no invoice."""
         async for page in pages(self.database, history.org, history.gaps, now_us(), self.deployment.policy.event_code):
             yield page
         async for page in self._late_pages(history, late):
@@ -334,13 +347,13 @@ class LearntEnds:
             log.warning("usage_after_end", org=org_id, events=waiting.events, usd=usd, reason=waiting.why)
 
     def _passed_over(self, org_id: str, error: LagoIntegrationError) -> None:
-        """An org that Lago cannot be asked about does not hold up the others."""
+        """Log an org for which Lago's answer failed. It does not delay the other orgs."""
         if self._unasked.get(org_id) != error.reason:
             self._unasked[org_id] = error.reason
             log.warning("org_not_looked_at", org=org_id, reason=error.reason, detail=error.detail)
 
     def _give_up(self, org_id: str, events: int) -> None:
-        """An end is so long ago that it is not looked at any more, and these were not billed again."""
+        """Count events that were not billed again, and whose end is too long ago to be examined."""
         if events:
             self.sensors.rebilled("given_up", events)
             log.error("usage_after_end_given_up", org=org_id, events=events)
@@ -353,7 +366,7 @@ class LearntEnds:
 
 
 def _record(row: Mapping[str, Any]) -> OrgRecord:
-    """The org's record out of its row, as far as it decides who pays."""
+    """Read the fields that decide who pays from the org's row."""
     periods = tuple(_period(one) for one in msgspec.json.decode(row["periods"]))
     own = row["subscription_id"]
     return OrgRecord(
@@ -376,7 +389,7 @@ def _period(columns: Mapping[str, Any]) -> Period:
 
 
 def _reason(lost: UninvoicedEvent) -> str:
-    """Why it is not billed again."""
+    """Why the event is not billed again."""
     return ANOTHER_CUSTOMER if lost.taken_by else lost.unclear or NOWHERE
 
 

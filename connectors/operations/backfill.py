@@ -1,8 +1,9 @@
-"""Backfills calls from LiteLLM's database or from files: each is looked up in the usage log, and only owed calls are sent.
+"""Backfills calls from LiteLLM's database or from files. Each call is looked up in the usage log, and only owed calls
+are sent.
 
-A call is owed if it was never counted, or if it was counted without the price that it has now. A call that a webhook
-brings at the same moment is recognised by its identity, or by its moments (streams/core/metering/normalise.py), within the
-ledgers' dedupe retention. A call that was counted before is in the log.
+A call is owed if it was never counted, or if it was counted without the price that it has now. A call that was counted
+before is in the log. A call that arrives by webhook at the same time is recognised within the ledgers' dedupe
+retention, by its identity or by its start and end (streams/core/metering/normalise.py).
 """
 
 import asyncio
@@ -34,9 +35,9 @@ from streams.core.metering.required_fields import NOT_A_CALL
 from streams.runtime import clock
 
 BATCH = 500
-#: Reason to refuse a call that is not in the log and has no start: it cannot be distinguished from a repeat.
+#: Reason for a call that is not in the log and has no start: it may be a repeat.
 NO_START = "no_start"
-#: How long the check of the log is valid, seconds: far shorter than the dedupe retention.
+#: How long a check of the log is valid, seconds. This is far shorter than the dedupe retention.
 _CHECK_AGAIN_S = 3600.0
 _MILLISECOND_US = 1000
 
@@ -45,7 +46,7 @@ _raw = decoder(RawRecord)
 
 @dataclass(frozen=True, slots=True)
 class _FoundCall:
-    """An element that is a call; `timeless`: it has no start."""
+    """An element that is a call; `timeless`: whether it has no start."""
 
     place: str
     key: bytes
@@ -58,8 +59,8 @@ class Backfill:
     """One backfill.
 
     Args:
-        sender: None = a dry run, which reads and compares all calls and sends none.
-        shape: of the elements, see `connectors.ingest.raw_record.strip_arrived`.
+        sender: None = a dry run, which compares all calls and sends none.
+        shape: shape of the elements, see `connectors.ingest.raw_record.strip_arrived`.
         patience_s: time limit for the meter and the projector to reach the end of their topics, seconds.
         trusted_us: see `caught_up`.
     """
@@ -93,10 +94,12 @@ class Backfill:
         elements: AsyncIterator[tuple[str, bytes]],
         stored: Callable[[str, int], None] = lambda _place, _count: None,
     ) -> BackfillReport:
-        """Take every (place, element). `stored` is called with the place up to which all calls are durable, and their number.
+        """Take every (place, element). `stored` is called with the place up to which all calls are durable and with
+        their number.
 
         Raises:
-            Unavailable: `projection_behind`, or Kafka or Postgres went away. A repeat recognises the calls that were sent.
+            Unavailable: `projection_behind`, or Kafka or Postgres stopped answering. A repeat recognises the calls that
+                were sent.
         """
         batch: list[_FoundCall] = []
         place, count = "", 0
@@ -133,7 +136,7 @@ class Backfill:
         call = _raw(value).call
         timeless = call.startTime is None and call.timestamp is None
         if timeless:
-            usage.start_us -= usage.start_us % _MILLISECOND_US  # a missing moment is precise to the millisecond
+            usage.start_us -= usage.start_us % _MILLISECOND_US  # a missing call's start is precise to the millisecond
         before = self._seen.get(usage.identity)
         if before is not None and (before or not usage.cost):
             done.known += 1
@@ -158,7 +161,7 @@ class Backfill:
             await asyncio.to_thread(self.sender.send, records)
 
     def _take(self, found_call: _FoundCall, judgement: LogJudgement) -> bool:
-        """Count one call by its outcome. Returns whether it has to be sent."""
+        """Count one call by its outcome; return whether it has to be sent."""
         done, call, row = self.done, found_call.usage, judgement.verdict.row
         word = judgement.verdict.word
         if judgement.refused or (word == MISSING and found_call.timeless):

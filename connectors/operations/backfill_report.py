@@ -19,11 +19,11 @@ class Hour:
     """Calls that started within one hour.
 
     Fields:
-        known: counted already.
-        missing: not counted yet.
-        priced: counted without a price, and with a price now.
-        first_us, last_us: starts of the first and the last missing call, microseconds since 1970 UTC; 0 = none.
-        names: ids of the first missing ones.
+        known: number of calls that are counted already.
+        missing: number of calls that are not counted yet.
+        priced: number of calls that were counted without a price and have one now.
+        first_us, last_us: start of the first and of the last missing call, microseconds since 1970 UTC; 0 = none.
+        names: ids of the first missing calls.
     """
 
     known: int = 0
@@ -46,16 +46,16 @@ class Other:
 
 @dataclass(slots=True)
 class BackfillReport:
-    """What was done with the elements, which are calls if they can be read.
+    """The outcomes of the elements. An element is a call if it can be read.
 
     Fields:
         read: number of elements.
-        known: calls that were counted already, or that are twice among the elements.
+        known: number of calls that were counted already, or that are twice among the elements.
         missing: calls that never arrived and are sent now (in a dry run: would be sent), by LiteLLM customer id.
         priced: calls that were counted without a price and are sent with one now, by LiteLLM customer id.
         hours: all these calls by the hour in which they started, ISO 8601 UTC.
-        others, other_calls, other_usd: calls that were billed at another cost: the first few, their number, and the
-            dollars that the copies have more.
+        others, other_calls, other_usd: calls that were billed at another cost: the first few, their number, and by how
+            many dollars the copies cost more.
         unpriced: number of calls without a price in the log and in the copy, by model.
         refused: number of elements that are not sent, by reason; `where` has the first few.
     """
@@ -116,7 +116,7 @@ def name_of(call: Usage) -> str:
 
 
 def report_as_object(done: BackfillReport) -> dict[str, Any]:
-    """The report for programs."""
+    """The report as an object for JSON."""
     missing, priced = total(done.missing), total(done.priced)
     return {
         "read": done.read,
@@ -146,7 +146,7 @@ def report_as_object(done: BackfillReport) -> dict[str, Any]:
 
 
 def no_price_yet(done: BackfillReport) -> str:
-    """A sentence about calls without a price, and what to do about them."""
+    """A sentence about calls without a price, with the next step."""
     models = ", ".join(f"{model or 'no model'} ({calls})" for model, calls in sorted(done.unpriced.items()))
     return (
         f"{sum(done.unpriced.values())} calls have no price, neither here nor there: {models}. Give LiteLLM the model's "

@@ -1,6 +1,6 @@
 """Reads calls from files: one JSON element a line, or CSV whose columns have the names of the flat shape's fields.
 
-A value that cannot be read for certain is refused, never guessed: a damaged row, an Excel date, a malformed number.
+A value is never guessed: a damaged row, an Excel date or a malformed number is refused.
 """
 
 import re
@@ -23,13 +23,13 @@ _FIELDS: Final = {field.name: get_args(field.type) for field in msgspec.structs.
 _NUMBERS: Final = frozenset(name for name, of in _FIELDS.items() if Decimal in of or (float in of and str not in of))
 _TIMES: Final = frozenset({"startTime", "endTime", "timestamp"})
 _SWITCHES: Final = frozenset(name for name, of in _FIELDS.items() if bool in of)
-#: Columns that are read; `metadata` is JSON in a text.
+#: Columns that are read; `metadata` holds JSON as text.
 _COLUMNS: Final = frozenset(_FIELDS) - {"properties"}
 _MAX_LINE: Final = 8 << 20
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-#: An id that a spreadsheet took for a number and rounded: `1.23457E+15`.
+#: Matches an id that a spreadsheet has rounded as a number: `1.23457E+15`.
 _ROUNDED: Final = re.compile(r"\d(\.\d+)?E\+\d+")
-#: A spreadsheet counts days from 1900. As seconds its numbers for today would be moments of 1970, which are refused.
+#: A spreadsheet counts days from 1900. Read as seconds, its number for today lies in 1970, and is refused.
 _EARLIEST_S: Final = 100_000_000
 _SHOWN: Final = 100
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
@@ -54,7 +54,7 @@ class RefusedElement(bytes):
 
 
 def unreadable(names: dict[str, Any], reason: str, detail: str) -> RefusedElement:
-    """A refused element, with the ids among `names`."""
+    """Make a refused element with the ids that are in `names`."""
     element = RefusedElement(
         msgspec.json.encode({name: names[name] for name in ("id", "litellm_call_id") if name in names})
     )
@@ -63,14 +63,14 @@ def unreadable(names: dict[str, Any], reason: str, detail: str) -> RefusedElemen
 
 
 def readable(element: bytes) -> bytes:
-    """The element. Raises: InvalidElement: it is a `RefusedElement`."""
+    """Return the element. Raises: InvalidElement: it is a `RefusedElement`."""
     if isinstance(element, RefusedElement):
         raise InvalidElement(element.reason, element.detail)
     return element
 
 
 def place_of(place: str, element: bytes, refused: InvalidElement | None = None) -> str:
-    """The place of an element, with its request's id if that can be read, and with the detail of its refusal."""
+    """Describe the place of an element, with its request id if it can be read, and with the detail of its refusal."""
     try:
         ids = _ids(element)
     except UNDECODABLE:
@@ -81,7 +81,7 @@ def place_of(place: str, element: bytes, refused: InvalidElement | None = None) 
 
 
 def json_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """(line number, element) of every line that is not blank.
+    """Yield (line number, element) for every line that is not blank.
 
     Raises:
         Rejected: `bad_jsonl`: the file is UTF-16.
@@ -96,7 +96,7 @@ def json_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def csv_rows(file: BinaryIO, delimiter: str = "") -> Iterator[tuple[int, bytes]]:
-    """(line number, element) of every row. Empty cells are left out; unknown columns are ignored, whatever their size.
+    """Yield (line number, element) for every row. Empty cells are left out; unknown columns of any size are ignored.
 
     Raises:
         Rejected: `bad_csv`, see `CsvTable`; also if no column is a field of a call.
@@ -112,7 +112,7 @@ def csv_rows(file: BinaryIO, delimiter: str = "") -> Iterator[tuple[int, bytes]]
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines. A line that is too long is cut off after one byte more than is allowed."""
+    """Yield the lines. A line that is too long is cut off one byte above the limit."""
     while line := file.readline(_MAX_LINE + 1):
         yield line
         while len(line) > _MAX_LINE and not line.endswith(b"\n"):
@@ -132,14 +132,14 @@ def _element(row: CsvRow, header: list[str]) -> bytes:
 
 
 def _field(column: str, header: list[str]) -> str:
-    """The field of a column: LiteLLM's table and its exports have other names for two fields."""
+    """Map a column to its field: LiteLLM's table and its exports have other names for two fields."""
     if column == "request_id" and "id" not in header:
         return "id"
     return "user_id" if column == "user" and "spend" in header else column
 
 
 def _value(field: str, value: str) -> tuple[Any, str]:
-    """The value for JSON, and the reason if it is wrong."""
+    """Return the value for JSON, and the reason if the value is wrong."""
     if field in _NUMBERS:
         return (msgspec.Raw(value.encode()), "") if _NUMBER.fullmatch(value) else (value, BAD_NUMBER)
     if field in _TIMES:

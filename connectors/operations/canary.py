@@ -1,4 +1,6 @@
-"""The canary at work: a call every interval, and what became of it at Lago. The rules are in streams/core/delivery/canary.py."""
+"""Runs the canary: posts a call every interval, and looks for it at Lago. The rules are in
+streams/core/delivery/canary.py.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -7,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from connectors.lago.errors import LagoIntegrationError
-from connectors.lago.response_types import Subscription
+from connectors.lago.responses import Subscription
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US
 from schemas.money import plain
@@ -26,11 +28,11 @@ from streams.core.delivery.canary import (
     Outcome,
 )
 
-#: Seconds between two looks at what is due, and between two questions to Lago for a call that is not there; while Lago does
-#: not answer, the second one doubles up to `SELDOM_S`. For a call that was due long ago Lago is asked every `SELDOM_S`.
+#: Seconds between two ticks, and between two requests to Lago for a call that is not there. While Lago does not answer,
+#: the second one doubles up to `SELDOM_S`. For a call that was due long ago, Lago is asked every `SELDOM_S`.
 LOOK_S: Final = 1.0
 ASK_S, SELDOM_S = 2.0, 60.0
-#: The most events that are read at a time: those of an hour are some sixty.
+#: The most events that are read at a time. An hour has about sixty.
 MOST: Final = 1000
 
 _log = structlog.get_logger(__name__)
@@ -40,11 +42,11 @@ class CallPoster(Protocol):
     """Posts a call, see `CanaryPost`."""
 
     async def post(self, call: CanaryCall, now_us: int) -> str:
-        """Returns why the ingress does not have the call; `""` = it has it."""
+        """Post a call; return why the ingress did not accept it, `""` = it did."""
 
 
 class Lago(Protocol):
-    """What the canary asks Lago, see `LagoClient`."""
+    """The requests of the canary to Lago, see `LagoClient`."""
 
     async def subscriptions(self, external_customer_id: str = "") -> list[Subscription]:
         """The active subscriptions of a customer. Raises: LagoIntegrationError."""
@@ -56,12 +58,12 @@ class Lago(Protocol):
 
 
 class Place(NamedTuple):
-    """Where the canary's calls are billed.
+    """The org and the metric that bill the canary's calls.
 
     Fields:
-        org: Lago's customer.
-        code: of the metric of usage.
-        copies_count: whether Lago bills a second copy of an event, as ClickHouse without deduplication does.
+        org: id of the customer in Lago.
+        code: code of the metric of usage.
+        copies_count: whether Lago bills a second copy of an event, as it does with ClickHouse without deduplication.
     """
 
     org: str
@@ -70,12 +72,12 @@ class Place(NamedTuple):
 
 
 class Canary:
-    """One canary.
+    """One canary, which bills calls to one subscription.
 
     Args:
         now_us: microseconds since 1970 UTC.
         on_posted: called when the ingress has taken a call.
-        on_outcome: called with what became of a call, also with a second outcome that is worse.
+        on_outcome: called with the outcome of a call, and again if the call gets a worse outcome later.
     """
 
     def __init__(
@@ -102,10 +104,10 @@ class Canary:
         self.refusal = ""
 
     async def find_subscription(self) -> None:
-        """Ask Lago for the canary's subscription.
+        """Find the canary's subscription in Lago.
 
         Raises:
-            Rejected: `no_canary`: it has none.
+            Rejected: `no_canary`: the org has no active subscription.
             LagoIntegrationError
         """
         found = await self._lago.subscriptions(self._place.org)
@@ -121,7 +123,7 @@ class Canary:
             await asyncio.sleep(LOOK_S)
 
     async def tick(self) -> None:
-        """Do what is due now: post, look at Lago, and say what became of calls."""
+        """Do all that is due now: post a call, ask Lago, and report outcomes."""
         now_us = self._now_us()
         if now_us >= self._next_us:
             self._next_us = self._plan.next_us(now_us)
@@ -135,7 +137,7 @@ class Canary:
         await self._tell(self._watch.overdue(self._now_us()))
 
     async def once(self, name: str) -> Outcome:
-        """Bill one call, whose id ends with `name`, and wait until it is billed or due."""
+        """Post one call, whose id ends with `name`, and wait until it is billed or overdue."""
         ended_us = self._now_us() // 1000 * 1000
         call = self._plan.call(ended_us, name)
         if (refused := await self._post(call)) is not None:
@@ -149,7 +151,7 @@ class Canary:
             await asyncio.sleep(LOOK_S)
 
     async def _post(self, call: CanaryCall) -> Outcome | None:
-        """Post a call; the outcome, if the ingress has not taken it."""
+        """Post a call; return the outcome if the ingress has not accepted it."""
         posted_us = self._now_us()
         self.refusal = await self._poster.post(call, posted_us)
         if not self.refusal:
@@ -161,7 +163,7 @@ class Canary:
         return outcome
 
     async def _look(self) -> list[Outcome]:
-        """Ask Lago for the events of all watched calls; what is new."""
+        """Ask Lago for the events of all watched calls; return the new outcomes."""
         since_us, now_us = self._watch.since_us(), self._now_us()
         if since_us is None:
             return []
@@ -195,13 +197,13 @@ class Canary:
             say("canary", call=outcome.call.id, result=outcome.result, late=outcome.late, seconds=seconds)
         if any(outcome.result == NOT_BILLED for outcome in outcomes):
             try:
-                await self.find_subscription()  # it may have started again, under another id
+                await self.find_subscription()  # the subscription may have started again, under another id
             except (LagoIntegrationError, Rejected) as error:
                 _log.warning("canary_not_found", error=str(error))
 
 
 def sentence_of(outcome: Outcome, subscription: str, refusal: str = "") -> str:
-    """What became of a call, in one sentence."""
+    """The outcome of a call in one sentence."""
     call, seconds = outcome.call, f"{outcome.wait_us / SECOND_US:.1f} s"
     owed = f"{plain(call.owed_cents)} cents"
     within = f"{(call.due_us - call.ended_us) // SECOND_US} s"

@@ -1,7 +1,7 @@
 """Posts a call of the canary to the ingress, as LiteLLM's `generic_api` callback posts one.
 
-The body is a list of one `StandardLoggingPayload`, with the fields that are metered (docs/litellm.md). A sender that can sign signs;
-LiteLLM cannot, and sends a token.
+The body is a list with one `StandardLoggingPayload`, which has the metered fields (docs/litellm.md). LiteLLM cannot
+sign a body, so it sends a token. The canary can do both.
 """
 
 import hmac
@@ -20,9 +20,9 @@ from streams.core.delivery.canary import CanaryCall
 
 PATH: Final = "/webhook/litellm/usage"
 PROVIDER: Final = "canary"
-#: Tokens of a call, and how long it takes, in microseconds.
+#: Tokens of a call, and its duration in microseconds.
 TOKENS_IN, TOKENS_OUT, TOOK_US = 10, 12, 1_000_000
-#: Where the payload names each party that `CUSTOMER_ID_FIELDS` lists (streams/core/metering/customer_key.py).
+#: The member of the payload for each party that `CUSTOMER_ID_FIELDS` may list (streams/core/metering/customer_key.py).
 FIELDS: Final = {
     "end_user": "user_api_key_end_user_id",
     "user": "user_api_key_user_id",
@@ -35,13 +35,13 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """How the canary shows that it may send; `token` is preferred. Both `""` = it shows nothing."""
+    """The credential of the canary; `token` is preferred. Both `""` = it sends none."""
 
     token: str = field(default="", repr=False)
     secret: str = field(default="", repr=False)
 
     def headers(self, body: bytes, now_s: int) -> dict[str, str]:
-        """The headers of a request with this body, at a moment in seconds since 1970 UTC."""
+        """Return the headers of a request with this body. The time is in seconds since 1970 UTC."""
         if self.token:
             return {"Authorization": f"Bearer {self.token}"}
         if not self.secret:
@@ -51,11 +51,11 @@ class Credential:
 
 
 def body_of(call: CanaryCall, customer: str, party: str, cost_usd: Decimal) -> bytes:
-    """The body of a request with one call.
+    """Return the body of a request with one call.
 
     Args:
-        party: which party of the call the customer is, one of `FIELDS`.
-        cost_usd: what LiteLLM reports, in dollars.
+        party: the field that holds the customer, one of `FIELDS`.
+        cost_usd: the cost that LiteLLM would report, in dollars.
     """
     ended = Decimal(call.ended_us) / SECOND_US
     payload: dict[str, Any] = {
@@ -83,7 +83,7 @@ class CanaryPost:
 
     Args:
         http: the caller closes it; its timeout limits a post.
-        url: of the ingress, without a path.
+        url: URL of the ingress, without a path.
         customer, party, cost_usd: see `body_of`.
     """
 
@@ -99,7 +99,7 @@ class CanaryPost:
         self._cost_usd = cost_usd
 
     async def post(self, call: CanaryCall, now_us: int) -> str:
-        """Post the call once. Returns why the ingress does not have it, or `""`: it is durable there."""
+        """Post the call once; return why the ingress did not accept it, `""` = the call is durable there."""
         body = body_of(call, self._customer, self._party, self._cost_usd)
         headers = {"Content-Type": "application/json", **self._credential.headers(body, now_us // SECOND_US)}
         try:

@@ -1,7 +1,8 @@
-"""Ends what is over: reservations that no call has settled in time, and credits that have expired. Measures the books.
+"""Ends expired reservations and expired credits, and exports the state of the credit accounts.
 
-Runs beside the projector, in each of its processes. It takes one account a transaction, and leaves an account that is locked for
-the next round: calls are debited meanwhile. No balance waits for it: the functions that lock an account count nothing that is over.
+It runs beside the projector, in each of its processes. It handles one account in a transaction. An account that is
+locked is left for the next round, because a call may be debited from it. No balance depends on this task: the functions
+that lock an account ignore expired reservations and credits.
 """
 
 import asyncio
@@ -18,12 +19,12 @@ from schemas.money import add
 
 log = structlog.get_logger(__name__)
 
-#: How often it looks, seconds.
+#: Period of the rounds, seconds.
 EVERY_S: Final = 30.0
 #: The most accounts of one round, and the most reservations and grants of one transaction.
 ROUND: Final = 5000
 _PART: Final = 1000
-#: The accounts behind one, by name, of which something is over, and how much.
+#: The next accounts by name that have expired reservations or credits, and their number.
 _OVER: Final = """
 SELECT account, max(count) AS count FROM (
     SELECT account, count(*) AS count FROM credit_reservations
@@ -33,8 +34,8 @@ SELECT account, max(count) AS count FROM (
 ) AS o GROUP BY account ORDER BY account LIMIT $2
 """
 _END: Final = "SELECT released, expired_usd FROM expire_credits($1, $2)"
-#: The imbalance has what can be known quickly: balances against their grants, and the entries of the last hour. All of the
-#: books are checked by `meterbridge credits check`.
+#: Checks only what Postgres can read quickly: balances against their grants, and the entries of the last hour.
+#: `meterbridge credits check` checks all entries.
 _STATE: Final = """
 SELECT
     (SELECT COALESCE(sum(overdraft), 0) FROM user_credits WHERE overdraft > 0) AS overdraft,
@@ -56,7 +57,7 @@ SELECT
 """
 
 
-class CreditMetrics(Protocol):
+class CreditUpkeepMetrics(Protocol):
     """Exports the state of the credits."""
 
     def credit_books(self, overdraft_usd: Decimal, reservations: int, imbalance_usd: Decimal) -> None: ...
@@ -64,7 +65,7 @@ class CreditMetrics(Protocol):
 
 
 class Upkeep(NamedTuple):
-    """What was done at one time; `expired_usd` is the sum of the credits that expired."""
+    """The result of one round; `expired_usd` is the sum of the credits that expired."""
 
     released: int
     expired_usd: Decimal
@@ -72,16 +73,16 @@ class Upkeep(NamedTuple):
 
 @dataclass(slots=True)
 class CreditUpkeep:
-    """Of one process; `sleep` takes seconds."""
+    """Ends expired reservations and credits. Each process has one instance; `sleep` takes seconds."""
 
     database: Database
-    sensors: CreditMetrics
+    sensors: CreditUpkeepMetrics
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    #: The last account of the last round, if more are behind it.
+    #: The last account of the last round, if more accounts follow it.
     _behind: str = ""
 
     async def watch(self) -> None:
-        """Look again and again. An expected error is logged, once for each cause, and the next attempt follows."""
+        """Run `once` periodically until cancelled. An expected error is logged, once for each cause, and retried."""
         await watch(
             self.once,
             self.sleep,
@@ -91,7 +92,7 @@ class CreditUpkeep:
         )
 
     async def once(self) -> Upkeep:
-        """End what is over, and export the state of the books. Raises: Unavailable."""
+        """End expired reservations and credits, and export the state of the accounts. Raises: Unavailable."""
         async with self.database.connection() as connection:
             done = await self._end(connection)
             overdraft, reservations, imbalance = await connection.fetchrow(_STATE)

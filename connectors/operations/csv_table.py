@@ -1,8 +1,8 @@
 """Reads CSV (RFC 4180) strictly: values are never guessed from a damaged row, because they may be money.
 
-Lines are fed one after the other, so a file of any size is read in bounded memory. A damaged row is refused with its line
-and a reason, and the rows around it are read. Lines inside an open quote are refused with it, because the text of a cell
-must never be read as a row.
+The caller feeds one line after the other, so a file of any size is read in bounded memory. A damaged row is refused
+with its line and a reason, and the other rows are read. If a quote is not closed, all lines after it are refused with
+the row, because the text of a cell must never be read as a row.
 """
 
 from collections import Counter
@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 from schemas.errors import Rejected
 
-#: Bytes of one row with all its cells, also those of unknown columns: LiteLLM's exports hold whole conversations.
+#: The most bytes of one row, with the cells of unknown columns: LiteLLM's exports hold whole conversations.
 MAX_RECORD: Final = 32 << 20
-#: Why a row is refused.
+#: Reasons why a row is refused.
 STRAY_QUOTE, OPEN_QUOTE, SHORT, LONG, NOT_UTF8, TOO_LARGE = (
     "stray_quote",
     "open_quote",
@@ -29,11 +29,11 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class CsvRow(NamedTuple):
-    """A row and the line in which it begins, from 1.
+    """A row, and the number of its first line, from 1.
 
     Fields:
-        cells: by column, not trimmed, without empty ones. A refused row has the cells before the fault.
-        wrong: why the row is refused, `""` = it is not; `detail` says where.
+        cells: the text of each column, not trimmed, without empty cells. A refused row has the cells before the fault.
+        wrong: why the row is refused, `""` = it is not; `detail` names the place.
     """
 
     line: int
@@ -46,7 +46,7 @@ class CsvTable:
     """Reads one file.
 
     Args:
-        columns: the columns to read; cells of other ones are skipped. None = all.
+        columns: the columns to read; None = all. Other cells are skipped.
         delimiter: one of `DELIMITERS`; `""` = a comma.
     """
 
@@ -60,7 +60,7 @@ class CsvTable:
         self._size = 0
 
     def feed(self, number: int, line: bytes) -> Iterator[CsvRow]:
-        """The row that ends with this line, if one does.
+        """Take the next line; return the row that ends with it, or None.
 
         Raises:
             Rejected: `bad_csv`: the file cannot be read because of its header, its encoding or its delimiter.
@@ -83,7 +83,7 @@ class CsvTable:
             yield row
 
     def end(self) -> Iterator[CsvRow]:
-        """The row that the end of the file cuts off, if there is one. Raises: Rejected: as `feed`."""
+        """End the file; return the row that is not complete, or None. Raises: Rejected: as `feed`."""
         if self._begin and (row := self._ended(0)):
             yield row
         if not self.header:
@@ -148,7 +148,7 @@ class CsvTable:
 
 
 class _Record:
-    """The cells of one row, over several lines where a quoted cell has line ends in it."""
+    """The cells of one row. It has several lines if a quoted cell contains line ends."""
 
     def __init__(self, delimiter: str) -> None:
         self.cells: list[str] = []
@@ -182,13 +182,13 @@ class _Record:
                 at = self._plain(text, at, end)
             if at >= end:
                 return
-            at += 1  # skip the delimiter; after a last delimiter there is an empty cell
+            at += 1  # skip the delimiter; after the last delimiter there is an empty cell
             if at == end:
                 self.cells.append("")
                 return
 
     def _quoted(self, text: str, at: int) -> int:
-        """The place after the closing quote. The cell stays open if the line has none."""
+        """Return the position after the closing quote. Without a closing quote the cell stays open."""
         while True:
             quote = text.find('"', at)
             if quote < 0:
@@ -219,7 +219,7 @@ class _Record:
 
 
 def _checked_start(line: bytes) -> bytes:
-    """The first line without UTF-8's byte order mark. Raises: Rejected: the file is UTF-16."""
+    """Remove UTF-8's byte order mark from the first line. Raises: Rejected: the file is UTF-16."""
     if line.startswith(_UTF16) or b"\0" in line[:4]:
         raise Rejected(BAD_CSV, "the file has the encoding UTF-16: save it as CSV with the encoding UTF-8")
     return line.removeprefix(_BOM)

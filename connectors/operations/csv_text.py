@@ -1,7 +1,7 @@
-"""Writes CSV (RFC 4180) that a spreadsheet can open: no cell is run as a formula.
+"""Writes CSV (RFC 4180) in which a spreadsheet runs no cell as a formula.
 
-Ids and names in it are chosen by clients. A cell that begins like a formula gets an apostrophe in front, which spreadsheets do
-not show. Source: https://owasp.org/www-community/attacks/CSV_Injection
+Clients choose the ids and names in the cells. A cell that begins like a formula gets an apostrophe in front, which
+spreadsheets do not show. Source: https://owasp.org/www-community/attacks/CSV_Injection
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ _QUOTED: Final = (",", '"', "\n", "\r")
 
 
 def csv_line(cells: Iterable[object]) -> str:
-    """One row with its line end. Only text is protected; numbers are written as they are. None is an empty cell."""
+    """Return one row with its line end. Only text is protected; numbers are written unchanged. None is an empty cell."""
     return ",".join(_cell(cell) for cell in cells) + "\r\n"
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A header and rows."""
+    """Return the text of a header and of the rows."""
     return "".join([csv_line(columns), *(csv_line(row) for row in rows)])
 
 

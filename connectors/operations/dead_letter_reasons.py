@@ -1,4 +1,6 @@
-"""The reasons of dead letters, to recognise a misspelt one: it must not look as if there were no dead letters."""
+"""Lists the reasons of dead letters. A misspelt reason must be reported, because an empty result would look like
+success.
+"""
 
 import re
 from difflib import get_close_matches
@@ -7,7 +9,7 @@ from typing import Final
 from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import Filters, found_letters
 
-#: The product's own reasons (docs/errors.md). Lago's codes are further ones.
+#: The product's own reasons (docs/errors.md). Dead letters can also have Lago's codes as reasons.
 KNOWN: Final = frozenset(
     [
         "absurd_cost",
@@ -60,7 +62,7 @@ _OF_HTTP: Final = re.compile(r"http_\d{3}")
 
 
 def unknown_reason(deployment: Deployment, kind: str, reason: str) -> str:
-    """A sentence about a reason that neither the product nor any dead letter has; `""` for any other reason.
+    """Return a sentence if neither the product nor any dead letter has the reason, otherwise `""`.
 
     Raises: see `unresolved`.
     """

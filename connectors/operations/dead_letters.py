@@ -1,7 +1,8 @@
-"""Dead letters as an operator sees them: events that Lago refused, and calls that the meter or the ingress refused.
+"""Reads dead letters: events that Lago refused, and calls that the meter or the ingress refused.
 
-A dead letter stays in its topic for as long as the topic keeps records. What was done about it is a later record in the same
-partition, a *mark*, whose header `resolves` holds the dead letter's offset. So the topic alone shows which ones are open.
+A dead letter stays in its topic as long as the topic keeps records. An action on it is a later record in the same
+partition, a *mark*, whose header `resolves` holds the offset of the dead letter. So the topic alone shows which dead
+letters are open.
 """
 
 from collections.abc import Callable, Iterator
@@ -49,11 +50,11 @@ _rejection = decoder(Rejection)
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which dead letters are meant. A field that is empty or None does not filter.
+    """A selection of dead letters. A field that is empty or None does not filter.
 
     Fields:
         customer: LiteLLM's customer id.
-        since_ms, until_ms: of the dead letter's own time, `[since, until)`, milliseconds since 1970 UTC.
+        since_ms, until_ms: the range `[since, until)` of the dead letter's own time, milliseconds since 1970 UTC.
         dead_letter: id of one dead letter: kind, partition and offset, for example `events/0/17`.
     """
 
@@ -70,9 +71,9 @@ class DeadLetter:
 
     Fields:
         id: `events/<partition>/<offset>` or `calls/<partition>/<offset>`.
-        at_ms: time of the dead letter's record, milliseconds since 1970 UTC.
-        usd: the event's amount or the call's cost, dollars; None = it cannot be read.
-        stored: the refused call as the raw topic has it, or would have it; empty if too little of it is left.
+        at_ms: timestamp of the dead letter's record, milliseconds since 1970 UTC.
+        usd: the amount of the event or the cost of the call, dollars; None = it cannot be read.
+        stored: the refused call as the raw topic has or would have it; empty if too little of the call is left.
     """
 
     kind: str
@@ -100,14 +101,14 @@ class DeadLetter:
 
 
 class DeadLetterMark(NamedTuple):
-    """What was done about a dead letter: `requeued`, `purged`, or `known` for a call that was counted already."""
+    """The record of an action on a dead letter: `requeued`, `purged`, or `known` for a call that was counted already."""
 
     dead_letter: DeadLetter
     how: str
     audit_id: str
 
     def write(self, topic: str) -> Write:
-        """The mark's record."""
+        """Return the mark as a record."""
         offset = str(self.dead_letter.offset).encode()
         headers = [(RESOLVES, offset), (HOW, self.how.encode()), (AUDIT_ID, self.audit_id.encode())]
         return Write(topic, self.dead_letter.partition, self.dead_letter.key, None, headers)
@@ -121,7 +122,7 @@ def topic_of(kind: str, topics: TopicNames) -> str:
 def unresolved(
     deployment: Deployment, kind: str, filters: Filters, passed: Callable[[int], None] = lambda _offsets: None
 ) -> Iterator[DeadLetter]:
-    """The open dead letters of one kind, in order within a partition. The topic is read twice.
+    """Yield the open dead letters of one kind, in order within a partition. The topic is read twice.
 
     Raises: see `scan`.
     """
@@ -144,7 +145,7 @@ def unresolved(
 def found_letters(
     deployment: Deployment, kind: str, filters: Filters, limit: int | None = None
 ) -> Iterator[DeadLetter]:
-    """At most `limit` letters of a kind, or of `BOTH`, that are still dead; None = all. Raises: see `scan`."""
+    """Return at most `limit` open dead letters of a kind, or of `BOTH`; None = all. Raises: see `scan`."""
     kinds = [
         one
         for one in KINDS
@@ -156,7 +157,7 @@ def found_letters(
 def dead_letter_of(
     kind: str, message: Message, unit: Decimal, fields: tuple[str, ...] = CUSTOMER_ID_FIELDS
 ) -> DeadLetter:
-    """The letter of a record in the dead-letter or the rejected topic; `fields`: `CUSTOMER_ID_FIELDS`."""
+    """Read a dead letter from a record of the dead-letter or the rejected topic; `fields`: `CUSTOMER_ID_FIELDS`."""
     key = message.key()
     bare = DeadLetter(
         kind,
@@ -215,7 +216,7 @@ def _refused_call(bare: DeadLetter, unit: Decimal, fields: tuple[str, ...]) -> D
 
 
 def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
-    """The usage in a value of the raw topic, as the meter reads it; None if the meter would refuse it."""
+    """Read the usage in a value of the raw topic as the meter reads it; None if the meter would refuse the value."""
     try:
         return read_usage(stored, customer, unit)
     except Rejected:
@@ -225,7 +226,7 @@ def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
 def _resolved(
     kafka: KafkaConnection, stretch: OffsetRange, passed: Callable[[int], None]
 ) -> dict[tuple[int | None, int | None], str]:
-    """What was done about dead letters, by partition and offset."""
+    """Collect the marks of dead letters, by partition and offset."""
     return {
         (message.partition(), int(offset)): header_of(message, HOW)
         for message in scan(kafka, stretch, passed)

@@ -1,4 +1,4 @@
-"""Events that were delivered to a subscription which has ended in Lago, read from Postgres a page at a time."""
+"""Reads from Postgres, page by page, the events that were delivered to a subscription that has ended in Lago."""
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from decimal import Decimal
@@ -14,10 +14,11 @@ from schemas.moments import to_datetime, to_us
 from schemas.records import LagoEvent
 from streams.core.delivery.after_end import AGAIN
 
-#: Rows without their event in memory at once.
+#: The most rows, without their events, in memory at once.
 ROWS: Final = 5_000
 
-#: An event waits for Lago for 30 days at most, and the clock of its calls is never a day ahead: this limits the rows that are read.
+#: The 40 days limit the rows that are read: an event waits for Lago for 30 days at most, and the clock of its calls is
+#: less than a day ahead.
 _DELIVERED = """
 FROM usage_parts p JOIN lago_events e ON e.transaction_id = p.part AND e.billed_at >= $3 AND e.billed_at < $4
 WHERE p.org_id = $1 AND COALESCE(p.posted_to, p.external_subscription_id) = $2 AND p.status = 'completed'
@@ -26,7 +27,7 @@ WHERE p.org_id = $1 AND COALESCE(p.posted_to, p.external_subscription_id) = $2 A
 _AGAIN = f"""
 EXISTS (SELECT FROM usage_parts other WHERE other.part = p.part || '{AGAIN}' AND other.event IS NOT NULL) AS again
 """
-#: A join, because a plan that Postgres keeps would compare each row with each name.
+#: A join, because a cached plan of Postgres would compare each row with each name.
 _COUNT = f"""
 SELECT count(named.part), count(*) - count(named.part)
 FROM (SELECT p.part {_DELIVERED}) delivered LEFT JOIN unnest($7::text[]) AS named (part) ON named.part = delivered.part
@@ -43,12 +44,12 @@ ORDER BY p.part
 
 
 class PostedEvent(NamedTuple):
-    """An event that Lago took, microseconds since 1970 UTC.
+    """An event that Lago accepted. Times are microseconds since 1970 UTC.
 
     Fields:
-        at_us: the moment with which it was posted.
-        taken_us: when its receipt says that Lago took it.
-        again: as of `UninvoicedEvent`.
+        at_us: the timestamp with which it was posted.
+        taken_us: when Lago accepted it, according to its receipt.
+        again: see `UninvoicedEvent`.
     """
 
     transaction_id: str
@@ -59,7 +60,9 @@ class PostedEvent(NamedTuple):
 
 
 class Deliveries(Protocol):
-    """What an org's events of one metric are asked for; `since_us`: only of those that were delivered from then on."""
+    """Queries on the delivered events of one org and one metric; `since_us`: only events that were delivered at or
+    after it.
+    """
 
     async def some(self, life: Life) -> bool: ...
     async def counted(self, life: Life, since_us: int, named: Collection[str]) -> tuple[int, int]: ...
@@ -67,7 +70,7 @@ class Deliveries(Protocol):
 
 
 class DeliveredRows:
-    """`Deliveries` out of Postgres. Each raises: Unavailable: Postgres does not answer."""
+    """Implements `Deliveries` with Postgres. Each method raises: Unavailable: Postgres does not answer."""
 
     def __init__(self, database: Database, org_id: str, code: str) -> None:
         self._database = database
@@ -75,19 +78,19 @@ class DeliveredRows:
         self._code = code
 
     async def some(self, life: Life) -> bool:
-        """Whether any has a moment in that life."""
+        """Whether any event has a timestamp in that life."""
         async with self._database.connection() as connection:
             query = f"SELECT EXISTS (SELECT {_DELIVERED})"
             return bool(await connection.fetchval(query, *self._asked(life, life.started_us)))
 
     async def counted(self, life: Life, since_us: int, named: Collection[str]) -> tuple[int, int]:
-        """How many have a moment in that life: of those that are named, and of all others."""
+        """Count the events with a timestamp in that life: those in `named`, and all others."""
         async with self._database.connection() as connection:
             of_named, others = await connection.fetchrow(_COUNT, *self._asked(life, since_us), list(named))
         return of_named, others
 
     async def rows(self, life: Life, since_us: int) -> AsyncIterator[list[PostedEvent]]:
-        """Those that have a moment in that life, in the order of their ids, at most `ROWS` at once."""
+        """Yield the events with a timestamp in that life, in the order of their ids, at most `ROWS` at once."""
         after = ""
         while True:
             async with self._database.connection() as connection:
@@ -110,12 +113,13 @@ def _delivered(row: Mapping[str, Any]) -> PostedEvent:
 async def lost_pages(
     database: Database, org: OrgRecord, life: Life, named: Mapping[str, str], now_us: int, code: str
 ) -> AsyncIterator[list[UninvoicedEvent]]:
-    """What is named of a life as it stands now, each with the event that bills it now where one can: one that was billed again
-    meanwhile has `again`, or is gone.
+    """Yield the events in `named` in their present state, each with its replacement event if there can be one.
+
+    An event that was billed again meanwhile has `again` set, or is missing.
 
     Args:
-        org: as Lago has it now.
-        named: as of `NotInvoiced`.
+        org: the org as Lago has it now.
+        named: see `NotInvoiced`.
 
     Raises:
         Unavailable: Postgres does not answer.

@@ -1,4 +1,4 @@
-"""Recognises copies of dismissed calls, which a replay makes: a copy of a dismissed call is no dead letter.
+"""Recognises copies of dismissed calls. A replay makes such copies, and they are no dead letters.
 
 A replay sends the record of a call unchanged, so the rejected copy holds the same bytes.
 """
@@ -17,10 +17,10 @@ Place = tuple[int | None, int | None]
 
 
 class Dismissed:
-    """Rejected calls that were dismissed, or that were counted already.
+    """The rejected calls that were dismissed, or that were counted already.
 
     Args:
-        places: (partition, offset) of their dead letters.
+        places: (partition, offset) of each dead letter.
     """
 
     def __init__(self, places: Collection[Place]) -> None:
@@ -38,7 +38,7 @@ class Dismissed:
 
 
 def _call(value: bytes | None) -> bytes | None:
-    """A hash of the rejected call; None = the record holds no call."""
+    """Return a hash of the rejected call; None = the record holds no call."""
     try:
         refused = _rejection(value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

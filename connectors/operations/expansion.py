@@ -1,7 +1,7 @@
-"""Grows the raw topic and the topics with its number of partitions, so that no call is lost or billed twice.
+"""Adds partitions to the raw topic and to the topics that must have as many, so that no call is lost or billed twice.
 
-The order makes every moment safe to be killed in: the changelog grows, the ledgers move one after the other, then the
-other topics grow, the raw topic last. A worker starts with neither number before the last step (docs/adr/0042).
+The order of the steps makes a crash at any point safe: the changelog grows, the ledgers move one after the other, then
+the other topics grow, the raw topic last. Until the last step is done, no worker starts (docs/adr/0042).
 """
 
 from collections.abc import Callable
@@ -13,27 +13,29 @@ from connectors.config.deployment import Deployment
 from connectors.kafka.growth import groups_with_members, grow, partition_counts
 from connectors.operations.audit_record import audited
 from connectors.operations.ledger_init import place_of
-from connectors.operations.ledger_totals import positions_of, unread
+from connectors.operations.ledger_totals import positions_of
 from connectors.operations.past_counts import EXPANDED
 from connectors.operations.sender import CommandProducer
+from connectors.operations.unread import unread
 from schemas.errors import Rejected, TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, Partitions
 from streams.state.ledger_expand import Expanded, expand
 
-#: The roles that must not run: they would not see the new partitions, or write to a ledger that is being moved.
+#: The roles that must not run. They would miss the new partitions, or write to a ledger that is being moved.
 ROLES = ("meter", "sink", "retry", "project")
-#: What waits for longer may be older than what the new ledgers have counted by the time it is forwarded to them.
+#: The longest time that a record may have waited in the raw topic. An older one might be forwarded to a new ledger too
+#: late.
 MOST_BEHIND_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
 class ExpansionPlan:
-    """What is to be done.
+    """The steps of an expansion.
 
     Fields:
-        old: number of partitions that the ledgers have, or had before a run that was cut off.
-        grows: topics that are smaller than `new`, the raw topic last.
-        moves: whether a ledger has still the old number.
+        old: number of partitions that the ledgers have, or had before an interrupted run.
+        grows: topics with fewer partitions than `new`, the raw topic last.
+        moves: whether a ledger still has the old number.
     """
 
     old: int
@@ -43,16 +45,17 @@ class ExpansionPlan:
 
     @property
     def needed(self) -> bool:
-        """Whether anything is to be done."""
+        """Whether any step is left."""
         return self.moves or bool(self.grows)
 
 
 def plan_expansion(deployment: Deployment, partitions: int) -> ExpansionPlan:
-    """The plan, without carrying it out.
+    """Make the plan, and change nothing.
 
     Raises:
-        Rejected: `would_shrink`, `workers_running`. Unavailable: `raw_behind`; the broker does not answer.
-        TopicProblem: `topic_missing`; `partitions_changed`: a topic or a ledger has a number that no run left behind.
+        Rejected: `would_shrink`, `workers_running`. Unavailable: `raw_behind`, or the broker does not answer.
+        TopicProblem: `topic_missing`; `partitions_changed`: a topic or a ledger has a number of partitions that no run
+            produces.
     """
     raw = deployment.topics.raw
     names = [deployment.prefix + topic.name for topic in CATALOGUE if topic.partitions is Partitions.LIKE_RAW]
@@ -77,11 +80,12 @@ def plan_expansion(deployment: Deployment, partitions: int) -> ExpansionPlan:
 async def carry_out(
     deployment: Deployment, planned: ExpansionPlan, why: str, moved: Callable[[], None]
 ) -> tuple[str, list[Expanded]]:
-    """Carry the plan out; the audit line's id and what was done to each ledger. `moved` is called after each ledger.
+    """Carry out the plan; return the audit line's id and the result for each ledger. `moved` is called after each
+    ledger.
 
     Raises:
         Rejected: `ledger_moved`: a worker was started meanwhile. TopicProblem, LedgerBroken: a ledger cannot be moved.
-        Unavailable: the broker went away. After each of them a repeat goes on where this run stopped.
+        Unavailable: the broker stopped answering. After any of these errors, a repeat continues where this run stopped.
     """
     kafka, old, new = deployment.kafka, planned.old, planned.new
     target = {"from": str(old), "to": str(new)}

@@ -1,4 +1,4 @@
-"""Reads from the usage log which calls a billed event holds, and in which event a call was billed; checks the sum."""
+"""Reads from the usage log which calls a billed event holds, and which event billed a call. Checks the sum."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +17,7 @@ SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, st
            AS again
 FROM lago_events this WHERE transaction_id = $1
 """
-#: A part that is no event: held when it was counted, or only when it was to be sealed.
+#: Marks a part that is no event: its calls were held when they were counted, or when the part was due to be sealed.
 _HELD = """
 SELECT COALESCE(held_reason, status, '') AS reason, released_in AS transaction_id
 FROM usage_parts WHERE part = $1 AND (held_calls > 0 OR released_in IS NOT NULL OR status = 'written_off')
@@ -35,7 +35,8 @@ SELECT {_COLUMNS} FROM llm_usage_log u
 WHERE request_id = $1 OR call_id = $1 OR alias = $1 OR identity = $2
 ORDER BY started_at
 """  # noqa: S608
-#: Calls of a LiteLLM customer, or of an org. Usage that was held may be counted without the org, or for another one; its event names it.
+#: Calls of a LiteLLM customer, or of an org. Held usage may be counted without an org or for another org, so the org is
+#: read from its event.
 _OF_CUSTOMER = f"""
 WITH named AS (
     SELECT {_COLUMNS} FROM llm_usage_log u WHERE customer_id = $1 AND ended_at >= $2 AND ended_at < $3
@@ -59,9 +60,10 @@ class CallRow:
     """One call of the usage log.
 
     Fields:
-        usd: what the provider charged.
-        place: its partition and offset in the raw topic.
-        billed, price: by the rate card `rate`: what it is billed at, and that before the factor of who pays; None = no card.
+        usd: the amount that the provider charged.
+        place: partition and offset in the raw topic.
+        billed: the billed amount by the rate card `rate`; None = no card.
+        price: the same amount before the payer's factor; None = no card.
     """
 
     identity: str
@@ -86,13 +88,13 @@ class CallRow:
 
 @dataclass(slots=True)
 class EventStory:
-    """One Lago event: what it bills, and its state.
+    """One Lago event with its amount and its state.
 
     Fields:
         status: `pending`, `processing`, `completed` or `failed`; `held` for a part that is no event yet.
-        instead_of: id of the event that this one replaces, `""` = none.
-        again: the event that replaces this one.
-        factor: of who pays, by the rate card.
+        instead_of: id of the event that this event replaces, `""` = none.
+        again: the event that replaces this event.
+        factor: the payer's factor, from the rate card.
     """
 
     transaction_id: str
@@ -112,23 +114,25 @@ class EventStory:
 
     @property
     def last(self) -> "EventStory":
-        """The event that bills the calls: the last one in the chain of replacements."""
+        """The event that bills the calls: the last event in the chain of replacements."""
         return self if self.again is None else self.again.last
 
     @property
     def usd_of_calls(self) -> Decimal:
-        """The sum of what the calls are billed at, dollars: their costs, or their prices by the rate card and the factor."""
+        """The sum of the billed amounts of the calls, dollars: their costs, or their prices by the rate card with the
+        factor.
+        """
         return total(self._usd_of(call) for call in self.calls)
 
     @property
     def adds_up(self) -> bool:
-        """Whether the number of calls and their exact sum are those of the event."""
+        """Whether the event has the same number of calls and exactly the same sum."""
         cents = EXACT.multiply(self.usd_of_calls, _HUNDRED)
         return len(self.calls) == self.claimed_calls and cents == self.cents
 
     @property
     def proved(self) -> bool:
-        """Whether the event adds up, and the one that replaces it too, if there is one."""
+        """Whether the event adds up, and also the event that replaces it, if there is one."""
         return self.adds_up and (self.again is None or self.again.proved)
 
     def _usd_of(self, call: CallRow) -> Decimal:
@@ -136,7 +140,7 @@ class EventStory:
 
 
 async def story_of_event(database: Database, transaction_id: str) -> EventStory | None:
-    """The calls behind one billed event, or behind a held part; None when neither is known.
+    """Return the calls of one billed event or of a held part; None if neither is known.
 
     An event that replaces another one bills that event's calls. The result shows both, also for the id of one of them.
 
@@ -162,7 +166,7 @@ async def story_of_event(database: Database, transaction_id: str) -> EventStory 
 
 
 async def _first(connection: Any, row: Any, transaction_id: str) -> str:
-    """The event whose calls this one bills: the first one in the chain of replacements."""
+    """The event whose calls this event bills: the first event in the chain of replacements."""
     while row is not None and row["instead_of"] and f"{row['instead_of']}{AGAIN}" == transaction_id:
         transaction_id = row["instead_of"]
         row = await connection.fetchrow(_EVENT, transaction_id)
@@ -170,9 +174,10 @@ async def _first(connection: Any, row: Any, transaction_id: str) -> str:
 
 
 async def stories_of_request(database: Database, request: str) -> list[tuple[CallRow, EventStory | None]]:
-    """Every call with this request id, call id or identity, each with its event. A failed attempt is a call of its own.
+    """Return every call with this request id, call id or identity, each with its event. A failed attempt is a call of
+    its own.
 
-    None instead of an event: the call was not billed; its decision says why.
+    None instead of an event means that the call was not billed. Its decision says why.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -186,7 +191,8 @@ async def stories_of_request(database: Database, request: str) -> list[tuple[Cal
 async def calls_of_customer(
     database: Database, customer: str, since: datetime, until: datetime
 ) -> list[tuple[CallRow, EventStory | None]]:
-    """Calls of a customer or an org that ended in `[since, until)`, at most 5000, each with its event, in order of their end.
+    """Return at most 5000 calls of a customer or an org that ended in `[since, until)`, each with its event, in the
+    order of their ends.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -203,9 +209,10 @@ async def calls_of_customer(
 def in_question(
     candidates: list[tuple[CallRow, EventStory | None]], usd: Decimal
 ) -> list[tuple[CallRow, EventStory | None]]:
-    """The calls that cost this or are billed at it; if there are none, the calls in events of this amount; if there are none either, all calls.
+    """Select the calls with this cost or billed amount. If there are none, select the calls in events with this amount.
+    If there are none either, return all calls.
 
-    An amount may be rounded: it matches each cost that rounds to it.
+    A rounded amount matches each cost that rounds to it.
     """
     calls = [one for one in candidates if any(_rounds_to(amount, usd) for amount in _amounts(one[0]))]
     if calls:

@@ -1,8 +1,9 @@
-"""Usage of a month as FOCUS 1.2 (https://focus.finops.org/focus-specification/v1-2/), for tools of cost management.
+"""Exports the usage of a month as FOCUS 1.2 (https://focus.finops.org/focus-specification/v1-2/), for tools of cost
+management.
 
-A row is a UTC day, an org, a provider, a model, a rate card version, a power level, and whether the user's own key was used.
-LiteLLM tells one cost for a call and not one for each kind of token, so the kinds are columns and not rows. The sums of the rows
-are those of the usage log, to the last digit.
+There is one row for each combination of UTC day, org, provider, model, rate card version, power level and kind of key
+(the user's own or not). LiteLLM reports one cost for a call and not one for each kind of token, so the kinds are
+columns and not rows. The sums of the rows equal the sums of the usage log exactly.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -74,7 +75,7 @@ _AHEAD: Final = 1000
 
 @dataclass(slots=True)
 class FocusTotals:
-    """What was exported: rows, calls and dollars."""
+    """The totals of an export: rows, calls and dollars."""
 
     rows: int = 0
     calls: int = 0
@@ -82,7 +83,7 @@ class FocusTotals:
     list_usd: Decimal = field(default_factory=Decimal)
 
     def as_object(self) -> dict[str, Any]:
-        """For JSON, with decimals as text."""
+        """The totals as an object for JSON, with decimals as text."""
         amounts = {"billed_usd": plain(self.billed_usd), "list_usd": plain(self.list_usd)}
         return {"rows": self.rows, "calls": self.calls, **amounts}
 
@@ -92,7 +93,7 @@ async def export_focus(url: str, month: date, issuer: str, write: Callable[[str]
 
     Args:
         month: its first day.
-        issuer: who bills: `InvoiceIssuerName` and `BillingAccountId`.
+        issuer: the company that bills, for `InvoiceIssuerName` and `BillingAccountId`.
 
     Raises:
         Rejected: `usage_pruned`: the calls of the month were deleted.
@@ -110,7 +111,7 @@ async def export_focus(url: str, month: date, issuer: str, write: Callable[[str]
 
 
 async def focus_rows(url: str, month: date, issuer: str) -> AsyncIterator[dict[str, Any]]:
-    """The rows of the month by column, in the order of days, orgs and models. Raises: as `export_focus`."""
+    """Yield the rows of the month by column, in the order of days, orgs and models. Raises: as `export_focus`."""
     following = (month + timedelta(days=31)).replace(day=1)
     async with connected(url) as connection:
         if await connection.fetchval(_PRUNED, month):
@@ -174,7 +175,7 @@ def _row(found: Any, month: date, following: date, issuer: str, names: Mapping[s
 
 
 class _Exact:
-    """A number as text with all its digits; a negative one is no formula."""
+    """A number as text with all its digits. A negative number is not treated as a formula."""
 
     def __init__(self, number: object) -> None:
         self._text = str(number)
@@ -184,5 +185,5 @@ class _Exact:
 
 
 def _moment(day: date) -> str:
-    """ISO 8601 in UTC, as FOCUS wants moments."""
+    """Format a timestamp as FOCUS requires it: ISO 8601 in UTC."""
     return f"{datetime(day.year, day.month, day.day):%Y-%m-%dT%H:%M:%SZ}"  # noqa: DTZ001  # UTC by its text

@@ -1,4 +1,6 @@
-"""The kinds of rows that can be imported: mappings, which become records here, and Lago's customers and subscriptions."""
+"""The kinds of rows that can be imported: mappings, which become records in Kafka, and Lago's customers and
+subscriptions.
+"""
 
 from typing import Annotated, Literal
 
@@ -19,7 +21,7 @@ class CustomerRow(BaseModel):
 
     Fields:
         org_id: also called `external_id`.
-        name: the id by default.
+        name: by default the id.
     """
 
     org_id: _Org
@@ -29,11 +31,11 @@ class CustomerRow(BaseModel):
 
 
 class SubscriptionRow(BaseModel):
-    """An org's subscription. If the org is on another plan, the row changes the plan.
+    """A subscription of an org. If the org has another plan, the row changes the plan.
 
     Fields:
         org_id: also called `external_customer_id`.
-        subscription_at: ISO 8601; when it begins, now by default.
+        subscription_at: the start as ISO 8601; by default now.
     """
 
     org_id: _Org
@@ -43,7 +45,7 @@ class SubscriptionRow(BaseModel):
 
 
 def columns_of(model: type[BaseModel]) -> frozenset[str]:
-    """The names that columns of a model's rows may have."""
+    """The allowed names of columns for the rows of a model."""
     names = set(model.model_fields)
     for field in model.model_fields.values():
         if isinstance(field.validation_alias, AliasChoices):
@@ -66,7 +68,7 @@ class MappingRows:
         return row.litellm_customer_id
 
     async def take(self, row: MappingRow) -> str:
-        """Map the customer. Lago is not asked: the management API does so in the background. Raises: as `Mappings.put`."""
+        """Map the customer. The management API asks Lago later, in the background. Raises: as `Mappings.put`."""
         if self._dry_run:
             if self._guard is not None:
                 self._mappings.check(row.litellm_customer_id, self._guard)
@@ -79,7 +81,7 @@ class MappingRows:
 
 
 class _LagoRows:
-    """Rows of orgs in Lago."""
+    """Base class for rows about orgs in Lago."""
 
     def __init__(self, lago: LagoClient, billing: OrgBilling, *, dry_run: bool = False) -> None:
         self._lago = lago

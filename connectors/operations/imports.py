@@ -1,4 +1,4 @@
-"""Imports rows of a file, several at the same time. An import that was cut off is repeated; no row takes effect twice."""
+"""Imports rows of a file, several at the same time. An interrupted import can be repeated; no row takes effect twice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,7 +15,7 @@ from connectors.operations.row_files import Row
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 
 CREATED, CHANGED, UNCHANGED = "created", "changed", "unchanged"
-#: Refused rows that are listed. All are counted.
+#: The most refused rows that are listed. All are counted.
 MAX_NAMED: Final = 1000
 M = TypeVar("M", bound=BaseModel)
 
@@ -52,25 +52,27 @@ class Imported:
 
 
 class ImportKind(Protocol[M]):
-    """One kind of rows: how a row is read and what it does."""
+    """One kind of rows: reads a row and carries it out."""
 
     model: type[M]
 
     def key(self, row: M) -> str:
-        """Rows with the same key are taken one after the other, in the file's order."""
+        """The key of a row. Rows with the same key are carried out one after the other, in the file's order."""
 
     async def take(self, row: M) -> str:
-        """Take a row; `created`, `changed` or `unchanged`. Raises: MeterbridgeError; after Unavailable a repeat may succeed."""
+        """Carry out a row; return `created`, `changed` or `unchanged`. Raises: MeterbridgeError; after Unavailable a
+        repeat may succeed.
+        """
 
 
 class Import(Generic[M]):
     """One import.
 
     Args:
-        at_once: rows that are taken at the same time.
-        patience_s: how long a row is tried again while Kafka or Lago is away, before the import ends, seconds.
-        as_object: called with the number of rows that were taken or refused.
-        refusing: called with the error of every refused row.
+        at_once: number of rows that are carried out at the same time.
+        patience_s: how long a row is retried while Kafka or Lago does not answer, until the import ends, seconds.
+        as_object: called with the number of rows that were carried out or refused.
+        refusing: called with the error of each refused row.
     """
 
     def __init__(
@@ -90,10 +92,11 @@ class Import(Generic[M]):
         self._last: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, rows: AsyncIterator[Row], pace: Callable[[], Awaitable[None]] | None = None) -> Imported:
-        """Take every row; `pace` is awaited before each.
+        """Carry out every row; `pace` is awaited before each row.
 
         Raises:
-            Unavailable: Kafka or Lago is away; `done` has the outcomes so far. Start again: a row takes effect once.
+            Unavailable: Kafka or Lago does not answer; `done` has the outcomes up to now. Start again: a row takes
+                effect once.
             Rejected: the file itself cannot be read; see `rows`.
         """
         ended: MeterbridgeError | None = None
@@ -171,12 +174,14 @@ class Import(Generic[M]):
 
 
 def _reason(error: Rejected) -> str:
-    """Lago's own code, which says more than the HTTP status, or else the reason."""
+    """Lago's own error code, which says more than the HTTP status; without one, our reason."""
     return (error.code if isinstance(error, LagoIntegrationError) else "") or error.reason
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the import: a bug if there is one, else the first error of Kafka or Lago."""
+    """The error that ended the import: an unexpected exception if there is one, otherwise the first error of Kafka or
+    Lago.
+    """
     error: BaseException = several
     while isinstance(error, BaseExceptionGroup):
         error = next((one for one in error.exceptions if not isinstance(one, MeterbridgeError)), error.exceptions[0])

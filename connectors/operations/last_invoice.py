@@ -1,4 +1,4 @@
-"""The last invoice of a subscription that has ended in Lago, and what it counted of one metric.
+"""Finds the last invoice of a subscription that has ended in Lago, and how many events of one metric it counted.
 
 Source: docs/lago-behaviour.md, 4.1 and 5.4.
 """
@@ -6,32 +6,31 @@ Source: docs/lago-behaviour.md, 4.1 and 5.4.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from connectors.lago.events import StoredEvent
-from connectors.lago.invoices import Fee, Invoice
-from connectors.lago.response_types import Plan, Subscription
+from connectors.lago.responses import Fee, Invoice, Plan, StoredEvent, Subscription
 from connectors.lago.transport import read
 from schemas.customers import Period
 from schemas.moments import HOUR_US, SECOND_US, parse_us, to_datetime
 
-#: Why only Lago knows whether the last invoice counted an event: it does not say, or there is none.
+#: Why it is unknown whether the last invoice counted an event: the invoice does not show it, or there is no invoice.
 MAYBE_INVOICED, NO_LAST_INVOICE = "maybe_invoiced", "no_last_invoice"
-#: Lago's list of events changed while it was read, or lacks an event: it is read again, and needs no operator.
+#: Lago's list of events changed while it was read, or lacks an event. The list is read again without an operator.
 STILL_ARRIVING: Final = "still_arriving"
-#: Lago makes the invoice of an end by itself, soon. Until then its absence is not reported, microseconds.
+#: Lago makes the last invoice soon after the end. During this time a missing invoice is not reported, microseconds.
 INVOICED_US: Final = HOUR_US
-#: How many of a customer's latest invoices are listed, and how many invoices of subscriptions among them are read.
+#: How many of a customer's latest invoices are listed, and how many of the subscription invoices among them are read.
 LISTED: Final = 1000
 INVOICES: Final = 24
-#: Lago lists invoices by the day of issue, which may lie before the end: by the time zone, or the period's last day.
+#: Lago lists invoices by the day of issue. This day may be before the end, because of the time zone or because it is
+#: the last day of the period.
 _ISSUED_US: Final = 48 * HOUR_US
-#: So far apart may be the clocks of Lago's processes, when they make an end and its invoice.
+#: The largest difference between the clocks of two Lago processes: one stores the end, another makes its invoice.
 _CLOCKS_US: Final = 600 * SECOND_US
-#: Lago will still count the events of these.
+#: Invoices in these states will still count events.
 _TO_BE_COUNTED: Final = ("draft", "pending")
 
 
 class Invoices(Protocol):
-    """Of Lago; see `LagoClient`."""
+    """The requests to Lago that this module needs, see `LagoClient`."""
 
     async def invoices(
         self, external_customer_id: str = "", *, most: int | None = None, issued_from: str = ""
@@ -50,7 +49,9 @@ class Invoices(Protocol):
 
 
 class ReadOnce:
-    """`Invoices` that asks Lago for each invoice, list and plan once; for one look at an org. Events are read as often as asked."""
+    """Implements `Invoices` for one examination of an org: each invoice, list and plan is requested once. Events are
+    not cached.
+    """
 
     def __init__(self, lago: Invoices) -> None:
         self._lago = lago
@@ -82,11 +83,12 @@ class ReadOnce:
 
 
 class Life(NamedTuple):
-    """A life of a subscription's external id that has ended in Lago, microseconds since 1970 UTC.
+    """A life of a subscription's external id that has ended in Lago. Times are microseconds since 1970 UTC.
 
     Fields:
-        ended_us: as Lago reports it, to the second.
-        until_us: events before this may belong to it: one second more, but not beyond the start of the id's next life.
+        ended_us: the end that Lago reports, with the precision of a second.
+        until_us: events before this moment may belong to the life: one second after the end, or the start of the id's
+            next life if that is earlier.
     """
 
     subscription: str
@@ -98,11 +100,11 @@ class Life(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What the last invoice counted of a metric: events with a moment from `from_us` on.
+    """The events of a metric that the last invoice counted: those with a timestamp at or after `from_us`.
 
     Fields:
-        unclear: the invoice does not say: why; `""` = it does.
-        waits: there is no final invoice yet.
+        unclear: why the invoice does not show it; `""` = it does.
+        waits: whether there is no final invoice yet.
     """
 
     from_us: int = 0
@@ -113,11 +115,11 @@ class Counted(NamedTuple):
 
 
 def lives_of(listed: Iterable[Subscription], periods: Sequence[Period], since_us: int) -> list[Life]:
-    """Those of an org's subscriptions that ended at or after `since_us`.
+    """Select the lives of an org's subscriptions that ended at or after `since_us`.
 
     Args:
-        listed: the org's.
-        periods: lives of the same ids that are known, its own and those of other customers.
+        listed: the org's subscriptions.
+        periods: all known lives of the same ids, also those of other customers.
 
     Raises:
         LagoUnavailable: `bad_answer`.
@@ -139,7 +141,7 @@ def lives_of(listed: Iterable[Subscription], periods: Sequence[Period], since_us
 
 
 async def last_counted(lago: Invoices, org_id: str, life: Life, code: str, now_us: int) -> Counted:
-    """What the last invoice of `life` counted of the metric `code`, by its only fee.
+    """Read from the last invoice of `life` how many events of the metric `code` its only fee counts.
 
     Raises:
         LagoIntegrationError
@@ -157,13 +159,15 @@ async def last_counted(lago: Invoices, org_id: str, life: Life, code: str, now_u
     fees = [fee for fee in invoice.fees if _is_of(fee, life, code)]
     if len(fees) > 1 or not all(map(_is_a_sum, fees)) or not await _charges_sums(lago, life.plan_code, code):
         return Counted(unclear=MAYBE_INVOICED)
-    # Lago stores no fee of nothing.
+    # Lago stores no fee without events.
     events, cents = next(((fee.events_count or 0, fee.amount_cents) for fee in fees), (0, 0))
     return Counted(max(from_us, life.started_us), events, cents)
 
 
 async def _of_the_end(lago: Invoices, org_id: str, life: Life) -> list[tuple[Invoice, int]]:
-    """The invoices whose charges reach to the end, with the moment since which they do: one, if it was not made again."""
+    """Find the invoices whose charges reach to the end, each with the start of its charges. Several = Lago made the
+    invoice again.
+    """
     invoices = []
     issued_from = to_datetime(life.ended_us - _ISSUED_US).date().isoformat()
     for listed in await lago.invoices(org_id, issued_from=issued_from):
@@ -176,24 +180,27 @@ async def _of_the_end(lago: Invoices, org_id: str, life: Life) -> list[tuple[Inv
                 period.charges_from_datetime and period.charges_to_datetime
             ):
                 continue
-            # An end with its period's, by a change of plan, is shown a second later than the period's last one.
+            # If a change of plan ends a life at the end of a period, Lago shows the end one second after the period's
+            # last second.
             if abs(read(parse_us, period.charges_to_datetime) - life.ended_us) <= SECOND_US and invoice is not None:
                 invoices.append((invoice, read(parse_us, period.charges_from_datetime)))
     return invoices
 
 
 async def latest(lago: Invoices, org_id: str) -> list[Invoice]:
-    """An org's latest invoices of subscriptions, without fees. Raises: LagoIntegrationError."""
+    """Return the latest subscription invoices of an org, without fees. Raises: LagoIntegrationError."""
     listed = await lago.invoices(org_id, most=LISTED)
     return [one for one in listed if one.invoice_type == "subscription"][:INVOICES]
 
 
 async def uninvoiced_since(lago: Invoices, org_id: str, life: Life) -> int | None:
-    """From which moment on nothing of a life without a last invoice is invoiced, microseconds since 1970 UTC: where the
-    charges of its latest invoice end, else where it began. An invoice that is not final yet will count its period.
+    """Find the moment from which on a life without a last invoice is not invoiced, microseconds since 1970 UTC.
+
+    It is the end of the charges of its latest invoice, or its start if there is no invoice. An invoice that is not
+    final yet will still count its period.
 
     Returns:
-        None if that invoice may be one that is not among the org's first `LISTED`.
+        None if the latest invoice may be missing in the list of the org's `LISTED` invoices.
 
     Raises:
         LagoIntegrationError
@@ -201,7 +208,7 @@ async def uninvoiced_since(lago: Invoices, org_id: str, life: Life) -> int | Non
     invoices = await lago.invoices(org_id, most=LISTED)
     for listed in invoices:
         if listed.created_at is not None and read(parse_us, listed.created_at) < life.started_us - _CLOCKS_US:
-            continue  # the list is by day of issue, so later ones in it may still be of this life
+            continue  # the list is ordered by the day of issue, so later entries may still belong to this life
         if listed.invoice_type != "subscription" or listed.status == "voided":
             continue
         invoice = await lago.invoice(listed.lago_id)
@@ -216,12 +223,12 @@ def _is_of(fee: Fee, life: Life, code: str) -> bool:
 
 
 def _is_a_sum(fee: Fee) -> bool:
-    """Whether it is one of all events, rounded once: not of a group, of a filter, or of one event."""
+    """Whether the fee is the sum of all events, rounded once, and not of a group, of a filter, or of one event."""
     return not (fee.item.grouped_by or fee.lago_charge_filter_id or fee.pay_in_advance or fee.events_count is None)
 
 
 async def _charges_sums(lago: Invoices, plan_code: str, code: str) -> bool:
-    """Whether the plan charges the sum of the events' amounts, on the invoice of the period."""
+    """Whether the plan charges the sum of the events' amounts on the invoice of the period."""
     plan = await lago.plan(plan_code) if plan_code else None
     charges = [] if plan is None else [charge for charge in plan.charges if charge.billable_metric_code == code]
     return [(charge.charge_model, charge.pay_in_advance) for charge in charges] == [("dynamic", False)]

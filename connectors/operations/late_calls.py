@@ -1,9 +1,10 @@
 """Retries calls that were rejected as `beyond_horizon`: each is released, or recorded as known.
 
-Runs beside the projector, in the process that owns a partition of the rejected topic. The rows that the projector wrote
-say which letters wait, except copies of dismissed calls; the letters are read from the topic, judged by the function that `dlq requeue` uses, sent and
-marked. Killed at any point it does no harm: what was sent and not marked is found counted the next time, and two that
-send one call at once send one identity, which the ledger counts once.
+It runs beside the projector, in the process that owns the partition of the rejected topic. The projector's rows say
+which dead letters wait; copies of dismissed calls do not. The dead letters are read from the topic, checked by the
+function that `dlq requeue` uses, sent and marked. The process may be killed at any point: a call that was sent and not
+marked is found as counted the next time. Two processes that send the same call send the same identity, which the ledger
+counts once.
 """
 
 import asyncio
@@ -29,14 +30,14 @@ from streams.runtime import clock
 
 log = structlog.get_logger(__name__)
 
-#: How often it looks.
+#: Period of the task, seconds.
 EVERY_S: Final = 5.0
 #: Bytes of dead letters in memory at once.
 _MOST_BYTES: Final = 8 << 20
-#: Batches under one check of the log: its moment must stay well within the ledgers' memory.
+#: The most batches under one check of the log. The check must be much more recent than the ledgers' dedupe retention.
 _BATCHES: Final = 20
-#: A call that was refused so soon after it was checked meets a clock that runs ahead, or a ledger that was begun again in
-#: between: it is released again when this has passed, not at once.
+#: If a call is refused within this time after its check, the ledger's clock is ahead, or the ledger was started again
+#: in between. The call is then released again after this time, and not at once.
 _CAME_BACK_US: Final = 3600 * 1_000_000
 _NO_OFFSET: Final = (1 << 63) - 1
 _WAITING: Final = """
@@ -66,13 +67,12 @@ class LateCallMetrics(Protocol):
 
 @dataclass(slots=True)
 class _Partition:
-    """How far one partition has come.
+    """The progress in one partition.
 
     Fields:
-        readable_from: the projector must have come so far before the rows tell what is marked already.
-        after: the last dead letter that was dealt with.
-        later: letters before it that came back too soon, by offset: when each is looked at again, microseconds since
-            1970 UTC.
+        readable_from: the projector must have read up to this offset before the rows show all marks.
+        after: offset of the last dead letter that was handled.
+        later: when each earlier dead letter that came back too soon is retried, by offset, microseconds since 1970 UTC.
     """
 
     readable_from: int
@@ -82,7 +82,9 @@ class _Partition:
 
 @dataclass(slots=True)
 class LateCalls:
-    """Of one process; `partition_tasks` are its partitions now, by `topic-partition`."""
+    """Retries late calls. Each process has one instance; `partition_tasks` are the partitions that it owns now, by
+    `topic-partition`.
+    """
 
     deployment: Deployment
     database: Database
@@ -95,7 +97,7 @@ class LateCalls:
     _sender: CommandProducer | None = None
 
     async def watch(self) -> None:
-        """Look again and again. An expected error is logged, once for each cause, and the next attempt follows."""
+        """Run `once` periodically until cancelled. An expected error is logged, once for each cause, and retried."""
         await watch(
             self.once,
             self.sleep,
@@ -105,10 +107,10 @@ class LateCalls:
         )
 
     async def once(self) -> RequeueResult:
-        """Deal with all that waits now in this process's partitions.
+        """Handle all late calls that wait now in this process's partitions.
 
         Raises:
-            Unavailable: `projection_behind`, or a neighbour is away: it waits.
+            Unavailable: `projection_behind`, or Kafka or Postgres does not answer. The calls wait.
         """
         topic = self.deployment.topics.rejected
         owned = {int(name.rpartition("-")[2]) for name in self.partition_tasks if name.rpartition("-")[0] == topic}
@@ -122,7 +124,7 @@ class LateCalls:
         return total
 
     async def _begun(self, topic: str, partition: int) -> bool:
-        """Whether the rows tell of every mark that there was when this process got the partition."""
+        """Whether the rows have every mark that existed when this process got the partition."""
         place = self._places.get(partition)
         if place is None:
             stretch = await asyncio.to_thread(offset_range_of, self.deployment.kafka, topic)
@@ -130,7 +132,7 @@ class LateCalls:
         async with self.database.connection() as connection:
             stands = await connection.fetchval(_STANDS, topic, partition) or 0
         if stands < place.readable_from:
-            # Markers, and what a transaction wrote that was aborted, are offsets that the projector never sees.
+            # The projector never sees the offsets of transaction markers and of records in aborted transactions.
             left = OffsetRange(topic, {partition: (stands, place.readable_from)})
             if await asyncio.to_thread(records_in, self.deployment.kafka, left):
                 return False
@@ -138,7 +140,7 @@ class LateCalls:
         return True
 
     async def _requeue_batch(self, topic: str, partition: int, total: RequeueResult) -> bool:
-        """Requeue some batches under one check of the log. Returns whether there may be more."""
+        """Requeue some batches under one check of the log; return whether there may be more."""
         if not await self._waiting(partition):
             return False
         if self._sender is None:
@@ -175,11 +177,12 @@ class LateCalls:
     async def _waiting(self, partition: int) -> list[int]:
         place, now_us = self._places[partition], self.now_us()
         due = [offset for offset, at_us in place.later.items() if at_us <= now_us]
-        # Letters that are due are read separately. They lie far before the new ones, and one read for both would fetch everything between.
+        # Dead letters that are due again are read separately. They lie far before the new ones, and one read for both
+        # would fetch all records in between.
         after = _NO_OFFSET if due else place.after
         async with self.database.connection() as connection:
             rows = await connection.fetch(_WAITING, partition, after, BATCH, due)
-        if due and len(rows) < BATCH:  # the others were dealt with by an operator meanwhile
+        if due and len(rows) < BATCH:  # an operator has handled the others meanwhile
             for offset in set(due).difference(row[0] for row in rows):
                 del place.later[offset]
             if not rows:
@@ -187,7 +190,9 @@ class LateCalls:
         return [row[0] for row in rows]
 
     def _read(self, topic: str, partition: int, offsets: list[int]) -> tuple[list[DeadLetter], int]:
-        """The dead letters at `offsets`, as many as fit into memory, and the last offset that was looked at."""
+        """Read the dead letters at `offsets`, as many as fit into memory; return them and the last offset that was
+        read.
+        """
         missing, unit, size = set(offsets), quantum(self.deployment.policy.cost_decimals), 0
         dead_letters: list[DeadLetter] = []
         for message in self._messages(topic, partition, offsets):
@@ -226,7 +231,7 @@ class LateCalls:
 
 
 def _again_at_us(dead_letter: DeadLetter) -> int:
-    """When it may be released, microseconds since 1970 UTC: 0 = now; later where it came back at once."""
+    """Return when the call may be released again, microseconds since 1970 UTC; 0 = now."""
     try:
         checked_at = _decode(dead_letter.stored).checked_at
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""Starts halted ledgers again, one partition at a time: make a plan, write the audit line, carry it out."""
+"""Starts halted ledgers again, one partition at a time: makes a plan, writes the audit line, carries out the plan."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -35,7 +35,7 @@ _manifest = decoder(Manifest)
 
 
 def place_of(deployment: Deployment) -> LedgerConfig:
-    """The configuration of the meter's ledgers, as its worker has it.
+    """Return the same configuration of the ledgers that the meter's worker uses.
 
     Raises:
         TopicProblem: `topic_missing`.
@@ -55,7 +55,7 @@ def place_of(deployment: Deployment) -> LedgerConfig:
 async def plans(
     place: LedgerConfig, partitions: list[int], restart_at: RestartPosition
 ) -> list[RestartPlan | MeterbridgeError]:
-    """The plan for each partition, or the error that prevents one. Raises: aiokafka's errors."""
+    """Make the plan for each partition, or return the error that prevents it. Raises: aiokafka's errors."""
     plans_or_errors: list[RestartPlan | MeterbridgeError] = []
     for partition in partitions:
         try:
@@ -73,10 +73,10 @@ async def carry_out(
     restart_at: RestartPosition,
     why: str,
 ) -> str:
-    """Carry out the plan of one partition; the audit line's id.
+    """Carry out the plan of one partition; return the audit line's id.
 
     Raises:
-        Rejected: `ledger_moved`. Unavailable: Kafka did not take the line, or the records.
+        Rejected: `ledger_moved`. Unavailable: Kafka did not acknowledge the line or the records.
     """
     target = {
         "partition": str(planned.partition),
@@ -95,7 +95,7 @@ async def carry_out(
         try:
             await begin(place, planned.partition, restart_at, planned, sealed)
             break
-        except ProducerFenced:  # a worker has just tried to open the halted ledger
+        except ProducerFenced:  # a worker may just have tried to open the halted ledger
             if not left:
                 raise Rejected("ledger_moved", "workers open the ledger all the time") from None
     if planned.fill:
@@ -104,7 +104,7 @@ async def carry_out(
 
 
 def _fill(kafka: KafkaConnection, sender: CommandProducer, raw: str, planned: RestartPlan, audit_id: str) -> None:
-    """Move the end of the raw topic up to the ledger's position, by write-off orders that write off nothing.
+    """Move the end of the raw topic up to the ledger's position with write-off orders that write off nothing.
 
     Calls that arrive meanwhile may be below the position, where they are not counted. So they are sent again.
     """
@@ -118,7 +118,7 @@ def _fill(kafka: KafkaConnection, sender: CommandProducer, raw: str, planned: Re
 
 
 def sealed_before(deployment: Deployment, partition: int) -> EmittedTotals:
-    """The events that a lost ledger had emitted, as far as the topic still has them."""
+    """Collect the events that a lost ledger had emitted, as far as the topic still has them."""
     stretch = offset_range_of(deployment.kafka, deployment.topics.events)
     highest, calls, cost, margin = 0, 0, ZERO, ZERO
     seen: set[int] = set()
@@ -137,5 +137,7 @@ def sealed_before(deployment: Deployment, partition: int) -> EmittedTotals:
 
 
 def cost_of(event: LagoEvent, billed: Decimal) -> Decimal:
-    """What the calls of an event cost, dollars: under a rate card the event says it, else it is what is billed."""
+    """Return the cost of an event's calls, dollars. With a rate card the event contains it; otherwise it is the billed
+    amount.
+    """
     return EXACT.create_decimal(event.properties["cost_usd"]) if is_rated(event) else billed

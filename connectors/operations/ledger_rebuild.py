@@ -1,6 +1,7 @@
 """Rebuilds a lost or damaged ledger from the other topics, so that nothing is billed twice or lost.
 
-The new ledger knows every call that had left the old one, and reads the raw topic again from the first call that had not.
+The new ledger knows every call that had left the old one. It reads the raw topic again from the first call that had
+not.
 """
 
 import asyncio
@@ -35,15 +36,15 @@ _audit = decoder(AuditRecord)
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """A plan, or what was done.
+    """The plan of a rebuild, or its result.
 
     Fields:
-        state: why the ledger cannot go on; `sound`: it can.
-        stood: the offset up to which calls were counted.
-        next: the offset from which on calls are counted again.
-        waiting: number of calls that were open or held, and are counted again.
+        state: why the ledger cannot be used; `sound` = it can.
+        stood: offset up to which calls were counted.
+        next: first offset from which calls are counted again.
+        waiting: number of calls that were open or held. They are counted again.
         identities: number of identities that are remembered.
-        gaps: what is not known any more.
+        gaps: sentences about lost information.
     """
 
     partition: int
@@ -57,13 +58,15 @@ class Rebuild:
 
 
 def check_stopped(deployment: Deployment) -> None:
-    """Raises: Rejected: `workers_running`: a meter would take the partition back while its topics are read."""
+    """Check that no meter runs: it would take the partition back while its topics are read. Raises: Rejected:
+    `workers_running`.
+    """
     if groups_with_members(deployment.kafka, [deployment.kafka_id("meter")]):
         raise Rejected("workers_running", "stop these roles first, a killed one counts for 15 s: meter")
 
 
 async def planned(deployment: Deployment, partition: int) -> Rebuild:
-    """What a rebuild would do; fences no worker and changes nothing.
+    """Plan a rebuild. This fences no worker and changes nothing.
 
     Raises:
         TopicProblem: `partitions_changed`, `offset_out_of_range`. LedgerBroken: `newer_version`.
@@ -86,7 +89,7 @@ async def rebuild(deployment: Deployment, partition: int, why: str, *, accept_ga
         return Rebuild(partition, SOUND)
     try:
         async with owning(place, partition) as writer:
-            found = await _found(place, partition)  # final only now
+            found = await _found(place, partition)  # only now is the state final
             evidence = await _evidence(deployment, place, partition, found)
             summary = _summary(partition, found, evidence)
             if evidence.gaps and not accept_gaps:
@@ -133,8 +136,10 @@ def _summary(partition: int, found: Found, evidence: Evidence) -> Rebuild:
 
 
 def _recovered_us(deployment: Deployment) -> int:
-    """When the topics started again after a loss (`meterbridge recover`), microseconds since 1970 UTC; 0 = never. What was billed before,
-    they do not say. The clocks of senders may have been ahead.
+    """Return when the topics started again after a loss (`meterbridge recover`), microseconds since 1970 UTC; 0 =
+    never.
+
+    The topics do not contain what was billed before. The result allows for senders whose clocks were ahead.
     """
     recovered = 0
     for message in scan(deployment.kafka, offset_range_of(deployment.kafka, deployment.topics.audit)):

@@ -1,4 +1,4 @@
-"""Reads the ledgers from their changelog, beside the workers: all that is committed."""
+"""Reads the committed state of the ledgers from their changelog, while the workers run."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from streams.state.changelog import FETCHING, Snapshot, read, restore, windows_o
 async def ledgers_of(
     deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None
 ) -> dict[int, LedgerState]:
-    """The ledger of each raw partition, as of its last commit; `opened` is called with each partition that was read.
+    """Yield the ledger of each raw partition at its last commit; `opened` is called with each partition that was read.
 
     Raises: aiokafka's errors if the broker does not answer.
     """
@@ -29,7 +29,8 @@ async def ledgers_of(
 
 
 async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None) -> list["Held"]:
-    """The held usage of all ledgers by customer and reason, the highest amount first. One window at a time is in memory.
+    """Sum up the held usage of all ledgers by customer and reason, the highest amount first. One window at a time is in
+    memory.
 
     Raises: aiokafka's errors if the broker does not answer.
     """
@@ -37,7 +38,7 @@ async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda
     async for partition, snapshot in _snapshots(deployment):
         restore(
             LedgerState(Position()), Snapshot(snapshot.next_offset, snapshot.position), 0
-        )  # raises if this release cannot read it
+        )  # raises if this release cannot read the ledger
         for window in windows_of(snapshot):
             if window.held:
                 key = (window.customer_id, window.id_kind, window.held)
@@ -59,8 +60,8 @@ class Held:
     """Usage of one customer that is held for one reason.
 
     Fields:
-        first_us, last_us: the first and the last end of its calls, microseconds since 1970 UTC.
-        partitions: of the raw topic whose ledgers hold it: several, where the topic has grown since.
+        first_us, last_us: the earliest and the latest end of its calls, microseconds since 1970 UTC.
+        partitions: raw partitions whose ledgers hold it. There are several if the topic has grown meanwhile.
     """
 
     customer: str

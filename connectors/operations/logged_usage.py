@@ -1,4 +1,4 @@
-"""Reads calls of the usage log as the meter read them, for prices that are tried on them."""
+"""Reads calls from the usage log in the form in which the meter reads them, to compute other prices for them."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from streams.core.metering.call_kinds import JOBS, READABLE, kind_of
 from streams.core.metering.spend_log_ids import names_a_job
 
 _PAGE: Final = 2000
-#: In order of their ends, a page after the last call of the page before. Metered events have no cost and no card.
+#: Ordered by end; each page begins after the last call of the previous page. Metered events have no cost and no rate
+#: card.
 _CALLS: Final = f"""
 SELECT identity, customer_id, id_kind, org_id, external_subscription_id, decision, status, model, provider, call_type,
     tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens, cache_write_tokens, images, seconds,
@@ -26,7 +27,7 @@ ORDER BY ended_at, identity LIMIT {_PAGE}
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A call of the usage log: as the meter's rules take it, its decision, and what was billed for it in dollars."""
+    """A call of the usage log: its usage as the meter's rules read it, its decision, and its billed amount in dollars."""
 
     usage: Usage
     decision: str
@@ -37,7 +38,7 @@ class Logged:
 
 
 async def logged_calls(database: Database, since_us: int, until_us: int) -> AsyncIterator[Logged]:
-    """The calls that ended in `[since_us, until_us)`, microseconds since 1970 UTC, in that order.
+    """Yield the calls that ended in `[since_us, until_us)`, microseconds since 1970 UTC, in the order of their ends.
 
     Raises:
         Unavailable: Postgres does not answer.

@@ -1,4 +1,4 @@
-"""Reads from Postgres calls that are not billed, and calls that may be billed twice, although all ledgers are right."""
+"""Reads from Postgres the calls that are not billed or may be billed twice although all ledgers are correct."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -31,7 +31,7 @@ WHERE found_at > now() - interval '{_DAYS} days' ORDER BY found_at, request_id L
 
 @dataclass(slots=True)
 class Unbilled:
-    """Calls of one decision that are not billed; `models`: their number by model."""
+    """Unbilled calls of one decision; `models`: their number by model."""
 
     calls: int = 0
     usd: Decimal = ZERO
@@ -44,9 +44,9 @@ class Notes:
     """Findings in the tables.
 
     Fields:
-        unbilled: by decision, of the months that contain one of the last 35 days.
-        refused: open rejected calls: (reason, number, the dollars that they name).
-        complaints: sentences about pairs that are billed twice, and about copies at another cost.
+        unbilled: unbilled calls by decision, in the months that contain one of the last 35 days.
+        refused: open rejected calls: (reason, number, their dollars).
+        complaints: sentences about calls that are billed twice, and about copies with another cost.
     """
 
     unbilled: dict[str, Unbilled] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Migrates users' customers to orgs: find the missing steps, do them, and check that none is missing.
+"""Migrates users' customers to orgs: finds the missing steps, does them, and checks that none is missing.
 
 A migration is complete if the org's customer names the user in its metadata, has a subscription that Meterbridge knows,
-and pays for every mapping that named the user. So a run that was killed at any step is repeated. The user's own
+and pays for every mapping that named the user. So a run that was killed at any step can be repeated. The user's own
 subscription ends last, when no usage can reach it any more (docs/orgs.md).
 """
 
@@ -19,7 +19,7 @@ from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
 from connectors.lago.metadata import notes
-from connectors.lago.response_types import Customer, Subscription
+from connectors.lago.responses import Customer, Subscription
 from connectors.operations.usage_in_flight import UsageInFlight
 from connectors.operations.user_orgs import UserOrg
 from schemas.customers import CustomerRecord
@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OldSubscription:
-    """A user's subscription that still runs; `wait`: why it must not end yet, `""` = it can end now."""
+    """A user's subscription that is still active; `wait`: why it must not end yet, `""` = it can end now."""
 
     external_id: str
     wait: str
@@ -50,8 +50,8 @@ class MigrationOutcome:
     """The outcome of one user's migration.
 
     Fields:
-        steps: what was done, a sentence for each step; of a dry run and a check, what is missing.
-        subscription: external id of the org's subscription.
+        steps: a sentence for each step that was done; in a dry run or a check, for each missing step.
+        subscription: external id of the subscription of the org.
         to_end: the user's own subscriptions.
     """
 
@@ -66,7 +66,7 @@ class MigrationOutcome:
 
 @dataclass(slots=True)
 class _UserState:
-    """What Lago has of one user and its org, and the steps that are missing."""
+    """Lago's data of one user and its org, and the missing steps."""
 
     user: Customer | None
     org: Customer | None
@@ -77,7 +77,7 @@ class _UserState:
 
     @property
     def own(self) -> Subscription | None:
-        """The org's subscription: an active one rather than a pending one."""
+        """The org's subscription. An active one is preferred to a pending one."""
         ranked = sorted(self.org_s, key=lambda one: one.status != "active")
         return ranked[0] if ranked else None
 
@@ -86,9 +86,10 @@ class OrgMigration:
     """Migrates one user after the other.
 
     Args:
-        customers: the view of all mappings, as `mappings` changes it.
+        customers: the view of all mappings, which follows the changes of `mappings`.
         announce: writes the audit line before anything is changed.
-        loose: reads the usage in flight. It is called only if a subscription could end, and again if the answer is too old.
+        loose: reads the usage in flight. It is called only if a subscription could end, and again if its result is too
+            old.
         mapping_delay_us: see `Mappings`. settled_us: see `connectors.operations.usage_in_flight`.
         now_us: microseconds since 1970 UTC.
     """
@@ -120,7 +121,7 @@ class OrgMigration:
         self._now_us = now_us
 
     async def look(self, entry: UserOrg, *, otherwise: str) -> MigrationOutcome:
-        """Find the missing steps and change nothing; `otherwise`: the state if there are any."""
+        """Find the missing steps, and change nothing. Args: otherwise: the state to report if steps are missing."""
         try:
             state = await self._state_of(entry)
         except MeterbridgeError as error:
@@ -128,7 +129,7 @@ class OrgMigration:
         return _outcome(entry, state, otherwise if state.steps else ALREADY, state.steps)
 
     async def run(self, entry: UserOrg) -> MigrationOutcome:
-        """Do the missing steps, and look again. The failure of one user is a `FAILED` outcome, not an exception."""
+        """Do the missing steps, then check again. If one user fails, the outcome is `FAILED`; no exception is raised."""
         try:
             state = await self._state_of(entry)
             if not state.steps:
@@ -147,10 +148,10 @@ class OrgMigration:
         if state.user is not None and (state.org is None or state.own is None or not _remembers(state, entry)):
             name, email = entry.org_name or state.user.name or org_id, entry.email or state.user.email or ""
             await migrate(billing, entry.user_id, org_id, name, email)
-            state = await self._state_of(entry)  # mappings may begin no earlier than the new subscription
+            state = await self._state_of(entry)  # a mapping must not begin before the new subscription
         if state.own is not None and not self._knows(entry, state.own):
             await self._discovery.learn(org_id)
-        for _ in range(_ROUNDS):  # a changed version may make another change necessary
+        for _ in range(_ROUNDS):  # after a version was changed, another change may be necessary
             for request in self._requests(entry, state.own):
                 await self._mappings.put(request, ask_lago=False)
         for old in state.to_end:
@@ -158,7 +159,7 @@ class OrgMigration:
                 await billing.terminate(entry.user_id, old.external_id)
 
     async def _state_of(self, entry: UserOrg) -> _UserState:
-        """Raises: LagoRejected: the user is not to be migrated; `reason` says why."""
+        """Read the state of one user. Raises: LagoRejected: the user must not be migrated; `reason` says why."""
         self._check(entry)
         lago = self._billing.lago
         state = _UserState(
@@ -226,7 +227,7 @@ class OrgMigration:
                 state.steps.append(f"end the subscription {external_id} of {entry.user_id}")
 
     async def _wait(self, entry: UserOrg, subscriptions: frozenset[str]) -> str:
-        """Why the user's subscriptions must not end yet; `""` = no usage can reach them any more.
+        """Say why the user's subscriptions must not end yet; `""` = no usage can reach them any more.
 
         | state, in the order of the checks | answer |
         |---|---|
@@ -238,7 +239,8 @@ class OrgMigration:
         names = frozenset({entry.user_id, *subscriptions})
         if wait := self._mapped_wait(self._naming(names), entry, subscriptions):
             return wait
-        # The index is of the first look, and a customer may have been mapped to the user since. So all are checked here.
+        # The index is from the first look. A customer may have been mapped to the user since then, so all customers are
+        # checked.
         records = [record for record in self._customers.values() if names & _names(record)]
         if wait := self._mapped_wait(records, entry, subscriptions):
             return wait
@@ -246,9 +248,9 @@ class OrgMigration:
         return in_flight.of({*names, *(record.litellm_customer_id for record in records)})
 
     async def _in_flight_since(self, since_us: int) -> UsageInFlight:
-        """The usage in flight at `since_us` or later. It is read once for many users.
+        """Return the usage in flight, read at `since_us` or later. One reading serves many users.
 
-        An answer from before `since_us` would lack usage that came to this user after it.
+        A reading from before `since_us` would lack usage that reached this user after it.
         """
         if self._in_flight is None or self._in_flight_us < since_us:
             asked_us = self._now_us()
@@ -256,7 +258,7 @@ class OrgMigration:
         return self._in_flight
 
     def _mapped_wait(self, records: Sequence[CustomerRecord], entry: UserOrg, subscriptions: frozenset[str]) -> str:
-        """Why usage may still be mapped to the user's subscriptions; `""` = it cannot."""
+        """Say why usage may still be mapped to the user's subscriptions; `""` = it cannot."""
         if not records:
             return NO_MAPPING
         settled_us = self._settled(records, entry, subscriptions)
@@ -267,13 +269,17 @@ class OrgMigration:
         return ""
 
     def _settled(self, records: Sequence[CustomerRecord], entry: UserOrg, subscriptions: frozenset[str]) -> int | None:
-        """The moment from which no usage comes to the user's subscriptions, microseconds; None = a mapping still names them."""
+        """Return the moment from which no usage reaches the user's subscriptions, microseconds since 1970 UTC; None = a
+        mapping still names them.
+        """
         untils = [paid_until(record, entry.user_id, subscriptions) for record in records]
         known = [until for until in untils if until is not None]
         return max(known) + self._settled_us if len(known) == len(untils) else None
 
     def _naming(self, names: frozenset[str]) -> list[CustomerRecord]:
-        """The customers with a version that names one of these orgs or subscriptions, by an index of the first look."""
+        """Find the customers with a version that names one of these orgs or subscriptions, in the index of the first
+        look.
+        """
         if self._index is None:
             self._index = {}
             for customer_id, record in self._customers.items():
@@ -285,7 +291,7 @@ class OrgMigration:
 
 
 def plan_of(entries: Iterable[UserOrg]) -> tuple[list[UserOrg], list[MigrationOutcome]]:
-    """Each user once, and the outcomes of users whose rows name several orgs."""
+    """Return each user once, and a failed outcome for each user whose rows name several orgs."""
     orgs: dict[str, set[str]] = {}
     first: dict[str, UserOrg] = {}
     for entry in entries:
@@ -302,7 +308,9 @@ def plan_of(entries: Iterable[UserOrg]) -> tuple[list[UserOrg], list[MigrationOu
 
 
 def _not_done(entry: UserOrg, error: MeterbridgeError) -> MigrationOutcome:
-    """Skipped if Meterbridge itself refuses, also at a repeat; else failed."""
+    """Return the state after an error: skipped if Meterbridge itself refuses the user, so that a repeat cannot help;
+    otherwise failed.
+    """
     if isinstance(error, LagoRejected) and not error.status:
         return MigrationOutcome(entry.user_id, entry.org_id, SKIPPED, error.reason)
     reason = (error.code if isinstance(error, LagoRejected) else "") or error.reason
@@ -320,7 +328,7 @@ def _remembers(state: _UserState, entry: UserOrg) -> bool:
 
 
 def _has_room(org: Customer, user_id: str) -> bool:
-    """Whether Lago can keep one user's id more."""
+    """Whether the customer's metadata in Lago has space for one more user id."""
     try:
         notes(org.metadata, {FORMER: noting(org, user_id)})
     except LagoRejected:
@@ -329,7 +337,7 @@ def _has_room(org: Customer, user_id: str) -> bool:
 
 
 def _begins_us(own: Subscription | None) -> int:
-    """The moment from which the org can pay, microseconds since 1970 UTC; 0 = not known."""
+    """Return the moment from which the org can pay, microseconds since 1970 UTC; 0 = not known."""
     begins = (own.started_at or own.subscription_at) if own is not None else None
     return -(-parse_us(begins) // SECOND_US) * SECOND_US if begins else 0
 

@@ -1,7 +1,8 @@
-"""Tells in `billing.deliveries` which partitions of this process stand still, so that the projector can announce it (docs/adr/0054).
+"""Reports in `billing.deliveries` which partitions of this process are halted, so that the projector can announce it
+(docs/adr/0054).
 
-It runs beside the work, with a connection of its own: a partition that cannot write still gets its halt reported, and a report that
-cannot be written is tried again and holds up nothing.
+The task has its own connection. So the halt of a partition that cannot write is reported, too. A report that cannot be
+written is retried, and delays no other work.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from aiokafka.errors import KafkaError
 from schemas.records import DeliveryAttempt
 from streams.runtime.transactions import stop_producer
 
-#: How often it looks, and how long it waits after a failure, seconds.
+#: Period of the task, and wait after a failure, seconds.
 EVERY_S: Final = 1.0
 AGAIN_S: Final = 5.0
 #: Time limit of one report, seconds.
@@ -29,20 +30,20 @@ HALTED, RUNNING = "partition.halted", "partition.running"
 
 log = structlog.get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
-#: By partition (`topic/number`) why it stands still; `""` = it runs.
+#: For each partition (`topic/number`) why it is halted; `""` = it runs.
 States = dict[str, str]
 Write = Callable[[Iterable[bytes]], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class PartitionReports:
-    """The task of one process.
+    """Reports halted partitions. Each process has one instance.
 
     Fields:
-        role: named in the reports.
+        role: the role in the reports.
         partition_tasks: the partitions of this process, by number or by `topic-number`.
-        topic: of partitions that `partition_tasks` has by number.
-        halted: why partitions are halted, by topic and number.
+        topic: topic of the partitions that `partition_tasks` has by number.
+        halted: the reasons of halted partitions, by topic and number.
         write: makes records of `billing.deliveries` durable, or raises KafkaError or TimeoutError.
     """
 
@@ -56,7 +57,7 @@ class PartitionReports:
     _reported: States = field(default_factory=dict)
 
     async def watch(self) -> None:
-        """Look again and again until cancelled."""
+        """Run `once` periodically until cancelled."""
         failing = False
         while True:
             try:
@@ -71,12 +72,13 @@ class PartitionReports:
                 await self.sleep(EVERY_S)
 
     async def once(self) -> None:
-        """Report what has changed since the last report. A partition that runs is reported once a process, and after a halt.
+        """Report the changes since the last report. A running partition is reported once by each process, and after a
+        halt.
 
-        A partition that another process took over is forgotten: that process reports it.
+        A partition that another process took over is forgotten, because that process reports it.
 
         Raises:
-            KafkaError, TimeoutError: nothing is known to be durable; it is reported with the next look.
+            KafkaError, TimeoutError: no report is known to be durable. All are sent again in the next round.
         """
         states = self._states()
         for gone in self._reported.keys() - states.keys():
@@ -106,7 +108,7 @@ class PartitionReports:
 
 
 def writer_to(kafka: Mapping[str, Any], topic: str) -> Write:
-    """A `Write` with a connection for each call: reports are rare.
+    """Make a `Write` that opens a connection for each call, because reports are rare.
 
     Args:
         kafka: connection options for aiokafka.
@@ -120,7 +122,7 @@ def writer_to(kafka: Mapping[str, Any], topic: str) -> Write:
                 await producer.start()
                 sent = [await producer.send(topic, record, key=b"partition") for record in records]
                 await producer.flush()
-                await asyncio.gather(*sent)  # `flush` does not show what Kafka refused
+                await asyncio.gather(*sent)  # `flush` does not report records that Kafka refused
         finally:
             await stop_producer(producer)
 

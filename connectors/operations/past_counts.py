@@ -1,4 +1,4 @@
-"""How many partitions the raw topic has had, from the audit lines of `meterbridge topics expand`."""
+"""Reads the earlier numbers of raw partitions from the audit lines of `meterbridge topics expand`."""
 
 import msgspec
 
@@ -7,13 +7,14 @@ from connectors.kafka.topic_scan import offset_range_of, scan
 from schemas.decoding import decoder
 from schemas.records import AuditRecord
 
-#: The action of an audit line that names the numbers before and after.
+#: The action of an audit line that has the number of partitions before and after.
 EXPANDED = "topics.expand"
 _audit = decoder(AuditRecord)
 
 
 def past_counts(deployment: Deployment) -> list[int]:
-    """The numbers of partitions that the raw topic has had, as far as the audit log goes back; today's is last.
+    """Return the numbers of partitions that the raw topic has had, as far as the audit log goes back. The present
+    number is last.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
@@ -30,15 +31,15 @@ def past_counts(deployment: Deployment) -> list[int]:
 
 
 def grown_from(counts: list[int], partition: int) -> int:
-    """The number of partitions when the ledger of `partition` was begun; 0 = today's.
+    """Return the number of partitions when the ledger of `partition` was begun; 0 = the present number.
 
     Args:
-        counts: as `past_counts` gives them.
+        counts: the result of `past_counts`.
     """
     begun_with = min(count for count in counts if count > partition)
     return begun_with if begun_with < counts[-1] else 0
 
 
 def ancestors(counts: list[int], partition: int) -> list[int]:
-    """The partitions that `partition` grew out of."""
+    """Return the partitions from which the keys of `partition` came."""
     return sorted({partition % count for count in counts if count <= partition})

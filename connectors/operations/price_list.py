@@ -1,4 +1,6 @@
-"""Compares the costs in the usage log with LiteLLM's price list (`model_prices_and_context_window.json`), a file of the operator's."""
+"""Compares the costs in the usage log with LiteLLM's price list (`model_prices_and_context_window.json`), a file that
+the operator passes.
+"""
 
 import json
 from collections.abc import Mapping
@@ -14,12 +16,12 @@ from schemas.money import EXACT, ZERO, add, quantise, quantum
 from schemas.usage import Usage
 from streams.core.metering.decisions import BILLED
 
-#: Our counts, and LiteLLM's names for the price of one.
+#: The members of the list that hold the price of one token, in dollars.
 _INPUT, _OUTPUT = "input_cost_per_token", "output_cost_per_token"
 _CACHED, _WRITTEN = "cache_read_input_token_cost", "cache_creation_input_token_cost"
 _REASONING = "output_cost_per_reasoning_token"
 _NAMES: Final = (_INPUT, _OUTPUT, _CACHED, _WRITTEN, _REASONING)
-#: Members that make a price depend on more than the counts of tokens.
+#: Parts of the names of members that make a price depend on more than the token counts.
 _OTHERWISE: Final = (
     "_above_",
     "_per_second",
@@ -30,16 +32,18 @@ _OTHERWISE: Final = (
     "per_session",
 )
 _MOST: Final = 1000
+#: The next step after an unreadable file.
+_EXPECTED: Final = "pass LiteLLM's model_prices_and_context_window.json, in UTF-8"
 _UNIT = quantum()
 
 
 class InvalidPriceList(ValueError):
-    """The file is no price list; the text says why."""
+    """The file is no price list; the message says why, where, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A call whose cost is another than the list says; dollars."""
+    """A call whose cost differs from the list, in dollars."""
 
     call: str
     customer: str
@@ -51,11 +55,11 @@ class Difference:
 
 @dataclass(slots=True)
 class PriceComparison:
-    """The result: `calls` were compared, `differs` has at most 1000 of those that differ.
+    """The result: the number of compared calls, and at most 1000 calls whose cost differs.
 
     Fields:
-        unlisted: number of calls by model that the list does not have.
-        skipped: number of calls whose price is not by tokens alone.
+        unlisted: number of calls of models that are not in the list, by model.
+        skipped: number of calls whose price depends on more than tokens.
     """
 
     calls: int = 0
@@ -65,13 +69,16 @@ class PriceComparison:
 
 
 def read_prices(path: Path) -> dict[str, dict[str, Any]]:
-    """The list by model; its numbers are Decimals made of their text. Raises: InvalidPriceList."""
+    """Read the list by model, with its numbers as exact Decimals. Raises: InvalidPriceList."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal, parse_int=Decimal)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InvalidPriceList(f"{path}, {place}: the JSON is invalid; {_EXPECTED}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidPriceList(f"{path}: no JSON can be read: {type(error).__name__}") from error
+        raise InvalidPriceList(f"{path}: the file cannot be read ({type(error).__name__}); {_EXPECTED}") from error
     if not isinstance(tree, dict):
-        raise InvalidPriceList(f"{path}: it is no JSON object of models")
+        raise InvalidPriceList(f"{path}: the file must be a JSON object by model; {_EXPECTED}")
     return {name: model for name, model in tree.items() if isinstance(model, dict)}
 
 
@@ -81,7 +88,7 @@ async def compared_with(
     """Compare the billed calls that ended in `[since_us, until_us)`.
 
     Args:
-        bound: the accepted difference, as a share of the listed price.
+        bound: the accepted difference, as a fraction of the listed price.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -108,7 +115,7 @@ async def compared_with(
 
 
 def listed_as(prices: Mapping[str, Mapping[str, Any]], usage: Usage) -> Mapping[str, Any] | None:
-    """The list's entry: under the model's name, under provider and name, or under the name without its provider."""
+    """Find the entry of the list: by the model's name, by provider and name, or by the name without its provider."""
     bare = usage.model.partition("/")[2]
     for name in (usage.model, f"{usage.provider}/{usage.model}", bare):
         if name and name in prices:
@@ -117,7 +124,9 @@ def listed_as(prices: Mapping[str, Mapping[str, Any]], usage: Usage) -> Mapping[
 
 
 def listed_price(model: Mapping[str, Any], usage: Usage) -> Decimal | None:
-    """The price of the call's tokens in dollars; None where the list prices something else, or depends on their number."""
+    """Compute the price of the call's tokens in dollars; None if the list prices something else or has tiers by token
+    count.
+    """
     if any(part in name and value for name, value in model.items() for part in _OTHERWISE):
         return None
     price = {name: model[name] for name in _NAMES if isinstance(model.get(name), Decimal)}

@@ -1,8 +1,9 @@
-"""Gives a call that was counted without a price the price of a copy, so that it is sent again under its old identity.
+"""Gives a call that was counted without a price the price of a copy, so that it can be sent again with its old
+identity.
 
-The copy may come from LiteLLM's database, whose ids and moments differ, or from a price list with little more than the
-request id. The meter recognises the call only by its identity, so the ids, the start and the customer of the log replace
-those of the copy.
+The copy may come from LiteLLM's database, which has other ids and times, or from a price list with little more than the
+request id. The meter recognises the call only by its identity. So the ids, the start and the customer from the usage
+log replace those of the copy.
 """
 
 from decimal import Decimal
@@ -21,14 +22,14 @@ _members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def as_counted(stored: bytes, row: LoggedCall, unit: Decimal) -> tuple[bytes, bytes]:
-    """Key and value for the raw topic: `stored` under the identity of `row`, if that identity can be made.
+    """Return key and value for the raw topic: `stored` with the identity of `row`, if that identity can be made.
 
-    Usage whose identity is not made of ids, status and start (a polled job, another sender's event) keeps its own members,
-    under the key of `row`.
+    Some usage has an identity that is not made of ids, status and start: a polled job, or an event of another sender.
+    It keeps its own members, with the key of `row`.
 
     Args:
         stored: a value of the raw topic.
-        unit: the smallest amount that is kept, dollars.
+        unit: the smallest amount that is stored, dollars.
     """
     key = row.customer_id.encode()
     envelope = _members(stored)
@@ -54,7 +55,7 @@ def as_counted(stored: bytes, row: LoggedCall, unit: Decimal) -> tuple[bytes, by
 
 
 def _status_of(row: LoggedCall) -> str | None:
-    """The status in the row's identity, which may be `""`; None = the identity is made of other members."""
+    """Return the status in the row's identity, which may be `""`; None = the identity is made of other members."""
     for status in (row.status, ""):
         if identity_of("litellm", row.call_id, row.request_id, status, str(row.start_us // 1000)) == row.identity:
             return status

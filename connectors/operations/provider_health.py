@@ -1,4 +1,6 @@
-"""Keeps the table `provider_health` up to date, beside a projector: the last minutes of the usage log, judged by the core's rules."""
+"""Keeps the table `provider_health` up to date beside a projector. The core's rules judge the last minutes of the usage
+log.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,9 +15,10 @@ from schemas.errors import MeterbridgeError
 from streams.core.metering.error_categories import OF_PROVIDER, RATE_LIMIT
 from streams.core.metering.provider_health import HEALTHY, STATUSES, SeenCalls, status_after
 
-#: Period in seconds; length of the window; how long a pair without calls stays in the table, in days.
+#: Period in seconds; length of the window in seconds; how long a pair without calls stays in the table, in days.
 EVERY_S, WINDOW_S, KEPT_DAYS = 15.0, 600, 7
-#: The most pairs that are judged, those with the most calls: clients choose names, and may invent any number.
+#: The most pairs that are judged; those with the most calls come first. Clients choose the names, and may invent any
+#: number of them.
 MOST_PAIRS: Final = 1000
 _LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('meterbridge provider health'))"
 _WINDOW: Final = """
@@ -65,10 +68,10 @@ _NO_CALLS: Final[Mapping[str, Any]] = {}
 
 @dataclass(slots=True)
 class ProviderHealth:
-    """Of one process. Of several processes that look at the same time, one writes.
+    """Keeps the table up to date. If several processes do it at the same time, one of them writes.
 
     Args:
-        show: exports how many pairs of provider and model have each status.
+        show: exports the number of pairs of provider and model by status.
         failed: counts a failure by its reason.
     """
 
@@ -78,7 +81,7 @@ class ProviderHealth:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def watch(self) -> None:
-        """Look again and again. An expected error is logged, and the next attempt follows."""
+        """Run `once` periodically until cancelled. An expected error is logged, and the next attempt follows."""
         await watch(
             self.once,
             self.sleep,
@@ -87,7 +90,7 @@ class ProviderHealth:
         )
 
     async def once(self) -> None:
-        """Judge the window, and write the states. Raises: Unavailable."""
+        """Judge the calls of the window, and write the states. Raises: Unavailable."""
         try:
             async with self.database.connection() as connection, connection.transaction():
                 if await connection.fetchval(_LOCK):
@@ -117,7 +120,7 @@ async def _judged(connection: Any) -> None:
 
 
 async def provider_states(database: Database) -> list[Any]:
-    """The rows of the table, at most `MOST_PAIRS`. Raises: Unavailable."""
+    """Read the rows of the table, at most `MOST_PAIRS`. Raises: Unavailable."""
     async with database.connection() as connection:
         found: list[Any] = await connection.fetch(_ALL, MOST_PAIRS)
     return found

@@ -1,4 +1,4 @@
-"""Reads the versions of the rate card from `billing.rates`, and writes one; the audit log keeps who did it."""
+"""Reads the versions of the rate card from `billing.rates`, and writes new ones. The audit log records who did it."""
 
 from dataclasses import dataclass
 
@@ -21,21 +21,23 @@ _decode = decoder(RateCard)
 
 @dataclass(frozen=True, slots=True)
 class StoredCards:
-    """The versions in the topic, in the order in which they come into force, and the ids of those that cannot be read."""
+    """The versions in the topic, ordered by the moment from which they apply, and the ids of versions that cannot be
+    read.
+    """
 
     cards: tuple[RateCard, ...]
     unreadable: tuple[str, ...] = ()
 
     def with_id(self, name: str) -> RateCard | None:
-        """The version with this id."""
+        """Return the version with this id."""
         return next((card for card in self.cards if card.id == name), None)
 
     def at(self, at_us: int) -> RateCard | None:
-        """The version in force at that moment, microseconds since 1970 UTC."""
+        """Return the version that applies at that moment, microseconds since 1970 UTC."""
         return next((card for card in reversed(self.cards) if card.effective_from <= at_us), None)
 
     def until_us(self, card: RateCard) -> int | None:
-        """When the next version takes over from this one; None = no later one is known."""
+        """Return when the next version replaces this one; None = there is no later version."""
         return next((one.effective_from for one in self.cards if in_order(one) > in_order(card)), None)
 
 
@@ -56,11 +58,11 @@ def known_cards(deployment: Deployment) -> StoredCards:
 
 
 def check_put(card: RateCard, known: StoredCards, now_us: int, lead_us: int, *, back_date: bool) -> bool:
-    """Whether there is something to write; False = the same version is there already.
+    """Check whether a version may be written; False = the same version is stored already.
 
     Args:
         now_us: microseconds since 1970 UTC.
-        lead_us: how long a change takes until every meter knows it.
+        lead_us: time until every meter knows a change, microseconds.
 
     Raises:
         Rejected: `rate_in_force`: a version in force never changes. `rate_taken`: another version begins at that moment.
@@ -86,15 +88,15 @@ def check_put(card: RateCard, known: StoredCards, now_us: int, lead_us: int, *, 
 
 
 def same(one: RateCard, other: RateCard) -> bool:
-    """Whether two versions are equal but for when they were written."""
+    """Whether two versions are equal, except for the time at which they were written."""
     return msgspec.structs.replace(one, put_at=0) == msgspec.structs.replace(other, put_at=0)
 
 
 def put_card(deployment: Deployment, sender: CommandProducer, card: RateCard, before: RateCard | None, why: str) -> str:
-    """Write a version; the id of its audit line. Meters know it within the time of `MAPPING_DELAY_SECONDS`.
+    """Write a version; return the id of its audit line. All meters know it within `MAPPING_DELAY_SECONDS`.
 
     Raises:
-        Unavailable: Kafka did not take the line, or the version.
+        Unavailable: Kafka did not acknowledge the line or the version.
     """
     card = msgspec.structs.replace(card, put_at=clock.now_us())
     value = msgspec.json.encode(card)

@@ -1,4 +1,6 @@
-"""What would change for each customer if the calls of a time were priced by another version of the rate card."""
+"""Computes for each customer how the amounts would change if another version of the rate card priced the calls of a
+period.
+"""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,7 +21,7 @@ _ORGS = "SELECT org_id, periods FROM organisations"
 
 
 class _Stored(msgspec.Struct):
-    """A period as `organisations` has it."""
+    """A period as it is stored in `organisations`."""
 
     external_id: str
     started_at: str
@@ -32,7 +34,7 @@ _stored = msgspec.json.Decoder(list[_Stored]).decode
 
 @dataclass(slots=True)
 class Changed:
-    """Calls of one customer and org, and their dollars: what they cost, are billed at, and would be billed at."""
+    """Calls of one customer and org: their cost, their billed amount, and the amount by the tested version, in dollars."""
 
     customer: str
     org_id: str
@@ -43,13 +45,13 @@ class Changed:
 
 
 async def tried_on(database: Database, card: RateCard, since_us: int, until_us: int, unit: Decimal) -> list[Changed]:
-    """The sums of the calls that ended in `[since_us, until_us)`, by customer and org; the largest change first.
+    """Sum up the calls that ended in `[since_us, until_us)`, by customer and org, the largest change first.
 
-    The card applies to all of them, whatever its `effective_from` says. Calls that are not billed, before and after, are
-    left out.
+    The version is applied to all calls, regardless of its `effective_from`. Calls that neither price bills are left
+    out.
 
     Args:
-        unit: of `COST_DECIMALS`; prices are rounded to a multiple of it, as the meter does.
+        unit: the unit of `COST_DECIMALS`, dollars. Prices are rounded to a multiple of it, as the meter does.
 
     Raises:
         Unavailable: Postgres does not answer.

@@ -1,8 +1,10 @@
-"""Bills usage again that was posted after the end of its subscription: exactly once, also if two processes do it at once.
+"""Bills usage again that was posted after the end of its subscription: exactly once, even if two processes do it at the
+same time.
 
-The new event, its receipt and the failed receipt of the old one are one transaction. All processes share one
-transactional id. A process that starts its producer fences the process before it, and then reads what is left to do. So
-it sees what the other has done, and Kafka refuses what the other still sends (docs/adr/0027).
+One transaction holds the new event, its receipt, and the failed receipt of the old event. All processes share one
+transactional id. A process that starts its producer fences the previous process, and only then reads the events that
+are left. So it sees the finished work of the other process, and Kafka refuses all later writes of that process
+(docs/adr/0027).
 """
 
 import asyncio
@@ -32,13 +34,13 @@ _ASK_AGAIN_S: Final = 0.25
 
 
 class Rebilling:
-    """The exclusive right to bill again, while the context is entered.
+    """The exclusive right to bill again, as a context manager.
 
     Args:
-        limit_s: how long the projector may take to come to the end of the receipts, seconds.
+        limit_s: how long the projector may take to reach the end of the receipts, seconds.
 
     Raises:
-        Unavailable: the broker does not answer, or the projector does not come to the end of the receipts.
+        Unavailable: the broker does not answer, or the projector does not reach the end of the receipts in time.
     """
 
     def __init__(self, deployment: Deployment, database: Database, limit_s: float = 30.0) -> None:
@@ -64,12 +66,15 @@ class Rebilling:
         await self._writer.stop()
 
     async def bill(self, lost: Sequence[UninvoicedEvent]) -> None:
-        """Write the events that bill `lost` again, in one transaction; at most `after_end.PAGE`, all of them `able`.
+        """Write the events that bill `lost` again, in one transaction.
 
-        Read them from the tables after this was entered, else another process may have billed them again already.
+        Args:
+            lost: at most `after_end.PAGE` events, each `able`. Read them from the tables after entering the context,
+                because another process may have billed them before.
 
         Raises:
-            Unavailable: Kafka went away, or `requeue_in_progress`. Nothing is done then, or all of it.
+            Unavailable: Kafka stopped answering, or `requeue_in_progress`. The transaction is then written wholly or
+                not at all.
         """
         writes = [write for event in lost for write in self._writes(event)]
         if not writes:
@@ -102,10 +107,10 @@ class Rebilling:
 
 
 async def receipts_are_read(deployment: Deployment, database: Database, limit_s: float = 30.0) -> None:
-    """Return when the tables hold every receipt that there was when this was called.
+    """Wait until the tables hold every receipt that existed at the time of the call.
 
     Raises:
-        Unavailable: `projection_behind`: they do not within `limit_s` seconds.
+        Unavailable: `projection_behind`: a receipt is still missing after `limit_s` seconds.
     """
     whole = await asyncio.to_thread(offset_range_of, deployment.kafka, deployment.topics.receipts)
     deadline = time.monotonic() + limit_s

@@ -1,8 +1,8 @@
-"""What the topics tell of a ledger that is lost: which calls it had counted, and which of them had left it.
+"""Finds out from the topics which calls a lost ledger had counted, and which of them had left it.
 
-Every transaction of a ledger wrote, beside the ledger itself, an enriched record for each call it counted, its events, its
-receipts and the group's offset. So what is below that offset and in `litellm.usage.enriched` was counted; of it, what is in a
-part that was emitted or written off has left the ledger, and the rest was open or held (docs/adr/0043).
+Every transaction of a ledger also wrote an enriched record for each counted call, its events, its receipts and the
+group's offset. So a call below that offset that is in `litellm.usage.enriched` was counted. If its part was emitted or
+written off, the call has left the ledger; otherwise it was open or held (docs/adr/0043).
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,12 +31,12 @@ from streams.runtime.transactions import partition_of
 from streams.state.ledger_restart import EmittedTotals
 from streams.state.step_writes import CONTROL, MANIFEST, RAW_PARTITION
 
-#: How much later than its receipt a call may end (streams/core/metering/normalise.py).
+#: How much later than its receipt a call may end, microseconds (streams/core/metering/normalise.py).
 _CLOCKS_US = 600 * SECOND_US
 
 
 class _Counted(msgspec.Struct):
-    """What is needed of an enriched record."""
+    """The needed members of an enriched record."""
 
     offset: int
     decision: str
@@ -52,16 +52,17 @@ _receipt = decoder(Receipt)
 
 @dataclass(slots=True)
 class Evidence:
-    """What is known of a lost ledger.
+    """The known facts about a lost ledger.
 
     Fields:
-        next: the lowest offset of a call that was open or held; the committed offset where there is none.
-        clock_ms, newest_ms: the highest record time below `next`, and of all records below the committed offset.
-        waiting: number of calls that were open or held: they are counted again.
+        next: the lowest offset of a call that was open or held; without such a call the committed offset.
+        clock_ms, newest_ms: the highest record time below `next`, and below the committed offset.
+        waiting: number of calls that were open or held. They are counted again.
         seen, jobs: identities with their tags, and jobs.
         emitted: numbers and sums of the parts that were emitted.
-        forgot_us: calls that ended before this may have been counted unseen, microseconds since 1970 UTC; 0 = none.
-        gaps: what the topics do not show any more, in words.
+        forgot_us: a call that ended before this moment may have been counted although the topics do not show it,
+            microseconds since 1970 UTC; 0 = no call.
+        gaps: sentences about what the topics do not show any more.
     """
 
     next: int
@@ -80,10 +81,10 @@ class _Calls:
     """The counted calls of one partition, by offset.
 
     Fields:
-        settled: those that have left the ledger: whether they were billed.
-        waiting: those that were open or held, with their ends, microseconds since 1970 UTC.
+        settled: calls that have left the ledger, and whether they were billed.
+        waiting: calls that were open or held, with their ends, microseconds since 1970 UTC.
         first, first_ms: offset and record time of the oldest enriched record; -1 = there is none.
-        strays: those of `waiting` that belong to another partition by now.
+        strays: the calls in `waiting` that belong to another partition by now.
     """
 
     settled: dict[int, bool] = field(default_factory=dict)
@@ -96,12 +97,12 @@ class _Calls:
 def evidence_of(
     deployment: Deployment, topic_id: str, partition: int, committed: int, ancestors: Iterable[int]
 ) -> Evidence:
-    """Read the topics. Call it after the owner of the partition is fenced: only then are they final.
+    """Read the topics. Call this after the owner of the partition is fenced, because only then the topics are final.
 
     Args:
-        topic_id: of the raw topic.
-        committed: the offset of the meter's group.
-        ancestors: partitions that this one grew out of (`meterbridge topics expand`).
+        topic_id: id of the raw topic.
+        committed: the committed offset of the meter's group.
+        ancestors: partitions from which the keys of this one came (`meterbridge topics expand`).
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
@@ -140,7 +141,9 @@ def evidence_of(
 def _known_from(
     deployment: Deployment, partition: int, evidence: Evidence, calls: _Calls, enriched_begin: int, raw_begin: int
 ) -> int:
-    """The record time from which on all counted calls are known, milliseconds since 1970 UTC; 0 = from the beginning."""
+    """Return the record time from which on all counted calls are known, milliseconds since 1970 UTC; 0 = from the
+    beginning.
+    """
     known_ms = 0
     if enriched_begin > 0:
         known_ms = calls.first_ms
@@ -159,7 +162,9 @@ def _known_from(
 
 
 def _gone(deployment: Deployment, partition: int, prefix: str) -> tuple[set[str], int]:
-    """The names of all windows that left the ledger, and the time from which on the topics tell, milliseconds."""
+    """Return the names of all windows that left the ledger, and the record time from which on the topics are complete,
+    milliseconds.
+    """
     kafka, topics = deployment.kafka, deployment.topics
     gone: set[str] = set()
     oldest_ms = 0
@@ -181,13 +186,13 @@ def _gone(deployment: Deployment, partition: int, prefix: str) -> tuple[set[str]
 
 
 def _read_calls(deployment: Deployment, partition: int, whole: tuple[int, int], gone: set[str] | None) -> _Calls:
-    """The counted calls of a partition; `gone`: None = all of them have left the ledger in question."""
+    """Read the counted calls of a partition; `gone`: None = all of them have left this ledger."""
     calls, topic = _Calls(), deployment.topics.enriched
     for message in scan(deployment.kafka, OffsetRange(topic, {partition: whole})):
         call = _counted(message.value() or b"")
         if calls.first < 0:
             calls.first, calls.first_ms = call.offset, message.timestamp()[1]
-        # The last record of a call counts: an earlier rebuild may have had it counted again.
+        # The last record of a call is decisive, because an earlier rebuild may have counted the call again.
         if gone is None or not call.part or call.part in gone:
             calls.settled[call.offset] = call.decision not in UNBILLED
             calls.waiting.pop(call.offset, None)
@@ -202,7 +207,7 @@ def _read_calls(deployment: Deployment, partition: int, whole: tuple[int, int], 
 
 
 def _remember(deployment: Deployment, evidence: Evidence, raw: OffsetRange, calls: _Calls) -> None:
-    """Take in the identities of the settled calls, and the clock."""
+    """Collect the identities of the settled calls, and the clock."""
     unit = quantum(deployment.policy.cost_decimals)
     ((partition, _),) = raw.ranges.items()
     for message, offset, made_ms in _calls_of(deployment, raw):
@@ -216,7 +221,7 @@ def _remember(deployment: Deployment, evidence: Evidence, raw: OffsetRange, call
             with localcontext(EXACT):
                 key = (message.key() or b"").decode(errors="replace")
                 usage = usage_of(message.value(), key, unit, made_ms * 1000)
-        except Rejected:  # it was read once; by other rules now
+        except Rejected:  # it was readable by the rules of an earlier release
             evidence.gaps.append(f"the call at offset {offset} of partition {partition} cannot be read any more")
             continue
         tag, job, hour = tag_of(usage, billed=billed), usage.job, evidence.newest_ms // HOUR_MS

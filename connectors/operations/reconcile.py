@@ -42,17 +42,17 @@ WHERE event IS NOT NULL AND raw_partition = $1 AND seal_seq < $2 AND starts_with
 
 @dataclass(slots=True)
 class ReconciliationReport:
-    """The sums of all partitions, and what does not add up. Amounts are dollars.
+    """The sums of all partitions, and the discrepancies. Amounts are dollars.
 
     Fields:
         subscriptions: number of subscriptions that were compared with Lago.
         hours: the calls in LiteLLM's spend logs, by the hour in which they started.
-        billed_usd: what the sealed events bill; it differs from `cost_usd`, what their calls cost, under a rate card. The
-            other amounts are costs.
-        misdirected: held dollars that wait for a person, by reason and org.
-        complaints: sentences about what does not add up, or is billed wrongly.
-        unbilled_calls, unbilled_usd: calls that were counted and are not billed because of their decision.
-        notes: sentences about what adds up and a person should know.
+        billed_usd: the sum of the sealed events. With a rate card it differs from `cost_usd`, the cost of their calls.
+            All other amounts are costs.
+        misdirected: held dollars that need a person, by reason and org.
+        complaints: sentences about sums that differ, and about wrong billing.
+        unbilled_calls, unbilled_usd: counted calls that are not billed because of their decision.
+        notes: sentences about facts that are correct, and that a person should know.
         litellm, tables: see `compared_with_litellm` and `notes_of`.
     """
 
@@ -80,11 +80,12 @@ class ReconciliationReport:
 async def reconcile_ledgers(
     deployment: Deployment, passed: Callable[[int], None] = lambda _count: None, database: Database | None = None
 ) -> ReconciliationReport:
-    """Compare each ledger with itself, and with its events in `billing.lago.events`: each once, with its amount.
+    """Compare each ledger with itself, and with its events in `billing.lago.events`: each event exists once, with its
+    amount.
 
     Args:
-        database: has the events that have expired in the topic. Without it, or while it is away, their sums are not
-            compared.
+        database: has the events that have expired in the topic. Without it, or while it does not answer, their sums are
+            not compared.
     """
     ledgers = await ledgers_of(deployment, passed)
     stretch = await asyncio.to_thread(offset_range_of, deployment.kafka, deployment.topics.events)
@@ -105,10 +106,10 @@ async def reconcile_ledgers(
 async def reconcile_lago(
     database: Database, lagos: Mapping[str, LagoClient], report: ReconciliationReport, event_code: str
 ) -> None:
-    """Compare what was delivered with what Lago bills, for each subscription with an event. Raises: Unavailable.
+    """Compare the delivered events with Lago's bills, for each subscription with an event. Raises: Unavailable.
 
     Args:
-        lagos: by organisation.
+        lagos: the client of each Lago organisation.
     """
     for organization, lago in lagos.items():
         compared = await compare_with_lago(database, lago, event_code, organization=organization)
@@ -133,7 +134,7 @@ async def reconcile_litellm(
 
 
 async def reconcile_tables(database: Database, report: ReconciliationReport) -> None:
-    """Add what the tables say about calls that are not billed, or are billed twice. Raises: Unavailable."""
+    """Add the calls that are not billed, or billed twice, according to the tables. Raises: Unavailable."""
     report.tables = await notes_of(database)
     report.complaints += report.tables.complaints
     report.notes += unbilled_text(report.tables)
@@ -142,7 +143,7 @@ async def reconcile_tables(database: Database, report: ReconciliationReport) -> 
 async def _older(
     deployment: Deployment, database: Database, ledgers: Mapping[int, LedgerState], emitted: Mapping[int, Emitted]
 ) -> None:
-    """Read the sums of events that have expired in the topic. Those of another raw topic have another prefix."""
+    """Read the sums of events that have expired in the topic. Events of another raw topic have another prefix."""
     for number, one in emitted.items():
         if 1 < one.first <= one.limit + 1:
             prefix = part_prefix(deployment.name, ledgers[number].position.topic_id, number)

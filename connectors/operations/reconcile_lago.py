@@ -1,5 +1,6 @@
-"""Compares what was delivered with what Lago bills: the current usage of a running subscription, the last invoice of an
-ended one."""
+"""Compares the delivered events with Lago's bills: the current usage of a running subscription, or the last invoice of
+an ended one.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,8 +12,7 @@ from connectors.billing.org_sync import BEGUN
 from connectors.billing.plan_terms import period_with
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
-from connectors.lago.invoices import Fee, Invoice
-from connectors.lago.response_types import Subscription
+from connectors.lago.responses import Fee, Invoice, Subscription
 from connectors.lago.subscriptions import STATUSES
 from connectors.operations.after_invoice import not_invoiced
 from connectors.operations.delivered import DeliveredRows, lost_pages
@@ -39,20 +39,20 @@ FROM lago_events e LEFT JOIN organisations o USING (org_id)
 WHERE e.external_subscription_id = $1 AND e.billed_at >= $2 AND e.billed_at < $3 AND ($4 = '' OR e.org_id = $4)
     AND COALESCE(o.organization, '') = $5
 """
-#: A subscription that ended longer ago was compared before, and is not compared again.
+#: A subscription that ended longer ago is not compared, because an earlier run has compared it.
 _ENDED_US: Final = 40 * 24 * HOUR_US
 
 
 @dataclass(slots=True)
 class LagoComparison:
-    """Number of compared subscriptions, and a sentence for each that does not add up."""
+    """The number of compared subscriptions, and a sentence for each one that does not add up."""
 
     subscriptions: int
     complaints: list[str]
 
 
 async def organizations_with_events(database: Database) -> list[str]:
-    """The Lago organisations that have events; `""` = the default one. Raises: Unavailable."""
+    """Return the Lago organisations that have events; `""` = the default one. Raises: Unavailable."""
     async with database.connection() as connection:
         return [row[0] for row in await connection.fetch(_ORGANIZATIONS)]
 
@@ -60,12 +60,12 @@ async def organizations_with_events(database: Database) -> list[str]:
 async def compare_with_lago(
     database: Database, lago: LagoClient, code: str, now_us: int | None = None, organization: str = DEFAULT
 ) -> LagoComparison:
-    """Compare each subscription with an event. One that Lago refuses to be asked about is a complaint.
+    """Compare each subscription that has an event. If Lago refuses a request about a subscription, that is a complaint.
 
     Args:
-        code: the metric's, `LAGO_EVENT_CODE`.
+        code: code of the metric, `LAGO_EVENT_CODE`.
         now_us: microseconds since 1970 UTC; None = now.
-        organization: `lago`'s.
+        organization: the organisation of `lago`.
 
     Raises:
         Unavailable: Lago or Postgres does not answer.
@@ -95,7 +95,7 @@ class _Comparison:
         self._invoices: dict[str, list[Invoice]] = {}
 
     async def at(self, subscription: str, org_id: str) -> str:
-        """The complaint about one subscription; `""` = it adds up."""
+        """Return the complaint about one subscription; `""` = it adds up."""
         usage = await self._lago.current_usage(org_id, subscription, self._code)
         if usage is not None:
             delivered, waiting = await self._delivered(subscription, usage.from_us, usage.until_us)
@@ -128,7 +128,9 @@ class _Comparison:
         return f"subscription {subscription} of {org_id} {why}, {plain(delivered)} cents were delivered to it"
 
     async def _at_ended(self, ended: Subscription, org_id: str) -> str:
-        """The complaint about an ended subscription: its last invoice differs, or usage was delivered after its end."""
+        """Return the complaint about an ended subscription: its last invoice differs, or usage was delivered after its
+        end.
+        """
         name, ended_us = ended.external_id, parse_us(str(ended.terminated_at)) + SECOND_US
         if ended_us < self._now_us - _ENDED_US:
             return ""
@@ -146,7 +148,7 @@ class _Comparison:
             cents, until_us = Decimal(sum(fee.amount_cents for fee in fees)), ended_us
         elif ended_us > self._now_us - INVOICED_US:
             return ""
-        else:  # no invoice contains its last days
+        else:  # no invoice contains the last days of the subscription
             from_us, until_us, cents = until_us, ended_us, Decimal(0)
         delivered, waiting = await self._delivered(name, from_us, until_us)
         counted = LagoUsage(name, from_us, until_us, cents, len(fees))
@@ -154,7 +156,7 @@ class _Comparison:
         return complaint.replace("Lago counts", "it has ended, and its last invoice counts") if complaint else ""
 
     async def _of_earlier_lives(self, subscription: str, org_id: str) -> str:
-        """The complaint about ended lives of a running subscription's id, which a change of plan leaves behind."""
+        """Return the complaint about ended lives of a running subscription's id. A change of plan ends such a life."""
         listed = await self._lago.subscriptions(org_id, BEGUN)
         own = [one for one in listed if one.external_id == subscription and one.started_at is not None]
         lives = lives_of(own, [period_with(subscription, None) for subscription in own], self._now_us - _ENDED_US)
@@ -164,7 +166,9 @@ class _Comparison:
         )
 
     async def _overtaken(self, lives: Sequence[Life], org_id: str) -> str:
-        """A sentence about the part of the difference that reached Lago after the last invoice, or may have."""
+        """Return a sentence about the part of the difference that reached, or may have reached, Lago after the last
+        invoice.
+        """
         rows, now_us = DeliveredRows(self._database, org_id, self._code), self._now_us
         verdict = await not_invoiced(rows, lives, org_id, self._lago, now_us, self._code, {})
         sums, sentence = defaultdict[str, tuple[int, Decimal]](lambda: (0, ZERO)), ""
@@ -180,7 +184,7 @@ class _Comparison:
         return f"{sentence}: meterbridge lago rebill" if sentence else ""
 
     async def _last_fees(self, subscription: str, org_id: str) -> list[Fee]:
-        """The metric's fees on the latest invoice that has any."""
+        """Return the metric's fees on the latest invoice that has any."""
         if org_id not in self._invoices:
             whole = [await self._lago.invoice(one.lago_id) for one in await latest(self._lago, org_id)]
             self._invoices[org_id] = [invoice for invoice in whole if invoice is not None]
@@ -198,8 +202,11 @@ class _Comparison:
         return []
 
     async def _delivered(self, subscription: str, from_us: int, until_us: int, org_id: str = "") -> Any:
-        """Cents that were delivered, and cents that wait; `org_id` `""` = of all orgs of the
-        organisation, as Lago counts a subscription's life."""
+        """Return the delivered and the waiting cents.
+
+        Args:
+            org_id: `""` = all orgs of the organisation, because Lago counts all events of a subscription's life.
+        """
         moments = to_datetime(from_us), to_datetime(until_us)
         async with self._database.connection() as connection:
             return await connection.fetchrow(_DELIVERED, subscription, *moments, org_id, self._organization)

@@ -16,7 +16,7 @@ from schemas.wire import FLAT
 async def compared_with_litellm(
     deployment: Deployment, database: Database, url: str, since: datetime, until: datetime
 ) -> BackfillReport:
-    """The report of a dry-run backfill of the calls that started in `[since, until)`.
+    """Return the report of a dry-run backfill of the calls that started in `[since, until)`.
 
     Raises:
         Unavailable: `litellm_db`, `projection_behind`, or Postgres does not answer.
@@ -31,7 +31,7 @@ async def compared_with_litellm(
 
 
 def call_discrepancies(report: BackfillReport) -> list[str]:
-    """Sentences about hours with owed calls, about differing costs, and about rows that cannot be read."""
+    """Return sentences about hours with owed calls, about different costs, and about rows that cannot be read."""
     sentences = []
     for name, hour in sorted(report.hours.items()):
         command = f"meterbridge backfill --source litellm-db --from {name} --to {_next(name)}"
@@ -61,7 +61,7 @@ def call_discrepancies(report: BackfillReport) -> list[str]:
 
 
 def notes_about_calls(report: BackfillReport) -> list[str]:
-    """Sentences about what is no error and should be known: calls without a price."""
+    """Return sentences about calls without a price. They are no error, but a person should know them."""
     return [no_price_yet(report)] if report.unpriced else []
 
 

@@ -1,4 +1,4 @@
-"""Records of lost topics, made of the rows that Postgres has of them."""
+"""Makes the records of lost topics from their rows in Postgres."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,7 +38,7 @@ _members = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
 def states_of(topics: TopicNames, stored: Stored) -> Iterator[Outgoing]:
-    """Records of the customers, orgs and rates topics, each the latest of its key."""
+    """Yield records for the customers, orgs and rates topics: the latest one of each key."""
     for row in stored.customers:
         customer = _customer(row)
         yield Outgoing(topics.customers, customer.litellm_customer_id.encode(), _encode(customer), headers=(_MARK,))
@@ -53,7 +53,9 @@ def states_of(topics: TopicNames, stored: Stored) -> Iterator[Outgoing]:
 def retries_of(
     topics: TopicNames, deployment: str, rows: Iterable[Mapping[str, Any]]
 ) -> Iterator[tuple[str, Outgoing]]:
-    """Ids and records of the events that Lago has not taken. It may have some of them: it is asked, or refuses the repeat."""
+    """Yield ids and records of the events that are not known to be at Lago. Lago may have some of them; it is asked
+    first, or refuses the repeat.
+    """
     now_ms = time.time_ns() // 1_000_000
     own = ((ATTEMPT, b"0"), (NOT_BEFORE, b"%d" % now_ms), (MAYBE_SENT, b"1"))
     for row in rows:
@@ -64,7 +66,7 @@ def retries_of(
 def dead_letters_of(
     topics: TopicNames, deployment: str, rows: Iterable[Mapping[str, Any]]
 ) -> Iterator[tuple[str, Outgoing]]:
-    """Ids and records of the dead letters."""
+    """Yield ids and records of the dead letters."""
     for row in rows:
         if row["status"] == _FAILED:
             why = row["reason"].encode()
@@ -88,7 +90,7 @@ def _of_event(
 
 
 def _organization(row: Mapping[str, Any]) -> str:
-    """The Lago organisation of an event. Where its org has no row any more the org's key names it."""
+    """Return the Lago organisation of an event. If its org has no row any more, the key of the org names it."""
     known, org_id = row["organization"], row["org_id"] or ""
     return begins_with(org_id) if known is None else known
 
@@ -98,8 +100,8 @@ def _customer(row: Mapping[str, Any]) -> CustomerRecord:
         msgspec.convert(version | _moments(version, "effective_from", "updated_at"), MappingVersion)
         for version in _members(row["versions"])
     )
-    # The tables do not show whether earlier versions were dropped, which is done only where there are many: then usage before the
-    # first one waits for a person, rather than to be billed to an org that did not pay for it.
+    # If a customer has many versions, earlier ones may have been dropped, and the tables do not show it. Then usage
+    # before the first version waits for a person, because it could be billed to the wrong org.
     known_from = versions[0].effective_from if len(versions) >= KEPT_VERSIONS else 0
     moments = to_us(row["created_at"]), to_us(row["updated_at"])
     return CustomerRecord(row["litellm_customer_id"], versions, *moments, known_from)

@@ -1,7 +1,9 @@
-"""Brings back into an empty Kafka cluster what Postgres has of a lost one, so that a backfill bills each call once (docs/adr/0053).
+"""Restores the topics of a lost Kafka cluster from Postgres into an empty one, so that a backfill bills each call once
+(docs/adr/0053).
 
-In this order: the audit line, marks that keep a meter from beginning, the tables, the topics that are only state, the events that Lago
-has not taken, at last the ledgers. A repeat after a cut does what is left.
+The steps, in this order: the audit line, offsets that keep a meter from starting, the tables, the topics that hold only
+state, the events that Lago has not accepted, and last the ledgers. After an interruption, a repeat does the remaining
+steps.
 """
 
 import asyncio
@@ -51,17 +53,18 @@ _event = decoder(LagoEvent)
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """A plan, or what was done; the numbers of what it is about.
+    """The plan of a recovery, or its result.
 
     Fields:
-        waiting, dead: events that Lago has not taken, and those that it refused.
-        only_at_lago: events that Lago has and Postgres did not know.
-        lost_calls, lost_usd: calls that were counted and are in no event: a backfill bills them.
-        unknown_calls: calls that are billed and not in the usage log: which ones is not known.
-        undecided_calls, undecided_usd, undecided_events: held usage that may be billed by one of these events, which only Lago has.
-        lost_rates: ids of rate cards of which nothing is left.
-        not_asked: orgs of organisations that the settings call closed: Lago was not asked about them.
-        ledgers: partitions that start again.
+        waiting, dead: number of events that Lago has not accepted, and of events that it refused.
+        only_at_lago: number of events that Lago has and Postgres did not know.
+        lost_calls, lost_usd: counted calls that are in no event; a backfill bills them.
+        unknown_calls: number of calls that are billed and not in the usage log, so they cannot be identified.
+        undecided_calls, undecided_usd, undecided_events: held usage that may be billed already, by one of these events
+            that only Lago has.
+        lost_rates: ids of rate card versions that are lost.
+        not_asked: orgs of closed organisations; Lago was not asked about them.
+        ledgers: partitions whose ledgers start again.
     """
 
     customers: int
@@ -84,11 +87,12 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What a person decides where the tables and Lago do not tell.
+    """The decisions that a person makes if neither the tables nor Lago show the answer.
 
     Fields:
-        undecided: of held usage that may be in an event that only Lago has: `billed` or `lost`; `""` = refuse.
-        accept_lost_rates: go on without the rate cards of which nothing is left.
+        undecided: what to do with held usage that may be in an event that only Lago has: treat it as `billed` or as
+            `lost`; `""` = refuse.
+        accept_lost_rates: continue without the lost rate card versions.
     """
 
     undecided: str = ""
@@ -105,18 +109,19 @@ async def recover(
     closed: Collection[str] = (),
     choices: Choices = Choices(),
 ) -> Recovery:
-    """Bring back what Postgres has, or tell what that would be.
+    """Restore the topics from Postgres, or only plan it.
 
     Args:
-        url: of Postgres, with an account that owns the tables.
+        url: URL of Postgres, with an account that owns the tables.
         lagos: the client of each Lago organisation by its name.
         do: False = change nothing.
-        closed: names of Lago organisations that the settings call closed.
+        closed: names of Lago organisations that the settings mark as closed.
 
     Raises:
         Rejected: `workers_running`, `topics_not_empty`, `not_lost`, `other_deployment`, `unknown_organization`, `too_many_events`,
             `undecided_usage`, `rates_lost`.
-        LagoIntegrationError, TopicProblem, Unavailable: a neighbour is away or refuses; a repeat does what is left.
+        LagoIntegrationError, TopicProblem, Unavailable: Lago, Kafka or Postgres does not answer or refuses. A repeat
+            does the remaining steps.
     """
     new = await asyncio.to_thread(_new_topics, deployment)
     begun = await asyncio.to_thread(_begun, deployment)
@@ -157,10 +162,12 @@ def _new_topics(deployment: Deployment) -> NewTopics:
 
 
 def _begun(deployment: Deployment) -> list[int]:
-    """The partitions whose ledgers an earlier run has begun: they have a position. What a cut-off run left behind has none.
+    """Return the partitions whose ledgers an earlier run has begun. Such a ledger has a position; an unfinished one has
+    none.
 
     Raises:
-        Rejected: `topics_not_empty`: all of them are begun, or a meter has begun one, which would count again what is billed.
+        Rejected: `topics_not_empty`: all ledgers are begun, or a meter has begun one. That ledger would count billed
+            calls again.
     """
     topic, positions = deployment.topics.changelog, positions_of(deployment)
     if len(positions) == deployment.partitions:
@@ -246,8 +253,10 @@ def _ids_in(deployment: Deployment, topic: str) -> set[str]:
 
 
 async def _keep_meters_out(deployment: Deployment, begun: Iterable[int]) -> None:
-    """Commit an offset where no ledger is: a meter that is started after a cut-off run halts there (`ledger_missing`). Else it would begin
-    ledgers that know of no call that it is billed.
+    """Commit an offset for each partition without a ledger, so that a meter that starts after an interrupted run halts
+    (`ledger_missing`).
+
+    Without the offset, the meter would begin a ledger that does not know which calls are billed.
     """
     place = place_of(deployment)
     for partition in set(range(deployment.partitions)).difference(begun):
@@ -256,8 +265,10 @@ async def _keep_meters_out(deployment: Deployment, begun: Iterable[int]) -> None
 
 
 async def _begin_ledgers(deployment: Deployment, begun: Iterable[int]) -> None:
-    """No call that was counted by now is folded before the usage log was asked for it: it may be billed. The clock of its sender may
-    have been ahead.
+    """Begin a ledger in each partition without one. It folds no call from before this moment until the usage log was
+    asked, because the call may be billed.
+
+    `FUTURE_US` is added, because the clock of a sender may have been ahead.
     """
     place = place_of(deployment)
     for partition in set(range(deployment.partitions)).difference(begun):

@@ -1,4 +1,6 @@
-"""Asks Lago for events that Postgres does not know: the projector was some steps behind when the topics were lost."""
+"""Asks Lago for events that Postgres does not know, because the projector may have been behind when the topics were
+lost.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -7,7 +9,8 @@ import msgspec
 
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected, LagoUnavailable
-from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
+from connectors.lago.events import MOVED, TOO_MANY
+from connectors.lago.responses import StoredEvent
 from connectors.postgres.recover import known_events, last_seen
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, to_us
@@ -17,7 +20,7 @@ from schemas.records import LagoEvent
 from streams.core.metering.event_owner import belongs_to, deployment_named
 from streams.runtime import clock
 
-#: Events of one list that are read, and how often a list is read that changes meanwhile.
+#: The most events of one list that are read, and how often a list is read again if it changes meanwhile.
 _MOST: Final = 1_000_000
 _READINGS: Final = 5
 _BATCH: Final = 1_000
@@ -33,22 +36,23 @@ async def only_at_lago(
     policy: MeterPolicy,
     closed: Collection[str] = (),
 ) -> list[LagoEvent]:
-    """The events of this deployment that Lago has and Postgres does not, in the order of their ids.
+    """Find the events of this deployment that Lago has and Postgres does not, in the order of their ids.
 
-    Lago is asked for each part that no event is known of, for the list of each running billing period, and for all events of the metric
-    since an hour before the projector's last step: of orgs that Postgres does not know yet, of subscriptions that have ended, and of a
-    billing period that was over a moment later.
+    Lago is asked for the event of each part without a known event, and for the list of each running billing period. It
+    is also asked for all events of the metric since one hour before the projector's last step. This list covers orgs
+    that Postgres does not know yet, subscriptions that have ended, and billing periods that ended in between.
 
     Args:
-        url: of Postgres.
+        url: URL of Postgres.
         lagos: the client of each Lago organisation by its name.
         orgs: rows of `organisations`.
         unsent: see `connectors.postgres.recover.unsent_parts`.
-        policy: names the deployment and the metric, which the ids and the lists of its events have.
-        closed: names of organisations that are not asked: nothing is posted there.
+        policy: has the names of the deployment and the metric, which the ids and the lists of events contain.
+        closed: names of organisations that are not asked, because nothing is posted to them.
 
     Raises:
-        Rejected: `unknown_organization`; `too_many_events`. LagoIntegrationError, Unavailable: Lago or Postgres is away.
+        Rejected: `unknown_organization`; `too_many_events`. LagoIntegrationError, Unavailable: Lago or Postgres does
+            not answer.
     """
     found: dict[str, LagoEvent] = {}
     asked = [(_client(lagos, org["organization"] or DEFAULT), org) for org in orgs if org["organization"] not in closed]
@@ -64,7 +68,8 @@ async def only_at_lago(
     if (seen := await last_seen(url)) is not None:
         until_us = clock.now_us() + HOUR_US
         for lago in lagos.values():
-            # In slices: other deployments post meanwhile, which moves the newest slice only.
+            # The list is read in slices, because other deployments post meanwhile. Their events change only the newest
+            # slice.
             for from_us in range(to_us(seen) - HOUR_US, until_us, _SLICE_US):
                 listed = await _listed(lago, None, policy.event_code, from_us, from_us + _SLICE_US)
                 await _take_unknown(url, lago, own, own.of(listed, found), found)
@@ -72,19 +77,19 @@ async def only_at_lago(
 
 
 class _Own:
-    """Tells which events are this deployment's. Where each call is an event of its own, its id is the call's identity and names no
-    deployment: the event itself does, and one that does not may be ours.
+    """Recognises the events of this deployment. If each call is an event of its own, its id is the identity of the call,
+    without the name of the deployment. Then the event itself names it; an event without the name may be ours.
     """
 
     def __init__(self, policy: MeterPolicy) -> None:
         self._deployment, self._each_call = policy.deployment, not policy.window_us
 
     def of(self, names: Iterable[str], found: Collection[str]) -> list[str]:
-        """Those that may be ours and were not found yet."""
+        """Return the ids that were not found before."""
         return [name for name in names if name not in found and self._may_be(belongs_to(self._deployment, name))]
 
     def has(self, event: LagoEvent) -> bool:
-        """Whether it may be ours, by all that is in it."""
+        """Whether the event may be ours, by its whole content."""
         return self._may_be(belongs_to(self._deployment, event.transaction_id, deployment_named(event)))
 
     def _may_be(self, told: bool | None) -> bool:
@@ -108,7 +113,7 @@ def _client(lagos: Mapping[str, LagoClient], organization: str) -> LagoClient:
 
 
 async def _running(lago: LagoClient, org_id: str, subscription: str, code: str) -> list[str]:
-    """Ids of the events in the running billing period; none where the subscription does not run."""
+    """Return the ids of the events in the running billing period; none if the subscription is not active."""
     try:
         usage = await lago.current_usage(org_id, subscription, code)
     except LagoRejected as refused:
@@ -119,10 +124,13 @@ async def _running(lago: LagoClient, org_id: str, subscription: str, code: str) 
 
 
 async def _listed(lago: LagoClient, subscription: str | None, code: str, from_us: int, until_us: int) -> list[str]:
-    """Ids of the events with a moment in `[from, until)`, microseconds since 1970 UTC; of all subscriptions where it is None.
+    """Return the ids of the events with a timestamp in `[from, until)`, microseconds since 1970 UTC.
+
+    Args:
+        subscription: None = all subscriptions.
 
     Raises:
-        Rejected: `too_many_events`. LagoUnavailable: the list changed at each reading: some of it was not read.
+        Rejected: `too_many_events`. LagoUnavailable: the list changed during each reading, so events may be missing.
     """
     what = "the metric" if subscription is None else f"subscription {subscription}"
     names: set[str] = set()

@@ -1,7 +1,7 @@
 """Sends the records of a period again: raw calls to the raw topic, or enriched calls to another topic.
 
-Nothing is billed twice by it: the ledger recognises a call within the dedupe retention, and an older call waits in the
-rejected topic for `meterbridge dlq requeue`, which asks the usage log. Another topic is for a consumer that has missed
+A replay bills nothing twice. The ledger recognises a call within the dedupe retention. An older call waits in the
+rejected topic for `meterbridge dlq requeue`, which asks the usage log. Another topic serves a consumer that has missed
 records; billing does not read it.
 """
 
@@ -46,7 +46,7 @@ class Amount:
         self.usd = add(self.usd, usd)
 
     def as_object(self) -> dict[str, Any]:
-        """The amount for programs."""
+        """The amount as an object for JSON."""
         return {"calls": self.calls, "tokens": self.tokens, "usd": plain(self.usd)}
 
 
@@ -61,19 +61,19 @@ def total(amounts: Mapping[str, Amount]) -> Amount:
 
 
 def by_customer(amounts: Mapping[str, Amount]) -> dict[str, dict[str, Any]]:
-    """Amounts by customer id for programs, in order of the id."""
+    """Return the amounts by customer id for JSON, in the order of the ids."""
     return {name: amount.as_object() for name, amount in sorted(amounts.items())}
 
 
 @dataclass(slots=True)
 class RangeContents:
-    """The calls of a range of offsets: amounts by LiteLLM customer id, and the number of records without a call."""
+    """The contents of a range of offsets: amounts by LiteLLM customer id, and the number of records without a call."""
 
     customers: dict[str, Amount] = field(default_factory=dict)
     unreadable: int = 0
 
     def total(self) -> Amount:
-        """The amount of all customers."""
+        """The total of all customers."""
         return total(self.customers)
 
 
@@ -86,11 +86,11 @@ class Checkpoint(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One replay. Its range of offsets is fixed when it is planned, so it does not contain what the replay writes.
+    """One replay. Its range of offsets is fixed when it is planned, so the replay does not read its own records.
 
     Fields:
-        source: full name of the topic it reads.
-        target_topic: full name of the topic it writes.
+        source: full name of the topic to read.
+        target_topic: full name of the topic to write.
         customer: LiteLLM customer id; `""` for all.
     """
 
@@ -106,7 +106,7 @@ class Replay:
     def planned(
         cls, deployment: Deployment, since_ms: int, until_ms: int, target_topic: str = RAW, customer: str = ""
     ) -> "Replay":
-        """A replay of record times `[since, until)`, milliseconds since 1970 UTC.
+        """Plan a replay of the records with times in `[since, until)`, milliseconds since 1970 UTC.
 
         Raises:
             ConfigurationError: `target_topic` is one of the product's own topics other than raw.
@@ -125,7 +125,7 @@ class Replay:
         return cls(deployment, stretch, source, target, since_ms, until_ms, customer)
 
     def contents(self, passed: Callable[[int], None] = lambda _offsets: None) -> RangeContents:
-        """The calls that would be sent. Nothing is sent."""
+        """Read the calls that would be sent. Nothing is sent."""
         totals, unit = RangeContents(), quantum(self.deployment.policy.cost_decimals)
         for message in self._records(self.stretch, passed):
             key = (message.key() or b"").decode(errors="replace")
@@ -142,11 +142,12 @@ class Replay:
         checkpoint: Path | None = None,
         passed: Callable[[int], None] = lambda _offsets: None,
     ) -> int:
-        """Send the records; their number. A repeat with the same `checkpoint` continues where the last run stopped.
+        """Send the records; return their number. A repeat with the same `checkpoint` continues where the last run
+        stopped.
 
         Raises:
-            ConfigurationError: the checkpoint is of another replay.
-            Unavailable: Kafka went away; what was sent stays sent.
+            ConfigurationError: the checkpoint belongs to another replay.
+            Unavailable: Kafka stopped answering. Some records may have been sent.
         """
         state = self._resumed(checkpoint)
         ranges = {
@@ -175,7 +176,7 @@ class Replay:
         }
 
     def _records(self, stretch: OffsetRange, passed: Callable[[int], None]) -> Iterator[Message]:
-        """The records of the range without an operator's orders, which must not be repeated."""
+        """Yield the records of the range, without operators' orders, which must not be repeated."""
         customer_key = self.customer.encode()
         for message in scan(self.deployment.kafka, stretch, passed):
             if (not customer_key or message.key() == customer_key) and not header_of(message, CONTROL):
@@ -209,7 +210,7 @@ class Replay:
 
 
 def _write(path: Path, state: Checkpoint) -> None:
-    """Replace the file in one step, so that it is never half written."""
+    """Replace the file atomically, so that it is never incomplete."""
     beside = path.with_name(path.name + ".new")
     beside.write_bytes(msgspec.json.encode(state))
     beside.replace(path)

@@ -1,8 +1,8 @@
-"""Requeues or dismisses dead letters: each once, also when the command is repeated, and with an audit line.
+"""Requeues or dismisses dead letters with an audit line: each once, even if the command is repeated.
 
-An event goes to the retry topic's first tier, in one transaction with the letter's mark and the event's receipt. A
-refused call goes to the raw topic, which is never written in transactions: the call is durable there before its letter is
-marked, and a call that is sent twice is counted once.
+An event goes to the first tier of the retry topic, in one transaction with the mark of its dead letter and the receipt.
+A refused call goes to the raw topic, which is never written in transactions. So the call is durable there before its
+dead letter is marked, and a call that is sent twice is counted once.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import receipt_write
 
 BATCH = 500
-#: Marks: requeued, dismissed, or counted already and therefore not requeued.
+#: Values of marks: requeued, dismissed, or counted already and therefore not requeued.
 REQUEUED_MARK, DISMISSED, KNOWN = "requeued", "purged", "known"
 
 _encode = msgspec.json.Encoder().encode
@@ -47,11 +47,11 @@ class RequeueResult:
     """Numbers of dead letters.
 
     Fields:
-        requeued, dismissed: requeued or dismissed now.
-        known: calls that were counted already; their dead letters are closed.
+        requeued, dismissed: dead letters that this call has requeued or dismissed.
+        known: calls that were counted already. Their dead letters are closed.
         impossible: dead letters that cannot be requeued as they are; `reasons` counts them by reason.
-        unaccepted: calls that are requeued only if the operator accepts their reason by name.
-        usd: what was requeued, dollars.
+        unaccepted: calls that would be requeued only if the operator accepted their reason by name.
+        usd: sum of the requeued amounts, dollars.
     """
 
     requeued: int = 0
@@ -70,7 +70,7 @@ class RequeueResult:
 
 
 class Requeuer:
-    """Acts on dead letters. A second requeuer of the same name fences the first."""
+    """Requeues and dismisses dead letters. A second requeuer with the same name fences the first."""
 
     def __init__(
         self,
@@ -100,10 +100,13 @@ class Requeuer:
         actor: str = "",
         **more: str,
     ) -> str:
-        """Write the audit line of an action on `dead_letters`; its id. Args: more: further members of the line's target.
+        """Write the audit line of an action on `dead_letters`; return its id.
+
+        Args:
+            more: further members of the line's target.
 
         Raises:
-            Unavailable: the line could not be written, so nothing may be done.
+            Unavailable: the line could not be written, so the action must not happen.
         """
         target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.dead_letter}
         return await asyncio.to_thread(
@@ -125,14 +128,15 @@ class Requeuer:
         on_progress: Callable[[int], None],
         accepted: tuple[str, ...] = (),
     ) -> RequeueResult:
-        """Requeue dead letters, in batches. A batch that is done stays done when a later one fails.
+        """Requeue dead letters in batches. A finished batch stays finished if a later one fails.
 
         Args:
-            accepted: reasons that the operator overrules, some of `connectors.operations.accepted_refusals.ACCEPTABLE`.
+            accepted: reasons that the operator overrules, a subset of
+                `connectors.operations.accepted_refusals.ACCEPTABLE`.
 
         Raises:
-            ConfigurationError: a call beyond the dedupe retention needs the usage log, and there is no Postgres.
-            Unavailable: `projection_behind`, or Kafka or Postgres went away; `requeue_in_progress`.
+            ConfigurationError: without Postgres there is no usage log, which a call beyond the dedupe retention needs.
+            Unavailable: `projection_behind`, `requeue_in_progress`, or Kafka or Postgres stopped answering.
         """
         done = RequeueResult()
         for batch in _batches(dead_letters):
@@ -146,7 +150,7 @@ class Requeuer:
     async def dismiss(
         self, dead_letters: Iterable[DeadLetter], audit_id: str, on_progress: Callable[[int], None]
     ) -> RequeueResult:
-        """Dismiss dead letters for good. Their records stay in the topic until they expire."""
+        """Dismiss dead letters permanently. Their records stay in the topic until they expire."""
         done = RequeueResult()
         for batch in _batches(dead_letters):
             await self._mark([DeadLetterMark(dead_letter, DISMISSED, audit_id) for dead_letter in batch])
@@ -215,9 +219,10 @@ class Requeuer:
         return Outgoing(self._topics.raw, key, checked(value, at_us, accepted))
 
     async def _judged(self, read: Sequence[tuple[DeadLetter, Usage]], accepted: tuple[str, ...]) -> list[LogJudgement]:
-        """What the usage log says about each call.
+        """Look up each call in the usage log.
 
-        Without a log an accepted call is requeued unchecked: the meter recognises it, or rejects it as too old.
+        Without a log an accepted call is requeued unchecked. The meter then recognises it as a duplicate, or rejects it
+        as too old.
         """
         if self._database is None and all(dead_letter.reason in accepted for dead_letter, _ in read):
             return [LogJudgement(CopyVerdict(MISSING))] * len(read)
@@ -253,7 +258,8 @@ async def requeuer(
     trusted_us: int | None = None,
     name: str = "desk",
 ) -> AsyncIterator[Requeuer]:
-    """A `Requeuer`. Another one of the same `name` is fenced: it can write nothing more. Read letters only inside.
+    """Open a `Requeuer`. An earlier one with the same `name` is fenced and cannot write any more. Read the dead letters
+    only inside the context.
 
     Args:
         trusted_us: see `caught_up`.
@@ -273,7 +279,7 @@ async def requeuer(
 
 
 def checked(stored: bytes, checked_at: int, accepted: tuple[str, ...] = ()) -> bytes:
-    """A value of the raw topic with the moment of its check, and with the reasons that an operator has overruled.
+    """Return a value of the raw topic with the time of its check, and with the reasons that an operator has overruled.
 
     Args:
         checked_at: microseconds since 1970 UTC.
@@ -283,7 +289,7 @@ def checked(stored: bytes, checked_at: int, accepted: tuple[str, ...] = ()) -> b
 
 
 def _batches(dead_letters: Iterable[DeadLetter]) -> Iterable[list[DeadLetter]]:
-    """At most `BATCH` letters of one kind each."""
+    """Yield batches of at most `BATCH` dead letters of one kind."""
     batch: list[DeadLetter] = []
     for dead_letter in dead_letters:
         if batch and (len(batch) == BATCH or batch[0].kind != dead_letter.kind):

@@ -1,8 +1,8 @@
-"""Reads again what the ingress rejected, by today's rules and without the field for which it was rejected.
+"""Reads a rejected call again, with the rules of this release and without the fields for which the ingress rejected it.
 
-A rejection keeps the readable rest of a call, and names the fields that were not readable. If only a detail is missing (a
-count, a flag), the rest is sent as the call. If a cost, an id, a moment or the customer is missing, it is not known who
-owes what, and the call stays rejected.
+A rejection keeps the readable rest of a call, and names the unreadable fields. If only a detail is missing (a count, a
+flag), the rest is sent as the call. If a cost, an id, a time or the customer is missing, the debtor or the amount is
+unknown, and the call stays rejected.
 """
 
 from typing import Any, Final
@@ -18,7 +18,8 @@ from schemas.reasons import BAD_NUMBER, WRONG_TYPE
 from schemas.records import Rejection
 from schemas.wire import CLOUDEVENT, FLAT, LAGO
 
-#: Last parts of field names. Without such a field the call may have another identity, customer or cost.
+#: Last parts of names of fields that decide about money. Without such a field the call may have another identity,
+#: customer or cost.
 _DECISIVE: Final = frozenset(
     {
         *("id", "request_id", "litellm_call_id", "transaction_id", "source", "subject", "time"),
@@ -44,7 +45,7 @@ _parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_again(refused: Rejection, fields: tuple[str, ...]) -> tuple[str, bytes] | None:
-    """Key and value for the raw topic of a call that the ingress rejected; None = it would be rejected again.
+    """Return key and value for the raw topic for a call that the ingress rejected; None = it would be rejected again.
 
     Args:
         fields: `CUSTOMER_ID_FIELDS`.
@@ -67,5 +68,5 @@ def read_again(refused: Rejection, fields: tuple[str, ...]) -> tuple[str, bytes]
 
 
 def _details_alone(names: str) -> bool:
-    """Whether no dropped field decides about money."""
+    """Whether all dropped fields are mere details, and none decides about money."""
     return bool(names) and all(name.rpartition(".")[2] not in _DECISIVE for name in names.split(", "))

@@ -1,6 +1,6 @@
 """Reads rows from a file: CSV with a header, one JSON object a line, or one JSON array of objects.
 
-The file is read as a stream, in bounded memory. After a row that cannot be read the next rows are read.
+The file is read as a stream, in bounded memory. A row that cannot be read does not stop the reading of later rows.
 """
 
 import json
@@ -13,14 +13,16 @@ from connectors.operations.csv_table import CsvRow, CsvTable
 from schemas.errors import Rejected
 
 JSON, CSV = "json", "csv"
-#: Bytes of one row, and of an array, which is read as a whole.
+#: The most bytes of one row, and of an array, which is read as a whole.
 MAX_ROW: Final = 64 << 10
 MAX_ARRAY: Final = 32 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
 class Row(NamedTuple):
-    """A row as a JSON object, and the line in which it begins, from 1; `wrong`: why it cannot be read, `detail`: where."""
+    """A row as a JSON object, and the number of its first line, from 1; `wrong`: why it cannot be read, `detail`:
+    where.
+    """
 
     line: int
     body: bytes
@@ -31,10 +33,10 @@ class Row(NamedTuple):
 async def rows(
     chunks: AsyncIterator[bytes], kind: str, columns: Collection[str] | None = None, delimiter: str = ""
 ) -> AsyncIterator[Row]:
-    """The rows of a file of `kind`. Blank lines, empty cells and columns without a name are left out.
+    """Yield the rows of a file of `kind`. Blank lines, empty cells and columns without a name are left out.
 
     Args:
-        columns, delimiter: of CSV, see `CsvTable`; cells of other columns do not count towards a row's size.
+        columns, delimiter: for CSV, see `CsvTable`. Cells of other columns do not count towards the size of a row.
 
     Raises:
         Rejected: `bad_csv`, see `CsvTable`; `too_large` for an array above `MAX_ARRAY`.
@@ -56,7 +58,7 @@ async def rows(
 
 
 async def _lines(chunks: AsyncIterator[bytes], *, marked: bool = False) -> AsyncIterator[tuple[int, bytes]]:
-    """(number, line with its end). A line beyond `MAX_ARRAY` is cut off; it is too large for a row.
+    """Yield (number, line with its line end). A line beyond `MAX_ARRAY` is cut off; it is too large for a row.
 
     Args:
         marked: keep the byte order mark.
@@ -87,7 +89,9 @@ async def _whole(first: bytes, lines: AsyncIterator[tuple[int, bytes]]) -> bytes
 
 
 def _members(line: int, body: bytes) -> Iterator[Row]:
-    """The array's objects, up to the first one that is no JSON: after it the next object cannot be found."""
+    """Yield the objects of the array up to the first one that is no JSON, because after it the next object cannot be
+    found.
+    """
     text, scan = body.decode(errors="replace"), json.JSONDecoder().raw_decode
     at, told_at = text.index("[") + 1, 0
     while True:

@@ -1,4 +1,4 @@
-"""The Kafka producer of an operator's command: records are durable on return, or it raises."""
+"""The Kafka producer of an operator's command. On return the records are durable; otherwise it raises."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ _ANSWER_S = 30.0
 
 
 class Outgoing(NamedTuple):
-    """A record. `partition` -1 = the key decides; `time_ms`: milliseconds since 1970 UTC, 0 = now."""
+    """A record to send; `partition`: -1 = the key decides; `time_ms`: milliseconds since 1970 UTC, 0 = now."""
 
     topic: str
     key: bytes | None
@@ -40,7 +40,7 @@ class CommandProducer:
         self._failed: KafkaError | None = None
 
     def send(self, records: Iterable[Outgoing], sent: Callable[[int], None] = lambda _count: None) -> int:
-        """Send records and wait until all in-sync replicas have acknowledged them; their number.
+        """Send records, and wait until all in-sync replicas have acknowledged them; return their number.
 
         Raises:
             Unavailable: at least one may not be durable; others may be. They may be sent again: the meter recognises repeats.

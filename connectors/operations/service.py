@@ -1,4 +1,4 @@
-"""The operations behind the management API: requeued dead letters, counts of calls and events, usage without a mapping."""
+"""The operations of the management API: requeues dead letters, counts calls and events, lists usage without a mapping."""
 
 import asyncio
 import time
@@ -9,9 +9,10 @@ from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.rejected_usage import RejectedFollower
 from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import BOTH, EVENTS, DeadLetter, Filters, found_letters
-from connectors.operations.ledger_totals import counted, oldest_waiting_s
+from connectors.operations.ledger_totals import counted
 from connectors.operations.requeue import RequeueResult, requeuer
 from connectors.operations.sender import CommandProducer
+from connectors.operations.unread import oldest_waiting_s
 from connectors.postgres.pool import Database
 from schemas.errors import ConfigurationError, Unavailable
 from schemas.money import plain
@@ -21,16 +22,16 @@ SELECT customer_id, id_kind, reason, sum(calls) AS calls, sum(cost_usd) AS usd, 
 FROM held_parts WHERE transaction_id IS NULL AND written_off_at IS NULL
 GROUP BY customer_id, id_kind, reason ORDER BY sum(cost_usd) DESC, customer_id LIMIT 1000
 """
-#: Age at which the counts are read from Kafka again, seconds.
+#: How long the counts are cached until they are read from Kafka again, seconds.
 _FRESH_S = 2.0
 
 
 class OperationsService:
-    """`connectors.api.dead_letters.Operations` of one process.
+    """Implements `connectors.api.dead_letters.Operations` for one process.
 
     Args:
-        database: None = without Postgres; refused calls and `unmapped` need it.
-        held_in_memory: HELD_IN_MEMORY, windows of one partition.
+        database: None = there is no Postgres. Refused calls and `unmapped` need it.
+        held_in_memory: `HELD_IN_MEMORY`, number of windows of one partition.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class OperationsService:
             )
 
     async def stats(self) -> dict[str, Any]:
-        """Number of calls and events by outcome, since the ledgers began; ages in seconds.
+        """Return the numbers of calls and events by outcome since the ledgers began. Ages are in seconds.
 
         Raises:
             Unavailable: `counting`: the topics have not been read to their end yet.
@@ -96,7 +97,7 @@ class OperationsService:
         }
 
     async def unmapped(self) -> list[dict[str, Any]]:
-        """At most 1000 customers with held usage, the highest amount first.
+        """Return at most 1000 customers with held usage, the highest amount first.
 
         Raises:
             ConfigurationError: there is no Postgres.

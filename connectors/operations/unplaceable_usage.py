@@ -1,4 +1,4 @@
-"""Held usage that waits for a person, because Meterbridge cannot find its subscription by itself."""
+"""Collects held usage that needs a person, because Meterbridge cannot find its subscription by itself."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -25,6 +25,6 @@ def note(misdirected: Misdirected, window: Window) -> None:
 
 
 def lines(amounts: Mapping[tuple[str, str], Decimal]) -> list[str]:
-    """A sentence for each reason and org, the highest amount first."""
+    """Return a sentence for each reason and org, the highest amount first."""
     ranked = sorted(amounts.items(), key=lambda one: (-one[1], one[0]))
     return [f"{plain(usd)} USD of {org} are held: {reason}" for (reason, org), usd in ranked]

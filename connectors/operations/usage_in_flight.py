@@ -1,4 +1,4 @@
-"""Usage in flight: it must reach Lago before its subscription may end, because Lago bills nothing after the end."""
+"""Finds usage in flight. It must reach Lago before its subscription may end, because Lago bills nothing after the end."""
 
 import asyncio
 from collections.abc import Iterable
@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 
 from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import BOTH, Filters, found_letters
-from connectors.operations.ledger_totals import oldest_waiting_s
 from connectors.operations.ledgers import ledgers_of
+from connectors.operations.unread import oldest_waiting_s
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.topics import RETRY_TIERS
 from streams.core.delivery.backoff import retry_delay
 
-#: A record that has waited longer may belong to any customer, seconds.
+#: A topic whose oldest record has waited longer may hold usage of any customer, seconds.
 WAITING_S = 3600.0
 
 
 @dataclass(slots=True)
 class UsageInFlight:
-    """Usage that may still reach Lago.
+    """Usage that has not reached Lago yet.
 
     Fields:
-        open: LiteLLM customers, orgs and subscriptions with usage in a ledger; for held usage only the customer.
+        open: LiteLLM customers, orgs and subscriptions with usage in a ledger. For held usage it has only the customer.
         dead: customers and subscriptions with dead letters.
         behind: topics whose oldest record has waited longer than `WAITING_S`.
     """
@@ -32,7 +32,7 @@ class UsageInFlight:
     behind: set[str] = field(default_factory=set)
 
     def of(self, names: Iterable[str]) -> str:
-        """Why usage of these customers, orgs or subscriptions may still reach Lago; `""` = none can."""
+        """Say why usage of these customers, orgs or subscriptions may still reach Lago; `""` = none can."""
         customers = set(names)
         if self.behind:
             return f"not all is delivered: {', '.join(sorted(self.behind))}"
@@ -42,7 +42,7 @@ class UsageInFlight:
 
 
 async def find_usage_in_flight(deployment: Deployment) -> UsageInFlight:
-    """Read from the ledgers, the dead letters and the topics' ends.
+    """Read the usage in flight from the ledgers, the dead letters and the ends of the topics.
 
     Raises:
         TopicProblem, Unavailable; aiokafka's errors where the broker does not answer.
@@ -63,9 +63,11 @@ def _dead_letters(deployment: Deployment, in_flight: UsageInFlight) -> None:
 
 
 def settled_us(policy: MeterPolicy, max_retries: int, retry_delay_s: float) -> int:
-    """The longest time from a call's end until its event is at Lago if no person acts, microseconds.
+    """Return the longest time from the end of a call until its event is at Lago without an operator's action,
+    microseconds.
 
-    It is the dedupe retention and one hour, the window and its grace, all waits between retries, and `WAITING_S`.
+    It is the sum of the dedupe retention, one hour, the window and its grace, all waits between retries, and
+    `WAITING_S`.
 
     Args:
         retry_delay_s: wait before the first retry, seconds; each further wait is twice as long.

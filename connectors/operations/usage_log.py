@@ -1,4 +1,4 @@
-"""Asks the usage log in Postgres whether a call was counted and billed, and checks first that the log is complete."""
+"""Asks the usage log in Postgres whether a call was counted and billed, after a check that the log is complete."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan, translated_errors
-from connectors.operations.ledger_totals import committed_of
+from connectors.operations.unread import committed_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.moments import to_datetime, to_us
@@ -34,16 +34,16 @@ from streams.core.metering.normalise import FUTURE_US
 from streams.core.metering.spend_log_ids import alias_of, base_key
 from streams.runtime import clock
 
-#: Why a call is not sent although it was not found: the rows of its month were pruned; the log is incomplete at its time;
-#: its ids are too few to find it.
+#: Reasons not to send a call that was not found: the rows of its month were pruned; the log is incomplete at its time;
+#: it has too few ids to be found.
 FORGOTTEN, INCOMPLETE, NAMELESS = ("usage_pruned", "log_incomplete", "no_call_id")
 
 _COLUMNS = """
 log.identity, log.decision, log.status, log.cost_usd, log.part <> '' AS billed, log.customer_id, log.id_kind, log.model,
 log.call_id, log.request_id, log.started_at
 """
-#: Rows that may be the same call (streams/core/metering/matching.py decides): by identity, by alias and start, by request id,
-#: and, for calls from LiteLLM's `lago` callback, by customer, cost and end.
+#: Finds rows that may be the same call; streams/core/metering/matching.py decides. It searches by identity, by alias
+#: and start, by request id, and for calls from LiteLLM's `lago` callback by customer, cost and end.
 _CANDIDATES = f"""
 SELECT asked.number, {_COLUMNS}
 FROM unnest($1::int[], $2::bytea[], $3::date[]) AS asked (number, identity, month)
@@ -81,21 +81,21 @@ _PLACED = "SELECT partition, next FROM projector_offsets WHERE topic = $1"
 _COMPLETE = "SELECT partition, since FROM log_completeness"
 _ASK_AGAIN_S = 0.25
 _WORTH_READING = 10_000
-#: A transaction's marker may be the last that a partition held when its records expired.
+#: The last offset of a partition whose records expired may be a transaction marker.
 _MARKER = 1
 _ALWAYS, _NEVER = 0, 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class LogCheck:
-    """The usage log held all calls up to a moment.
+    """A successful check: the usage log holds all calls up to a moment.
 
     Fields:
-        at_us: that moment, microseconds since 1970 UTC.
-        topic, placed: the projector's next offset at that moment, by partition. A crash of Postgres loses rows and
-            offsets together, so a lower offset now means that rows are lost.
-        complete_us: the log has all calls that were counted at or after this moment, microseconds since 1970 UTC;
-            0 = all calls.
+        at_us: the moment, microseconds since 1970 UTC.
+        topic, placed: the projector's next offsets in the topic at that moment, by partition. A crash of Postgres loses
+            rows and offsets together, so a lower offset later means that rows are lost.
+        complete_us: the log has all calls that were counted at or after this moment, microseconds since 1970 UTC; 0 =
+            it has all calls.
     """
 
     at_us: int
@@ -106,28 +106,31 @@ class LogCheck:
 
 @dataclass(frozen=True, slots=True)
 class LogJudgement:
-    """What the log says about one call; `refused`: why it must not be sent although it was not found, else `""`."""
+    """The log's information about one call; `refused`: why it must not be sent although it was not found, otherwise
+    `""`.
+    """
 
     verdict: CopyVerdict
     refused: str = ""
 
     @property
     def sendable(self) -> bool:
-        """Whether it was not counted, or was counted without the price that it has now, and the log is complete."""
+        """Whether the log is complete, and the call was not counted or was counted without the price that it has now."""
         return not self.refused and self.verdict.word in (MISSING, PRICED)
 
 
 async def log_judgements(
     database: Database, calls: Sequence[Usage], checked: LogCheck, policy: MeterPolicy
 ) -> list[LogJudgement]:
-    """What the log says about each of `calls`, in their order.
+    """Look up each of `calls`; return the results in the same order.
 
     Raises:
-        Unavailable: `projection_behind`: the log holds less than when it was `checked`; or Postgres does not answer.
+        Unavailable: `projection_behind`: the log has lost rows since it was `checked`; or Postgres does not answer.
     """
     candidates = await _candidates(database, calls, checked)
     verdicts = [verdict(call, candidates.get(number, ()), policy) for number, call in enumerate(calls)]
-    # Read after the look-up: a month is entered in the table in the transaction that drops its rows.
+    # The pruned months are read after the look-up, because a month enters the table in the transaction that drops its
+    # rows.
     months = await _forgotten_months(database, calls)
     return [LogJudgement(one, _refusal(call, one, months, checked)) for call, one in zip(calls, verdicts, strict=True)]
 
@@ -139,7 +142,7 @@ def _refusal(call: Usage, verdict: CopyVerdict, months: set[date], checked: LogC
         return ""
     if _months_of(call) & months:
         return FORGOTTEN
-    # A call is counted at its end or later, by a clock that may be `FUTURE_US` behind its sender's.
+    # A call is counted at its end or later. Our clock may be `FUTURE_US` behind the clock of its sender.
     if checked.complete_us and call.end_us < checked.complete_us + FUTURE_US:
         return INCOMPLETE
     return ""
@@ -188,17 +191,17 @@ async def caught_up(
 ) -> LogCheck:
     """Wait until each record that the raw topic has now is counted and in the log.
 
-    A call that is not in the log then was not counted before `LogCheck.at_us`. A call that is counted later is known to
-    the ledgers for the dedupe retention. So `at_us` is the `checked_at` of the calls that are sent.
+    After that, a call that is not in the log was not counted before `LogCheck.at_us`. A call that is counted later is
+    known to the ledgers for the dedupe retention. So `at_us` becomes the `checked_at` of the calls that are sent.
 
     Args:
-        limit_s: time limit of the wait, seconds.
-        trusted_us: the operator confirms that the log is complete from this moment on, microseconds since 1970 UTC. It
-            overrides what the log itself knows. None = the operator confirms nothing.
+        limit_s: time limit, seconds.
+        trusted_us: the operator confirms that the log is complete from this moment on, microseconds since 1970 UTC.
+            This overrides the information in the log. None = no confirmation.
 
     Raises:
-        Unavailable: `projection_behind`: the meter or the projector does not get there within `limit_s`, or calls expired
-            in the topic before they were projected.
+        Unavailable: `projection_behind`: the meter or the projector needs longer than `limit_s`, or calls expired in
+            the topic before they were projected.
     """
     kafka, topics, group = deployment.kafka, deployment.topics, deployment.kafka_id("meter")
     at_us = clock.now_us()
@@ -235,7 +238,9 @@ async def caught_up(
 
 
 async def _complete_us(database: Database, enriched: OffsetRange) -> int:
-    """The moment from which all partitions are complete: a call may have been counted under another customer's key."""
+    """Return the moment from which the log is complete for all partitions. One partition is not enough, because a call
+    may have been counted under another customer's key.
+    """
     async with database.connection() as connection:
         since = dict(await connection.fetch(_COMPLETE))
     moments = [_ALWAYS]
@@ -243,12 +248,12 @@ async def _complete_us(database: Database, enriched: OffsetRange) -> int:
         if number in since:
             moments.append(_moment(since[number]))
         elif start:
-            moments.append(_NEVER)  # records have expired, and the projector has not begun here
+            moments.append(_NEVER)  # records have expired, and the projector has not started on this partition
     return max(moments)
 
 
 def _moment(since: datetime) -> int:
-    """asyncpg returns -infinity and infinity as the least and the greatest datetime."""
+    """Convert a timestamp. asyncpg returns -infinity and infinity as the smallest and the largest datetime."""
     if since.year <= 1:
         return _ALWAYS
     return _NEVER if since.year >= MAXYEAR else to_us(since.astimezone(UTC))
@@ -262,25 +267,26 @@ def _uncommitted(kafka: KafkaConnection, group: str, topic: str, ends: dict[int,
 
 
 async def placed(database: Database, topic: str) -> dict[int, int]:
-    """By partition of a topic, the offset of the next record that the projector will read."""
+    """Return the offset of the next record that the projector will read, by partition of a topic."""
     async with database.connection() as connection:
         return dict(await connection.fetch(_PLACED, topic))
 
 
 def unprojected(whole: OffsetRange, places: Mapping[int, int]) -> OffsetRange:
-    """The part of `whole` that the projector has not read; `places`: see `placed`."""
+    """Return the part of `whole` that the projector has not read; `places`: see `placed`."""
     ranges = {number: (max(start, places.get(number, 0)), end) for number, (start, end) in whole.ranges.items()}
     return OffsetRange(whole.topic, ranges)
 
 
 def records_in(kafka: KafkaConnection, stretch: OffsetRange) -> int:
-    """Number of committed records; of a long range the number of its offsets. A short one is read, because some of its
-    offsets may be transaction markers and no records."""
+    """Return the number of committed records; for a long range, the number of its offsets.
+
+    A short range is read, because some of its offsets may be transaction markers."""
     return stretch.offsets if stretch.offsets > _WORTH_READING else sum(1 for _ in scan(kafka, stretch))
 
 
 def _months_of(call: Usage) -> set[date]:
-    """The month of the call's start, and the next one if a rounded start may be in the other month."""
+    """Return the month of the call's start, and the neighbouring month if the rounded start may lie in it."""
     return {_month_of(call.start_us + apart_us) for apart_us in (-APART_US, APART_US)}
 
 

@@ -1,4 +1,6 @@
-"""Reads the sums of analytics from Postgres: by day or by another dimension, of all calls or of one user's."""
+"""Reads the sums of analytics from Postgres, by day or by another dimension, for all calls or for the calls of one
+user.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from schemas.bounded_name import bounded_name
 from schemas.money import plain
 
 DAY: Final = "day"
-#: What all calls can be grouped by, and what one user's.
+#: The dimensions for all calls, and for the calls of one user.
 GROUPS: Final = (DAY, "user", "org", "provider", "model", "team", "key", "tag")
 GROUPS_OF_USER: Final = (DAY, "provider", "model")
 
@@ -25,7 +27,8 @@ _BY_DAY = f"""
 SELECT day::text AS value, {_SUMMED} FROM usage_by_dimension
 WHERE dimension = 'all' AND day BETWEEN $1 AND $2 GROUP BY day ORDER BY day
 """  # noqa: S608  # our own words
-#: The first groups are found by two columns that the index has; then only their rows are read, each group's by the index of its value.
+#: The first groups are found with two columns of the index. Then only the rows of these groups are read, by the index
+#: of each group's value.
 _BY_VALUE = f"""
 WITH first AS (
     SELECT value, sum(billed_usd) AS billed, sum(calls) AS called, count(*) OVER () AS groups
@@ -48,7 +51,7 @@ WHERE dimension = $1 AND value = ANY ($2) AND day BETWEEN $3 AND $4
 _REFRESHED = "SELECT refreshed_at FROM usage_summary_refreshed"
 _BUCKETS_PER_DOUBLING: Final = 4
 _P95: Final = 0.95
-#: Big-endian, as `int8send` writes them.
+#: Big-endian integers, as `int8send` writes them.
 _COUNTS: Final = ">i8"
 
 
@@ -57,7 +60,7 @@ class UsageSums:
     """The sums of one group of calls.
 
     Fields:
-        value: the day, or the id of the user, org ...; `""` = calls without one.
+        value: the day, or the id of the user, org ...; `""` = calls without such an id.
         p95_latency_ms: None = not known for this group.
     """
 
@@ -66,7 +69,7 @@ class UsageSums:
     p95_latency_ms: int | None = None
 
     def as_object(self, group_by: str) -> dict[str, Any]:
-        """The group for JSON: dollars and rates as decimal text; null = there is nothing to divide by."""
+        """The group as an object for JSON: dollars and rates as decimal text. A rate is null if its divisor is 0."""
         sums, cost, billed = self.sums, self.sums["provider_cost_usd"], self.sums["billed_usd"]
         whole = {name: int(sums[name]) for name in _SUMS[:9]}
         judged = sums["successes"] + sums["failures"]
@@ -87,11 +90,11 @@ class UsageSums:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """The groups, the one that is billed most first, or by day.
+    """The groups, ordered by billed amount (the highest first) or by day.
 
     Fields:
-        groups: how many there are; more than `rows` has if the limit was reached.
-        refreshed_at: the sums hold all calls that were in the log then; None = never.
+        groups: number of all groups. It is larger than the length of `rows` if the limit was reached.
+        refreshed_at: the sums contain all calls that the log had at this time; None = they were never made.
     """
 
     rows: Sequence[UsageSums]
@@ -100,7 +103,7 @@ class UsageReport:
 
 
 async def usage_of_all(database: Database, first: date, last: date, group_by: str, limit: int) -> UsageReport:
-    """The usage of `[first, last]`, both UTC days included. Raises: Unavailable."""
+    """Read the usage of the UTC days `[first, last]`, both included. Raises: Unavailable."""
     by_day = group_by == DAY
     async with database.connection() as connection:
         if by_day:
@@ -119,7 +122,9 @@ async def usage_of_all(database: Database, first: date, last: date, group_by: st
 async def usage_of_user(
     database: Database, first: date, last: date, group_by: str, limit: int, user_id: str
 ) -> UsageReport:
-    """As `usage_of_all`, of one user's calls; `group_by` is one of `GROUPS_OF_USER`. Raises: Unavailable."""
+    """Read the usage of one user's calls, as `usage_of_all`; `group_by` is one of `GROUPS_OF_USER`. Raises:
+    Unavailable.
+    """
     user = bounded_name(user_id)
     order = "day" if group_by == DAY else "sum(billed_usd) DESC, sum(calls) DESC, 1"
     statement = _OF_USER.format(value=group_by, sums=_SUMMED, order=order)
@@ -135,11 +140,11 @@ async def usage_of_user(
 
 
 def percentile_ms(counts: Sequence[int], share: float) -> int | None:
-    """The latency that this share of the calls does not exceed; None = there are no calls.
+    """Return the latency that this fraction of the calls does not exceed, milliseconds; None = there are no calls.
 
     Args:
-        counts: by bucket; bucket `n` holds latencies of `(2^((n-1)/4), 2^(n/4)]` ms. The result lies in the bucket of the true
-            one, so it differs by less than 19 %.
+        counts: number of calls by bucket; bucket `n` holds latencies of `(2^((n-1)/4), 2^(n/4)]` ms. The result lies in
+            the same bucket as the true latency, so it differs by less than 19 %.
     """
     wanted = share * sum(counts)
     below = 0
@@ -153,7 +158,7 @@ def percentile_ms(counts: Sequence[int], share: float) -> int | None:
 
 
 def _percentiles(latencies: Iterable[Any]) -> dict[str, int | None]:
-    import numpy as np  # 6 MiB of memory, of which an api that is not asked for analytics has no use
+    import numpy as np  # imported here because it needs 6 MiB of memory, which an api without analytics requests saves
 
     counts: dict[str, Any] = {}
     for value, stored in latencies:

@@ -1,4 +1,6 @@
-"""Keeps the sums of analytics up to date, beside a projector. A day whose sums cannot be made does not delay other days."""
+"""Keeps the sums of analytics up to date, beside a projector. A day whose sums cannot be computed does not delay other
+days.
+"""
 
 import asyncio
 import time
@@ -14,16 +16,18 @@ from connectors.postgres.pool import Database
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.reasons import POSTGRES_ERROR, POSTGRES_SLOW
 
-#: Period in seconds; the time limit of one day; how much longer than a refresh took the next one waits at least.
+#: Period in seconds; the time limit of one day in seconds; the wait after a refresh is at least this multiple of its
+#: duration.
 EVERY_S, LIMIT_S, REST = 60.0, 900.0, 20.0
 #: The longest wait in seconds, after a refresh and after failures.
 MOST_REST_S: Final = 3600.0
-#: How much longer than Postgres itself this process waits for an answer.
+#: How much longer than the time limit in Postgres this process waits for an answer, seconds.
 _GRACE_S: Final = 5.0
 _RECENT: Final = """
 SELECT EXISTS (SELECT FROM usage_summary_refreshed WHERE refreshed_at > clock_timestamp() - make_interval(secs => $1))
 """
-#: The days that changed or failed, the latest first. One that failed waits until its next attempt, also if it changes meanwhile.
+#: The days that changed or failed, the latest first. A failed day waits until its next attempt, even if it changes
+#: meanwhile.
 _DUE: Final = """
 SELECT day FROM (SELECT day FROM usage_days_changed UNION SELECT day FROM usage_days_failed) AS of_log
 WHERE NOT EXISTS (SELECT FROM usage_days_failed f WHERE f.day = of_log.day AND f.retry_at > clock_timestamp())
@@ -40,12 +44,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class SummaryRefresh:
-    """Of one process. Of several processes that project, one refreshes at a time.
+    """Refreshes the sums. If several processes run, one of them refreshes at a time.
 
     Args:
-        failed: counts a failure by its reason: of a day, of Postgres, or an error of ours.
-        show: exports how many days have failed and wait for their next attempt.
-        monotonic: seconds.
+        failed: counts a failure by its reason: a day, Postgres, or a bug.
+        show: exports the number of failed days that wait for their next attempt.
+        monotonic: returns seconds.
     """
 
     database: Database
@@ -58,7 +62,7 @@ class SummaryRefresh:
     _logged: dict[date, str] = field(default_factory=dict)
 
     async def watch(self) -> None:
-        """Refresh again and again. An expected error is logged, and the next attempt follows."""
+        """Run `once` periodically until cancelled. An expected error is logged, and the next attempt follows."""
         await watch(
             self.once,
             self.sleep,
@@ -67,9 +71,10 @@ class SummaryRefresh:
         )
 
     async def once(self) -> bool:
-        """Refresh, unless that was done a moment ago, the last refresh took long, or the last attempts failed.
+        """Refresh the sums if it is due. It is not due shortly after a refresh, after a long refresh, or after failed
+        attempts.
 
-        Raises: Unavailable: the next attempt waits twice as long as the last one, at most an hour.
+        Raises: Unavailable: the next wait is twice as long as the last one, at most an hour.
         """
         began = self.monotonic()
         if began < self._not_before:
@@ -102,7 +107,7 @@ class SummaryRefresh:
         return True
 
     async def _day(self, day: date) -> bool:
-        """Make the sums of a day, in a transaction of its own; False = another process refreshes."""
+        """Compute the sums of a day in a transaction of its own; False = another process refreshes."""
         try:
             async with self.database.connection() as connection, connection.transaction():
                 if not await connection.fetchval(_LOCK):

@@ -1,6 +1,6 @@
-"""Reads which org a user belongs to, from JSON, from CSV, or by an SQL query.
+"""Reads the org of each user from JSON, from CSV, or with an SQL query.
 
-Columns or members: `user_id`, `org_id`, and optionally `org_name` and `email`; by default those of the user's customer.
+Columns or members: `user_id`, `org_id`, and optionally `org_name` and `email`, by default those of the user's customer.
 """
 
 import io
@@ -21,7 +21,7 @@ MAX_ROWS = 1_000_000
 
 
 class UserOrg(msgspec.Struct, frozen=True):
-    """One user and its org; `where` names the row. Texts are trimmed, and `""` where they were left out."""
+    """One user and its org; `where` names the row. Texts are trimmed; a missing text is `""`."""
 
     user_id: str
     org_id: str
@@ -30,12 +30,12 @@ class UserOrg(msgspec.Struct, frozen=True):
     where: str = ""
 
     def at(self, where: str) -> "UserOrg":
-        """A copy with the name of its row."""
+        """Return a copy with the name of its row."""
         return msgspec.structs.replace(self, where=where)
 
 
 def read_file(path: Path) -> list[UserOrg]:
-    """A file of JSON, a list of objects or an object by user id; anything else is CSV with a header.
+    """Read a file: JSON (a list of objects, or an object by user id), or else CSV with a header.
 
     Raises:
         Rejected: `bad_mapping_file`: the file is neither of them, or lacks a column.
@@ -48,17 +48,17 @@ def read_file(path: Path) -> list[UserOrg]:
 
 
 async def read_query(url: str, query: str) -> list[UserOrg]:
-    """The rows of one SELECT, in a read-only transaction.
+    """Return the rows of one SELECT, run in a read-only transaction.
 
     Raises:
-        Rejected: `bad_mapping_sql`: Postgres refuses it, or it has no such columns.
+        Rejected: `bad_mapping_sql`: Postgres refuses the query, or the result lacks a column.
         Unavailable: see `connectors.postgres.errors.decisions`.
     """
     with Database(url, size=1) as database:
         async with database.connection() as connection:
             try:
                 async with connection.transaction(readonly=True):
-                    rows = await connection.fetch(query)  # one statement: the protocol takes no second
+                    rows = await connection.fetch(query)  # the protocol allows only one statement
             except (asyncpg.SyntaxOrAccessError, asyncpg.InvalidTransactionStateError, asyncpg.DataError) as error:
                 raise Rejected("bad_mapping_sql", type(error).__name__) from error
     if rows and not {"user_id", "org_id"} <= set(rows[0].keys()):
@@ -88,7 +88,7 @@ def _of_csv(text: bytes) -> list[UserOrg]:
     if not {"user_id", "org_id"} <= set(table.header):
         raise Rejected("bad_mapping_file", "CSV needs a header with user_id and org_id")
     for row in csv_rows:
-        if row.wrong:  # a user that was left out would be billed as before, so the whole file is refused
+        if row.wrong:  # if one user were left out, it would be billed as before; so the whole file is refused
             raise Rejected("bad_mapping_file", f"line {row.line}: {row.wrong}: {row.detail}")
     return _entries((f"line {row.line}", row.cells) for row in csv_rows)
 
@@ -101,5 +101,5 @@ def _entries(rows: Iterable[tuple[str, Mapping[str | Any, Any]]]) -> list[UserOr
 
 
 def _text(value: Any) -> str:
-    """Ids may be numbers in JSON and SQL, and UUIDs in SQL."""
+    """Convert an id to text: it may be a number in JSON and SQL, or a UUID in SQL."""
     return "" if value is None else str(value).strip()

@@ -15,7 +15,7 @@ from streams.state.step_writes import CONTROL, WRITE_OFF
 
 
 def matching(held: list[Held], pattern: str) -> list[Held]:
-    """The held usage that an order for `pattern` would write off, see `meant_by`."""
+    """Return the held usage that an order for `pattern` would write off, see `meant_by`."""
     means = meant_by(pattern)
     return [usage for usage in held if means(usage.customer)]
 
@@ -29,18 +29,18 @@ def order_write_off_of_all(
     reason: str,
     actor: str = "",
 ) -> str:
-    """Order that all of `held`, of the customers that `pattern` matches, is written off.
+    """Order the write-off of all of `held`, for the customers that `pattern` matches.
 
-    Each partition gets the order, and writes off what it holds under the pattern when it reads the order.
+    Each partition gets the order. It writes off the matching usage that it holds when it reads the order.
 
     Args:
-        until_us: only usage that ended up to this moment is meant, microseconds since 1970 UTC.
+        until_us: only usage that ended at or before this moment is written off, microseconds since 1970 UTC.
 
     Returns:
-        The id of the one audit line.
+        The id of the audit line.
 
     Raises:
-        Unavailable: Kafka did not take the line, or an order. A repeat finds what is left.
+        Unavailable: Kafka did not acknowledge the line or an order. A repeat finds the rest.
     """
     target = {"match": pattern, "until": str(until_us), "customers": str(len({usage.customer for usage in held}))}
     audit_id = _audited(deployment, sender, held, target, reason, actor)
@@ -53,13 +53,14 @@ def order_write_off_of_all(
 def order_write_off(
     deployment: Deployment, sender: CommandProducer, held: list[Held], until_us: int, reason: str, actor: str = ""
 ) -> str:
-    """Order that all of `held`, of one customer, is written off if it ended up to `until_us`; the audit line's id.
+    """Order the write-off of all of `held` of one customer that ended at or before `until_us`; return the audit line's
+    id.
 
     The money leaves the ledger when its worker reads the order. Usage that comes later is held again. Each ledger that
-    holds some of it gets the order: after `meterbridge topics expand` these may be several.
+    holds some of the usage gets the order; after `meterbridge topics expand` there may be several.
 
     Raises:
-        Unavailable: Kafka did not take the line, or the order.
+        Unavailable: Kafka did not acknowledge the line or the order.
     """
     customer = held[0].customer
     audit_id = _audited(deployment, sender, held, {"customer": customer, "until": str(until_us)}, reason, actor)

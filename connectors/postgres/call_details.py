@@ -1,4 +1,4 @@
-"""The columns of a call that come from its context: how soon it answered, and for which session, app and tags it was made."""
+"""Makes the columns of a call that come from its context: time to the first token, session, app and tags."""
 
 from typing import Final, NamedTuple
 
@@ -11,13 +11,13 @@ from streams.core.metering.error_categories import FAILURE, OTHER, category_of
 
 _decode: Final = decoder(CallContext)
 _encode: Final = msgspec.json.Encoder().encode
-#: Names of metadata, kept by `KEPT_METADATA`, that tell a call's session and app; the first one that is there.
+#: Names of metadata, kept by `KEPT_METADATA`, for a call's session and app. The first one that is present is used.
 SESSION: Final = ("session_id", "litellm_session_id")
 APP: Final = ("app", "app_id", "app_name")
 
 
 class CallDetails(NamedTuple):
-    """Values for usage.sql; None = the call does not say.
+    """Values for usage.sql; None = the call does not have the value.
 
     Fields:
         time_to_first_token: seconds, as text.
@@ -34,7 +34,9 @@ class CallDetails(NamedTuple):
 
 
 def details_of(usage: EnrichedUsage) -> CallDetails:
-    """The details of a call. A context that cannot be read has none: it must not keep a call out of the log."""
+    """Return the details of a call. A context that cannot be read has none, because it must not exclude a call from the
+    log.
+    """
     if usage.context is msgspec.UNSET:
         return CallDetails(usage.byok, error_category=OTHER if usage.status == FAILURE else None)
     try:
@@ -53,7 +55,7 @@ def details_of(usage: EnrichedUsage) -> CallDetails:
 
 
 def _named(context: CallContext, names: tuple[str, ...]) -> str | None:
-    """The value of the first of these names that the call's metadata, or its key's, has."""
+    """Return the value of the first of these names in the metadata of the call or of its key."""
     for metadata in (context.spend_logs_metadata, context.key_metadata):
         for name in names:
             if value := metadata.get(name):

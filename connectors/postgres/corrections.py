@@ -1,6 +1,7 @@
-"""Corrects what was debited for calls when their event, or a write-off, bills them otherwise than they were counted.
+"""Corrects the debits of calls if their event, or a write-off, bills them differently from the way in which they were
+counted.
 
-The order of the transactions is what makes this right (docs/adr/0036-the-event-decides-what-is-debited.md):
+The order of the transactions ensures the correctness (docs/adr/0036-the-event-decides-what-is-debited.md):
 
 1. The rows of the events are committed, and the parts that they concern are stored.
 2. Every transaction that writes or debits calls holds `CALLS` as a shared lock. One moment of it alone shows that all those are
@@ -13,17 +14,17 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-#: Calls of one chunk: as long as it takes, an authorisation of the same account waits.
+#: Number of calls in one chunk. An authorisation of the same account waits while a chunk is corrected.
 CHUNK: Final = 1000
 #: Parts whose calls are read at once. A release may have millions of calls, and a part has those of a minute.
 PARTS: Final = 50
 #: The lock of the transactions that write or debit calls, until their end.
 CALLS: Final = "pg_advisory_xact_lock_shared(hashtext('meterbridge calls and events'))"
-#: Outside a transaction: it waits for those that have the lock, and ends at once.
+#: Run outside a transaction. It waits for the transactions that have the lock, and releases its own lock at once.
 _ALL_OVER: Final = "SELECT pg_advisory_xact_lock(hashtext('meterbridge calls and events'))"
 _IN_USE: Final = "SELECT EXISTS (SELECT FROM user_credits)"
 _CALLS: Final = "SELECT identity, month::text FROM llm_usage_log WHERE part = ANY($1::text[]) AND part <> ''"
-#: In one order, so that two of them cannot deadlock.
+#: Ordered, so that two of them cannot deadlock.
 _DONE: Final = """
 UPDATE corrected_parts SET done = true
 WHERE part IN (SELECT part FROM corrected_parts WHERE part = ANY($1::text[]) ORDER BY part FOR UPDATE)
@@ -41,7 +42,7 @@ _EVENT_PRICES: Final = _sql("event_prices.sql")
 
 
 class Moved(NamedTuple):
-    """Parts whose calls are to be corrected.
+    """Parts whose calls must be corrected.
 
     Fields:
         prepaid: whether there are accounts; without one only the usage log is corrected.
@@ -52,12 +53,12 @@ class Moved(NamedTuple):
 
 
 async def moved_parts(connection: Any, parts: Sequence[str], *, rated: bool) -> Moved:
-    """Store and return those of these parts whose calls may be billed otherwise than they were counted.
+    """Store and return those parts whose calls may be billed differently from the way in which they were counted.
 
     Args:
         connection: in the transaction that has written the parts' rows.
         parts: ids of new events, of the held parts in them, or of parts that were written off.
-        rated: whether a rate card has priced one of them: then the usage log gets the prices of the events, too.
+        rated: whether a rate card has priced one of them. Then the usage log gets the prices of the events, too.
     """
     if not parts:
         return Moved([], False)
@@ -68,7 +69,7 @@ async def moved_parts(connection: Any, parts: Sequence[str], *, rated: bool) -> 
 
 
 async def calls_of(connection: Any, moved: Moved) -> AsyncIterator[Keys]:
-    """The calls of these parts, in chunks. A call that is written from now on is debited by the event at once.
+    """Yield the calls of these parts in chunks. A call that is written later is debited by the event at once.
 
     Args:
         connection: in no transaction, now and whenever the next chunk is asked for; that of `moved_parts` is committed.
@@ -85,7 +86,8 @@ async def calls_of(connection: Any, moved: Moved) -> AsyncIterator[Keys]:
 
 
 async def correct(connection: Any, calls: Keys, user_kinds: Sequence[str], *, prepaid: bool) -> int:
-    """Debit, and give back, what these calls are billed at now beside what was taken for them; how many were debited.
+    """Debit or give back the difference between the billed amount of these calls and their debits; return how many were
+    debited.
 
     Args:
         connection: in a transaction with the lock `CALLS`, as its last work: it locks rows of the log, then accounts.

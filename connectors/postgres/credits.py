@@ -12,14 +12,14 @@ import asyncpg
 from connectors.postgres.pool import connected
 from schemas.errors import Rejected
 
-#: What the functions refuse, by SQLSTATE.
+#: The refusals of the SQL functions, by SQLSTATE.
 _REFUSED: Final = {
     "MB001": ("idempotency_conflict", "the key was used for another movement"),
     "MB004": ("unknown_payment", "the account has no such payment"),
     "MB005": ("payment_refunded", "less is left of the payment than is refunded"),
 }
 _ADD: Final = "SELECT new_balance, transaction_id FROM add_account_credits($1, $2, $3, 'manual', NULL, NULL, $4::jsonb)"
-#: Whether Stripe's events take back what is refunded of this payment.
+#: Whether Stripe's events take back the credits of refunds of this payment.
 _WATCHED: Final = """
 SELECT EXISTS (
     SELECT FROM stripe_payments s JOIN credit_transactions t ON t.stripe_transaction_id = s.payment_intent
@@ -52,7 +52,7 @@ class Added(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What was checked, and what does not balance: problem, place, expected, found."""
+    """The number of checked items, and the imbalances: problem, place, expected, found."""
 
     accounts: int
     transactions: int
@@ -62,7 +62,7 @@ class Checked(NamedTuple):
 async def add_credits(
     url: str, account: str, amount: Decimal, kind: str, key: str, expires_at: datetime | None, note: Mapping[str, str]
 ) -> Added:
-    """Add credits to an account, or take them back with a negative `refund` or `adjustment`, once for each key.
+    """Add credits to an account, or take them back with a negative `refund` or `adjustment`, once per key.
 
     Args:
         account: `user:<id>` or `org:<id>`; it is made if there is none.
@@ -108,7 +108,7 @@ async def transactions_of(url: str, account: str, limit: int, offset: int) -> li
 
 
 async def checked(url: str, limit: int = 1000) -> Checked:
-    """Check all of the books: every transaction, balance, overdraft and grant. Raises: Unavailable."""
+    """Check all accounts: every transaction, balance, overdraft and grant. Raises: Unavailable."""
     async with connected(url) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         wrong = [tuple(row) for row in await connection.fetch(_CHECK, limit)]
         accounts, transactions = await connection.fetchrow(_COUNTS)

@@ -1,8 +1,9 @@
-"""Debits the calls of a fetched batch from the credits of users and orgs that are prepaid, in the projector's transaction.
+"""Debits the calls of a fetched batch from the credits of prepaid users and orgs, in the projector's transaction.
 
 The database decides who pays and what is debited already (migrations/0017_call_debits.sql), by the calls' rows in the
-usage log and by their parts. Here the calls are chosen that may concern an account, so that a batch of others costs little.
-A call may be projected before its event or after it: the later one of the two corrects what was debited (corrections.py).
+usage log and by their parts. This module selects the calls that may concern an account, so that a batch without such
+calls costs little. A call may be projected before its event or after it: the later one of the two corrects what was
+debited (corrections.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,12 +38,12 @@ _CUSTOMER, _ID_KIND, _ORG, _CALL_ID, _USER, _ORGANIZATION, _PART, _HELD, _BILLED
 
 
 class DebitedBatch(NamedTuple):
-    """What was debited of a batch.
+    """The debits of a batch.
 
     Fields:
-        calls: debited now; not those of an earlier time.
+        calls: number of calls that were debited now, without earlier debits.
         usd, overdraft_usd: Decimals: the sum, and the part of it that no balance covered.
-        refused: calls that name an account which is not debited for them, by reason (schemas/reasons.py).
+        refused: calls of an account that is not debited for them, by reason (schemas/reasons.py).
     """
 
     calls: int
@@ -52,7 +53,8 @@ class DebitedBatch(NamedTuple):
 
 
 async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Sequence[str]) -> DebitedBatch | None:
-    """Debit the calls of these usage rows, which are in the usage log, each once; None: no call is of a prepaid account.
+    """Debit each call of these usage rows once; None = no call belongs to a prepaid account. The rows must be in the
+    usage log.
 
     Args:
         connection: in the transaction that moves the projector's offset, and holds the lock `CALLS` since before it wrote
@@ -101,6 +103,6 @@ async def _decided(connection: Any, rows: Sequence[tuple[Any, ...]], *, correcte
 
 
 def _accounts(row: tuple[Any, ...]) -> set[str]:
-    """The accounts that the call names; which of them may pay is decided in the database."""
+    """Return the accounts that the call names. The database decides which of them may pay."""
     users = {f"user:{name}" for name in (row[_CUSTOMER], row[_USER]) if name}
     return users | {f"org:{name}" for name in (row[_ORG], row[_ORGANIZATION]) if name}

@@ -56,12 +56,12 @@ _WRITTEN: Final = "SELECT last_value, is_called FROM late_call_writes"
 _FORGET: Final = """
 INSERT INTO forgotten_months (month) SELECT unnest($1::date[]) ON CONFLICT (month) DO UPDATE SET forgotten_at = now()
 """
-#: By the primary key. What stays is little: calls that ran over the month's end.
+#: Uses the primary key. Only few rows stay: calls that ran over the end of the month.
 _COPY: Final = "CREATE TEMP TABLE staying ON COMMIT DROP AS SELECT * FROM {table} WHERE identity = ANY ($1::bytea[])"
 
 
 class Forgotten(NamedTuple):
-    """What became of a table.
+    """The result for one table.
 
     Fields:
         ended: deleted calls by the month of their end.

@@ -47,7 +47,7 @@ FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND proname = A
 
 
 class DatabaseContents(NamedTuple):
-    """What `reset` would drop, and the number of credit accounts in it."""
+    """The objects that `reset` would drop, and the number of credit accounts."""
 
     database: str
     objects: int
@@ -55,7 +55,7 @@ class DatabaseContents(NamedTuple):
 
 
 class Initialised(NamedTuple):
-    """What was done; `verified`: the names that were looked for and found, by kind."""
+    """The result; `verified`: the names that were checked and found, by kind."""
 
     database: str
     applied: list[Migration]
@@ -77,7 +77,7 @@ def objects_of(files: Sequence[Migration]) -> dict[str, set[str]]:
 
 
 async def contents(url: str) -> DatabaseContents:
-    """What there is of ours. Raises: Unavailable: Postgres does not answer."""
+    """Return the objects of Meterbridge in the database. Raises: Unavailable: Postgres does not answer."""
     async with connected(url) as connection:
         drops = await _drops(connection)
         accounts = 0

@@ -30,7 +30,7 @@ INSERT INTO projector_offsets (topic, partition, topic_id, next) VALUES ($1, $2,
 ON CONFLICT (topic, partition) DO NOTHING
 """
 #: Waits for an open transaction of another owner, and then does not find the row at `next` any more.
-#: It takes the lock of calls ahead of everything that is done with them (connectors/postgres/corrections.py).
+#: Takes the lock of calls before any other work on them (connectors/postgres/corrections.py).
 _MOVE = f"""
 UPDATE projector_offsets SET next = $4 WHERE topic = $1 AND partition = $2 AND next = $3 RETURNING {CALLS}
 """  # noqa: S608  # our own words

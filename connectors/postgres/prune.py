@@ -58,7 +58,7 @@ _OLD: Final = {
 
 @dataclass(slots=True)
 class Pruned:
-    """What was deleted, or in a dry run would be.
+    """The deleted rows; in a dry run, the rows that would be deleted.
 
     Fields:
         months: calls by the month of their end, e.g. `2026-01`.
@@ -77,7 +77,8 @@ class Pruned:
 
 
 async def prunable(url: str, before: datetime) -> Pruned:
-    """What `prune` would delete now; of parts maybe less, because parts of months that still exist do not count.
+    """Return what `prune` would delete now. It may return fewer parts, because it does not count parts of months that
+    still exist.
 
     Raises:
         Unavailable: Postgres does not answer, or has no tables.

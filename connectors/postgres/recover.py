@@ -1,7 +1,7 @@
-"""What Postgres knows of topics that are lost, and what is changed in it when they start again (docs/adr/0053).
+"""Reads the data about lost topics from Postgres, and prepares the tables for the new topics (docs/adr/0053).
 
-The tables stay: calls that are billed are known, so a backfill bills none of them again. What was counted and is in no event was
-lost with the ledgers: those calls are marked, and a copy of one is billed.
+The tables stay. They contain the billed calls, so a backfill bills none of them again. Counted calls that are in no
+event were lost with the ledgers. They are marked, and a copy of such a call is billed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ SELECT count(*), COALESCE(sum(cost_usd), 0) FROM lost
 _LOSABLE: Final = (
     "SELECT count(*), COALESCE(sum(cost_usd), 0) FROM llm_usage_log WHERE part = ANY($1::text[]) AND part <> ''"
 )
-#: Held parts whose ledger is gone. Their usage is billed under other names.
+#: Held parts whose ledger is lost. Their usage is billed under other names.
 _HELD_GONE: Final = "DELETE FROM usage_parts WHERE part = ANY($1::text[]) AND event IS NULL"
 _ADOPT: Final = """
 INSERT INTO usage_parts AS p (
@@ -114,7 +114,7 @@ WHERE u.rate <> '' AND NOT EXISTS (
     SELECT FROM audit_log WHERE action = 'rates.put' AND after IS NOT NULL AND target ->> 'rate' = u.rate
 ) ORDER BY 1
 """
-#: The last thing that the projector did, as far as the rows of parts tell.
+#: The time of the projector's last step, according to the rows of parts.
 _LAST_SEEN: Final = "SELECT max(GREATEST(sealed_at, held_since)) FROM usage_parts"
 _LATEST: Final = """
 SELECT part FROM usage_parts WHERE event IS NOT NULL AND raw_partition IS NOT NULL AND part !~ '^[0-9a-f]{32}(-again)*$'
@@ -161,7 +161,7 @@ class LostCalls:
 
 @dataclass(frozen=True, slots=True)
 class NewTopics:
-    """The new cluster: names of the projected topics, the enriched one and its id, and the number of its partitions."""
+    """The new cluster: names of the projected topics, name and id of the enriched topic, and the number of partitions."""
 
     projected: Sequence[str]
     enriched: str
@@ -170,7 +170,7 @@ class NewTopics:
 
 
 async def stored_state(url: str) -> Stored:
-    """Read what is to be written into the topics. Raises: Unavailable, Rejected: see `connected`."""
+    """Read the state that must be written into the topics. Raises: Unavailable, Rejected: see `connected`."""
     async with connected(url, **_SESSION) as connection:
         return Stored(
             await connection.fetch(_CUSTOMERS),
@@ -196,7 +196,7 @@ async def unsent_parts(url: str) -> list[str]:
 
 
 async def last_seen(url: str) -> datetime | None:
-    """When the newest part was sealed or held that Postgres knows; None = it knows of none. Raises: see `connected`."""
+    """Return when the newest part in Postgres was sealed or held; None = there is no part. Raises: see `connected`."""
     async with connected(url, **_SESSION) as connection:
         seen: datetime | None = await connection.fetchval(_LAST_SEEN)
         return seen
@@ -211,7 +211,7 @@ async def latest_part(url: str) -> str:
 
 
 async def known_events(url: str, ids: Sequence[str]) -> set[str]:
-    """Those of these events that Postgres has. Raises: see `connected`."""
+    """Return those of these events that Postgres has. Raises: see `connected`."""
     async with connected(url, **_SESSION) as connection:
         return {row[0] for row in await connection.fetch(_KNOWN, list(ids))}
 
@@ -219,7 +219,7 @@ async def known_events(url: str, ids: Sequence[str]) -> set[str]:
 async def begin_anew(
     url: str, only_at_lago: Sequence[LagoEvent], topics: NewTopics, *, dry_run: bool, undecided: str = ""
 ) -> LostCalls:
-    """Make the tables ready for the new topics, in one transaction; a dry run is rolled back. A repeat changes nothing more.
+    """Prepare the tables for the new topics in one transaction; a dry run is rolled back. A repeat changes nothing.
 
     Args:
         only_at_lago: events that Lago has and Postgres has not.

@@ -34,11 +34,11 @@ SELECT p.part, u.customer_id, u.model, u.provider, max(u.ended_at) FROM usage_pa
 WHERE u.part <> '' AND p.event IS NULL AND p.released_in IS NULL AND p.status = 'completed'
 GROUP BY 1, 2, 3, 4 ORDER BY 1
 """
-#: What a person says of held usage that may be in an event: it is billed, or it is not.
+#: A person's decision about held usage that may be in an event: it is billed, or it is not.
 BILLED, LOST = "billed", "lost"
 
 
-#: What the parts of a window have in common: the beginning of their names, the customer, the model and the provider.
+#: The common values of the parts of a window: beginning of the names, customer, model, provider.
 _Group = tuple[str, str, str, str]
 
 

@@ -65,7 +65,7 @@ _MOMENT = re_compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 
 class KafkaRecord(Protocol):
-    """What this module reads of a Kafka record."""
+    """The part of a Kafka record that this module reads."""
 
     offset: int
     timestamp: int

@@ -20,9 +20,10 @@ class ApiDatabases(NamedTuple):
     """The pools; all are opened at their first use.
 
     Fields:
-        credits: what LLM calls wait for: reservations, debits, balances; also purchases. `API_POSTGRES_CONNECTIONS` connections.
-        slow: what reads many rows: analytics, lists of credit transactions.
-        management: everything else of the management API.
+        credits: requests for which LLM calls wait (reservations, debits, balances), and purchases.
+            `API_POSTGRES_CONNECTIONS` connections.
+        slow: requests that read many rows: analytics, lists of credit transactions.
+        management: all other requests of the management API.
         access: API keys and users' provider keys, which every request may need.
     """
 

@@ -5,7 +5,7 @@ from typing import Final
 
 #: `M_ARENA_MAX` of glibc's mallopt(3).
 _ARENA_MAX: Final = -8
-#: One for Python's threads, which allocate under its lock, and one for those of C libraries.
+#: Number of arenas: one for Python's threads, which allocate under Python's lock, and one for threads of C libraries.
 _ARENAS: Final = 2
 
 

@@ -1,4 +1,6 @@
-"""`meterbridge canary`: bills one synthetic call an interval, and exports what became of it. Needs the ingress and Lago alone."""
+"""`meterbridge canary`: bills one synthetic call per interval, and exports its outcome. It needs only the ingress and
+Lago.
+"""
 
 import asyncio
 import time
@@ -39,7 +41,8 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class LastBilled:
-    """When the last call that was billed rightly and in time was posted; before the first one, when this process began.
+    """The time of the post of the last call that was billed correctly and in time; before the first such call, the
+    start of the process.
 
     Args:
         monotonic: seconds.
@@ -52,7 +55,7 @@ class LastBilled:
         self.at_s = self.monotonic()
 
     def decided(self, outcome: Outcome) -> None:
-        """Note what became of a call."""
+        """Store the outcome of a call."""
         if outcome.result == BILLED and not outcome.late:
             self.at_s = self.monotonic() - outcome.wait_us / 1_000_000
 
@@ -103,7 +106,9 @@ def run_canary(settings: Settings) -> int:
 
 
 async def _until_told(canary: Canary, stop: asyncio.Event) -> None:
-    """Work until the signal, or until an error, which is raised. A post under way is in Kafka, or it is not: both are right."""
+    """Work until the stop signal, or until an error, which is raised. A running post may or may not be in Kafka; both
+    are correct.
+    """
     tasks = {asyncio.ensure_future(canary.work()), asyncio.ensure_future(stop.wait())}
     done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in others:
@@ -114,7 +119,7 @@ async def _until_told(canary: Canary, stop: asyncio.Event) -> None:
 
 
 async def _found(canary: Canary) -> None:
-    """Wait until Lago has told the canary's subscription. Raises: Rejected `no_canary`."""
+    """Wait until Lago returns the canary's subscription. Raises: Rejected `no_canary`."""
     while True:
         try:
             await canary.find_subscription()
@@ -152,7 +157,7 @@ async def canary_of(
 
 
 def plan_of(settings: Settings) -> CanaryPlan:
-    """How the deployment's canary works. Raises: ConfigurationError."""
+    """Return the plan of the deployment's canary. Raises: ConfigurationError."""
     policy = settings.meter_policy()
     if wrong := check_interval(settings.canary_interval, policy):
         raise ConfigurationError("CANARY_INTERVAL", wrong)
@@ -168,6 +173,6 @@ def plan_of(settings: Settings) -> CanaryPlan:
 
 
 def _credential(settings: Settings) -> Credential:
-    """The newest token, else the newest secret."""
+    """Return the newest token, otherwise the newest secret."""
     token, secret = [*all_revealed(settings.webhook_token), ""][0], [*all_revealed(settings.webhook_secret), ""][0]
     return Credential(token, secret)

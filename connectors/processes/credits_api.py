@@ -33,7 +33,7 @@ class CreditsApi:
             self._gateway = StripeGateway(key, settings.stripe_api_url, settings.deployment_name)
 
     def endpoints(self) -> list[Endpoint]:
-        """All of them, also if what they need is not configured."""
+        """Return all endpoints, even if their dependencies are not configured."""
         handlers = CreditHandlers(
             self._ledger, self._payments, self._purchases, self._settings.credits_allowed_overdraft
         )

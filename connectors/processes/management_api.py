@@ -53,8 +53,9 @@ _FORGET_EVERY_S = 3600.0
 
 
 def org_synchroniser(settings: Settings, tables: AccountTables, organization: str = DEFAULT) -> OrgSynchroniser:
-    """What keeps the records of an organisation's orgs equal to Lago: its webhooks as they come, and a poll for those
-    that were lost."""
+    """Return the object that keeps the records of an organisation's orgs equal to Lago: its webhooks as they come, and
+    a poll for those that were lost.
+    """
     prefixes = tuple(org_key(organization, prefix) for prefix in settings.org_id_prefixes)
     return OrgSynchroniser(
         tables.customers.table,

@@ -1,4 +1,4 @@
-"""Composes what only the projector does: its rows in Postgres, and the tasks that run beside it.
+"""Composes the parts of the projector: its rows in Postgres, and the tasks that run beside it.
 
 Apart from what every role needs, so that no other worker has it in memory. `closing` closes connections at the end of the role,
 because its process may go on.
@@ -62,7 +62,9 @@ def late_calls_of(
 def learnt_ends_of(
     settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any, closing: AsyncExitStack
 ) -> LearntEnds:
-    """The task that bills again what was posted after a subscription's end, beside a projector with these partitions."""
+    """Make the task that bills events again that were posted after a subscription's end, for a projector with these
+    partitions.
+    """
     lagos = {}
     for one in lago_connections(settings):
         if not one.is_default or settings.lago_api_key is not None:
@@ -76,7 +78,7 @@ def learnt_ends_of(
 
 
 def credit_upkeep_of(settings: Settings, sensors: Any, closing: AsyncExitStack) -> CreditUpkeep:
-    """The task that ends reservations and credits whose time is over, beside a projector."""
+    """Make the task that ends expired reservations and credits, beside a projector."""
     return CreditUpkeep(_database(settings, closing), sensors)
 
 

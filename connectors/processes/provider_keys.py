@@ -100,7 +100,7 @@ class ProviderKeys:
             await self._log.write_ended()
 
     async def write_rest(self) -> None:
-        """Store what is counted, at the end of the process."""
+        """Store the counters at the end of the process."""
         if self._database is not None:
             await self._counter.write(self._store().used)
             await self._log.write_ended(also_running=True)

@@ -1,4 +1,4 @@
-"""Exports what waits in Kafka, and whether the audit log is as it was written.
+"""Exports the waiting records in Kafka, and whether the audit log is unchanged.
 
 The api process asks: unlike a worker it does so too while nothing is read.
 """
@@ -14,9 +14,9 @@ from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings
 from connectors.kafka.retention import retention_s
 from connectors.operations.audit_check import latest_verified
-from connectors.operations.ledger_totals import queues_of, unread
+from connectors.operations.unread import queues_of, unread
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.watched_limits import Waiting
+from connectors.telemetry.queue_metrics import Waiting
 from schemas.errors import TopicProblem, Unavailable
 from schemas.topics import EVENTS, RAW, RETRY
 
@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 def waiting(deployment: Deployment) -> dict[str, Waiting]:
-    """What waits in each queue, and how long its topic keeps it. It blocks.
+    """Read how many records wait in each queue, and how long its topic keeps them. The function blocks.
 
     Raises:
         TopicProblem, Unavailable: see `offset_range_of`.
@@ -51,7 +51,7 @@ class QueueWatch:
         self._why = ""
 
     async def work(self, every_s: float = LOOK_EVERY_S) -> None:
-        """Look again and again, until cancelled. What is exported stays while Kafka does not answer."""
+        """Run `once` periodically until cancelled. While Kafka does not answer, the exported values stay."""
         while True:
             try:
                 await self.once()
@@ -63,7 +63,7 @@ class QueueWatch:
             await asyncio.sleep(every_s)
 
     async def once(self) -> None:
-        """One look, and once an hour the end of the audit log.
+        """Read the queues once, and every hour also check the end of the audit log.
 
         Raises:
             TopicProblem, Unavailable: see `offset_range_of`.

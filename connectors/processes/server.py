@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 WEBHOOKS, API = PARTS = ("webhooks", "api")
 API_ALONE_PORT = 3002
-#: Period at which the API looks for what it has to learn from Lago, seconds.
+#: Period of the API's requests to Lago for unknown subscriptions, seconds.
 LEARN_EVERY_S = 15.0
 
 #: Parts of `STOP_S`, seconds: for open requests, for closing them (aiohttp waits that long twice), for unsent records.
@@ -67,7 +67,7 @@ class RunningServer:
     Fields:
         ports: by part; two parts may share one.
         ready: set once topics are right and tables are read.
-        life: ends only when the server cannot go on, with the error.
+        life: ends only if the server cannot continue, with the error.
     """
 
     ports: dict[str, int]

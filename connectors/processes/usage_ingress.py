@@ -1,4 +1,4 @@
-"""Composes the webhooks of one process: their credentials, where calls are stored, and the spool while Kafka is away."""
+"""Composes the webhooks of one process: their credentials, the storage of calls, and the spool for times without Kafka."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,8 @@ from connectors.ingest.spool import Spool
 from connectors.ingest.spooling_producer import KAFKA_S, SpooledSender, SpoolHooks
 from connectors.ingest.store import ElementStore, RecordSender
 from connectors.kafka.checked_producer import CheckedProducer
-from connectors.telemetry.metrics import IngressSensors, Metrics
+from connectors.telemetry.ingress_sensors import IngressSensors
+from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.tracing import Tracing
 from schemas.topics import TopicNames
 from streams.runtime.clock import now_us
@@ -32,7 +33,7 @@ class WebhookIngress:
     """The ingress of one process.
 
     Args:
-        spool: None = the webhooks answer 503 while Kafka is away.
+        spool: None = the webhooks answer 503 while Kafka does not answer.
         tracing: None = traces are off.
 
     Raises:
@@ -94,7 +95,7 @@ class WebhookIngress:
         return routes if self._traces is None else [self._traces.of_route(route) for route in routes]
 
     def shut_because(self) -> str:
-        """Why no call can be stored; `""` = calls can be stored."""
+        """Return why no call can be stored; `""` = calls can be stored."""
         return self._gate.shut_because() if self._spooled is None else self._spooled.shut_because()
 
     async def work(self) -> None:
@@ -123,7 +124,7 @@ def kept_by(settings: Settings) -> ContextFields:
 
 
 def kafka_patience_s(settings: Settings) -> float:
-    """How long a webhook waits for Kafka, seconds. With a spool it is short, because some senders wait 5 s at most."""
+    """Return how long a webhook waits for Kafka, seconds. With a spool it is short, because some senders wait only 5 s."""
     if settings.spool_path is None:
         return settings.webhook_timeout
     return min(KAFKA_S, settings.webhook_timeout / 2)

@@ -14,7 +14,7 @@ class UserTokens:
     """The users of one process.
 
     Attributes:
-        users: what authenticates them.
+        users: authenticates the users.
     """
 
     def __init__(self, settings: Settings, issuer: str) -> None:

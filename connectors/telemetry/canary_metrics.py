@@ -10,7 +10,7 @@ _BILLED_BUCKETS = (1, 2, 5, 10, 30, 60, 70, 80, 90, 120, 180, 300, 600, 1800)
 
 
 class CanaryMetrics:
-    """What became of the canary's calls. In other processes all of it stays zero."""
+    """The outcomes of the canary's calls. In other processes all values stay zero."""
 
     canary_posted = counter("meterbridge_canary_posted_total", "Calls of the canary that the ingress took (canary).")
     canary_calls = counter(
@@ -32,7 +32,7 @@ class CanaryMetrics:
     )
 
     def canary_decided(self, outcome: Outcome) -> None:
-        """Count what became of a call. One that comes late was counted when it was due. The gauge is about the last call."""
+        """Count the outcome of a call. A late call was counted when it was due. The gauge shows the last call."""
         if outcome.wait_us:
             self.canary_billed_seconds.observe(outcome.wait_us / 1_000_000)
         if outcome.late and outcome.result == BILLED:

@@ -1,4 +1,6 @@
-"""When the certificates in a file end. The file is read again when it has changed, for certificates are replaced while a process runs."""
+"""Reads when the certificates in a file expire. A changed file is read again, because certificates are replaced while a
+process runs.
+"""
 
 import time
 from collections.abc import Callable

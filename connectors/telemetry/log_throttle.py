@@ -122,7 +122,9 @@ class LogRateLimit(logging.Filter):
 
 
 def _template(record: logging.LogRecord) -> str:
-    """What lines of one kind have in common. A template without words, such as `%s: %r`, is replaced by the whole text."""
+    """Return the common part of lines of one kind. A template without words, such as `%s: %r`, is replaced by the whole
+    text.
+    """
     return record.msg if _WORD.search(record.msg) else record.getMessage()
 
 

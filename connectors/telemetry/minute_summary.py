@@ -1,4 +1,4 @@
-"""Logs one line per minute with the sums of what was billed, if there was anything. It has no customer and no payload."""
+"""Logs one line per minute with the billed sums, unless they are zero. The line has no customer and no payload."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,9 @@ class MinuteSummary:
         self._events: dict[str, int] = {}
 
     def counted(self, before: Counters, now: Counters, margin: Decimal = ZERO) -> None:
-        """Add the difference between two states of a ledger; `margin`: what the events between them bill beyond their cost."""
+        """Add the difference between two states of a ledger; `margin`: billed amount of the events between them minus
+        their cost.
+        """
         with localcontext(EXACT):
             self._folded = _plus(self._folded, before.folded, now.folded)
             self._sealed = _plus(self._sealed, before.sealed, now.sealed)

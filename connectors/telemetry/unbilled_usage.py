@@ -27,7 +27,7 @@ class UnbilledUsageMonitor:
         self._unknown = _Names("call_type_unknown", "call_type")
 
     def noticed(self, noticed: Notices) -> None:
-        """Report what a durable step of the meter noticed."""
+        """Report the notices of a durable step of the meter."""
         for reason, total in noticed.doubtful.items():
             self._metrics.doubtful_calls.labels(reason).inc(total.calls)
             self._metrics.doubtful_cost.labels(reason).inc(float(total.cost))

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-#: An event loop that is blocked for so many seconds is stuck; opening the largest ledger takes less.
+#: An event loop that is blocked for this time counts as stuck, seconds. Opening the largest ledger takes less.
 STUCK_S = 60.0
 _BEAT_S = 1.0
 _READY, _LIVE = "/health/ready", "/health/live"
@@ -36,7 +36,9 @@ class WorkerHealth:
             self._halted[topic, partition, reason] += 1
 
     def resumed(self, topic: str, partition: int, reason: str) -> bool:
-        """What was halted runs again, here or at another worker; whether nothing else is halted for this reason."""
+        """Register that a halted partition runs again, here or in another worker; return whether no other partition is
+        halted for this reason.
+        """
         with self._lock:
             self._halted[topic, partition, reason] -= 1
             self._halted = +self._halted
@@ -72,7 +74,7 @@ class WorkerHealth:
         return {"status": "ok" if self._monotonic() - self._beat <= STUCK_S else "event_loop_blocked"}
 
     def beside(self, metrics: Wsgi) -> Wsgi:
-        """A WSGI application that answers the probes with 200 or 503, and everything else with `metrics`."""
+        """Make a WSGI application that answers the probes with 200 or 503, and all other requests with `metrics`."""
         answers = {_READY: self.ready, _LIVE: self.live}
 
         def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -1,4 +1,4 @@
-"""The meter's work on one raw partition: fold fetch batches, seal windows that are due, release held ones."""
+"""The meter's work on one raw partition: folds fetch batches, seals windows that are due, releases held ones."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,10 +37,11 @@ from streams.state.step_writes import CONTROL, WRITE_OFF
 
 log = structlog.get_logger(__name__)
 
-#: The most records folded, and windows sealed or released, in one transaction: at most 5 000 changes each.
+#: The most records that are folded, and windows that are sealed or released, in one transaction: at most 5 000 changes
+#: each.
 FOLD_LIMIT = 4000
 SEAL_LIMIT = 1500
-#: The most steps of windows from disk in one punctuation, so that waiting calls are folded in between.
+#: The most steps with windows from disk in one punctuation. Between punctuations, waiting calls are folded.
 _DISK_STEPS = 16
 _COALESCE_EVERY_US = 60_000_000
 
@@ -48,7 +49,7 @@ _decode_order = decoder(WriteOff)
 
 
 class MeterSensors(Protocol):
-    """What the meter reports; counts are metrics, healthy traffic is not logged."""
+    """The reports of the meter. Counts are metrics; healthy traffic is not logged."""
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None: ...
     def sealed(self, changes: Changes) -> None: ...
@@ -58,7 +59,7 @@ class MeterSensors(Protocol):
 
 
 class MeterWork:
-    """`streams.runtime.partition_task.PartitionProcessor` for the meter."""
+    """Implements `streams.runtime.partition_task.PartitionProcessor` for the meter."""
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class MeterWork:
         self._named = False
 
     async def open(self) -> int:
-        """Open the ledger; the next raw offset."""
+        """Open the ledger; return the next raw offset."""
         await self._customers.start()
         await self._orgs.start()
         await self._rate_cards.start()
@@ -166,7 +167,7 @@ class MeterWork:
         self._sensors.ledger(self._ledger.partition, None)
 
     def in_transaction(self) -> bool:
-        """Whether closing has to wait for a transaction."""
+        """Whether `close` must wait for a transaction."""
         return self._ledger.in_transaction()
 
     @property
@@ -180,10 +181,12 @@ class MeterWork:
         return self._customers.version, self._orgs.version, self._rate_cards.version
 
     async def _fresh(self) -> None:
-        """Wait for tables younger than the mapping delay: older ones may lack a mapping or a price that is in force.
+        """Wait until the tables are younger than the mapping delay. Older tables may lack a mapping or a price that
+        applies.
 
         Raises:
-            TopicProblem: `newer_rate_card`: a later release wrote a version, and usage would be priced by it wrongly.
+            TopicProblem: `newer_rate_card`: a later release wrote a version, and this release would price usage
+                wrongly.
         """
         await self._customers.wait_fresh(self._mapping_delay_s)
         await self._orgs.wait_fresh(self._mapping_delay_s)
@@ -198,13 +201,15 @@ class MeterWork:
         self._resolve.now_us = self._now_us()
 
     async def _name(self) -> None:
-        """Give names to the groups of an older release's windows while the setting is still the one of that release."""
+        """Give names to the group values in windows of an older release, while the setting is still the same as in that
+        release.
+        """
         while older := unnamed(self._state)[:SEAL_LIMIT]:
             await self._ledger.commit(with_group_names(self._state, older, self._policy.group_by))
         self._named = True
 
     async def _forwarded(self, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:
-        """Forward records whose key belongs to a partition that was added since; return the others. Control records stay."""
+        """Forward records whose key belongs to a newer partition; return the others. Control records stay."""
         position, partition = self._state.position, self._ledger.partition
         own, elsewhere = [], []
         for record in records:
@@ -224,7 +229,7 @@ class MeterWork:
             record = records[0]
             customer_id = (record.key or b"").decode(errors="replace")
             time_ms = min(record.timestamp, latest_ms)
-            self._released = (-1, -1, -1)  # release looks at the windows that the order brought back from disk
+            self._released = (-1, -1, -1)  # `release` examines the windows that the order brought back from disk
             return write_off(self._state, record.offset, time_ms, customer_id, order, self._prefix)
         changes = self._fold(self._state, records, self._resolve, latest_ms, self._rates)
         held = {window.customer_id for window in changes.windows.values() if window is not None and window.held}
@@ -257,7 +262,7 @@ class MeterWork:
                 await asyncio.sleep(0)
 
     async def _seal_early(self, state: LedgerState) -> None:
-        """Where too many windows are open, seal those with the fewest calls."""
+        """If too many windows are open, seal those with the fewest calls."""
         early = beyond_bound(state, self._now_us(), self._policy)
         if early and not self._early:
             self._early = True
@@ -282,7 +287,7 @@ class MeterWork:
             committed()
 
     def _next_border(self, names: Iterable[str], now_us: int) -> int:
-        """When one of these customers may find a target although no table changes."""
+        """Return when one of these customers may get a target without a change of a table."""
         customers, orgs = self._customers.table, self._orgs.table
         return min((next_border(name, customers, orgs, now_us) for name in names), default=NEVER)
 
@@ -291,8 +296,8 @@ class MeterWork:
         return seal(position, windows, self._orgs.table, self._policy, self._prefix, partition, now_us)
 
     def _count_changes(self, changes: Changes) -> None:
-        """Report a committed step. Windows that could not be sealed may belong to the next subscription: release looks
-        again.
+        """Report a committed step. Windows that could not be sealed may belong to the next subscription, so `release`
+        examines them again.
         """
         if changes.sealed:
             self._sensors.sealed(changes)
@@ -300,8 +305,8 @@ class MeterWork:
             self._released = (-1, -1, -1)
 
     def _seal_now(self, changes: Changes, ready: Sequence[Window]) -> None:
-        """Seal in the same transaction what waits for no further call: every call in per-call mode, other metered
-        events.
+        """Seal in the same transaction all windows that get no further call: each call in per-call mode, and other
+        metered events.
         """
         sealed = self._sealed(changes.position, ready)
         changes.sealed, changes.shifted, changes.kept = sealed.sealed, sealed.shifted, sealed.kept
@@ -314,7 +319,7 @@ class MeterWork:
 
 
 def _steps(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]]:
-    """Slices of at most `FOLD_LIMIT` records, in order; a write-off order is a slice of its own."""
+    """Yield slices of at most `FOLD_LIMIT` records, in order; a write-off order is a slice of its own."""
     start = 0
     for number, record in enumerate(records):
         if record.headers and _order(record) is not None:
@@ -330,7 +335,7 @@ def _cut(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]
 
 
 def _order(record: ConsumerRecord) -> WriteOff | None:
-    """The write-off order in a record; None for a call, and for an unreadable order, which the fold refuses as
+    """Return the write-off order in a record; None for a call, and for an unreadable order, which the fold refuses as
     malformed.
     """
     if dict(record.headers).get(CONTROL) != WRITE_OFF or record.value is None:

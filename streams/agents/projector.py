@@ -1,8 +1,8 @@
-"""The projector's work on one partition: records become rows in Postgres, together with the offset after them.
+"""The projector's work on one partition: writes records as rows into Postgres, together with the next offset.
 
-Postgres stores the next offset beside the rows. So a batch is projected whole or not at all, and a frozen owner that
-wakes up sees that the offset has moved. While Postgres is away the topic keeps the records. A record of which Postgres
-takes no row costs only itself: its place is written down, and the projector goes on.
+Postgres stores the next offset in the same transaction as the rows. So a batch is projected wholly or not at all, and
+an owner that was frozen sees that the offset has moved. While Postgres does not answer, the topic keeps the records. If
+Postgres refuses a row permanently, the place of its record is stored, and the projector continues.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,17 +20,17 @@ log = structlog.get_logger(__name__)
 
 #: The most records of one Postgres transaction.
 PROJECT_LIMIT = 4000
-#: Ticks without a fetch batch after which the partition counts as read to its end.
+#: Number of ticks without a fetch batch after which the partition counts as read to its end.
 _QUIET_TICKS = 2
 T = TypeVar("T")
 
 
 class Projected(NamedTuple):
-    """The result of a fetch batch: new or changed rows by table, and left out records by reason.
+    """The result of a fetch batch: number of new or changed rows by table, and of skipped records by reason.
 
     Fields:
-        doubled: billed calls that look like one that is billed already, by kind.
-        undebited: calls that name a prepaid account which is not debited for them, by reason.
+        doubled: billed calls that look like another billed call, by kind.
+        undebited: calls of a prepaid account that was not debited for them, by reason.
     """
 
     rows: Mapping[str, int]
@@ -40,37 +40,37 @@ class Projected(NamedTuple):
 
 
 class PartitionPosition(NamedTuple):
-    """A partition's position: the id of the topic that it was read from, and the offset of the next record."""
+    """A partition's position: the id of its topic, and the offset of the next record."""
 
     topic_id: str
     next: int
 
 
 class Projection(Protocol):
-    """The part of Postgres that the projector needs. All methods raise Unavailable where Postgres is away."""
+    """The requests of the projector to Postgres. All methods raise Unavailable if Postgres does not answer."""
 
     async def place(self, tp: TopicPartition) -> PartitionPosition | None:
-        """A partition's position; None before its first fetch batch."""
+        """Return a partition's position; None before its first fetch batch."""
 
     async def begin(self, tp: TopicPartition, place: PartitionPosition) -> PartitionPosition:
-        """Store a first position, unless there is one; the position that is stored now."""
+        """Store a first position, unless there is one; return the stored position."""
 
     async def project(
         self, tp: TopicPartition, expected: int, following: int, records: Sequence[ConsumerRecord]
     ) -> Projected | None:
         """Write the rows of `records` and move the partition from `expected` to `following`, or do neither.
 
-        None: its position is no longer `expected`. Raises: Rejected: Postgres refuses a row and always will.
+        None = the position is no longer `expected`. Raises: Rejected: Postgres refuses a row permanently.
         """
 
     async def pass_over(
         self, tp: TopicPartition, expected: int, record: ConsumerRecord, problem: str
     ) -> Projected | None:
-        """Write down that `record` becomes no row, and why, and move the partition behind it; None as in `project`."""
+        """Store that `record` becomes no row, and why, and move the partition behind it; None as in `project`."""
 
 
 class ProjectSensors(Protocol):
-    """What the projector reports."""
+    """The reports of the projector."""
 
     def projected(self, topic: str, projected: Projected) -> None: ...
     def projection_failed(self, reason: str) -> None: ...
@@ -78,7 +78,7 @@ class ProjectSensors(Protocol):
 
 
 class ProjectWork:
-    """`streams.runtime.partition_task.PartitionProcessor` for the projector."""
+    """Implements `streams.runtime.partition_task.PartitionProcessor` for the projector."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ProjectWork:
         self._logged: set[str] = set()
 
     async def open(self) -> int:
-        """The position in Postgres; an unknown partition begins with the log.
+        """Return the position in Postgres. An unknown partition starts at the begin of the log.
 
         Raises:
             TopicProblem: `offset_out_of_range`: the topic has lost records that were not projected. `topic_recreated`:
@@ -126,7 +126,8 @@ class ProjectWork:
         """Project records, in transactions of at most `PROJECT_LIMIT` records.
 
         Raises:
-            Unavailable: `stale_projector`: another process has moved the partition meanwhile; open it again.
+            Unavailable: `stale_projector`: another process has moved the position meanwhile. The partition must be
+                opened again.
         """
         self._quiet = 0
         for start in range(0, len(records), PROJECT_LIMIT):
@@ -136,17 +137,17 @@ class ProjectWork:
         return self._next
 
     async def punctuate(self) -> None:
-        """A partition without new records is not behind: report that."""
+        """Report that a partition without new records is not behind."""
         self._quiet += 1
         if self._quiet >= _QUIET_TICKS:
             self._sensors.projecting(self._tp.topic, self._tp.partition, None)
 
     async def close(self) -> None:
-        """Nothing is open between two fetch batches."""
+        """Do nothing, because no transaction is open between two fetch batches."""
         self._sensors.projecting(self._tp.topic, self._tp.partition, None)
 
     def in_transaction(self) -> bool:
-        """Whether Postgres is being asked: closing waits a moment for the answer."""
+        """Whether a request to Postgres is running. `close` then waits shortly for the response."""
         return self._asking
 
     async def _project(self, records: Sequence[ConsumerRecord]) -> None:

@@ -1,4 +1,4 @@
-"""A record of the events or the retry topic, each part of it decoded once; the decoded parts are handed on with it."""
+"""A record of the events or the retry topic with its decoded parts. Each part is decoded once."""
 
 from typing import Final
 
@@ -15,11 +15,11 @@ _UNREAD: Final = LagoEvent("", "", "", "", "", {})
 
 
 class ReceivedEvent:
-    """A record and what is in it.
+    """A record and its decoded parts.
 
     Fields:
-        manifest: the calls that the event bills; None where the header is absent or unreadable.
-        organization: its Lago organisation; the default one of a record that names none, or one that cannot be.
+        manifest: the calls that the event bills; None = the header is absent or unreadable.
+        organization: its Lago organisation; the default one if the record names none or an invalid one.
     """
 
     __slots__ = ("_event", "_history", "manifest", "organization", "record")
@@ -34,33 +34,33 @@ class ReceivedEvent:
 
     @property
     def event(self) -> LagoEvent | None:
-        """The event; None where the record is none. Of the events of others none is read."""
+        """The event; None if the record is no event. Events of other senders are not read."""
         if self._event is _UNREAD:
             self._event = event_in(self.record)
         return self._event
 
     @property
     def history(self) -> DeliveryHistory:
-        """The earlier attempts to deliver it."""
+        """The earlier attempts to deliver the event."""
         if self._history is None:
             self._history = delivery_history_of(self.record.headers)
         return self._history
 
     @property
     def due_ms(self) -> int:
-        """When the event may be posted, milliseconds since 1970 UTC: at most `RETRY_CAP_S` after its record, whatever its
-        header says.
+        """When the event may be posted, milliseconds since 1970 UTC. It is at most `RETRY_CAP_S` after the time of the
+        record, even if the header says later.
         """
         return min(self.history.not_before_ms, int(self.record.timestamp + RETRY_CAP_S * 1000))
 
     @property
     def calls(self) -> int:
-        """Number of calls that it bills; 0 = unknown."""
+        """Number of calls that the event bills; 0 = unknown."""
         return 0 if self.manifest is None else self.manifest.count
 
 
 def event_in(record: ConsumerRecord) -> LagoEvent | None:
-    """The event of a record; None where it is none."""
+    """Return the event of a record; None if the record is no event."""
     try:
         return read_event(record.value or b"")
     except msgspec.DecodeError:
@@ -68,7 +68,7 @@ def event_in(record: ConsumerRecord) -> LagoEvent | None:
 
 
 def manifest_in(record: ConsumerRecord) -> Manifest | None:
-    """The manifest in a record's headers; None where it is absent or unreadable."""
+    """Return the manifest in a record's headers; None if it is absent or unreadable."""
     try:
         return read_manifest(dict(record.headers))
     except msgspec.DecodeError:

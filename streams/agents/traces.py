@@ -1,6 +1,6 @@
-"""What the roles tell of their work while traces are recorded (docs/tracing.md).
+"""The interface through which the roles report their work if traces are recorded (docs/tracing.md).
 
-Traces never decide anything: an implementation must not raise, and must not wait.
+Traces never change the result. An implementation must not raise, and must not wait.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 from streams.core.delivery.batches import EventOutcome
 
 if TYPE_CHECKING:
-    # An ingress loads this module, and has no other use for numpy, which the meter's state needs.
+    # An ingress imports this module, and must not import numpy, which the meter's state needs.
     from streams.core.metering.step_changes import Changes
 
 
@@ -19,13 +19,12 @@ class MeterTraces(Protocol):
     """Records the spans of the meter."""
 
     def step(self, records: Sequence[ConsumerRecord], changes: "Changes", began_us: int) -> Callable[[], None]:
-        """Before a step is committed; call the result after it.
-
-        It may set `traceparent` of the sealed parts.
+        """Begin a span before a step is committed. Call the result after the commit. It may set `traceparent` of the
+        sealed parts.
 
         Args:
-            records: those that the step folded.
-            began_us: when the step began, microseconds since 1970 UTC.
+            records: the records that the step folded.
+            began_us: start of the step, microseconds since 1970 UTC.
         """
 
 
@@ -33,8 +32,8 @@ class DeliveryTraces(Protocol):
     """Records the spans of the sink and the retry role."""
 
     def delivering(self, records: Sequence[ConsumerRecord]) -> Callable[[Sequence[EventOutcome]], None]:
-        """Before events are posted; call the result with their outcomes once these are durable, or with none if the events are
-        given back, or an error ends the work.
+        """Begin a span before events are posted. Call the result with the outcomes as soon as they are durable. Call it
+        without outcomes if the events are given back or an error ends the work.
         """
 
 

@@ -1,8 +1,8 @@
 """Posts events to Lago until each one has an outcome; holds, splits and confirms, and never gives up by itself.
 
-streams/core/delivery/verdicts.py decides what an answer means; this module acts on it. Only the breaker is remembered
-between two deliveries. So cancelling leaves nothing but posts already made, which the next owner of the partition marks
-as `resent`.
+streams/core/delivery/verdicts.py interprets an answer; this module acts on it. Only the breaker is kept between two
+deliveries. So after a cancellation there are only posts that were already made. The next owner of the partition marks
+their events as `resent`.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ from streams.delivery.lago_port import LagoEventsApi, LagoPort, PostRecord, erro
 
 __all__ = ["Delivery", "EventOutcome", "HttpResponse", "Item", "LagoEventsApi"]
 
-#: The most events of a probe.
+#: The most events in a probe.
 PROBE_EVENTS = 10
 
 
 def _unwatched(_posted: PostRecord) -> None:
-    """Record no posts."""
+    """Ignore posts, if no one records them."""
 
 
 def _as_it_is(value: bytes) -> RestampDecision:
@@ -50,11 +50,11 @@ class Delivery:
 
     Args:
         concurrency, clock, on_request, log_fields: see `LagoPort`.
-        resend_is_safe: whether Lago's store refuses or merges a repeat. Where it does not (ClickHouse without
-            deduplication), an event that may be there already is looked up before it is posted again. That store shows
-            an event late, so a repeat is then unlikely, not impossible.
-        batches_are_whole: whether a refused batch stored nothing; not so before Lago v1.39.0.
-        posts, looks: rate limiters, where other code shares them or feeds answers to them.
+        resend_is_safe: whether Lago's store refuses or merges a repeat. If it does not (ClickHouse without
+            deduplication), an event that may be stored already is looked up before it is posted again. That store shows
+            an event late, so a repeat is then unlikely, but possible.
+        batches_are_whole: whether a refused batch stores nothing. Before Lago v1.39.0 it may store a part.
+        posts, looks: rate limiters, if other code shares them or passes answers to them.
     """
 
     def __init__(
@@ -90,24 +90,23 @@ class Delivery:
         judge: Judge = _as_it_is,
         others_wait: Callable[[], bool] = lambda: False,
     ) -> list[EventOutcome]:
-        """The outcome of each item, in order; waits as long as Lago is away. Calls `on_post` after every post.
+        """Deliver the items; return their outcomes in the same order. This waits as long as Lago does not answer.
 
-        Before each post `judge` decides what to post of an event. Where its decision changes and the event may have
-        been posted before, Lago is asked for the event first; a found one is delivered. The same holds for an item that
-        may have gone `elsewhere`.
-
-        Equal transaction ids are posted one after the other, never in one batch. An `ExceptionGroup` is a bug.
+        Before each post `judge` decides what to post for an event. If its decision changes and the event may have been
+        posted before, Lago is asked for the event first. If Lago has it, it is delivered. The same applies to an item
+        that may have been posted `elsewhere`. Equal transaction ids are posted one after the other, never in one batch.
+        `on_post` is called after every post. An `ExceptionGroup` is a bug.
 
         Args:
-            others_wait: whether more events could be delivered together with these. Where all of these fail, the cause
-                is the events or Lago; only others can show which.
+            others_wait: whether more events could be delivered together with these. If all of these fail, either the
+                events or Lago are the cause, and only other events can show which.
 
         Returns:
-            An empty list where `items` must be delivered again together with those that wait; they may have been sent.
+            An empty list = `items` must be delivered again together with the waiting events; they may have been sent.
         """
         run = _Run(self, items, on_post, judge, others_wait)
         for number, positions in enumerate(rounds([item.transaction_id for item in items])):
-            if number:  # the round before has posted these ids
+            if number:  # the previous round has posted these ids
                 run.compared.update(positions)
             suspects = [position for position in positions if items[position].suspect]
             others = [position for position in positions if not items[position].suspect]
@@ -121,8 +120,9 @@ class _Run:
     """One delivery: the state of each item, by position.
 
     Attributes:
-        compared: items for which Lago's knowing the id proves nothing: Lago's event is compared.
-        given_back: the batch goes back to its queue, to be tried again together with later events that may show the cause.
+        compared: items for which a known id in Lago proves nothing, so that Lago's event is compared.
+        given_back: whether the batch goes back to its queue, to be tried again with later events that may show the
+            cause.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class _Run:
         self._group = asyncio.TaskGroup()
 
     async def settle(self, batches: Sequence[list[int]]) -> None:
-        """Return when every member of `batches` (disjoint positions) has its outcome."""
+        """Wait until every member of `batches` (disjoint positions) has its outcome."""
         self._group = asyncio.TaskGroup()
         async with self._group:
             for members in batches:
@@ -210,7 +210,7 @@ class _Run:
         return self._doubted(batch, verdict)
 
     def _doubted(self, batch: EventBatch, verdict: Verdict) -> Verdict:
-        """Hold the batch when all of its events fail for one reason and no other batch passes
+        """Hold the batch if all of its events fail for one reason and no other batch is accepted
         (streams/core/delivery/dead_letter_storm.py).
         """
         deaths = self._wire.breaker.deaths
@@ -227,14 +227,14 @@ class _Run:
         return RetryLater("dying_alike", f"all refused: {error_of(verdict)}", opens=True, isolates=True)
 
     def _died(self, batch: EventBatch, marked: RefusedEvents) -> list[tuple[str, str]]:
-        """(reason, subscription) of the members that Lago refuses for a fault."""
+        """Return (reason, subscription) of the members that Lago refuses because of a fault."""
         faults = [
             (batch.members[index], mark) for index, mark in marked.marks.items() if mark.fate is not ErrorKind.EXISTS
         ]
         return [(mark.reason, subscription_of(self._items[position].value)) for position, mark in faults]
 
     async def _judge_again(self, batch: EventBatch) -> RetryLater | None:
-        """Decide what to post of each member; finish those that need no post, or must not be posted."""
+        """Decide what to post for each member; finish those that need no post, or must not be posted."""
         judged = {position: self._judge_now(self._items[position].value) for position in batch.members}
         changed = [position for position, now in judged.items() if now != self._posted[position]]
         if hold := await self._confirm_earlier(batch, changed):
@@ -260,7 +260,7 @@ class _Run:
         return None
 
     async def _conclude(self, batch: EventBatch, marks: Mapping[int, EventError]) -> None:
-        """Finish the members that Lago named. Where a look-up fails, they are posted and named again."""
+        """Finish the members that Lago named. If a look-up fails, they are posted and named again."""
         named = [(batch.members[index], mark) for index, mark in marks.items()]
         if not self._delivery.batches_are_whole() and any(mark.fate is ErrorKind.EXISTS for mark in marks.values()):
             for position in set(batch.members).difference(position for position, _ in named):
@@ -300,7 +300,7 @@ class _Run:
             self._finish(batch, position, "dead", "id_conflict", "Lago holds another event under this id")
 
     async def _hold(self, batch: EventBatch, hold: RetryLater) -> None:
-        """Wait; but where the batch itself may be the cause, split it."""
+        """Wait, or split the batch if it may be the cause itself."""
         batch.holds += 1
         if hold.isolates:
             if batch.fails == 0:
@@ -315,8 +315,8 @@ class _Run:
         return None
 
     def _is_suspect(self, batch: EventBatch, hold: RetryLater) -> bool:
-        """Whether the batch may be the cause: others passed, or it failed very often. The halves of a large batch are
-        evidence for each other.
+        """Whether the batch may be the cause: others were accepted, or it failed very often. The halves of a large
+        batch are evidence for each other.
         """
         is_large = len(batch.members) > PROBE_EVENTS and self._wire.breaker.state is State.CLOSED
         if is_large or self._others_passed(batch):
@@ -324,8 +324,8 @@ class _Run:
         return hold.alone and batch.fails >= self._policy.alone_after
 
     async def _is_lago_well(self, batch: EventBatch) -> bool:
-        """Whether Lago calls itself healthy where nothing passes. If not, it is away: the breaker opens, and no event
-        is given up.
+        """Whether Lago reports that it is healthy although it accepts nothing. If it does not, the breaker opens, and
+        no event is given up.
         """
         if len(batch.members) > 1 or self._others_passed(batch) or await self._wire.poster.healthy():
             return True
@@ -339,10 +339,10 @@ class _Run:
         if len(batch.members) == 1:
             return self._finish(batch, batch.members[0], "retry", hold.reason, hold.detail)
         if len(batch.members) > PROBE_EVENTS:
-            batch.holds = 0  # many events wait for it, so its waits stay short
+            batch.holds = 0  # many events wait for this batch, so its waits stay short
         rest = batch.cut(len(batch.members) // 2)
         if not self._others_passed(batch):
-            # When both halves fail and nothing passes, two unrelated batches have failed.
+            # If both halves fail and nothing is accepted, two unrelated batches have failed.
             self._wire.breaker.taken_apart(batch.family)
             batch.family, rest.family = object(), object()
         for part in (batch, rest):

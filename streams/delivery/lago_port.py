@@ -32,17 +32,19 @@ class LagoEventsApi(Protocol):
     """The part of Lago's API that delivery needs."""
 
     async def post_batch(self, body: bytes) -> HttpResponse:
-        """Any HTTP answer. Raises: Unavailable `connect`, `timeout` or `no_answer` where none came."""
+        """Post a batch; return the HTTP answer with any status. Raises: Unavailable `connect`, `timeout` or
+        `no_answer`: no answer came.
+        """
 
     async def get_event(self, transaction_id: str) -> LagoEvent | None:
-        """The stored event, None where Lago knows none. Raises: Unavailable or Rejected."""
+        """Return the stored event; None if Lago has none. Raises: Unavailable or Rejected."""
 
     async def healthy(self) -> bool:
         """Whether Lago answers its health check; never raises."""
 
 
 class PostResult(NamedTuple):
-    """The result of a post: `status` is the HTTP status, 0 where no answer came; `seconds` it took."""
+    """The result of a post; `status`: HTTP status, 0 = no answer came; `seconds`: duration."""
 
     verdict: Verdict
     status: int
@@ -54,9 +56,9 @@ class PostRecord(NamedTuple):
 
     Fields:
         first, last: transaction ids of its first and its last event.
-        attempt: posts of the first event so far in its delivery.
+        attempt: number of posts of the first event in its delivery.
         status: the HTTP status, 0 where no answer came.
-        error: the stable code why Lago did not accept all of it; `""` = it did.
+        error: stable code why Lago did not accept all events; `""` = it did.
     """
 
     events: int
@@ -69,7 +71,7 @@ class PostRecord(NamedTuple):
 
 
 def error_of(verdict: Verdict) -> str:
-    """The reason of a verdict; of several errors the first that is not `already_exists`."""
+    """Return the reason of a verdict; of several errors, the first one that is not `already_exists`."""
     match verdict:
         case Delivered():
             return ""
@@ -86,11 +88,11 @@ class LagoPort:
     """The connection to Lago, shared by all deliveries of a process.
 
     Fields:
-        concurrency: one permit a request.
+        concurrency: permits; each request needs one.
         clock: monotonic seconds.
         on_request: called with (`post_batch`, HTTP status or 0 where none came, seconds) after each post.
-        posts, looks: Lago limits its ingest and its other endpoints separately.
-        log_fields: fields of the log line that the breaker opened: Lago's address.
+        posts, looks: rate limiters. Lago limits its ingest endpoints and its other endpoints separately.
+        log_fields: fields for the log line about an opened breaker: Lago's address.
     """
 
     poster: LagoEventsApi
@@ -116,7 +118,7 @@ class LagoPort:
             async with self.concurrency:
                 await self._turn(self.posts, self.post_turn)
                 if not self.breaker.admit(batch, self.clock()):
-                    continue  # it opened while this batch waited
+                    continue  # the breaker opened while this batch waited
                 try:
                     yield
                 finally:
@@ -124,7 +126,7 @@ class LagoPort:
                 return
 
     def settled(self, batch: EventBatch, hold: RetryLater | None) -> None:
-        """Report a post's result to the breaker, and log when that opens or closes it. `hold` None = Lago answered."""
+        """Report a post's result to the breaker, and log if this opens or closes it. `hold`: None = Lago answered."""
         before, now = self.breaker.since, self.clock()
         if hold is not None:
             self.breaker.failed(batch, batch.family, hold, now)
@@ -153,7 +155,7 @@ class LagoPort:
         return result
 
     async def look_up(self, transaction_id: str) -> LagoEvent | None:
-        """The stored event, None where Lago knows none. Raises: Unavailable or Rejected."""
+        """Return the stored event; None if Lago has none. Raises: Unavailable or Rejected."""
         await self._turn(self.looks, self.look_turn)
         self.looks.sent(self.clock())
         try:
@@ -162,7 +164,7 @@ class LagoPort:
             self.looks.done()
 
     async def _turn(self, pace: AdaptiveRateLimiter, turn: asyncio.Lock) -> None:
-        """Requests take turns: one waits for the rate limit, the others for it."""
+        """Make requests take turns: one request waits for the rate limit, the others wait for this request."""
         async with turn:
             while (wait_s := pace.wait_s(self.clock())) > 0:
                 await self.sleep(wait_s)

@@ -1,4 +1,4 @@
-"""How events of a Lago organisation are delivered: posted, waiting for its access, or given up (docs/adr/0049)."""
+"""Delivers the events of a Lago organisation: posts them, waits for access, or gives them up (docs/adr/0049)."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -9,12 +9,12 @@ from streams.core.delivery.restamp import RestampDecision
 from streams.core.mapping.organizations import UNKNOWN_ORGANIZATION
 from streams.delivery.lago_port import PostRecord
 
-#: Why an event became a dead letter: the settings say that its organisation is closed.
+#: Reason of a dead letter: the settings say that its organisation is closed.
 ORGANIZATION_CLOSED: Final = "organization_closed"
 
 
 class EventDelivery(Protocol):
-    """`streams.delivery.engine.Delivery`, or what stands in for it where an organisation cannot be posted to."""
+    """The interface of `streams.delivery.engine.Delivery` and of its replacements for organisations without posts."""
 
     async def deliver(
         self,
@@ -27,7 +27,7 @@ class EventDelivery(Protocol):
 
 
 class UnknownOrganization:
-    """An organisation that the settings of this process do not name: its events wait where they are."""
+    """An organisation that is missing in the settings of this process. Its events stay in their topic."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -40,9 +40,9 @@ class UnknownOrganization:
 
 
 class ClosedOrganization:
-    """An organisation that the settings call closed: its events become dead letters, and nothing is posted."""
+    """An organisation that the settings mark as closed. Its events become dead letters, and nothing is posted."""
 
     async def deliver(self, items: Sequence[Item], *_: object) -> list[EventOutcome]:
-        """A dead letter for each event; one that may have been posted before says so."""
+        """Return a dead letter for each event. It says whether the event may have been posted before."""
         detail = "LAGO_ORGANIZATIONS says that it is closed"
         return [EventOutcome("dead", ORGANIZATION_CLOSED, detail, 0, maybe_sent=item.resent) for item in items]

@@ -1,6 +1,6 @@
-"""Ends tasks, and distinguishes the end of a task from a `CancelledError` that a library let out.
+"""Ends tasks, and distinguishes the cancellation of a task from a `CancelledError` that escapes from a library.
 
-Python hides the latter: a task that it ends counts as cancelled, so nothing is logged, and a task group does not raise it.
+Python hides such an error: the task counts as cancelled, so nothing is logged, and a task group does not raise it.
 """
 
 import asyncio

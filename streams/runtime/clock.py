@@ -1,8 +1,8 @@
-"""The wall clock of the roles, the processes and the commands. The rules of `streams.core` are given the time instead."""
+"""The wall clock of the roles, the processes and the commands. The rules in `streams.core` get the time as an argument."""
 
 import time
 
 
 def now_us() -> int:
-    """Microseconds since 1970 UTC."""
+    """Return the current time, microseconds since 1970 UTC."""
     return time.time_ns() // 1000

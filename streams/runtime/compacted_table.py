@@ -1,7 +1,8 @@
 """A table that reads a compacted topic to its end and then follows it.
 
-The topic is the truth and the changelog. A table has no consumer group and commits nothing, and works the same in
-worker and api (docs/adr/0003). It knows the age of its view: code that decides about money calls `wait_fresh` first.
+The topic is the source of truth and the changelog. A table has no consumer group, commits nothing, and works in the
+same way in worker and api (docs/adr/0003). It knows the age of its view. Code that decides about money calls
+`wait_fresh` first.
 """
 
 import asyncio
@@ -24,20 +25,21 @@ from streams.runtime.unreadable import note
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-#: The age that a table's readers ask for at least, seconds, where they say nothing else.
+#: The default for the shortest age that the readers of a table request, seconds.
 FRESH_S = 5.0
-#: Of that age: the time between two requests for the end, and the time that a broker may hold a fetch without records.
-#: The request for the end waits behind that fetch, as both take one connection. So a view is at most 0.6 of the age old.
+#: Fractions of that age: the time between two requests for the end, and the time that a broker may hold a fetch without
+#: records. Both use one connection, so the request for the end waits behind the fetch. So the age of a view is at most
+#: 0.6 of the requested age.
 _PROBE_PART, _HELD_PART = 0.4, 0.2
-#: How often aiokafka looks for partitions to fetch although nothing has told it of any, milliseconds. Its default is 200.
+#: How often aiokafka looks for partitions to fetch without a notification, milliseconds. The default is 200.
 _LOOK_MS = 2000
 _AGAIN_S, _TELL_EVERY_S = 0.5, 60.0
-#: The most records that are taken without a pause; this bounds how long the event loop is blocked.
+#: The most records that are processed without a pause. This bounds the time for which the event loop is blocked.
 _BATCH = 2000
 
 
 class _End(NamedTuple):
-    """The end of the topic, by partition, at some moment after `requested`."""
+    """The end of the topic, by partition, at a moment after `requested`."""
 
     requested: float
     offsets: Mapping[TopicPartition, int]
@@ -49,9 +51,9 @@ class TopicTable(ABC):
     Args:
         kafka: connection options for aiokafka.
         monotonic: a clock, seconds.
-        name: of the table, for logs and metrics.
-        fresh_s: the shortest limit that `wait_fresh` is called with, seconds. While nothing is written, the view is at most
-            as old, and the longer it may be, the fewer requests the table costs. A record is taken at once in any case.
+        name: name of the table, for logs and metrics.
+        fresh_s: the shortest limit with which `wait_fresh` is called, seconds. While nothing is written, the view is at
+            most this old. A longer time means fewer requests. A new record is always processed at once.
     """
 
     def __init__(
@@ -77,24 +79,24 @@ class TopicTable(ABC):
         """Process records. Must not raise for the content of a record."""
 
     def begin(self) -> None:
-        """Follow in the background; further calls change nothing."""
+        """Start to follow the topic in the background; further calls have no effect."""
         if self._task is None:
             self._task = asyncio.ensure_future(self._follow())
 
     async def start(self) -> None:
-        """`begin`, and return when the topic has been read to its end."""
+        """Call `begin`, and wait until the topic has been read to its end."""
         self.begin()
         await self.wait_fresh(float("inf"))
 
     async def stop(self) -> None:
-        """Stop following; the view stays."""
+        """Stop following the topic; the view is kept."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     def lag_s(self) -> float:
-        """Seconds since the view was last known to be complete; infinite before the first time."""
+        """Return the seconds since the view was last known to be complete; infinite before the first time."""
         return self._monotonic() - self._fresh_at
 
     def complete(self) -> bool:
@@ -104,23 +106,23 @@ class TopicTable(ABC):
         return self._fresh_at > float("-inf")
 
     async def wait_fresh(self, limit_s: float) -> None:
-        """Return when the view is at most `limit_s` seconds old (`inf`: when it was complete once)."""
+        """Wait until the view is at most `limit_s` seconds old (`inf`: until it was complete once)."""
         while not (self.complete() and self.lag_s() <= limit_s):
             await self._change()
 
     async def wait_offset(self, partition: int, offset: int) -> None:
-        """Return when the record at `offset` was taken: a writer then reads its own write."""
+        """Wait until the record at `offset` is processed, so that a writer reads its own write."""
         while self.next_offset(partition) <= offset:
             self.complete()
             await self._change()
 
     def next_offset(self, partition: int) -> int:
-        """The offset after the last record taken; 0 before the first."""
+        """Return the offset after the last processed record; 0 before the first."""
         return self._next.get(partition, 0)
 
     async def _change(self) -> None:
         async with self._changed:
-            # Not `wait_for`: if it is cancelled as its time ends, it returns without the condition's lock.
+            # `wait_for` is not used: if it is cancelled when its time ends, it returns without the condition's lock.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
                     await self._changed.wait()
@@ -131,7 +133,7 @@ class TopicTable(ABC):
             try:
                 await self._session()
             except KafkaError as error:
-                # Kafka may be away for hours, and is tried twice a second.
+                # Kafka may be unavailable for hours. The connection is tried twice a second.
                 if self._monotonic() - told_at >= _TELL_EVERY_S:
                     told_at = self._monotonic()
                     address = f"KAFKA_BOOTSTRAP_SERVERS={self._kafka.get('bootstrap_servers', '')}"
@@ -139,15 +141,15 @@ class TopicTable(ABC):
             except (Exception, asyncio.CancelledError) as error:
                 if is_own_cancellation(error):
                     raise
-                # A table without progress ages, which its readers notice and wait for. If the task ended instead, its
-                # process would end, and the ingress that may run in it.
+                # The age of a table without progress grows, and its readers wait. If the task ended instead, its
+                # process would end, including an ingress that may run in it.
                 if self._monotonic() - failed_at >= _TELL_EVERY_S:
                     failed_at = self._monotonic()
                     log.exception("follower_interrupted", table=self.name)
             await asyncio.sleep(_AGAIN_S)
 
     async def _session(self) -> None:
-        # Subscribed at first: only then does the first metadata answer name the partitions.
+        # Subscribe first, because only then the first metadata response names the partitions.
         async with reading(
             self._topic,
             **self._kafka,
@@ -162,7 +164,7 @@ class TopicTable(ABC):
                 raise UnknownTopicOrPartitionError(self._topic)
             tps = [TopicPartition(self._topic, number) for number in partitions]
             consumer.unsubscribe()
-            # Asked for before the first fetch, so that it does not wait behind it.
+            # Request the end before the first fetch, so that the request does not wait behind the fetch.
             end = await self._ask_end(consumer, tps)
             consumer.assign(tps)
             for tp in tps:
@@ -173,21 +175,21 @@ class TopicTable(ABC):
                 end = await self._ask_end(consumer, tps)
 
     async def _ask_end(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> _End:
-        """Where the topic ends. A fetch's answer also has an end, but after a change of the leader that may lack records that
-        were acknowledged (KIP-207); the answer to this request does not.
+        """Request the end of the topic. A fetch response also has an end, but after a change of the leader it may lack
+        acknowledged records (KIP-207). The response to this request does not.
         """
         requested = self._monotonic()
         return _End(requested, await consumer.end_offsets(tps))
 
     async def _read_to(self, consumer: AIOKafkaConsumer, end: _End) -> None:
-        """Read all that was written when the end was asked for: the view is then complete as of that moment."""
+        """Read up to the requested end. The view is then complete as of the moment of the request."""
         while not all([await consumer.position(tp) >= offset for tp, offset in end.offsets.items()]):
             await self._read(consumer, self._held_ms)
         self._fresh_at = end.requested
         await self._tell()
 
     async def _read_on(self, consumer: AIOKafkaConsumer, until: float) -> None:
-        """Take what comes until it is time to ask for the end again."""
+        """Process new records until it is time to request the end again."""
         while (left_s := until - self._monotonic()) > 0:
             await self._read(consumer, ceil(left_s * 1000))
 
@@ -216,10 +218,10 @@ class TopicTable(ABC):
 
 
 class CompactedTable(TopicTable, Generic[T]):
-    """Key to value of a compacted topic; a record without a value deletes its key.
+    """The values of a compacted topic by key; a record without a value deletes its key.
 
     Fields:
-        table: the view. Readers need not await; a key's value is replaced whole.
+        table: the view. It can be read without `await`; the value of a key is replaced as a whole.
         version: grows with every change.
         members: grows when a key is added or removed.
     """
@@ -251,5 +253,5 @@ class CompactedTable(TopicTable, Generic[T]):
             try:
                 self.table[key] = self._decode(record.value)
             except msgspec.DecodeError as damage:
-                # A record of a later release, or of another program: the value that is known stays in force.
+                # The record comes from a later release or another program, so the known value is kept.
                 note(self.name, partition, record.offset, str(damage))

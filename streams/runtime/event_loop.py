@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` in a new event loop; its result."""
+    """Run `main` in a new event loop; return its result."""
     for name in ("send", "_send_sasl_token"):
         send = getattr(AIOKafkaConnection, name)
         if not hasattr(send, "__wrapped__"):
@@ -27,7 +27,7 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _surviving(send: Callable[..., Any]) -> Callable[..., Any]:
-    """`send`, with uvloop's error turned into aiokafka's own error for a broken connection."""
+    """Wrap `send`: uvloop's error becomes aiokafka's own error for a broken connection."""
 
     @wraps(send)
     def survive(connection: AIOKafkaConnection, *args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Faust at the speed of aiokafka: an agent gets one message per fetch batch of a partition.
+"""Makes Faust as fast as aiokafka: an agent gets one message per fetch batch of a partition.
 
 Faust spends about 60 us of asyncio machinery on a message; here one message carries up to `broker_max_poll_records`
 records. Three more rules make it fit for money (docs/adr/0001):
@@ -9,8 +9,8 @@ records. Three more rules make it fit for money (docs/adr/0001):
 - Faust never commits an offset and never seeks: the partition tasks do both.
 - Reads are `read_committed`, and a lost offset is an error, not a silent jump to another.
 
-The code relies on internals of faust-streaming 0.15.3; `tests/integration/test_transport.py` fails when an upgrade
-changes one.
+The code relies on internals of faust-streaming 0.15.3. If an upgrade changes one, `tests/integration/test_transport.py`
+fails.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from streams.runtime.plain_consumer import stop
 
 #: The time between two ticks of an app, seconds.
 TICK_S = 0.5
-#: How long a consumer without anything to fetch waits, seconds.
+#: How long a consumer with nothing to fetch waits, seconds.
 _IDLE_S = 0.02
 
 
@@ -76,7 +76,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def on_thread_stop(self) -> None:
-        # As in Faust, but with the guarded stop: an unguarded one ends the thread, and the app waits for it without end.
+        # As in Faust, but with the guarded stop. An error in an unguarded stop ends the thread, and the app waits for
+        # it forever.
         await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
         if self._consumer is not None:
             await stop(self._consumer)
@@ -97,7 +98,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         except NoOffsetForPartitionError:
             # A new partition has no committed offset: its task seeks before the first fetch.
             return {}
-        # No await between aiokafka's change of the position and this line: so the stamps are exact.
+        # There is no `await` between aiokafka's change of the position and this line, so the stamps are exact.
         if records:
             self.pace.busy()
             self.pace.apply(consumer)
@@ -110,7 +111,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return fetch_batches
 
     async def seek_partition(self, tp: TP, offset: int) -> bool:
-        """Fetch `tp` from `offset` on; False when it is no longer assigned."""
+        """Fetch `tp` from `offset` on; False = it is no longer assigned."""
         done: bool = await self.call_thread(self._seek_partition, tp, offset)
         return done
 
@@ -127,7 +128,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return {}
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Faust's commit watchdog: Faust commits nothing here."""
+        """Do nothing: this is Faust's commit watchdog, and Faust commits nothing here."""
 
 
 class _Consumer(driver.Consumer):
@@ -139,21 +140,22 @@ class _Consumer(driver.Consumer):
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def fetched_to(self, tp: TP) -> int | None:
-        """The end of the last fetch batch that was handed out, or the last seek; None before the first."""
+        """Return the end of the last yielded fetch batch, or the last seek; None before the first."""
         return self._thread.stamps.get(tp)
 
     async def seek_partition(self, tp: TP, offset: int) -> bool:
-        """Fetch `tp` from `offset` on; False when it is no longer assigned."""
+        """Fetch `tp` from `offset` on; False = it is no longer assigned."""
         done: bool = await self._thread.seek_partition(tp, offset)
         self._read_offset[tp] = None
         return done
 
     async def _wait_next_records(self, timeout: float) -> Any:
-        # Faust sleeps a whole second when every partition is paused; partition tasks resume sooner.
+        # Faust sleeps a whole second if every partition is paused, but partition tasks resume sooner.
         if self.flow_active and not self._get_active_partitions():
             await self.sleep(_IDLE_S)
             return {}, set()
-        # A short wait, unless the consumer is quiet: the records of a partition that is resumed meanwhile may be here already.
+        # The wait is short unless the consumer is quiet, because records of a partition that is resumed meanwhile may
+        # be here already.
         wait_s = min(timeout, self._thread.pace.waits().records_s)
         fetch_batches, active = await super()._wait_next_records(wait_s)
         if not fetch_batches:
@@ -193,7 +195,7 @@ class _Consumer(driver.Consumer):
             )
 
     def _new_offset(self, tp: TP) -> int | None:
-        """None: offsets are committed only in the partition tasks' transactions."""
+        """Return None, because offsets are committed only in the partition tasks' transactions."""
         self._acked[tp].clear()
         self._acked_index[tp].clear()
         return None
@@ -213,7 +215,7 @@ class App(faust.App):
         self._ticked: dict[Callable[[], Coroutine[Any, Any, None]], asyncio.Task[None] | None] = {}
 
     def every_tick(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `work` twice a second while the app runs. All works share one timer, and none waits for another."""
+        """Run `work` twice a second while the app runs. All calls share one timer, and none waits for another."""
         if not self._ticked:
             self._app_tasks.append(self._tick_always)
         self._ticked[work] = None
@@ -227,7 +229,7 @@ class App(faust.App):
             if under_way is not None:
                 if not under_way.done():
                     continue
-                if under_way.cancelled():  # Faust would end the timer and go on without it
+                if under_way.cancelled():  # Faust would end the timer and continue without it
                     raise RuntimeError("a tick was cancelled, and not by this app")
                 under_way.result()  # an error ends the app, as an error in this method does
             self._ticked[work] = asyncio.create_task(work())
@@ -238,9 +240,9 @@ class App(faust.App):
     def route(self, topic: str, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         """Pass the topic's stream of `FetchBatch`s to `work`, in an agent.
 
-        Faust's decorators `agent`, `task` and `timer` also note where in the source they are called, for its search for
-        agents, which is not used here. For that they look at every loaded module: in a forked process each memory page that
-        is looked at is copied, 10 MB of them, and sources are read into memory.
+        Faust's decorators `agent`, `task` and `timer` also store their place in the source, for a search for agents
+        that is not used here. To find the place they read every loaded module. In a forked process this copies 10 MB of
+        memory pages, and source files are read into memory.
         """
         name = f"{self.conf.id}.{topic}.route"
         agent = self.conf.Agent(
@@ -255,7 +257,7 @@ class App(faust.App):
         self.topics.beacon.add(agent)
 
     def fetch_batches(self, topic: str) -> Any:
-        """The topic as a channel of `FetchBatch`s, for an agent."""
+        """Return the topic as a channel of `FetchBatch`s, for an agent."""
         return self.topic(
             topic,
             value_serializer="fetch_batch",

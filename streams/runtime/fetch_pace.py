@@ -1,8 +1,8 @@
-"""How often a Faust consumer asks its brokers: seldom while nothing comes.
+"""Sets how often a Faust consumer sends fetches: rarely while no records arrive.
 
-A broker answers a fetch as soon as there is a record, whatever the consumer allows it to wait. So a long wait delays no
-record of a partition that is fetched. It delays what is sent after the fetch on the same connection: the first fetch of a
-partition that is resumed or sought. So the waits are long only while no partition is paused, and none was sought lately.
+A broker answers a fetch as soon as there is a record, even if the consumer allows a long wait. So a long wait delays no
+record of a fetched partition. It delays the next request on the same connection: the first fetch of a partition that
+was resumed or sought. So the waits are long only while no partition is paused and none was sought recently.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 
 
 class Waits(NamedTuple):
-    """How long a consumer waits for records, seconds; how long a broker may hold a fetch without any, milliseconds; and
-    how often aiokafka looks for partitions to fetch although nothing has told it of any, seconds.
+    """How long a consumer waits for records, seconds; how long a broker may hold a fetch without records, milliseconds;
+    and how often aiokafka looks for partitions to fetch without a notification, seconds.
     """
 
     records_s: float
@@ -20,10 +20,11 @@ class Waits(NamedTuple):
     look_s: float
 
 
-#: While records come. By itself Faust would let a broker hold a fetch for 1500 ms. The last number is aiokafka's default.
+#: The waits while records arrive. Faust's default would let a broker hold a fetch for 1500 ms. The last number is
+#: aiokafka's default.
 BUSY: Final = Waits(0.1, 100, 0.2)
 QUIET: Final = Waits(0.5, 500, 2.0)
-#: Time without records, seeks and partitions that are not fetched, after which a consumer is quiet, seconds.
+#: A consumer becomes quiet after this time without records, seeks and unfetched partitions, seconds.
 QUIET_AFTER_S: Final = 2.0
 
 
@@ -39,11 +40,11 @@ class FetchPace:
         self._busy_at = monotonic()
 
     def busy(self) -> None:
-        """Records came, or a partition was sought or is not fetched."""
+        """Register that records arrived, or that a partition was sought or is not fetched."""
         self._busy_at = self._monotonic()
 
     def waits(self) -> Waits:
-        """The waits from now on."""
+        """Return the waits that apply now."""
         return QUIET if self._monotonic() - self._busy_at >= QUIET_AFTER_S else BUSY
 
     def apply(self, consumer: Any) -> None:

@@ -1,7 +1,7 @@
-"""Forwards records of a grown topic to the partition of their key.
+"""Forwards records of a topic with added partitions to the partition of their key.
 
-A topic that has grown has records whose key belongs to another partition now: those that were written before, and those
-of producers that have not learnt of the new partitions yet (docs/adr/0042).
+Such a topic has records whose key now belongs to another partition: older records, and records of producers that do not
+know the new partitions yet (docs/adr/0042).
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from aiokafka.errors import KafkaError
 
 from streams.runtime.transactions import partition_of, stop_producer
 
-#: The most keys whose partition is remembered: murmur2 costs 10 us in Python.
+#: The most keys whose partition is cached, because murmur2 takes 10 us in Python.
 _REMEMBERED = 100_000
 _REQUEST_BYTES = 9 << 20
 
 
 class Forwarder:
-    """Decides which records of one partition belong elsewhere, and sends them there."""
+    """Decides which records of one partition belong to other partitions, and sends them there."""
 
     def __init__(self, kafka: Mapping[str, Any], topic: str, partition: int) -> None:
         self._kafka = kafka
@@ -29,14 +29,14 @@ class Forwarder:
         self._producer: AIOKafkaProducer | None = None
 
     def target(self, key: bytes | None, grown_from: int, partitions: int) -> int:
-        """The partition that a record with `key` belongs to.
+        """Return the partition to which a record with `key` belongs.
 
-        Only partitions that have grown out of this one are meant: they know what was counted here. A record of any
-        other key was put here by another rule than Kafka's, and stays.
+        Only partitions that took keys from this one are possible, because they know what was counted here. A record of
+        any other key was not placed by Kafka's rule, and stays.
 
         Args:
-            grown_from: number of partitions when this one began to be read.
-            partitions: today's number, a multiple of it.
+            grown_from: number of partitions when the ledger of this one was begun.
+            partitions: present number of partitions, a multiple of `grown_from`.
         """
         if not key:
             return self._partition
@@ -51,12 +51,13 @@ class Forwarder:
         return known
 
     async def send(self, records: Sequence[tuple[ConsumerRecord, int]]) -> None:
-        """Send records to their partitions, with the same key, value, time and headers; durable on return.
+        """Send records to their partitions, with the same key, value, time and headers. They are durable on return.
 
-        A process that dies before its offset moves sends them again. The ledger there recognises the repeats.
+        A process that stops before its offset moves sends them again. The ledger of the target partition recognises the
+        repeats.
 
         Raises:
-            KafkaError: aiokafka's.
+            KafkaError: an error of aiokafka.
         """
         producer = await self._started()
         try:
@@ -72,12 +73,14 @@ class Forwarder:
                 for record, target in records
             ]
             await asyncio.gather(*sent)
-        except KafkaError:  # an idempotent producer cannot go on after an error
+        except KafkaError:  # an idempotent producer cannot be used after an error
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Close the connections, soon also while Kafka is away: what was not acknowledged is sent again."""
+        """Close the connections, quickly even if Kafka does not answer. Records without an acknowledgement are sent
+        again later.
+        """
         producer, self._producer = self._producer, None
         if producer is not None:
             await stop_producer(producer)

@@ -2,8 +2,9 @@
 
 import gc
 
-#: A batch or a request makes thousands of short-lived objects, which reference counting frees. Python's default search
-#: for cycles among them takes a tenth of the meter's and of the ingress's time.
+#: Thresholds of the collector. A batch or a request creates thousands of short-lived objects, which reference counting
+#: frees. With Python's default, the search for cycles among them takes a tenth of the time of the meter and of the
+#: ingress.
 _THRESHOLDS = (100_000, 50, 50)
 
 

@@ -1,4 +1,4 @@
-"""The offsets of a group and a partition, read without joining the group."""
+"""Reads the offsets of a group and a partition without joining the group."""
 
 import asyncio
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from streams.runtime.plain_consumer import reading
 
 
 class PartitionOffsets(NamedTuple):
-    """Offsets of one partition: the first record, one past the last, the group's committed one; and the topic's
-    partition count.
+    """Offsets of one partition: the first record, one past the last record, and the group's committed offset; also the
+    number of partitions of the topic.
     """
 
     begin: int
@@ -23,7 +23,9 @@ class PartitionOffsets(NamedTuple):
     partitions: int
 
     def check(self, tp: TopicPartition, offset: int) -> None:
-        """Raises: TopicProblem: `offset_out_of_range`: the log does not have, and will not get, a record at `offset`."""
+        """Check that `offset` can be read. Raises: TopicProblem: `offset_out_of_range`: the log does not have, and will
+        not get, a record there.
+        """
         if not self.begin <= offset <= self.end:
             place = f"{tp.topic}-{tp.partition}"
             raise TopicProblem("offset_out_of_range", f"{place}: {offset} is not in [{self.begin}, {self.end}]")
@@ -32,19 +34,21 @@ class PartitionOffsets(NamedTuple):
 async def standing(kafka: Mapping[str, Any], group: str, tp: TopicPartition) -> PartitionOffsets:
     """Read the offsets. Call it after the previous owner of the partition is fenced: only then are they final.
 
-    Raises aiokafka's errors, `UnknownTopicOrPartitionError` where the broker does not know the topic (yet).
+    Raises aiokafka's errors, `UnknownTopicOrPartitionError` if the broker does not know the topic (yet).
     """
     async with asking(kafka, group) as consumer:
         return await standing_by(consumer, tp)
 
 
 def asking(kafka: Mapping[str, Any], group: str, **options: Any) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
-    """A consumer that reads the group's offsets without joining the group: partitions are assigned by hand."""
+    """Create a consumer that reads the group's offsets without joining the group. Partitions are assigned manually."""
     return reading(**kafka, group_id=group, isolation_level="read_committed", enable_auto_commit=False, **options)
 
 
 async def standing_by(consumer: AIOKafkaConsumer, tp: TopicPartition) -> PartitionOffsets:
-    """`standing` with a given consumer that fetches nothing yet: a fetch would block its connection for requests."""
+    """Like `standing`, with a given consumer. It must not fetch yet, because a fetch would block its connection for
+    requests.
+    """
     begins, ends, committed = await asyncio.gather(
         consumer.beginning_offsets([tp]), consumer.end_offsets([tp]), consumer.committed(tp)
     )

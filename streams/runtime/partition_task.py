@@ -1,8 +1,8 @@
 """A partition task owns one partition: it opens, takes fetch batches in order, ticks, and closes.
 
 An agent only passes a fetch batch to its partition's task, so work on different partitions overlaps. One rule prevents
-lost batches: the task takes a batch only when its `from_offset` is at or below the offset expected next; otherwise it seeks
-and fetches again.
+lost batches: the task accepts a batch only if its `from_offset` is at or below the next expected offset. Otherwise it
+seeks and fetches again.
 """
 
 import asyncio
@@ -22,46 +22,49 @@ from streams.runtime.faust_transport import FetchBatch
 
 log = structlog.get_logger(__name__)
 
-#: Number of waiting batches at which the partition is paused, is resumed, and further batches are refused.
+#: Numbers of waiting batches at which the partition is paused, at which it is resumed, and at which further batches are
+#: refused.
 _PAUSE_AT, _RESUME_AT, _REFUSE_AT = 3, 1, 16
 _REOPENINGS = 5
 #: Further attempts are 8 s apart, and one in this many is logged: about one a minute.
 _TELL_EVERY = 8
 #: A fetch batch with this many records gets a transaction at once; smaller ones wait `linger_s` for more.
 _WORTH_IT = 2000
-#: Idle ticks (2 s) after which a task fetches again a batch that it knows of but never received.
+#: Number of idle ticks (2 s) after which a task fetches a batch again that it knows and did not receive.
 _PATIENCE = 4
 _CLOSE_S = 2.0
 
 
 class PartitionProcessor(Protocol):
-    """What a role does with a partition. Only the partition's task calls it, one call at a time."""
+    """The work of a role on a partition. Only the partition's task calls it, one call at a time."""
 
     async def open(self) -> int:
-        """Take the partition over and fence its previous owner; the offset expected next."""
+        """Take over the partition and fence its previous owner; return the next expected offset."""
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
-        """Process a fetch batch and make the result durable; the offset expected next.
+        """Process a fetch batch and make the result durable; return the next expected offset.
 
-        Records from that offset on are given back: they come again, together with those that follow.
+        Records from that offset on are given back. They come again, together with later records.
         """
 
     async def punctuate(self) -> None:
-        """Do what depends on time; called about twice a second."""
+        """Do the time-dependent work; called about twice a second."""
 
     async def close(self) -> None:
         """Release the partition. Must not raise after work that is durable."""
 
     def in_transaction(self) -> bool:
-        """Whether a Kafka transaction is being committed: closing then waits for it."""
+        """Whether a Kafka transaction is being committed. `close` then waits for it."""
 
 
 @runtime_checkable
 class LooksBehind(Protocol):
-    """Work that may give records back, and so needs to know whether others wait behind them."""
+    """Work that may give records back, and therefore needs to know whether more records wait."""
 
     def look_behind(self, following: Callable[[], ConsumerRecord | None]) -> None:
-        """`following()` is the first record that would come along with those given back; None = there is none."""
+        """Set `following`: it returns the first record that would come together with the given-back ones; None = there
+        is none.
+        """
 
 
 class Source(Protocol):
@@ -87,8 +90,8 @@ class PartitionTask:
     A transaction costs the same for one record as for a thousand, so small batches are collected for `linger_s` seconds.
 
     Args:
-        fatal: called with an error that the task cannot survive. It must halt the partition or end the process, because
-            a worker that half works loses money unnoticed.
+        fatal: called with an error after which the task cannot continue. It must halt the partition or end the process,
+            because a partly working worker loses money unnoticed.
     """
 
     def __init__(
@@ -121,8 +124,8 @@ class PartitionTask:
         self._task = asyncio.ensure_future(self._run())
 
     def offer(self, fetch_batch: FetchBatch) -> None:
-        """Queue a batch. A full queue pauses the partition; far beyond that batches are dropped, and the stamps make the
-        task fetch them again.
+        """Queue a batch. A full queue pauses the partition. Far beyond this limit batches are dropped, and the task
+        detects the gap by the stamps and fetches them again.
         """
         waiting = len(self._fetch_batches)
         if self._closing or waiting >= _REFUSE_AT:
@@ -134,7 +137,7 @@ class PartitionTask:
             self._source.pause_partitions([self.tp])
 
     def punctuate(self) -> None:
-        """Request a punctuation; several requests before it runs are one."""
+        """Request a punctuation. Several requests before it runs count as one."""
         if not self._punctuating and not self._closing and self.expected is not None:
             self._punctuating = True
             self._fetch_batches.append(None)
@@ -165,8 +168,8 @@ class PartitionTask:
         except asyncio.CancelledError as error:
             if self._closing:
                 raise
-            # Nothing here cancelled the task: a library leaked its own CancelledError. The partition must not stay
-            # without an owner.
+            # The task was not cancelled: a CancelledError escaped from a library. The partition must not stay without
+            # an owner.
             self._fatal(self.tp, error)
         except BaseException as error:  # noqa: BLE001  # any error ends the process or the partition's task
             if self._closing and (isinstance(error, ProducerFenced) or may_pass(error)):
@@ -187,7 +190,7 @@ class PartitionTask:
         return self._fetch_batches.popleft()
 
     async def _gather(self, fetch_batch: FetchBatch) -> FetchBatch:
-        """`fetch_batch`, joined with the fetch batches that followed it without a gap in the meantime."""
+        """Return `fetch_batch`, joined with the batches that have followed it without a gap."""
         clock = asyncio.get_running_loop().time
         fetch_batch = self._joined(fetch_batch)
         if len(fetch_batch.records) < _WORTH_IT and (wait_s := self._free_at - clock()) > 0:
@@ -247,8 +250,8 @@ class PartitionTask:
         )
 
     def _take_back(self, fetch_batch: FetchBatch) -> None:
-        """Put the batch at the head of the queue; a waiting tick stays before it, so that nothing separates it from
-        what follows.
+        """Put the batch at the head of the queue, but behind a waiting tick, so that nothing separates it from the next
+        batch.
         """
         self._fetch_batches.appendleft(fetch_batch)
         if None in self._fetch_batches:
@@ -256,8 +259,8 @@ class PartitionTask:
             self._fetch_batches.appendleft(None)
 
     async def _open(self) -> None:
-        """Open the work; try again where that may help. While Kafka is away this waits without a limit, because another
-        process could not reach it either.
+        """Open the work, with retries after temporary errors. While Kafka does not answer, this waits without a limit,
+        because another process could not reach Kafka either.
         """
         for attempt in count():
             try:
@@ -291,7 +294,7 @@ class PartitionTask:
             await self._ask_again(expected, fetched_to)
 
     async def _ask_again(self, expected: int, got: int | None) -> None:
-        """A fetch batch is missing: fetch from `expected`, and drop the queue."""
+        """Drop the queue and fetch from `expected`, because a fetch batch is missing."""
         self.gaps += 1
         log.warning("fetch_gap", topic=self.tp.topic, partition=self.tp.partition, expected=expected, got=got)
         self._fetch_batches.clear()
@@ -305,7 +308,9 @@ class PartitionTask:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether it is a connection, coordinator or leadership error. A fence is final: another owner has the partition."""
+    """Whether the error is temporary: a connection, coordinator or leadership error. A fence is final, because another
+    owner has the partition.
+    """
     if isinstance(error, ProducerFenced):
         return False
     return isinstance(error, Unavailable) or bool(getattr(error, "retriable", False))

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer
 
 @asynccontextmanager
 async def reading(*topics: str, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
-    """An `AIOKafkaConsumer` with these topics and options. Raises aiokafka's errors."""
+    """Open an `AIOKafkaConsumer` with these topics and options as a context manager. Raises aiokafka's errors."""
     consumer = AIOKafkaConsumer(*topics, **options)
     try:
         await consumer.start()
@@ -25,7 +25,7 @@ async def reading(*topics: str, **options: Any) -> AsyncIterator[AIOKafkaConsume
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:
-    """aiokafka's `stop()` without the CancelledError that escapes from it."""
+    """Call aiokafka's `stop()`, and suppress the CancelledError that escapes from it."""
     stopping = asyncio.ensure_future(consumer.stop())
     await asyncio.wait({stopping})
     if stopping.cancelled():

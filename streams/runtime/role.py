@@ -20,9 +20,11 @@ from streams.runtime.partition_task import PartitionProcessor, PartitionTask
 
 log = structlog.get_logger(__name__)
 
-#: How long a halted partition waits before it is opened again, seconds: an operator may have acted.
+#: How long a halted partition waits before it is opened again, seconds. An operator may have repaired the cause
+#: meanwhile.
 HALT_S = 60.0
-#: How long a reopened partition must run to count as resumed, seconds: an offset gap shows only at the first batch.
+#: How long a reopened partition must run to count as resumed, seconds. An offset gap is detected only at the first
+#: batch.
 _STEADY_S = 5.0
 #: The longest wait for the tables of a role to stop, seconds.
 _TABLES_S = 1.0
@@ -31,7 +33,7 @@ EXIT_FATAL = 70
 
 
 class RoleSensors(Protocol):
-    """What a role reports."""
+    """The reports of a role."""
 
     def partition_halted(self, topic: str, partition: int, reason: str) -> None: ...
     def partition_resumed(self, topic: str, partition: int, reason: str) -> None: ...
@@ -52,7 +54,7 @@ class Role:
     """The partition tasks of one app on one topic.
 
     Args:
-        make_work: gives the work of a newly assigned partition.
+        make_work: creates the work for a newly assigned partition.
         linger_s: see `PartitionTask`.
         leave: ends the role; called with the exit code of a process that runs no other.
         halt_s: see `HALT_S`.
@@ -120,7 +122,7 @@ class Role:
             await self._look_again(partition)
 
     async def _look_again(self, partition: int) -> None:
-        """Open a halted partition again from time to time: the cause may be repaired."""
+        """Open a halted partition again periodically, because the cause may be repaired."""
         halt, partition_task, now = (
             self._halts[partition],
             self.partition_tasks.get(partition),
@@ -164,7 +166,7 @@ class Role:
         await asyncio.gather(*(partition_task.close() for partition_task in partition_tasks))
 
     def _fatal(self, tp: TP, error: BaseException) -> None:
-        """A wrong topic or ledger halts its partition with an alarm; any other error ends the role."""
+        """Halt the partition with an alarm if its topic or ledger is wrong; end the role after any other error."""
         if isinstance(error, TopicProblem | LedgerBroken):
             self._halted(tp, error.reason, error.detail)
             return
@@ -173,7 +175,7 @@ class Role:
         self._leave(EXIT_FATAL)
 
     def _halted(self, tp: TP, reason: str, detail: str) -> None:
-        """Report each reason once; the alarm stays until the partition goes on."""
+        """Report each reason once. The alarm stays until the partition continues."""
         before, partition_task = self._halts.get(tp.partition), self.partition_tasks.get(tp.partition)
         if before is not None and before.reason != reason:
             self._sensors.partition_resumed(tp.topic, tp.partition, before.reason)

@@ -1,8 +1,8 @@
-"""One transactional producer for one input partition: all writes and the input's offset, or nothing.
+"""A transactional producer for one input partition: it writes all records and the input's offset, or nothing.
 
-The transactional id names the role and the partition. So starting the producer fences the partition's previous owner
-and settles its open transaction (Kafka KIP-98). An abandoned transaction needs no abort: the next owner's start aborts
-it.
+The transactional id names the role and the partition. So the start of the producer fences the partition's previous
+owner and ends its open transaction (Kafka KIP-98). An abandoned transaction needs no abort, because the start of the
+next owner aborts it.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerIdMapping, KafkaConnectionError, KafkaError
 from aiokafka.partitioner import murmur2
 
-#: Longer than any commit, shorter than a dead owner may hold readers back.
+#: The transaction timeout: longer than any commit, and short enough that a dead owner does not block readers for long.
 TRANSACTION_TIMEOUT_MS = 12_000
 _BATCH_BYTES = 512 << 10
 _REQUEST_BYTES = 8 << 20
-#: The broker refuses a transaction while it writes the markers of the last one; the client then asks again after this
-#: time.
+#: The broker refuses a transaction while it writes the markers of the last one. The client repeats the request after
+#: this time.
 _BACKOFF_MS = 20
 _STOP_S = 1.0
-#: The longest start or commit, seconds. The broker has aborted an open transaction before, so the client learns of every
-#: fence first. aiokafka (0.14.0) itself waits without a limit and without a word: for its own tasks, and while the broker
-#: answers that an earlier transaction of this id is not complete.
+#: The longest start or commit, seconds. It is longer than the transaction timeout, so the client gets the error of
+#: every fence first. aiokafka (0.14.0) itself waits without a limit and without a log line: for its own tasks, and
+#: while the broker answers that an earlier transaction of this id is not complete.
 STALLED_S = 45.0
 
 Headers = list[tuple[str, bytes]]
@@ -43,7 +43,9 @@ class Write(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Records for one partition, in order and without headers: they cost a third of as many `Write`s."""
+    """Records for one partition, in order and without headers. They need a third of the time of the same number of
+    `Write`s.
+    """
 
     topic: str
     partition: int
@@ -51,21 +53,23 @@ class Run(NamedTuple):
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key by Kafka's default partitioner (murmur2), as all our clients compute it."""
+    """Return the partition of a key by Kafka's default partitioner (murmur2), which all our clients use."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 class ProducerExpired(KafkaError):  # type: ignore[misc]  # aiokafka's has no types
     """The broker has forgotten the producer: nothing was written for `transactional.id.expiration.ms` (7 days).
 
-    No other owner fenced it, and nothing of this transaction was written: a new writer can go on.
+    No other owner fenced it, and nothing of this transaction was written, so a new writer can continue.
     """
 
     retriable = True
 
 
 class KafkaStalled(KafkaConnectionError):  # type: ignore[misc]  # aiokafka's has no types
-    """Kafka neither took nor refused it within `STALLED_S`. Whether a transaction was committed is unknown."""
+    """Kafka neither accepted nor refused the request within `STALLED_S`. It is unknown whether a transaction was
+    committed.
+    """
 
 
 class TransactionalWriter:
@@ -108,7 +112,7 @@ class TransactionalWriter:
         unknown: abandon this writer, start another and read back.
 
         Args:
-            offset: None = leave the group's offset.
+            offset: None = do not change the group's offset.
 
         Raises:
             ProducerExpired, KafkaStalled: see there. Otherwise aiokafka's errors.
@@ -118,9 +122,9 @@ class TransactionalWriter:
             async with _at_most(STALLED_S):
                 batches = await self._batches(writes, runs)
                 await self._producer.begin_transaction()
-                # All first batches are handed over before the producer's task runs, so that it adds all partitions to
-                # the transaction in one request. The broker refuses records for a while when a partition is added to
-                # their transaction meanwhile. The offset follows them for the same reason.
+                # All first batches are queued before the producer's task runs, so that it adds all partitions to the
+                # transaction in one request. If a partition is added later, the broker refuses records of the
+                # transaction for a while. The offset is sent after them for the same reason.
                 ends = dict(await asyncio.gather(*(self._deliver(place, own) for place, own in batches.items())))
                 if offset is not None:
                     await self._producer.send_offsets_to_transaction({source: offset}, group)
@@ -134,7 +138,9 @@ class TransactionalWriter:
             self.busy = False
 
     async def _batches(self, writes: Iterable[Write], runs: Iterable[Run]) -> dict[tuple[str, int], list[Any]]:
-        """The records as batches by topic partition: 1 us a record, in a run less than half; `send` costs 20 us."""
+        """Return the records as batches by topic partition. This takes 1 us per record, and less than half in a run;
+        `send` takes 20 us.
+        """
         batches: dict[tuple[str, int], list[Any]] = {}
         for topic, partition, records in runs:
             if filled := self._filled(records):
@@ -163,7 +169,7 @@ class TransactionalWriter:
         return full
 
     async def _deliver(self, place: tuple[str, int], batches: list[Any]) -> tuple[tuple[str, int], int]:
-        """Send batches of one partition and await them; the offset after the last record."""
+        """Send batches of one partition and await them; return the offset after the last record."""
         futures = []
         for batch in batches:
             futures.append(await self._producer.send_batch(batch, place[0], partition=place[1]))
@@ -178,13 +184,13 @@ class TransactionalWriter:
         return count
 
     async def stop(self) -> None:
-        """Close the connections; the next owner aborts what was not committed."""
+        """Close the connections. The next owner aborts an uncommitted transaction."""
         await stop_producer(self._producer)
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
-    """Close a producer's connections within about `_STOP_S`: aiokafka (0.14.0) itself waits until what it still has is sent or
-    expires, 40 s while Kafka is away.
+    """Close a producer's connections within about `_STOP_S`. aiokafka (0.14.0) itself waits until its remaining records
+    are sent or expired, 40 s while Kafka does not answer.
     """
     stopping = asyncio.ensure_future(producer.stop())
     done, _ = await asyncio.wait({stopping}, timeout=_STOP_S)
@@ -193,7 +199,7 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
     with contextlib.suppress(asyncio.CancelledError, KafkaError):
         await stopping
     if not done:
-        await producer.client.close()  # so that nothing which it still awaits is sent later
+        await producer.client.close()  # so that no waiting record is sent later
     for future in _unheard(producer):
         if future.done():
             _heard(future)
@@ -201,7 +207,9 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
 
 @contextlib.asynccontextmanager
 async def _at_most(limit_s: float) -> AsyncIterator[None]:
-    """Raises: KafkaStalled: the block lasted longer. An error of the block itself passes as it is, a `TimeoutError` too."""
+    """Limit the duration of a block. Raises: KafkaStalled: the block lasted longer. Errors of the block itself are not
+    changed, not even a `TimeoutError`.
+    """
     limit = asyncio.timeout(limit_s)
     try:
         async with limit:
@@ -230,7 +238,9 @@ def _heard(future: asyncio.Future[Any]) -> None:
 
 
 def _unheard(producer: AIOKafkaProducer) -> Iterator[asyncio.Future[None]]:
-    """Futures that aiokafka (0.14.0) leaves behind when a transaction fails; asyncio would log a traceback for each."""
+    """Return the futures that aiokafka (0.14.0) does not await when a transaction fails. asyncio would log a traceback
+    for each.
+    """
     ended = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001
     if ended is not None:
         yield ended

@@ -1,4 +1,4 @@
-"""The ledger's state in its changelog: how it is written, and how it is read to its end.
+"""Writes the ledger's state to its changelog, and reads it back.
 
 Keys are `position`, `w` + first offset, `i` and `u` + hour + first offset (big-endian, 8 bytes each), and `j` +
 identity. Values are MessagePack; identities are packed with their tags (streams/core/metering/known_identities.py). A
@@ -43,7 +43,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_position = decoder(Position, packed=True)
 _decode_window = decoder(Window, packed=True)
 _decode_job = decoder(Job, packed=True)
-#: Why a ledger is not opened: no release can have written its position.
+#: Reason why a ledger is not opened: no release can have written its position.
 UNREADABLE_LEDGER = "unreadable_ledger"
 _FETCH_BYTES = 8 << 20
 #: Options of a consumer that reads a changelog: large fetches, and no pause at its end.
@@ -52,9 +52,9 @@ FETCHING: dict[str, Any] = {
     "max_partition_fetch_bytes": _FETCH_BYTES,
     "fetch_max_bytes": 4 * _FETCH_BYTES,
     "fetch_max_wait_ms": 50,
-    "retry_backoff_ms": 10,  # of the first metadata request, about a topic that the client does not know yet
+    "retry_backoff_ms": 10,  # backoff of the first metadata request, for a topic that the client does not know yet
 }
-#: Number of held windows that go to disk together, and of windows restored without a pause.
+#: Number of held windows that are moved to disk together, and of windows that are restored without a pause.
 _ASIDE = 1_000
 #: Number of undecoded windows in memory while a changelog is read; each takes 0.5 kB.
 READ_IN_MEMORY = 20_000
@@ -69,7 +69,7 @@ class Snapshot:
     Fields:
         windows, older: by first offset. `older` has the windows beyond the bound; `windows` overrides it.
         seen: chunks of identities by prefix, hour and first offset.
-        complete: it was read from the changelog's beginning, so deleted windows need not be kept.
+        complete: whether it was read from the beginning of the changelog, so that deleted windows need not be kept.
     """
 
     next_offset: int
@@ -81,7 +81,7 @@ class Snapshot:
     complete: bool = False
 
     def take(self, latest: Mapping[bytes, bytes | None]) -> None:
-        """Take in the last value of each key, from records that follow those taken before."""
+        """Add the last value of each key, from records that follow the earlier ones."""
         self.position = latest.get(POSITION_KEY, self.position)
         for key, value in latest.items():
             if not _is_ours(key):
@@ -96,7 +96,7 @@ class Snapshot:
                 self.jobs[key[1:]] = value
 
     def relieve(self, most: int) -> int:
-        """Put windows on disk where more than `most` are in memory; the bound to use next time."""
+        """Move windows to disk if more than `most` are in memory; return the bound for the next call."""
         if len(self.windows) > most:
             if self.complete and self.older is None:
                 self.windows = {first: value for first, value in self.windows.items() if value is not None}
@@ -109,7 +109,7 @@ class Snapshot:
         return most
 
     def all_windows(self) -> Iterator[tuple[int, bytes | None]]:
-        """Each window's first offset and value."""
+        """Yield the first offset and the value of each window."""
         for first, value in () if self.older is None else self.older.items():
             if first not in self.windows:
                 yield first, value
@@ -117,7 +117,9 @@ class Snapshot:
 
 
 def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
-    """The changelog records of a step. The position is last; its version is the lowest that can represent all values."""
+    """Return the changelog records of a step. The position is the last one; its version is the lowest that can
+    represent all values.
+    """
     for first, window in changes.windows.items():
         if window is not None:
             changes.position.v = max(changes.position.v, version_of(window))
@@ -138,7 +140,7 @@ def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
 
 
 def identity_key(prefix: bytes, hour: int, first: int) -> bytes:
-    """The key of a chunk of identities; `first` is below 0 in a chunk that was copied from another ledger."""
+    """Return the key of a chunk of identities; `first` is below 0 in a chunk that was copied from another ledger."""
     return prefix + struct.pack(">qq", hour, first)
 
 
@@ -148,7 +150,7 @@ async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offs
     Call it after the previous owner is fenced: only then is the end final.
 
     Args:
-        consumer: without an assignment, made with `FETCHING`.
+        consumer: a consumer without an assignment, made with `FETCHING`.
     """
     tp = TopicPartition(topic, partition)
     ends, begins = await asyncio.gather(consumer.end_offsets([tp]), consumer.beginning_offsets([tp]))
@@ -167,17 +169,17 @@ async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offs
 
 
 def restore(ledger: LedgerState, snapshot: Snapshot, now_us: int) -> None:
-    """Apply the snapshot to the state: a whole one, or the tail. Raises: as `restoring`."""
+    """Apply a whole snapshot, or the tail, to the state. Raises: as `restoring`."""
     deque(restoring(ledger, snapshot, now_us), 0)
 
 
 def restoring(ledger: LedgerState, snapshot: Snapshot, now_us: int) -> Iterator[None]:
-    """`restore` in steps, between which other tasks may run.
+    """Like `restore`, but in steps, between which other tasks may run.
 
     Raises:
-        LedgerBroken: `newer_version`: this release would drop what it does not know; `unreadable_ledger`: no release
-            can have written the position. An unreadable window is left out: if it was one of ours, the ledger does not
-            add up.
+        LedgerBroken: `newer_version`: this release would drop values that it does not know; `unreadable_ledger`: no
+            release can have written the position. An unreadable window is left out. If it was a window of this ledger,
+            the sums differ.
     """
     try:
         yield from _restoring(ledger, snapshot, now_us)
@@ -186,7 +188,7 @@ def restoring(ledger: LedgerState, snapshot: Snapshot, now_us: int) -> Iterator[
 
 
 def windows_of(snapshot: Snapshot) -> Iterator[Window]:
-    """The readable windows, one after the other, without a ledger state to keep them in."""
+    """Yield the readable windows one after the other, without a ledger state."""
     for first, value in snapshot.all_windows():
         if value is not None and (window := _window(first, value)) is not None:
             yield window
@@ -224,7 +226,7 @@ def _restoring(ledger: LedgerState, snapshot: Snapshot, now_us: int) -> Iterator
 
 
 def _window(first: int, value: bytes) -> Window | None:
-    """The window; None, with a note, where the value is no window or another one than its key says."""
+    """Return the window; None, with a note, if the value is no window or does not fit its key."""
     try:
         window = _decode_window(value)
         if window.first == first:
@@ -244,7 +246,7 @@ def _job(value: bytes) -> Job | None:
 
 
 def _restore_seen(ledger: LedgerState, snapshot: Snapshot) -> None:
-    """Restore chunks of identities in any order: a settled one overrides the counted one in tag and hour."""
+    """Restore chunks of identities in any order. A settled identity overrides the counted one in tag and hour."""
     oldest = ledger.position.dropped_hour
     new: dict[int, list[bytes]] = {}
     settled: list[tuple[int, bytes]] = []

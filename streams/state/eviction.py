@@ -1,7 +1,9 @@
-"""Which held windows go to disk, and when they come back: the meter's use of `streams.state.held_on_disk`.
+"""Decides which held windows are moved to disk, and when they are brought back; the meter's use of
+`streams.state.held_on_disk`.
 
-A customer without a record gets a target only with a record. One with a record may get it when that record or an org's
-record changes, or at a moment in time. Record, orgs and moment are noted when the windows go, and compared later.
+A customer without a record gets a target only after it gets a record. A customer with a record may get a target when
+that record or an org's record changes, or at a certain moment. Record, orgs and moment are stored when the windows are
+moved, and compared later.
 """
 
 from collections import deque
@@ -19,9 +21,11 @@ from streams.core.metering.ledger_state import LedgerState
 
 log = structlog.get_logger(__name__)
 
-#: Windows go to disk down to this share of the bound at once, so that a flood does not move a few at every tick.
+#: Windows are moved to disk down to this fraction of the bound, so that a flood does not move a few windows at every
+#: tick.
 _LEFT = 0.8
-#: The most windows moved, and customers checked, without a pause: this bounds how long the event loop is blocked.
+#: The most windows that are moved, and customers that are checked, without a pause. This bounds the time for which the
+#: event loop is blocked.
 STEP, LOOKS = 500, 2_000
 
 
@@ -36,8 +40,8 @@ class CustomerTable(Protocol):
 
 @dataclass(slots=True)
 class _Seen:
-    """The records by which a customer's windows were held when they went to disk, and the next moment that may change
-    the target.
+    """The records that were valid when a customer's windows were moved to disk, and the next moment that may change the
+    target.
     """
 
     customer: CustomerRecord
@@ -49,7 +53,7 @@ class WindowEviction:
     """The eviction of one ledger; `customers` and `orgs` are the tables that decide about its usage.
 
     Fields:
-        busy: whether more windows may have to come back than the last step brought.
+        busy: whether more windows may have to be brought back after the last step.
     """
 
     def __init__(self, customers: CustomerTable, orgs: Mapping[str, OrgRecord]) -> None:
@@ -59,15 +63,15 @@ class WindowEviction:
         self.reopened()
 
     def reopened(self) -> None:
-        """Forget all notes. Windows that were read back may be on disk although their customer has a record: `notice`
-        queues all of them.
+        """Forget all notes. Restored windows may be on disk although their customer has a record, so `notice` queues
+        all of them.
         """
         self._members: int | None = None
         self._version: object = None
         self._at_us = 0
         self._seen: dict[str, _Seen] = {}
         self._border_us = NEVER
-        #: Queues of customers: those read back, new keys of the table, and those in `_seen` to be compared.
+        #: Queues of customers: restored ones, new keys of the table, and those in `_seen` to be compared.
         self._all: Iterator[str] = iter(())
         self._new: deque[str] = deque()
         self._compared: Iterator[str] = iter(())
@@ -77,13 +81,13 @@ class WindowEviction:
         self.busy = False
 
     def notice(self, ledger: LedgerState, version: object, at_us: int) -> None:
-        """Queue customers to check: those read back, new keys, and all with notes when the tables changed or a border
-        came.
+        """Queue customers to check: restored ones, new keys, and all with notes if the tables changed or a border was
+        passed.
 
-        New keys are last in a table, so as many of its last keys are checked as were added or removed.
+        New keys are last in a table, so as many of its last keys are checked as keys were added or removed.
 
         Args:
-            version: of the tables; another value than the last one means that they changed.
+            version: version of the tables. A different value than the last time means that they changed.
         """
         table, members, before = self._customers.table, self._customers.members, self._members
         if ledger.cold is None or not ledger.cold.windows:
@@ -97,7 +101,7 @@ class WindowEviction:
             self._version, self._border_us, self._again = version, NEVER, True
 
     def wake(self, ledger: LedgerState) -> set[str]:
-        """Bring back one step of windows that may have a target now; their customers."""
+        """Bring back one step of windows that may have a target now; return their customers."""
         brought: set[str] = set()
         self.busy = True
         room = STEP
@@ -122,11 +126,12 @@ class WindowEviction:
         return brought
 
     def relieve(self, ledger: LedgerState, partition: int, looked_us: int | None) -> bool:
-        """Move one step of held windows beyond the bound to disk; whether there may be more. The first move is logged.
+        """Move one step of held windows beyond the bound to disk; return whether there may be more. The first move is
+        logged.
 
         Args:
-            looked_us: when `release` last looked at all held windows in memory with the current tables; None where the
-                tables changed since: then customers with a record stay in memory.
+            looked_us: when `release` last examined all held windows in memory with the current tables. None = the
+                tables have changed since; then windows of customers with a record stay in memory.
         """
         if ledger.cold is None:
             return False
@@ -142,7 +147,7 @@ class WindowEviction:
         return bool(moved)
 
     def _next(self) -> tuple[str | None, bool]:
-        """The next customer, and whether it is checked whatever was noted of it."""
+        """Return the next customer, and whether it is checked regardless of its notes."""
         if self._new:
             return self._new.popleft(), True
         if (name := next(self._all, None)) is not None:

@@ -1,4 +1,4 @@
-"""Held windows that a ledger keeps on disk instead of in memory."""
+"""Stores held windows of a ledger on disk instead of in memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
@@ -20,10 +20,10 @@ _decode = decoder(Window, packed=True)
 
 
 class EvictedWindowsFile(WindowsFile):
-    """`streams.core.metering.ledger_state.EvictedWindows` in a file.
+    """Implements `streams.core.metering.ledger_state.EvictedWindows` with a file.
 
     Args:
-        room: held windows that stay in memory.
+        room: number of held windows that stay in memory.
     """
 
     def __init__(self, room: int) -> None:
@@ -34,9 +34,9 @@ class EvictedWindowsFile(WindowsFile):
         self.sums: dict[str, Sum] = {}
 
     def put(self, windows: Sequence[Window]) -> bool:
-        """Store windows that are not in the file; False where the disk is full: then none is stored."""
+        """Store windows that are not in the file; False = the disk is full, and none is stored."""
         rows = [(window.first, window.customer_id.encode(), window.min_end_us, _encode(window)) for window in windows]
-        rows.sort(key=itemgetter(1))  # neighbours in the index by customer
+        rows.sort(key=itemgetter(1))  # sorted, so that neighbours in the index by customer are written together
         names = {row[1] for row in rows}
         new = sum(not self._has(name) for name in names)
         if not self._write(lambda: self._file.executemany("INSERT INTO held VALUES (?, ?, ?, ?)", rows)):
@@ -68,14 +68,14 @@ class EvictedWindowsFile(WindowsFile):
         return bool(self.windows) and self._has(customer_id.encode())
 
     def customer_of(self, first: int) -> str | None:
-        """The customer of the window with that first offset; None where the file has no such window."""
+        """Return the customer of the window with that first offset; None if the file has no such window."""
         if not self.windows:
             return None
         row = self._file.execute("SELECT customer FROM held WHERE first = ?", (first,)).fetchone()
         return None if row is None else row[0].decode()
 
     def names(self, until_us: int | None = None) -> Iterator[str]:
-        """The customers with calls that ended up to `until_us`, read a page at a time, because they may change
+        """Yield the customers with calls that ended at or before `until_us`, read page by page, because they may change
         meanwhile.
         """
         after, most_us = b"", _EVER_US if until_us is None else until_us
@@ -88,7 +88,7 @@ class EvictedWindowsFile(WindowsFile):
             after = page[-1][0]
 
     def oldest_us(self) -> int | None:
-        """End of the oldest call in the file, microseconds since 1970 UTC; None where it is empty."""
+        """Return the end of the oldest call in the file, microseconds since 1970 UTC; None if the file is empty."""
         if not self.windows:
             return None
         oldest: int | None = self._file.execute("SELECT min(min_end_us) FROM held").fetchone()[0]

@@ -1,7 +1,7 @@
 """The ledger: money state of one raw partition, changed only in Kafka transactions.
 
-Opening it fences the previous owner, reads the state back, and checks it against its topic and against itself. A failed
-transaction leaves the state as it was; the ledger is then opened again.
+To open it means to fence the previous owner, read the state back, and check it against its topic and its own sums. A
+failed transaction does not change the state; the ledger is then opened again.
 """
 
 import asyncio
@@ -21,14 +21,13 @@ from streams.runtime.transactions import Run, TransactionalWriter, Write
 from streams.state.changelog import FETCHING, Snapshot, read, records_of, restore, restoring
 from streams.state.step_writes import runs_of, writes_of
 
-#: A ledger stays in memory this long after it was closed, seconds, so that a rebalance need not read a day of
-#: identities.
+#: How long a closed ledger stays in memory, seconds, so that a rebalance need not read the identities of a day.
 KEEP_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerConfig:
-    """The parts of Kafka that a ledger is built on.
+    """The Kafka resources that a ledger uses.
 
     Fields:
         kafka: connection options for aiokafka.
@@ -55,7 +54,7 @@ class _Kept:
 
 
 class LedgerCache:
-    """Ledgers that this process closed lately: to reopen one, only the changelog's tail is read.
+    """Ledgers that this process closed recently. To reopen one, only the tail of the changelog is read.
 
     An entry is the state as of a changelog offset. It leaves the cache when it is taken, or `KEEP_S` after it was put.
     """
@@ -65,11 +64,11 @@ class LedgerCache:
         self._kept: dict[int, _Kept] = {}
 
     def put(self, partition: int, state: LedgerState, changelog_next: int) -> None:
-        """Keep the state as of `changelog_next`."""
+        """Store the state as of `changelog_next`."""
         self._kept[partition] = _Kept(state, changelog_next, self._monotonic())
 
     def take(self, partition: int) -> tuple[LedgerState, int] | None:
-        """The state and the offset of the tail, and remove them; None where they are too old or absent."""
+        """Remove and return the state and the offset of the tail; None if they are too old or absent."""
         now = self._monotonic()
         for old in [number for number, kept in self._kept.items() if now - kept.closed_at > KEEP_S]:
             del self._kept[old]
@@ -82,7 +81,7 @@ class Ledger:
 
     Args:
         now_us: the wall clock, microseconds since 1970 UTC.
-        cold: makes an empty file for held windows beyond its bound; None = all stay in memory.
+        cold: creates an empty file for held windows beyond the bound; None = all stay in memory.
     """
 
     def __init__(
@@ -104,10 +103,10 @@ class Ledger:
         self.state: LedgerState | None = None
 
     async def open(self) -> LedgerState:
-        """Fence, read back and check; the state of the partition.
+        """Fence the previous owner, read the state and check it; return the state of the partition.
 
         Raises:
-            TopicProblem: `ledger_missing`, or the raw topic is not the one that the state was built on:
+            TopicProblem: `ledger_missing`, or the raw topic is not the one from which the state was built:
                 `partitions_changed`, `topic_recreated`, `other_deployment`, `offset_out_of_range`.
             LedgerBroken: the state cannot be read, or does not add up.
         """
@@ -117,7 +116,7 @@ class Ledger:
         fencing = asyncio.ensure_future(writer.start())
         try:
             async with asking(place.kafka, place.group, **FETCHING) as consumer:
-                await fencing  # every answer is final only after the fence
+                await fencing  # the answers are final only after the fence
                 kept = self._cache.take(self.partition)
                 state, start = kept if kept is not None else (LedgerState(Position(), self._cold()), 0)
                 raw = await standing_by(consumer, self._input)
@@ -154,8 +153,8 @@ class Ledger:
         self._changelog_next = ends[place.topics.changelog, self.partition]
 
     async def close(self) -> None:
-        """Release the partition and cache the state. It is exact as of the last known commit; a commit with unknown
-        outcome is in the tail that is read on reopening.
+        """Release the partition and cache the state. The state is exact as of the last known commit. A commit with an
+        unknown outcome is in the tail, which is read when the ledger is reopened.
         """
         writer, state = self._writer, self.state
         self._writer, self.state = None, None
@@ -169,10 +168,10 @@ class Ledger:
         return self._writer is not None and self._writer.busy
 
     async def _begin(self, consumer: AIOKafkaConsumer, raw: PartitionOffsets) -> Snapshot:
-        """Write the first position. Another process may have been first: then the changelog has its position.
+        """Write the first position. If another process was first, the changelog has its position.
 
-        Producers of two deployments do not fence each other. This one's id is common to all of them, so that only one
-        begins.
+        Producers of two deployments do not fence each other. The id of this producer is common to all deployments, so
+        that only one of them begins a ledger.
         """
         place = self._place
         if raw.begin > 0 or raw.committed is not None:
@@ -218,14 +217,18 @@ class Ledger:
 
 
 def check_partitions(place: LedgerConfig, raw: PartitionOffsets) -> None:
-    """Raises: TopicProblem: `partitions_changed`: the raw topic has another number of partitions than configured."""
+    """Check the number of partitions. Raises: TopicProblem: `partitions_changed`: the raw topic has another number than
+    configured.
+    """
     if raw.partitions != place.partitions:
         detail = f"{place.topics.raw} has {raw.partitions} partitions, {place.partitions} are configured"
         raise TopicProblem("partitions_changed", detail)
 
 
 def check_origin(place: LedgerConfig, position: Position) -> None:
-    """Raises: TopicProblem: the position belongs to another topic (`topic_recreated`) or to an `other_deployment`."""
+    """Check the position. Raises: TopicProblem: it belongs to another topic (`topic_recreated`) or to an
+    `other_deployment`.
+    """
     if position.topic_id != place.topic_id:
         raise TopicProblem("topic_recreated", f"{place.topics.raw} has another id than the ledger's")
     if position.deployment != place.deployment:

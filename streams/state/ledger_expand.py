@@ -1,7 +1,7 @@
-"""Moves a ledger to a larger number of partitions: what it remembers of identities is copied to the new partitions.
+"""Moves a ledger to a larger number of partitions: its identities are copied to the new partitions.
 
-Windows, held usage, counters and the position stay in the ledger that has them, because its offsets name its parts. A
-call that comes again may come by a new partition, so that one has to know what the old one counted (docs/adr/0042).
+Windows, held usage, counters and the position stay in their ledger, because its offsets name its parts. A repeated call
+may arrive on a new partition, so the new ledger must know the calls that the old one counted (docs/adr/0042).
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -20,17 +20,17 @@ from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.changelog import FETCHING, Snapshot, identity_key, read, records_of, restore
 from streams.state.ledger import LedgerConfig, check_origin
 
-#: The most records, and bytes of their values, in one transaction.
+#: The most records, and the most bytes of their values, in one transaction.
 _RECORDS, _BYTES = 5_000, 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """What was done to a ledger.
+    """The result for one ledger.
 
     Fields:
-        moved: False = an earlier run had done it.
-        identities, jobs: number of chunks of identities and of jobs that each new partition has got.
+        moved: False = an earlier run had moved it.
+        identities, jobs: number of chunks of identities, and of jobs, that each new partition got.
     """
 
     partition: int
@@ -42,11 +42,11 @@ class Expanded:
 async def expand(place: LedgerConfig, partition: int, partitions: int) -> Expanded:
     """Move the ledger of `partition` from `place.partitions` to `partitions` partitions.
 
-    Copies are written first. The last transaction gives the new ledgers their positions and the old one its new number
-    of partitions: it is done as a whole or not at all. What an earlier run left behind is written again.
+    Copies are written first. The last transaction writes the positions of the new ledgers and the new number of
+    partitions of the old one, all or nothing. Copies of an interrupted run are written again.
 
     Args:
-        partitions: a multiple of `place.partitions`; the changelog has as many partitions.
+        partitions: a multiple of `place.partitions`. The changelog must have the same number.
 
     Raises:
         TopicProblem: as `Ledger.open`; `partitions_in_use`: a new partition has a ledger of its own.
@@ -77,7 +77,7 @@ async def expand(place: LedgerConfig, partition: int, partitions: int) -> Expand
 
 @asynccontextmanager
 async def owning(place: LedgerConfig, partition: int) -> AsyncIterator[TransactionalWriter]:
-    """The meter's own producer for the partition: starting it fences a worker that has the ledger open."""
+    """Open the meter's own producer for the partition. Its start fences a worker that has the ledger open."""
     writer = TransactionalWriter(place.kafka, f"{place.group}-{place.topics.raw}-{partition}")
     try:
         await writer.start()
@@ -89,7 +89,7 @@ async def owning(place: LedgerConfig, partition: int) -> AsyncIterator[Transacti
 async def _position(
     consumer: AIOKafkaConsumer, place: LedgerConfig, source: TopicPartition, snapshot: Snapshot, partitions: int
 ) -> Position:
-    """The checked position of the old ledger; a fresh one where no worker has opened it yet."""
+    """Return the checked position of the old ledger; a new one if no worker has opened it yet."""
     raw = await standing_by(consumer, source)
     if raw.partitions not in (place.partitions, partitions):
         raise TopicProblem("partitions_changed", f"{source.topic} has {raw.partitions} partitions")
@@ -109,7 +109,7 @@ async def _position(
 
 
 def _begun(parent: Position, partitions: int) -> Position:
-    """The position of a new ledger: it has counted nothing, and has forgotten what its parent has forgotten."""
+    """Return the position of a new ledger. It has counted nothing, and has forgotten the same identities as its parent."""
     return Position(
         clock_ms=parent.clock_ms,
         topic_id=parent.topic_id,
@@ -122,10 +122,10 @@ def _begun(parent: Position, partitions: int) -> Position:
 
 
 def _numbered(snapshot: Snapshot) -> dict[tuple[int, int], int]:
-    """A number below zero for each chunk of identities, by its hour and offset.
+    """Return a number below zero for each chunk of identities, by its hour and offset.
 
-    A chunk is stored under an offset of its own partition. In another one that offset may come to name another chunk,
-    which would replace it.
+    A chunk is stored under an offset of its own partition. In another partition the same offset could later name
+    another chunk, which would replace it.
     """
     chunks = sorted({(hour, first) for (_, hour, first), packed in snapshot.seen.items() if packed is not None})
     return {chunk: -number for number, chunk in enumerate(chunks, 1)}
@@ -141,7 +141,7 @@ def _copies(topic: str, child: int, snapshot: Snapshot, numbers: dict[tuple[int,
 
 
 async def _left_behind(consumer: AIOKafkaConsumer, topic: str, child: int, keys: set[bytes | None]) -> list[Write]:
-    """Deletes what an earlier run copied and what is known otherwise by now.
+    """Return deletions of copies of an earlier run that are outdated by now.
 
     Raises:
         TopicProblem: `partitions_in_use`.
@@ -155,7 +155,7 @@ async def _left_behind(consumer: AIOKafkaConsumer, topic: str, child: int, keys:
 
 
 def in_parts(writes: Iterable[Write]) -> Iterator[list[Write]]:
-    """Writes for transactions of a bounded size."""
+    """Split writes into transactions of a bounded size."""
     part: list[Write] = []
     size = 0
     for write in writes:

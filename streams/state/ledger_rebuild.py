@@ -1,4 +1,4 @@
-"""Writes a ledger again that is lost or damaged, under the fence of the meter's own producer (docs/adr/0043)."""
+"""Writes a lost or damaged ledger again, after it has fenced the meter's own producer (docs/adr/0043)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ _encode = msgspec.msgpack.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A ledger as it is.
+    """The present state of a ledger.
 
     Fields:
-        state: `sound`; else why it cannot go on.
-        raw: the offsets of its partition.
-        keys: what its changelog partition holds.
+        state: `sound`, or the reason why the ledger cannot be used.
+        raw: the offsets of its raw partition.
+        keys: the keys in its changelog partition.
     """
 
     state: str
@@ -55,12 +55,13 @@ async def write_anew(
     jobs: Mapping[bytes, Job],
     hour: int,
 ) -> None:
-    """Replace a ledger. It has no position until the last transaction, so what is half done is never read as whole.
+    """Replace a ledger. It has no position until the last transaction, so an unfinished ledger is never read as
+    complete.
 
     Args:
-        writer: started, with the meter's transactional id of the partition.
-        old: the keys that are there.
-        hour: under which the identities are remembered, hours since 1970 UTC.
+        writer: a started writer with the meter's transactional id of the partition.
+        old: the existing keys.
+        hour: the hour under which the identities are remembered, hours since 1970 UTC.
     """
     topic, source = place.topics.changelog, TopicPartition(place.topics.raw, partition)
     await writer.commit([Write(topic, partition, POSITION_KEY, None)], source, None, place.group)
@@ -74,7 +75,7 @@ async def write_anew(
 
 
 def _identities(seen: Mapping[bytes, int], hour: int) -> Iterator[tuple[bytes, bytes]]:
-    """Chunks with numbers below zero: no chunk of a later call has such a number."""
+    """Return chunks with numbers below zero, because no chunk of a later call has such a number."""
     identities = list(seen.items())
     for number, start in enumerate(range(0, len(identities), _CHUNK), 1):
         yield identity_key(SEEN_PREFIX, hour, -number), pack_identities(dict(identities[start : start + _CHUNK]))

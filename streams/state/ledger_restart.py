@@ -1,8 +1,7 @@
 """Restarts a halted ledger at a position from which no call is counted twice, and finds out why it halted.
 
-A producer with the meter's own transactional id writes the position, after it has fenced the partition's owner, and
-from what was read after that. A worker that is alive ends, opens the ledger again and finds the position
-(docs/adr/0004).
+A producer with the meter's own transactional id fences the partition's owner, then reads the state, then writes the
+position. A running worker ends its task, opens the ledger again and finds the position (docs/adr/0004).
 """
 
 import time
@@ -26,9 +25,9 @@ from streams.state.ledger import LedgerConfig, check_origin, check_partitions
 
 TRUNCATED, HOLE, NO_LEDGER = "offset_out_of_range", "offset_gap", "ledger_missing"
 EARLIEST, LATEST = "earliest", "latest"
-#: How much later than its receipt a call may end (streams/core/metering/normalise.py).
+#: How much later than its receipt a call may end, microseconds (streams/core/metering/normalise.py).
 _CLOCKS_US = 600 * SECOND_US
-#: The most offsets beyond the log's end that are filled; more are no accident of one broker.
+#: The most offsets beyond the end of the log that are filled. A larger number is not the accident of one broker.
 MOST_FILLED = 1_000_000
 _SEARCH_MS = 20.0
 _LOOK_S = 5.0
@@ -36,9 +35,7 @@ _LOOK_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class RestartPosition:
-    """Where the operator wants to begin: `earliest`, `latest`, an offset, or a record time in milliseconds since 1970
-    UTC.
-    """
+    """The requested position: `earliest`, `latest`, an offset, or a record time in milliseconds since 1970 UTC."""
 
     word: str = ""
     offset: int | None = None
@@ -63,10 +60,10 @@ class RestartPlan:
     """A plan.
 
     Fields:
-        reason: why the ledger cannot go on; `""` = it can.
-        stood: its position. Without a ledger the group's offset, or the log's begin where there is none.
-        next: the position that it gets.
-        skipped: number of offsets from `stood` on that are never counted: lost or passed over.
+        reason: why the ledger cannot be used; `""` = it can.
+        stood: its position; without a ledger the group's offset, otherwise the beginning of the log.
+        next: the new position.
+        skipped: number of offsets from `stood` on that are never counted, because they are lost or skipped.
         fill: number of records to write first, so that no offset is used twice.
         forgot_us: calls that ended before this wait for a check (`beyond_horizon`), microseconds since 1970 UTC; 0 = no
             identity is lost.
@@ -82,11 +79,11 @@ class RestartPlan:
 
 
 async def plan(place: LedgerConfig, partition: int, restart_at: RestartPosition) -> RestartPlan:
-    """The plan, without carrying it out: it fences no worker and changes nothing.
+    """Make the plan. This fences no worker and changes nothing.
 
     Raises:
-        TopicProblem, LedgerBroken: as `Ledger.open`, where no new beginning can help.
-        Rejected: `begins_below`: calls below were counted; `begins_beyond`: there is no such offset yet;
+        TopicProblem, LedgerBroken: as `Ledger.open`, if a new position does not help.
+        Rejected: `begins_below`: calls at or after it were counted; `begins_beyond`: there is no such offset yet;
             `offsets_would_repeat`: the log ends before the ledger's position, so only `latest` works;
             `too_much_to_fill`, above `MOST_FILLED`.
     """
@@ -97,7 +94,7 @@ async def plan(place: LedgerConfig, partition: int, restart_at: RestartPosition)
 async def begin(
     place: LedgerConfig, partition: int, restart_at: RestartPosition, planned: RestartPlan, sealed: EmittedTotals
 ) -> None:
-    """Carry the plan out.
+    """Carry out the plan.
 
     Raises:
         Rejected: `ledger_moved`: the plan has changed since. Everything that `plan` raises.
@@ -117,7 +114,7 @@ async def begin(
 
 
 def _position(place: LedgerConfig, ledger: LedgerState, planned: RestartPlan, sealed: EmittedTotals) -> Position:
-    """The position that the plan asks for; the state adds up with it."""
+    """Return the position in the plan. The sums of the state are correct with it."""
     position = ledger.position
     position.next = planned.next
     position.skipped += planned.skipped
@@ -167,7 +164,7 @@ async def _with_ledger(
 
 
 def _beyond_the_end(tp: TopicPartition, raw: PartitionOffsets, restart_at: RestartPosition, stood: int) -> RestartPlan:
-    """The plan where records that were counted are lost at the log's end.
+    """Make the plan if counted records are lost at the end of the log.
 
     Kafka would give their offsets to other records. Offsets name the parts, so the log is filled up first.
     """
@@ -181,7 +178,7 @@ def _beyond_the_end(tp: TopicPartition, raw: PartitionOffsets, restart_at: Resta
 async def _without_ledger(
     consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, restart_at: RestartPosition
 ) -> RestartPlan:
-    """The plan where the identities are lost with the ledger: a call that ended before its last call was received may
+    """Make the plan if the identities are lost with the ledger. A call that ended before the last call was received may
     be a repeat.
     """
     if raw.begin == 0 and raw.committed is None:
@@ -198,7 +195,7 @@ async def _without_ledger(
 async def _chosen(
     consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, restart_at: RestartPosition, lowest: int
 ) -> int:
-    """The requested offset, in `[lowest, end]`."""
+    """Return the requested offset, in `[lowest, end]`."""
     if restart_at.word == LATEST:
         return raw.end
     if restart_at.at_ms is not None:
@@ -215,7 +212,7 @@ async def _chosen(
 
 
 async def _first_record(consumer: AIOKafkaConsumer, tp: TopicPartition, at: int, end: int) -> int | None:
-    """Offset of the first existing record from `at` on; None where there is none before `end`."""
+    """Return the offset of the first existing record from `at` on; None if there is none before `end`."""
     if at >= end:
         return None
     consumer.assign([tp])
@@ -228,7 +225,9 @@ async def _first_record(consumer: AIOKafkaConsumer, tp: TopicPartition, at: int,
 
 
 async def _received_before(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, offset: int) -> int:
-    """A moment, milliseconds since 1970 UTC, after which no record below `offset` was received; now where none is left."""
+    """Return a moment after which no record below `offset` was received, milliseconds since 1970 UTC; now if no record
+    is left.
+    """
     now_ms = time.time_ns() // 1_000_000
     if offset <= raw.begin:
         return now_ms if offset else 0
@@ -241,6 +240,6 @@ async def _received_before(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: 
 
 
 async def _at(consumer: AIOKafkaConsumer, tp: TopicPartition, at_ms: int) -> int | None:
-    """Offset of the first record with that time or later; None where there is none."""
+    """Return the offset of the first record with that time or later; None if there is none."""
     offset = (await consumer.offsets_for_times({tp: at_ms}))[tp]
     return None if offset is None else int(offset.offset)

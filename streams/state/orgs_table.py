@@ -1,4 +1,4 @@
-"""The orgs as a table that also knows their Lago organisations."""
+"""The table of orgs, which also knows their Lago organisations."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,8 +17,8 @@ class OrgsTable(CompactedTable[OrgRecord]):
         fresh_s: see `CompactedTable`.
 
     Fields:
-        organizations: names of the further Lago organisations that have an org, or had one since the table began to
-            follow. What is configured does not matter.
+        organizations: names of the further Lago organisations that have an org, or had one since the start of the
+            table, independent of the configuration.
     """
 
     def __init__(

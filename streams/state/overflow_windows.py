@@ -1,4 +1,4 @@
-"""Windows of a changelog beyond those that are kept in memory while it is read: the last value of each, in a file."""
+"""Stores the last values of windows that do not fit into memory while a changelog is read."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,10 +6,10 @@ from streams.state.windows_file import PAGE, WindowsFile
 
 
 class OlderWindows(WindowsFile):
-    """Undecoded values by the window's first offset; None for a deleted window.
+    """A file with undecoded values by the window's first offset; None for a deleted window.
 
     Args:
-        complete: the changelog is read from its beginning, so that deleted windows need not be kept.
+        complete: whether the changelog is read from its beginning, so that deleted windows need not be kept.
     """
 
     def __init__(self, *, complete: bool) -> None:
@@ -17,7 +17,7 @@ class OlderWindows(WindowsFile):
         self._complete = complete
 
     def put(self, windows: Mapping[int, bytes | None]) -> bool:
-        """Replace older values by `windows`; False where the disk is full: then none of them is kept."""
+        """Replace older values by `windows`; False = the disk is full, and none of them is stored."""
         gone = [(first,) for first, value in windows.items() if value is None] if self._complete else []
         kept = sorted(window for window in windows.items() if not (self._complete and window[1] is None))
 
@@ -28,7 +28,7 @@ class OlderWindows(WindowsFile):
         return self._write(step)
 
     def items(self) -> Iterator[tuple[int, bytes | None]]:
-        """Every window, in order of the first offsets; one page is in memory."""
+        """Yield every window in the order of the first offsets. One page at a time is in memory."""
         after = -1
         while page := self._file.execute(
             "SELECT first, value FROM windows WHERE first > ? ORDER BY first LIMIT ?", (after, PAGE)

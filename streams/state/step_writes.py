@@ -1,4 +1,6 @@
-"""The records that a ledger's step writes beside its changelog: enriched calls, rejections, events, receipts."""
+"""Makes the records that a step of a ledger writes in addition to its changelog: enriched calls, rejections, events,
+receipts.
+"""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,7 +14,8 @@ from schemas.trace_context import TRACEPARENT
 from streams.runtime.transactions import Run, Write
 
 if TYPE_CHECKING:
-    # All but the meter load this module for the names of headers, and have no other use for numpy, which the state needs.
+    # Other roles than the meter import this module for the names of headers, and must not import numpy, which the state
+    # needs.
     from streams.core.metering.step_changes import Changes
 
 _encode = msgspec.json.Encoder().encode
@@ -22,17 +25,17 @@ _decode_manifest = decoder(Manifest)
 #: Headers of an event's record.
 MANIFEST, SEAL_SEQ, RAW_PARTITION = "manifest", "seal_seq", "raw_partition"
 
-#: The header, and its value, of a record in the raw topic that is an operator's order and no call.
+#: The header, and its value, of a record in the raw topic that is an order of an operator and no call.
 CONTROL, WRITE_OFF = "control", b"write_off"
 
 
 def runs_of(changes: "Changes", topics: TopicNames, partition: int) -> tuple[Run, Run]:
-    """A step's enriched calls and rejections; they have the partition number of the calls."""
+    """Return a step's enriched calls and rejections. They have the partition number of the calls."""
     return Run(topics.enriched, partition, changes.enriched), Run(topics.rejected, partition, changes.rejected)
 
 
 def writes_of(changes: "Changes", topics: TopicNames, partition: int) -> Iterator[Write]:
-    """A step's events and receipts; their keys determine their partitions."""
+    """Return a step's events and receipts. Their keys determine their partitions."""
     for sealed in changes.sealed:
         event = sealed.event
         headers = [
@@ -49,21 +52,21 @@ def writes_of(changes: "Changes", topics: TopicNames, partition: int) -> Iterato
 
 
 def receipt_write(topics: TopicNames, receipt: Receipt) -> Write:
-    """A receipt, keyed by its transaction id."""
+    """Return the write of a receipt, with its transaction id as key."""
     return Write(topics.receipts, -1, receipt.transaction_id.encode(), _encode(receipt))
 
 
 def attempt_write(topics: TopicNames, attempt: DeliveryAttempt) -> Write:
-    """A record of a post, keyed by the topic and partition of its events."""
+    """Return the write of a record about a post, with the topic and partition of its events as key."""
     return Write(topics.deliveries, -1, attempt.source.encode(), _encode(attempt))
 
 
 def read_event(value: bytes) -> LagoEvent:
-    """The event in a record of the events, retry or dead-letter topic."""
+    """Read the event in a record of the events, retry or dead-letter topic."""
     return _decode_event(value)
 
 
 def read_manifest(headers: dict[str, bytes]) -> Manifest | None:
-    """The calls that an event bills, from its record's headers; None where the header is absent."""
+    """Read the manifest in a record's headers; None if the header is absent."""
     found = headers.get(MANIFEST)
     return None if found is None else _decode_manifest(found)

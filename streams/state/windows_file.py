@@ -1,6 +1,7 @@
-"""A table of windows in a private SQLite file without a name: empty when it is opened, gone when the process ends.
+"""A table of windows in a private, anonymous SQLite file, which is empty at its opening and deleted at the end of the
+process.
 
-The changelog holds the durable copy. SQLite chooses the folder: `SQLITE_TMPDIR`, else `TMPDIR`, else /var/tmp.
+The changelog holds the durable copy. SQLite chooses the folder: `SQLITE_TMPDIR`, then `TMPDIR`, then /var/tmp.
 """
 
 import sqlite3
@@ -10,9 +11,9 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-#: Memory that SQLite may use for one file, kB.
+#: The most memory that SQLite may use for one file, kB.
 _CACHE_KB = 2_000
-#: Rows read at once.
+#: Number of rows that are read at once.
 PAGE = 1_000
 
 
@@ -33,7 +34,7 @@ class WindowsFile:
         )
 
     def _write(self, step: Callable[[], object]) -> bool:
-        """Run `step` in one transaction; False where the disk refuses it: then nothing of it is kept."""
+        """Run `step` in one transaction; False = the disk refuses the write, and nothing of the step is stored."""
         try:
             self._file.execute("BEGIN")
             step()

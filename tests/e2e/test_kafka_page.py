@@ -47,7 +47,7 @@ async def test_the_page_secures_a_kafka(secured: SecuredKafka, tmp_path: Path) -
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     keys = {"WEBHOOK_TOKEN": "a-token-of-thirty-two-characters", "LAGO_API_KEY": "any"}
     environ = {"PATH": path, "COLUMNS": "250", "LOG_LEVEL": "error", **keys}
-    shell = PageShell(folder, environ, written, "no-prefix")
+    shell = PageShell(folder, environ, written, "no-prefix", forked=True)
     await shell.start()
     try:
         for block in blocks(ROOT / "docs" / "kafka.md"):

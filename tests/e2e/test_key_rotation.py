@@ -166,7 +166,7 @@ async def test_every_secret_is_replaced_while_calls_come_in_and_none_is_lost_or_
         "COLUMNS": "250",
         "no_proxy": "*",
     }
-    shell = PageShell(folder, environ, written, "no-prefix")
+    shell = PageShell(folder, environ, written, "no-prefix", forked=True)
     sender = Sender(f"http://127.0.0.1:{ports[8080]}/webhooks/litellm", environ["WEBHOOK_TOKEN"])
     await shell.start()
     try:

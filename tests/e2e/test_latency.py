@@ -17,7 +17,7 @@ from tests.support.ports import free_port
 from tests.support.stage import Stage
 
 #: What CI has time for; `SECONDS=60` measures.
-RATE, SECONDS = 200, int(os.environ.get("SECONDS") or 8)
+RATE, SECONDS = 200, int(os.environ.get("SECONDS") or 5)
 WARM_UP = 1000
 #: What is promised of a machine that has nothing else to do; the printed line shows what was measured.
 P99_S = 1.0

@@ -81,7 +81,7 @@ async def shell(kafka: Kafka, topic_prefix: str, postgres_url: str, tmp_path: Pa
             "COLUMNS": "250",
             "no_proxy": "*",
         }
-        shell = PageShell(folder, environ, written, topic_prefix)
+        shell = PageShell(folder, environ, written, topic_prefix, forked=True)
         await shell.start()
         try:
             yield shell

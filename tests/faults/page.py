@@ -1,4 +1,4 @@
-"""docs/reliability.md, out of the matrix and the last run's figures."""
+"""Makes docs/reliability.md from the matrix and the figures of the last run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,28 +13,28 @@ _UNITS = {"s": "s", "ms": "ms", "mib": "MiB"}
 _HEAD = """\
 # Reliability
 
-What is promised, what is not, and what was broken on purpose to find out. This page is generated:
+The promises, their limits, and the faults that the tests inject. This page is generated:
 `make reliability` makes it from the fault matrix (`tests/faults/matrix.py`) and the last run's figures
 (`tests/faults/results.json`).
 
 ## Promised
 
-From the 202 on, whatever of the following is killed, frozen, full, cut off or wrong:
+After a 202, during all faults in the tables below:
 
 {promises}
 
-`I1` and so on in the tables below say which of them a row's tests look at.
+`I1` and so on in the tables below name the promises that the tests of a row check.
 
 ## Not promised
 
-- **Lago on ClickHouse without deduplication.** It keeps a repeat as a second event, and bills it. An event whose fate is
-  unknown is therefore asked for before it is posted again; but that store shows an event late, so a repeat is unlikely, not
-  impossible ([what Lago does](lago-behaviour.md)). `meterbridge doctor` names such a Lago, a worker's log warns of it.
-- What LiteLLM never sent, or dropped after a 503: [its own losses](litellm.md).
-- What is in the spool of an ingress whose disk is lost during an outage: it is one copy ([ADR 0011](adr/0011-a-spool-before-kafka.md)).
-- What stays unprocessed longer than its topic is kept: 30 days for usage and events, 14 days or more for the others ([topics](architecture.md#topics)).
-- A power cut. Every kill here leaves the page cache of the operating system as it was; a record that only one broker has is
-  not on its disk yet. Production needs three replicas and `min.insync.replicas=2`, which the catalogue of topics sets.
+- **Lago on ClickHouse without deduplication.** It keeps a repeat as a second event, and bills it. An event with an
+  unknown result is therefore looked up before it is posted again. But that store shows an event late, so a repeat is unlikely, but
+  possible ([what Lago does](lago-behaviour.md)). `meterbridge doctor` names such a Lago, a worker's log warns of it.
+- Calls that LiteLLM never sent, or dropped after a 503: [its own losses](litellm.md).
+- Calls in the spool of an ingress whose disk is lost during an outage: the spool is a single copy ([ADR 0011](adr/0011-a-spool-before-kafka.md)).
+- Records that stay unprocessed longer than the retention of their topic: 30 days for usage and events, 14 days or more for the others ([topics](architecture.md#topics)).
+- A power cut. Every kill in these tests keeps the page cache of the operating system. A record that only one broker has may
+  not be on its disk yet. Production needs three replicas and `min.insync.replicas=2`, which the catalogue of topics sets.
 - One call that arrives under two customers, or through two callbacks of LiteLLM: [architecture](architecture.md#promised-and-not).
 - Prices: without a [rate card](rates.md), LiteLLM's cost is billed as it came.
 
@@ -50,15 +50,15 @@ FAULT_SEED=4711 make test ARGS=tests/faults/test_exactness.py
 make reliability
 ```
 
-In this order: all rows, in minutes, with a real Kafka and a real Postgres; some of them; a new draw of kills, freezes and cuts each minute, with every cent counted; one draw again; all rows, where faults that last
-minutes in life last minutes, and the figures are kept; this page.
+These commands run, in this order: all rows, in minutes, with a real Kafka and a real Postgres; some rows; new random kills, freezes and cuts each minute, with every cent counted; the same random faults again; all rows with the full duration of long
+faults, storing the figures; this page.
 
 A row runs against a real Kafka, and a real Postgres where it has one, unless its last column says *simulated*, with the reason. {counts}
 """
 
 _MEANING = (
-    "Nothing has to break for an invoice to be wrong: what a call is, whose it is and when Lago bills it has to be right as well.",
-    "[What is owed](owed.md) states the rules on one page. Each was once broken; these tests hold them.",
+    "An invoice can be wrong without any fault: the kind of a call, its customer and the time of its billing must be correct as well.",
+    "[What is owed](owed.md) states the rules on one page. Each rule was broken once; these tests now check them.",
 )
 
 

@@ -63,7 +63,7 @@ async def typing(folder: Path, port: int, **environ: str) -> AsyncIterator[PageS
         "METRICS_PORT": str(free_port()),
         "no_proxy": "*",
     }
-    shell = PageShell(folder, common | environ, {r"\b8080\b": str(port)}, "no-prefix")
+    shell = PageShell(folder, common | environ, {r"\b8080\b": str(port)}, "no-prefix", forked=True)
     await shell.start()
     try:
         yield shell

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.faults
 
 LIMIT_S = 10.0
 #: After SIGTERM is heard: while the libraries load, and when the process waits for its neighbours.
-LOADING_S, WAITING_S = (0.0, 0.7), 4.0
+LOADING_S, WAITING_S = (0.0, 0.7), 2.0
 ROLES = ("meter", "sink", "retry", "project")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "serve": ("serve",),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -20,12 +21,14 @@ from tests.support.ingress_process import IngressProcess
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.stranger import KINDS
+from tests.support.topic_prefix import own_topic_prefix
 from tests.support.values import topics_of
 
 pytestmark = [pytest.mark.alone, pytest.mark.kafka]
 
-#: Of one attack: what CI has time for; `SECONDS=60` measures on a machine that does nothing else.
-SECONDS, IS_MEASURED = float(os.environ.get("SECONDS") or 6), bool(os.environ.get("SECONDS"))
+#: Of one attack: what CI has time for, longer than a silent connection may be; `SECONDS=60` measures on a machine that does nothing else.
+SECONDS, IS_MEASURED = float(os.environ.get("SECONDS") or 4), bool(os.environ.get("SECONDS"))
+QUIET_S = 1.5
 TOKEN = {"Authorization": "Bearer honest-honest-honest"}
 P99_S, ALIVE_S = 0.250, 1.0
 #: Where nothing is measured others may use the machine: the waits may be so many times those without a stranger.
@@ -34,8 +37,14 @@ TIMES_QUIET = 0 if IS_MEASURED else 3
 PEAK_MIB = 600
 
 
-@pytest.fixture
-def serve(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> Iterator[IngressProcess]:
+@pytest.fixture(scope="module")
+def serve(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IngressProcess]:
+    """One for all kinds: each begins at a process that had met the kinds before it."""
+    with own_topic_prefix(kafka.bootstrap) as prefix:
+        yield from serving(kafka, prefix, tmp_path_factory.mktemp("strangers"))
+
+
+def serving(kafka: Kafka, topic_prefix: str, folder: Path) -> Iterator[IngressProcess]:
     create_topics(
         *topics_of(Settings(kafka_bootstrap_servers=kafka.bootstrap, kafka_partitions=3, topic_prefix=topic_prefix))
     )
@@ -45,9 +54,9 @@ def serve(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> Iterator[IngressPr
         "WEBHOOK_TOKEN": "honest-honest-honest",
         "WEBHOOK_SECRET": "a-secret-that-no-stranger-has",
         "LITELLM_MASTER_KEY": "sk-master-of-this-deployment",
-        "WEBHOOK_TIMEOUT": "5",
+        "WEBHOOK_TIMEOUT": "5" if IS_MEASURED else "3",
     }
-    process = IngressProcess(kafka.bootstrap, topic_prefix, tmp_path, settings, only="webhooks,api", descriptors=256)
+    process = IngressProcess(kafka.bootstrap, topic_prefix, folder, settings, only="webhooks,api", descriptors=256)
     process.start()
     yield process
     process.kill()
@@ -66,6 +75,8 @@ async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
         kind,
         *map(str, (serve.port, api, serve.metrics_port, SECONDS)),
     ]
+    told_before, stored_before = len(serve.log.read_text()), len(stored(serve))
+    serve.forget_peak()
     async with aiohttp.ClientSession() as kept:
         posted, waits, alive, failed = count(), list[float](), list[float](), list[str]()
 
@@ -81,7 +92,7 @@ async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
             async with aiohttp.ClientSession() as session:
                 return await timed(session.get(f"http://127.0.0.1:{port}/health/live"), 200)
 
-        quiet, until = list[float](), time.monotonic() + 2
+        quiet, until = list[float](), time.monotonic() + QUIET_S
         await asyncio.gather(
             steadily(lambda: post(kept), 0.05, quiet, failed, until), steadily(post_anew, 0.1, quiet, failed, until)
         )
@@ -97,7 +108,7 @@ async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
         )
         told, _ = await asyncio.wait_for(unauthenticated.communicate(), 30)
     waits.sort()
-    p99, lost = waits[len(waits) * 99 // 100], next(posted) - len(read_topic(serve.bootstrap, serve.prefix + RAW.name))
+    p99, lost = waits[len(waits) * 99 // 100], next(posted) + stored_before - len(stored(serve))
     peak = serve.peak_mib()
     print(told.decode().strip())
     print(
@@ -113,8 +124,14 @@ async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
     assert p99 < max(P99_S, TIMES_QUIET * max(quiet))
     assert max(alive) < max(ALIVE_S, TIMES_QUIET * max(quiet))
     assert peak < PEAK_MIB
-    assert serve.log.read_text().count("wrong_credentials") <= 20 * (1 + SECONDS // 60), "one an address and minute"
-    assert "guess-" not in serve.log.read_text()
+    logged = serve.log.read_text()[told_before:]
+    assert logged.count("wrong_credentials") <= 20 * (1 + SECONDS // 60), "one an address and minute"
+    assert "guess-" not in logged
+
+
+def stored(serve: IngressProcess) -> list[Any]:
+    """What is durable of what the honest senders posted."""
+    return read_topic(serve.bootstrap, serve.prefix + RAW.name)
 
 
 async def timed(asked: aiohttp.client._RequestContextManager, status: int) -> float:

@@ -80,7 +80,11 @@ async def test_elements_without_anything_of_a_call_share_a_rejection_beyond_a_hu
     answer = await ingress.post(f"[{','.join(elements)}]")
     told = json.loads(await answer.read())
     assert (answer.status, told["accepted"], len(told["rejected"])) == (202, 2, 20_011)
-    assert told["rejected"][0] == {"index": 1, "reason": "not_a_call", "detail": "nothing of a call was found in it"}
+    assert told["rejected"][0] == {
+        "index": 1,
+        "reason": "not_a_call",
+        "detail": "no field of a call was found in the object",
+    }
     assert [place for place, one in enumerate(told["rejected"]) if "detail" in one] == list(range(20))
     assert told["rejected"][-1] == {"index": 20_012, "reason": "wrong_type"}
     assert ingress.elements["not_a_call"] == 20_000

@@ -21,7 +21,7 @@ from tests.support.eventually import PATIENCE
 from tests.support.stage import Quiet, Stage
 
 #: The name of a database with our tables that others are copies of, by the URL of its server. A copy takes a fifth of the
-#: CPU time of the migrations.
+#: CPU time of the migrations; by file, where no file waits for a disk, it takes two thirds of a copy by log.
 _templates: dict[str, str] = {}
 
 
@@ -29,7 +29,7 @@ _templates: dict[str, str] = {}
 async def fresh_database(server_url: str, template: str = "template1") -> AsyncIterator[str]:
     """The URL of a copy of `template`, by default an empty database; it is dropped afterwards, no matter who is still connected."""
     name = f"t{uuid.uuid4().hex[:12]}"
-    await _order(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    await _copy(server_url, name, template)
     try:
         yield _url_of(server_url, name)
     finally:
@@ -57,6 +57,16 @@ async def drop_template(server_url: str) -> None:
 def _url_of(server_url: str, name: str) -> str:
     base, _, query = server_url.partition("?")
     return base.rpartition("/")[0] + f"/{name}" + (f"?{query}" if query else "")
+
+
+async def _copy(server_url: str, name: str, template: str) -> None:
+    """A database by copy of its files, which is what older servers do without being told."""
+    connection = await asyncpg.connect(server_url)
+    try:
+        how = " STRATEGY file_copy" if connection.get_server_version().major >= 15 else ""
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}{how}")
+    finally:
+        await connection.close()
 
 
 async def _drop(server_url: str, name: str) -> None:

@@ -90,6 +90,11 @@ class IngressProcess:
         assert found, name
         return float(found[1])
 
+    def forget_peak(self) -> None:
+        """Let `peak_mib` begin with what it has now."""
+        assert self._process is not None
+        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")  # proc(5)
+
     def peak_mib(self) -> int:
         """The most memory that it had so far."""
         assert self._process is not None

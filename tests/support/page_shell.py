@@ -9,7 +9,10 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
+import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +21,7 @@ from pathlib import Path
 
 from tests.support import guard
 from tests.support.eventually import PATIENCE
+from tests.support.typed_commands import TypedCommands
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(
@@ -70,15 +74,29 @@ def as_told(prints: str, output: str) -> bool:
 
 class PageShell:
     """A bash in `folder` that stops at the first command that fails. `written`: what the pages write, and what to take
-    instead, as regular expressions; names of topics lose `prefix` in what is printed."""
+    instead, as regular expressions; names of topics lose `prefix` in what is printed. `forked`: its command `meterbridge` is
+    that of tests/support/typed_commands.py, in place of the one on its PATH."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str], written: Mapping[str, str], prefix: str) -> None:
-        self._folder, self._environ, self._written, self._prefix = folder, environ, written, prefix
+    def __init__(
+        self,
+        folder: Path,
+        environ: Mapping[str, str],
+        written: Mapping[str, str],
+        prefix: str,
+        *,
+        forked: bool = False,
+    ) -> None:
+        self._folder, self._environ, self._written, self._prefix = folder, dict(environ), written, prefix
+        self._forked = forked and sys.platform == "linux"
+        self._commands: TypedCommands | None = None
         self._count = 0
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Start the shell."""
+        if self._forked:
+            self._commands = TypedCommands(Path(tempfile.mkdtemp(prefix="meterbridge-typed-")))
+            self._environ["PATH"] = f"{self._commands.folder}:{self._environ['PATH']}"
         self._process = await asyncio.create_subprocess_exec(
             *("bash", "--noprofile", "--norc", "-e"),
             cwd=self._folder,
@@ -98,6 +116,9 @@ class PageShell:
                 os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
             guard.release(-self._process.pid)
+        if self._commands is not None:
+            await asyncio.to_thread(self._commands.stop)
+            shutil.rmtree(self._commands.folder)
 
     async def run(self, block: Block, limit_s: float = 60) -> None:
         """Run a block, and compare what it prints with what the page says.

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 #: Which run this is, of the two that `make test` has at once: the first word of its `-m`.
 RUN = "PYTEST_RUN_MARKER"
 #: For so many workers of each run.
-WORKERS = 5
-_BOTTOM, _PORTS = 12_000, 2_000
+WORKERS = 8
+_BOTTOM, _PORTS = 12_000, 1_250
 
 
 def stretch(environ: Mapping[str, str]) -> range:

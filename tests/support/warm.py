@@ -38,6 +38,8 @@ _SERVERS = 2
 _READ_AT_START = ("PYTHON", "LD_", "TZ", "LC_", "LANG", "MALLOC_", "OPENBLAS_", "OMP_")
 _PR_SET_CHILD_SUBREAPER = 36
 _BIGGEST_ORDER = 1 << 17
+#: Where a forked process has the files that come with its order.
+_PLACES = (1, 2, 0)
 _POLL_S = 0.005
 
 
@@ -86,22 +88,40 @@ Started = Forked | subprocess.Popen[bytes]
 
 
 def start(
-    command: Sequence[str], environ: Mapping[str, str], out: int, err: int, *, new_session: bool = False
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    out: int,
+    err: int,
+    *,
+    new_session: bool = False,
+    stdin: int = subprocess.DEVNULL,
+    cwd: str | None = None,
 ) -> Started:
-    """Start `python -m MODULE WORDS...` with this environment and these files; nothing comes from its stdin."""
+    """Start `python -m MODULE WORDS...` with this environment and these files; by default nothing comes from its stdin, and
+    it works where this process does."""
     if _needs_its_own_start(command, environ):
-        return start_anew(command, environ, out, err, new_session=new_session)
-    return Forked(_next_server().fork(list(command[2:]), environ, (out, err), new_session=new_session), command)
+        return start_anew(command, environ, out, err, new_session=new_session, stdin=stdin, cwd=cwd)
+    files = (out, err) if stdin == subprocess.DEVNULL else (out, err, stdin)
+    order = {"words": list(command[2:]), "environ": dict(environ), "cwd": cwd or str(Path.cwd())}
+    return Forked(_next_server().fork({**order, "new_session": new_session}, files), command)
 
 
 def start_anew(
-    command: Sequence[str], environ: Mapping[str, str], out: int, err: int, *, new_session: bool = False
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    out: int,
+    err: int,
+    *,
+    new_session: bool = False,
+    stdin: int = subprocess.DEVNULL,
+    cwd: str | None = None,
 ) -> "subprocess.Popen[bytes]":
     """`start` with an interpreter of its own."""
     return subprocess.Popen(
         list(command),
         env=dict(environ),
-        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        stdin=stdin,
         stdout=out,
         stderr=err,
         start_new_session=new_session,
@@ -135,9 +155,8 @@ class _Server:
         self._socket = ours
         self._lock = threading.Lock()
 
-    def fork(self, words: list[str], environ: Mapping[str, str], files: tuple[int, int], *, new_session: bool) -> int:
-        """The pid of a new child of ours."""
-        order = {"words": words, "environ": dict(environ), "cwd": str(Path.cwd()), "new_session": new_session}
+    def fork(self, order: Mapping[str, Any], files: Sequence[int]) -> int:
+        """The pid of a new child of ours. `files`: its stdout, its stderr, and its stdin if it has one."""
         with self._lock, _adopting:
             # What loses its parent in this moment becomes a child of this process.
             _subreaper(is_one=True)
@@ -176,7 +195,7 @@ _choosing = threading.Lock()
 def _next_order(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Returns in each forked process, with what it is to be; the server itself goes on until no one asks any more."""
     while True:
-        data, files, _, _ = socket.recv_fds(asked, _BIGGEST_ORDER, 2)
+        data, files, _, _ = socket.recv_fds(asked, _BIGGEST_ORDER, len(_PLACES))
         if not data:
             sys.exit(0)
         order = json.loads(data)
@@ -200,7 +219,7 @@ def _next_order(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def _become(order: dict[str, Any], files: list[int]) -> None:
     """What the interpreter does for `python -m`."""
-    for wanted, file in enumerate(files, start=1):
+    for wanted, file in zip(_PLACES, files, strict=False):
         os.dup2(file, wanted)
         os.close(file)
     os.chdir(order["cwd"])

@@ -1,4 +1,4 @@
-"""What is stored of a user's provider key beside the encrypted key, and what is shown of it."""
+"""The data about a user's provider key that are stored with the encrypted key, and the data that are shown."""
 
 import re
 import secrets
@@ -52,7 +52,7 @@ class ProviderKey:
 def new_key(
     user_id: str, provider: str, key_name: str, api_key: str, by: str, now: datetime, rotate_after: timedelta
 ) -> ProviderKey:
-    """What is stored of a new key beside the encrypted key; `api_key` itself is not in it."""
+    """Make the stored data about a new key. `api_key` itself is not among them."""
     key_id = f"pk_{secrets.token_hex(8)}"
     return ProviderKey(key_id, user_id, provider, key_name, masked(api_key), now, by, now + rotate_after)
 

@@ -13,13 +13,14 @@ BATCH: Final = 200
 
 @dataclass(slots=True)
 class Rotated:
-    """What a rotation did.
+    """The result of a rotation.
 
     Fields:
         keys: active keys that were found.
         already: keys that were under the newest secret before.
         encrypted_again: keys that this run encrypted again.
-        left: keys that are under an older secret still, because a process with the older list stored them meanwhile.
+        left: keys that still use an older secret, because a process with the older list stored them during the
+            rotation.
     """
 
     keys: int = 0

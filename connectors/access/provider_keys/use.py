@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Decryptions(NamedTuple):
-    """What a line of the audit log says: who was given which key, and how often since the line before."""
+    """The content of an audit line: who got which key, and how often since the previous line."""
 
     actor: str
     key_id: str
@@ -118,7 +118,7 @@ class UseCounter:
         self._uses[key_id] = Use(1, at) if before is None else Use(before.uses + 1, max(before.at, at))
 
     async def write(self, store: Callable[[dict[str, Use]], Awaitable[None]]) -> None:
-        """Store the sums; what cannot be stored now is counted in the next sums."""
+        """Store the sums. Sums that cannot be stored now are added to the next ones."""
         uses, self._uses = self._uses, {}
         if not uses:
             return

@@ -1,1 +1,1 @@
-"""Outgoing webhooks: what is announced, its signature, and its delivery (docs/webhooks.md)."""
+"""Outgoing webhooks: makes, signs and delivers messages (docs/webhooks.md)."""

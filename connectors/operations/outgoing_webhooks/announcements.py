@@ -1,7 +1,7 @@
-"""What is worth a message: states in the tables that differ from those that were announced.
+"""Finds states in the tables that differ from the announced states, and queues a message for each.
 
-A message and the state that it announces are stored in one transaction, so a process that is killed announces nothing twice
-and leaves nothing out. What changes and changes back between two looks is not announced.
+A message and the state that it announces are stored in one transaction, so a killed process neither repeats nor omits a
+message. A state that changes and changes back between two looks is not announced.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,19 +35,21 @@ from schemas.webhooks import (
     PartitionState,
 )
 
-#: The most messages of one look, for each kind; the rest follows with the next look.
+#: The most messages of each kind in one look; the rest follows in the next look.
 MOST: Final = 500
-#: The most accounts whose beginning one look stores: half of what a statement has time for.
+#: The most new accounts whose first state one look stores: half the number that fits into the time limit of a
+#: statement.
 _BEGINNINGS: Final = 50_000
-#: The most messages that wait for one endpoint; beyond them the oldest are given up.
+#: The most messages that wait for one endpoint. If there are more, the oldest are given up.
 MOST_WAITING: Final = 10_000
-#: An arbitrary number that must not change between releases: one process at a time announces.
+#: Key of the advisory lock that lets one process at a time announce. The number is arbitrary, and must not change
+#: between releases.
 _LOCK: Final = 7_416_318_202
 #: The expression of the index `usage_parts_status`.
 _STATUS: Final = """
 CASE WHEN status = 'written_off' THEN 'failed' WHEN status IS NULL AND event IS NULL THEN 'held' ELSE COALESCE(status, 'pending') END
 """
-#: Postgres compares, so that a process gets the rows that differ, however many there are.
+#: Postgres compares the states, so a process reads only the rows that differ.
 _CHANGED: Final = """
 WITH present AS MATERIALIZED ({present}),
 known AS MATERIALIZED (SELECT subject, state FROM announced_states WHERE kind = $1),
@@ -82,7 +84,7 @@ FROM usage_parts WHERE {_STATUS} = 'failed' AND status = 'failed'
     join="LEFT",
     changed="known.state IS DISTINCT FROM present.state",
 )
-#: The first state of an account is its beginning, and no change.
+#: The first state of an account is stored, and not announced.
 _BALANCES: Final = _CHANGED.format(
     present="""
 SELECT
@@ -98,9 +100,10 @@ begun AS (
     join="INNER",
     changed="known.state <> present.state",
 )
-#: How long after a halt was announced another one of the same partition is not, for partitions that stand still and go on in turn.
+#: For how long a second halt of the same partition is not announced. A partition may halt and continue again and again.
 CALM_S: Final = 600
-#: The latest report of a partition. A state that was announced is `halted` or `running`, when the halt was announced, and its reason.
+#: The latest report of each partition. An announced state is `halted` or `running`, the time of the announced halt, and
+#: its reason.
 _PARTITIONS: Final = _CHANGED.format(
     present=f"""
 SELECT DISTINCT ON (source) source AS subject, event_type = '{HALTED}' AS halted, COALESCE(error, '') AS reason, created_at AS since
@@ -125,7 +128,7 @@ _QUEUE: Final = """
 INSERT INTO outgoing_webhooks (endpoint, message_id, event_type, body)
 SELECT endpoint, message.* FROM unnest($1::text[]) AS endpoint, unnest($2::text[], $3::text[], $4::text[]) AS message
 """
-#: A slow or dead endpoint costs this much room, and no more.
+#: Limits the space that a slow or dead endpoint needs.
 _CUT: Final = """
 UPDATE outgoing_webhooks SET ended_at = now(), outcome = 'given_up'
 WHERE (endpoint, message_id) IN (
@@ -136,7 +139,7 @@ WHERE (endpoint, message_id) IN (
 
 
 class Change(NamedTuple):
-    """A state that is to be stored, and the message that announces it."""
+    """A state to store, and the message that announces it."""
 
     subject: str
     state: str
@@ -145,12 +148,12 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Announcements:
-    """What is announced, and to whom.
+    """The kinds of messages, and their endpoints.
 
     Fields:
         endpoints: names of the endpoints.
-        events: the types that are announced.
-        held_usd: held usage is announced again from this sum on, and whenever it has doubled.
+        events: the types of messages that are sent.
+        held_usd: held usage is announced when it reaches this sum, and each time that it has doubled.
         low_usd: credits below this are low.
     """
 
@@ -160,7 +163,8 @@ class Announcements:
     low_usd: Decimal = Decimal(5)
 
     async def look(self, database: Database) -> int:
-        """Queue a message for each change since the last look; how many. 0 as well while another process looks.
+        """Queue a message for each change since the last look; return their number. 0 also means that another process
+        is looking.
 
         Raises:
             Unavailable: Postgres does not answer.
@@ -169,7 +173,8 @@ class Announcements:
         async with database.connection() as connection, connection.transaction():
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
                 return 0
-            # With a LIMIT, Postgres expects to be done soon. Mostly nothing differs, and it would compare each row with each.
+            # Because of the LIMIT, Postgres would choose a plan for an early end that compares each row with each.
+            # Usually no row differs, so this plan would be slow.
             await connection.execute("SET LOCAL enable_nestloop = off")
             for kind, query, arguments, changes_of in (
                 ("held", _HELD, (self.held_usd,), self._held),
@@ -238,7 +243,7 @@ class Announcements:
 
 
 def _step(cost_usd: Decimal, bound_usd: Decimal) -> int:
-    """0 below the bound, 1 from it on, and one more each time that it has doubled."""
+    """Return 0 below the bound, 1 from the bound on, and one more for each doubling."""
     step = 0
     while cost_usd >= bound_usd:
         step, bound_usd = step + 1, bound_usd * 2
@@ -253,7 +258,7 @@ def _row(message: Message) -> tuple[str, str, str]:
 
 
 def new_id() -> str:
-    """The id of a message, without a dot."""
+    """Make the id of a message, without a dot."""
     return f"msg_{uuid4().hex}"
 
 

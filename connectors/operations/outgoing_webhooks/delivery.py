@@ -1,7 +1,7 @@
-"""Sends the messages that wait: at least once, for five days, and at most one at a time to an endpoint that fails.
+"""Sends the waiting messages: at least once, for five days, and one at a time to an endpoint that fails.
 
-An attempt is taken in a transaction of its own, which sets the time of the next one. A process that is killed between the
-answer and its entry sends the same message again, with the same id.
+Before an attempt, a transaction of its own sets the time of the next attempt. A process that is killed after the
+response, and before it is stored, sends the same message again with the same id.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from connectors.postgres.pool import Database
 
 #: The time limit of one request, seconds.
 ANSWER_S: Final = 15.0
-#: Waits after the first, second ... failed attempt, seconds; the last one repeats.
+#: Waits after the first, second ... failed attempt, seconds. The last wait repeats.
 WAITS_S: Final = (5, 60, 300, 1800, 7200, 18_000, 36_000)
-#: A message is given up, and an endpoint that never succeeds is disabled, after this time, seconds.
+#: Time after which a message is given up, and an endpoint that never succeeds is disabled, seconds.
 GIVE_UP_S: Final = 5 * 86_400
-#: For how long another process leaves a message alone that is being sent, seconds.
+#: For how long no other process sends a message that is being sent, seconds.
 _LEASE_S: Final = 120
-#: The most messages to one endpoint in one round, and for how many days those that have ended are kept.
+#: The most messages to one endpoint in one round, and how long finished messages are kept, days.
 _ROUND: Final = 100
 _KEPT_DAYS: Final = 30
 
@@ -49,7 +49,7 @@ UPDATE outgoing_webhooks SET
 WHERE endpoint = $1 AND message_id = $2
 RETURNING outcome IS NOT NULL
 """
-#: What waits for an endpoint that answers again is sent now, and not after the waits of its failure.
+#: When an endpoint answers again, its waiting messages are sent at once, without the remaining waits.
 _WELL: Final = """
 WITH was AS (DELETE FROM webhook_endpoints WHERE endpoint = $1 RETURNING endpoint)
 UPDATE outgoing_webhooks AS w SET due_at = now() FROM was
@@ -74,7 +74,9 @@ log = structlog.get_logger(__name__)
 
 
 def webhooks_http() -> httpx.AsyncClient:
-    """A client for endpoints. It follows no redirect, because a redirect would send a signed body to an address that the operator has not set."""
+    """Make an HTTP client for the endpoints. It follows no redirect, because a signed body must not go to an address
+    that the operator has not set.
+    """
     return httpx.AsyncClient(timeout=ANSWER_S, follow_redirects=False)
 
 
@@ -84,7 +86,7 @@ class MessageSender:
 
     Fields:
         http: see `webhooks_http`.
-        secrets: `whsec_...`, the newest first.
+        secrets: values like `whsec_...`, the newest first.
         counted: called with the outcome of each attempt: `sent`, `failed` or `given_up`.
         now_s: seconds since 1970 UTC.
     """
@@ -95,7 +97,9 @@ class MessageSender:
     now_s: Callable[[], float] = time.time
 
     async def post(self, endpoint: WebhookTarget, message_id: str, body: bytes) -> int:
-        """One attempt. Returns the status of the answer; 0 = none came in time. The answer's body is not read."""
+        """Make one attempt; return the status of the response, 0 = none came in time. The body of the response is not
+        read.
+        """
         headers = headers_of(message_id, int(self.now_s()), body, self.secrets)
         try:
             async with (
@@ -107,14 +111,14 @@ class MessageSender:
             return 0
 
     async def send_due(self, database: Database, endpoints: Sequence[WebhookTarget]) -> None:
-        """Send what is due. An endpoint that fails gets one attempt. Raises: Unavailable."""
+        """Send all messages that are due. An endpoint that fails gets one attempt. Raises: Unavailable."""
         for endpoint in endpoints:
             for _ in range(_ROUND):
                 if not await self._send_one(database, endpoint):
                     break
 
     async def _send_one(self, database: Database, endpoint: WebhookTarget) -> bool:
-        """Send the next message that is due. False: there is none, or it failed."""
+        """Send the next message that is due; False = there is none, or the attempt failed."""
         async with database.connection() as connection:
             taken = await connection.fetchrow(_TAKE, endpoint.name, _LEASE_S)
         if taken is None:
@@ -124,7 +128,7 @@ class MessageSender:
             return await self._entered(connection, endpoint, taken, status)
 
     async def _entered(self, connection: Any, endpoint: WebhookTarget, taken: Any, status: int) -> bool:
-        """Enter the outcome of an attempt; whether it succeeded."""
+        """Store the outcome of an attempt; return whether it succeeded."""
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             await connection.execute(_SENT, endpoint.name, taken["message_id"], status)
             await connection.execute(_WELL, endpoint.name)
@@ -142,13 +146,13 @@ class MessageSender:
 
 
 async def enable(database: Database, endpoint: WebhookTarget) -> None:
-    """Send to a disabled endpoint again, and what waits for it at once. Raises: Unavailable."""
+    """Enable a disabled endpoint, and make its waiting messages due at once. Raises: Unavailable."""
     async with database.connection() as connection:
         await connection.execute(_WELL, endpoint.name)
 
 
 async def state_of(database: Database, endpoints: Sequence[WebhookTarget]) -> tuple[int, int]:
-    """Messages that wait, and endpoints that are disabled. Forgets messages that ended long ago. Raises: Unavailable."""
+    """Count the waiting messages and the disabled endpoints. Old finished messages are deleted. Raises: Unavailable."""
     async with database.connection() as connection:
         await connection.execute(_PRUNE, _KEPT_DAYS)
         row = await connection.fetchrow(_STATE, [endpoint.name for endpoint in endpoints])

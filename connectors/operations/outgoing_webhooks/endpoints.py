@@ -13,28 +13,29 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class WebhookTarget:
-    """Where messages are sent. The URL may contain a token, so neither a log nor a table has it."""
+    """An endpoint. The URL may contain a token, so neither a log nor a table has it."""
 
     url: str = field(repr=False)
 
     @property
     def name(self) -> str:
-        """Names the endpoint in tables: a hash of its URL."""
+        """The name of the endpoint in tables: a hash of its URL."""
         return sha256(self.url.encode()).hexdigest()[:16]
 
     @property
     def host(self) -> str:
-        """Names the endpoint to people."""
+        """The name of the endpoint for people."""
         return urlsplit(self.url).hostname or ""
 
 
 def headers_of(message_id: str, at_s: int, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
-    """The headers of one attempt.
+    """Return the headers of one attempt.
 
     Args:
-        message_id: the same in all attempts; it contains no dot.
-        at_s: the time of this attempt, seconds since 1970 UTC. A receiver refuses an attempt whose time is far from its own.
-        secrets: `whsec_...`; the message is signed with each.
+        message_id: id without a dot, the same in all attempts.
+        at_s: time of this attempt, seconds since 1970 UTC. A receiver refuses an attempt whose time differs much from
+            its own.
+        secrets: values like `whsec_...`. The message is signed with each of them.
     """
     signed = f"{message_id}.{at_s}.".encode() + body
     keys = (b64decode(secret.removeprefix("whsec_")) for secret in secrets)

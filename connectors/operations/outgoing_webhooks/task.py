@@ -1,4 +1,6 @@
-"""Announces and sends, beside the projector, in each of its processes: what waits is shared by a lock on each message."""
+"""Queues and sends outgoing webhooks beside the projector, in each of its processes. A lock on each message divides the
+work.
+"""
 
 import asyncio
 import time
@@ -13,9 +15,10 @@ from connectors.operations.outgoing_webhooks.endpoints import WebhookTarget
 from connectors.postgres.pool import Database
 from streams.runtime.cancellation import is_own_cancellation
 
-#: How often it looks, seconds.
+#: Period of the task, seconds.
 EVERY_S: Final = 5.0
-#: Looking rests for so many times as long as it took: Postgres reads all of what is held, failed or prepaid.
+#: After a look, the next one waits for this multiple of its duration, because Postgres reads all held, failed and
+#: prepaid rows.
 _RESTS: Final = 19
 
 
@@ -28,7 +31,7 @@ class WebhookMetrics(Protocol):
 
 @dataclass(slots=True)
 class OutgoingWebhooks:
-    """The task of one process; `sleep` takes seconds, `monotonic` tells them."""
+    """Queues and sends messages. Each process has one instance; `sleep` takes seconds, `monotonic` returns seconds."""
 
     database: Database
     announcements: Announcements
@@ -40,8 +43,10 @@ class OutgoingWebhooks:
     _looks_s: float = field(default=0.0, init=False)
 
     async def watch(self) -> None:
-        """Look and send again and again. An expected error is logged, once for each cause, and the next attempt follows. Connections are
-        closed when the task is cancelled, and not by an error: `kept_up` begins it again with the same client.
+        """Run `once` periodically until cancelled. An expected error is logged, once for each cause, and retried.
+
+        The connections are closed only if the task is cancelled. After an error `kept_up` starts it again with the same
+        client.
         """
         try:
             await watch(
@@ -57,7 +62,8 @@ class OutgoingWebhooks:
             raise
 
     async def once(self) -> None:
-        """Queue what is new, send what is due, and export what waits. What is due is sent too if looking fails.
+        """Queue new messages, send those that are due, and export how many wait. Messages are sent even if the look for
+        changes fails.
 
         Raises:
             Unavailable

@@ -131,7 +131,8 @@ class MeterbridgeClient:
         return None if response is None else subscription_of(response)
 
     async def get_current_usage(self, org_id: str) -> CurrentUsage | None:
-        """What Lago counts in the org's running billing period; None = the org has no active subscription.
+        """Return the usage that Lago counts in the org's running billing period; None = the org has no active
+        subscription.
 
         Raises:
             BillingError: the answer is not known.

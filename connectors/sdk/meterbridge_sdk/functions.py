@@ -40,7 +40,7 @@ async def get_subscription(org_id: str) -> OrgSubscription | None:
 
 
 async def get_current_usage(org_id: str) -> CurrentUsage | None:
-    """What Lago counts in the running billing period. See `MeterbridgeClient.get_current_usage`."""
+    """Return the usage that Lago counts in the running billing period. See `MeterbridgeClient.get_current_usage`."""
     return await running_service().client.get_current_usage(org_id)
 
 

@@ -1,4 +1,4 @@
-"""Which org a request belongs to, by what the service's own authentication has found out.
+"""Finds the org of a request from the result of the service's own authentication.
 
 A header is never read: a client that writes a header could let another org pay.
 """

@@ -19,7 +19,7 @@ from meterbridge_sdk.wire import AMOUNT_CENTS, API_CALL, REQUESTS, TOKENS
 
 
 class LimitUse(NamedTuple):
-    """How much of a limit is used.
+    """The use of a limit.
 
     Fields:
         limit: its name.

@@ -1,4 +1,4 @@
-"""What is recorded of a request and its response; the same on every web framework."""
+"""Makes the usage event of a request and its response, in the same way for every web framework."""
 
 import logging
 import time

@@ -27,7 +27,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
 @dataclass(slots=True)
 class RecorderCounts:
-    """What became of usage events since the recorder was made.
+    """The outcomes of usage events since the recorder was created.
 
     Fields:
         recorded: durable at Meterbridge.
@@ -168,7 +168,7 @@ class UsageRecorder:
         log_event(logging.ERROR, "usage_dropped", reason=reason, **_fields(event))
 
     def _reject(self, event: UsageEvent, error: Exception) -> None:
-        """What is no `BillingError` is a mistake in the program: its traceback is logged too."""
+        """Reject an event. An error other than `BillingError` is a bug, so its traceback is logged, too."""
         self.counts.rejected += 1
         known = isinstance(error, BillingError)
         reason = error.reason if isinstance(error, BillingError) else type(error).__name__
@@ -197,7 +197,7 @@ def _may_pass(error: BillingError) -> bool:
 
 
 def _fields(event: UsageEvent) -> dict[str, object]:
-    """All that is needed to record the event by hand."""
+    """Return all fields that a person needs to record the event manually."""
     return {
         "org_id": event.org_id,
         "transaction_id": event.transaction_id,

@@ -19,7 +19,7 @@ REQUEST_ID: Final = "X-Request-ID"
 
 
 def transaction_id(org_id: str, user_id: str | None, method: str, path: str, header: str, value: str) -> str:
-    """One id for all of these: `req_` and 64 hexadecimal digits.
+    """Make one id from all of these: `req_` and 64 hexadecimal digits.
 
     Org and user are part of it, because two of them may choose the same value. The id is the same in every release of
     the SDK: two releases of a service may get the two attempts of one request.

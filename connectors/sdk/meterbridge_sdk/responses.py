@@ -1,4 +1,4 @@
-"""What Meterbridge answers, as the SDK's own types."""
+"""The responses of Meterbridge, as types of the SDK."""
 
 import json
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class OrgSubscription:
 
 @dataclass(frozen=True, slots=True)
 class CurrentUsage:
-    """What Lago counts for an org in the running billing period `[from_datetime, to_datetime]`.
+    """The usage that Lago counts for an org in the running billing period `[from_datetime, to_datetime]`.
 
     Fields:
         from_datetime, to_datetime: ISO 8601, UTC.

@@ -19,7 +19,7 @@ _IDLE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class OrgBillingService:
-    """What the middleware and the functions of `meterbridge_sdk` work on.
+    """The service object that the middleware and the functions of `meterbridge_sdk` use.
 
     Fields:
         client: Meterbridge's API.
@@ -46,7 +46,8 @@ async def org_billing_service(
     max_waiting: int = MAX_WAITING,
     flush_timeout_s: float = FLUSH_TIMEOUT_S,
 ) -> AsyncIterator[OrgBillingService]:
-    """What the middleware and the functions of `meterbridge_sdk` work on inside; on leaving, what waits is recorded.
+    """Open the service object for the middleware and the functions of `meterbridge_sdk`. At the exit, waiting events
+    are recorded.
 
     Enter it once in each process, on the event loop that serves the requests.
 

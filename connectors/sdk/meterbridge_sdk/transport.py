@@ -1,4 +1,4 @@
-"""One request to Meterbridge's API, sent again while it is not known whether Meterbridge has it.
+"""Sends one request to Meterbridge's API, and repeats it while it is unknown whether Meterbridge got it.
 
 Each attempt sends the same bytes. A usage event's transaction id makes the repetition harmless.
 """
@@ -16,7 +16,8 @@ from meterbridge_sdk.responses import json_object, shown_url
 from meterbridge_sdk.retries import backoff_s, retry_after_s
 from meterbridge_sdk.wire import Route
 
-#: How often a request is sent, and one that only reads: a request of the service's own client waits for it.
+#: The most attempts for a request, and for a request that only reads. The latter has fewer, because a client of the
+#: service waits for it.
 ATTEMPTS: Final = 4
 READ_ATTEMPTS: Final = 2
 #: Statuses of a request that is wrong, if the response is Meterbridge's own.

@@ -75,7 +75,7 @@ def attributes(values: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def kafka(topic: str, operation: str, kind: str) -> dict[str, Value]:
-    """What every span about a Kafka record has. `kind`: `send` or `process`, the type of the operation."""
+    """Return the attributes of every span about a Kafka record. `kind`: `send` or `process`, the type of the operation."""
     return {SYSTEM: "kafka", DESTINATION: topic, OPERATION: operation, OPERATION_TYPE: kind}
 
 

@@ -20,7 +20,7 @@ from streams.core.delivery.verdicts import HttpResponse
 from streams.delivery.lago_port import LagoEventsApi
 
 _PATH = "/api/v1/events/batch"
-#: The most traced events under way; of more, the posts are not recorded.
+#: The most traced events in flight. The posts of further events are not recorded.
 _MOST_EVENTS = 10_000
 
 

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
-from connectors.config.tracing import TracingConfig
+from connectors.config.tracing_settings import TracingConfig
 from connectors.telemetry.traces.links import MOST_LINKS
 
 #: The most ended spans that wait for the exporter; more are dropped.
@@ -59,7 +59,7 @@ def make_provider(
 
 
 class BoundedProcessor(SpanProcessor):
-    """The SDK's batches behind a bound of our own, which counts what it drops: the SDK's queue drops without a number."""
+    """Adds a limit to the SDK's batches and counts dropped spans, because the SDK's queue drops spans without a count."""
 
     def __init__(self, exporter: SpanExporter, count: Count) -> None:
         self._count = count
@@ -84,11 +84,11 @@ class BoundedProcessor(SpanProcessor):
             self._count(DROPPED, 1)
 
     def shutdown(self) -> None:
-        """Export what waits, and stop the thread."""
+        """Export the waiting spans, and stop the thread."""
         self._inner.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Export what waits, in this thread."""
+        """Export the waiting spans in this thread."""
         return bool(self._inner.force_flush(timeout_millis))
 
     def _left(self, spans: int) -> None:
@@ -97,7 +97,9 @@ class BoundedProcessor(SpanProcessor):
 
 
 class _CountingExporter(SpanExporter):
-    """Counts what an exporter did, and logs when it begins to fail and when it works again. Used by one thread at a time."""
+    """Counts the results of an exporter, and logs when it begins to fail and when it works again. Used by one thread at
+    a time.
+    """
 
     def __init__(self, exporter: SpanExporter, count: Count, left: Callable[[int], None]) -> None:
         self._exporter = exporter

@@ -1,5 +1,5 @@
-"""Finds events that were posted to a subscription with a moment after its end, and makes the events that replace them;
-pure.
+"""Finds events that were posted to a subscription with a timestamp after its end, and makes the events that replace
+them; pure.
 
 Lago accepts such an event, and no invoice counts it (docs/lago-behaviour.md, 4.1; docs/adr/0027).
 """
@@ -22,17 +22,17 @@ from streams.core.mapping.subscription_choice import chosen
 UNBILLABLE_ENDED = UNBILLABLE + "ended"
 #: The property of a replacement event: the transaction id of the event that it replaces.
 INSTEAD_OF = "instead_of"
-#: The suffix that makes the replacement's transaction id out of the first one.
+#: The suffix that is added to the transaction id of the first event, for the id of its replacement.
 AGAIN = "-again"
 _FOR_EVER = MAX_US - 1
 
 
 class Gap(NamedTuple):
-    """Time after a life of a subscription id in which no life of it runs: `[begins_us, ends_us)`.
+    """The time `[begins_us, ends_us)` after a life of a subscription id, in which no life of the id is active.
 
     Fields:
-        customer: another customer whose life of the same id covers this time: Lago puts its events on that customer's
-            invoice. `""` = none does, so they are on no invoice.
+        customer: another customer, whose life of the same id covers this time. Lago puts the events on the invoice of
+            that customer. `""` = there is none, so the events are on no invoice.
     """
 
     subscription: str
@@ -42,11 +42,11 @@ class Gap(NamedTuple):
 
 
 def gaps(periods: Iterable[Period], since_us: int) -> list[Gap]:
-    """The gaps after ends at or after `since_us`: no invoice counts an event with a moment in one of them.
+    """Return the gaps after ends at or after `since_us`. No invoice counts an event with a timestamp in a gap.
 
-    Lago gives an end to the second, so a life lasts until the next second. One external id can have several lives;
-    there is no gap while one of them runs. There is none before the first life either, because usage from there is
-    moved to its start.
+    Lago reports an end to the second, so a life lasts until the next second. An external id can have several lives;
+    there is no gap while one of them is active. There is no gap before the first life, because earlier usage is moved
+    to its start.
     """
     lives: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for period in periods:
@@ -63,10 +63,11 @@ def gaps(periods: Iterable[Period], since_us: int) -> list[Gap]:
 
 
 def shared(gaps: Iterable[Gap], lives: Iterable[tuple[str, Period]]) -> list[Gap]:
-    """The gaps, cut where other customers have lives of the same ids: Lago bills an event to the customer of that time.
+    """Split the gaps at the lives that other customers have with the same ids, because Lago bills an event to the
+    customer of that time.
 
     Args:
-        lives: of other customers, each with its customer.
+        lives: lives of other customers, each with its customer.
     """
     cut = sorted(gaps)
     for customer, life in lives:
@@ -89,15 +90,14 @@ def shared(gaps: Iterable[Gap], lives: Iterable[tuple[str, Period]]) -> list[Gap
 
 
 def instead_of(event: LagoEvent, org: OrgRecord | None, now_us: int, code: str) -> LagoEvent | None:
-    """The event that bills the usage of `event`; None where no subscription of the org does, or its currency is
-    another.
+    """Return the event that replaces `event`; None if no subscription of the org can bill it, or the currency differs.
 
-    The new event's id follows from the old one's, so Lago, which refuses a repeated id, never bills it twice. The new
-    event can itself be lost to an end; then another one replaces it.
+    The new id is derived from the old one, and Lago refuses a repeated id, so the usage is never billed twice. The new
+    event may itself come after an end. Then another event replaces it.
 
     Args:
-        event: as it was sealed, whatever moment and subscription it was posted with.
-        code: of events of calls; others have no amount, so nothing is owed for them.
+        event: the event as it was sealed, even if it was posted with another timestamp or subscription.
+        code: code of events of calls. Other events have no amount, so nothing is owed for them.
     """
     at_us, owed = parse_us(event.timestamp), is_owed(event, code)
     choice = chosen(org, at_us, event.code, now_us, owed=owed)

@@ -1,12 +1,13 @@
-"""Which events reached Lago after it had counted the invoice of an end, by what that invoice says; pure.
+"""Finds out from the last invoice of a subscription which events reached Lago after it had counted; pure.
 
-An invoice shows how many events it counted, and their rounded sum, but not which. Lago stores the invoice empty and
-counts later, so the moment at which the invoice was made does not show it either (docs/lago-behaviour.md, 4.1).
-It counts at one moment, and tells in whole seconds when it stored each event: on the invoice is what it stored in earlier
-seconds, and a part of what it stored in that second. Count and sum say which second it was, and often which part.
-What is safe does not depend on clocks: whichever events Lago counted, its fee and what is called late are together
-never more than what all events bill, and with what is unclear never less, to half a cent, as long as it counted what
-it had stored before the end and is not asked about.
+An invoice shows the number of counted events and their rounded sum, but not the events. Lago stores the invoice first
+and counts later, so the time of the invoice does not help (docs/lago-behaviour.md, 4.1). Lago counts at one moment, and
+reports in whole seconds when it stored each event. So the invoice contains the events of all earlier seconds, and some
+events of the second in which it counted. Number and sum show which second it was, and often which events.
+
+The bounds of the result do not depend on clocks. Lago's fee plus the late events never exceed the amount of all events.
+With the unclear events added, they are never below it, to half a cent. This assumes that Lago counted the events that
+it stored before the end and that the caller does not ask about.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,8 @@ from typing import Final, NamedTuple
 
 from schemas.money import ZERO, add
 
-#: With more additions than these it is not tried which events of one second add up to a fee: all of them are unclear.
+#: The most additions to find the events of one second that add up to a fee. If more are needed, all of them are
+#: unclear.
 MOST_STEPS: Final = 5_000
 _TO_CENTS = Context(prec=60, rounding=ROUND_HALF_UP)
 
@@ -26,8 +28,8 @@ class CountableEvent(NamedTuple):
     """An event as Lago has it.
 
     Fields:
-        created_us: when Lago stored it, as Lago reports: to the second; microseconds since 1970 UTC.
-        cents: what it bills.
+        created_us: when Lago stored it, as Lago reports it to the second, microseconds since 1970 UTC.
+        cents: the amount of the event.
     """
 
     transaction_id: str
@@ -36,10 +38,10 @@ class CountableEvent(NamedTuple):
 
 
 class Earlier(NamedTuple):
-    """What Lago stored before the end, which its last invoice must have counted: how many events, and their cents.
+    """Number and cents of the events that Lago stored before the end. The last invoice must have counted them.
 
     Fields:
-        ids: of those that are asked about.
+        ids: ids of the events that the caller asks about.
     """
 
     events: int = 0
@@ -48,24 +50,25 @@ class Earlier(NamedTuple):
 
 
 class InvoiceMatch(NamedTuple):
-    """Ids of events that are on no invoice, and of those that may be on it or not; all others are on it."""
+    """Ids of events that are not on the invoice, and of events that may or may not be on it. All others are on it."""
 
     late: tuple[str, ...] = ()
     unclear: tuple[str, ...] = ()
 
 
 def overtaken(earlier: Earlier, after: Sequence[CountableEvent], events: int, cents: int) -> InvoiceMatch:
-    """Which events of the last billing period of a subscription its last invoice did not count.
+    """Find the events of the last billing period of a subscription that its last invoice did not count.
 
     Args:
-        earlier, after: every event that Lago has of the subscription and the metric, with a moment within the fee's
-            bounds: those that it stored before the second of the end, and the others.
-        events, cents: of the only fee of the metric on that invoice; 0, 0 where the invoice has none.
+        earlier, after: all events of the subscription and the metric in Lago with a timestamp within the fee's bounds:
+            those that Lago stored before the second of the end, and the others.
+        events, cents: number and amount in the only fee of the metric on that invoice; 0, 0 if the invoice has none.
 
     Returns:
-        late: events that are in none of the sets that match the invoice (that is, sets that Lago may have counted, at one
-        moment, to get that fee). unclear: events that are in some of these sets, but not in all. If no set matches, all are
-        unclear: the events after the end, and those before it that are asked about.
+        late: events that are in no set that matches the invoice. A set matches if Lago may have counted it at one
+            moment to get that fee.
+        unclear: events that are in some of these sets, but not in all. If no set matches, all are unclear: the events
+            after the end, and the requested ones before it.
     """
     left = events - earlier.events
     ordered = sorted(after, key=lambda one: (one.created_us, one.transaction_id))
@@ -110,7 +113,9 @@ def _compared_with_fee(
 
 
 def _steps(number: int, drawn: int) -> int:
-    """How many additions all draws of so many take; more than `MOST_STEPS` where working that out would take long."""
+    """Return how many additions are needed for all subsets of this size; more than `MOST_STEPS` if the computation
+    would take long.
+    """
     if drawn > 1 and number > MOST_STEPS:
         return MOST_STEPS + 1
     return comb(number, drawn) * max(1, drawn)
@@ -123,7 +128,7 @@ def _sum(events: Iterable[CountableEvent], total: Decimal = ZERO) -> Decimal:
 
 
 def _rounded(cents: Decimal) -> int:
-    """As Lago rounds a fee: once, half up."""
+    """Round like Lago rounds a fee: once, half up."""
     return int(cents.quantize(Decimal(1), context=_TO_CENTS))
 
 

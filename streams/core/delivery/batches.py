@@ -1,4 +1,4 @@
-"""Events to deliver, their outcomes, and how events are put into batches by id, number and size."""
+"""Events to deliver and their outcomes. Puts events into batches by id, number and size."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -29,11 +29,12 @@ class Item:
 
     Fields:
         value: the event's JSON, posted byte for byte.
-        resent: it may have been posted before, by this process or by an earlier owner of the partition.
-        compare: it was a dead letter, so Lago's knowing its id proves nothing: Lago's event is compared with it.
-        suspect: it was given back after failures: its batch holds no event that has not been tried.
-        elsewhere: an earlier post may have had another moment or subscription: Lago is asked for it before it is
-            posted.
+        resent: whether it may have been posted before, by this process or by an earlier owner of the partition.
+        compare: whether it was a dead letter. Then a known id in Lago proves nothing, and Lago's event is compared with
+            it.
+        suspect: whether it was given back after failures. Its batch holds only events that have been tried.
+        elsewhere: whether an earlier post may have had another timestamp or subscription. Then Lago is asked for it
+            before it is posted.
     """
 
     transaction_id: str
@@ -49,12 +50,12 @@ class EventOutcome:
     """The result of one event.
 
     Fields:
-        reason: stable code, also of a delivery: `accepted`, `already_exists`, `confirmed`.
-        detail: for people, at most 500 characters, never a payload.
-        attempts: posts that contained the event in this delivery.
-        maybe_sent: it is unknown whether Lago stored it: the `resent` of its next item.
-        timestamp, subscription: those it was posted with instead of its own, see streams/core/delivery/restamp.py; `""`
-            = its own.
+        reason: stable code, also for success: `accepted`, `already_exists`, `confirmed`.
+        detail: text for people, at most 500 characters, never a payload.
+        attempts: number of posts that contained the event in this delivery.
+        maybe_sent: whether it is unknown if Lago stored it. It becomes `resent` of the next item.
+        timestamp, subscription: the values of the post if they differ from the event's own, see
+            streams/core/delivery/restamp.py; `""` = its own.
     """
 
     kind: Kind
@@ -68,15 +69,15 @@ class EventOutcome:
 
 @dataclass(slots=True, eq=False)
 class EventBatch:
-    """Events that are posted together, and how often they failed together; equal only to itself.
+    """Events that are posted together, with the number of their common failures. A batch is equal only to itself.
 
     Fields:
         members: positions in the delivered sequence.
         family: shared by all parts of one original batch: their failures count as one.
-        holds: consecutive holds of any cause; the backoff's exponent.
-        fails: failures that the batch itself may have caused.
+        holds: number of consecutive holds of any cause; the exponent of the backoff.
+        fails: number of failures that the batch itself may have caused.
         passed: the breaker's count of successes when the batch first failed.
-        doubted: the count of accepted answers when its refusal was first doubted; -1 = it was never doubted.
+        doubted: the number of accepted answers when its refusal was first doubted; -1 = it was never doubted.
     """
 
     members: list[int]
@@ -87,19 +88,19 @@ class EventBatch:
     doubted: int = -1
 
     def cut(self, size: int) -> "EventBatch":
-        """Keep the first `size` members; the rest becomes a batch with the same history."""
+        """Keep the first `size` members; return the rest as a batch with the same history."""
         rest = replace(self, members=self.members[size:])
         self.members = self.members[:size]
         return rest
 
 
 def body_of(values: Iterable[bytes]) -> bytes:
-    """The body of `POST /api/v1/events/batch`: the values joined, not encoded again."""
+    """Return the body of `POST /api/v1/events/batch`: the values joined, not encoded again."""
     return _HEAD + b",".join(values) + _TAIL
 
 
 def subscription_of(value: bytes) -> str:
-    """The external subscription id of an event; `""` where it has none."""
+    """Return the external subscription id of an event; `""` if it has none."""
     try:
         return _whose(value).external_subscription_id
     except msgspec.DecodeError:
@@ -107,9 +108,9 @@ def subscription_of(value: bytes) -> str:
 
 
 def rounds(transaction_ids: Sequence[str]) -> list[list[int]]:
-    """Positions in rounds with no id twice, in order of appearance.
+    """Return the positions in rounds without equal ids, in the order of the items.
 
-    Lago calls the second of two equal ids in one batch a duplicate, and refuses the whole batch.
+    If two ids in a batch are equal, Lago reports the second one as a duplicate and refuses the whole batch.
     """
     seen: Counter[str] = Counter()
     groups: list[list[int]] = []
@@ -122,7 +123,9 @@ def rounds(transaction_ids: Sequence[str]) -> list[list[int]]:
 
 
 def pack(positions: Sequence[int], items: Sequence[Item], batch_size: int) -> list[list[int]]:
-    """Positions in batches of at most `batch_size` and `MAX_BODY_BYTES`; a larger event is in a batch of its own."""
+    """Return the positions in batches of at most `batch_size` events and `MAX_BODY_BYTES`; a larger event is in a batch
+    of its own.
+    """
     packed: list[list[int]] = []
     room = 0
     for position in positions:

@@ -1,7 +1,7 @@
-"""What the canary bills, and what its calls' events say: pure.
+"""Makes the canary's calls, and judges their events; pure.
 
-The canary is one synthetic call an interval, which goes the whole way from the ingress to Lago. Each call ends at the
-start of an interval and so has a window, and an event, of its own (docs/adr/0037).
+The canary sends one synthetic call per interval from the ingress through all roles to Lago. Each call ends at the start
+of an interval, so it has a window and an event of its own (docs/adr/0037).
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,27 +18,28 @@ from schemas.records import LagoEvent
 BILLED: Final = "billed"
 NOT_POSTED, NOT_BILLED, NOT_SEEN = "not_posted", "not_billed", "not_seen"
 WRONG_AMOUNT, BILLED_TWICE, LOST = "wrong_amount", "billed_twice", "lost"
-#: What can become of a call. `not_seen`: Lago did not answer, so it is not known. `lost`: `WATCHED_US` after it was due it is
-#: not at Lago, and a later call is.
+#: The outcomes of a call. `not_seen`: Lago did not answer, so the outcome is unknown. `lost`: `WATCHED_US` after it was
+#: due, Lago does not have it, but has a later call.
 RESULTS: Final = (BILLED, NOT_POSTED, NOT_BILLED, NOT_SEEN, WRONG_AMOUNT, BILLED_TWICE, LOST)
 _SEEN: Final = frozenset({BILLED, WRONG_AMOUNT})
-#: A call is looked at for so long after it was due, for a second event of it, or for one that comes late.
+#: How long a call is watched after it was due, microseconds: for a second event, or for a late one.
 WATCHED_US: Final = 3_600_000_000
-#: After this many calls in a row that did not reach Lago in time, only one of every `SLOW` intervals has a call.
+#: After this number of consecutive calls that did not reach Lago in time, only one of every `SLOW` intervals has a
+#: call.
 PATIENCE, SLOW = 10, 10
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryCall:
-    """One call of the canary. Moments are microseconds since 1970 UTC.
+    """One call of the canary. Times are microseconds since 1970 UTC.
 
     Fields:
-        id: the call's id; equal for equal intervals, so that two canaries bill a call once.
-        model: of the call; one window holds calls of one model.
-        owed_cents: what Lago must bill, exactly.
+        id: id of the call. It is equal for equal intervals, so that two canaries bill a call once.
+        model: model of the call. A window holds calls of one model.
+        owed_cents: the exact amount that Lago must bill.
         ended_us: when the call ended.
-        closes_us: when its window is sealed, at the earliest.
-        due_us: when it must be at Lago.
+        closes_us: earliest time at which its window is sealed.
+        due_us: latest time at which it must be at Lago.
     """
 
     id: str
@@ -56,7 +57,7 @@ class CanaryPlan:
     Fields:
         interval_us, window_us, grace_us, within_us: microseconds; see `CANARY_INTERVAL`, `WINDOW_SECONDS`, `GRACE_SECONDS` and
             `CANARY_BILLED_WITHIN`.
-        owed_usd: what a call is billed at, dollars.
+        owed_usd: the billed amount of a call, dollars.
     """
 
     name: str
@@ -67,7 +68,7 @@ class CanaryPlan:
     owed_usd: Decimal
 
     def call(self, ended_us: int, suffix: str = "") -> CanaryCall:
-        """The call that ends at a moment; `suffix` gives it a model, and so a window, of its own."""
+        """Return the call that ends at a moment; `suffix` gives it its own model, and so its own window."""
         start_us = ended_us - ended_us % self.window_us if self.window_us else ended_us
         closes_us = start_us + self.window_us + self.grace_us
         return CanaryCall(
@@ -80,22 +81,22 @@ class CanaryPlan:
         )
 
     def next_us(self, now_us: int) -> int:
-        """The start of the next interval."""
+        """Return the start of the next interval."""
         return now_us - now_us % self.interval_us + self.interval_us
 
 
 def canary_name(deployment: str) -> str:
-    """The canary's customer, model and plan; two deployments that bill into one Lago have two."""
+    """Return the name of the canary's customer, model and plan. Two deployments with one Lago have different names."""
     return f"{deployment}-canary"
 
 
 def canary_org(deployment: str, prefixes: Sequence[str]) -> str:
-    """The org that pays for the canary. Lago takes no dot in a customer's id (docs/lago-behaviour.md)."""
+    """Return the org that pays for the canary. Lago accepts no dot in a customer's id (docs/lago-behaviour.md)."""
     return prefixes[0] + canary_name(deployment).replace(".", "_")
 
 
 def check_interval(interval_s: int, policy: MeterPolicy) -> str:
-    """Why calls of this interval would share windows; `""` = they do not."""
+    """Say why calls of this interval would share windows; `""` = they do not."""
     window_s = policy.window_us // 1_000_000
     if window_s and interval_s % window_s:
         return (
@@ -105,7 +106,7 @@ def check_interval(interval_s: int, policy: MeterPolicy) -> str:
 
 
 def bills(event: LagoEvent, call: CanaryCall) -> bool:
-    """Whether the event's window is that of the call. An event that others posted is of no window."""
+    """Whether the event belongs to the window of the call. An event of another sender belongs to no window."""
     properties = event.properties
     if properties.get("model") != call.model:
         return False
@@ -117,10 +118,10 @@ def bills(event: LagoEvent, call: CanaryCall) -> bool:
 
 
 def canary_result(call: CanaryCall, events: Iterable[LagoEvent]) -> str:
-    """What Lago has of the call: `billed`, `wrong_amount`, `billed_twice`, or `""` while it has nothing.
+    """Judge the call by its events in Lago: `billed`, `wrong_amount`, `billed_twice`, or `""` while there is no event.
 
     Args:
-        events: of the canary's subscription; a copy that Lago bills as well is in it twice.
+        events: the events of the canary's subscription. If Lago also bills a copy, the event is listed twice.
     """
     own = [event for event in events if bills(event, call)]
     if not own:
@@ -136,12 +137,12 @@ def canary_result(call: CanaryCall, events: Iterable[LagoEvent]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a call.
+    """The outcome of a call.
 
     Fields:
-        wait_us: from its post until it was seen at Lago, microseconds; 0 where it was not.
-        late: it was seen after it was due, so that `not_billed` was said of it before, or would have been.
-        overtaken: a later call has been billed already.
+        wait_us: time from the post until it was seen at Lago, microseconds; 0 = it was not seen.
+        late: whether it was seen after it was due, so that `not_billed` was, or could have been, reported before.
+        overtaken: whether a later call has been billed already.
     """
 
     call: CanaryCall
@@ -163,8 +164,8 @@ class CanaryWatch:
     """The calls that are watched, by id.
 
     Attributes:
-        missing: calls in a row, up to the last one, that were not at Lago when they were due.
-        answered: whether Lago answered the last question.
+        missing: number of consecutive calls, up to the last one, that were not at Lago when they were due.
+        answered: whether Lago answered the last request.
     """
 
     missing: int = 0
@@ -173,15 +174,15 @@ class CanaryWatch:
     _watched: dict[str, _Watched] = field(default_factory=dict)
 
     def wants(self, call: CanaryCall, interval_us: int) -> bool:
-        """Whether the call is made. While one after the other is missing, most intervals have none."""
+        """Whether to make the call. While consecutive calls are missing, most intervals have none."""
         return self.missing < PATIENCE or call.ended_us // interval_us % SLOW == 0
 
     def posted(self, call: CanaryCall, now_us: int) -> None:
-        """The ingress has answered 202."""
+        """Watch a call that the ingress has accepted with 202."""
         self._watched[call.id] = _Watched(call, now_us)
 
     def not_posted(self, call: CanaryCall) -> Outcome:
-        """The ingress has not answered 202."""
+        """Register that the ingress has not accepted the call."""
         return Outcome(call, NOT_POSTED)
 
     def looks(self, now_us: int) -> bool:
@@ -193,11 +194,13 @@ class CanaryWatch:
         return any(one.result == NOT_BILLED for one in self._watched.values())
 
     def since_us(self) -> int | None:
-        """From when on events are read: the end of the oldest watched call; None = none is watched."""
+        """The time from which events are read: the end of the oldest watched call; None = no call is watched."""
         return min((one.call.ended_us for one in self._watched.values()), default=None)
 
     def seen(self, events: Sequence[LagoEvent], now_us: int) -> list[Outcome]:
-        """What Lago's events say that is new, the oldest call first. A second event may come after the first was seen."""
+        """Return the new outcomes from Lago's events, the oldest call first. A second event may arrive after the first
+        one.
+        """
         self.answered = True
         outcomes = []
         for name, one in sorted(self._watched.items(), key=lambda item: item[1].call.ended_us):
@@ -206,18 +209,20 @@ class CanaryWatch:
                 continue
             late = one.result == NOT_BILLED or now_us > one.call.due_us
             self._watched[name] = replace(one, result=result)
-            self.missing = 0  # what waited comes, or never waited
+            self.missing = 0  # the waiting event has arrived, or did not have to wait
             if result == BILLED and not late:
                 self._billed_us = max(self._billed_us, one.call.ended_us)
             outcomes.append(Outcome(one.call, result, now_us - one.posted_us, late))
         return outcomes
 
     def unanswered(self) -> None:
-        """Lago did not answer the question for its events."""
+        """Register that Lago did not answer the request for its events."""
         self.answered = False
 
     def overdue(self, now_us: int) -> list[Outcome]:
-        """The calls that are due and were not seen, each once. Calls are forgotten `WATCHED_US` later, some as `lost`."""
+        """Return the calls that are due and were not seen, each once. Calls are forgotten `WATCHED_US` later, some of
+        them as `lost`.
+        """
         outcomes = []
         for name, one in list(self._watched.items()):
             overtaken = one.call.ended_us < self._billed_us

@@ -12,9 +12,9 @@ from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.dead_letter_storm import Deaths
 from streams.core.delivery.verdicts import RetryLater
 
-#: Unrelated batches that fail in a row until Lago counts as the cause.
+#: Number of unrelated consecutive failed batches from which Lago counts as the cause.
 UNRELATED_FAILURES = 2
-#: A sleep may end this much early.
+#: A sleep may end earlier by this time, seconds.
 _CLOCK_STEP_S = 0.001
 
 
@@ -27,7 +27,7 @@ class State(StrEnum):
 
 
 class Breaker:
-    """Shared by everything that posts to one Lago from one event loop.
+    """The circuit breaker of one Lago. All code in an event loop that posts to this Lago shares it.
 
     | state     | what happens                                   | next state |
     |-----------|------------------------------------------------|------------|
@@ -38,10 +38,10 @@ class Breaker:
 
     Attributes:
         state: `half_open` while a probe is in flight.
-        since: the clock's reading when it last became closed, or last stopped being closed.
-        reason: the stable code for which it opened; `""` while closed.
-        successes: number of answers so far that were not held.
-        deaths: whether events are refused because of themselves.
+        since: time of the last change from or to `closed`, by the clock.
+        reason: stable code why it opened; `""` while closed.
+        successes: number of answers that caused no hold.
+        deaths: decides whether events are refused because of the events or because of Lago.
     """
 
     def __init__(self, policy: RetryPolicy, now: float = 0.0) -> None:
@@ -59,7 +59,7 @@ class Breaker:
         self._settled: list[Callable[[], None]] = []
 
     def wait_s(self, batch: object, now: float) -> float:
-        """Seconds until `batch` may ask for admission; `inf` = until the current probe has settled."""
+        """Return the seconds until `batch` may ask for admission; `inf` = until the current probe has ended."""
         if self.state is State.CLOSED:
             return 0.0
         if self.state is State.HALF_OPEN:
@@ -68,7 +68,9 @@ class Breaker:
         return wait_s if wait_s > _CLOCK_STEP_S else 0.0
 
     def admit(self, batch: object, now: float) -> bool:
-        """Whether `batch` may be posted now. On an open breaker whose wait is over the batch becomes the probe."""
+        """Decide whether `batch` may be posted now. If the breaker is open and its wait is over, the batch becomes the
+        probe.
+        """
         if self.wait_s(batch, now) > 0:
             return False
         if self.state is State.OPEN:
@@ -81,11 +83,11 @@ class Breaker:
         return self._prober is batch
 
     def when_settled(self, wake: Callable[[], None]) -> None:
-        """Call `wake` once, when the current probe has settled, with any result."""
+        """Call `wake` once, as soon as the current probe has ended with any result."""
         self._settled.append(wake)
 
     def succeeded(self, batch: object, now: float) -> None:
-        """Lago answered for `batch`; a successful probe closes the breaker."""
+        """Register that Lago answered for `batch`. A successful probe closes the breaker."""
         self.successes += 1
         self._failing.clear()
         if self._prober is batch:
@@ -94,9 +96,9 @@ class Breaker:
             self._change(State.CLOSED, "", now)
 
     def failed(self, batch: object, family: object, hold: RetryLater, now: float) -> None:
-        """`batch` is held. Only the probe changes a breaker that is not closed."""
+        """Register that `batch` is held. Only the probe changes a breaker that is not closed."""
         if self._prober is batch:
-            self._failed_probes += hold.wait_s is None  # a wait that Lago asked for is no step of the backoff
+            self._failed_probes += hold.wait_s is None  # a wait that Lago requested does not increase the backoff
             self._open(batch, hold, now)
         elif self.state is State.CLOSED:
             self._failing.add(family)
@@ -104,11 +106,11 @@ class Breaker:
                 self._open(batch, hold, now)
 
     def taken_apart(self, family: object) -> None:
-        """A batch was split: from now on each part fails on its own account."""
+        """Register that a batch was split. From now on the failures of each part are counted separately."""
         self._failing.discard(family)
 
     def abandon(self, batch: object, now: float) -> None:
-        """The probe was cancelled before its answer: the next probe may start at once."""
+        """Register that the probe was cancelled before its answer. The next probe may start at once."""
         if self._prober is batch:
             self._change(State.OPEN, self.reason, now)
 

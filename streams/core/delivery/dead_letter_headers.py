@@ -1,7 +1,7 @@
-"""The headers of an event's record in the retry topic and among the dead letters: written and read.
+"""Writes and reads the headers of an event's record in the retry topic and in the dead letter topic.
 
-All are UTF-8 text. Kafka Connect's headers (KIP-298) stand beside ours, so that tools for its dead letters list these
-too. Headers of other programs are kept; an unreadable one counts as absent.
+All are UTF-8 text. Kafka Connect's headers (KIP-298) are added to ours, so that tools for its dead letters can list
+them. Headers of other programs are kept; an unreadable one counts as absent.
 """
 
 from collections.abc import Iterable
@@ -11,16 +11,17 @@ from streams.core.delivery.batches import EventOutcome
 
 Headers = list[tuple[str, bytes]]
 
-#: In the retry topic: failures so far, when it may be posted again, whether Lago may have it already.
+#: In the retry topic: number of failures, time of the next post, and whether Lago may have the event already.
 ATTEMPT, NOT_BEFORE, MAYBE_SENT = "attempt", "not_before", "maybe_sent"
 #: In both topics.
 REASON, FIRST_ERROR, LAST_ERROR = "reason", "first_error", "last_error"
 ORIGIN = ("origin_topic", "origin_partition", "origin_offset")
-#: In the dead letters: the failures that made it one.
+#: In the dead letters: the number of failures before it became a dead letter.
 ATTEMPTS = "attempts"
-#: Set when a dead letter is put back: how often that was done.
+#: Set when a dead letter is requeued: how often it was requeued.
 REQUEUED = "requeued"
-#: In the record that resolves a dead letter: the letter's offset, what was done, and the line in the audit topic.
+#: In the record that resolves a dead letter: the offset of the dead letter, the action, and the line in the audit
+#: topic.
 RESOLVES, HOW, AUDIT_ID = "resolves", "how", "audit_id"
 CONNECT = "__connect.errors."
 
@@ -34,10 +35,10 @@ class DeliveryHistory:
     """The earlier attempts to deliver an event.
 
     Fields:
-        attempt: failures so far; 0 where it comes from the events topic or was requeued.
-        not_before_ms: milliseconds since 1970 UTC before which it is not posted; 0 = at once.
-        maybe_sent: it is unknown whether Lago stored it.
-        requeued: how often it was a dead letter and came back.
+        attempt: number of failures; 0 if the record is in the events topic or was requeued.
+        not_before_ms: earliest time of the next post, milliseconds since 1970 UTC; 0 = at once.
+        maybe_sent: whether it is unknown if Lago stored it.
+        requeued: how often it was requeued as a dead letter.
     """
 
     attempt: int = 0
@@ -48,7 +49,7 @@ class DeliveryHistory:
 
 @dataclass(frozen=True, slots=True)
 class RecordOrigin:
-    """Where a record was read, and by which consumer group and code."""
+    """The place of a record, and the consumer group and code that read it."""
 
     topic: str
     partition: int
@@ -58,7 +59,9 @@ class RecordOrigin:
 
 
 def delivery_history_of(headers: Iterable[tuple[str, bytes | None]]) -> DeliveryHistory:
-    """The history in an event's headers. Of several headers of one name the last counts, as everywhere in Kafka."""
+    """Return the history in an event's headers. If several headers have the same name, the last one is used, as usual
+    in Kafka.
+    """
     values = dict(headers)
     return DeliveryHistory(
         _number(values.get(ATTEMPT)),
@@ -71,19 +74,19 @@ def delivery_history_of(headers: Iterable[tuple[str, bytes | None]]) -> Delivery
 def waiting(
     headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: EventOutcome, attempt: int, not_before_ms: int
 ) -> Headers:
-    """Headers for the retry topic, of an event that failed `attempt` times."""
+    """Return the headers for the retry topic, for an event that failed `attempt` times."""
     own = [(ATTEMPT, b"%d" % attempt), (NOT_BEFORE, b"%d" % not_before_ms)]
     return [*_failed(headers, place, outcome), *own]
 
 
 def dead(headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: EventOutcome, attempt: int) -> Headers:
-    """Headers for the dead letters, of an event that failed `attempt` times."""
+    """Return the headers for the dead letter topic, for an event that failed `attempt` times."""
     kept = _failed(headers, place, outcome)
     return [*kept, (ATTEMPTS, b"%d" % attempt), *_as_connect(dict(kept), place, outcome)]
 
 
 def _failed(headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: EventOutcome) -> Headers:
-    """The event's headers, with this failure, and with the first error and the origin where they are missing."""
+    """Return the event's headers with this failure added, and with the first error and the origin if they are missing."""
     kept = [header for header in headers if header[0] not in _LATEST and not header[0].startswith(CONNECT)]
     known = {name for name, _ in kept}
     error = _error(outcome)
@@ -97,8 +100,8 @@ def _failed(headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: 
 
 
 def _as_connect(own: dict[str, bytes], place: RecordOrigin, outcome: EventOutcome) -> Headers:
-    """The headers of Connect's `DeadLetterQueueReporter` except the stack trace, because Lago's refusal is no exception
-    of ours.
+    """Return the headers of Connect's `DeadLetterQueueReporter` without the stack trace, because a refusal by Lago is
+    no exception.
     """
     unread = outcome.reason == "malformed"
     connect_headers = {
@@ -116,7 +119,7 @@ def _as_connect(own: dict[str, bytes], place: RecordOrigin, outcome: EventOutcom
 
 
 def _error(outcome: EventOutcome) -> bytes:
-    """Reason and detail, at most 500 bytes, cut between two characters."""
+    """Return reason and detail, at most 500 bytes, cut between two characters."""
     text = f"{outcome.reason}: {outcome.detail}" if outcome.detail else outcome.reason
     return text.encode()[:_ERROR_BYTES].decode(errors="ignore").encode()
 

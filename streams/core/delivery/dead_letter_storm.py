@@ -1,16 +1,15 @@
-"""Whether Lago refuses events because of the events, or because something is wrong with Lago; pure, shared by a
-process.
+"""Decides whether Lago refuses events because of the events or because of a fault in Lago; pure, shared by a process.
 
-A single bad event fails among others that pass. Where events of several subscriptions fail for one reason and nothing
-passes between them, they have a common cause: a Lago that lost its settings, or a server in its place. Then they are
-held, and the next event that passes decides (ADR 0025).
+A single bad event fails among other events that are accepted. If events of several subscriptions fail for one reason
+and none is accepted in between, they have a common cause: Lago has lost its settings, or another server answers. Then
+the events are held, and the next accepted event decides (ADR 0025).
 """
 
 from collections.abc import Collection
 from typing import Final
 
-#: The number of subscriptions whose events fail for one reason, with none accepted in between, from which the refusals
-#: are doubted.
+#: From this number of subscriptions on, the refusals are doubted: their events failed for one reason, and none was
+#: accepted in between.
 ALIKE: Final = 3
 #: Failures further apart than this are unrelated, seconds.
 WITHIN_S: Final = 60.0
@@ -20,7 +19,7 @@ class Deaths:
     """The refused events since Lago last accepted one.
 
     Attributes:
-        accepted: answers so far by which Lago accepted an event, or told one event apart from others.
+        accepted: number of answers in which Lago accepted an event, or named single events.
     """
 
     def __init__(self) -> None:
@@ -28,15 +27,15 @@ class Deaths:
         self._recent: dict[str, dict[str, float]] = {}
 
     def some_passed(self) -> None:
-        """Lago accepted an event, knew it already, or found no fault with it."""
+        """Register that Lago accepted an event, knew it already, or found no fault in it."""
         self.accepted += 1
         self._recent.clear()
 
     def doubtful(self, died: Collection[tuple[str, str]], now: float) -> bool:
-        """Whether the refusals in `died` are doubted; those that are not are remembered.
+        """Decide whether the refusals in `died` are doubted. Refusals that are not doubted are remembered.
 
         Args:
-            died: (reason, subscription) of all events of one answer.
+            died: (reason, subscription) of all events in one answer.
             now: seconds of a monotonic clock.
         """
         known: dict[str, dict[str, float]] = {}

@@ -1,10 +1,10 @@
-"""Whether an earlier post of an event may have gone to another subscription or moment than a post would now; pure.
+"""Decides whether an earlier post of an event may have had another subscription or timestamp than a post now; pure.
 
-The org's record and the time decide what is posted (streams/core/delivery/restamp.py). While the record stays the same,
-an event that is posted unchanged now was posted unchanged before. So Lago must be asked for an earlier post only if the
-record changed after the usage, or if another clock may have been past the end of a period already. Lago identifies
-an event by its id and its subscription: on another subscription it would bill it twice (docs/lago-behaviour.md, 2;
-docs/adr/0020).
+The org's record and the time determine the posted values (streams/core/delivery/restamp.py). If the record is the same,
+an event that is posted unchanged now was posted unchanged before. So Lago must be asked for an earlier post only in two
+cases: the record changed after the usage, or another clock may have passed the end of a period. Lago identifies an
+event by its id and its subscription. With another subscription it would bill the event twice (docs/lago-behaviour.md,
+2; docs/adr/0020).
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ from schemas.policy import OutOfPeriodPolicy
 from schemas.records import LagoEvent
 from streams.core.delivery.restamp import RestampDecision, restamp_decision
 
-#: How far the clock of the usage may run ahead, microseconds: no event is sealed earlier than this before its moment.
+#: How far the clock of the usage may be ahead, microseconds. No event is sealed earlier than this before its timestamp.
 AHEAD_US = 24 * HOUR_US
-#: How far apart the clocks of two processes may be, and how old a view of a record may be, microseconds.
+#: The largest difference between the clocks of two processes, and the largest age of a view of a record, microseconds.
 APART_US = HOUR_US // 6
 
 _decode = decoder(LagoEvent)
@@ -36,10 +36,10 @@ def went_elsewhere(
     event_code: str = "",
     organization: str = DEFAULT,
 ) -> bool:
-    """Whether an earlier post of the event may have had another moment or another subscription.
+    """Whether an earlier post of the event may have had another timestamp or another subscription.
 
     Args:
-        value, orgs, late, now_us, event_code, organization: as for `restamp_decision`.
+        value, orgs, late, now_us, event_code, organization: see `restamp_decision`.
     """
     try:
         event = _decode(value)
@@ -47,7 +47,7 @@ def went_elsewhere(
     except (msgspec.DecodeError, Rejected):
         return False
     org = orgs.get(event.properties.get("org_id", ""))
-    if org is None:  # records of orgs are never deleted, so there was none
+    if org is None:  # records of orgs are never deleted, so there was no record
         return False
     if org.updated_at > at_us - AHEAD_US:
         return True

@@ -1,9 +1,9 @@
 """Counts Lago events by state, from `billing.receipts` alone.
 
-The receipts of one event are on one partition, in order, `pending` first. So one counter belongs to a partition, and
-the totals are the counters' sums. Memory is bounded: it holds the events that are not completed (in flight, and dead
-letters, which may be posted again), and for 48 hours the completed ones, at most 29 bytes each, so that a repeated
-receipt is not counted twice.
+The receipts of one event are on one partition, in order, `pending` first. So each partition has a counter, and the
+totals are the sums of the counters. Memory is bounded: a counter keeps the events that are not completed (in flight,
+and dead letters, which may be posted again). Completed events are kept for 48 hours, at most 29 bytes each, so that a
+repeated receipt is not counted twice.
 """
 
 from collections import Counter
@@ -18,12 +18,12 @@ from streams.core.delivery.receipt_states import COMPLETED, FAILED, PENDING, PRO
 if TYPE_CHECKING:
     from streams.core.metering.dedupe_set import SeenIds
 
-#: How long a repeated receipt of a completed event is recognised, by the receipts' own times.
+#: How long a repeated receipt of a completed event is recognised, by the timestamps of the receipts.
 REMEMBERED_HOURS = 48
 
 
 class StateTotals(NamedTuple):
-    """Numbers of Lago events by state; `pending_events` are those neither completed nor failed."""
+    """Numbers of Lago events by state; `pending_events` are neither completed nor failed."""
 
     total_events: int
     completed_events: int
@@ -37,7 +37,7 @@ class EventStateCounter:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._unsettled: dict[bytes, str] = {}
-        # Its library takes 6 MiB of memory; it is made with the first completed event.
+        # Created with the first completed event, because its library needs 6 MiB of memory.
         self._completed: SeenIds | None = None
         self._hour = 0
         self._dropped = 0
@@ -45,8 +45,8 @@ class EventStateCounter:
     def take(self, receipts: Sequence[Receipt]) -> None:
         """Count further receipts, in order of their offsets; repeating the last ones changes nothing.
 
-        `completed` is final, except for what Lago itself takes back; see `takes_back`. `pending` only begins: it never
-        resets a later state. An unknown status is left out.
+        `completed` is final unless Lago itself revokes it, see `takes_back`. `pending` never replaces a later state. An
+        unknown status is ignored.
         """
         ids = [blake2b(receipt.transaction_id.encode(), digest_size=16).digest() for receipt in receipts]
         completed: dict[bytes, None] = {}
@@ -67,7 +67,7 @@ class EventStateCounter:
         self._remember(completed, max((receipt.at for receipt in receipts), default=0) // HOUR_US)
 
     def state(self, transaction_id: str) -> str | None:
-        """The state of an event; None where it is not remembered."""
+        """Return the state of an event; None if it is not remembered."""
         identity = blake2b(transaction_id.encode(), digest_size=16).digest()
         if (status := self._unsettled.get(identity)) is not None:
             return status
@@ -92,7 +92,7 @@ class EventStateCounter:
 
 
 def _follows(before: str | None, receipt: Receipt) -> bool:
-    """Whether a receipt changes an event's state; `before` None = nothing is known of the event."""
+    """Whether a receipt changes an event's state; `before`: None = the event is unknown."""
     if receipt.status not in STATUSES:
         return False
     if before == COMPLETED or takes_back(receipt):
@@ -101,7 +101,7 @@ def _follows(before: str | None, receipt: Receipt) -> bool:
 
 
 def totals(tallies: Iterable[EventStateCounter]) -> StateTotals:
-    """The sums over the partitions' counters."""
+    """Return the sums of the partitions' counters."""
     counts: Counter[str] = Counter()
     for tally in tallies:
         counts.update(tally.counts)

@@ -1,12 +1,14 @@
-"""The states of an event as its receipts name them. Apart from what counts them, so that an ingress need not load numpy."""
+"""The states of an event in its receipts. They are in a separate module, so that an ingress does not import numpy."""
 
 from schemas.records import Receipt
 
-#: The prefix of the reasons of `failed` where Lago accepted an event that no invoice will count.
+#: Prefix of the reason of `failed` if Lago accepted an event that no invoice counts.
 UNBILLABLE = "unbillable_"
 PENDING, PROCESSING, COMPLETED, FAILED = STATUSES = ("pending", "processing", "completed", "failed")
 
 
 def takes_back(receipt: Receipt) -> bool:
-    """Whether a receipt says that Lago will not bill an event that it accepted: it may follow even `completed`."""
+    """Whether a receipt says that Lago does not bill an event that it accepted. Such a receipt may even follow
+    `completed`.
+    """
     return receipt.status == FAILED and receipt.reason.startswith(UNBILLABLE)

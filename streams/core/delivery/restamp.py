@@ -1,10 +1,9 @@
-"""Recomputes timestamp and subscription of an event that waited past the end of its billing period.
+"""Recomputes timestamp and subscription of an event that waited until after the end of its billing period.
 
-With the old ones Lago would accept the event and never bill it.
-
-The event keeps its transaction id. `timestamp` changes, and `usage_end` says when the usage ended. Where its
-subscription has ended meanwhile, the event goes to the org's next one. The result depends on the org's record and on
-the current billing period, so all posts within that period have the same bytes.
+With the old values Lago would accept the event and never bill it. The event keeps its transaction id. `timestamp`
+changes, and `usage_end` holds the end of the usage. If its subscription has ended meanwhile, the event goes to the
+org's next one. The result depends on the org's record and on the current billing period, so all posts within that
+period have the same bytes.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,12 +35,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class RestampDecision(NamedTuple):
-    """What is posted for an event: `value`.
+    """The decision about a post; `value`: the bytes to post.
 
     Fields:
-        timestamp: the one in `value`, where it differs from the event's own.
-        subscription: the one in `value`, where it differs from the event's own.
-        refused: the reason not to post it at all; `""` = it is posted.
+        timestamp: the timestamp in `value` if it differs from the event's own; otherwise `""`.
+        subscription: the subscription in `value` if it differs from the event's own; otherwise `""`.
+        refused: why the event must not be posted; `""` = it is posted.
     """
 
     value: bytes
@@ -50,7 +49,7 @@ class RestampDecision(NamedTuple):
     refused: str = ""
 
 
-#: Gives what to post now for the bytes of an event.
+#: Decides what to post now for the bytes of an event.
 Judge = Callable[[bytes], RestampDecision]
 
 
@@ -62,14 +61,14 @@ def restamp_decision(
     event_code: str = "",
     organization: str = DEFAULT,
 ) -> RestampDecision:
-    """The event in the form in which Lago bills it when it is posted at `now_us`.
+    """Return the event in the form in which Lago bills it if it is posted at `now_us`.
 
-    An event whose org or subscription is unknown is posted unchanged.
+    An event with an unknown org or subscription is posted unchanged.
 
     Args:
         value: the event's JSON.
         now_us: microseconds since 1970 UTC.
-        event_code: of events of calls; others have no amount.
+        event_code: code of events of calls. Other events have no amount.
         organization: the Lago organisation to which it would be posted.
     """
     try:
@@ -80,7 +79,7 @@ def restamp_decision(
     org = orgs.get(event.properties.get("org_id", ""))
     if org is None:
         return RestampDecision(value)
-    if org.organization != organization:  # a worker that knows no organisations has sealed it
+    if org.organization != organization:  # a worker of a release without organisations has sealed it
         return RestampDecision(value, refused=OTHER_ORGANIZATION)
     subscription = event.external_subscription_id
     code, owed = event.code, is_owed(event, event_code)
@@ -103,18 +102,18 @@ def restamp_decision(
 
 
 def is_owed(event: LagoEvent, event_code: str) -> bool:
-    """Whether the event costs something by itself: it is of calls, by the current or an earlier `LAGO_EVENT_CODE`."""
+    """Whether the event has an amount: it bills calls, under the current or an earlier `LAGO_EVENT_CODE`."""
     return event.code == event_code or Decimal(event.precise_total_amount_cents or 0) != 0
 
 
 def in_other_currency(org: OrgRecord) -> bool:
-    """Whether the org's currency changed: its subscriptions would count our cents as another currency's."""
+    """Whether the org's currency has changed, so that its subscriptions would count our cents in another currency."""
     return bool(org.currency) and org.currency != CURRENCY
 
 
 def moved_from(stored: LagoEvent, value: bytes) -> RestampDecision | None:
-    """How an earlier post moved the event in `value` to Lago's event; None where it did not, or Lago's is another
-    event.
+    """Return how an earlier post changed the event in `value` into Lago's event; None if it did not, or Lago's is
+    another event.
     """
     if USAGE_END not in stored.properties:
         return None

@@ -1,4 +1,4 @@
-"""How long an answer asks the client to wait: `Retry-After` in both its forms, and Lago Cloud's reset."""
+"""Reads how long an answer asks the client to wait: `Retry-After` in both forms, and Lago Cloud's reset."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,11 +9,12 @@ ASKED_CAP_S = 60.0
 
 
 def requested_wait_s(status: int, headers: Mapping[str, str], at: float = 0.0) -> float | None:
-    """Seconds that `Retry-After` asks for, or for a 429 `X-RateLimit-Reset` (seconds until the reset); at most 60.
+    """Return the seconds in `Retry-After`, or for a 429 in `X-RateLimit-Reset` (seconds until the reset); at most 60.
 
-    `Retry-After` is a number of seconds or a date (RFC 9110, 10.2.3). A date is compared with the answer's own `Date`,
-    so that our clock does not matter; without it with `at`, seconds since 1970. None where there is no header, or its
-    value is zero, past or invalid. `X-RateLimit-Reset` is read for a 429 only, because Lago sends it with every answer.
+    `Retry-After` is a number of seconds or a date (RFC 9110, 10.2.3). A date is compared with the `Date` header of the
+    answer, so that our clock does not matter. Without a `Date` it is compared with `at`, seconds since 1970. The result
+    is None if there is no header, or its value is zero, past or invalid. `X-RateLimit-Reset` is read for a 429 only,
+    because Lago sends it with every answer.
     """
     lower = {name.lower(): value for name, value in headers.items()}
     retry_after = lower.get("retry-after", "")
@@ -37,7 +38,7 @@ def _seconds_until(text: str, date: str, at: float) -> float | None:
 
 
 def _moment(text: str) -> float | None:
-    """An HTTP date as seconds since 1970; the form without a zone means UTC too."""
+    """Parse an HTTP date to seconds since 1970. The form without a zone also means UTC."""
     try:
         moment: datetime = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

@@ -1,8 +1,8 @@
-"""What Lago's answer to a batch means for the batch's events: one pure table.
+"""Decides what Lago's answer to a batch means for the events of the batch; pure.
 
-docs/lago-behaviour.md describes the shapes of Lago's answers with their sources. The table rests on three facts: Lago
-stores a batch whole or not at all; Lago refuses a repeat by its transaction id; a refusal of Lago's is JSON of Lago's,
-so an answer of a proxy or another server refuses no event.
+docs/lago-behaviour.md describes the shapes of Lago's answers with their sources. The rules rest on three facts. Lago
+stores a batch wholly or not at all. Lago refuses a repeat by its transaction id. A refusal by Lago has Lago's JSON
+format, so an answer of a proxy or another server refuses no event.
 """
 
 from collections.abc import Mapping
@@ -23,19 +23,20 @@ DETAIL_CHARS = 500
 #: Older versions stored the other events of a batch that was refused for a duplicate (docs/lago-behaviour.md, 3).
 WHOLE_BATCHES_SINCE = (1, 39)
 
-#: With these, Lago or our key cannot be used at all for now.
+#: Statuses after which Lago or our key cannot be used at all for now.
 _OPENS_BREAKER = frozenset({401, 403, 429})
-#: A batch's content never causes these, so they never split it.
+#: Statuses that the content of a batch never causes, so the batch is not split.
 _NEVER_THE_BATCH = frozenset({401, 402, 404, 405, 415, 429})
-#: A proxy that redirects, times out or fails may have passed the batch on; Lago itself never redirects.
+#: Statuses of a proxy that redirects, times out or fails, and may have forwarded the batch. Lago itself never
+#: redirects.
 _MAY_HIDE_A_STORED_BATCH = frozenset({*range(300, 400), 408, *range(500, 600)})
 _SPLITS = {400: "bad_request", 413: "too_large"}
 _TOO_LARGE = 413
-#: The answer came from something in Lago's place: a proxy's page, another server, a network's login page.
+#: The answer is not from Lago: a proxy's page, another server, a network's login page.
 NOT_LAGO = "not_lago"
 #: The members of Lago's shortest refusal (docs/lago-behaviour.md, 1.5); other servers add a path, a time or a message.
 _SHORTEST = frozenset({"status", "error"})
-#: An operator edits expressions, and locks are released: the same event may pass later.
+#: Codes after which the same event may be accepted later: an operator edits an expression, or a lock is released.
 _HEALS = frozenset({"expression_evaluation_failed", "lock_acquisition_failed"})
 _REASONS = {
     ("timestamp", "invalid_format"): "invalid_timestamp",
@@ -55,7 +56,7 @@ class HttpResponse:
 
 
 class ErrorKind(StrEnum):
-    """How Lago classified one event of a batch that it answered with 422."""
+    """The kinds of errors of one event in an answer with status 422."""
 
     EXISTS = "exists"
     HEALS = "heals"
@@ -78,14 +79,14 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class RefusedEvents:
-    """Lago stored nothing. `marks` has the errors by position; the other events may be posted again at once."""
+    """Lago stored no event. `marks` has the errors by position; the other events may be posted again at once."""
 
     marks: Mapping[int, EventError]
 
 
 @dataclass(frozen=True, slots=True)
 class SplitBatch:
-    """Lago stored nothing and names no event: each half is posted on its own.
+    """Lago stored no event, and names none as the cause. Each half is posted separately.
 
     Fields:
         by_lago: False = a proxy refused the body, which does not prove that Lago is reachable.
@@ -99,12 +100,12 @@ class RetryLater:
     """Post the same events again after a wait.
 
     Fields:
-        unknown: Lago may have stored the events.
-        opens: the breaker opens at once.
-        isolates: the batch itself may be the cause: if it keeps failing while others pass, it is split.
-        alone: it is split also if nothing else passes; False where only another batch's success can show that Lago is
-            reachable.
-        wait_s: seconds that the answer asked for, at most 60; None = use a backoff.
+        unknown: whether Lago may have stored the events.
+        opens: whether the breaker opens at once.
+        isolates: whether the batch itself may be the cause. If it keeps failing while others are accepted, it is split.
+        alone: whether it is split even if no other batch is accepted; False if only another batch's success can show
+            that Lago is reachable.
+        wait_s: requested wait, at most 60 seconds; None = use a backoff.
     """
 
     reason: str
@@ -125,7 +126,7 @@ class _Echo(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class LagoRefusal:
-    """A refusal by Lago itself; `code` is `""` where Lago gives none."""
+    """A refusal by Lago itself; `code`: `""` = Lago sent none."""
 
     code: str = ""
     details: Any = None
@@ -135,10 +136,9 @@ _members = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def refusal_of(status: int, body: bytes) -> LagoRefusal | None:
-    """Lago's refusal in an answer that is no success; None where the answer is not Lago's.
+    """Return Lago's refusal in an answer that is no success; None if the answer is not Lago's.
 
-    Lago's body repeats the status, gives its error as text, and mostly a code and details (`api_errors.rb` of
-    lago-api).
+    Lago's body has the status, an error text, and usually a code and details (`api_errors.rb` of lago-api).
     """
     try:
         members = _members(body)
@@ -153,7 +153,7 @@ def refusal_of(status: int, body: bytes) -> LagoRefusal | None:
 
 
 def verdict_on_batch(answer: HttpResponse, sent: int) -> Verdict:
-    """The verdict on a batch of `sent` events, at least one."""
+    """Return the verdict on a batch of `sent` events, at least one."""
     if 200 <= answer.status < 300:
         return _accepted(answer, sent)
     if answer.status == 422:
@@ -171,13 +171,13 @@ def verdict_on_batch(answer: HttpResponse, sent: int) -> Verdict:
 
 
 def unanswered(reason: str, detail: str = "") -> RetryLater:
-    """The verdict where no answer came. The reason `connect` means that nothing was sent."""
+    """Return the verdict if no answer came. The reason `connect` means that nothing was sent."""
     connected = reason != "connect"
     return RetryLater(reason, detail[:DETAIL_CHARS], unknown=connected, opens=not connected, isolates=connected)
 
 
 def lookup_failed(reason: str, detail: str = "") -> RetryLater:
-    """The verdict where a look-up failed: nothing was posted, and no batch is the cause of a refused key."""
+    """Return the verdict if a look-up failed. Nothing was posted, and no batch causes a refused key."""
     _, _, status = reason.rpartition("http_")
     number = int(status) if status.isdigit() else 0
     opens = number in _OPENS_BREAKER or reason == "connect"
@@ -185,8 +185,8 @@ def lookup_failed(reason: str, detail: str = "") -> RetryLater:
 
 
 def batches_are_whole(version: str) -> bool:
-    """Whether this Lago stores a batch whole or not at all: v1.39.0 and later, and any version that is no release's
-    tag.
+    """Whether this Lago stores a batch wholly or not at all: v1.39.0 and later, and any version that is not the tag of
+    a release.
     """
     numbers = [int(part) for part in version.removeprefix("v").split(".")[:2] if part.isascii() and part.isdigit()]
     return len(numbers) < 2 or tuple(numbers) >= WHOLE_BATCHES_SINCE
@@ -207,7 +207,7 @@ def same_event(stored: LagoEvent, value: bytes) -> bool:
 
 
 def _accepted(answer: HttpResponse, sent: int) -> Verdict:
-    """Lago echoes every event; a proxy that answers 200 in its place does not."""
+    """Check that Lago accepted the events: Lago returns every event, and a proxy that answers 200 does not."""
     try:
         echoed = len(msgspec.json.decode(answer.body, type=_Echo).events)
     except UNDECODABLE:
@@ -219,8 +219,8 @@ def _accepted(answer: HttpResponse, sent: int) -> Verdict:
 
 
 def _body_refused(answer: HttpResponse, sent: int) -> Verdict:
-    """A proxy in front of Lago can refuse a body for its size: smaller ones may pass, so no event becomes
-    a dead letter.
+    """Return the verdict for a body that a proxy refuses because of its size. Smaller bodies may be accepted, so no
+    event becomes a dead letter.
     """
     reason = _SPLITS[answer.status]
     if refusal_of(answer.status, answer.body) is not None:
@@ -233,7 +233,9 @@ def _body_refused(answer: HttpResponse, sent: int) -> Verdict:
 
 
 def _not_lago(answer: HttpResponse) -> RetryLater:
-    """The answer is not Lago's, so it refuses no event. It is unknown whether Lago has seen the events."""
+    """Return the verdict for an answer that is not Lago's. It refuses no event, and it is unknown whether Lago got the
+    events.
+    """
     detail = f"HTTP {answer.status} with {len(answer.body)} bytes that are not Lago's answer"
     return RetryLater(NOT_LAGO, detail, unknown=True, opens=True, isolates=True, alone=False)
 
@@ -257,7 +259,7 @@ def _blame(sent: int, reason: str, detail: str) -> Verdict:
 
 
 def _marks(details: Any, sent: int) -> dict[int, EventError] | None:
-    """`{"<index>": <error>}` as errors by position; None where it is no index map of this batch."""
+    """Read `{"<index>": <error>}` as errors by position; None if it is no index map of this batch."""
     if not isinstance(details, dict):
         return None
     marks = {}
@@ -280,7 +282,7 @@ def _mark(error: Any) -> EventError:
 
 
 def _codes(error: Any) -> list[tuple[str, str]]:
-    """(field, code) of `{"field": ["code"]}`; the field is `""` for a text such as `code: explanation`."""
+    """Return (field, code) of `{"field": ["code"]}`; the field is `""` for a text such as `code: explanation`."""
     if isinstance(error, str):
         return [("", error.partition(":")[0].strip())]
     if not isinstance(error, dict):

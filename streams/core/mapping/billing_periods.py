@@ -1,9 +1,10 @@
-"""The moment at which Lago still bills usage: within its subscription's life, in a billing period without an invoice.
+"""Finds the timestamp at which Lago still bills usage: within the subscription's life, in a billing period without an
+invoice.
 
-Lago accepts what arrives in a billing period after its invoice, and never bills it (docs/lago-behaviour.md, 4.1). Lago
-looks once an hour for periods to invoice. So between the border and the invoice only Lago knows whether usage would
-still be on it. Here a billing period counts as invoiced when it is over, and a subscription when it has ended
-(docs/adr/0020).
+Lago accepts usage for a billing period after its invoice, and never bills it (docs/lago-behaviour.md, 4.1). Lago looks
+once an hour for periods to invoice. So between the end of the period and the invoice, only Lago knows whether the
+invoice will contain the usage. Therefore a billing period counts as invoiced as soon as it is over, and a subscription
+as soon as it has ended (docs/adr/0020).
 """
 
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -15,16 +16,16 @@ from schemas.customers import Period
 from schemas.moments import HOUR_US, to_datetime, to_us
 from streams.core.mapping.plan_intervals import MONTHS, period
 
-#: Reasons to hold usage: nothing of its subscription runs any more; none of its plans charges the metric.
+#: Reasons to hold usage: its subscription has ended; none of its plans charges the metric.
 ENDED, NO_CHARGE = "ended", "no_charge"
 
 _DAY_US = 24 * HOUR_US
 
 
 class Billed(NamedTuple):
-    """When usage is billed, microseconds since 1970 UTC; with `held` set it is not, and `held` is the reason.
+    """When usage is billed, microseconds since 1970 UTC. If `held` is set, it is not billed, and `held` is the reason.
 
-    `invoiced`: the usage lies in the subscription's life and in a billing period that has been invoiced since.
+    `invoiced`: the usage lies in the subscription's life, in a billing period that has been invoiced since.
     """
 
     at_us: int
@@ -33,22 +34,24 @@ class Billed(NamedTuple):
 
 
 def charges(period: Period, code: str) -> bool:
-    """Whether the subscription's plan charges the metric; assumed where its charges are not known yet."""
+    """Whether the subscription's plan charges the metric. It is assumed while the charges are not known."""
     return not code or period.charged is None or code in period.charged
 
 
 def over(period: Period, now_us: int) -> bool:
-    """Whether the subscription has ended: Lago makes its last invoice at that moment."""
+    """Whether the subscription has ended. Lago makes its last invoice at the end."""
     return period.terminated_at is not None and period.terminated_at <= now_us
 
 
 def runs_at(period: Period, at_us: int) -> bool:
-    """Whether the subscription runs at `at_us`."""
+    """Whether the subscription is active at `at_us`."""
     return period.started_at <= at_us and (period.terminated_at is None or at_us < period.terminated_at)
 
 
 def running_since(period: Period, now_us: int) -> int:
-    """The start of the billing period that contains `now_us`; the subscription's start where the interval is not known."""
+    """Return the start of the billing period that contains `now_us`; the subscription's start if the interval is not
+    known.
+    """
     if period.interval not in MONTHS:
         return period.started_at
     return max(period.started_at, _began(period.interval, period.anchor, period.timezone, now_us))
@@ -57,15 +60,15 @@ def running_since(period: Period, now_us: int) -> int:
 def billed(
     periods: tuple[Period, ...], subscription: str, at_us: int, now_us: int, code: str = "", *, owed: bool = True
 ) -> Billed:
-    """When Lago bills usage of `at_us` that arrives at `now_us`, on a subscription by its external id.
+    """Return when Lago bills usage of `at_us` that arrives at `now_us`, on the subscription with this external id.
 
-    That is `at_us` itself. Where `at_us` is before a subscription's start, or in a billing period that was invoiced, it
-    is the start of the first billing period that is not. One external id can have several lives, because a change of
-    plan ends one and begins the next. A subscription without a known life is used as it is.
+    Usually the result is `at_us`. If `at_us` is before the subscription's start or in an invoiced billing period, it is
+    the start of the first billing period that is not invoiced. An external id can have several lives, because a change
+    of plan ends one and begins the next. A subscription without a known life is used unchanged.
 
     Args:
-        code: of the metric.
-        owed: the usage costs something by itself, so it is held where no life of the subscription charges the metric.
+        code: code of the metric.
+        owed: whether the usage has an amount. Then it is held if no life of the subscription charges the metric.
     """
     own = [period for period in periods if period.external_id == subscription]
     if not own:
@@ -97,14 +100,14 @@ def _began(interval: str, anchor: int | None, timezone: str, now_us: int) -> int
 
 @lru_cache(maxsize=4096)
 def _midnight_of(interval: str, anchor: int | None, timezone: str, day: int) -> int:
-    """The first moment of the billing period that contains a day; days are counted from 1970-01-01."""
+    """Return the first moment of the billing period that contains a day; days are counted from 1970-01-01."""
     first, _ = period(interval, None if anchor is None else _day(anchor), _day(day))
     return to_us(datetime.combine(first, time(), zone_of(timezone)))
 
 
 @lru_cache(maxsize=512)
 def zone_of(timezone: str) -> tzinfo:
-    """The time zone with this IANA name; UTC for `""` and for a name that this machine does not know."""
+    """Return the time zone with this IANA name; UTC for `""` and for a name that this machine does not know."""
     try:
         return ZoneInfo(timezone) if timezone else UTC
     except (KeyError, ValueError, OSError):

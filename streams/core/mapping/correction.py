@@ -1,7 +1,7 @@
-"""When a mapping request corrects the version before it, instead of following it; pure (docs/adr/0019).
+"""Decides whether a mapping request corrects the version before it, or follows it; pure (docs/adr/0019).
 
-A correction takes the version's place from the version's own beginning on. So usage that was held under the mistake
-goes where it belongs. What was billed stays billed, because a window with a subscription never changes it.
+A correction replaces the version from the version's own beginning on. So usage that was held under the mistake goes to
+the correct org. Billed usage stays billed, because a window never changes its subscription.
 """
 
 from collections.abc import Collection
@@ -20,17 +20,17 @@ def corrected(
     effective_from: int | None,
     unknown: Collection[str],
 ) -> MappingVersion | None:
-    """The version that the request replaces; None where the request is a change from its own beginning on.
+    """Return the version that the request replaces; None if the request is a change from its own beginning on.
 
     Args:
         in_force: the record's version at the earliest moment at which a change could apply.
-        correct: what the request says: True = it corrects; False = it does not; None = it corrects an obvious mistake
-            only.
-        effective_from: the request's, on a whole second; None = it names none.
+        correct: the request's own statement: True = it corrects; False = it does not; None = it corrects only an
+            obvious mistake.
+        effective_from: the beginning in the request, a whole second; None = it names none.
         unknown: orgs without a record that Lago does not know.
 
     Raises:
-        Rejected: `correction_begins_elsewhere`: the request calls itself a correction and names another beginning.
+        Rejected: `correction_begins_elsewhere`: the request is a correction, and names another beginning.
     """
     if record is None or in_force is None or correct is False:
         return None

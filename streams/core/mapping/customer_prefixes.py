@@ -1,4 +1,4 @@
-"""Which LiteLLM customers a credential for some orgs may map: those with one of the credential's id prefixes.
+"""Decides which LiteLLM customers a credential for some orgs may map: those with one of the credential's id prefixes.
 
 LiteLLM's clients choose customer ids, so an unmapped id belongs to no org until an operator maps it. Without this rule
 an org could take the held usage of another org's future customer, or of calls that name no customer.
@@ -10,13 +10,13 @@ from schemas.customer_id import UNATTRIBUTED
 
 
 def may_adopt(orgs: frozenset[str] | None, prefixes: frozenset[str] | None, customer_id: str) -> bool:
-    """Whether the credential may map this customer, which no org pays for yet.
+    """Whether the credential may map this customer, for whom no org pays yet.
 
     Args:
         orgs: the orgs of the credential; None = all.
-        prefixes: the credential's id prefixes; None = it has none: then it may map any id if it is for all orgs, else
-            no id.
-        customer_id: normalised.
+        prefixes: the credential's id prefixes; None = it has none. Then it may map any id if it is for all orgs,
+            otherwise no id.
+        customer_id: normalised id.
     """
     if orgs is not None and names_no_customer(customer_id):
         return False
@@ -26,7 +26,7 @@ def may_adopt(orgs: frozenset[str] | None, prefixes: frozenset[str] | None, cust
 
 
 def names_no_customer(customer_id: str) -> bool:
-    """Whether the id stands for calls that name no customer: only a credential for all orgs may map those."""
+    """Whether the id represents calls that name no customer. Only a credential for all orgs may map it."""
     return customer_id.startswith(UNATTRIBUTED)
 
 

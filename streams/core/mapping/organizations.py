@@ -1,4 +1,4 @@
-"""In which Lago organisation an org is, and whether events may be sent there; pure (docs/adr/0044)."""
+"""Finds the Lago organisation of an org, and decides whether events may be sent there; pure (docs/adr/0044)."""
 
 from collections.abc import Collection
 
@@ -10,15 +10,15 @@ UNKNOWN_ORGANIZATION = "unknown_organization"
 
 
 def organization_of(org_id: str, org: OrgRecord | None) -> str:
-    """The Lago organisation of an org; `""` = the default one.
+    """Return the Lago organisation of an org; `""` = the default one.
 
-    Its record says it. Without a record its key does: if it is the default's after all, a record will be learnt.
+    It is in the org's record. Without a record the key of the org names it.
     """
     return begins_with(org_id) if org is None else org.organization
 
 
 def unreachable(organization: str, known: Collection[str]) -> str:
-    """Why nothing can be billed in the organisation; `""` = it is the default one, or one of `known`.
+    """Say why nothing can be billed in the organisation; `""` = it is the default one, or one of `known`.
 
     Usage is never sent to another organisation instead.
     """

@@ -1,4 +1,4 @@
-"""The billing period that contains a day, by plan interval and billing time.
+"""Computes the billing period that contains a day, from plan interval and billing time.
 
 Source: `app/services/subscriptions/dates/*_service.rb` of lago-api. Days are those of the customer's time zone, which
 is UTC without a premium licence.
@@ -7,15 +7,15 @@ is UTC without a premium licence.
 from calendar import monthrange
 from datetime import date, timedelta
 
-#: Months of an interval; `weekly` has none.
+#: Number of months of an interval; `weekly` has none.
 MONTHS = {"weekly": 0, "monthly": 1, "quarterly": 3, "semiannual": 6, "yearly": 12}
 
-#: Intervals in a year, to compare two plans (`Plan#yearly_amount_cents`).
+#: Number of intervals in a year, to compare two plans (`Plan#yearly_amount_cents`).
 PER_YEAR = {"weekly": 52, "monthly": 12, "quarterly": 4, "semiannual": 2, "yearly": 1}
 
 
 def period(interval: str, anchor: date | None, on: date) -> tuple[date, date]:
-    """The period `[first day, first day of the next)` that contains `on`.
+    """Return the period `[first day, first day of the next)` that contains `on`.
 
     Args:
         interval: a key of `MONTHS`.
@@ -35,7 +35,7 @@ def period(interval: str, anchor: date | None, on: date) -> tuple[date, date]:
 
 
 def add_months(start: date, months: int) -> date:
-    """The same day some months later, or that month's last day."""
+    """Return the same day some months later, or the last day of that month."""
     years, month = divmod(start.month - 1 + months, 12)
     year = start.year + years
     return date(year, month + 1, min(start.day, monthrange(year, month + 1)[1]))

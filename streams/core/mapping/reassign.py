@@ -1,7 +1,7 @@
-"""The mapping requests by which one org takes over the customers of another; pure.
+"""Makes the mapping requests with which one org takes over the customers of another; pure.
 
-Usage that ended before stays where it was decided. From the earliest moment on every version that names the old org
-names the new one, with its own beginning, plan and activity (streams/core/mapping/set_mapping.py).
+Usage that ended before keeps its target. From the earliest moment on, every version that names the old org names the
+new one. It keeps its own beginning, plan and activity (streams/core/mapping/set_mapping.py).
 """
 
 from schemas.customers import CustomerRecord, MappingVersion
@@ -14,11 +14,12 @@ _NEVER = 1 << 62
 def repointing(
     record: CustomerRecord, old: str, new: str, earliest_us: int, begins_us: int = 0
 ) -> list[MappingRequest]:
-    """The requests in order of time; empty where no version from `earliest_us` on names `old`.
+    """Return the requests in the order of time; empty if no version from `earliest_us` on names `old`.
 
     Args:
-        earliest_us: the earliest moment at which a change may apply: now and the lead. Microseconds since 1970 UTC.
-        begins_us: from when `new` can pay: its subscription's start.
+        earliest_us: the earliest moment at which a change may apply (now plus the mapping delay), microseconds since
+            1970 UTC.
+        begins_us: the moment from which `new` can pay: its subscription's start, microseconds since 1970 UTC.
     """
     first = record.versions.index(in_force(record.versions, earliest_us))
     versions = record.versions[first:]
@@ -32,7 +33,8 @@ def repointing(
 
 
 def paid_until(record: CustomerRecord, org_id: str, subscriptions: frozenset[str] = frozenset()) -> int | None:
-    """When the org, or one of the subscriptions, stops paying for the customer's calls: microseconds since 1970 UTC.
+    """Return when the org, or one of the subscriptions, stops paying for the customer's calls, microseconds since 1970
+    UTC.
 
     None = never. 0 = it never paid, as far as the record goes back.
     """
@@ -45,7 +47,7 @@ def paid_until(record: CustomerRecord, org_id: str, subscriptions: frozenset[str
 
 
 def _request(customer_id: str, version: MappingVersion, new: str, effective_from: int | None) -> MappingRequest:
-    """A request for the new org. Its own subscription pays, whatever subscription the old version named."""
+    """Make a request for the new org. Its own subscription pays, even if the old version named a subscription."""
     return MappingRequest(
         customer_id,
         new,

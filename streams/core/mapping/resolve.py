@@ -1,6 +1,7 @@
-"""Who pays for a call: the mapping version of its end time, then the org's subscription.
+"""Finds out who pays for a call: the mapping version at its end time names the org, and the org's subscription is
+billed.
 
-A version covers `[effective_from, next effective_from)`; the first one also covers everything before it. Usage of a
+A version covers `[effective_from, next effective_from)`; the first version also covers all earlier time. Usage of a
 time in which the mapping was inactive is held until the next active version takes it
 (streams/core/mapping/versions.py). Usage recorded for an org needs no mapping.
 """
@@ -18,15 +19,15 @@ from streams.core.mapping.versions import NO_MAPPING, NOT_KEPT, forgotten, payer
 WRONG_CURRENCY = "currency"
 #: Reasons with OUT_OF_PERIOD_POLICY=hold: before the subscription began; in a billing period that was invoiced.
 OUTSIDE_PERIOD, LATE_PERIOD = "outside_period", "late_period"
-#: Why usage is held whose version of the rate card is not in `billing.rates` any more: its factor would be a guess.
+#: Why usage is held if its version of the rate card is not in `billing.rates` any more: the factor is unknown.
 UNKNOWN_RATE = "unknown_rate"
 
-#: The currency of LiteLLM's costs; usage of an org that is billed in another one is held.
+#: The currency of LiteLLM's costs. Usage of an org with another currency is held.
 CURRENCY = "USD"
 
 
 class Target(NamedTuple):
-    """The subscription of an org that a call goes to; with `held` set there is none yet, and `held` is the reason."""
+    """The subscription of an org that pays for a call. If `held` is set, there is none yet, and `held` is the reason."""
 
     org_id: str
     subscription: str
@@ -41,7 +42,7 @@ def resolve(
     code: str = "",
     now_us: int | None = None,
 ) -> Target:
-    """The target of a call that ended at `at_us`.
+    """Return the target of a call that ended at `at_us`.
 
     Args:
         at_us: microseconds since 1970 UTC.
@@ -76,14 +77,14 @@ def resolve_held(
     now_us: int | None = None,
     held: str = "",
 ) -> Target:
-    """The target of held usage, for the org that would have paid when it was last looked at.
+    """Return the target of held usage, for the org that would have paid at the last look.
 
-    If the version that named the org is no longer kept, the org still pays. Usage that was held for no org was covered
-    by no version, so it belongs to none that is no longer kept either.
+    If the version that named the org has been dropped, the org still pays. Usage that was held for no org was covered
+    by no version, so it belongs to no dropped version either.
 
     Args:
-        org_id: `""` = it was held for no org.
-        held: the reason that it was held for.
+        org_id: `""` = the usage was held for no org.
+        held: the reason for which the usage was held.
     """
     if forgotten(customer, org_id, at_us, id_kind, orgs, now_us):
         return _billed_by(MappingVersion(at_us, org_id, ""), at_us, orgs, code, now_us)
@@ -95,7 +96,7 @@ def resolve_held(
 def _billed_by(
     version: MappingVersion, at_us: int, orgs: Mapping[str, OrgRecord], code: str, now_us: int | None
 ) -> Target:
-    """The target of a call that the version pays for."""
+    """Return the target of a call for which the version pays."""
     org = orgs.get(version.lago_customer_id)
     if org is not None and org.currency and org.currency != CURRENCY:
         return Target(version.lago_customer_id, "", WRONG_CURRENCY)
@@ -112,10 +113,10 @@ def resolve_org(
     code: str = "",
     now_us: int | None = None,
 ) -> Target:
-    """The target of usage recorded for an org: its subscription in any currency, because such usage has no amount.
+    """Return the target of usage recorded for an org: a subscription in any currency, because such usage has no amount.
 
-    The one that charges its metric, else any: it has no amount, and plans at a flat price charge nothing for usage.
-    Usage that no period bills is held here and not when its window closes, because the fold limits held events.
+    The subscription that charges the metric is preferred, otherwise any, because plans with a flat price do not charge
+    usage. Usage that no period bills is held here and not when its window closes, because the fold limits held events.
     """
     org = orgs.get(org_id)
     choice = chosen(org, at_us, code, now_us, owed=False)
@@ -127,7 +128,7 @@ def resolve_org(
 
 
 class Resolver:
-    """`resolve` over whole tables; caches targets that do not depend on time while the tables stay the same.
+    """Applies `resolve` to whole tables. It caches targets that do not depend on time while the tables stay the same.
 
     Attributes:
         now_us: a subscription that has ended by then pays for nothing; None = the seal decides whether it has.
@@ -148,11 +149,11 @@ class Resolver:
         self._known: dict[tuple[str, str], Target] = {}
 
     def forget(self) -> None:
-        """Clear the cache: a table has changed."""
+        """Clear the cache after a table has changed."""
         self._known.clear()
 
     def __call__(self, customer_id: str, at_us: int, id_kind: str, code: str = "") -> Target:
-        """The target of a customer's call that ended at `at_us`, or of an org's usage where `id_kind` is `org`.
+        """Return the target of a customer's call that ended at `at_us`, or of an org's usage if `id_kind` is `org`.
 
         `code`: the metric of an org's usage.
         """
@@ -170,7 +171,7 @@ class Resolver:
 
 
 def held_for(billed: Billed, at_us: int, late: OutOfPeriodPolicy) -> str:
-    """Why usage of `at_us` is held although its subscription is known; `""` where Lago bills it at `billed.at_us`."""
+    """Say why usage of `at_us` is held although its subscription is known; `""` = Lago bills it at `billed.at_us`."""
     if billed.held or billed.at_us == at_us or late is OutOfPeriodPolicy.SHIFT:
         return billed.held
     return LATE_PERIOD if billed.invoiced else OUTSIDE_PERIOD

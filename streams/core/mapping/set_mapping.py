@@ -1,8 +1,8 @@
-"""How a mapping request changes a customer's record without changing what was decided before.
+"""Applies a mapping request to a customer's record without a change of earlier decisions.
 
 Workers see a change within the mapping delay (`lead`). So usage that ended before `now + lead` may be decided already,
 and no request moves it to another target (docs/adr/0003). A version covers `[effective_from, next effective_from)`; the
-first one also covers everything before it (streams/core/mapping/resolve.py).
+first version also covers all earlier time (streams/core/mapping/resolve.py).
 """
 
 from bisect import bisect_right
@@ -15,13 +15,14 @@ from schemas.errors import Rejected
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.mapping.correction import corrected
 
-#: Which versions are dropped: above `KEPT_VERSIONS`, old ones that decide nothing a topic still holds (raw and rejected
-#: usage is kept for 30 days, schemas/topics.py); above `MAX_VERSIONS`, old ones that decide nothing inside `keep_us`.
+#: Limits above which old versions are dropped. Above `KEPT_VERSIONS`, versions that decide about no usage in a topic
+#: are dropped (raw and rejected usage is kept for 30 days, schemas/topics.py). Above `MAX_VERSIONS`, versions that
+#: decide about no usage within `keep_us` are dropped.
 KEPT_VERSIONS = 8
 MAX_VERSIONS = 64
 KEPT_US = 31 * 24 * HOUR_US
 KEEP_US = 48 * HOUR_US
-#: The shortest lead, whatever `MAPPING_DELAY_SECONDS` says.
+#: The shortest mapping delay, even if `MAPPING_DELAY_SECONDS` is lower.
 MIN_MAPPING_DELAY_S = 1.0
 
 TOO_EARLY = "effective_from_too_early"
@@ -32,12 +33,12 @@ copy = msgspec.structs.replace
 
 
 class MappingRequest(msgspec.Struct, frozen=True):
-    """What an operator requests; the fields are those of `MappingVersion`.
+    """The request to map a customer; for the fields see `MappingVersion`.
 
     Fields:
-        litellm_customer_id: normalised.
+        litellm_customer_id: normalised id.
         effective_from: microseconds since 1970 UTC; None = as soon as the mapping delay allows, see `takes_effect`.
-        correct: whether it corrects the version in force; None = decide it by the version, see
+        correct: whether it corrects the current version; None = the version decides, see
             streams/core/mapping/correction.py.
     """
 
@@ -56,7 +57,7 @@ class EndMappingRequest(msgspec.Struct, frozen=True):
     """The request to end a mapping.
 
     Fields:
-        deleted: it disappears from lists, rather than being shown as inactive.
+        deleted: whether the mapping disappears from lists, instead of being shown as inactive.
         effective_from: as in `MappingRequest`.
     """
 
@@ -72,9 +73,9 @@ def set_mapping(
     keep_us: int = KEEP_US,
     unknown: Collection[str] = (),
 ) -> CustomerRecord:
-    """The customer's record after `request`. A repeated request returns `record` itself.
+    """Return the customer's record after `request`. A repeated request returns `record` itself.
 
-    How a version that begins at `begins` meets the record (`earliest` = now + mapping delay):
+    The effect of a version that begins at `begins` on the record (`earliest` = now + mapping delay):
 
     | case, the first that applies              | result                                          |
     |-------------------------------------------|-------------------------------------------------|
@@ -88,12 +89,12 @@ def set_mapping(
     Args:
         now_us: microseconds since 1970 UTC.
         mapping_delay_us: `MAPPING_DELAY_SECONDS`, microseconds.
-        keep_us: how far back each moment keeps its own version at least, whatever their number.
-        unknown: orgs that Lago does not know: a version that names one was a mistake, see `corrected`.
+        keep_us: for this time before now, every version is kept, even if there are many, microseconds.
+        unknown: orgs that Lago does not know. A version that names such an org was a mistake, see `corrected`.
 
     Raises:
-        Rejected: `correction_begins_elsewhere`, see `corrected`; `effective_from_too_early`; `too_many_versions`, above
-            `MAX_VERSIONS` that are still needed.
+        Rejected: `correction_begins_elsewhere`, see `corrected`; `effective_from_too_early`; `too_many_versions`: more
+            than `MAX_VERSIONS` are still needed.
     """
     earliest = _whole_second_from(now_us + mapping_delay_us)
     begins = takes_effect(request, now_us, mapping_delay_us, record)
@@ -129,7 +130,7 @@ def corrected_by(
     mapping_delay_us: int,
     unknown: Collection[str] = (),
 ) -> MappingVersion | None:
-    """The version that the request replaces; None where the request adds a version. Raises: see `corrected`."""
+    """Return the version that the request replaces; None if the request adds a version. Raises: see `corrected`."""
     there = None if record is None else in_force(record.versions, earliest_effective(record, now_us, mapping_delay_us))
     begins_us = request.effective_from
     begins = None if begins_us is None else begins_us - begins_us % SECOND_US
@@ -139,13 +140,15 @@ def corrected_by(
 def end_mapping(
     record: CustomerRecord, ending: EndMappingRequest, now_us: int, mapping_delay_us: int, keep_us: int = KEEP_US
 ) -> CustomerRecord:
-    """The customer's record when no org pays from `ending` on, whatever was announced for later.
+    """Return the customer's record without a paying org from `ending` on. Versions that were announced for later are
+    removed.
 
-    A repeated request returns `record` itself. Usage from the end on is held, and goes to the org that is mapped next.
-    Usage before it goes where it went, however late it comes.
+    A repeated request returns `record` itself. Usage after the end is held for the org that is mapped next. Usage
+    before the end keeps its target, even if it comes late.
 
     Raises:
-        Rejected: `effective_from_too_early`. Never for too many versions: an operator can always stop a mapping.
+        Rejected: `effective_from_too_early`. It is never refused for too many versions, because an operator must always
+            be able to end a mapping.
     """
     earliest = _whole_second_from(now_us + mapping_delay_us)
     begins = takes_effect(ending, now_us, mapping_delay_us, record)
@@ -172,12 +175,13 @@ def takes_effect(
     mapping_delay_us: int,
     record: CustomerRecord | None = None,
 ) -> int:
-    """The whole second from which the request's version applies: the requested one rounded down, or `earliest_effective`.
+    """Return the second from which the request's version applies: the requested one rounded down, or
+    `earliest_effective`.
 
-    An ending replaces announced versions, so it does not wait for them.
+    An end replaces announced versions, so it does not wait for them.
 
     Args:
-        record: the customer's before the request; None where there is none.
+        record: the customer's record before the request; None = there is none.
     """
     if request.effective_from is None:
         ends = isinstance(request, EndMappingRequest)
@@ -190,10 +194,10 @@ def takes_effect(
 
 
 def earliest_effective(record: CustomerRecord | None, now_us: int, mapping_delay_us: int) -> int:
-    """The whole second, microseconds since 1970 UTC, from which a request without a beginning applies.
+    """Return the whole second from which a request without a beginning applies, microseconds since 1970 UTC.
 
-    It is never before the beginning of an earlier request of that kind. Otherwise a version written by a process with a
-    faster clock or a longer mapping delay would count as announced for later, and would win over this newer one.
+    It is never before the beginning of an earlier request of that kind. Otherwise a version from a process with a
+    faster clock or a longer mapping delay would count as announced for later, and would replace this newer one.
     """
     begun = [] if record is None else [version.effective_from for version in record.versions if version.soon]
     return max([_earliest(record, now_us, mapping_delay_us), *begun])
@@ -204,22 +208,22 @@ def _earliest(record: CustomerRecord | None, now_us: int, mapping_delay_us: int)
 
 
 def shown(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion | None:
-    """The version to show at `at_us`; None where the customer has no mapping.
+    """Return the version to show at `at_us`; None if the customer has no mapping.
 
-    It is the version in force. Where that one is deleted, it is the version announced after it, which also gets what is
-    held meanwhile.
+    It is the current version. If that one is deleted, it is the version announced after it, which also gets the usage
+    that is held meanwhile.
     """
     covering = versions[_covering(versions, at_us) :]
     return next((version for version in covering if not version.deleted), None)
 
 
 def in_force(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion:
-    """The version that covers `at_us`, active or not."""
+    """Return the version that covers `at_us`, active or not."""
     return versions[_covering(versions, at_us)]
 
 
 def _covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
-    if versions[-1].effective_from <= at_us:  # nearly always; the fold calls this for every customer
+    if versions[-1].effective_from <= at_us:  # the usual case; the fold calls this for every customer
         return len(versions) - 1
     return max(0, bisect_right(versions, at_us, key=lambda version: version.effective_from) - 1)
 
@@ -227,8 +231,8 @@ def _covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
 def _already_says(record: CustomerRecord, version: MappingVersion, earliest: int) -> bool:
     """Whether the record says the same as `version`.
 
-    Its content is in force from its beginning until a change could apply at the earliest, or it is the version that was
-    added before all others.
+    This is true if its content applies from its beginning until the earliest possible change, or if it is the version
+    that was added before all others.
     """
     versions, begins = record.versions, version.effective_from
     if begins < record.known_from:
@@ -248,10 +252,10 @@ def _already_says(record: CustomerRecord, version: MappingVersion, earliest: int
 
 
 def _needed(record: CustomerRecord, versions: list[MappingVersion], now_us: int, keep_us: int) -> CustomerRecord:
-    """The record without versions that are no longer needed, see `KEPT_VERSIONS`.
+    """Return the record without versions that are no longer needed, see `KEPT_VERSIONS`.
 
-    Usage held for a dropped version's org stays that org's. Usage of its time that comes later is held, unless the next
-    version decides the same (streams/core/mapping/versions.py).
+    Usage that is held for the org of a dropped version keeps this org. Usage of its time that comes later is held,
+    unless the next version decides the same (streams/core/mapping/versions.py).
     """
     known_from = record.known_from
     for most, kept_us in ((KEPT_VERSIONS, max(KEPT_US, keep_us)), (MAX_VERSIONS, keep_us)):
@@ -263,13 +267,15 @@ def _needed(record: CustomerRecord, versions: list[MappingVersion], now_us: int,
 
 
 def _decides(version: MappingVersion) -> tuple[str, str, bool, str, bool]:
-    """The fields that decide who is billed. If two versions agree in them, both bill usage to the same place."""
+    """Return the fields that decide who is billed. If they are equal in two versions, both bill usage to the same
+    subscription.
+    """
     of = version
     return of.lago_customer_id, of.external_subscription_id, of.is_active, of.id_kind, of.deleted
 
 
 def _remembered(record: CustomerRecord, version: MappingVersion, now_us: int) -> CustomerRecord:
-    """The record with a version before all others: usage that old is still undecided, because all of it is held."""
+    """Return the record with a version before all others. Usage that old is still undecided, because all of it is held."""
     if len(record.versions) >= MAX_VERSIONS:
         raise Rejected(TOO_MANY, f"more than {MAX_VERSIONS} versions are still needed")
     versions = (copy(version, soon=False), *record.versions)
@@ -277,11 +283,11 @@ def _remembered(record: CustomerRecord, version: MappingVersion, now_us: int) ->
 
 
 def _decided(record: CustomerRecord, until: int) -> list[MappingVersion]:
-    """The versions before `until`; they decide usage before it as they do now.
+    """Return the versions before `until`. They decide about earlier usage in the same way as now.
 
     The first version also covers the time before its own beginning. A version at `until` would take that time, so the
-    first one gets an earlier beginning. A pause that lasts until then needs no such version: its usage is undecided
-    (streams/core/mapping/versions.py).
+    first one gets an earlier beginning. A pause that lasts until then needs no such version, because its usage is
+    undecided (streams/core/mapping/versions.py).
     """
     kept = [version for version in record.versions if version.effective_from < until]
     if not kept:
@@ -305,7 +311,9 @@ def _version(request: MappingRequest, begins: int, now_us: int) -> MappingVersio
 
 
 def _later(record: CustomerRecord | None, now_us: int) -> int:
-    """Now, but never before the record's last change, which another process with another clock may have made."""
+    """Return now, or the time of the record's last change if it is later, because a process with another clock may have
+    made it.
+    """
     return now_us if record is None else max(now_us, record.updated_at)
 
 

@@ -1,7 +1,7 @@
-"""Which of an org's subscriptions pays: one whose plan charges the metric, and that Lago will still invoice.
+"""Chooses the subscription of an org that pays: its plan charges the metric, and Lago will still invoice it.
 
-Of several it is the org's own, whose id is stored in the org's record; otherwise a person has to decide
-(docs/adr/0021).
+If there are several, the org's own subscription is chosen, whose id is in the org's record. Otherwise a person has to
+decide (docs/adr/0021).
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,15 @@ from schemas.customers import OrgRecord, Period
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE, charges, over, runs_at
 
 NO_SUBSCRIPTION = "no_subscription"
-#: Several subscriptions charge the metric, and none of them is the org's own.
+#: Reason: several subscriptions charge the metric, and none of them is the org's own.
 AMBIGUOUS = "ambiguous"
-#: Why a subscription that a mapping names bills nothing: Lago has none with this id, or it is another customer's.
+#: Reasons why a subscription that a mapping names bills nothing: Lago has none with this id, or it belongs to another
+#: customer.
 UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION = "unknown_subscription", "foreign_subscription"
 
 
 class Choice(NamedTuple):
-    """A subscription's external id, or the reason that there is none."""
+    """A subscription's external id, or the reason why there is none."""
 
     subscription: str
     held: str = ""
@@ -27,14 +28,14 @@ class Choice(NamedTuple):
 def chosen(
     org: OrgRecord | None, at_us: int, code: str = "", now_us: int | None = None, *, owed: bool = True
 ) -> Choice:
-    """The subscription that bills usage of `at_us` on the metric `code`.
+    """Return the subscription that bills usage of `at_us` on the metric `code`.
 
-    It is the one that runs at that moment; outside of all of them the next one, or else the last.
+    It is the subscription that is active at that moment, otherwise the next one, otherwise the last one.
 
     Args:
         code: `""` = any metric.
-        now_us: subscriptions that have ended by then are left out; None = the seal decides whether they have.
-        owed: see `billed`: usage that costs nothing by itself may go to a subscription that charges nothing for it.
+        now_us: subscriptions that have ended by then are left out; None = the seal decides about it.
+        owed: see `billed`. Usage without an amount may go to a subscription that does not charge it.
     """
     if org is None or not org.periods:
         return Choice("", NO_SUBSCRIPTION)
@@ -57,9 +58,9 @@ def chosen(
 
 
 def named(org: OrgRecord | None, subscription: str, code: str = "", now_us: int | None = None) -> Choice:
-    """The subscription that a mapping names, unless Lago's data contradict the mapping.
+    """Return the subscription that a mapping names, unless Lago's data contradict the mapping.
 
-    `now_us`: as in `chosen`; a subscription that has ended pays for nothing, so a later mapping may take over.
+    `now_us`: as in `chosen`. A subscription that has ended pays for nothing, so a later mapping may take over.
     """
     if org is None:
         return Choice(subscription)
@@ -79,7 +80,8 @@ def _of_several(org: OrgRecord, covering: Sequence[Period], code: str) -> Choice
         return Choice(covering[0].external_id)
     if org.subscription_id in names:
         return Choice(org.subscription_id)
-    # Lago's charges are discovered within minutes; until then, and where any metric will do, the first of them pays.
+    # Lago's charges are discovered within minutes. Until then, and if any metric is accepted, the first subscription
+    # pays.
     if not code or any(period.charged is None for period in covering):
         return Choice(covering[0].external_id)
     return Choice("", AMBIGUOUS)

@@ -1,7 +1,7 @@
 """Makes the external id of an org's subscription from a template; pure.
 
-A second id for the same org would be a second subscription, and Lago would bill both. So an org gets one id once,
-whatever becomes of its plan (docs/orgs.md).
+With a second id the org would have a second subscription, and Lago would bill both. So an org gets one id, which never
+changes, even if its plan changes (docs/orgs.md).
 """
 
 from string import Formatter
@@ -11,7 +11,7 @@ from schemas.errors import Rejected
 
 #: The documented template; the timestamp is the second in which the id is made.
 BY_MOMENT: Final = "{org_id}_{plan_code}_{timestamp}"
-#: A template that gives the same id at any time and in any process.
+#: A template that produces the same id at any time and in any process.
 STABLE: Final = "sub_{org_id}"
 
 _FIELDS = {"org_id", "plan_code", "timestamp"}
@@ -35,5 +35,5 @@ def check_template(template: str) -> None:
 
 
 def subscription_id(template: str, org_id: str, plan_code: str, now_s: int) -> str:
-    """The id that the template gives. `now_s`: seconds since 1970 UTC."""
+    """Make the id from the template. `now_s`: seconds since 1970 UTC."""
     return template.format(org_id=org_id, plan_code=plan_code, timestamp=now_s)

@@ -1,4 +1,4 @@
-"""Stretches of time in which a customer's usage has one target: held windows may be merged within one only.
+"""Time spans in which a customer's usage has one target. Held windows may be merged only within one such span.
 
 A billing period begins with a day of its org's time zone, and the days of every zone begin on a quarter of an hour of
 UTC (the IANA time zone database; docs/adr/0018). So no quarter contains the border of a billing period.
@@ -14,7 +14,7 @@ NEVER = 1 << 62
 
 
 def borders(customer: CustomerRecord | None, orgs: Mapping[str, OrgRecord]) -> list[int]:
-    """The moments, in order, at which the target of the customer's usage may change, as far as is known now.
+    """Return the known moments, in order, at which the target of the customer's usage may change.
 
     These are the beginnings of its mapping versions, `known_from`, and the starts and ends of its orgs' subscriptions.
     """
@@ -30,7 +30,7 @@ def borders(customer: CustomerRecord | None, orgs: Mapping[str, OrgRecord]) -> l
 
 
 def borders_of(org: OrgRecord) -> Iterator[int]:
-    """The moments at which the org may be billed on another subscription, as far as is known now."""
+    """Return the known moments at which the org may be billed on another subscription."""
     for period in org.periods:
         yield period.started_at
         if period.terminated_at is not None:
@@ -38,10 +38,10 @@ def borders_of(org: OrgRecord) -> Iterator[int]:
 
 
 def next_border(name: str, customers: Mapping[str, CustomerRecord], orgs: Mapping[str, OrgRecord], now_us: int) -> int:
-    """When held usage of a customer or of an org may find another target without a changed record, microseconds since
-    1970 UTC.
+    """Return when held usage of a customer or an org may get another target without a changed record, microseconds
+    since 1970 UTC.
 
-    A mapping version begins, or a subscription begins or ends. `NEVER` where none of these is known.
+    At that moment a mapping version begins, or a subscription begins or ends. `NEVER` = no such moment is known.
     """
     known = borders(customers.get(name), orgs)
     if (org := orgs.get(name)) is not None:
@@ -51,10 +51,10 @@ def next_border(name: str, customers: Mapping[str, CustomerRecord], orgs: Mappin
 
 
 def stretch(sorted_borders: Sequence[int], first_us: int, last_us: int) -> tuple[int, int] | None:
-    """The longest `[start, end)` within a quarter of an hour that contains both moments, and a border only at its
-    start.
+    """Return the longest `[start, end)` within a quarter of an hour that contains both moments, and a border only at
+    its start.
 
-    None where a border, or the end of the quarter, lies between them.
+    None = a border, or the end of the quarter, lies between them.
     """
     start = first_us - first_us % QUARTER_US
     end = start + QUARTER_US

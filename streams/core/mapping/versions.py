@@ -1,7 +1,7 @@
-"""The versions of a customer's mapping that pay for a call, in the order in which they are tried; pure.
+"""Selects the versions of a customer's mapping that may pay for a call, in the order in which they are tried; pure.
 
-A version covers `[effective_from, next effective_from)`; the first one also covers everything before it. Usage that
-cannot be billed to any org is undecided. A later version takes it in three cases and in no other (docs/adr/0019):
+A version covers `[effective_from, next effective_from)`; the first version also covers all earlier time. Usage that
+cannot be billed to any org is undecided. A later version takes it in these three cases only (docs/adr/0019):
 
 - An inactive version, or one for calls of another id kind, covers nothing: the next version that covers the call takes
   it.
@@ -21,16 +21,16 @@ from collections.abc import Iterator, Mapping
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 
-#: The reasons that no version covers a call.
+#: The reasons why no version covers a call.
 NO_MAPPING = "no_mapping"
 INACTIVE = "inactive"
 WRONG_KIND = "id_kind_not_mapped"
-#: The version of that time was dropped.
+#: Reason: the version of that time was dropped.
 NOT_KEPT = "mapping_not_kept"
 
 
 def covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
-    """The index of the version that covers the moment, active or not."""
+    """Return the index of the version that covers the moment, active or not."""
     index = 0
     for number, version in enumerate(versions):
         if version.effective_from <= at_us:
@@ -50,10 +50,11 @@ def payers(
     orgs: Mapping[str, OrgRecord],
     now_us: int | None = None,
 ) -> Iterator[MappingVersion]:
-    """The versions that may bill a call that ended at `at_us`; the caller tries the next one when one cannot.
+    """Yield the versions that may bill a call that ended at `at_us`. If a version cannot bill it, the caller tries the
+    next one.
 
     Args:
-        now_us: a version that has not begun by then takes nothing over, because it may be withdrawn; None = all have
+        now_us: a version that begins later takes no undecided usage, because it may be withdrawn; None = all have
             begun.
     """
     holder: str | None = None
@@ -90,7 +91,7 @@ def forgotten(
     org in `instead_of`.
 
     Args:
-        org_id: who would have paid when the usage was last looked at; `""` = no org.
+        org_id: the org that would have paid at the last look; `""` = none.
     """
     versions = record.versions
     if org_id and at_us < record.known_from:
@@ -102,7 +103,7 @@ def forgotten(
 
 
 def uncovered(record: CustomerRecord, at_us: int, now_us: int | None = None) -> str:
-    """Why no version covers the call. An announced version counts only after it has begun."""
+    """Say why no version covers the call. An announced version counts only after it has begun."""
     first, *later = record.versions[covering(record.versions, at_us) :]
     begun = [first, *(version for version in later if now_us is None or version.effective_from <= now_us)]
     if any(version.is_active for version in begun):

@@ -1,7 +1,7 @@
-"""Which identities are known for the calls of a batch: before it, within it, and after it.
+"""The known identities for the calls of a batch: before, within and after the batch.
 
-A call is remembered by its identity for the dedupe retention. A job has an identity of its own and is remembered for
-`JOB_HORIZON_US`: jobs are few, and LiteLLM reports them for weeks (ADR 0016).
+A call is remembered by its identity for the dedupe retention. A job has an identity of its own. It is remembered for
+`JOB_HORIZON_US`, because jobs are few and LiteLLM reports them for weeks (ADR 0016).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 
 HOUR_MS = 3_600_000
-#: A job is remembered for this long after its last report, by the partition clock.
+#: How long a job is remembered after its last report, by the partition clock.
 JOB_HORIZON_US = 35 * 24 * HOUR_US
 #: A repeated report of a job is written to the changelog at most once in this time.
 _RENEW_HOURS = 24
@@ -25,12 +25,12 @@ _DROPS = 500
 
 
 class BatchIdentities:
-    """The identities of one batch beside those of the ledger.
+    """The identities of one batch, in addition to those of the ledger.
 
     Fields:
-        known: for each call, in order, the tag of its identity in the ledger.
-        new: tags of the identities that the batch counts or settles. The fold reads and writes it directly, because it
-            is the hot path.
+        known: the tag of each call's identity in the ledger, in the order of the calls.
+        new: tags of the identities that the batch counts or settles. The fold accesses it directly, because it is the
+            hot path.
     """
 
     def __init__(self, ledger: LedgerState, usages: Sequence[Usage]) -> None:
@@ -43,21 +43,21 @@ class BatchIdentities:
         self._stored = {mark for mark, tag in zip(marks, self.known[len(usages) :], strict=True) if tag != NEVER}
 
     def also(self, usage: Usage, tag: int) -> int:
-        """The strongest tag of a call that has twins or a job; `tag` is the one of its own identity."""
+        """Return the strongest tag of a call that has twins or a job; `tag` is the tag of its own identity."""
         tags = [tag]
         if usage.twins:
             tags_known = self._state.seen.tags(usage.twins)
             tags += [self.new.get(twin, known) for twin, known in zip(usage.twins, tags_known, strict=True)]
             self._stored.update(twin for twin, known in zip(usage.twins, tags_known, strict=True) if known != NEVER)
         job = self._job(usage.job) if usage.job else None
-        # The answer of a response can be read again, which is a call of its own: it counts as known only when a read of
-        # it was billed.
+        # The answer of a response can be read again. Such a read is a call of its own, so it counts as known only if
+        # another read was billed.
         if job is not None and (usage.job is usage.identity or job.tag >= SETTLED):
             tags.append(job.tag)
         return _strongest(tags)
 
     def reopen(self, identity: bytes) -> None:
-        """Note that an identity which the ledger knows without a cost is counted again with one."""
+        """Register that an identity without a cost in the ledger is counted again with a cost."""
         self._stored.add(identity)
 
     def told_again(self, usage: Usage, tag: int, clock_ms: int) -> None:
@@ -82,8 +82,9 @@ class BatchIdentities:
         """Store the new identities under `newest_hour` and `first`; forget what is beyond its dedupe retention.
 
         Args:
-            newest_hour: of the newest record or end, hours since 1970 UTC. A call ends at most ten minutes after its
-                record or the clock, so an identity is never forgotten inside the horizon, even where the clock is slow.
+            newest_hour: hour of the newest record or end, hours since 1970 UTC. A call ends at most ten minutes after
+                its record or the clock. So an identity is never forgotten within the dedupe retention, even if the
+                clock is slow.
         """
         ledger, position = self._state, changes.position
         hour = position.clock_ms // HOUR_MS
@@ -98,7 +99,7 @@ class BatchIdentities:
         changes.jobs = self.jobs
         for identity, job in islice(ledger.jobs.items(), _DROPS):
             if job.hour >= hour - _JOB_HOURS:
-                break  # jobs are in order of their hours
+                break  # jobs are ordered by hour
             changes.jobs.setdefault(identity, None)
 
     def _job(self, identity: bytes) -> Job | None:
@@ -106,13 +107,13 @@ class BatchIdentities:
 
 
 def tag_of(usage: Usage, *, billed: bool) -> int:
-    """The tag under which a counted call is remembered. A call that is neither billed nor has a cost stays open for a
-    copy with a cost.
+    """Return the tag under which a counted call is remembered. A call without a cost that is not billed stays open for
+    a copy with a cost.
     """
     return fingerprint(usage.cost) if billed or usage.cost else COSTLESS
 
 
 def _strongest(tags: Sequence[int]) -> int:
-    """The highest tag; but `UNTOLD` wins over `COSTLESS`, because it shuts out copies."""
+    """Return the highest tag; but `UNTOLD` overrides `COSTLESS`, because it excludes copies."""
     highest = max(tags)
     return UNTOLD if highest == COSTLESS and UNTOLD in tags else highest

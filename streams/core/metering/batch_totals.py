@@ -1,4 +1,4 @@
-"""Calls and dollars of one batch by decision, and added to the earlier totals; pure."""
+"""Sums calls and dollars of one batch by decision, and adds them to the earlier totals; pure."""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -17,22 +17,22 @@ def set_apart(apart: dict[str, Sum], decision: str, cost: Decimal) -> None:
 
 
 def by_decision_of(apart: dict[str, Sum], folded: Sum) -> dict[str, Sum]:
-    """Calls and dollars by decision: what is folded and was not set apart is billable."""
+    """Return calls and dollars by decision. Folded calls that were not set apart are billable."""
     usual = folded - total_of(apart, (FAILED_WITH_COST, METERED))
     return {**apart, BILLABLE: usual} if usual.calls else apart
 
 
 def total_of(by_decision: dict[str, Sum], decisions: Iterable[str]) -> Sum:
-    """Calls and dollars of some decisions together."""
+    """Return calls and dollars of several decisions together."""
     return sum((by_decision.get(decision, _NONE) for decision in decisions), _NONE)
 
 
 def counted(counters: Counters, **now: Sum) -> Counters:
-    """The counters after a batch: each with the batch's part added, and `received` with the sum of all parts."""
+    """Return the counters after a batch: each with the batch's part added, and `received` with the sum of all parts."""
     sums = {name: getattr(counters, name) + more for name, more in now.items()}
     return msgspec.structs.replace(counters, received=sum(now.values(), counters.received), **sums)
 
 
 def added_to(before: dict[str, Sum], now: dict[str, Sum]) -> dict[str, Sum]:
-    """Sums by decision, with those of a batch added."""
+    """Return the sums by decision, with those of a batch added."""
     return {**before, **{decision: before.get(decision, _NONE) + more for decision, more in now.items()}}

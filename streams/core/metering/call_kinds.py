@@ -8,15 +8,16 @@ family.
 
 from collections.abc import Iterator
 
-#: Priced by tokens. Tokens without a cost mean that LiteLLM has no price.
+#: Kind: priced by tokens. Tokens without a cost mean that LiteLLM has no price.
 INFERENCE = "inference"
-#: Reads or ends a job that runs elsewhere: batch, video, fine-tuning, background response.
+#: Kind: reads or ends a job at the provider: batch, video, fine-tuning, background response.
 JOB = "job"
-#: Priced by seconds, images, characters, pages or searches: without a cost it has no price, whatever its tokens.
+#: Kind: priced by seconds, images, characters, pages or searches. Without a cost there is no price, regardless of
+#: tokens.
 MEDIA = "media"
-#: Costs nothing by itself: files, lists, threads.
+#: Kind: costs nothing by itself: files, lists, threads.
 MANAGEMENT = "management"
-#: A name that this release does not know. It counts as inference and is reported.
+#: Kind of a name that this release does not know. The call counts as inference and is reported.
 UNKNOWN = "unknown"
 
 _INFERENCE = """
@@ -51,27 +52,27 @@ _MANAGEMENT = """
     create_eval get_eval list_evals update_eval delete_eval cancel_eval create_run get_run list_runs delete_run
     cancel_run
 """
-#: These begin a job whose later reads repeat its id, and may carry the cost: creation and reads are one job.
+#: Call types that begin a job. Later reads repeat its id and may have the cost, so creation and reads are one job.
 _CREATES_JOB = "create_video video_generation video_edit video_remix video_extension"
-#: These are calls of their own whose answer can be read again under its id (`get_responses`).
+#: Call types of separate calls whose answer can be read again by its id (`get_responses`).
 _CAN_BE_READ = "responses create_interaction create"
 
 
 def _both(names: str) -> Iterator[str]:
-    """Each name, and the name of its asynchronous function."""
+    """Return each name, and the name of its asynchronous function."""
     for name in names.split():
         yield name
         # LiteLLM writes `_arealtime`, `a_add_message`, `_aresponses_websocket`.
         yield f"_a{name[1:]}" if name in ("_realtime", "_responses_websocket") else f"a{name}"
 
 
-#: Kind by call type; `""` is a payload that names none.
+#: Kind by call type; `""` = the payload names none.
 KINDS = {
     name: kind
     for kind, names in ((INFERENCE, _INFERENCE), (MEDIA, _MEDIA), (JOB, _JOB), (MANAGEMENT, _MANAGEMENT))
     for name in _both(names)
 } | {"": INFERENCE}
-#: Call types whose `id` is a job's: reads and creations of jobs.
+#: Call types whose `id` is the id of a job: reads and creations of jobs.
 JOBS = frozenset([*_both(_JOB), *_both(_CREATES_JOB)])
 #: Call types that read the answer of a response that ran in the background.
 READS = frozenset(_both("get_responses"))
@@ -80,10 +81,10 @@ READABLE = frozenset(_both(_CAN_BE_READ))
 
 
 def kind_of(call_type: str) -> str:
-    """One of the five kinds; `UNKNOWN` for a name that is not in the table."""
+    """Return one of the five kinds; `UNKNOWN` for a name that is not in the table."""
     return KINDS.get(call_type) or KINDS.get(plain_name(call_type), UNKNOWN)
 
 
 def plain_name(call_type: str) -> str:
-    """The name without `CallTypes.`, which some versions wrote into their database."""
+    """Remove `CallTypes.`, which some versions wrote into their database, from the name."""
     return call_type.removeprefix("CallTypes.")

@@ -1,4 +1,4 @@
-"""The meaning of a normalised call: its kind, its job, and whether something other than tokens was counted."""
+"""Finds the kind and the job of a normalised call, and whether it counts other units than tokens."""
 
 from decimal import Decimal
 
@@ -10,20 +10,20 @@ from streams.core.metering.identity import identity_of
 from streams.core.metering.job_id import POLL_COST_SUFFIX, is_sealed, job_id_of
 from streams.core.metering.token_counts import OddCount, count_of
 
-#: Call types that need no further look: nearly all of the traffic.
+#: Call types that need no further check. Nearly all traffic has one of them.
 PLAIN = frozenset(name for name, kind in KINDS.items() if kind == INFERENCE) - READABLE
-#: Note of a poll that is matched to its job by its size alone.
+#: Note of a poll that is matched to its job only by its size.
 SEALED = "sealed_id"
-#: A longer sound or video is a wrong count.
+#: The longest plausible sound or video, seconds. A larger value is a wrong count.
 _MOST_SECONDS = 10**9
 _NO_DETAILS = TokenDetails()
 
 
 def tell_kind(usage: Usage, call: Call) -> None:
-    """Set the kind and the job of a call whose call type is not in `PLAIN`. The customer must be set before.
+    """Set the kind and the job of a call whose call type is not in `PLAIN`. Set the customer before.
 
-    All reports of a job have one identity: the customer's and the job's id. A failed read, and a read
-    without the id of a job, is a call of its own.
+    All reports of a job have one identity, made of the customer's id and the job's id. A failed read, or a read without
+    a job id, is a call of its own.
     """
     call_type = plain_name(usage.call_type)
     usage.kind = kind_of(call_type)
@@ -42,12 +42,12 @@ def tell_kind(usage: Usage, call: Call) -> None:
 
 
 def _sealed_job(usage: Usage, call: Call) -> bytes:
-    """The identity of a job whose id is different in each poll.
+    """Make the identity of a job whose id is different in each poll.
 
-    Where the answer itself was posted, its id decides. Otherwise polls of one customer with the same deployment, tokens
-    and cost count as polls of one job: a background response is then billed once, but two of exactly the same size may
-    be billed as one. What is left out so is counted (`ASSUMED_REPEAT`); docs/litellm.md names the settings that avoid
-    the guess.
+    If the answer itself was posted, its id is used. Otherwise polls of one customer with the same deployment, tokens
+    and cost count as polls of one job. Then a background response is billed once, but two responses of exactly the same
+    size may be billed as one. Such repeats are counted (`ASSUMED_REPEAT`); docs/litellm.md names the settings that
+    avoid the guess.
     """
     if call.answer_id:
         return identity_of("answer", usage.customer_id, call.answer_id)
@@ -58,15 +58,15 @@ def _sealed_job(usage: Usage, call: Call) -> bytes:
 
 
 def tell_whose(usage: Usage, metadata: CallMetadata) -> None:
-    """Set whether the caller's own subscription paid, and whether the call was a silent experiment."""
+    """Set whether the caller's own subscription paid, and whether the call was a hidden experiment."""
     usage.own_subscription = is_yes(metadata.used_client_oauth_token)
     usage.silent_experiment = is_yes(metadata.is_silent_experiment)
 
 
 def tell_used(usage: Usage, counted: UsageObject) -> None:
-    """Set what was used beside tokens of input and output: tokens written to a cache, images, seconds."""
+    """Set the other units of the call: tokens written to a cache, images, seconds."""
     of_input, of_output = counted.prompt_tokens_details, counted.completion_tokens_details
-    if (  # nearly no call has any of them
+    if (  # hardly any call has one of them
         counted.cache_creation_input_tokens
         or counted.output_image_count
         or counted.seconds
@@ -86,7 +86,7 @@ def _tell_used(usage: Usage, counted: UsageObject, of_input: TokenDetails, of_ou
     seconds = counted.seconds or counted.duration_seconds
     seconds = seconds or of_output.video_length_seconds or of_input.audio_length_seconds or 0
     if 0 < seconds <= _MOST_SECONDS:
-        usage.seconds = Decimal(str(seconds))  # the digits that LiteLLM sent
+        usage.seconds = Decimal(str(seconds))  # keep the digits that LiteLLM sent
 
 
 def counts_media(call: Call) -> bool:
@@ -109,7 +109,7 @@ def _counts(usage: UsageObject) -> list[Count]:
 
 
 def _whole(count: Count) -> int:
-    """The count; 0 where it is no whole number up to 1e12, because a detail never refuses a call."""
+    """Return the count; 0 if it is no whole number up to 1e12, because a call is never refused for a detail."""
     try:
         return count_of(count)
     except (OddCount, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Windows leave the ledger: due ones are sealed into events, held ones are released when they have a target."""
+"""Closes windows: seals due ones into events, and releases held ones that have a target."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, localcontext
@@ -20,7 +20,7 @@ from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, SealedPart
 from streams.core.pricing.cards import Rates
 
-#: The most windows that can be merged into one: its event's manifest names each of them, and a Kafka record holds at
+#: The most windows that can be merged into one. The event's manifest names each of them, and a Kafka record holds at
 #: most 1 MB.
 MOST_MERGED = 4_000
 
@@ -34,7 +34,7 @@ def due(window: Window, opened_us: int, touched_us: int, now_us: int, policy: Me
           |   calls     |  late  |  sealed here, with or without new traffic
 
     A window that was opened after `end + grace` (late calls, backfills, releases) is sealed when no call has come for
-    `quiet_us`, at the latest after `late_us`.
+    `quiet_us`, and at the latest after `late_us`.
     """
     ripe = window.start_us + window.length_us + policy.grace_us
     if now_us < ripe:
@@ -45,7 +45,7 @@ def due(window: Window, opened_us: int, touched_us: int, now_us: int, policy: Me
 
 
 def due_windows(ledger: LedgerState, now_us: int, policy: MeterPolicy, limit: int) -> list[Window]:
-    """At most `limit` open windows that are due."""
+    """Return at most `limit` open windows that are due."""
     due_now = []
     for first, (opened_us, touched_us) in ledger.open.items():
         window = ledger.windows[first]
@@ -67,9 +67,9 @@ def seal(
 ) -> Changes:
     """Seal windows into events. A window that Lago would not bill at `now_us` becomes held instead.
 
-    With `OUT_OF_PERIOD_POLICY=shift`, usage before its subscription's start or after its period's invoice gets the start of the
-    first billing period that is not invoiced as its timestamp; `usage_end` keeps the true time. With `hold` it waits
-    for an operator.
+    Usage may be before its subscription's start, or in a billing period that is invoiced. With
+    `OUT_OF_PERIOD_POLICY=shift` its timestamp becomes the start of the first billing period that is not invoiced, and
+    `usage_end` keeps the true time. With `hold` it waits for an operator.
 
     Args:
         prefix: see `part_prefix`.
@@ -107,7 +107,7 @@ def seal(
 
 
 def moment_for(window: Window, orgs: Mapping[str, OrgRecord], policy: MeterPolicy, now_us: int) -> Billed:
-    """The timestamp with which Lago bills the usage, or the reason to hold it."""
+    """Return the timestamp with which Lago bills the usage, or the reason to hold it."""
     org = orgs.get(window.org_id)
     if held := unreachable(organization_of(window.org_id, org), policy.organizations):
         return Billed(window.max_end_us, held)
@@ -132,16 +132,16 @@ def release(
 ) -> Changes:
     """Move held windows that have a target into open windows of that target; update the reason of the others.
 
-    Windows move whole, so conservation is untouched. All calls of a held window were resolved alike when it was made: a
-    held window is one second long until `coalesce`, and mapping versions begin on whole seconds. Where a border that
-    was learnt later lies in it, the last call's target applies to all of it, and `straddled` counts it. Usage recorded
-    for an org needs no mapping.
+    A window moves as a whole, so conservation is not affected. All calls of a held window had the same result when it
+    was made, because it is one second long until `coalesce`, and mapping versions begin on whole seconds. If a border
+    within the window becomes known later, the last call's target applies to the whole window, and `straddled` counts
+    it. Usage recorded for an org needs no mapping.
 
     Args:
         limit: the most windows that change in this step.
         now_us: microseconds since 1970 UTC; None = all mapping versions have begun and no subscription has ended.
-        names: customers to look at; None = all.
-        rates: the versions of the rate card, for the factor of who pays.
+        names: customers to examine; None = all.
+        rates: the versions of the rate card, for the payer's factor.
     """
     changes = Changes(ledger.position)
     moved: dict[WindowKey, Window] = {}
@@ -170,11 +170,11 @@ def coalesce(
     rates: Rates | None = None,
 ) -> Changes:
     """Merge held windows that are older than `coalesce_us`: one remains for each customer, id kind, model, group and
-    stretch of time.
+    time span.
 
-    A stretch is at most a quarter of an hour in which the target is the same as far as is known
-    (streams/core/mapping/time_spans.py). So a flood of unknown names costs bounded memory, and a merge decides nothing
-    about who pays.
+    A time span is at most a quarter of an hour, with the same target as far as is known
+    (streams/core/mapping/time_spans.py). So a flood of unknown names needs bounded memory, and a merge does not decide
+    who pays.
     """
     changes = Changes(ledger.position)
     moved: dict[WindowKey, Window] = {}
@@ -186,7 +186,7 @@ def coalesce(
         if fitting is None or _covers(window, fitting):
             continue
         target = _target(window, customer, orgs, policy, now_us, rates)
-        if not target.held:  # `release` takes it at its next call
+        if not target.held:  # `release` handles it at its next call
             continue
         changes.windows[window.first] = None
         start_us, end_us = fitting
@@ -204,7 +204,7 @@ def _held(
     customers: Mapping[str, CustomerRecord],
     orgs: Mapping[str, OrgRecord],
 ) -> Iterator[tuple[Window, CustomerRecord | None, list[int]]]:
-    """The held windows in memory of these customers, each with its customer's record and its known borders."""
+    """Yield the held windows in memory of these customers, each with its customer's record and its known borders."""
     for name in names:
         if firsts := ledger.held.get(name):
             customer = customers.get(name)
@@ -218,7 +218,7 @@ def _may_have_target(name: str, customers: Mapping[str, CustomerRecord], orgs: M
 
 
 def _covers(window: Window, fitting: tuple[int, int]) -> bool:
-    """Whether the window is that stretch already, or was merged over a longer one before a border in it was known."""
+    """Whether the window already has that time span, or was merged over a longer span before a border in it was known."""
     return window.start_us <= fitting[0] and fitting[1] <= window.start_us + window.length_us
 
 
@@ -230,11 +230,11 @@ def _target(
     now_us: int | None,
     rates: Rates | None,
 ) -> Target:
-    """The target that a held window has now."""
+    """Return the present target of a held window."""
     if window.metered is not None:
         code = window.metered.code
         target = resolve_org(window.customer_id, window.max_end_us, orgs, policy.out_of_period_policy, code, now_us)
-    elif customer is None:  # usage held for an org stays so until the customer has a record again
+    elif customer is None:  # usage held for an org keeps this org until the customer has a record again
         target = Target(window.org_id, "", window.held if window.org_id else NO_MAPPING)
     else:
         at_us, kind = window.max_end_us, window.id_kind
@@ -247,7 +247,7 @@ def _target(
 
 
 def _outside(window: Window, target: Target, orgs: Mapping[str, OrgRecord], policy: MeterPolicy, now_us: int) -> str:
-    """Why the target would hold the window again at its seal; `""` = it would not."""
+    """Say why the target would hold the window again at its seal; `""` = it would not."""
     there = copy(window, org_id=target.org_id, subscription=target.subscription)
     return moment_for(there, orgs, policy, now_us).held
 
@@ -264,10 +264,10 @@ def _retarget(window: Window, target: Target, policy: MeterPolicy, rates: Rates 
 
 
 def _merge(changes: Changes, moved: dict[WindowKey, Window], ledger: LedgerState, window: Window) -> None:
-    """Merge `window` into the one with the same key, unless that one has merged `MOST_MERGED` windows.
+    """Merge `window` into the window with the same key, unless that one consists of `MOST_MERGED` windows.
 
-    The other window does not move elsewhere in the same step: open windows never do, and a held window with the key of
-    a known stretch stays (`_covers`).
+    The other window does not move in the same step: open windows never move, and a held window with the key of a known
+    time span stays (`_covers`).
     """
     key = window_key(window)
     into = moved.get(key)
@@ -285,7 +285,7 @@ def _priced(window: Window) -> Decimal:
 
 
 def merged(into: Window, window: Window) -> Window:
-    """Two windows as one under the first offset of `into`; every sum is exact."""
+    """Combine two windows under the first offset of `into`; every sum is exact."""
     with localcontext(EXACT):
         return copy(
             into,

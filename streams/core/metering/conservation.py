@@ -1,5 +1,6 @@
-"""The two equations of a ledger: what was received is folded, repeated, rejected or unbilled; what was folded is sealed, written off
-or waits in a window."""
+"""The two equations of a ledger. Every received call is folded, a duplicate, rejected or unbilled. Every folded call is
+sealed, written off or in a window.
+"""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -9,7 +10,7 @@ from schemas.money import add
 
 
 def sum_of_windows(windows: Iterable[Window]) -> Sum:
-    """Calls and cost of all `windows` together."""
+    """Return calls and cost of all `windows` together."""
     calls, cost = 0, Decimal(0)
     for window in windows:
         calls += window.count
@@ -18,11 +19,11 @@ def sum_of_windows(windows: Iterable[Window]) -> Sum:
 
 
 def difference(counters: Counters, windows: Iterable[Window]) -> tuple[Sum, Sum]:
-    """By how much the two equations of conservation fail, where `windows` are all that exist."""
+    """Return the differences in the two equations of conservation, if `windows` are all windows."""
     return off_by(counters, sum_of_windows(windows))
 
 
 def off_by(counters: Counters, waiting: Sum) -> tuple[Sum, Sum]:
-    """By how much the two equations of conservation fail; both sums are zero in a ledger that adds up."""
+    """Return the differences in the two equations of conservation; both are zero in a correct ledger."""
     received = counters.received - counters.folded - counters.duplicate - counters.rejected - counters.unbilled
     return received, counters.folded - counters.sealed - counters.written_off - waiting

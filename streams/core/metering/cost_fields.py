@@ -1,4 +1,4 @@
-"""A call's cost in dollars, from whichever field the sender used; two different amounts are refused."""
+"""Reads a call's cost in dollars from any of the fields that senders use. Two different amounts are refused."""
 
 from decimal import Decimal
 
@@ -6,15 +6,16 @@ from schemas.errors import Rejected
 from schemas.money import check_cost, from_cents, quantise, quantum
 from schemas.wire import Call
 
-#: Amounts that are equal at this precision are one amount: senders round, and binary floats carry noise.
+#: Amounts that are equal at this precision count as the same amount, because senders round and binary floats are
+#: inexact.
 _SAME = quantum()
 
 
 def amount_of(call: Call) -> Decimal | None:
-    """The cost in dollars, checked and not rounded; None where no field holds one.
+    """Return the cost in dollars, checked and not rounded; None if no field has one.
 
     Raises:
-        Rejected: `contradicting_cost`, or what `check_cost` says of an amount.
+        Rejected: `contradicting_cost`, or a reason of `check_cost`.
     """
     spend, response = call.spend, call.response_cost
     if (

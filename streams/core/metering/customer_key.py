@@ -1,8 +1,8 @@
-"""The shape of a call and its customer: the rule for the Kafka key, the same on every route in.
+"""Finds the shape and the customer of a call. The customer is the Kafka key, by the same rule on every route.
 
 LiteLLM names up to five parties of a call; the deployment chooses their order (`CUSTOMER_ID_FIELDS`). A call without a
-party belongs to `UNATTRIBUTED`: it is held, never dropped. The user and the key that LiteLLM uses for its master key
-count as no party.
+party belongs to `UNATTRIBUTED`: it is held, never dropped. The user and the key of LiteLLM's master key do not count as
+parties.
 """
 
 from collections.abc import Callable
@@ -25,10 +25,11 @@ from schemas.wire import (
 _NO_METADATA, _NO_DATA = CallMetadata(), CloudEventData()
 _UNNAMED = (UNATTRIBUTED, "unattributed")
 
-#: LiteLLM's names for the owner of the master key: they name no customer who could pay.
+#: LiteLLM's names for the owner of the master key. They are no customers.
 MASTER_USER, MASTER_KEY = "default_user_id", "litellm_proxy_master_key"
 _NO_NAMES = {"user": MASTER_USER, "key": MASTER_KEY}
-#: Where LiteLLM's shapes name each party: the flat payload at the top level, StandardLoggingPayload in `metadata`.
+#: The fields of each party in LiteLLM's shapes: at the top level of the flat payload, in `metadata` of
+#: StandardLoggingPayload.
 _NAMED: dict[str, Callable[[Call, CallMetadata], tuple[Id, ...]]] = {
     "end_user": lambda call, metadata: (call.end_user, metadata.user_api_key_end_user_id),
     "user": lambda call, metadata: (call.user, call.user_id, metadata.user_api_key_user_id),
@@ -36,14 +37,14 @@ _NAMED: dict[str, Callable[[Call, CallMetadata], tuple[Id, ...]]] = {
     "organization": lambda call, metadata: (call.organization_id, metadata.user_api_key_org_id),
     "key": lambda call, metadata: (call.api_key, metadata.user_api_key_hash),
 }
-#: The names `CUSTOMER_ID_FIELDS` may list, in the default order.
+#: The names that `CUSTOMER_ID_FIELDS` may list, in the default order.
 CUSTOMER_ID_FIELDS = tuple(_NAMED)
-#: Those of them that the API key determines. A client writes `end_user` into its request.
+#: The names that the API key determines. In contrast, a client writes `end_user` into its request.
 PINNED_BY_KEY = tuple(name for name in CUSTOMER_ID_FIELDS if name != "end_user")
 
 
 def shape_of(call: Call, otherwise: str) -> str:
-    """The shape of a call by its fields; `otherwise` where they do not show it.
+    """Return the shape of a call by its fields; `otherwise` if they do not show it.
 
     The route or the attributes identify a CloudEvent before it is read. Lago's shape has a `transaction_id` and no
     other id.
@@ -69,11 +70,11 @@ def shape_of(call: Call, otherwise: str) -> str:
 
 
 def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, str]:
-    """The normalised customer id of a call, and the kind of field that it came from.
+    """Return the normalised customer id of a call, and the kind of its field.
 
     Args:
-        fields: names out of `CUSTOMER_ID_FIELDS`; the first present one wins. A field that names the customer directly
-            (`customer_id`, a CloudEvent's `subject`, Lago's `external_subscription_id`) comes before them.
+        fields: names of `CUSTOMER_ID_FIELDS`; the first one that is present is used. A field that names the customer
+            directly (`customer_id`, a CloudEvent's `subject`, Lago's `external_subscription_id`) has precedence.
 
     Returns:
         `(customer id, id_kind)`: one of `fields`, `customer`, `subscription` or `unattributed`.
@@ -103,8 +104,8 @@ def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, s
 def check_one_customer(call: Call) -> None:
     """Refuse a call in which two fields name different customers.
 
-    LiteLLM calls the customer `end_user`, others `customer_id`. User, team, organization and key are other parties of
-    the same call, and no contradiction.
+    LiteLLM calls the customer `end_user`, other senders `customer_id`. User, team, organization and key are other
+    parties of the same call, so they cause no contradiction.
 
     Raises:
         Rejected: `contradicting_customer`.
@@ -118,7 +119,7 @@ def check_one_customer(call: Call) -> None:
         raise Rejected("contradicting_customer", "two fields name different customers")
 
 
-#: The kind of customer that a field names, by the last part of its path.
+#: The kind of customer id in a field, by the last part of the field's path.
 _KIND_OF = {
     "end_user": "end_user",
     "user_api_key_end_user_id": "end_user",
@@ -135,7 +136,7 @@ _KIND_OF = {
 
 
 def matters_less(path: str, customer: str, fields: tuple[str, ...]) -> bool:
-    """Whether an unreadable field could not have named the customer, because `customer` (an id kind) comes before it."""
+    """Whether an unreadable field does not matter, because the field of `customer` (an id kind) has precedence over it."""
     kind = _KIND_OF.get(path.rpartition(".")[2])
     if kind is None or path.startswith("cloud_event."):
         return False

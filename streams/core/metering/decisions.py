@@ -1,4 +1,4 @@
-"""One decision code a call, and whether it is billed."""
+"""The decision code of each call. It says whether the call is billed."""
 
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
@@ -16,7 +16,7 @@ SILENT_EXPERIMENT = "silent_experiment"
 METERED = "metered"
 DUPLICATE = "duplicate"
 REJECTED = "rejected"
-#: In the usage log alone: the call was counted, and its topics were lost before an event billed it (docs/adr/0053).
+#: Only in the usage log: the call was counted, and its topics were lost before an event billed it (docs/adr/0053).
 LOST = "lost"
 
 DECISIONS = (
@@ -33,18 +33,19 @@ DECISIONS = (
     DUPLICATE,
     REJECTED,
 )
-#: Decisions of calls that are folded; `METERED` usage is billed as well, each event by itself.
+#: Decisions of calls that are folded. `METERED` usage is billed, too, each event separately.
 BILLED = frozenset({BILLABLE, FAILED_WITH_COST})
 #: Decisions of calls that are counted and not billed.
 UNBILLED = frozenset(DECISIONS) - BILLED - {METERED, DUPLICATE, REJECTED}
 
 
 def decide(usage: Usage, policy: MeterPolicy) -> str:
-    """The decision about a call that is neither a duplicate nor rejected.
+    """Decide about a call that is neither a duplicate nor rejected.
 
-    Policies come before the cost, also for failed calls: a caller who paid the provider is not billed for a stream that
-    was cut. A failed call with a cost is billed, because it cost money. Media, and calls with tokens, are `unpriced`
-    without a cost: they raise an alert, because LiteLLM has no price. Usage that others measured has no cost here.
+    Policies have precedence over the cost, also for failed calls: a caller who paid the provider is not billed for an
+    interrupted stream. A failed call with a cost is billed, because the provider charges it. Media calls, and calls
+    with tokens, are `unpriced` without a cost. They raise an alert, because LiteLLM has no price. Usage that other
+    services measured has no cost here.
     """
     failed = usage.status == "failure"
     if failed and not usage.cost:
@@ -67,7 +68,7 @@ def decide(usage: Usage, policy: MeterPolicy) -> str:
 
 
 def _without_cost(usage: Usage) -> str:
-    """Whether the price is missing (`unpriced`), or there was nothing to pay (`zero_cost`)."""
+    """Decide about a call without a cost: the price is missing (`unpriced`), or nothing is to be paid (`zero_cost`)."""
     if usage.kind == MEDIA:
         return UNPRICED
     if usage.kind == MANAGEMENT:

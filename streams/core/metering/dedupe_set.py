@@ -3,7 +3,7 @@
 A Python set of bytes takes about 90 bytes an identity. This table takes 17 bytes divided by the load, at most 29. One
 call looks up or inserts a whole batch, so the cost is that of numpy and not of the interpreter.
 
-14 of the 16 bytes are the identity's, the other 2 are a tag: what is known of the call
+14 of the 16 bytes belong to the identity. The other 2 are a tag with facts about the call
 (streams/core/metering/known_identities.py, ADR 0017).
 """
 
@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from streams.core.metering.known_identities import NEVER
 
-#: A key as one element: an assignment then writes the whole key or nothing.
+#: A key as one element, so that an assignment writes the whole key or nothing.
 _WHOLE = np.dtype("V16")
-#: The second half of a key, little-endian: six bytes of the identity, and above them the tag.
+#: The second half of a key, little-endian: six bytes of the identity, then the tag.
 _HALF = np.dtype("<u8")
 _OF_IDENTITY = np.uint64((1 << 48) - 1)
 _TAG_SHIFT = np.uint64(48)
 _MAX_LOAD = 0.85
 _GROWTH = 1.4
 _FIRST_SIZE = 1021
-#: So many keys are inserted in one step: its arrays then stay in the processor's cache and in memory that is reused. A whole
-#: ledger in one step takes a quarter more time.
+#: Number of keys that are inserted in one step. Its arrays fit into the processor's cache and into reused memory. A
+#: whole ledger in one step takes a quarter more time.
 _AT_ONCE = 32_768
 #: An hour is stored modulo this number in one byte; 0 marks an empty slot.
 _HOURS = 251
-#: So many consecutive hours can be distinguished.
+#: Number of consecutive hours that can be distinguished.
 HOURS_APART = _HOURS - 3
 
 
@@ -47,15 +47,15 @@ class SeenIds:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the table, bytes."""
+        """Size of the table in memory, bytes."""
         return self._keys.nbytes + self._hours.nbytes
 
     def contains(self, ids: Sequence[bytes]) -> list[bool]:
-        """For each identity whether it is in the set."""
+        """Return for each identity whether it is in the set."""
         return [tag != NEVER for tag in self.tags(ids)]
 
     def tags(self, ids: Sequence[bytes]) -> list[int]:
-        """The tag of each identity; `NEVER` for one that is not in the set."""
+        """Return the tag of each identity; `NEVER` if it is not in the set."""
         tags_found = np.full(len(ids), NEVER, dtype=np.int64)
         if self._size and ids:
             slots = self._find(_keys_of(b"".join(ids)))
@@ -64,7 +64,7 @@ class SeenIds:
         return tags_found.tolist()
 
     def expect(self, more: int) -> None:
-        """Make room for `more` identities in one step."""
+        """Allocate space for `more` identities in one step."""
         if self._size + more > self._capacity * _MAX_LOAD:
             self._rebuild(self._hours != 0, self._size + more)
 
@@ -97,7 +97,7 @@ class SeenIds:
         self._hours: NDArray[np.uint8] = np.zeros(capacity, dtype=np.uint8)
 
     def _find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The slot of each key without its tag; -1 where it is not in the set."""
+        """Return the slot of each key without its tag; -1 if it is not in the set."""
         positions = np.full(len(keys), -1, dtype=np.int64)
         slots, steps = self._probe(keys)
         waiting = np.arange(len(keys))
@@ -134,7 +134,7 @@ class SeenIds:
         while len(keys):
             free = np.flatnonzero(hours_at[slots] == 0)
             targets, mine = slots[free], keys[free]
-            # Where several keys compete for one slot the last write wins: reading the slot shows which one did.
+            # If several keys compete for one slot, the last write wins. Reading the slot shows which key it was.
             table[targets] = mine.view(_WHOLE)[:, 0]
             held = self._keys[targets]
             placed = free[(held[:, 0] == mine[:, 0]) & (held[:, 1] == mine[:, 1])]
@@ -146,7 +146,7 @@ class SeenIds:
 
 
 def _keys_of(packed: bytes) -> NDArray[np.uint64]:
-    """Packed identities as keys without a tag."""
+    """Convert packed identities to keys without a tag."""
     return _masked(np.frombuffer(packed, dtype=_HALF).reshape(-1, 2))
 
 

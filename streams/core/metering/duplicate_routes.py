@@ -1,7 +1,7 @@
 """Detects customers whose usage arrives by two routes: LiteLLM reports one call to two callbacks under two ids.
 
-Such a pair of reports looks exactly like two calls, because the `lago` callback sends a random id and no time. What can
-be seen is that one customer was reported in two ways within an hour, which an ordinary deployment never does.
+Such a pair of reports looks exactly like two calls, because the `lago` callback sends a random id and no time. But it
+shows that one customer was reported by two routes within an hour, which does not happen in a correct deployment.
 """
 
 from collections import OrderedDict
@@ -9,9 +9,9 @@ from typing import Final
 
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP
 
-#: Shapes that share one namespace of identities are one route: a call in both shapes is counted once.
+#: Shapes with a common namespace of identities are one route, because a call in both shapes is counted once.
 _ROUTES: Final = {SLP: "litellm", FLAT: "litellm", INTEGRATION: INTEGRATION, LAGO: LAGO, CLOUDEVENT: CLOUDEVENT}
-#: The route of nearly all usage; nothing is remembered until another one is seen.
+#: The route of nearly all usage. Nothing is remembered until another route is seen.
 MAIN: Final = "litellm"
 #: All routes, in alphabetical order.
 ROUTES: Final = tuple(sorted(set(_ROUTES.values())))
@@ -21,11 +21,12 @@ MOST: Final = 10_000
 
 
 class Routes:
-    """The routes of one partition, by the records' own times. In memory only, because they raise an alarm and decide
-    nothing.
+    """The routes of one partition, by the timestamps of the records. They are kept only in memory, because they raise
+    an alarm and do not affect billing.
 
     Attributes:
-        watching: usage came by another route than LiteLLM's own payloads, so `saw` must be called for those as well.
+        watching: whether usage came by another route than LiteLLM's own payloads, so that `saw` must be called for
+            those as well.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class Routes:
         self._pairs: list[tuple[str, str, str]] = []
 
     def saw(self, shape: str, customer_id: str, at_ms: int) -> None:
-        """Note usage of a customer in this shape. Metered usage of others has none of these shapes and is left out."""
+        """Register usage of a customer in this shape. Metered events have none of these shapes and are ignored."""
         route = _ROUTES.get(shape)
         if route is None or not customer_id:
             return
@@ -47,7 +48,7 @@ class Routes:
                 self._pair(customer_id, *sorted((route, other)), at_ms=at_ms)
 
     def taken(self) -> list[tuple[str, str, str]]:
-        """The (customer, route, route) found since the last call; each pair at most once an hour."""
+        """Return the (customer, route, route) found since the last call, each pair at most once an hour."""
         pairs, self._pairs = self._pairs, []
         return pairs
 

@@ -1,7 +1,7 @@
-"""Open windows that are sealed before their time, because there are too many of them.
+"""Selects open windows to seal early, because there are too many of them.
 
-A client can choose what a window is grouped by: a model behind a wildcard route, a field of `WINDOW_GROUP_BY`. So there
-can be as many open windows as calls. An early part is a part like any other: a later call begins the next one.
+A client can choose values that define a window: a model behind a wildcard route, or a field of `WINDOW_GROUP_BY`. So
+there can be as many open windows as calls. An early part is a normal part; a later call begins the next part.
 """
 
 from heapq import nsmallest
@@ -10,15 +10,16 @@ from schemas.ledger import Window
 from schemas.policy import MeterPolicy
 from streams.core.metering.ledger_state import LedgerState
 
-#: Windows are sealed down to this share of the bound, so that not every punctuation of a flood seals a few.
+#: Windows are sealed down to this fraction of the bound, so that a flood does not cause a few seals at every
+#: punctuation.
 _LEFT = 0.8
 
 
 def beyond_bound(ledger: LedgerState, now_us: int, policy: MeterPolicy) -> list[Window]:
-    """The windows to seal now where more than `policy.max_open` are open: those whose last call is longest ago.
+    """Return the windows to seal now if more than `policy.max_open` are open: those with the oldest last call.
 
-    Windows of frequent calls stay, and become one event as before. Windows with a call after `now_us` (a fast clock)
-    stay too, because Lago must get no event of the future.
+    Windows of frequent calls stay, and still become one event. Windows with a call after `now_us` (from a fast clock)
+    stay, too, because Lago must not get an event with a future timestamp.
     """
     too_many = len(ledger.open) - int(policy.max_open * _LEFT)
     if len(ledger.open) <= policy.max_open:

@@ -33,7 +33,7 @@ class Enricher:
         price: Decimal | None = None,
         rate: RateKey = None,
     ) -> bytes:
-        """The value for `litellm.usage.enriched`. A call that is not billed has no target and no window.
+        """Return the value for `litellm.usage.enriched`. A call that is not billed has no target and no window.
 
         `price`: dollars by the rate card, before the factor in `rate`; None = no card applies.
         """
@@ -70,8 +70,6 @@ class Enricher:
             usage.note,
             usage.context,
         )
-        if usage.byok:
-            record.byok = True
         if usage.has_details:
             record.power_level, record.cache_write_tokens = usage.power_level, usage.cache_write_tokens
             record.images, record.seconds = usage.images, usage.seconds

@@ -1,6 +1,7 @@
-"""Why a call failed, in the few categories by which people and provider health tell failures apart.
+"""Classifies failed calls into a few categories, for people and for provider health.
 
-Source: the exceptions of LiteLLM (litellm/exceptions.py), which carry the HTTP status that the provider answered, or would have.
+Source: the exceptions of LiteLLM (litellm/exceptions.py). They have the HTTP status of the provider, or a corresponding
+one.
 """
 
 from typing import Final
@@ -9,7 +10,7 @@ FAILURE: Final = "failure"
 RATE_LIMIT, TIMEOUT, SERVER, AUTH, CLIENT, OTHER = CATEGORIES = (
     *("rate_limit", "timeout", "server", "auth", "client", "other"),
 )
-#: The failures that say something about the provider; the others are the caller's or the proxy's doing.
+#: The failures that the provider causes. The caller or the proxy causes the others.
 OF_PROVIDER: Final = frozenset({RATE_LIMIT, TIMEOUT, SERVER})
 _BY_CLASS: Final = {
     "RateLimitError": RATE_LIMIT,
@@ -26,12 +27,13 @@ _BY_CODE: Final = {"401": AUTH, "403": AUTH, "408": TIMEOUT, "429": RATE_LIMIT, 
 
 
 def category_of(code: str, name: str) -> str:
-    """The category of a failure.
+    """Return the category of a failure.
 
     Args:
         code: HTTP status as text, `""` = none is known.
-        name: of LiteLLM's exception, with or without its module; `""` = none is known. It is more exact than the status: a budget
-            of LiteLLM's own that is spent has the status 429 in some versions, and says nothing about the provider.
+        name: name of LiteLLM's exception, with or without its module; `""` = none is known. It is more exact than the
+            status. For example, an exceeded budget of LiteLLM has the status 429 in some versions, and the provider did
+            not cause it.
     """
     if known := _BY_CLASS.get(name.rpartition(".")[2]):
         return known

@@ -1,4 +1,4 @@
-"""Yes or no in the spellings of several senders: LiteLLM's table has texts, exports have `t` and `1`."""
+"""Reads yes or no in the spellings of several senders: LiteLLM's table has texts, exports have `t` and `1`."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ _USUAL: Final = {"True": True, "False": False, "None": False, "": False}
 
 
 def is_yes(value: bool | int | str | None) -> bool:
-    """Whether the value says yes; any value that is neither yes nor no counts as no."""
+    """Whether the value means yes. Any value that means neither yes nor no counts as no."""
     if value is True or value is False:
         return value
     if type(value) is str:

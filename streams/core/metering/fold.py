@@ -1,7 +1,7 @@
-"""The fold: records of a raw partition, in order, become changes to the partition's ledger.
+"""The fold: turns the records of a raw partition, in order, into changes of the partition's ledger.
 
-This is the hot path. A batch is read in three passes, so that one call looks up the remembered identities of the whole
-batch: decode and normalise, look up, fold.
+This is the hot path. A batch is read in three passes: decode and normalise, look up, fold. So the remembered identities
+of the whole batch are looked up in one call.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,16 +38,17 @@ from streams.core.metering.read_usage import usage_of
 from streams.core.metering.step_changes import Changes
 from streams.core.pricing.cards import Rates
 
-#: LiteLLM's own payloads share one route. While nothing else comes, routes need no bookkeeping.
+#: LiteLLM's own payloads share one route. While no other payloads arrive, routes are not recorded.
 _MAIN_SHAPES = frozenset({SLP, FLAT})
-#: The limit of a partition clock that follows every record.
+#: The limit of a partition clock that has no limit: it follows every record.
 NO_LIMIT_MS = 1 << 62
-#: A record up to this far ahead of the partition clock is accepted, because a worker's clock may be slow. Its identity
-#: is remembered for as long.
+#: A record is accepted up to this time ahead of the partition clock, because a worker's clock may be slow. Its identity
+#: is remembered longer by the same time.
 LEAD_MS = 48 * HOUR_MS
 _OLD = Rejected("beyond_horizon")
 _AHEAD = Rejected("beyond_horizon", "the record's time is days ahead of this worker's clock")
-#: The call is refused. It can be put back once its org has a subscription; an operator sees it among the refused calls.
+#: Reason: the call is refused. It can be requeued once its org has a subscription; an operator sees it among the
+#: refused calls.
 TOO_MANY_HELD = "too_many_held"
 
 _encode = msgspec.json.Encoder().encode
@@ -63,7 +64,7 @@ class Record(Protocol):
     value: bytes | None
 
 
-#: Finds the target: of a customer's call by (customer id, end, id kind), of an org's usage with the metric's code as a
+#: Finds the target of a customer's call by (customer id, end, id kind). For an org's usage the metric's code is the
 #: fourth argument.
 Resolve = Callable[..., Target]
 
@@ -77,7 +78,7 @@ class Fold:
         self._unit = quantum(policy.cost_decimals)
         self._enricher = Enricher(prefix)
         self.routes = Routes()
-        #: A cost up to this is plausible for any call, so nothing else is asked.
+        #: A cost up to this is plausible for any call, so no further check is made.
         self._plausible = min(policy.max_usd_per_call, policy.max_usd_per_token)
         self._lead_ms = min(LEAD_MS, HOURS_APART * HOUR_MS - policy.dedupe_retention_us // 1000)
 
@@ -89,11 +90,11 @@ class Fold:
         latest_ms: int = NO_LIMIT_MS,
         rates: Rates | None = None,
     ) -> Changes:
-        """The changes that folding `records` makes; `ledger` stays as it is.
+        """Return the changes that `records` cause. `ledger` itself is not changed.
 
         Args:
-            records: in order, without a gap, from `ledger.position.next` on. The caller checks this.
-            resolve: `resolve(customer_id, end_us, id_kind)` gives a call's target.
+            records: records in order, without a gap, from `ledger.position.next` on. The caller checks this.
+            resolve: `resolve(customer_id, end_us, id_kind)` returns a call's target.
             latest_ms: the worker's own clock plus `FUTURE_US`, milliseconds since 1970 UTC. A call's end up to it is
                 accepted, and a later record time does not move the partition clock further. A worker clock that is slow
                 costs only memory; one that is fast refuses calls.
@@ -115,7 +116,7 @@ class Fold:
             return Rejected("malformed", type(error).__name__)
 
     def _read_all(self, records: Sequence[Record], clock_ms: int, latest_ms: int) -> tuple[list[Usage | Rejected], int]:
-        """Each record as usage or refusal, and the newest record time or end, milliseconds since 1970 UTC."""
+        """Return each record as usage or refusal, and the newest record time or end, milliseconds since 1970 UTC."""
         lead_ms, newest_ms = self._lead_ms, clock_ms
         worker_us = 0 if latest_ms == NO_LIMIT_MS else latest_ms * 1000 - FUTURE_US
         usages = []
@@ -126,7 +127,7 @@ class Fold:
                     newest_ms = max(newest_ms, record.timestamp)
             usage = self._read(record, max(clock_ms * 1000, worker_us))
             usages.append(usage)
-            if type(usage) is Usage:  # a repeat may come when the clock has reached that end, or confirms it
+            if type(usage) is Usage:  # a repeat may arrive when the clock has reached that end
                 told_ms = (usage.told_end_us or usage.end_us) // 1000
                 if told_ms > newest_ms:
                     newest_ms = max(newest_ms, min(told_ms, clock_ms + lead_ms))
@@ -135,7 +136,7 @@ class Fold:
     def _fold(
         self, ledger: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int, rates: Rates | None
     ) -> Changes:
-        """Decide about each call, by what is known of its identity and by its decision.
+        """Decide about each call, by the tag of its identity and by its decision.
 
         | identity (tag)             | decision              | outcome                                        |
         |----------------------------|-----------------------|------------------------------------------------|
@@ -218,7 +219,7 @@ class Fold:
                 set_apart(apart, decision, cost)
                 if decision == UNPRICED:
                     changes.noticed.without_price(usage.model)
-            elif identity in ledger.metered:  # held for longer than identities are remembered
+            elif identity in ledger.metered:  # the usage was held longer than identities are remembered
                 _repeat(changes, duplicate, record, usage, differs_in_cost=False)
                 new[identity] = tag_of(usage, billed=True)
                 continue
@@ -236,7 +237,7 @@ class Fold:
             enriched.append((record.key, made))
             if usage.kind == UNKNOWN:
                 changes.noticed.of_unknown_type(usage.call_type)
-            # `tag_of`, inlined for the usual call: one function call per record is too slow here.
+            # `tag_of`, inlined for the usual call, because one function call per record is too slow here.
             tag = hash(cost) % FINGERPRINTS + SETTLED if cost else tag_of(usage, billed=decision not in UNBILLED)
             new[identity] = tag
             if stored == COSTLESS:
@@ -314,7 +315,7 @@ class Fold:
 
 
 def _moved(position: Position, apart: dict[str, Sum], folded: Sum, duplicate: Sum, rejected: Sum) -> Position:
-    """The position with the sums of a batch added."""
+    """Return the position with the sums of a batch added."""
     by_decision = by_decision_of(apart, folded)
     unbilled = total_of(by_decision, UNBILLED)
     now = {"folded": folded, "duplicate": duplicate, "rejected": rejected, "unbilled": unbilled}
@@ -331,7 +332,7 @@ def _reject(changes: Changes, rejected: Sum, record: Record, refusal: Rejected, 
 
 
 def _repeat(changes: Changes, duplicate: Sum, record: Record, usage: Usage, *, differs_in_cost: bool) -> None:
-    """Count a copy. One with another cost is also kept aside, in the topic of rejected calls."""
+    """Count a copy. A copy with another cost is also written to the topic of rejected calls."""
     cost = usage.cost
     changes.decisions[DUPLICATE] = changes.decisions.get(DUPLICATE, 0) + 1
     duplicate.calls += 1

@@ -1,4 +1,6 @@
-"""Which calls may be counted and forgotten: older ones than the identities that are kept, and those of a ledger that was lost. Pure."""
+"""Decides which calls may have been counted and forgotten: calls older than the remembered identities, and calls of a
+lost ledger. Pure.
+"""
 
 from schemas.ledger import Position
 from schemas.moments import HOUR_US
@@ -9,20 +11,20 @@ from streams.core.metering.normalise import FUTURE_US
 
 
 def oldest_us(policy: MeterPolicy, clock_ms: int, position: Position) -> int:
-    """A call that ended before this may repeat a forgotten one, microseconds since 1970 UTC: the dedupe retention with a margin of an hour.
+    """Return the moment before which a call may repeat a forgotten one, microseconds since 1970 UTC.
 
-    Identities that a shorter horizon dropped stay forgotten under a longer one. Calls that ended before `forgot_us`
-    may have been counted by a ledger that is lost.
+    It is given by the dedupe retention with a margin of an hour. Identities that a shorter retention dropped stay
+    forgotten under a longer one. A lost ledger may have counted calls that ended before `forgot_us`.
     """
     return max(_kept_from_us(policy, clock_ms, position), position.forgot_us)
 
 
 def may_be_forgotten(usage: Usage, policy: MeterPolicy, clock_ms: int, position: Position) -> bool:
-    """Whether the call may have been counted and forgotten since.
+    """Whether the call may have been counted and forgotten.
 
-    The usage log may have vouched for it (`checked_us`). A lost ledger counted nothing after `forgot_us` without `FUTURE_US`, by which the
-    clocks of senders may be ahead: a check after that is one of all that it counted. Jobs are remembered longer than calls; those of a
-    lost ledger are forgotten, too.
+    A check in the usage log (`checked_us`) can exclude it. A lost ledger counted nothing after `forgot_us` minus
+    `FUTURE_US`, by which the clocks of senders may be ahead. So a check after that moment covers all calls of that
+    ledger. Jobs are remembered longer than calls; jobs of a lost ledger are forgotten, too.
     """
     kept_us = _kept_from_us(policy, clock_ms, position)
     if usage.job is usage.identity:

@@ -4,10 +4,10 @@ from schemas.ledger import Window
 
 
 def names_of(window: Window, group_by: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the window's group values, one for each value.
+    """Return the names of the window's group values, one for each value.
 
-    Windows of releases before the names were stored take the policy's where their number fits. Otherwise the names are
-    `group_1` and so on: the meaning of the values is unknown, and the money must not wait for it.
+    Early releases did not store the names. Their windows get the names of the policy if the number is equal. Otherwise
+    the names are `group_1` and so on: the meaning of the values is unknown, and billing must not wait for it.
     """
     if window.group_names or not window.group:
         return window.group_names

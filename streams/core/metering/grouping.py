@@ -13,12 +13,12 @@ copy = msgspec.structs.replace
 
 
 def unnamed(ledger: LedgerState) -> list[Window]:
-    """Windows that a release before the names were stored has written."""
+    """Return the windows without names, which an early release wrote."""
     return [window for window in ledger.windows.values() if window.group and not window.group_names]
 
 
 def with_group_names(ledger: LedgerState, windows: Iterable[Window], group_by: tuple[str, ...]) -> Changes:
-    """Give `windows` their names, before a changed setting could give wrong ones."""
+    """Add the names to `windows`, before a changed setting could cause wrong names."""
     changes = Changes(ledger.position)
     for window in windows:
         changes.windows[window.first] = copy(window, group_names=names_of(window, group_by))

@@ -1,8 +1,8 @@
-"""An identity: equal for two deliveries of one call, different for two calls.
+"""Makes the identity of a call: equal for two deliveries of one call, different for two calls.
 
-No single id of LiteLLM does that. A failed attempt and the success after it share one `litellm_call_id`, which the
-client may choose; `id` comes from the provider, and some providers repeat it. Together with status and start time in
-milliseconds they are unique (docs/litellm.md has the evidence).
+No single id of LiteLLM has this property. A failed attempt and the success after it share one `litellm_call_id`, which
+the client may choose. The `id` comes from the provider, and some providers repeat it. Together with status and start
+time in milliseconds they are unique (docs/litellm.md has the evidence).
 """
 
 from hashlib import blake2b
@@ -12,11 +12,11 @@ _OF_A_CALL = 4
 
 
 def identity_of(namespace: str, *parts: str) -> bytes:
-    """16 bytes made of the parts; an absent part is `""`.
+    """Return 16 bytes made of the parts; an absent part is `""`.
 
-    Each part follows its length, so two different lists of parts never give one text.
+    Each part is preceded by its length, so two different lists of parts never produce the same text.
     """
-    if len(parts) == _OF_A_CALL:  # nearly every record has four parts: written out, this takes two thirds of the time
+    if len(parts) == _OF_A_CALL:  # nearly every record has four parts; the unrolled code takes two thirds of the time
         a, b, c, d = parts
         text = f"{namespace}|{len(a)}:{a}|{len(b)}:{b}|{len(c)}:{c}|{len(d)}:{d}"
     else:

@@ -1,4 +1,4 @@
-"""One spelling of a job's id for all the forms that LiteLLM uses.
+"""Converts all forms of a job's id that LiteLLM uses to one spelling.
 
 LiteLLM writes the id of one batch, video or response in several ways: as the provider gave it; packed together with the
 deployment in base64 (1.81 on); and in its database with a suffix that marks the row with the cost (`_batch_cost`; since
@@ -12,19 +12,21 @@ from re import compile as re_compile
 
 #: Suffixes of `request_id` in LiteLLM's database.
 SUFFIXES = ("_batch_cost", "_background_cost", "_video_cost")
-#: A row with this suffix holds a poll's own cost and names the poll, not the job.
+#: A row with this suffix holds the cost of a poll, and its id names the poll, not the job.
 POLL_COST_SUFFIX = "_guardrail_cost"
-#: Two deployments can give the same shorter id: such ids stay packed with their deployment.
+#: Two deployments can return the same shorter id. Such ids stay packed with their deployment.
 _UNIQUE_LENGTH = 16
 _PACKED = ("resp_", "video_", "")
 _PACKED_LENGTH = 32
-#: Ids of providers are shorter, encrypted ones longer.
+#: Ids of providers are shorter than this, encrypted ids are longer.
 _SEALED_LENGTH = 120
 _INSIDE = re_compile(r"(?:response_id|video_id|llm_batch_id|generic_response_id):([^;]+)")
 
 
 def without_suffix(request_id: str) -> str:
-    """A `request_id` of LiteLLM's database as its callbacks report it: without the suffix of a row with a cost."""
+    """Remove the suffix of a row with a cost from a `request_id` of LiteLLM's database. The callbacks report it without
+    the suffix.
+    """
     for suffix in SUFFIXES:
         if request_id.endswith(suffix):
             return request_id[: -len(suffix)]
@@ -32,9 +34,9 @@ def without_suffix(request_id: str) -> str:
 
 
 def job_id_of(request_id: str) -> str:
-    """The job's id as its provider gave it, where it is long enough to be unique; else as LiteLLM has it.
+    """Return the provider's id of the job if it is long enough to be unique, otherwise LiteLLM's id.
 
-    Equal for every poll, for the creation and for the rows of LiteLLM's database. `""` stays `""`.
+    The result is equal for every poll, for the creation and for the rows of LiteLLM's database. `""` stays `""`.
     """
     job_id = without_suffix(request_id)
     if len(job_id) < _PACKED_LENGTH:
@@ -46,13 +48,13 @@ def job_id_of(request_id: str) -> str:
 
 
 def is_sealed(request_id: str) -> bool:
-    """Whether LiteLLM's proxy has encrypted the id: then each poll has another id, and none of them names the job."""
+    """Whether LiteLLM's proxy has encrypted the id. Then each poll has another id, and no poll names the job."""
     job_id = without_suffix(request_id)
     return len(job_id) > _SEALED_LENGTH and job_id.startswith("resp_") and not _unpacked(job_id)
 
 
 def _unpacked(job_id: str) -> str:
-    """The content that LiteLLM packed into the id; `""` for the provider's own id."""
+    """Return the content that LiteLLM packed into the id; `""` for the provider's own id."""
     text = next(job_id[len(prefix) :] for prefix in _PACKED if job_id.startswith(prefix))
     padded = text + "=" * (-len(text) % 4)
     try:

@@ -1,7 +1,7 @@
-"""What the ledger knows of a counted identity, in 16 bits: only a billed call shuts out a copy (ADR 0017).
+"""The tag of a counted identity: 16 bits with facts about the call. Only a billed call excludes copies (ADR 0017).
 
 An identity that was counted without a cost stays open for a copy with a cost. An identity that was decided with a cost
-keeps the cost's fingerprint, so that a copy with another cost is noticed.
+keeps a fingerprint of the cost, so that a copy with another cost is detected.
 """
 
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ import numpy as np
 
 from streams.core.metering.identity import IDENTITY_BYTES
 
-#: Not counted inside the dedupe retention.
+#: Tag: not counted within the dedupe retention.
 NEVER = -1
-#: Counted by a release that stored no tag; it shuts out copies, as it did there.
+#: Tag: counted by a release that stored no tag. It excludes copies, as in that release.
 UNTOLD = 0
-#: Counted without a cost: a copy that is billed is billed once.
+#: Tag: counted without a cost. A copy with a cost is billed once.
 COSTLESS = 1
-#: From here on: billed, or not billed because of a policy; the number is the fingerprint of its cost.
+#: Tags from here on: billed, or not billed because of a policy. The number is the fingerprint of the cost.
 SETTLED = 2
 FINGERPRINTS = 0x10000 - SETTLED
 _TAG = np.dtype("<u2")
@@ -25,7 +25,7 @@ _TAGS_PER_KEY = IDENTITY_BYTES // _TAG.itemsize
 
 
 def fingerprint(cost: Decimal) -> int:
-    """The tag of an identity that was settled at `cost` dollars; one in 65 534 other costs has the same.
+    """Return the tag of an identity that was settled at `cost` dollars. One in 65 534 other costs has the same tag.
 
     Python's hash of a number is the same for equal amounts with any number of places, on every 64-bit platform
     (docs.python.org, Hashing of numeric types).
@@ -34,19 +34,19 @@ def fingerprint(cost: Decimal) -> int:
 
 
 def differs(tag: int, cost: Decimal) -> bool:
-    """Whether `cost` (dollars) is another cost than the settled one; a copy without a cost never differs."""
+    """Whether `cost` (dollars) differs from the settled cost. A copy without a cost never differs."""
     return tag >= SETTLED and bool(cost) and tag != fingerprint(cost)
 
 
 def pack_identities(tags: Mapping[bytes, int]) -> bytes:
-    """Identities one after the other, the last two bytes of each replaced by its tag; a value of the changelog."""
+    """Join identities, with the last two bytes of each replaced by its tag. The result is a value of the changelog."""
     keys = np.frombuffer(b"".join(tags), dtype=_TAG).reshape(-1, _TAGS_PER_KEY).copy()
     keys[:, -1] = list(tags.values())
     return keys.tobytes()
 
 
 def untold(packed: bytes) -> bytes:
-    """Whole identities, as releases before version 3 wrote them, in the form of `pack_identities` with the tag `UNTOLD`."""
+    """Convert whole identities, as releases before version 3 wrote them, to the form of `pack_identities` with the tag `UNTOLD`."""
     keys = np.frombuffer(packed, dtype=_TAG).reshape(-1, _TAGS_PER_KEY).copy()
     keys[:, -1] = UNTOLD
     return keys.tobytes()

@@ -11,12 +11,12 @@ from streams.core.metering.dedupe_set import SeenIds
 
 
 class EvictedWindows(Protocol):
-    """A store for held windows outside of memory.
+    """A store for held windows outside memory.
 
     Fields:
         room: number of held windows that stay in memory.
         windows, customers: numbers of windows and customers in this store.
-        sums: their calls and cost, by the reason that they are held.
+        sums: their calls and cost, by the reason why they are held.
     """
 
     room: int
@@ -33,21 +33,21 @@ class EvictedWindows(Protocol):
 
 
 class LedgerState:
-    """State of one partition; a function of its changelog.
+    """The state of one partition; its changelog determines it completely.
 
     Held windows beyond a bound are in `cold` and in none of the other fields. A new call of their customer begins
-    another window. Code that looks at one customer's windows calls `warm` first.
+    another window. Code that examines the windows of one customer calls `warm` first.
 
     Fields:
         windows: open and held windows in memory, by first offset.
-        index: from a window's key to its first offset. Several windows can have one key when they were resolved apart
-            and could not be billed: then it holds the lowest offset.
-        open: first offsets of the windows that have a subscription, with the moments at which they were opened and last
-            folded into (microseconds, not persisted: a reopened ledger starts the wait again).
+        index: maps a window's key to its first offset. Several windows can have one key if they were resolved
+            separately and could not be billed. Then it has the lowest offset.
+        open: first offsets of the windows with a subscription, with the times of their opening and of their last call.
+            The times are microseconds and not persisted, so a reopened ledger starts the wait again.
         held: first offsets of held windows by customer.
-        metered: first offsets of the other metered events that wait here, by identity.
-        seen: identities inside the dedupe retention.
-        seen_blocks: the changelog keys of `seen`: by hour and offset, the prefixes in use.
+        metered: first offsets of the other metered events that wait here, by identity of the event.
+        seen: identities within the dedupe retention.
+        seen_blocks: the changelog keys of `seen`: the prefixes in use, by hour and offset.
         jobs: jobs by identity, in order of their hours.
     """
 
@@ -83,19 +83,19 @@ class LedgerState:
             self.open[first] = (now_us if opened is None else opened[0], now_us)
 
     def over(self) -> int:
-        """Number of held windows in memory beyond the bound; 0 or less where there is room."""
+        """Number of held windows in memory beyond the bound; 0 or less if there is space."""
         return 0 if self.cold is None else len(self.windows) - len(self.open) - self.cold.room
 
     def held_windows(self) -> int:
-        """Held windows, in memory and on disk."""
+        """Number of held windows, in memory and on disk."""
         return len(self.windows) - len(self.open) + (0 if self.cold is None else self.cold.windows)
 
     def full(self) -> bool:
-        """Whether memory takes no further held window."""
+        """Whether memory has no space for another held window."""
         return self.cold is not None and self.over() >= 0
 
     def store(self, windows: Sequence[Window], now_us: int) -> None:
-        """Put held windows on disk, or into memory where the disk is full."""
+        """Put held windows on disk, or into memory if the disk is full."""
         if windows and (self.cold is None or not self.cold.put(windows)):
             for window in windows:
                 self.put(window, now_us)
@@ -108,7 +108,7 @@ class LedgerState:
         return windows
 
     def warm_part(self, first: int) -> bool:
-        """Whether the window exists; the windows of its customer come back from disk."""
+        """Whether the window exists. The windows of its customer are brought back from disk."""
         if first not in self.windows and self.cold is not None:
             customer_id = self.cold.customer_of(first)
             if customer_id is not None:
@@ -116,8 +116,8 @@ class LedgerState:
         return first in self.windows
 
     def chill(self, goes: Callable[[str], bool], left: int, most: int) -> list[Window]:
-        """Move held windows of the customers for which `goes` is true to disk, oldest first; the windows that were
-        moved.
+        """Move held windows to disk, the oldest first, for customers for which `goes` is true; return the moved
+        windows.
 
         Other metered events stay, because they have a bound of their own.
 
@@ -141,12 +141,12 @@ class LedgerState:
         return moved
 
     def waiting(self) -> Sum:
-        """Calls and cost of all windows, in memory and on disk."""
+        """Return calls and cost of all windows, in memory and on disk."""
         on_disk = () if self.cold is None else self.cold.sums.values()
         return sum(on_disk, sum_of_windows(self.windows.values()))
 
     def put_job(self, identity: bytes, job: Job | None) -> None:
-        """Remember the latest report of a job; None forgets the job."""
+        """Remember the latest report of a job; None = forget the job."""
         self.jobs.pop(identity, None)
         if job is not None:
             self.jobs[identity] = job
@@ -187,7 +187,7 @@ def verify(ledger: LedgerState) -> None:
     """Check conservation.
 
     Raises:
-        LedgerBroken: `ledger_imbalance`. The partition stops with an alarm, and bills nothing from such a ledger.
+        LedgerBroken: `ledger_imbalance`. The partition is halted with an alarm, and nothing is billed from this ledger.
     """
     received, folded = off_by(ledger.position.counters, ledger.waiting())
     if received.calls or received.cost or folded.calls or folded.cost:

@@ -1,9 +1,9 @@
-"""Whether the usage log has a copy's call already, and whether the copy adds to what is billed.
+"""Decides whether the usage log has the call of a copy already, and whether the copy adds an amount to bill.
 
-Pure: the caller hands the log's rows in. There are two questions. *Is it the same call?* By identity; by alias and
-start; by both ids whatever the starts are, because LiteLLM's database and its callbacks have different times; by the
-request id and the start where one side has no call id. *Is there something to bill?* A row in the log does not answer
-that: a call that was counted without a price must be billed when a copy has one.
+Pure: the caller passes the rows of the log. There are two questions. *Is it the same call?* It is compared by identity;
+by alias and start; by both ids regardless of the starts, because LiteLLM's database and its callbacks have different
+times; by request id and start if one side has no call id. *Is there something to bill?* A row in the log is not enough:
+a call that was counted without a price must be billed if a copy has one.
 """
 
 from collections.abc import Iterable
@@ -17,27 +17,24 @@ from streams.core.metering.call_meaning import SEALED
 from streams.core.metering.decisions import BILLED, FAILED_CALL, LOST, METERED, UNPRICED, ZERO_COST, decide
 from streams.core.metering.spend_log_ids import alias_of, base_of, names_a_job
 
-#: How far apart the starts of one call can lie, microseconds: the database rounds to milliseconds.
+#: The largest difference between two starts of one call, microseconds. The database rounds to milliseconds.
 APART_US: Final = 2000
-#: Decisions that a price changes; the others stand whatever a copy costs.
+#: Decisions that a price changes. All other decisions are independent of the cost of a copy.
 PRICEABLE: Final = frozenset({UNPRICED, ZERO_COST, FAILED_CALL})
-#: The most that two texts of one binary float differ by, dollars.
+#: The largest difference between two texts of one binary float, dollars.
 NOISE: Final = Decimal("1e-9")
 _MILLISECOND_US = 1000
-#: How long after a call's end a callback with a single moment may report it, microseconds; such callbacks retry
-#: nothing.
+#: How long after a call's end a callback with a single timestamp may report it, microseconds. Such callbacks do not
+#: retry.
 TOLD_AFTER_US: Final = 900_000_000
-#: How far apart the clocks of LiteLLM and of the callback may be, microseconds.
+#: The largest difference between the clocks of LiteLLM and of the callback, microseconds.
 _CLOCKS_US = 2_000_000
 #: Kind of the customer id of LiteLLM's `lago` callback, whose ids are random.
 _BY_LAGO = "subscription"
 
-#: What to do about a copy:
-#: - missing: it was never counted. Send it.
-#: - known: it was billed at this cost. Do nothing.
-#: - priced: it was counted without a price and this copy has one, or it was lost before it was billed. Send it.
-#: - other_cost: it was billed at another cost. Report it.
-#: - unclear: the log cannot show whether it was counted.
+#: The verdicts on a copy: - missing: it was never counted. Send it. - known: it was billed at this cost. Do nothing. -
+#: priced: it was counted without a price and this copy has one, or it was lost before it was billed. Send it. -
+#: other_cost: it was billed at another cost. Report it. - unclear: the log cannot show whether it was counted.
 MISSING, KNOWN, PRICED, OTHER_COST, UNCLEAR = "missing", "known", "priced", "other_cost", "unclear"
 
 
@@ -45,7 +42,7 @@ class LoggedCall(NamedTuple):
     """A row of the usage log.
 
     Fields:
-        billed: the call is in a part, or was: its cost is billed or will be.
+        billed: whether the call is or was in a part, so that its cost is billed or will be.
         start_us: microseconds since 1970 UTC.
     """
 
@@ -63,14 +60,14 @@ class LoggedCall(NamedTuple):
 
 
 class CopyVerdict(NamedTuple):
-    """What to do about a copy, and the row that decided it; None where there is none."""
+    """The verdict on a copy, and the row that decided it; None = there is none."""
 
     word: str
     row: LoggedCall | None = None
 
 
 def verdict(copy: Usage, rows: Iterable[LoggedCall], policy: MeterPolicy) -> CopyVerdict:
-    """The verdict on `copy`; `rows` are all that may be the same call."""
+    """Return the verdict on `copy`; `rows` are all rows that may be the same call."""
     same: list[LoggedCall] = []
     unclear: LoggedCall | None = None
     for row in rows:
@@ -81,7 +78,7 @@ def verdict(copy: Usage, rows: Iterable[LoggedCall], policy: MeterPolicy) -> Cop
             unclear = row
     if copy.cost and copy.note.endswith(SEALED) and not any(row.billed for row in same):
         # The polls of an encrypted response have different ids, so the log cannot show whether another poll was billed.
-        # A copy without a cost, as LiteLLM writes them with a database, adds nothing either way.
+        # A copy without a cost, as LiteLLM writes them with a database, adds nothing in any case.
         return CopyVerdict(UNCLEAR, unclear)
     if not same:
         return CopyVerdict(MISSING) if unclear is None else CopyVerdict(UNCLEAR, unclear)
@@ -104,13 +101,13 @@ def verdict(copy: Usage, rows: Iterable[LoggedCall], policy: MeterPolicy) -> Cop
 
 
 def same_call(copy: Usage, row: LoggedCall) -> bool | None:
-    """Whether `row` is the call of `copy`; None where that cannot be known.
+    """Whether `row` is the call of `copy`; None = unknown.
 
-    Two calls can share a call id, which clients choose, and a request id, which providers repeat. Both ids together
-    with a start in whole milliseconds are a row of LiteLLM's database, where the request id is unique. Without a call
-    id, an equal request id at another start is either the same call or a later one. Other callbacks (`openmeter`) and
-    senders give one moment, mostly the end, and one id, the request's or the call's. LiteLLM's `lago` callback gives
-    none of LiteLLM's ids.
+    Two calls can share a call id, which clients choose, and a request id, which providers repeat. Both ids and a start
+    in whole milliseconds are a row of LiteLLM's database, where the request id is unique. Without a call id, an equal
+    request id at another start is either the same call or a later one. Other callbacks (`openmeter`) and senders have
+    one timestamp, usually the end, and one id, the request's or the call's. LiteLLM's `lago` callback has none of
+    LiteLLM's ids.
     """
     if copy.identity == row.identity or (copy.job and copy.job == row.identity):
         return True
@@ -136,7 +133,7 @@ def same_call(copy: Usage, row: LoggedCall) -> bool | None:
 
 
 def _by_lago(copy: Usage, row: LoggedCall) -> bool:
-    """Whether LiteLLM's `lago` callback may have reported the call: then only customer and cost are known of it."""
+    """Whether LiteLLM's `lago` callback may have reported the call. Then only its customer and cost are known."""
     alike = row.customer_id == copy.customer_id and abs(row.cost - copy.cost) <= NOISE
     return bool(
         copy.cost
@@ -151,10 +148,10 @@ def _told_after(copy: Usage, row: LoggedCall, first_us: int) -> bool:
 
 
 def of_a_job(copy: Usage) -> bool:
-    """Whether the copy reports a job: a poll, or LiteLLM's own row about it. The job's id alone identifies it."""
+    """Whether the copy reports a job: a poll, or LiteLLM's own row about it. The job is identified only by its id."""
     return bool(copy.job and copy.job == copy.identity) or copy.call_type in JOBS or names_a_job(copy.request_id)
 
 
 def nameless(copy: Usage) -> bool:
-    """Whether the copy has no call id and no request id of its own: no other route can find it again."""
+    """Whether the copy has neither a call id nor a request id of its own, so that no other route can find it again."""
     return copy.metered is None and not copy.call_id and not base_of(copy.request_id)

@@ -1,4 +1,4 @@
-"""A stored call of any shape becomes one `Usage`; a call that can never be billed is refused here."""
+"""Converts a stored call of any shape to a `Usage`, and refuses a call that can never be billed."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -31,15 +31,16 @@ from streams.core.metering.identity import identity_of
 from streams.core.metering.job_id import is_sealed, without_suffix
 from streams.core.metering.token_counts import OddCount, count_of, with_sound_counts
 
-#: An event time that lies later than this after its receipt comes from a wrong clock (ADR 0025).
+#: If an event's time is later than its receipt by more than this, it comes from a wrong clock (ADR 0025).
 FUTURE_US = 600 * SECOND_US
-#: A record that Kafka stored so long after its receipt was replayed or spooled: no ingress's clock is so wrong.
+#: If Kafka stored a record so long after its receipt, it was replayed or spooled, because no ingress has such a wrong
+#: clock.
 _STORED_AGAIN_US = 23 * HOUR_US
 
 #: The `source` that LiteLLM's `openmeter` callback writes into CloudEvents.
 LITELLM_SOURCE = "litellm-proxy"
 
-#: How far a start in LiteLLM's database can be from the one in its callbacks, milliseconds.
+#: The largest difference between a start in LiteLLM's database and in its callbacks, milliseconds.
 _APART_MS = 2
 _LITELLM = (SLP, FLAT)
 
@@ -51,13 +52,13 @@ _NO_EVENT, _NO_DATA = CloudEvent(), CloudEventData()
 def normalise(
     record: RawRecord, customer_id: str, unit: Decimal, stored_us: int | None = None, clock_us: int = 0
 ) -> Usage:
-    """The call in `record` as `Usage`, its cost quantised to `unit` dollars.
+    """Return the call in `record` as `Usage`, with its cost quantised to `unit` dollars.
 
     Args:
-        stored_us: the record's time in Kafka, microseconds since 1970 UTC; Kafka has checked it. None = the time of its
-            receipt.
+        stored_us: timestamp of the Kafka record, microseconds since 1970 UTC. Kafka has checked it. None = the time of
+            its receipt.
         clock_us: the later of the partition clock and the worker's own clock, microseconds since 1970 UTC. A call's end
-            is accepted where either clock or its receipt allows it, so one slow clock refuses nothing.
+            is accepted if one of the clocks or the receipt allows it, so one slow clock refuses nothing.
 
     Raises:
         Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost`,
@@ -103,7 +104,7 @@ def normalise(
     if not 0 <= record.received_at < MAX_US:
         raise Rejected("bad_time", "received outside 1970..9999")
     at_us = record.received_at if stored_us is None else stored_us
-    if at_us - record.received_at > _STORED_AGAIN_US:  # replayed or spooled: its receipt is the better witness
+    if at_us - record.received_at > _STORED_AGAIN_US:  # it was replayed or spooled, so its receipt is more reliable
         at_us, clock_us = record.received_at, 0
     if usage.end_us > at_us + FUTURE_US and usage.end_us > clock_us + FUTURE_US:
         usage.told_end_us, usage.end_us = usage.end_us, at_us
@@ -112,12 +113,14 @@ def normalise(
 
 
 def unknown_version(v: int) -> Rejected:
-    """The refusal of an envelope of a later release, whose fields this release cannot interpret."""
+    """Return the refusal of an envelope of a later release, because this release cannot interpret its fields."""
     return Rejected("unknown_version", f"{v}, this worker reads up to {ENVELOPE_VERSION}")
 
 
 def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
-    """Flat payload and StandardLoggingPayload: they share one namespace, so both routes give one identity."""
+    """Read a flat payload or a StandardLoggingPayload. They share one namespace, so a call has the same identity on
+    both routes.
+    """
     metadata = call.metadata or _NO_METADATA
     call_id, request_id = _text(call.litellm_call_id), _text(call.id or call.request_id)
     status = call.status or ""
@@ -160,7 +163,7 @@ def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
 
 
 def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
-    """The integration payload: `request_id` and `timestamp` identify it."""
+    """Read the integration payload, identified by `request_id` and `timestamp`."""
     call_id, request_id = _text(call.litellm_call_id), _text(call.request_id or call.id)
     at_us = _moment(call.timestamp)
     identity = _litellm_identity(call_id, request_id, call.status or "", at_us)
@@ -184,7 +187,7 @@ def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
 
 
 def _lago(record: RawRecord, call: Call, unit: Decimal) -> Usage:
-    """Lago's ingest shape: `external_subscription_id | transaction_id`, as Lago's own key."""
+    """Read Lago's ingest shape, identified by `external_subscription_id | transaction_id`, as in Lago."""
     transaction_id = _text(call.transaction_id)
     if not transaction_id:
         raise Rejected("no_identity", "transaction_id is absent")
@@ -203,10 +206,10 @@ def _lago(record: RawRecord, call: Call, unit: Decimal) -> Usage:
 
 
 def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
-    """A CloudEvent, identified by `source | id` as its specification says.
+    """Read a CloudEvent, identified by `source | id` as its specification says.
 
-    LiteLLM's own CloudEvents carry the provider's id, which can repeat, so `source | subject | id | time` identifies
-    them.
+    LiteLLM's own CloudEvents have the provider's id, which may repeat, so they are identified by `source | subject | id
+    | time`.
     """
     event = call.cloud_event or _NO_EVENT
     event_id, data = _text(event.id), event.data or _NO_DATA
@@ -232,7 +235,7 @@ def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
 
 
 def _metered(record: RawRecord, _call: Call, _unit: Decimal) -> Usage:
-    """Usage that others measured, identified by `org_id | transaction_id`: a repeat may omit its time."""
+    """Read a metered event, identified by `org_id | transaction_id`, because a repeat may omit its time."""
     event = record.metered
     if event is None or record.id_kind != ORG:
         raise Rejected("bad_event", "metered usage of an org is absent")
@@ -255,7 +258,7 @@ def _plain(
     tokens: tuple[float | int | None, float | int | None, float | int | None],
     cost: Decimal,
 ) -> Usage:
-    """The common part of the shapes with a single moment."""
+    """Read the common part of the shapes with a single timestamp."""
     call = record.call
     at_us = record.received_at if at is None else at
     tokens_input, tokens_output = count_of(tokens[0]), count_of(tokens[1])
@@ -277,7 +280,7 @@ def _litellm_identity(call_id: str, request_id: str, status: str, start_us: int 
 def _without_suffix(usage: Usage, status: str) -> None:
     """Remove the suffix that LiteLLM's database appends to the request id of a row whose cost came late.
 
-    Its callbacks report the same call without the suffix.
+    LiteLLM's callbacks report the same call without the suffix.
     """
     request_id = without_suffix(usage.request_id)
     if request_id != usage.request_id:
@@ -288,9 +291,9 @@ def _without_suffix(usage: Usage, status: str) -> None:
 
 
 def _twins(usage: Usage) -> tuple[bytes, ...]:
-    """The identities that a callback may give a backfilled call.
+    """Return the identities that a backfilled call may have if a callback reports it.
 
-    LiteLLM's database keeps the start to 2 ms, and stores a stream that was cut as a success.
+    LiteLLM's database keeps the start with a precision of 2 ms, and stores an interrupted stream as a success.
     """
     start_ms = usage.start_us // 1000
     ids = ("litellm", usage.call_id, usage.request_id)
@@ -338,5 +341,5 @@ _SHAPES: dict[str, Callable[[RawRecord, Call, Decimal], Usage]] = {
     CLOUDEVENT: _cloud_event,
     METERED: _metered,
 }
-#: Without the shape itself: what another program wrote to the topic may be anything.
+#: The name of the shape is left out, because another program may have written any value to the topic.
 _OTHER_SHAPE = f"its shape is none of {', '.join(_SHAPES)}, which this worker reads"

@@ -1,15 +1,16 @@
-"""What a step reports to the operator beside its counts: amounts and names, for metrics and log lines."""
+"""The reports of a step to the operator in addition to its counts: amounts and names, for metrics and log lines."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from schemas.ledger import Sum
 
-#: A copy of a settled call has another cost: it counts as a duplicate and is kept aside for inspection.
+#: Reason: a copy of a settled call has another cost. It counts as a duplicate, and is stored for inspection.
 COST_DIFFERS = "cost_differs"
-#: A poll counts as a repeat because nothing distinguishes it from one (streams/core/metering/call_meaning.py).
+#: Reason: a poll counts as a repeat, because it cannot be distinguished from one
+#: (streams/core/metering/call_meaning.py).
 ASSUMED_REPEAT = "assumed_repeat"
-#: The longest name of a sender that is kept, characters.
+#: The most characters of a sender's name that are kept.
 _NAME_LENGTH = 80
 
 
@@ -41,6 +42,6 @@ class Notices:
 
 
 def count(counts: dict[str, int], name: str) -> None:
-    """Add one to `name`, which is cut to the length that a log line may have."""
+    """Add one to `name`, which is truncated to the allowed length."""
     name = name[:_NAME_LENGTH]
     counts[name] = counts.get(name, 0) + 1

@@ -1,4 +1,6 @@
-"""Costs that no model has: a wrong price list, another currency, a wrong count. An operator decides about them."""
+"""Finds implausible costs, caused by a wrong price list, another currency, or a wrong count. An operator decides about
+them.
+"""
 
 from decimal import Decimal
 
@@ -7,17 +9,16 @@ from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.metering.call_kinds import JOB, MEDIA
 
-#: The reason of the rejection, and the word in `accepted` that overrules it.
+#: The reason of the rejection. An operator overrules it with the same text in `accepted`.
 IMPLAUSIBLE_COST = "implausible_cost"
 
 
 def implausible(usage: Usage, policy: MeterPolicy, billed: Decimal = ZERO) -> bool:
-    """Whether the call costs more than any model asks for, and no operator has accepted the cost.
+    """Whether the call costs more than the price of any model allows, and no operator has accepted the cost.
 
-    `billed`: what a rate card bills for it, dollars. Only its size counts: a price for a request has no bound per token.
-
-    A job can stand for thousands of calls, so only its price per token counts where it reports tokens. Media are not
-    priced by tokens.
+    `billed`: the amount by a rate card, dollars. Only its size is checked, because a price per request has no bound per
+    token. A job can represent thousands of calls, so only its price per token is checked if it reports tokens. Media
+    are not priced by tokens.
     """
     cost, tokens = usage.cost, usage.total_tokens
     if IMPLAUSIBLE_COST in usage.accepted:

@@ -1,29 +1,30 @@
-"""How well a provider answers for a model: healthy, degraded or down, out of a sliding window of its calls; pure.
+"""Judges how well a provider answers for a model: healthy, degraded or down, from a sliding window of its calls; pure.
 
-The thresholds to leave a state are lower than those to enter it, so that a rate that moves around one threshold does not make the
-state flap.
+The threshold to leave a state is lower than the threshold to enter it, so that the state does not flap if the rate
+varies around one threshold.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 HEALTHY, DEGRADED, DOWN = STATUSES = ("healthy", "degraded", "down")
-#: Failures in a row after which a provider is down, however few calls there are.
+#: Number of consecutive failures after which a provider is down, even with few calls.
 ROW_OF_FAILURES: Final = 5
-#: With fewer calls a share of failures says little.
+#: The least number of calls for which a percentage of failures is meaningful.
 LEAST_CALLS: Final = 10
-#: Shares of failures, in percent of the calls, at which a state begins and below which it ends.
+#: Percentages of failed calls at which a state begins, and below which it ends.
 DOWN_FROM, DOWN_UNTIL = 50, 25
 DEGRADED_FROM, DEGRADED_UNTIL = 10, 5
 
 
 @dataclass(frozen=True, slots=True)
 class SeenCalls:
-    """The calls of a window that say something about the provider: successful ones, and failures that are its own.
+    """The calls of a window that matter for the provider's health: successful calls, and failures that the provider
+    caused.
 
     Fields:
-        failures: of `calls`; rate limits are among them.
-        consecutive_failures: since the last success.
+        failures: number of failed calls in `calls`, including rate limits.
+        consecutive_failures: number of failures since the last success.
     """
 
     calls: int
@@ -32,9 +33,9 @@ class SeenCalls:
 
 
 def status_after(before: str, seen: SeenCalls) -> str:
-    """The status, if it was `before` and the window now has these calls.
+    """Return the new status for the status `before` and these calls in the window.
 
-    Without calls the state is unknown: a provider that was down becomes degraded, so that clients try it again.
+    Without calls the health is unknown. A provider that was down becomes degraded, so that clients try it again.
     """
     if not seen.calls:
         return DEGRADED if before == DOWN else before

@@ -1,4 +1,4 @@
-"""Which calls a rate card prices: those that are billed, and those that are not only because LiteLLM has no price."""
+"""Decides which calls a rate card prices: billed calls, and calls that are unbilled only because LiteLLM has no price."""
 
 from schemas.usage import Usage
 from streams.core.metering.call_kinds import INFERENCE, MEDIA
@@ -7,11 +7,11 @@ from streams.core.pricing.cards import Price, Rates
 
 
 def rated(usage: Usage, decision: str, rates: Rates) -> Price | None:
-    """The price of a call; None: no version is in force at its end, or the call is not billed.
+    """Return the price of a call; None = no version applies at its end, or the call is not billed.
 
-    A call without a cost is billed where its entry prices what was counted of it. Calls that are not billed by a policy
-    or because they failed stay so, and so do calls that only manage something. A report of a job has no price without a cost:
-    an earlier report may have fewer tokens, and a read of an answer repeats those that its creation was billed for.
+    A call without a cost is billed if its entry prices the counted units. Calls that are unbilled because of a policy
+    or a failure stay unbilled, and so do management calls. A report of a job without a cost has no price, because an
+    earlier report may have fewer tokens, and a read of an answer repeats the tokens that were billed with its creation.
     """
     if decision in BILLED:
         return rates.price(usage)

@@ -1,4 +1,4 @@
-"""A value of the raw topic becomes a usage: quickly where it is sound, field by field where a detail is not."""
+"""Converts a value of the raw topic to usage: in one step if it is valid, field by field if a detail is not."""
 
 from decimal import Decimal
 from re import compile as re_compile
@@ -33,7 +33,7 @@ class _Loose(msgspec.Struct, gc=False):
 
 
 class _Version(msgspec.Struct, gc=False):
-    """The one field that every release of the envelope has."""
+    """The only field that every release of the envelope has."""
 
     v: int
 
@@ -43,9 +43,9 @@ _decode_loose = msgspec.json.Decoder(_Loose).decode
 _decode_version = msgspec.json.Decoder(_Version).decode
 _decode_call = msgspec.json.Decoder(Call).decode
 _encode = msgspec.json.Encoder().encode
-#: An escaped NUL, or an amount that is text.
+#: Matches an escaped NUL, or an amount that is text.
 _LOOK_AGAIN = re_compile(rb'\\u0000|(?:spend|cost|cost_usd|cents)"\s*:\s*"')
-#: A reason of `normalise` that the field by field reading may avoid: there a blank moment is no moment.
+#: A reason of `normalise` that reading field by field may avoid, because there a blank time counts as absent.
 _MAY_BE_A_DETAIL = frozenset({"bad_time"})
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError, ValueError)
 
@@ -53,12 +53,12 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Arithmet
 def usage_of(
     value: bytes | None, customer_id: str, unit: Decimal, stored_us: int | None = None, clock_us: int = 0
 ) -> Usage:
-    """The usage in a value of `litellm.usage.raw`, its cost quantised to `unit` dollars.
+    """Return the usage in a value of `litellm.usage.raw`, with its cost quantised to `unit` dollars.
 
     `stored_us`, `clock_us`: see `normalise`.
 
     Raises:
-        Rejected: a reason of `normalise`, or `malformed`: it is no record.
+        Rejected: a reason of `normalise`, or `malformed`: the value is no record.
     """
     if value is None:
         raise Rejected("malformed", "the record has no value")
@@ -75,13 +75,13 @@ def usage_of(
 
 
 def _sound(record: RawRecord, value: bytes) -> bool:
-    """Whether a record of an older ingress needs no closer look. Keys in the clear are hashed here."""
+    """Whether a record of an older ingress needs no closer check. Plain-text keys are hashed here."""
     _without_keys(record.call)
     return _LOOK_AGAIN.search(value) is None
 
 
 def _carefully(value: bytes, customer_id: str, unit: Decimal, stored_us: int | None, clock_us: int) -> Usage:
-    """Read a record that no ingress of this release wrote, or that the ingress could not judge."""
+    """Read a record field by field, if no ingress of this release wrote it or the ingress could not check it."""
     try:
         if _decode_version(value).v > ENVELOPE_VERSION:
             raise unknown_version(_decode_version(value).v)

@@ -1,4 +1,6 @@
-"""Proof that billing adds up: the ledgers' sealed sums equal the emitted events, and Lago counts what was emitted."""
+"""Proves that billing is correct: the sealed sums of the ledgers equal the emitted events, and Lago counts these
+events.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -15,13 +17,13 @@ HALF_A_CENT = Decimal("0.5")
 
 @dataclass(slots=True)
 class Emitted:
-    """Parts of one raw partition in `billing.lago.events`: their numbers and sums.
+    """Numbers and sums of the parts of one raw partition in `billing.lago.events`.
 
     Parts above `limit` are left out, because the ledger was read a moment earlier.
 
     Fields:
-        from_the_start: the topic still has its first record, so retention has removed no part.
-        older: sums in Postgres of the parts before the first in the topic; None = not queried.
+        from_the_start: whether the topic still has its first record, so that retention has removed no part.
+        older: sums in Postgres of the parts before the first part in the topic; None = not queried.
     """
 
     limit: int
@@ -34,7 +36,7 @@ class Emitted:
 
     @property
     def first(self) -> int:
-        """Number of the first part in the topic; one past the last where the topic has none."""
+        """Number of the first part in the topic; one past the last if the topic has none."""
         return min(self.numbers, default=self.limit + 1)
 
     def take(self, seal_seq: int, calls: int, cents: Decimal) -> None:
@@ -51,7 +53,7 @@ class Emitted:
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """Parts that only Postgres has; nothing is known of pruned ones."""
+    """Sums of parts that only Postgres has. Pruned parts are unknown."""
 
     parts: int
     calls: int
@@ -61,10 +63,10 @@ class Older:
 def ledger_discrepancies(
     partition: int, position: Position, windows: Collection[Window], emitted: Emitted
 ) -> list[str]:
-    """A sentence for each thing that does not add up in a partition; empty when all is well.
+    """Return a sentence for each discrepancy in a partition.
 
-    Parts that retention removed from the topic are not missing. Sums are compared only where all parts are in the topic
-    or in Postgres.
+    Parts that retention removed from the topic are not missing. Sums are compared only if all parts are in the topic or
+    in Postgres.
     """
     discrepancies = []
     received, folded = difference(position.counters, windows)
@@ -114,8 +116,9 @@ class LagoUsage:
 
 
 def complaint_about_lago(usage: LagoUsage, delivered_cents: Decimal, waiting_cents: Decimal) -> str:
-    """`""` when Lago counts the delivered amount, to half a cent a fee line. Lago may also count events that are in
-    flight.
+    """Return a sentence if Lago does not count the delivered amount, to half a cent per fee line; otherwise `""`.
+
+    Lago may also count events that are in flight.
     """
     slack = HALF_A_CENT * max(1, usage.lines)
     lowest, highest = add(delivered_cents, -slack), add(add(delivered_cents, waiting_cents), slack)

@@ -1,6 +1,6 @@
-"""The fields that must be right before a call is accepted: identity, time, cost and customer. Others are details.
+"""Checks the required fields of a call: identity, time, cost and customer. All other fields are details.
 
-The ingress checks them, so that its answer names calls that the meter could never bill. `normalise` refuses the same
+The ingress checks them, so that its response names calls that the meter could never bill. `normalise` refuses the same
 calls.
 """
 
@@ -10,13 +10,13 @@ from schemas.wire import CLOUDEVENT, LAGO, Call, CloudEvent, CloudEventData
 from streams.core.metering.cost_fields import amount_of
 from streams.core.metering.customer_key import check_one_customer
 
-#: The reason for an element that holds nothing of a call.
+#: The reason for an element that has no fields of a call.
 NOT_A_CALL = "not_a_call"
 _NO_EVENT = CloudEvent()
 
 
 def vet(call: Call, shape: str) -> None:
-    """Return when the meter can bill the call.
+    """Check whether the meter can bill the call.
 
     Raises:
         Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost` or

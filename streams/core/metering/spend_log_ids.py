@@ -1,7 +1,7 @@
-"""The ids by which a call is found in LiteLLM's database; they differ from the ids of its callbacks.
+"""The ids of a call in LiteLLM's database, which differ from the ids of its callbacks.
 
-The `id` of an answer from the cache ends in a moment that callback and database take separately. A finished batch or
-background response has a row of its own in the database, named after its job. Times there have milliseconds.
+The `id` of an answer from the cache ends with a timestamp that callback and database take separately. A finished batch
+or background response has a row of its own in the database, named after its job. Times there have milliseconds.
 """
 
 from hashlib import md5
@@ -11,23 +11,23 @@ from schemas.bounded_name import bounded_name
 from streams.core.metering.job_id import without_suffix
 
 _CACHE_HIT = re_compile(r"_cache_hit[0-9.]*$")
-#: LiteLLM 1.99 wrote this where the provider gave no id, so many calls share it.
+#: LiteLLM 1.99 wrote this if the provider returned no id, so many calls share it.
 _NO_ID = "None"
 
 
 def alias_of(call_id: str, request_id: str) -> str:
-    """The call's alias, bounded as a name; `""` where it has neither id."""
+    """Return the call's alias, truncated like a name; `""` if it has neither id."""
     return bounded_name(call_id or _CACHE_HIT.sub("", request_id))
 
 
 def base_of(request_id: str) -> str:
-    """The common part of one call's request ids, without LiteLLM's suffixes; `""` where nothing is left."""
+    """Return the common part of one call's request ids, without LiteLLM's suffixes; `""` if nothing is left."""
     base = without_suffix(_CACHE_HIT.sub("", request_id))
     return "" if base == _NO_ID else base
 
 
 def base_key(request_id: str) -> str:
-    """`base_of` as the index of the usage log stores it: MD5 as hex; `""` stays `""`.
+    """Return `base_of` in the form of the usage log's index: MD5 as hex; `""` stays `""`.
 
     The index only finds candidates; the caller compares them by `base_of`.
     """

@@ -1,6 +1,6 @@
-"""What one step wants to change: computed on copies, published in one transaction, then applied.
+"""The changes of one step: computed on copies, published in one transaction, then applied.
 
-The ledger state stays untouched until the transaction is committed. So an aborted step leaves no trace and can be
+The ledger state is not changed until the transaction is committed. So an aborted step has no effect and can be
 repeated.
 """
 
@@ -16,7 +16,7 @@ from streams.core.metering.notices import Notices
 class SealedPart:
     """A part that leaves the ledger: its event, the calls that the event bills, and its number.
 
-    `traceparent`: a header of the event's record, where one of the calls is traced.
+    `traceparent`: a header of the event's record, set if one of the calls is traced.
     """
 
     event: LagoEvent
@@ -33,7 +33,7 @@ class Changes:
     Fields:
         position: the position after the step.
         windows: by first offset; None = removed.
-        ready: those of `windows` that can be sealed at once: other metered events with a subscription.
+        ready: windows that can be sealed at once: other metered events with a subscription.
         seen: identities counted in this step, packed with their tags. They belong to `seen_hour` and are stored under
             `seen_first`, the offset of the batch's first record.
         settled: the same for identities that were counted before without a cost.
@@ -42,11 +42,12 @@ class Changes:
         enriched: (key, value) of `litellm.usage.enriched`.
         rejected: (key, value) of `litellm.usage.rejected`.
         sealed: parts to emit.
-        receipts: of windows that leave without becoming an event.
-        shifted: number of `sealed` parts that are billed at another moment than they happened.
-        kept: number of windows that were due and are held instead.
+        receipts: receipts of windows that leave the ledger without an event.
+        shifted: number of `sealed` parts whose timestamp differs from the time of the usage.
+        kept: number of due windows that became held instead.
         decisions: number of calls by decision, for the metrics.
-        straddled: number of held windows that were released whole although a border that was learnt later lies in them.
+        straddled: number of held windows that were released as a whole, although a border within them became known
+            later.
         noticed: further observations for the operator.
     """
 
@@ -76,7 +77,7 @@ class Changes:
 
 
 def apply(ledger: LedgerState, changes: Changes, now_us: int) -> None:
-    """Apply committed changes. `now_us`: the wall clock, for windows that wait until no call comes any more."""
+    """Apply committed changes. `now_us`: wall clock, for windows that are sealed after a time without calls."""
     for first, window in changes.windows.items():
         if window is not None:
             ledger.put(window, now_us)
@@ -101,7 +102,7 @@ def apply(ledger: LedgerState, changes: Changes, now_us: int) -> None:
 
 
 def held_after(ledger: LedgerState, changes: Changes) -> int:
-    """Number of held windows, in memory and on disk, once the changes are applied."""
+    """Return the number of held windows, in memory and on disk, after the changes."""
     windows, opened = ledger.windows, ledger.open
     count = ledger.held_windows()
     for first, window in changes.windows.items():
@@ -113,5 +114,5 @@ def held_after(ledger: LedgerState, changes: Changes) -> int:
 
 
 def prefixes_of(changes: Changes) -> bytes:
-    """Prefixes of the changelog keys that hold the step's identities."""
+    """Return the prefixes of the changelog keys that hold the step's identities."""
     return (SEEN_PREFIX if changes.seen else b"") + (SETTLED_PREFIX if changes.settled else b"")

@@ -1,4 +1,4 @@
-"""Numbers of tokens: a whole number from 0 to 1e12, or a detail that is left out."""
+"""Reads numbers of tokens. A value that is no whole number from 0 to 1e12 is left out as a detail."""
 
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ class OddCount(ArithmeticError):
 
 
 def count_of(value: float | int | None) -> int:
-    """The count; 0 for None. Raises: OddCount."""
+    """Return the count; 0 for None. Raises: OddCount."""
     if type(value) is int and 0 <= value <= MAX_TOKENS:
         return value
     if value is None:
@@ -28,7 +28,7 @@ def count_of(value: float | int | None) -> int:
 
 
 def with_sound_counts(call: Call) -> Call:
-    """The call without the counts that are no whole number from 0 to 1e12."""
+    """Return the call without the counts that are no whole number from 0 to 1e12."""
     return copy(
         call,
         **_sound_counts(call),

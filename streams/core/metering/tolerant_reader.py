@@ -1,7 +1,7 @@
-"""Reads a call that its types refuse, field by field: a detail that is odd is dropped, and the call is kept.
+"""Reads a call with wrong types field by field: an invalid detail is dropped, and the call is kept.
 
-Money, identity, time and customer are never guessed: a wrong one is named, and the caller refuses the call. Every other
-field is converted where its meaning is plain (`"15"` tokens), or left out.
+Money, identity, time and customer are never guessed. An invalid one is reported, and the caller refuses the call. Every
+other field is converted if its meaning is clear (`"15"` tokens), or left out.
 """
 
 import json
@@ -18,13 +18,13 @@ from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, Count, 
 from streams.core.metering.flags import NO, YES
 from streams.core.metering.json_budget import may_be_read
 
-#: The reasons that a required field is refused for.
+#: The reasons for which a required field is refused.
 WRONG_TYPE, BAD_NUMBER = "wrong_type", "bad_number"
 MAX_COUNT = 10**12
 
-#: Fields that make a call's identity; of a CloudEvent also where it came from.
+#: Fields of a call's identity; for a CloudEvent also its source.
 _IDENTITY: Final = frozenset({"id", "request_id", "litellm_call_id", "transaction_id", "source"})
-#: Fields that may name the customer, by how they are called in the answer.
+#: Fields that may name the customer, by their names in the response.
 CUSTOMER_FIELDS: Final = frozenset(
     {
         *("customer_id", "external_customer_id", "external_subscription_id", "end_user", "subject"),
@@ -35,7 +35,7 @@ CUSTOMER_FIELDS: Final = frozenset(
 )
 #: Fields that hold money.
 AMOUNTS: Final = frozenset({"spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"})
-#: Objects that hold money: without them the cost of a call is unknown.
+#: Objects that hold money. Without them the cost of a call is unknown.
 _HOLDS_MONEY = frozenset({LagoProperties, CloudEventData})
 
 _WHOLE = re_compile(r"[0-9]{1,13}(?:\.0*)?")
@@ -60,7 +60,7 @@ _loose = json.JSONDecoder(
 
 
 def loose_json(text: str) -> Any:
-    """JSON as Python's senders write it: `NaN`, lone surrogates and raw control characters pass.
+    """Parse JSON as Python's senders write it: `NaN`, lone surrogates and raw control characters are accepted.
 
     Raises:
         json.JSONDecodeError, RecursionError.
@@ -72,8 +72,8 @@ class PartialCall:
     """The readable part of a call.
 
     Attributes:
-        kept: the allow-listed members that are sound, to be encoded.
-        bad: path of each required field that is not sound, to the reason.
+        kept: the valid allow-listed members, to be encoded.
+        bad: the reason for each invalid required field, by path.
         odd: paths of details that were converted or left out.
     """
 
@@ -83,11 +83,11 @@ class PartialCall:
         self.kept = self._object(tree, of, "")
 
     def reason(self) -> str:
-        """One reason for all of `bad`: `BAD_NUMBER` where it occurs, else `WRONG_TYPE`."""
+        """Return one reason for all of `bad`: `BAD_NUMBER` if it occurs, otherwise `WRONG_TYPE`."""
         return BAD_NUMBER if BAD_NUMBER in self.bad.values() else WRONG_TYPE
 
     def note(self) -> str:
-        """A text for people: which details differ from what was sent; at most ten paths."""
+        """Return a text for people with the details that were converted or left out, at most ten paths."""
         return f"odd: {', '.join(self.odd[:10])}" if self.odd else ""
 
     def _object(self, members: dict[str, Any], of: type[msgspec.Struct], path: str) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class PartialCall:
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether it can hold no money: PHP writes an object without members as `[]`."""
+    """Whether the value is empty, so that it holds no money. PHP writes an object without members as `[]`."""
     return value == [] or (isinstance(value, str) and not value.strip())
 
 
@@ -163,7 +163,7 @@ def _sort_of(value: Any) -> str:
 
 
 def _amount(value: Any) -> Any:
-    """The amount as its own text, as a number or in quotes."""
+    """Return the amount as its own text, from a number or a quoted text."""
     if not isinstance(value, str):
         return _MISSING
     try:
@@ -224,7 +224,7 @@ def _flag(value: Any) -> Any:
 
 
 def _status(value: Any) -> Any:
-    """LiteLLM's status word; an HTTP status or a boolean is translated into one."""
+    """Return LiteLLM's status word. An HTTP status or a boolean is translated into one."""
     if isinstance(value, bool):
         return "success" if value else "failure"
     if isinstance(value, NumberText):
@@ -234,7 +234,7 @@ def _status(value: Any) -> Any:
 
 
 def clean(text: str) -> str:
-    """The text without NUL, which no database stores; a surrogate without its other half becomes U+FFFD."""
+    """Remove NUL, which no database stores, and replace lone surrogates by U+FFFD."""
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.replace("\0", "")
@@ -245,7 +245,7 @@ _READ = {_TEXT: _text, _FLAG: _flag}
 
 
 def _kind_of(type_: Any) -> Any:
-    """How a field is read: the struct that it holds, or one of the kinds above."""
+    """Return how a field is read: the struct that it holds, or one of the kinds above."""
     known: dict[Any, str] = {Number: _MONEY, Time: _TIME, Count: _COUNT, Id: _ID}
     if (kind := known.get(type_)) is not None:
         return kind

@@ -1,4 +1,4 @@
-"""An operator gives up held usage: its windows leave the ledger for `written_off`, and nothing else changes."""
+"""Carries out a write-off of held usage by an operator: its windows leave the ledger for `written_off`."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from streams.core.metering.step_changes import Changes
 
 #: The most changes and receipts of one transaction.
 WRITE_OFF_LIMIT = 5_000
-#: A window without merged ones needs two: a change and a receipt.
+#: A window without merged ones needs a change and a receipt.
 _OWN = 2
 
 copy = msgspec.structs.replace
@@ -33,16 +33,16 @@ def write_off(
     prefix: str,
     limit: int = WRITE_OFF_LIMIT,
 ) -> Changes:
-    """The changes of the write-off order at `offset` of the raw topic, at most `limit` of them; the order counts as no
+    """Return at most `limit` changes of the write-off order at `offset` of the raw topic. The order does not count as a
     call.
 
-    The position passes the order only when no window of it is left. Call this again until then: a step that was aborted
-    finds the same windows again, and a repeated order finds none. There is a receipt for each window and for each
-    window that was merged into it.
+    The position passes the order only when all of its windows are written off. Call the function again until then.
+    After an aborted step it finds the same windows again; a repeated order finds none. There is a receipt for each
+    window, and for each window that was merged into it.
 
     Args:
-        time_ms: of the order's record, milliseconds since 1970 UTC; it moves the partition clock.
-        customer_id: the record's key; `""` where `order.match` names the customers.
+        time_ms: timestamp of the order's record, milliseconds since 1970 UTC. It moves the partition clock.
+        customer_id: key of the record; `""` = `order.match` names the customers.
         prefix: see `part_prefix`.
     """
     position = ledger.position
@@ -57,7 +57,7 @@ def write_off(
     for window in meant:
         room = limit - len(changes.windows) - len(changes.receipts)
         if len(window.merged) + _OWN > room:
-            if not given_up:  # this window alone is too large: its merged ones get their receipts first
+            if not given_up:  # this window alone is too large, so its merged windows get their receipts first
                 changes.windows[window.first] = copy(window, merged=window.merged[room - 1 :])
                 changes.receipts = [_of_merged(first, order, prefix) for first in window.merged[: room - 1]]
             break
@@ -73,10 +73,11 @@ def write_off(
 
 
 def meant_by(pattern: str) -> Callable[[str], bool]:
-    """A test whether a customer id matches `pattern`: `*` is any text, `?` one character, `[ab]` one of these.
+    """Make a function that tests whether a customer id matches `pattern`: `*` is any text, `?` one character, `[ab]`
+    one of these.
 
-    Usage without a customer name (`unattributed:...`) matches only a pattern that begins so: it is mostly honest usage,
-    and `*` would give it up by accident.
+    Usage without a customer name (`unattributed:...`) matches only a pattern with this beginning. It is mostly regular
+    usage, which must not be written off accidentally by `*`.
     """
     has_form = re.compile(translate(pattern)).match
     any_form = pattern.startswith(UNATTRIBUTED)
@@ -88,8 +89,8 @@ def meant_by(pattern: str) -> Callable[[str], bool]:
 
 
 def _names(ledger: LedgerState, customer_id: str, order: WriteOff) -> Iterator[str]:
-    """The customers whose usage is meant. Their windows on disk come back one customer at a time, so that one step
-    holds no more than it can write off.
+    """Yield the customers that the order names. Their windows on disk are brought back one customer at a time, so that
+    one step holds no more than it can write off.
     """
     if not order.match:
         ledger.warm(customer_id)
@@ -97,7 +98,7 @@ def _names(ledger: LedgerState, customer_id: str, order: WriteOff) -> Iterator[s
         return
     means = meant_by(order.match)
     for name in sorted(name for name in ledger.held if means(name)):
-        ledger.warm(name)  # its windows on disk, too: the loop below would yield it a second time
+        ledger.warm(name)  # bring back its windows on disk, too; otherwise the loop below would yield it a second time
         yield name
     if ledger.cold is not None:
         for name in filter(means, ledger.cold.names(order.until)):
@@ -110,7 +111,7 @@ def _meant(window: Window, order: WriteOff) -> bool:
 
 
 def _own(window: Window, order: WriteOff, prefix: str) -> Receipt:
-    """The window's receipt has the money; the receipts of merged windows have none."""
+    """Return the own receipt of the window, which has its amount. The receipts of merged windows have none."""
     return Receipt(
         transaction_id(prefix, window),
         WRITTEN_OFF,

@@ -1,4 +1,4 @@
-"""Amounts of money as payment providers write them: whole numbers of the smallest unit of a currency.
+"""Converts amounts of money to the form of payment providers: whole numbers of the smallest unit of a currency.
 
 Source: https://docs.stripe.com/currencies (zero-decimal and three-decimal currencies).
 """
@@ -13,12 +13,12 @@ _WITHOUT_DECIMALS: Final = frozenset(
     ("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf")
 )
 _WITH_THREE: Final = frozenset(("bhd", "jod", "kwd", "omr", "tnd"))
-#: The largest amount that the payment provider takes has 12 digits, and only in some currencies.
+#: The largest number of digits of an amount that the payment provider accepts, in some currencies only.
 _MOST: Final = 10**12
 
 
 def decimals_of(currency: str) -> int:
-    """Decimal places of a currency at the payment provider, by its ISO code in any case."""
+    """Return the decimal places of a currency at the payment provider, by its ISO code in any case."""
     code = currency.lower()
     if code in _WITHOUT_DECIMALS:
         return 0
@@ -26,10 +26,10 @@ def decimals_of(currency: str) -> int:
 
 
 def smallest_units(price: Decimal, currency: str) -> int:
-    """The price in the smallest unit of its currency: `12.34` USD is 1234.
+    """Return the price in the smallest unit of its currency: `12.34` USD is 1234.
 
     Raises:
-        Rejected: `price_not_payable`: it is not above 0, too large, or no whole number of the smallest unit.
+        Rejected: `price_not_payable`: the price is not above 0, too large, or no whole number of the smallest unit.
     """
     try:
         units = EXACT.scaleb(price, decimals_of(currency))

@@ -1,8 +1,8 @@
-"""What one payment at the payment provider is worth in credits, whatever the order of the events about it.
+"""Computes the credits for one payment at the payment provider, independent of the order of the events about it.
 
-An event never changes credits by itself. It adds a fact to the payment: that it is paid, how much of it was refunded in all,
-how a dispute stands. The credits follow from the facts alone (`credits_due`), and only the difference to what was given is
-posted. So an event that comes twice, late, or before an earlier one cannot change the result
+An event never changes credits directly. It adds a fact to the payment: it is paid, the total of its refunds, the state
+of a dispute. The credits depend only on the facts (`credits_due`), and only the difference to the credits that were
+given is posted. So an event that arrives twice, late, or before an earlier one cannot change the result
 (docs/adr/0033-what-a-payment-is-worth.md).
 """
 
@@ -13,12 +13,12 @@ import msgspec
 
 from schemas.money import ZERO
 
-#: Decimal places of credits that are taken back for a part of a payment.
+#: Decimal places of credits for a part of a payment.
 PLACES: Final = Decimal("1E-6")
 _DOWN = Context(prec=60, rounding=ROUND_DOWN)
 
-#: The states of a dispute by how final they are. In an inquiry (`warning_...`) the bank has not taken the money; in the second
-#: group it has; the last group is final. Source: https://docs.stripe.com/api/disputes/object
+#: The states of a dispute, ordered from temporary to final. In an inquiry (`warning_...`) the bank has not taken the
+#: money; in the second group it has; the last group is final. Source: https://docs.stripe.com/api/disputes/object
 _RANKS: Final = {
     **dict.fromkeys(("warning_needs_response", "warning_under_review"), 0),
     **dict.fromkeys(("needs_response", "under_review"), 1),
@@ -31,7 +31,9 @@ _MONEY_STAYS: Final = frozenset(
 
 
 class Dispute(msgspec.Struct, frozen=True):
-    """A dispute about a payment; `amount` in the smallest unit of `currency`. An unknown status counts as money that was taken."""
+    """A dispute about a payment; `amount` is in the smallest unit of `currency`. With an unknown status the money
+    counts as taken.
+    """
 
     amount: int
     currency: str
@@ -42,8 +44,8 @@ class Payment(msgspec.Struct, frozen=True):
     """The facts about one payment.
 
     Fields:
-        paid: the whole amount in the smallest unit of `currency`; None = not paid, as far as is known.
-        refunded: the amount that was refunded in all, in the same unit.
+        paid: the whole amount in the smallest unit of `currency`; None = no payment is known yet.
+        refunded: the total of all refunds, in the same unit.
         disputes: by the id of the dispute.
     """
 
@@ -54,7 +56,7 @@ class Payment(msgspec.Struct, frozen=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What was offered for this payment: `credits` for `price`, in the smallest unit of `currency`."""
+    """The offer for this payment: `credits` for `price`, in the smallest unit of `currency`."""
 
     credits: Decimal
     price: int
@@ -62,10 +64,10 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 def merged_payment(one: Payment, other: Payment) -> Payment:
-    """All facts of both. The order does not matter, and a fact that is known already changes nothing.
+    """Combine the facts of both. The order does not matter, and a known fact changes nothing.
 
-    Refunds only grow: the provider states the sum of all refunds, so the larger one is the later one. If two events contradict
-    each other about the paid amount, the payment is not as offered: the amount becomes 0, which fits no offer.
+    The provider reports the sum of all refunds, which only grows, so the larger one is the later one. If two events
+    contradict each other about the paid amount, the amount becomes 0, which fits no offer.
     """
     disputes = dict(one.disputes)
     for name, dispute in other.disputes.items():
@@ -79,16 +81,16 @@ def merged_payment(one: Payment, other: Payment) -> Payment:
 
 
 def fits(payment: Payment, offer: Offer) -> bool:
-    """Whether what was paid is what was offered, in amount and currency. A payment that is not paid yet does not fit."""
+    """Whether the paid amount and currency equal the offer. A payment that is not paid yet does not fit."""
     return (payment.paid, payment.currency.lower()) == (offer.price, offer.currency.lower())
 
 
 def credits_due(payment: Payment, offer: Offer) -> Decimal:
-    """The credits that the payer has for this payment in all, from 0 to `offer.credits`.
+    """Return the total credits of the payer for this payment, from 0 to `offer.credits`.
 
-    A payment that is not as offered is worth 0. Of a payment that was refunded or taken by a dispute in part, the credits are
-    in proportion to what is left of the money, rounded down to `PLACES`. Without a refund or a lost or open dispute they
-    are exactly what was offered, and if nothing is left exactly 0.
+    A payment that does not fit the offer is worth 0. After a partial refund or dispute, the credits are proportional to
+    the remaining money, rounded down to `PLACES`. Without a refund and without a lost or open dispute they equal the
+    offer exactly. If no money remains, they are exactly 0.
     """
     if not fits(payment, offer):
         return ZERO
@@ -101,7 +103,9 @@ def credits_due(payment: Payment, offer: Offer) -> Decimal:
 
 
 def _later(one: Dispute, other: Dispute) -> Dispute:
-    """The later of two states. Equal ranks: the one that takes more, so that the order does not matter."""
+    """Return the later of two states. If both have the same rank, return the one that takes more, so that the order
+    does not matter.
+    """
 
     def order(dispute: Dispute) -> tuple[int, bool, int, str, str]:
         rank = _RANKS.get(dispute.status, _UNKNOWN_RANK)
@@ -111,7 +115,9 @@ def _later(one: Dispute, other: Dispute) -> Dispute:
 
 
 def _taken(dispute: Dispute, payment: Payment) -> int:
-    """What a dispute takes. An amount in another currency cannot be compared: it takes the whole payment."""
+    """Return the amount that a dispute takes. An amount in another currency cannot be compared, so it takes the whole
+    payment.
+    """
     if dispute.status in _MONEY_STAYS:
         return 0
     return dispute.amount if dispute.currency.lower() == payment.currency.lower() else payment.paid or 0

@@ -1,4 +1,4 @@
-"""All versions of the rate card, and the prices of calls by the one that is in force at a call's end. Pure but for its caches."""
+"""Prices calls by the version of the rate card that applies at their end. Pure except for its caches."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
@@ -15,25 +15,25 @@ from streams.core.pricing.payer import ONE, payer_factor, plan_at
 from streams.core.pricing.price import Tariff, bills_without_cost, entry_of, priced_by, tariff_of
 
 T = TypeVar("T")
-#: Names of models and orgs come from outside, so the caches are bounded.
+#: The largest size of a cache. Names of models and orgs are external input, so the caches are bounded.
 _MOST = 4096
 _UNIT = quantum()
 
 
 class Price(NamedTuple):
-    """What a call is billed at: dollars, before the payer's factor."""
+    """The price of a call, dollars, before the payer's factor."""
 
     card: RateCard
     usd: Decimal
 
 
 class Rates:
-    """The versions of the rate card; made again when one is put.
+    """The versions of the rate card. It is created again when a version is written.
 
     Args:
-        cards: in any order.
+        cards: the versions, in any order.
         orgs: the table of orgs; its periods name the plans.
-        unit: a price is rounded to a multiple of it.
+        unit: a price is rounded to a multiple of this amount, dollars.
     """
 
     def __init__(
@@ -52,23 +52,23 @@ class Rates:
         return bool(self._cards)
 
     def at(self, end_us: int) -> RateCard | None:
-        """The version in force at that moment, microseconds since 1970 UTC; None = none was yet."""
+        """Return the version that applies at that moment, microseconds since 1970 UTC; None = none applies yet."""
         number = bisect_right(self._begins, end_us)
         return self._cards[number - 1] if number else None
 
     def of(self, rate: str) -> RateCard | None:
-        """The version with this id."""
+        """Return the version with this id."""
         return self._by_id.get(rate)
 
     def price(self, usage: Usage) -> Price | None:
-        """The price of a billed call by the version in force at its end; None = none was yet."""
+        """Return the price of a billed call by the version that applies at its end; None = none applies yet."""
         card = self.at(usage.end_us)
         if card is None:
             return None
         return Price(card, priced_by(self._tariff(card, usage), card.factors, usage, self._unit))
 
     def price_of_use(self, usage: Usage) -> Price | None:
-        """The price of a call without a cost; None: its entry prices nothing that was counted of it."""
+        """Return the price of a call without a cost; None = its entry prices none of the counted units."""
         card = self.at(usage.end_us)
         if card is None:
             return None
@@ -78,7 +78,7 @@ class Rates:
         return Price(card, priced_by(tariff, card.factors, usage, self._unit))
 
     def factor(self, card: RateCard, org_id: str, subscription: str, end_us: int) -> Decimal:
-        """The payer's factor for a call that ended at `end_us`."""
+        """Return the payer's factor for a call that ended at `end_us`."""
         if card.factors is None or not (card.factors.org or card.factors.plan):
             return ONE
         key = (card.id, org_id, subscription)
@@ -91,7 +91,9 @@ class Rates:
         return factor
 
     def key_of(self, card: RateCard, target: Target, end_us: int) -> RateKey:
-        """What the window of a call is grouped by; the factor of held usage is found when it is released."""
+        """Return the rate by which the window of a call is grouped. The factor of held usage is determined when it is
+        released.
+        """
         held = target.held
         return card.id, ONE if held else self.factor(card, target.org_id, target.subscription, end_us)
 
@@ -105,7 +107,9 @@ class Rates:
 
 
 def in_order(card: RateCard) -> tuple[int, int, str]:
-    """A key that sorts versions by when they begin; of two from one moment the later written one is in force."""
+    """Return a key that sorts versions by their beginning. If two begin at the same moment, the one that was written
+    later applies.
+    """
     return card.effective_from, card.put_at, card.id
 
 

@@ -1,4 +1,4 @@
-"""The factor of who pays: of the org, or of the plan of the subscription that is billed. Pure."""
+"""Finds the payer's factor: of the org, or of the plan of the billed subscription. Pure."""
 
 from decimal import Decimal
 
@@ -9,7 +9,7 @@ ONE = Decimal(1)
 
 
 def payer_factor(card: RateCard, org_id: str, plan: str) -> Decimal:
-    """What the sum of a window's prices is multiplied by: the org's own factor, else its plan's, else 1.
+    """Return the factor for the sum of a window's prices: the org's own factor, otherwise its plan's, otherwise 1.
 
     Only one of them applies. It has at most 4 decimals, so the amount stays exact within Lago's 15 decimals of a cent.
     """
@@ -21,10 +21,11 @@ def payer_factor(card: RateCard, org_id: str, plan: str) -> Decimal:
 
 
 def plan_at(org: OrgRecord | None, subscription: str, at_us: int) -> str:
-    """The code of the plan that the subscription has at that moment, `""` = not known.
+    """Return the code of the subscription's plan at that moment; `""` = not known.
 
-    A change of plan keeps the subscription's id and begins another period. Before all periods the first one counts,
-    between two of them the next one, and after all of them the last one: as usage of such a time is billed.
+    A change of plan keeps the subscription's id and begins another period. Before all periods the first one is used,
+    between two periods the next one, and after all of them the last one. Usage of such a time is billed in the same
+    way.
     """
     if org is None:
         return ""

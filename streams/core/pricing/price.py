@@ -1,8 +1,9 @@
-"""The price of one call under one version of the rate card. Pure; every number is exact until the one rounding at the end.
+"""Computes the price of one call by one version of the rate card. Pure; every number is exact until the single rounding
+at the end.
 
     LiteLLM's cost (plus markup), or tokens, seconds, images and requests  ->  x power level x team  ->  minimum  ->  rounded
 
-The payer's factor comes after that, on the sum of a window (streams/core/pricing/payer.py).
+The payer's factor is applied later, to the sum of a window (streams/core/pricing/payer.py).
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ _NO_FACTORS = Factors()
 
 
 class PriceInput(Protocol):
-    """What a price depends on; `schemas.usage.Usage` explains the fields.
+    """The input of a price; `schemas.usage.Usage` explains the fields.
 
     LiteLLM's `tokens_input` includes cached and written tokens, and `tokens_output` includes reasoning.
     """
@@ -52,7 +53,9 @@ class PriceInput(Protocol):
 
 
 def entry_of(card: RateCard, model: str, provider: str) -> Entry:
-    """The entry that prices such calls: the first that matches, else the card's default, else LiteLLM's cost as it is."""
+    """Return the entry that prices such calls: the first one that matches, otherwise the card's default, otherwise
+    LiteLLM's unchanged cost.
+    """
     for entry in card.entries:
         if fnmatchcase(model, entry.model) and fnmatchcase(provider, entry.provider):
             return entry
@@ -61,11 +64,11 @@ def entry_of(card: RateCard, model: str, provider: str) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """An entry made ready for many calls.
+    """An entry, prepared for many calls.
 
     Fields:
-        prices: dollars for one of each thing in the order of `_counts`; None = it has no price.
-        share: of LiteLLM's cost, for an entry without prices; 1.2 with a markup of 20 %.
+        prices: dollars per unit, in the order of `_counts`; None = the unit has no price.
+        share: factor on LiteLLM's cost, for an entry without prices; 1.2 with a markup of 20 %.
     """
 
     has_units: bool
@@ -75,7 +78,7 @@ class Tariff:
 
 
 def tariff_of(entry: Entry) -> Tariff:
-    """The entry's tariff, in which tokens without a price of their own have that of what they are part of."""
+    """Return the entry's tariff. Tokens without a price of their own get the price of the kind that includes them."""
     tokens = (
         entry.input,
         entry.input if entry.cached is None else entry.cached,
@@ -90,19 +93,19 @@ def tariff_of(entry: Entry) -> Tariff:
 
 
 def price_of(card: RateCard, call: PriceInput, unit: Decimal = _UNIT) -> Decimal:
-    """What the call is billed at, dollars, before the payer's factor.
+    """Return the price of the call, dollars, before the payer's factor.
 
-    A call of which an entry's prices find nothing to count is billed at LiteLLM's cost: it must not become free because
-    its sender counted no tokens.
+    If the call has none of the units that the entry prices, it is billed at LiteLLM's cost. It must not become free
+    because its sender counted no tokens.
 
     Args:
-        unit: the price is rounded to a multiple of it, half to even.
+        unit: the price is rounded to a multiple of this amount, half to even, dollars.
     """
     return priced_by(tariff_of(entry_of(card, call.model, call.provider)), card.factors, call, unit)
 
 
 def priced_by(tariff: Tariff, factors: Factors | None, call: PriceInput, unit: Decimal) -> Decimal:
-    """`price_of` for a tariff that is known."""
+    """Like `price_of`, for a known tariff."""
     usd = _by_units(tariff, call) if tariff.has_units else None
     if usd is None:
         usd = EXACT.multiply(call.cost, tariff.share)
@@ -112,13 +115,13 @@ def priced_by(tariff: Tariff, factors: Factors | None, call: PriceInput, unit: D
 
 
 def bills_without_cost(tariff: Tariff, call: PriceInput, *, read_again: bool = False) -> bool:
-    """Whether the entry prices something that was counted of a call without a cost of LiteLLM's.
+    """Whether the entry prices a counted unit of a call without a cost in LiteLLM.
 
-    A markup or a minimum alone bills nothing: a model without a price may be free.
+    A markup or a minimum alone bills nothing, because a model without a price may be free.
 
     Args:
-        read_again: the call is a job, or its answer can be read again. Its request alone is then not billed, because
-            that would shut out the later report that has the tokens.
+        read_again: whether the call is a job, or its answer can be read again. Then its request alone is not billed,
+            because that would exclude the later report with the tokens.
     """
     counted = _counts(call)
     if read_again:
@@ -127,14 +130,14 @@ def bills_without_cost(tariff: Tariff, call: PriceInput, *, read_again: bool = F
 
 
 def call_factor(factors: Factors, call: PriceInput) -> Decimal:
-    """By the call's power level and team; 1 for names that the card does not have."""
+    """Return the factor for the call's power level and team; 1 for names that the card does not have."""
     level = factors.power_level.get(call.power_level, _ONE)
     team = factors.team.get(call.team_id)
     return level if team is None else EXACT.multiply(level, team)
 
 
 def _by_units(tariff: Tariff, call: PriceInput) -> Decimal | None:
-    """Dollars for what was counted; None where nothing that has a price was counted."""
+    """Return the dollars for the counted units; None if no counted unit has a price."""
     usd, found = ZERO, False
     for price, count in zip(tariff.prices, _counts(call), strict=True):
         if price is not None and count:
@@ -144,9 +147,9 @@ def _by_units(tariff: Tariff, call: PriceInput) -> Decimal | None:
 
 
 def _counts(call: PriceInput) -> tuple[Decimal | int, ...]:
-    """How many of each thing were used; no token is counted twice, and the request is the last.
+    """Return the count of each unit. No token is counted twice, and the request is the last unit.
 
-    Counts that contradict each other are cut: there are no more cached tokens than input.
+    Contradicting counts are limited: there cannot be more cached tokens than input tokens.
     """
     cached = min(call.cached_tokens, call.tokens_input)
     written = min(call.cache_write_tokens, call.tokens_input - cached)

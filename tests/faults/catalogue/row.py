@@ -7,17 +7,17 @@ from enum import StrEnum
 class Check(StrEnum):
     """An invariant: a mark of the tables, and what must be true once the fault is over."""
 
-    NOTHING_LOST = "Every call answered 202 is billed, decided not to be, held, or refused with its reason."
+    NOTHING_LOST = "Every call answered with 202 is billed, unbilled by a decision, held, or refused with its reason."
     NOTHING_TWICE = "However often an event is posted, one copy of it is billed."
-    MONEY_EXACT = "Calls, tokens and cents of every subscription at Lago are those that were sent, as Decimals."
+    MONEY_EXACT = "Calls, tokens and cents of every subscription at Lago equal the sent ones, as Decimals."
     BOOKS_ADD_UP = "Both laws of conservation, and sealed parts numbered without a gap."
     REPEATS_EQUAL = (
         "Id, timestamp, amount and properties of an event are equal in all its posts. Once its billing period is over it "
-        "is posted with another moment and `usage_end`, equal in all posts from then on; what may have been posted before "
+        "is posted with another timestamp and `usage_end`, equal in all later posts; what may have been posted before "
         "is looked up first."
     )
-    GOES_ON = "What waits is worked off within a bounded time, and a process stops within ten seconds."
-    SAYS_SO = "An operator sees what is wrong in a reason, a metric or a log line."
+    GOES_ON = "Waiting work is done within a bounded time, and a process stops within ten seconds."
+    SAYS_SO = "A reason, a metric or a log line shows the operator each fault."
 
 
 LOST, TWICE, MONEY, BOOKS, SAME, GOES_ON, SAYS_SO = Check

@@ -56,29 +56,30 @@ def test_a_moment_of_toml_is_one_too() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[[", "it is no TOML"),
+        ("[[", "the file is not valid TOML"),
         ("", "id is missing"),
-        ('id = "r"\n', "effective_from: give a moment"),
-        ('id = "r"\neffective_from = "soon"\n', "is no moment"),
-        ('id = "r"\neffective_from = "2026-12-01T00:00:00.5Z"\n', "no whole second"),
+        ('id = "r"\n', "effective_from: write a time"),
+        ('id = "r"\neffective_from = "soon"\n', "is not a time in ISO 8601"),
+        ('id = "r"\neffective_from = "2026-12-01T00:00:00.5Z"\n', "must be a whole second"),
         (HEAD.replace('"r"', '"a b"'), "id: use up to 64"),
-        (HEAD + 'currency = "EUR"\n', "a rate card is in USD"),
+        (HEAD + 'currency = "EUR"\n', "currency: must be USD"),
         (HEAD + 'colour = "red"\n', "the card: 'colour' is unknown"),
         (HEAD + '[[price]]\ninput = "1"\n', "price 1: name a model or a provider"),
         (HEAD + '[[price]]\nmodel = "*"\ninput = 0.1\n', 'price 1.input: write the number as text, input = "0.1"'),
         (HEAD + '[[price]]\nmodel = "*"\ninput = 1\n', 'price 1.input: write the number as text, input = "1"'),
-        (HEAD + '[[price]]\nmodel = "*"\ninput = "1_0"\n', "price 1.input: '1_0' is no plain decimal number"),
-        (HEAD + '[[price]]\nmodel = "*"\ninput = "-1"\n', "price 1.input: not from 0"),
+        (HEAD + '[[price]]\nmodel = "*"\ninput = "1_0"\n', "price 1.input: '1_0' is not a plain decimal number"),
+        (HEAD + '[[price]]\nmodel = "*"\ninput = "-1"\n', "price 1.input: must be from 0"),
         (HEAD + '[[price]]\nmodel = "*"\ninput = "1e-13"\n', "price 1.input: more than 12 decimals"),
-        (HEAD + '[[price]]\nmodel = ""\n', "price 1: a pattern is empty"),
+        (HEAD + '[[price]]\nmodel = ""\n', "price 1: model or provider is empty"),
         (HEAD + '[default]\nmodel = "x"\n', "default: 'model' is unknown"),
-        (HEAD + '[default]\nmarkup_percent = "-101"\n', "default.markup_percent: not from -100"),
-        (HEAD + '[default]\nmarkup_percent = "1"\ninput = "1"\n', "no other price can stand beside it"),
+        (HEAD + '[default]\nmarkup_percent = "-101"\n', "default.markup_percent: must be from -100"),
+        (HEAD + '[default]\nmarkup_percent = "1"\ninput = "1"\n', "use either it or prices per unit"),
         (HEAD + '[factors.plan]\npro = "0.12345"\n', "factors.plan.pro: more than 4 decimals"),
-        (HEAD + '[factors.plan]\npro = "-1"\n', "factors.plan.pro: not from 0"),
+        (HEAD + '[factors.plan]\npro = "-1"\n', "factors.plan.pro: must be from 0"),
         (HEAD + '[factors.colour]\nred = "1"\n', "factors: 'colour' is unknown"),
         (HEAD + 'price = "1"\n', "price: begin each price with"),
-        (HEAD + 'factors = "1"\n', "factors: it must be a table"),
+        (HEAD + '[factors]\nplan = "1"\n', "factors.plan: must be a table; begin it with [factors.plan]"),
+        (HEAD + 'factors = "1"\n', "factors: must be a table; begin it with [factors]"),
     ],
 )
 def test_what_is_wrong_is_a_sentence(text: str, sentence: str) -> None:
@@ -118,7 +119,7 @@ def test_the_command_says_what_a_file_means_or_what_is_wrong_with_it(tmp_path: P
     said = CliRunner().invoke(app, ["rates", "check", str(file)])
     assert said.exit_code == 1 and "write the number as text" in said.stderr
     said = CliRunner().invoke(app, ["rates", "check", str(tmp_path / "none.toml")])
-    assert said.exit_code == 1 and "it cannot be read" in said.stderr
+    assert said.exit_code == 1 and "the file cannot be read" in said.stderr
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ PATH = "/webhook/litellm/usage"
 CALL = '{"id": "a", "user": "acme", "spend": "0.5", "model": "m"}'
 BAD = CALL.replace('"0.5"', '"1,23"')
 ACCEPTED = {"status": "accepted", "message": "Event queued for processing"}
-NOTHING = "nothing of a call was found in it"
+NOTHING = "no field of a call was found in the object"
 REJECTED = {"status": "rejected", "message": "No element was stored as a call; see rejected"}
 
 

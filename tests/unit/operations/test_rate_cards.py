@@ -1,12 +1,13 @@
 """Which versions may be put: what is in force never changes, and nothing begins before every meter can know it."""
 
 from decimal import Decimal
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from connectors.operations.ledger_init import cost_of
-from connectors.operations.price_list import listed_as, listed_price
+from connectors.operations.price_list import InvalidPriceList, listed_as, listed_price, read_prices
 from connectors.operations.rate_cards import StoredCards, check_put
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US
@@ -77,3 +78,23 @@ def test_litellms_price_list_prices_each_kind_of_token_once() -> None:
     assert listed_price({**listed, "input_cost_per_token_above_200k_tokens": D(1)}, used) is None
     assert listed_price({"output_cost_per_image": D(1)}, used) is None
     assert listed_as({"gpt-4o": listed}, used) is listed and listed_as({"azure/gpt-4o": listed}, used) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"gpt-4o": \n {', "line 2, column 3: the JSON is invalid"),
+        ("[]", "the file must be a JSON object by model"),
+        (None, "the file cannot be read (FileNotFoundError)"),
+    ],
+)
+def test_a_price_list_that_cannot_be_read_is_refused_with_its_place_and_the_next_step(
+    tmp_path: Path, content: str | None, sentence: str
+) -> None:
+    file = tmp_path / "prices.json"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    with pytest.raises(InvalidPriceList) as refused:
+        read_prices(file)
+    assert str(file) in str(refused.value) and sentence in str(refused.value)
+    assert "pass LiteLLM's model_prices_and_context_window.json" in str(refused.value)

@@ -1,4 +1,4 @@
-"""Meterbridge's callback for a LiteLLM proxy: every call that the proxy answered is billed, also if the proxy is killed.
+"""Meterbridge's callback for a LiteLLM proxy: every answered call is billed, even if the proxy is killed.
 
 In config.yaml: `litellm_settings: {callbacks: ["meterbridge_litellm.handler"]}`. It needs what a proxy has: Python and httpx.
 The guide is docs/litellm-plugin.md in Meterbridge's repository.

@@ -22,7 +22,7 @@ _CLAIMED = "again-"
 
 
 def status(folder: Path) -> dict[str, int]:
-    """What is in the folder: bytes of records to be posted, and what was set aside."""
+    """Return the state of the folder: bytes of records that wait to be posted, and records that were set aside."""
     aside = kept_in(folder)
     return {
         "ring_bytes": sum(path.stat().st_size for path in folder.glob("*.seg")),

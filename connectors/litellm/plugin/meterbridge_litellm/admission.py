@@ -1,4 +1,4 @@
-"""What happens before a call, where it is on: its power level, the user's own key, and its credit, in this order."""
+"""The steps before a call, if they are enabled: power level, the user's own key, credit, in this order."""
 
 from typing import Any
 

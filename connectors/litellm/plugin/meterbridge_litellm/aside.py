@@ -1,6 +1,8 @@
-"""Records that the ingress refuses for their own sake: kept in files beside the ring, so that they hold nothing else up.
+"""Stores records that the ingress refuses because of their content in files beside the ring, so that they do not block
+other records.
 
-A file is NDJSON, as the ingress takes it. `python -m meterbridge_litellm repost` posts them again, once the cause is fixed.
+A file is NDJSON, which the ingress accepts. `python -m meterbridge_litellm repost` posts them again, once the cause is
+fixed.
 """
 
 import contextlib
@@ -14,7 +16,7 @@ SUFFIX: Final = ".aside.ndjson"
 
 
 class Kept(NamedTuple):
-    """What was set aside in a folder: files, records and bytes."""
+    """Files, records and bytes that were set aside in a folder."""
 
     files: int
     records: int
@@ -33,7 +35,7 @@ class Aside:
         self._folder, self._path, self._max_bytes = folder, folder / (name + SUFFIX), max_bytes
 
     def keep(self, records: Sequence[bytes]) -> int:
-        """Write as many of the records as there is room for; how many. They are on disk on return.
+        """Write as many of the records as there is space for; return their number. They are on disk on return.
 
         Raises:
             OSError: the disk takes none of them.
@@ -63,7 +65,7 @@ class Aside:
         return len(lines)
 
     def _locked(self) -> int:
-        """The file, open and locked until it is closed. One that `repost` has just renamed is left to it."""
+        """Open and lock the file. A file that `repost` has just renamed is not used."""
         while True:
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
@@ -78,7 +80,7 @@ class Aside:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """All files of records that were set aside, of all processes."""
+    """Return all files of set-aside records, of all processes."""
     return sorted(folder.glob("*" + SUFFIX))
 
 
@@ -98,7 +100,9 @@ def size_of(folder: Path) -> int:
 
 
 def records_of(path: Path) -> Iterator[bytes]:
-    """The records of a file. A line that a crash cut is passed over: its record is still in the ring."""
+    """Yield the records of a file. A line that a crash has truncated is skipped, because its record is still in the
+    ring.
+    """
     with path.open("rb") as lines:
         for line in lines:
             if line.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""What asking Meterbridge about a call needs."""
+"""The common parts of requests to Meterbridge about a call."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from meterbridge_litellm.settings import PluginSettings
 
 
 class Asking(NamedTuple):
-    """With what the classes that ask about a call are made.
+    """The arguments of the classes that send requests about a call.
 
     Fields:
         unasked: decides where Meterbridge does not answer.

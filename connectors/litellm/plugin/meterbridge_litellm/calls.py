@@ -55,7 +55,7 @@ class CallDecision:
 
 
 class Calls:
-    """What was decided, by call id. The oldest of too many open calls are forgotten."""
+    """The decisions by call id. If there are too many open calls, the oldest are forgotten."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -69,7 +69,7 @@ class Calls:
             self._decided.popitem(last=False)
 
     def of(self, call_id: str) -> CallDecision | None:
-        """What was decided; None = nothing is known."""
+        """Return the decision; None = the call is unknown."""
         return self._decided.get(call_id)
 
     def end(self, call_id: str) -> CallDecision | None:

@@ -1,4 +1,4 @@
-"""What the plugin counts, and its log lines. A line comes at most once a minute for each event; counts go on in between."""
+"""The counters and log lines of the plugin. Each event is logged at most once a minute, and counted every time."""
 
 import json
 import logging

@@ -1,7 +1,7 @@
-"""Before a call: credit is set aside for it at Meterbridge. Off by default (`METERBRIDGE_AUTHORIZE`).
+"""Reserves credit at Meterbridge before a call. Off by default (`METERBRIDGE_AUTHORIZE`).
 
-The record of the call settles what was set aside, by its call id; a call that failed gives it back; what nothing ends is free again
-after `reserve_seconds`.
+The record of the call settles the reservation by its call id. A failed call releases it. A reservation without an end
+expires after `reserve_seconds`.
 """
 
 import asyncio
@@ -16,18 +16,19 @@ from meterbridge_litellm.asking import Asking
 from meterbridge_litellm.refusal import Refused
 
 _PATH: Final = "/api/v1/credits/authorize"
-#: Answers that came too late: how long they are waited for, and how many at a time. Beyond that reservations end by themselves.
+#: Limits for late responses: how long the plugin waits for them, seconds, and for how many at a time. Other
+#: reservations expire.
 _LATE_S, _MOST_LATE = 10.0, 100
 _CHARACTERS_PER_TOKEN: Final = 3
 _OUTPUT_TOKENS: Final = 1000  # where the request has no bound
 _STEP: Final = Decimal("0.000000000001")
-#: Refused, because otherwise a client could have calls let through that cannot be asked for.
+#: Refused, because otherwise a client could send calls for which no reservation can be requested.
 _MALFORMED: Final = frozenset({400, 409, 422})
 _BOUNDS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _TEXTS: Final = ("messages", "input", "prompt", "system", "tools", "contents", "instructions", "query", "documents")
 
 
-#: Dollars per token by model, as LiteLLM has them.
+#: LiteLLM's prices in dollars per token, by model.
 Prices = Mapping[str, Mapping[str, Any]]
 
 
@@ -40,7 +41,8 @@ class Credit:
         self._late: set[asyncio.Task[None]] = set()
 
     async def set_aside(self, user: Any, data: Mapping[str, Any], call_id: str) -> str:
-        """Set the estimated cost of a call aside. The id of the reservation; `""` = there is none, and the call may be made.
+        """Reserve the estimated cost of a call; return the id of the reservation, `""` = there is none, and the call
+        may be made.
 
         Args:
             user: LiteLLM's `UserAPIKeyAuth`.
@@ -88,14 +90,14 @@ class Credit:
         return ""
 
     def _give_back_later(self, body: Mapping[str, Any]) -> None:
-        """Meterbridge may have set credit aside for a call that is not made, and its answer was late."""
+        """Release credit that Meterbridge may have reserved for a call that is not made, because its response was late."""
         if len(self._late) < _MOST_LATE:
             task = asyncio.create_task(self._give_back_unknown(body))
             self._late.add(task)
             task.add_done_callback(self._late.discard)
 
     async def _give_back_unknown(self, body: Mapping[str, Any]) -> None:
-        """The same question again has the same answer, so the reservation is known by it."""
+        """Repeat the request to get the id of the reservation, because the same request gets the same response."""
         try:
             answer = await self._http.post(_PATH, json=body, timeout=_LATE_S)
             reply: Any = answer.json() if answer.is_success else None
@@ -106,7 +108,7 @@ class Credit:
             await self.give_back(str(reply["reservation_id"]))
 
     async def give_back(self, reservation: str) -> None:
-        """End a reservation of a call that failed. Where that does not succeed it ends by itself."""
+        """Release the reservation of a failed call. If this fails, the reservation expires."""
         try:
             answer = await self._http.delete(f"{_PATH}/{reservation}")
         except httpx.HTTPError as error:
@@ -118,9 +120,10 @@ class Credit:
             self._counts.warn("reservation_not_given_back", why=f"http_{answer.status_code}")
 
     def estimate(self, data: Mapping[str, Any]) -> Decimal:
-        """The cost of a call in dollars by LiteLLM's prices, from the length of its text and the bound of its answer.
+        """Estimate the cost of a call in dollars by LiteLLM's prices, from the length of its text and the limit of its
+        answer.
 
-        For a model without a price per token, and for a call without a model, it is `estimate_usd`.
+        For a model without a price per token, and for a call without a model, the estimate is `estimate_usd`.
         """
         price = self._prices.get(str(data.get("model"))) or {}
         inward, outward = (price.get(f"{kind}_cost_per_token") for kind in ("input", "output"))

@@ -1,4 +1,4 @@
-"""What is durable in the ring goes to the ingress: batch by batch, each lane for itself.
+"""Posts the durable records of the ring to the ingress, batch by batch, each lane separately.
 
 A lane whose batch cannot be posted now waits, for longer each time, and the other lanes go on.
 """
@@ -28,7 +28,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 30.0
 
 @dataclass(slots=True)
 class _Pace:
-    """How often the next batch of a lane was posted without success, and the moment of its next try."""
+    """The number of failed posts of a lane's next batch, and the time of its next attempt."""
 
     failures: int = 0
     pause_s: float = 0.0

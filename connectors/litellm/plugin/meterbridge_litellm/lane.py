@@ -16,7 +16,7 @@ from zlib import crc32
 
 _MAGIC: Final = b"MBu1"
 _HEAD: Final = struct.Struct(">4sII")  # magic, length and CRC-32 of the record
-#: What is read and posted at once.
+#: The records that are read and posted together.
 _BATCH_BYTES: Final = 2 << 20
 _SUFFIX: Final = ".lane"
 _NAMES: Final = 20
@@ -76,7 +76,7 @@ class Lane:
         except OSError:
             os.close(self._file)
             raise
-        #: All up to here is posted. Where the note is damaged, all is posted again, and known.
+        #: All records up to here are posted. If the note is damaged, all are posted again and recognised as duplicates.
         is_whole = len(written) == 2 and all(part.isdigit() for part in written)
         self.done = RingPosition(*map(int, written)) if is_whole else RingPosition(0, 0)
 

@@ -24,7 +24,7 @@ _HEADER: Final = "x-power-level"
 _FIELD: Final = "power_level"
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,32}")
 _ANY: Final = "*"
-#: What Meterbridge said counts for so many times `levels_seconds` where it does not answer any more.
+#: If Meterbridge does not answer, its last response is used for this multiple of `levels_seconds`.
 _STALE: Final = 10
 _AGAIN_S: Final = 5.0
 

@@ -1,7 +1,8 @@
 """A user's own key of an LLM provider, for the calls of that user (`METERBRIDGE_OWN_KEYS`).
 
-The key is Meterbridge's to keep. Here it is in memory alone, for `own_key_seconds`, and in the request that LiteLLM sends: never in a
-log, an error, a record or a file. It goes only to deployments that the operator has marked with its provider.
+Meterbridge stores the key. The plugin has it only in memory, for `own_key_seconds`, and in the request that LiteLLM
+sends: never in a log, an error, a record or a file. It goes only to deployments that the operator has marked with its
+provider.
 """
 
 import time
@@ -19,7 +20,7 @@ _PATH: Final = "/api/v1/provider-keys/resolve"
 #: `model_info` of a deployment that may get users' keys: the provider whose keys they are.
 MARK: Final = "own_key_provider"
 _MOST: Final = 10_000
-#: A request that says itself where it goes, or with which key, gets no key of ours.
+#: A request that contains its own address or key gets no key from the plugin.
 _CLIENTS_OWN: Final = ("api_key", "api_base", "base_url", "user_config")
 #: Another model could be with another provider, or use the operator's key.
 _FALLBACKS: Final = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "default_fallbacks")
@@ -42,7 +43,7 @@ class OwnKeys:
         self._keys: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()  # `""` = the user has none
 
     async def use(self, user: Any, data: dict[str, Any], call_type: str, estimate: Decimal) -> bool:
-        """Put the user's own key into a request, if there is one; whether it is there.
+        """Put the user's own key into a request, if there is one; return whether there is one.
 
         Raises:
             Refused: 503: Meterbridge does not say whether there is one, and the setting `fail` or its bound forbids to call with the
@@ -72,14 +73,14 @@ class OwnKeys:
         return True
 
     def _provider(self, model: Any, team: str | None) -> str:
-        """The provider whose keys all deployments of a model take; `""` = there is not one."""
+        """Return the provider whose keys all deployments of a model accept; `""` = there is no such provider."""
         if not isinstance(model, str):
             return ""
         marks = {str((each.get("model_info") or {}).get(MARK) or "").lower() for each in self._deployments(model, team)}
         return marks.pop() if len(marks) == 1 else ""
 
     async def _ask(self, user_id: str, provider: str, estimate: Decimal) -> str | None:
-        """The key; `""` = the user has none; None = it is not known, and the call may be made all the same."""
+        """Request the key; `""` = the user has none; None = it is unknown, and the call may be made without it."""
         try:
             answer = await self._http.post(_PATH, json={"user_id": user_id, "provider": provider})
             reply: Any = answer.json()

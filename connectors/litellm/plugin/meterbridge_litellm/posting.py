@@ -28,7 +28,7 @@ _NOTHING: Final = b"[null]"
 
 
 class Posted(NamedTuple):
-    """What became of a batch.
+    """The outcome of a batch.
 
     Fields:
         problem: `""` = the ingress has all records except `refused`; else a word for the log, and the batch must be posted again.
@@ -42,7 +42,7 @@ class Posted(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """Of one request. `status` 0 = there was none; `problem` `""` = the ingress has taken it."""
+    """The response to one request; `status`: 0 = there was none; `problem`: `""` = the ingress has accepted the batch."""
 
     problem: str
     status: int

@@ -1,4 +1,5 @@
-"""What is kept of a call: the fields that the ingress keeps, and nothing else. No prompt, no answer, no error text, no key.
+"""Makes the stored record of a call: only the fields that the ingress stores. It has no prompt, no answer, no error
+text, no key.
 
 So the record has the identity, the customer and the money of what LiteLLM's `generic_api` callback sends, in a tenth of its size.
 """
@@ -55,7 +56,7 @@ _COSTS: Final = (
 _READS: Final = ("get_responses", "aget_responses")  # their id changes with each read; these parts of the answer do not
 #: A price can depend on the power level, so it is kept wherever a call has it.
 _LEVEL: Final = re.compile(r"\s*[A-Za-z0-9_-]{1,32}\s*")
-#: Why a call failed, as plain words: the error's text can hold a prompt.
+#: The kinds of failures. They replace the text of the error, which may contain a prompt.
 _ERROR: Final = ("error_code", "error_class")
 _WORD: Final = re.compile(r"[A-Za-z0-9_.]{1,64}")
 _LEVEL_TAG: Final = "power:"
@@ -170,7 +171,7 @@ def _hash(key: str) -> str:
 
 
 def _hashed_id(text: str) -> str:
-    """As `schemas/customer_id.py` spells an id; a test compares them."""
+    """Normalise an id like `schemas/customer_id.py`; a test compares both."""
     text = normalize("NFC", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     text = text.replace("\0", "").strip()
     if _SECRET.fullmatch(text):

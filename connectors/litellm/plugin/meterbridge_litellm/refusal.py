@@ -1,4 +1,4 @@
-"""Calls that must not be made, and those that may although Meterbridge could not be asked: within a bound in money."""
+"""Decides about calls without an answer of Meterbridge: refuses them, or allows them within a limit in money."""
 
 import time
 from collections import deque
@@ -21,8 +21,9 @@ class Refused(Exception):
 
 
 class Unasked:
-    """What the settings `fail`, `fail_open_usd` and `fail_open_account_usd` allow where Meterbridge does not say whether a call may
-    be made. One account has a bound of its own: a client whose many questions get no answer in time leaves the rest to the others.
+    """Applies the settings `fail`, `fail_open_usd` and `fail_open_account_usd` if Meterbridge does not say whether a
+    call may be made. Each account has its own limit, so that one client with many unanswered requests cannot use the
+    whole limit.
 
     An estimate counts until Meterbridge answers at a moment when the call is `reserve_seconds` old: as long as a reservation would
     hold it. A single success does not reset the sum: otherwise answers of 429 among good ones would have no bound.
@@ -37,20 +38,20 @@ class Unasked:
 
     @property
     def total(self) -> Decimal:
-        """The sum of the estimates that count, in dollars."""
+        """Return the sum of the estimates that count, dollars."""
         return sum((amount for _, accounts in self._sums for amount in accounts.values()), Decimal(0))
 
     def of_account(self, account: str) -> Decimal:
-        """The part of `total` that is of one account."""
+        """Return the part of `total` that belongs to one account."""
         return sum((accounts.get(account, Decimal(0)) for _, accounts in self._sums), Decimal(0))
 
     def answered(self) -> None:
-        """Meterbridge has answered a question."""
+        """Register a response of Meterbridge."""
         while self._sums and self._sums[0][0] <= self._monotonic() - self._settings.reserve_seconds:
             self._sums.popleft()
 
     def go_on(self, estimate: Decimal, why: str, account: str) -> None:
-        """Let a call of an account through unasked, and count it. Raises: Refused: 503, counted too."""
+        """Allow a call of an account without an answer, and count it. Raises: Refused: 503; it is counted, too."""
         settings, total = self._settings, self.total + estimate
         if (
             settings.fail == "open"

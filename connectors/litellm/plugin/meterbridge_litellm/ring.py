@@ -1,8 +1,8 @@
-"""Records of calls on disk, from the answer of the proxy until Meterbridge has them.
+"""Stores records of calls on disk, from the response of the proxy until Meterbridge has them.
 
-One thread makes them durable, with one fsync for all that came meanwhile, and another one posts what is durable. All processes
-of a proxy share the folder, each with a lane of its own; the lane of a process that was killed is posted by the others or by the
-next one.
+One thread makes them durable, with one fsync for all new records, and another thread posts the durable records. All
+processes of a proxy share the folder, each with a lane of its own; the lane of a process that was killed is posted by
+the others or by the next one.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from meterbridge_litellm.delivery import Post, RingDelivery
 from meterbridge_litellm.lane import RingPosition, frame, new_lane
 from meterbridge_litellm.settings import FSYNC, SEGMENT_BYTES, PluginSettings
 
-#: A record, and the future that says whether it was kept.
+#: A record, and the future that tells whether it was stored.
 Entry = tuple[bytes, "asyncio.Future[bool] | None"]
 _GROUP: Final = 500
 #: Records that wait for the writer are in memory.
@@ -64,7 +64,9 @@ class Ring:
         self._poster.start()
 
     def append(self, record: bytes, kept: "asyncio.Future[bool] | None" = None) -> None:
-        """Take a record. `kept` gets True when it is as safe as `answer_after` says, and False when the disk or the ring is full."""
+        """Add a record. `kept` becomes True when the record is as safe as `answer_after` requires, and False if the
+        disk or the ring is full.
+        """
         size = len(frame(record))
         with self._lock:
             used = self._written - self._freed + self._others + self._queued
@@ -80,7 +82,7 @@ class Ring:
         self._due.set()
 
     def close(self) -> None:
-        """Write all, and post it for `stop_seconds`. What is then left is posted by the next process."""
+        """Write all records, and post for `stop_seconds`. The next process posts the rest."""
         self._deadline = time.monotonic() + self._settings.stop_seconds
         self._closing.set()
         self._due.set()

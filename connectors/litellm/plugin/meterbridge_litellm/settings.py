@@ -5,12 +5,12 @@ from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-#: When the client gets its answer: when the record is on disk, when the kernel has it (`kill -9` loses nothing), or at once.
+#: When the client gets its response: after the record is on disk, after the kernel has it (`kill -9` loses nothing), or at once.
 FSYNC, WRITE, AT_ONCE = "fsync", "write", "none"
 SEGMENT_BYTES: Final = 1 << 20
 OFF, FREE = "off", "free"
 _DAY_S: Final = 86_400
-#: A key that was revoked is used for so long at most.
+#: The longest time for which a revoked key is still used, seconds.
 _KEY_S: Final = 60
 _CHOICES: Final = {
     "answer_after": (FSYNC, WRITE, AT_ONCE),
@@ -54,15 +54,15 @@ class PluginSettings:
 
     @property
     def asks(self) -> bool:
-        """Whether the management API is asked about calls."""
+        """Whether the plugin asks the management API about calls."""
         return self.authorize == "on" or self.own_keys != OFF or bool(self.levels)
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "PluginSettings":
-        """The settings of an environment.
+        """Read the settings from an environment.
 
         Raises:
-            ValueError: a variable is missing or wrong, so the proxy does not start. The message has no value.
+            ValueError: a variable is missing or wrong, so the proxy does not start. The message never contains its value.
         """
         given: dict[str, Any] = {}
         for field in fields(cls):
@@ -71,10 +71,12 @@ class PluginSettings:
                     kind: Any = str if field.name in _TEXTS else type(field.default)
                     given[field.name] = kind(text)
                 except (ValueError, InvalidOperation):
-                    raise ValueError(f"{_variable(field.name)} is not a number") from None
+                    raise ValueError(
+                        f"{_variable(field.name)} is not a number; write digits, such as {field.default}"
+                    ) from None
         for name in _TEXTS:
             if name not in given:
-                raise ValueError(f"{_variable(name)} is not set")
+                raise ValueError(f"{_variable(name)} is not set; set it as docs/litellm-plugin.md describes")
         made = cls(**given)
         made._check()
         return made
@@ -82,19 +84,19 @@ class PluginSettings:
     def _check(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{_variable(name)} is none of {', '.join(allowed)}")
+                raise ValueError(f"{_variable(name)} must be one of {', '.join(allowed)}")
         if not self.secret and not self.token:
-            raise ValueError(f"{_variable('secret')} is not set, and {_variable('token')} neither")
+            raise ValueError(f"{_variable('secret')} and {_variable('token')} are not set; set one of them")
         if self.ring_max_bytes < 4 * SEGMENT_BYTES:
-            raise ValueError(f"{_variable('ring_max_bytes')} is below {4 * SEGMENT_BYTES}")
+            raise ValueError(f"{_variable('ring_max_bytes')} must be at least {4 * SEGMENT_BYTES} bytes")
         if not 1 <= self.reserve_seconds <= _DAY_S:
-            raise ValueError(f"{_variable('reserve_seconds')} is not between 1 and {_DAY_S}")
+            raise ValueError(f"{_variable('reserve_seconds')} must be between 1 and {_DAY_S} seconds")
         if not 1 <= self.levels_seconds <= _DAY_S:
-            raise ValueError(f"{_variable('levels_seconds')} is not between 1 and {_DAY_S}")
+            raise ValueError(f"{_variable('levels_seconds')} must be between 1 and {_DAY_S} seconds")
         if not 0 <= self.own_key_seconds <= _KEY_S:
-            raise ValueError(f"{_variable('own_key_seconds')} is not between 0 and {_KEY_S}")
+            raise ValueError(f"{_variable('own_key_seconds')} must be between 0 and {_KEY_S} seconds")
         if self.asks and not self.api_key:
-            raise ValueError(f"{_variable('api_key')} is not set")
+            raise ValueError(f"{_variable('api_key')} is not set; set it to a key of the management API")
 
 
 _TEXTS: Final = ("url", "ring_path")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from connectors.telemetry.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
+from connectors.telemetry.held_metrics import HELD_REASONS
+from connectors.telemetry.metering_metrics import LAWS
+from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.minute_summary import MinuteSummary
 from connectors.telemetry.worker_health import WorkerHealth
 from schemas.ledger import Position, Sum
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     # Only the meter has a use for numpy, which its state needs.
     from streams.core.metering.ledger_state import LedgerState
     from streams.core.metering.step_changes import Changes
+
+#: A scan of all windows takes milliseconds, so it runs at most this often, in seconds.
+LOOK_EVERY_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +93,9 @@ class WorkerSensors:
         self._show_sizes()
 
     def two_routes(self, customer_id: str, one: str, other: str) -> None:
-        """Count and log a customer whose usage came by two callbacks within an hour; the meter reports a pair once per hour."""
+        """Count and log a customer whose usage arrived by two callbacks within an hour. The meter reports a pair once
+        per hour.
+        """
         self._metrics.two_routes.labels(one, other).inc()
         log.warning("usage_by_two_routes", customer=customer_id, routes=[one, other], see="docs/litellm.md")
 
@@ -201,7 +208,7 @@ class WorkerSensors:
         self._metrics.webhooks_sent.labels(outcome).inc()
 
     def webhooks_waiting(self, messages: int, disabled_endpoints: int) -> None:
-        """Export what waits to be sent, and the endpoints that are disabled."""
+        """Export the waiting messages and the disabled endpoints."""
         self._metrics.webhooks_waiting.set(messages)
         self._metrics.webhooks_disabled.set(disabled_endpoints)
 

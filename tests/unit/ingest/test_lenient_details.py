@@ -1,0 +1,23 @@
+"""The detail of a refused element says what is wrong with its JSON, and where."""
+
+import pytest
+
+from connectors.ingest.lenient_json import tree_of
+from connectors.ingest.rejection_record import InvalidElement
+from streams.core.metering.json_budget import Budget
+
+
+@pytest.mark.parametrize(
+    ("element", "reason", "detail"),
+    [
+        (b'{"a": 1', "not_json", "the JSON is invalid at byte 7 of the element"),
+        ('{"ä": x}'.encode(), "not_json", "the JSON is invalid at byte 7 of the element"),
+        (b"[1]", "not_an_object", "send each call as a JSON object"),
+    ],
+)
+def test_a_refused_element_has_a_detail_with_its_place_or_the_next_step(
+    element: bytes, reason: str, detail: str
+) -> None:
+    with pytest.raises(InvalidElement) as refused:
+        tree_of(element, Budget())
+    assert (refused.value.reason, refused.value.detail) == (reason, detail)
