@@ -117,10 +117,10 @@ class StopSignal:
         threading.Event().wait(self._stop_s)
         self._cut_short(0 if self.requested else os.EX_SOFTWARE, error=error)
 
-    def _cut_short(self, code: int, **fields: str) -> None:
+    def _cut_short(self, code: int, error: str | None = None) -> None:
         # A log pipe without a reader must not keep the process alive either.
         watchdog = threading.Thread(
-            target=lambda: log.warning("stop_cut_short", seconds=self._stop_s, **fields), daemon=True
+            target=lambda: log.warning("stop_cut_short", seconds=self._stop_s, error=error), daemon=True
         )
         watchdog.start()
         watchdog.join(_LAST_LINE_S)
