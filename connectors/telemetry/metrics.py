@@ -1,7 +1,7 @@
 """All Prometheus metrics, with their types and meanings, and the sensors of the ingress.
 
-Every process exports all metrics; what its role does not do stays zero. No label holds a customer's id. Floats are
-for dashboards only: the ledgers count in Decimal (streams/core/metering/ledger_state.py).
+Every process exports all metrics; metrics of other roles stay zero. No label contains a customer's id. Floats are for
+dashboards only: the ledgers count in Decimal (streams/core/metering/ledger_state.py).
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ from streams.core.metering.provider_health import STATUSES as PROVIDER_STATUSES
 
 SOURCES: Final = ("litellm", "integration", "lago", "openmeter")
 WEBHOOK_KINDS: Final = ("subscription", "customer", "invoice", "wallet", "events", "other")
-#: Of Lago, as far as they are counted from zero on; 0: no answer.
+#: Statuses of Lago that are exported as zero from the start; 0: no answer.
 LAGO_STATUSES: Final = (0, 200, 401, 403, 404, 422, 429, 500, 502, 503, 504)
 WEBHOOK_STATUSES: Final = (202, 400, 401, 403, 408, 413, 415, 499, 500, 503)
 HELD_REASONS: Final = (
@@ -331,7 +331,7 @@ class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
         self.lago_webhooks.labels(word if word in WEBHOOK_KINDS else "other", outcome).inc()
 
     def not_billed(self, reason: str, events: int) -> None:
-        """Count events that Lago accepted and then said it will not bill."""
+        """Count events that Lago accepted first and later reported as not billed."""
         self.failed_events.labels(reason).inc(events)
 
     def watch_table(self, table: str, lag_s: Callable[[], float]) -> None:
@@ -371,7 +371,9 @@ class Metrics(WatchedLimits, OrganizationMetrics, CanaryMetrics):
         self.trace_spans.labels(outcome).inc(count)
 
     def lago_requested(self, request: str, status: int, seconds: float) -> None:
-        """`on_request` of LagoClient. The hook of the delivery reports the same posts, so a process uses one of the two."""
+        """Count a request to Lago: the `on_request` of LagoClient. The hook of the delivery reports the same posts, so
+        a process uses one of the two.
+        """
         self.lago_requests.labels("POST" if request.startswith("post") else "GET", status).inc()
         self.lago_seconds.labels(request).observe(seconds)
 
