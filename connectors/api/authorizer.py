@@ -43,7 +43,9 @@ class Credentials(Protocol):
     """One kind of credential."""
 
     async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:
-        """The caller with this token; None = no credential of this kind. Raises: Unavailable: this cannot be checked now."""
+        """Return the caller with this token; None = no credential of this kind. Raises: Unavailable: this cannot be
+        checked now.
+        """
 
 
 class FixedKeys:
@@ -58,7 +60,7 @@ class FixedKeys:
         self._lago = (lago or "").encode()
 
     async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:
-        """The comparison takes the same time for every wrong token."""
+        """Compare the token; every comparison with a wrong token takes the same time."""
         given = token.encode("utf-8", "surrogateescape")
         is_master, is_lago = (hmac.compare_digest(given, key) and bool(key) for key in (self._master, self._lago))
         if is_master:
@@ -97,7 +99,7 @@ class Authorizer:
         self._wrong = SenderRateLimiter(WRONG_PER_S, monotonic)
 
     async def admit(self, request: web.Request, endpoint: Endpoint) -> Principal:
-        """The caller. Raises: Problem: see the table at the top of this module."""
+        """Return the caller. Raises: Problem: see the table at the top of this module."""
         if not endpoint.scope:
             return ANYBODY
         principal = request[_PRINCIPAL] = await self._identified(request, endpoint)

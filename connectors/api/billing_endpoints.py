@@ -31,7 +31,7 @@ def billing_endpoints_of_all(
     *,
     now_us: Callable[[], int],
 ) -> list[Endpoint]:
-    """`billing_endpoints` of several Lago organisations.
+    """Return `billing_endpoints` of several Lago organisations.
 
     Args:
         billings: by organisation, with the default one.
@@ -57,7 +57,7 @@ def billing_endpoints(
     now_us: Callable[[], int],
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Endpoint]:
-    """All endpoints of this folder about billing.
+    """Return all endpoints of this folder about billing.
 
     Args:
         event_code: code of the metric that counts tokens (`LAGO_EVENT_CODE`).

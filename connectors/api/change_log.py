@@ -148,7 +148,7 @@ class Audit:
 
 
 def _as_text(value: Any) -> str:
-    """A value as JSON text, with secrets masked as in logs."""
+    """Return a value as JSON text, with secrets masked as in logs."""
     if value is None:
         return ""
     plain = redact(None, "", {"value": msgspec.to_builtins(value)})["value"]

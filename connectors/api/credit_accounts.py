@@ -19,7 +19,7 @@ _NOT_OWN = "the account is not your own"
 
 
 def account_of(authorized: AuthorizedRequest, scope: str, named: str | None, *, own: bool = True) -> str:
-    """The account that the request is about.
+    """Return the account of the request.
 
     Args:
         scope: what the caller needs for an account that is not its own.

@@ -44,7 +44,7 @@ class Operations(Protocol):
     async def requeue(
         self, kind: str, filters: Filters, limit: int, comment: str, actor: str, accept: str = "", *, dry_run: bool
     ) -> tuple[RequeueResult, int]:
-        """The result, and how many dead letters the filters matched. It writes its own line into the audit log.
+        """Return the result, and how many dead letters the filters matched. It writes its own line into the audit log.
 
         Raises:
             ConfigurationError: the deployment has no Postgres.

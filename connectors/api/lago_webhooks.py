@@ -87,7 +87,7 @@ class LagoWebhooks:
         self._intake = BodyReader(MAX_BYTES, _IN_FLIGHT)
 
     def endpoints(self) -> list[Endpoint]:
-        """`POST /webhooks/lago`."""
+        """Return the endpoint `POST /webhooks/lago`."""
         summary = "Lago's webhooks, signed by HMAC under LAGO_WEBHOOK_SECRET."
         return [Endpoint("POST", PATH, "", summary, self._post, answers={200: WebhookResult})]
 
@@ -114,7 +114,9 @@ class LagoWebhooks:
         return json_response({"status": outcome})
 
     async def _read(self, request: web.Request) -> bytes:
-        """The body of a request that has a signature, which is not checked yet. Raises: Problem 401, 408, 413, 503."""
+        """Return the body of a request that has a signature, which is not checked yet. Raises: Problem 401, 408, 413,
+        503.
+        """
         try:
             check_signed(request.headers)
         except Rejected as refusal:

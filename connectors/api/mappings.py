@@ -70,7 +70,9 @@ class RequestGuard:
             raise not_theirs()
 
     def _check_subscriptions(self, new: Sequence[MappingVersion]) -> None:
-        """A subscription that is named must be the org's own, because Lago bills by it alone. Raises: Problem `other_org`."""
+        """Check that each named subscription belongs to the org, because Lago bills only by the subscription. Raises:
+        Problem `other_org`.
+        """
         for version in new:
             named = version.external_subscription_id
             if named and not self._mappings.is_subscription_of(version.lago_customer_id, named):
@@ -164,7 +166,7 @@ def _customer(authorized: AuthorizedRequest) -> str | None:
 
 
 def not_theirs() -> Problem:
-    """The same answer for a customer of another org and for an unknown one: it does not show which ids exist."""
+    """Return the same answer for a customer of another org and for an unknown one: it does not show which ids exist."""
     return Problem(403, "other_org", "this credential may not see or map this LiteLLM customer (docs/access.md, Orgs)")
 
 
@@ -175,5 +177,5 @@ def _no_mapping(authorized: AuthorizedRequest) -> Problem:
 
 
 def record_told(record: Known) -> Any:
-    """A customer's whole record in the form of the audit log."""
+    """Return a customer's whole record in the form of the audit log."""
     return None if record is None else msgspec.to_builtins(record)

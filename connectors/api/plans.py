@@ -88,7 +88,7 @@ class PlanHandlers:
 
 
 async def _resolved(billing: OrgBilling, body: PlanBody) -> NewPlan:
-    """The plan in the form that Lago takes. Raises: LagoRejected `unknown_metric`."""
+    """Return the plan in the form that Lago takes. Raises: LagoRejected `unknown_metric`."""
     return NewPlan(
         name=body.name,
         code=body.code,
@@ -121,7 +121,9 @@ async def _metric_id(billing: OrgBilling, named: str) -> str:
 
 
 def _differences(made: Plan, new_plan: NewPlan, body: PlanBody) -> str | None:
-    """The first property in which the existing plan differs from the requested one. Charges are compared by number and model."""
+    """Return the first property in which the existing plan differs from the requested one. Charges are compared by
+    number and model.
+    """
     pairs = (
         ("amount", made.amount_cents, new_plan.amount_cents),
         ("currency", made.amount_currency, new_plan.amount_currency),

@@ -223,7 +223,7 @@ class ProviderKeyHandlers:
 
 
 def provider_key_shown(key: ProviderKey, now: datetime) -> dict[str, Any]:
-    """A key as JSON shows it, without anything secret."""
+    """Return a key as JSON shows it, without anything secret."""
     return {
         "id": key.key_id,
         "user_id": key.user_id,

@@ -64,7 +64,7 @@ class StripeWebhooks:
         self._intake = BodyReader(MAX_BYTES, _IN_FLIGHT)
 
     def endpoints(self) -> list[Endpoint]:
-        """`POST /webhooks/stripe`."""
+        """Return the endpoint `POST /webhooks/stripe`."""
         summary = "Stripe's webhooks, signed under STRIPE_WEBHOOK_SECRET."
         return [Endpoint("POST", PATH, "", summary, self._post, answers={200: StripeEventResult})]
 
@@ -88,7 +88,7 @@ class StripeWebhooks:
         return json_response({"status": await payments.apply(await _event(body, payments))})
 
     async def _read(self, request: web.Request) -> bytes:
-        """The body of a request that has a signature, which is not checked yet. Raises: Problem 408, 413, 503."""
+        """Return the body of a request that has a signature, which is not checked yet. Raises: Problem 408, 413, 503."""
         try:
             async with asyncio.timeout(_BODY_S):
                 return await self._intake.read(request, unauthenticated=True)

@@ -26,7 +26,7 @@ _CHAPTERS: Final = {
 
 
 def configuration_page() -> str:
-    """The text of docs/configuration.md: every variable with its default and meaning."""
+    """Return the text of docs/configuration.md: every variable with its default and meaning."""
     lines = [
         "# Configuration",
         "",

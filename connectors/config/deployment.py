@@ -35,5 +35,5 @@ class Deployment:
         return self.policy.deployment
 
     def kafka_id(self, role: str) -> str:
-        """The name of a consumer group, or a transactional id, of a role or an operation."""
+        """Return the name of a consumer group, or a transactional id, of a role or an operation."""
         return f"{self.prefix}{self.name}-{role}"

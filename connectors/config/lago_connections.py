@@ -62,7 +62,7 @@ class KeyFile:
         self._failed = False
 
     def __call__(self) -> str:
-        """The key; `""` if the file was never readable."""
+        """Return the key; `""` if the file was never readable."""
         now = self._clock()
         if now - self._looked_at >= _LOOK_S:
             self._looked_at = now

@@ -69,7 +69,7 @@ READ_BY: Final = dict(chain.from_iterable(((name, by) for name in names.split())
 
 
 def readers_shown(name: str) -> str:
-    """The readers of a setting as text of the page. Args: name: of the field."""
+    """Return the readers of a setting as text of the page. Args: name: of the field."""
     by = READ_BY[name]
     if by == _EVERY:
         return "all"

@@ -319,7 +319,7 @@ class Settings(
         return SecretStr(f"postgresql://{account}@{self.postgres_host}:{self.postgres_port}/{quote(self.postgres_db)}")
 
     def meter_policy(self) -> MeterPolicy:
-        """The settings that decide what is billed, in the form of the meter."""
+        """Return the settings that decide what is billed, in the form of the meter."""
         return MeterPolicy(
             deployment=self.deployment_name,
             window_us=self.window_seconds * SECOND_US,
@@ -372,6 +372,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def own_settings(beginnings: tuple[str, ...]) -> Settings:
-    """`load_settings` with only the variables that begin so: in another program's process, other variables may be that
-    program's."""
+    """Return `load_settings` with only the variables that begin so: in another program's process, other variables may
+    be that program's.
+    """
     return load_settings({name: value for name, value in os.environ.items() if name.startswith(beginnings)})

@@ -56,7 +56,7 @@ class TracingSettings(BaseModel):
     )
 
     def tracing(self, role: str) -> TracingConfig | None:
-        """How a process of this role records traces; None = it records none."""
+        """Return how a process of this role records traces; None = it records none."""
         if not self.tracing_enabled:
             return None
         name = self.otel_service_name or f"meterbridge-{role}"

@@ -43,7 +43,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 @contextmanager
 def embedded_broker(partitions: int) -> Iterator[str]:
-    """A broker with every topic of the catalogue; yields its `host:port` on loopback.
+    """Start a broker with every topic of the catalogue; yield its `host:port` on loopback.
 
     Args:
         partitions: `KAFKA_PARTITIONS`.
@@ -83,7 +83,7 @@ def _librdkafka() -> Any:
 
 
 def _client(lib: Any) -> Any:
-    """The client instance that the mock broker needs. It connects to nothing."""
+    """Return the client instance that the mock broker needs. It connects to nothing."""
     said = ctypes.create_string_buffer(512)
     conf = lib.rd_kafka_conf_new()
     _refuse(lib.rd_kafka_conf_set(conf, b"log_level", _ERRORS_ONLY, said, len(said)))

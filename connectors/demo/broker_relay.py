@@ -27,7 +27,7 @@ _FETCH, _LAST_VERSION, _CLIENT_ID = 1, 11, 8
 
 
 def fixed(answer: bytes) -> bytes:
-    """An answer of the broker with the missing checksums added."""
+    """Return an answer of the broker with the missing checksums added."""
     if _CONTROL_BATCH.search(answer) is None:
         return answer
     whole = bytearray(answer)
@@ -39,7 +39,7 @@ def fixed(answer: bytes) -> bytes:
 
 
 def hurried(request: bytes) -> bytes:
-    """A request; if it is a fetch, it waits at most `WAIT_MS`."""
+    """Return a request; if it is a fetch, it waits at most `WAIT_MS`."""
     if _int(request, 0, 2) != _FETCH or _int(request, 2, 2) > _LAST_VERSION:
         return request
     at = _CLIENT_ID + 2 + max(0, _int(request, _CLIENT_ID, 2)) + 4

@@ -128,7 +128,7 @@ async def _map_late(environment: DemoEnvironment, demo_status: DemoStatus, custo
 
 
 async def _settled(environment: DemoEnvironment, traffic: Traffic) -> Reconciliation:
-    """The reconciliation, when it is exact, when nothing changes any more, or when the time is up."""
+    """Return the reconciliation, when it is exact, when nothing changes any more, or when the time is up."""
     deadline = time.monotonic() + _DRAIN_S
     last, since = None, time.monotonic()
     while True:

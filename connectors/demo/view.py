@@ -91,7 +91,7 @@ class View(Protocol):
 
 
 def view_for(console: Console) -> View:
-    """The live view on a terminal, else lines."""
+    """Return the live view on a terminal, else lines."""
     return LiveView(console) if console.is_terminal else LineView(console)
 
 
@@ -154,7 +154,7 @@ NEXT_WRONG = (
 
 
 def show_reconciliation(console: Console, end: Reconciliation) -> None:
-    """The comparison, org by org, the verdict, and two sentences: what is the case now, and what to do next."""
+    """Print the comparison per org, the verdict, and two sentences: the present state, and the next step."""
     say = console.print
     say()
     head = f"  {'Reconciliation':<16}{'calls in':>10}{'billed':>10}{'USD in':>20}{'USD billed':>20}"
@@ -242,7 +242,7 @@ def _orgs(demo_status: DemoStatus) -> Table:
 
 
 def _table(head: str, *columns: str) -> Table:
-    """A table with names on the left and figures on the right."""
+    """Return a table with names on the left and figures on the right."""
     table = Table(box=None, expand=True, header_style="dim", pad_edge=False)
     table.add_column(Text(head, style="bold cyan"), ratio=2)
     for column in columns:

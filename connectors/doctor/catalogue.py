@@ -48,7 +48,7 @@ class Finding:
         return KINDS[self.code].severity
 
     def as_object(self) -> dict[str, str]:
-        """The finding for programs."""
+        """Return the finding for programs."""
         kind = KINDS[self.code]
         return {
             "code": self.code,
@@ -374,7 +374,7 @@ does not show retries, headers, time-outs and switches: those are only in its fi
 
 
 def page() -> str:
-    """docs/doctor.md."""
+    """Return the text of docs/doctor.md."""
     lines = [_HEAD]
     chapters = {
         "LiteLLM": LITELLM,

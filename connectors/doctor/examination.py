@@ -68,7 +68,7 @@ class ExaminationReport:
         return UNREAD if any(patient.unread for patient in self.patients) else FINE
 
     def as_object(self) -> dict[str, Any]:
-        """The report for programs."""
+        """Return the report for programs."""
         return {
             "verdict": self.verdict.value,
             "findings": [
@@ -132,7 +132,7 @@ async def examine(
 
 
 def _merged(proxy: Proxy | None, running: Proxy | None) -> Proxy:
-    """The proxy of the file, with what only a running proxy shows: its version, loggers and environment."""
+    """Return the proxy of the file, with what only a running proxy shows: its version, loggers and environment."""
     if proxy is None or running is None:
         return proxy or running or Proxy()
     by_name = {callback.name: callback for callback in running.callbacks}
@@ -159,7 +159,7 @@ def _named(callbacks: Iterable[str]) -> str:
 
 
 def _endpoint(proxy: Proxy | None) -> str:
-    """The address in the file, if it is the ingress's."""
+    """Return the address in the file, if it is the ingress's."""
     known = (one.address for one in (proxy.of(CallbackKind.GENERIC) if proxy else ()) if one.reaches_us())
     return next((address for address in known if address and not is_unseen(address)), ENDPOINT)
 
@@ -205,7 +205,7 @@ async def _version(lago: LagoClient) -> str:
 
 
 async def _read(asking: Awaitable[T]) -> tuple[T | None, str]:
-    """The result, or why it could not be read."""
+    """Return the result, or why it could not be read."""
     try:
         return await asking, ""
     except (Rejected, Unavailable) as error:

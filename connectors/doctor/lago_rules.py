@@ -36,7 +36,7 @@ class SeenLago:
 
 
 def judge_lago(lago: SeenLago, own: Settings) -> list[Finding]:
-    """All findings in Lago, given our own settings."""
+    """Return all findings in Lago, given our own settings."""
     return [*_server(lago, own), *_metric(lago, own), *_plans(lago, own), *_customers(lago, own), *_stored(lago)]
 
 
@@ -59,7 +59,7 @@ def _metric(lago: SeenLago, own: Settings) -> Iterator[Finding]:
 
 
 def _plans(lago: SeenLago, own: Settings) -> Iterator[Finding]:
-    """All plans that charge the metric are checked, because any org may be on them."""
+    """Check all plans that charge the metric, because any org may be on them."""
     if lago.metric is None:
         return
     charging = {

@@ -14,7 +14,7 @@ LEAST_RETENTION_HOURS: Final = 24
 
 
 def judge_own(own: Settings) -> list[Finding]:
-    """All findings in the environment."""
+    """Return all findings in the environment."""
     return [*_credentials(own), *_payers(own), *_limits(own), *_durability(own)]
 
 

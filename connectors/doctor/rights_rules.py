@@ -16,7 +16,7 @@ _ANSWER_S = 5.0
 
 
 async def judge_rights(own: Settings, principal: str) -> tuple[Finding, ...] | None:
-    """A finding for each right that an account of a role lacks, and for each that it does not need.
+    """Return a finding for each right that an account of a role lacks, and for each that it does not need.
 
     A role whose account has no list at all is left out: its processes use another account.
 

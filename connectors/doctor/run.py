@@ -46,7 +46,9 @@ def run_doctor(
 
 
 def report_text(report: ExaminationReport) -> str:
-    """The report for people: the findings, then the configuration, environment and order of stopping that lose least."""
+    """Return the report for people: the findings, then the configuration, environment and order of stopping that lose
+    least.
+    """
     lines = []
     for patient in report.patients:
         lines.append(patient.name)

@@ -7,7 +7,7 @@ from connectors.litellm.known_versions import KnownVersion, known_of, newest, nu
 
 
 def judge_version(version: str | None) -> Iterator[Finding]:
-    """The findings about a version; none where it cannot be seen."""
+    """Yield the findings about a version; none where it cannot be seen."""
     known = known_of(version or "")
     if known is None:
         return

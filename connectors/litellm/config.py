@@ -26,7 +26,7 @@ _HEADERS: Final = "GENERIC_LOGGER_HEADERS"
 
 
 def read_config(path: Path) -> Proxy:
-    """The proxy that a file describes.
+    """Return the proxy that a file describes.
 
     Raises:
         ConfigurationError: `litellm_config`: the file cannot be read, is not YAML, or not a mapping. The message has no value
@@ -36,7 +36,7 @@ def read_config(path: Path) -> Proxy:
 
 
 def proxy_of(config: Mapping[str, Any]) -> Proxy:
-    """The proxy that a parsed config.yaml describes."""
+    """Return the proxy that a parsed config.yaml describes."""
     settings = _mapping(config.get("litellm_settings"))
     environment = {name: str(value) for name, value in _mapping(config.get("environment_variables")).items()}
     return Proxy(
@@ -51,7 +51,7 @@ def proxy_of(config: Mapping[str, Any]) -> Proxy:
 def callback_of(
     name: str, listed: tuple[str, ...], settings: Mapping[str, Any] | None, environment: Mapping[str, str | None] | None
 ) -> Callback:
-    """A callback by its name. `settings` and `environment` are None if they cannot be seen."""
+    """Return a callback by its name. `settings` and `environment` are None if they cannot be seen."""
     kind = kind_of(name, settings)
     address = headers = None
     if settings is not None and settings.get("endpoint") is not None:
@@ -67,7 +67,7 @@ def callback_of(
 
 
 def _load(path: Path, known: set[Path]) -> dict[str, Any]:
-    """A file merged with the files that it includes, which override it; each file is read once.
+    """Return a file merged with the files that it includes, which override it; each file is read once.
 
     LiteLLM extends lists of models, which are not read here.
     """
@@ -130,7 +130,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _texts(value: object) -> dict[str, str]:
-    """The entries as texts, with names in lower case."""
+    """Return the entries as texts, with names in lower case."""
     return {str(name).lower(): str(text) for name, text in _mapping(value).items()}
 
 
@@ -143,7 +143,7 @@ def _headers(text: str) -> dict[str, str]:
 
 
 def _names(value: object, name: str) -> bool:
-    """Whether any mapping in `value` has this key."""
+    """Return whether any mapping in `value` has this key."""
     if isinstance(value, Mapping):
         return name in value or any(_names(inner, name) for inner in value.values())
     return isinstance(value, list) and any(_names(inner, name) for inner in value)

@@ -57,18 +57,18 @@ class KnownVersion:
 
 @cache
 def tried() -> dict[str, TriedVersion]:
-    """The versions that were tried, the oldest first."""
+    """Return the versions that were tried, the oldest first."""
     text = files("connectors.litellm").joinpath("known_versions.json").read_bytes()
     return msgspec.json.decode(text, type=dict[str, TriedVersion])
 
 
 def newest() -> str:
-    """The newest version that was tried."""
+    """Return the newest version that was tried."""
     return [*tried()][-1]
 
 
 def numbers(version: str) -> Numbers:
-    """The numbers that a version begins with: (1, 110, 2) of `1.110.2rc1`; empty if it begins with none."""
+    """Return the numbers that a version begins with: (1, 110, 2) of `1.110.2rc1`; empty if it begins with none."""
     found = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else ()
 

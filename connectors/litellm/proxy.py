@@ -40,7 +40,7 @@ class _Readiness(msgspec.Struct):
 
 
 async def ask_proxy(http: httpx.AsyncClient, url: str, master_key: str) -> Proxy:
-    """The proxy at `url`.
+    """Return the proxy at `url`.
 
     Raises:
         Unavailable: `litellm_unreachable`, `litellm_bad_answer`.
@@ -62,7 +62,9 @@ async def ask_proxy(http: httpx.AsyncClient, url: str, master_key: str) -> Proxy
 
 
 def _callbacks(rows: Iterable[_Row]) -> Iterable[Callback]:
-    """One callback per name. A callback with an own name is listed again, read-only, as the logger that was made of it."""
+    """Yield one callback per name. A callback with an own name is listed again, read-only, as the logger that was made
+    of it.
+    """
     listed: dict[str, tuple[str, ...]] = {}
     variables: dict[str, Mapping[str, Any]] = {}
     for row in rows:

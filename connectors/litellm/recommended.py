@@ -57,5 +57,5 @@ STOPPING: Final = (
 
 
 def working_yaml(endpoint: str = ENDPOINT) -> str:
-    """The configuration for LiteLLM 1.108 or later that sends usage to `endpoint`."""
+    """Return the configuration for LiteLLM 1.108 or later that sends usage to `endpoint`."""
     return _YAML.format(excluded=", ".join(EXCLUDED), endpoint=endpoint, max_retries=MAX_RETRIES, timeout_s=TIMEOUT_S)

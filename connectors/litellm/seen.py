@@ -53,7 +53,7 @@ class Callback:
     headers: Mapping[str, str] | None = None
 
     def reaches_us(self) -> bool | None:
-        """Whether it sends usage to an ingress of ours; None if its address cannot be seen."""
+        """Return whether it sends usage to an ingress of ours; None if its address cannot be seen."""
         if self.kind not in {CallbackKind.GENERIC, CallbackKind.OPENMETER}:
             return None if self.kind in {CallbackKind.CUSTOM, CallbackKind.LAGO} else False
         if self.kind is CallbackKind.OPENMETER and "callbacks" not in self.listed:
@@ -86,17 +86,17 @@ class Proxy:
     nameless: tuple[str, ...] = ()
 
     def of(self, kind: CallbackKind) -> tuple[Callback, ...]:
-        """The callbacks of one kind."""
+        """Return the callbacks of one kind."""
         return tuple(callback for callback in self.callbacks if callback.kind is kind)
 
 
 def is_unseen(value: object) -> bool:
-    """Whether the value is in the environment of the proxy, so that it cannot be seen."""
+    """Return whether the value is in the environment of the proxy, so that it cannot be seen."""
     return isinstance(value, str) and value.startswith(ENVIRON)
 
 
 def kind_of(name: str, settings: Mapping[str, Any] | None) -> CallbackKind:
-    """The kind, by the name in the list; for an own name, `callback_settings` decides."""
+    """Return the kind, by the name in the list; for an own name, `callback_settings` decides."""
     if settings is not None and settings.get("callback_type") == CallbackKind.GENERIC:
         return CallbackKind.GENERIC
     if name in {CallbackKind.GENERIC, CallbackKind.LAGO, CallbackKind.OPENMETER, CallbackKind.WEBHOOK}:

@@ -7,6 +7,8 @@ import asyncio
 
 
 def is_own_cancellation(error: BaseException) -> bool:
-    """Whether `error` is a `CancelledError` because the current task is cancelled; call it where the error is caught."""
+    """Return whether `error` is a `CancelledError` because the current task is cancelled; call it where the error is
+    caught.
+    """
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)

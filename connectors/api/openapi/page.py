@@ -33,7 +33,7 @@ POLICY: Final = (
 
 
 def page_of(document: Json) -> str:
-    """An HTML page with all operations and all schemas of the document."""
+    """Return an HTML page with all operations and all schemas of the document."""
     by_tag: dict[str, list[str]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -122,7 +122,7 @@ def _curl(method: str, path: str, operation: Json) -> str:
 
 
 def _link(schema: Json) -> str:
-    """A link to a schema that has a name, else the schema itself."""
+    """Return a link to a schema that has a name, else the schema itself."""
     name = schema.get("$ref", "").rpartition("/")[2]
     if name:
         return f'<a href="#schema-{escape(name)}"><code>{escape(name)}</code></a>'

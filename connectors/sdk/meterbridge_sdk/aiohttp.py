@@ -13,7 +13,7 @@ from meterbridge_sdk.request_ids import ID_HEADERS, REQUEST_ID
 
 
 def _key(name: str) -> Any:
-    """A key of values in a request. From 3.14 on aiohttp has a type for it and warns about plain text."""
+    """Return a key of values in a request. From 3.14 on aiohttp has a type for it and warns about plain text."""
     key_type = getattr(web, "RequestKey", None)
     return name if key_type is None else key_type(name, object)
 
@@ -75,7 +75,7 @@ async def return_request_id(request: web.Request, response: web.StreamResponse) 
 
 
 def flushing(recorder: UsageRecorder) -> Callable[[web.Application], Awaitable[None]]:
-    """A function for `app.on_cleanup`, for services that make their recorder themselves.
+    """Return a function for `app.on_cleanup`, for services that make their recorder themselves.
 
     It records what waits before the process ends.
     """

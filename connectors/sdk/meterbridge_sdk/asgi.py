@@ -75,7 +75,7 @@ class OrgBillingMiddleware:
 
 
 def _with_id(start: Message, response_id: str | None) -> Message:
-    """The start of a response, with the request's id where the service has not set one."""
+    """Return the start of a response, with the request's id where the service has not set one."""
     headers = start.get("headers", ())
     if response_id is None or REQUEST_ID.lower() in _headers(headers):
         return start
@@ -83,7 +83,7 @@ def _with_id(start: Message, response_id: str | None) -> Message:
 
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """By name in lower case; of several headers with one name the first."""
+    """Return the headers by their names in lower case; of several headers with the same name, the first."""
     values: dict[str, str] = {}
     for name, value in raw:
         values.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))

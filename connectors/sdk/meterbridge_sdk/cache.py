@@ -30,7 +30,9 @@ class TimedCache(Generic[V]):
         self._generation = 0
 
     async def get(self, org_id: str, ask: Callable[[], Awaitable[V | None]]) -> V | None:
-        """The kept answer, or what `ask` returns; for one org `ask` runs once at a time. Raises: what `ask` raises."""
+        """Return the kept answer, or what `ask` returns; for one org `ask` runs once at a time. Raises: what `ask`
+        raises.
+        """
         async with self._locks.setdefault(org_id, asyncio.Lock()):
             kept = self._answers.get(org_id)
             if kept is not None and self._clock() < kept[0]:

@@ -122,7 +122,7 @@ class MeterbridgeClient:
             raise invalid(response)
 
     async def get_subscription(self, org_id: str) -> OrgSubscription | None:
-        """The org's subscription; None = it has none. Meterbridge's answer is at most 15 s old.
+        """Return the org's subscription; None = it has none. Meterbridge's answer is at most 15 s old.
 
         Raises:
             BillingError: the answer is not known.
@@ -141,7 +141,8 @@ class MeterbridgeClient:
         return None if response is None else usage_of(response)
 
     async def get_limits(self, org_id: str) -> dict[str, int]:
-        """The org's limits by name, its own before those of its plan; `{}` = none. See docs/sdk-reference.md, Limits.
+        """Return the org's limits by name, its own before those of its plan; `{}` = none. See docs/sdk-reference.md,
+        Limits.
 
         Raises:
             BillingError: the answer is not known.
@@ -192,7 +193,7 @@ class MeterbridgeClient:
         return subscription_of(response, "subscription")
 
     async def _get_or_none(self, route: Route, org_id: str) -> httpx.Response | None:
-        """None where Meterbridge itself says that there is no such org or subscription."""
+        """Return None where Meterbridge itself says that there is no such org or subscription."""
         try:
             return await self._transport.request(route, org_id)
         except BillingRejected as error:

@@ -21,7 +21,7 @@ IdentifyOrg = Callable[[Any], CurrentOrg | None]
 
 
 def get_current_org(request: Any) -> CurrentOrg | None:
-    """The org of a request's `user`.
+    """Return the org of a request's `user`.
 
     The user is `request["user"]` on aiohttp, `request.state.user` on Starlette and FastAPI, or what Starlette's
     `AuthenticationMiddleware` sets. It is a mapping or an object with `org_id`, and with `id` or `user_id`.

@@ -47,7 +47,7 @@ class FixedLimits:
         self._orgs = {org_id: dict(limits) for org_id, limits in (orgs or {}).items()}
 
     def of(self, org_id: str, plan_code: str | None) -> dict[str, int]:
-        """The limits of an org on a plan, by name."""
+        """Return the limits of an org on a plan, by name."""
         return {**self._plans.get(plan_code or "", {}), **self._orgs.get(org_id, {})}
 
 
@@ -80,7 +80,7 @@ class OrgLimits:
         self._logged: set[tuple[str, str]] = set()
 
     async def is_active(self, org_id: str) -> bool:
-        """Whether the org has an active subscription. An org without one is asked about again at the next call.
+        """Return whether the org has an active subscription. An org without one is asked about again at the next call.
 
         Raises:
             BillingError: the answer is not known.
@@ -88,11 +88,11 @@ class OrgLimits:
         return await self._subscriptions.get(org_id, lambda: self._active(org_id)) is not None
 
     async def of(self, org_id: str) -> dict[str, int]:
-        """The org's limits by name; `{}` = none. Raises: BillingError: the answer is not known."""
+        """Return the org's limits by name; `{}` = none. Raises: BillingError: the answer is not known."""
         return dict(await self._limits.get(org_id, lambda: self._current_limits(org_id)) or {})
 
     async def check(self, org_id: str) -> tuple[LimitUse, ...]:
-        """Every limit of the org with its use; something is left of each.
+        """Return every limit of the org with its use; something is left of each.
 
         A limit that Lago does not count is logged once, as `limit_not_counted`.
 
@@ -114,7 +114,7 @@ class OrgLimits:
         return uses
 
     def changed(self, org_id: str) -> None:
-        """The org's subscription was changed: what is known of it is asked for again."""
+        """Forget all kept answers about the org, because its subscription was changed."""
         for cache in (self._subscriptions, self._limits, self._usage):
             cache.forget(org_id)
 

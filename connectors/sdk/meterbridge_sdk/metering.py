@@ -67,7 +67,7 @@ class RequestMeter:
         self.new_id = RequestIds(now_ns)
 
     def id_for_response(self, request_headers: Mapping[str, str], generated_id: str) -> str | None:
-        """The `X-Request-ID` that the response must carry; None where the client has sent an id of its own."""
+        """Return the `X-Request-ID` that the response must carry; None where the client has sent an id of its own."""
         return generated_id if given_id(request_headers, self._id_headers) is None else None
 
     def record(self, request: Any, served: ServedRequest) -> None:
@@ -93,7 +93,7 @@ class RequestMeter:
             )
 
     def _event(self, request: Any, served: ServedRequest) -> UsageEvent | None:
-        """None for a request that is not an org's, and for an error that took no tokens."""
+        """Return None for a request that is not an org's, and for an error that took no tokens."""
         org = self._identify(request)
         tokens = _tokens(served)
         if org is None or (served.status >= _FIRST_ERROR and not tokens):
@@ -110,7 +110,7 @@ class RequestMeter:
 
 
 def _tokens(served: ServedRequest) -> int:
-    """0 where the response does not say; what is no number is logged and counts as 0."""
+    """Return the number of tokens; 0 if the response has none. A value that is not a number is logged and counts as 0."""
     text = served.response_headers.get(TOKENS_USED.lower(), "").strip()
     if text.isascii() and text.isdigit():
         return int(text[:_MAX_TOKEN_DIGITS])

@@ -192,7 +192,9 @@ class UsageRecorder:
 
 
 def _may_pass(error: BillingError) -> bool:
-    """Whether the event is kept. A key that is not known (401) may be new, or come back with a restored database."""
+    """Return whether the event is kept. A key that is not known (401) may be new, or come back with a restored
+    database.
+    """
     return error.retryable or (isinstance(error, BillingUnauthorized) and error.status == HTTPStatus.UNAUTHORIZED)
 
 

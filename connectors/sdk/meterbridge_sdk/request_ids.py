@@ -36,7 +36,7 @@ def transaction_id(org_id: str, user_id: str | None, method: str, path: str, hea
 
 
 def given_id(headers: Mapping[str, str], names: Sequence[str]) -> tuple[str, str] | None:
-    """The first of the headers that is not empty.
+    """Return the first of the headers that is not empty.
 
     Args:
         headers: of the request; names in lower case are found.
@@ -64,7 +64,7 @@ class RequestIds:
         self._numbers = count()
 
     def __call__(self) -> str:
-        """A new id, 32 hexadecimal digits."""
+        """Return a new id, 32 hexadecimal digits."""
         # The process id is read each time: a server may fork after this object was made.
         text = f"{self._host} {os.getpid()} {id(self)} {self._now_ns()} {next(self._numbers)}"
         return sha256(text.encode()).hexdigest()[:32]

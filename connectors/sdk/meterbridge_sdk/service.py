@@ -77,7 +77,7 @@ async def org_billing_service(
 
 
 def running_service() -> OrgBillingService:
-    """The service that was entered last and has not ended.
+    """Return the service that was entered last and has not ended.
 
     Raises:
         BillingRejected: `no_running_service`.

@@ -63,7 +63,7 @@ class Transport:
         self._now = now
 
     async def request(self, route: Route, org_id: str, body: Mapping[str, object] | None = None) -> httpx.Response:
-        """The response with a status of success.
+        """Return the response with a status of success.
 
         Args:
             route: the operation; `org_id` stands in its path.
@@ -92,7 +92,7 @@ class Transport:
     async def _attempt(
         self, method: str, path: str, content: bytes | None
     ) -> tuple[httpx.Response | BillingError, float]:
-        """The response or what went wrong, and the seconds that a response asks to wait."""
+        """Return the response or what went wrong, and the seconds that a response asks to wait."""
         headers = {**self._headers, **({"Content-Type": "application/json"} if content is not None else {})}
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -122,7 +122,9 @@ def _is_http(url: str) -> bool:
 
 
 def _json(body: Mapping[str, object]) -> bytes:
-    """The body as JSON. Raises: BillingRejected: `bad_request`: a member cannot be written as JSON; the message names it."""
+    """Return the body as JSON. Raises: BillingRejected: `bad_request`: a member cannot be written as JSON; the message
+    names it.
+    """
     try:
         return json.dumps(body, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
@@ -139,7 +141,9 @@ def _is_json(value: object) -> bool:
 
 
 def _refusal(response: httpx.Response) -> BillingError:
-    """Only a response in Meterbridge's own form rejects a request for good. A proxy's error page says nothing about it."""
+    """Return the error of a refusal. Only a response in Meterbridge's own form rejects a request permanently; a proxy's
+    error page does not.
+    """
     body, status = json_object(response), response.status_code
     reason = body["reason"] if isinstance(body.get("reason"), str) else ""
     detail = body["detail"] if isinstance(body.get("detail"), str) else ""

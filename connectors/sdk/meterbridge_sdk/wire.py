@@ -22,7 +22,7 @@ class Route(NamedTuple):
     scope: str
 
     def of_org(self, org_id: str) -> str:
-        """The path for one org, its id percent-encoded."""
+        """Return the path for one org, its id percent-encoded."""
         return self.path.replace("{org_id}", quote(org_id, safe=""))
 
 

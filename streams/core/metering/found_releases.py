@@ -48,7 +48,9 @@ class Untold(NamedTuple):
 
 
 def fitting(held: Iterable[HeldPart], start_us: int, end_us: int) -> list[HeldPart]:
-    """The parts that can have been released into an event whose window is `[start_us, end_us)`, microseconds since 1970 UTC."""
+    """Return the parts that can have been released into an event whose window is `[start_us, end_us)`, microseconds
+    since 1970 UTC.
+    """
     from_us, until_us = _reach(start_us, end_us)
     return [part for part in held if from_us <= part.last_end_us < until_us]
 
@@ -58,7 +60,7 @@ def _reach(start_us: int, end_us: int) -> tuple[int, int]:
 
 
 def shared_out(events: Sequence[Untold], held: Sequence[HeldPart]) -> list[list[HeldPart] | None] | None:
-    """The parts that were released into each event, of one customer, model and provider; no part is in two.
+    """Return the parts that were released into each event, of one customer, model and provider; no part is in two.
 
     Parts move whole, and calls, dollars and tokens must all be equal. Where several choices for all events add up alike, any of them leaves
     the same sum to be billed, so the customer pays the same.
@@ -117,7 +119,8 @@ def _shared_out(
 
 
 def _choices(held: Sequence[HeldPart], taken: Container[str], event: Untold, looks: _Looks) -> Iterator[list[HeldPart]]:
-    """The choices that add up to what the event bills: of the parts that ended in its window, then of all that may be in it.
+    """Yield the choices that add up to what the event bills: of the parts that ended in its window, then of all that
+    may be in it.
 
     Args:
         held: by their ends.
@@ -152,7 +155,7 @@ def _add_up(parts: Sequence[HeldPart], sums: Sums) -> bool:
 
 
 def less(sums: Sums, known: Sums) -> Sums:
-    """What is left of `sums` without `known`; exact."""
+    """Return what is left of `sums` without `known`; exact."""
     return _plus(sums, known, -1)
 
 

@@ -12,7 +12,7 @@ _lock = threading.Lock()
 
 
 def __getattr__(name: str) -> Any:
-    """`handler` is made when LiteLLM first asks for it. Raises: ValueError: a setting is missing or wrong."""
+    """Make `handler` when LiteLLM first asks for it. Raises: ValueError: a setting is missing or wrong."""
     if name != "handler":
         raise AttributeError(name)
     from meterbridge_litellm.callback import _PROXY_Meterbridge

@@ -91,7 +91,7 @@ def wait_for_writer(path: Path) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """The bytes of these files."""
+    """Return the bytes of these files."""
     total = 0
     for path in files_of(folder):
         with contextlib.suppress(FileNotFoundError):  # it has just been posted again

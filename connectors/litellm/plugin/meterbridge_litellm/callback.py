@@ -199,7 +199,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
 
 
 def _deployments(model: str, team: str | None) -> list[dict[str, Any]]:
-    """The deployments of a model group in the proxy's router: the team's own and those of all."""
+    """Return the deployments of a model group in the proxy's router: the team's own and those of all."""
     from litellm.proxy import proxy_server
 
     router = proxy_server.llm_router
@@ -210,7 +210,9 @@ def _deployments(model: str, team: str | None) -> list[dict[str, Any]]:
 
 
 def _is_last(part: Any) -> bool:
-    """Whether a part is the last event of a stream of `/v1/messages` or `/v1/responses`, after which no `[DONE]` need come."""
+    """Return whether a part is the last event of a stream of `/v1/messages` or `/v1/responses`, after which no `[DONE]`
+    need come.
+    """
     if isinstance(part, bytes):
         return b'"message_stop"' in part
     if isinstance(part, str):

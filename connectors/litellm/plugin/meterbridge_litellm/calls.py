@@ -73,7 +73,7 @@ class Calls:
         return self._decided.get(call_id)
 
     def end(self, call_id: str) -> CallDecision | None:
-        """The call has ended; it is forgotten a minute later."""
+        """Register that the call has ended; it is forgotten a minute later."""
         now = self._monotonic()
         while self._ended and self._ended[0][0] <= now - _KEPT_S:
             self._decided.pop(self._ended.popleft()[1], None)
@@ -83,7 +83,7 @@ class Calls:
 
 
 def call_id_of(data: Mapping[str, Any]) -> str:
-    """The id under which LiteLLM logs the call; `""` = it has none yet.
+    """Return the id under which LiteLLM logs the call; `""` = it has none yet.
 
     The body of a pass-through endpoint is the client's, so an id in it means nothing; LiteLLM's own object has the id.
     """
@@ -93,12 +93,12 @@ def call_id_of(data: Mapping[str, Any]) -> str:
 
 
 def may_cost(data: Mapping[str, Any], call_type: str) -> bool:
-    """Whether a request is a call that costs something."""
+    """Return whether a request is a call that costs something."""
     return call_type in _PAID or (bool(data.get("model")) and call_type not in _FREE)
 
 
 def header_of(data: Mapping[str, Any], name: str) -> str | None:
-    """A header of the client's request, where LiteLLM gives it to its hooks."""
+    """Return a header of the client's request, where LiteLLM gives it to its hooks."""
     request = data.get("proxy_server_request")
     headers = request.get("headers") if isinstance(request, Mapping) else None
     if not isinstance(headers, Mapping):
@@ -107,5 +107,5 @@ def header_of(data: Mapping[str, Any], name: str) -> str | None:
 
 
 def id_is_chosen(data: Mapping[str, Any]) -> bool:
-    """Whether the client chose the id of its call: then one reservation could serve for many calls."""
+    """Return whether the client chose the id of its call: then one reservation could serve for many calls."""
     return header_of(data, _HEADER) is not None

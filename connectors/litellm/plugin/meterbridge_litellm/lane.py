@@ -38,12 +38,12 @@ class Batch(NamedTuple):
 
 
 def frame(record: bytes) -> bytes:
-    """A record as it is stored."""
+    """Return a record as it is stored."""
     return _HEAD.pack(_MAGIC, len(record), crc32(record)) + record
 
 
 def frames(data: bytes, at: int = 0) -> Iterator[tuple[bytes, int]]:
-    """The whole records from offset `at` on, each with the offset behind it. What is damaged is passed over.
+    """Yield the whole records from offset `at` on, each with the offset behind it. What is damaged is passed over.
 
     A record is JSON in ASCII, so it cannot contain a head with a length below 2^24, and no damage makes one out of it.
     """
@@ -84,7 +84,8 @@ class Lane:
         return self._folder / f"{self.name}.{number:08d}.seg"
 
     def read(self, most: int, end: RingPosition | None = None) -> Batch:
-        """The next records that are not posted, all of one segment; no records and a later position: go on from there.
+        """Return the next records that are not posted, all of one segment; no records and a later position: go on from
+        there.
 
         Args:
             most: how many records.
@@ -136,7 +137,7 @@ class Lane:
 
 
 def new_lane(folder: Path) -> Lane:
-    """A lane of a new name. Raises: OSError: the folder cannot be written."""
+    """Return a lane of a new name. Raises: OSError: the folder cannot be written."""
     for _ in range(_NAMES - 1):
         with contextlib.suppress(BlockingIOError, FileNotFoundError):  # a neighbour took it for one that was left
             return Lane(folder, f"{os.getpid()}-{secrets.token_hex(6)}")

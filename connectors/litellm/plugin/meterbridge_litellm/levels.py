@@ -98,7 +98,7 @@ class Levels:
 
 
 def read(path: str) -> dict[str, dict[str, Any]]:
-    """The operator's file: JSON of levels by name, each with `models` and `params`.
+    """Read the operator's file: JSON of levels by name, each with `models` and `params`.
 
     Raises:
         ValueError: it cannot be read, or has another form. The message has none of its contents.
@@ -123,7 +123,7 @@ def _is_level(level: Any) -> bool:
 
 
 def _asked(user: Any, data: Mapping[str, Any]) -> str:
-    """The level that a call asks for; `""` = none."""
+    """Return the level that a call asks for; `""` = none."""
     pinned = getattr(user, "metadata", None)
     given: list[Any] = [pinned.get(_FIELD) if isinstance(pinned, Mapping) else None, header_of(data, _HEADER)]
     for name in ("metadata", "litellm_metadata"):

@@ -95,7 +95,9 @@ class Poster:
         return Posted("", tuple(refused))
 
     def _takes_others(self, refused: Sequence[tuple[bytes, int]]) -> bool:
-        """Whether the ingress takes a body of ours that has no record in it. About 500 that says nothing: Kafka is not asked."""
+        """Return whether the ingress takes a body of ours that has no record in it. About 500 that says nothing: Kafka
+        is not asked.
+        """
         return all(status in _REFUSED for _, status in refused) and not self._send(_NOTHING)[0].problem
 
     def _try(self, records: Sequence[bytes]) -> _Answer:

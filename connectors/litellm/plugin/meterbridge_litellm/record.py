@@ -74,7 +74,8 @@ def record(
     marks: Mapping[str, Any] = MappingProxyType({}),
     level: str | None = None,
 ) -> bytes:
-    """JSON of what is billed of a StandardLoggingPayload. It has the identity that the `generic_api` callback gives the call.
+    """Return JSON of what is billed of a StandardLoggingPayload. It has the identity that the `generic_api` callback
+    gives the call.
 
     Args:
         keep: `tags`, `metadata`: also keep these, which clients can write.
@@ -153,12 +154,16 @@ def _some(value: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def _fits(tag: Any) -> bool:
-    """The ingress leaves longer tags out; a client can write millions of characters."""
+    """Return whether a tag is short enough. The ingress leaves longer tags out; a client can write millions of
+    characters.
+    """
     return not isinstance(tag, str) or len(tag) <= _TAG_CHARS
 
 
 def _safe(value: Any) -> Any:
-    """The value; of text that looks like an API key its hash, and of a very long one the customer id that Meterbridge makes of it."""
+    """Return the value; of text that looks like an API key its hash, and of a very long one the customer id that
+    Meterbridge makes of it.
+    """
     if isinstance(value, str) and len(value) > _LONG:
         return _hashed_id(value)
     return _hash(value) if isinstance(value, str) and "sk-" in value and _SECRET.fullmatch(value) else value
@@ -181,7 +186,7 @@ def _hashed_id(text: str) -> str:
 
 
 def _host(base: str) -> str:
-    """The address without user, password, port, path and query, in which a key could be."""
+    """Return the address without user, password, port, path and query, in which a key could be."""
     try:
         parts = urlsplit(base.strip())
         return f"{parts.scheme}://{parts.hostname}" if parts.scheme and parts.hostname else ""

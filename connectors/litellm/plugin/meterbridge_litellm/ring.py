@@ -91,7 +91,7 @@ class Ring:
         self._poster.join(self._settings.stop_seconds + self._settings.post_timeout)
 
     def forget(self) -> None:
-        """In a forked process: close the files, so that their locks are the parent's alone."""
+        """Close the files in a forked process, so that only the parent holds their locks."""
         self._lane.close()
         self._delivery.forget()
 
