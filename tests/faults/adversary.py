@@ -54,7 +54,7 @@ class Adversary:
                 faults.create_task(at_its_time(fault))
 
     async def fired(self) -> dict[str, int]:
-        """How often each of Lago's faults has met a post."""
+        """Return how often each of Lago's faults has met a post."""
         counts: Counter[str] = Counter()
         for rule in await self._rules():
             counts[_named(rule)] += rule["fired"]

@@ -76,14 +76,14 @@ class Owed:
         return ((key, call) for key, call in self.calls.items() if call[3])
 
     def by_subscription(self, subscription_of: Mapping[str, str]) -> dict[str, Sum]:
-        """What each subscription owes."""
+        """Return what each subscription owes."""
         sums = {subscription: Sum() for subscription in subscription_of.values()}
         for _, (customer, cost, tokens, _) in self.billed():
             sums[subscription_of[customer]].add(tokens, cost)
         return sums
 
     def dollars(self) -> Decimal:
-        """What everybody owes."""
+        """Return the sum of all owed dollars."""
         total = Decimal(0)
         for _, (_, cost, _, _) in self.billed():
             total = _EXACT.add(total, cost)
@@ -91,7 +91,7 @@ class Owed:
 
 
 def owed_for(literal: str) -> Decimal:
-    """The dollars that a cost's text stands for."""
+    """Return the dollars that a cost's text stands for."""
     return Decimal(literal).quantize(_UNIT, context=_EXACT)
 
 
@@ -104,7 +104,7 @@ class Calls:
         self._again: list[Call] = []
 
     def make(self, now_s: float) -> Call:
-        """The next call; it ended `now_s` seconds after 1970, or up to half a minute earlier."""
+        """Return the next call; it ended `now_s` seconds after 1970, or up to half a minute earlier."""
         random = self._random
         if self._again:
             return self._again.pop()

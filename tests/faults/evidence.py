@@ -31,12 +31,14 @@ class Evidence:
         self._sandbox = sandbox_url
 
     async def stats(self) -> dict[str, Any]:
-        """The sandbox's sums."""
+        """Return the sandbox's sums."""
         stats: dict[str, Any] = msgspec.json.decode(await self._get("/__stats"))
         return stats
 
     async def all_settled(self) -> bool:
-        """Whether nothing is on its way any more: every raw record folded, no window left, every event completed."""
+        """Return whether nothing is on its way any more: every raw record folded, no window left, every event
+        completed.
+        """
         ends = await asyncio.to_thread(self._ends, self._topics.raw)
         ledger = await self._ledgers(ends)
         if any(ledger[number].position.next != end or ledger[number].windows for number, end in ends.items()):
@@ -105,7 +107,7 @@ class Evidence:
             }
 
     def _records(self, topic: str) -> Iterator[Message]:
-        """Every committed record of the topic, each partition in order."""
+        """Yield every committed record of the topic, each partition in order."""
         with closing(self._consumer()) as consumer:
             left = set(self._partitions(consumer, topic))
             consumer.assign([TopicPartition(topic, partition, 0) for partition in left])

@@ -87,7 +87,7 @@ class Sender:
             self._put([], float("inf"))
 
     def _put(self, calls: list[Call], passed: float) -> None:
-        """One body of these calls, and of those that are due a second time."""
+        """Post one body with these calls, and with the calls that are due a second time."""
         random = self._random
         for call in list(calls):
             self.load.owed.note(call)
@@ -117,7 +117,7 @@ class Sender:
             self._bodies.task_done()
 
     async def _posted(self, session: aiohttp.ClientSession, body: bytes) -> bool:
-        """One attempt; whether this body needs no other."""
+        """Make one attempt; return whether the body needs no further attempt."""
         load = self.load
         if self._random.random() < 0.5:
             headers = {"X-Webhook-Signature": "sha256=" + hmac.digest(self._secret, body, sha256).hex()}

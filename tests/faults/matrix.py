@@ -30,7 +30,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 
 def written() -> str:
-    """The page as it should be."""
+    """Return the page as it should be."""
     return page(CHAPTERS, json.loads(RESULTS.read_text()), RULES)
 
 

@@ -45,7 +45,7 @@ _SESSION_S = 6.0
 
 
 def die(*_: object) -> NoReturn:
-    """What an operating system does that runs out of memory."""
+    """Kill this process, as an operating system does that runs out of memory."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("no one survives SIGKILL")
 
@@ -73,7 +73,7 @@ class MortalPoster:
 
 
 def mortal_work(work: Any, step: str) -> Any:
-    """The role's own work, on whose producer the process dies at `step`."""
+    """Return the role's own work, on whose producer the process dies at `step`."""
     opened, process = work.open, work.process
 
     async def process_mortal(records: Sequence[ConsumerRecord]) -> int:
@@ -104,7 +104,7 @@ def _dying_commit(commit: Callable[[], Any], step: str) -> Callable[[], Any]:
 
 
 def mortal_role(role: Role, step: str) -> Role:
-    """The role, with its works and its session cut short."""
+    """Return the role, with its works and its session cut short."""
     make = role._make_work
     role._make_work = lambda partition: mortal_work(make(partition), step)
     role.app.conf.broker_session_timeout = _SESSION_S

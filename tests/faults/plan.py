@@ -81,7 +81,7 @@ _LEAST = (
 
 
 def draw_plan(seed: int, minutes: int = 1, *, broker: bool = True) -> list[Fault]:
-    """The faults of a run, in order of time; without `broker` the broker is left alone, all else stays the same."""
+    """Return the faults of a run, in order of time; without `broker` the broker is left alone, all else stays the same."""
     plan: list[Fault] = []
     for minute in range(minutes):
         drawn = _draw_minute(Random(f"{seed}/{minute}"))
@@ -90,7 +90,7 @@ def draw_plan(seed: int, minutes: int = 1, *, broker: bool = True) -> list[Fault
 
 
 def shortfalls(plan: Sequence[Fault], minutes: int = 1) -> list[str]:
-    """What the plan lacks: kinds that come too seldom, faults that overlap on one process or outlast the load."""
+    """Return what the plan lacks: kinds that come too seldom, faults that overlap on one process or outlast the load."""
     found = too_few(plan, minutes)
     found += [f"after the load: {fault}" for fault in plan if fault.at_s + fault.lasts_s > minutes * MINUTE_S]
     found += [f"overlap: {a} / {b}" for i, a in enumerate(plan) for b in plan[i + 1 :] if _collide(a, b)]
@@ -98,7 +98,7 @@ def shortfalls(plan: Sequence[Fault], minutes: int = 1) -> list[str]:
 
 
 def too_few(faults: Iterable[Fault], minutes: int = 1) -> list[str]:
-    """The kinds that come too seldom among `faults`."""
+    """Return the kinds that come too seldom among `faults`."""
     faults, found = list(faults), []
     for what, least, counts in _LEAST:
         number = sum(map(counts, faults))
@@ -125,7 +125,7 @@ def _draw_minute(random: Random) -> list[Fault]:
 
 
 def _wanted(random: Random) -> list[tuple[Fault, Sequence[str]]]:
-    """A minute's faults without their time, and the targets each may have."""
+    """Return a minute's faults without their time, and the targets each may have."""
 
     def fault(kind: Kind, lasts_s: tuple[float, float], then_s: float) -> Fault:
         drawn_s = random.uniform(*lasts_s)

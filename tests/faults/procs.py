@@ -54,7 +54,9 @@ class Process:
         *,
         forked: bool = True,
     ) -> None:
-        """`ready` tells from what a process has logged since its start whether it is up; `forked`: see tests/support/warm.py."""
+        """Prepare the process. `ready` gets its log since its start, and returns whether the process is up; `forked`:
+        see tests/support/warm.py.
+        """
         self.name = name
         self.log = folder / f"{name}.log"
         self.deaths: list[Death] = []
@@ -101,7 +103,7 @@ class Process:
             await asyncio.sleep(_POLL_S)
 
     def becomes(self, command: Sequence[str]) -> None:
-        """What runs from the next start on."""
+        """Set the command that the next start runs."""
         self._command = list(command)
 
     async def kill(self) -> None:
@@ -131,7 +133,7 @@ class Process:
                     self.start()
 
     def tail(self, size: int = 1500) -> str:
-        """The end of its log."""
+        """Return the end of its log."""
         with suppress(FileNotFoundError):
             return self.log.read_text(errors="replace")[-size:]
         return ""

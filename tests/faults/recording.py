@@ -64,7 +64,7 @@ class Recorder:
                 await asyncio.sleep(random.uniform(0.1, 0.5))
 
     async def _accepted(self, session: aiohttp.ClientSession, org_id: str, body: dict[str, Any]) -> bool:
-        """One attempt. Raises: RuntimeError: it is refused for good."""
+        """Make one attempt. Raises: RuntimeError: it is permanently refused."""
         url = f"{self._url}/api/v1/billing/org/organizations/{org_id}/usage/record"
         try:
             async with session.post(url, json=body) as response:

@@ -23,7 +23,7 @@ Figure = int | float | str
 
 
 def case_seconds() -> dict[str, float]:
-    """How long one case of each test of the matrix took, by its path below tests/ and its name."""
+    """Return how long one case of each test of the matrix took, by its path below tests/ and its name."""
     known = json.loads(RESULTS.read_text(encoding="utf-8"))
     return {name: told["seconds"] / told["cases"] for name, told in known.items()}
 
@@ -54,7 +54,7 @@ def figures(record_property: Callable[[str, object], None]) -> Callable[..., Non
 
 @pytest.fixture
 def long_faults(pytestconfig: pytest.Config) -> bool:
-    """Whether faults take their full time; without it a run has to end in minutes."""
+    """Return whether faults take their full time; without it a run has to end in minutes."""
     return bool(pytestconfig.getoption("--long-faults"))
 
 

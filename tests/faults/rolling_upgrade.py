@@ -54,7 +54,7 @@ _SEEN = (
 
 
 async def upgraded(old: Checkout, folder: Path, database: str, *, rate: int, pause_s: float) -> tuple[str, list[str]]:
-    """One run: its last line, and what was wrong. `database`: the address of a Postgres server."""
+    """Return one run: its last line, and what was wrong. `database`: the address of a Postgres server."""
     begun, done = time.monotonic(), asyncio.Event()
 
     def program(name: str) -> Sequence[str]:
@@ -124,7 +124,7 @@ def migrate(program: Sequence[str], url: str) -> None:
 
 
 def reconciled(environ: Mapping[str, str], limit_s: float) -> list[str]:
-    """What this version's own command finds wrong, once the rows are written, at most `limit_s` later."""
+    """Return what this version's own command finds wrong, once the rows are written, at most `limit_s` later."""
     done = subprocess.CompletedProcess[str]([], 1)
 
     def agrees() -> bool:
@@ -149,7 +149,7 @@ def _seen(world: World) -> dict[str, int]:
 
 
 def main() -> int:
-    """0 when every cent was billed once."""
+    """Return 0 when every cent was billed once."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     arguments.add_argument("--from", dest="folder", type=Path, required=True, help="work tree of the other version")
     arguments.add_argument("--rate", type=int, default=200, help="calls a second")

@@ -61,12 +61,12 @@ class Report:
         return len(self.done) + sum(self.fired.values())
 
     def line(self) -> str:
-        """The verdict on one line."""
+        """Return the verdict on one line."""
         word = "EXACT" if not self.problems else "MISMATCH"
         return f"{word} calls={self.calls} usd={self.usd} faults={self.faults} seed={self.seed}"
 
     def summary(self) -> list[str]:
-        """What happened, for people."""
+        """Return what happened, for people."""
         kinds = Counter(fault.kind.value for fault in self.done) + Counter(self.fired)
         by_itself = Counter(f"{d.name} {d.code}" for d in self.deaths if d.cause == "by itself")
         return [

@@ -15,7 +15,7 @@ from tests.faults.run import run
 
 
 def main() -> int:
-    """0 when every cent was billed once."""
+    """Return 0 when every cent was billed once."""
     arguments = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
     arguments.add_argument("--minutes", type=int, default=10, help="of load; a new draw of all faults each minute")
     arguments.add_argument("--seed", type=int, default=SystemRandom().randrange(1, 1_000_000))

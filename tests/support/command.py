@@ -36,7 +36,7 @@ async def meterbridge(stage: Stage, *words: str, **environment: str) -> Ended:
 
 
 def environment_of(stage: Stage, **more: str) -> dict[str, str]:
-    """The whole environment of a process on a stage's topics."""
+    """Return the whole environment of a process on a stage's topics."""
     settings = stage.settings
     return {
         "PATH": os.environ["PATH"],

@@ -21,7 +21,7 @@ def adopt(pid: int, signal: int, folder: Path) -> None:
 
 
 def release(pid: int) -> None:
-    """`pid` has ended and been waited for; its number may belong to another process soon."""
+    """Forget `pid`: it has ended and was waited for, so another process may get its number."""
     _tell({"pid": pid, "signal": 0, "folder": ""})
 
 

@@ -57,7 +57,7 @@ class History:
 
 
 def history(seed: int, calls: int = 60) -> History:
-    """The same records for the same seed."""
+    """Return the same records for the same seed."""
     chance, told = random.Random(seed), History()
     versions = (MappingVersion(0, "org", "tenant"),)
     customers = {"acme": CustomerRecord("acme", versions, 0, 0)}

@@ -27,7 +27,7 @@ class Postgres(Protocol):
     url: str
 
     def describe(self) -> str:
-        """Which server this is, for people; never its password."""
+        """Return which server this is, for people; never its password."""
 
     def kill(self) -> None:
         """Crash the server; returns when it is gone."""
@@ -167,7 +167,7 @@ class LocalPostgres:
 
 
 def binaries() -> Path:
-    """The newest folder with `initdb` and `postgres`.
+    """Return the newest folder with `initdb` and `postgres`.
 
     Raises:
         RuntimeError: there is none.

@@ -22,7 +22,7 @@ RAISED = {
 
 @cache
 def called() -> list[tuple[str, ast.Call]]:
-    """Every call of a name in the product, and its place; the sandbox answers as Lago does, in Lago's words."""
+    """Return every call of a name in the product, and its place; the sandbox answers as Lago does, in Lago's words."""
     found = []
     for top in ("schemas", "streams", "connectors"):
         for path in sorted((ROOT / top).rglob("*.py")):

@@ -8,7 +8,7 @@ _LONGER = "`SECONDS=60`, and held to 250 ms"
 
 
 def _damage(*kinds: str) -> tuple[str, ...]:
-    """The figures of these attacks."""
+    """Return the figures of these attacks."""
     of_one = ("p99_ms", "longest_ms", "health_longest_ms", "peak_mib", "lost")
     return ("attack_s", *(f"{kind}_{figure}" for kind in kinds for figure in of_one))
 
