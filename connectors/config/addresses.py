@@ -1,4 +1,4 @@
-"""The address of a dependency and the setting that it comes from, for error messages; never with a password."""
+"""Returns the address of a dependency and its setting for error messages, never with a password."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -7,8 +7,8 @@ from schemas.errors import ConfigurationError
 
 
 def kafka_away(detail: str, servers: Callable[[], str]) -> str:
-    """Return a sentence that Kafka does not answer, with its address and the library's message; `""` if the settings
-    are wrong.
+    """Return a sentence which says that Kafka does not answer, with its address and the library's message; `""` if the
+    settings are wrong.
 
     Args:
         detail: the library's message; `""` = none.

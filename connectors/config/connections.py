@@ -1,4 +1,4 @@
-"""Makes values of the settings for the code that does not see the settings: connections, credentials, names and policies.
+"""Makes values from the settings for code that does not get the settings: connections, credentials, names and policies.
 
 Only this module unwraps a secret (tests/unit/config/test_values.py). The processes and the commands make each value once, and
 pass it on.
@@ -100,7 +100,7 @@ def lago_connections(settings: Settings) -> tuple[LagoConnection, ...]:
     """Return every Lago organisation of the deployment, the default one first.
 
     Raises:
-        ConfigurationError: a webhook's signature would not show which of two sent it.
+        ConfigurationError: two organisations have the same webhook secret, so a signature would not show the sender.
     """
     key = revealed(settings.lago_api_key)
     default = LagoConnection(
@@ -134,7 +134,7 @@ def _further(one: LagoOrganization, settings: Settings) -> LagoConnection:
 
 
 def environment_of_others() -> dict[str, str]:
-    """Return the environment of this process without our variables, for a program that is started with all of them set
+    """Return the environment of this process without our variables, for a program whose settings are all set
     explicitly.
     """
     return {name: value for name, value in os.environ.items() if name not in VARIABLES}
@@ -142,7 +142,7 @@ def environment_of_others() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class LagoAccess:
-    """What the billing of orgs needs to call Lago.
+    """The values with which the billing of orgs calls Lago.
 
     Fields:
         key: `""` = there is none.

@@ -6,12 +6,12 @@ from typing import Final
 
 #: Prefixes that no other program uses in our environment, except Lago itself.
 _OURS: Final = ("KAFKA_", "LAGO_")
-#: How similar (0 to 1) another name must be to a setting, and how similar for a suggestion.
+#: How similar (0 to 1) a name must be to a setting to be reported, and to be suggested.
 _ALIKE, _GUESS = 0.86, 0.6
 
 
 def unknown_names(names: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
-    """Return the names that look like settings and are none, sorted."""
+    """Return the names that look like settings but are not, sorted."""
     return tuple(
         sorted(name for name in names if name not in known and (name.startswith(_OURS) or _near_miss(name, known)))
     )

@@ -62,7 +62,7 @@ class DatabaseUrl(str):
 
 
 def connecting(url: str) -> dict[str, Any]:
-    """Arguments for `asyncpg.connect` or `create_pool`: `dsn`, and what the parameters of the URL ask for.
+    """Return the arguments for `asyncpg.connect` or `create_pool`: `dsn`, and the parameters of the URL.
 
     Raises:
         Rejected: `bad_url`: it is not a Postgres URL, or has a parameter that is not supported; the detail names it.
@@ -89,8 +89,8 @@ def connecting(url: str) -> dict[str, Any]:
 
 
 def with_defaults(url: str, **defaults: Any) -> dict[str, Any]:
-    """Return `connecting`, with defaults for what the URL does not set. Settings of the session cannot be changed by
-    the URL, because the code relies on them; only `application_name` can.
+    """Return `connecting`, with defaults for everything that the URL does not set. Settings of the session cannot be
+    changed by the URL, because the code relies on them; only `application_name` can.
     """
     parameters = connecting(url)
     theirs, ours = parameters.pop("server_settings", {}), defaults.pop("server_settings", {})
@@ -125,7 +125,9 @@ def _taken_apart(url: str) -> tuple[str, Mapping[str, str]]:
 
 
 def _encryption(given: Mapping[str, str], arguments: dict[str, Any]) -> dict[str, str]:
-    """Return the encryption that the URL asks for in other words than libpq's; default: the system's authorities."""
+    """Return the encryption that the URL requests with other parameters than libpq's; default: the system's
+    authorities.
+    """
     mode = given.get("sslmode") or given.get("ssl", "")
     mode = {"true": "require", "false": "disable", "no-verify": "require"}.get(mode, mode)
     accept = given.get("sslaccept", "")
@@ -158,5 +160,5 @@ def _number(name: str, text: str) -> int:
 
 
 def _shown(name: str) -> str:
-    """Return the name of a parameter, if it looks like one and not like a part of a password with a ? in it."""
+    """Return the name of a parameter, unless it may be a part of a password that contains a `?`."""
     return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,40}", name) else "without a name"

@@ -7,7 +7,7 @@ from typing import Final
 from schemas.errors import ConfigurationError
 
 ENDING: Final = "_FILE"
-#: No setting is longer; a wrong path may name a log or a device.
+#: The maximum size of a file: no setting is longer, and a wrong path may name a log or a device.
 _MAX_BYTES: Final = 64 << 10
 
 

@@ -89,7 +89,7 @@ def _networks(values: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def out_of(names: tuple[str, ...]) -> AfterValidator:
-    """Return a validator: each value must be one of `names`, and none may occur twice."""
+    """Return a validator: each value must be one of `names`, and no value may occur twice."""
 
     def check(values: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(values)) < len(values) or not set(values) <= set(names):

@@ -1,4 +1,4 @@
-"""A Kafka broker inside this process: librdkafka's mock broker, for trying things out, never for money.
+"""A Kafka broker inside this process: librdkafka's mock broker, for trials, never for real usage.
 
 It keeps its logs in memory, the last 5 MB of each partition, and ends with the process. It has groups and transactions,
 but no compaction, no topic settings and no topic ids. It does not keep the offsets that a transaction commits, so a
@@ -18,7 +18,7 @@ from connectors.demo.broker_relay import Relay
 from schemas.errors import Unavailable
 from schemas.topics import CATALOGUE, partition_count
 
-#: What the broker keeps, as it is printed.
+#: The printed sentence about the data that the broker keeps.
 LIMITS = "in memory, the last 5 MB of each partition"
 
 _HOST = b"127.0.0.1"

@@ -1,8 +1,8 @@
 """A relay between Kafka clients and librdkafka's in-process broker, which corrects two faults of the broker.
 
 The broker ends a transaction with a control batch as Kafka does (KIP-98) but leaves its checksum zero; aiokafka
-verifies checksums and would read no further. And a fetch that finds nothing is answered only when its whole wait is
-over, even if records arrive meanwhile. The relay shortens such waits. Everything else passes unchanged.
+verifies checksums and would stop there. Also, a fetch that finds no record is answered only after its whole wait, even
+if records arrive earlier. The relay shortens such waits. Everything else passes unchanged.
 """
 
 import asyncio
@@ -60,13 +60,13 @@ class Relay:
         self._passing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> int:
-        """Start to listen; the port."""
+        """Start to listen; return the port."""
         self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def stop(self) -> None:
-        """Stop to listen, and cut every connection."""
+        """Stop listening, and close every connection."""
         if self._server is not None:
             self._server.close()
         for task in self._passing:

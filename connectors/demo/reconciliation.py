@@ -1,4 +1,4 @@
-"""Compares the calls and the money that were sent with those that were billed."""
+"""Compares the sent calls and amounts with the billed ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

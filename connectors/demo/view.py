@@ -1,4 +1,4 @@
-"""Shows the running demo: a live picture on a terminal, else a line every few seconds."""
+"""Shows the running demo: a live view on a terminal, otherwise a line every few seconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -121,7 +121,7 @@ class LineView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """There is nothing to restore."""
+        """Do nothing: there is no terminal state to restore."""
 
 
 class LiveView:
@@ -180,7 +180,7 @@ def show_reconciliation(console: Console, end: Reconciliation) -> None:
 
 
 def _picture(demo_status: DemoStatus) -> RenderableType:
-    """Eighteen lines, so that it fits the smallest terminal."""
+    """Return the view in eighteen lines, so that it fits the smallest terminal."""
     title = Text.assemble(("meterbridge demo", "bold"), f"  {demo_status.phase}")
     clock = Text(f"{min(demo_status.done_s, demo_status.seconds):.0f} of {demo_status.seconds} s", style="dim")
     top = Table.grid(expand=True)
@@ -251,5 +251,5 @@ def _table(head: str, *columns: str) -> Table:
 
 
 def _eye(amount: Decimal) -> str:
-    """Dollars with six places, to be shown."""
+    """Return dollars with six decimals, for display."""
     return f"{amount:,.6f}"

@@ -33,7 +33,7 @@ def judge_litellm(proxy: Proxy, own: Settings) -> list[Finding]:
 
 
 def _ways_to_us(proxy: Proxy, own: Settings) -> Findings:
-    """Exactly one callback must report to the ingress."""
+    """Check that exactly one callback reports to the ingress."""
     lago = [_lago_is_at(callback, own) for callback in proxy.of(CallbackKind.LAGO)]
     sure, maybe = _reaching(proxy, own)
     if len(sure) > 1:
@@ -49,7 +49,9 @@ def _ways_to_us(proxy: Proxy, own: Settings) -> Findings:
 
 
 def _built_in(proxy: Proxy, own: Settings) -> Findings:
-    """LiteLLM's own callbacks for Lago and OpenMeter leave out calls, and with another callback they double calls."""
+    """Report LiteLLM's own callbacks for Lago and OpenMeter: they leave out calls, and together with another callback
+    they double calls.
+    """
     sure, maybe = _reaching(proxy, own)
     beside = [name for name in sure if name != CallbackKind.LAGO] + [
         callback.name for callback in maybe if callback.kind is CallbackKind.GENERIC
@@ -182,7 +184,9 @@ def _records(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _version(proxy: Proxy, _own: Settings) -> Findings:
-    """Versions without a lock lose calls. Other findings about a version come from our tests with it."""
+    """Report versions that lose calls because they have no lock. Other findings about a version come from our tests
+    with it.
+    """
     yield from judge_version(proxy.version)
     numbers = re.match(r"(\d+)\.(\d+)", proxy.version or "")
     if numbers is not None and (int(numbers[1]), int(numbers[2])) < SAFE_VERSION:

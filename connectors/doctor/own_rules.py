@@ -8,7 +8,7 @@ from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
 from connectors.ingest.secret_strength import LEAST_BYTES
 
-#: A batch of LiteLLM's has up to 7.5 MB, and more while answers are slow.
+#: A batch of LiteLLM has up to 7.5 MB, and more while responses are slow.
 LEAST_BODY_BYTES: Final = 16 << 20
 LEAST_RETENTION_HOURS: Final = 24
 

@@ -150,7 +150,7 @@ async def subscribe_org_to_plan(
 ) -> Subscription:
     """Create the customer and the subscription of an org; existing ones are kept.
 
-    If the plan is unknown or the subscription is refused, no new customer stays behind.
+    If the plan is unknown or the subscription is refused, no new customer is created.
     """
     return await _billing().sign_up(org_id, plan_code, org_name, email, user_id, ANNIVERSARY)
 

@@ -104,8 +104,8 @@ class UsageThroughKafka:
         """Durable on return.
 
         Raises:
-            LagoRejected: `usage_needs_kafka`: no Kafka is named, or it has not our topics.
-            Unavailable: it does not answer now; the same event again is safe.
+            LagoRejected: `usage_needs_kafka`: no Kafka is configured, or it does not have our topics.
+            Unavailable: Kafka does not answer now; repeating with the same event is safe.
         """
         named = usage_kafka_of_environment()
         if named is None:
