@@ -10,7 +10,7 @@ import yaml
 from connectors.litellm.seen import BOTH, FAILURE, SUCCESS, Callback, CallbackKind, Proxy, is_unseen, kind_of
 from schemas.errors import ConfigurationError
 
-#: Settings that list callbacks, and which calls those callbacks get.
+#: Settings that list callbacks, and the calls that those callbacks get.
 LISTS: Final = {
     "callbacks": BOTH,
     "success_callback": frozenset({SUCCESS}),
@@ -29,8 +29,8 @@ def read_config(path: Path) -> Proxy:
     """Return the proxy that a file describes.
 
     Raises:
-        ConfigurationError: `litellm_config`: the file cannot be read, is not YAML, or not a mapping. The message has no value
-            of it.
+        ConfigurationError: `litellm_config`: the file cannot be read, is not YAML, or is not a mapping. The message
+            contains no value of the file.
     """
     return proxy_of(_load(path, {path.resolve()}))
 
@@ -106,7 +106,7 @@ def _callbacks(
     everywhere = _texts(settings.get("generic_logger_headers"))
     for name, settings_of_it in listed.items():
         entry = named.get(name)
-        # Without an entry the environment decides, and a file shows only a part of it.
+        # Without an entry the environment decides, and the file shows only a part of the environment.
         known = dict(environment) if name in {*CallbackKind} else None
         callback = callback_of(name, settings_of_it, entry if isinstance(entry, Mapping) else None, known)
         if callback.kind is CallbackKind.GENERIC and everywhere:

@@ -1,8 +1,8 @@
-"""Asks a running LiteLLM proxy over its admin API, which needs the master key.
+"""Reads the configuration of a running LiteLLM proxy through its admin API, which needs the master key.
 
-The proxy answers with its version, the configured callbacks with a part of their environment, and the loggers that it made
-of them. It does not show `litellm_settings` and `callback_settings`: retries, headers, timeouts and switches are only in its
-file. (`/config/yaml` looks right, but answers `{"hello": "world"}`.) Checked with 1.106.2 and 1.109.1.
+The proxy returns its version, the configured callbacks with a part of their environment, and the loggers that it made
+from them. It does not show `litellm_settings` and `callback_settings`: retries, headers, timeouts and switches are only
+in its file. (`/config/yaml` has the right name, but returns `{"hello": "world"}`.) Checked with 1.106.2 and 1.109.1.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,7 +51,7 @@ async def ask_proxy(http: httpx.AsyncClient, url: str, master_key: str) -> Proxy
     try:
         ready = await _get(http, f"{url}/health/readiness/details", headers, _Readiness)
     except Unavailable:
-        # Older versions answer the same here.
+        # Older versions give the same response here.
         ready = await _get(http, f"{url}/health/readiness", headers, _Readiness)
     running = ready.success_callbacks
     return Proxy(
@@ -74,7 +74,7 @@ def _callbacks(rows: Iterable[_Row]) -> Iterable[Callback]:
     generic = any(row.read_only and row.name == "generic_api" for row in rows)
     for name, settings in listed.items():
         made_here = generic and not variables[name] and "." not in name
-        # The rest of its entry in `callback_settings` cannot be seen.
+        # The rest of its entry in `callback_settings` is not visible.
         yield callback_of(name, settings, {"callback_type": "generic_api"} if made_here else None, variables[name])
 
 

@@ -50,7 +50,7 @@ async def check_org_has_active_subscription(org_id: str) -> bool:
 
 
 async def get_org_plan_limits(org_id: str) -> dict[str, int]:
-    """Return the most that the org may use in a billing period, by the limit's name. See `OrgLimits.of`."""
+    """Return the maximum that the org may use in a billing period, by the limit's name. See `OrgLimits.of`."""
     return await running_service().limits.of(org_id)
 
 
@@ -75,7 +75,7 @@ async def create_subscription(
 async def subscribe_org_to_plan(
     org_id: str, plan_code: str, org_name: str, email: str, user_id: str | None = None
 ) -> OrgSubscription:
-    """Make the org's customer and subscription where they are missing. See `MeterbridgeClient.subscribe_org_to_plan`."""
+    """Make the org's customer and subscription if they are missing. See `MeterbridgeClient.subscribe_org_to_plan`."""
     service = running_service()
     try:
         return await service.client.subscribe_org_to_plan(org_id, plan_code, org_name, email, user_id)

@@ -1,6 +1,6 @@
 """Finds the org of a request from the result of the service's own authentication.
 
-A header is never read: a client that writes a header could let another org pay.
+It never reads a header, because a client could write the id of another org into it.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ def get_current_org(request: Any) -> CurrentOrg | None:
         request: aiohttp's or Starlette's request, or an ASGI scope.
 
     Returns:
-        None where the request has no user, or its user has no org.
+        None if the request has no user, or its user has no org.
     """
     scope = getattr(request, "scope", request)
     user = _member(_member(scope, "state"), "user") or _member(scope, "user")

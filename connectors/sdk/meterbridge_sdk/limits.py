@@ -1,7 +1,7 @@
-"""The limits of an org, compared with what Lago counts in the running billing period.
+"""Compares the limits of an org with the usage that Lago counts in the running billing period.
 
 A limit is a whole number with a name: `tokens`, `requests`, `amount_cents`, or a billable metric's code. An org's own
-limits stand before those of its plan. What has no limit is not bounded.
+limits take precedence over the limits of its plan. Usage without a limit is not bounded.
 """
 
 import logging
@@ -33,11 +33,11 @@ class LimitUse(NamedTuple):
 
 
 class FixedLimits:
-    """Limits that the service chooses itself, in place of those that Meterbridge keeps.
+    """Limits that the service chooses itself, instead of the limits that Meterbridge stores.
 
     Args:
         plans: limits by plan code, each a mapping of name to value.
-        orgs: limits by org id; they stand before those of the org's plan.
+        orgs: limits by org id; they take precedence over the limits of the org's plan.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class FixedLimits:
 class OrgLimits:
     """Subscriptions, usage and limits of orgs, each answer at most 10 s old.
 
-    For one org Meterbridge is asked by one request at a time, however many calls of the service wait for the answer.
+    For one org, only one request at a time is sent to Meterbridge; all waiting calls of the service share its answer.
 
     Args:
         client: of Meterbridge's API.
-        fixed: limits of the service's own; None = those that Meterbridge keeps.
+        fixed: the service's own limits; None = the limits that Meterbridge stores.
         tokens_code: code of the metric whose units the limit `tokens` bounds: Meterbridge's `LAGO_EVENT_CODE`.
         clock: seconds, never backwards.
     """
@@ -80,7 +80,7 @@ class OrgLimits:
         self._logged: set[tuple[str, str]] = set()
 
     async def is_active(self, org_id: str) -> bool:
-        """Return whether the org has an active subscription. An org without one is asked about again at the next call.
+        """Return whether the org has an active subscription. If an org has none, the next call asks again.
 
         Raises:
             BillingError: the answer is not known.
@@ -99,7 +99,7 @@ class OrgLimits:
         Raises:
             UsageLimitReached: nothing is left of a limit.
             BillingRejected: `no_active_subscription`: there is no billing period to count in.
-            BillingError: the answer is not known. Whether the call is served is the service's choice.
+            BillingError: the answer is not known. The service decides whether to serve the call.
         """
         limits = await self.of(org_id)
         usage = await self._usage.get(org_id, lambda: self._client.get_current_usage(org_id))

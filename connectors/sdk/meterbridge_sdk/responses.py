@@ -1,4 +1,4 @@
-"""The responses of Meterbridge, as types of the SDK."""
+"""The responses of Meterbridge as types of the SDK."""
 
 import json
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ def shown_url(url: httpx.URL) -> str:
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
-    """Return the response's JSON object; `{}` if it is none. Numbers with a point become `Decimal`."""
+    """Return the response's JSON object; `{}` if the response is not an object. Numbers with a point become `Decimal`."""
     try:
         value = json.loads(response.content, parse_float=Decimal)
     except (ValueError, RecursionError):
@@ -114,6 +114,6 @@ def limits_of(response: httpx.Response, member: str) -> dict[str, int]:
 
 
 def invalid(response: httpx.Response) -> BillingUnavailable:
-    """Return the error of a response that is not Meterbridge's: a proxy's login page, for example."""
+    """Return the error for a response that is not from Meterbridge, for example a proxy's login page."""
     detail = f"the answer of {shown_url(response.url)} is not Meterbridge's: check its address (METERBRIDGE_URL)"
     return BillingUnavailable("invalid_response", detail, status=response.status_code)

@@ -1,7 +1,7 @@
 """Meterbridge's callback for a LiteLLM proxy: every answered call is billed, even if the proxy is killed.
 
-In config.yaml: `litellm_settings: {callbacks: ["meterbridge_litellm.handler"]}`. It needs what a proxy has: Python and httpx.
-The guide is docs/litellm-plugin.md in Meterbridge's repository.
+In config.yaml: `litellm_settings: {callbacks: ["meterbridge_litellm.handler"]}`. It needs only Python and httpx, which
+every proxy has. The guide is docs/litellm-plugin.md in Meterbridge's repository.
 """
 
 import os
