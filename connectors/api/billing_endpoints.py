@@ -36,8 +36,8 @@ def billing_endpoints_of_all(
     Args:
         billings: by organisation, with the default one.
         organization_of: the organisation of an org.
-        identities: of customers of the default organisation; those of others are mapped by request only, because the
-            same id may be in several.
+        identities: of customers of the default organisation. Customers of other organisations are mapped only on
+            request, because several organisations may have the same id.
     """
     return by_organization(
         {

@@ -1,6 +1,6 @@
 """Prepaid credits over HTTP: see them, reserve them for a call, debit them, and buy more.
 
-A reservation is no change that an operator makes: there is one for each call of an LLM. So it has no line in the audit log;
+A reservation is not a change by an operator: there is one for each call of an LLM. So it has no line in the audit log;
 `credit_reservations` and `credit_transactions` have all of them.
 """
 

@@ -18,7 +18,7 @@ from connectors.http.problem import Problem
 
 _PATH: Final = "/api/v1/access/keys"
 _ONE: Final = f"{_PATH}/{{key_id}}"
-#: 30 days: the overlap gives time to install the new token everywhere.
+#: 30 days: in this time the new token can be installed everywhere.
 MAX_OVERLAP_HOURS = 720
 
 #: Ids are compared in normal form C and without leading white space, and so are prefixes.

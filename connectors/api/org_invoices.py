@@ -145,7 +145,7 @@ def invoice_shown(invoice: Invoice) -> InvoiceShown:
 
 
 async def _link(lago: LagoClient, invoice: InvoiceShown, gate: asyncio.Semaphore) -> None:
-    """Add the links of one invoice. A link that Lago does not give stays null, so that the list is answered all the same."""
+    """Add the links of one invoice. If Lago does not give a link, it stays null, so that the list is still returned."""
     async with gate:
         if invoice.pdf_url is None and invoice.status == "finalized":
             try:
@@ -187,7 +187,7 @@ async def _payable(lago: LagoClient, org_id: str, lago_id: str | None) -> str:
 
 
 def _why(error: LagoIntegrationError) -> str:
-    """Lago's code, e.g. `no_linked_payment_provider`; our reason if it gave none."""
+    """Return Lago's code, e.g. `no_linked_payment_provider`, or our reason if Lago gave no code."""
     details = error.details if isinstance(error.details, dict) else {}
     codes = details.get("base")
     return str(codes[0]) if isinstance(codes, list) and codes else error.code or error.reason

@@ -1,10 +1,11 @@
-"""Receives Stripe's webhooks. The answer is 2xx only when the effect is on disk: after it Stripe does not send the event again.
+"""Receives Stripe's webhooks. The response is 2xx only when the effect is on disk, because after 2xx Stripe does not
+send the event again.
 
 | answer | when |
 |---|---|
-| 200 | the event is applied, was applied before, or is listed as refused: to send it again would change nothing |
+| 200 | the event is applied, was applied before, or is listed as refused; a repeat would change nothing |
 | 400 | no signature, or a wrong or old one |
-| 422 | the event has another form than this release can read; it is listed, and Stripe sends it again for three days |
+| 422 | this release cannot read the form of the event; it is listed, and Stripe repeats it for three days |
 | 501 | `STRIPE_WEBHOOK_SECRET` or Postgres is not set |
 | 503 | Postgres does not answer |
 """
@@ -29,7 +30,7 @@ from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 
 PATH: Final = "/webhooks/stripe"
-#: Bytes of one event, and of all events in flight. An event has one object, so some kilobytes.
+#: Bytes of one event, and of all events in flight. An event contains one object, which has some kilobytes.
 MAX_BYTES: Final = 1 << 20
 _IN_FLIGHT: Final = 16 * MAX_BYTES
 _BODY_S: Final = 30.0
@@ -97,7 +98,7 @@ class StripeWebhooks:
 
 
 async def _event(body: bytes, payments: StripePayments) -> StripeEvent:
-    """Raises: Rejected `stripe_event_unreadable`: the event is listed, if it has an id."""
+    """Read the event. Raises: Rejected `stripe_event_unreadable`: the event is listed if it has an id."""
     try:
         return read_event(body)
     except Rejected:

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of an application. Endpoints describe themselves; other_routes.py describes the other routes.
 
-It is made from the application's router, so it has every route. A route without a description is a bug.
-Source: https://spec.openapis.org/oas/v3.1.0
+It is made from the application's router, so it has every route. A route without a description is an error. Source:
+https://spec.openapis.org/oas/v3.1.0
 """
 
 import re
