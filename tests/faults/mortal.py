@@ -1,7 +1,7 @@
 """A real sink or retry role that ends itself by SIGKILL at one step of a post: `python -m tests.faults.mortal ROLE STEP`.
 
-All of it is the product's own, from its settings to its Kafka transaction; only the call at which the process is
-to die is wrapped. `-` as the step is a process that is killed from outside.
+Everything is the product's own code, from its settings to its Kafka transaction; only the call at which the process
+must die is wrapped. `-` as the step is a process that is killed from outside.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ _BEFORE = {
     RECORDS_WRITTEN: "send_offsets_to_transaction",
     OFFSET_SENT: "commit_transaction",
 }
-#: What the process prints when it has records in its hands.
+#: The text that the process prints when it has fetched records.
 TAKES = "takes records"
-#: Long enough for the request to leave, too short to know whether it was answered.
+#: Long enough to send the request, too short to get its response.
 _UNDER_WAY_S = 0.003
-#: The least a broker takes: the next owner need not wait longer for the dead one's session.
+#: The shortest session that a broker accepts, so that the next owner waits only a short time.
 _SESSION_S = 6.0
 
 
@@ -51,7 +51,7 @@ def die(*_: object) -> NoReturn:
 
 
 class MortalPoster:
-    """The real client, on which the process dies before a batch leaves or after its answer came."""
+    """The real client; the process dies before a batch is sent or after its response has arrived."""
 
     def __init__(self, poster: LagoEventsApi, step: str) -> None:
         self._poster = poster

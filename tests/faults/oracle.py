@@ -1,4 +1,4 @@
-"""What must be true once the faults are healed: every check takes plain data and returns what is wrong, in sentences."""
+"""The conditions that must hold after the faults: every check takes plain data and returns the violations as sentences."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ class SentEvent:
 
 @dataclass(slots=True)
 class Found:
-    """All that the topics and Lago hold.
+    """The contents of the topics and of Lago.
 
     Fields:
         stats, lago_events: the sandbox's `/__stats` and `/__events`.
@@ -53,7 +53,7 @@ class Found:
 def verdict(
     found: Found, owed: Owed, subscription_of: Mapping[str, str], subscription_of_org: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Everything that is wrong; empty when every call is billed exactly once and every book agrees.
+    """Return all violations; empty if every call is billed exactly once and all ledgers agree.
 
     Args:
         subscription_of, subscription_of_org: where the calls of a customer, and the metered events of an org, belong.
@@ -72,7 +72,7 @@ def verdict(
 
 
 def billing_wrong(stats: Mapping[str, Any], owed: Mapping[str, Sum]) -> list[str]:
-    """Calls, tokens and cents of every subscription at Lago against what is owed, as Decimals."""
+    """Compare calls, tokens and cents of every subscription at Lago with the owed ones, as Decimals."""
     wrong = []
     billed: Mapping[str, Any] = stats.get("subscriptions", {})
     for subscription in sorted(owed.keys() | billed.keys()):
@@ -144,7 +144,7 @@ def seals_wrong(events: Iterable[SentEvent]) -> list[str]:
 
 
 def events_wrong(events: Iterable[SentEvent], lago: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Lago holds the events of the topic, each once and word for word, and no other."""
+    """Check that Lago has exactly the events of the topic, each once and byte for byte."""
     sent = {one.event.transaction_id: _content(one.event) for one in events}
     lago = list(lago)
     got = {one["transaction_id"]: _content_at_lago(one) for one in lago}

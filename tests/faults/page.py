@@ -8,7 +8,7 @@ from tests.faults.catalogue.row import Check, Row
 
 Results = Mapping[str, Mapping[str, Any]]
 
-#: How the name of a figure ends that has a unit.
+#: The suffixes of the names of figures, which show their units.
 _UNITS = {"s": "s", "ms": "ms", "mib": "MiB"}
 _HEAD = """\
 # Reliability

@@ -1,7 +1,7 @@
 """The last run's figures of the fault matrix: `pytest --fault-results` keeps them in `results.json`.
 
-A test tells its figures through the fixture of that name. A run of some of the tests replaces what is known of these and
-leaves the others as they were.
+A test reports its figures through the fixture of that name. A run of some tests replaces their figures and keeps the
+others.
 """
 
 import json
@@ -18,7 +18,7 @@ import pytest
 RESULTS = Path(__file__).parent / "results.json"
 _WORST = ("passed", "skipped", "failed")
 
-#: What a figure may be: text is shown as it is, a float with one decimal.
+#: The types of a figure: text is shown unchanged, a float with one decimal.
 Figure = int | float | str
 
 

@@ -42,7 +42,7 @@ _UP_LIMIT_S = 120.0
 
 @dataclass(slots=True)
 class Scaled:
-    """What came of a run; `problems` is empty when it was exact.
+    """The result of a run; `problems` is empty if it was exact.
 
     Fields:
         sent_s: how long calls were sent.
@@ -82,7 +82,7 @@ async def scaled(
     common: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> Scaled:
-    """Return one run.
+    """Do one run and return its result.
 
     Args:
         database: the URL of a database; its tables are made if there are none.

@@ -1,4 +1,4 @@
-"""`python -m tests.faults.soak --minutes N [--seed S] [--rate R]`: the exactness test for as long as you like.
+"""`python -m tests.faults.soak --minutes N [--seed S] [--rate R]`: runs the exactness test for any number of minutes.
 
 The last line is `EXACT calls=.. usd=.. faults=.. seed=..` or begins with `MISMATCH`; the exit code says the same.
 """

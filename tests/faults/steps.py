@@ -1,4 +1,4 @@
-"""One worker killed at one step of a post to Lago, another one that takes over, and what there is in the end."""
+"""Kills a worker at one step of a post to Lago, lets another worker take over, and returns the final state."""
 
 import asyncio
 import sys
@@ -30,7 +30,7 @@ LIMIT_S = 90.0
 
 @dataclass(frozen=True)
 class Step:
-    """One step, and what must be true when the process is dead.
+    """One step, and the conditions that must hold when the process is dead.
 
     Fields:
         stored: events that Lago holds then.
@@ -75,7 +75,7 @@ class Scenario:
 
 @dataclass
 class Found:
-    """What there was when the process was dead, and in the end.
+    """The state when the process was dead, and the final state.
 
     Fields:
         copies: of each event that Lago holds, by transaction id.
@@ -95,7 +95,7 @@ class Found:
 
 
 async def play(scenario: Scenario, bootstrap: str, prefix: str, folder: Path) -> Found:
-    """Return one scenario, from an empty topic to the last receipt."""
+    """Run one scenario, from an empty topic to the last receipt."""
     stage = await asyncio.to_thread(
         Stage, bootstrap, f"{prefix}{scenario.role}.{scenario.store}.{scenario.step.name}.", 1
     )

@@ -68,7 +68,7 @@ async def world(secured: SecuredKafka, tmp_path: Path, database: str) -> AsyncIt
     common = {"DATABASE_URL": database, "DEPLOYMENT_NAME": DEPLOYMENT}
 
     def account(name: str) -> Mapping[str, str]:
-        """Of a process: that of its role, and the operator's of a command."""
+        """Return the account: for a process that of its role, for a command the operator's."""
         role = name.partition("-")[0]
         door = CERTIFICATE if role in BY_CERTIFICATE else SCRAM
         return secured.environ(f"meterbridge-{role if role in ROLES else OPERATOR}", door)

@@ -57,7 +57,7 @@ class BilledDay:
                 await until(self.database, query, lambda count: bool(count == billed))
 
     async def run(self, *words: str, **env: str) -> Ended:
-        """Return a command with `--json`, and these variables."""
+        """Run a command with `--json` and these variables; return its result."""
         access = {"DATABASE_URL": self.database, "LAGO_API_URL": self.lago.url, "LAGO_API_KEY": KEY}
         return await meterbridge(self.stage, *words, "--json", **access, **env)
 

@@ -40,7 +40,7 @@ async def fresh_database(server_url: str, template: str = "template1") -> AsyncI
 
 @asynccontextmanager
 async def migrated_database(server_url: str) -> AsyncIterator[str]:
-    """Yield the same with our tables in it."""
+    """Yield a database as `fresh_database` does, with our tables in it."""
     if server_url not in _templates:
         name = f"template{uuid.uuid4().hex[:12]}"
         await _order(server_url, f"CREATE DATABASE {name}")
@@ -51,7 +51,7 @@ async def migrated_database(server_url: str) -> AsyncIterator[str]:
 
 
 async def drop_template(server_url: str) -> None:
-    """Leave nothing of `migrated_database` on a server that stays."""
+    """Remove the template of `migrated_database` from a server that keeps running."""
     if name := _templates.pop(server_url, ""):
         await _drop(server_url, name)
 
@@ -62,7 +62,7 @@ def _url_of(server_url: str, name: str) -> str:
 
 
 async def _copy(server_url: str, name: str, template: str) -> None:
-    """A database by copy of its files, which is what older servers do without being told."""
+    """Copy a database by its files, which older servers do by default."""
     connection = await asyncpg.connect(server_url)
     try:
         how = " STRATEGY file_copy" if connection.get_server_version().major >= 15 else ""
@@ -139,5 +139,5 @@ async def projector_parts(stage: Stage, url: str) -> AsyncIterator[Components]:
 
 
 def projected_topics(topics: TopicNames) -> tuple[str, ...]:
-    """Return what the projector reads."""
+    """Return the topics that the projector reads."""
     return topics.projected

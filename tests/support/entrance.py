@@ -1,4 +1,4 @@
-"""A small application behind the doorman, and what it wrote into the audit log."""
+"""A small application behind the authorizer, and its lines in the audit log."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager

@@ -102,7 +102,7 @@ class Growing:
             await soon(lambda: not any(task.work._state.open for task in tasks.values()), limit_s=40)
 
     async def expand(self, *words: str, partitions: int | None = None) -> Ended:
-        """Return the command as an operator runs it."""
+        """Run the command as an operator does."""
         number = str(self.new if partitions is None else partitions)
         return await meterbridge(self.stage, "topics", "expand", "--partitions", number, "--json", *words)
 

@@ -21,7 +21,7 @@ from tests.support.snapshots import snapshot_from
 
 
 def subscribed(customer: str, _at_us: int, _kind: str) -> Target:
-    """Everybody pays."""
+    """Return a subscription for every org."""
     return Target(f"org-{customer}", f"sub-{customer}")
 
 
@@ -83,7 +83,7 @@ class Partition:
 
     @property
     def billed(self) -> Sum:
-        """What the open windows hold."""
+        """The amounts in the open windows."""
         return sum_of_windows(self.ledger.windows.values())
 
     @property

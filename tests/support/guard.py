@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def adopt(pid: int, signal: int, folder: Path) -> None:
-    """When this process is gone, send `signal` to `pid` and remove `folder`."""
+    """Send `signal` to `pid` and remove `folder` when this process has ended."""
     _tell({"pid": pid, "signal": signal, "folder": str(folder)})
 
 

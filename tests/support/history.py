@@ -1,4 +1,6 @@
-"""What the topics say after some calls, half of them held at first: made by the meter's own rules, without Kafka."""
+"""The contents of the topics after some calls, half of them held at first. They are made with the meter's own rules,
+without Kafka.
+"""
 
 import random
 from collections import Counter

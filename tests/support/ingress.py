@@ -113,7 +113,7 @@ async def running_ingress(
     max_bytes_in_flight: int = 256 << 20,
     kept: ContextFields | None = None,
 ) -> AsyncIterator[Ingress]:
-    """Yield an ingress with a producer of its own; the topics must be there."""
+    """Yield an ingress with its own producer; the topics must exist."""
     producer = KafkaProducer(producer_config(bootstrap, answer_within_s=timeout_s))
     try:
         async with serving(
@@ -210,7 +210,7 @@ def _consumer(bootstrap: str) -> Consumer:
 
 
 def _end_of(consumer: Consumer, partition: TopicPartition) -> int:
-    """Return a topic made a moment ago may have no leader yet."""
+    """Return the end of a partition. A new topic may have no leader yet."""
     deadline = time.monotonic() + 10
     while True:
         try:

@@ -47,7 +47,7 @@ class IngressProcess:
         return self.folder / "ingress.log"
 
     def start(self) -> None:
-        """Returns when it takes calls; Kafka may be away where it has a spool."""
+        """Start it and return when it accepts calls; with a spool, Kafka may be down."""
         self.spawn()
         eventually(self.takes_calls, 30)
 
@@ -102,7 +102,7 @@ class IngressProcess:
         return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) >> 10  # type: ignore[index]
 
     def drained(self) -> bool:
-        """Nothing waits on its disk."""
+        """Whether its spool is empty."""
         return self.metric("meterbridge_spool_records") == 0
 
     def kill(self) -> None:

@@ -126,7 +126,7 @@ class OrgApi:
     async def org(
         self, verb: str, rest: str, status: int = 200, *, org: str = "org_1", **options: Any
     ) -> dict[str, Any]:
-        """Return the same below an org's path; the id as it stands in a path."""
+        """Do the same as `ask` below an org's path; the id is used unchanged in the path."""
         return await self.ask(verb, f"{ORGS}/{org}{rest}", status, **options)
 
     async def set_up(self, plan: str = "starter", status: int = 201, *, org: str = "org_1") -> dict[str, Any]:
@@ -142,7 +142,7 @@ class OrgApi:
 
 @asynccontextmanager
 async def org_api(clock: Clock | None = None, **sandbox: Any) -> AsyncIterator[OrgApi]:
-    """Yield one of them, with plans `founders_friend` (0), `starter` (1900), `professional` (4900) and `ai_basic`
+    """Yield a running org API, with plans `founders_friend` (0), `starter` (1900), `professional` (4900) and `ai_basic`
     (usage).
     """
     clock, ticks = clock or Clock(), [0.0]

@@ -50,7 +50,7 @@ class World:
 
 @asynccontextmanager
 async def orgs_world() -> AsyncIterator[World]:
-    """Yield one with a first process, at work on an empty Lago."""
+    """Yield a world with a first process, on an empty Lago."""
     clock = Clock()
     async with lago_sandbox(clock=clock) as lago:
         await lago.plan("founders_friend", 0)

@@ -12,7 +12,7 @@ _PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def programs(page: str) -> list[str]:
-    """Return all of the page, in order."""
+    """Return all programs of the page, in order."""
     return _PROGRAM.findall((DOCS / page).read_text(encoding="utf-8"))
 
 
@@ -24,7 +24,7 @@ def names_of(program: str) -> dict[str, Any]:
 
 
 async def printed(program: str, environ: dict[str, str], python: str = sys.executable, cwd: Path | None = None) -> str:
-    """Return what a program prints to its end, run by itself with these variables and those of this process."""
+    """Return the output of a program that runs alone with these variables and those of this process."""
     process = await asyncio.create_subprocess_exec(
         python,
         "-c",

@@ -181,7 +181,7 @@ def binaries() -> Path:
 
 
 def _unprivileged_account() -> dict[str, str | int]:
-    """Whom the cluster belongs to when we are root; empty when we are not."""
+    """Return the owner of the cluster if we are root; empty if we are not."""
     if os.geteuid() != 0:
         return {}
     known = {entry.pw_name: entry.pw_gid for entry in pwd.getpwall()}
