@@ -33,7 +33,8 @@ _FIRST_PIECE, _LARGEST_PIECE = 256, 256 << 10
 def end_of_nested(view: memoryview, at: int) -> int:
     """Return the position behind the bracket that closes the one before `at`.
 
-    Raises: InvalidElement: `not_json`: no bracket closes it.
+    Raises:
+        InvalidElement: `not_json`: no bracket closes it.
     """
     depth = 1
     for _ in range(_ONE_BY_ONE):
