@@ -67,7 +67,7 @@ _listed = TypeAdapter(list[LagoOrganization])
 
 
 def _organizations(value: Any) -> Any:
-    """Return the list in JSON or YAML. No message contains a value: a key may be in the wrong place."""
+    """The list in JSON or YAML. No message contains a value: a key may be in the wrong place."""
     if not isinstance(value, str):
         return value
     # Few deployments have several organisations, and every command reads the settings.

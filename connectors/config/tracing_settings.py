@@ -1,6 +1,6 @@
-"""The environment variables of traces, and the value that is made from them; `settings.py` reads them.
+"""The environment variables of traces, and the value made of them; `settings.py` reads them.
 
-This module has only the variables that Meterbridge itself uses. The OpenTelemetry SDK reads other variables, such as
+Only the variables that Meterbridge itself decides by are here. The OpenTelemetry SDK reads the others, such as
 `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_EXPORTER_OTLP_HEADERS`, from the environment (docs/tracing.md).
 """
 
@@ -56,7 +56,7 @@ class TracingSettings(BaseModel):
     )
 
     def tracing(self, role: str) -> TracingConfig | None:
-        """Return how a process of this role records traces; None = it records no traces."""
+        """How a process of this role records traces; None = it records none."""
         if not self.tracing_enabled:
             return None
         name = self.otel_service_name or f"meterbridge-{role}"
