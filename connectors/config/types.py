@@ -121,7 +121,8 @@ Prefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]*$", max_leng
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
 PodName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=240)]
 SubscriptionIdTemplate = Annotated[str, AfterValidator(_id_template)]
-Port = Annotated[int, Field(ge=0, le=65_535)]
+MAX_PORT = 65_535
+Port = Annotated[int, Field(ge=0, le=MAX_PORT)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 MaybeSeconds = Annotated[float, Field(ge=0, le=DAY_S, allow_inf_nan=False)]
 WindowSeconds = Annotated[int, Field(ge=0), AfterValidator(_dividing_a_day)]

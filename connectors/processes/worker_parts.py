@@ -45,6 +45,7 @@ from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.mapping.set_mapping import MIN_MAPPING_DELAY_S
 from streams.delivery.engine import Delivery, LagoEventsApi
 from streams.delivery.to_an_organization import ClosedOrganization, EventDelivery
+from streams.runtime.cancellation import end
 from streams.runtime.kept_up import kept_up
 from streams.runtime.role import AnyRole, Role
 
@@ -184,11 +185,7 @@ def _meanwhile(stack: AsyncExitStack, name: str, work: Callable[[], Awaitable[ob
     """Keep `work` up in a task until the stack is closed. It may then write its last log line."""
     task = asyncio.ensure_future(kept_up(name, work))
 
-    async def end() -> None:
-        task.cancel()
-        await asyncio.wait({task}, timeout=_LAST_S)
-
-    stack.push_async_callback(end)
+    stack.push_async_callback(end, {task}, _LAST_S)
 
 
 class _Traced(NamedTuple):

@@ -34,11 +34,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Tracing:
-    """The traces of one process; see `start_tracing`.
+    """The traces of a process, or of one role of it; see `start_tracing`.
 
     Attributes:
         ingress: spans of the webhooks.
     """
+
+    #: How many are not closed in this process. Log lines, which are one for the process, have ids until the last one is.
+    _open = 0
 
     def __init__(self, provider: "TracerProvider") -> None:
         from connectors.telemetry.traces.context import current_ids
@@ -48,6 +51,7 @@ class Tracing:
         self._tracer = provider.get_tracer("meterbridge")
         self._delivery: DeliverySpans | None = None
         self.ingress: IngressTraces = IngressTraces(self._tracer)
+        Tracing._open += 1
         add_trace_ids(current_ids)
 
     def of_role(self, topics: TopicNames, group: str) -> "GuardedTraces":
@@ -76,7 +80,9 @@ class Tracing:
 
     async def close(self) -> None:
         """Export the last spans, for at most `LAST_SPANS_S`."""
-        add_trace_ids(None)
+        Tracing._open -= 1
+        if not Tracing._open:
+            add_trace_ids(None)
         last = threading.Thread(target=self._provider.shutdown, name="last-spans", daemon=True)
         last.start()
         await asyncio.to_thread(last.join, LAST_SPANS_S)

@@ -40,6 +40,7 @@ class StopSignal:
         self._leave = leave
         self._stop_s = stop_s
         self._begun: set[str] = set()
+        self._ever: set[str] = set()
         self._heard = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -63,6 +64,7 @@ class StopSignal:
         if self.requested and not self._begun:
             self._leave(0)
         self._begun.add(work)
+        self._ever.add(work)
         return event
 
     def idle(self, work: str = "") -> None:
@@ -73,6 +75,10 @@ class StopSignal:
     def has_begun(self, work: str) -> bool:
         """Whether this work has something to finish, or had when the signal came."""
         return work in self._begun
+
+    def has_ever_begun(self, work: str) -> bool:
+        """Whether this work began at least once in this process."""
+        return work in self._ever
 
     def hear(self, *_: object) -> None:
         """The signal handler. Python calls it in the main thread between any two steps, also while the loop is busy."""

@@ -6,7 +6,7 @@ it is; one that an older release sealed, or that another service measured, does 
 """
 
 import re
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 from schemas.records import LagoEvent
@@ -16,7 +16,8 @@ DEPLOYMENT: Final = "deployment"
 _SINGLE: Final = re.compile(r"[0-9a-f]{32}(-again)*")
 
 
-@cache
+#: Records of a topic name deployments, and each pattern that is kept takes some KiB.
+@lru_cache(maxsize=16)
 def _part_of(deployment: str) -> re.Pattern[str]:
     return re.compile(rf"{re.escape(deployment)}-[A-Za-z0-9_-]{{22}}-[0-9]+-[0-9]+(-again)*")
 

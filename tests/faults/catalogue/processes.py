@@ -234,6 +234,14 @@ ROWS = (
         ("restarts",),
     ),
     Row(
+        185,
+        "a role cannot be started again in a process in which other roles work",
+        "WORKER_PROCESSES=one; an error ends the sink, and a topic that each role needs is deleted and created again",
+        (LOST, GOES_ON, SAYS_SO),
+        "the other roles go on, and that role is started again until it can work",
+        ("faults/test_one_process.py::test_a_role_that_cannot_be_started_again_does_not_end_the_others",),
+    ),
+    Row(
         196,
         "a library raises a `CancelledError` while a further Lago organisation is served",
         "from the fetch of its reader; from a post",
