@@ -8,7 +8,7 @@ from schemas.policy import OutOfPeriodPolicy
 
 
 def configuration_page() -> str:
-    """The text of docs/configuration.md: every variable with its default and meaning."""
+    """Return the text of docs/configuration.md: every variable with its default and meaning."""
     lines = [
         "# Configuration",
         "",

@@ -72,7 +72,8 @@ def parts_of(
     organizations: Mapping[str, Callable[[], EventDelivery]] | None = None,
     closing: AsyncExitStack | None = None,
 ) -> Components:
-    """A role's parts. It asks the broker for the topics' ids and settings, at most `limit_s` seconds for each answer.
+    """Make a role's parts. This asks the broker for the topics' ids and settings, at most `limit_s` seconds for each
+    answer.
 
     `closing`: closes what the parts open, at the end of the role; None = the process ends with the role.
 
@@ -109,7 +110,9 @@ def parts_of(
 
 @cache
 def product_version() -> str:
-    """The version of the product that is installed. To look it up takes 1 MiB of memory, so it is looked up before processes are forked."""
+    """Return the installed version of the product. The lookup takes 1 MiB of memory, so it is done before processes are
+    forked.
+    """
     return version("meterbridge")
 
 
@@ -120,13 +123,14 @@ def _projection(settings: Settings, closing: AsyncExitStack) -> "Projection":
 
 
 def fresh_s(settings: Settings) -> float:
-    """The maximum age of a table that a worker folds with, seconds: at most the lead with which mappings are announced, if
-    the api has the same setting, or any of 5 s and more."""
+    """Return the maximum age of a table that a worker folds with, seconds: at most the lead with which mappings are
+    announced, if the api has the same setting, or any of 5 s and more.
+    """
     return min(max(settings.mapping_delay_seconds, MIN_MAPPING_DELAY_S), FRESH_S)
 
 
 def partition_reports_of(parts: Components, role: str, running: AnyRole) -> PartitionReports:
-    """The task that reports which partitions stand still, beside any role."""
+    """Return the task that reports which partitions stand still, beside any role."""
     sensors: Any = parts.sensors
     topic = running.topic if isinstance(running, Role) else ""
     write = writer_to(parts.kafka, parts.topics.deliveries)
@@ -135,7 +139,9 @@ def partition_reports_of(parts: Components, role: str, running: AnyRole) -> Part
 
 @asynccontextmanager
 async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None = None) -> AsyncIterator[Components]:
-    """The parts of one role, when Kafka answers. Its metrics are served and its Lago client is open until the exit."""
+    """Yield the parts of one role, when Kafka answers. Its metrics are served and its Lago client is open until the
+    exit.
+    """
     metrics = Metrics(CollectorRegistry(), product_version())
     metrics.has_roles(role)
     watch_certificates(settings, metrics)
@@ -198,7 +204,7 @@ def _delivery(
     *,
     in_retry: bool = False,
 ) -> tuple[Delivery, OrganizationInfo]:
-    """The delivery to one Lago organisation, and what is known of that organisation, which is to be watched."""
+    """Return the delivery to one Lago organisation, and what is known of that organisation, which is to be watched."""
     posts, looks = AdaptiveRateLimiter(connection.per_second or inf), AdaptiveRateLimiter()
 
     def heard(name: str, status: int, headers: Mapping[str, str]) -> None:
@@ -239,7 +245,9 @@ def _delivery(
 
 
 def parts_from_environment() -> Components:
-    """The parts for Faust's own command (connectors/processes/faust_apps.py): those of a worker, without a metrics port."""
+    """Return the parts for Faust's own command (connectors/processes/faust_apps.py): those of a worker, without a
+    metrics port.
+    """
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     metrics = Metrics(CollectorRegistry(), product_version())

@@ -1,7 +1,7 @@
-"""Traces of one process: switched on, handed to its parts, and stopped.
+"""Starts the traces of one process, gives them to its parts, and stops them.
 
-Nothing of OpenTelemetry is imported before `start_tracing`, and no part of a process without traces calls anything here: so traces
-that are off cost nothing (tests/unit/telemetry/test_tracing_off.py).
+OpenTelemetry is imported only by `start_tracing`, and without traces no part of a process calls this module. So traces
+cost nothing if they are off (tests/unit/telemetry/test_tracing_off.py).
 """
 
 import asyncio
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from connectors.telemetry.traces.delivery import DeliverySpans
     from streams.core.metering.step_changes import Changes
 
-#: How long a process that stops waits for its last spans, seconds: less than a stop may take, whatever the receiver does.
+#: How long a process that stops waits for its last spans, seconds: shorter than the time limit of a stop, even if the
+#: receiver does not answer.
 LAST_SPANS_S: Final = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -54,13 +55,13 @@ class Tracing:
         add_trace_ids(current_ids)
 
     def of_role(self, topics: TopicNames, group: str) -> "GuardedTraces":
-        """The spans of a worker's role. Call `over_lago` before it, where the role posts."""
+        """Return the spans of a worker's role. If the role posts, call `over_lago` first."""
         from connectors.telemetry.traces.meter import MeterSpans
 
         return GuardedTraces(MeterSpans(self._tracer, topics, group), self._spans_of_delivery(group))
 
     def over_lago(self, lago: LagoEventsApi, url: str, group: str) -> LagoEventsApi:
-        """`lago` with spans around the posts of traced events. `url`: of its API."""
+        """Return `lago` with spans around the posts of traced events. `url`: of its API."""
         return self._spans_of_delivery(group).over(lago, url)
 
     @staticmethod
@@ -72,7 +73,7 @@ class Tracing:
 
     @staticmethod
     def request_hook() -> Callable[[Any], Awaitable[None]]:
-        """A hook of httpx that tells Lago the `traceparent` of a post."""
+        """Return a hook of httpx that sends Lago the `traceparent` of a post."""
         from connectors.telemetry.traces.delivery import tell_lago
 
         return tell_lago
@@ -95,9 +96,10 @@ class Tracing:
 
 
 class GuardedTraces:
-    """The spans of a role, which end with the first bug in them: usage is billed all the same.
+    """The spans of a role. The first bug in the tracing code ends the traces, and usage is still billed.
 
-    It is the one place that continues after any exception, because traces decide nothing. The exception is logged.
+    This is the only place that continues after any exception, because no decision depends on traces. The exception is
+    logged.
     """
 
     def __init__(self, meter: MeterTraces, delivery: DeliveryTraces) -> None:

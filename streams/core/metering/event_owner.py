@@ -23,7 +23,7 @@ def _part_of(deployment: str) -> re.Pattern[str]:
 
 
 def belongs_to(deployment: str, name: str, named: str = "") -> bool | None:
-    """Whether the event is of this deployment. Of two deployments at most one is told True.
+    """Return whether the event is of this deployment. Of two deployments at most one is told True.
 
     A topic's id has 22 characters and two numbers follow it, so `a-b-...` is of `a-b` and never of `a`.
 
@@ -40,5 +40,7 @@ def belongs_to(deployment: str, name: str, named: str = "") -> bool | None:
 
 
 def deployment_named(event: LagoEvent) -> str:
-    """The deployment that the event of a single call names; `""` = none. Properties of a metered event are its sender's, and name none."""
+    """Return the deployment that the event of a single call names; `""` = none. Properties of a metered event are its
+    sender's, and name none.
+    """
     return "" if "transaction_id" in event.properties else event.properties.get(DEPLOYMENT, "")
