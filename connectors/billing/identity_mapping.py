@@ -14,7 +14,7 @@ import structlog
 
 from connectors.billing.mappings import Known, MappingResult, Mappings
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
 from schemas.customers import CustomerRecord
 from schemas.errors import MeterbridgeError, Rejected
@@ -59,7 +59,7 @@ class Identities(Protocol):
 
 
 async def silently(_before: Known, _after: Known) -> None:
-    """An `Announce` for changes without a request. The log and a metric show such changes."""
+    """Announce nothing: an `Announce` for changes without a request. The log and a metric show such changes."""
 
 
 class IdentityMappings:

@@ -18,7 +18,7 @@ from connectors.billing.plan_terms import PlanTermsCache, period_with
 from connectors.billing.subscription_discovery import MOST_FAILURES, beginning_after
 from connectors.billing.subscription_history import org_with, to_the_moment
 from connectors.lago.client import LagoClient
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US
@@ -215,7 +215,9 @@ def _running(periods: Iterable[Period], now_us: int) -> dict[tuple[str, int, str
 
 
 def _differ(known: Mapping[tuple[str, int, str], Period], actual: Mapping[tuple[str, int, str], Period]) -> bool:
-    """Whether the subscriptions or their terms differ. A list of subscriptions has no time zone, so it is not compared."""
+    """Return whether the subscriptions or their terms differ. A list of subscriptions has no time zone, so it is not
+    compared.
+    """
     if known.keys() != actual.keys():
         return True
     return any(

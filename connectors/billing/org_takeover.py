@@ -10,7 +10,7 @@ import structlog
 
 from connectors.billing.org_billing import OTHER_PLAN, RUNNING, OrgBilling
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Subscription
+from connectors.lago.responses import Customer, Subscription
 
 #: Key of the org's metadata that holds the ids of the migrated users, separated by commas.
 FORMER = "migrated_from_user"
@@ -51,7 +51,7 @@ async def migrate(billing: OrgBilling, user_id: str, org_id: str, name: str, ema
 
 
 def has_noted(org: Customer, user_id: str) -> bool:
-    """Whether the org's metadata has the user's id."""
+    """Return whether the org's metadata has the user's id."""
     return f",{user_id}," in f",{org.note(FORMER) or ''},"
 
 

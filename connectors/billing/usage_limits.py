@@ -16,7 +16,7 @@ import structlog
 
 from connectors.billing.answer_cache import Cache
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
-from connectors.lago.usage import CustomerUsage
+from connectors.lago.responses import CustomerUsage
 from schemas.errors import Rejected, Unavailable
 
 if TYPE_CHECKING:  # a service that only reads limits does not import Kafka
@@ -224,5 +224,5 @@ def checked(limits: Mapping[str, int]) -> dict[str, int]:
 
 
 def is_plan(key: str) -> bool:
-    """Whether a key of `billing.orgs` belongs to a plan, and not to an org."""
+    """Return whether a key of `billing.orgs` belongs to a plan, and not to an org."""
     return key.startswith(PLAN_KEY)

@@ -18,7 +18,7 @@ from connectors.postgres.pool import Database
 
 
 def verify(head: str, *, as_json: bool) -> None:
-    """`meterbridge audit verify`."""
+    """Run `meterbridge audit verify`."""
     noted = _noted(head)
     with one_sentence():
         answer = asyncio.run(_verified(settings_of_command(), noted))

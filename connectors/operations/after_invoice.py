@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from connectors.lago.events import COPIES, MOVED, TOO_MANY, StoredEvent
+from connectors.lago.events import COPIES, MOVED, TOO_MANY
+from connectors.lago.responses import StoredEvent
 from connectors.lago.transport import read
 from connectors.operations.delivered import Deliveries, PostedEvent
 from connectors.operations.last_invoice import (
@@ -111,7 +112,7 @@ async def not_invoiced(
 
 
 async def is_open(deliveries: Deliveries, life: Life, seen: Seen | None) -> bool:
-    """Whether it is unknown for any delivered event if the last invoice counts it. Raises: Unavailable."""
+    """Return whether it is unknown for any delivered event if the last invoice counts it. Raises: Unavailable."""
     if seen is None:
         return await deliveries.some(life)
     left, others = await deliveries.counted(life, seen.since_us, seen.named)
@@ -157,8 +158,8 @@ async def _delivered(deliveries: Deliveries, life: Life, since_us: int) -> list[
 
 
 def _without_invoice(last: Sequence[PostedEvent], found: Sequence[PostedEvent], life: Life) -> Mapping[str, str]:
-    """All events of the last billing period and all that were delivered after the end. Lago makes no invoice below half
-    a cent.
+    """Return all events of the last billing period and all that were delivered after the end. Lago makes no invoice
+    below half a cent.
     """
     cents = ZERO
     for one in last:

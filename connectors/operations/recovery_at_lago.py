@@ -9,7 +9,8 @@ import msgspec
 
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected, LagoUnavailable
-from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
+from connectors.lago.events import MOVED, TOO_MANY
+from connectors.lago.responses import StoredEvent
 from connectors.postgres.recover import known_events, last_seen
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, to_us
@@ -88,7 +89,7 @@ class _Own:
         return [name for name in names if name not in found and self._may_be(belongs_to(self._deployment, name))]
 
     def has(self, event: LagoEvent) -> bool:
-        """Whether the event may be ours, by its whole content."""
+        """Return whether the event may be ours, by its whole content."""
         return self._may_be(belongs_to(self._deployment, event.transaction_id, deployment_named(event)))
 
     def _may_be(self, told: bool | None) -> bool:

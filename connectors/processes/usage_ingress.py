@@ -20,7 +20,8 @@ from connectors.ingest.spool import Spool
 from connectors.ingest.spooling_producer import KAFKA_S, SpooledSender, SpoolHooks
 from connectors.ingest.store import ElementStore, RecordSender
 from connectors.kafka.checked_producer import CheckedProducer
-from connectors.telemetry.metrics import IngressSensors, Metrics
+from connectors.telemetry.ingress_sensors import IngressSensors
+from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.tracing import Tracing
 from schemas.topics import TopicNames
 from streams.runtime.clock import now_us
@@ -67,7 +68,7 @@ class WebhookIngress:
         self._spooled = self._over(spool) if spool is not None else None
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of all kinds of senders."""
+        """Return the routes of all kinds of senders."""
         settings, sensors = self._settings, self._sensors
         sender: RecordSender = self._spooled or self._gate
         if self._traces is not None:
@@ -118,7 +119,7 @@ class WebhookIngress:
 
 
 def kept_by(settings: Settings) -> ContextFields:
-    """The tags and metadata of a call that this deployment keeps."""
+    """Return the tags and metadata of a call that this deployment keeps."""
     return ContextFields(settings.kept_tag_prefixes, settings.kept_metadata)
 
 

@@ -9,7 +9,7 @@ _DEEPEST: Final = 6
 
 
 def example_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int = 0) -> Any:
-    """An example for a schema; objects have only members that are required or have an example."""
+    """Return an example for a schema; objects have only members that are required or have an example."""
     if "$ref" in schema:
         return example_of(definitions[schema["$ref"].rpartition("/")[2]], definitions, depth)
     for schema_part in ("examples", "enum"):
