@@ -16,8 +16,8 @@ from jsonschema import Draft202012Validator, ValidationError
 from connectors.ingest.body_splitter import split, wrapped_in
 from connectors.ingest.raw_record import strip
 from connectors.ingest.rejection_record import InvalidElement, rejection
-from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas import webhooks
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.generate import FOLDER, OUTBOUND, files
 from schemas.ledger import Position
 from schemas.policy import MeterPolicy

@@ -3,8 +3,8 @@
 import inspect
 import logging
 import ssl
-from dataclasses import fields, replace
 from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
