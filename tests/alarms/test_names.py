@@ -78,7 +78,21 @@ def test_every_alarm_has_its_runbook(alert: Alert) -> None:
     assert alert.name.lower() in anchors(page)
     section = page.read_text("utf-8").split(f"\n## {alert.name}\n")[1].split("\n## ")[0]
     assert all(f"**{part}.**" in section for part in ("Means", "Check", "Do"))
+    _, _, solved = section.partition("\n**Solved when:** ")
+    assert solved.strip()
+    everything = {name for guide in CHAPTERS.values() for name in guide}
+    assert {family(name) for name in re.findall(r"`(meterbridge_\w+)", solved)} <= everything
     assert f"[{alert.name}](runbooks/{alert.file}.md#{alert.name.lower()})" in PAGE.read_text("utf-8")
+
+
+def test_every_reason_of_a_halt_has_its_command_in_the_runbook() -> None:
+    """The engineer on duty finds the reason of the alarm, and no command of another one."""
+    errors = (ROOT / "docs" / "errors.md").read_text("utf-8").partition("\n## A partition task that has halted\n")[2]
+    reasons = re.findall(r"^\| `(\w+)`", errors.partition("\n## ")[0], re.MULTILINE)
+    runbook = (ROOT / "docs" / "runbooks" / "metering.md").read_text("utf-8").partition("\n## MeterbridgeLedgerImb")[0]
+    rows = "\n".join(line.split("|")[1] for line in runbook.splitlines() if line.startswith("| "))
+    assert len(reasons) > 10
+    assert [reason for reason in reasons if f"`{reason}`" not in rows] == []
 
 
 def test_every_runbook_has_its_alarm_in_the_order_of_the_rules() -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.org_api import OrgApi, org_api
+from tests.support.page_shell import as_told
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
-EXAMPLE = re.compile(r"^<!-- answers (\d{3}) -->\n```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(
+    r"^<!-- answers (\d{3}) -->\n```bash\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.fixture
@@ -26,7 +29,8 @@ async def test_every_example_is_answered_as_it_says(api: OrgApi) -> None:
     examples = EXAMPLE.findall(text)
     assert len(examples) == text.count("```bash") == 19
     environ = os.environ | {"API": str(api.http.base_url).rstrip("/"), "KEY": "a-key", "no_proxy": "*"}
-    for status, command in examples:
+    assert sum(1 for *_, answer in examples if answer) == text.count("```text") == 5
+    for status, command, answer in examples:
         quiet = command.replace("curl ", "curl --silent --show-error --write-out '\\n%{http_code}' ", 1)
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", quiet, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -35,6 +39,7 @@ async def test_every_example_is_answered_as_it_says(api: OrgApi) -> None:
         assert process.returncode == 0, complaint
         body, _, answered = told.decode().rpartition("\n")
         assert answered == status, (command, body)
+        assert as_told(answer, body), (command, body)
 
 
 async def test_every_endpoint_is_on_the_page(api: OrgApi) -> None:

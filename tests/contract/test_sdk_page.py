@@ -21,7 +21,7 @@ from tests.support.served_asgi import served_asgi
 from tests.support.usage_api import serving
 
 PAGE = whole_page("sdk.md")
-SUBSCRIBED, BY_HAND, ON_AIOHTTP, ON_STARLETTE, ON_FASTAPI, TESTED = programs("sdk.md")
+SUBSCRIBED, BY_HAND, BLOCKING, ON_AIOHTTP, ON_STARLETTE, ON_FASTAPI, TESTED = programs("sdk.md")
 OWN_IDENTITY, METRICS, LIMITS = programs("sdk-reference.md")
 
 
@@ -58,6 +58,14 @@ async def test_the_program_that_records_records_one_call_however_often_it_runs(a
         assert await printed(BY_HAND, environ(api)) == "recorded"
     [call] = api.usage.all.values()
     assert (call.org_id, call.transaction_id, call.code) == ("org_1", "call-1", "api_call")
+    assert (call.properties["tokens"], call.properties["user_id"]) == ("150", "user_1")
+
+
+async def test_the_program_without_asyncio_records_one_call_however_often_it_runs(api: OrgApi) -> None:
+    for _ in range(2):
+        assert await printed(BLOCKING, environ(api)) == "accepted"
+    [call] = api.usage.all.values()
+    assert (call.org_id, call.transaction_id, call.code) == ("org_1", "call-2", "api_call")
     assert (call.properties["tokens"], call.properties["user_id"]) == ("150", "user_1")
 
 

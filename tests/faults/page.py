@@ -50,8 +50,14 @@ FAULT_SEED=4711 make test ARGS=tests/faults/test_exactness.py
 make reliability
 ```
 
-These commands run, in this order: all rows, in minutes, with a real Kafka and a real Postgres; some rows; new random kills, freezes and cuts each minute, with every cent counted; the same random faults again; all rows with the full duration of long
-faults, storing the figures; this page.
+In this order, the commands
+
+1. run all rows in minutes, with a real Kafka and a real Postgres;
+2. run some of the rows;
+3. make new random kills, freezes and cuts each minute, and count every cent;
+4. repeat the same random faults;
+5. run all rows with the full duration of long faults, and store the figures;
+6. write this page.
 
 A row runs against a real Kafka, and a real Postgres where it has one, unless its last column says *simulated*, with the reason. {counts}
 """

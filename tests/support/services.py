@@ -89,7 +89,7 @@ def _stop() -> int:
     os.kill(int(_PID.read_text(encoding="utf-8")), signal.SIGTERM)
     while _runs():
         time.sleep(0.1)
-    print("Kafka and Postgres have ended; their data are deleted.")
+    print("Kafka and Postgres have stopped; their data is deleted.")
     return 0
 
 

@@ -38,6 +38,27 @@ def test_the_page_has_the_figures_that_were_recorded() -> None:
     assert with_parts(page, parts(recorded())) == page, "python -m bench.capacity --write"
 
 
+def rows_of(text: str) -> dict[str, list[str]]:
+    """Cells of tables by the first one, bold or not; of several rows the cells of all."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("| "):
+            first, *others = (cell.strip().strip("*") for cell in line.strip("|").split("|"))
+            found.setdefault(first, []).extend(others)
+    return found
+
+
+def test_the_readme_has_the_figures_of_the_page() -> None:
+    """Brokers, bytes in Kafka, growth of Postgres, and the cores of all four roles together."""
+    readme = rows_of((PAGE.parents[1] / "README.md").read_text().partition("### What does it cost to run?")[2])
+    page = rows_of(PAGE.read_text().partition("<!-- begin: figures -->")[0])
+    for rate in ("10", "1,000"):
+        _, cores, _, brokers, kept, grows = readme[rate]
+        used = sum(float(cell.partition("(")[2].rstrip(")")) for cell in page[rate][:4])
+        assert (brokers, kept, grows) == (page[rate][5], page[rate][12], f"{page[rate][13]} a month")
+        assert used <= float(re.findall(r"[\d.]+", cores)[0]) + 0.005
+
+
 def test_the_pictures_are_of_what_was_recorded() -> None:
     made = pictures(recorded())
     assert {name: (IMAGES / name).read_text() for name in made} == made, "python -m bench.capacity --write"

@@ -175,7 +175,10 @@ OLD_WORDS = {
 }
 
 
-@pytest.mark.parametrize("page", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], ids=named)
+USING = [page for page in (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md") if page.name != "glossary.md"]
+
+
+@pytest.mark.parametrize("page", USING, ids=named)
 def test_a_page_uses_the_words_of_the_glossary(page: Path) -> None:
     text = page.read_text()
     for old, new in OLD_WORDS.items():
