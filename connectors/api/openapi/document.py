@@ -13,6 +13,7 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from connectors.api.openapi.field_texts import describe, models_in, path_text
 from connectors.api.openapi.other_routes import DESCRIBED, PROBLEM, SECURITY, problem
 from connectors.api.openapi.schema_example import example_of
 from connectors.http.endpoint import Endpoint
@@ -42,7 +43,8 @@ def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], i
         issuer: `OIDC_ISSUER`; `""` = users have no access.
 
     Raises:
-        KeyError: a route is not an endpoint, and other_routes.py does not describe it.
+        KeyError: a route is not an endpoint, and other_routes.py does not describe it; or a property or a parameter has no
+            text.
     """
     by_route = {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints}
     ordered = sorted(routes, key=lambda route: (route[1], route[0]))
@@ -85,7 +87,9 @@ def _schemas(endpoints: Iterable[Endpoint]) -> tuple[_Names, dict[str, Json]]:
             if answer is not None:
                 models[answer, "serialization"] = None
     names, schemas = models_json_schema(list(models), ref_template=_REF)
-    return names, schemas.get("$defs", {})
+    definitions = schemas.get("$defs", {})
+    describe(definitions, models_in(model for model, _mode in models))
+    return names, definitions
 
 
 def _operation(endpoint: Endpoint, names: _Names, definitions: dict[str, Json], issuer: str) -> Json:
@@ -125,7 +129,8 @@ def _parts(endpoint: Endpoint) -> list[Json]:
         schema: Json = {"type": "string", "minLength": 1}
         if name not in endpoint.any_text:
             schema |= {"maxLength": 255, "pattern": f"^{PART_PATTERN}$"}
-        parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
+        described = {"name": name, "in": "path", "required": True, "description": path_text(endpoint.path, name)}
+        parameters.append({**described, "schema": schema})
     return parameters
 
 
@@ -139,7 +144,8 @@ def _query(endpoint: Endpoint, names: _Names, definitions: dict[str, Json]) -> l
             "name": name,
             "in": "query",
             "required": name in required,
-            "schema": {key: value for key, value in property_schema.items() if key != "title"},
+            "description": property_schema["description"],
+            "schema": {key: value for key, value in property_schema.items() if key not in ("title", "description")},
         }
         for name, property_schema in schema.get("properties", {}).items()
     ]

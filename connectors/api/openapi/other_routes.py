@@ -12,16 +12,23 @@ PROBLEM: Final[Json] = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "reason"],
     "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "reason": {"type": "string"},
+        "type": {"type": "string", "description": "Always `about:blank`; `reason` says what went wrong."},
+        "title": {"type": "string", "description": "The words of the HTTP status."},
+        "status": {"type": "integer", "description": "The HTTP status."},
+        "detail": {"type": "string", "description": "What went wrong, for people. It may change with a release."},
+        "reason": {
+            "type": "string",
+            "description": "A stable code; docs/errors-api.md has its cause and the next step.",
+        },
         "errors": {
             "type": "array",
+            "description": "The wrong fields of the request, if it had any.",
             "items": {
                 "type": "object",
-                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+                "properties": {
+                    "field": {"type": "string", "description": "The name of the field, `body` = the whole body."},
+                    "message": {"type": "string", "description": "What is wrong; never the value."},
+                },
             },
         },
     },
@@ -66,16 +73,23 @@ _ACCEPTED: Final[Json] = {
             "enum": ["accepted", "rejected"],
             "description": "`rejected`: no element was stored as a call, and at least one was rejected.",
         },
-        "message": {"type": "string"},
-        "accepted": {"type": "integer"},
+        "message": {"type": "string", "description": "The same in words, for people."},
+        "accepted": {
+            "type": "integer",
+            "description": "How many elements are stored as calls; absent = all, because none was rejected.",
+        },
         "rejected": {
             "type": "array",
+            "description": "The elements that were not stored as calls; absent = none.",
             "items": {
                 "type": "object",
                 "properties": {
-                    "index": {"type": "integer"},
-                    "reason": {"type": "string"},
-                    "detail": {"type": "string"},
+                    "index": {
+                        "type": "integer",
+                        "description": "The place of the element in the body, the first is 0.",
+                    },
+                    "reason": {"type": "string", "description": "A stable code; docs/errors.md has its cause."},
+                    "detail": {"type": "string", "description": "What is wrong; only the first 20 have it."},
                 },
             },
         },
@@ -94,7 +108,13 @@ _USAGE: Final[Json] = {
     },
     "security": [{"webhookToken": []}, {"webhookSignature": []}, {}],
 }
-_STATE: Final[Json] = {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}}
+_STATE: Final[Json] = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {
+        "status": {"type": "string", "description": "`ok`, or `degraded` if a dependency is not available."}
+    },
+}
 
 
 def _open(summary: str, responses: Json) -> Json:
