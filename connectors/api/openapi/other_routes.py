@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from connectors.api.openapi.usage_bodies import USAGE_BODIES
 from connectors.ingest.routes import ROUTES
 
 Json = dict[str, Any]
@@ -96,8 +97,10 @@ _ACCEPTED: Final[Json] = {
     },
 }
 _USAGE: Final[Json] = {
-    "summary": "Send usage: one element, an array, or one element per line. The answer comes when all of it is durable.",
-    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": ["object", "array"]}}}},
+    "description": (
+        "One element, an array, or one element per line. The answer comes when all of it is durable. Other fields are allowed, and "
+        "every path takes every format (docs/ingress.md)."
+    ),
     "responses": {
         "202": _json("All but the rejected elements are durable.", _ACCEPTED),
         "400": problem("The body is not JSON, or has no elements."),
@@ -121,10 +124,15 @@ def _open(summary: str, responses: Json) -> Json:
     return {"summary": summary, "responses": responses, "security": []}
 
 
+def _usage(path: str) -> Json:
+    summary, body = USAGE_BODIES[path]
+    return {"summary": summary, "requestBody": body, **_USAGE}
+
+
 _PROMETHEUS: Final = _open("Metrics in Prometheus' text.", {"200": _text("The metrics.", "text/plain")})
 
 DESCRIBED: Final[dict[tuple[str, str], Json]] = {
-    **{("POST", route.path): _USAGE for route in ROUTES},
+    **{("POST", route.path): _usage(route.path) for route in ROUTES},
     ("GET", "/health"): _open(
         "The state of every dependency.",
         {"200": _json("All are available.", _STATE), "503": _json("At least one is not.", _STATE)},
