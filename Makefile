@@ -139,9 +139,9 @@ FIND_PYTHON = for python in python3.13 python3.12 python3.11 python3; do \
 	@touch $@
 
 # A peer of the benchmark wants an older confluent-kafka than ours: it lives apart.
-bench/.venv/.installed: bench/constraints.txt
+bench/.venv/.installed: bench/requirements.txt
 	@bench/.venv/bin/python -c pass 2>/dev/null || .venv/bin/python -m venv --clear bench/.venv
-	bench/.venv/bin/python -m pip install -q --disable-pip-version-check -c bench/constraints.txt quixstreams
+	bench/.venv/bin/python -m pip install -q --disable-pip-version-check -r bench/requirements.txt
 	@touch $@
 
 # ClickHouse as a library has the size of a server.

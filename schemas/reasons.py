@@ -21,7 +21,7 @@ INGRESS_REASONS: Final = (
 )
 
 #: Reasons of the meter's rules for which the ingress, too, refuses an element that can be read (streams/core/metering).
-REFUSALS: Final = (
+INGRESS_RULE_REASONS: Final = (
     *("absurd_cost", "bad_cost", "bad_event", "bad_time", "bad_tokens", "contradicting_cost", "contradicting_customer"),
     *("malformed", "negative_cost", "no_identity", "not_a_call", "unknown_shape", "unknown_version", "unreadable"),
 )

@@ -14,7 +14,7 @@ from connectors.config.connections import kafka_connection
 from connectors.kafka.admin import topic_ids
 from connectors.processes.worker_parts import parts_of
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.topics import TopicNames
 from streams.app import build_meter
 from streams.core.metering.step_changes import Changes

@@ -13,7 +13,7 @@ from bench.server_cpu import with_postgres
 from bench.stopwatch import Stopwatch
 from connectors.processes.worker_parts import parts_of
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.tables import USAGE
 from streams.agents.projector import Projected
 from streams.app import build_project

@@ -14,7 +14,7 @@ from connectors.billing.identity_mapping import Identities
 from connectors.billing.mappings import Known, MappingResult
 from connectors.billing.org_accounts import Account, OrgAccounts, OrgRequest
 from connectors.http.endpoint import AuthorizedRequest, endpoint
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 
 _PATH: Final = "/api/customers"
 _ONE: Final = f"{_PATH}/{{customer_id}}"

@@ -13,7 +13,7 @@ from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.http.health import NO_STORE
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoIntegrationError, LagoRejected
-from connectors.lago.invoices import Invoice
+from connectors.lago.responses import Invoice
 from connectors.lago.transport import Page
 
 MAX_PAGE: Final = 100

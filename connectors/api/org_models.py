@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from connectors.billing.org_accounts import Account
-from connectors.lago.response_types import Customer, Plan
+from connectors.lago.responses import Customer, Plan
 
 #: An id becomes a part of a path, a Kafka key and text in a database.
 Id = Annotated[

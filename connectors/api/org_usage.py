@@ -12,7 +12,7 @@ from connectors.billing.metered_events import MeteredEvent
 from connectors.billing.metered_numbers import numbers_of, takes_back
 from connectors.billing.org_accounts import OrgAccounts
 from connectors.http.endpoint import AuthorizedRequest, endpoint, missing_scope
-from connectors.lago.usage import CustomerUsage
+from connectors.lago.responses import CustomerUsage
 from schemas.moments import to_iso
 
 #: The scope to record usage below 0.

@@ -13,7 +13,7 @@ from connectors.billing.org_billing import OrgBilling
 from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewCharge, NewPlan
-from connectors.lago.response_types import Charge, Plan
+from connectors.lago.responses import Charge, Plan
 
 _PATH: Final = "/api/billing/plans"
 

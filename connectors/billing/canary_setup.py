@@ -12,7 +12,7 @@ from connectors.billing.mappings import Mappings
 from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.lago.client import LagoClient
 from connectors.lago.requests import NewCharge, NewPlan
-from connectors.lago.response_types import Plan
+from connectors.lago.responses import Plan
 from schemas.errors import Rejected
 from streams.core.mapping.set_mapping import MappingRequest
 

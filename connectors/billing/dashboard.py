@@ -14,9 +14,7 @@ from connectors.billing.answer_cache import Cache
 from connectors.billing.org_accounts import OrgAccounts, unknown_org
 from connectors.billing.usage_limits import RecordLimits, used_of
 from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
-from connectors.lago.invoices import Invoice
-from connectors.lago.response_types import Customer, Plan, Subscription
-from connectors.lago.usage import CustomerUsage
+from connectors.lago.responses import Customer, CustomerUsage, Invoice, Plan, Subscription
 from schemas.customers import OrgRecord
 from schemas.errors import MeterbridgeError
 

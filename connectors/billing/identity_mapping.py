@@ -14,7 +14,7 @@ import structlog
 
 from connectors.billing.mappings import Known, MappingResult, Mappings
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
 from schemas.customers import CustomerRecord
 from schemas.errors import MeterbridgeError, Rejected

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from connectors.billing.answer_cache import Cache
 from connectors.lago.client import LagoClient
-from connectors.lago.response_types import Metric, Plan, Subscription
+from connectors.lago.responses import Metric, Plan, Subscription
 
 #: How long a response is cached, seconds. Subscriptions also change without a request of ours.
 CATALOGUE_S, SUBSCRIPTIONS_S = 300.0, 15.0

@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from connectors.lago.client import LagoClient
 from connectors.lago.requests import NewCharge, NewMetric, NewPlan, NewWebhookEndpoint
-from connectors.lago.response_types import Metric, Plan, WebhookEndpoint
+from connectors.lago.responses import Metric, Plan, WebhookEndpoint
 
 CURRENCY: Final = "USD"
 API_CALL: Final = "api_call"

@@ -14,7 +14,7 @@ from connectors.billing.in_slices import in_slices
 from connectors.billing.subscription_discovery import beginning_after
 from connectors.kafka.compacted_writer import CompactedTopicWriter
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from schemas.customers import CustomerRecord
 from schemas.errors import MeterbridgeError
 from schemas.moments import HOUR_US

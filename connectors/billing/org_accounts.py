@@ -21,8 +21,7 @@ from connectors.billing.plan_terms import PlanTermsCache
 from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Plan, Subscription
-from connectors.lago.usage import CustomerUsage
+from connectors.lago.responses import Customer, CustomerUsage, Plan, Subscription
 from schemas.customers import OrgRecord, Period
 from schemas.errors import Unavailable
 

@@ -17,11 +17,9 @@ from connectors.billing.subscription_id_store import SubscriptionIds
 from connectors.lago.client import LagoClient
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
-from connectors.lago.invoices import Invoice
 from connectors.lago.requests import NewCustomer, NewSubscription
-from connectors.lago.response_types import Customer, Plan, Subscription
+from connectors.lago.responses import Customer, CustomerUsage, Invoice, Plan, Subscription
 from connectors.lago.subscriptions import STATUSES
-from connectors.lago.usage import CustomerUsage
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import SECOND_US, to_datetime
 from streams.core.mapping.subscription_ids import BY_MOMENT, check_template, subscription_id

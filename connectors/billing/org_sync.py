@@ -18,7 +18,7 @@ from connectors.billing.plan_terms import PlanTermsCache, period_with
 from connectors.billing.subscription_discovery import MOST_FAILURES, beginning_after
 from connectors.billing.subscription_history import org_with, to_the_moment
 from connectors.lago.client import LagoClient
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US

@@ -10,7 +10,7 @@ import structlog
 
 from connectors.billing.org_billing import OTHER_PLAN, RUNNING, OrgBilling
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Subscription
+from connectors.lago.responses import Customer, Subscription
 
 #: Key of the org's metadata that holds the ids of the migrated users, separated by commas.
 FORMER = "migrated_from_user"

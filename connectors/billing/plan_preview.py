@@ -7,9 +7,8 @@ from typing import Final, Literal
 from connectors.billing.org_accounts import NO_SUBSCRIPTION, OrgAccounts, day_of
 from connectors.billing.plan_change import NEVER, NOW, ChargeLine, PlanChange, PlanFee, plan_change
 from connectors.lago.errors import LagoRejected
-from connectors.lago.invoices import InvoicePreview
 from connectors.lago.requests import ChangePreview, PreviewedChange, PreviewOf
-from connectors.lago.response_types import Plan, Subscription
+from connectors.lago.responses import InvoicePreview, Plan, Subscription
 from schemas.moments import to_datetime
 from streams.core.mapping.plan_intervals import MONTHS
 

@@ -13,7 +13,7 @@ import structlog
 
 from connectors.billing.answer_cache import Cache
 from connectors.lago.client import LagoClient
-from connectors.lago.response_types import Customer, Plan, Subscription, period_of
+from connectors.lago.responses import Customer, Plan, Subscription, period_of
 from connectors.lago.transport import read
 from schemas.customers import Period
 from schemas.moments import parse_us

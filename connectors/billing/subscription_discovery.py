@@ -18,7 +18,7 @@ from connectors.billing.reused_subscriptions import held_by_others
 from connectors.billing.subscription_history import not_running, org_with, to_the_moment
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Subscription
+from connectors.lago.responses import Customer, Subscription
 from connectors.lago.subscriptions import ACTIVE, STATUSES
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable

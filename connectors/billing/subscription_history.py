@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from connectors.billing.plan_terms import kept
-from connectors.lago.response_types import Customer, Subscription
+from connectors.lago.responses import Customer, Subscription
 from connectors.lago.transport import read
 from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US, parse_us

@@ -16,7 +16,7 @@ import structlog
 
 from connectors.billing.answer_cache import Cache
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
-from connectors.lago.usage import CustomerUsage
+from connectors.lago.responses import CustomerUsage
 from schemas.errors import Rejected, Unavailable
 
 if TYPE_CHECKING:  # a service that only reads limits does not import Kafka

@@ -1,28 +1,10 @@
 """Writes docs/configuration.md from the settings: `python -m connectors.config.configuration_page` prints it."""
 
-from typing import Final
-
 from pydantic import ByteSize
 
 from connectors.config.read_by import readers_shown
-from connectors.config.settings import VARIABLES, Settings
+from connectors.config.settings import PARTS
 from schemas.policy import OutOfPeriodPolicy
-
-#: The settings with which a section of docs/configuration.md begins.
-_CHAPTERS: Final = {
-    "kafka_bootstrap_servers": "Kafka",
-    "lago_api_url": "Lago and LiteLLM",
-    "webhook_secret": "Ports and trust",
-    "window_seconds": "Metering",
-    "max_retries": "Delivery",
-    "database_url": "Postgres and Redis",
-    "lago_organizations": "Several Lago organisations",
-    "canary_url": "The canary",
-    "oidc_user_claim": "Credits and Stripe",
-    "outgoing_webhook_allow_http": "Outgoing webhooks",
-    "log_level": "Logging",
-    "tracing_enabled": "Traces",
-}
 
 
 def configuration_page() -> str:
@@ -41,19 +23,14 @@ def configuration_page() -> str:
         "*commands*: several commands; *all*: every role, and commands. A role that does not use a setting still refuses a malformed value of it.",
         "`meterbridge doctor` examines many settings of other roles, so give it all of them.",
         "",
-        "<!-- Written by `python -m connectors.config.configuration_page`; change connectors/config/settings.py or read_by.py instead. -->",
+        "<!-- Written by `python -m connectors.config.configuration_page`; change the class of the subject in connectors/config or read_by.py instead. -->",
     ]
-    for variable, name in VARIABLES.items():
-        if name in _CHAPTERS:
-            lines += [
-                "",
-                f"## {_CHAPTERS[name]}",
-                "",
-                "| variable | default | read by | meaning |",
-                "|---|---|---|---|",
-            ]
-        field = Settings.model_fields[name]
-        lines.append(f"| `{variable}` | {_shown(field.default)} | {readers_shown(name)} | {field.description} |")
+    for heading, part in PARTS.items():
+        lines += ["", f"## {heading}", "", "| variable | default | read by | meaning |", "|---|---|---|---|"]
+        for name, field in part.model_fields.items():
+            lines.append(
+                f"| `{name.upper()}` | {_shown(field.default)} | {readers_shown(name)} | {field.description} |"
+            )
     return "\n".join(lines) + "\n"
 
 

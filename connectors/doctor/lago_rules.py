@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
-from connectors.lago.response_types import Metric, Plan, Subscription
+from connectors.lago.responses import Metric, Plan, Subscription
 from streams.core.delivery.verdicts import batches_are_whole
 
 CLICKHOUSE = "clickhouse"

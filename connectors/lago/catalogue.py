@@ -3,7 +3,7 @@
 from functools import partial
 
 from connectors.lago.requests import NewMetric, NewPlan
-from connectors.lago.response_types import Metric, Plan
+from connectors.lago.responses import Metric, Plan
 from connectors.lago.transport import LagoTransport, safe
 
 

@@ -12,7 +12,7 @@ import msgspec
 from connectors.lago.errors import LagoRejected
 from connectors.lago.metadata import notes
 from connectors.lago.requests import NewCustomer
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from connectors.lago.transport import LagoTransport, Page, Query, safe
 
 

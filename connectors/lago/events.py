@@ -7,6 +7,7 @@ from hashlib import blake2b
 import msgspec
 
 from connectors.lago.errors import LagoUnavailable
+from connectors.lago.responses import EventShape, StoredEvent
 from connectors.lago.transport import API, PAGE, LagoTransport, Query, quoted, read
 from schemas.moments import lago_timestamp, parse_us, to_datetime
 from schemas.records import LagoEvent
@@ -18,27 +19,6 @@ NEWEST = 100
 TOO_MANY, MOVED, COPIES = "too_many", "moved", "copies"
 #: How often a list is read again if it changes between its pages.
 _READINGS = 5
-
-
-class EventShape(msgspec.Struct):
-    """An event in Lago's form; `timestamp` and `created_at` (when Lago stored it, in seconds) are ISO 8601."""
-
-    transaction_id: str
-    external_subscription_id: str | None
-    code: str
-    timestamp: str
-    precise_total_amount_cents: str | None = None
-    properties: dict[str, msgspec.Raw] = {}
-
-
-class StoredEvent(msgspec.Struct, gc=False):
-    """The fields of an event that a last invoice counts; `created_at` is the time at which Lago stored it, ISO 8601, to
-    the second.
-    """
-
-    transaction_id: str
-    created_at: str | None = None
-    precise_total_amount_cents: str | None = None
 
 
 class EventsApi(LagoTransport):

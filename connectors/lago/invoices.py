@@ -1,111 +1,16 @@
 """Requests about invoices: lists them, reads one, and gets its PDF and its payment link."""
 
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 
 from connectors.lago.errors import LagoIntegrationError
 from connectors.lago.requests import ChangePreview, PreviewOf
+from connectors.lago.responses import Invoice, InvoicePreview, Payer
 from connectors.lago.transport import LagoTransport, Page, Query, safe, under
 
 #: Statuses with which Lago refuses a preview of an invoice.
 _NO_PREVIEW = frozenset({403, 405, 422})
-
-
-class FeeItem(msgspec.Struct, frozen=True):
-    """The subject of a fee: `type` is `subscription` or `charge`; `code` is the code of the plan or of the metric.
-
-    Fields:
-        grouped_by: the values of the group of this fee, if the charge groups its events.
-    """
-
-    type: str = ""
-    code: str = ""
-    name: str | None = None
-    grouped_by: Any = None
-
-
-class Fee(msgspec.Struct, frozen=True):
-    """One line of an invoice, before taxes."""
-
-    amount_cents: int = 0
-    amount_currency: str = ""
-    units: str | float = "0"
-    events_count: int | None = None
-    external_subscription_id: str | None = None
-    from_date: str | None = None
-    to_date: str | None = None
-    item: FeeItem = FeeItem()
-    lago_subscription_id: str | None = None
-    lago_charge_filter_id: str | None = None
-    pay_in_advance: bool | None = None
-
-
-class BillingPeriod(msgspec.Struct, frozen=True):
-    """The period of a subscription that an invoice bills: the events with a timestamp from `charges_from_datetime` to
-    `charges_to_datetime`, both included, in whole seconds.
-    """
-
-    lago_subscription_id: str | None = None
-    charges_from_datetime: str | None = None
-    charges_to_datetime: str | None = None
-
-
-class Payer(msgspec.Struct, frozen=True):
-    """The customer of an invoice."""
-
-    external_id: str = ""
-
-
-class Invoice(msgspec.Struct, frozen=True):
-    """An invoice; money in the smallest unit of `currency`, days in UTC.
-
-    Fields:
-        status: `draft`, `finalized`, `voided`, `failed` or `pending`.
-        payment_status: `pending`, `succeeded` or `failed`; an invoice of 0 is `succeeded`.
-        file_url: URL of the PDF; None until Lago has made it.
-        fees, billing_periods: only in the response to a request for one invoice.
-    """
-
-    lago_id: str
-    number: str = ""
-    issuing_date: str | None = None
-    payment_due_date: str | None = None
-    payment_overdue: bool = False
-    invoice_type: str = ""
-    status: str = ""
-    payment_status: str = ""
-    currency: str = ""
-    fees_amount_cents: int = 0
-    taxes_amount_cents: int = 0
-    total_amount_cents: int = 0
-    total_due_amount_cents: int | None = None
-    file_url: str | None = None
-    web_url: str | None = None
-    fees: tuple[Fee, ...] = ()
-    customer: Payer | None = None
-    created_at: str | None = None
-    billing_periods: tuple[BillingPeriod, ...] = ()
-
-
-class InvoicePreview(msgspec.Struct, frozen=True):
-    """The invoice of a change of plan; money in the smallest unit of `currency`, after coupons and credits.
-
-    Fields:
-        issuing_date: today, or the day after the running period.
-        credit_notes_amount_cents, prepaid_credit_amount_cents, coupons_amount_cents: deductions.
-    """
-
-    currency: str = ""
-    issuing_date: str | None = None
-    fees_amount_cents: int = 0
-    taxes_amount_cents: int = 0
-    coupons_amount_cents: int = 0
-    credit_notes_amount_cents: int = 0
-    prepaid_credit_amount_cents: int = 0
-    total_amount_cents: int = 0
-    fees: tuple[Fee, ...] = ()
 
 
 class _Payment(msgspec.Struct):

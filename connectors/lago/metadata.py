@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import Note
-from connectors.lago.response_types import Metadata
+from connectors.lago.responses import Metadata
 
 MAX_ENTRIES = 5
 MAX_KEY = 20

@@ -5,7 +5,7 @@ from http import HTTPStatus
 import msgspec
 
 from connectors.lago.errors import LagoUnavailable
-from connectors.lago.response_types import Organization, ServerHealth
+from connectors.lago.responses import Organization, ServerHealth
 from connectors.lago.transport import LagoTransport
 from schemas.decoding import UNDECODABLE
 

@@ -6,7 +6,7 @@ import msgspec
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewSubscription, SubscriptionChange
-from connectors.lago.response_types import Subscription
+from connectors.lago.responses import Subscription
 from connectors.lago.transport import LagoTransport, Query, safe
 
 ACTIVE = ("active",)

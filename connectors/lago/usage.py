@@ -2,44 +2,12 @@
 
 from decimal import Decimal
 
-import msgspec
-
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
+from connectors.lago.responses import CustomerUsage
 from connectors.lago.transport import LagoTransport, quoted, read
 from schemas.moments import parse_us
 from streams.core.metering.reconciliation import LagoUsage
-
-
-class MetricCode(msgspec.Struct, frozen=True):
-    """The billable metric of a charge."""
-
-    code: str
-    name: str = ""
-
-
-class UsageCharge(msgspec.Struct, frozen=True):
-    """The usage of one charge. It has one fee for each group and filter, or a single fee."""
-
-    amount_cents: int
-    billable_metric: MetricCode
-    filters: list[msgspec.Raw] = []
-    grouped_usage: list[msgspec.Raw] = []
-    units: str = "0"
-    events_count: int = 0
-    amount_currency: str = ""
-
-
-class CustomerUsage(msgspec.Struct, frozen=True):
-    """The usage in the running period of a subscription; both ends are included, ISO 8601 in milliseconds."""
-
-    from_datetime: str
-    to_datetime: str
-    charges_usage: list[UsageCharge] = []
-    currency: str = ""
-    amount_cents: int = 0
-    taxes_amount_cents: int = 0
-    total_amount_cents: int = 0
 
 
 class UsageApi(LagoTransport):

@@ -1,7 +1,7 @@
 """Requests about the endpoints to which Lago sends webhooks: at most ten, with different addresses."""
 
 from connectors.lago.requests import NewWebhookEndpoint
-from connectors.lago.response_types import WebhookEndpoint
+from connectors.lago.responses import WebhookEndpoint
 from connectors.lago.transport import LagoTransport
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from connectors.lago_sandbox.admin import AdminRoutes
+from connectors.lago_sandbox.admin_routes import AdminRoutes
 from connectors.lago_sandbox.answers import refused
 from connectors.lago_sandbox.customer_routes import CustomerRoutes
-from connectors.lago_sandbox.events import EventRoutes
+from connectors.lago_sandbox.event_routes import EventRoutes
 from connectors.lago_sandbox.faults import Faults
 from connectors.lago_sandbox.injection import Injection
 from connectors.lago_sandbox.invoice_routes import InvoiceRoutes
 from connectors.lago_sandbox.limits import SandboxLimits, limiting
-from connectors.lago_sandbox.management import VERSION, ManagementRoutes
+from connectors.lago_sandbox.management_routes import VERSION, ManagementRoutes
 from connectors.lago_sandbox.refusals import SandboxRefusal, not_found, unauthorized
 from connectors.lago_sandbox.state import Sandbox
 from connectors.lago_sandbox.store import StoreKind

@@ -16,9 +16,7 @@ from connectors.billing.org_billing import LagoHealth, OrgBilling
 from connectors.billing.org_takeover import Migrated, migrate
 from connectors.billing.usage_limits import LimitReached, LimitStore, UsageLimits, UsedLimit
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
-from connectors.lago.invoices import Invoice
-from connectors.lago.response_types import Customer, Subscription
-from connectors.lago.usage import CustomerUsage
+from connectors.lago.responses import Customer, CustomerUsage, Invoice, Subscription
 from connectors.library import standalone
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Unavailable
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from connectors.lago.events import COPIES, MOVED, TOO_MANY, StoredEvent
+from connectors.lago.events import COPIES, MOVED, TOO_MANY
+from connectors.lago.responses import StoredEvent
 from connectors.lago.transport import read
 from connectors.operations.delivered import Deliveries, PostedEvent
 from connectors.operations.last_invoice import (

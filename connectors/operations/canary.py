@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from connectors.lago.errors import LagoIntegrationError
-from connectors.lago.response_types import Subscription
+from connectors.lago.responses import Subscription
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US
 from schemas.money import plain

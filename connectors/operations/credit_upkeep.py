@@ -57,7 +57,7 @@ SELECT
 """
 
 
-class CreditMetrics(Protocol):
+class CreditUpkeepMetrics(Protocol):
     """Exports the state of the credits."""
 
     def credit_books(self, overdraft_usd: Decimal, reservations: int, imbalance_usd: Decimal) -> None: ...
@@ -76,7 +76,7 @@ class CreditUpkeep:
     """Ends expired reservations and credits. Each process has one instance; `sleep` takes seconds."""
 
     database: Database
-    sensors: CreditMetrics
+    sensors: CreditUpkeepMetrics
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     #: The last account of the last round, if more accounts follow it.
     _behind: str = ""

@@ -13,9 +13,10 @@ from connectors.config.deployment import Deployment
 from connectors.kafka.growth import groups_with_members, grow, partition_counts
 from connectors.operations.audit_record import audited
 from connectors.operations.ledger_init import place_of
-from connectors.operations.ledger_totals import positions_of, unread
+from connectors.operations.ledger_totals import positions_of
 from connectors.operations.past_counts import EXPANDED
 from connectors.operations.sender import CommandProducer
+from connectors.operations.unread import unread
 from schemas.errors import Rejected, TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, Partitions
 from streams.state.ledger_expand import Expanded, expand

@@ -6,9 +6,7 @@ Source: docs/lago-behaviour.md, 4.1 and 5.4.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from connectors.lago.events import StoredEvent
-from connectors.lago.invoices import Fee, Invoice
-from connectors.lago.response_types import Plan, Subscription
+from connectors.lago.responses import Fee, Invoice, Plan, StoredEvent, Subscription
 from connectors.lago.transport import read
 from schemas.customers import Period
 from schemas.moments import HOUR_US, SECOND_US, parse_us, to_datetime

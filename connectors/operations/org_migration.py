@@ -19,7 +19,7 @@ from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
 from connectors.lago.metadata import notes
-from connectors.lago.response_types import Customer, Subscription
+from connectors.lago.responses import Customer, Subscription
 from connectors.operations.usage_in_flight import UsageInFlight
 from connectors.operations.user_orgs import UserOrg
 from schemas.customers import CustomerRecord

@@ -12,8 +12,7 @@ from connectors.billing.org_sync import BEGUN
 from connectors.billing.plan_terms import period_with
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
-from connectors.lago.invoices import Fee, Invoice
-from connectors.lago.response_types import Subscription
+from connectors.lago.responses import Fee, Invoice, Subscription
 from connectors.lago.subscriptions import STATUSES
 from connectors.operations.after_invoice import not_invoiced
 from connectors.operations.delivered import DeliveredRows, lost_pages

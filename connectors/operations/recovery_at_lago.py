@@ -9,7 +9,8 @@ import msgspec
 
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected, LagoUnavailable
-from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
+from connectors.lago.events import MOVED, TOO_MANY
+from connectors.lago.responses import StoredEvent
 from connectors.postgres.recover import known_events, last_seen
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, to_us

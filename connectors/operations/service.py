@@ -9,9 +9,10 @@ from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.rejected_usage import RejectedFollower
 from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import BOTH, EVENTS, DeadLetter, Filters, found_letters
-from connectors.operations.ledger_totals import counted, oldest_waiting_s
+from connectors.operations.ledger_totals import counted
 from connectors.operations.requeue import RequeueResult, requeuer
 from connectors.operations.sender import CommandProducer
+from connectors.operations.unread import oldest_waiting_s
 from connectors.postgres.pool import Database
 from schemas.errors import ConfigurationError, Unavailable
 from schemas.money import plain

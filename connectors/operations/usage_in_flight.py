@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import BOTH, Filters, found_letters
-from connectors.operations.ledger_totals import oldest_waiting_s
 from connectors.operations.ledgers import ledgers_of
+from connectors.operations.unread import oldest_waiting_s
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.topics import RETRY_TIERS

@@ -13,7 +13,7 @@ from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.topic_scan import OffsetRange, offset_range_of, scan, translated_errors
-from connectors.operations.ledger_totals import committed_of
+from connectors.operations.unread import committed_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.moments import to_datetime, to_us

@@ -12,7 +12,7 @@ from connectors.lago.client import LagoClient, lago_http
 from connectors.processes.account_tables import AccountTables
 from connectors.processes.worker_parts import SPARE_CONNECTIONS
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 
 
 async def map_by_identity(

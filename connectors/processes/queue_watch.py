@@ -14,9 +14,9 @@ from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings
 from connectors.kafka.retention import retention_s
 from connectors.operations.audit_check import latest_verified
-from connectors.operations.ledger_totals import queues_of, unread
+from connectors.operations.unread import queues_of, unread
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.watched_limits import Waiting
+from connectors.telemetry.queue_metrics import Waiting
 from schemas.errors import TopicProblem, Unavailable
 from schemas.topics import EVENTS, RAW, RETRY
 

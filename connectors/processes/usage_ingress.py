@@ -20,7 +20,8 @@ from connectors.ingest.spool import Spool
 from connectors.ingest.spooling_producer import KAFKA_S, SpooledSender, SpoolHooks
 from connectors.ingest.store import ElementStore, RecordSender
 from connectors.kafka.checked_producer import CheckedProducer
-from connectors.telemetry.metrics import IngressSensors, Metrics
+from connectors.telemetry.ingress_sensors import IngressSensors
+from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.tracing import Tracing
 from schemas.topics import TopicNames
 from streams.runtime.clock import now_us

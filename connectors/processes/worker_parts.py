@@ -34,7 +34,7 @@ from connectors.telemetry.logs import configure_logging
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.tracing import Tracing, start_tracing
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.errors import TopicProblem
 from schemas.organizations import DEFAULT
 from schemas.topics import TopicNames

@@ -1,17 +1,17 @@
 """The metrics of further Lago organisations. Their names are an operator's, at most 50, so they may be labels."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+from connectors.telemetry.lago_metrics import BREAKER_STATES, LagoMetrics
 from connectors.telemetry.metric_definitions import counter, gauge
 from streams.core.delivery.circuit_breaker import State
 
-BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 #: Statuses that begin at zero, so that an increase shows the first of them.
 _STATUSES: Final = (200, 401, 403)
 
 
-class OrganizationMetrics:
+class OrganizationMetrics(LagoMetrics):
     """A part of `Metrics`. The default organisation has the metrics without this label."""
 
     organization_breaker = gauge(
@@ -30,8 +30,6 @@ class OrganizationMetrics:
         "Age of the oldest event of a further Lago organisation that is being posted; 0: none waits (sink).",
         organization=(),
     )
-    lago_requested: Callable[[str, int, float], None]
-    lago_seconds: Any
 
     def watch_organization(self, organization: str, state: Callable[[], State]) -> None:
         """Export the breaker of a further Lago organisation; each scrape calls `state`, in any thread."""

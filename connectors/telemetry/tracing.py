@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from connectors.config.tracing import TracingConfig
+from connectors.config.tracing_settings import TracingConfig
 from connectors.telemetry.logs import add_trace_ids
 from schemas.errors import ConfigurationError
 from schemas.topics import TopicNames

@@ -44,14 +44,23 @@ def shortened(folder: Path) -> None:
         (folder / path.name).write_text(yaml.safe_dump(file, sort_keys=False), "utf-8")
 
 
+def _short(times: dict[str, str], table: str, rule: str, long: str) -> str:
+    if long not in times:
+        raise ValueError(
+            f"{rule or 'a recording rule'} has the time {long}, which is not in {table} of tests/alarms/shortened.py: add how long it is "
+            f"in a trial, such as {', '.join(f'{one} = {short}' for one, short in times.items())}"
+        )
+    return times[long]
+
+
 def _shorten(rule: dict[str, Any]) -> None:
     name = rule.get("alert", "")
-    text = re.sub(r"\[(\w+)\]", lambda found: f"[{_WINDOWS[found[1]]}]", rule["expr"])
-    text = re.sub(r"offset (\w+)", lambda found: f"offset {_OFFSETS[found[1]]}", text)
+    text = re.sub(r"\[(\w+)\]", lambda found: f"[{_short(_WINDOWS, '_WINDOWS', name, found[1])}]", rule["expr"])
+    text = re.sub(r"offset (\w+)", lambda found: f"offset {_short(_OFFSETS, '_OFFSETS', name, found[1])}", text)
     for long, short in _OWN.get(name, {}).items():
         if long not in text:
             raise ValueError(f"{name} has no {long}: {text}")
         text = text.replace(long, short)
     rule["expr"] = text
     if "for" in rule:
-        rule["for"] = _OWN_HOLDS.get(name, _HOLDS[rule["for"]])
+        rule["for"] = _OWN_HOLDS.get(name) or _short(_HOLDS, "_HOLDS", name, rule["for"])

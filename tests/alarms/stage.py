@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 
 from connectors.postgres.migrate import migrate
+from tests.alarms.breakage.credits import STRIPE_SECRET
 from tests.alarms.breakage.held import LAGO_SECRET
 from tests.alarms.breakage.ingest import RATE_LIMIT, ingress_command
-from tests.alarms.breakage.prepaid import STRIPE_SECRET
 from tests.alarms.breakage.processes import WEBHOOK_SECRET
 from tests.alarms.breakage.scene import Scene, command
 from tests.alarms.monitor import prometheus
@@ -31,7 +31,7 @@ from tests.support.kafka import MavenKafka
 from tests.support.ports import free_port
 from tests.support.postgres import LocalPostgres
 from tests.support.webhook_receiver import webhook_receiver
-from tests.unit.telemetry.test_watched_limits import certificate_from_now
+from tests.unit.telemetry.test_process_metrics import certificate_from_now
 
 #: One process of each role, and those that join for a while.
 _PROCESSES = ("sandbox", "ingress", "api", "meter-0", "sink-0", "retry-0")

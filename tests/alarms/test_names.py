@@ -11,7 +11,8 @@ import yaml
 
 from connectors.telemetry.metrics_guide import CHAPTERS
 from tests.alarms.promql import ADDED, exported, family, grouped_by, labels, selectors
-from tests.alarms.rules import BASE, ROOT, Alert, alerts, recorded
+from tests.alarms.rules import BASE, ROOT, RULES, Alert, alerts, recorded
+from tests.alarms.shortened import _shorten, shortened
 from tests.unit.repository.test_docs import anchors
 
 GRAFANA = ROOT / "deploy" / "grafana"
@@ -116,3 +117,29 @@ def test_each_severity_has_a_receiver_whose_address_is_in_a_file() -> None:
     assert all(set(hook) == {"url_file"} for hooks in receivers.values() for hook in hooks)
     routed = {route["matchers"][0]: route["receiver"] for route in config["route"]["routes"]}
     assert (config["route"]["receiver"], routed) == ("ticket", {'severity="page"': "page"})
+
+
+def test_every_time_of_a_rule_has_its_short_one_in_a_trial(tmp_path: Path) -> None:
+    shortened(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in RULES.glob("*.yml")}
+
+
+def test_every_file_of_rules_has_its_file_of_faults() -> None:
+    """A recording rule breaks with the alarms that read it."""
+    faults = {path.stem for path in (ROOT / "tests" / "alarms" / "breakage").glob("*.py")} - {"__init__", "scene"}
+    assert faults == {path.stem for path in RULES.glob("*.yml")} - {"recording"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "table"),
+    [
+        ({"expr": "rate(x[7m]) > 0"}, "_WINDOWS"),
+        ({"expr": "x offset 7m > 0"}, "_OFFSETS"),
+        ({"expr": "x > 0", "for": "7m"}, "_HOLDS"),
+    ],
+)
+def test_a_time_that_a_trial_does_not_know_says_where_it_is_added(rule: dict[str, str], table: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^MeterbridgeNew has the time 7m, .*{table} of tests/alarms/shortened.py: add"
+    ):
+        _shorten({"alert": "MeterbridgeNew", **rule})

@@ -8,7 +8,8 @@ import pytest
 
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.errors import LagoUnavailable
-from connectors.lago.events import COPIES, MOVED, TOO_MANY, StoredEvent
+from connectors.lago.events import COPIES, MOVED, TOO_MANY
+from connectors.lago.responses import StoredEvent
 from schemas.moments import SECOND_US
 from tests.support.sandbox import KEY, NOW, Clock, Lago, event, lago_sandbox
 

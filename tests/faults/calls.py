@@ -8,8 +8,10 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 from random import Random
+
+from tests.model.rounding import EXACT, cost_of_call
 
 CUSTOMERS = tuple(f"kunde-ä-{n:02d}" if n % 10 == 7 else f"customer-{n:02d}" for n in range(40))
 #: Model, provider, dollars for a token in and out.
@@ -18,8 +20,8 @@ _MODELS = (
     ("claude-sonnet-4", "anthropic", 3e-06, 1.5e-05),
     ("gpt-4o-mini", "azure", 1.5e-07, 6e-07),
 )
-_EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
-_UNIT = Decimal("1e-12")
+#: `COST_DECIMALS` of the processes that are killed.
+_DECIMALS = 12
 
 #: (litellm_call_id, id, status): no two calls have all three in common.
 CallKey = tuple[str, str, str]
@@ -54,7 +56,7 @@ class Sum:
     def add(self, tokens: int, dollars: Decimal) -> None:
         self.calls += 1
         self.tokens += tokens
-        self.cents = _EXACT.add(self.cents, _EXACT.multiply(dollars, Decimal(100)))
+        self.cents = EXACT.add(self.cents, EXACT.multiply(dollars, Decimal(100)))
 
 
 @dataclass(slots=True)
@@ -86,13 +88,13 @@ class Owed:
         """What everybody owes."""
         total = Decimal(0)
         for _, (_, cost, _, _) in self.billed():
-            total = _EXACT.add(total, cost)
+            total = EXACT.add(total, cost)
         return total
 
 
 def owed_for(literal: str) -> Decimal:
     """The dollars that a cost's text stands for."""
-    return Decimal(literal).quantize(_UNIT, context=_EXACT)
+    return cost_of_call(Decimal(literal), _DECIMALS)
 
 
 class Calls:

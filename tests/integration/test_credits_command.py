@@ -15,7 +15,7 @@ from connectors.cli.main import app
 from connectors.operations.credit_upkeep import CreditUpkeep
 from connectors.postgres.pool import Database
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from tests.support.credits import account, give, reserve, take
 from tests.support.database import migrated_database, rows
 

@@ -15,9 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from connectors.config.settings import Settings
 from connectors.ingest.routes import ROUTES
-from connectors.telemetry.metrics import HELD_REASONS, LOOK_EVERY_S, SOURCES, Metrics
+from connectors.telemetry.held_metrics import HELD_REASONS
+from connectors.telemetry.ingress_metrics import SOURCES
+from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import LOOK_EVERY_S, WorkerSensors
 from schemas.errors import ConfigurationError
 from schemas.ledger import Counters, Position, Sum, Window
 from schemas.records import Receipt

@@ -16,7 +16,7 @@ from connectors.cli.main import app
 from connectors.operations.outgoing_webhooks import announcements
 from connectors.postgres.pool import Database
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.errors import Unavailable
 from schemas.generate import FOLDER
 from tests.support.database import rows

@@ -9,7 +9,7 @@ import pytest
 
 from connectors.config.deployment import Deployment
 from connectors.lago.client import LagoClient, LagoUnavailable
-from connectors.lago.invoices import Invoice
+from connectors.lago.responses import Invoice
 from connectors.operations import automatic_rebilling, delivered
 from connectors.operations.rebilling import Rebilling
 from connectors.postgres.pool import Database

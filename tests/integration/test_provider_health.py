@@ -13,7 +13,7 @@ from connectors.operations import provider_health
 from connectors.operations.provider_health import ProviderHealth
 from connectors.postgres.pool import Database
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.context import CallContext
 from tests.integration.test_analytics import call
 from tests.support.accounts import PROJECTOR, as_role, owned_database

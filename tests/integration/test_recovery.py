@@ -11,7 +11,8 @@ from confluent_kafka import Producer
 
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoUnavailable
-from connectors.lago.events import MOVED, StoredEvent
+from connectors.lago.events import MOVED
+from connectors.lago.responses import StoredEvent
 from connectors.operations.ledger_rebuild import rebuild
 from connectors.operations.ledger_totals import positions_of
 from connectors.operations.recovery import Choices, Recovery, recover

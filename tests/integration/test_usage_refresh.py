@@ -11,7 +11,7 @@ from connectors.operations import usage_summary
 from connectors.operations.usage_summary import EVERY_S, MOST_REST_S, SummaryRefresh
 from connectors.postgres.pool import Database
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.errors import Unavailable
 from tests.integration.test_analytics import at, call
 from tests.support.accounts import PROJECTOR, as_role, owned_database

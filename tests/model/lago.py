@@ -17,7 +17,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from connectors.lago.client import LagoClient
 from connectors.lago_sandbox.app import create_sandbox
-from connectors.lago_sandbox.events import EventRoutes
+from connectors.lago_sandbox.event_routes import EventRoutes
 from connectors.lago_sandbox.invoices import SandboxInvoice, SandboxInvoices
 from connectors.lago_sandbox.invoicing import DueInvoice
 from connectors.lago_sandbox.state import Sandbox

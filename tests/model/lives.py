@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from itertools import combinations
 
 from tests.model import history as h
+from tests.model.rounding import in_cents
 
 #: Ends that are looked behind: so long ago at most.
 LOOKED_BEHIND = 40 * h.DAY
@@ -197,7 +198,7 @@ class Lives:
 
 def fee_of(events: list[Stored]) -> tuple[int, Decimal]:
     """Of those: how many they are, and their cents, rounded once, half up."""
-    return len(events), (sum((one.cost for one in events), Decimal(0)) * 100).quantize(Decimal(1), ROUND_HALF_UP)
+    return len(events), in_cents(sum((one.cost for one in events), Decimal(0)))
 
 
 def choices(events: list[Stored], fee: tuple[int, Decimal]) -> Iterator[list[Stored]]:

@@ -5,12 +5,13 @@ mappings (`payers.py`), what there is of subscriptions (`lives.py`), what is kep
 """
 
 from collections.abc import Iterable, Iterator
-from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
+from decimal import Decimal
 
 from tests.model import history as h
 from tests.model import prices
 from tests.model.lives import Life, Lives, start_of_month
 from tests.model.payers import Mapping, Payer, Version, covering, turns
+from tests.model.rounding import cost_of_call, in_cents
 from tests.model.uses import ZERO, Bill, Owed, Use
 
 GRACE, HORIZON, MEMORY = 5, 23 * h.HOUR, 24
@@ -60,7 +61,7 @@ class Model:
         if use.ended < self.clock - HORIZON and not checked and not remembered:
             self.late.append(use)
             return False
-        use.cost = use.cost.quantize(Decimal(1).scaleb(-self.settings.decimals), ROUND_HALF_EVEN)
+        use.cost = cost_of_call(use.cost, self.settings.decimals)
         if not self.prices(use):
             self.costless.setdefault(use.identity, self.clock)
             return True
@@ -337,7 +338,7 @@ class Model:
                     price = use.billed if use.metric == h.USAGE else h.SEARCH_CENTS * CENT
                     exact[bill, use.bill.start] = exact.get((bill, use.bill.start), ZERO) + price
         for (bill, _), usd in exact.items():
-            if cents := int((usd * 100).quantize(Decimal(1), ROUND_HALF_UP)):
+            if cents := int(in_cents(usd)):
                 owed.invoices[bill] = owed.invoices.get(bill, 0) + cents
         owed.held = {customer: cost for customer, cost in owed.held.items() if cost}
         owed.unclear = {org: cost for org, cost in owed.unclear.items() if cost}

@@ -1,11 +1,10 @@
 """What a call is billed at by a rate card: the law of docs/rates.md with fractions, slow and without the product."""
 
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 from fractions import Fraction
 
 from tests.model import history as h
-
-_ENOUGH = Context(prec=80)
+from tests.model.rounding import EXACT, cost_of_call
 
 
 def in_force(cards: list[h.Card], ended: int) -> h.Card | None:
@@ -40,8 +39,7 @@ def price(card: h.Card | None, call: h.Call, cost: Decimal, decimals: int) -> De
     if call.level == h.ECO:
         usd *= Fraction(card.eco)
     usd = max(usd, least)
-    exact = _ENOUGH.divide(Decimal(usd.numerator), Decimal(usd.denominator))
-    return exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_EVEN, _ENOUGH)
+    return cost_of_call(EXACT.divide(Decimal(usd.numerator), Decimal(usd.denominator)), decimals)
 
 
 def factor(card: h.Card | None, org: str) -> Decimal:

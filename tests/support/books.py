@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from connectors.lago.requests import NewCustomer, NewSubscription
-from connectors.lago.response_types import Customer, Plan, Subscription
+from connectors.lago.responses import Customer, Plan, Subscription
 from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
 

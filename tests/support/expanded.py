@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from connectors.operations.ledger_totals import unread
+from connectors.operations.unread import unread
 from schemas.moments import SECOND_US
 from streams.components import Components
 from tests.support.calls import Raw, raw, slp

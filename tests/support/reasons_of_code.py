@@ -1,8 +1,10 @@
 """Every reason that the code can give, read from where it raises its errors."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +20,8 @@ RAISED = {
     "Problem": 1,
     "try_again": 0,
 }
+
+_CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
 
 
 @cache
@@ -45,9 +49,17 @@ def reasons() -> list[tuple[str, str]]:
         assert isinstance(call.func, ast.Name)
         place = RAISED[call.func.id]
         arguments = call.args[place : place + 1]
-        texts = texts_of(arguments[0]) if arguments else []
+        texts = reason_texts(where, arguments[0]) if arguments else []
         found += [(where, text) for text in texts if text.replace("_", "").isalpha()]
     return found
+
+
+def reason_texts(where: str, expression: ast.expr) -> list[str]:
+    """The texts in an expression, also those of the constants that it names. `where`: the place of the call in the product."""
+    names = {part.id for part in ast.walk(expression) if isinstance(part, ast.Name) and _CONSTANT.fullmatch(part.id)}
+    module = import_module(where.partition(".py:")[0].replace("/", ".")) if names else None
+    constants = [getattr(module, name, None) for name in sorted(names)]
+    return [*texts_of(expression), *(value for value in constants if isinstance(value, str))]
 
 
 def texts_of(expression: ast.expr) -> list[str]:

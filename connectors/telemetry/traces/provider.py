@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
-from connectors.config.tracing import TracingConfig
+from connectors.config.tracing_settings import TracingConfig
 from connectors.telemetry.traces.links import MOST_LINKS
 
 #: The most ended spans that wait for the exporter; more are dropped.

@@ -70,8 +70,6 @@ class Enricher:
             usage.note,
             usage.context,
         )
-        if usage.byok:
-            record.byok = True
         if usage.has_details:
             record.power_level, record.cache_write_tokens = usage.power_level, usage.cache_write_tokens
             record.images, record.seconds = usage.images, usage.seconds

@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from tests.alarms.breakage import canary, delivery, held, ingest, metering, prepaid, processes
+from tests.alarms.breakage import canary, delivery, held, ingest, metering, processes
+from tests.alarms.breakage import credits as prepaid
 from tests.alarms.breakage.scene import Fault
 
-_ROOMS: Final = (canary, delivery, held, ingest, metering, prepaid, processes)
+_ROOMS: Final = (canary, prepaid, delivery, held, ingest, metering, processes)
 #: These stop a ledger or move its clock, and what the last one breaks stays. So they come last, in this order.
 _LAST: Final = (
     "MeterbridgeSpooling",

@@ -17,7 +17,7 @@ from tests.faults.world import COMMANDS, OURS
 from tests.support.database import rows
 from tests.support.ports import free_port
 from tests.support.webhook_receiver import SECRET as WEBHOOK_SECRET
-from tests.unit.telemetry.test_watched_limits import certificate_from_now
+from tests.unit.telemetry.test_process_metrics import certificate_from_now
 
 __all__ = ("FAULTS", "WEBHOOK_SECRET")
 _GONE, _TAKEN = 410, 204

@@ -22,7 +22,8 @@ from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago.client import LagoClient
 from connectors.operations.dead_letter_reasons import KNOWN
 from connectors.processes.management_api import Management
-from connectors.telemetry.metrics import HELD_REASONS, Metrics
+from connectors.telemetry.held_metrics import HELD_REASONS
+from connectors.telemetry.metrics import Metrics
 from schemas import reasons as closed_lists
 from schemas.asyncapi import CHANNELS
 from schemas.generate import INBOUND, OUTBOUND, files

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from connectors.config.renamed_settings import RENAMED
+from connectors.config.old_names import RENAMED
 from tests.contract.compatibility.breaks import Break, Json
 from tests.contract.compatibility.http_rules import http_breaks
 from tests.contract.compatibility.schema_rules import Side, changes
@@ -12,7 +12,7 @@ from tests.contract.compatibility.schema_rules import Side, changes
 _TAKEN: Final = ("Call",)
 _BOTH: Final = ("RawRecord",)
 _KEEP_RENAMED: Final = (
-    "If it was renamed, add both names to connectors/config/renamed_settings.py: a start then says the new name."
+    "If it was renamed, add both names to connectors/config/old_names.py: a start then says the new name."
 )
 
 

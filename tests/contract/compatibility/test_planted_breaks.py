@@ -188,7 +188,7 @@ BREAKING: dict[str, tuple[Planted, str, str]] = {
         "reason id_conflict of dead_letters",
         "find nothing",
     ),
-    "a setting goes": (lambda new: new["settings"].pop("LOG_LEVEL"), "setting LOG_LEVEL", "renamed_settings.py"),
+    "a setting goes": (lambda new: new["settings"].pop("LOG_LEVEL"), "setting LOG_LEVEL", "old_names.py"),
     "a setting has another default": (
         lambda new: new["settings"]["WINDOW_SECONDS"].update(default=30),
         "setting WINDOW_SECONDS",

@@ -10,7 +10,7 @@ from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Subscription
+from connectors.lago.responses import Subscription
 from schemas.customers import OrgRecord
 from schemas.moments import parse_us
 from tests.support.books import Books, Records

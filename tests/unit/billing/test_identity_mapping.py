@@ -8,7 +8,7 @@ import pytest
 from connectors.billing.identity_mapping import Announce, IdentityMapper, identity_of
 from connectors.billing.mappings import MappingResult
 from connectors.lago.errors import LagoRejected, LagoUnavailable
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from schemas.customer_id import UNATTRIBUTED
 from schemas.reasons import CUSTOMER, LOOKUP_FAILED, NO_CUSTOMER
 

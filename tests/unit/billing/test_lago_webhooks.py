@@ -14,7 +14,7 @@ import structlog
 from connectors.billing.lago_webhooks import WebhookHandlers, kind_of, org_of
 from connectors.billing.org_sync import OrgSynchroniser, as_lago_says
 from connectors.billing.unbillable_events import UnbillableEvents
-from connectors.lago.response_types import Customer, Plan, Subscription
+from connectors.lago.responses import Customer, Plan, Subscription
 from connectors.lago.webhook_signatures import check_signature
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import Rejected, Unavailable

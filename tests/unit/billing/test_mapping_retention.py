@@ -8,7 +8,7 @@ import pytest
 
 from connectors.billing.mapping_retention import ASKED, FORGET_US, MappingRetention
 from connectors.lago.errors import LagoRejected, LagoUnavailable
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from schemas.customers import CustomerRecord
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, end_mapping, set_mapping

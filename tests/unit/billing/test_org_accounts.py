@@ -1,7 +1,7 @@
 """What an org's record holds once something was changed in Lago."""
 
 from connectors.billing.org_accounts import Account, noted
-from connectors.lago.response_types import Customer, Subscription
+from connectors.lago.responses import Customer, Subscription
 from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US, parse_us
 

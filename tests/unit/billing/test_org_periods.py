@@ -1,7 +1,7 @@
 """What Lago's active subscriptions say about an org's periods, the ended ones included."""
 
 from connectors.billing.subscription_discovery import org_with
-from connectors.lago.response_types import Customer
+from connectors.lago.responses import Customer
 from schemas.customers import OrgRecord, Period
 
 NOW = 1_800_000_000_000_000

@@ -13,7 +13,7 @@ from connectors.billing.org_sync import OrgSynchroniser
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Subscription
+from connectors.lago.responses import Customer, Subscription
 from connectors.processes.management_api import org_synchroniser
 from schemas.customers import OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable

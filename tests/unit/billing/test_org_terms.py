@@ -8,7 +8,7 @@ from connectors.billing.org_sync import OrgSynchroniser
 from connectors.billing.plan_terms import PlanTermsCache, timezone_of
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.subscription_history import org_with
-from connectors.lago.response_types import Charge, Customer, Plan, Subscription
+from connectors.lago.responses import Charge, Customer, Plan, Subscription
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import parse_us, to_iso
 from streams.core.mapping.subscription_choice import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION

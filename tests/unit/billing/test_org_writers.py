@@ -18,7 +18,7 @@ from connectors.billing.org_sync import OrgSynchroniser
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.requests import NewSubscription
-from connectors.lago.response_types import Charge, Customer, Plan, Subscription
+from connectors.lago.responses import Charge, Customer, Plan, Subscription
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import SECOND_US, parse_us, to_iso
 from streams.core.delivery.after_end import Gap, gaps
@@ -193,4 +193,4 @@ def test_a_subscription_becomes_a_period_in_one_place() -> None:
         if called:
             makers[path.relative_to(CONNECTORS).as_posix()] = called
     assert makers.pop("operations/rate_test.py") == {"Period"}, "reads the rows of what was made before"
-    assert makers == {"lago/response_types.py": {"Period"}, "billing/plan_terms.py": {"period_of"}}
+    assert makers == {"lago/responses.py": {"Period"}, "billing/plan_terms.py": {"period_of"}}

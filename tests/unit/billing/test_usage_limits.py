@@ -20,8 +20,7 @@ from connectors.billing.usage_limits import (
     is_plan,
 )
 from connectors.lago.errors import LagoRejected, LagoUnavailable
-from connectors.lago.response_types import Subscription
-from connectors.lago.usage import CustomerUsage, MetricCode, UsageCharge
+from connectors.lago.responses import CustomerUsage, MetricCode, Subscription, UsageCharge
 from schemas.customers import OrgRecord
 from schemas.errors import Rejected, Unavailable
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from connectors.config.configuration_page import configuration_page
-from connectors.config.settings import VARIABLES, Settings
+from connectors.config.settings import PARTS, VARIABLES, Settings
 
 
 def test_the_page_about_configuration_is_current() -> None:
@@ -17,3 +17,10 @@ def test_every_variable_is_explained() -> None:
     for variable, name in VARIABLES.items():
         assert f"| `{variable}` |" in page
         assert Settings.model_fields[name].description
+
+
+def test_every_variable_is_in_the_class_of_its_subject() -> None:
+    """`Settings` only composes, and a class that it has as a base has its section of the page."""
+    assert set(Settings.__annotations__) - {"model_config"} == {"unknown"}
+    assert tuple(PARTS.values()) == Settings.__bases__
+    assert set(VARIABLES.values()) == Settings.model_fields.keys() - {"unknown"}

@@ -30,7 +30,10 @@ OF_NONE = {"doctor", "demo", "unreachable"}
 #: It decides which addresses are accepted when the settings are read.
 OF_THE_SETTINGS = {"outgoing_webhook_allow_http"}
 #: What makes values of the settings.
-VALUES = ("config/connections.py", "config/settings.py", "config/organization_settings.py", "cli/backfill.py")
+VALUES = (
+    *("config/connections.py", "config/settings.py", "cli/backfill.py"),
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "config").glob("*_settings.py")),
+)
 
 
 def _direct(node: ast.AST) -> set[str]:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 #: The module that makes values of the settings, and the settings themselves.
 UNWRAPS = {
     f"connectors/config/{name}.py"
-    for name in ("connections", "kafka_settings", "settings", "types", "webhook_settings")
+    for name in ("connections", "kafka_settings", "outgoing_webhook_settings", "postgres_settings", "types")
 }
 SECRET = "hushed-secret"
 ENVIRON = {

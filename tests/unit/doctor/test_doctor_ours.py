@@ -10,7 +10,7 @@ from connectors.doctor.examination import ExaminationReport, ExaminedPart
 from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.own_rules import judge_own
 from connectors.doctor.run import report_text
-from connectors.lago.response_types import Charge, Metric, Plan, Subscription
+from connectors.lago.responses import Charge, Metric, Plan, Subscription
 
 GOOD = {
     "WEBHOOK_TOKEN": "t",

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from connectors.lago.client import LagoClient, LagoIntegrationError, LagoRejected, LagoUnavailable, lago_http
-from connectors.lago.response_types import Customer, Organization, Subscription
+from connectors.lago.responses import Customer, Organization, Subscription
 from schemas.errors import Rejected, Unavailable
 from schemas.records import LagoEvent
 

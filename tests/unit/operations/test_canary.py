@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from connectors.ingest.sender_signatures import Secret, signed_by
 from connectors.lago.errors import LagoUnavailable
-from connectors.lago.response_types import Subscription
+from connectors.lago.responses import Subscription
 from connectors.operations import canary as module
 from connectors.operations.canary import Canary, Place, sentence_of
 from connectors.operations.canary_post import FIELDS, Credential, body_of

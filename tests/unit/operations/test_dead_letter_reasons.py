@@ -1,32 +1,60 @@
-"""The reasons that a command knows are those that the code gives."""
+"""The reasons that a command and a metric know are those that the code gives."""
 
 import ast
 from pathlib import Path
 
 from connectors.operations.dead_letter_reasons import KNOWN
+from schemas.reasons import INGRESS_REASONS, INGRESS_RULE_REASONS
 from tests.support.pages import whole_page
-from tests.unit.repository.test_errors_of_code import calls
+from tests.support.reasons_of_code import calls, reason_texts
 
 ROOT = Path(__file__).parents[3]
+#: Where the meter's rules are, and what reads money and moments for them.
+RULES = ("streams/core/metering/", "schemas/money", "schemas/moments")
+INGRESS = "connectors/ingest/"
+
+
+def given(*places: str) -> dict[str, str]:
+    """Each reason for which a call is rejected in these places of the product, and one line that gives it."""
+    return {
+        reason: where
+        for where, call in calls("Rejected", "Refused", "InvalidElement")
+        if where.startswith(places)
+        for reason in reason_texts(where, call.args[0])
+    }
+
+
+def imported(module: Path) -> set[str]:
+    """The modules of rules that a module imports, as paths."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    names = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return {f"{name.replace('.', '/')}.py" for name in names if name.replace(".", "/").startswith(RULES)}
+
+
+def rules_of_the_ingress() -> set[str]:
+    """The modules of rules that the ingress imports, and those that they import."""
+    found: set[str] = set()
+    more = {path for module in (ROOT / INGRESS).glob("*.py") for path in imported(module)}
+    while more:
+        found |= more
+        more = {path for module in more for path in imported(ROOT / module)} - found
+    return found
 
 
 def test_every_reason_by_which_a_call_is_refused_is_known_to_the_commands() -> None:
     """Reasons of the meter and the ingress, as they stand in the code."""
-    given = set()
-    for where, call in calls("Rejected", "Refused"):
-        if where.startswith(
-            (
-                "streams/core/metering/normalise",
-                "streams/core/metering/fold",
-                "schemas/money",
-                "connectors/ingest",
-            )
-        ):
-            first = call.args[0]
-            texts = [part.value for part in ast.walk(first) if isinstance(part, ast.Constant)]
-            given |= {text for text in texts if isinstance(text, str)}
-    assert len(given) > 5
-    assert given <= KNOWN
+    reasons = given(*RULES, INGRESS)
+    assert {"not_a_call", "too_many_held", "bad_time"} <= reasons.keys()  # of a constant, of a constant, of a schema
+    assert {reason: where for reason, where in reasons.items() if reason not in KNOWN} == {}
+
+
+def test_every_reason_of_a_rule_that_the_ingress_applies_is_counted_there_from_zero_on() -> None:
+    """What is in neither list of `schemas/reasons.py` is invisible to an alarm until its second call."""
+    rules = rules_of_the_ingress()
+    assert {"streams/core/metering/cost_fields.py", "schemas/moments.py"} <= rules
+    assert "streams/core/metering/fold.py" not in rules
+    counted = {*INGRESS_REASONS, *INGRESS_RULE_REASONS}
+    assert {reason: where for reason, where in given(*rules, INGRESS).items() if reason not in counted} == {}
 
 
 def test_every_known_reason_is_explained() -> None:

@@ -1,6 +1,6 @@
 """Which lives of a subscription's id have ended, and how long each lasted."""
 
-from connectors.lago.response_types import Subscription
+from connectors.lago.responses import Subscription
 from connectors.operations.last_invoice import Life, lives_of
 from schemas.customers import Period
 from schemas.moments import HOUR_US, SECOND_US, to_iso

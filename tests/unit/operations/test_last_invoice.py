@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
-from connectors.lago.invoices import BillingPeriod, Fee, FeeItem, Invoice
-from connectors.lago.response_types import Charge, Plan
+from connectors.lago.events import MOVED, TOO_MANY
+from connectors.lago.responses import BillingPeriod, Charge, Fee, FeeItem, Invoice, Plan, StoredEvent
 from connectors.operations.after_invoice import CLOCKS_US, Memory, not_invoiced
 from connectors.operations.delivered import PostedEvent
 from connectors.operations.last_invoice import Life

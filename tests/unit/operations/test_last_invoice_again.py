@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connectors.lago.events import COPIES, MOVED
-from connectors.lago.invoices import BillingPeriod, Invoice
+from connectors.lago.responses import BillingPeriod, Invoice
 from connectors.operations import last_invoice
 from connectors.operations.after_invoice import Memory, not_invoiced
 from connectors.operations.delivered import PostedEvent

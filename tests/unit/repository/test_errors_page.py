@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from connectors.operations.dead_letter_reasons import KNOWN
-from connectors.telemetry.metrics import HELD_REASONS
+from connectors.telemetry.held_metrics import HELD_REASONS
 from schemas.reasons import INGRESS_REASONS
 from streams.core.delivery.verdicts import (
     HttpResponse,

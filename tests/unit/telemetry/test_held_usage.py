@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from connectors.telemetry.held_usage import HeldUsageMonitor
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.ledger import Position
 from schemas.moments import SECOND_US
 from schemas.policy import MeterPolicy

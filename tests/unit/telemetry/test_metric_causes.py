@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.ledger import Position
 from schemas.reasons import DOUBLED, UNDEBITED
 from schemas.records import Receipt

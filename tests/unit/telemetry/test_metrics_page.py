@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from connectors.telemetry import metrics_page
+from connectors.telemetry.metric_definitions import Definition
+from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_guide import CHAPTERS
 from tests.unit.repository.test_metric_rows import exported
 
@@ -30,3 +32,10 @@ def test_a_metric_without_a_place_and_a_place_without_a_metric_make_no_page(monk
     monkeypatch.setattr(metrics_page, "CHAPTERS", {**CHAPTERS, chapter: {"meterbridge_gone": "Never."}})
     with pytest.raises(KeyError, match="meterbridge_gone"):
         metrics_page.metrics_page()
+
+
+def test_every_metric_is_in_the_class_of_its_subject() -> None:
+    """`Metrics` only composes the parts."""
+    assert [name for name, value in vars(Metrics).items() if isinstance(value, Definition)] == []
+    assert {part.__module__.endswith("_metrics") for part in Metrics.__bases__} == {True}
+    assert len({part.__module__ for part in Metrics.__bases__}) == len(Metrics.__bases__)

@@ -5,7 +5,7 @@ import time
 from prometheus_client import CollectorRegistry
 
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from streams.core.delivery.circuit_breaker import State
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from connectors.config.tracing import TracingConfig
+from connectors.config.tracing_settings import TracingConfig
 from connectors.telemetry.traces import attributes as names
 from connectors.telemetry.traces.attributes import TEXT_CHARS, attributes
 from schemas.topics import TopicNames

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext, TraceFlags
 from prometheus_client import CollectorRegistry
 
-from connectors.config.tracing import TracingConfig
+from connectors.config.tracing_settings import TracingConfig
 from connectors.telemetry import tracing as tracing_module
 from connectors.telemetry.logs import add_trace_ids, configure_logging
 from connectors.telemetry.metrics import Metrics

@@ -14,7 +14,7 @@ from connectors.processes.server import API_ALONE_PORT
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import MetricsServer, start_metrics_server
 from connectors.telemetry.worker_health import STUCK_S
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from tests.support.ports import free_port
 
 READY, LIVE = "/health/ready", "/health/live"

@@ -13,7 +13,7 @@ from connectors.cli.worker import roles_of
 from connectors.config.settings import load_settings
 from connectors.postgres.errors import decisions
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.worker_metrics import WorkerSensors
+from connectors.telemetry.worker_sensors import WorkerSensors
 from schemas.errors import Rejected, Unavailable
 from schemas.reasons import POSTGRES_FAILURES
 from streams.agents.projector import Projected

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.operations.unplaceable_usage import REASONS
-from connectors.telemetry.metrics import HELD_REASONS
+from connectors.telemetry.held_metrics import HELD_REASONS
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US

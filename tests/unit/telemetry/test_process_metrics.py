@@ -19,8 +19,9 @@ from connectors.operations.dead_letter_reasons import KNOWN
 from connectors.processes.certificates import certificate_files
 from connectors.telemetry.certificate_end import CertificateFile
 from connectors.telemetry.metrics import Metrics
-from connectors.telemetry.watched_limits import QUEUES, ROLES, Waiting
-from schemas.reasons import INGRESS_REASONS, REFUSALS
+from connectors.telemetry.process_metrics import ROLES
+from connectors.telemetry.queue_metrics import QUEUES, Waiting
+from schemas.reasons import INGRESS_REASONS, INGRESS_RULE_REASONS
 from streams.app import ROLES as WORKER_ROLES
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
@@ -114,6 +115,6 @@ def test_every_setting_that_names_a_certificate_is_watched(tmp_path: Path) -> No
 
 def test_every_reason_of_a_refusal_is_counted_from_zero_on(value: Callable[..., float | None]) -> None:
     """The first sample of a series is invisible to `increase()`: an alarm would miss the first refusal."""
-    counted = {*INGRESS_REASONS, *REFUSALS}
+    counted = {*INGRESS_REASONS, *INGRESS_RULE_REASONS}
     assert counted <= KNOWN
     assert all(value("meterbridge_ingress_elements_total", outcome=reason) == 0 for reason in counted)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from connectors.operations.ledger_totals import committed_of
+from connectors.operations.unread import committed_of
 
 PLACES = [TopicPartition("t", 0), TopicPartition("t", 1)]
 

@@ -4,8 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from connectors.cli.main import app
-from connectors.config import renamed_settings, settings
-from connectors.config.renamed_settings import RENAMED, check_renamed
+from connectors.config import old_names, settings
+from connectors.config.old_names import RENAMED, check_renamed
 from connectors.config.settings import VARIABLES, load_settings
 from schemas.errors import ConfigurationError
 
@@ -33,7 +33,7 @@ def test_an_old_name_without_a_value_counts_as_unset() -> None:
 def test_the_doctor_and_the_commands_end_with_that_sentence(
     command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "check_renamed", lambda environ: renamed_settings.check_renamed(environ, OLD))
+    monkeypatch.setattr(settings, "check_renamed", lambda environ: old_names.check_renamed(environ, OLD))
     ended = CliRunner().invoke(app, command, env={"OLD_PORT": "8081"})
     assert ended.exit_code == 2
     assert "OLD_PORT is now called PORT" in ended.output

@@ -37,7 +37,7 @@ def _signing(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return values
 
 
-class WebhookSettings(BaseModel):
+class OutgoingWebhookSettings(BaseModel):
     """A part of `Settings`."""
 
     outgoing_webhook_allow_http: bool = Field(

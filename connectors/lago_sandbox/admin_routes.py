@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from connectors.lago_sandbox.answers import json_answer
-from connectors.lago_sandbox.events import EventRoutes
+from connectors.lago_sandbox.event_routes import EventRoutes
 from connectors.lago_sandbox.faults import FaultOrder, Faults
 from connectors.lago_sandbox.limits import SandboxLimits
 from connectors.lago_sandbox.state import Sandbox

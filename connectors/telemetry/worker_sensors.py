@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from connectors.telemetry.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
+from connectors.telemetry.held_metrics import HELD_REASONS
+from connectors.telemetry.metering_metrics import LAWS
+from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.minute_summary import MinuteSummary
 from connectors.telemetry.worker_health import WorkerHealth
 from schemas.ledger import Position, Sum
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     # Only the meter has a use for numpy, which its state needs.
     from streams.core.metering.ledger_state import LedgerState
     from streams.core.metering.step_changes import Changes
+
+#: A scan of all windows takes milliseconds, so it runs at most this often, in seconds.
+LOOK_EVERY_S = 5.0
 
 log = structlog.get_logger(__name__)
 
