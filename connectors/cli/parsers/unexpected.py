@@ -1,14 +1,19 @@
 """Commands that do not repeat what they did not expect: a word behind a command may be a secret that was pasted in the wrong place.
 
 What a command prints is kept longer and read by more people than what was typed: by the log of a pipeline, for example.
+A list of commands shows the first sentence of each docstring, and the help of a command all of it.
 """
 
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+#: Between two sentences: `e.g. x` is none.
+_END: Final = re.compile(r"(?<=\.) (?=[A-Z])")
 
 
 class CommandParser(TyperCommand):
@@ -44,4 +49,14 @@ class Commands(typer.Typer):
 
     def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
         """Make a command of a function."""
-        return super().command(name, **{"cls": CommandParser} | options)
+
+        def declare(work: Callable[..., Any]) -> Callable[..., Any]:
+            of_class = {"cls": CommandParser, "short_help": first_sentence(work.__doc__ or "")}
+            return super(Commands, self).command(name, **of_class | options)(work)
+
+        return declare
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring, on one line."""
+    return _END.split(" ".join(text.split()), maxsplit=1)[0]
