@@ -51,7 +51,7 @@ class Commands(typer.Typer):
         """Make a command of a function."""
 
         def declare(work: Callable[..., Any]) -> Callable[..., Any]:
-            of_class = {"cls": CommandParser, "short_help": first_sentence(work.__doc__ or "")}
+            of_class: dict[str, Any] = {"cls": CommandParser, "short_help": first_sentence(work.__doc__ or "")}
             return super(Commands, self).command(name, **of_class | options)(work)
 
         return declare
