@@ -7,7 +7,7 @@ from typing import Final
 PRODUCTION: Final[Mapping[str, str]] = {
     "kafka_bootstrap_servers": "The brokers of your Kafka; the default is a broker on the same machine.",
     "kafka_replication_factor": "`3`: a broker can fail without a call being lost. Set it before `topics create`.",
-    "lago_api_url": "Your Lago, without a path: `https://lago.example.com`, not `.../api/v1`.",
+    "lago_api_url": "Your Lago, e.g. `https://lago.example.com`; the default is a Lago on the same machine.",
     "lago_api_key": "Lago refuses all events without it, and they wait in Kafka.",
     "webhook_token": "What LiteLLM sends as bearer token; `WEBHOOK_SECRET` instead if all senders sign. "
     "Without either the ingress only starts on loopback.",
