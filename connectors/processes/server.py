@@ -24,6 +24,7 @@ from connectors.http.connections import BoundedRunner
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
 from connectors.http.middleware import RequestTracker, create_app
 from connectors.http.unauthenticated import UnauthenticatedConnections, own_bounds
+from connectors.ingest.near_paths import naming_paths
 from connectors.ingest.spool import Spool
 from connectors.kafka.checked_producer import CheckedProducer, kafka_probe
 from connectors.kafka.client_config import aiokafka_config, librdkafka_config
@@ -165,7 +166,12 @@ async def serving(
         tracker = RequestTracker()
         watching = [management.authorizer.watching] if management is not None else []
         apps = {
-            port: create_app(tracker, health.routes(), *(routes[name] for name in names), watching=watching)
+            port: create_app(
+                tracker,
+                health.routes(),
+                *(routes[name] for name in names),
+                watching=[naming_paths, *watching] if "webhooks" in names else watching,
+            )
             for port, names in listeners.items()
         }
         taken = await stack.enter_async_context(
