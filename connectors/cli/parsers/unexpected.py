@@ -22,7 +22,11 @@ class CommandParser(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words behind the command. Raises: UsageError: some are left."""
         ctx.allow_extra_args = True
-        left = super().parse_args(ctx, args)
+        try:
+            left = super().parse_args(ctx, args)
+        except typer.BadParameter as wrong:
+            wrong.message = wrong.message.removeprefix("Value error, ")  # the word of a library, not ours
+            raise
         if left and not ctx.resilient_parsing:
             one = len(left) == 1
             ctx.fail(f"{len(left)} {'argument was' if one else 'arguments were'} not expected")
@@ -37,7 +41,8 @@ class GroupParser(TyperGroup):
         word = args[0]
         if self.get_command(ctx, word) is None and not word.startswith("-") and not ctx.resilient_parsing:
             meant = [repr(name) for name in get_close_matches(word, self.list_commands(ctx))]
-            ctx.fail("No such command." + (f" Did you mean {', '.join(meant)}?" if meant else ""))
+            hint = f"Did you mean {', '.join(meant)}?" if meant else f"{ctx.command_path} --help lists them."
+            ctx.fail(f"No such command. {hint}")
         return super().resolve_command(ctx, args)
 
 

@@ -206,7 +206,7 @@ def test_the_version_is_the_distributions() -> None:
             {},
             "--from: an offset belongs to one partition. Give --partition too, for example --partition 3.",
         ),
-        (["topics", "check"], {"KAFKA_PARTITIONS": "many"}, "KAFKA_PARTITIONS should be"),
+        (["topics", "check"], {"KAFKA_PARTITIONS": "many"}, "KAFKA_PARTITIONS must be"),
     ],
 )
 def test_a_wrong_word_or_setting_is_one_sentence_and_exit_code_2(
