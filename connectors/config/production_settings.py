@@ -10,7 +10,7 @@ PRODUCTION: Final[Mapping[str, str]] = {
     "lago_api_url": "Your Lago, e.g. `https://lago.example.com`; the default is a Lago on the same machine.",
     "lago_api_key": "Lago refuses all events without it, and they wait in Kafka.",
     "webhook_token": "What LiteLLM sends as bearer token; `WEBHOOK_SECRET` instead if all senders sign. "
-    "Without either the ingress only starts on loopback.",
+    "Without either the ingress does not start.",
     "litellm_master_key": "The bearer token of the management API; without it only API keys and users have access.",
     "database_url": "Postgres, for audit log, `explain`, credits and analytics; or `POSTGRES_HOST` and its companions.",
     "spool_path": "A file on a persistent volume, so that calls are accepted while Kafka does not answer.",

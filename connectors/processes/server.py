@@ -34,7 +34,7 @@ from connectors.lago.client import LagoClient
 from connectors.processes.arenas import few_arenas
 from connectors.processes.certificates import watch_certificates
 from connectors.processes.lagos import open_lagos
-from connectors.processes.usage_ingress import WebhookIngress, kafka_patience_s
+from connectors.processes.usage_ingress import WebhookIngress, checked_auth, kafka_patience_s
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.tracing import start_tracing
@@ -111,6 +111,8 @@ async def serving(
 
     Raises: see `run_serve`. A later error is in `RunningServer.life`.
     """
+    if WEBHOOKS in parts:
+        checked_auth(settings)
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry(), version("meterbridge"))
         metrics.has_roles(*parts)
