@@ -5,7 +5,7 @@ from connectors.cli.terminal import prepare
 
 
 def main() -> None:
-    """The command `meterbridge`. A Ctrl-C while its libraries are still loaded ends it as well."""
+    """Run the command `meterbridge`. Ctrl-C also ends it while its libraries are still being loaded."""
     prepare()
     run_plain()
     from connectors.cli.main import main as run

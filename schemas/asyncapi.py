@@ -118,7 +118,7 @@ CHANNELS = (
 
 
 def document() -> dict[str, Any]:
-    """The document as lists and dicts."""
+    """Return the document as lists and dicts."""
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -168,7 +168,7 @@ def _header(meaning: str) -> dict[str, Any]:
 
 
 def _configuration(topic: Topic) -> dict[str, Any]:
-    """The settings that readers depend on: how long a record is kept."""
+    """Return the settings that readers depend on: how long a record is kept."""
     kept: dict[str, Any] = {"cleanup.policy": [topic.config["cleanup.policy"]]}
     if "retention.ms" in topic.config:
         kept["retention.ms"] = int(topic.config["retention.ms"])

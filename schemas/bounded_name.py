@@ -15,7 +15,7 @@ _SURELY_SHORT: Final = MAX_BYTES // 4
 
 
 def bounded_name(text: str) -> str:
-    """The name itself; above `MAX_BYTES` bytes of UTF-8 it is `sha256:<hex>`, so different names stay different.
+    """Return the name itself; above `MAX_BYTES` bytes of UTF-8 it is `sha256:<hex>`, so different names stay different.
 
     Bounding twice changes nothing. The text has no lone surrogates.
     """

@@ -30,7 +30,7 @@ _SCHEME = re_compile(r"(?i:bearer)\s+")
 
 
 def is_secret(text: str) -> bool:
-    """Whether the text looks like a plain-text API key: `sk-...`, also after `Bearer`."""
+    """Return whether the text looks like a plain-text API key: `sk-...`, also after `Bearer`."""
     return _SECRET.fullmatch(text.strip()) is not None
 
 

@@ -62,7 +62,7 @@ def files() -> dict[str, str]:
 
 
 def schema_of(of: type[msgspec.Struct], amount: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a type and of the types in it; `amount` is the schema of a Decimal."""
+    """Return the schema of a type and of the types in it; `amount` is the schema of a Decimal."""
     (root,), parts = msgspec.json.schema_components([of])
     for part in parts.values():
         part["description"], meanings = _described(part["description"])
@@ -73,7 +73,7 @@ def schema_of(of: type[msgspec.Struct], amount: dict[str, Any]) -> dict[str, Any
 
 
 def _described(docstring: str) -> tuple[str, dict[str, str]]:
-    """The description of a type, and of each field under `Fields:`, from its docstring."""
+    """Return the description of a type, and of each field under `Fields:`, from its docstring."""
     about, _, fields = cleandoc(docstring).partition("\n\nFields:\n")
     meanings: dict[str, str] = {}
     names: list[str] = []

@@ -202,7 +202,7 @@ WindowKey = tuple[str, str, str, str, str, str, tuple[str, ...], tuple[str, ...]
 
 
 def window_key(window: Window) -> WindowKey:
-    """The key of the window that two calls share; the key of a held window also contains the id's kind.
+    """Return the key of the window that two calls share; the key of a held window also contains the id's kind.
 
     It contains the length and the names of the group, so that changed settings begin new windows.
     """

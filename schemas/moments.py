@@ -63,7 +63,7 @@ def to_datetime(us: int) -> datetime:
 
 
 def to_us(moment: datetime) -> int:
-    """An aware datetime to microseconds since 1970 UTC. Raises: ValueError for a naive one."""
+    """Convert an aware datetime to microseconds since 1970 UTC. Raises: ValueError for a naive one."""
     if moment.tzinfo is None:
         raise ValueError("naive datetime")
     delta = moment - _EPOCH
@@ -71,7 +71,7 @@ def to_us(moment: datetime) -> int:
 
 
 def to_iso(us: int) -> str:
-    """`2026-11-20T23:03:16.518726Z`: ISO 8601, UTC, always six decimals."""
+    """Format as `2026-11-20T23:03:16.518726Z`: ISO 8601, UTC, always six decimals."""
     return to_datetime(us).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

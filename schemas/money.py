@@ -72,12 +72,12 @@ def quantise(cost: Decimal, unit: Decimal) -> Decimal:
 
 
 def add(a: Decimal, b: Decimal) -> Decimal:
-    """The exact sum; raises `decimal.Inexact` where it needs more than 60 digits."""
+    """Return the exact sum; raises `decimal.Inexact` where it needs more than 60 digits."""
     return EXACT.add(a, b)
 
 
 def total(amounts: Iterable[Decimal]) -> Decimal:
-    """The exact sum; 0 for no amounts."""
+    """Return the exact sum; 0 for no amounts."""
     return reduce(add, amounts, ZERO)
 
 

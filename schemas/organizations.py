@@ -25,7 +25,7 @@ def org_key(organization: str, external_id: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether an organisation other than the default one can have this name."""
+    """Return whether an organisation other than the default one can have this name."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -40,5 +40,5 @@ def begins_with(org_id: str) -> str:
 
 
 def external_id_of(organization: str, org_id: str) -> str:
-    """The external id in Lago of an org of this organisation."""
+    """Return the external id in Lago of an org of this organisation."""
     return org_id.removeprefix(f"{organization}{SEPARATOR}") if organization else org_id

@@ -106,7 +106,7 @@ def partition_count(topic: Topic, kafka_partitions: int) -> int:
 
 
 def has_right_count(topic: Topic, partitions: int, kafka_partitions: int) -> bool:
-    """Whether a topic with `partitions` partitions fits a given `KAFKA_PARTITIONS`.
+    """Return whether a topic with `partitions` partitions fits a given `KAFKA_PARTITIONS`.
 
     Counts grow by whole multiples only, so a topic that kept its count has a divisor of today's number.
     """

@@ -14,7 +14,7 @@ _RECORDED = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f
 
 
 def recorded_parent(headers: Iterable[tuple[str, bytes | None]]) -> str:
-    """The `traceparent` of a record whose trace is recorded; `""` = there is none, or it is malformed."""
+    """Return the `traceparent` of a record whose trace is recorded; `""` = there is none, or it is malformed."""
     for name, value in headers:
         if name == TRACEPARENT and value is not None and _RECORDED.fullmatch(value):
             return value.decode()

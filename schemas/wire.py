@@ -220,7 +220,7 @@ LEVEL_METADATA = ("power_level", "spend_logs_metadata")
 
 
 def stored_call(*, metadata: bool = False) -> type[msgspec.Struct]:
-    """The type of an element at the ingress: a call's fields, and those that are not stored unchanged.
+    """Return the type of an element at the ingress: a call's fields, and those that are not stored unchanged.
 
     Args:
         metadata: also read all of `CONTEXT_METADATA`.

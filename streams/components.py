@@ -49,7 +49,7 @@ class Components:
         instance_id: for static group membership, where the platform gives a stable name.
         now_us: the wall clock, microseconds since 1970 UTC.
         held_in_memory: number of held windows of a partition that stay in memory; others are on disk.
-        leave: ends the process with an exit code.
+        leave: see `streams.runtime.role.Role`.
         organizations: like `delivery`, for each further Lago organisation that is configured, by name.
         traces: records spans; None = traces are off.
     """

@@ -1,10 +1,10 @@
 """The hash chain of the lines in `billing.audit` (ADR 0030).
 
-The topic has one partition, so its lines have one order. Every line names the newest line that its writer had read
-(`prev`), how many lines there were up to it (`covered`), and the running hash over all of them (`chain`):
-`chain(n) = SHA-256(chain(n-1), SHA-256 of the bytes of line n)`, in hexadecimal. Writers do not wait for each other: two
-lines that are written at the same time both name the line before them, and the next line covers both. The first chained
-line names none. A line's own `digest` is over its bytes without the digest.
+The topic has one partition, so its lines have a total order. Every line names the newest line that its writer had read
+(`prev`), how many lines there were up to it (`covered`), and the running hash over all of them (`chain`): `chain(n) =
+SHA-256(chain(n-1), SHA-256 of the bytes of line n)`, in hexadecimal. Writers do not wait for each other: two lines that
+are written at the same time both name the line before them, and the next line covers both. The first chained line names
+no other line. A line's own `digest` is computed over its bytes without the digest.
 """
 
 from collections.abc import Sequence
@@ -56,12 +56,12 @@ class AuditLine(NamedTuple):
 
     @property
     def is_chained(self) -> bool:
-        """Whether it was written as a part of the chain; older releases wrote lines without it."""
+        """Whether the line was written as a part of the chain; older releases wrote lines without a chain."""
         return self.record is not None and bool(self.record.digest)
 
 
 def sealed(line: AuditRecord, chain_head: ChainHead) -> bytes:
-    """The bytes of a line that follows the position `chain_head`."""
+    """Return the bytes of a line that follows the position `chain_head`."""
     unsigned = msgspec.structs.replace(
         line, prev=chain_head.name, covered=chain_head.covered, chain=chain_head.chain, digest=""
     )
@@ -70,7 +70,7 @@ def sealed(line: AuditRecord, chain_head: ChainHead) -> bytes:
 
 
 def line_of(offset: int, value: bytes) -> AuditLine:
-    """The line with the bytes at an offset."""
+    """Return the line with the bytes at an offset."""
     found = sha256(value).hexdigest()
     try:
         record = _decode(value)
@@ -80,12 +80,12 @@ def line_of(offset: int, value: bytes) -> AuditLine:
 
 
 def after(chain_head: ChainHead, line: AuditLine) -> ChainHead:
-    """The position behind `line`, which follows `chain_head`."""
+    """Return the position behind `line`, which follows `chain_head`."""
     return ChainHead(line.name, chain_head.covered + 1, sha256((chain_head.chain + line.hash).encode()).hexdigest())
 
 
 def chain_head_of(lines: Sequence[AuditLine], *, from_the_beginning: bool) -> ChainHead | None:
-    """The position behind the log's last lines; None = these lines are too few to compute it.
+    """Return the position behind the log's last lines; None = these lines are too few to compute it.
 
     Args:
         from_the_beginning: these are all lines of the topic.

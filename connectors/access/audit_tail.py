@@ -18,7 +18,7 @@ from schemas.errors import Unavailable
 _ANSWER_S, _READ_S = 5.0, 20.0
 #: Number of offsets that are read from the end first, and the factor for the next attempt if they are too few.
 _LOOKED_AT, _MORE = 64, 16
-#: How old a server's position may be, in seconds, if it writes many lines.
+#: The maximum age of a server's position in seconds, if the server writes many lines.
 FRESH_S: Final = 0.2
 
 
@@ -33,7 +33,7 @@ class Tail:
         self._chain_head = ChainHead()
 
     def chain_head(self) -> ChainHead:
-        """The position at the current end of the topic. Raises: Unavailable `kafka_unavailable`."""
+        """Return the position at the current end of the topic. Raises: Unavailable `kafka_unavailable`."""
         with self._consuming() as consumer:
             low, high = self._ends(consumer)
             if not low <= self._next <= high:
@@ -46,13 +46,15 @@ class Tail:
         return self._chain_head
 
     def whole(self) -> tuple[list[AuditLine], bool]:
-        """All lines of the topic, and whether none has expired. Raises: Unavailable."""
+        """Return all lines of the topic, and whether none has expired. Raises: Unavailable."""
         with self._consuming() as consumer:
             low, high = self._ends(consumer)
             return self._read(consumer, low, high), low == 0
 
     def latest(self, most: int) -> tuple[list[AuditLine], bool]:
-        """At most `most` lines at the end of the topic, and whether these are all there ever were. Raises: Unavailable."""
+        """Return at most `most` lines at the end of the topic, and whether these are all lines that were ever written.
+        Raises: Unavailable.
+        """
         with self._consuming() as consumer:
             low, high = self._ends(consumer)
             start = max(low, high - most)
@@ -66,7 +68,7 @@ class Tail:
 
     @contextmanager
     def _consuming(self) -> Iterator[Consumer]:
-        """The consumer; after an error it is closed, and the next call makes another one. Raises: Unavailable."""
+        """Yield the consumer. After an error, close it; the next call makes a new one. Raises: Unavailable."""
         try:
             with translated_errors(self._topic):
                 self._consumer = self._consumer or reader(self._kafka)
@@ -122,7 +124,7 @@ class Tips:
         self._chain_head = ChainHead()
 
     async def chain_head(self) -> ChainHead:
-        """The position, at most `FRESH_S` seconds old. Raises: Unavailable."""
+        """Return the position, at most `FRESH_S` seconds old. Raises: Unavailable."""
         async with self._looking:
             if self._monotonic() - self._looked_at > FRESH_S:
                 self._chain_head = await asyncio.to_thread(self._tail.chain_head)

@@ -11,7 +11,7 @@ from schemas.records import AuditRecord
 CHANGED, MISSING, INSERTED, REORDERED, FORGED = "changed", "missing", "inserted", "reordered", "forged"
 #: A line refers to what its writer had just read. A line that leaves out lines older than this was not written by us.
 STALE_US: Final = 3600 * 1_000_000
-#: How many lines are tried as the wrong one; only a few are written at the same time.
+#: How many lines are tried as the wrong line; only a few lines are written at the same time.
 _LOOKED_AT: Final = 200
 
 
@@ -71,7 +71,7 @@ def verified(lines: Sequence[AuditLine], noted: ChainHead | None = None, *, from
 
 
 class _Walk:
-    """One pass through the lines, from the first chained one on."""
+    """One pass through the lines, beginning with the first chained line."""
 
     def __init__(self, lines: Sequence[AuditLine], first: int, verdict: AuditVerdict) -> None:
         self._lines = lines
@@ -160,7 +160,7 @@ class _Walk:
         return Broken(CHANGED, self._lines[known].offset, named, sentence)
 
     def _anchor(self, place: int, number: int, chain_head: ChainHead) -> None:
-        """The check begins at the oldest line that another line refers to."""
+        """Begin the check at the oldest line that another line refers to."""
         self._chain_heads[place] = chain_head
         self._verified = place
         for between in range(place + 1, number):

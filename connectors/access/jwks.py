@@ -16,11 +16,12 @@ import structlog
 from connectors.access.refreshed import Refreshed
 from schemas.errors import Unavailable
 
-#: Seconds: keys are read again after; for an unknown key id after; keys are valid without the provider; one read may take.
+#: Seconds: age at which keys are read again; the same for an unknown key id; how long keys stay valid without the
+#: provider; time limit of a read.
 FRESH_S, AGAIN_S, BELIEVED_S, ANSWER_S = 600.0, 10.0, 3600.0, 5.0
 #: Limits: bytes of one response; keys of a provider.
 MAX_BYTES, MAX_KEYS = 256 << 10, 100
-#: Only asymmetric algorithms: with HS256, anybody could sign with the public key.
+#: Only asymmetric algorithms are accepted: with HS256, anybody could sign with the public key.
 _BY_KIND: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("RSA", ""): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     ("EC", "P-256"): ("ES256",),
@@ -63,7 +64,7 @@ class KeySet:
         )
 
     async def key(self, key_id: str, algorithm: str) -> jwt.PyJWK | None:
-        """The key to verify a token with; None = the provider has no such key for this algorithm.
+        """Return the key to verify a token with; None = the provider has no such key for this algorithm.
 
         Args:
             key_id: `kid` of the token; `""` = the provider's only key for the algorithm.
@@ -103,7 +104,9 @@ class KeySet:
         return keys
 
     async def _body(self, url: str) -> bytes:
-        """The body at a URL. It follows no redirect, which could lead to any host. Raises: HTTPError, ValueError."""
+        """Return the body at a URL. Redirects are not followed, because they could lead to any host. Raises: HTTPError,
+        ValueError.
+        """
         body = bytearray()
         async with self._http.stream("GET", url, follow_redirects=False) as answer:
             if answer.status_code != 200:
@@ -122,7 +125,9 @@ def _unread(error: Exception) -> None:
 
 
 def _usable(key: dict[str, Any]) -> list[jwt.PyJWK]:
-    """A key once for each algorithm that it may verify; none for a key that is symmetric, not for signatures, or malformed."""
+    """Return a key once for each algorithm that it may verify; nothing for a key that is symmetric, malformed, or not
+    for signatures.
+    """
     kind = str(key.get("kty"))
     allowed = _BY_KIND.get((kind, "" if kind == "RSA" else str(key.get("crv"))), ())
     if key.get("use", "sig") != "sig":

@@ -17,8 +17,8 @@ from connectors.access.refreshed import Refreshed
 from connectors.http.endpoint import Endpoint, Principal
 from schemas.errors import MeterbridgeError, Unavailable
 
-#: Seconds: keys are read again after; an unknown key is looked for again after; known keys are valid without Postgres; one
-#: read may take.
+#: Seconds: age at which keys are read again; the same for an unknown key; how long known keys stay valid without
+#: Postgres; time limit of a read.
 FRESH_S, AGAIN_S, BELIEVED_S, READ_S = 2.0, 0.5, 300.0, 1.0
 _WRITE_USE_S: Final = 10.0
 
@@ -29,7 +29,7 @@ class KeySource(Protocol):
     """A store of keys. All methods raise Unavailable."""
 
     async def live(self, now: datetime) -> list[ApiKey]:
-        """The keys that are neither revoked nor expired."""
+        """Return the keys that are neither revoked nor expired."""
 
     async def used(self, last_used_at: Mapping[str, datetime]) -> None:
         """Store when keys were used last, by key id."""
@@ -52,7 +52,7 @@ class KeyCache:
         self._used: dict[str, datetime] = {}
 
     def changed(self) -> None:
-        """A key was made or revoked in this process: read the keys again before the next check."""
+        """Read the keys again before the next check, because a key was made or revoked in this process."""
         self._keys.changed()
 
     async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint

@@ -1,4 +1,4 @@
-"""The table `api_keys`. It is no projection of a topic, so a change is on disk before a method returns."""
+"""The table `api_keys`. It is not a projection of a topic, so a change is on disk before a method returns."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -30,7 +30,7 @@ FROM unnest($1::text[], $2::timestamptz[]) AS u (key_id, at) WHERE k.key_id = u.
 """
 _LOCKED = "SELECT key_id FROM api_keys WHERE key_id = $1 FOR UPDATE"
 _COUNTED = "SELECT count(*) FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
-#: How many keys are listed at most.
+#: The maximum number of listed keys.
 MOST_LISTED = 1000
 #: Every process reads all live keys every two seconds, so their number is limited.
 MOST_LIVE = 1000
@@ -43,17 +43,17 @@ class PostgresKeys:
         self._database = database
 
     async def live(self, now: datetime) -> list[ApiKey]:
-        """The keys that are neither revoked nor expired."""
+        """Return the keys that are neither revoked nor expired."""
         async with self._database.connection() as connection:
             return [_key(row) for row in await connection.fetch(_LIVE, now)]
 
     async def all(self) -> list[ApiKey]:
-        """All keys, the latest first, at most `MOST_LISTED`."""
+        """Return all keys, the latest first, at most `MOST_LISTED`."""
         async with self._database.connection() as connection:
             return [_key(row) for row in await connection.fetch(_ALL, MOST_LISTED)]
 
     async def get(self, key_id: str) -> ApiKey | None:
-        """One key; None = it does not exist."""
+        """Return one key; None = it does not exist."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_ONE, key_id)
         return None if row is None else _key(row)
@@ -66,7 +66,7 @@ class PostgresKeys:
             await connection.execute(_ADD, *_row(key))
 
     async def replace(self, ending: ApiKey, new: ApiKey) -> None:
-        """Store `new`, and let the old key expire when `ending` does, at the latest. Either both happen or neither.
+        """Store `new`, and let the old key expire no later than `ending`, in one transaction.
 
         Raises:
             Rejected: `key_ended`: the old key was revoked or replaced, or has expired, since it was read.
@@ -91,7 +91,9 @@ class PostgresKeys:
 
     @asynccontextmanager
     async def _lasting(self) -> AsyncIterator[Any]:
-        """A transaction that waits for the disk. The pool does not wait by default, which is right for projections only."""
+        """Open a transaction that waits for the disk. By default the pool does not wait, which is correct only for
+        projections.
+        """
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute("SET LOCAL synchronous_commit = on")
             yield connection

@@ -1,8 +1,8 @@
 """API keys: their form, their stored data, and the keys that a caller may make.
 
 A token is `mb_<id>_<secret>`. The id is not secret: it finds the key, and people recognise a key by it. The secret is
-256 random bits, of which only SHA-256 is stored. A slow hash would protect passwords, which can be guessed; random bits
-cannot, and a fast hash can be computed for every request.
+256 random bits, of which only SHA-256 is stored. A slow hash protects passwords, because passwords can be guessed.
+Random bits cannot be guessed, so a hash that is fast enough for every request is sufficient.
 """
 
 import hmac
@@ -52,19 +52,19 @@ class ApiKey:
         return f"{PREFIX}{self.key_id}"
 
     def state(self, now: datetime) -> str:
-        """`live`, `expired` or `revoked`."""
+        """Return `live`, `expired` or `revoked`."""
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "live"
 
     def is_of(self, token: str) -> bool:
-        """Whether this is the key's token. The comparison takes the same time for every wrong token."""
+        """Return whether this is the key's token. The comparison takes the same time for every wrong token."""
         return hmac.compare_digest(self.hash, _hashed(token))
 
     def is_within(
         self, scopes: frozenset[str], orgs: frozenset[str] | None, prefixes: frozenset[str] | None = None
     ) -> bool:
-        """Whether the key may do no more than a caller with these scopes, orgs and id prefixes."""
+        """Return whether the key may do no more than a caller with these scopes, orgs and id prefixes."""
         narrow_enough = prefixes_within(self.orgs, self.prefixes, orgs, prefixes)
         return narrow_enough and is_within(self.scopes, self.orgs, scopes, orgs)
 
@@ -72,7 +72,7 @@ class ApiKey:
 def is_within(
     inner: Iterable[str], inner_orgs: frozenset[str] | None, scopes: frozenset[str], orgs: frozenset[str] | None
 ) -> bool:
-    """Whether the inner scopes and orgs allow nothing that the outer ones do not allow; orgs None = all."""
+    """Return whether the inner scopes and orgs allow nothing that the outer ones do not allow; orgs None = all."""
     wide_enough = EVERYTHING in scopes or scopes.issuperset(inner)
     return wide_enough and (orgs is None or (inner_orgs is not None and orgs.issuperset(inner_orgs)))
 
@@ -94,7 +94,7 @@ def mint(
     expires_at: datetime | None = None,
     prefixes: Iterable[str] | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key and its token; the token is stored nowhere."""
+    """Return a new key and its token; the token is stored nowhere."""
     key_id = secrets.token_hex(_ID_BYTES)
     token = f"{PREFIX}{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     limited_to = None if orgs is None else frozenset(orgs)

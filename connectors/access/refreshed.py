@@ -1,4 +1,4 @@
-"""A value that is read from elsewhere, kept, and read again when it is old. If that fails, the old value stays."""
+"""Keeps a value that is read from elsewhere, and reads it again when it is old. If the read fails, the old value stays."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,8 +16,8 @@ class Refreshed(Generic[T]):
         read: reads the value.
         failed: called with the error of a read that failed; raises for an error that must not be ignored.
         monotonic: seconds.
-        again_s: seconds before a further read after one that failed.
-        limit_s: seconds that one read may take; then it failed with TimeoutError.
+        again_s: seconds between a failed read and the next one.
+        limit_s: time limit of a read in seconds; after it, the read fails with TimeoutError.
 
     Attributes:
         value: the last value that was read.
@@ -44,11 +44,11 @@ class Refreshed(Generic[T]):
         self._reading = asyncio.Lock()
 
     def age_s(self) -> float:
-        """Seconds since the last successful read began; infinite before it."""
+        """Return seconds since the last successful read began; infinite before it."""
         return self._monotonic() - self._read_at
 
     def changed(self) -> None:
-        """The value has changed at its source: the next `if_older` reads it again, however old it is."""
+        """Mark the value as changed at its source: the next `if_older` reads it again at any age."""
         self._changed = True
 
     async def if_older(self, than_s: float) -> None:

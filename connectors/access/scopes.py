@@ -34,7 +34,7 @@ FORMER: Final[Mapping[str, str]] = {"letters:write": "dead_letters:write"}
 
 
 def current_scopes(stored: Iterable[str], former: Mapping[str, str] = FORMER) -> frozenset[str]:
-    """The scopes of a stored key or of a token, each under the name that it has now.
+    """Return the scopes of a stored key or of a token, each under the name that it has now.
 
     Args:
         former: new names by old ones.

@@ -1,8 +1,8 @@
 """Authenticates users by a JWT of an identity provider. Its claims contain their rights and their orgs.
 
-The signature (asymmetric algorithms only), `iss`, `aud`, `exp`, `nbf` and the existence of `sub` are checked (RFC 7519,
-RFC 8725). Unknown scopes are ignored, and so is `*`: only keys may do everything. A token without orgs is for no org; `*`
-among its orgs means all orgs.
+It checks the signature (asymmetric algorithms only), `iss`, `aud`, `exp`, `nbf` and that `sub` exists (RFC 7519, RFC
+8725). Unknown scopes are ignored. The scope `*` is also ignored: only keys may have all rights. A token without orgs
+gives access to no org; `*` among its orgs means all orgs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -119,7 +119,7 @@ def _is_name(value: object) -> bool:
 
 
 def _words(value: Any) -> list[str]:
-    """The words of a list, or of a text with spaces as `scope` in RFC 8693; none for any other value."""
+    """Return the words of a list, or of a text with spaces such as `scope` in RFC 8693; for any other value, no words."""
     if isinstance(value, str):
         return value.split()
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

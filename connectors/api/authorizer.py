@@ -28,7 +28,7 @@ from connectors.http.rate_limit import SenderRateLimiter
 from connectors.http.request_limits import BAD_PATH, is_tricky
 from connectors.telemetry.logs import REQUEST_ID
 
-#: Reasons of a request whose path means another path, for us or for Lago.
+#: Reasons of a request whose path could be read as another path, by us or by Lago.
 _TRICKS: Final = (BAD_PATH, "unsafe_id")
 _PRINCIPAL: Final = web.RequestKey("who", Principal)
 
@@ -43,7 +43,9 @@ class Credentials(Protocol):
     """One kind of credential."""
 
     async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:
-        """The caller with this token; None = no credential of this kind. Raises: Unavailable: this cannot be checked now."""
+        """Return the caller with this token; None = no credential of this kind. Raises: Unavailable: this cannot be
+        checked now.
+        """
 
 
 class FixedKeys:
@@ -58,7 +60,7 @@ class FixedKeys:
         self._lago = (lago or "").encode()
 
     async def principal(self, token: str, endpoint: Endpoint) -> Principal | None:
-        """The comparison takes the same time for every wrong token."""
+        """Compare the token; every comparison with a wrong token takes the same time."""
         given = token.encode("utf-8", "surrogateescape")
         is_master, is_lago = (hmac.compare_digest(given, key) and bool(key) for key in (self._master, self._lago))
         if is_master:
@@ -76,7 +78,7 @@ class Authorizer:
         kinds: kinds of credentials, tried in this order.
         origins: finds the client's address behind trusted proxies.
         per_second: limit of requests for one credential; 0 = no limit.
-        calls_per_second: the same for requests to endpoints that are `per_call`, which are counted apart.
+        calls_per_second: the same for requests to endpoints that are `per_call`, which are counted separately.
         monotonic: seconds.
     """
 
@@ -97,7 +99,7 @@ class Authorizer:
         self._wrong = SenderRateLimiter(WRONG_PER_S, monotonic)
 
     async def admit(self, request: web.Request, endpoint: Endpoint) -> Principal:
-        """The caller. Raises: Problem: see the table at the top of this module."""
+        """Return the caller. Raises: Problem: see the table at the top of this module."""
         if not endpoint.scope:
             return ANYBODY
         principal = request[_PRINCIPAL] = await self._identified(request, endpoint)
@@ -156,7 +158,9 @@ class Authorizer:
             raise _too_often("too many requests from this address have an unknown credential", wait_s)
 
     def _attempt(self, principal: Principal | None, request: web.Request) -> Attempt:
-        """Names the route, and its parameters only for a known caller: an unknown one may have put a key into the path."""
+        """Name the route, and its parameters only if the caller is known: an unknown caller may have put a key into the
+        path.
+        """
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else "nowhere"
         parts = shown_parts(request.match_info) if principal is not None else {}

@@ -31,13 +31,13 @@ def billing_endpoints_of_all(
     *,
     now_us: Callable[[], int],
 ) -> list[Endpoint]:
-    """`billing_endpoints` of several Lago organisations.
+    """Return `billing_endpoints` of several Lago organisations.
 
     Args:
         billings: by organisation, with the default one.
         organization_of: the organisation of an org.
-        identities: of customers of the default organisation; those of others are mapped by request only, because the
-            same id may be in several.
+        identities: of customers of the default organisation. Customers of other organisations are mapped only on
+            request, because several organisations may have the same id.
     """
     return by_organization(
         {
@@ -57,7 +57,7 @@ def billing_endpoints(
     now_us: Callable[[], int],
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Endpoint]:
-    """All endpoints of this folder about billing.
+    """Return all endpoints of this folder about billing.
 
     Args:
         event_code: code of the metric that counts tokens (`LAGO_EVENT_CODE`).

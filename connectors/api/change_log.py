@@ -1,7 +1,7 @@
 """Writes the audit lines of the management API: every change before it takes effect, and refused attempts.
 
-Refused attempts cost a caller nothing, and the log is kept for 400 days. So the lines per minute are limited, for one
-source and for all together, and one line says how many attempts were left out.
+A refused attempt costs its caller nothing, and the log is kept for 400 days. So the lines per minute are limited, for
+each source and in total. One line contains the number of omitted attempts.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from schemas.records import AuditRecord
 
 #: Lines per minute for refused attempts of one source, and of all sources; how many sources are counted separately.
 OF_ONE, OF_ALL, SOURCES = 10, 200, 1000
-#: Lines that wait at most while Kafka does not answer.
+#: The maximum number of lines that wait while Kafka does not answer.
 MOST_WAITING: Final = 2000
 MINUTE_S: Final = 60.0
 #: Characters of `before` and of `after`; of a larger value only the length is written.
@@ -46,7 +46,9 @@ class Attempt(NamedTuple):
 
 @dataclass(slots=True)
 class _Minute:
-    """Refused attempts since `began`: how many get a line, and by source how many came and how many get none."""
+    """Refused attempts since `began`: the number of lines, and for each source the number of attempts and of omitted
+    attempts.
+    """
 
     began: float
     lines: int = 0
@@ -148,7 +150,7 @@ class Audit:
 
 
 def _as_text(value: Any) -> str:
-    """A value as JSON text, with secrets masked as in logs."""
+    """Return a value as JSON text, with secrets masked as in logs."""
     if value is None:
         return ""
     plain = redact(None, "", {"value": msgspec.to_builtins(value)})["value"]

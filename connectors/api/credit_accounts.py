@@ -1,4 +1,4 @@
-"""Whose credits a request is about, and whether its caller may see or change them.
+"""Finds the account of a request, and checks whether the caller may see or change it.
 
 | the caller | own account | another user's | an org's |
 |---|---|---|---|
@@ -6,7 +6,7 @@
 | holds the scope, for all orgs | yes | yes | yes |
 | holds the scope, for some orgs | yes | 403 | these orgs' |
 
-A user is not a part of an org here, so a credential for some orgs sees no user but its own. The answer does not depend on
+A user is not a part of an org here, so a credential for some orgs sees only its own user. The answer does not depend on
 whether the account exists.
 """
 
@@ -19,16 +19,16 @@ _NOT_OWN = "the account is not your own"
 
 
 def account_of(authorized: AuthorizedRequest, scope: str, named: str | None, *, own: bool = True) -> str:
-    """The account that the request is about.
+    """Return the account of the request.
 
     Args:
-        scope: what the caller needs for an account that is not its own.
+        scope: the scope that the caller needs for an account that is not its own.
         named: the account that the request names; None = none.
-        own: a signed-in user needs no scope for the own account. False: the scope is needed for every account.
+        own: a signed-in user needs no scope for their own account. False: the scope is needed for every account.
 
     Raises:
-        Problem: 403 `missing_scope`, `other_org`, `other_user`; 422 `account_needed`: the request names no account, and the
-            caller has none.
+        Problem: 403 `missing_scope`, `other_org`, `other_user`; 422 `account_needed`: the request names no account, and
+            the caller has no own account.
     """
     principal = authorized.principal
     mine = f"{USER}{principal.user}" if principal.user else None

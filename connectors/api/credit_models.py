@@ -33,7 +33,7 @@ AccountName = Annotated[str, StringConstraints(max_length=260, pattern=r"^(user|
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Word = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Tokens = Annotated[StrictInt, Field(ge=0, lt=1 << 31)]
-#: The page to which the customer returns. Plain HTTP is for this machine alone.
+#: The page to which the customer returns. Plain HTTP is allowed only for this machine.
 ReturnUrl = Annotated[
     str,
     StringConstraints(

@@ -1,6 +1,6 @@
 """Prepaid credits over HTTP: see them, reserve them for a call, debit them, and buy more.
 
-A reservation is no change that an operator makes: there is one for each call of an LLM. So it has no line in the audit log;
+A reservation is not a change by an operator: there is one for each call of an LLM. So it has no line in the audit log;
 `credit_reservations` and `credit_transactions` have all of them.
 """
 
@@ -220,7 +220,7 @@ class CreditHandlers:
 
 
 def _key_of(authorized: AuthorizedRequest) -> str | None:
-    """The idempotency key of the request; None = it has none. Raises: Problem 400 `bad_idempotency_key`."""
+    """Return the idempotency key of the request; None = it has none. Raises: Problem 400 `bad_idempotency_key`."""
     key = authorized.request.headers.get(KEY)
     if key is not None and not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
         raise Problem(400, "bad_idempotency_key", f"{KEY} should be 1 to {_MAX_KEY} printable ASCII characters")

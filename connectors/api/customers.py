@@ -116,7 +116,7 @@ class CustomerHandlers:
         async def announce(before: Known, after: Known) -> None:
             await authorized.changing(record_told(before), record_told(after))
 
-        # Lago first: a caller whose request is interrupted repeats it, and each step that is done already changes nothing.
+        # Lago comes first: a caller repeats an interrupted request, and finished steps then change nothing.
         mapped = await self._identities.write(body.external_id, wanted.plan_code, announce)
         return answer(_shown(authorized, account, mapped), 201 if account.created else 200)
 

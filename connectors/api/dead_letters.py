@@ -12,7 +12,7 @@ from connectors.http.health import json_response
 from connectors.operations.dead_letters import Filters
 from connectors.operations.requeue import RequeueResult
 
-#: Limit of one request, so that it is answered within seconds. The caller repeats it for more.
+#: Limit of one request, so that it is answered within seconds. The caller repeats the request for more dead letters.
 MAX_LETTERS = 1000
 
 
@@ -48,7 +48,8 @@ class Operations(Protocol):
     async def requeue(
         self, kind: str, filters: Filters, limit: int, comment: str, actor: str, accept: str = "", *, dry_run: bool
     ) -> tuple[RequeueResult, int]:
-        """The result, and how many dead letters the filters matched. It writes its own line into the audit log.
+        """Return the result, and how many dead letters the filters matched. This writes its own line into the audit
+        log.
 
         Raises:
             ConfigurationError: the deployment has no Postgres.

@@ -36,7 +36,7 @@ class EventTotals(BaseModel):
 def totals_endpoint(
     active_customers: Callable[[], Awaitable[int]], totals: Callable[[], StateTotals | None]
 ) -> Endpoint:
-    """`GET /metrics`.
+    """Return the endpoint `GET /metrics`.
 
     Args:
         active_customers: customers whose mapping in force is active.

@@ -18,7 +18,7 @@ from connectors.http.problem import Problem
 
 _PATH: Final = "/api/v1/access/keys"
 _ONE: Final = f"{_PATH}/{{key_id}}"
-#: 30 days: the overlap gives time to install the new token everywhere.
+#: 30 days: in this time the new token can be installed everywhere.
 MAX_OVERLAP_HOURS = 720
 
 #: Ids are compared in normal form C and without leading white space, and so are prefixes.
@@ -180,7 +180,9 @@ class KeyHandlers:
         return json_response(key_shown(await store.get(key.key_id) or key, now))
 
     async def _own(self, store: PostgresKeys, authorized: AuthorizedRequest) -> ApiKey:
-        """The key in the path. Raises: Problem: 404: the caller may not see it; 403: it may do more than the caller."""
+        """Return the key in the path. Raises: Problem: 404: the caller may not see it; 403: it may do more than the
+        caller.
+        """
         key = await store.get(authorized.part("key_id"))
         if key is None or not _sees(authorized, key):
             raise Problem(404, "unknown_key", "there is no such key")
@@ -190,7 +192,7 @@ class KeyHandlers:
 
 
 def key_shown(key: ApiKey, now: datetime) -> dict[str, Any]:
-    """A key as JSON shows it, without anything secret."""
+    """Return a key as JSON shows it, without anything secret."""
     return {
         "id": key.key_id,
         "prefix": key.prefix,

@@ -1,7 +1,8 @@
-"""Receives Lago's webhooks. The answer is 2xx only when their effect is durable, because Lago does not send one again after it.
+"""Receives Lago's webhooks. The response is 2xx only when the effect is durable, because after 2xx Lago does not send
+the webhook again.
 
 Lago sends a webhook up to three times within half a minute, always with the same unique key. This process remembers the
-keys. A repeat that another process gets does no harm (connectors/billing/lago_webhooks.py).
+keys. A repeat that arrives at another process has no further effect (connectors/billing/lago_webhooks.py).
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from schemas.records import DeliveryAttempt
 PATH: Final = "/webhooks/lago"
 #: Bytes of one webhook: `events.errors` may name every event of an hour.
 MAX_BYTES: Final = 16 << 20
-#: Bytes of all webhooks in flight. Half of it is for bodies whose signature is not checked yet.
+#: Bytes of all webhooks in flight. Half of them are for bodies whose signature is not checked yet.
 _IN_FLIGHT: Final = 8 * MAX_BYTES
 _BODY_S: Final = 30.0
 _WORTH_A_THREAD: Final = 1 << 20
@@ -53,7 +54,7 @@ class WebhookResult(BaseModel):
 
 
 class WebhookSender(NamedTuple):
-    """A Lago organisation: what is done with its webhooks, and the keys that it signs them with."""
+    """A Lago organisation: the handler of its webhooks, and the keys with which it signs them."""
 
     handlers: WebhookHandlers
     secrets: Sequence[str]
@@ -63,7 +64,7 @@ class LagoWebhooks:
     """The receiver of one process.
 
     Args:
-        senders: the signature of a webhook shows which of them sent it. No two have a key in common; without any key,
+        senders: the signature of a webhook shows its sender, so no two senders have a common key. Without any key,
             every webhook is refused.
         topic: where each attempt is recorded, with its prefix.
         with_problem_answers: called with a webhook's type and its result, or the reason of its refusal.
@@ -91,7 +92,7 @@ class LagoWebhooks:
         self._intake = BodyReader(MAX_BYTES, _IN_FLIGHT)
 
     def endpoints(self) -> list[Endpoint]:
-        """`POST /webhooks/lago`."""
+        """Return the endpoint `POST /webhooks/lago`."""
         summary = "Lago's webhooks, signed by HMAC under LAGO_WEBHOOK_SECRET."
         return [Endpoint("POST", PATH, "", summary, self._post, answers={200: WebhookResult})]
 
@@ -101,7 +102,7 @@ class LagoWebhooks:
         started, headers = self._monotonic(), authorized.request.headers
         body = await self._read(authorized.request)
         try:
-            # Hashing a large body would block the event loop; for a small one a thread costs more.
+            # Hashing a large body would block the event loop; for a small body, a thread costs more.
             if len(body) < _WORTH_A_THREAD:
                 signed_with = check_signature(headers, body, self._secrets)
             else:
@@ -118,7 +119,9 @@ class LagoWebhooks:
         return json_response({"status": outcome})
 
     async def _read(self, request: web.Request) -> bytes:
-        """The body of a request that has a signature, which is not checked yet. Raises: Problem 401, 408, 413, 503."""
+        """Return the body of a request that has a signature, which is not checked yet. Raises: Problem 401, 408, 413,
+        503.
+        """
         try:
             check_signed(request.headers)
         except Rejected as refusal:
@@ -146,7 +149,7 @@ class LagoWebhooks:
         return outcome
 
     async def _record(self, payload: Payload, key: str, status: int, error: str, attempt: int, started: float) -> None:
-        """Records one attempt with its result. Raises: Unavailable."""
+        """Record one attempt with its result. Raises: Unavailable."""
         took_ms = round((self._monotonic() - started) * 1000)
         at = self._now_us()
         line = DeliveryAttempt(at, "in", kind_of(payload) or "unknown", status, took_ms, error, attempt, unique_key=key)

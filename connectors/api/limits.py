@@ -96,7 +96,9 @@ class LimitHandlers:
         return answer(PlanLimits(plan_code=code, limits=dict(await self._limits.set_plan(code, body.limits))))
 
     async def _plan_of(self, org_id: str) -> str:
-        """The code of the org's plan; `""` = it has none. Lago is asked only about an org without a record of ours."""
+        """Return the code of the org's plan; `""` = it has no plan. Lago is asked only about an org for which we have
+        no record.
+        """
         record = await self._accounts.records.get(org_id)
         if record is not None and await self._accounts.is_known(org_id):
             return record.plan

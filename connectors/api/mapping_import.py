@@ -1,4 +1,4 @@
-"""`POST /customers/mappings/import`: many mappings in one body; each row is accepted or refused by itself."""
+"""`POST /customers/mappings/import`: many mappings in one body; each row is accepted or refused separately."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -114,7 +114,7 @@ async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
             yield piece
         await asyncio.sleep(
             0
-        )  # chunks that have arrived already are read without a pause, and other requests must be served
+        )  # chunks that have already arrived are read without a pause, so other requests need a turn
 
 
 async def _bounded(rows: AsyncIterator[Row]) -> AsyncIterator[Row]:

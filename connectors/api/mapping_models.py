@@ -134,12 +134,12 @@ class History(BaseModel):
 
 
 def cursor_of(last: str | None) -> str | None:
-    """A cursor that continues behind the customer `last`; clients must not interpret it."""
+    """Return a cursor that continues behind the customer `last`; clients must not interpret it."""
     return None if last is None else urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
 def mapping_shown(mapped: MappingResult, may_see: Callable[[str], bool]) -> dict[str, Any]:
-    """A `MappingShown`, without the upcoming versions of orgs that the caller may not see."""
+    """Return a `MappingShown`, without the upcoming versions of orgs that the caller may not see."""
     record, version = mapped.record, mapped.version
     later = [
         other
@@ -159,7 +159,7 @@ def mapping_shown(mapped: MappingResult, may_see: Callable[[str], bool]) -> dict
 
 
 def history_shown(record: CustomerRecord) -> dict[str, Any]:
-    """A `History`."""
+    """Return a `History`."""
     return {
         "litellm_customer_id": record.litellm_customer_id,
         "created_at": to_iso(record.created_at),

@@ -42,7 +42,9 @@ class RequestGuard:
         self._condition = Precondition.of(authorized.request.headers)
 
     def admits(self, customer_id: str, known: Known) -> None:
-        """Raises: Problem: 403 `other_org`: another org pays for the customer, or none does and the caller may not adopt it."""
+        """Check the caller. Raises: Problem: 403 `other_org`: another org pays for the customer, or no org pays and the
+        caller may not adopt the customer.
+        """
         principal, payers = self._authorized.principal, self._mappings.payers(known) if known is not None else set()
         if principal.orgs is not None and names_no_customer(customer_id):
             raise not_theirs()
@@ -51,7 +53,7 @@ class RequestGuard:
             raise not_theirs()
 
     def allows(self, before: Known, after: CustomerRecord) -> None:
-        """Checks at the moment of the change. Raises: Problem: 403 as `admits`; 412 as `Precondition`."""
+        """Check again at the moment of the change. Raises: Problem: 403 as `admits`; 412 as `Precondition`."""
         self.admits(after.litellm_customer_id, before)
         payers = self._mappings.payers(before) if before is not None else set()
         if not all(map(self._authorized.principal.may_see, self._mappings.payers(after))):
@@ -63,21 +65,25 @@ class RequestGuard:
         self._condition.check(before if payers else None, done=after == before)
 
     def _check_kinds(self, before: Known, after: CustomerRecord) -> None:
-        """Paying for ids of another kind is adopting a customer: these are other calls. Raises: Problem `other_org`."""
+        """Check the kinds of ids: paying for ids of another kind is adopting a customer, because these are other calls.
+        Raises: Problem `other_org`.
+        """
         paid = {version.id_kind for version in self._mappings.paying(before)} if before is not None else set()
         new = {version.id_kind for version in self._mappings.paying(after)} - paid
         if new and "" not in paid and not self._authorized.principal.may_adopt(after.litellm_customer_id):
             raise not_theirs()
 
     def _check_subscriptions(self, new: Sequence[MappingVersion]) -> None:
-        """A subscription that is named must be the org's own, because Lago bills by it alone. Raises: Problem `other_org`."""
+        """Check that each named subscription belongs to the org, because Lago bills only by the subscription. Raises:
+        Problem `other_org`.
+        """
         for version in new:
             named = version.external_subscription_id
             if named and not self._mappings.is_subscription_of(version.lago_customer_id, named):
                 raise other_org()
 
     async def changing(self, before: Known, after: Known) -> None:
-        """Writes the whole record, before and after, into the audit log. Raises: Unavailable."""
+        """Write the whole record, before and after, into the audit log. Raises: Unavailable."""
         await self._authorized.changing(record_told(before), record_told(after))
 
 
@@ -164,7 +170,9 @@ def _customer(authorized: AuthorizedRequest) -> str | None:
 
 
 def not_theirs() -> Problem:
-    """The same answer for a customer of another org and for an unknown one: it does not show which ids exist."""
+    """Return the same response for a customer of another org and for an unknown customer, so that it does not show
+    which ids exist.
+    """
     return Problem(403, "other_org", "this credential may not see or map this LiteLLM customer (docs/access.md, Orgs)")
 
 
@@ -175,5 +183,5 @@ def _no_mapping(authorized: AuthorizedRequest) -> Problem:
 
 
 def record_told(record: Known) -> Any:
-    """A customer's whole record in the form of the audit log."""
+    """Return a customer's whole record in the form of the audit log."""
     return None if record is None else msgspec.to_builtins(record)

@@ -109,7 +109,7 @@ class PageShown(BaseModel):
 
     @classmethod
     def of(cls, query: PageQuery, page: Page[Any]) -> Self:
-        """The position of the page that `query` asked for."""
+        """Return the position of the page that `query` asked for."""
         following = query.page + 1 if query.page < page.pages else None
         return cls(
             page=query.page,
@@ -150,7 +150,7 @@ class InvoiceHandlers:
 
 
 async def listed(accounts: OrgAccounts, authorized: AuthorizedRequest, org_id: str) -> web.Response:
-    """A page of the customer's invoices. Raises: LagoRejected `unknown_org`, LagoIntegrationError."""
+    """Return a page of the customer's invoices. Raises: LagoRejected `unknown_org`, LagoIntegrationError."""
     query: InvoicesQuery = authorized.query
     lago = accounts.billing.lago
     page = await lago.invoices_page(org_id, query.page, query.per_page)
@@ -166,14 +166,14 @@ async def listed(accounts: OrgAccounts, authorized: AuthorizedRequest, org_id: s
 
 
 def invoice_shown(invoice: Invoice) -> InvoiceShown:
-    """An invoice with the links that Lago has made already."""
+    """Return an invoice with the links that Lago has made already."""
     shown = InvoiceShown.model_validate(invoice)
     shown.pdf_url = invoice.file_url
     return shown
 
 
 async def _link(lago: LagoClient, invoice: InvoiceShown, gate: asyncio.Semaphore) -> None:
-    """Add the links of one invoice. A link that Lago does not give stays null, so that the list is answered all the same."""
+    """Add the links of one invoice. If Lago does not give a link, it stays null, so that the list is still returned."""
     async with gate:
         if invoice.pdf_url is None and invoice.status == "finalized":
             try:
@@ -195,7 +195,9 @@ def _is_payable(invoice: Invoice | InvoiceShown) -> bool:
 
 
 async def _payable(lago: LagoClient, org_id: str, lago_id: str | None) -> str:
-    """The payment link of this invoice, default of the oldest unpaid one. Raises: LagoRejected `unknown_invoice`."""
+    """Return the payment link of this invoice, default of the oldest unpaid one. Raises: LagoRejected
+    `unknown_invoice`.
+    """
     if lago_id is None:
         unpaid = [invoice for invoice in await lago.invoices(org_id, payment_status="pending") if _is_payable(invoice)]
         unpaid += [invoice for invoice in await lago.invoices(org_id, payment_status="failed") if _is_payable(invoice)]
@@ -213,7 +215,7 @@ async def _payable(lago: LagoClient, org_id: str, lago_id: str | None) -> str:
 
 
 def _why(error: LagoIntegrationError) -> str:
-    """Lago's code, e.g. `no_linked_payment_provider`; our reason if it gave none."""
+    """Return Lago's code, e.g. `no_linked_payment_provider`, or our reason if Lago gave no code."""
     details = error.details if isinstance(error.details, dict) else {}
     codes = details.get("base")
     return str(codes[0]) if isinstance(codes, list) and codes else error.code or error.reason

@@ -126,13 +126,13 @@ class PlanShown(AttributesModel):
 
 
 def answer(shown: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A response whose body is the model as JSON."""
+    """Return a response whose body is the model as JSON."""
     body = shown.model_dump_json().encode()
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
 def org_shown(customer: Customer) -> OrgShown:
-    """A customer of Lago as an org."""
+    """Return a customer of Lago as an org."""
     metadata = {entry.key: entry.value for entry in customer.metadata}
     return OrgShown(
         org_id=customer.external_id,
@@ -146,12 +146,12 @@ def org_shown(customer: Customer) -> OrgShown:
 
 
 def account_shown(account: Account) -> AccountShown:
-    """An org's customer and subscription."""
+    """Return an org's customer and subscription."""
     subscription = account.subscription
     running = SubscriptionShown.model_validate(subscription) if subscription is not None else None
     return AccountShown(org=org_shown(account.customer), subscription=running)
 
 
 def plan_shown(plan: Plan) -> PlanShown:
-    """A plan of Lago."""
+    """Return a plan of Lago."""
     return PlanShown.model_validate(plan)

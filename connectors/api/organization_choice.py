@@ -25,7 +25,7 @@ class OrganizationQuery(BaseModel):
 def by_organization(
     endpoints: Mapping[str, Sequence[Endpoint]], organization_of: Callable[[str], str]
 ) -> list[Endpoint]:
-    """The endpoints of the default organisation, whose requests go to the handlers of the right one.
+    """Return the endpoints of the default organisation, whose requests go to the handlers of the right one.
 
     The organisation is that of the org in the path, or in the member `external_id` of the body; else the one that the
     query parameter `organization` names.

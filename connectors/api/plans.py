@@ -1,4 +1,4 @@
-"""Lago's plans over HTTP, in the form of Lago's own API. Unlike there, a charge may name its metric by code."""
+"""Lago's plans over HTTP, in the form of Lago's own API. Unlike in Lago's API, a charge may name its metric by code."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
@@ -19,7 +19,7 @@ _PATH: Final = "/api/billing/plans"
 
 
 def _amounts_are_text(value: Any) -> Any:
-    """Refuse a JSON number as an amount: Lago refuses it too, and a float is no exact amount of money."""
+    """Refuse a JSON number as an amount: Lago refuses it too, and a float is not an exact amount of money."""
     if isinstance(value, float):
         raise ValueError('an amount must be text: "0.002"')  # noqa: TRY004  # pydantic reports ValueError
     for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -108,7 +108,7 @@ class PlanHandlers:
 
 
 async def _resolved(billing: OrgBilling, body: PlanBody) -> NewPlan:
-    """The plan in the form that Lago takes. Raises: LagoRejected `unknown_metric`."""
+    """Return the plan in the form that Lago takes. Raises: LagoRejected `unknown_metric`."""
     return NewPlan(
         name=body.name,
         code=body.code,
@@ -131,7 +131,7 @@ async def _charge(billing: OrgBilling, charge: ChargeBody) -> NewCharge:
 
 
 async def _metric_id(billing: OrgBilling, named: str) -> str:
-    """Lago's id of a metric; `named` is the metric's code, else its id."""
+    """Return Lago's id of a metric; `named` is the metric's code or its id."""
     metric = await billing.directory.metric(named)
     if metric is None:
         metric = next((metric for metric in await billing.lago.metrics() if metric.lago_id == named), None)
@@ -141,7 +141,9 @@ async def _metric_id(billing: OrgBilling, named: str) -> str:
 
 
 def _differences(made: Plan, new_plan: NewPlan, body: PlanBody) -> str | None:
-    """The first property in which the existing plan differs from the requested one. Charges are compared by number and model."""
+    """Return the first property in which the existing plan differs from the requested one. Charges are compared by
+    number and model.
+    """
     pairs = (
         ("amount", made.amount_cents, new_plan.amount_cents),
         ("currency", made.amount_currency, new_plan.amount_currency),

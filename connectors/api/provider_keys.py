@@ -56,7 +56,7 @@ class NewProviderKey(BaseModel, extra="forbid", hide_input_in_errors=True):
 
     @model_validator(mode="after")
     def _names_are_no_keys(self) -> Self:
-        """Names are stored and shown in the clear; somebody may have put the key into the wrong field."""
+        """Refuse a key in the field of a name, because names are stored and shown in the clear."""
         key = self.api_key.lower()
         for name in (self.provider, self.key_name, self.user_id or ""):
             if is_secret(name) or key in name.lower():
@@ -135,10 +135,12 @@ class ResolvedKey(BaseModel):
 
 
 class KeyUses(Protocol):
-    """Notes that a key is given away: in the audit log before it is, and in the table later."""
+    """Records that a key is given to a caller: in the audit log before, and in the table later."""
 
     async def giving(self, actor: str, key: ProviderKey, address: str) -> None:
-        """Raises: Unavailable: the audit log cannot be written, so the key must not be given away."""
+        """Record that the key will be given. Raises: Unavailable: the audit log cannot be written, so the key must not
+        be given.
+        """
 
     def outcome(self, outcome: str) -> None:
         """Count a request: `resolved`, `none` or `unreadable`."""
@@ -239,7 +241,7 @@ class ProviderKeyHandlers:
 
 
 def provider_key_shown(key: ProviderKey, now: datetime) -> dict[str, Any]:
-    """A key as JSON shows it, without anything secret."""
+    """Return a key as JSON shows it, without anything secret."""
     return {
         "id": key.key_id,
         "user_id": key.user_id,

@@ -1,10 +1,11 @@
-"""Receives Stripe's webhooks. The answer is 2xx only when the effect is on disk: after it Stripe does not send the event again.
+"""Receives Stripe's webhooks. The response is 2xx only when the effect is on disk, because after 2xx Stripe does not
+send the event again.
 
 | answer | when |
 |---|---|
-| 200 | the event is applied, was applied before, or is listed as refused: to send it again would change nothing |
+| 200 | the event is applied, was applied before, or is listed as refused; a repeat would change nothing |
 | 400 | no signature, or a wrong or old one |
-| 422 | the event has another form than this release can read; it is listed, and Stripe sends it again for three days |
+| 422 | this release cannot read the form of the event; it is listed, and Stripe repeats it for three days |
 | 501 | `STRIPE_WEBHOOK_SECRET` or Postgres is not set |
 | 503 | Postgres does not answer |
 """
@@ -29,7 +30,7 @@ from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 
 PATH: Final = "/webhooks/stripe"
-#: Bytes of one event, and of all events in flight. An event has one object, so some kilobytes.
+#: Bytes of one event, and of all events in flight. An event contains one object, which has some kilobytes.
 MAX_BYTES: Final = 1 << 20
 _IN_FLIGHT: Final = 16 * MAX_BYTES
 _BODY_S: Final = 30.0
@@ -68,7 +69,7 @@ class StripeWebhooks:
         self._intake = BodyReader(MAX_BYTES, _IN_FLIGHT)
 
     def endpoints(self) -> list[Endpoint]:
-        """`POST /webhooks/stripe`."""
+        """Return the endpoint `POST /webhooks/stripe`."""
         summary = "Stripe's webhooks, signed under STRIPE_WEBHOOK_SECRET."
         return [Endpoint("POST", PATH, "", summary, self._post, answers={200: StripeEventResult})]
 
@@ -92,7 +93,7 @@ class StripeWebhooks:
         return json_response({"status": await payments.apply(await _event(body, payments))})
 
     async def _read(self, request: web.Request) -> bytes:
-        """The body of a request that has a signature, which is not checked yet. Raises: Problem 408, 413, 503."""
+        """Return the body of a request that has a signature, which is not checked yet. Raises: Problem 408, 413, 503."""
         try:
             async with asyncio.timeout(_BODY_S):
                 return await self._intake.read(request, unauthenticated=True)
@@ -101,7 +102,7 @@ class StripeWebhooks:
 
 
 async def _event(body: bytes, payments: StripePayments) -> StripeEvent:
-    """Raises: Rejected `stripe_event_unreadable`: the event is listed, if it has an id."""
+    """Read the event. Raises: Rejected `stripe_event_unreadable`: the event is listed if it has an id."""
     try:
         return read_event(body)
     except Rejected:

@@ -59,7 +59,7 @@ class Identities(Protocol):
 
 
 async def silently(_before: Known, _after: Known) -> None:
-    """An `Announce` for changes without a request. The log and a metric show such changes."""
+    """Announce nothing: an `Announce` for changes without a request. The log and a metric show such changes."""
 
 
 class IdentityMappings:

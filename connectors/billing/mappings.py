@@ -174,7 +174,7 @@ class Mappings:
         ]
 
     def is_subscription_of(self, org_id: str, external_id: str) -> bool:
-        """Whether the org's record knows this subscription as the org's own."""
+        """Return whether the org's record knows this subscription as the org's own."""
         org = self._orgs.table.get(org_id)
         return org is not None and external_id in {org.subscription_id, *(period.external_id for period in org.periods)}
 

@@ -84,7 +84,7 @@ class OrgAccounts:
         return existing
 
     async def is_known(self, org_id: str) -> bool:
-        """Whether the org's record says that Lago has or had the org. If it does not, only Lago knows."""
+        """Return whether the org's record says that Lago has or had the org. If it does not, only Lago knows."""
         record = await self.records.get(org_id)
         return record is not None and bool(record.periods or record.subscription_id)
 
@@ -274,7 +274,7 @@ def _chosen(listed: Sequence[Subscription], own: str) -> Subscription | None:
 
 
 def _differs(request: OrgRequest, customer: Customer) -> bool:
-    """Whether the request changes the customer."""
+    """Return whether the request changes the customer."""
     pairs = ((request.name, customer.name), (request.email, customer.email))
     noted = (request.metadata or {}).items()
     return request.overwrite and (

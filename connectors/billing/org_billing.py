@@ -249,7 +249,7 @@ class OrgBilling:
         return None if running is None else await self.lago.usage(org_id, running.external_id)
 
     def is_org(self, external_id: str) -> bool:
-        """Whether the id begins with one of the orgs' prefixes."""
+        """Return whether the id begins with one of the orgs' prefixes."""
         return external_id.startswith(self._prefixes)
 
     async def health(self) -> LagoHealth:

@@ -215,7 +215,9 @@ def _running(periods: Iterable[Period], now_us: int) -> dict[tuple[str, int, str
 
 
 def _differ(known: Mapping[tuple[str, int, str], Period], actual: Mapping[tuple[str, int, str], Period]) -> bool:
-    """Whether the subscriptions or their terms differ. A list of subscriptions has no time zone, so it is not compared."""
+    """Return whether the subscriptions or their terms differ. A list of subscriptions has no time zone, so it is not
+    compared.
+    """
     if known.keys() != actual.keys():
         return True
     return any(

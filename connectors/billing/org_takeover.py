@@ -51,7 +51,7 @@ async def migrate(billing: OrgBilling, user_id: str, org_id: str, name: str, ema
 
 
 def has_noted(org: Customer, user_id: str) -> bool:
-    """Whether the org's metadata has the user's id."""
+    """Return whether the org's metadata has the user's id."""
     return f",{user_id}," in f",{org.note(FORMER) or ''},"
 
 

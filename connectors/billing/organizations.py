@@ -42,7 +42,7 @@ class Organizations:
         return self._records.organization_of(org_id)
 
     def is_in(self, organization: str, org_id: str) -> bool:
-        """Whether the org is in this organisation."""
+        """Return whether the org is in this organisation."""
         return self.of(org_id) == organization
 
     def placed(self, request: MappingRequest) -> MappingRequest:

@@ -155,17 +155,17 @@ class SubscriptionDiscovery:
         self._subscriber = subscriber
 
     def knows(self, org_id: str, subscription: str = "") -> bool:
-        """Whether the org's record has a period of this subscription; `""` = of any subscription."""
+        """Return whether the org's record has a period of this subscription; `""` = of any subscription."""
         org = self._orgs.get(org_id)
         return org is not None and any(subscription in ("", period.external_id) for period in org.periods)
 
     def _is_settled(self, org_id: str, subscription: str) -> bool:
-        """Whether the org's record says that a named subscription belongs to the org, or why it does not."""
+        """Return whether the org's record says that a named subscription belongs to the org, or why it does not."""
         org = self._orgs.get(org_id)
         return self.knows(org_id, subscription) or (org is not None and subscription in org.unusable)
 
     async def is_unknown(self, org_id: str) -> bool:
-        """Whether the org has no record and Lago has no such customer; False if Lago does not answer."""
+        """Return whether the org has no record and Lago has no such customer; False if Lago does not answer."""
         if org_id in self._orgs:
             return False
         try:
@@ -371,7 +371,7 @@ class SubscriptionDiscovery:
 
 
 def _wants_subscription(version: MappingVersion) -> bool:
-    """Whether the mapping's org may be subscribed. If the mapping names a subscription, a person has chosen it, and no
-    other is added.
+    """Return whether the mapping's org may be subscribed. If the mapping names a subscription, a person has chosen it,
+    and no other is added.
     """
     return version.is_active and not version.external_subscription_id

@@ -49,7 +49,9 @@ def org_with(org: OrgRecord, customer: Customer | None, listed: Sequence[Period]
 
 
 def not_running(known: Iterable[Period], active: Iterable[Subscription], now_us: int) -> bool:
-    """Whether a period that is active in the record is missing among Lago's active ones. Raises: LagoIntegrationError."""
+    """Return whether a period that is active in the record is missing among Lago's active ones. Raises:
+    LagoIntegrationError.
+    """
     lives = {
         (subscription.external_id, read(parse_us, subscription.started_at))
         for subscription in active

@@ -224,5 +224,5 @@ def checked(limits: Mapping[str, int]) -> dict[str, int]:
 
 
 def is_plan(key: str) -> bool:
-    """Whether a key of `billing.orgs` belongs to a plan, and not to an org."""
+    """Return whether a key of `billing.orgs` belongs to a plan, and not to an org."""
     return key.startswith(PLAN_KEY)

@@ -1,1 +1,1 @@
-"""The commands of `meterbridge`, a file a subject; connectors/cli/main.py puts them together."""
+"""The commands of `meterbridge`, one file per subject; connectors/cli/main.py puts them together."""

@@ -1,4 +1,4 @@
-"""Lago, and the tables of customers and orgs, in a command's own process."""
+"""Gives a command Lago and the tables of customers and orgs, in its own process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from schemas.organizations import DEFAULT
 
 
 def lago_key(settings: Settings) -> str:
-    """LAGO_API_KEY; without one the command ends with exit code 2."""
+    """Return LAGO_API_KEY; if it is not set, end the command with exit code 2."""
     if settings.lago_api_key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
     return revealed(settings.lago_api_key)
@@ -25,7 +25,9 @@ def lago_key(settings: Settings) -> str:
 
 @asynccontextmanager
 async def lago_client(settings: Settings, organization: str = DEFAULT) -> AsyncIterator[LagoClient]:
-    """A client of a Lago organisation with one connection; of one that is not configured, the command ends with exit code 2."""
+    """Yield a client of a Lago organisation with one connection. If the organisation is not configured, end the command
+    with exit code 2.
+    """
     if organization == DEFAULT:
         lago_key(settings)
     async with AsyncExitStack() as stack:
@@ -37,7 +39,7 @@ async def lago_client(settings: Settings, organization: str = DEFAULT) -> AsyncI
 
 @asynccontextmanager
 async def own_account_tables(settings: Settings, connections: int) -> AsyncIterator[AccountTables]:
-    """The tables, read to their ends on entry.
+    """Yield the tables, read to their ends on entry.
 
     Args:
         connections: to Lago, at most.
@@ -50,7 +52,7 @@ async def own_account_tables(settings: Settings, connections: int) -> AsyncItera
         raise TopicProblem("topics", " ".join(complaints))
     async with AsyncExitStack() as stack:
         lagos = await open_lagos(stack, settings, connections)
-        # nothing is recorded by a command
+        # a command records nothing
         tables = AccountTables(settings, lagos.pop(DEFAULT), lambda _discovery: InMemoryUsage(), lagos)
         async with tables.open():
             await tables.mappings.ready()

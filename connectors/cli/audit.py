@@ -19,7 +19,7 @@ from schemas.plurals import numbered
 
 
 def verify(head: str, *, as_json: bool) -> None:
-    """`meterbridge audit verify`."""
+    """Run `meterbridge audit verify`."""
     noted = _noted(head)
     with one_sentence():
         answer = asyncio.run(_verified(settings_of_command(), noted))

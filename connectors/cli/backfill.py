@@ -52,7 +52,7 @@ def backfill(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """`meterbridge backfill`."""
+    """Run `meterbridge backfill`."""
     with one_sentence(OSError):
         settings = settings_of_command()
         deployment = deployment_of(settings)
@@ -120,7 +120,7 @@ def _elements(
 
 
 def litellm_database(settings: Settings) -> str:
-    """LITELLM_DATABASE_URL; without one the command ends with exit code 2."""
+    """Return LITELLM_DATABASE_URL; if it is not set, end the command with exit code 2."""
     if settings.litellm_database_url is None:
         fail("LITELLM_DATABASE_URL is not set: that is where LiteLLM keeps its spend logs.", 2)
     return revealed(settings.litellm_database_url)

@@ -34,7 +34,9 @@ def checked_delimiter(sign: str) -> str:
 
 
 def duration_s(text: str, option: str) -> int:
-    """Seconds of `90s`, `15m`, `24h` or `7d`; any other text ends the command. Args: option: it is named then, `--overlap`."""
+    """Return the seconds of `90s`, `15m`, `24h` or `7d`; any other text ends the command. Args: option: it is named
+    then, `--overlap`.
+    """
     long = _AGO.match(text.strip())
     if long is None:
         fail(f"{option}: {text!r} is not a duration. Give a number with s, m, h or d, for example 24h.", 2)
@@ -42,7 +44,7 @@ def duration_s(text: str, option: str) -> int:
 
 
 def moment_us(text: str, option: str) -> int:
-    """Microseconds since 1970 UTC from ISO 8601, from seconds since 1970, or from how long ago: `90s`, `15m`, `24h`, `7d`.
+    """Return microseconds since 1970 UTC of a text: ISO 8601, seconds since 1970, or an age: `90s`, `15m`, `24h`, `7d`.
 
     Any other text ends the command with a sentence that names the `option`, for example `--from`.
     """
@@ -59,7 +61,7 @@ def moment_us(text: str, option: str) -> int:
 
 
 def moment_ms(text: str | None, option: str) -> int | None:
-    """`moment_us` in milliseconds; None stays None."""
+    """Return `moment_us` in milliseconds; None stays None."""
     return None if text is None else moment_us(text, option) // 1000
 
 
@@ -76,7 +78,7 @@ def say(answer: Any, *, as_json: bool, table: Callable[[], Table | str]) -> None
 
 
 def _printable(text: str) -> str:
-    """JSON that the terminal can show: characters that its encoding lacks are escaped."""
+    """Return JSON that the terminal can show; characters that are not in its encoding are escaped."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -85,7 +87,7 @@ def _printable(text: str) -> str:
 
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
-    """A plain table, with numbers aligned to the right."""
+    """Return a plain table, with numbers aligned to the right."""
     caption = Text(shown(title, lines=True)) if title else None
     table = Table(title=caption, title_justify="left", box=None, header_style="bold")
     for number, name in enumerate(columns):
@@ -97,14 +99,14 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: st
 
 
 def table_of_lines(lines: Sequence[Mapping[str, object]], title: str = "") -> Table:
-    """A table of at least one line; its columns are the members of the lines. None is an empty cell."""
+    """Return a table of at least one line; its columns are the members of the lines. None is an empty cell."""
     rows = [["" if cell is None else cell for cell in line.values()] for line in lines]
     return table_of(tuple(lines[0]), rows, title)
 
 
 @contextmanager
 def progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar with count, rate and time left on stderr, if that is a terminal.
+    """Show a progress bar with count, rate and remaining time on stderr, if stderr is a terminal.
 
     Args:
         total: number of steps, 0 = not known.
@@ -126,5 +128,5 @@ class _Rate(ProgressColumn):
     """Steps a second."""
 
     def render(self, task: Task) -> Text:
-        """The current rate, or the final one."""
+        """Return the current rate, or the final one."""
         return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")

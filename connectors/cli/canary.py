@@ -24,7 +24,7 @@ from streams.runtime.clock import now_us
 
 
 def canary(context: typer.Context, *, once: bool, as_json: bool) -> None:  # noqa: ARG001  # the parser's
-    """`meterbridge canary`."""
+    """Run `meterbridge canary`."""
     with one_sentence():
         settings = settings_of_command(asks_once=False)
         if not once:
@@ -36,7 +36,7 @@ def canary(context: typer.Context, *, once: bool, as_json: bool) -> None:  # noq
 
 
 def setup(comment: str, *, as_json: bool) -> None:
-    """`meterbridge canary setup`."""
+    """Run `meterbridge canary setup`."""
     with one_sentence():
         settings = settings_of_command()
         lago_key(settings)

@@ -1,4 +1,4 @@
-"""`meterbridge completion`: Typer's own script, printed, because its option to install one edits the user's files."""
+"""`meterbridge completion`: prints Typer's own script. Typer's option that installs it would edit the user's files."""
 
 from typing import Literal
 
@@ -10,5 +10,5 @@ _VARIABLE = "_METERBRIDGE_COMPLETE"
 
 
 def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
-    """`meterbridge completion`."""
+    """Run `meterbridge completion`."""
     typer.echo(get_completion_script(prog_name="meterbridge", complete_var=_VARIABLE, shell=shell))

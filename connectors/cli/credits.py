@@ -29,7 +29,7 @@ _DAY: Final = timedelta(days=1)
 
 
 def grant(account: str, amount: str, kind: str, expires: str, key: str, comment: str, *, as_json: bool) -> None:
-    """`meterbridge credits grant`."""
+    """Run `meterbridge credits grant`."""
     if kind not in _KINDS:
         fail(f"--type: {kind!r} is not a type of credits. Give one of {', '.join(_KINDS)}.", 2)
     dollars = _dollars(amount)
@@ -39,7 +39,7 @@ def grant(account: str, amount: str, kind: str, expires: str, key: str, comment:
 
 
 def refund(account: str, amount: str, payment: str, key: str, comment: str, *, as_json: bool) -> None:
-    """`meterbridge credits refund`."""
+    """Run `meterbridge credits refund`."""
     dollars = _dollars(amount)
     if dollars < 0:
         fail(f"AMOUNT: {amount} is below 0. Give the amount without its sign: `credits refund` takes it back.", 2)
@@ -52,7 +52,7 @@ def refund(account: str, amount: str, payment: str, key: str, comment: str, *, a
 
 
 def balance(account: str, *, as_json: bool) -> None:
-    """`meterbridge credits balance`."""
+    """Run `meterbridge credits balance`."""
     _check_account(account)
     with one_sentence():
         found = asyncio.run(balance_of(postgres_url(settings_of_command()), account))
@@ -68,7 +68,7 @@ def balance(account: str, *, as_json: bool) -> None:
 
 
 def transactions(account: str, limit: int, offset: int, *, as_json: bool) -> None:
-    """`meterbridge credits transactions`."""
+    """Run `meterbridge credits transactions`."""
     _check_account(account)
     with one_sentence():
         found = asyncio.run(transactions_of(postgres_url(settings_of_command()), account, limit, offset))
@@ -81,7 +81,7 @@ def transactions(account: str, limit: int, offset: int, *, as_json: bool) -> Non
 
 
 def check(*, as_json: bool) -> None:
-    """`meterbridge credits check`."""
+    """Run `meterbridge credits check`."""
     with one_sentence():
         done = asyncio.run(checked(postgres_url(settings_of_command())))
     heads = ("problem", "place", "expected", "found")
@@ -109,7 +109,7 @@ def _move(
     *,
     as_json: bool,
 ) -> None:
-    """Write the audit line, then do it."""
+    """Write the audit line, then make the change."""
     _check_account(account)
     name = key or token_hex(8)
     note = {name: text for name, text in (("comment", comment), ("refund_of", payment)) if text}
@@ -140,7 +140,9 @@ def _move(
 
 
 def _expiry(expires: str) -> datetime | None:
-    """When credits expire: after days at the end of the last one, UTC, so that a command repeated that day says the same."""
+    """Return when credits expire: at the end of the last day, UTC, so that a command that is repeated on the same day
+    gets the same moment.
+    """
     if not expires:
         return None
     after = timedelta(seconds=duration_s(expires, "--expires"))

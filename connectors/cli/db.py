@@ -26,7 +26,7 @@ from schemas.topics import RAW
 
 
 def init(yes: str, *, test_data: bool, reset: bool, as_json: bool) -> None:
-    """`meterbridge db init`."""
+    """Run `meterbridge db init`."""
     if yes and not reset:
         fail("--yes confirms --reset, and does nothing without it.", 2)
     with one_sentence():
@@ -45,7 +45,7 @@ def init(yes: str, *, test_data: bool, reset: bool, as_json: bool) -> None:
 
 
 def _confirmed(there: DatabaseContents, name: str) -> None:
-    """End the command, unless the database's name was given or is typed now."""
+    """End the command unless the operator has given the database's name or types it now."""
     if not name:
         print_error(
             f"{there.objects} tables, views and functions in {there.database} will be dropped, with {there.accounts} credit "
@@ -62,7 +62,7 @@ def _verified(done: Initialised) -> Any:
 
 
 def migrate(*, check: bool, as_json: bool) -> None:
-    """`meterbridge db migrate`."""
+    """Run `meterbridge db migrate`."""
     with one_sentence():
         url = postgres_url(settings_of_command())
         names = [
@@ -76,7 +76,7 @@ def migrate(*, check: bool, as_json: bool) -> None:
 
 
 def roles(*, as_json: bool) -> None:
-    """`meterbridge db roles`."""
+    """Run `meterbridge db roles`."""
     with one_sentence():
         asyncio.run(make_roles(postgres_url(settings_of_command())))
     lines = "meterbridge_projector, meterbridge_api and meterbridge_reader have the rights that they need. They have no password yet."
@@ -88,7 +88,7 @@ def roles(*, as_json: bool) -> None:
 
 
 def prune(older_than: str, comment: str, *, dry_run: bool, as_json: bool) -> None:
-    """`meterbridge db prune`."""
+    """Run `meterbridge db prune`."""
     age_s = duration_s(older_than, "--older-than")
     with one_sentence():
         settings = settings_of_command()
@@ -116,7 +116,7 @@ def prune(older_than: str, comment: str, *, dry_run: bool, as_json: bool) -> Non
 
 
 def unprojected(limit: int, *, as_json: bool) -> None:
-    """`meterbridge db unprojected`."""
+    """Run `meterbridge db unprojected`."""
     with one_sentence():
         aside = asyncio.run(unprojected_records(postgres_url(settings_of_command()), limit))
     heads = ("topic", "partition", "offset", "reason", "problem", "noticed")
@@ -131,7 +131,9 @@ def _kept_aside(heads: tuple[str, ...], aside: KeptAside) -> Any:
 
 
 def _least(settings: Settings) -> timedelta:
-    """The minimum age, in which a call may be read again from its topic and be looked up in the log, and one day more."""
+    """Return the minimum age: the time in which a call may be read again from its topic and be looked up in the log,
+    plus one day.
+    """
     topic = timedelta(milliseconds=int(RAW.config["retention.ms"]))
     return topic + timedelta(hours=settings.dedupe_retention_hours, days=1)
 

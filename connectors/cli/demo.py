@@ -9,7 +9,7 @@ from connectors.demo import run_demo
 
 
 def demo(rate: int, seconds: int, lago: str | None) -> None:
-    """`meterbridge demo`."""
+    """Run `meterbridge demo`."""
     with one_sentence():
         key = revealed(load_settings().lago_api_key) if lago is not None else ""
         environ = environment_of_others()

@@ -24,7 +24,7 @@ from schemas.money import ZERO, plain, total
 def list_dead_letters(
     reason: str, customer: str, since: str | None, until: str | None, kind: str, limit: int, *, as_json: bool
 ) -> None:
-    """`meterbridge dlq list`."""
+    """Run `meterbridge dlq list`."""
     with one_sentence():
         deployment = deployment_of(settings_of_command())
         dead_letters = list(_matching(deployment, kind, _filters(reason, customer, since, until)))
@@ -36,7 +36,7 @@ def list_dead_letters(
 
 
 def show(dead_letter: str, *, as_json: bool) -> None:
-    """`meterbridge dlq show`."""
+    """Run `meterbridge dlq show`."""
     with one_sentence():
         kind = dead_letter.partition("/")[0]
         if kind not in KINDS:
@@ -79,7 +79,7 @@ def requeue(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """`meterbridge dlq requeue`."""
+    """Run `meterbridge dlq requeue`."""
     if accept not in ("", *ACCEPTABLE):
         fail(f"--accept: {accept!r} cannot be overruled. Give {', '.join(ACCEPTABLE)}.", 2)
     filters = _filters(reason, customer, since, until, dead_letter)
@@ -104,7 +104,7 @@ def dismiss(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """`meterbridge dlq dismiss`."""
+    """Run `meterbridge dlq dismiss`."""
     if not comment and not dry_run:
         fail(
             "--comment is needed, because the dead letters are never billed then. Say why, for example --comment 'test traffic'.",
@@ -115,7 +115,9 @@ def dismiss(
 
 
 def _check_reason(kind: str, reason: str) -> None:
-    """Refuse an unknown reason after the answer: a script reads that nothing was found, and the exit code says why."""
+    """Refuse an unknown reason after the result was printed: a script reads that nothing was found, and the exit code
+    says why.
+    """
     with one_sentence():
         if sentence := unknown_reason(deployment_of(load_settings()), kind, reason):
             fail(sentence, 2)

@@ -1,4 +1,4 @@
-"""`meterbridge doctor`: find settings that lose or double money, and print a configuration of LiteLLM that does not."""
+"""`meterbridge doctor`: find settings that lose or double money, and print a correct configuration of LiteLLM."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from connectors.doctor.run import run_doctor
 
 
 def doctor(config: Path | None, url: str | None, *, principal: str, as_json: bool, with_lago: bool) -> None:
-    """`meterbridge doctor`."""
+    """Run `meterbridge doctor`."""
     with one_sentence():
         settings = settings_of_command()
         if config is None and url is None:

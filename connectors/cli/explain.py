@@ -45,7 +45,7 @@ def explain(
     *,
     as_json: bool,
 ) -> None:
-    """`meterbridge explain`."""
+    """Run `meterbridge explain`."""
     if sum(one is not None for one in (transaction_id, request, customer)) != 1:
         fail("give a transaction id, --request, or --customer with --at.", 2)
     if customer is not None:
@@ -133,7 +133,7 @@ def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int) -> 
 
 
 def _query(question: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
-    """The answer of Postgres to one question."""
+    """Return Postgres' answer to one query."""
 
     async def answer() -> T:
         with Database(postgres_url(settings_of_command()), size=1) as database:

@@ -17,7 +17,7 @@ from schemas.plurals import numbered
 
 
 def focus(month: str, out: Path | None, issuer: str, *, as_json: bool) -> None:
-    """`meterbridge export focus`."""
+    """Run `meterbridge export focus`."""
     try:
         first = date.fromisoformat(f"{month}-01")
     except ValueError:
@@ -40,7 +40,7 @@ def focus(month: str, out: Path | None, issuer: str, *, as_json: bool) -> None:
 
 
 def _into_file(out: Path, written: Callable[[Callable[[str], object]], FocusTotals]) -> FocusTotals:
-    """Write a new file and put it in the place of `out`: a run that fails leaves the old one as it was."""
+    """Write a new file and rename it to `out`, so that a failed run does not change the old file."""
     beside = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         with beside.open("w", encoding="utf-8", newline="") as file:

@@ -24,7 +24,7 @@ _SHOWN = 1000
 
 
 def list_held(customer: str, match: str, *, as_json: bool) -> None:
-    """`meterbridge held list`."""
+    """Run `meterbridge held list`."""
     with one_sentence():
         held = [
             usage
@@ -36,7 +36,7 @@ def list_held(customer: str, match: str, *, as_json: bool) -> None:
 
 
 def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """`meterbridge held write-off`."""
+    """Run `meterbridge held write-off`."""
     if bool(customer) == bool(match):
         fail("give either --customer or --match, for example --customer acme.", 2)
     asks = bool(match) and not yes and not dry_run
@@ -62,7 +62,7 @@ def write_off(*, customer: str, match: str, comment: str, until: str, yes: bool,
 
 
 def _agreed(held: list[Held], *, as_json: bool) -> bool:
-    """Ask the person at the terminal; no if there is no terminal."""
+    """Ask the person at the terminal; return False if there is no terminal."""
     return not as_json and _watched() and typer.confirm(f"Write off {_sums(_answer(held))}?", err=True)
 
 

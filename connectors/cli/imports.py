@@ -27,7 +27,7 @@ from schemas.plurals import numbered
 
 MAPPINGS, CUSTOMERS, SUBSCRIPTIONS = "mappings", "customers", "subscriptions"
 _CHUNK = 1 << 16
-#: Rows that are taken at the same time: mappings share transactions; Lago gets few requests at once.
+#: The number of rows that are processed at the same time: mappings share transactions; Lago gets few requests at once.
 _AT_ONCE = {MAPPINGS: 100, CUSTOMERS: 4, SUBSCRIPTIONS: 4}
 _PATIENCE_S = 60.0
 
@@ -43,7 +43,7 @@ def import_rows(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """`meterbridge import`."""
+    """Run `meterbridge import`."""
     with one_sentence(OSError):
         settings = settings_of_command()
         if what != MAPPINGS:
@@ -76,7 +76,7 @@ async def _imported(
     *,
     dry_run: bool,
 ) -> tuple[Imported, MeterbridgeError | None]:
-    """The report, and the error that ended the import early, if there is one."""
+    """Return the report, and the error that ended the import early, if there is one."""
     async with own_account_tables(settings, _AT_ONCE[what]) as tables:
         if not dry_run:
             target = {"what": what, "file": file.name}
@@ -104,7 +104,7 @@ def _kind(tables: AccountTables, what: str, *, dry_run: bool) -> ImportKind[Any]
 
 
 def _evenly(per_second: float) -> Callable[[], Awaitable[None]]:
-    """A function that waits, so that it returns at most `per_second` times a second."""
+    """Return a function that waits so that it returns at most `per_second` times per second."""
     due = time.monotonic()
 
     async def rate() -> None:

@@ -34,7 +34,7 @@ def create(
     *,
     as_json: bool,
 ) -> None:
-    """`meterbridge keys create`."""
+    """Run `meterbridge keys create`."""
     if unknown := sorted(set(scope) - {EVERYTHING, *SCOPES}):
         fail(f"--scope: {unknown[0]!r} is not a scope. Give one of {', '.join(SCOPES)}, or {EVERYTHING}.", 2)
     now = _now()
@@ -47,7 +47,7 @@ def create(
 
 
 def list_keys(*, as_json: bool) -> None:
-    """`meterbridge keys list`."""
+    """Run `meterbridge keys list`."""
     with one_sentence():
         keys = _with_store(settings_of_command(), lambda store: store.all())
     rows = [key_shown(key, _now()) for key in keys]
@@ -55,7 +55,7 @@ def list_keys(*, as_json: bool) -> None:
 
 
 def rotate(key_id: str, overlap: str, *, as_json: bool) -> None:
-    """`meterbridge keys rotate`."""
+    """Run `meterbridge keys rotate`."""
     lives_on = timedelta(seconds=duration_s(overlap, "--overlap"))
     if lives_on > timedelta(hours=MAX_OVERLAP_HOURS):
         fail(f"--overlap: {overlap} is too long. Give at most {MAX_OVERLAP_HOURS}h, for example 24h.", 2)
@@ -77,7 +77,7 @@ def rotate(key_id: str, overlap: str, *, as_json: bool) -> None:
 
 
 def revoke(key_id: str, *, as_json: bool) -> None:
-    """`meterbridge keys revoke`."""
+    """Run `meterbridge keys revoke`."""
 
     async def ended(store: PostgresKeys) -> ApiKey:
         key = await _existing(store, key_id)
@@ -110,7 +110,7 @@ def _with_store(settings: Settings, do: Callable[[PostgresKeys], Awaitable[T]]) 
 
 
 async def _recorded(settings: Settings, action: str, of: list[ApiKey], do: Callable[[], Awaitable[None]]) -> None:
-    """Write the audit line, then do it."""
+    """Write the audit line, then make the change."""
     target = {f"key_{number}": key.prefix for number, key in enumerate(of)} | {"name": of[-1].name}
     target["scopes"] = " ".join(sorted(of[-1].scopes))
     target |= {} if of[-1].orgs is None else {"orgs": " ".join(sorted(of[-1].orgs))}

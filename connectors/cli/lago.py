@@ -38,7 +38,7 @@ from streams.runtime.clock import now_us
 
 
 def setup(organization: str, *, check: bool, as_json: bool) -> None:
-    """`meterbridge lago setup`."""
+    """Run `meterbridge lago setup`."""
     with one_sentence():
         name = DEFAULT if organization == DEFAULT_LABEL else organization
         report = asyncio.run(_set_up(settings_of_command(), name, only_check=check))
@@ -54,7 +54,7 @@ def setup(organization: str, *, check: bool, as_json: bool) -> None:
 
 
 def rebill(comment: str, org: str, *, also_taken: bool, also_unclear: bool, dry_run: bool, as_json: bool) -> None:
-    """`meterbridge lago rebill`."""
+    """Run `meterbridge lago rebill`."""
     if (also_taken or also_unclear) and not org:
         fail("--also-taken and --also-unclear need --org: name the org whose invoice you have looked at.", 2)
     with one_sentence():
@@ -76,7 +76,7 @@ class _Also(NamedTuple):
 async def _billed_again(
     settings: Settings, comment: str, also: _Also, *, dry_run: bool
 ) -> tuple[list[UninvoicedEvent], bool]:
-    """The lost events, and whether Lago answered all requests."""
+    """Return the lost events, and whether Lago answered all requests."""
     lago_key(settings)
     with Database(postgres_url(settings), size=1) as database:
         async with own_account_tables(settings, 1) as account_tables:
@@ -103,7 +103,8 @@ async def _billed_again(
                     rows = DeliveredRows(database, org_id, code)
                     late = await not_invoiced(rows, history.lives, org_id, lago, now_us(), code, {})
                 except LagoIntegrationError as error:
-                    # An event with a moment after the end is on no invoice, whatever the last invoice counted.
+                    # An event with a moment after the end is on no invoice, regardless of the events that the last
+                    # invoice counted.
                     print_error(f"Lago does not show what the last invoices of org {org_id} counted: {error}")
                     late, is_whole = [], False
                 if also.taken:
@@ -125,7 +126,9 @@ async def _act(
     also: _Also,
     comment: str,
 ) -> list[UninvoicedEvent]:
-    """The events that are still lost while no other process bills again. Those that are `able` are billed."""
+    """Find the events that are still lost, while no other process bills again, and bill those that are `able`; return
+    all of them.
+    """
     rebilled = []
     async with Rebilling(deployment_of(settings), database) as rebilling:
         for history, late in known.values():

@@ -21,7 +21,7 @@ def lago_sandbox(
     journal: Path | None,
     webhook_secret: str | None,
 ) -> None:
-    """`meterbridge lago-sandbox`."""
+    """Run `meterbridge lago-sandbox`."""
     if dedup and store != "clickhouse":
         fail("--dedup is a setting of the clickhouse store: postgres always deduplicates.", 2)
     options = {"api_key": api_key, "store": store, "dedup": dedup, "delay_s": delay, "journal": journal}

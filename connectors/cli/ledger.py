@@ -23,7 +23,7 @@ from streams.state.ledger_restart import EARLIEST, LATEST, RestartPlan, RestartP
 
 
 def init(since: str, comment: str, partition: int | None, *, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """`meterbridge ledger init`."""
+    """Run `meterbridge ledger init`."""
     restart_at = _restart_position(since, partition)
     with one_sentence():
         deployment = deployment_of(settings_of_command())
@@ -36,7 +36,7 @@ def init(since: str, comment: str, partition: int | None, *, yes: bool, dry_run:
 
 
 def rebuild(comment: str, partition: int | None, *, accept_gaps: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """`meterbridge ledger rebuild`."""
+    """Run `meterbridge ledger rebuild`."""
     do = yes and not dry_run
     with one_sentence():
         deployment = deployment_of(settings_of_command())
@@ -87,7 +87,7 @@ async def _done(
 
 
 def _line(partition: int, plan: RestartPlan | MeterbridgeError, audit_id: str) -> dict[str, Any]:
-    """A line of the table; `next` is empty if there is nothing to do."""
+    """Return a line of the table; `next` is empty if there is nothing to do."""
     line: dict[str, Any] = {"partition": partition, "state": "sound", "stood": "", "next": "", "skipped": 0}
     line |= {"checked_before": "", "detail": "", "audit_id": audit_id}
     if isinstance(plan, MeterbridgeError):

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def left_out(*modules: str) -> Iterator[None]:
-    """Inside, an import of these modules fails as if they were not installed; afterwards they can be imported as before.
-
-    For libraries that catch this error and go on with less.
+    """Make imports of these modules fail inside the block, as if they were not installed. It is meant for libraries
+    that catch this error and continue without the module.
     """
     known = {name: sys.modules.get(name) for name in modules}
     # An import of a module that is None there raises ModuleNotFoundError (docs.python.org, The import system, 5.3.1).

@@ -1,7 +1,7 @@
-"""The command line: every command reads the settings, does one thing, and fails in one sentence.
+"""The command line: every command reads the settings, does one task, and reports an error in one sentence.
 
-Exit codes: 0 done, 1 it cannot be done now, 2 the command or a setting is wrong, 130 it was interrupted. This module
-imports the parsers of all commands. The work of a command is imported when it runs (connectors/cli/parsers/deferred.py).
+Exit codes: 0 done; 1 not possible now; 2 the command or a setting is wrong; 130 interrupted. This module imports the
+parsers of all commands. The work of a command is imported when it runs (connectors/cli/parsers/deferred.py).
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ from connectors.cli.parsers.webhooks import webhooks
 from connectors.cli.parsers.worker import worker
 from connectors.cli.terminal import prepare
 
-#: The panels of `meterbridge --help` and their commands, as they stand there.
+#: The panels of `meterbridge --help` and their commands, in the order of the output.
 PANELS: Final = {
     "Run": ("serve", "worker", "canary", "demo", "lago-sandbox"),
     "Set up": ("topics", "db", "lago", "keys", "webhooks", "completion"),
@@ -112,7 +112,7 @@ _add(completion, "completion", "Example: source <(meterbridge completion bash)")
 
 
 def main() -> None:
-    """The command `meterbridge`."""
+    """Run the command `meterbridge`."""
     prepare()
     completion_init()  # Typer calls it only if it adds its own option to install completion
     app()
@@ -132,4 +132,4 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options before any command."""
+    """Handle the options before any command."""

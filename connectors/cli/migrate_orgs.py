@@ -39,7 +39,7 @@ DRY_RUN, EXECUTE, VERIFY = "dry_run", "execute", "verify"
 def migrate_orgs(
     mapping_file: Path | None, mapping_sql: str | None, *, execute: bool, verify: bool, as_json: bool
 ) -> None:
-    """`meterbridge migrate-orgs`."""
+    """Run `meterbridge migrate-orgs`."""
     if execute and verify:
         fail("give --execute or --verify, not both: run it again to verify.", 2)
     mode = EXECUTE if execute else VERIFY if verify else DRY_RUN
@@ -79,7 +79,9 @@ async def _migrated(
 
 @asynccontextmanager
 async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
-    """A migration with the tables and writers of the management API, in this process. Raises: TopicProblem, Unavailable."""
+    """Yield a migration with the tables and writers of the management API, in this process. Raises: TopicProblem,
+    Unavailable.
+    """
     lago_key(settings)
     deployment = deployment_of(settings)
     async with own_account_tables(settings, connections=2) as tables:
@@ -97,7 +99,7 @@ async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
 
 
 def _announcer(deployment: Deployment) -> Callable[[UserOrg, Sequence[str]], Any]:
-    """A function that writes the audit line of one customer. It makes the producer when it is called first."""
+    """Return a function that writes the audit line of one customer. Its first call makes the producer."""
     senders: list[CommandProducer] = []
 
     async def announce(entry: UserOrg, steps: Sequence[str]) -> None:
@@ -110,7 +112,7 @@ def _announcer(deployment: Deployment) -> Callable[[UserOrg, Sequence[str]], Any
 
 
 def _wrong(outcomes: Sequence[MigrationOutcome], mode: str) -> bool:
-    """Whether a customer has failed; in a check also whether one is missing or skipped."""
+    """Return whether a customer has failed; in a check also whether one is missing or skipped."""
     return any(outcome.state in ({FAILED, MISSING, SKIPPED} if mode == VERIFY else {FAILED}) for outcome in outcomes)
 
 

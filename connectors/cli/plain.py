@@ -1,7 +1,7 @@
 """Starts `serve` and `worker` without the library of the command line, which such a process would keep in memory for months.
 
-It takes the words that a container or a service manager uses. All other words, `--help` and mistakes among them, are for
-the parsers (connectors/cli/main.py).
+It handles the arguments that a container or a service manager uses. All other arguments, including `--help` and
+mistakes, go to the parsers (connectors/cli/main.py).
 """
 
 import sys
@@ -23,7 +23,7 @@ def plain_command(words: Sequence[str]) -> Callable[[], int] | None:
         words: the command line behind the program's name.
 
     Returns:
-        None = they are something else than `serve` or `worker`, with `--only` and its value or without.
+        None = the arguments are not `serve` or `worker`, optionally with `--only` and its value.
     """
     if not words or words[0] not in _COMMANDS:
         return None
@@ -51,8 +51,10 @@ def _run(command: str, only: str | None) -> int:
 
 
 def _load_with_less() -> None:
-    """Load the libraries that would load more than these processes use, which is 8 MiB. Each runs without."""
-    # A log line needs no tables in colour, and Lago's client no command line of its own.
+    """Load libraries without the modules that these processes do not use, which saves 8 MiB. Each library works without
+    them.
+    """
+    # Log lines need no tables in colour, and Lago's client needs no command line.
     with left_out("rich", "httpx._main"):
         import httpx
         import structlog

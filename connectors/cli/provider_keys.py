@@ -27,14 +27,14 @@ _COLUMNS = ("id", "user_id", "provider", "key_name", "masked_key", "state", "cre
 
 
 def list_provider_keys(user: str, *, as_json: bool) -> None:
-    """`meterbridge provider-keys list`."""
+    """Run `meterbridge provider-keys list`."""
     with one_sentence():
         keys = _with_store(settings_of_command(), lambda store: store.of_user(user) if user else store.all())
     _say(keys, as_json=as_json)
 
 
 def revoke_provider_key(key_id: str, *, as_json: bool) -> None:
-    """`meterbridge provider-keys revoke`."""
+    """Run `meterbridge provider-keys revoke`."""
     with one_sentence():
         settings = settings_of_command()
 
@@ -55,7 +55,7 @@ def revoke_provider_key(key_id: str, *, as_json: bool) -> None:
 
 
 def rotate_secret(*, as_json: bool) -> None:
-    """`meterbridge provider-keys rotate-secret`, `meterbridge keys rotate-secret`."""
+    """Run `meterbridge provider-keys rotate-secret` and `meterbridge keys rotate-secret`."""
     with one_sentence():
         settings = settings_of_command()
         secrets = all_revealed(settings.provider_keys_secret)

@@ -1,4 +1,4 @@
-"""`meterbridge rates`: check, put and show versions of the rate card; try one on calls that are counted."""
+"""`meterbridge rates`: check, put and show versions of the rate card; apply a version to counted calls as a test."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -31,14 +31,14 @@ T = TypeVar("T")
 
 
 def check(file: Path, as_json: bool) -> None:
-    """`meterbridge rates check`."""
+    """Run `meterbridge rates check`."""
     with one_sentence(InvalidRateCard):
         card = read_card(file, settings_of_command().cost_decimals)
     say(_as_object(card), as_json=as_json, table=lambda: meaning(card))
 
 
 def put(file: Path, *, comment: str, back_date: bool, as_json: bool) -> None:
-    """`meterbridge rates put`."""
+    """Run `meterbridge rates put`."""
     with one_sentence(InvalidRateCard):
         settings = settings_of_command()
         card = read_card(file, settings.cost_decimals)
@@ -54,7 +54,7 @@ def put(file: Path, *, comment: str, back_date: bool, as_json: bool) -> None:
 
 
 def show(at: str, as_json: bool) -> None:
-    """`meterbridge rates show`."""
+    """Run `meterbridge rates show`."""
     with one_sentence():
         known = known_cards(deployment_of(settings_of_command()))
         at_us = moment_us(at, "--at") if at else clock.now_us()
@@ -72,7 +72,7 @@ def show(at: str, as_json: bool) -> None:
 
 
 def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
-    """`meterbridge rates test`."""
+    """Run `meterbridge rates test`."""
     between = (moment_us(since, "--from"), moment_us(until, "--to"))
     with one_sentence(InvalidRateCard):
         places = settings_of_command().cost_decimals
@@ -94,7 +94,7 @@ def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
 
 
 def compare(prices: Path, since: str, until: str, bound: str, as_json: bool) -> None:
-    """`meterbridge rates compare`."""
+    """Run `meterbridge rates compare`."""
     between = (moment_us(since, "--from"), moment_us(until, "--to"))
     try:
         share = parse_amount(bound)

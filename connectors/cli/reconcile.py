@@ -35,7 +35,7 @@ from schemas.plurals import numbered
 
 
 def reconcile(lago: bool, litellm: bool, since: str, until: str, as_json: bool) -> None:
-    """`meterbridge reconcile`."""
+    """Run `meterbridge reconcile`."""
     between = (to_datetime(moment_us(since, "--from")), to_datetime(moment_us(until, "--to"))) if litellm else None
     with one_sentence():
         settings = settings_of_command()

@@ -44,7 +44,7 @@ def recover(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """`meterbridge recover`."""
+    """Run `meterbridge recover`."""
     do = yes and not dry_run
     choices = Choices(undecided or "", accept_lost_rates)
     with one_sentence():

@@ -25,7 +25,7 @@ def replay(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """`meterbridge replay`."""
+    """Run `meterbridge replay`."""
     since_us, until_us = moment_us(since, "--from"), moment_us(until, "--to")
     if since_us >= until_us:
         fail(f"--from {since} is not before --to {until}. Give two moments, the earlier one first.", 2)

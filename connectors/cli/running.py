@@ -1,6 +1,7 @@
 """The frame of every command: reads its settings, and prints an error as one sentence.
 
-`serve` and `worker` run for months with what is loaded here, so it is no library of the command line.
+`serve` and `worker` keep the modules that are loaded here in memory for months, so it loads no library of the command
+line.
 """
 
 import logging
@@ -21,7 +22,8 @@ _log = structlog.get_logger(__name__)
 
 
 def settings_of_command(*, asks_once: bool = True) -> Settings:
-    """The environment's settings. Configures logging, and warns of variables that look like ours and are none.
+    """Return the settings of the environment. Configure logging, and warn about variables whose names look like
+    settings but are not.
 
     Args:
         asks_once: silence Kafka's libraries, which would repeat an error twenty times a second. The command itself prints
@@ -67,7 +69,7 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
 
 
 def chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The names in `only`, which are separated by commas, in the order of `known`."""
+    """Return the names in `only`, which are separated by commas, in the order of `known`."""
     names = {name.strip() for name in only.split(",")}
     if not names <= set(known):
         fail(f"--only: {only!r} is not known. Give one or several of {','.join(known)}, separated by commas.", 2)

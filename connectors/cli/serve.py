@@ -8,7 +8,7 @@ from connectors.processes.server import run_serve
 
 
 def serve(only: str) -> None:
-    """`meterbridge serve`."""
+    """Run `meterbridge serve`."""
     parts = chosen(only, SERVED)
     with one_sentence():
         sys.exit(run_serve(settings_of_command(asks_once=False), parts))

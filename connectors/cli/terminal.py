@@ -15,7 +15,7 @@ from connectors.telemetry.printable import shown
 
 #: A shell's exit code for an interrupted command.
 INTERRUPTED = 130
-#: Commands that run until a signal stops them, which is no failure.
+#: Commands that run until a signal stops them; this is not a failure.
 _UNTIL_TOLD = frozenset({"serve", "worker", "lago-sandbox"})
 #: Commands with signal handlers of their own, because they have something to finish.
 _STOP_THEMSELVES = _UNTIL_TOLD | {"demo"}
@@ -27,7 +27,7 @@ _prepared: list[bool] = []
 
 
 def prepare(arguments: Sequence[str] | None = None) -> None:
-    """Make the process ready for a command; the second time does nothing.
+    """Make the process ready for a command; a second call does nothing.
 
     Args:
         arguments: of the command line, without the program; by default this process's.
@@ -51,13 +51,14 @@ def prepare(arguments: Sequence[str] | None = None) -> None:
     if command in _STOP_THEMSELVES or not hasattr(signal, "pthread_sigmask"):
         signal.signal(signal.SIGINT, lambda *_: _end())  # until the command has a handler of its own
         return
-    # Kafka's library waits for a broker in C for half a minute, and Python handles no signal meanwhile. A thread does.
+    # Kafka's library waits for a broker in C for up to half a minute. Python handles no signal during that time, so a
+    # thread does.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=_wait, name="ctrl-c", daemon=True).start()
 
 
 def when_interrupted(words: Callable[[], str]) -> None:
-    """Print `words()` if the command is interrupted from now on: how far it came."""
+    """From now on, print `words()` if the command is interrupted, which says how far the command got."""
     _words.append(words)
 
 
@@ -73,7 +74,7 @@ def _wait() -> None:
 
 
 def _end() -> None:
-    """End the process at once. What the command has reported is durable; a repeat does the rest."""
+    """End the process at once. Everything that the command has reported is durable; a repeat does the rest."""
     sentence = shown(" ".join(["meterbridge: interrupted.", *(words() for words in _words[-1:])]), lines=True)
     cursor = _SHOW_CURSOR if sys.stderr is not None and sys.stderr.isatty() else ""
     try:

@@ -23,7 +23,7 @@ from streams.state.ledger_expand import Expanded
 
 
 def create(*, with_acls: bool, principal: str, dry_run: bool, remove_extra: bool, as_json: bool) -> None:
-    """`meterbridge topics create`."""
+    """Run `meterbridge topics create`."""
     if remove_extra and not with_acls:
         fail("--remove-extra needs --acls. Give both.", 2)
     with one_sentence():
@@ -60,7 +60,7 @@ def _rights(settings: Settings, principal: str, *, change: bool, remove: bool) -
 
 
 def _report(found: Comparison, *, dry_run: bool, removed: bool) -> Iterator[str]:
-    """The rights for people: the new ones by principal, and the extra ones as arguments of kafka-acls.sh."""
+    """Yield the rights for people: the new ones by principal, and the extra ones as arguments of kafka-acls.sh."""
     would = "would be " if dry_run else ""
     yield f"{len(found.missing)} rights {would}created, {len(found.existing)} existed."
     if dry_run:
@@ -73,7 +73,7 @@ def _report(found: Comparison, *, dry_run: bool, removed: bool) -> Iterator[str]
 
 
 def check(*, as_json: bool) -> None:
-    """`meterbridge topics check`."""
+    """Run `meterbridge topics check`."""
     with one_sentence():
         settings = settings_of_command()
         complaints = check_topics(kafka_connection(settings), topic_layout(settings))
@@ -88,7 +88,7 @@ def check(*, as_json: bool) -> None:
 
 
 def expand(partitions: int, comment: str, *, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """`meterbridge topics expand`."""
+    """Run `meterbridge topics expand`."""
     with one_sentence():
         deployment = deployment_of(settings_of_command())
         planned = plan_expansion(deployment, partitions)
@@ -118,7 +118,7 @@ def _expansion(planned: ExpansionPlan, *, done: bool) -> str:
 
 
 def show_acls(principal: str, *, as_json: bool) -> None:
-    """`meterbridge topics acls`."""
+    """Run `meterbridge topics acls`."""
     with one_sentence():
         settings = settings_of_command()
     names = TopicNames.with_prefix(settings.topic_prefix)

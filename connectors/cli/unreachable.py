@@ -1,4 +1,4 @@
-"""Adds the address, and the setting that it is from, to an error about Kafka, Postgres or Lago that does not answer."""
+"""Adds the address and its setting to an error about Kafka, Postgres or Lago that does not answer."""
 
 from collections.abc import Callable
 from typing import Final
@@ -12,7 +12,7 @@ from schemas.errors import ConfigurationError, MeterbridgeError, Unavailable
 _KAFKA: Final = ("kafka_unavailable", "kafka_timeout")
 _LITELLM: Final = "litellm_db"
 _POSTGRES: Final = ("postgres_away", "postgres_slow", "postgres_denied")
-#: Reasons of LagoUnavailable without an answer, and reasons of a refused key.
+#: Reasons of LagoUnavailable if Lago did not answer, and reasons of a refused key.
 _LAGO: Final = ("connect", "timeout", "no_answer")
 #: Beginnings of sentences that say everything, so that the error itself is not repeated.
 _WHOLE: Final = ("Postgres does not answer", "Lago does not answer")
@@ -27,7 +27,7 @@ _REFUSED: Final = ("http_401", "http_403")
 
 
 def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> str:
-    """The error in words. If a neighbour cannot be reached, the sentence also names its address."""
+    """Return the error as a sentence. If a service cannot be reached, the sentence also names its address."""
     if error.reason in _KAFKA:
         return kafka_away(error.detail, lambda: settings().kafka_bootstrap_servers) or str(error)
     try:

@@ -23,7 +23,7 @@ _TEXT = "This is a test message of Meterbridge."
 
 
 def send_test(*, as_json: bool) -> None:
-    """`meterbridge webhooks test`."""
+    """Run `meterbridge webhooks test`."""
     with one_sentence():
         settings = settings_of_command()
         if not settings.outgoing_webhook_urls:
@@ -35,7 +35,9 @@ def send_test(*, as_json: bool) -> None:
 
 
 async def _sent(settings: Settings) -> list[dict[str, Any]]:
-    """Send one message to each endpoint; host, status of the answer (0: none came), and whether it was taken."""
+    """Send one message to each endpoint; return host, status of the response (0: no response), and whether it was
+    accepted.
+    """
     at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     body = msgspec.json.encode(TestWebhook(at, TestMessage(_TEXT)))
     lines = []

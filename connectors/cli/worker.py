@@ -1,4 +1,4 @@
-"""`meterbridge worker`: run the workers' roles, each in a process of its own."""
+"""`meterbridge worker`: run the workers' roles, each in its own process."""
 
 import sys
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from connectors.processes.worker import run_worker
 
 
 def worker(only: str | None) -> None:
-    """`meterbridge worker`."""
+    """Run `meterbridge worker`."""
     roles = chosen(only, ROLES) if only is not None else ()
     with one_sentence():
         settings = settings_of_command(asks_once=False)
@@ -22,7 +22,7 @@ def worker(only: str | None) -> None:
 
 
 def roles_of(settings: Settings) -> tuple[str, ...]:
-    """The roles of a deployment: all of them, but the projector only if there is Postgres."""
+    """Return the roles of a deployment: all of them, but the projector only if there is Postgres."""
     return ROLES if settings.postgres_url is not None else ROLES[:-1]
 
 

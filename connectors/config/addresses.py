@@ -1,4 +1,4 @@
-"""The address of a dependency and the setting that it comes from, for error messages; never with a password."""
+"""Returns the address of a dependency and its setting for error messages, never with a password."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -7,7 +7,8 @@ from schemas.errors import ConfigurationError
 
 
 def kafka_away(detail: str, servers: Callable[[], str]) -> str:
-    """A sentence that Kafka does not answer, with its address and the library's message; `""` if the settings are wrong.
+    """Return a sentence which says that Kafka does not answer, with its address and the library's message; `""` if the
+    settings are wrong.
 
     Args:
         detail: the library's message; `""` = none.
@@ -21,27 +22,27 @@ def kafka_away(detail: str, servers: Callable[[], str]) -> str:
 
 
 def kafka_address(servers: str) -> str:
-    """The setting `KAFKA_BOOTSTRAP_SERVERS` with its value."""
+    """Return the setting `KAFKA_BOOTSTRAP_SERVERS` with its value."""
     return f"KAFKA_BOOTSTRAP_SERVERS={servers}"
 
 
 def lago_address(url: str) -> str:
-    """The setting `LAGO_API_URL` with its value, without user and password."""
+    """Return the setting `LAGO_API_URL` with its value, without user and password."""
     return f"LAGO_API_URL={bare_url(url)}"
 
 
 def postgres_address(url: str) -> str:
-    """The settings of Postgres with host and port."""
+    """Return the settings of Postgres with host and port."""
     return f"DATABASE_URL or POSTGRES_HOST: {bare_place(url)}"
 
 
 def bare_place(url: str) -> str:
-    """The hosts and ports of a Postgres URL, without user and password."""
+    """Return the hosts and ports of a Postgres URL, without user and password."""
     return urlsplit(url).netloc.rpartition("@")[2] or "localhost"
 
 
 def bare_url(url: str) -> str:
-    """The URL without user, password, query and fragment, which may be secret."""
+    """Return the URL without user, password, query and fragment, which may be secret."""
     place = urlsplit(url)
     host = place.netloc.rpartition("@")[2]
     return place._replace(netloc=host, query="", fragment="").geturl()

@@ -9,7 +9,7 @@ from schemas.policy import OutOfPeriodPolicy
 
 
 def configuration_page() -> str:
-    """The text of docs/configuration.md: every variable with its default and meaning.
+    """Return the text of docs/configuration.md: every variable with its default and meaning.
 
     Raises:
         ValueError: a setting is in no part of `PARTS`, so no chapter has it.

@@ -1,4 +1,4 @@
-"""Makes values of the settings for the code that does not see the settings: connections, credentials, names and policies.
+"""Makes values from the settings for code that does not get the settings: connections, credentials, names and policies.
 
 Only this module unwraps a secret (tests/unit/config/test_values.py). The processes and the commands make each value once, and
 pass it on.
@@ -33,17 +33,17 @@ _KAFKA = ("KAFKA_", "TOPIC_PREFIX", "WEBHOOK_TIMEOUT")
 
 
 def revealed(secret: SecretStr | None) -> str:
-    """The text of a secret; `""` = there is none."""
+    """Return the text of a secret; `""` = there is none."""
     return "" if secret is None else secret.get_secret_value()
 
 
 def all_revealed(secrets: Iterable[SecretStr]) -> list[str]:
-    """The texts of several secrets, in order."""
+    """Return the texts of several secrets, in order."""
     return [secret.get_secret_value() for secret in secrets]
 
 
 def kafka_connection(settings: Settings) -> KafkaConnection:
-    """The connection to Kafka. `Settings` refuses a SASL protocol without user name and password,
+    """Return the connection to Kafka. `Settings` refuses a SASL protocol without user name and password,
     and a certificate without its key."""
     return KafkaConnection(
         settings.kafka_bootstrap_servers,
@@ -59,12 +59,12 @@ def kafka_connection(settings: Settings) -> KafkaConnection:
 
 
 def topic_layout(settings: Settings) -> TopicLayout:
-    """The layout of the topics."""
+    """Return the layout of the topics."""
     return TopicLayout(settings.topic_prefix, settings.kafka_partitions, settings.kafka_replication_factor)
 
 
 def deployment_of(settings: Settings) -> Deployment:
-    """The deployment, for operations."""
+    """Return the deployment, for operations."""
     return Deployment(
         kafka_connection(settings),
         settings.topic_prefix,
@@ -78,7 +78,7 @@ def deployment_of(settings: Settings) -> Deployment:
 
 
 def postgres_url(settings: Settings) -> DatabaseUrl:
-    """The URL of Postgres, for asyncpg.
+    """Return the URL of Postgres, for asyncpg.
 
     Raises:
         ConfigurationError: the deployment has no Postgres, or the setting is not a URL.
@@ -97,10 +97,10 @@ def postgres_url(settings: Settings) -> DatabaseUrl:
 
 
 def lago_connections(settings: Settings) -> tuple[LagoConnection, ...]:
-    """Every Lago organisation of the deployment, the default one first.
+    """Return every Lago organisation of the deployment, the default one first.
 
     Raises:
-        ConfigurationError: a webhook's signature would not show which of two sent it.
+        ConfigurationError: two organisations have the same webhook secret, so a signature would not show the sender.
     """
     key = revealed(settings.lago_api_key)
     default = LagoConnection(
@@ -134,13 +134,15 @@ def _further(one: LagoOrganization, settings: Settings) -> LagoConnection:
 
 
 def environment_of_others() -> dict[str, str]:
-    """The environment of this process without our variables, for a program that is started with all of them set explicitly."""
+    """Return the environment of this process without our variables, for a program whose settings are all set
+    explicitly.
+    """
     return {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
 
 @dataclass(frozen=True, slots=True)
 class LagoAccess:
-    """What the billing of orgs needs to call Lago.
+    """The values with which the billing of orgs calls Lago.
 
     Fields:
         key: `""` = there is none.
@@ -166,7 +168,9 @@ class UsageKafka:
 
 
 def lago_of_environment() -> LagoAccess:
-    """The access to Lago from the current environment, in a process of another program. Raises: ConfigurationError."""
+    """Return the access to Lago from the current environment, in a process of another program. Raises:
+    ConfigurationError.
+    """
     settings = own_settings(_LAGO)
     return LagoAccess(
         settings.lago_api_url,
@@ -179,7 +183,7 @@ def lago_of_environment() -> LagoAccess:
 
 
 def org_prefixes_of_environment() -> tuple[str, ...]:
-    """`ORG_ID_PREFIXES` from the current environment. Raises: ConfigurationError."""
+    """Return `ORG_ID_PREFIXES` from the current environment. Raises: ConfigurationError."""
     return own_settings(("ORG_ID_PREFIXES",)).org_id_prefixes
 
 

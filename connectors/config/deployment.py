@@ -1,4 +1,4 @@
-"""What an operation needs to know of the deployment, as one value (connectors/config/connections.py makes it)."""
+"""The data about the deployment that an operation needs, as one value (connectors/config/connections.py makes it)."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Deployment:
         prefix: of topics, consumer groups and transactional ids (`TOPIC_PREFIX`).
         topics: their names, with the prefix.
         partitions: of the raw topic and the topics with the same number (`KAFKA_PARTITIONS`).
-        policy: what the meter bills; also the name of the deployment, and the code of Lago's metric.
+        policy: the billing rules of the meter, the name of the deployment, and the code of Lago's metric.
         customer_id_fields: the fields of a call in which its customer id is searched; the first one present is used.
         kept_tag_prefixes, kept_metadata: which context of a call is kept.
     """
@@ -35,5 +35,5 @@ class Deployment:
         return self.policy.deployment
 
     def kafka_id(self, role: str) -> str:
-        """The name of a consumer group, or a transactional id, of a role or an operation."""
+        """Return the name of a consumer group, or a transactional id, of a role or an operation."""
         return f"{self.prefix}{self.name}-{role}"

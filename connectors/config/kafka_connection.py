@@ -12,7 +12,8 @@ class KafkaConnection:
         security_protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
         sasl_mechanism: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`; unused by protocols without SASL.
         ssl_cafile: PEM file of the authority that signed the brokers' certificates; `""` = the system's authorities.
-        ssl_certfile, ssl_keyfile: PEM files of the client's certificate and its key; `""` = the client shows none.
+        ssl_certfile, ssl_keyfile: PEM files of the client's certificate and its key; `""` = the client has no
+            certificate.
         ssl_key_password: of the key; `""` = the key is not encrypted.
     """
 

@@ -11,7 +11,7 @@ import structlog
 from schemas.organizations import DEFAULT, DEFAULT_LABEL
 
 _log = structlog.get_logger(__name__)
-#: How often a file with a key is looked at, seconds.
+#: How often a file with a key is checked, seconds.
 _LOOK_S: Final = 1.0
 _MAX_BYTES: Final = 64 << 10
 
@@ -22,10 +22,10 @@ class LagoConnection:
 
     Fields:
         organization: its name; `""` = the default one.
-        key: gives the API key; `""` = there is none.
+        key: returns the API key; `""` = there is no key.
         webhook_secrets: keys that its webhooks are signed with.
         clickhouse_dedup: whether its event store deduplicates.
-        per_second: the most posts of events of one process; 0 = no such bound.
+        per_second: maximum posts of events per second of one process; 0 = no limit.
         concurrency: requests at the same time of one process.
         timeout_s: of one request.
     """
@@ -51,7 +51,7 @@ class LagoConnection:
 
 
 class KeyFile:
-    """The API key in a file that another program may replace. While it cannot be read, the last key holds."""
+    """The API key in a file that another program may replace. While the file cannot be read, the last key stays valid."""
 
     def __init__(self, path: Path, organization: str, clock: Callable[[], float] = monotonic) -> None:
         self._path = path
@@ -62,7 +62,7 @@ class KeyFile:
         self._failed = False
 
     def __call__(self) -> str:
-        """The key; `""` if the file was never readable."""
+        """Return the key; `""` if the file was never readable."""
         now = self._clock()
         if now - self._looked_at >= _LOOK_S:
             self._looked_at = now

@@ -6,24 +6,26 @@ from typing import Final
 
 #: Prefixes that no other program uses in our environment, except Lago itself.
 _OURS: Final = ("KAFKA_", "LAGO_")
-#: How similar (0 to 1) another name must be to a setting, and how similar for a suggestion.
+#: How similar (0 to 1) a name must be to a setting to be reported, and to be suggested.
 _ALIKE, _GUESS = 0.86, 0.6
 
 
 def unknown_names(names: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
-    """The names that look like settings and are none, sorted."""
+    """Return the names that look like settings but are not, sorted."""
     return tuple(
         sorted(name for name in names if name not in known and (name.startswith(_OURS) or _near_miss(name, known)))
     )
 
 
 def meant_by(name: str, known: Collection[str]) -> str:
-    """The setting that was probably meant; `""` if none is similar."""
+    """Return the setting that was probably meant; `""` if none is similar."""
     return next(iter(get_close_matches(name, known, 1, _GUESS)), "")
 
 
 def _near_miss(name: str, known: Collection[str]) -> bool:
-    """Whether a long name differs from a setting by one or two letters; short names such as `HOST` have too many neighbours."""
+    """Return whether a long name differs from a setting by one or two letters; short names such as `HOST` have too many
+    neighbours.
+    """
     if "_" not in name or len(name) < len("LOG_LEVEL"):
         return False
     return any(

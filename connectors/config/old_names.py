@@ -1,4 +1,4 @@
-"""Settings that were renamed: one that is still set under its old name would be ignored, so it stops the start."""
+"""Refuses settings that are set under an old name, because such a setting would be ignored."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from connectors.config.secret_files import ENDING
 from schemas.errors import ConfigurationError
 
-#: The old name of a setting, and the name that it has now.
+#: Old names of settings, and their present names.
 RENAMED: Final[Mapping[str, str]] = {
     "ALLOW_UNSIGNED": "ALLOW_UNAUTHENTICATED",
     "DEDUPE_HORIZON_HOURS": "DEDUPE_RETENTION_HOURS",

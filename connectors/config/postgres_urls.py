@@ -18,7 +18,7 @@ from schemas.errors import Rejected
 
 
 def _names(text: str) -> frozenset[str]:
-    """The names in a text, which are separated by spaces."""
+    """Return the names in a text, which are separated by spaces."""
     return frozenset(text.split())
 
 
@@ -62,7 +62,7 @@ class DatabaseUrl(str):
 
 
 def connecting(url: str) -> dict[str, Any]:
-    """Arguments for `asyncpg.connect` or `create_pool`: `dsn`, and what the parameters of the URL ask for.
+    """Return the arguments for `asyncpg.connect` or `create_pool`: `dsn`, and the parameters of the URL.
 
     Raises:
         Rejected: `bad_url`: it is not a Postgres URL, or has a parameter that is not supported; the detail names it.
@@ -89,8 +89,9 @@ def connecting(url: str) -> dict[str, Any]:
 
 
 def with_defaults(url: str, **defaults: Any) -> dict[str, Any]:
-    """`connecting`, with defaults for what the URL does not set. Settings of the session cannot be changed by the URL, because
-    the code relies on them; only `application_name` can."""
+    """Return `connecting`, with defaults for everything that the URL does not set. Settings of the session cannot be
+    changed by the URL, because the code relies on them; only `application_name` can.
+    """
     parameters = connecting(url)
     theirs, ours = parameters.pop("server_settings", {}), defaults.pop("server_settings", {})
     server = {**theirs, **ours, **{name: theirs[name] for name in ("application_name",) if name in theirs}}
@@ -98,13 +99,13 @@ def with_defaults(url: str, **defaults: Any) -> dict[str, Any]:
 
 
 def most_connections(url: str) -> int:
-    """How many connections a pool may have (`connection_limit`); a large number if the URL does not say."""
+    """Return how many connections a pool may have (`connection_limit`); a large number if the URL does not say."""
     given = _taken_apart(url)[1].get("connection_limit")
     return _MOST_CONNECTIONS if given is None else max(1, _number("connection_limit", given))
 
 
 def _taken_apart(url: str) -> tuple[str, Mapping[str, str]]:
-    """The URL without its parameters, with the scheme of asyncpg; and the parameters, all of which are known."""
+    """Return the URL without its parameters, with the scheme of asyncpg; and the parameters, all of which are known."""
     try:
         parts = urlsplit(url)
         if not _SCHEMES.fullmatch(parts.scheme):
@@ -124,7 +125,9 @@ def _taken_apart(url: str) -> tuple[str, Mapping[str, str]]:
 
 
 def _encryption(given: Mapping[str, str], arguments: dict[str, Any]) -> dict[str, str]:
-    """The encryption that the URL asks for in other words than libpq's; default: the system's authorities."""
+    """Return the encryption that the URL requests with other parameters than libpq's; default: the system's
+    authorities.
+    """
     mode = given.get("sslmode") or given.get("ssl", "")
     mode = {"true": "require", "false": "disable", "no-verify": "require"}.get(mode, mode)
     accept = given.get("sslaccept", "")
@@ -157,5 +160,5 @@ def _number(name: str, text: str) -> int:
 
 
 def _shown(name: str) -> str:
-    """The name of a parameter, if it looks like one and not like a part of a password with a ? in it."""
+    """Return the name of a parameter, unless it may be a part of a password that contains a `?`."""
     return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,40}", name) else "without a name"

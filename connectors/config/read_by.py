@@ -1,7 +1,8 @@
-"""Which processes and commands use each setting: a column of docs/configuration.md, in one place.
+"""Lists which processes and commands use each setting, for a column of docs/configuration.md.
 
-`tests/unit/config/test_read_by.py` compares it with the code that reads the settings. What all roles of a worker get as one value, such as the
-policy of the meter, is listed here for those that use it; the test knows only that one of the workers reads it.
+`tests/unit/config/test_read_by.py` compares it with the code that reads the settings. Some settings reach all roles of
+a worker as one value, such as the policy of the meter. They are listed here only for the roles that use them; the test
+only checks that one of the workers reads them.
 """
 
 from itertools import chain
@@ -10,7 +11,7 @@ from typing import Final
 INGRESS, API, METER, SINK, RETRY, PROJECT, CANARY = "ingress", "api", "meter", "sink", "retry", "project", "canary"
 #: The roles of `meterbridge serve`, `worker` and `canary`.
 ROLES: Final = (INGRESS, API, METER, SINK, RETRY, PROJECT, CANARY)
-#: Several commands; a name of a command stands for that one.
+#: Groups of commands; the name of a command means this command alone.
 COMMANDS: Final = "commands"
 
 _WORKERS: Final = (METER, SINK, RETRY, PROJECT)
@@ -69,7 +70,7 @@ READ_BY: Final = dict(chain.from_iterable(((name, by) for name in names.split())
 
 
 def readers_shown(name: str) -> str:
-    """The readers of a setting as text of the page. Args: name: of the field."""
+    """Return the readers of a setting as text of the page. Args: name: of the field."""
     by = READ_BY[name]
     if by == _EVERY:
         return "all"

@@ -7,12 +7,12 @@ from typing import Final
 from schemas.errors import ConfigurationError
 
 ENDING: Final = "_FILE"
-#: No setting is longer; a wrong path may name a log or a device.
+#: The maximum size of a file: no setting is longer, and a wrong path may name a log or a device.
 _MAX_BYTES: Final = 64 << 10
 
 
 def with_files(environ: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
-    """`environ` with the value of each setting that is in a file, and without the variables that name the files.
+    """Return `environ` with the value of each setting that is in a file, and without the variables that name the files.
 
     The last line break of a file is not a part of the value.
 

@@ -19,7 +19,7 @@ DAY_S: Final = 86_400
 
 
 def _listed(value: object) -> object:
-    """`"a, b"` -> `("a", "b")`."""
+    """Split a text at commas: `"a, b"` -> `("a", "b")`."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
@@ -43,13 +43,15 @@ def http_url(value: str) -> str:
 
 
 def _issuer(value: str) -> str:
-    """The issuer is compared byte by byte, so a slash at its end stays."""
+    """Check the issuer. It is compared byte by byte, so a slash at its end stays."""
     http_url(value)
     return value
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
-    """A text that is not a URL is reported when it is used, because most commands need no Postgres."""
+    """Check the URL of Postgres. A text that is not a URL is reported when it is used, because most commands need no
+    Postgres.
+    """
     try:
         if "://" in value.get_secret_value():
             connecting(value.get_secret_value())
@@ -87,7 +89,7 @@ def _networks(values: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def out_of(names: tuple[str, ...]) -> AfterValidator:
-    """A validator: each value must be one of `names`, and none may occur twice."""
+    """Return a validator: each value must be one of `names`, and no value may occur twice."""
 
     def check(values: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(values)) < len(values) or not set(values) <= set(names):
@@ -98,7 +100,7 @@ def out_of(names: tuple[str, ...]) -> AfterValidator:
 
 
 def _fernet_secrets(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    """32 bytes each in URL-safe Base64, as Fernet takes them."""
+    """Check that each secret is 32 bytes in URL-safe Base64, as Fernet requires."""
     texts = [value.get_secret_value() for value in values]
     for text in texts:
         if not re.fullmatch(r"[A-Za-z0-9_-]{43}=", text):
@@ -119,7 +121,8 @@ Prefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]*$", max_leng
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
 PodName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=240)]
 SubscriptionIdTemplate = Annotated[str, AfterValidator(_id_template)]
-Port = Annotated[int, Field(ge=0, le=65_535)]
+MAX_PORT = 65_535
+Port = Annotated[int, Field(ge=0, le=MAX_PORT)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 MaybeSeconds = Annotated[float, Field(ge=0, le=DAY_S, allow_inf_nan=False)]
 WindowSeconds = Annotated[int, Field(ge=0), AfterValidator(_dividing_a_day)]

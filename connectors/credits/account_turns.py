@@ -24,7 +24,7 @@ class AccountTurns:
 
     Args:
         wait_s: how long a request waits for its turn, seconds.
-        on_full: called when its turn did not come in time.
+        on_full: called when a request did not get its turn in time.
     """
 
     def __init__(self, wait_s: float, on_full: Callable[[], None]) -> None:

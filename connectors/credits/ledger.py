@@ -1,8 +1,8 @@
 """The credits of users and orgs in Postgres. Every change is on disk before a method returns.
 
-The rules are in the functions of the database (connectors/postgres/migrations), which lock an account's row. So they
-apply to every process that calls them. The functions also make their transaction wait for the disk. Each is called as
-one statement, so that the row is locked only shortly.
+The rules are implemented by functions of the database (connectors/postgres/migrations), which lock an account's row. So
+the rules apply to every process. The functions also make their transaction wait for the disk. Each is called as one
+statement, so that the row is locked only shortly.
 """
 
 import json
@@ -103,7 +103,7 @@ class CreditLedger:
         return [{**row, "metadata": json.loads(row["metadata"])} for row in rows]
 
     async def packages(self) -> list[dict[str, Any]]:
-        """The packages that can be bought, the cheapest first."""
+        """Return the packages that can be bought, the cheapest first."""
         async with self._database.connection() as connection:
             return [dict(row) for row in await connection.fetch(_PACKAGES)]
 

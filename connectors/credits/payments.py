@@ -57,7 +57,7 @@ _STORED = """
 UPDATE stripe_payments SET purchase_id = $2, facts = $3::jsonb, posted = $4, postings = $5 WHERE payment_intent = $1
 """
 _POST = "SELECT * FROM add_account_credits($1, $2, $3, 'stripe', $4, $5, $6::jsonb)"
-#: The account is there: credits were posted in the same transaction.
+#: The account exists, because credits were posted in the same transaction.
 _LINK = """
 UPDATE user_credits u SET stripe_customer_id = c.customer_id
 FROM stripe_customers c WHERE u.account = $1 AND c.account = $1 AND u.stripe_customer_id IS NULL

@@ -88,7 +88,7 @@ def read_event(body: bytes) -> StripeEvent:
     """Read the event in a body with a verified signature.
 
     Raises:
-        Rejected: `stripe_event_unreadable`: the body is no event, or an object has an unexpected form.
+        Rejected: `stripe_event_unreadable`: the body is not an event, or an object has an unexpected form.
     """
     try:
         event = _decode(body)
@@ -107,7 +107,7 @@ def _by_prefix(event_type: str) -> Callable[[msgspec.Raw], dict[str, Any]] | Non
 
 
 def _paid(raw: msgspec.Raw) -> dict[str, Any]:
-    """A completed session may still wait for its payment, which is then announced by a later event."""
+    """Return the fact of a completed session. It may still wait for its payment, which a later event announces."""
     session = msgspec.json.decode(raw, type=_Session)
     fact = None
     if session.payment_status == "paid":
@@ -124,7 +124,7 @@ def _failed(raw: msgspec.Raw) -> dict[str, Any]:
 
 
 def _refunded(raw: msgspec.Raw) -> dict[str, Any]:
-    """`amount_refunded` is the sum of all refunds of the charge."""
+    """Return the fact of a refund; `amount_refunded` is the sum of all refunds of the charge."""
     charge = msgspec.json.decode(raw, type=_Charge)
     intent = _id(charge.payment_intent)
     return {"payment_intent": intent, "fact": Payment(refunded=charge.amount_refunded) if intent else None}

@@ -23,7 +23,7 @@ def check_signature(header: str, body: bytes, secrets: Sequence[str]) -> None:
     """Check that one of `secrets` signed `body` at most `TOLERANCE_S` ago. All secrets are tried, so the time does not show which one matches.
 
     Raises:
-        Rejected: `unsigned`; `bad_signature`: no secret signed it, it is too old, or the body is no event.
+        Rejected: `unsigned`; `bad_signature`: no secret signed it, it is too old, or the body is not an event.
     """
     check_signed(header)
     matches = [_is_signed(header, body, secret) for secret in secrets]
@@ -38,6 +38,10 @@ def _is_signed(header: str, body: bytes, secret: str) -> bool:
         stripe.Webhook.construct_event(body, header, secret, TOLERANCE_S)
     except stripe.SignatureVerificationError:
         return False
-    except (ValueError, TypeError, AttributeError):  # neither UTF-8 nor JSON, a header of other than ASCII, no object
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+    ):  # the body is not UTF-8, not JSON or not an object, or the header is not ASCII
         return False
     return True

@@ -1,4 +1,4 @@
-"""`meterbridge demo`: the whole product on this machine alone, fed with sample calls, ended by a reconciliation."""
+"""`meterbridge demo`: runs the whole product on this machine with sample calls, and ends with a reconciliation."""
 
 from connectors.demo.run import run_demo
 

@@ -1,4 +1,4 @@
-"""A Kafka broker inside this process: librdkafka's mock broker, for trying things out, never for money.
+"""A Kafka broker inside this process: librdkafka's mock broker, for trials, never for real usage.
 
 It keeps its logs in memory, the last 5 MB of each partition, and ends with the process. It has groups and transactions,
 but no compaction, no topic settings and no topic ids. It does not keep the offsets that a transaction commits, so a
@@ -18,7 +18,7 @@ from connectors.demo.broker_relay import Relay
 from schemas.errors import Unavailable
 from schemas.topics import CATALOGUE, partition_count
 
-#: What the broker keeps, as it is printed.
+#: The printed sentence about the data that the broker keeps.
 LIMITS = "in memory, the last 5 MB of each partition"
 
 _HOST = b"127.0.0.1"
@@ -43,7 +43,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 @contextmanager
 def embedded_broker(partitions: int) -> Iterator[str]:
-    """A broker with every topic of the catalogue; yields its `host:port` on loopback.
+    """Start a broker with every topic of the catalogue; yield its `host:port` on loopback.
 
     Args:
         partitions: `KAFKA_PARTITIONS`.
@@ -83,7 +83,7 @@ def _librdkafka() -> Any:
 
 
 def _client(lib: Any) -> Any:
-    """The client instance that the mock broker needs. It connects to nothing."""
+    """Return the client instance that the mock broker needs. It connects to nothing."""
     said = ctypes.create_string_buffer(512)
     conf = lib.rd_kafka_conf_new()
     _refuse(lib.rd_kafka_conf_set(conf, b"log_level", _ERRORS_ONLY, said, len(said)))

@@ -1,8 +1,8 @@
 """A relay between Kafka clients and librdkafka's in-process broker, which corrects two faults of the broker.
 
 The broker ends a transaction with a control batch as Kafka does (KIP-98) but leaves its checksum zero; aiokafka
-verifies checksums and would read no further. And a fetch that finds nothing is answered only when its whole wait is
-over, even if records arrive meanwhile. The relay shortens such waits. Everything else passes unchanged.
+verifies checksums and would stop there. Also, a fetch that finds no record is answered only after its whole wait, even
+if records arrive earlier. The relay shortens such waits. Everything else passes unchanged.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _FETCH, _LAST_VERSION, _CLIENT_ID = 1, 11, 8
 
 
 def fixed(answer: bytes) -> bytes:
-    """An answer of the broker with the missing checksums added."""
+    """Return an answer of the broker with the missing checksums added."""
     if _CONTROL_BATCH.search(answer) is None:
         return answer
     whole = bytearray(answer)
@@ -39,7 +39,7 @@ def fixed(answer: bytes) -> bytes:
 
 
 def hurried(request: bytes) -> bytes:
-    """A request; if it is a fetch, it waits at most `WAIT_MS`."""
+    """Return a request; if it is a fetch, it waits at most `WAIT_MS`."""
     if _int(request, 0, 2) != _FETCH or _int(request, 2, 2) > _LAST_VERSION:
         return request
     at = _CLIENT_ID + 2 + max(0, _int(request, _CLIENT_ID, 2)) + 4
@@ -60,13 +60,13 @@ class Relay:
         self._passing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> int:
-        """Start to listen; the port."""
+        """Start to listen; return the port."""
         self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def stop(self) -> None:
-        """Stop to listen, and cut every connection."""
+        """Stop listening, and close every connection."""
         if self._server is not None:
             self._server.close()
         for task in self._passing:

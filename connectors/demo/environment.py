@@ -1,4 +1,4 @@
-"""The demo's environment: a broker, a Lago, and each role of the product as a process of its own."""
+"""The demo's environment: a broker, a Lago, and each role of the product in its own process."""
 
 import asyncio
 import secrets

@@ -62,7 +62,7 @@ class DemoLago:
             await self._save("subscriptions", "subscription", subscription)
 
     async def bill(self, orgs: Sequence[Org]) -> BilledTotal:
-        """What Lago has billed the orgs so far. Raises: Rejected, Unavailable."""
+        """Return what Lago has billed the orgs so far. Raises: Rejected, Unavailable."""
         if self._sandbox:
             return _bill_of(await self._request("GET", "/__stats"))
         events = [event for org in orgs for event in await self._events(org)]
@@ -109,7 +109,7 @@ class DemoLago:
 
 
 def _bill_of(stats: dict[str, Any]) -> BilledTotal:
-    """The sandbox's own sums; `billed_cents`: of events inside a period of their subscription."""
+    """Return the sandbox's own sums; `billed_cents`: of events inside a period of their subscription."""
     sums = {
         name: Sum(subscription["calls"], _dollars(subscription["billed_cents"]))
         for name, subscription in stats["subscriptions"].items()

@@ -79,7 +79,7 @@ class Processes:
 
 
 def without_proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without proxies, which would take traffic on loopback."""
+    """Return the environment without proxies, which would take traffic on loopback."""
     return {name: value for name, value in environ.items() if not name.lower().endswith("_proxy")}
 
 

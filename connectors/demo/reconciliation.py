@@ -1,4 +1,4 @@
-"""Compares the calls and the money that were sent with those that were billed."""
+"""Compares the sent calls and amounts with the billed ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Reconciliation:
         return total(line.billed for line in self.orgs)
 
     def verdict(self) -> str:
-        """A line that says whether every call was billed once."""
+        """Return a line that says whether every call was billed once."""
         sent, billed = self.sent, self.billed
         if self.exact:
             return (
@@ -101,11 +101,11 @@ def reconcile(orgs: Sequence[Org], book: ExpectedBill, bill: BilledTotal, readin
 
 
 def total(sums: Iterable[Sum]) -> Sum:
-    """The exact sum."""
+    """Return the exact sum."""
     listed = list(sums)
     return Sum(sum(one.calls for one in listed), exact_total(one.cost for one in listed))
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
-    """`12 cache_hit, 3 failed_call`; `none`."""
+    """Return the counts as text: `12 cache_hit, 3 failed_call`, or `none`."""
     return ", ".join(f"{calls} {name}" for name, calls in sorted(counts.items())) or "none"

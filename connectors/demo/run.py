@@ -28,7 +28,8 @@ _LOOK_EVERY_S: Final = 0.5
 def run_demo(
     *, rate: int, seconds: int, environ: Mapping[str, str], lago_url: str | None = None, lago_key: str = ""
 ) -> int:
-    """Run the demo. Returns the exit code: 0 = all adds up, 1 = it does not, 130 = it was interrupted.
+    """Run the demo. Returns the exit code: 0 = the reconciliation is exact, 1 = it is not, 130 = the run was
+    interrupted.
 
     Args:
         rate: calls a second.
@@ -128,7 +129,7 @@ async def _map_late(environment: DemoEnvironment, demo_status: DemoStatus, custo
 
 
 async def _settled(environment: DemoEnvironment, traffic: Traffic) -> Reconciliation:
-    """The reconciliation, when it is exact, when nothing changes any more, or when the time is up."""
+    """Return the reconciliation, when it is exact, when nothing changes any more, or when the time is up."""
     deadline = time.monotonic() + _DRAIN_S
     last, since = None, time.monotonic()
     while True:

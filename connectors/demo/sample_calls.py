@@ -57,7 +57,7 @@ _WEIGHTS: Final = tuple(kind.weight for kind in _KINDS)
 
 
 def sample_call(customer: str, ended_at: float, chance: Random) -> SampleCall:
-    """A new call of `customer` that ended at `ended_at` (seconds since 1970), different from every other."""
+    """Return a new call of `customer` that ended at `ended_at` (seconds since 1970), different from every other."""
     (kind,) = chance.choices(_KINDS, _WEIGHTS)
     read, written = (chance.randint(1, most) if most else 0 for most in kind.tokens)
     cost = _litellms_cost(read * kind.prices[0] + written * kind.prices[1])
@@ -73,7 +73,8 @@ def sample_call(customer: str, ended_at: float, chance: Random) -> SampleCall:
 
 
 def _litellms_cost(product: float) -> str:
-    """A cost as LiteLLM writes it. LiteLLM calculates with floats, and the noise in the last digits must be billed as it is.
+    """Return a cost as LiteLLM writes it. LiteLLM calculates with floats, and the noise in the last digits must be
+    billed as it is.
 
     From here on the cost is a text, which is read as a Decimal.
     """
@@ -102,7 +103,7 @@ def _identify(call: dict[str, Any], kind: _Kind, customer: str, ended_at: float,
 
 
 def _count(call: dict[str, Any], read: int, written: int, cached: int, cost: str) -> None:
-    """`cost`: dollars, the text of a JSON number."""
+    """Set the token counts and the cost of a call. `cost`: dollars as the text of a JSON number."""
     counts = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
     for place in (call, call["metadata"]["usage_object"], call["response"]["usage"]):
         place.update(counts)

@@ -32,5 +32,5 @@ CUSTOMERS: Final = tuple(customer for customers in _ORGS.values() for customer i
 
 
 def orgs_of(run: str) -> tuple[Org, ...]:
-    """The orgs of one run, with ids that no other run has, because a real Lago keeps them."""
+    """Return the orgs of one run, with ids that no other run has, because a real Lago keeps them."""
     return tuple(Org(f"demo-{run}-{name.lower()}", name, customers) for name, customers in _ORGS.items())

@@ -68,7 +68,7 @@ class MetricsScraper:
 
 
 def reading(pages: str) -> MetricsReading:
-    """The sum of several pages."""
+    """Return the sum of several pages."""
     sums: defaultdict[tuple[str, str], float] = defaultdict(float)
     for family in text_string_to_metric_families(pages):
         for sample in family.samples:

@@ -32,7 +32,7 @@ class ExpectedBill:
         billable: by customer, calls that are to be billed and their cost, each call once.
         unbilled: number of other calls by the expected decision, each call once.
         delivered: elements answered with 202, repeats included.
-        repeats: those of them that were delivered before.
+        repeats: delivered elements that had been delivered before.
         unsure: elements of posts without an answer. They were sent again, so they may be stored twice.
     """
 

@@ -1,4 +1,4 @@
-"""Shows the running demo: a live picture on a terminal, else a line every few seconds."""
+"""Shows the running demo: a live view on a terminal, otherwise a line every few seconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,7 +92,7 @@ class View(Protocol):
 
 
 def view_for(console: Console) -> View:
-    """The live view on a terminal, else lines."""
+    """Return the live view on a terminal, else lines."""
     return LiveView(console) if console.is_terminal else LineView(console)
 
 
@@ -124,7 +124,7 @@ class LineView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """There is nothing to restore."""
+        """Do nothing: there is no terminal state to restore."""
 
 
 class LiveView:
@@ -157,7 +157,7 @@ NEXT_WRONG = (
 
 
 def show_reconciliation(console: Console, end: Reconciliation) -> None:
-    """The comparison, org by org, the verdict, and two sentences: what is the case now, and what to do next."""
+    """Print the comparison per org, the verdict, and two sentences: the present state, and the next step."""
     say = console.print
     say()
     head = f"  {'Reconciliation':<16}{'calls in':>10}{'billed':>10}{'USD in':>20}{'USD billed':>20}"
@@ -183,7 +183,7 @@ def show_reconciliation(console: Console, end: Reconciliation) -> None:
 
 
 def _picture(demo_status: DemoStatus) -> RenderableType:
-    """Eighteen lines, so that it fits the smallest terminal."""
+    """Return the view in eighteen lines, so that it fits the smallest terminal."""
     title = Text.assemble(("meterbridge demo", "bold"), f"  {demo_status.phase}")
     clock = Text(f"{min(demo_status.done_s, demo_status.seconds):.0f} of {demo_status.seconds} s", style="dim")
     top = Table.grid(expand=True)
@@ -245,7 +245,7 @@ def _orgs(demo_status: DemoStatus) -> Table:
 
 
 def _table(head: str, *columns: str) -> Table:
-    """A table with names on the left and figures on the right."""
+    """Return a table with names on the left and figures on the right."""
     table = Table(box=None, expand=True, header_style="dim", pad_edge=False)
     table.add_column(Text(head, style="bold cyan"), ratio=2)
     for column in columns:
@@ -254,5 +254,5 @@ def _table(head: str, *columns: str) -> Table:
 
 
 def _eye(amount: Decimal) -> str:
-    """Dollars with six places, to be shown."""
+    """Return dollars with six decimals, for display."""
     return f"{amount:,.6f}"

@@ -1,4 +1,4 @@
-"""The kinds of findings of the doctor: a stable code each, with severity, cause and fix.
+"""The kinds of findings of the doctor, each with a stable code, a severity, a cause and a fix.
 
 `python -m connectors.doctor.catalogue` prints docs/doctor.md.
 """
@@ -16,8 +16,8 @@ from connectors.doctor.version_kinds import VERSION_TEXTS
 class Severity(StrEnum):
     """How severe a finding is, the worst first.
 
-    The first two happen in ordinary operation: at a restart, in a busy minute. `degraded` needs another fault, or costs
-    something else than money. `ok` says that something is as it should be; it is the verdict if nothing worse is found.
+    The first two happen in ordinary operation: at a restart, in a busy minute. `degraded` needs a further fault, or
+    does not cost money. `ok` says that a setting is correct; it is the verdict if there is no worse finding.
     """
 
     MONEY_LOST = "money_lost"
@@ -48,7 +48,7 @@ class Finding:
         return KINDS[self.code].severity
 
     def as_object(self) -> dict[str, str]:
-        """The finding for programs."""
+        """Return the finding as an object for JSON."""
         kind = KINDS[self.code]
         return {
             "code": self.code,
@@ -374,7 +374,7 @@ does not show retries, headers, time-outs and switches: those are only in its fi
 
 
 def page() -> str:
-    """docs/doctor.md."""
+    """Return the text of docs/doctor.md."""
     lines = [_HEAD]
     chapters = {
         "LiteLLM": LITELLM,

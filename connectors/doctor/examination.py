@@ -1,4 +1,4 @@
-"""One examination: reads LiteLLM, our settings, Kafka's topics and Lago, and checks each of them."""
+"""Runs one examination: reads LiteLLM, our settings, Kafka's topics and Lago, and checks each of them."""
 
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ExaminedPart:
-    """The findings in one examined part, or why it could not be read (`unread`)."""
+    """The findings in one examined part, or the reason why the part could not be read (`unread`)."""
 
     name: str
     findings: tuple[Finding, ...] = ()
@@ -68,7 +68,7 @@ class ExaminationReport:
         return UNREAD if any(patient.unread for patient in self.patients) else FINE
 
     def as_object(self) -> dict[str, Any]:
-        """The report for programs."""
+        """Return the report as an object for JSON."""
         return {
             "verdict": self.verdict.value,
             "findings": [
@@ -90,7 +90,7 @@ async def examine(
     with_lago: bool,
     principal: str = "",
 ) -> ExaminationReport:
-    """Examine LiteLLM by its file, by its API, or by both, which are then compared.
+    """Examine LiteLLM through its file, its API, or both; if both are given, compare them.
 
     Args:
         principal: how Kafka names the roles' accounts; `""` = their rights are not examined.
@@ -132,7 +132,9 @@ async def examine(
 
 
 def _merged(proxy: Proxy | None, running: Proxy | None) -> Proxy:
-    """The proxy of the file, with what only a running proxy shows: its version, loggers and environment."""
+    """Return the proxy of the file, with the data that only a running proxy shows: its version, loggers and
+    environment.
+    """
     if proxy is None or running is None:
         return proxy or running or Proxy()
     by_name = {callback.name: callback for callback in running.callbacks}
@@ -159,7 +161,7 @@ def _named(callbacks: Iterable[str]) -> str:
 
 
 def _endpoint(proxy: Proxy | None) -> str:
-    """The address in the file, if it is the ingress's."""
+    """Return the address in the file, if it is the ingress's."""
     known = (one.address for one in (proxy.of(CallbackKind.GENERIC) if proxy else ()) if one.reaches_us())
     return next((address for address in known if address and not is_unseen(address)), ENDPOINT)
 
@@ -187,7 +189,9 @@ async def _lago(own: Settings, connection: LagoConnection, http: httpx.AsyncClie
 
 
 async def _stored(lago: LagoClient, usage_code: str) -> tuple[tuple[tuple[str, str], ...], str]:
-    """Code and external subscription id of the newest events on each metric but that of usage, or why they are unread."""
+    """Return code and external subscription id of the newest events on each metric except the usage metric, or why they
+    are unread.
+    """
     try:
         others = [metric.code for metric in await lago.metrics() if metric.code != usage_code]
         events = {code: await lago.newest_events(code) for code in others}
@@ -197,7 +201,7 @@ async def _stored(lago: LagoClient, usage_code: str) -> tuple[tuple[tuple[str, s
 
 
 async def _version(lago: LagoClient) -> str:
-    """Lago's version; `""` = a proxy in front of Lago hides it."""
+    """Return Lago's version; `""` = a proxy in front of Lago hides it."""
     try:
         return await lago.version()
     except LagoIntegrationError:
@@ -205,7 +209,7 @@ async def _version(lago: LagoClient) -> str:
 
 
 async def _read(asking: Awaitable[T]) -> tuple[T | None, str]:
-    """The result, or why it could not be read."""
+    """Return the result, or why it could not be read."""
     try:
         return await asking, ""
     except (Rejected, Unavailable) as error:

@@ -11,12 +11,12 @@ _ANSWER_S = 5.0
 
 
 def is_named(own: Settings) -> bool:
-    """Whether Kafka is configured: the doctor also runs on LiteLLM's machine, which may not reach Kafka."""
+    """Return whether Kafka is configured: the doctor also runs on LiteLLM's machine, which may not reach Kafka."""
     return "kafka_bootstrap_servers" in own.model_fields_set
 
 
 async def judge_topics(own: Settings) -> tuple[Finding, ...]:
-    """A finding for each difference from the catalogue.
+    """Return a finding for each difference from the catalogue.
 
     Raises:
         Unavailable: Kafka does not answer.

@@ -36,7 +36,7 @@ class SeenLago:
 
 
 def judge_lago(lago: SeenLago, own: Settings) -> list[Finding]:
-    """All findings in Lago, given our own settings."""
+    """Return all findings in Lago, given our own settings."""
     return [*_server(lago, own), *_metric(lago, own), *_plans(lago, own), *_customers(lago, own), *_stored(lago)]
 
 
@@ -59,7 +59,7 @@ def _metric(lago: SeenLago, own: Settings) -> Iterator[Finding]:
 
 
 def _plans(lago: SeenLago, own: Settings) -> Iterator[Finding]:
-    """All plans that charge the metric are checked, because any org may be on them."""
+    """Check all plans that charge the metric, because any org may be on them."""
     if lago.metric is None:
         return
     charging = {
@@ -77,7 +77,7 @@ def _plans(lago: SeenLago, own: Settings) -> Iterator[Finding]:
 
 
 def _customers(lago: SeenLago, own: Settings) -> Iterator[Finding]:
-    """Customers with no active subscription that charges the metric, or with several."""
+    """Report customers with no active subscription that charges the metric, or with several."""
     code = own.lago_event_code
     charging = {plan.code for plan in lago.plans if any(charge.billable_metric_code == code for charge in plan.charges)}
     if not charging:
@@ -96,9 +96,11 @@ def _customers(lago: SeenLago, own: Settings) -> Iterator[Finding]:
 
 
 def _stored(lago: SeenLago) -> Iterator[Finding]:
-    """Events on other metrics whose subscription has a plan without a charge on them: Lago stores them and bills nothing.
+    """Report events on other metrics whose plan has no charge on the metric: Lago stores such events but does not bill
+    them.
 
-    Such events are not held, because they cost nothing by themselves. What a plan that Lago does not list charges is not known.
+    Such events are not held, because they have no cost of their own. The charges of a plan that Lago does not list are
+    unknown.
     """
     charged = {plan.code: {charge.billable_metric_code for charge in plan.charges} for plan in lago.plans}
     running = {subscription.external_id: subscription for subscription in lago.running}

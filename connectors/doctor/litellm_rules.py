@@ -33,7 +33,7 @@ def judge_litellm(proxy: Proxy, own: Settings) -> list[Finding]:
 
 
 def _ways_to_us(proxy: Proxy, own: Settings) -> Findings:
-    """Exactly one callback must report to the ingress."""
+    """Check that exactly one callback reports to the ingress."""
     lago = [_lago_is_at(callback, own) for callback in proxy.of(CallbackKind.LAGO)]
     sure, maybe = _reaching(proxy, own)
     if len(sure) > 1:
@@ -49,7 +49,9 @@ def _ways_to_us(proxy: Proxy, own: Settings) -> Findings:
 
 
 def _built_in(proxy: Proxy, own: Settings) -> Findings:
-    """LiteLLM's own callbacks for Lago and OpenMeter leave out calls, and with another callback they double calls."""
+    """Report LiteLLM's own callbacks for Lago and OpenMeter: they leave out calls, and together with another callback
+    they double calls.
+    """
     sure, maybe = _reaching(proxy, own)
     beside = [name for name in sure if name != CallbackKind.LAGO] + [
         callback.name for callback in maybe if callback.kind is CallbackKind.GENERIC
@@ -96,7 +98,7 @@ def _what_sends_nothing(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _what_was_not_made(proxy: Proxy, _own: Settings) -> Findings:
-    """A running proxy shows its loggers. A missing one was refused when it started."""
+    """Check the loggers that a running proxy shows. A missing logger was refused when the proxy started."""
     for callback in proxy.callbacks:
         logger = _LOGGERS.get(callback.kind)
         if proxy.running is not None and logger and SUCCESS in callback.hears and logger not in proxy.running:
@@ -104,7 +106,7 @@ def _what_was_not_made(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _entries(proxy: Proxy, _own: Settings) -> Findings:
-    """The `callback_settings` of a callback that may post to the ingress. A running proxy does not show them."""
+    """Check the `callback_settings` of each callback that may post to the ingress. A running proxy does not show them."""
     for callback in proxy.of(CallbackKind.GENERIC):
         if proxy.settings is None or callback.reaches_us() is False:
             continue
@@ -118,7 +120,7 @@ def _entries(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _credentials(proxy: Proxy, own: Settings) -> Findings:
-    """The Authorization header must be one that the ingress accepts, if it can be seen."""
+    """Check that the ingress accepts the Authorization header, if the header can be seen."""
     tokens = all_revealed(own.webhook_token)
     for callback in proxy.of(CallbackKind.GENERIC):
         # Without an entry the headers are in GENERIC_LOGGER_HEADERS of the proxy's environment.
@@ -150,7 +152,7 @@ def _what_is_heard(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _switches(proxy: Proxy, _own: Settings) -> Findings:
-    """`litellm_settings`."""
+    """Check `litellm_settings`."""
     settings = proxy.settings
     if settings is None:
         yield Finding("settings_unseen", "A running proxy does not show litellm_settings and callback_settings.")
@@ -167,7 +169,7 @@ def _switches(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _records(proxy: Proxy, _own: Settings) -> Findings:
-    """The members of a record beside usage, and one that LiteLLM's own spend writer needs."""
+    """Check which members a record has besides usage, and the member that LiteLLM's own spend writer needs."""
     settings = proxy.settings
     if settings is None:
         return
@@ -182,7 +184,9 @@ def _records(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _version(proxy: Proxy, _own: Settings) -> Findings:
-    """Versions without a lock lose calls. Other findings about a version come from our tests with it."""
+    """Report versions that lose calls because they have no lock. Other findings about a version come from our tests
+    with it.
+    """
     yield from judge_version(proxy.version)
     numbers = re.match(r"(\d+)\.(\d+)", proxy.version or "")
     if numbers is not None and (int(numbers[1]), int(numbers[2])) < SAFE_VERSION:

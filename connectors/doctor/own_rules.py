@@ -8,13 +8,13 @@ from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
 from connectors.ingest.secret_strength import LEAST_BYTES
 
-#: A batch of LiteLLM's has up to 7.5 MB, and more while answers are slow.
+#: A batch of LiteLLM has up to 7.5 MB, and more while responses are slow.
 LEAST_BODY_BYTES: Final = 16 << 20
 LEAST_RETENTION_HOURS: Final = 24
 
 
 def judge_own(own: Settings) -> list[Finding]:
-    """All findings in the environment."""
+    """Return all findings in the environment."""
     return [*_credentials(own), *_payers(own), *_limits(own), *_durability(own)]
 
 

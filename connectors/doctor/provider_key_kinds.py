@@ -1,4 +1,4 @@
-"""Cause and fix of each kind of finding about provider keys; connectors/doctor/catalogue.py makes kinds of them."""
+"""Cause and fix of each kind of finding about provider keys; connectors/doctor/catalogue.py turns them into kinds."""
 
 from typing import Final
 

@@ -15,14 +15,14 @@ PART: Final = "Users' provider keys"
 
 
 async def judge_provider_keys(own: Settings) -> list[Finding]:
-    """All findings. Raises: Unavailable: Postgres does not answer, or has no table of provider keys."""
+    """Return all findings. Raises: Unavailable: Postgres does not answer, or has no table of provider keys."""
     with Database(postgres_url(own), size=1) as database:
         totals = await PostgresProviderKeys(database).totals(datetime.now(UTC))
     return list(findings(totals, [secret_id(secret) for secret in all_revealed(own.provider_keys_secret)]))
 
 
 def findings(totals: Iterable[SecretTotals], known: list[str]) -> Iterator[Finding]:
-    """The findings.
+    """Yield the findings.
 
     Args:
         known: ids of the secrets in `PROVIDER_KEYS_SECRET`, the newest first.

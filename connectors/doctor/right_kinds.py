@@ -7,7 +7,7 @@ MISSING_TEXTS: Final = (
     "The account of a role lacks a right in Kafka that its work needs. What then waits longer than a topic keeps it is lost.",
     "`meterbridge topics create --acls` with an administrator's account, or the line for it of `meterbridge topics acls`.",
 )
-#: Findings that stop nothing.
+#: Findings that stop no work.
 OTHER_TEXTS: Final = {
     "kafka_right_not_needed": (
         "The account of a role may do more in Kafka than the role's work needs. A person who steals the account can do it.",

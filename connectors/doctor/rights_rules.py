@@ -16,7 +16,7 @@ _ANSWER_S = 5.0
 
 
 async def judge_rights(own: Settings, principal: str) -> tuple[Finding, ...] | None:
-    """A finding for each right that an account of a role lacks, and for each that it does not need.
+    """Return a finding for each right that a role's account lacks, and for each right that it does not need.
 
     A role whose account has no list at all is left out: its processes use another account.
 
@@ -24,7 +24,7 @@ async def judge_rights(own: Settings, principal: str) -> tuple[Finding, ...] | N
         principal: how Kafka names the accounts (`principal_of`).
 
     Returns:
-        None = Kafka has no lists, so none of them is the roles': it has no authorizer, or the processes use an administrator's account.
+        None = Kafka has no lists: it has no authorizer, or the processes use an administrator's account.
 
     Raises:
         Unavailable: Kafka does not answer.
@@ -39,7 +39,7 @@ async def judge_rights(own: Settings, principal: str) -> tuple[Finding, ...] | N
     wanted = rights_of(acls(names, own.topic_prefix, own.deployment_name), principal)
     named = {right.principal for right in stored}
     missing = lacking([right for right in wanted if right.principal in named], stored)
-    # A deployment of another prefix may share the accounts: what is not about our names is its own.
+    # A deployment with another prefix may share the accounts, so lists about other names belong to it.
     ours = {right.name for right in wanted}
     extra = [right for right in compared(wanted, stored, principal).extra if not right.denied and right.name in ours]
     return (*_findings(missing, "kafka_right_missing", "may not"), *_findings(extra, "kafka_right_not_needed", "may"))

@@ -27,7 +27,8 @@ _WORDS = {
 def run_doctor(
     own: Settings, config: Path | None, url: str | None, *, principal: str, as_json: bool, with_lago: bool
 ) -> int:
-    """Examine once. Returns the exit code: 0 = nothing loses or doubles money, 1 = something does, 2 = a part is unread.
+    """Examine once. Returns the exit code: 0 = no finding loses or doubles money, 1 = a finding does, 2 = a part could
+    not be read.
 
     Args:
         principal: how Kafka names the roles' accounts (`connectors.kafka.acls.principal_of`).
@@ -46,7 +47,9 @@ def run_doctor(
 
 
 def report_text(report: ExaminationReport) -> str:
-    """The report for people: the findings, then the configuration, environment and order of stopping that lose least."""
+    """Return the report as text: the findings, then the configuration, the environment and the order of stopping with
+    the least loss.
+    """
     lines = []
     for patient in report.patients:
         lines.append(patient.name)

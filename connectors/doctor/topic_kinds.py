@@ -2,7 +2,7 @@
 
 from typing import Final
 
-#: The severities are those of `connectors.doctor.catalogue.Severity`.
+#: The severities are values of `connectors.doctor.catalogue.Severity`.
 TOPIC_TEXTS: Final = {
     "topic_loses_money": (
         "money_lost",

@@ -1,4 +1,4 @@
-"""Says what is known of a proxy's version of LiteLLM; pure."""
+"""Reports the known facts about a proxy's version of LiteLLM; pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -7,7 +7,7 @@ from connectors.litellm.known_versions import KnownVersion, known_of, newest, nu
 
 
 def judge_version(version: str | None) -> Iterator[Finding]:
-    """The findings about a version; none where it cannot be seen."""
+    """Yield the findings about a version; no findings if the version is not visible."""
     known = known_of(version or "")
     if known is None:
         return
@@ -43,7 +43,7 @@ def _place(known: KnownVersion) -> str:
 
 
 def _beyond(found: Mapping[str, str], best: Mapping[str, str]) -> list[str]:
-    """Say what the newest tested version does better."""
+    """Say which problems the newest tested version does not have."""
     return [words for name, words in found.items() if name not in best]
 
 

@@ -27,7 +27,8 @@ class BodyReader:
 
     The body of an unauthenticated sender has a signature, which can be checked only when the body is there. Such bodies get
     half of the memory, and only bytes that have arrived count: otherwise a few senders could announce large bodies and block
-    all others. One thread decompresses and hashes them, and keeps no decompressed byte before the sender is known.
+    all others. One thread decompresses and hashes these bodies, and keeps no decompressed byte before the sender is
+    known.
 
     Args:
         max_body_bytes: limit of one decompressed body.
@@ -48,12 +49,12 @@ class BodyReader:
         unauthenticated: bool = False,
         prove: Callable[[bytes | Iterable[bytes]], None] | None = None,
     ) -> bytes:
-        """The whole decompressed body; it counts as in flight until `release(body)`.
+        """Return the whole decompressed body; it counts as in flight until `release(body)`.
 
         Args:
             unauthenticated: the sender is not authenticated while the body is read.
             prove: called with the decompressed body, or its pieces, maybe in a thread; raises if it does not prove who sent it.
-                Until it returns, the sender is not authenticated.
+                The sender is authenticated only after it returns.
 
         Raises:
             Problem: 413 too large (before reading if Content-Length says so), 415 unknown encoding, 400 not decodable, 503 too
@@ -124,7 +125,7 @@ class BodyReader:
         unpacker.end()
 
     def release(self, body: bytes) -> None:
-        """The request with this body is answered."""
+        """Give back the memory of this body, because its request was answered."""
         self.bytes_in_flight -= len(body)
 
     def _check(self, needed: int) -> None:
@@ -137,10 +138,11 @@ class BodyReader:
             self._unauthenticated -= count
 
     def _hold(self, held: int, needed: int, *, unauthenticated: bool = False, limited: bool = True) -> int:
-        """Reserve the bytes that `needed` exceeds `held` by; returns how many.
+        """Reserve the bytes by which `needed` exceeds `held`; return their number.
 
         Args:
-            limited: `needed` is the size of one body, so its limit applies; False: of the body before and after decompression.
+            limited: `needed` is the size of one body, so the limit of one body applies; False: `needed` is the size of
+                a body before and after decompression together.
         """
         if limited:
             self._check(needed)
@@ -155,7 +157,7 @@ class BodyReader:
 
 
 async def _unpacked(unpacker: Unpacker, body: bytes, beside: Executor | None) -> AsyncIterator[bytes]:
-    """The decompressed pieces of the body; a large body is decompressed in a thread. Raises: Problem 400.
+    """Yield the decompressed pieces of the body; a large body is decompressed in a thread. Raises: Problem 400.
 
     Args:
         beside: the executor of the thread; None = the event loop's default.

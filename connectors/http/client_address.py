@@ -25,19 +25,19 @@ class ClientAddressPolicy:
         self._proxies = proxies
 
     def admit(self, peer: str | None, headers: CIMultiDictProxy[str]) -> bool:
-        """Whether this request comes from an allowed address."""
+        """Return whether this request comes from an allowed address."""
         if not self._allowed:
             return True
         origin = self.origin(peer, headers.getall(_FORWARDED, ()))
         return origin is not None and _is_in(origin, self._allowed)
 
     def trusts(self, peer: str) -> bool:
-        """Whether this address is a trusted proxy, which sends requests for many clients."""
+        """Return whether this address is a trusted proxy, which sends requests for many clients."""
         address = _address(peer) if self._proxies else None
         return address is not None and _is_in(address, self._proxies)
 
     def origin(self, peer: str | None, forwarded: Iterable[str]) -> _Address | None:
-        """The address of the client, as far as trusted proxies name it; None if it is not an address.
+        """Return the client's address as named by trusted proxies; None if the value is not an address.
 
         Each proxy appends the address it got the request from, so the header is read from its end. The first address that is
         not a trusted proxy is the client; that client may have written everything before it.
@@ -53,7 +53,7 @@ def source_of(policy: ClientAddressPolicy, request: BaseRequest) -> str:
     """Return the key by which the requests of one client are counted: its address, for IPv6 its /64 network; `""` if
     unknown.
 
-    One customer of a provider has a whole /64 network, so single IPv6 addresses would be no limit.
+    One customer of a provider has a whole /64 network, so a limit per single IPv6 address would have no effect.
     """
     headers = request.headers
     # aiohttp gives a plain dict for a request that it could not parse.

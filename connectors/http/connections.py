@@ -1,9 +1,9 @@
 """HTTP connections with a time limit for the request head; input that is not HTTP is answered with problem JSON.
 
-aiohttp calls a handler when the head is complete, so a handler cannot limit how slowly the head arrives. aiohttp also
-answers what it cannot parse by itself, and repeats the bytes in the response and the log. An idle connection of an
-authenticated sender stays open: senders reuse theirs, and may lose a request if it is closed. Other idle connections are
-closed after the time limit of a head. A refused request is answered without reading its body.
+aiohttp calls a handler when the head is complete, so a handler cannot limit how slowly the head arrives. For input that
+it cannot parse, aiohttp sends its own response, and repeats the bytes in the response and the log. An idle connection
+of an authenticated sender stays open: senders reuse theirs, and may lose a request if it is closed. Other idle
+connections are closed after the time limit of a head. A refused request is answered without reading its body.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from schemas.reasons import SILENT
 #: Limits: bytes of the request line and of each header; number of headers.
 MAX_LINE, MAX_HEADERS = 8190, 64
 
-#: Seconds that a connection stays open after a refusal without reading the body: the client may lose the response if it closes
-#: at once.
+#: Seconds that a connection stays open after a refusal without reading the body: if the connection closes at once, the
+#: client may lose the response.
 _UNREAD_S: Final = 1.0
 #: Seconds for reading the rest of a body that the handler did not read.
 _LINGER_S: Final = 1.0
@@ -138,7 +138,7 @@ class _Connection(RequestHandler):
         super().connection_lost(exc)
 
     def is_idle(self) -> bool:
-        """Whether it waits for a request."""
+        """Return whether the connection waits for a request."""
         return (waiter := self._waiter) is not None and not waiter.done()
 
     def admit(self, request: web.BaseRequest) -> None:
@@ -182,7 +182,7 @@ class _Connection(RequestHandler):
         return answered
 
     async def _leave_unread(self) -> None:
-        """Give the client a second to read the response, then close the connection."""
+        """Leave the client one second to read the response, then close the connection."""
         self._lingering_time = 0.0
         if (transport := self.transport) is not None and not transport.is_closing():
             transport.pause_reading()
@@ -192,7 +192,7 @@ class _Connection(RequestHandler):
         self.force_close()
 
     def _look(self) -> None:
-        """Close an unauthenticated connection that is idle and sent no request since the last call."""
+        """Close the connection if it is unauthenticated, idle, and sent no request since the last call."""
         self._silence = None
         if self._is_known:
             return
@@ -210,7 +210,9 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002  # it may quote what the client sent
     ) -> web.StreamResponse:
-        """aiohttp calls this for input that it cannot parse, and for exceptions that leave a handler."""
+        """Answer with problem JSON. aiohttp calls this for input that it cannot parse, and for exceptions that leave a
+        handler.
+        """
         if status < _SERVER_ERRORS:
             self._unauthenticated.malformed(request, type(exc).__name__)
         else:

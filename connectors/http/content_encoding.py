@@ -12,7 +12,7 @@ from connectors.http.problem import CLOSES, Problem
 
 #: `handler_args` of an application: handlers get bodies as they were sent.
 PACKED: Final = {"auto_decompress": False}
-#: Bytes of a piece at most; one takes a few milliseconds.
+#: Maximum bytes of a piece; a piece of this size takes a few milliseconds.
 STEP: Final = 1 << 20
 
 _GZIP, _DEFLATE = 31, 15
@@ -47,7 +47,7 @@ class Unpacker:
         return self._window is None
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        """The decompressed pieces of a chunk of the body, of at most `STEP` bytes each.
+        """Yield the decompressed pieces of a chunk of the body, of at most `STEP` bytes each.
 
         Raises:
             Problem: 400: the chunk does not have the encoding of the header.
@@ -79,7 +79,9 @@ class Unpacker:
             raise _bad_encoding()
 
     def _next_member(self, rest: bytes) -> bytes:
-        """Only another gzip member (RFC 1952, 2.2) or zeros as padding may follow the end of a stream."""
+        """Check the bytes after the end of a stream: only another gzip member (RFC 1952, 2.2) or padding with zeros may
+        follow.
+        """
         if not rest.strip(b"\0"):
             return b""
         if self._window != _GZIP or not _GZIP_MAGIC.startswith(rest[:2]):

@@ -1,4 +1,4 @@
-"""An endpoint of the management API, declared once: what it takes, what it answers and which scope it needs.
+"""Declares each endpoint of the management API once: its request, its responses and the scope that it needs.
 
 The routes and the OpenAPI document are both made from one list of endpoints. A handler gets an `AuthorizedRequest` and
 returns the response. This module turns the errors that a handler raises into responses, in the same way for all endpoints.
@@ -21,7 +21,7 @@ from streams.core.mapping.customer_prefixes import may_adopt
 
 _RETRY_S = 5
 _NO_POSTGRES = "DATABASE_URL"
-#: A body with very many errors gets only the first ones back: the response must not be larger than the request.
+#: A response lists only the first errors of a body, because it must not be larger than the request.
 _ERRORS_TOLD = 20
 _FIELD_CHARS = 100
 #: The status of a `Rejected` by its reason; all others are 422. 402: credits are missing; 404: something does not exist; 409: it
@@ -72,15 +72,15 @@ class Principal:
     user: str = ""
 
     def may(self, scope: str) -> bool:
-        """Whether the caller holds the scope."""
+        """Return whether the caller holds the scope."""
         return scope in self.scopes or "*" in self.scopes
 
     def may_see(self, org_id: str) -> bool:
-        """Whether the caller may see the org."""
+        """Return whether the caller may see the org."""
         return self.orgs is None or org_id in self.orgs
 
     def may_adopt(self, customer_id: str) -> bool:
-        """Whether the caller may map a LiteLLM customer that none of the caller's orgs pays for yet."""
+        """Return whether the caller may map a LiteLLM customer that none of the caller's orgs pays for yet."""
         return may_adopt(self.orgs, self.prefixes, customer_id)
 
 
@@ -88,13 +88,15 @@ class Access(Protocol):
     """Authenticates requests, and writes the audit log."""
 
     async def admit(self, request: web.Request, endpoint: "Endpoint") -> Principal:
-        """The caller, if it holds the endpoint's scope and may see the org in the path. Raises: Problem 401, 403, 429."""
+        """Return the caller, if it holds the endpoint's scope and may see the org in the path. Raises: Problem 401,
+        403, 429.
+        """
 
     async def changing(self, principal: Principal, request: web.Request, before: Any, after: Any) -> None:
         """Write a line into the audit log; it is durable on return. Raises: Unavailable."""
 
     def refused(self, request: web.Request, problem: Problem) -> None:
-        """Note that the request is answered with this problem."""
+        """Register that the request is answered with this problem."""
 
 
 @dataclass(slots=True)
@@ -112,7 +114,7 @@ class AuthorizedRequest:
     query: Any = None
 
     def part(self, name: str) -> str:
-        """The percent-decoded value of a path parameter."""
+        """Return the percent-decoded value of a path parameter."""
         return self.request.match_info[name]
 
     def for_org(self, org_id: str) -> str:
@@ -156,18 +158,18 @@ class Endpoint:
         answers: the model of the response by status; None = no body, or a body that is not JSON.
         org: name of the path parameter that is an org's id. A caller that may not see that org is refused.
         sees_to_orgs: the path has no such parameter, and the handler itself shows and changes only orgs that
-            `AuthorizedRequest.principal` may see (`AuthorizedRequest.for_org`). If neither is set, only a caller that may see all orgs
-            is admitted.
-        any_text: path parameters that may hold any text, as LiteLLM's customer ids do. The other ones refuse slashes, control
-            characters, values of dots alone, and more than 255 characters.
+            `AuthorizedRequest.principal` may see (`AuthorizedRequest.for_org`). If neither `org` nor this is set, only
+            callers that may see all orgs are admitted.
+        any_text: path parameters that may hold any text, as LiteLLM's customer ids do. All other parameters refuse
+            slashes, control characters, values that consist only of dots, and more than 255 characters.
         max_bytes: limit of a body that has a model; a larger one is answered with 413.
         also: further scopes that some requests need, and for what.
         hands_out: the part of the response that gives power over the org's money, e.g. `a link to pay by`. The handler must
             call `AuthorizedRequest.handing_out` before it answers.
         own_without_scope: a signed-in user needs no scope here. Then the handler itself checks the scope for everything
             that is not the user's own.
-        per_call: it is requested for each call of an LLM, so AUTHORIZE_RATE_LIMIT counts instead of API_RATE_LIMIT.
-        also_csv: the answer 200 is CSV where the caller asks for it.
+        per_call: it is requested for each call of an LLM, so AUTHORIZE_RATE_LIMIT applies instead of API_RATE_LIMIT.
+        also_csv: a response with 200 is CSV if the caller asks for CSV.
     """
 
     method: str
@@ -189,7 +191,7 @@ class Endpoint:
     per_call: bool = False
 
     def admits(self, principal: Principal) -> bool:
-        """Whether the caller holds the scope, or needs none because it is a signed-in user."""
+        """Return whether the caller holds the scope, or needs none because it is a signed-in user."""
         return principal.may(self.scope) or (self.own_without_scope and bool(principal.user))
 
 
@@ -216,7 +218,7 @@ def endpoint(method: str, path: str, scope: str, **fields: Any) -> Callable[[_Me
 
 
 def endpoints_of(handlers: object) -> list[Endpoint]:
-    """The endpoints that the methods of an object declare, in the order of the source."""
+    """Return the endpoints that the methods of an object declare, in the order of the source."""
     declared = [(name, vars(member)["endpoint"]) for name, member in vars(type(handlers)).items() if _declares(member)]
     return [make(handler=getattr(handlers, name)) for name, make in declared]
 
@@ -226,17 +228,17 @@ def _declares(member: object) -> bool:
 
 
 def routes_of(endpoints: Iterable[Endpoint], access: Access) -> list[web.RouteDef]:
-    """A route for each endpoint; `access` checks every request."""
+    """Return a route for each endpoint; `access` checks every request."""
     return [web.route(endpoint.method, endpoint.path, _guarded(endpoint, access)) for endpoint in endpoints]
 
 
 def missing_scope(scope: str, because: str = "") -> Problem:
-    """403; the response names the scope."""
+    """Return 403; the response names the missing scope."""
     return Problem(403, "missing_scope", f"this needs the scope {scope}" + (f": {because}" if because else ""))
 
 
 def other_org() -> Problem:
-    """403, whether or not the org exists: the API does not look it up."""
+    """Return 403, whether or not the org exists: the API does not look it up."""
     return Problem(403, "other_org", "this credential is for other orgs")
 
 
@@ -271,7 +273,7 @@ async def _authorized(
 
 
 def as_problem(error: Rejected | Unavailable | ConfigurationError) -> Problem:
-    """The response to an error that a handler may raise; it holds no value of the request."""
+    """Return the response to an error that a handler may raise; it holds no value of the request."""
     if (status := _STATUS.get(error.reason)) is not None:
         return Problem(status, error.reason, error.detail)
     if isinstance(error, LagoIntegrationError):
@@ -284,7 +286,7 @@ def as_problem(error: Rejected | Unavailable | ConfigurationError) -> Problem:
 
 
 def _lagos(error: LagoIntegrationError) -> Problem:
-    """Passes on what Lago says about the caller's request. 502 and 503 stand for errors between Lago and this process."""
+    """Return Lago's error about the caller's request. 502 and 503 stand for errors between Lago and this process."""
     if error.retryable:
         return try_again(error.reason, error.detail, _RETRY_S)
     if error.code == _NO_CUSTOMER:
@@ -297,7 +299,7 @@ def _lagos(error: LagoIntegrationError) -> Problem:
 
 
 def parsed(model: type[BaseModel], body: bytes) -> BaseModel:
-    """The body as its model. The body may be absent if the model requires no field.
+    """Return the body as its model. The body may be absent if the model requires no field.
 
     Raises:
         Problem: 400 if the body is not JSON; 422 with the names of the wrong fields, never with their values.

@@ -24,7 +24,7 @@ from schemas.moments import to_iso
 from streams.runtime.kept_up import kept_up
 
 _BEAT_S, _BEAT_LIMIT_S = 1.0, 5.0
-#: A dependency is checked at most this often, and a check may take this long, in seconds.
+#: The shortest time between two checks of a dependency, and the time limit of a check, in seconds.
 _FRESH_S, _PROBE_S = 1.0, 5.0
 
 #: Checks a dependency. Raises: MeterbridgeError, OSError, or any error of its library.
@@ -50,8 +50,9 @@ class Dependency:
         self._asking = asyncio.Lock()
 
     async def state(self) -> dict[str, Any]:
-        """`status` (`ok` or `down`), `latency_ms`, and `last_error` (when and what), which stays after recovery; null = none
-        yet."""
+        """Return `status` (`ok` or `down`), `latency_ms`, and `last_error` (time and message), which stays after
+        recovery; null = no error yet.
+        """
         async with self._asking:
             finding = self._finding
             if finding is None or self._monotonic() - finding.at > _FRESH_S:
@@ -115,7 +116,7 @@ class Health:
                 await self._heart
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes; they need no credential, because nothing here is secret and probes have no token."""
+        """Return the routes; they need no credential, because nothing here is secret and probes have no token."""
         return [
             web.get("/health", self.answer),
             web.get("/health/live", self.answer_live),
@@ -133,21 +134,23 @@ class Health:
         return json_response(body, 200 if well else 503)
 
     async def answer_live(self, _: web.Request) -> web.Response:
-        """503 if the event loop was blocked for 5 s: the process must be restarted."""
+        """Answer 503 if the event loop was blocked for 5 s: the process must be restarted."""
         behind_s = self._monotonic() - self._beat
         if behind_s > _BEAT_LIMIT_S:
             raise Problem(503, "event_loop_blocked", f"the event loop was blocked for {behind_s:.0f} s")
         return json_response({"status": "ok"})
 
     async def answer_ready(self, _: web.Request) -> web.Response:
-        """503 with the reason if no record can be stored; `spooling` says why records wait on the disk of this machine."""
+        """Answer 503 with the reason if no record can be stored; `spooling` says why records wait on the disk of this
+        machine.
+        """
         if reason := self._ready():
             raise Problem(503, reason)
         spooling = self._spooling()
         return json_response({"status": "ok", "spooling": spooling} if spooling else {"status": "ok"})
 
     async def answer_metrics(self, _: web.Request) -> web.Response:
-        """The metrics in Prometheus' text format."""
+        """Answer with the metrics in Prometheus' text format."""
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _keep_beating(self) -> None:
@@ -156,12 +159,12 @@ class Health:
             await asyncio.sleep(_BEAT_S)
 
 
-#: Headers of a response that no cache may keep: it holds a secret, or a link that gives power.
+#: Headers of a response that no cache may store, because it contains a secret, or a link that gives access.
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 def json_response(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A response with `body` as JSON."""
+    """Return a response with `body` as JSON."""
     encoded = msgspec.json.encode(body)
     return web.Response(status=status, body=encoded, content_type="application/json", headers=headers)
 

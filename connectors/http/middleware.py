@@ -1,7 +1,7 @@
 """The middleware of every request: it gives the request an id, and turns every error into problem JSON.
 
-The id is the client's `X-Request-ID` if that is a plain word, else a new one. The response and all log lines of the
-request have it.
+The id is the client's `X-Request-ID` if that is a plain word, otherwise a new one. The response and all log lines of
+the request have it.
 """
 
 import asyncio
@@ -39,7 +39,9 @@ class RequestTracker:
 
     @web.middleware
     async def passing(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The middleware. Responses have the request's id; errors are problem JSON without anything of the request."""
+        """Handle a request as the middleware. Every response has the request's id; errors are problem JSON without any
+        text of the request.
+        """
         given = request.headers.get(_ID_HEADER, "")
         request_id = given if _PLAIN_WORD.fullmatch(given) else token_hex(8)
         token = REQUEST_ID.set(request_id)
@@ -68,7 +70,7 @@ class RequestTracker:
 def create_app(
     tracker: RequestTracker, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()
 ) -> web.Application:
-    """An application with all `routes`. Each request passes `tracker`, then the middlewares of `watching`."""
+    """Return an application with all `routes`. Each request passes `tracker`, then the middlewares of `watching`."""
     app = web.Application(handler_args=PACKED, middlewares=[tracker.passing, *watching])
     for group in routes:
         app.add_routes(group)

@@ -5,12 +5,12 @@ from functools import partial
 from connectors.http.endpoint import AuthorizedRequest, endpoint, missing_scope
 from connectors.http.problem import Problem
 
-#: Declares an endpoint about users' own things: a signed-in user needs no scope, and the handler judges whose they are.
+#: Declares an endpoint for users' own data: a signed-in user needs no scope, and the handler checks who owns the data.
 own_endpoint = partial(endpoint, sees_to_orgs=True, own_without_scope=True)
 
 
 def acting_user(authorized: AuthorizedRequest, scope: str, given: str | None) -> str:
-    """The user that a request is about; for endpoints with `own_without_scope`.
+    """Return the user that a request is about; for endpoints with `own_without_scope`.
 
     Args:
         scope: what a caller needs to act for other users.
@@ -31,7 +31,8 @@ def acting_user(authorized: AuthorizedRequest, scope: str, given: str | None) ->
 def check_acts_for_all(authorized: AuthorizedRequest, scope: str, because: str) -> None:
     """Refuse a caller that may not act for every user.
 
-    Raises: Problem: 403 `missing_scope`, with `because`; 403 `other_user`: it is limited to some orgs, and users are no part of them.
+    Raises: Problem: 403 `missing_scope`, with `because`; 403 `other_user`: it is limited to some orgs, and users do not
+    belong to orgs.
     """
     if not authorized.principal.may(scope):
         raise missing_scope(scope, because)
@@ -40,5 +41,5 @@ def check_acts_for_all(authorized: AuthorizedRequest, scope: str, because: str) 
 
 
 def acts_for_all(authorized: AuthorizedRequest, scope: str) -> bool:
-    """Whether the caller may act for every user: it holds the scope, and is not limited to some orgs."""
+    """Return whether the caller may act for every user: it holds the scope, and is not limited to some orgs."""
     return authorized.principal.may(scope) and authorized.principal.orgs is None

@@ -14,7 +14,7 @@ _ANY = "*"
 
 
 def tag_of(record: msgspec.Struct) -> str:
-    """The record's strong entity tag: the same content has the same tag in every process."""
+    """Return the record's strong entity tag: the same content has the same tag in every process."""
     return f'"{sha256(msgspec.json.encode(record)).hexdigest()[:32]}"'
 
 
@@ -32,7 +32,9 @@ class Precondition:
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> "Precondition":
-        """The condition in the headers. Raises: Problem 400 `bad_precondition`; If-None-Match may only be `*` here."""
+        """Return the condition in the headers. Raises: Problem 400 `bad_precondition`: for example, If-None-Match is
+        not `*`.
+        """
         matching, creating = headers.get("If-Match"), headers.get("If-None-Match")
         if creating is not None and creating.strip() != _ANY:
             raise Problem(400, "bad_precondition", "If-None-Match must be * here")
@@ -50,8 +52,8 @@ class Precondition:
 
         Args:
             record: as it is now; None = it does not exist.
-            done: the record is as the change would make it. This satisfies If-Match, so that a repeated request succeeds
-                (RFC 9110, 13.1.1).
+            done: the record is already as the change would make it. This satisfies If-Match, so that a repeated request
+                succeeds (RFC 9110, 13.1.1).
 
         Raises:
             Problem: 412 `exists_already`, `precondition_failed`.

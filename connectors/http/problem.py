@@ -1,4 +1,4 @@
-"""Errors as problem JSON (RFC 9457): a stable code and a sentence, and nothing of the request's body."""
+"""Errors as problem JSON (RFC 9457): a stable code and a sentence, without any text of the request's body."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -25,7 +25,7 @@ class Problem(MeterbridgeError):
         self.members = members
 
     def body(self) -> bytes:
-        """JSON with `type`, `title`, `status`, `detail` and `reason`."""
+        """Return JSON with `type`, `title`, `status`, `detail` and `reason`."""
         members = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
@@ -37,7 +37,7 @@ class Problem(MeterbridgeError):
         return msgspec.json.encode(members)
 
     def response(self) -> web.Response:
-        """`application/problem+json`; see `body`."""
+        """Return `application/problem+json`; see `body`."""
         response = web.Response(
             status=self.status,
             body=self.body(),
@@ -50,5 +50,5 @@ class Problem(MeterbridgeError):
 
 
 def try_again(reason: str, detail: str, after_s: int) -> Problem:
-    """503 with `Retry-After`. It is never 429, because LiteLLM drops usage that is answered with 429."""
+    """Return 503 with `Retry-After`. It is never 429, because LiteLLM drops usage that is answered with 429."""
     return Problem(503, reason, detail, {"Retry-After": str(after_s)})

@@ -33,6 +33,6 @@ class SenderRateLimiter:
         return 0.0
 
     def is_early(self, sender: str) -> bool:
-        """Whether a request would have to wait now; this does not count one."""
+        """Return whether a request would have to wait now; this does not count one."""
         now = self._monotonic()
         return self._due.get(sender, now) - self._ahead_s - now > _ROUNDING_S

@@ -18,12 +18,13 @@ _CHUNK: Final = 1 << 16
 BAD_PATH: Final = "bad_path"
 PART_PATTERN: Final = r"[^\x00-\x1f\x7f/\\]{1,255}"
 _PART = re.compile(PART_PATTERN)
-#: `.` and `..` between slashes, also encoded. Clients remove them from a path, so they are there on purpose.
+#: `.` and `..` between slashes, also encoded. Clients remove them from a path, so if they arrive, the sender put them
+#: there on purpose.
 _DOTS = re.compile(r"(^|/|\\|%2f|%5c)(\.|%2e){1,2}(/|\\|%2f|%5c|\?|$)", re.IGNORECASE)
 
 
 def is_tricky(raw_path: str) -> bool:
-    """Whether a path, as it was sent, has dot segments, or an encoded separator or control character."""
+    """Return whether a path, as it was sent, has dot segments, or an encoded separator or control character."""
     path = raw_path.partition("?")[0]
     return bool(_DOTS.search(path) or re.search(r"%(2f|5c|0[0-9a-f]|1[0-9a-f]|7f)", path, re.IGNORECASE))
 
@@ -44,7 +45,7 @@ def check_parts(parts: Mapping[str, str], any_text: Collection[str] = ()) -> Non
 
 
 async def body_of(request: web.Request, max_bytes: int = MAX_BODY) -> bytes:
-    """The decompressed body.
+    """Return the decompressed body.
 
     Raises:
         Problem: 413 `body_too_large`, 408 `body_too_slow`, 415 `unknown_encoding`, 400 `bad_encoding`. The connection is

@@ -16,12 +16,12 @@ from schemas.reasons import FULL, FULL_OF_ONE
 
 #: Refused requests per second of one address that are answered at once.
 REFUSED_PER_S: Final = 10.0
-#: Seconds before each further one is answered; its connection is then closed.
+#: Seconds before each further refused request is answered; its connection is then closed.
 SLOWED_S: Final = 1.0
 #: File descriptors kept for other uses: about 50 for Kafka, Postgres, Lago, the spool and files, and up to 32 for the
 #: metrics port.
 _RESERVED: Final = 96
-#: Limits of all connections; one takes about 20 kB.
+#: Limits of all connections; a connection takes about 20 kB.
 _MOST: Final = 4096
 _LEAST: Final = 16
 _MINUTE_S: Final = 60.0
@@ -40,9 +40,9 @@ class Bounds(NamedTuple):
 
 
 def bounds_of(descriptors: int) -> Bounds:
-    """The limits of a process that may open this many file descriptors (`RLIMIT_NOFILE`).
+    """Return the limits of a process that may open this many file descriptors (`RLIMIT_NOFILE`).
 
-    asyncio accepts the whole backlog at once, so all of it has descriptors before one connection can be refused.
+    asyncio accepts the whole backlog at once, so the whole backlog has descriptors before a connection can be refused.
     """
     at_once = min(128, max(_LEAST, descriptors // 4))
     total = max(_LEAST, min(_MOST, descriptors - _RESERVED - at_once))
@@ -50,7 +50,7 @@ def bounds_of(descriptors: int) -> Bounds:
 
 
 def own_bounds() -> Bounds:
-    """The limits of this process."""
+    """Return the limits of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return bounds_of(soft if soft != resource.RLIM_INFINITY else _MOST + _RESERVED + 128)
 
@@ -61,10 +61,10 @@ class Connection(Protocol):
     address: str
 
     def is_idle(self) -> bool:
-        """Whether it waits for a request."""
+        """Return whether the connection waits for a request."""
 
     def force_close(self) -> None:
-        """Close it now."""
+        """Close the connection now."""
 
 
 class UnauthenticatedConnections:
@@ -100,7 +100,9 @@ class UnauthenticatedConnections:
         self._lines = _Lines(monotonic)
 
     def connected(self, connection: Connection) -> bool:
-        """Whether a new connection may stay. At the limit, the oldest idle unauthenticated connection is closed for it."""
+        """Return whether a new connection may stay. At the limit, the oldest idle unauthenticated connection is closed
+        for it.
+        """
         address = connection.address
         count = self._open.get(address, 0)
         if count >= self.bounds.of_one and not self._origins.trusts(address):
@@ -124,7 +126,7 @@ class UnauthenticatedConnections:
                 del self._unauthenticated_of[connection.address]
 
     def gone(self, connection: Connection) -> None:
-        """A connection that `connected` accepted has ended."""
+        """Register that a connection that `connected` accepted has ended."""
         self.known(connection)
         self._total -= 1
         left = self._open[connection.address] - 1
@@ -147,8 +149,8 @@ class UnauthenticatedConnections:
         self._lines.log("request_malformed", source_of(self._origins, request), error=error)
 
     def is_guessing(self, request: web.BaseRequest) -> bool:
-        """Whether the address had too many refused requests recently, so that its body must not be read."""
-        if self._monotonic() - self._refused_at > 1:  # the limiter makes no address wait for longer than a second
+        """Return whether the address had too many refused requests recently, so that its body must not be read."""
+        if self._monotonic() - self._refused_at > 1:  # the limiter never makes an address wait longer than a second
             return False
         return self._refused.is_early(source_of(self._origins, request))
 
@@ -188,7 +190,7 @@ class _Lines:
 
 
 def _close_idle(connections: dict[Connection, None]) -> bool:
-    """Close the oldest idle one; a connection that sends may be about to show its credential."""
+    """Close the oldest idle connection; a connection that sends may be about to show its credential."""
     oldest = next((connection for connection in connections if connection.is_idle()), None)
     if oldest is None:
         return False

@@ -1,7 +1,7 @@
 """Authenticates senders of usage: by a signature of the body, or by a token.
 
 LiteLLM cannot sign a body, but it sends fixed headers, so one of the two is enough. Several secrets and tokens may be valid
-at the same time, for rotation. A comparison takes the same time for every wrong credential.
+at the same time, for rotation. Every comparison with a wrong credential takes the same time.
 """
 
 import hmac
@@ -16,7 +16,9 @@ TOLERANCE_S = 300.0
 
 
 class ExpiredSignature(MeterbridgeError):
-    """A correct signature with a wrong time: a repeated recording, a wrong clock, or no time although one is required."""
+    """The signature is correct, but its time is not accepted: the request is replayed, a clock is wrong, or the
+    required time is missing.
+    """
 
 
 class WebhookAuth:
@@ -25,7 +27,7 @@ class WebhookAuth:
     Args:
         tolerance_s: see `TOLERANCE_S`; a difference of exactly this much is accepted.
         now_s: seconds since 1970 UTC.
-        timestamp_required: refuse a signature without a time, which never expires.
+        timestamp_required: refuse a signature without a time, because it would never expire.
 
     Raises:
         ConfigurationError: a secret is malformed.
@@ -52,7 +54,9 @@ class WebhookAuth:
         return not self._secrets and not self._tokens
 
     def token_sender(self, authorization: str | None) -> str | None:
-        """A name for the sender with this token (`Authorization: Bearer <token>`, RFC 6750); None = no valid token."""
+        """Return a name for the sender with this token (`Authorization: Bearer <token>`, RFC 6750); None = no valid
+        token.
+        """
         if authorization is None:
             return None
         scheme, _, credentials = authorization.partition(" ")
@@ -65,14 +69,15 @@ class WebhookAuth:
         return f"token {index}" if index >= 0 else None
 
     def may_be_signed(self, headers: Mapping[str, str]) -> bool:
-        """Whether a signature could admit the sender, so that the body must be read before it is refused."""
+        """Return whether a signature could admit the sender, so that the body must be read before it is refused."""
         return bool(self._secrets) and claims_a_signature(headers)
 
     def signing_sender(self, headers: Mapping[str, str], body: bytes | Iterable[bytes]) -> str | None:
-        """The name of the sender that signed the body (connectors/ingest/sender_signatures.py); None = no known secret signed it.
+        """Return the name of the sender that signed the body (connectors/ingest/sender_signatures.py); None = no known
+        secret signed it.
 
         Raises:
-            ExpiredSignature: the time in the signature is out of tolerance, or it has none and one is required.
+            ExpiredSignature: the time in the signature is out of tolerance, or it is missing although it is required.
         """
         signed = signed_by(headers, body, self._secrets)
         if signed is None:

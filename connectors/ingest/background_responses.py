@@ -1,8 +1,9 @@
-"""A stable id of an answer that is read several times. The poll of a background response has no other stable id.
+"""Computes a stable id of a response that is read several times. Polls of a background response have no other stable
+id.
 
 LiteLLM's proxy encrypts the id of a response differently for each poll, unless `disable_responses_id_security` is set
-(litellm/proxy/hooks/responses_id_security.py, since 1.108). Stable are, in `response`, the time when the provider made it,
-and the id of its first output. Only a hash of the two is stored.
+(litellm/proxy/hooks/responses_id_security.py, since 1.108). Two fields of `response` are stable: the time when the
+provider made it, and the id of its first output. Only a hash of the two is stored.
 """
 
 from hashlib import sha256
@@ -34,7 +35,9 @@ _read = msgspec.json.Decoder(_Read).decode
 
 
 def answer_id_of(element: Element) -> str:
-    """32 hexadecimal digits that are equal in all reads of one finished answer; `""` if the element does not contain it."""
+    """Return 32 hexadecimal digits that are equal in all reads of one finished response; `""` if the element contains
+    no such response.
+    """
     try:
         answer = _read(element).response
     except UNDECODABLE:
@@ -42,7 +45,7 @@ def answer_id_of(element: Element) -> str:
     if answer is None or answer.created_at is None:
         return ""
     part = next((part.id for part in answer.output or () if part.id), "")
-    if not part:  # two answers of the same second would be equal
+    if not part:  # otherwise two responses of the same second would get the same id
         return ""
     return sha256(f"{int(answer.created_at)}|{part}".encode("utf-8", "surrogatepass")).hexdigest()[:_LENGTH]
 
@@ -61,6 +64,6 @@ def _loosely(element: Element) -> _ResponseElement | None:
 
 
 def with_answer_id(text: bytes, element: Element) -> bytes:
-    """The stored JSON of a call, with `answer_id` if the element has one."""
+    """Return the stored JSON of a call, with `answer_id` if the element has one."""
     answer_id = answer_id_of(element)
     return b'%b,"answer_id":"%b"}' % (text[:-1], answer_id.encode()) if answer_id else text

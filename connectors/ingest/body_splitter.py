@@ -41,7 +41,7 @@ _raws = msgspec.json.Decoder(list[Raw]).decode
 _members_by_key = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _WRAPPER_KEYS = tuple(f'"{name}"'.encode() for name in WRAPPERS)
-#: `data` of a CloudEvent is its own, also if its version is missing; other envelopes have a source, too.
+#: A CloudEvent may have `data` even if its version is missing; other envelopes have a `source`, too.
 _VERSION, _EVENT = "specversion", frozenset({"source", "subject"})
 _NO_DATA = tuple(name for name in WRAPPERS if name != "data")
 #: A key may be written with escapes.
@@ -66,7 +66,7 @@ class WrappedCalls(Exception):  # control flow, not an error
 
 
 def split(body: bytes | memoryview) -> list[Element]:
-    """The elements of a body, in order, not decoded.
+    """Return the elements of a body, in order, not decoded.
 
     Raises:
         InvalidElement: `not_json`: an array is truncated or never ends; `too_many_elements`: more than `MAX_ELEMENTS`. A single
@@ -86,7 +86,7 @@ def split(body: bytes | memoryview) -> list[Element]:
 
 
 def wrapped_in(element: Element) -> memoryview | None:
-    """The calls in a wrapper such as `{"events": [...]}` or `{"event": {...}}`; None for anything else.
+    """Return the calls in a wrapper such as `{"events": [...]}` or `{"event": {...}}`; None for anything else.
 
     An object with an id and a cost of its own is a call, whatever else it contains. An object with only an id (as an envelope may
     have) or only a cost (maybe the sum) contains calls if its members have an id or a cost too.
@@ -113,7 +113,9 @@ def wrapped_in(element: Element) -> memoryview | None:
 
 
 def calls_in(element: bytes) -> memoryview | None:
-    """The complete calls, with an id and a cost each, in any member of an object that is not a call; None if there are none."""
+    """Return the complete calls, with an id and a cost each, in any member of an object that is not a call; None if
+    there are none.
+    """
     view = memoryview(element)
     members = members_of(view[_end_of(_BLANK, view, 0) :]) or {}
     inner = [member[_end_of(_BLANK, member, 0) :] for member in members.values()]
@@ -124,7 +126,7 @@ def calls_in(element: bytes) -> memoryview | None:
 
 
 def _holds_a_call(inner: memoryview, *, whole: bool = False) -> bool:
-    """Whether the object, or any object of the array, has an id or an amount; with `whole` it must have both."""
+    """Return whether the object, or any object of the array, has an id or an amount; with `whole` it must have both."""
     try:
         elements = split(inner)
     except InvalidElement:
@@ -141,13 +143,15 @@ def _holds_a_call(inner: memoryview, *, whole: bool = False) -> bool:
 
 
 def _together(calls: Sequence[memoryview]) -> memoryview:
-    """All elements of several wrappers in one object, as one array. Raises: InvalidElement: one of them is truncated."""
+    """Return all elements of several wrappers in one object, as one array. Raises: InvalidElement: one of them is
+    truncated.
+    """
     elements = [bytes(memoryview(element)) for inner in calls for element in split(inner)]
     return memoryview(b"[" + b",".join(elements) + b"]")
 
 
 def members_of(view: memoryview) -> dict[str, memoryview] | None:
-    """The members of an object by name, not decoded; None if it is not an object."""
+    """Return the members of an object by name, not decoded; None if it is not an object."""
     try:
         return {name: memoryview(raw) for name, raw in _members_by_key(view).items()}
     except UNDECODABLE:
@@ -162,8 +166,9 @@ def members_of(view: memoryview) -> dict[str, memoryview] | None:
 
 
 def _is_damaged_ndjson(body: bytes, at: int) -> bool:
-    """Whether a body whose first line is damaged is NDJSON: most lines are objects, and it is not one object that a sender
-    printed on many lines, complete or truncated."""
+    """Return whether a body whose first line is damaged is NDJSON: most lines are objects, and it is not one object
+    that a sender printed on many lines, complete or truncated.
+    """
     if body.find(b"\n{", at) < 0 or _whole(memoryview(body)[at:]):
         return False
     text = body[at : at + _PRINTED].decode("utf-8", "replace").rstrip()
@@ -208,7 +213,9 @@ def _lines(body: bytes, at: int) -> list[Element]:
 
 
 def _whole(line: memoryview) -> bool:
-    """Whether a line is complete JSON. If the first one is, the body is NDJSON; the first line of a printed object never is."""
+    """Return whether a line is complete JSON. If the first one is, the body is NDJSON; the first line of a printed
+    object never is.
+    """
     try:
         _raw(line)
     except UNDECODABLE:
@@ -220,7 +227,7 @@ def _whole(line: memoryview) -> bool:
 
 
 def _members_to_the_end(view: memoryview) -> list[memoryview]:
-    """The members of the array or object that fills `view`, found by counting brackets. Raises: InvalidElement."""
+    """Return the members of the array or object that fills `view`, found by counting brackets. Raises: InvalidElement."""
     members, end = _members(view)
     if _end_of(_BLANK, view, end) != len(view):
         raise InvalidElement(NOT_JSON, "there is data after the end of the JSON", offset=end)
@@ -258,5 +265,5 @@ def _check(count: int) -> None:
 
 
 def _end_of(pattern: re.Pattern[bytes], text: bytes | memoryview, at: int) -> int:
-    """The end of the match of a pattern that also matches nothing."""
+    """Return where the match ends; the pattern also matches the empty string."""
     return match.end() if (match := pattern.match(text, at)) else at

@@ -31,10 +31,10 @@ _FIRST_PIECE, _LARGEST_PIECE = 256, 256 << 10
 
 
 def end_of_nested(view: memoryview, at: int) -> int:
-    """The position behind the bracket that closes the one before `at`.
+    """Return the position behind the bracket that closes the one before `at`.
 
     Raises:
-        InvalidElement: `not_json`: there is none.
+        InvalidElement: `not_json`: no bracket closes it.
     """
     depth = 1
     for _ in range(_ONE_BY_ONE):
@@ -67,5 +67,5 @@ def end_of_nested(view: memoryview, at: int) -> int:
 
 
 def _end(pattern: Pattern[bytes], view: memoryview, at: int, stop: int) -> int:
-    """The end of the match of a pattern that also matches nothing."""
+    """Return where the match ends; the pattern also matches the empty string."""
     return match.end() if (match := pattern.match(view, at, stop)) else at

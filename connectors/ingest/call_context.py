@@ -1,5 +1,6 @@
-"""The context of a call that is stored (schemas/context.py), by allow-lists: names, numbers and hosts, never prompts or
-answers."""
+"""Extracts the context of a call that is stored (schemas/context.py). Allow-lists admit names, numbers and hosts, never
+prompts or responses.
+"""
 
 from collections.abc import Iterator
 from re import compile as re_compile
@@ -27,7 +28,7 @@ _MAX_BYTES = 64 << 10
 _MAX_HOSTS = 1024
 #: Costs, time of the first token, model id, API base, the fields that the deployment keeps in addition, the error, the power level.
 Taken = tuple[Any, float | int | str | None, str | None, str | None, dict[str, Raw] | None, Raw | None, str] | None
-#: A later first token means a wrong clock.
+#: If the first token seems to come later, a clock was wrong.
 _MAX_WAIT_US = 86_400 * 1_000_000
 
 
@@ -74,7 +75,7 @@ class ContextFields:
         return costs or None, first or None, model or None, base or None, more, error, level
 
     def of_tree(self, tree: dict[str, Any]) -> Taken:
-        """As `take`, from a tree of `loose_json`; invalid values are left out."""
+        """Do the same as `take` for a tree of `loose_json`; leave out invalid values."""
         first, model, base = (tree.get(name) for name in ("completionStartTime", "model_id", "api_base"))
         more: dict[str, Raw] = {}
         metadata = tree.get("metadata")
@@ -93,7 +94,7 @@ class ContextFields:
         )
 
     def context(self, taken: Taken, call: Call) -> bytes | None:
-        """JSON of a `CallContext`; None if it is empty."""
+        """Return JSON of a `CallContext`; None if it is empty."""
         parts: list[bytes] = []
         if taken is not None:
             costs, first, model, base, more, error, _ = taken
@@ -134,7 +135,7 @@ class ContextFields:
                 yield b'"%b":%b' % (source, _encode(texts))
 
     def _host(self, base: str) -> bytes:
-        """The host as a JSON member; an empty one is not cached."""
+        """Return the host as a JSON member; an empty one is not cached."""
         host = _host_of(base)
         if not host:
             return b""
@@ -155,7 +156,7 @@ class ContextFields:
 
 
 def _plain(value: Any) -> Any:
-    """The value of `loose_json` with its numbers as JSON numbers."""
+    """Return the value of `loose_json` with its numbers as JSON numbers."""
     if isinstance(value, dict):
         return {clean(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -166,7 +167,7 @@ def _plain(value: Any) -> Any:
 
 
 def _costs_of(costs: Any) -> Any:
-    """The members that are numbers; None if there are none."""
+    """Return the members that are numbers; None if there are none."""
     if not isinstance(costs, dict):
         return None
     numbers = {name: Raw(str(costs[name])) for name in COSTS if isinstance(costs.get(name), NumberText)}
@@ -187,7 +188,7 @@ def _created(metadata: CallMetadata) -> int:
 
 
 def _wait(first: float | int | str, start: float | int | str | None) -> bytes:
-    """Seconds with six decimals; empty if a moment is missing, or the order is wrong."""
+    """Return the seconds between two moments with six decimals; empty if a moment is missing or the order is wrong."""
     try:
         if type(first) is float and type(start) is float:
             wait_us = round((first - start) * 1e6)
@@ -201,7 +202,7 @@ def _wait(first: float | int | str, start: float | int | str | None) -> bytes:
 
 
 def _host_of(base: str) -> str:
-    """The host of an address with a scheme; without one, any word could be a host."""
+    """Return the host of an address with a scheme; without a scheme, any word could be a host."""
     try:
         host = (urlsplit(base.strip()).hostname or "") if "://" in base else ""
     except ValueError:
@@ -210,7 +211,7 @@ def _host_of(base: str) -> str:
 
 
 def _written(value: Any) -> bytes | None:
-    """A value of a tree as JSON; None for null, and for what JSON cannot express."""
+    """Return a value of a tree as JSON; None for null, and for what JSON cannot express."""
     if value is None:
         return None
     try:
@@ -230,7 +231,7 @@ def _members(raw: Raw) -> dict[str, Any]:
 
 
 def _loaded(raw: Raw) -> Any:
-    """The decoded value; a string is decoded once more, because exports of databases have JSON in strings."""
+    """Return the decoded value; a string is decoded once more, because exports of databases have JSON in strings."""
     written = bytes(memoryview(raw))
     if len(written) > _MAX_BYTES:
         return None
@@ -242,7 +243,7 @@ def _loaded(raw: Raw) -> Any:
 
 
 def _scalar(value: Any) -> str:
-    """A string, number or flag as text; `""` for anything else."""
+    """Return a string, number or flag as text; `""` for anything else."""
     if isinstance(value, str):
         return clean(value)
     return _encode(value).decode() if isinstance(value, bool | int | float) else ""

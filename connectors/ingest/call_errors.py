@@ -1,4 +1,6 @@
-"""Keeps why a call failed, as a status code and the name of an exception: messages may hold prompts."""
+"""Keeps the status code and the exception name of a failed call. Error messages are not kept, because they may contain
+prompts.
+"""
 
 from re import compile as re_compile
 from typing import Any, Final
@@ -23,7 +25,9 @@ _decode = msgspec.json.Decoder(_Error).decode
 
 
 def error_members(error: Raw) -> list[bytes]:
-    """Members of a `CallContext`, out of the JSON of LiteLLM's `error_information`; those that are no plain words are left out."""
+    """Return members of a `CallContext` from the JSON of LiteLLM's `error_information`, without values that are not
+    plain words.
+    """
     written = bytes(memoryview(error))
     if len(written) > _MAX_BYTES:
         return []

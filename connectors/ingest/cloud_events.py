@@ -29,14 +29,14 @@ _text = msgspec.json.Decoder(str).decode
 
 
 def holds_events(headers: Mapping[str, str]) -> bool:
-    """Whether the request is in structured or batch mode: the body is one event, or an array of events."""
+    """Return whether the request is in structured or batch mode: the body is one event, or an array of events."""
     media_type = headers.get(CONTENT_TYPE)
     return media_type is not None and media_type[: len(_EVENTS)].lower() == _EVENTS
 
 
 def event_of(headers: Mapping[str, str], body: bytes) -> bytes | None:
-    """The event of a request in binary mode as one JSON object. None if the headers have no event, or the body contains it
-    too: then the media type decides (3.1).
+    """Return the event of a request in binary mode as one JSON object. None if the headers have no event, or if the
+    body contains the event too: then the media type decides (3.1).
 
     Values of headers are percent-decoded (3.1.3.2). The body must be JSON, which is not checked here.
     """
@@ -49,10 +49,10 @@ def event_of(headers: Mapping[str, str], body: bytes) -> bytes | None:
 
 
 def call_in(element: Element) -> bytes | None:
-    """The call in LiteLLM's own form that is the data of an event; None if the data is something else.
+    """Return the call in LiteLLM's own form that is the data of an event; None if the data is something else.
 
-    It is metered like the same call on any other route: kind, status and identity are its own. The event's subject is its
-    customer, unless the call names one.
+    The call is metered like the same call on any other route: its kind, status and identity are used. The event's
+    subject is its customer, unless the call names a customer.
     """
     event = members_of(memoryview(element)) or {}
     call = _data_of(event)
@@ -71,7 +71,7 @@ def call_in(element: Element) -> bytes | None:
 
 
 def _data_of(event: Mapping[str, memoryview]) -> bytes:
-    """The data as JSON: an object, an object in a string, or one in base64; `b""` for anything else."""
+    """Return the data as JSON: an object, an object in a string, or one in base64; `b""` for anything else."""
     try:
         if (encoded := event.get("data_base64")) is not None and bytes(event.get("data", b"null")) == b"null":
             return b64decode(_text(encoded), validate=True).strip()

@@ -1,4 +1,4 @@
-"""Replaces API keys by LiteLLM's hash of them before a call is stored, so that no secret is stored."""
+"""Replaces each API key by LiteLLM's hash of it before a call is stored, so that no secret is stored."""
 
 from typing import Any, cast
 
@@ -27,13 +27,13 @@ _NAMES = (
     "external_customer_id",
     "external_subscription_id",
 )
-#: Every API key contains this; looking for it is fast.
+#: Every API key contains this text, and a search for it is fast.
 _SIGN = "sk-"
 _IN_METADATA = tuple(name for name in CallMetadata.__struct_fields__ if name.startswith("user_api_key_"))
 
 
 def without_secrets(text: bytes, call: Call) -> tuple[bytes, Call] | None:
-    """The stored text and its call, with each secret replaced by its hash; None if there is no secret."""
+    """Return the stored text and its call, with each secret replaced by its hash; None if there is no secret."""
     metadata = call.metadata
     if (
         call.cloud_event is None

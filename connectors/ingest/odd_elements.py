@@ -8,8 +8,8 @@ from connectors.ingest.rejection_record import InvalidElement
 from schemas.reasons import TOO_COMPLEX, TOO_DEEP, TOO_LARGE
 from streams.core.metering.json_budget import Budget
 
-#: Elements without anything of a call that get a record of their own; the others share one. Otherwise three bytes could make two
-#: records, in Kafka and in Postgres.
+#: How many elements without any field of a call get their own records; all further ones share one record. Otherwise
+#: three bytes could make two records, in Kafka and in Postgres.
 OWN_RECORDS: Final = 100
 #: Reasons of large elements, which may contain a call.
 _WORTH_A_RECORD: Final = (TOO_COMPLEX, TOO_DEEP, TOO_LARGE)
@@ -35,7 +35,7 @@ class OddElements:
         self._own = 0
 
     def shares(self, refused: InvalidElement, element: Element, index: int) -> bool:
-        """Whether the rejection of this element goes into the shared record; if so, it is added."""
+        """Return whether the rejection of this element goes into the shared record; if so, it is added."""
         if refused.call is not None or self.is_alone or refused.reason in _WORTH_A_RECORD:
             return False
         self._own += 1

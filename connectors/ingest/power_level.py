@@ -1,7 +1,8 @@
-"""The power level that a call asked for: the price of the call may depend on it, so it is kept beside the call.
+"""Extracts the power level that a call asked for. The price of the call may depend on it, so it is stored with the
+call.
 
-It is `metadata.power_level`, else `power_level` in the metadata of the call's row in LiteLLM's logs (`spend_logs_metadata`), else
-the first request tag `power:<level>`.
+The level is the first of: `metadata.power_level`; `power_level` in the metadata of the call's row in LiteLLM's logs
+(`spend_logs_metadata`); the first request tag `power:<level>`.
 """
 
 from collections.abc import Mapping
@@ -17,21 +18,21 @@ from schemas.wire import LEVEL_METADATA, TAGS
 #: The members of `metadata` that are read.
 NAMES = LEVEL_METADATA
 TAG = "power:"
-#: A longer value is no list of names.
+#: A longer value is not a list of names.
 _MAX_BYTES = 64 << 10
 _LEVEL = re_compile(r"[a-z0-9_-]{1,32}")
-#: Every way to ask for a level has this word, maybe with escaped letters.
+#: Every way to ask for a level contains this word, perhaps with escaped letters.
 _HINT, _ESCAPED = b"power", b"\\u00"
 _decode = msgspec.json.decode
 
 
 def may_ask(written: bytes) -> bool:
-    """Whether this JSON may contain a power level. Most does not, and a search for a word costs little."""
+    """Return whether this JSON may contain a power level. Most elements do not, and a search for a word costs little."""
     return _HINT in written or _ESCAPED in written
 
 
 def level_of(taken: Mapping[str, Raw]) -> str:
-    """The level in lower case, from the members that were taken out of a call; `""` = none, or no plain word."""
+    """Return the level in lower case, from the members that were taken out of a call; `""` = none, or no plain word."""
     if (raw := taken.get("power_level")) is not None and (level := _word(_loaded(raw))):
         return level
     if (raw := taken.get("spend_logs_metadata")) is not None and may_ask(written := bytes(memoryview(raw))):
@@ -52,7 +53,7 @@ def _word(value: Any) -> str:
 
 
 def _loaded(raw: bytes | Raw) -> Any:
-    """The decoded value; a string is decoded once more, because exports of databases have JSON in strings."""
+    """Return the decoded value; a string is decoded once more, because exports of databases have JSON in strings."""
     written = bytes(memoryview(raw))
     if len(written) > _MAX_BYTES:
         return None

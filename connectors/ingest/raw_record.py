@@ -85,14 +85,14 @@ class Arrival(NamedTuple):
 def strip(
     element: Element, otherwise: str, received_at: int, fields: tuple[str, ...], source: str = "webhook"
 ) -> tuple[str, bytes] | None:
-    """`strip_arrived` for a single element, without context."""
+    """Call `strip_arrived` for a single element, without context."""
     return strip_arrived(element, otherwise, Arrival(received_at, fields, source))
 
 
 def strip_arrived(
     element: Element, otherwise: str, arrival: Arrival, budget: Budget | None = None
 ) -> tuple[str, bytes] | None:
-    """The Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element.
+    """Return the Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element.
 
     Args:
         otherwise: the shape of an element whose fields do not show it.
@@ -130,7 +130,9 @@ class Odd(Exception):  # control flow, not an error
 
 
 def strip_sound(element: Element, otherwise: str, arrival: Arrival) -> tuple[str, bytes]:
-    """`strip_arrived` for a valid element. Raises: Odd: it may not be valid; InvalidElement, WrappedCalls: as there."""
+    """Do the same as `strip_arrived` for a valid element. Raises: Odd: it may be invalid; InvalidElement, WrappedCalls:
+    see `strip_arrived`.
+    """
     if otherwise == CLOUDEVENT and (inside := call_in(element)) is not None:
         element, otherwise = inside, FLAT
     try:
@@ -176,7 +178,7 @@ class _OtherShape(Exception):  # control flow, not an error
 
 
 def _quickly(element: Element, otherwise: str, kept: ContextFields) -> tuple[bytes, Call, Taken]:
-    """The stored text, the same as a call, and the fields of its context.
+    """Return the stored text, the same as a call, and the fields of its context.
 
     Raises:
         msgspec.DecodeError, Rejected: it is not valid, or may not be.
@@ -328,7 +330,7 @@ def _carefully(
 
 
 def customer_of_rest(refused: InvalidElement, otherwise: str, fields: tuple[str, ...]) -> str | None:
-    """The customer id in the valid rest of a refused element; None if there is no rest."""
+    """Return the customer id in the valid rest of a refused element; None if there is no rest."""
     if refused.call is None:
         return None
     call = _call(refused.call)

@@ -29,7 +29,8 @@ class InvalidElement(Rejected):
 
 
 def rejection(refused: InvalidElement, element: bytes, at: int) -> bytes:
-    """The value for `litellm.usage.rejected`: the valid rest of the call; without one, the length and SHA-256 of the element.
+    """Return the value for `litellm.usage.rejected`: the valid rest of the call; without one, the length and SHA-256 of
+    the element.
 
     Args:
         at: microseconds since 1970 UTC.
@@ -50,7 +51,7 @@ def rejection(refused: InvalidElement, element: bytes, at: int) -> bytes:
 
 
 def shared_rejection(refused: InvalidElement, length: int, digest: str, at: int) -> bytes:
-    """The value for many elements that share a record.
+    """Return the value for many elements that share a record.
 
     Args:
         length, digest: bytes and SHA-256 (hexadecimal) of all elements one after the other.

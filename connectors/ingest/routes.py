@@ -1,4 +1,4 @@
-"""The routes of the ingress: usage arrives over HTTP, and is answered with 2xx only when it is durable."""
+"""The routes of the ingress: it receives usage over HTTP, and answers with 2xx only when the usage is durable."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ _STATUS = {"status": "accepted", "message": "Event queued for processing"}
 #: The outcome if no element is a call. The HTTP status stays 202, because a repeat of the body would change nothing.
 _NONE_STORED = {"status": "rejected", "message": "No element was stored as a call; see rejected"}
 _ALL_ACCEPTED = msgspec.json.encode(_STATUS)
-#: The most rejected elements that are listed with their details, so that the response is not larger than the body.
+#: The maximum number of rejected elements that are listed with details, so that the response is not larger than the
+#: body.
 _DETAILED = 20
 _UNAVAILABLE_RETRY_S = 5
 #: What a sender is told of the causes that an operator can name at once; all others are told as `_NOT_NOW`.
@@ -74,7 +75,7 @@ class IngressDeps:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """A route of one kind of sender; `shape` is for elements whose fields do not show theirs."""
+    """A route for one kind of sender; `shape` applies to elements whose fields do not show their shape."""
 
     path: str
     source: str
@@ -93,7 +94,7 @@ ROUTES = (
 
 
 def ingress_routes(deps: IngressDeps) -> list[web.RouteDef]:
-    """The routes of the ingress, for an application that also has other routes."""
+    """Return the routes of the ingress, for an application that also has other routes."""
     ingress = _Ingress(deps)
     paths = [(route.path + slash, route) for route in ROUTES for slash in ("", "/")]
     return [web.post(path, partial(ingress.answer, route)) for path, route in paths]
@@ -108,7 +109,7 @@ class _Ingress:
         self._refusing = False
 
     async def answer(self, route: _Route, request: web.Request) -> web.Response:
-        """202 if every element is durable; else 400, 401, 403, 408, 413, 415 or 503 as problem JSON."""
+        """Answer 202 if every element is durable; otherwise 400, 401, 403, 408, 413, 415 or 503 as problem JSON."""
         status = 500
         try:
             response = self._accept(await self._take(route, request))
@@ -197,7 +198,7 @@ class _Ingress:
 
 
 class _Proof:
-    """The sender that signed a body, once it was read; see `WebhookAuth.signing_sender`."""
+    """The sender that signed a body; it is known when the body was read. See `WebhookAuth.signing_sender`."""
 
     __slots__ = ("_headers", "_signing_sender", "sender")
 

@@ -34,7 +34,7 @@ def check_strength(variable: str, credentials: Iterable[str], host: str) -> None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a process that listens on `host` can be reached only from this machine."""
+    """Return whether a process that listens on `host` can be reached only from this machine."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -1,4 +1,5 @@
-"""Signatures of bodies: which of the valid secrets signed, and when. HMAC-SHA256 in three forms.
+"""Checks signatures of bodies: finds the secret that signed a body, and the signed time. HMAC-SHA256 is accepted in
+three forms.
 
 | header | signed text | key |
 |---|---|---|
@@ -39,7 +40,7 @@ class Secret:
 
     @classmethod
     def of(cls, text: str) -> "Secret":
-        """Raises: ConfigurationError: nothing follows `whsec_`, or it is not base64."""
+        """Decode a configured secret. Raises: ConfigurationError: nothing follows `whsec_`, or it is not base64."""
         if not text.startswith(_STANDARD_PREFIX):
             return cls(text.encode(), text.encode())
         try:
@@ -59,12 +60,12 @@ class Signed(NamedTuple):
 
 
 def claims_a_signature(headers: Mapping[str, str]) -> bool:
-    """Whether the headers have a signature that can be checked when the body was read."""
+    """Return whether the headers contain a signature, which can be checked after the body was read."""
     return OURS in headers or STANDARD in headers
 
 
 def signed_by(headers: Mapping[str, str], body: bytes | Iterable[bytes], secrets: Sequence[Secret]) -> Signed | None:
-    """The secret that signed `body`; None = no valid one. The time is not checked here.
+    """Return the secret that signed `body`; None = no valid one. The time is not checked here.
 
     Args:
         body: the whole body, or an iterable of its pieces.
@@ -85,7 +86,9 @@ def signed_by(headers: Mapping[str, str], body: bytes | Iterable[bytes], secrets
 
 
 def _plainly_signed(header: str, body: bytes, secrets: Sequence[Secret]) -> Signed | None:
-    """The first form, and a whole body: what almost every signed request is, in half of the time of the general way."""
+    """Check the first form for a whole body. Almost all signed requests are like this, and this takes half of the time
+    of the general way.
+    """
     given, index = header.removeprefix(_PREFIX).lower().encode("utf-8", "surrogateescape"), -1
     for place, secret in enumerate(secrets):
         mac = _begun(secret.text, b"")
@@ -164,7 +167,9 @@ def _base64(mac: hmac.HMAC) -> bytes:
 
 
 def _begun(key: bytes, before: bytes) -> hmac.HMAC:
-    """A copied HMAC object keeps the interpreter lock, unlike `hmac.digest`; for a small body releasing it costs more."""
+    """Return a copied HMAC object. Unlike `hmac.digest` it keeps the interpreter lock; releasing the lock costs more
+    for a small body.
+    """
     mac = _keyed(key).copy()
     if before:
         mac.update(before)

@@ -1,7 +1,8 @@
-"""A time limit for requests that all have the same limit, so they expire in order, and one timer is enough.
+"""A time limit for requests that all have the same limit. They expire in the order of their arrival, so one timer is
+enough.
 
-`asyncio.timeout` starts and cancels a timer for each request, which takes a tenth of the time of a small webhook. For the same
-reason there is no object for each block: the tasks themselves are the keys.
+`asyncio.timeout` starts and cancels a timer for each request, which takes a tenth of the time of a small webhook. For
+the same reason no object is made for each block: the tasks themselves are the keys.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The spool for an event loop: writes that wait at the same time share one fsync. One thread uses the file."""
+"""The spool for an event loop. Writes that wait at the same time share one fsync, and only one thread uses the file."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -11,7 +11,7 @@ from connectors.kafka.producer import Record
 from schemas.errors import ConfigurationError, Unavailable
 from schemas.plurals import numbered
 
-#: Bytes of one commit: it limits SQLite's log, and how long the first of many writes waits for the last.
+#: The maximum bytes of one commit. This limits SQLite's log, and how long the first of many writes waits for the last.
 _GROUP_BYTES = 4 << 20
 
 _T = TypeVar("_T")
@@ -85,7 +85,7 @@ class Spool:
         await self._filled.wait()
 
     async def oldest(self, max_records: int, max_bytes: int) -> SpoolBatch:
-        """The oldest records on disk; at least one if there is any.
+        """Return the oldest records on disk; at least one if there is any.
 
         Raises:
             Unavailable: the disk cannot be read.
@@ -136,7 +136,7 @@ class Spool:
         return group
 
     def _settle(self, records: Sequence[Record], future: "asyncio.Future[None]", failed: Exception | None) -> None:
-        """Finish one write. It also counts if its caller does not wait any more."""
+        """Finish one write. The write also counts if its caller no longer waits."""
         self.refusing = failed.reason if isinstance(failed, Unavailable) else ""
         if failed is not None:
             self._count(-len(records), -_size_of(records))

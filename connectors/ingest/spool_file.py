@@ -63,19 +63,19 @@ class SpoolFile:
         self._open()
 
     def totals(self) -> SpoolTotals:
-        """The totals. This reads the whole file, so it is for the start."""
+        """Return the totals. This reads the whole file, so it is called only at the start."""
         with _disk_errors(), closing(self._db.execute(_TOTALS)) as rows:
             return SpoolTotals(*rows.fetchone())
 
     def topics(self) -> dict[str, int]:
-        """The number of records per topic, for the start."""
+        """Return the number of records per topic; called only at the start."""
         with _disk_errors(), closing(self._db.execute(_TOPICS)) as rows:
             return dict(rows.fetchall())
 
     def append(self, groups: Sequence[Sequence[Record]]) -> list[Unavailable | None]:
         """Write each group in its order; the result has an error at the index of each group that was not written.
 
-        All groups share one fsync. If they do not fit together, each is tried alone.
+        All groups share one fsync. If the groups do not fit together, each group is written alone.
         """
         try:
             self._insert(record for group in groups for record in group)
@@ -84,7 +84,7 @@ class SpoolFile:
         return [None] * len(groups)
 
     def oldest(self, max_records: int, max_bytes: int) -> SpoolBatch:
-        """The oldest records; at least one unless the file is empty."""
+        """Return the oldest records; at least one unless the file is empty."""
         batch, last, size = list[Record](), self._done, 0
         with _disk_errors(), closing(self._db.execute(_OLDEST, (last, max_records))) as rows:
             for row in rows:

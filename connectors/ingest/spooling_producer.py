@@ -22,7 +22,7 @@ from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.reasons import TOO_LARGE
 
-#: LiteLLM's sender gives up after 5 s: so long Kafka may take, and the disk gets the rest of the time.
+#: How long Kafka may take. LiteLLM's sender gives up after 5 s, so the rest of that time is left for the disk.
 KAFKA_S = 3.0
 
 _BATCH_RECORDS, _BATCH_BYTES = 1000, 1 << 20
@@ -71,7 +71,9 @@ class SpooledSender:
         self._last_leaving: asyncio.Future[None] | None = None
 
     def shut_because(self) -> str:
-        """The reason why no record can be stored; `""` if one can, also while Kafka does not answer."""
+        """Return the reason why no record can be stored; `""` if records can be stored, which is also true while the
+        spool replaces Kafka.
+        """
         return self._spool.refusing
 
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
@@ -100,7 +102,8 @@ class SpooledSender:
         return {}
 
     async def drain(self) -> NoReturn:
-        """Send the records of the spool, the oldest first, until cancelled; one at a time until Kafka accepts one.
+        """Send the records of the spool, the oldest first, until cancelled. Send only one record at a time until Kafka
+        accepts one.
 
         Raises:
             Unavailable: the producer never sends again.

@@ -26,8 +26,8 @@ _WRAPPINGS = 2
 _MAX_WRAPPED = 10_000
 
 
-#: Up to so many invalid elements, with so many bytes together, are read in the event loop. More are read in one shared thread,
-#: because an element may need fifty times its size for a moment.
+#: The maximum number and the maximum total bytes of invalid elements that are read in the event loop. More are read in
+#: one shared thread, because an element may need fifty times its size for a moment.
 _FEW_ODD, _SMALL_ODD = 8, 64 << 10
 _BESIDE = ThreadPoolExecutor(1, "odd-elements")
 
@@ -39,7 +39,7 @@ class RecordSender(Protocol):
 
 
 class RejectedElement(NamedTuple):
-    """An element that is no call: its place in the body, and why; `detail` names fields, never values."""
+    """An element that is not a call: its place in the body, and the reason; `detail` names fields, never values."""
 
     place: int
     reason: str
@@ -86,7 +86,7 @@ class ElementStore:
         at = self.now_us()
         try:
             elements = split(body) if len(body) < _LARGE_BODY else await asyncio.to_thread(_cut, body)
-            # The only element of a body, as most bodies have one. If Kafka refuses it, nothing is stored.
+            # Most bodies have only one element. If Kafka refuses it, nothing is stored.
             if (
                 len(elements) == 1
                 and (record := self._sound_record(elements[0], shape, at)) is not None
@@ -115,7 +115,7 @@ class ElementStore:
         return outcome
 
     def _sound_record(self, element: Element, shape: str, at: int) -> Record | None:
-        """The record of a valid element; None = it may not be valid, and must be read field by field."""
+        """Return the record of a valid element; None = the element may be invalid, and must be read field by field."""
         try:
             key, value = strip_sound(element, shape, Arrival(at, self.customer_id_fields, kept=self.kept))
         except (Odd, WrappedCalls, InvalidElement):
@@ -157,8 +157,9 @@ class _Body:
         return self._outcome
 
     def _sound_records(self, start: int, step: int) -> tuple[list[Record], list[int], list[tuple[int, int]]]:
-        """The records of one slice, and the indexes of their elements; of each invalid element the number of records before
-        its own, and its index."""
+        """Return the records of one slice and the indexes of their elements; and for each invalid element its index and
+        the number of records before it.
+        """
         records: list[Record] = []
         places: list[int] = []
         later: list[tuple[int, int]] = []
@@ -183,7 +184,7 @@ class _Body:
     async def _with_odd(
         self, sound: list[Record], places: list[int], later: Sequence[tuple[int, int]], odd: OddElements
     ) -> tuple[list[Record], list[int]]:
-        """The same with the records of the invalid elements in their places, so that each customer's order stays.
+        """Insert the records of the invalid elements at their places, so that each customer's order stays the same.
 
         Many are read in a thread.
         """
@@ -208,7 +209,9 @@ class _Body:
         return [self._records_of_odd(index, odd) for index in indexes]
 
     def _records_of_odd(self, index: int, odd: OddElements) -> list[Record]:
-        """The records of an element that is read field by field, or of the calls in it. Raises: WrappedCalls: see `keep`."""
+        """Return the records of an element that is read field by field, or of the calls in it. Raises: WrappedCalls:
+        see `keep`.
+        """
         records: list[Record] = []
         store, outcome = self._store, self._outcome
         todo: list[tuple[Element, InvalidElement | None, int]] = [(self._elements[index], None, 0)]
@@ -264,7 +267,7 @@ class _Body:
 
 
 def _cut(body: bytes | memoryview) -> list[Element]:
-    """The elements of a body; if the body is one wrapper, the elements in it. Raises: InvalidElement."""
+    """Return the elements of a body; if the body is one wrapper, the elements in it. Raises: InvalidElement."""
     elements = split(body)
     for _ in range(_WRAPPINGS):
         if len(elements) != 1 or (inner := wrapped_in(elements[0])) is None:
@@ -274,7 +277,7 @@ def _cut(body: bytes | memoryview) -> list[Element]:
 
 
 def _unwrapped(wrapped: WrappedCalls, depth: int) -> tuple[list[Element], InvalidElement | None]:
-    """The elements in one of several elements, or the reason why it is refused."""
+    """Return the elements in one of several elements, or the reason why it is refused."""
     if depth == _WRAPPINGS:
         return [], InvalidElement(TOO_DEEP, "calls are in more than two levels of wrappers")
     try:

@@ -44,7 +44,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def _silently(_before: object, _after: object) -> None:
-    """The `announce` of callers that announce nothing."""
+    """Do nothing: the `announce` of callers that announce nothing."""
 
 
 @dataclass(slots=True, eq=False)

@@ -36,7 +36,7 @@ _OUR_FAULT = (IllegalArgumentError, IllegalStateError, ProducerClosed)
 
 
 def says_away(error: BaseException | None) -> bool:
-    """Whether an error of a Kafka library, or its cause, means that Kafka does not answer."""
+    """Return whether an error of a Kafka library, or its cause, means that Kafka does not answer."""
     while error is not None:
         if isinstance(error, _AWAY):
             return True

@@ -115,7 +115,9 @@ class KafkaProducer:
         self._thread.start()
 
     def healthy(self) -> bool:
-        """Whether records can be sent. After False it never becomes True again, so the process must be restarted."""
+        """Return whether records can be sent. After False it never becomes True again, so the process must be
+        restarted.
+        """
         return self._open and self._fatal is None and self._thread.is_alive()
 
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
@@ -146,8 +148,8 @@ class KafkaProducer:
         return refused
 
     def clock_ahead_s(self) -> float:
-        """By how many seconds this machine's clock is ahead of Kafka's, with the precision of an hour; 0 while Kafka
-        accepts its time.
+        """Return by how many seconds this machine's clock is ahead of Kafka's, with the precision of an hour; 0 while
+        Kafka accepts its time.
         """
         return self._ahead_ms / 1000
 

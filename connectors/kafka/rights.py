@@ -44,7 +44,7 @@ class Right:
     denied: bool = False
 
     def sentence(self) -> str:
-        """The right in words, without the principal: `Write on topic billing.lago.events`."""
+        """Return the right in words, without the principal: `Write on topic billing.lago.events`."""
         what = f"every {self.resource} that begins with" if self.prefixed else self.resource
         where = "" if self.host == ANY_HOST else f" from {self.host}"
         return f"{self.operation} on {what} {self.name}{where}"
@@ -100,7 +100,7 @@ def _about(stored: Right, wanted: Right) -> bool:
 
 
 def _contains(stored: Right, wanted: Right) -> bool:
-    """Whether `stored` names every resource that `wanted` names."""
+    """Return whether `stored` names every resource that `wanted` names."""
     if stored.prefixed:
         return wanted.name.startswith(stored.name)
     return stored.name == ANY_NAME or (stored.name == wanted.name and not wanted.prefixed)

@@ -160,8 +160,8 @@ def asked(question: Callable[[], _T]) -> _T:
 
 
 def ended(message: Message) -> bool:
-    """Whether a message of `reader` reports the end of its partition. Raises: KafkaException: the message reports
-    another error.
+    """Return whether a message of `reader` reports the end of its partition. Raises: KafkaException: the message
+    reports another error.
     """
     error = message.error()
     if error is None:

@@ -42,7 +42,7 @@ class LagoIntegrationError(MeterbridgeError):
         self.details = details
 
     def says(self, field: str, code: str) -> bool:
-        """Whether Lago's 422 has this code for this field."""
+        """Return whether Lago's 422 has this code for this field."""
         return isinstance(self.details, Mapping) and code in (self.details.get(field) or ())
 
 
@@ -93,8 +93,8 @@ def _said(body: bytes) -> _Said:
 
 
 def is_missing(code: str) -> bool:
-    """Whether this code of Lago means that the object does not exist; `resource_not_found` means that the path does not
-    exist.
+    """Return whether this code of Lago means that the object does not exist; `resource_not_found` means that the path
+    does not exist.
     """
     return code.endswith("_not_found") and code != "resource_not_found"
 

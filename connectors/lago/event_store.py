@@ -37,13 +37,13 @@ class OrganizationInfo:
         self._unknown = ""
 
     def resend_is_safe(self) -> bool:
-        """Whether an event that is sent twice is billed once. While the store is unknown it is False, so that the event
-        is looked up first.
+        """Return whether an event that is sent twice is billed once. While the store is unknown it is False, so that
+        the event is looked up first.
         """
         return self.store == POSTGRES or self._dedup
 
     def too_old(self) -> bool:
-        """Whether this version of Lago may store a part of a batch that it refuses."""
+        """Return whether this version of Lago may store a part of a batch that it refuses."""
         return not batches_are_whole(self.version)
 
     async def watch(self) -> None:

@@ -51,7 +51,7 @@ class Customer(msgspec.Struct, frozen=True):
     applicable_timezone: str | None = None
 
     def note(self, key: str) -> str | None:
-        """The value of a metadata key."""
+        """Return the value of a metadata key."""
         return next((entry.value for entry in self.metadata if entry.key == key), None)
 
 

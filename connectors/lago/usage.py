@@ -27,13 +27,13 @@ class UsageApi(LagoTransport):
             raise
 
     async def current_usage(self, external_customer_id: str, subscription: str, code: str) -> LagoUsage | None:
-        """The part of the usage on the metric `code`. Raises: LagoIntegrationError."""
+        """Return the part of the usage on the metric `code`. Raises: LagoIntegrationError."""
         answer = await self.usage(external_customer_id, subscription)
         return None if answer is None else read(lambda usage: usage_of(subscription, usage, code), answer)
 
 
 def usage_of(subscription: str, usage: CustomerUsage, code: str) -> LagoUsage:
-    """The part of the usage on the metric `code`. Raises: Rejected `bad_time`."""
+    """Return the part of the usage on the metric `code`. Raises: Rejected `bad_time`."""
     ours = [charge for charge in usage.charges_usage if charge.billable_metric.code == code]
     return LagoUsage(
         subscription,

@@ -1,6 +1,6 @@
-"""A stand-in for Lago that behaves like it in everything that this product calls (docs/lago-behaviour.md).
+"""A stand-in for Lago that behaves like Lago for all requests of this product (docs/lago-behaviour.md).
 
-For demos, tests and users' CI. `create_sandbox` makes the application, `run_sandbox` serves it.
+It is for demos, tests and users' CI. `create_sandbox` makes the application, `run_sandbox` serves it.
 """
 
 from connectors.lago_sandbox.app import create_sandbox

@@ -1,4 +1,4 @@
-"""Endpoints that Lago does not have: a test inspects the sandbox with them and makes it fail."""
+"""Endpoints that Lago does not have: tests use them to inspect the sandbox and to make it fail."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class AdminRoutes:
         self._events = events
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes, with their handlers."""
+        """Return the routes, with their handlers."""
         return [
             web.get("/__stats", self.stats),
             web.get("/__events", self.events),
@@ -43,7 +43,7 @@ class AdminRoutes:
 
         `cents` counts every copy that the store keeps. `billed_cents` counts those inside a period of their
         subscription that arrived before its invoice was made. `conflicts`: ids sent with two contents, accepted or not.
-        `unaccepted`: ids sent and never accepted. `limited`: requests above the rate limit.
+        `unaccepted`: ids that were sent and never accepted. `limited`: requests above the rate limit.
         """
         sandbox = self._sandbox
         sandbox.current_subscriptions(sandbox.now_us())
@@ -63,7 +63,7 @@ class AdminRoutes:
         )
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Every accepted copy as NDJSON, in order of arrival; `accepted_at` in seconds since 1970 UTC."""
+        """Return every accepted copy as NDJSON, in order of arrival; `accepted_at` in seconds since 1970 UTC."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         accepted = list(self._sandbox.events.log)
@@ -83,7 +83,7 @@ class AdminRoutes:
         return json_answer({"status": "ok"})
 
     async def arm(self, request: web.Request) -> web.Response:
-        """Add rules: `{"rules": [...], "seed": 1}`, or the bare list; a 422 names what is wrong."""
+        """Add rules: `{"rules": [...], "seed": 1}`, or only the list; a 422 names the errors."""
         body = await request.read()
         try:
             order = _order.decode(b'{"rules":%b}' % body if body.lstrip().startswith(b"[") else body)
@@ -93,7 +93,7 @@ class AdminRoutes:
         return json_answer({"rules": self._faults.shown()})
 
     async def faults(self, _: web.Request) -> web.Response:
-        """Every rule, and how often it has fired."""
+        """Return every rule, and how often it has fired."""
         return json_answer({"rules": self._faults.shown()})
 
     async def disarm(self, _: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ PER_PAGE = 100
 
 
 def json_answer(payload: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A JSON response."""
+    """Return a JSON response."""
     body = msgspec.json.encode(payload)
     return web.Response(body=body, status=status, content_type="application/json", charset="utf-8", headers=headers)
 
@@ -25,13 +25,13 @@ def refused(refusal: SandboxRefusal) -> web.Response:
 
 
 async def read_json(request: web.Request) -> bytes:
-    """The body; an empty object when its Content-Type is not JSON, because Rails does not parse it then."""
+    """Return the body; an empty object when its Content-Type is not JSON, because Rails does not parse it then."""
     body = await request.read()
     return body if body and "json" in request.headers.get("Content-Type", "") else b"{}"
 
 
 async def read_object(request: web.Request, root: str) -> dict[str, Any]:
-    """The object under the root key.
+    """Return the object under the root key.
 
     Raises:
         SandboxRefusal: 400 when the body is not JSON, or the root key is absent or empty.
@@ -43,7 +43,7 @@ async def read_object(request: web.Request, root: str) -> dict[str, Any]:
 
 
 async def read_whole(request: web.Request) -> dict[str, Any]:
-    """A body without a root key; empty where it is no object. Raises: SandboxRefusal: 400 when it is not JSON."""
+    """Return a body without a root key; empty where it is no object. Raises: SandboxRefusal: 400 when it is not JSON."""
     try:
         document = msgspec.json.decode(await read_json(request))
     except UNDECODABLE as error:
@@ -52,7 +52,7 @@ async def read_whole(request: web.Request) -> dict[str, Any]:
 
 
 def page(items: Sequence[Any], query: MultiMapping[str]) -> tuple[Sequence[Any], dict[str, int | None]]:
-    """One page of a list by `page` and `per_page`, and Lago's `meta`; an empty list is page 0 of 0."""
+    """Return one page of a list by `page` and `per_page`, and Lago's `meta`; an empty list is page 0 of 0."""
     number, size = _count(query.get("page"), 1), _count(query.get("per_page"), PER_PAGE)
     pages = -(-len(items) // size)
     meta = {

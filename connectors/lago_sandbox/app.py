@@ -1,4 +1,4 @@
-"""The sandbox as one aiohttp application: state, faults and routes wired together."""
+"""Combines state, faults and routes of the sandbox in one aiohttp application."""
 
 import asyncio
 import hmac
@@ -46,7 +46,7 @@ def create_sandbox(
     premium: bool = False,
     invoice_delay_s: float = 0,
 ) -> web.Application:
-    """An application that answers as Lago does.
+    """Yield an application that answers as Lago does.
 
     Args:
         api_key: the only bearer token that is accepted; None = any token that is not empty.
@@ -59,7 +59,7 @@ def create_sandbox(
         version: shown by `/health`; before v1.39.0 a batch refused for a duplicate stores its other events.
         webhook_secret: the key that signs the webhooks.
         webhook_waits_s: waits before their further attempts, seconds.
-        premium: invoice previews are licensed; other licensed features are refused all the same.
+        premium: invoice previews are licensed; other licensed features are still refused.
         invoice_delay_s: how long after the end of a subscription its last invoice is counted and shown, seconds.
 
     Raises:
@@ -131,7 +131,7 @@ def _authenticating(api_key: str | None) -> Middleware:
 
 
 def _failing(faults: Faults, injection: Injection) -> Middleware:
-    """Applies faults to every request except posted events, which get theirs after they were read."""
+    """Applies faults to every request. For posted events this is done after the events were read."""
 
     @web.middleware
     async def failing(request: web.Request, handler: _Handler) -> web.StreamResponse:

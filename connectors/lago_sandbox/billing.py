@@ -40,7 +40,7 @@ class ChargeFee:
     precise_cents: Decimal = ZERO
 
     def amount_cents(self, charge: SandboxCharge, currency: str) -> int:
-        """The amount, rounded once: half up to the currency's smallest unit; never negative."""
+        """Return the amount, rounded once: half up to the currency's smallest unit; never negative."""
         if charge.model == "dynamic":
             exact = self.precise_cents if self.units > 0 else ZERO
         else:
@@ -137,7 +137,7 @@ def _numeric(properties: dict[str, Any], charge: SandboxCharge) -> Decimal | Non
 
 
 def _shown(value: object) -> str | None:
-    """The text of a property in a jsonb column: numbers as plain digits."""
+    """Return the text of a property in a jsonb column: numbers as plain digits."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return plain(value) if isinstance(value, Decimal) else text(value)

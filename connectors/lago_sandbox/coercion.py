@@ -1,4 +1,4 @@
-"""How Lago converts the scalars that it receives: texts, timestamps and amounts, garbage included.
+"""Converts scalars as Lago does: texts, timestamps and amounts, also invalid ones.
 
 Source: `app/services/events/create_service.rb` (timestamp), the column type `decimal(40,15)` of `events` (amount) and
 the permitted scalars of Rails' strong parameters in `app/controllers/api/v1/events_controller.rb`.
@@ -25,7 +25,7 @@ _ABSURD = 60
 
 
 class InvalidTimestamp(Exception):
-    """The value is no number: Lago answers 422 `invalid_format`."""
+    """The value is not a number: Lago answers 422 `invalid_format`."""
 
 
 class Unstorable(Exception):
@@ -33,7 +33,7 @@ class Unstorable(Exception):
 
 
 def text(value: object) -> str | None:
-    """A permitted scalar in the form that a string column keeps; objects and arrays become None."""
+    """Return a permitted scalar in the form that a string column keeps; objects and arrays become None."""
     if value is None or type(value) is str:
         return value
     if isinstance(value, bool):
@@ -44,12 +44,12 @@ def text(value: object) -> str | None:
 
 
 def blank(value: str | None) -> bool:
-    """Whether it is absent, empty or white space only."""
+    """Return whether it is absent, empty or white space only."""
     return value is None or not value.strip()
 
 
 def timestamp_us(value: object, now_us: int) -> int:
-    """Seconds, as a number or a text, to microseconds; `now_us` when absent.
+    """Return seconds, as a number or a text, to microseconds; `now_us` when absent.
 
     Lago does not recognise milliseconds: they become the year 57147 and are never billed.
 
@@ -73,8 +73,8 @@ def timestamp_us(value: object, now_us: int) -> int:
 
 
 def cents(value: object) -> str | None:
-    """An amount in the form that `decimal(40,15)` keeps, as plain decimal text. Lago converts garbage instead of
-    refusing it.
+    """Return an amount in the form that `decimal(40,15)` keeps, as plain decimal text. Lago converts invalid text
+    instead of refusing it.
 
     `"abc"` -> 0, `"1,234.56"` -> 1, `"12abc"` -> 12, blank -> None; rounded half up at the 15th decimal.
 

@@ -24,7 +24,7 @@ class CustomerRoutes:
         self._sandbox = sandbox
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes, with their handlers."""
+        """Return the routes, with their handlers."""
         return [
             web.post("/api/v1/customers", self.save_customer),
             web.get("/api/v1/customers", self.customers),
@@ -41,7 +41,7 @@ class CustomerRoutes:
         return json_answer({"customer": customer.shown()})
 
     async def customers(self, request: web.Request) -> web.Response:
-        """All, newest first, filtered by `external_id`, `search_term` or `currencies[]`."""
+        """Return all, newest first, filtered by `external_id`, `search_term` or `currencies[]`."""
         query = request.query
         external_ids, term = query.get("external_id"), query.get("search_term", "").lower()
         currencies = query.getall("currencies[]", [])
@@ -56,7 +56,7 @@ class CustomerRoutes:
         return json_answer({"customers": [customer.shown() for customer in page_members], "meta": meta})
 
     async def customer(self, request: web.Request) -> web.Response:
-        """One customer."""
+        """Return one customer."""
         return json_answer({"customer": customer_of(self._sandbox, request).shown()})
 
     async def usage(self, request: web.Request) -> web.Response:
@@ -76,12 +76,12 @@ class CustomerRoutes:
         return json_answer({"customer": customer.shown()})
 
     async def portal_url(self, request: web.Request) -> web.Response:
-        """A link to pages that the sandbox does not have."""
+        """Return a link to pages that the sandbox does not have."""
         customer = customer_of(self._sandbox, request)
         return json_answer({"customer": {"portal_url": f"{request.url.origin()}/customer-portal/{customer.lago_id}"}})
 
     async def checkout_url(self, request: web.Request) -> web.Response:
-        """A payment link, for a customer with a payment provider."""
+        """Return a payment link, for a customer with a payment provider."""
         customer = customer_of(self._sandbox, request)
         if not customer.payment_provider:
             raise invalid_field("base", "no_linked_payment_provider")
@@ -96,7 +96,7 @@ class CustomerRoutes:
 
 
 def customer_of(sandbox: Sandbox, request: web.Request) -> SandboxCustomer:
-    """The customer that the path names. Raises: SandboxRefusal: 404."""
+    """Return the customer that the path names. Raises: SandboxRefusal: 404."""
     customer = sandbox.customers.all.get(request.match_info["external_id"])
     if customer is None:
         raise not_found("customer")

@@ -47,7 +47,7 @@ class SandboxCustomer:
         return text(self.payment.get("payment_provider"))
 
     def shown(self) -> dict[str, Any]:
-        """In the JSON of `GET /customers/{external_id}`."""
+        """Return the customer in the JSON of `GET /customers/{external_id}`."""
         return {
             "lago_id": self.lago_id,
             "external_id": self.external_id,
@@ -111,7 +111,7 @@ class SandboxCustomers:
         return customer
 
     def ensure(self, external_id: str, currency: str, now_us: int) -> SandboxCustomer:
-        """The customer of a new subscription, created if missing; its currency defaults to the plan's."""
+        """Return the customer of a new subscription, created if missing; its currency defaults to the plan's."""
         customer = self.all.get(external_id) or self._new(external_id, now_us)
         if not customer.fields.get("currency"):
             customer.fields["currency"] = currency
@@ -134,7 +134,7 @@ class SandboxCustomers:
         return customer
 
     def _replaced(self, kept: list[dict[str, Any]], sent: list[Any], now_us: int) -> list[dict[str, Any]]:
-        """The metadata after an update: new entries are created before old ones are deleted.
+        """Return the metadata after an update: new entries are created before old ones are deleted.
 
         So a key that is sent again without its id collides with itself.
         """

@@ -41,7 +41,7 @@ class EventRoutes:
         self._whole_batches = whole_batches
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes below `/api/v1`."""
+        """Return the routes below `/api/v1`."""
         return [
             web.post("/api/v1/events", self.create),
             web.post("/api/v1/events/batch", self.create_batch),
@@ -50,7 +50,7 @@ class EventRoutes:
         ]
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        """Store one event. The insert checks mandatory fields, so only the Postgres store does."""
+        """Store one event. The insert checks mandatory fields, so only the Postgres store checks them."""
         self._sandbox.posts += 1
         sent = read_single(await read_json(request))
         event = self._attempts([sent])[0]
@@ -92,7 +92,7 @@ class EventRoutes:
         return await self._under_faults(request, sent, handle, posted)
 
     async def show(self, request: web.Request) -> web.StreamResponse:
-        """The first copy with this id, of any subscription."""
+        """Return the first copy with this id, of any subscription."""
         copies = self._sandbox.events.log.copies(request.match_info["transaction_id"])
         if not copies:
             raise not_found("event")
@@ -116,7 +116,7 @@ class EventRoutes:
         return json_answer({"events": [self.shown(event) for event in page_members], "meta": meta})
 
     def shown(self, event: Event) -> dict[str, Any]:
-        """A stored event in Lago's JSON."""
+        """Return a stored event in Lago's JSON."""
         if self._sandbox.events.kind == "postgres":
             lago_id = event_id(event.subscription, event.transaction_id)
         else:
@@ -136,12 +136,14 @@ class EventRoutes:
         }
 
     def _posted(self, event: Event) -> dict[str, Any]:
-        """In the ClickHouse store nothing is saved yet when the answer leaves: no id, no creation time."""
+        """Return the posted event. In the ClickHouse store it is not saved yet when the response is sent, so it has no
+        id and no creation time.
+        """
         body = self.shown(event)
         return body if self._sandbox.events.kind == "postgres" else body | {"lago_id": None, "created_at": None}
 
     def _attempts(self, sent: Sequence[Incoming]) -> list[Event | InvalidTimestamp | Unstorable]:
-        """The events that would be stored; recorded as sent, whatever becomes of the request."""
+        """Return the events that would be stored; recorded as sent, independent of the result of the request."""
         now_us, unit_us = self._sandbox.now_us(), self._sandbox.events.unit_us
         attempts = [attempt(incoming, now_us, unit_us) for incoming in sent]
         self._sandbox.offer([event for event in attempts if isinstance(event, Event)])
@@ -165,7 +167,7 @@ class EventRoutes:
 
 
 def _right(attempt: Event | InvalidTimestamp | Unstorable) -> Event:
-    """The event of a request that Lago would take. Raises: SandboxRefusal."""
+    """Return the event of a request that Lago would take. Raises: SandboxRefusal."""
     if isinstance(attempt, InvalidTimestamp):
         raise invalid_field("timestamp", "invalid_format") from attempt
     if isinstance(attempt, Unstorable):

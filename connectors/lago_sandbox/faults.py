@@ -1,4 +1,4 @@
-"""Rules that make the sandbox fail on purpose: which requests, how often, for how long."""
+"""Rules that make the sandbox fail on purpose: a rule says for which requests, how often and for how long."""
 
 from collections.abc import Callable, Collection
 from random import Random
@@ -32,9 +32,9 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
             `lose`: answer as if the events were stored, and store none of them.
         status, headers, body: of the answer of `status` and `poison`; the body is any JSON.
         probability: of firing, each time the rule fits.
-        count: how often it fires at most; None = without limit.
+        count: maximum number of times that it fires; None = no limit.
         seconds: of `slow`, `trickle` and `timeout_after_accept`.
-        duration_s: the rule ends so long after it was set, by the sandbox's clock.
+        duration_s: how long after it was set the rule ends, by the sandbox's clock.
         transaction_id: of the poisoned event.
         index: instead of `transaction_id`: the event at this place of the next batch that is long enough becomes the
             poisoned one.
@@ -91,7 +91,7 @@ class Faults:
         self._armed.clear()
 
     def draw(self, method: str, path: str, transaction_ids: Collection[str] = ()) -> Rule | None:
-        """The rule that fires for this request; its firing is counted."""
+        """Return the rule that fires for this request; its firing is counted."""
         for armed in self._armed:
             if self._fits(armed, method, path, transaction_ids) and (
                 armed.rule.probability >= 1 or self._chance.random() < armed.rule.probability
@@ -101,7 +101,7 @@ class Faults:
         return None
 
     def shown(self) -> list[dict[str, Any]]:
-        """Every rule with `fired`, and `ended` when it cannot fire again."""
+        """Return every rule with `fired`, and `ended` when it cannot fire again."""
         return [
             {**msgspec.to_builtins(armed.rule), "fired": armed.fired, "ended": self._ended(armed)}
             for armed in self._armed

@@ -9,12 +9,12 @@ ORGANIZATION = str(uuid5(_NAMESPACE, "organization"))
 
 
 def event_id(subscription: str | None, transaction_id: str) -> str:
-    """The id of an event in the Postgres store."""
+    """Return the id of an event in the Postgres store."""
     return str(uuid5(_NAMESPACE, f"event {subscription} {transaction_id}"))
 
 
 def invoice_id(subscription: str, at_us: int) -> str:
-    """The id of the invoice of a subscription at one moment."""
+    """Return the id of the invoice of a subscription at one moment."""
     return str(uuid5(_NAMESPACE, f"invoice {subscription} {at_us}"))
 
 
@@ -25,6 +25,6 @@ class Identifiers:
         self._counts: Counter[str] = Counter()
 
     def new(self, kind: str) -> str:
-        """The next id of this kind."""
+        """Return the next id of this kind."""
         self._counts[kind] += 1
         return str(uuid5(_NAMESPACE, f"{kind} {self._counts[kind]}"))

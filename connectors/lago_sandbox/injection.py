@@ -1,4 +1,4 @@
-"""Carries faults out: answers, delays, garbles or cuts off a request as the rule says."""
+"""Executes faults: answers, delays, damages or truncates a response as the rule says."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -79,7 +79,7 @@ def _failed(rule: Rule) -> web.Response:
 
 
 async def _unanswered(handle: Handle) -> None:
-    with suppress(SandboxRefusal):  # a refusal is an answer too, and is lost like any other
+    with suppress(SandboxRefusal):  # a refusal is also a response, so it is lost too
         await handle()
 
 

@@ -10,17 +10,17 @@ _ERA = 146_097  # days in 400 years
 
 
 def iso(us: int | None) -> str | None:
-    """`2026-11-20T23:03:16Z`, cut to the second: Lago's form for most moments."""
+    """Return `2026-11-20T23:03:16Z`, cut to the second: Lago's form for most moments."""
     return None if us is None else _text(us, "seconds")
 
 
 def iso_ms(us: int | None) -> str | None:
-    """`2026-11-20T23:03:16.518Z`, cut to the millisecond: Lago's form for events and `started_at`."""
+    """Return `2026-11-20T23:03:16.518Z`, cut to the millisecond: Lago's form for events and `started_at`."""
     return None if us is None else _text(us, "milliseconds")
 
 
 def parse_iso(value: object) -> int | None:
-    """An ISO 8601 date or moment, in UTC where it has no offset; None when it is neither."""
+    """Return an ISO 8601 date or moment, in UTC where it has no offset; None when it is neither."""
     if not isinstance(value, str):
         return None
     try:
@@ -31,12 +31,12 @@ def parse_iso(value: object) -> int | None:
 
 
 def day(us: int) -> date:
-    """The UTC day that contains the moment."""
+    """Return the UTC day that contains the moment."""
     return to_datetime(us).date()
 
 
 def midnight(of: date) -> int:
-    """The first moment of a UTC day."""
+    """Return the first moment of a UTC day."""
     return to_us(datetime.combine(of, time(), UTC))
 
 
@@ -49,7 +49,7 @@ def _text(us: int, timespec: str) -> str:
 
 
 def _civil(days: int) -> str:
-    """A date outside `datetime`'s years, such as the year 57147 from milliseconds sent as seconds."""
+    """Return a date outside `datetime`'s years, such as the year 57147 from milliseconds sent as seconds."""
     era, day_of_era = divmod(days + _DAYS_TO_1970, _ERA)
     year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // (_ERA - 1)) // 365
     day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)

@@ -1,4 +1,4 @@
-"""The endpoints of invoices: listed, read, made into a PDF, paid.
+"""The endpoints of invoices: list, read, make a PDF, pay.
 
 Source: `app/controllers/api/v1/invoices_controller.rb`, `app/controllers/concerns/invoice_index.rb`,
 `app/services/invoices/payments/generate_payment_url_service.rb` of lago-api.
@@ -26,7 +26,7 @@ class InvoiceRoutes:
         self._premium = premium
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes, with their handlers."""
+        """Return the routes, with their handlers."""
         return [
             web.get("/api/v1/invoices", self.invoices),
             web.get(CUSTOMER + "/invoices", self.customer_invoices),
@@ -38,15 +38,17 @@ class InvoiceRoutes:
         ]
 
     async def invoices(self, request: web.Request) -> web.Response:
-        """By `external_customer_id`, `status`, `payment_status`, `currency`, `issuing_date_from`, `issuing_date_to`."""
+        """List invoices, filtered by `external_customer_id`, `status`, `payment_status`, `currency`,
+        `issuing_date_from`, `issuing_date_to`.
+        """
         return self._listed(request, request.query.get("external_customer_id"))
 
     async def customer_invoices(self, request: web.Request) -> web.Response:
-        """As `GET /invoices`, of one customer."""
+        """Answer as `GET /invoices` for one customer."""
         return self._listed(request, customer_of(self._sandbox, request).external_id)
 
     async def invoice(self, request: web.Request) -> web.Response:
-        """One invoice, with its fees."""
+        """Return one invoice, with its fees."""
         invoice = self._invoice(request)
         subscriptions, now_us = self._sandbox.subscriptions, self._sandbox.now_us()
         billed = invoice.bill.subscription
@@ -59,14 +61,16 @@ class InvoiceRoutes:
         return json_answer({"invoice": invoice.shown(str(request.url.origin())) | body})
 
     async def preview(self, request: web.Request) -> web.Response:
-        """The invoice that a change of plan would bring; without a licence 403, after the checks of the request."""
+        """Return the invoice that a change of plan would bring; without a licence 403, after the checks of the request."""
         request_body = preview_request_of(self._sandbox, await read_whole(request))
         if not self._premium:
             raise forbidden("feature_unavailable")
         return json_answer({"invoice": previewed(self._sandbox, request_body, str(request.url.origin()))})
 
     async def download(self, request: web.Request) -> web.Response:
-        """The first time an empty 200, as while Lago makes the PDF; then the invoice with its address."""
+        """Answer the first time with an empty 200, as Lago does while it makes the PDF; then with the invoice and its
+        address.
+        """
         invoice = self._invoice(request)
         if not invoice.made:
             invoice.made = True
@@ -74,7 +78,7 @@ class InvoiceRoutes:
         return json_answer({"invoice": invoice.shown(str(request.url.origin()))})
 
     async def payment_url(self, request: web.Request) -> web.Response:
-        """A payment link, if the customer has a payment provider that gives links."""
+        """Return a payment link, if the customer has a payment provider that gives links."""
         invoice = self._invoice(request)
         provider = invoice.customer.payment_provider
         if not provider:

@@ -1,4 +1,4 @@
-"""Invoices: made when the state is read, as of the moment they were due, and never changed again.
+"""Invoices. They are made when the state is read, as of the moment at which they were due, and never changed.
 
 Source: `app/services/invoices/`, `app/models/invoice.rb`, `app/serializers/v1/invoice_serializer.rb`,
 `fee_serializer.rb`, `app/queries/invoices_query.rb` of lago-api.
@@ -59,7 +59,7 @@ class SandboxInvoice:
         return "pending" if self.amount_cents else "succeeded"
 
     def shown(self, url: str) -> dict[str, Any]:
-        """In a list's JSON; `url`: the sandbox's own."""
+        """Return the invoice in the JSON of a list; `url`: the sandbox's own."""
         amount, issued = self.amount_cents, day(self.bill.at_us).isoformat()
         return {
             "lago_id": self.lago_id,
@@ -92,7 +92,7 @@ class SandboxInvoice:
         }
 
     def billing_periods(self) -> list[dict[str, Any]]:
-        """Its billing periods, as only the single invoice shows them; without charges their bounds are null."""
+        """Return the billing periods, which only a single invoice shows; without charges their bounds are null."""
         bill, charged = self.bill, self.bill.from_us < self.bill.until_us
         return [
             {
@@ -119,7 +119,7 @@ class SandboxInvoices:
         self._made: set[tuple[str, int]] = set()
 
     def up_to(self, now_us: int, events: EventStore) -> list[SandboxInvoice]:
-        """All invoices that Lago shows by now. An empty one is hidden where its customer skips those."""
+        """Return all invoices that Lago shows by now. An empty one is hidden where its customer skips those."""
         due: list[DueInvoice] = []
         for s in self._subscriptions.everyone():
             seen_us, delay_us = self._seen_us.get(s.lago_id, -1), self._subscriptions.invoice_delay_us
@@ -146,7 +146,7 @@ class SandboxInvoices:
 
 
 def fees_of(bill: DueInvoice, events: EventStore, lago_id: str) -> list[dict[str, Any]]:
-    """The subscription's fee, then those of its charges; `lago_id` is the invoice's."""
+    """Return the subscription's fee, then those of its charges; `lago_id` is the invoice's."""
     plan = bill.subscription.plan
     fees = []
     if bill.fee_cents is not None:
@@ -161,7 +161,7 @@ def fees_of(bill: DueInvoice, events: EventStore, lago_id: str) -> list[dict[str
 
 
 def _counted(bill: DueInvoice, events: Iterable[Event]) -> Iterable[Event]:
-    """The events of the period that had arrived when the invoice was counted."""
+    """Yield the events of the period that had arrived when the invoice was counted."""
     from_us = bill.from_us // _MS * _MS
     for event in events:
         if not event.superseded and from_us <= event.ts_us < bill.until_us and event.received_us <= bill.counted_us:

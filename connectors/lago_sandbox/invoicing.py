@@ -1,4 +1,4 @@
-"""When a subscription is billed, and for what: its periods, cut at its beginning and its end.
+"""Computes when a subscription is billed, and for which periods, cut at its beginning and its end.
 
 Source: `app/services/invoices/calculate_fees_service.rb`, `fees/subscription_service.rb`,
 `subscriptions/dates_service.rb`, `app/services/utils/datetime.rb`, `app/models/subscription.rb`
@@ -53,7 +53,7 @@ def bills(
     now_us: int,
     delay_us: int = 0,
 ) -> Iterator[DueInvoice]:
-    """Every invoice that is due in `(after, now]`, in order; none for a time before the subscription was created.
+    """Yield every invoice that is due in `(after, now]`, in order; none for a time before the subscription was created.
 
     Args:
         following: the subscription that replaced it, if one did.
@@ -90,10 +90,10 @@ def _bill(
     closing: bool,
     upgraded: bool,
 ) -> DueInvoice:
-    """The bill of one stretch; `stop` is the period's end, or the subscription's."""
+    """Return the bill of one stretch; `stop` is the period's end, or the subscription's."""
     took_over = following is not None and following.started_us == subscription.terminated_us
     period_end = subscription.charge_period(start)[1]
-    # A subscription runs to its last millisecond, unless the next one begins with it.
+    # A subscription runs until its last millisecond, unless the next subscription begins at that moment.
     until = stop if stop == period_end or (closing and took_over) else stop // _MS * _MS + _MS
     if subscription.plan.pay_in_advance:
         fee = None if closing or stop != subscription.period_end(start) else _advance(subscription, stop)
@@ -115,8 +115,8 @@ def _bill(
 
 
 def _advance(subscription: SandboxSubscription, at_us: int) -> DueInvoice:
-    """The fee of the period that contains the moment, from that day on; the whole amount for the first period of an
-    anniversary subscription.
+    """Return the fee of the period that contains the moment, from that day on; the whole amount for the first period of
+    an anniversary subscription.
     """
     period_start, period_end = subscription.plan_period(at_us)
     first = max(period_start, midnight(day(at_us)))
@@ -125,7 +125,7 @@ def _advance(subscription: SandboxSubscription, at_us: int) -> DueInvoice:
 
 
 def _prorated(subscription: SandboxSubscription, on_us: int, days: int) -> int:
-    """The plan's amount for so many days, rounded once, half up."""
+    """Return the plan's amount for so many days, rounded once, half up."""
     period_start, period_end = subscription.plan_period(on_us)
     exact = _ROUNDING.divide(Decimal(subscription.plan.amount_cents * days), _days(period_start, period_end))
     return int(exact.quantize(Decimal(1), context=_ROUNDING))

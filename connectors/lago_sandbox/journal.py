@@ -1,6 +1,7 @@
 """An append-only file of the accepted changes, one JSON line a request, so that a restart keeps them.
 
-Each line is passed to the operating system at once and never fsynced: it survives the process, not the machine.
+Each line is passed to the operating system at once and never fsynced: it survives a crash of the process, but not of
+the machine.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ class JournalEntry(msgspec.Struct, array_like=True):
     Fields:
         op: its name, see `Sandbox`.
         at_us: when it was accepted, microseconds since 1970 UTC.
-        body: what the request brought.
+        body: the body of the request.
     """
 
     op: str
@@ -35,7 +36,7 @@ class Journal:
         self._file: BinaryIO | None = None
 
     def replay(self) -> Iterator[JournalEntry]:
-        """Every entry, oldest first. A last line that a kill cut short is removed from the file."""
+        """Yield every entry, oldest first. A last line that a kill cut short is removed from the file."""
         if self._path is None:
             return
         whole = 0

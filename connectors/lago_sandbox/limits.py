@@ -1,7 +1,7 @@
 """Lago Cloud's limits on an organization's requests: windows of one second, with headers in every answer.
 
-Source: the page *Rate limits* of Lago's documentation. Three points are assumptions: windows begin on whole seconds, a
-batch counts as one request, and the body of the refusal.
+Source: the page *Rate limits* of Lago's documentation. Three points are assumptions: that windows begin on whole
+seconds, that a batch counts as one request, and the body of the refusal.
 """
 
 from collections.abc import Awaitable, Callable
@@ -35,7 +35,7 @@ class SandboxLimit:
         return True
 
     def headers(self, now: float) -> dict[str, str]:
-        """The headers of an answer; the reset in whole seconds, rounded up."""
+        """Return the headers of an answer; the reset in whole seconds, rounded up."""
         used = self._used if floor(now) == self._window else 0
         reset_s = ceil(floor(now) + 1 - now)
         values = {"Limit": self.most, "Remaining": self.most - used, "Reset": reset_s}
@@ -51,7 +51,7 @@ class SandboxLimits:
         self.others = SandboxLimit(max(1, ingest // 10))
 
     def of(self, method: str, path: str) -> SandboxLimit:
-        """The limit that applies to this request."""
+        """Return the limit that applies to this request."""
         if method == "POST" and path.startswith("/api/v1/events"):
             return self.ingest
         return self.usage if path.endswith("/current_usage") else self.others

@@ -23,14 +23,14 @@ Everything = Callable[[], Sequence[dict[str, Any]]]
 
 
 class ManagementRoutes:
-    """The rest of `/api/v1` beside events, customers and invoices, and the two health endpoints."""
+    """All of `/api/v1` except events, customers and invoices, and the two health endpoints."""
 
     def __init__(self, sandbox: Sandbox, version: str = VERSION) -> None:
         self._sandbox = sandbox
         self._version = version
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes, with their handlers."""
+        """Return the routes, with their handlers."""
         box = self._sandbox
         return [
             web.get("/health", self.health),
@@ -57,7 +57,7 @@ class ManagementRoutes:
         return json_answer({"status": "ok"})
 
     async def organization(self, _: web.Request) -> web.Response:
-        """The tenant; `events_store` decides which rules of repetition apply."""
+        """Return the tenant; `events_store` decides which rules of repetition apply."""
         organization: dict[str, object] = {
             "lago_id": ORGANIZATION,
             "name": "Sandbox",
@@ -76,7 +76,7 @@ class ManagementRoutes:
         return json_answer({"organization": organization})
 
     async def customer_subscriptions(self, request: web.Request) -> web.Response:
-        """As `GET /subscriptions`, of one customer."""
+        """Answer as `GET /subscriptions` for one customer."""
         return self._listed(request, customer_of(self._sandbox, request).external_id)
 
     async def subscribe(self, request: web.Request) -> web.Response:
@@ -85,11 +85,13 @@ class ManagementRoutes:
         return self._one(subscription)
 
     async def subscriptions(self, request: web.Request) -> web.Response:
-        """By `external_customer_id`, `external_id`, `plan_code` and `status[]`, by default only active ones."""
+        """List subscriptions, filtered by `external_customer_id`, `external_id`, `plan_code` and `status[]`; by default
+        only active ones.
+        """
         return self._listed(request, request.query.get("external_customer_id"))
 
     async def subscription(self, request: web.Request) -> web.Response:
-        """The newest with this id and `status`, by default `active`."""
+        """Return the newest with this id and `status`, by default `active`."""
         subscriptions = self._sandbox.current_subscriptions(self._sandbox.now_us())
         match = subscriptions.find(request.match_info["external_id"], request.query.get("status", "active"))
         if match is None:
@@ -130,7 +132,7 @@ class ManagementRoutes:
 
 
 def _collection(root: str, add: Add, everything: Everything, *, by_code: bool = True) -> list[web.RouteDef]:
-    """The routes of things that are created and listed, and, with `by_code`, read by their code.
+    """Return the routes of things that are created and listed, and, with `by_code`, read by their code.
 
     Args:
         root: the key of one of them in JSON; the path has its plural.
@@ -155,5 +157,5 @@ def _collection(root: str, add: Add, everything: Everything, *, by_code: bool = 
 
 
 def _newest(everything: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All as Lago shows them, newest first."""
+    """Return all as Lago shows them, newest first."""
     return [everything[code].shown for code in reversed(list(everything))]

@@ -73,10 +73,10 @@ class SandboxMetrics:
         return self.all.setdefault(code, SandboxMetric(code, aggregation, field_name, body))
 
     def by_id(self, lago_id: str | None) -> SandboxMetric | None:
-        """The metric with this UUID; None where there is none."""
+        """Return the metric with this UUID; None where there is none."""
         return next((metric for metric in self.all.values() if metric.shown["lago_id"] == lago_id), None)
 
 
 def mandatory(sent: dict[str, Any], *names: str) -> dict[str, list[str]]:
-    """An error for each of these fields that is absent or blank."""
+    """Return an error for each of these fields that is absent or blank."""
     return {name: ["value_is_mandatory"] for name in names if blank(text(sent.get(name)))}

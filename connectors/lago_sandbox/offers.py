@@ -15,7 +15,7 @@ class Offers:
         self._waiting: dict[str, Event] = {}  # sent, not accepted so far
 
     def note(self, events: Iterable[Event]) -> list[str]:
-        """Remember these events; the ids that conflict for the first time."""
+        """Remember these events; return the ids that conflict for the first time."""
         links = []
         for event in events:
             earlier = (*self._log.copies(event.transaction_id), *self._waiting_for(event))
@@ -28,7 +28,7 @@ class Offers:
 
     @property
     def unaccepted(self) -> int:
-        """How many ids were sent and never accepted."""
+        """Return how many ids were sent and never accepted."""
         return len(self._waiting)
 
     def accepted(self, events: Iterable[Event]) -> None:

@@ -1,4 +1,4 @@
-"""The invoice that a change of plan would bring, without the change.
+"""Computes the invoice of a change of plan, without the change.
 
 Source: `app/services/invoices/preview_service.rb`, `preview_context_service.rb` and `preview/` below it of lago-api.
 
@@ -28,7 +28,7 @@ class PreviewRequest:
 
 
 def preview_request_of(sandbox: Sandbox, sent: dict[str, Any]) -> PreviewRequest:
-    """The change that a request names; checks run in Lago's order.
+    """Return the change that a request names; checks run in Lago's order.
 
     Raises:
         SandboxRefusal: 404; 422 for the current plan itself; 403 for a preview that the sandbox does not make.
@@ -71,7 +71,7 @@ def previewed(sandbox: Sandbox, preview: PreviewRequest, url: str) -> dict[str, 
 
 
 def _begun_now(subscription: SandboxSubscription, at_us: int) -> DueInvoice:
-    """The bill of a subscription that ends at its own start."""
+    """Return the bill of a subscription that ends at its own start."""
     return DueInvoice(subscription, at_us, at_us, at_us, 0, at_us, at_us)
 
 

@@ -18,45 +18,45 @@ def _refusal(status: int, error: str, **more: object) -> SandboxRefusal:
 
 
 def malformed() -> SandboxRefusal:
-    """400: the body is not JSON."""
+    """Return 400: the body is not JSON."""
     return _refusal(400, "Bad Request")
 
 
 def missing_root(name: str) -> SandboxRefusal:
-    """400: the object under the root key `name` is absent or empty."""
+    """Return 400: the object under the root key `name` is absent or empty."""
     return _refusal(400, f"BadRequest: param is missing or the value is empty or invalid: {name}")
 
 
 def unauthorized() -> SandboxRefusal:
-    """401: no API key, or an unknown one."""
+    """Return 401: no API key, or an unknown one."""
     return _refusal(401, "Unauthorized")
 
 
 def forbidden(code: str) -> SandboxRefusal:
-    """403: `feature_unavailable` for a feature of the premium licence."""
+    """Return 403: `feature_unavailable` for a feature of the premium licence."""
     return _refusal(403, "Forbidden", code=code)
 
 
 def not_found(resource: str) -> SandboxRefusal:
-    """404 `<resource>_not_found`; `resource` itself for a path that does not exist."""
+    """Return 404 `<resource>_not_found`; `resource` itself for a path that does not exist."""
     return _refusal(404, "Not Found", code=f"{resource}_not_found")
 
 
 def not_allowed(code: str) -> SandboxRefusal:
-    """405: the state of the data forbids the request; it has nothing to do with the HTTP verb."""
+    """Return 405: the state of the data forbids the request; it has nothing to do with the HTTP verb."""
     return _refusal(405, "Method Not Allowed", code=code)
 
 
 def invalid(details: object) -> SandboxRefusal:
-    """422: `details` maps fields, or indexes of a batch as text, to lists of codes."""
+    """Return 422: `details` maps fields, or indexes of a batch as text, to lists of codes."""
     return _refusal(422, "Unprocessable Entity", code="validation_errors", error_details=details)
 
 
 def invalid_field(field: str, code: str) -> SandboxRefusal:
-    """422 with one code on one field."""
+    """Return 422 with one code on one field."""
     return invalid({field: [code]})
 
 
 def crashed() -> SandboxRefusal:
-    """500: an exception that Lago does not rescue; the body tells clients nothing."""
+    """Return 500: an exception that Lago does not rescue; the body tells clients nothing."""
     return _refusal(500, "Internal Server Error")

@@ -11,7 +11,7 @@ _SHUTDOWN_S = 2
 
 
 async def run_sandbox(word: StopSignal, host: str, port: int, **options: Any) -> int:
-    """Serve until SIGTERM or SIGINT, and print one line with the URL when it listens; the exit code.
+    """Serve until SIGTERM or SIGINT, and print one line with the URL when it listens; return the exit code.
 
     Args:
         port: 0 = any free one; the printed line has its number.

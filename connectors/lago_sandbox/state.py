@@ -31,7 +31,7 @@ class Sandbox:
     """The state of one Lago organization.
 
     Fields:
-        posts, batches: requests to the events endpoints since the start, and those of them to the batch endpoint,
+        posts, batches: requests to the events endpoints since the start, and the number of them to the batch endpoint,
             faults included.
     """
 
@@ -63,7 +63,7 @@ class Sandbox:
             self._replay(entry)
 
     def now_us(self) -> int:
-        """The sandbox's clock, microseconds since 1970 UTC."""
+        """Return the sandbox's clock, microseconds since 1970 UTC."""
         return round(self._clock() * SECOND_US)
 
     def save_customer(self, sent: dict[str, Any]) -> SandboxCustomer:
@@ -109,7 +109,7 @@ class Sandbox:
         return endpoint
 
     def current_invoices(self) -> list[SandboxInvoice]:
-        """Every invoice made by now, oldest first."""
+        """Return every invoice made by now, oldest first."""
         now_us = self.now_us()
         self.subscriptions.advance(now_us)
         return self.invoices.up_to(now_us, self.events)
@@ -120,7 +120,7 @@ class Sandbox:
             self._journal.write("conflict", self.now_us(), conflicts)
 
     def accept(self, events: Sequence[Event]) -> list[int]:
-        """See `EventStore.accept`: the refused indexes, empty when the batch is stored."""
+        """See `EventStore.accept`; return the refused indexes, empty when the batch is stored."""
         refused = self.events.accept(events)
         if not refused:
             self.offers.accepted(events)
@@ -128,7 +128,7 @@ class Sandbox:
         return refused
 
     def current_subscriptions(self, now_us: int) -> SandboxSubscriptions:
-        """The subscriptions, after everything that is due by now was done."""
+        """Return the subscriptions, after everything that is due by now was done."""
         self.subscriptions.advance(now_us)
         return self.subscriptions
 
@@ -156,7 +156,9 @@ class Sandbox:
         self.batches = 0
 
     def _change(self, op: str, sent: dict[str, Any]) -> Any:
-        """Apply a request now and journal it; what it made. Raises: SandboxRefusal: then nothing is journalled."""
+        """Apply a request now and journal it; return the created object. Raises: SandboxRefusal: then nothing is
+        journalled.
+        """
         now_us = self.now_us()
         self.subscriptions.advance(now_us)
         made = self._apply(op, sent, now_us)

@@ -1,4 +1,4 @@
-"""The two event stores: what a repeated transaction_id does, and which copies billing sees.
+"""The two event stores. They decide the effect of a repeated transaction_id, and which copies are billed.
 
 Source: unique index `index_unique_transaction_id` (`db/structure.sql`), `bulk_insert_events` in
 `app/services/events/create_batch_service.rb`, `DEDUP_KEY_COLUMNS` in `app/services/events/stores/clickhouse_store.rb`
@@ -28,7 +28,7 @@ class EventStore(Protocol):
     duplicates: int
 
     def accept(self, events: Sequence[Event]) -> list[int]:
-        """Store a batch; the indexes for which it is refused, empty when it is stored.
+        """Store a batch; return the indexes for which it is refused, empty when it is stored.
 
         Raises:
             Unstorable: the insert fails, so Lago answers 500.
@@ -60,12 +60,12 @@ class EventLog:
         self.totals.remove(event)
 
     def copies(self, transaction_id: str) -> Sequence[Event]:
-        """Every copy with this id, oldest first."""
+        """Return every copy with this id, oldest first."""
         known = self._by_id.get(transaction_id, ())
         return (known,) if isinstance(known, Event) else known
 
     def of_subscription(self, external_id: str | None) -> list[Event]:
-        """Every copy sent for one subscription, superseded ones included."""
+        """Return every copy sent for one subscription, superseded ones included."""
         return self._by_subscription.get(external_id, [])
 
     def __iter__(self) -> Iterator[Event]:
@@ -87,7 +87,7 @@ class PostgresStore:
         self.duplicates = 0
 
     def accept(self, events: Sequence[Event]) -> list[int]:
-        """One insert that skips conflicts; if it skipped any row, everything is rolled back.
+        """Do one insert that skips conflicts; if a row was skipped, roll everything back.
 
         The transaction_id alone decides which index is refused: an id on two subscriptions in one batch is refused
         although the unique index allows it.
@@ -145,7 +145,7 @@ class ClickhouseStore:
 
 
 def _unstorable(event: Event) -> bool:
-    """Whether it has a NUL byte, or a year or an amount that no column of Postgres can hold."""
+    """Return whether it has a NUL byte, or a year or an amount that no column of Postgres can hold."""
     return (
         any("\0" in text for text in (event.transaction_id, event.subscription or "", event.code))
         or b"\\u0000" in event.properties.replace(b"\\\\", b"")

@@ -25,7 +25,7 @@ class Event(msgspec.Struct, gc=False):
     superseded: bool = False
 
     def same_content(self, other: "Event") -> bool:
-        """Whether both copies have the same code, timestamp, amount and properties."""
+        """Return whether both copies have the same code, timestamp, amount and properties."""
         return (
             self.code == other.code
             and self.ts_us == other.ts_us

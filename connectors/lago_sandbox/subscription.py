@@ -55,20 +55,26 @@ class SandboxSubscription:
         self.status, self.canceled_us = "canceled", at_us
 
     def charge_period(self, on_us: int) -> tuple[int, int]:
-        """The billing period of charges `[start, end)` that contains the moment; never before the subscription's start."""
+        """Return the billing period of charges `[start, end)` that contains the moment; never before the subscription's
+        start.
+        """
         start, end = self._period(self.plan.charge_interval, on_us)
         return max(start, self.started_us or 0), end
 
     def plan_period(self, on_us: int) -> tuple[int, int]:
-        """The plan's whole period `[start, end)` that contains the moment, also where the subscription started later."""
+        """Return the plan's whole period `[start, end)` that contains the moment, also where the subscription started
+        later.
+        """
         return self._period(self.plan.interval, on_us)
 
     def period_end(self, on_us: int) -> int:
-        """The end of the plan's period that contains the moment: a downgrade waits for it."""
+        """Return the end of the plan's period that contains the moment: a downgrade waits for it."""
         return self.plan_period(on_us)[1]
 
     def shown(self, following: "SandboxSubscription | None", now_us: int) -> dict[str, Any]:
-        """In the JSON of `GET /subscriptions/{external_id}`; only `started_at` has milliseconds."""
+        """Return the subscription in the JSON of `GET /subscriptions/{external_id}`; only `started_at` has
+        milliseconds.
+        """
         running = self.started_us is not None
         start, end = self.charge_period(max(now_us, self.started_us or 0))
         return {

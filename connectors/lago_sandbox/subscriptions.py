@@ -2,7 +2,7 @@
 
 Source: `app/services/subscriptions/create_service.rb`, `plan_upgrade_service.rb`, `plan_downgrade_service.rb`,
 `activate_service.rb`, `update_service.rb`, `terminate_service.rb` of lago-api. Lago's clock jobs activate, end and
-change plans later. Here that happens when the state is next read, as of the moment at which it was due.
+change plans later. The sandbox does this when the state is next read, as of the moment at which it was due.
 """
 
 from typing import Any
@@ -79,8 +79,8 @@ class SandboxSubscriptions:
         return subscription
 
     def update(self, external_id: str, status: str | None, sent: dict[str, Any], now_us: int) -> SandboxSubscription:
-        """Change its name or its end. Of several with this id it is the active one, or with `status` `pending` the
-        pending one.
+        """Change a subscription's name or end. Of several with this id the active one is changed, or with `status`
+        `pending` the pending one.
 
         Raises:
             SandboxRefusal: 404; 403 for plan overrides; 422 for an end that is not in the future.
@@ -102,11 +102,11 @@ class SandboxSubscriptions:
         return subscription
 
     def of_customer(self, customer: SandboxCustomer) -> list[SandboxSubscription]:
-        """All current and past subscriptions of the customer."""
+        """Return all current and past subscriptions of the customer."""
         return [s for same_id in self._all.values() for s in same_id if s.customer is customer]
 
     def end_all(self, customer: SandboxCustomer, now_us: int) -> None:
-        """Its customer was deleted: active ones end, pending ones are cancelled."""
+        """End a deleted customer's subscriptions: active ones end, pending ones are cancelled."""
         for s in self.of_customer(customer):
             if s.status == "active":
                 self._end(s, now_us)
@@ -114,22 +114,22 @@ class SandboxSubscriptions:
                 s.cancel(now_us)
 
     def find(self, external_id: str, status: str = "active") -> SandboxSubscription | None:
-        """The newest one with this external id and status."""
+        """Return the newest one with this external id and status."""
         matching = [s for s in self._all.get(external_id, ()) if s.status == status]
         return max(matching, key=lambda s: s.started_us or 0, default=None)
 
     def everyone(self) -> list[SandboxSubscription]:
-        """All, latest `subscription_at` first: Lago's order in lists."""
+        """Return all, latest `subscription_at` first: Lago's order in lists."""
         everyone = [s for same_id in self._all.values() for s in same_id]
         return sorted(everyone, key=lambda s: (s.subscription_us, s.created_us), reverse=True)
 
     def following(self, subscription: SandboxSubscription) -> SandboxSubscription | None:
-        """The subscription that replaced it, or will replace it."""
+        """Return the subscription that replaced it, or will replace it."""
         later = [s for s in self._all[subscription.external_id] if s.previous is subscription]
         return next((s for s in reversed(later) if s.status != "canceled"), None)
 
     def windows(self, external_id: str) -> Windows:
-        """The periods to which billing assigns events, to the millisecond; the same object until they change.
+        """Return the periods to which billing assigns events, to the millisecond; the same object until they change.
 
         A running one ends with the year 9999: later events (milliseconds sent as seconds) wait for an invoice that is
         never made.
@@ -144,8 +144,8 @@ class SandboxSubscriptions:
         return known
 
     def in_time(self, external_id: str | None, ts_us: int, received_us: int) -> bool:
-        """Whether an event that arrived at `received_us` is on the invoice of its time: that was not made yet, and will
-        be made.
+        """Return whether an event that arrived at `received_us` is on the invoice of its time: the invoice was not made
+        yet, and will be made.
         """
         for s in self._all.get(external_id or "", ()):
             if s.started_us is None or ts_us < s.started_us // _MS * _MS:
@@ -171,7 +171,7 @@ class SandboxSubscriptions:
         return end
 
     def advance(self, now_us: int) -> None:
-        """Do what is due: start pending ones, end those with an end."""
+        """Do everything that is due: start pending subscriptions, and end subscriptions whose end has come."""
         for s in self._scheduled:
             if s.status == "pending" and s.due_us <= now_us:
                 if s.previous is not None:
@@ -185,7 +185,7 @@ class SandboxSubscriptions:
         ]
 
     def _from_request(self, sent: dict[str, Any], now_us: int) -> SandboxSubscription:
-        """The request as a pending subscription that is not added yet; checks run in Lago's order."""
+        """Return the request as a pending subscription that is not added yet; checks run in Lago's order."""
         plan = self._plans.all.get(text(sent.get("plan_code")) or "")
         if plan is None:
             raise not_found("plan")
@@ -231,7 +231,9 @@ class SandboxSubscriptions:
         return created
 
     def _start(self, created: SandboxSubscription, now_us: int) -> SandboxSubscription:
-        """Today: from `subscription_at`; before today: never before the last termination; later: pending."""
+        """Start a subscription. If `subscription_at` is today, it starts then; if it is earlier, not before the last
+        termination; if it is later, the subscription is pending.
+        """
         first, today = day(created.subscription_us), day(now_us)
         if first > today:
             created.due_us = midnight(first)
@@ -246,7 +248,7 @@ class SandboxSubscriptions:
     def _change_plan(
         self, current: SandboxSubscription, created: SandboxSubscription, now_us: int
     ) -> SandboxSubscription:
-        """At once when the new plan costs as much or more a year, else at the end of the period."""
+        """Change the plan: at once if the new plan costs the same or more per year, otherwise at the end of the period."""
         self._cancel_next(current, now_us)
         created.previous = current
         successor = self._added(created)
@@ -269,7 +271,7 @@ class SandboxSubscriptions:
 
 
 def _moments(sent: dict[str, Any], now_us: int) -> tuple[int, int | None]:
-    """`subscription_at` (now when absent) and `ending_at`, which must lie after both days."""
+    """Return `subscription_at` (now when absent) and `ending_at`, which must lie after both days."""
     given, ending = sent.get("subscription_at"), sent.get("ending_at")
     subscription_us = now_us if given is None else parse_iso(given)
     ending_us = parse_iso(ending)

@@ -35,7 +35,7 @@ _counted = msgspec.json.Decoder(_Counted)
 
 
 class SandboxTotals:
-    """Sums over the copies that billing sees. A change of the periods shows at the next read."""
+    """Sums over the billed copies. A change of the periods takes effect at the next read."""
 
     def __init__(
         self, windows: Callable[[str], Windows], in_time: InTime, events: "Callable[[str | None], list[Event]]"
@@ -54,7 +54,7 @@ class SandboxTotals:
         self._count(event, -1)
 
     def read(self) -> dict[str, dict[str, object]]:
-        """By external subscription id (`""` for none): events, calls, tokens, cents, billed_cents."""
+        """Return events, calls, tokens, cents and billed_cents by external subscription id (`""` = no subscription)."""
         for external_id, sums in self._sums.items():
             windows = self._windows_of(external_id)
             if windows is not sums.windows:
@@ -63,7 +63,7 @@ class SandboxTotals:
         return {external_id or "": _shown(sums) for external_id, sums in self._sums.items()}
 
     def overall(self) -> dict[str, object]:
-        """The same five sums over all subscriptions, as of the last `read`."""
+        """Return the same five sums over all subscriptions, as of the last `read`."""
         overall = _Sums(windows=())
         for sums in self._sums.values():
             overall.events += sums.events
@@ -101,7 +101,7 @@ class SandboxTotals:
 
 
 def inside(windows: Windows, ts_us: int) -> bool:
-    """Whether billing assigns an event of this moment to one of the periods."""
+    """Return whether billing assigns an event of this moment to one of the periods."""
     return any(started <= ts_us <= ended for started, ended in windows)
 
 

@@ -1,4 +1,4 @@
-"""The body of the events endpoints: which fields Lago reads, and in which order it checks them.
+"""Reads the bodies of the events endpoints: the fields that Lago reads, checked in Lago's order.
 
 Source: `app/controllers/api/v1/events_controller.rb`, `app/services/events/create_service.rb` and
 `create_batch_service.rb`, `app/models/event.rb` of lago-api.
@@ -48,7 +48,7 @@ _incoming = msgspec.json.Decoder(Incoming)
 
 
 def read_batch(body: bytes) -> list[Incoming]:
-    """The elements under `events`; elements that are no objects are dropped.
+    """Return the elements under `events`; elements that are not objects are dropped.
 
     Raises:
         SandboxRefusal: 400 when the body is not JSON, 422 `no_events`, 500 when `events` is an object.
@@ -65,7 +65,7 @@ def read_batch(body: bytes) -> list[Incoming]:
 
 
 def read_single(body: bytes) -> Incoming:
-    """The object under `event`.
+    """Return the object under `event`.
 
     Raises:
         SandboxRefusal: 400 when the body is not JSON, or the root key is absent or empty; 500 when it is no object.
@@ -84,7 +84,7 @@ def read_single(body: bytes) -> Incoming:
 
 
 def attempt(sent: Incoming, now_us: int, unit_us: int) -> Event | InvalidTimestamp | Unstorable:
-    """The event with every value converted, or the error.
+    """Return the event with every value converted, or the error.
 
     Args:
         unit_us: precision of the store's timestamps, microseconds.
@@ -106,7 +106,7 @@ def attempt(sent: Incoming, now_us: int, unit_us: int) -> Event | InvalidTimesta
 
 
 def checked(attempts: Sequence[Event | InvalidTimestamp | Unstorable]) -> list[Event]:
-    """The events of a batch, when all of them are valid.
+    """Return the events of a batch, when all of them are valid.
 
     Raises:
         SandboxRefusal: 422 with the errors by index, or 500.
@@ -138,7 +138,9 @@ def missing_fields(event: Event) -> dict[str, list[str]]:
 
 
 def _properties(sent: msgspec.Raw) -> bytes:
-    """The properties as a jsonb column keeps them: keys sorted, numbers to the digit; `{}` where they are no object."""
+    """Return the properties as a jsonb column keeps them: keys sorted, numbers to the digit; `{}` where they are no
+    object.
+    """
     properties = _keep_numbers.decode(sent)
     return _canonical.encode(properties) if isinstance(properties, dict) else b"{}"
 

@@ -56,5 +56,5 @@ class Endpoints:
         return self.all[url]
 
     def listed(self) -> list[dict[str, Any]]:
-        """All, sorted by address."""
+        """Return all, sorted by address."""
         return [self.all[url] for url in sorted(self.all)]

@@ -1,4 +1,4 @@
-"""Webhooks: every endpoint that signs by HMAC gets what changed since the last check, in at most three attempts.
+"""Webhooks. Every endpoint that signs by HMAC gets the changes since the last check, in at most three attempts.
 
 Source: `app/services/webhooks/base_service.rb`, `app/services/webhooks/send_http_service.rb`, `app/models/webhook.rb`,
 `config/webhook_event_types.yml` of lago-api. Changes of customers, subscriptions and new invoices are sent; `POST
@@ -66,7 +66,7 @@ class SandboxWebhooks:
         waits_s: see `WAITS_S`.
 
     Attributes:
-        sent: number of attempts by the answer's status, 0 where none came.
+        sent: number of attempts by the response's status; 0 = no response.
     """
 
     def __init__(self, sandbox: Sandbox, secret: str, waits_s: Sequence[float] = WAITS_S) -> None:
@@ -79,11 +79,11 @@ class SandboxWebhooks:
         self._http: httpx.AsyncClient | None = None
 
     def routes(self) -> list[web.RouteDef]:
-        """`POST /__webhooks`, which Lago does not have: it sends a webhook of any type."""
+        """Return `POST /__webhooks`, which Lago does not have: it sends a webhook of any type."""
         return [web.post("/__webhooks", self.order)]
 
     async def order(self, request: web.Request) -> web.Response:
-        """Send the webhook; a 422 names what is wrong with the order."""
+        """Send the webhook; a 422 names the errors in the order."""
         try:
             order = msgspec.json.decode(await request.read(), type=WebhookOrder)
         except UNDECODABLE as error:
@@ -104,7 +104,7 @@ class SandboxWebhooks:
         return looking
 
     def look(self) -> None:
-        """Send what changed since the last call; nothing from before the first endpoint is sent."""
+        """Send the changes since the last call; changes before the first endpoint are not sent."""
         if not self._sandbox.endpoints.all:
             self._known = None
             return
@@ -137,7 +137,7 @@ class SandboxWebhooks:
             self.look()
 
     async def close(self) -> None:
-        """Cancel what is not sent yet."""
+        """Cancel all unsent webhooks."""
         for task in self._sending:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
@@ -164,7 +164,7 @@ class SandboxWebhooks:
             await asyncio.sleep(wait_s)
 
     def _notices(self) -> Iterator[tuple[str, object, _Delivery]]:
-        """Each thing: its key, its state, and what makes the webhooks of a changed state."""
+        """Yield for each object its key, its state, and a function that makes the webhooks of a changed state."""
         sandbox = self._sandbox
         for customer in sandbox.customers.all.values():
             yield customer.lago_id, customer.updated_us, _of_customer(customer)
@@ -203,5 +203,5 @@ def _of_invoice(invoice: SandboxInvoice) -> _Delivery:
 
 
 def _escaped(body: bytes) -> bytes:
-    """JSON as Rails writes it; a receiver that encodes it again gets other bytes."""
+    """Return JSON as Rails writes it; a receiver that encodes it again gets other bytes."""
     return body.replace(b"<", rb"\u003c").replace(b">", rb"\u003e").replace(b"&", rb"\u0026")

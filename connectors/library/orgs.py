@@ -148,7 +148,7 @@ async def subscribe_org_to_plan(
 ) -> Subscription:
     """Create the customer and the subscription of an org; existing ones are kept.
 
-    If the plan is unknown or the subscription is refused, no new customer stays behind.
+    If the plan is unknown or the subscription is refused, no new customer is created.
     """
     return await _billing().sign_up(org_id, plan_code, org_name, email, user_id, ANNIVERSARY)
 
@@ -195,7 +195,7 @@ async def record_api_call(
 
 
 def call_properties(endpoint: str, user_id: str | None, tokens: int, model: str | None) -> dict[str, Value]:
-    """The properties of an event on `api_call`."""
+    """Return the properties of an event on `api_call`."""
     return {"endpoint": endpoint, "user_id": user_id, "tokens": tokens, "model": model}
 
 
@@ -236,7 +236,7 @@ async def migrate_user_to_org(user_id: str, org_id: str, org_name: str, email: s
 
 
 def is_org_customer(external_id: str) -> bool:
-    """Whether a customer's id is the id of an org, by `ORG_ID_PREFIXES`; this does not ask Lago."""
+    """Return whether a customer's id is the id of an org, by `ORG_ID_PREFIXES`; this does not ask Lago."""
     try:
         return _serving[0].is_org(external_id) if _serving else standalone.is_org(external_id)
     except ConfigurationError as error:
@@ -244,7 +244,7 @@ def is_org_customer(external_id: str) -> bool:
 
 
 async def check_lago_health() -> LagoHealth:
-    """Whether Lago answers, its URL, and its version; never raises."""
+    """Return whether Lago answers, its URL, and its version; never raises."""
     try:
         return await (_serving[0] if _serving else standalone.StandaloneBilling.of().billing).health()
     except ConfigurationError as error:

@@ -55,7 +55,9 @@ class StandaloneBilling:
 
     @classmethod
     def of(cls) -> "StandaloneBilling":
-        """The object of this event loop, for the current environment. Raises: ConfigurationError: a variable is malformed."""
+        """Return the object of this event loop, for the current environment. Raises: ConfigurationError: a variable is
+        malformed.
+        """
         access, loop = lago_of_environment(), asyncio.get_running_loop()
         known = cls._by_loop.get(loop)
         if known is None or known.access != access:
@@ -69,14 +71,15 @@ class StandaloneBilling:
         return self
 
     async def _customer_since_us(self, org_id: str) -> int:
-        """A moment that is the same in every process: if two processes subscribe an org at the same time, the second finds the
-        subscription of the first under the same id."""
+        """Return a moment that is the same in every process: if two processes subscribe an org at the same time, the
+        second finds the subscription of the first under the same id.
+        """
         customer = await self.lago.customer(org_id)
         return now_us() if customer is None or customer.created_at is None else parse_us(customer.created_at)
 
 
 def is_org(external_id: str) -> bool:
-    """Whether an id begins as ids of orgs do (`ORG_ID_PREFIXES`). Raises: ConfigurationError."""
+    """Return whether an id begins as ids of orgs do (`ORG_ID_PREFIXES`). Raises: ConfigurationError."""
     return external_id.startswith(org_prefixes_of_environment())
 
 
@@ -101,8 +104,8 @@ class UsageThroughKafka:
         """Durable on return.
 
         Raises:
-            LagoRejected: `usage_needs_kafka`: no Kafka is named, or it has not our topics.
-            Unavailable: it does not answer now; the same event again is safe.
+            LagoRejected: `usage_needs_kafka`: no Kafka is configured, or it does not have our topics.
+            Unavailable: Kafka does not answer now; repeating with the same event is safe.
         """
         named = usage_kafka_of_environment()
         if named is None:

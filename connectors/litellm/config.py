@@ -10,7 +10,7 @@ import yaml
 from connectors.litellm.seen import BOTH, FAILURE, SUCCESS, Callback, CallbackKind, Proxy, is_unseen, kind_of
 from schemas.errors import ConfigurationError
 
-#: Settings that list callbacks, and which calls those callbacks get.
+#: Settings that list callbacks, and the calls that those callbacks get.
 LISTS: Final = {
     "callbacks": BOTH,
     "success_callback": frozenset({SUCCESS}),
@@ -26,17 +26,17 @@ _HEADERS: Final = "GENERIC_LOGGER_HEADERS"
 
 
 def read_config(path: Path) -> Proxy:
-    """The proxy that a file describes.
+    """Return the proxy that a file describes.
 
     Raises:
-        ConfigurationError: `litellm_config`: the file cannot be read, is not YAML, or not a mapping. The message has no value
-            of it.
+        ConfigurationError: `litellm_config`: the file cannot be read, is not YAML, or is not a mapping. The message
+            contains no value of the file.
     """
     return proxy_of(_load(path, {path.resolve()}))
 
 
 def proxy_of(config: Mapping[str, Any]) -> Proxy:
-    """The proxy that a parsed config.yaml describes."""
+    """Return the proxy that a parsed config.yaml describes."""
     settings = _mapping(config.get("litellm_settings"))
     environment = {name: str(value) for name, value in _mapping(config.get("environment_variables")).items()}
     return Proxy(
@@ -51,7 +51,7 @@ def proxy_of(config: Mapping[str, Any]) -> Proxy:
 def callback_of(
     name: str, listed: tuple[str, ...], settings: Mapping[str, Any] | None, environment: Mapping[str, str | None] | None
 ) -> Callback:
-    """A callback by its name. `settings` and `environment` are None if they cannot be seen."""
+    """Return a callback by its name. `settings` and `environment` are None if they cannot be seen."""
     kind = kind_of(name, settings)
     address = headers = None
     if settings is not None and settings.get("endpoint") is not None:
@@ -67,7 +67,7 @@ def callback_of(
 
 
 def _load(path: Path, known: set[Path]) -> dict[str, Any]:
-    """A file merged with the files that it includes, which override it; each file is read once.
+    """Return a file merged with the files that it includes, which override it; each file is read once.
 
     LiteLLM extends lists of models, which are not read here.
     """
@@ -106,7 +106,7 @@ def _callbacks(
     everywhere = _texts(settings.get("generic_logger_headers"))
     for name, settings_of_it in listed.items():
         entry = named.get(name)
-        # Without an entry the environment decides, and a file shows only a part of it.
+        # Without an entry the environment decides, and the file shows only a part of the environment.
         known = dict(environment) if name in {*CallbackKind} else None
         callback = callback_of(name, settings_of_it, entry if isinstance(entry, Mapping) else None, known)
         if callback.kind is CallbackKind.GENERIC and everywhere:
@@ -130,7 +130,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _texts(value: object) -> dict[str, str]:
-    """The entries as texts, with names in lower case."""
+    """Return the entries as texts, with names in lower case."""
     return {str(name).lower(): str(text) for name, text in _mapping(value).items()}
 
 
@@ -143,7 +143,7 @@ def _headers(text: str) -> dict[str, str]:
 
 
 def _names(value: object, name: str) -> bool:
-    """Whether any mapping in `value` has this key."""
+    """Return whether any mapping in `value` has this key."""
     if isinstance(value, Mapping):
         return name in value or any(_names(inner, name) for inner in value.values())
     return isinstance(value, list) and any(_names(inner, name) for inner in value)

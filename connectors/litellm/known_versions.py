@@ -20,9 +20,10 @@ class TriedVersion(msgspec.Struct, frozen=True):
     """A version that was tried.
 
     Fields:
-        kinds: how many kinds of calls could be tried.
-        less: kinds of calls of which less is billed than is owed, in words, by the name of the scenario.
-        more: the same, of which more is billed.
+        kinds: the number of kinds of calls that could be tried.
+        less: kinds of calls that are billed at less than the owed amount, described in words, by the name of the
+            scenario.
+        more: the same for calls that are billed at more than the owed amount.
     """
 
     kinds: int
@@ -35,9 +36,10 @@ class KnownVersion:
     """The known facts about a version.
 
     Fields:
-        version: the version that is asked for.
+        version: the requested version.
         is_tried: it was tried itself.
-        like: tried versions that stand for it: itself, the one of its release line (1.110), or those before and after it.
+        like: tried versions that represent it: itself, the version of its release line (1.110), or the versions before
+            and after it.
     """
 
     version: str
@@ -46,35 +48,35 @@ class KnownVersion:
 
     @property
     def less(self) -> dict[str, str]:
-        """Kinds of calls of which all versions in `like` bill less than is owed."""
+        """Kinds of calls that all versions in `like` bill at less than the owed amount."""
         return _common([tried()[name].less for name in self.like])
 
     @property
     def more(self) -> dict[str, str]:
-        """Kinds of calls of which all versions in `like` bill more than is owed."""
+        """Kinds of calls that all versions in `like` bill at more than the owed amount."""
         return _common([tried()[name].more for name in self.like])
 
 
 @cache
 def tried() -> dict[str, TriedVersion]:
-    """The versions that were tried, the oldest first."""
+    """Return the versions that were tried, the oldest first."""
     text = files("connectors.litellm").joinpath("known_versions.json").read_bytes()
     return msgspec.json.decode(text, type=dict[str, TriedVersion])
 
 
 def newest() -> str:
-    """The newest version that was tried."""
+    """Return the newest version that was tried."""
     return [*tried()][-1]
 
 
 def numbers(version: str) -> Numbers:
-    """The numbers that a version begins with: (1, 110, 2) of `1.110.2rc1`; empty if it begins with none."""
+    """Return the numbers that a version begins with: (1, 110, 2) of `1.110.2rc1`; empty if it begins with none."""
     found = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def known_of(version: str) -> KnownVersion | None:
-    """Return the known facts about a version; None = the text is no version."""
+    """Return the known facts about a version; None = the text is not a version."""
     asked = numbers(version)
     if len(asked) < 2:  # 1.110
         return None

@@ -1,8 +1,8 @@
-"""Asks a running LiteLLM proxy over its admin API, which needs the master key.
+"""Reads the configuration of a running LiteLLM proxy through its admin API, which needs the master key.
 
-The proxy answers with its version, the configured callbacks with a part of their environment, and the loggers that it made
-of them. It does not show `litellm_settings` and `callback_settings`: retries, headers, timeouts and switches are only in its
-file. (`/config/yaml` looks right, but answers `{"hello": "world"}`.) Checked with 1.106.2 and 1.109.1.
+The proxy returns its version, the configured callbacks with a part of their environment, and the loggers that it made
+from them. It does not show `litellm_settings` and `callback_settings`: retries, headers, timeouts and switches are only
+in its file. (`/config/yaml` has the right name, but returns `{"hello": "world"}`.) Checked with 1.106.2 and 1.109.1.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,7 +40,7 @@ class _Readiness(msgspec.Struct):
 
 
 async def ask_proxy(http: httpx.AsyncClient, url: str, master_key: str) -> Proxy:
-    """The proxy at `url`.
+    """Return the proxy at `url`.
 
     Raises:
         Unavailable: `litellm_unreachable`, `litellm_bad_answer`.
@@ -51,7 +51,7 @@ async def ask_proxy(http: httpx.AsyncClient, url: str, master_key: str) -> Proxy
     try:
         ready = await _get(http, f"{url}/health/readiness/details", headers, _Readiness)
     except Unavailable:
-        # Older versions answer the same here.
+        # Older versions give the same response here.
         ready = await _get(http, f"{url}/health/readiness", headers, _Readiness)
     running = ready.success_callbacks
     return Proxy(
@@ -62,7 +62,9 @@ async def ask_proxy(http: httpx.AsyncClient, url: str, master_key: str) -> Proxy
 
 
 def _callbacks(rows: Iterable[_Row]) -> Iterable[Callback]:
-    """One callback per name. A callback with an own name is listed again, read-only, as the logger that was made of it."""
+    """Yield one callback per name. A callback with an own name is listed again, read-only, as the logger that was made
+    of it.
+    """
     listed: dict[str, tuple[str, ...]] = {}
     variables: dict[str, Mapping[str, Any]] = {}
     for row in rows:
@@ -72,7 +74,7 @@ def _callbacks(rows: Iterable[_Row]) -> Iterable[Callback]:
     generic = any(row.read_only and row.name == "generic_api" for row in rows)
     for name, settings in listed.items():
         made_here = generic and not variables[name] and "." not in name
-        # The rest of its entry in `callback_settings` cannot be seen.
+        # The rest of its entry in `callback_settings` is not visible.
         yield callback_of(name, settings, {"callback_type": "generic_api"} if made_here else None, variables[name])
 
 

@@ -1,7 +1,8 @@
 """The configuration with which LiteLLM loses the least usage: its config.yaml, its environment, and how to stop it. README.md
 shows it, and `meterbridge doctor` prints it.
 
-Some loss remains: what LiteLLM has collected since its last flush is only in memory, and is lost with the process.
+Some loss remains: the calls that LiteLLM has collected since its last flush are only in memory, and are lost with the
+process.
 """
 
 from typing import Final
@@ -12,7 +13,7 @@ from connectors.litellm.seen import USAGE_PATH
 SAFE_VERSION: Final = (1, 108)
 MAX_RETRIES: Final = 5
 TIMEOUT_S: Final = 30
-#: Parts of a record that are not metered: prompts, answers, and large fields.
+#: Parts of a record that are not metered: prompts, responses, and large fields.
 EXCLUDED: Final = (
     "messages",
     "response",
@@ -57,5 +58,5 @@ STOPPING: Final = (
 
 
 def working_yaml(endpoint: str = ENDPOINT) -> str:
-    """The configuration for LiteLLM 1.108 or later that sends usage to `endpoint`."""
+    """Return the configuration for LiteLLM 1.108 or later that sends usage to `endpoint`."""
     return _YAML.format(excluded=", ".join(EXCLUDED), endpoint=endpoint, max_retries=MAX_RETRIES, timeout_s=TIMEOUT_S)

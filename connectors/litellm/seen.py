@@ -17,7 +17,7 @@ BOTH: Final = frozenset({SUCCESS, FAILURE})
 #: Paths of the ingress to which LiteLLM's callbacks can send usage.
 USAGE_PATH: Final = "/webhook/litellm/usage"
 OPENMETER_PATH: Final = "/openmeter"
-#: LiteLLM replaces this and a name by an environment variable; the file does not show its value.
+#: LiteLLM replaces this prefix and the name after it by an environment variable; the file does not show its value.
 ENVIRON: Final = "os.environ/"
 
 
@@ -37,7 +37,7 @@ class Callback:
     """One callback, by the name under which LiteLLM reports calls to it.
 
     Fields:
-        hears: whether it is listed for `success`, `failure` or both.
+        hears: whether the callback is listed for `success`, `failure` or both.
         listed: the settings that list it, e.g. `success_callback`.
         settings: its entry in `callback_settings`.
         address: where it sends usage; `os.environ/...` if the environment has the address.
@@ -53,11 +53,11 @@ class Callback:
     headers: Mapping[str, str] | None = None
 
     def reaches_us(self) -> bool | None:
-        """Whether it sends usage to an ingress of ours; None if its address cannot be seen."""
+        """Return whether it sends usage to an ingress of ours; None if its address cannot be seen."""
         if self.kind not in {CallbackKind.GENERIC, CallbackKind.OPENMETER}:
             return None if self.kind in {CallbackKind.CUSTOM, CallbackKind.LAGO} else False
         if self.kind is CallbackKind.OPENMETER and "callbacks" not in self.listed:
-            return False  # LiteLLM makes no logger of it
+            return False  # LiteLLM makes no logger from it
         if self.address is None or is_unseen(self.address):
             return None
         path = urlsplit(self.address).path.rstrip("/")
@@ -74,7 +74,7 @@ class Proxy:
         running: class names of the loggers of a running proxy.
         lago_webhook_url: whether the file has a `lago_webhook_url` anywhere.
         environment: the environment variables that the file sets.
-        nameless: the settings that list something else than names.
+        nameless: the settings whose lists contain values that are not names.
     """
 
     callbacks: tuple[Callback, ...] = ()
@@ -86,17 +86,17 @@ class Proxy:
     nameless: tuple[str, ...] = ()
 
     def of(self, kind: CallbackKind) -> tuple[Callback, ...]:
-        """The callbacks of one kind."""
+        """Return the callbacks of one kind."""
         return tuple(callback for callback in self.callbacks if callback.kind is kind)
 
 
 def is_unseen(value: object) -> bool:
-    """Whether the value is in the environment of the proxy, so that it cannot be seen."""
+    """Return whether the value is in the environment of the proxy and thus not visible."""
     return isinstance(value, str) and value.startswith(ENVIRON)
 
 
 def kind_of(name: str, settings: Mapping[str, Any] | None) -> CallbackKind:
-    """The kind, by the name in the list; for an own name, `callback_settings` decides."""
+    """Return the kind, by the name in the list; for an own name, `callback_settings` decides."""
     if settings is not None and settings.get("callback_type") == CallbackKind.GENERIC:
         return CallbackKind.GENERIC
     if name in {CallbackKind.GENERIC, CallbackKind.LAGO, CallbackKind.OPENMETER, CallbackKind.WEBHOOK}:

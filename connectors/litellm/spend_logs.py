@@ -112,7 +112,7 @@ def _finite(number: str) -> bool:
 
 
 def _metadata(text: str | None) -> dict[str, Any]:
-    """The metadata, an object or, in some versions, an object in a string."""
+    """Return the metadata, an object or, in some versions, an object in a string."""
     try:
         metadata = msgspec.json.decode(text or "{}")
         metadata = msgspec.json.decode(metadata) if isinstance(metadata, str) else metadata
@@ -126,5 +126,5 @@ def _iso(moment: datetime) -> str:
 
 
 def _naive(moment: datetime) -> datetime:
-    """The moment in the form of the table: UTC without a timezone."""
+    """Return the moment in the form of the table: UTC without a timezone."""
     return moment.astimezone(UTC).replace(tzinfo=None)

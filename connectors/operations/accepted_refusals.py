@@ -14,10 +14,10 @@ _COPIES = (COST_DIFFERS,)
 
 
 def needs_word(reason: str, accepted: Collection[str]) -> bool:
-    """Whether a call that was rejected for `reason` waits for the operator to accept this reason."""
+    """Return whether a call that was rejected for `reason` waits for the operator to accept this reason."""
     return reason in ACCEPTABLE and reason not in accepted
 
 
 def never_comes_back(reason: str) -> bool:
-    """Whether a call that was rejected for `reason` is counted already."""
+    """Return whether a call that was rejected for `reason` is counted already."""
     return reason in _COPIES

@@ -139,7 +139,7 @@ class EndedSubscriptions:
         return LagoHistory(as_lago_says(org, customer, periods, now_us), shared(ended_gaps, others), ended)
 
     async def _of_others(self, org: OrgRecord, name: str) -> list[tuple[str, Period]]:
-        """The lives of a subscription's id that belong to other customers, each with the customer's id."""
+        """Return the lives of a subscription's id that belong to other customers, each with the customer's id."""
         listed = await self._lago.subscriptions(statuses=BEGUN, external_id=name)
         others = [
             subscription
@@ -150,7 +150,7 @@ class EndedSubscriptions:
 
 
 async def billed_orgs(database: Database, now_us: int) -> list[str]:
-    """The orgs to which an event was delivered within the last `ENDED_US`. Raises: Unavailable."""
+    """Return the orgs to which an event was delivered within the last `ENDED_US`. Raises: Unavailable."""
     async with database.connection() as connection:
         return [row[0] for row in await connection.fetch(_ORGS, to_datetime(now_us - ENDED_US))]
 
@@ -185,7 +185,7 @@ async def pages(
 
 
 def dollars_of(lost: Iterable[UninvoicedEvent]) -> Decimal:
-    """The sum of the amounts that the events bill, in dollars."""
+    """Return the sum of the amounts that the events bill, in dollars."""
     cents = ZERO
     for event in lost:
         cents = add(cents, event.cents)

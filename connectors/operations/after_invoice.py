@@ -112,7 +112,7 @@ async def not_invoiced(
 
 
 async def is_open(deliveries: Deliveries, life: Life, seen: Seen | None) -> bool:
-    """Whether it is unknown for any delivered event if the last invoice counts it. Raises: Unavailable."""
+    """Return whether it is unknown for any delivered event if the last invoice counts it. Raises: Unavailable."""
     if seen is None:
         return await deliveries.some(life)
     left, others = await deliveries.counted(life, seen.since_us, seen.named)
@@ -158,8 +158,8 @@ async def _delivered(deliveries: Deliveries, life: Life, since_us: int) -> list[
 
 
 def _without_invoice(last: Sequence[PostedEvent], found: Sequence[PostedEvent], life: Life) -> Mapping[str, str]:
-    """All events of the last billing period and all that were delivered after the end. Lago makes no invoice below half
-    a cent.
+    """Return all events of the last billing period and all that were delivered after the end. Lago makes no invoice
+    below half a cent.
     """
     cents = ZERO
     for one in last:

@@ -56,7 +56,7 @@ def audited(
 
 
 def who() -> str:
-    """The user of the operating system who runs this command: `user@host`."""
+    """Return the user of the operating system who runs this command: `user@host`."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

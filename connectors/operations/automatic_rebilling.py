@@ -215,7 +215,7 @@ class LearntEnds:
         self._show()
 
     async def _due(self) -> list[tuple[int, OrgRecord]]:
-        """The orgs with an end whose record has changed or whose wait is over, each with its record's offset."""
+        """Return the orgs with an end whose record has changed or whose wait is over, each with its record's offset."""
         since = to_datetime(now_us() - ENDED_US)
         async with self.database.connection() as connection:
             rows = await connection.fetch(_RECORDS, since)
@@ -270,8 +270,8 @@ class LearntEnds:
         return await self._with_late(nowhere, history, late)
 
     async def _is_to_be_asked(self, offset: int, org: OrgRecord, now_us: int) -> bool:
-        """Whether Lago may report an end after which an event was posted. The record itself may show a later end than
-        Lago.
+        """Return whether Lago may report an end after which an event was posted. The record itself may show a later end
+        than Lago.
         """
         answer = self._answers.get(org.org_id)
         if answer is None or answer.offset != offset:

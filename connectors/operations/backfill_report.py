@@ -79,7 +79,7 @@ class BackfillReport:
         return not self.refused and not self.other_calls
 
     def hour_of(self, call: Usage) -> Hour:
-        """The entry of the hour in which a call started."""
+        """Return the entry of the hour in which a call started."""
         return self.hours.setdefault(to_iso(call.start_us - call.start_us % HOUR_US)[:16] + "Z", Hour())
 
     def refuse(self, place: str, reason: str) -> None:
@@ -112,12 +112,12 @@ class BackfillReport:
 
 
 def name_of(call: Usage) -> str:
-    """The id by which a call is shown to people."""
+    """Return the id by which a call is shown to people."""
     return call.request_id or call.call_id or call.identity.hex()
 
 
 def report_as_object(done: BackfillReport) -> dict[str, Any]:
-    """The report as an object for JSON."""
+    """Return the report as an object for JSON."""
     missing, priced = total(done.missing), total(done.priced)
     return {
         "read": done.read,
@@ -147,7 +147,7 @@ def report_as_object(done: BackfillReport) -> dict[str, Any]:
 
 
 def no_price_yet(done: BackfillReport) -> str:
-    """A sentence about calls without a price, with the next step."""
+    """Return a sentence about calls without a price, with the next step."""
     models = ", ".join(f"{model or 'no model'} ({calls})" for model, calls in sorted(done.unpriced.items()))
     return (
         f"{numbered(sum(done.unpriced.values()), 'call has', 'calls have')} no price, neither here nor there: {models}. Give LiteLLM the model's "

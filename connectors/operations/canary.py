@@ -49,12 +49,12 @@ class Lago(Protocol):
     """The requests of the canary to Lago, see `LagoClient`."""
 
     async def subscriptions(self, external_customer_id: str = "") -> list[Subscription]:
-        """The active subscriptions of a customer. Raises: LagoIntegrationError."""
+        """Return the active subscriptions of a customer. Raises: LagoIntegrationError."""
 
     async def events_between(
         self, external_subscription_id: str, code: str, from_us: int, until_us: int, most: int
     ) -> list[LagoEvent]:
-        """The events of a subscription. Raises: LagoIntegrationError."""
+        """Return the events of a subscription. Raises: LagoIntegrationError."""
 
 
 class Place(NamedTuple):
@@ -184,7 +184,7 @@ class Canary:
         return outcomes
 
     def _counted(self, events: Sequence[LagoEvent]) -> Sequence[LagoEvent]:
-        """The events that Lago bills."""
+        """Return the events that Lago bills."""
         if self._place.copies_count:
             return events
         return list({event.transaction_id: event for event in events}.values())
@@ -203,7 +203,7 @@ class Canary:
 
 
 def sentence_of(outcome: Outcome, subscription: str, refusal: str = "") -> str:
-    """The outcome of a call in one sentence."""
+    """Return the outcome of a call in one sentence."""
     call, seconds = outcome.call, f"{outcome.wait_us / SECOND_US:.1f} s"
     owed = f"{plain(call.owed_cents)} cents"
     within = f"{(call.due_us - call.ended_us) // SECOND_US} s"

@@ -115,7 +115,7 @@ class DeadLetterMark(NamedTuple):
 
 
 def topic_of(kind: str, topics: TopicNames) -> str:
-    """The topic of the dead letters of a kind."""
+    """Return the topic of the dead letters of a kind."""
     return topics.dlq if kind == EVENTS else topics.rejected
 
 

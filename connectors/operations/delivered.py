@@ -78,7 +78,7 @@ class DeliveredRows:
         self._code = code
 
     async def some(self, life: Life) -> bool:
-        """Whether any event has a timestamp in that life."""
+        """Return whether any event has a timestamp in that life."""
         async with self._database.connection() as connection:
             query = f"SELECT EXISTS (SELECT {_DELIVERED})"
             return bool(await connection.fetchval(query, *self._asked(life, life.started_us)))

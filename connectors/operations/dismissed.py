@@ -28,7 +28,7 @@ class Dismissed:
         self._calls: set[bytes] = set()
 
     def is_copy(self, message: Message) -> bool:
-        """Whether a record is a later copy of a dismissed call. The records of a partition must come in order."""
+        """Return whether a record is a later copy of a dismissed call. The records of a partition must come in order."""
         if not self._places or (call := _call(message.value())) is None:
             return False
         if (message.partition(), message.offset()) in self._places:

@@ -166,7 +166,7 @@ async def story_of_event(database: Database, transaction_id: str) -> EventStory 
 
 
 async def _first(connection: Any, row: Any, transaction_id: str) -> str:
-    """The event whose calls this event bills: the first event in the chain of replacements."""
+    """Return the event whose calls this event bills: the first event in the chain of replacements."""
     while row is not None and row["instead_of"] and f"{row['instead_of']}{AGAIN}" == transaction_id:
         transaction_id = row["instead_of"]
         row = await connection.fetchrow(_EVENT, transaction_id)

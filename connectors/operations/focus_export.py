@@ -83,7 +83,7 @@ class FocusTotals:
     list_usd: Decimal = field(default_factory=Decimal)
 
     def as_object(self) -> dict[str, Any]:
-        """The totals as an object for JSON, with decimals as text."""
+        """Return the totals as an object for JSON, with decimals as text."""
         amounts = {"billed_usd": plain(self.billed_usd), "list_usd": plain(self.list_usd)}
         return {"rows": self.rows, "calls": self.calls, **amounts}
 

@@ -45,7 +45,7 @@ class SubscriptionRow(BaseModel):
 
 
 def columns_of(model: type[BaseModel]) -> frozenset[str]:
-    """The allowed names of columns for the rows of a model."""
+    """Return the allowed names of columns for the rows of a model."""
     names = set(model.model_fields)
     for field in model.model_fields.values():
         if isinstance(field.validation_alias, AliasChoices):
@@ -64,7 +64,7 @@ class MappingRows:
         self._dry_run = dry_run
 
     def key(self, row: MappingRow) -> str:
-        """The customer."""
+        """Return the customer."""
         return row.litellm_customer_id
 
     async def take(self, row: MappingRow) -> str:
@@ -89,7 +89,7 @@ class _LagoRows:
         self._dry_run = dry_run
 
     def key(self, row: CustomerRow | SubscriptionRow) -> str:
-        """The org."""
+        """Return the org."""
         return row.org_id
 
 

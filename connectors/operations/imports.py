@@ -46,7 +46,7 @@ class Imported:
             self.errors.append({"line": line, "reason": reason, "detail": detail or reason, **more})
 
     def as_object(self) -> dict[str, Any]:
-        """The report for programs; errors in order of their lines."""
+        """Return the report for programs; errors in order of their lines."""
         counts = {name: getattr(self, name) for name in ("read", CREATED, CHANGED, UNCHANGED, "refused")}
         return {**counts, "errors": sorted(self.errors, key=lambda error: error["line"])}
 
@@ -57,7 +57,7 @@ class ImportKind(Protocol[M]):
     model: type[M]
 
     def key(self, row: M) -> str:
-        """The key of a row. Rows with the same key are carried out one after the other, in the file's order."""
+        """Return the key of a row. Rows with the same key are carried out one after the other, in the file's order."""
 
     async def take(self, row: M) -> str:
         """Carry out a row; return `created`, `changed` or `unchanged`. Raises: MeterbridgeError; after Unavailable a
@@ -179,8 +179,8 @@ def _reason(error: Rejected) -> str:
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the import: an unexpected exception if there is one, otherwise the first error of Kafka or
-    Lago.
+    """Return the error that ended the import: an unexpected exception if there is one, otherwise the first error of
+    Kafka or Lago.
     """
     error: BaseException = several
     while isinstance(error, BaseExceptionGroup):

@@ -223,12 +223,12 @@ def _is_of(fee: Fee, life: Life, code: str) -> bool:
 
 
 def _is_a_sum(fee: Fee) -> bool:
-    """Whether the fee is the sum of all events, rounded once, and not of a group, of a filter, or of one event."""
+    """Return whether the fee is the sum of all events, rounded once, and not of a group, of a filter, or of one event."""
     return not (fee.item.grouped_by or fee.lago_charge_filter_id or fee.pay_in_advance or fee.events_count is None)
 
 
 async def _charges_sums(lago: Invoices, plan_code: str, code: str) -> bool:
-    """Whether the plan charges the sum of the events' amounts on the invoice of the period."""
+    """Return whether the plan charges the sum of the events' amounts on the invoice of the period."""
     plan = await lago.plan(plan_code) if plan_code else None
     charges = [] if plan is None else [charge for charge in plan.charges if charge.billable_metric_code == code]
     return [(charge.charge_model, charge.pay_in_advance) for charge in charges] == [("dynamic", False)]

@@ -134,7 +134,7 @@ def unbilled_text(notes: Notes) -> list[str]:
 
 
 def unbilled_json(notes: Notes) -> dict[str, Any]:
-    """The findings for programs, without the complaints."""
+    """Return the findings for programs, without the complaints."""
     return {
         "unbilled": {
             decision: {

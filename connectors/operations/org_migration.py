@@ -328,7 +328,7 @@ def _remembers(state: _UserState, entry: UserOrg) -> bool:
 
 
 def _has_room(org: Customer, user_id: str) -> bool:
-    """Whether the customer's metadata in Lago has space for one more user id."""
+    """Return whether the customer's metadata in Lago has space for one more user id."""
     try:
         notes(org.metadata, {FORMER: noting(org, user_id)})
     except LagoRejected:
@@ -343,6 +343,6 @@ def _begins_us(own: Subscription | None) -> int:
 
 
 def _names(record: CustomerRecord) -> set[str]:
-    """Every org and subscription that the record's versions name."""
+    """Return every org and subscription that the record's versions name."""
     orgs = {version.lago_customer_id for version in record.versions}
     return (orgs | {version.external_subscription_id for version in record.versions}) - {""}

@@ -88,7 +88,7 @@ def check_put(card: RateCard, known: StoredCards, now_us: int, lead_us: int, *, 
 
 
 def same(one: RateCard, other: RateCard) -> bool:
-    """Whether two versions are equal, except for the time at which they were written."""
+    """Return whether two versions are equal, except for the time at which they were written."""
     return msgspec.structs.replace(one, put_at=0) == msgspec.structs.replace(other, put_at=0)
 
 

@@ -89,7 +89,7 @@ class _Own:
         return [name for name in names if name not in found and self._may_be(belongs_to(self._deployment, name))]
 
     def has(self, event: LagoEvent) -> bool:
-        """Whether the event may be ours, by its whole content."""
+        """Return whether the event may be ours, by its whole content."""
         return self._may_be(belongs_to(self._deployment, event.transaction_id, deployment_named(event)))
 
     def _may_be(self, told: bool | None) -> bool:

@@ -46,12 +46,12 @@ class Amount:
         self.usd = add(self.usd, usd)
 
     def as_object(self) -> dict[str, Any]:
-        """The amount as an object for JSON."""
+        """Return the amount as an object for JSON."""
         return {"calls": self.calls, "tokens": self.tokens, "usd": plain(self.usd)}
 
 
 def total(amounts: Mapping[str, Amount]) -> Amount:
-    """The sum of the amounts."""
+    """Return the sum of the amounts."""
     whole = Amount()
     for amount in amounts.values():
         whole.calls += amount.calls
@@ -73,7 +73,7 @@ class RangeContents:
     unreadable: int = 0
 
     def total(self) -> Amount:
-        """The total of all customers."""
+        """Return the total of all customers."""
         return total(self.customers)
 
 
@@ -166,7 +166,7 @@ class Replay:
         return count
 
     def asked(self) -> dict[str, str]:
-        """The parameters that distinguish this replay from another."""
+        """Return the parameters that distinguish this replay from another."""
         return {
             "source": self.source,
             "into": self.target_topic,

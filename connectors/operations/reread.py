@@ -68,5 +68,5 @@ def read_again(refused: Rejection, fields: tuple[str, ...]) -> tuple[str, bytes]
 
 
 def _details_alone(names: str) -> bool:
-    """Whether all dropped fields are mere details, and none decides about money."""
+    """Return whether all dropped fields are mere details, and none decides about money."""
     return bool(names) and all(name.rpartition(".")[2] not in _DECISIVE for name in names.split(", "))

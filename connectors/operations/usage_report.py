@@ -69,7 +69,9 @@ class UsageSums:
     p95_latency_ms: int | None = None
 
     def as_object(self, group_by: str) -> dict[str, Any]:
-        """The group as an object for JSON: dollars and rates as decimal text. A rate is null if its divisor is 0."""
+        """Return the group as an object for JSON: dollars and rates as decimal text. A rate is null if its divisor is
+        0.
+        """
         sums, cost, billed = self.sums, self.sums["provider_cost_usd"], self.sums["billed_usd"]
         whole = {name: int(sums[name]) for name in _SUMS[:9]}
         judged = sums["successes"] + sums["failures"]

@@ -34,9 +34,7 @@ class CallDetails(NamedTuple):
 
 
 def details_of(usage: EnrichedUsage) -> CallDetails:
-    """Return the details of a call. A context that cannot be read has none, because it must not exclude a call from the
-    log.
-    """
+    """Return the details of a call. If its context cannot be read, there are no details, but the call is still logged."""
     if usage.context is msgspec.UNSET:
         return CallDetails(usage.byok, error_category=OTHER if usage.status == FAILURE else None)
     try:

@@ -1,13 +1,12 @@
-"""Corrects the debits of calls if their event, or a write-off, bills them differently from the way in which they were
-counted.
+"""Corrects the debits of calls if their event, or a write-off, bills them differently from their counted amounts.
 
 The order of the transactions ensures the correctness (docs/adr/0036-the-event-decides-what-is-debited.md):
 
 1. The rows of the events are committed, and the parts that they concern are stored.
-2. Every transaction that writes or debits calls holds `CALLS` as a shared lock. One moment of it alone shows that all those are
-   over that may not have seen the rows. A later one looks at the stored parts itself.
-3. The calls are corrected in chunks, each a transaction. A correction is a difference, so a repeated one moves nothing.
-4. The partition's position moves at last.
+2. Every transaction that writes or debits calls holds `CALLS` as a shared lock. If a session gets it exclusively for a
+moment, all transactions that may not have seen the rows are over. Every later transaction reads the stored parts
+itself. 3. The calls are corrected in chunks, each a transaction. A correction is a difference, so a repeated correction
+changes nothing. 4. Finally the partition's position moves.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -16,15 +15,16 @@ from typing import Any, Final, NamedTuple
 
 #: Number of calls in one chunk. An authorisation of the same account waits while a chunk is corrected.
 CHUNK: Final = 1000
-#: Parts whose calls are read at once. A release may have millions of calls, and a part has those of a minute.
+#: Parts whose calls are read at once. A release may contain millions of calls, and a part contains the calls of a
+#: minute.
 PARTS: Final = 50
 #: The lock of the transactions that write or debit calls, until their end.
 CALLS: Final = "pg_advisory_xact_lock_shared(hashtext('meterbridge calls and events'))"
-#: Run outside a transaction. It waits for the transactions that have the lock, and releases its own lock at once.
+#: This runs outside a transaction. It waits for the transactions that hold the lock, and releases its own lock at once.
 _ALL_OVER: Final = "SELECT pg_advisory_xact_lock(hashtext('meterbridge calls and events'))"
 _IN_USE: Final = "SELECT EXISTS (SELECT FROM user_credits)"
 _CALLS: Final = "SELECT identity, month::text FROM llm_usage_log WHERE part = ANY($1::text[]) AND part <> ''"
-#: Ordered, so that two of them cannot deadlock.
+#: Ordered, so that two such transactions cannot deadlock.
 _DONE: Final = """
 UPDATE corrected_parts SET done = true
 WHERE part IN (SELECT part FROM corrected_parts WHERE part = ANY($1::text[]) ORDER BY part FOR UPDATE)
@@ -53,7 +53,7 @@ class Moved(NamedTuple):
 
 
 async def moved_parts(connection: Any, parts: Sequence[str], *, rated: bool) -> Moved:
-    """Store and return those parts whose calls may be billed differently from the way in which they were counted.
+    """Store and return the parts whose calls may be billed differently from their counted amounts.
 
     Args:
         connection: in the transaction that has written the parts' rows.
@@ -72,7 +72,8 @@ async def calls_of(connection: Any, moved: Moved) -> AsyncIterator[Keys]:
     """Yield the calls of these parts in chunks. A call that is written later is debited by the event at once.
 
     Args:
-        connection: in no transaction, now and whenever the next chunk is asked for; that of `moved_parts` is committed.
+        connection: outside a transaction, now and at each request for the next chunk; the transaction of `moved_parts`
+            is committed.
     """
     await connection.execute(_ALL_OVER)
     calls: list[tuple[bytes, str]] = []

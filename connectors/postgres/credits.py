@@ -19,7 +19,7 @@ _REFUSED: Final = {
     "MB005": ("payment_refunded", "less is left of the payment than is refunded"),
 }
 _ADD: Final = "SELECT new_balance, transaction_id FROM add_account_credits($1, $2, $3, 'manual', NULL, NULL, $4::jsonb)"
-#: Whether Stripe's events take back the credits of refunds of this payment.
+#: Selects whether Stripe's events take back the credits of refunds of this payment.
 _WATCHED: Final = """
 SELECT EXISTS (
     SELECT FROM stripe_payments s JOIN credit_transactions t ON t.stripe_transaction_id = s.payment_intent
@@ -65,17 +65,17 @@ async def add_credits(
     """Add credits to an account, or take them back with a negative `refund` or `adjustment`, once per key.
 
     Args:
-        account: `user:<id>` or `org:<id>`; it is made if there is none.
+        account: `user:<id>` or `org:<id>`; it is made if it does not exist.
         amount: dollars.
         kind: `purchase`, `bonus`, `refund` or `adjustment`.
-        key: one that no call, no event of Stripe's and no client of the API has (`key_of_parts`).
+        key: a key that no call, no Stripe event and no client of the API uses (`key_of_parts`).
         note: further facts for the audit trail. `refund_of`: the payment that is refunded: Stripe's id of it, or the
-            `transaction_id` of its purchase. What is left of its own credits is taken first.
+            `transaction_id` of its purchase. The remaining credits of that payment are taken first.
 
     Raises:
         Rejected: `idempotency_conflict`: the key was used for another movement; `unknown_payment`: the account has no such payment;
-            `payment_refunded`: less is left of it; `refund_in_stripe`: Stripe's event takes the credits back, so they would be
-            taken twice; `row_refused`: an argument is out of range.
+            `payment_refunded`: its remaining amount is smaller; `refund_in_stripe`: Stripe's event takes the credits
+            back, so they would be taken twice; `row_refused`: an argument is out of range.
         Unavailable: Postgres does not answer; repeating with the same key is safe.
     """
     facts = {**note, "idempotency_key": key}
@@ -93,7 +93,9 @@ async def add_credits(
 
 
 async def balance_of(url: str, account: str) -> dict[str, Any] | None:
-    """An account with its open grants, those first that are used first; None: there is no such account. Raises: Unavailable."""
+    """Return an account with its open grants, in the order of their use; None: the account does not exist. Raises:
+    Unavailable.
+    """
     async with connected(url) as connection:
         row = await connection.fetchrow(_BALANCE, account)
         if row is None:
@@ -102,7 +104,7 @@ async def balance_of(url: str, account: str) -> dict[str, Any] | None:
 
 
 async def transactions_of(url: str, account: str, limit: int, offset: int) -> list[dict[str, Any]]:
-    """A page of the account's transactions, the latest first. Raises: Unavailable."""
+    """Return a page of the account's transactions, the latest first. Raises: Unavailable."""
     async with connected(url) as connection:
         return [dict(row) for row in await connection.fetch(_TRANSACTIONS, account, limit, offset)]
 

@@ -1,9 +1,9 @@
 """Debits the calls of a fetched batch from the credits of prepaid users and orgs, in the projector's transaction.
 
-The database decides who pays and what is debited already (migrations/0017_call_debits.sql), by the calls' rows in the
-usage log and by their parts. This module selects the calls that may concern an account, so that a batch without such
-calls costs little. A call may be projected before its event or after it: the later one of the two corrects what was
-debited (corrections.py).
+The database decides who pays and how much was already debited (migrations/0017_call_debits.sql), from the calls' rows
+in the usage log and from their parts. This module selects the calls that may concern an account, so that a batch
+without such calls costs little. A call may be projected before or after its event; the later one corrects the debit
+(corrections.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,15 @@ def _sql(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-#: The accounts of these names, whether any reservation may wait for a call, whether there are accounts at all, and parts whose event
-#: may bill a call otherwise than its record says.
+#: The accounts of these names, whether a reservation may wait for a call, whether any account exists, and parts whose
+#: event may bill a call differently from its record.
 _PREPAID: Final = """
 SELECT ARRAY(SELECT account FROM user_credits WHERE account = ANY($1::text[])),
     EXISTS (SELECT FROM credit_reservations), EXISTS (SELECT FROM user_credits), EXISTS (SELECT FROM corrected_parts)
 """
 _RESERVED: Final = "SELECT DISTINCT call_id FROM credit_reservations WHERE call_id = ANY($1::text[])"
-#: Parts that are decided, and not as the records of their calls say: those that were stored as such, and those of held calls.
+#: Parts whose billing is decided and may differ from the records of their calls: parts that were stored for this, and
+#: parts of held calls.
 _DECIDED: Final = """
 SELECT part FROM corrected_parts WHERE part = ANY($1::text[])
 UNION SELECT part FROM usage_parts
@@ -59,7 +60,8 @@ async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Se
     Args:
         connection: in the transaction that moves the projector's offset, and holds the lock `CALLS` since before it wrote
             the rows. It locks the accounts until its end, so this is the transaction's last work.
-        user_kinds: kinds of customer ids that name a user who pays (`CREDITS_USER_KINDS`). A client chooses the others.
+        user_kinds: kinds of customer ids that name a user who pays (`CREDITS_USER_KINDS`). Other kinds are chosen by
+            clients.
     """
     own = [_accounts(row) for row in rows]
     accounts, reservations, in_use, corrected = await connection.fetchrow(_PREPAID, list(set().union(*own)))
@@ -94,7 +96,7 @@ async def debit(connection: Any, rows: Sequence[tuple[Any, ...]], user_kinds: Se
 
 
 async def _decided(connection: Any, rows: Sequence[tuple[Any, ...]], *, corrected: bool) -> set[str]:
-    """The parts whose calls here are to be billed by an event, or not at all, and may say otherwise themselves."""
+    """Return the parts whose calls an event bills, or does not bill, possibly differently from the calls' records."""
     held = {row[_PART] for row in rows if row[_HELD]}
     stored = {row[_PART] for row in rows if row[_PART]} if corrected else set()
     if not (held or stored):

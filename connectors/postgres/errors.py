@@ -1,4 +1,4 @@
-"""Errors of Postgres and its driver as decisions: repeat later, or permanently wrong.
+"""Translates errors of Postgres and its driver into decisions: repeat later, or permanently wrong.
 
 Codes are SQLSTATE classes (https://www.postgresql.org/docs/current/errcodes-appendix.html). The messages of these errors
 contain values of rows, so they are not passed on.
@@ -37,7 +37,7 @@ _REASONS: Final = {
     "3F": POSTGRES_SCHEMA,
     "42": POSTGRES_SCHEMA,  # a table or column is missing: `meterbridge db migrate`
 }
-#: Classes for a value, a constraint or a limit: the same row fails again. "MB" are those of our own functions.
+#: Classes for a value, a constraint or a limit: the same row would fail again. "MB" is the class of our own functions.
 _DATA: Final = ("21", "22", "23", "54", "MB")
 _KEY_REUSED: Final = "MB001"
 _NO_PARTITION = "no partition of relation"
@@ -47,8 +47,8 @@ _NO_PARTITION = "no partition of relation"
 def decisions() -> Iterator[None]:
     """Translates errors of the block.
 
-    Raises: Unavailable with one of `POSTGRES_FAILURES`; Rejected `row_refused`: the data is wrong; `idempotency_conflict`: a
-    function of ours knows the key of the movement with other contents.
+    Raises: Unavailable with one of `POSTGRES_FAILURES`; Rejected `row_refused`: the data is wrong;
+    `idempotency_conflict`: the key was used for a movement with other contents.
     """
     try:
         yield
@@ -65,7 +65,7 @@ def decisions() -> Iterator[None]:
 
 def _decision(error: asyncpg.PostgresError) -> Rejected | Unavailable:
     code = str(error.sqlstate or "")
-    # The partition was dropped after the check that it exists; the next attempt makes it again.
+    # The table of the month was dropped after the check that it exists; the next attempt makes it again.
     missing = code == "23514" and _NO_PARTITION in str(error)
     if code == _KEY_REUSED:
         return Rejected("idempotency_conflict", "the key was used for something else: take a new one")

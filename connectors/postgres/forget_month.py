@@ -1,10 +1,11 @@
-"""Deletes the calls of one month's table. Readers and writers of the log wait for a short lock, however many calls there are.
+"""Deletes the calls of one month's table. Readers and writers of the log wait only for a short lock, independent of the
+number of calls.
 
-1. The table gets a trigger that counts what is written to it from now on. This waits for the writers that are not done.
-2. What goes and what stays is read. That takes long for many calls; meanwhile others read and write the table.
-3. Under a lock: if nothing was written since 1, and no event of the calls was projected meanwhile that corrects them, the calls are
-   deleted, and their months are stored as forgotten. If something was written, all of it begins again, so that no call is
-   deleted that was not read.
+1. The table gets a trigger that counts further writes. This waits for the writers that are not finished. 2. The calls
+to delete and the calls to keep are read. This may take long; other sessions read and write the table in the meantime.
+3. Under a lock: if nothing was written since step 1, and no projected event corrects the calls, the calls are deleted,
+and their months are stored as forgotten. If something was written, all steps are repeated, so that no unread call is
+deleted.
 """
 
 import asyncio
@@ -21,15 +22,15 @@ from schemas.reasons import POSTGRES_BUSY
 
 _T = TypeVar("_T")
 
-#: How often a month that is written to is read, and how often a lock is tried.
+#: The maximum number of reads of a month that is being written to, and of attempts to get a lock.
 _READINGS: Final = 5
 _LOCKS: Final = 10
-#: Seconds between two tries of a lock: time for those who waited behind this one.
+#: Seconds between two attempts to get a lock, in which the waiting sessions continue.
 _PAUSE_S: Final = 1.0
-#: Others wait behind a lock that is waited for, so this is also how long they do.
+#: Other sessions queue behind a waiting lock, so this also limits their waiting time.
 _SHORT: Final = "SET LOCAL lock_timeout = '2s'"
 
-#: Calls of the month $1 whose work is not done: something is still to be done about them, or their event was delivered and is not
+#: Calls of the month $1 whose work is not finished: a step is still missing, or their event was delivered but is not
 #: projected yet, or they are being corrected.
 OPEN: Final = """
 SELECT (SELECT count(*) FROM litellm_usage_events WHERE month = $1 AND processed_at IS NULL)
@@ -40,9 +41,9 @@ SELECT (SELECT count(*) FROM litellm_usage_events WHERE month = $1 AND processed
     + (SELECT count(*) FROM corrected_parts c JOIN llm_usage_log u ON u.part = c.part WHERE NOT c.done AND u.month = $1)
 """
 _ENDED: Final = "date_trunc('month', ended_at AT TIME ZONE 'UTC')::date"
-#: Calls that ended before the month $1, but not in one of the months $2, which are kept.
+#: Calls that ended before the month $1, but not in one of the months $2, whose calls are kept.
 _GONE: Final = f"{_ENDED} < $1::date AND {_ENDED} <> ALL ($2::date[])"
-#: The calls that would go, by the month of their end.
+#: The calls that would be deleted, by the month of their end.
 COUNT: Final = f"SELECT {_ENDED} AS ended, count(*) FROM {{table}} WHERE {_GONE} GROUP BY 1"  # noqa: S608  # our own words
 _ANY: Final = f"SELECT EXISTS (SELECT FROM {{table}} WHERE {_GONE})"  # noqa: S608
 _STAYING: Final = f"SELECT identity FROM {{table}} WHERE NOT ({_GONE})"  # noqa: S608
@@ -56,7 +57,7 @@ _WRITTEN: Final = "SELECT last_value, is_called FROM late_call_writes"
 _FORGET: Final = """
 INSERT INTO forgotten_months (month) SELECT unnest($1::date[]) ON CONFLICT (month) DO UPDATE SET forgotten_at = now()
 """
-#: Uses the primary key. Only few rows stay: calls that ran over the end of the month.
+#: Uses the primary key. Only few rows are kept: calls that ran past the end of the month.
 _COPY: Final = "CREATE TEMP TABLE staying ON COMMIT DROP AS SELECT * FROM {table} WHERE identity = ANY ($1::bytea[])"
 
 
@@ -65,7 +66,7 @@ class Forgotten(NamedTuple):
 
     Fields:
         ended: deleted calls by the month of their end.
-        waiting: calls that need work again or still; if there are any, none is deleted.
+        waiting: calls that still or again need work; if there are any, no call is deleted.
     """
 
     ended: Counter[date]
@@ -82,11 +83,11 @@ async def forget_month(connection: Any, table: str, month: date, until: date, ke
 
     Args:
         connection: of the tables' owner, not in a transaction.
-        table: one of the usage log, not chosen by others; calls that began in `month` are in it.
+        table: a table of the usage log, whose name is not input; it has the calls that began in `month`.
 
     Raises:
         Unavailable: `postgres_busy`: the table was written to during each reading. Nothing is deleted.
-        asyncpg.LockNotAvailableError: it was in use at each try.
+        asyncpg.LockNotAvailableError: the table was in use at every attempt.
     """
     which = until, list(kept)
     if not await connection.fetchval(_ANY.format(table=table), *which):
@@ -105,7 +106,7 @@ async def forget_month(connection: Any, table: str, month: date, until: date, ke
 
 
 async def _watched(connection: Any, table: str) -> Any:
-    """Count from now on what is written; how much it was so far."""
+    """Count writes from now on; return the present count."""
     async with connection.transaction():
         await connection.execute(_SHORT)
         await connection.execute(_WATCH.format(table=table))
@@ -119,14 +120,15 @@ async def _unwatched(connection: Any, table: str) -> None:
 
 
 async def _deleted(connection: Any, table: str, month: date, read: _Read, written: Any) -> Forgotten | None:
-    """None: something was written since, and nothing is done."""
+    """Delete the calls; None: something was written in the meantime, and nothing was deleted."""
     async with connection.transaction():
         await connection.execute(_SHORT)
-        # In the order in which every question about calls takes them. In another order two of them could wait for each other.
+        # The locks are taken in the order of all queries about calls; another order could cause a deadlock.
         await connection.execute(f"LOCK TABLE ONLY llm_usage_log, ONLY {table} IN ACCESS EXCLUSIVE MODE")
         if await connection.fetchrow(_WRITTEN) != written:
             return None
-        # An event that was projected meanwhile writes to tables that are not watched, and its calls may need a correction.
+        # An event that was projected in the meantime has written to tables without a trigger, and its calls may need a
+        # correction.
         if waiting := await connection.fetchval(OPEN, month):
             await connection.execute(_UNWATCH.format(table=table))
             return Forgotten(Counter(), waiting)
@@ -143,7 +145,9 @@ async def _deleted(connection: Any, table: str, month: date, read: _Read, writte
 
 
 async def _tried(step: Callable[[], Awaitable[_T]]) -> _T:
-    """Repeat a transaction whose lock others have. Raises: asyncpg.LockNotAvailableError: they had it at every try."""
+    """Repeat a transaction while other sessions hold its lock. Raises: asyncpg.LockNotAvailableError: the lock was held
+    at every attempt.
+    """
     for _ in range(_LOCKS - 1):
         with suppress(asyncpg.LockNotAvailableError):
             return await step()

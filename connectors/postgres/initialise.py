@@ -1,6 +1,7 @@
-"""`meterbridge db init`: tables, seed rows, perhaps test data, and the check that all is there; in one transaction.
+"""`meterbridge db init`: makes tables, seed rows and optional test data, and checks that everything exists, in one
+transaction.
 
-What belongs to us is read from the migrations themselves, so a later file needs nothing here.
+The list of our objects is read from the migrations, so a new migration needs no change here.
 """
 
 import re
@@ -13,13 +14,13 @@ from connectors.postgres.pool import connected
 from schemas.errors import Rejected
 
 _TEST_DATA: Final = Path(__file__).parent / "test_data.sql"
-#: A statement at the beginning of a line that makes or drops something; words within functions are indented.
+#: A statement that makes or drops an object, at the beginning of a line; statements within functions are indented.
 _MADE: Final = re.compile(
     r"^(?:CREATE|DROP)(?: OR REPLACE)?(?: UNIQUE| MATERIALIZED| CONSTRAINT)? (TABLE|VIEW|FUNCTION|INDEX|TRIGGER)"
     r"(?: CONCURRENTLY)?(?: IF (?:NOT )?EXISTS)? ([a-z_0-9]+)",
     re.MULTILINE,
 )
-#: The names of each kind that a schema has.
+#: Queries for the names of each kind of object in a schema.
 _THERE: Final = {
     "TABLE": "SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')",
     "VIEW": "SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('v', 'm')",
@@ -30,7 +31,7 @@ _THERE: Final = {
         WHERE c.relnamespace = current_schema()::regnamespace AND NOT tgisinternal
     """,
 }
-#: Rows that a new installation has.
+#: The rows of a new installation.
 _SEEDS: Final = {
     "credit_packages": ("SELECT name FROM credit_packages", {"Starter", "Value", "Pro", "Enterprise"}),
     "power_level_configs": ("SELECT power_level FROM power_level_configs", {"eco", "balanced", "precision"}),
@@ -63,7 +64,9 @@ class Initialised(NamedTuple):
 
 
 def objects_of(files: Sequence[Migration]) -> dict[str, set[str]]:
-    """The names of tables, views, functions, indexes and triggers that there are after these migrations, by kind."""
+    """Return the names of the tables, views, functions, indexes and triggers that exist after these migrations, by
+    kind.
+    """
     names: dict[str, set[str]] = {kind: set() for kind in _THERE}
     names["TABLE"].add("schema_version")
     for migration in files:
@@ -87,16 +90,16 @@ async def contents(url: str) -> DatabaseContents:
 
 
 async def initialise(url: str, *, reset: bool, test_data: bool, progress: Callable[[str], None]) -> Initialised:
-    """Bring the tables up to this version and verify them; after any error everything is as before.
+    """Migrate the tables to this version and verify them; any error undoes all changes.
 
     Args:
-        reset: first drop what is ours, with all its rows. Tables of others in the same schema stay.
+        reset: first drop our objects with all rows. Other tables in the same schema stay.
         test_data: add prepaid users; repeating it adds nothing.
         progress: called with a sentence before each step.
 
     Raises:
         MeterbridgeError, Unavailable, Rejected: see `connectors.postgres.migrate.migrate`.
-        Rejected: `not_initialised`: something is missing after the migrations: it was dropped by hand.
+        Rejected: `not_initialised`: an object is missing after the migrations, because it was dropped by hand.
     """
     files = migrations()
     async with connected(url) as connection:
@@ -133,7 +136,7 @@ async def _verified(connection: Any, files: Sequence[Migration], new: Sequence[M
     for table, (query, names) in _SEEDS.items():
         there = {name for (name,) in await connection.fetch(query)}
         verified[f"rows of {table}"] = names & there
-        if seeded:  # afterwards the rows are the operator's
+        if seeded:  # afterwards the operator owns the rows
             missing += sorted(names - there)
     if missing:
         raise Rejected("not_initialised", f"missing: {', '.join(missing)}; nothing was changed")

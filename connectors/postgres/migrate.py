@@ -1,4 +1,6 @@
-"""Applies the migrations: plain SQL files, in order, each once and in its own transaction, by one process at a time."""
+"""Applies the migrations, which are plain SQL files. One process at a time applies them in order, each once and in its
+own transaction.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ _RECORD = "INSERT INTO schema_version (version, name, checksum) VALUES ($1, $2, 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file, `NNNN_name.sql`; its checksum does not depend on the kind of line ends."""
+    """One file, `NNNN_name.sql`; its checksum does not depend on the line endings."""
 
     version: int
     name: str
@@ -49,7 +51,7 @@ class Migration:
 
 
 def migrations(folder: Path = FOLDER) -> list[Migration]:
-    """The migrations of a folder, in the order in which they are applied."""
+    """Return the migrations of a folder, in the order in which they are applied."""
     files = []
     for path in sorted(folder.glob("*.sql")):
         number, _, name = path.stem.partition("_")
@@ -77,7 +79,9 @@ async def apply_due(
     selected: Sequence[Migration] | None = None,
     applied: Callable[[Migration], None] = lambda _migration: None,
 ) -> list[Migration]:
-    """`migrate` on a connection that holds `LOCK`; `applied` is called after each migration. Raises: see `migrate`."""
+    """Do the same as `migrate` on a connection that holds `LOCK`; call `applied` after each migration. Raises: see
+    `migrate`.
+    """
     await connection.execute(_CREATE)
     due = await _pending(connection, migrations() if selected is None else selected)
     for migration in due:
@@ -104,7 +108,7 @@ async def make_roles(url: str) -> None:
 
 
 async def pending(url: str, selected: Sequence[Migration] | None = None) -> list[Migration]:
-    """The migrations that `migrate` would apply. It changes nothing.
+    """Return the migrations that `migrate` would apply. It changes nothing.
 
     Raises:
         MeterbridgeError: `migration_changed`: the file of an applied migration was changed, so the state of the tables is

@@ -12,8 +12,8 @@ from connectors.postgres.errors import decisions
 from schemas.errors import Unavailable
 from schemas.reasons import NO_CONNECTION
 
-#: Limits in seconds: to connect; for a statement, set at the server; for its answer, at the client, if the server is silent; for
-#: an idle transaction, so that the locks of a frozen client end before the next owner stops waiting.
+#: Limits in seconds: for connecting; for a statement, at the server; for its answer, at the client, if the server does
+#: not answer; for an idle transaction, so that the locks of a frozen client end before the next owner stops waiting.
 CONNECT_S, STATEMENT_S, ANSWER_S, IDLE_S = 5.0, 30.0, 35.0, 10.0
 #: How long a request waits for a free connection, seconds.
 FREE_S: Final = 2.0
@@ -22,13 +22,13 @@ FREE_S: Final = 2.0
 class Database:
     """A pool of at most `size` connections. A server that does not answer is noticed only when a connection is used.
 
-    A commit does not wait for the disk (`synchronous_commit=off`). A crash of the server may lose the latest transactions,
-    each as a whole, rows and offsets together; their writer finds this out. So this is for projections only.
+    A commit does not wait for the disk (`synchronous_commit=off`). A crash of the server may lose the latest
+    transactions, each as a whole with rows and offsets; their writer detects this. So this is for projections only.
 
     Args:
-        size: the most connections; fewer if the URL says so.
-        free_s: how long a free connection is waited for, seconds; None = as long as it takes, which is right for background work.
-        on_full: called when none was free in time.
+        size: the maximum number of connections; the URL may set a smaller one.
+        free_s: how long a free connection is waited for, seconds; None = no limit, for background work.
+        on_full: called when no connection was free in time.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
-        """An asyncpg connection without a transaction. If the block raises, the connection is terminated.
+        """Yield an asyncpg connection without a transaction. If the block raises, the connection is terminated.
 
         Raises:
             Unavailable: `no_free_connection`.
@@ -100,7 +100,7 @@ class Database:
 
 @asynccontextmanager
 async def connected(url: str, **settings: str) -> AsyncIterator[Any]:
-    """One asyncpg connection for a command, in UTC, with these settings of the session.
+    """Yield one asyncpg connection for a command, in UTC, with these settings of the session.
 
     Raises:
         Unavailable, Rejected: see `connectors.postgres.errors.decisions`; also for errors of the block.
@@ -120,7 +120,8 @@ _SERVER: Final = {
     "idle_in_transaction_session_timeout": f"{IDLE_S:.0f}s",
     "synchronous_commit": "off",
     "timezone": "UTC",
-    # Every statement here is soon done: to compile a long one takes longer, up to some seconds for each batch of calls.
+    # Every statement is fast. JIT compilation of a long statement would take longer, up to some seconds for each batch
+    # of calls.
     "jit": "off",
 }
 
@@ -137,5 +138,7 @@ def _options(size: int) -> dict[str, Any]:
 
 
 async def _as_it_is(_connection: Any) -> None:
-    """Nothing of the session is changed here beyond a transaction. The driver would send RESET ALL after every use: a round trip,
-    and through PgBouncer the next user of the connection would have the server's time zone instead of ours."""
+    """Do not reset the session, because our transactions change no setting of it. The driver would send RESET ALL after
+    every use, which is a round trip. With PgBouncer, the next user of the connection would then have the server's time
+    zone instead of ours.
+    """

@@ -29,13 +29,14 @@ _BEGIN = """
 INSERT INTO projector_offsets (topic, partition, topic_id, next) VALUES ($1, $2, $3, $4)
 ON CONFLICT (topic, partition) DO NOTHING
 """
-#: Waits for an open transaction of another owner, and then does not find the row at `next` any more.
-#: Takes the lock of calls before any other work on them (connectors/postgres/corrections.py).
+#: Waits for an open transaction of another owner, and then no longer finds the row at `next`. Takes the lock of calls
+#: before any other work on them (connectors/postgres/corrections.py).
 _MOVE = f"""
 UPDATE projector_offsets SET next = $4 WHERE topic = $1 AND partition = $2 AND next = $3 RETURNING {CALLS}
 """  # noqa: S608  # our own words
-#: From when on the usage log is complete: always if the topic still has its first record, else from the next record on.
-#: Calls that were missed before stay missing, unless the same topic is read from its first record again.
+#: The moment from which the usage log is complete: always if the topic still has its first record, otherwise from the
+#: next record on. Calls that were missed before stay missing, unless the same topic is read from its first record
+#: again.
 _BEGIN_LOG = """
 INSERT INTO log_completeness AS c (partition, topic_id, since)
 VALUES ($1, $2, CASE WHEN $3::bigint = 0 THEN '-infinity'::timestamptz ELSE 'infinity'::timestamptz END)
@@ -46,7 +47,8 @@ ON CONFLICT (partition) DO UPDATE SET
 _FIRST_SEEN = """
 UPDATE log_completeness SET since = to_timestamp($2 / 1000.0) WHERE partition = $1 AND since = 'infinity'
 """
-#: Stores the place of a record that became no row, and why. If the record is read again, the new reason replaces the old one.
+#: Stores the place and the reason of a record without a row. If the record is read again, the new reason replaces the
+#: old one.
 _ASIDE = """
 INSERT INTO unprojected_records (topic, partition, "offset", recorded_ms, reason, problem)
 SELECT $1, $2, "offset", recorded_ms, $3, problem
@@ -89,15 +91,16 @@ _ORGS_GONE: Final = """
 DELETE FROM organisations AS o USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
 WHERE o.org_id = gone.key AND o."offset" < gone.at
 """
-#: The column of usage rows with the month, that of receipt rows with the state, that of event rows with whether a rate card priced it.
+#: Indexes of columns: the month in usage rows, the state in receipt rows, and in event rows whether a rate card priced
+#: the event.
 _MONTH, _STATUS, _RATED = 1, 1, -1
 
 
 class PostgresProjection:
     """`streams.agents.projector.Projection` on Postgres.
 
-    Every statement may be repeated, and the topics may be projected in any order: usage, events, receipts and rejections write
-    different columns (migrations/0002_event_queue.sql), and the other topics write different tables.
+    Every statement can be repeated, and the topics can be projected in any order: usage, events, receipts and
+    rejections write different columns (migrations/0002_event_queue.sql), and the other topics write different tables.
 
     Args:
         user_kinds: kinds of customer ids that name a user whose credits pay.
@@ -127,7 +130,7 @@ class PostgresProjection:
         }
 
     async def place(self, tp: TopicPartition) -> PartitionPosition | None:
-        """The position of a partition; None = it has none yet."""
+        """Return the position of a partition; None = it has no position yet."""
         self._timed.discard(tp.partition)
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_PLACE, tp.topic, tp.partition)
@@ -149,7 +152,8 @@ class PostgresProjection:
         rows, aside = rows_of(records)
         async with self._database.connection() as connection:
             if table == USAGE and rows:
-                # Before the transaction, which would hold the lock on the table until its end.
+                # This runs before the transaction, because the transaction would hold the lock on the table until its
+                # end.
                 await connection.execute(_MONTHS, sorted({row[_MONTH] for row in rows}))
             await connection.execute("BEGIN")
             if not await self._moved(connection, tp, expected, following):
@@ -179,10 +183,11 @@ class PostgresProjection:
     async def _corrected(
         self, connection: Any, tp: TopicPartition, expected: int, following: int, rows: Sequence[tuple[Any, ...]]
     ) -> int | None:
-        """Correct the calls that these events bill otherwise than they were counted, or that were written off; how many.
+        """Correct the calls that were written off or that these events bill differently from their counted amounts;
+        return their number.
 
-        If there are any, the rows are committed, then one chunk of calls after the other. At the end a transaction is open that
-        moves the position. None: it is no longer `expected`.
+        If there are such calls, commit the rows, and then one chunk of calls after the other. At the end, a transaction
+        that moves the position is open. None: the position is no longer `expected`.
         """
         moved = await _moved_by(connection, self._ways[tp.topic][0], rows)
         if not moved.parts:
@@ -232,7 +237,7 @@ class PostgresProjection:
 
 
 def _sane_ms(at_ms: int) -> int:
-    """A record time within the range of Postgres; Kafka keeps any number that a producer gave."""
+    """Limit a record time to the range of Postgres; Kafka stores any number that a producer sends."""
     return min(max(at_ms, 0), MAX_US // 1000 - 1)
 
 
@@ -245,7 +250,7 @@ async def _moved_by(connection: Any, table: str, rows: Sequence[tuple[Any, ...]]
 
 
 async def _write_usage(connection: Any, partition: int, rows: list[tuple[Any, ...]]) -> int:
-    # In the order of event_prices.sql: two that write the same calls lock them so, and cannot deadlock.
+    # In the order of event_prices.sql, so that two transactions that write the same calls cannot deadlock.
     *columns, offsets = zip(*sorted(rows, key=itemgetter(0, 1)), strict=True)
     written: int = await connection.fetchval(_USAGE_SQL, *columns, partition, offsets)
     return written
@@ -308,5 +313,5 @@ def _writes_latest(save: str, remove: str) -> _Write:
 
 
 def _count(tag: str) -> int:
-    """The number of rows in the server's answer, `INSERT 0 n` or `DELETE n`."""
+    """Return the number of rows in the server's answer, `INSERT 0 n` or `DELETE n`."""
     return int(tag.rpartition(" ")[2])

@@ -1,10 +1,11 @@
 """Deletes old rows: calls by whole months, other tables row by row. It keeps rows that still need work.
 
-A call is as old as the month of its end (UTC), by which it is billed, summed up and exported. Its row is in the table of the month of
-its start. So a month's table keeps the calls that ended in a later month, until that month is deleted too.
+The age of a call is the age of the month of its end (UTC); billing, sums and exports use this month. Its row is in the
+table of the month of its start. So a month's table keeps the calls that ended in a later month until that month is
+deleted too.
 
-After that it cannot be known whether a call of a deleted month was counted. So the transaction that deletes the calls also
-stores the month, and questions about a call of it are answered with that (connectors/operations/usage_log.py).
+Afterwards nothing shows whether a call of a deleted month was counted. So the transaction that deletes the calls also
+stores the month, and queries about such a call return that its month was deleted (connectors/operations/usage_log.py).
 """
 
 from collections import Counter
@@ -20,7 +21,7 @@ BATCH: Final = 5000
 #: Settings of the session; `lock_timeout` limits the wait for a table that is in use.
 _SESSION: Final = {"lock_timeout": "10s", "application_name": "meterbridge"}
 
-#: The months' tables that began before a moment.
+#: The tables of months that began before a moment.
 _MONTHS = """
 SELECT c.relname::text, to_date(right(c.relname::text, 7), 'YYYY_MM') AS month
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -47,7 +48,7 @@ _OLD: Final = {
     "rejected_calls": "SELECT ctid FROM rejected_calls WHERE rejected_at < $1",
     "webhook_delivery_logs": "SELECT ctid FROM webhook_delivery_logs WHERE created_at < $1",
     "unprojected_records": "SELECT ctid FROM unprojected_records WHERE noticed_at < $1",
-    # One that was settled by the function says that its call is paid, also if the call is projected again.
+    # A reservation that the function settled shows that its call is paid, even if the call is projected again.
     "credit_reservations": """
         SELECT r.ctid FROM credit_reservations r
         WHERE COALESCE(r.settled_at, r.released_at) < $1
@@ -107,11 +108,11 @@ async def prune(url: str, before: datetime) -> Pruned:
     async with connected(url, **_SESSION) as connection:
         tables = await _tables(connection, before)
         ended: Counter[date] = Counter()
-        # The latest first: the calls of an older table that ended in a deleted month go after it.
+        # The latest first: calls of an older table that ended in a deleted month are deleted after that month.
         for table, month in reversed(tables.old.items()):
             forgotten = await forget_month(connection, table, month, tables.until, tables.kept)
             ended += forgotten.ended
-            if forgotten.waiting:  # since `_tables` looked
+            if forgotten.waiting:  # since `_tables` read it
                 tables.kept[month] = forgotten.waiting
         done.months = {f"{month:%Y-%m}": ended[month] for month in sorted(ended)}
         done.kept = {f"{month:%Y-%m}": tables.kept[month] for month in sorted(tables.kept)}
@@ -124,7 +125,7 @@ class _Tables(NamedTuple):
     """The months' tables that are old.
 
     Fields:
-        until: the first day of the month that is not over yet.
+        until: the first day of the current month.
         old: the month of each table whose calls need no work, oldest first.
         kept: the other months, with how many calls need work.
     """

@@ -19,8 +19,9 @@ from streams.core.delivery.receipt_states import UNBILLABLE
 from streams.core.metering.decisions import LOST
 
 _SESSION: Final = {"lock_timeout": "30s", "application_name": "meterbridge"}
-#: Parts whose calls no event bills, as far as Postgres knows: open, held, or sealed after the projector's last step. What a receipt
-#: calls completed is billed, though its event was not projected; so is what was released into it.
+#: Parts whose calls no event bills, as far as Postgres knows: open, held, or sealed after the projector's last step.
+#: Parts that a receipt reports as completed are billed although their event was not projected; so are the parts that
+#: were released into it.
 _UNSENT: Final = """
 SELECT u.part FROM llm_usage_log u
 LEFT JOIN usage_parts p ON p.part = u.part
@@ -29,7 +30,7 @@ WHERE u.part <> '' AND e.event IS NULL AND COALESCE(p.status, '') NOT IN ('compl
     AND COALESCE(e.status, '') <> 'completed'
 GROUP BY u.part
 """
-#: And those that a receipt calls completed: of the event behind it, which is not known, other parts may be in it.
+#: Also the parts that a receipt reports as completed: their event is not known, and it may contain further parts.
 _UNKNOWN: Final = """
 SELECT part FROM usage_parts WHERE event IS NULL AND released_in IS NULL AND status = 'completed'
 """
@@ -43,7 +44,7 @@ SELECT count(*), COALESCE(sum(cost_usd), 0) FROM lost
 _LOSABLE: Final = (
     "SELECT count(*), COALESCE(sum(cost_usd), 0) FROM llm_usage_log WHERE part = ANY($1::text[]) AND part <> ''"
 )
-#: Held parts whose ledger is lost. Their usage is billed under other names.
+#: Held parts whose ledger is lost. Their usage is billed with other ids.
 _HELD_GONE: Final = "DELETE FROM usage_parts WHERE part = ANY($1::text[]) AND event IS NULL"
 _ADOPT: Final = """
 INSERT INTO usage_parts AS p (
@@ -55,8 +56,9 @@ ON CONFLICT (part) DO UPDATE SET
     sealed_at = COALESCE(p.sealed_at, EXCLUDED.sealed_at), status = 'completed', processed_at = EXCLUDED.processed_at
 WHERE p.event IS NULL
 """
-#: Calls of events that are not in the log: an event that was sealed after the last call that its partition's log has, and one that only
-#: Lago has. They are billed, and a copy of one would not be known. An event that was billed again has the calls of the first one.
+#: Calls of events that are not in the log: of an event that was sealed after the last logged call of its partition, and
+#: of an event that only Lago has. They are billed, and a copy of such a call would not be recognised. An event that was
+#: billed again has the calls of the first event.
 _MISSING: Final = """
 WITH newest AS (
     SELECT raw_partition, max(recorded_at) AS at FROM llm_usage_log
@@ -71,18 +73,18 @@ SELECT COALESCE(sum(GREATEST(0, late.calls - (
     WHERE u.part <> '' AND (p.part = late.own OR p.released_in = late.own)
 ))), 0)::bigint FROM late
 """
-#: And events of which only a receipt is known, at Lago too: each bills a call at least.
+#: Also events of which only a receipt is known, also in Lago: each bills at least one call.
 _SILENT: Final = """
 SELECT count(*) FROM usage_parts p
 WHERE p.event IS NULL AND p.released_in IS NULL AND p.status = 'completed' AND p.processed_at > now() - interval '60 days'
     AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = regexp_replace(p.part, '(-again)+$', '') AND u.part <> '')
 """
-#: The topics' offsets begin at 0 again. A row of an old offset would shut out what is written now, or be taken for it.
+#: The topics' offsets begin at 0 again. A row with an old offset would block a new record, or be mistaken for it.
 _BEGIN_ANEW: Final = (
     'UPDATE customer_records SET "offset" = -1',
     'UPDATE organisations SET "offset" = -1',
     "UPDATE rejected_calls SET resolution = 'lost', resolved_at = now() WHERE resolution IS NULL AND \"offset\" >= 0",
-    # Below all that are there, those of an earlier loss too: a row must not get the key that another one still has.
+    # Below all existing keys, including those of an earlier loss: two rows must not have the same key.
     *(
         f'UPDATE {table} SET "offset" = "offset" - (SELECT max("offset") + 1 - LEAST(min("offset"), 0) FROM {table}) '  # noqa: S608  # our own words
         f'WHERE (SELECT max("offset") FROM {table}) >= 0'
@@ -92,14 +94,15 @@ _BEGIN_ANEW: Final = (
 _PLACES_GONE: Final = "DELETE FROM projector_offsets WHERE topic = ANY($1::text[])"
 _UNPROJECTED_GONE: Final = "DELETE FROM unprojected_records WHERE topic = ANY($1::text[])"
 _PLACE: Final = "INSERT INTO projector_offsets (topic, partition, topic_id, next) VALUES ($1, $2, $3, 0)"
-#: The new log continues the old one: it is as complete as that was, and no more.
+#: The new log continues the old log, and is exactly as complete as the old log.
 _COMPLETE: Final = """
 INSERT INTO log_completeness AS c (partition, topic_id, since)
 SELECT number, $2, GREATEST((SELECT COALESCE(max(since), '-infinity') FROM log_completeness), CASE WHEN $3 THEN now() END)
 FROM generate_series(0, $1::int - 1) AS number
 ON CONFLICT (partition) DO UPDATE SET topic_id = EXCLUDED.topic_id, since = EXCLUDED.since
 """
-#: An event that Lago took and will not bill is in no topic: its usage was billed again under another name, or is told of.
+#: An event that Lago accepted but will not bill is in no topic: its usage was billed again with another id, or is
+#: reported.
 _EVENTS: Final = f"""
 SELECT p.part, p.event::text AS event, COALESCE(p.status, 'pending') AS status, p.attempts, COALESCE(p.reason, '') AS reason,
     p.raw_partition, p.first_offset, p.last_offset, p.calls, p.windows, p.org_id, o.organization
@@ -107,7 +110,8 @@ FROM usage_parts p LEFT JOIN organisations o ON o.org_id = p.org_id
 WHERE p.event IS NOT NULL AND COALESCE(p.status, 'pending') IN ('pending', 'processing', 'failed')
     AND NOT starts_with(COALESCE(p.reason, ''), '{UNBILLABLE}') ORDER BY p.part
 """  # noqa: S608  # our own word
-#: Cards by which calls were priced and of which no line tells: the lines of the audit topic are kept for 400 days, the card for good.
+#: Rate cards that priced calls but are in no audit line: the audit topic keeps lines for 400 days, but a card is kept
+#: without limit.
 _RATES_GONE: Final = """
 SELECT DISTINCT u.rate FROM llm_usage_log u
 WHERE u.rate <> '' AND NOT EXISTS (
@@ -129,7 +133,7 @@ _ORGS: Final = """
 SELECT org_id, name, email, plan, currency, status, subscription_id, limits::text AS limits, periods::text AS periods, updated_at,
     organization FROM organisations ORDER BY 1
 """
-#: Each version of the rate card is in the line that names who wrote it; the latest of an id is in force.
+#: Each version of the rate card is in the audit line that names its author; the latest version of an id is in force.
 _RATES: Final = """
 SELECT DISTINCT ON (target ->> 'rate') after::text FROM audit_log
 WHERE action = 'rates.put' AND after IS NOT NULL ORDER BY target ->> 'rate', at DESC
@@ -150,8 +154,9 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class LostCalls:
-    """Calls, and their cost in dollars, that were counted and are in no event; `missing`: calls that are billed and not in the log;
-    `undecided`: held usage of which it is not known which of both it is."""
+    """Calls that were counted but are in no event, and their cost in dollars; `missing`: calls that are billed but not
+    in the log; `undecided`: held usage that may belong to either group.
+    """
 
     calls: int
     usd: Decimal
@@ -182,14 +187,14 @@ async def stored_state(url: str) -> Stored:
 
 
 async def projected_from(url: str, topic: str) -> dict[str, int]:
-    """The ids of the topics of that name that were projected, with the highest next offset. Raises: see `connected`."""
+    """Return the ids of the projected topics of that name, with the highest next offset. Raises: see `connected`."""
     async with connected(url, **_SESSION) as connection:
         return dict(await connection.fetch(_STANDS, topic))
 
 
 async def unsent_parts(url: str) -> list[str]:
-    """The parts whose calls are in no event that Postgres knows, and those of which it knows only that they are billed. Raises: see
-    `connected`.
+    """Return the parts whose calls are in no event that Postgres knows, and the parts of which it knows only that they
+    are billed. Raises: see `connected`.
     """
     async with connected(url, **_SESSION) as connection:
         return [row[0] for statement in (_UNSENT, _UNKNOWN) for row in await connection.fetch(statement)]
@@ -203,8 +208,8 @@ async def last_seen(url: str) -> datetime | None:
 
 
 async def latest_part(url: str) -> str:
-    """The id of the event that a ledger sealed last, as far as Postgres knows; `""` = none, or the identity of a call. Raises: see
-    `connected`.
+    """Return the id of the event that a ledger sealed last, as far as Postgres knows; `""` = none, or the identity of a
+    call. Raises: see `connected`.
     """
     async with connected(url, **_SESSION) as connection:
         return await connection.fetchval(_LATEST) or ""
@@ -222,7 +227,7 @@ async def begin_anew(
     """Prepare the tables for the new topics in one transaction; a dry run is rolled back. A repeat changes nothing.
 
     Args:
-        only_at_lago: events that Lago has and Postgres has not.
+        only_at_lago: events that Lago has but Postgres does not have.
         undecided: see `mark_released`.
 
     Raises:

@@ -1,7 +1,8 @@
 """Finds in Postgres the held parts that were released into events that only Lago has, so that a backfill does not bill them again.
 
-Such an event names the first of its parts only. What it bills more than the calls that are known of it was released into it, or is in no
-row at all: held parts whose sums are exactly the difference are the former (streams/core/metering/found_releases.py).
+Such an event names only the first of its parts. Its amount beyond its known calls comes from parts that were released
+into it, or from calls without a row. Held parts whose sums are exactly the difference were released into it
+(streams/core/metering/found_releases.py).
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ _KNOWN: Final = f"""
 SELECT {_SUMS} FROM llm_usage_log u JOIN usage_parts p ON p.part = u.part
 WHERE u.part <> '' AND (p.part = $1 OR p.released_in = $1)
 """  # noqa: S608  # our own columns
-#: Also those that were open as far as the log knows: such a window becomes held where Lago cannot bill it at its seal.
+#: Also windows that are open according to the log: such a window becomes held if Lago cannot bill it when it is sealed.
 _HELD: Final = f"""
 SELECT part, customer_id, model, provider, {_SUMS}, max(ended_at) FROM llm_usage_log
 WHERE part = ANY($1::text[]) AND part <> '' GROUP BY 1, 2, 3, 4 ORDER BY 1
@@ -28,7 +29,8 @@ _RELEASE: Final = """
 INSERT INTO usage_parts AS p (part, released_in) SELECT part, $1 FROM unnest($2::text[]) AS chosen (part)
 ON CONFLICT (part) DO UPDATE SET released_in = EXCLUDED.released_in WHERE p.event IS NULL
 """
-#: Events that are billed as their receipts say, and that neither the tables nor Lago show: what their own calls have in common.
+#: The common values of the calls of events that are billed according to their receipts, but are neither in the tables
+#: nor visible in Lago.
 _SILENT: Final = """
 SELECT p.part, u.customer_id, u.model, u.provider, max(u.ended_at) FROM usage_parts p JOIN llm_usage_log u ON u.part = p.part
 WHERE u.part <> '' AND p.event IS NULL AND p.released_in IS NULL AND p.status = 'completed'
@@ -58,7 +60,7 @@ async def mark_released(
 
     Args:
         events: those that only Lago has; they are in `usage_parts` already.
-        unsent: parts that are in no event as far as is known.
+        unsent: parts that are in no known event.
         decision: of parts that may be in one: `billed`: they are in it; `lost`, `""`: they are not.
     """
     undecided, groups = Undecided(), dict[_Group, list[tuple[str, Untold]]]()
@@ -81,7 +83,7 @@ async def mark_released(
             if chosen:
                 await connection.execute(_RELEASE, name, [part.part for part in chosen])
         parts_of[group] = [part for part in held if part.part in left]
-    # Of an event of which only the receipt is known no sums can be compared.
+    # If only the receipt of an event is known, no sums can be compared.
     for name, *same, ended_at in silent:
         held, ended_us = parts_of.get((_ledger(name), *same), []), to_us(ended_at)
         maybe = fitting(held, ended_us, ended_us + STRETCH_US)
@@ -92,7 +94,7 @@ async def mark_released(
 
 
 def _decided(undecided: Undecided, event: str, maybe: list[HeldPart], decision: str) -> list[HeldPart]:
-    """What a person says of the parts that may be in the event."""
+    """Return the operator's decision about the parts that may be in the event."""
     if maybe:
         undecided.events.append(event)
         undecided.calls += sum(part.sums.calls for part in maybe)
@@ -106,12 +108,12 @@ def _group(event: LagoEvent) -> _Group:
 
 
 def _ledger(part: str) -> str:
-    """The beginning of the names of all parts of its ledger."""
+    """Return the common prefix of the ids of all parts of its ledger."""
     return part.rpartition("-")[0] + "-"
 
 
 async def _untold(connection: Any, event: LagoEvent) -> Sums | None:
-    """What the event bills beyond the calls that are known of it; None: it does not sum up calls."""
+    """Return the amount of the event beyond its known calls; None: the event is not a sum of calls."""
     told = event.properties
     try:
         every = Sums(
@@ -137,7 +139,7 @@ async def _held(connection: Any, unsent: Sequence[str]) -> dict[_Group, list[Hel
 
 
 def _window(event: LagoEvent) -> tuple[int, int]:
-    """The event's window; all of time where it does not tell one."""
+    """Return the event's window, or the whole range of time if the event has no window."""
     told = event.properties
     try:
         return parse_us(told["window_start"]), parse_us(told["window_end"])

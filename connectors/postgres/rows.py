@@ -1,6 +1,7 @@
-"""Rows for Postgres from the records of the topics. Pure: a function per topic, and a tuple per row in the order of its SQL file.
+"""Makes rows for Postgres from the records of the topics. The functions are pure, one per topic; a row is a tuple in
+the order of its SQL file.
 
-Postgres accepts no NUL in text or JSON. In the records it can only be an escape, which is left out here.
+Postgres accepts no NUL in text or JSON. In the records NUL can only be an escape, which this module removes.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -42,7 +43,7 @@ _decode_receipt = decoder(Receipt)
 _decode_rejection = decoder(Rejection)
 _decode_raw = decoder(RawRecord)
 _decode_call = decoder(Call)
-#: The columns between the org and the cost, and those after it.
+#: The columns between the org and the cost, and the columns after the cost.
 _what_it_was = attrgetter(
     *("external_subscription_id", "model", "provider", "call_type"),
     *("tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens"),
@@ -75,7 +76,7 @@ class KafkaRecord(Protocol):
 
 
 class SkippedRecord(NamedTuple):
-    """A record that becomes no row; `problem` is the kind of damage, never a part of the record."""
+    """A record without a row; `problem` is the kind of damage, never a part of the record."""
 
     offset: int
     recorded_ms: int
@@ -104,7 +105,9 @@ class Resolved(NamedTuple):
 
 
 def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Rows of `litellm.usage.enriched` for usage.sql. Of a call that was counted and billed later, the billed row."""
+    """Rows of `litellm.usage.enriched` for usage.sql. If a call was counted first and billed later, the result has only
+    its billed row.
+    """
     result = read_rows(records, _usage_row)
     rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
     for row in result.rows:
@@ -122,7 +125,7 @@ def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:
 def event_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Rows of `billing.lago.events`: one per event, and one per held window that was released into it.
 
-    They are the columns of events.sql, and whether a rate card has priced the event.
+    A row has the columns of events.sql, and whether a rate card has priced the event.
     """
     rows: dict[str, tuple[Any, ...]] = {}
     result = read_rows(records, _event_row)
@@ -145,18 +148,18 @@ def receipt_rows(records: Iterable[KafkaRecord]) -> Rows:
 
 
 def value_of(record: KafkaRecord) -> bytes:
-    """The record's JSON without NUL."""
+    """Return the record's JSON without NUL."""
     value = record.value or b""
     return without_nul(value) if NUL in value else value
 
 
 def key_of(record: KafkaRecord) -> str:
-    """The record's key as text without NUL, bounded as a name: it is the key of a table."""
+    """Return the record's key as text without NUL, bounded as a name: it is the key of a table."""
     return bounded_name((record.key or b"").decode(errors="replace").replace("\0", ""))
 
 
 def read_rows(records: Iterable[KafkaRecord], row_of: Callable[[KafkaRecord], tuple[Any, ...]]) -> Rows:
-    """A row per record; records that cannot be read are listed in `aside`."""
+    """Return a row per record; records that cannot be read are listed in `aside`."""
     rows: list[tuple[Any, ...]] = []
     aside: list[SkippedRecord] = []
     for record in records:
@@ -205,14 +208,14 @@ def _usage_row(record: KafkaRecord) -> tuple[Any, ...]:
 
 
 def billed_twice(rows: Sequence[tuple[Any, ...]]) -> tuple[list[tuple[bytes, str]], list[tuple[bytes, str]]]:
-    """The keys of billed usage rows that may be billed under another id too, and of those of jobs that are polled."""
+    """Return the keys of billed usage rows that may also be billed with another id, and of the rows of polled jobs."""
     billed = [row for row in rows if row[_PART] and row[_DECISION] != METERED]
     jobs = [row for row in billed if row[_CALL_TYPE] in JOBS or names_a_job(row[_REQUEST_ID])]
     return [(row[0], row[1]) for row in billed if row[_CALL_ID]], [(row[0], row[1]) for row in jobs]
 
 
 def parts_billed(rows: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str, str]]:
-    """Key, part and customer of the billed usage rows, for copies.sql."""
+    """Return key, part and customer of the billed usage rows, for copies.sql."""
     billed = (row for row in rows if row[_PART] and row[_DECISION] != METERED)
     return [(row[0], row[1], row[_PART], row[_CUSTOMER]) for row in billed]
 
@@ -248,7 +251,7 @@ def _manifest_columns(manifest: Manifest) -> tuple[Any, ...]:
 
 
 def _released(part: str, manifest: Manifest) -> list[str]:
-    """Ids of the held parts that were merged into `part`; they differ from it only in the first offset."""
+    """Return the ids of the held parts that were merged into `part`; they differ from its id only in the first offset."""
     prefix = part.removesuffix(str(manifest.first))
     return [f"{prefix}{first}" for first in manifest.windows] if prefix != part else []
 
@@ -258,10 +261,10 @@ def _receipt(record: KafkaRecord) -> tuple[Receipt]:
 
 
 def _follows(before: str, receipt: Receipt) -> bool:
-    """Whether a receipt follows a state, as in streams/core/delivery/event_states.py.
+    """Return whether a receipt follows a state, as in streams/core/delivery/event_states.py.
 
-    `completed` is final except for events that Lago later says it will not bill, `pending` is only the first state, and usage
-    that was written off stays so.
+    `completed` is final except for events that Lago later says it will not bill, `pending` is only the first state, and
+    written-off usage stays written off.
     """
     if before == COMPLETED:
         return takes_back(receipt)
@@ -296,7 +299,9 @@ def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:
 
 
 def _rejected_cost(rejection: Rejection) -> str | None:
-    """Dollars, if the call names them. The meter stores the whole envelope, the ingress the element."""
+    """Return the cost in dollars, if the call has one. The meter stores the whole envelope, the ingress only the
+    element.
+    """
     if rejection.call is msgspec.UNSET:
         return None
     try:
@@ -310,7 +315,7 @@ def _rejected_cost(rejection: Rejection) -> str | None:
 
 
 def without_nul(value: bytes) -> bytes:
-    """The same JSON without NUL. Raises: msgspec.DecodeError."""
+    """Return the same JSON without NUL. Raises: msgspec.DecodeError."""
     return msgspec.json.encode(_clean(msgspec.json.decode(value)))
 
 

@@ -1,4 +1,6 @@
-"""Rows for mappings, orgs, audit lines and deliveries; connectors/postgres/rows.py has those for calls and events."""
+"""Makes rows for mappings, orgs, audit lines and deliveries; connectors/postgres/rows.py makes the rows for calls and
+events.
+"""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -94,7 +96,7 @@ def _delivery_row(record: KafkaRecord) -> tuple[Any, ...]:
 
 
 def _json(text: str) -> str | None:
-    """JSON text; a text that is not JSON becomes a JSON string; `""` and null become None."""
+    """Return JSON text; a text that is not JSON becomes a JSON string; `""` and null become None."""
     try:
         if not text or msgspec.json.decode(text) is None:
             return None

@@ -1,4 +1,4 @@
-"""Lists records that became no row, with their places and reasons. The projector stores these and continues."""
+"""Lists records without a row, with their places and reasons. The projector stores these and continues."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ FROM unprojected_records ORDER BY noticed_at DESC, topic, partition, "offset" LI
 
 
 class KeptAside(NamedTuple):
-    """Records that became no row.
+    """Records without a row.
 
     Fields:
-        total: how many there are.
-        rows: topic, partition, offset, reason, problem, and when it was stored (ISO 8601 UTC); the latest first.
+        total: their number.
+        rows: topic, partition, offset, reason, problem, and the time of storing (ISO 8601 UTC); the latest first.
     """
 
     total: int
@@ -23,7 +23,7 @@ class KeptAside(NamedTuple):
 
 
 async def unprojected_records(url: str, limit: int) -> KeptAside:
-    """The latest `limit` records. Raises: Unavailable: Postgres does not answer, or has no tables."""
+    """Return the latest `limit` records. Raises: Unavailable: Postgres does not answer, or has no tables."""
     database = Database(url, size=1)
     try:
         async with database.connection() as connection:

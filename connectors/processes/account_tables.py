@@ -30,10 +30,12 @@ from streams.state.orgs_table import OrgsTable
 
 
 class AccountTables:
-    """Tables of the two topics, their writers, which take turns with those of other processes (docs/adr/0012), and Lago.
+    """The tables of the two topics, their writers, which take turns with the writers of other processes
+    (docs/adr/0012), and Lago.
 
     Args:
-        usage: makes the sink of recorded usage; the discovery that it gets has to hear which orgs usage is recorded for.
+        usage: makes the sink of recorded usage; the sink tells the discovery that it gets for which orgs usage is
+            recorded.
         others: clients of the further Lago organisations, by their names.
 
     Attributes:

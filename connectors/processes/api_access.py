@@ -62,13 +62,13 @@ class ApiAccess:
         )
 
     def endpoints(self) -> list[Endpoint]:
-        """The endpoints of API keys and of users' provider keys."""
+        """Return the endpoints of API keys and of users' provider keys."""
         changed = self._ring.changed if self._ring is not None else lambda: None
         return [*endpoints_of(KeyHandlers(self._store, _now, changed)), *self._provider_keys.endpoints()]
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Write what waits for the audit log and the key store on exit.
+        """On exit, write everything that waits for the audit log and the key store.
 
         Raises:
             ConfigurationError: `PROVIDER_KEYS_SECRET` does not decrypt the stored provider keys.

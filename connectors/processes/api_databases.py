@@ -1,6 +1,6 @@
 """The pools of connections to Postgres of one api process, each for one kind of request.
 
-A request that takes long waits only for others of its kind. Every wait for a connection is bounded, and ends with 503
+A slow request delays only requests of the same kind. Every wait for a connection is bounded, and ends with 503
 `no_free_connection`.
 """
 
@@ -39,7 +39,7 @@ class ApiDatabases(NamedTuple):
 
 
 def api_databases(settings: Settings, metrics: Metrics) -> ApiDatabases | None:
-    """The pools of a process; None = the deployment has no Postgres."""
+    """Return the pools of a process; None = the deployment has no Postgres."""
     if settings.postgres_url is None:
         return None
 

@@ -13,7 +13,7 @@ def few_arenas() -> None:
     """Let all threads of this process, and of processes forked from it, allocate from two arenas.
 
     By default glibc makes one for each of the first threads, eight for each core, and none of them returns its memory.
-    Elsewhere than with glibc it does nothing.
+    Without glibc it does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

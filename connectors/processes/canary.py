@@ -60,7 +60,7 @@ class LastBilled:
             self.at_s = self.monotonic() - outcome.wait_us / 1_000_000
 
     def age_s(self) -> float:
-        """Seconds since then."""
+        """Return the seconds since that time."""
         return self.monotonic() - self.at_s
 
 
@@ -138,7 +138,7 @@ async def canary_of(
     on_posted: Callable[[], None] = lambda: None,
     on_outcome: Callable[[Outcome], None] = lambda _: None,
 ) -> AsyncIterator[Canary]:
-    """The canary of a deployment. Raises: ConfigurationError."""
+    """Yield the canary of a deployment. Raises: ConfigurationError."""
     if settings.lago_api_key is None:
         raise ConfigurationError("LAGO_API_KEY", "LAGO_API_KEY is not set: Lago cannot be asked")
     async with lago_http(settings.lago_timeout, 1) as http, httpx.AsyncClient(timeout=_POST_S) as ingress:

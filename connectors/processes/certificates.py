@@ -1,4 +1,4 @@
-"""The certificate files that the settings name, and the metric of their ends."""
+"""Finds the certificate files that the settings name, and exports when they expire."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ _OF_POSTGRES = ("sslrootcert", "sslcert")
 
 
 def certificate_files(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """Each file with certificates that a setting names, and the setting."""
+    """Yield each file with certificates that a setting names, and the setting."""
     of_kafka = {"KAFKA_SSL_CAFILE": settings.kafka_ssl_cafile, "KAFKA_SSL_CERTFILE": settings.kafka_ssl_certfile}
     yield from ((setting, path) for setting, path in of_kafka.items() if path is not None)
     query = parse_qs(urlsplit(revealed(settings.postgres_url)).query)
@@ -26,6 +26,6 @@ def certificate_files(settings: Settings) -> Iterator[tuple[str, Path]]:
 def watch_certificates(settings: Settings, metrics: Metrics) -> None:
     """Export when each of these certificates ends."""
     for setting, path in certificate_files(settings):
-        from connectors.telemetry.certificate_end import CertificateFile  # most processes need no x509
+        from connectors.telemetry.certificate_end import CertificateFile  # most processes do not need x509
 
         metrics.watch_certificate(setting, CertificateFile(setting, path).expires_s)

@@ -8,7 +8,7 @@ The command line of the container's first process says which roles these are, so
     lago-sandbox        /health on its port
     any other command   nothing; it is healthy while it runs
 
-A process is started for this every few seconds. So it imports nothing of the product while the container is healthy.
+This process is started every few seconds, so it imports nothing of the product while the container is healthy.
 """
 
 import os
@@ -30,7 +30,7 @@ class Probe(NamedTuple):
 
 
 def probes(words: Sequence[str], environ: Mapping[str, str]) -> list[Probe]:
-    """The requests that check a container whose first process was started with `words`.
+    """Return the requests that check a container whose first process was started with `words`.
 
     Raises:
         ValueError: a worker has no METRICS_PORT, so it cannot be asked.
@@ -52,7 +52,7 @@ def probes(words: Sequence[str], environ: Mapping[str, str]) -> list[Probe]:
 
 
 def ask(probe: Probe, host: str) -> str:
-    """Send the request; what is wrong, or `""`."""
+    """Send the request; return the problem, or `""`."""
     try:
         with socket.create_connection((host, probe.port), timeout=_TIMEOUT_S) as connection:
             connection.sendall(f"GET {probe.path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
@@ -65,7 +65,7 @@ def ask(probe: Probe, host: str) -> str:
 
 
 def main() -> int:
-    """The exit code: 0 = healthy; 1 = not, and what is wrong is printed for `docker inspect`."""
+    """Return the exit code: 0 = healthy; 1 = not healthy, and the problem is printed for `docker inspect`."""
     words = Path("/proc/1/cmdline").read_bytes().decode(errors="replace").split("\0")
     try:
         wrong = [problem for probe in probes(words, os.environ) if (problem := ask(probe, address(os.environ)))]
@@ -82,7 +82,7 @@ def _text(wrong: Sequence[str]) -> str:
 
 
 def address(environ: Mapping[str, str]) -> str:
-    """The address at which this container reaches its own servers."""
+    """Return the address at which this container reaches its own servers."""
     host = environ.get("HOST", "")
     return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
@@ -94,7 +94,9 @@ def _port_of_serve(only: str, environ: Mapping[str, str]) -> int:
 
 
 def _roles(only: str, environ: Mapping[str, str]) -> Sequence[str]:
-    """The roles of a worker: those of `only`; else all of them, with the projector only if there is Postgres."""
+    """Return the roles of a worker: the roles in `only`; otherwise all roles, with the projector only if there is
+    Postgres.
+    """
     if only:
         return only.split(",")
     database = any(environ.get(name) for name in ("DATABASE_URL", "DATABASE_URL_FILE", "POSTGRES_HOST"))

@@ -12,7 +12,7 @@ from streams.runtime.faust_transport import App
 
 
 def __getattr__(name: str) -> App:
-    """The app of a role, made when Faust asks for it.
+    """Make the app of a role when Faust asks for it.
 
     Raises:
         AttributeError: there is no role of this name.
@@ -25,6 +25,7 @@ def __getattr__(name: str) -> App:
     async def close(_app: App, **_: Any) -> None:
         await role.close()
 
-    # Faust cancels every task at its end. A partition that is not closed by then takes that for a library's error.
+    # Faust cancels every task at its end. A partition that is not closed by then would report the cancellation as a
+    # library's error.
     role.app.on_before_shutdown.connect(close, weak=False)
     return role.app

@@ -18,9 +18,13 @@ from connectors.telemetry.worker_sensors import WorkerSensors
 async def map_by_identity(
     stack: AsyncExitStack, settings: Settings, metrics: Metrics, sensors: WorkerSensors
 ) -> Callable[[], Awaitable[object]]:
-    """`MAP_BY_IDENTITY`: the task that maps unknown customers, beside the meter and with own tables, until the stack is closed."""
+    """Return the task of `MAP_BY_IDENTITY`, which maps unknown customers. It runs beside the meter with its own tables,
+    until the stack is closed.
+    """
     http = await stack.enter_async_context(lago_http(settings.lago_timeout, 1 + SPARE_CONNECTIONS))
-    others = [one.id for one in settings.lago_organizations]  # their orgs' keys name no customer of the default one
+    others = [
+        one.id for one in settings.lago_organizations
+    ]  # the keys of their orgs name no customer of the default organisation
     key = revealed(settings.lago_api_key)
     lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested, others=others)
     account_tables = AccountTables(settings, lago, lambda _discovery: InMemoryUsage())

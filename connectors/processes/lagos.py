@@ -20,7 +20,7 @@ async def open_lagos(
     connections: int,
     requested_of: Callable[[str], Requested] = lambda _organization: _unwatched,
 ) -> dict[str, LagoClient]:
-    """A client of each organisation by its name, the default one (`""`) first; closed with the stack.
+    """Open a client of each organisation; return them by name, the default one (`""`) first. The stack closes them.
 
     Args:
         connections: to each of them, at most.

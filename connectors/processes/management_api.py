@@ -123,7 +123,7 @@ class Management:
         metrics.watch_table("rejected", self._rejected.lag_s)
 
     def endpoints(self) -> list[Endpoint]:
-        """The endpoints of the management API. They answer 503 until the tables are read."""
+        """Return the endpoints of the management API. They answer 503 until the tables are read."""
         tables = self.account_tables
         return [
             totals_endpoint(tables.mappings.active_customers, self._receipts.totals),
@@ -147,7 +147,7 @@ class Management:
         ]
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of the endpoints behind the authorizer, and of the OpenAPI document."""
+        """Return the routes of the endpoints behind the authorizer, and of the OpenAPI document."""
         endpoints = self.endpoints()
         return [*routes_of(endpoints, self.authorizer), *openapi_routes(endpoints, self._issuer)]
 
@@ -185,7 +185,7 @@ class Management:
                 group.create_task(kept_up(name, work))
 
     def _postgres(self) -> ApiDatabases:
-        """Its pools. Raises: ConfigurationError: the deployment has no Postgres."""
+        """Return the pools of Postgres. Raises: ConfigurationError: the deployment has no Postgres."""
         if self._databases is None:
             postgres_url(self._settings)
             raise AssertionError("postgres_url has raised")

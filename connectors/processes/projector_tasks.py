@@ -1,7 +1,7 @@
 """Composes the parts of the projector: its rows in Postgres, and the tasks that run beside it.
 
-Apart from what every role needs, so that no other worker has it in memory. `closing` closes connections at the end of the role,
-because its process may go on.
+This module is separate from the modules of every role, so that no other worker has it in memory. `closing` closes
+connections when the role ends, because its process may continue.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ from schemas.topics import TopicNames
 
 
 def projection(settings: Settings, closing: AsyncExitStack) -> PostgresProjection:
-    """The tables that the projector fills. Raises: ConfigurationError: there is no Postgres."""
+    """Return the tables that the projector fills. Raises: ConfigurationError: there is no Postgres."""
     topics = TopicNames.with_prefix(settings.topic_prefix)
     return PostgresProjection(_database(settings, closing, size=4), topics, settings.credits_user_kinds)
 
@@ -39,7 +39,9 @@ def _database(settings: Settings, closing: AsyncExitStack, size: int = 1) -> Dat
 def works_of(
     settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any, closing: AsyncExitStack
 ) -> Iterator[tuple[str, Callable[[], Awaitable[object]]]]:
-    """What runs beside a projector with these partition tasks until it is cancelled: names, and functions that start it."""
+    """Yield the tasks that run beside a projector with these partition tasks until they are cancelled: names, and
+    functions that start them.
+    """
     yield "late_calls", late_calls_of(settings, partition_tasks, sensors, closing).watch
     yield "learnt_ends", learnt_ends_of(settings, partition_tasks, sensors, closing).watch
     yield "credit_upkeep", credit_upkeep_of(settings, sensors, closing).watch
@@ -52,7 +54,7 @@ def works_of(
 def late_calls_of(
     settings: Settings, partition_tasks: Mapping[Any, Any], sensors: Any, closing: AsyncExitStack
 ) -> LateCalls:
-    """The task that releases late calls, beside a projector with these partition tasks."""
+    """Return the task that releases late calls, beside a projector with these partition tasks."""
     deployment, database = deployment_of(settings), _database(settings, closing, size=2)
     return LateCalls(
         deployment, database, partition_tasks, sensors, make_sender=lambda: CommandProducer(deployment.kafka)
@@ -83,14 +85,14 @@ def credit_upkeep_of(settings: Settings, sensors: Any, closing: AsyncExitStack) 
 
 
 def summary_refresh_of(settings: Settings, sensors: Any, closing: AsyncExitStack) -> SummaryRefresh:
-    """The task that keeps the sums of analytics up to date, beside a projector."""
+    """Return the task that keeps the sums of analytics up to date, beside a projector."""
     return SummaryRefresh(
         _database(settings, closing), failed=sensors.projection_failed, show=sensors.usage_days_failed
     )
 
 
 def provider_health_of(settings: Settings, sensors: Any, closing: AsyncExitStack) -> ProviderHealth:
-    """The task that judges how well the providers answer, beside a projector."""
+    """Return the task that judges how well the providers answer, beside a projector."""
     return ProviderHealth(
         _database(settings, closing),
         show=sensors.providers,
@@ -99,7 +101,7 @@ def provider_health_of(settings: Settings, sensors: Any, closing: AsyncExitStack
 
 
 def outgoing_webhooks_of(settings: Settings, sensors: Any, closing: AsyncExitStack) -> OutgoingWebhooks:
-    """The task that sends outgoing webhooks, beside a projector."""
+    """Return the task that sends outgoing webhooks, beside a projector."""
     http = webhooks_http()
     closing.push_async_callback(http.aclose)
     sender = MessageSender(http, all_revealed(settings.outgoing_webhook_secrets), sensors.webhook_attempted)

@@ -23,7 +23,8 @@ from connectors.telemetry.metrics import Metrics
 from schemas.errors import ConfigurationError, MeterbridgeError, Unavailable
 
 ACTION: Final = "provider_keys.decrypt"
-#: Periods in seconds: the sums of uses are stored; the metrics are set; the first answer of Postgres is waited for.
+#: Periods in seconds: between two writes of the sums of uses; between two updates of the metrics; for the first answer
+#: of Postgres.
 _WRITE_S, _LOOK_S, _START_S = 10.0, 60.0, 5.0
 
 _log = structlog.get_logger(__name__)
@@ -56,7 +57,7 @@ class ProviderKeys:
         self._counter = UseCounter()
 
     def endpoints(self) -> list[Endpoint]:
-        """The endpoints below `/api/v1/provider-keys`."""
+        """Return the endpoints below `/api/v1/provider-keys`."""
         after = timedelta(days=self._settings.provider_keys_rotation_days)
         return endpoints_of(ProviderKeyHandlers(self._store, self._cipher, self, after, _now, self._address))
 
@@ -64,7 +65,7 @@ class ProviderKeys:
         """Check that the secrets fit the stored keys; if Postgres does not answer now, each request checks it.
 
         Raises:
-            ConfigurationError: keys are stored under a secret that is not given.
+            ConfigurationError: keys are stored under a secret that is not configured.
         """
         if self._keys is None or self._database is None:
             return

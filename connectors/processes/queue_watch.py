@@ -1,6 +1,6 @@
 """Exports the waiting records in Kafka, and whether the audit log is unchanged.
 
-The api process asks: unlike a worker it does so too while nothing is read.
+The api process does this, because unlike a worker it also asks while no role reads.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from connectors.telemetry.queue_metrics import Waiting
 from schemas.errors import TopicProblem, Unavailable
 from schemas.topics import EVENTS, RAW, RETRY
 
-#: Seconds between two looks. A look is a few requests to the broker.
+#: Seconds between two reads. A read is a few requests to the broker.
 LOOK_EVERY_S = 30.0
 #: Seconds between two checks of the audit log, and how many of its last lines a check reads.
 AUDIT_EVERY_S, AUDIT_LINES = 3600.0, 10_000
@@ -41,7 +41,7 @@ def waiting(deployment: Deployment) -> dict[str, Waiting]:
 
 
 class QueueWatch:
-    """Of one process."""
+    """Watches the queues for one process."""
 
     def __init__(self, settings: Settings, metrics: Metrics, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._deployment = deployment_of(settings)

@@ -1,8 +1,8 @@
 """`meterbridge serve`: the webhooks and the management API, in one process or each in its own.
 
 The listeners start first and answer 503 until Kafka answers and its topics are right. A missing topic ends the process.
-A broker that does not answer does not: the process is unready until the broker is back, and with a spool it takes calls
-all the same. It needs neither Lago nor Postgres.
+If a broker does not answer, the process continues: it is unready until the broker is back, and with a spool it still
+accepts calls. It needs neither Lago nor Postgres.
 """
 
 import asyncio
@@ -155,7 +155,7 @@ async def serving(
         routes: dict[str, list[web.RouteDef]] = {}
         management = None
         if API in parts:
-            # It needs a fifth of the memory of an API, and an ingress alone does not need it.
+            # This takes a fifth of the memory of an API, and an ingress alone does not need it.
             from connectors.processes.management_api import Management
 
             management = Management(settings, gate, lagos, metrics)
@@ -193,7 +193,7 @@ async def _listening(
     """Listen with each application on its port, and stop gracefully on exit.
 
     Yields:
-        The real port by the requested one, which differs for port 0.
+        The real port by the requested port; they differ for port 0.
     """
     runners = {
         port: BoundedRunner(app, head_s, unauthenticated, access_log=None, shutdown_timeout=_CLOSE_S)
@@ -232,7 +232,8 @@ async def _live(
     try:
         await asyncio.gather(*tasks)
     finally:
-        # `gather` ends with the first one that ends; the others may still have to write, and the producer is closed next.
+        # `gather` ends with the first failed task; the other tasks may still have to write before the producer is
+        # closed.
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=_REQUESTS_S)
@@ -272,7 +273,7 @@ def _dependencies(settings: Settings, lago: LagoClient, gate: CheckedProducer) -
 
 
 def _unauthenticated(settings: Settings, metrics: Metrics) -> UnauthenticatedConnections:
-    """The bounds for connections without credentials, over all ports of this process."""
+    """Return the limits for connections without credentials, over all ports of this process."""
     origins = ClientAddressPolicy((), settings.trusted_proxies)
     return UnauthenticatedConnections(
         own_bounds(),
@@ -284,7 +285,7 @@ def _unauthenticated(settings: Settings, metrics: Metrics) -> UnauthenticatedCon
 
 
 def _listeners(settings: Settings, parts: Collection[str]) -> dict[int, list[str]]:
-    """The parts that each port serves: both on one port, unless API_PORT is set."""
+    """Return the parts that each port serves: both on one port, unless API_PORT is set."""
     alone = API_ALONE_PORT if WEBHOOKS not in parts else settings.port
     ports = {WEBHOOKS: settings.port, API: alone if settings.api_port is None else settings.api_port}
     listeners: dict[int, list[str]] = {}

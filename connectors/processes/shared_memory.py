@@ -1,7 +1,8 @@
-"""What a worker of several roles does before it forks its children, so that they share the memory.
+"""Loads modules before a worker of several roles forks its children, so that the children share the memory.
 
-What a child loads itself, or uses as the first, is in memory once for each child: a module, a table that a library builds at
-its first use. Most of a child's own memory is neither: a child copies each page of which it counts the references.
+Everything that a child loads itself or uses first is in memory once for each child, for example a module, or a table
+that a library builds at its first use. Most of a child's own memory has another cause: a child copies each page in
+which it changes a reference count.
 """
 
 import gc
@@ -9,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Final
 
-#: Loaded by libraries only when they are used: by httpx for its first client and its first request, by asyncio for its first
-#: thread, by Faust when an app is made and started.
+#: Modules that libraries load only at their first use: httpx for its first client and its first request, asyncio for
+#: its first thread, Faust when an app is made and started.
 _BY_LIBRARIES: Final = (
     "concurrent.futures.thread",
     "httpcore",
@@ -49,7 +50,7 @@ _OF_ROLES: Final = {
 
 
 def modules_of(roles: Iterable[str]) -> Iterator[str]:
-    """The names of the modules that processes of these roles use. Some are there twice."""
+    """Yield the names of the modules that processes of these roles use, some of them twice."""
     yield from _OF_ALL
     for role in roles:
         yield from _OF_ROLES[role]
@@ -57,17 +58,21 @@ def modules_of(roles: Iterable[str]) -> Iterator[str]:
 
 
 def prepare(roles: Iterable[str]) -> None:
-    """Load what processes of these roles use, and use it once. It starts no thread and opens no connection."""
+    """Load the modules that processes of these roles use, and use them once. It starts no thread and opens no
+    connection.
+    """
     for module in modules_of(roles):
         import_module(module)
     _use_once()
     gc.collect()
-    # A collection writes to each object that it looks at, and a page that is written to is no longer shared.
+    # A garbage collection writes to each object that it visits, and a changed page is no longer shared.
     gc.freeze()
 
 
 def _use_once() -> None:
-    """Make what each child makes at its start, and drop it: what libraries keep of it is then shared."""
+    """Make the objects that each child makes at its start, and drop them. The data that libraries keep for them is then
+    shared.
+    """
     from prometheus_client import CollectorRegistry
 
     from connectors.lago.client import lago_http
@@ -82,4 +87,4 @@ def _use_once() -> None:
 
 
 async def _no_work(_: object) -> None:
-    """The work of an agent that is never started."""
+    """Do nothing: the work of an agent that is never started."""

@@ -1,4 +1,4 @@
-"""Runs each role of a worker in a child process, and starts a child again that ended.
+"""Runs each role of a worker in a child process, and restarts a child that ended.
 
 The children are forked from this process after it has loaded what all of them need. So the memory of the modules is shared: four
 processes take about as much as two that are started one by one. A child whose parent is gone ends itself, so a killed supervisor
@@ -23,7 +23,8 @@ log = structlog.get_logger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.1
-#: Forking is safe while a process has one thread. Elsewhere than on Linux, libraries of the system start threads of their own.
+#: Forking is safe while a process has one thread. On other systems than Linux, system libraries start their own
+#: threads.
 if sys.platform == "linux":
     _CONTEXT = multiprocessing.get_context("fork")
 else:
@@ -34,8 +35,8 @@ def supervise(roles: Mapping[str, Callable[[], int]], prepare: Callable[[], None
     """Run each role in a child process until SIGTERM or SIGINT. The process must have one thread.
 
     Args:
-        roles: by role, what its child runs; it returns the child's exit code.
-        prepare: called before the children are made; what it loads is shared by them.
+        roles: by role, the function that its child runs; it returns the child's exit code.
+        prepare: called before the children are made, so that they share everything that it loads.
 
     Returns:
         The exit code: 0.
@@ -80,9 +81,10 @@ def _wait(children: Mapping[str, BaseProcess]) -> None:
 
 
 def _start(run: Callable[[], int]) -> BaseProcess:
-    # Should this process end by an error, its children are ended too.
+    # If this process ends by an error, its children are ended too.
     child = _CONTEXT.Process(target=_run, args=(run, os.getpid()), daemon=True)
-    # A signal that a child gets before it has handlers of its own waits, instead of calling the handler of its parent.
+    # A signal that a child gets before it has installed its handlers is delayed, so that it does not call the parent's
+    # handler.
     signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
     try:
         child.start()
@@ -100,7 +102,7 @@ def _run(run: Callable[[], int], parent: int) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Linux only. On other systems an orphan goes on until the next owner of its partitions fences it."""
+    """Linux only. On other systems an orphan continues until the next owner of its partitions fences it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:

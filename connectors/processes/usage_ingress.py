@@ -78,7 +78,7 @@ class WebhookIngress:
         self._spooled = self._over(spool) if spool is not None else None
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of all kinds of senders."""
+        """Return the routes of all kinds of senders."""
         settings, sensors = self._settings, self._sensors
         sender: RecordSender = self._spooled or self._gate
         if self._traces is not None:
@@ -129,7 +129,7 @@ class WebhookIngress:
 
 
 def kept_by(settings: Settings) -> ContextFields:
-    """The tags and metadata of a call that this deployment keeps."""
+    """Return the tags and metadata of a call that this deployment keeps."""
     return ContextFields(settings.kept_tag_prefixes, settings.kept_metadata)
 
 

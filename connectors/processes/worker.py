@@ -12,13 +12,16 @@ import structlog
 
 from connectors.config.connections import postgres_url
 from connectors.config.settings import Settings
+from connectors.config.types import MAX_PORT
 from connectors.kafka.errors import says_away
 from connectors.kafka.startup import KafkaWait
 from connectors.processes.arenas import few_arenas
 from connectors.processes.restart_pace import RestartPace
 from connectors.processes.shared_memory import prepare
 from connectors.processes.supervisor import supervise
+from schemas.errors import ConfigurationError, MeterbridgeError
 from streams.app import ROLES
+from streams.runtime.cancellation import end, is_own_cancellation
 from streams.runtime.event_loop import run_loop
 from streams.runtime.garbage_collection import forget_frozen
 from streams.runtime.kept_up import kept_up
@@ -33,6 +36,8 @@ log = structlog.get_logger(__name__)
 PROJECT = "project"
 #: Period at which a worker checks whether its partitions have changed, seconds.
 _LOOK_S = 0.5
+#: Time limit for the tasks beside a role to end, seconds.
+_BESIDE_S = 1.0
 
 
 def run_worker(
@@ -46,25 +51,27 @@ def run_worker(
         reported: calls what runs a role, and turns an error that is expected into a message and an exit code.
 
     Raises:
-        ConfigurationError: the projector is one of the roles, and there is no Postgres.
+        ConfigurationError: the projector is one of the roles, and there is no Postgres; there are not enough ports behind METRICS_PORT.
     """
     if PROJECT in roles:
         postgres_url(settings)
     few_arenas()
     first = settings.metrics_port
+    if first + len(roles) - 1 > MAX_PORT:
+        detail = f"METRICS_PORT {first} is too high: {len(roles)} roles take a port each, this one and the next ones"
+        raise ConfigurationError("METRICS_PORT", detail)
     ports = {role: first + number if first else 0 for number, role in enumerate(roles)}
     own = {role: settings.model_copy(update={"metrics_port": port}) for role, port in ports.items()}
     if len(roles) == 1 or settings.worker_processes == "one":
-        return reported(partial(_run_here, own))
-    return supervise(
-        {role: partial(reported, partial(_run_here, {role: own[role]})) for role in roles}, partial(prepare, roles)
-    )
+        return _run_here(own, reported)
+    return supervise({role: partial(_run_here, {role: own[role]}, reported) for role in roles}, partial(prepare, roles))
 
 
-def _run_here(roles: Mapping[str, Settings]) -> int:
+def _run_here(roles: Mapping[str, Settings], reported: Callable[[Callable[[], int]], int]) -> int:
     """Run roles in this process until the stop signal; the exit code. `roles`: the settings of each.
 
-    An error that ends a role alone in its process ends the process. Of several, only that role is started again.
+    An error that ends a role alone in its process ends the process. Of several, only that role is started again, unless it cannot
+    even begin: then a setting or a topic is wrong, and the process ends. `reported`: see `run_worker`.
     """
 
     async def work(word: StopSignal) -> int:
@@ -74,7 +81,7 @@ def _run_here(roles: Mapping[str, Settings]) -> int:
         await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not word.requested:
-            return next(task.result() for task in tasks.values() if task.done())
+            return next(_code_of(role, task, reported) for role, task in tasks.items() if task.done())
         # A role that waits for Kafka has nothing to finish, and does not notice the signal.
         finishing = [task for role, task in tasks.items() if word.has_begun(role)]
         return max(await asyncio.gather(*finishing), default=0)
@@ -82,18 +89,40 @@ def _run_here(roles: Mapping[str, Settings]) -> int:
     return run_until_told(work, run_loop)
 
 
+def _code_of(role: str, task: asyncio.Future[int], reported: Callable[[Callable[[], int]], int]) -> int:
+    """The exit code of a role that has ended. An error is reported here, while the event loop still runs: to close the loop would
+    wait without end for the threads and tasks of Kafka's clients of the other roles."""
+    try:
+        return reported(task.result)
+    except (Exception, asyncio.CancelledError) as error:  # it ends the process
+        log.critical("worker_crashed", role=role, error=repr(error), exc_info=error)
+        return EXIT_FATAL
+
+
 async def _run_role_again(settings: Settings, role: str, word: StopSignal) -> int:
-    """Run a role until the stop signal, beside other roles in this process; an error starts it again. Returns 0."""
+    """Run a role until the stop signal, beside other roles in this process; any end before it starts the role again. Returns 0.
+
+    Raises:
+        ConfigurationError, TopicProblem: what the role needs is wrong, and it has not worked in this process yet.
+    """
     ROLE.set(role)
     pace = RestartPace(time.monotonic())
-    while code := await _run_role(settings, role, word, alone=False):
+    while True:
+        try:
+            code = await _run_role(settings, role, word, alone=False)
+        except (Exception, asyncio.CancelledError) as error:
+            if is_own_cancellation(error) or not (word.requested or word.has_ever_begun(role)):
+                raise
+            # The other roles go on, whatever is wrong with this one: a topic may have been deleted, or its port be taken.
+            expected = isinstance(error, MeterbridgeError)
+            log.critical("worker_crashed", role=role, error=repr(error), exc_info=None if expected else error)
+            code = EXIT_FATAL
         if word.requested:
-            break
+            return 0
         forget_frozen()
         await asyncio.sleep(pace.wait_s(time.monotonic()))
         log.warning("worker_restarted", role=role, code=code)
         pace.restarted(time.monotonic())
-    return 0
 
 
 async def _run_role(settings: Settings, role: str, word: StopSignal, *, alone: bool = True) -> int:
@@ -153,8 +182,7 @@ async def _run_until_crash(
         except RoleCrashed as crashed:
             return crashed.cause
         finally:
-            for task in beside:
-                task.cancel()
+            await end(beside, _BESIDE_S)
             word.idle(role)
     return _PartitionFailed() if failed.is_set() else None
 

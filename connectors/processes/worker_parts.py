@@ -45,6 +45,7 @@ from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.mapping.set_mapping import MIN_MAPPING_DELAY_S
 from streams.delivery.engine import Delivery, LagoEventsApi
 from streams.delivery.to_an_organization import ClosedOrganization, EventDelivery
+from streams.runtime.cancellation import end
 from streams.runtime.kept_up import kept_up
 from streams.runtime.role import AnyRole, Role
 
@@ -71,7 +72,8 @@ def parts_of(
     organizations: Mapping[str, Callable[[], EventDelivery]] | None = None,
     closing: AsyncExitStack | None = None,
 ) -> Components:
-    """A role's parts. It asks the broker for the topics' ids and settings, at most `limit_s` seconds for each answer.
+    """Make a role's parts. This asks the broker for the topics' ids and settings, at most `limit_s` seconds for each
+    answer.
 
     `closing`: closes what the parts open, at the end of the role; None = the process ends with the role.
 
@@ -108,7 +110,9 @@ def parts_of(
 
 @cache
 def product_version() -> str:
-    """The version of the product that is installed. To look it up takes 1 MiB of memory, so it is looked up before processes are forked."""
+    """Return the installed version of the product. The lookup takes 1 MiB of memory, so it is done before processes are
+    forked.
+    """
     return version("meterbridge")
 
 
@@ -119,13 +123,14 @@ def _projection(settings: Settings, closing: AsyncExitStack) -> "Projection":
 
 
 def fresh_s(settings: Settings) -> float:
-    """The maximum age of a table that a worker folds with, seconds: at most the lead with which mappings are announced, if
-    the api has the same setting, or any of 5 s and more."""
+    """Return the maximum age of a table that a worker folds with, seconds: at most the lead with which mappings are
+    announced, if the api has the same setting, or any of 5 s and more.
+    """
     return min(max(settings.mapping_delay_seconds, MIN_MAPPING_DELAY_S), FRESH_S)
 
 
 def partition_reports_of(parts: Components, role: str, running: AnyRole) -> PartitionReports:
-    """The task that reports which partitions stand still, beside any role."""
+    """Return the task that reports which partitions stand still, beside any role."""
     sensors: Any = parts.sensors
     topic = running.topic if isinstance(running, Role) else ""
     write = writer_to(parts.kafka, parts.topics.deliveries)
@@ -134,7 +139,9 @@ def partition_reports_of(parts: Components, role: str, running: AnyRole) -> Part
 
 @asynccontextmanager
 async def worker_parts(settings: Settings, role: str, awaited: KafkaWait | None = None) -> AsyncIterator[Components]:
-    """The parts of one role, when Kafka answers. Its metrics are served and its Lago client is open until the exit."""
+    """Yield the parts of one role, when Kafka answers. Its metrics are served and its Lago client is open until the
+    exit.
+    """
     metrics = Metrics(CollectorRegistry(), product_version())
     metrics.has_roles(role)
     watch_certificates(settings, metrics)
@@ -178,11 +185,7 @@ def _meanwhile(stack: AsyncExitStack, name: str, work: Callable[[], Awaitable[ob
     """Keep `work` up in a task until the stack is closed. It may then write its last log line."""
     task = asyncio.ensure_future(kept_up(name, work))
 
-    async def end() -> None:
-        task.cancel()
-        await asyncio.wait({task}, timeout=_LAST_S)
-
-    stack.push_async_callback(end)
+    stack.push_async_callback(end, {task}, _LAST_S)
 
 
 class _Traced(NamedTuple):
@@ -201,7 +204,7 @@ def _delivery(
     *,
     in_retry: bool = False,
 ) -> tuple[Delivery, OrganizationInfo]:
-    """The delivery to one Lago organisation, and what is known of that organisation, which is to be watched."""
+    """Return the delivery to one Lago organisation, and what is known of that organisation, which is to be watched."""
     posts, looks = AdaptiveRateLimiter(connection.per_second or inf), AdaptiveRateLimiter()
 
     def heard(name: str, status: int, headers: Mapping[str, str]) -> None:
@@ -242,7 +245,9 @@ def _delivery(
 
 
 def parts_from_environment() -> Components:
-    """The parts for Faust's own command (connectors/processes/faust_apps.py): those of a worker, without a metrics port."""
+    """Return the parts for Faust's own command (connectors/processes/faust_apps.py): those of a worker, without a
+    metrics port.
+    """
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     metrics = Metrics(CollectorRegistry(), product_version())

@@ -1,4 +1,4 @@
-"""Exports how often the tasks beside the work of this process were interrupted."""
+"""Exports how often the background tasks of this process were interrupted."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from streams.runtime.kept_up import INTERRUPTED
 
-#: The names with which tasks are kept up.
+#: The names of the background tasks.
 TASKS: Final = (
     *(
         "credit_upkeep",
@@ -39,7 +39,7 @@ class _Interrupted(Collector):
         self._counts = INTERRUPTED.of_role()
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """The counts by task, from 0 on."""
+        """Yield the counts by task, from 0 on."""
         family = CounterMetricFamily(
             "meterbridge_background_task_interruptions",
             "Times that a task beside the work of a process ended, and was begun again 5 s later.",

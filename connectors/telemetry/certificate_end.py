@@ -16,8 +16,8 @@ _log = structlog.get_logger(__name__)
 class CertificateFile:
     """A PEM file with one certificate or more.
 
-    The certificate that ends first counts, of those that have not ended: a file with an old and a new authority is how one
-    is replaced. If all have ended, the one that ended last counts.
+    Of the certificates that have not expired, the first one to expire counts: a file has an old and a new authority
+    while an authority is replaced. If all have expired, the last one to expire counts.
 
     Args:
         setting: the setting that names the file, for the log.
@@ -32,7 +32,9 @@ class CertificateFile:
         self._ends: list[float] = []
 
     def expires_s(self) -> float:
-        """Seconds until the end; negative: it has ended. 0: the file cannot be read, which is logged once."""
+        """Return the seconds until the certificate expires; negative: it has expired. 0: the file cannot be read, which
+        is logged once.
+        """
         try:
             stat = self._path.stat()
             if self._read != (stat.st_mtime_ns, stat.st_size):
@@ -50,7 +52,7 @@ class CertificateFile:
 
 
 def _ends(path: Path) -> list[float]:
-    """The end of each certificate, seconds since 1970 UTC. Raises: OSError, ValueError."""
+    """Return the end of each certificate, seconds since 1970 UTC. Raises: OSError, ValueError."""
     certificates = load_pem_x509_certificates(path.read_bytes())
     return [_seconds(certificate.not_valid_after_utc) for certificate in certificates]
 

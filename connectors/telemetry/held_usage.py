@@ -43,10 +43,10 @@ class HeldUsageMonitor:
         # Usage that was held when the ledger was opened is logged again: after a restart no other line names it.
         cold = ledger.cold
         names = now.keys() - logged.keys()
-        if cold is not None and cold.windows:  # they were logged before they were moved to disk
+        if cold is not None and cold.windows:  # these customers were logged before their usage was moved to disk
             names = {name for name in names if not cold.has(name)}
         self._on_disk[partition] = 0 if cold is None else cold.customers
-        if partition in self._logged:  # else it was held before this process had the ledger
+        if partition in self._logged:  # otherwise the usage was held before this process had the ledger
             self._metrics.newly_held.inc(len(names))
         new = sorted(
             (customer, reason)
@@ -71,7 +71,7 @@ class HeldUsageMonitor:
         self._metrics.held_customers.set(len(set().union(*self._logged.values())) + sum(self._on_disk.values()))
 
     def close(self, partition: int) -> None:
-        """The partition moved to another worker."""
+        """Forget a partition that moved to another worker."""
         self._logged.pop(partition, None)
         self._on_disk.pop(partition, None)
         self._crowded.discard(partition)
@@ -81,14 +81,14 @@ class HeldUsageMonitor:
         self._forget_age(partition)
 
     def oldest_s(self) -> float:
-        """Seconds since the end of the oldest call that is held in this process; 0 = none is held."""
+        """Return seconds since the end of the oldest call that is held in this process; 0 = none is held."""
         oldest_us = min(self._oldest_us.values(), default=None)
         return 0.0 if oldest_us is None else max(0.0, (self._now_us() - oldest_us) / SECOND_US)
 
     def _show(self, partition: int, ledger: "LedgerState") -> None:
         """Export the sizes of a ledger, and log once if it keeps more in memory than the bound.
 
-        The ledger logs what it moves to disk.
+        The ledger itself logs the usage that it moves to disk.
         """
         windows = ledger.held_windows()
         self._metrics.ledger_held_customers.labels(partition).set(

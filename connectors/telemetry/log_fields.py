@@ -1,4 +1,6 @@
-"""Every field of the log lines: its type, meaning, an example, and whether its name is kept. docs/logs.md is made of it."""
+"""Every field of the log lines: its type, meaning, an example, and whether its name is kept. docs/logs.md is generated
+from this list.
+"""
 
 from typing import Final, NamedTuple
 
@@ -12,7 +14,7 @@ class LogField(NamedTuple):
     stable: bool = False
 
 
-#: Of every line, or of every line in their situation.
+#: Fields of every line, or of every line in one situation.
 COMMON: Final = {
     "timestamp": LogField("text", "when, ISO 8601 UTC", "2026-11-29T12:00:00.000001Z", True),
     "level": LogField("text", "`debug`, `info`, `warning`, `error` or `critical`", "warning", True),

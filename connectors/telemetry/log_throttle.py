@@ -1,7 +1,8 @@
-"""Limits repeated log lines of libraries: a few per second, of Kafka's clients a few per minute. The rest is counted.
+"""Limits repeated log lines of libraries: a few per second, and for Kafka's clients a few per minute. All other lines
+are counted.
 
 A Kafka client that has lost its broker logs hundreds of lines per second.
-Our own events are never limited: each is about a different thing.
+Our own events are never limited, because each is about something different.
 """
 
 import logging
@@ -22,11 +23,12 @@ STRETCH_S: Final = 1.0
 KAFKA_LIBRARIES: Final = ("aiokafka", "faust", "kafka", "librdkafka", "mode")
 PASSING_A_MINUTE: Final = 5
 MINUTE_S: Final = 60.0
-#: How many kinds of lines are remembered; a message without a template makes a new kind of every text.
+#: How many kinds of lines are remembered; without a template, every different text is a new kind.
 _MOST_KINDS: Final = 500
 _KIND_LENGTH: Final = 120
 
-#: A line of librdkafka: facility, client, thread, text. It repeats the lines of a failing connection twenty times per second.
+#: A line of librdkafka: facility, client, thread, text. The library repeats the lines of a failing connection twenty
+#: times per second.
 _LIBRDKAFKA = re.compile(r"[A-Z_]+ \[[^]]*#(producer|consumer)-\d+\] ")
 _REPEATED_AFTER_S: Final = 30.0
 _WORD = re.compile(r"[A-Za-z]{3}")
@@ -68,7 +70,7 @@ class LogRateLimit(logging.Filter):
 
     Args:
         later: `later(seconds, do)` calls `do` once, in any thread.
-        passing, stretch_s: the limit, if not three, and its seconds, if not one.
+        passing, stretch_s: the number of lines and the seconds of the limit; by default three and one.
         of: limit only these loggers and their children; empty = all.
     """
 
@@ -89,7 +91,7 @@ class LogRateLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not isinstance(record.msg, str):
-            return True  # an event of structlog, so one of ours
+            return True  # an event of structlog, so it is one of our events
         if self._of and record.name.partition(".")[0] not in self._of:
             return True
         kind = (record.name, _DIGITS.sub("", _template(record)[:_KIND_LENGTH]))
@@ -98,7 +100,7 @@ class LogRateLimit(logging.Filter):
             if stretch is None or record.created - stretch.began >= self._stretch_s:
                 if stretch is None and not self._has_room(record.created):
                     return True
-                # A stretch whose count will be logged stays: the call that logs it also removes it.
+                # Keep a stretch whose count will be logged: the call that logs it also removes it.
                 if stretch is None or stretch.said <= self._passing:
                     stretch = self._stretches[kind] = _Stretch(record.created)
             stretch.said += 1
@@ -113,7 +115,7 @@ class LogRateLimit(logging.Filter):
             log.warning("log_lines_suppressed", of=kind[0], like=kind[1], count=stretch.said - self._passing)
 
     def _has_room(self, now: float) -> bool:
-        """Whether one more kind can be remembered; forgets kinds without recent lines first."""
+        """Return whether one more kind can be remembered; forgets kinds without recent lines first."""
         if len(self._stretches) >= _MOST_KINDS:
             for kind, stretch in list(self._stretches.items()):
                 if stretch.said <= self._passing and now - stretch.began >= self._stretch_s:
@@ -135,5 +137,5 @@ def _in_a_thread(seconds: float, do: Callable[[], None]) -> None:
 
 
 def a_few_a_minute(later: Later | None = None) -> LogRateLimit:
-    """The limit of Kafka's clients, which repeat lines for hours while Kafka does not answer."""
+    """Return the limit of Kafka's clients, which repeat lines for hours while Kafka does not answer."""
     return LogRateLimit(later, PASSING_A_MINUTE, MINUTE_S, KAFKA_LIBRARIES)

@@ -1,7 +1,7 @@
 """Logging: one JSON object per line on stderr, for our own events and those of libraries, with all secrets masked.
 
-Normal traffic logs nothing. Masking is the last step before the text: by the name of a field, by the form of a
-string, and by not printing objects of unknown types, whose repr may hold a payload.
+Normal traffic logs nothing. Masking is the last step before the text is made. It masks by the name of a field and by
+the form of a string, and never prints objects of unknown types, because their repr may contain a payload.
 """
 
 import json
@@ -37,7 +37,8 @@ _ALWAYS_SECRET = re.compile(
 )
 _SECRET_TEXT = re.compile(r"(^|[^a-z])(token|body|bodies|content|input|messages|output|payload|prompt|response)s?$")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
-#: Each runs in time linear in the text, because a client may send a long text to slow the process down.
+#: Each pattern takes time linear in the length of the text, because a client may send a long text to slow the process
+#: down.
 _SECRET_LOOKS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]] = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {REDACTED}"),
     (re.compile(r"\bsk-[\w-]{6,}"), REDACTED),
@@ -109,7 +110,7 @@ def configure_logging(level: str, style: Literal["json", "console"], stream: Tex
 
 
 def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor that removes secrets, payloads and unknown objects from an event."""
+    """Remove secrets, payloads and unknown objects from an event; this is a structlog processor."""
     return {name: _field(name, value) for name, value in event.items()}
 
 
@@ -145,13 +146,13 @@ def _clean(value: object) -> object:
 
 
 def _without_jwt(words: str) -> str:
-    """A text of words and dots without the JWT that it contains."""
+    """Return a text of words and dots without the JWT in it."""
     at = words.find("eyJ")
     return words if at < 0 or words.count(".", at) < _JWT_DOTS else f"{words[:at]}{REDACTED}"
 
 
 def _without_user(authority: str) -> str:
-    """The host of a URL without `user:password@`."""
+    """Return the host of a URL without `user:password@`."""
     user, at, host = authority.rpartition("@")
     return f"{REDACTED}@{host}" if at and ":" in user else authority
 
@@ -179,11 +180,11 @@ def _add_ids(_logger: object, _method: str, event: EventDict) -> EventDict:
 def _renderer(style: str, stream: TextIO) -> Processor:
     if style == "json":
         return structlog.processors.JSONRenderer(serializer=json.dumps)
-    # Not the default formatter of tracebacks, which prints local variables, and so payloads.
+    # The default formatter of tracebacks is not used: it prints local variables, which may contain payloads.
     render = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
     def for_people(logger: object, method: str, event: EventDict) -> object:
-        """JSON escapes control characters by itself; for the console this function does."""
+        """Escape control characters for the console; JSON already escapes them."""
         traceback = event.pop("exception", None)
         event = shown_in(dict(event))
         if traceback is not None:

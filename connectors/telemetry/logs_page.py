@@ -1,7 +1,7 @@
-"""docs/logs.md, made from the code: `python -m connectors.telemetry.logs_page` prints it.
+"""Generates docs/logs.md from the code: `python -m connectors.telemetry.logs_page` prints it.
 
-Names of events and fields are read from the calls of loggers in the source. What the code does not say is in
-connectors/telemetry/log_fields.py, and below where a call does not have its names as text.
+Names of events and fields are read from the calls of loggers in the source. Meanings are in
+connectors/telemetry/log_fields.py. The tables below are for calls that do not have their names as text.
 """
 
 import ast
@@ -13,10 +13,10 @@ from connectors.telemetry.log_fields import COMMON, FIELDS, LogField
 
 _ROOT: Final = Path(__file__).parents[2]
 _LEVELS: Final = {name: name for name in ("debug", "info", "warning", "error", "critical")} | {"exception": "error"}
-#: Distributions of their own, with their own logs.
+#: Separate distributions, which have their own logs.
 _OTHERS: Final = ("connectors/sdk/", "connectors/litellm/plugin/")
 
-#: Events whose name is no text at the call, by module and expression.
+#: Events whose name is not a literal at the call, by module and expression.
 _EVENTS: Final = {
     **dict.fromkeys(
         (("connectors/http/unauthenticated.py", name) for name in ("event", "logged")),
@@ -79,7 +79,7 @@ class LogCall(NamedTuple):
 
 
 def logs_page() -> str:
-    """docs/logs.md: the common fields, all fields of events, and the events.
+    """Return the text of docs/logs.md: the common fields, all fields of events, and the events.
 
     Raises:
         KeyError: a call has a name that is neither a text nor in the tables above; or fields and their meanings differ.
@@ -104,7 +104,7 @@ def logs_page() -> str:
 
 
 def log_calls() -> Iterator[LogCall]:
-    """Every call of a structlog logger in the source of the product."""
+    """Yield every call of a structlog logger in the source of the product."""
     for folder in ("schemas", "streams", "connectors"):
         for file in sorted((_ROOT / folder).rglob("*.py")):
             path = file.relative_to(_ROOT).as_posix()

@@ -1,4 +1,4 @@
-"""How a metric is declared in a class: its name, type, meaning, and the label values that begin at zero."""
+"""Declares a metric in a class: its name, type, meaning, and the label values that begin at zero."""
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
@@ -17,7 +17,7 @@ class Definition(NamedTuple):
     options: Mapping[str, Any]
 
     def made_in(self, registry: CollectorRegistry) -> Any:
-        """The metric. `increase()` misses the first sample of a series, so the known series begin at zero."""
+        """Return the metric. `increase()` misses the first sample of a series, so the known series begin at zero."""
         metric = self.make(self.name, self.meaning, tuple(self.labels), registry=registry, **self.options)
         for values in product(*self.labels.values()) if self.labels else ():
             metric.labels(*values)

@@ -1,8 +1,8 @@
 """All Prometheus metrics of a process, with their types and meanings.
 
 A metric is defined in the class of its subject, in `SUBJECT_metrics.py` beside this file; this module only composes them.
-Every process exports all metrics; what its role does not do stays zero. No label holds a customer's id. Floats are
-for dashboards only: the ledgers count in Decimal (streams/core/metering/ledger_state.py).
+Every process exports all metrics; metrics of other roles stay zero. No label contains a customer's id. Floats are for
+dashboards only: the ledgers count in Decimal (streams/core/metering/ledger_state.py).
 """
 
 from itertools import combinations

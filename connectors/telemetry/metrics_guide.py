@@ -1,4 +1,4 @@
-"""When to worry about a metric, in the order of docs/metrics.md: a chapter, the metric's name, the sentence."""
+"""Says when a metric shows a problem, in the order of docs/metrics.md: a chapter, the metric's name, the sentence."""
 
 from typing import Final
 

@@ -1,6 +1,6 @@
-"""docs/metrics.md, made from the metrics: `python -m connectors.telemetry.metrics_page` prints it.
+"""Generates docs/metrics.md from the metrics: `python -m connectors.telemetry.metrics_page` prints it.
 
-Name, type, labels and meaning come from the metrics themselves. Here is what their code does not say: when to worry.
+Name, type, labels and meaning come from the metrics themselves. This module adds when a metric shows a problem.
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_guide import CHAPTERS
 
-#: What Prometheus' type adds to the name that the code gives.
+#: The suffix that a Prometheus type adds to the name in the code.
 _ENDINGS: Final = {"counter": "_total", "info": "_info"}
 
 _INTRODUCTION: Final = """\
@@ -38,7 +38,7 @@ Alarms and dashboards are made of these metrics: [alarms.md](alarms.md) has the 
 
 
 def metrics_page() -> str:
-    """docs/metrics.md: every metric with its type, labels and meaning, and when to worry.
+    """Return the text of docs/metrics.md: every metric with its type, labels and meaning, and when to worry.
 
     Raises:
         KeyError: a metric has no place in `CHAPTERS`, or a place there has no metric.
@@ -63,7 +63,7 @@ def metrics_page() -> str:
 
 
 def _described() -> dict[str, tuple[str, tuple[str, ...], str]]:
-    """Type, labels and meaning of each metric, by the name that a scraper sees."""
+    """Return type, labels and meaning of each metric, by the name that a scraper sees."""
     registry = Metrics(CollectorRegistry(), "").registry
     described = {}
     for collector in list(registry._collector_to_names):  # noqa: SLF001  # type: ignore[attr-defined]  # no public list

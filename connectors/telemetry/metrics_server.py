@@ -1,7 +1,7 @@
-"""Serves the Prometheus metrics over HTTP from threads of its own, so that it answers while the event loop is busy.
+"""Serves the Prometheus metrics over HTTP from its own threads, so that it answers while the event loop is busy.
 
-Clients of this port need no credential, so each gets little: few connections, a short time, a small head, and few
-responses per second. A flood can delay scrapes, but not the rest of the process.
+Clients of this port need no credential, so each is limited: few connections, a short time, a small request head, and
+few responses per second. A flood can delay scrapes, but not the rest of the process.
 """
 
 import socket
@@ -22,8 +22,9 @@ from connectors.telemetry.worker_health import WorkerHealth
 from schemas.errors import ConfigurationError
 from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 
-#: Connections that are served at the same time, in total and of one address. `connectors.http.unauthenticated` reserves twice
-#: as many file descriptors, because a closed connection keeps its own until its thread has ended.
+#: Maximum number of connections that are served at the same time, in total and for one address.
+#: `connectors.http.unauthenticated` reserves twice as many file descriptors, because a closed connection keeps its
+#: descriptor until its thread has ended.
 MOST, MOST_OF_ONE = 16, 8
 #: Seconds from the accepted connection to the last byte of the response. Prometheus' default time limit of a scrape is ten
 #: seconds.
@@ -93,8 +94,9 @@ def start_metrics_server(
 class Places:
     """The open connections, the oldest first. At the limit, an older connection is closed for a new one.
 
-    The closed one is of the same address if that has `of_one`, else of the address with the most connections. So a client
-    that opens many loses its own. All methods may be called in any thread.
+    The closed connection belongs to the same address if that address has `of_one` connections, otherwise to the address
+    with the most connections. So a client that opens many connections loses its own. All methods may be called in any
+    thread.
 
     Args:
         total: connections; twice as many threads may exist.
@@ -122,7 +124,7 @@ class Places:
         self._threads = 0
 
     def take(self, connection: socket.socket, address: str) -> bool:
-        """Whether a new connection may stay; if not, the caller closes it.
+        """Return whether a new connection may stay; if not, the caller closes it.
 
         If too many threads exist, it waits a moment: the thread of a closed connection usually ends at once.
         """
@@ -140,7 +142,7 @@ class Places:
             return True
 
     def leave(self, connection: socket.socket) -> None:
-        """The thread of a connection that `take` accepted has ended."""
+        """Register that the thread of a connection that `take` accepted has ended."""
         with self._lock:
             self._open.pop(connection, None)
             self._threads -= 1
@@ -194,11 +196,13 @@ class _MetricsHttpServer(ThreadingMixIn, WSGIServer):
             self._places.leave(request)
 
     def service_actions(self) -> None:
-        """The base class calls this every `_LOOK_EVERY_S` seconds."""
+        """Close late connections; the base class calls this every `_LOOK_EVERY_S` seconds."""
         self._places.cut_late()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # the base class's
-        """The base class calls this in an `except` block. Errors of connections are not logged."""
+        """Log an unexpected error; the base class calls this in an `except` block. Errors of connections are not
+        logged.
+        """
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             _log.warning("metrics_not_answered", error=type(error).__name__)
@@ -210,7 +214,7 @@ class _Handler(WSGIRequestHandler):
         self.rfile: Any = _Head(self.rfile)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's
-        """Scrapes are not logged."""
+        """Do nothing: scrapes are not logged."""
 
 
 class _Head:
@@ -232,7 +236,7 @@ class _Head:
 
 
 def _seldom(answer: _Answer) -> _Answer:
-    """`answer`, for one caller at a time and at most at the rate above; other callers wait."""
+    """Limit `answer` to one caller at a time and to the rate above; other callers wait."""
     turn = threading.Lock()
     next_at = 0.0
 

@@ -1,4 +1,4 @@
-"""The metrics of further Lago organisations. Their names are an operator's, at most 50, so they may be labels."""
+"""The metrics of further Lago organisations. An operator chooses at most 50 names, so the names may be labels."""
 
 from collections.abc import Callable
 from typing import Final
@@ -7,7 +7,7 @@ from connectors.telemetry.lago_metrics import BREAKER_STATES, LagoMetrics
 from connectors.telemetry.metric_definitions import counter, gauge
 from streams.core.delivery.circuit_breaker import State
 
-#: Statuses that begin at zero, so that an increase shows the first of them.
+#: Statuses that begin at zero, so that `increase()` shows the first response.
 _STATUSES: Final = (200, 401, 403)
 
 
@@ -37,7 +37,9 @@ class OrganizationMetrics(LagoMetrics):
         self.organization_waiting.labels(organization)
 
     def requested_of(self, organization: str) -> Callable[[str, int, float], None]:
-        """`on_request` of the LagoClient of an organisation; of the default one `lago_requested`."""
+        """Return `on_request` for the LagoClient of an organisation; for the default organisation this is
+        `lago_requested`.
+        """
         if not organization:
             return self.lago_requested
         for status in _STATUSES:

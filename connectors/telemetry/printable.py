@@ -1,4 +1,4 @@
-"""Makes text that others chose safe to print: characters that control a terminal are escaped.
+"""Makes text from outside safe to print by escaping characters that control a terminal.
 
 Customer ids, model names and reasons come from clients of LiteLLM. An escape sequence, a line break or a bidirectional
 mark could forge or hide a line, or change the title of the operator's window.
@@ -16,21 +16,24 @@ _STEERS: Final = re_compile(
 
 
 def shown(text: str, *, lines: bool = False) -> str:
-    """`text` with each such character escaped as in Python, `\\x1b` or `\\u202e`; different texts stay different.
+    """Return `text` with each such character escaped as in Python, `\\x1b` or `\\u202e`; different texts stay
+    different.
 
     Args:
-        lines: keep line breaks and tabs, because we wrote them.
+        lines: keep line breaks and tabs, because they are ours.
     """
     return _STEERS.sub(_but_lines if lines else _written, text)
 
 
 def shown_json(text: str) -> str:
-    """JSON text with each such character escaped as in JSON, so its values stay the same. Line breaks between values stay."""
+    """Return JSON text with each such character escaped as in JSON, so its values stay the same. Line breaks between
+    values stay.
+    """
     return _STEERS.sub(_in_json, text)
 
 
 def shown_in(value: Any) -> Any:
-    """A copy of a tree of dicts and lists with each text escaped."""
+    """Return a copy of a tree of dicts and lists with each text escaped."""
     match value:
         case str():
             return shown(value)

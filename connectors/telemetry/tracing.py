@@ -1,7 +1,7 @@
-"""Traces of one process: switched on, handed to its parts, and stopped.
+"""Starts the traces of one process, gives them to its parts, and stops them.
 
-Nothing of OpenTelemetry is imported before `start_tracing`, and no part of a process without traces calls anything here: so traces
-that are off cost nothing (tests/unit/telemetry/test_tracing_off.py).
+OpenTelemetry is imported only by `start_tracing`, and without traces no part of a process calls this module. So traces
+cost nothing if they are off (tests/unit/telemetry/test_tracing_off.py).
 """
 
 import asyncio
@@ -26,18 +26,22 @@ if TYPE_CHECKING:
     from connectors.telemetry.traces.delivery import DeliverySpans
     from streams.core.metering.step_changes import Changes
 
-#: How long a process that stops waits for its last spans, seconds: less than a stop may take, whatever the receiver does.
+#: How long a process that stops waits for its last spans, seconds: shorter than the time limit of a stop, even if the
+#: receiver does not answer.
 LAST_SPANS_S: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 
 
 class Tracing:
-    """The traces of one process; see `start_tracing`.
+    """The traces of a process, or of one role of it; see `start_tracing`.
 
     Attributes:
         ingress: spans of the webhooks.
     """
+
+    #: How many are not closed in this process. Log lines, which are one for the process, have ids until the last one is.
+    _open = 0
 
     def __init__(self, provider: "TracerProvider") -> None:
         from connectors.telemetry.traces.context import current_ids
@@ -47,16 +51,17 @@ class Tracing:
         self._tracer = provider.get_tracer("meterbridge")
         self._delivery: DeliverySpans | None = None
         self.ingress: IngressTraces = IngressTraces(self._tracer)
+        Tracing._open += 1
         add_trace_ids(current_ids)
 
     def of_role(self, topics: TopicNames, group: str) -> "GuardedTraces":
-        """The spans of a worker's role. Call `over_lago` before it, where the role posts."""
+        """Return the spans of a worker's role. If the role posts, call `over_lago` first."""
         from connectors.telemetry.traces.meter import MeterSpans
 
         return GuardedTraces(MeterSpans(self._tracer, topics, group), self._spans_of_delivery(group))
 
     def over_lago(self, lago: LagoEventsApi, url: str, group: str) -> LagoEventsApi:
-        """`lago` with spans around the posts of traced events. `url`: of its API."""
+        """Return `lago` with spans around the posts of traced events. `url`: of its API."""
         return self._spans_of_delivery(group).over(lago, url)
 
     @staticmethod
@@ -68,14 +73,16 @@ class Tracing:
 
     @staticmethod
     def request_hook() -> Callable[[Any], Awaitable[None]]:
-        """A hook of httpx that tells Lago the `traceparent` of a post."""
+        """Return a hook of httpx that sends Lago the `traceparent` of a post."""
         from connectors.telemetry.traces.delivery import tell_lago
 
         return tell_lago
 
     async def close(self) -> None:
         """Export the last spans, for at most `LAST_SPANS_S`."""
-        add_trace_ids(None)
+        Tracing._open -= 1
+        if not Tracing._open:
+            add_trace_ids(None)
         last = threading.Thread(target=self._provider.shutdown, name="last-spans", daemon=True)
         last.start()
         await asyncio.to_thread(last.join, LAST_SPANS_S)
@@ -89,9 +96,10 @@ class Tracing:
 
 
 class GuardedTraces:
-    """The spans of a role, which end with the first bug in them: usage is billed all the same.
+    """The spans of a role. The first bug in the tracing code ends the traces, and usage is still billed.
 
-    It is the one place that continues after any exception, because traces decide nothing. The exception is logged.
+    This is the only place that continues after any exception, because no decision depends on traces. The exception is
+    logged.
     """
 
     def __init__(self, meter: MeterTraces, delivery: DeliveryTraces) -> None:

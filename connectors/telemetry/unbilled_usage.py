@@ -11,7 +11,7 @@ from streams.core.metering.plausible_cost import IMPLAUSIBLE_COST
 if TYPE_CHECKING:
     from connectors.telemetry.metrics import Metrics
 
-#: How many names of one kind a process logs. Senders choose the names, so there may be any number.
+#: The maximum number of logged names of one kind. Senders choose the names, so their number is not bounded.
 MOST_NAMES = 100
 DOUBTS = (IMPLAUSIBLE_COST, COST_DIFFERS, ASSUMED_REPEAT)
 

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from streams.runtime.unreadable import COUNTS
 
-#: What processes read records of ours for.
+#: The purposes for which processes read our own records.
 TABLES: Final = ("customers", "ledger", "orgs", "rates", "receipts", "rejected")
 
 
@@ -18,7 +18,7 @@ class _Unreadable(Collector):
         self._counts = COUNTS.of_role()
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """The counts by table, from 0 on."""
+        """Yield the counts by table, from 0 on."""
         family = CounterMetricFamily(
             "meterbridge_unreadable_records", "Records that a table or a ledger could not read.", labels=["table"]
         )

@@ -27,11 +27,11 @@ class WorkerHealth:
         self._beat = monotonic()
 
     def begun(self) -> None:
-        """Kafka has answered, and the role runs."""
+        """Register that Kafka has answered and the role runs."""
         self._begun = True
 
     def halted(self, topic: str, partition: int, reason: str) -> None:
-        """A partition is halted. Lanes of several Lago organisations may be halted on one partition."""
+        """Register that a partition is halted. Lanes of several Lago organisations may be halted on one partition."""
         with self._lock:
             self._halted[topic, partition, reason] += 1
 
@@ -45,7 +45,7 @@ class WorkerHealth:
             return (topic, partition, reason) not in self._halted
 
     def halts(self) -> dict[tuple[str, int], str]:
-        """Why partitions are halted, by topic and number: the reasons in order, with a comma between them."""
+        """Return why partitions are halted, by topic and number: the reasons in order, separated by commas."""
         reasons: dict[tuple[str, int], list[str]] = {}
         with self._lock:
             for topic, number, reason in sorted(self._halted):
@@ -53,13 +53,13 @@ class WorkerHealth:
         return {place: ", ".join(told) for place, told in reasons.items()}
 
     async def keep_beating(self) -> None:
-        """Note every second, until cancelled, that the event loop runs."""
+        """Record every second that the event loop runs, until cancelled."""
         while True:
             self._beat = self._monotonic()
             await asyncio.sleep(_BEAT_S)
 
     def ready(self) -> dict[str, Any]:
-        """`{"status": "ok"}`; or `starting`, or `halted` with the halted partitions."""
+        """Return `{"status": "ok"}`; or `starting`, or `halted` with the halted partitions."""
         with self._lock:
             halted = sorted(self._halted)
         if halted:
@@ -70,7 +70,7 @@ class WorkerHealth:
         return {"status": "ok" if self._begun else "starting"}
 
     def live(self) -> dict[str, Any]:
-        """`{"status": "ok"}`, or `event_loop_blocked`: the process must be restarted."""
+        """Return `{"status": "ok"}`, or `event_loop_blocked`: the process must be restarted."""
         return {"status": "ok" if self._monotonic() - self._beat <= STUCK_S else "event_loop_blocked"}
 
     def beside(self, metrics: Wsgi) -> Wsgi:

@@ -22,7 +22,7 @@ from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.conservation import off_by, sum_of_windows
 
 if TYPE_CHECKING:
-    # Only the meter has a use for numpy, which its state needs.
+    # Only the meter needs numpy, for its state.
     from streams.core.metering.ledger_state import LedgerState
     from streams.core.metering.step_changes import Changes
 
@@ -74,7 +74,7 @@ class WorkerSensors:
         self._metrics.shifted_events.labels("seal").inc(changes.shifted)
 
     def ledger(self, partition: int, ledger: "LedgerState | None") -> None:
-        """Note the state of a ledger that was opened or ticked; None: it was closed."""
+        """Record the state of a ledger that was opened or ticked; None: the ledger was closed."""
         if ledger is None:
             for known in (self._ledgers, self._sealed, self._looks, self._positions):
                 known.pop(partition, None)
@@ -100,7 +100,7 @@ class WorkerSensors:
         log.warning("usage_by_two_routes", customer=customer_id, routes=[one, other], see="docs/litellm.md")
 
     def unmapped(self) -> Iterator[str]:
-        """LiteLLM customers of the open ledgers whose usage is held because they have no mapping."""
+        """Return the number of LiteLLM customers in the open ledgers whose usage is held because they have no mapping."""
         for ledger in list(self._ledgers.values()):
             for name, firsts in list(ledger.held.items()):
                 if any(ledger.windows[first].held == NO_MAPPING for first in firsts):
@@ -166,7 +166,9 @@ class WorkerSensors:
         self._metrics.postgres_failures.labels(reason).inc()
 
     def projecting(self, topic: str, partition: int, oldest_ms: int | None) -> None:
-        """Note the record time of the batch that a partition projects now or has projected last; None: it is at the end."""
+        """Record the record time of the batch that a partition projects now or has projected last; None: the partition
+        is at its end.
+        """
         if topic not in self._oldest_ms:
             self._oldest_ms[topic] = {}
             self._metrics.watch_projector(topic, lambda: self._age_s(topic))
@@ -185,11 +187,13 @@ class WorkerSensors:
         self._metrics.usage_days_failed.set(days)
 
     def late_calls(self, outcome: str, calls: int) -> None:
-        """Count calls beyond the dedupe retention by outcome; `failed` with 0 calls is an error of ours."""
+        """Count calls beyond the dedupe retention by outcome; `failed` with 0 calls is an error in Meterbridge."""
         self._metrics.late_calls.labels(outcome).inc(max(calls, outcome == "failed"))
 
     def rebilled(self, outcome: str, events: int) -> None:
-        """Count events that were posted after an end and billed again; `failed` with 0 events is an error of ours."""
+        """Count events that were posted after an end and billed again; `failed` with 0 events is an error in
+        Meterbridge.
+        """
         self._metrics.rebilled_events.labels(outcome).inc(max(events, outcome == "failed"))
 
     def after_end(self, events: int, usd: Decimal) -> None:
@@ -204,7 +208,7 @@ class WorkerSensors:
         self._metrics.credit_imbalance.set(float(imbalance_usd))
 
     def webhook_attempted(self, outcome: str) -> None:
-        """Count an attempt to send an outgoing webhook; `error` is an error of ours."""
+        """Count an attempt to send an outgoing webhook; `error` is an error in Meterbridge."""
         self._metrics.webhooks_sent.labels(outcome).inc()
 
     def webhooks_waiting(self, messages: int, disabled_endpoints: int) -> None:
@@ -213,11 +217,11 @@ class WorkerSensors:
         self._metrics.webhooks_disabled.set(disabled_endpoints)
 
     def credit_upkeep_failed(self) -> None:
-        """Count an error of ours while reservations and credits were ended."""
+        """Count an error in Meterbridge while reservations and credits were ended."""
         self._metrics.credit_upkeep_failures.inc()
 
     def requested_of(self, organization: str) -> Callable[[str, int, float], None]:
-        """Counts requests of a background task of the projector to a Lago organisation."""
+        """Return a function that counts requests of a background task of the projector to a Lago organisation."""
         return self._metrics.requested_of(organization)
 
     def _count_sealed(self, partition: int, seal_seq: int) -> None:
@@ -228,18 +232,20 @@ class WorkerSensors:
         self._metrics.receipts.labels(PENDING).inc(sealed)
 
     def _log_minute(self, partition: int, position: Position) -> None:
-        """Add the difference to the last state of the ledger. What another worker counted is not added here."""
+        """Add the difference from the last state of the ledger, without the usage that another worker counted."""
         before = self._positions.get(partition, position)
         self.minute.counted(before.counters, position.counters, add(position.margin, -before.margin))
         self._positions[partition] = position
 
     def _age_s(self, topic: str) -> float:
-        """A scraper's thread calls this, so the values are copied first."""
+        """Return the staleness of a topic's table. A scraper's thread calls this, so the values are copied first."""
         oldest = list(self._oldest_ms[topic].values())
         return max(0.0, time.time() - min(oldest) / 1000) if oldest else 0.0
 
     def _waiting_s(self, organization: str) -> float:
-        """A scraper's thread calls this, so the lanes are copied first."""
+        """Return how long an organisation's oldest event waits. A scraper's thread calls this, so the lanes are copied
+        first.
+        """
         waiting = [at_ms for lane in list(self._lanes[organization].values()) if (at_ms := lane()) is not None]
         return max(0.0, time.time() - min(waiting) / 1000) if waiting else 0.0
 

@@ -167,7 +167,7 @@ class MeterWork:
         self._sensors.ledger(self._ledger.partition, None)
 
     def in_transaction(self) -> bool:
-        """Whether `close` must wait for a transaction."""
+        """Return whether `close` must wait for a transaction."""
         return self._ledger.in_transaction()
 
     @property
@@ -262,7 +262,7 @@ class MeterWork:
                 await asyncio.sleep(0)
 
     async def _seal_early(self, state: LedgerState) -> None:
-        """If too many windows are open, seal those with the fewest calls."""
+        """Seal the windows with the fewest calls if too many are open."""
         early = beyond_bound(state, self._now_us(), self._policy)
         if early and not self._early:
             self._early = True

@@ -56,7 +56,7 @@ class LaneSensors(SinkSensors, Protocol):
 
 
 def lane_config(config: DeliveryConfig, organization: str) -> DeliveryConfig:
-    """The configuration of a lane, from the default organisation's: another consumer group."""
+    """Return the configuration of a lane, from the default organisation's: another consumer group."""
     return replace(config, organization=organization, group=f"{config.group}-{organization}")
 
 
@@ -261,7 +261,7 @@ class OrganizationLanes:
         await asyncio.gather(self._own.close(), *(self._lanes[name].close() for name in tasks))
 
     def in_transaction(self) -> bool:
-        """Whether closing has to wait for a transaction."""
+        """Return whether closing has to wait for a transaction."""
         return self._own.in_transaction() or any(lane.work.in_transaction() for lane in self._lanes.values())
 
     async def _before_passing(self, organization: str) -> None:
@@ -286,7 +286,7 @@ class OrganizationLanes:
             task.result()
 
     async def _unless_a_lane_ends(self, work: Awaitable[T]) -> T:
-        """The result of `work`, unless a lane ends meanwhile: a partition must not be half served."""
+        """Return the result of `work`, unless a lane ends meanwhile: a partition must not be half served."""
         own = asyncio.ensure_future(work)
         try:
             await asyncio.wait({own, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)

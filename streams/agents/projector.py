@@ -147,7 +147,7 @@ class ProjectWork:
         self._sensors.projecting(self._tp.topic, self._tp.partition, None)
 
     def in_transaction(self) -> bool:
-        """Whether a request to Postgres is running. `close` then waits shortly for the response."""
+        """Return whether a request to Postgres is running. `close` then waits shortly for the response."""
         return self._asking
 
     async def _project(self, records: Sequence[ConsumerRecord]) -> None:

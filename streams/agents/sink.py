@@ -176,7 +176,7 @@ class DeliveryWork:
         self._following = following
 
     def before_passing(self, passing: Callable[[str], Awaitable[None]]) -> None:
-        """`passing` is awaited with an organisation's name before its events are passed over."""
+        """Set `passing`, which is awaited with an organisation's name before its events are passed over."""
         self._passing = passing
 
     async def punctuate(self) -> None:
@@ -194,11 +194,11 @@ class DeliveryWork:
             await writer.stop()
 
     def in_transaction(self) -> bool:
-        """Whether closing has to wait for a transaction."""
+        """Return whether closing has to wait for a transaction."""
         return self._writer is not None and self._writer.busy
 
     async def _ready(self, received: Sequence[ReceivedEvent]) -> Sequence[ReceivedEvent]:
-        """The leading events that may be posted now; waits for the first. Events without a wait all may."""
+        """Return the leading events that may be posted now; waits for the first. Events without a wait all may."""
         first_ms = received[0].due_ms
         while (now_ms := self._now_us() // 1000) < first_ms:
             await self._config.sleep(min((first_ms - now_ms) / 1000, 5.0))
@@ -251,14 +251,14 @@ class DeliveryWork:
         return self._orgs.table, policy.out_of_period_policy, self._now_us(), policy.event_code, organization
 
     def _others_wait(self, count: int) -> bool:
-        """Whether another event could be posted together with these `count`."""
+        """Return whether another event could be posted together with these `count`."""
         behind = self._following() if count < SETTLE_LIMIT else None
         if behind is None:
             return False
         return self.is_own(behind) and behind.due_ms <= self._now_us() // 1000
 
     def is_own(self, received: ReceivedEvent) -> bool:
-        """Whether this work deals with the event: its record says so, whatever is configured."""
+        """Return whether this work deals with the event: its record says so, whatever is configured."""
         return received.organization == self._config.organization
 
     async def _own(self, received: Sequence[ReceivedEvent]) -> list[ReceivedEvent]:
@@ -288,8 +288,8 @@ class DeliveryWork:
         )
 
     def _is_whole(self, received: ReceivedEvent, event: LagoEvent) -> bool:
-        """Whether the manifest fits the event: the deployment that it names can be the event's (streams/core/metering/event_owner.py), and an
-        organisation has a name.
+        """Return whether the manifest fits the event: the deployment that it names can be the event's
+        (streams/core/metering/event_owner.py), and an organisation has a name.
 
         Raises:
             TopicProblem: `other_deployment`.
@@ -345,8 +345,8 @@ class DeliveryWork:
         )
 
     def _onward(self, record: ConsumerRecord, outcome: EventOutcome, status: str, attempt: int) -> Write:
-        """The record for its tier of the retry topic, or for the dead letters; key, value and other programs' headers
-        unchanged.
+        """Return the record for its tier of the retry topic, or for the dead letters; key, value and other programs'
+        headers unchanged.
         """
         worker = f"{DeliveryWork.__module__}.{DeliveryWork.__qualname__}"
         place = RecordOrigin(self._tp.topic, self._tp.partition, record.offset, self._config.group, worker)

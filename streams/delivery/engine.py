@@ -315,8 +315,8 @@ class _Run:
         return None
 
     def _is_suspect(self, batch: EventBatch, hold: RetryLater) -> bool:
-        """Whether the batch may be the cause: others were accepted, or it failed very often. The halves of a large
-        batch are evidence for each other.
+        """Return whether the batch may be the cause: others were accepted, or it failed very often. The halves of a
+        large batch are evidence for each other.
         """
         is_large = len(batch.members) > PROBE_EVENTS and self._wire.breaker.state is State.CLOSED
         if is_large or self._others_passed(batch):
@@ -324,8 +324,8 @@ class _Run:
         return hold.alone and batch.fails >= self._policy.alone_after
 
     async def _is_lago_well(self, batch: EventBatch) -> bool:
-        """Whether Lago reports that it is healthy although it accepts nothing. If it does not, the breaker opens, and
-        no event is given up.
+        """Return whether Lago reports that it is healthy although it accepts nothing. If it does not, the breaker
+        opens, and no event is given up.
         """
         if len(batch.members) > 1 or self._others_passed(batch) or await self._wire.poster.healthy():
             return True

@@ -40,7 +40,7 @@ class LagoEventsApi(Protocol):
         """Return the stored event; None if Lago has none. Raises: Unavailable or Rejected."""
 
     async def healthy(self) -> bool:
-        """Whether Lago answers its health check; never raises."""
+        """Return whether Lago answers its health check; never raises."""
 
 
 class PostResult(NamedTuple):

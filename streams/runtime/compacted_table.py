@@ -100,7 +100,9 @@ class TopicTable(ABC):
         return self._monotonic() - self._fresh_at
 
     def complete(self) -> bool:
-        """Whether the topic was read to its end at least once. Raises the error that ended the reading, if one did."""
+        """Return whether the topic was read to its end at least once. Raises the error that ended the reading, if one
+        did.
+        """
         if self._task is not None and self._task.done():
             self._task.result()
         return self._fresh_at > float("-inf")

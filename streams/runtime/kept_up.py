@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 import structlog
 
 from schemas.errors import MeterbridgeError
-from streams.runtime.cancellation import is_own_cancellation
+from streams.runtime.cancellation import is_cancelled, is_own_cancellation
 from streams.runtime.role_counts import RoleCounts
 
 #: Seconds until a task that ended runs again.
@@ -30,6 +30,8 @@ async def kept_up(name: str, work: Callable[[], Awaitable[object]], again_s: flo
     while True:
         try:
             await work()
+            if is_cancelled():
+                raise asyncio.CancelledError
             INTERRUPTED.add(name)
             log.error("background_task_ended", task=name, again_s=again_s)
         except (Exception, asyncio.CancelledError) as error:
@@ -38,4 +40,6 @@ async def kept_up(name: str, work: Callable[[], Awaitable[object]], again_s: flo
             if not isinstance(error, MeterbridgeError):
                 INTERRUPTED.add(name)
             log.exception("background_task_interrupted", task=name, error=type(error).__name__, again_s=again_s)
+            if is_cancelled():
+                raise asyncio.CancelledError from error
         await asyncio.sleep(again_s)

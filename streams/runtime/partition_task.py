@@ -54,7 +54,7 @@ class PartitionProcessor(Protocol):
         """Release the partition. Must not raise after work that is durable."""
 
     def in_transaction(self) -> bool:
-        """Whether a Kafka transaction is being committed. `close` then waits for it."""
+        """Return whether a Kafka transaction is being committed. `close` then waits for it."""
 
 
 @runtime_checkable
@@ -308,8 +308,8 @@ class PartitionTask:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the error is temporary: a connection, coordinator or leadership error. A fence is final, because another
-    owner has the partition.
+    """Return whether the error is temporary: a connection, coordinator or leadership error. A fence is final, because
+    another owner has the partition.
     """
     if isinstance(error, ProducerFenced):
         return False

@@ -56,7 +56,7 @@ class Role:
     Args:
         make_work: creates the work for a newly assigned partition.
         linger_s: see `PartitionTask`.
-        leave: ends the process with an exit code.
+        leave: ends the role; called with the exit code of a process that runs no other.
         halt_s: see `HALT_S`.
         tables: what the works read beside their topic; they begin to follow it themselves, and `close` stops it.
     """
@@ -88,15 +88,23 @@ class Role:
         app.every_tick(self._punctuate)
 
     async def close(self) -> None:
-        """Close all partition tasks at the same time, and then the tables that they read."""
+        """Close all partition tasks at the same time, and then the tables that they read, also where a partition task does not close.
+
+        Raises:
+            What the close of a partition task raised.
+        """
         # Signals belong to Faust's class of apps, and would keep this role as long as its process.
         self.app.on_partitions_assigned.disconnect(self._assigned, weak=False)
         self.app.on_partitions_revoked.disconnect(self._revoked, weak=False)
         partition_tasks = [self.partition_tasks.pop(partition) for partition in list(self.partition_tasks)]
-        await asyncio.gather(*(partition_task.close() for partition_task in partition_tasks))
+        closing = [asyncio.ensure_future(partition_task.close()) for partition_task in partition_tasks]
+        if closing:
+            await asyncio.wait(closing)
         if self._tables:
             # Kafka may not answer, and nothing is written here.
             await asyncio.wait([asyncio.ensure_future(table.stop()) for table in self._tables], timeout=_TABLES_S)
+        for one in closing:
+            one.result()
 
     async def _route(self, stream: Any) -> None:
         async for event in stream.events():
@@ -158,7 +166,7 @@ class Role:
         await asyncio.gather(*(partition_task.close() for partition_task in partition_tasks))
 
     def _fatal(self, tp: TP, error: BaseException) -> None:
-        """Halt the partition with an alarm if its topic or ledger is wrong; end the process after any other error."""
+        """Halt the partition with an alarm if its topic or ledger is wrong; end the role after any other error."""
         if isinstance(error, TopicProblem | LedgerBroken):
             self._halted(tp, error.reason, error.detail)
             return
@@ -194,8 +202,11 @@ class MultiTopicRole(Mapping[str, PartitionTask]):
         return self
 
     async def close(self) -> None:
-        """Close all partition tasks at the same time."""
-        await asyncio.gather(*(role.close() for role in self._roles))
+        """See `Role.close`."""
+        closing = [asyncio.ensure_future(role.close()) for role in self._roles]
+        await asyncio.wait(closing)
+        for one in closing:
+            one.result()
 
     def __getitem__(self, place: str) -> PartitionTask:
         return self._by_place()[place]

@@ -21,5 +21,7 @@ class RoleCounts:
         return counts[name]
 
     def of_role(self) -> Counter[str]:
-        """The numbers of the current task's role. The object goes on counting, so that it can be read outside the task."""
+        """Return the numbers of the current task's role. The object goes on counting, so that it can be read outside
+        the task.
+        """
         return self._by_role[ROLE.get()]

@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from streams.runtime.faust_transport import App
 from streams.runtime.garbage_collection import collect_seldom
 from streams.runtime.role import AnyRole
 
@@ -42,17 +43,24 @@ async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
         await asyncio.wait({stopping, crashed}, return_when=asyncio.FIRST_COMPLETED)
     crash = failed or app.crash_reason
     stopping.cancel()
-    await role.close()
-    leaving = asyncio.ensure_future(app.stop())
-    # Not `wait_for`: it waits for the task that it cancels, and Faust may wait for a thread.
-    await asyncio.wait({leaving}, timeout=_STOP_S)
-    if leaving.done():
-        if crash is None:
-            leaving.result()
-    else:
-        log.warning("app_left_running", app=app.conf.id)
-        leaving.cancel()
+    try:
+        await role.close()
+    finally:
+        # An app that runs on would stay a member of its group, and its partitions would have no owner.
+        await _stop(app, raises=crash is None)
     crashed.cancel()
     starting.cancel()
     if crash is not None:
         raise RoleCrashed("the Faust app did not start" if failed else "the Faust app crashed", crash) from crash
+
+
+async def _stop(app: App, *, raises: bool) -> None:
+    """Stop the app; its own error in that is raised if `raises`."""
+    leaving = asyncio.ensure_future(app.stop())
+    # Not `wait_for`: it waits for the task that it cancels, and Faust may wait for a thread.
+    await asyncio.wait({leaving}, timeout=_STOP_S)
+    if not leaving.done():
+        log.warning("app_left_running", app=app.conf.id)
+        leaving.cancel()
+    elif raises:
+        leaving.result()

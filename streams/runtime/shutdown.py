@@ -40,6 +40,7 @@ class StopSignal:
         self._leave = leave
         self._stop_s = stop_s
         self._begun: set[str] = set()
+        self._ever: set[str] = set()
         self._heard = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -63,6 +64,7 @@ class StopSignal:
         if self.requested and not self._begun:
             self._leave(0)
         self._begun.add(work)
+        self._ever.add(work)
         return event
 
     def idle(self, work: str = "") -> None:
@@ -73,6 +75,10 @@ class StopSignal:
     def has_begun(self, work: str) -> bool:
         """Whether this work has something to finish, or had when the signal came."""
         return work in self._begun
+
+    def has_ever_begun(self, work: str) -> bool:
+        """Whether this work began at least once in this process."""
+        return work in self._ever
 
     def hear(self, *_: object) -> None:
         """The signal handler. Python calls it in the main thread between any two steps, also while the loop is busy."""
@@ -97,14 +103,28 @@ class StopSignal:
             sys.stderr.flush()
         self._leave(0 if self.requested else code)
 
+    def limit_end(self, error: BaseException) -> None:
+        """Work has raised `error` before the signal. Its loop is closed now, which waits without end for a task of a library that does not
+        end: so a thread ends the process after the time limit, with the exit code EX_SOFTWARE."""
+        threading.Thread(target=self._limit_end, args=(repr(error),), name="end-limit", daemon=True).start()
+
     def _limit(self) -> None:
         self._heard.wait()
         threading.Event().wait(self._stop_s)
+        self._cut_short(0)
+
+    def _limit_end(self, error: str) -> None:
+        threading.Event().wait(self._stop_s)
+        self._cut_short(0 if self.requested else os.EX_SOFTWARE, error=error)
+
+    def _cut_short(self, code: int, error: str | None = None) -> None:
         # A log pipe without a reader must not keep the process alive either.
-        watchdog = threading.Thread(target=lambda: log.warning("stop_cut_short", seconds=self._stop_s), daemon=True)
+        watchdog = threading.Thread(
+            target=lambda: log.warning("stop_cut_short", seconds=self._stop_s, error=error), daemon=True
+        )
         watchdog.start()
         watchdog.join(_LAST_LINE_S)
-        self._leave(0)
+        self._leave(code)
 
 
 def run_until_told(
@@ -130,6 +150,7 @@ def run_until_told(
             code = await work(word)
         except (Exception, asyncio.CancelledError) as error:
             if not word.requested:
+                word.limit_end(error)
                 raise
             log.warning("stopped_with_error", error=repr(error), exc_info=error)
             code = 0

@@ -221,8 +221,8 @@ async def _at_most(limit_s: float) -> AsyncIterator[None]:
 
 
 def _expired(error: BaseException | None) -> bool:
-    """Whether the error, or a cause of it, is an expired producer. aiokafka (0.14.0) hides its sender's error as the
-    cause of a general one.
+    """Return whether the error, or a cause of it, is an expired producer. aiokafka (0.14.0) hides its sender's error as
+    the cause of a general one.
     """
     while error is not None:
         if isinstance(error, InvalidProducerIdMapping):

@@ -277,7 +277,9 @@ def _restore_seen(ledger: LedgerState, snapshot: Snapshot) -> None:
 
 
 def _is_ours(key: bytes | None) -> bool:
-    """Whether this release could have written the key; other keys are ignored, as are the kinds of a later release."""
+    """Return whether this release could have written the key; other keys are ignored, as are the kinds of a later
+    release.
+    """
     if not key:
         return False
     if key[0] == _WINDOW:

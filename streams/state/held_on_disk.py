@@ -64,7 +64,7 @@ class EvictedWindowsFile(WindowsFile):
         return windows
 
     def has(self, customer_id: str) -> bool:
-        """Whether the file has windows of the customer."""
+        """Return whether the file has windows of the customer."""
         return bool(self.windows) and self._has(customer_id.encode())
 
     def customer_of(self, first: int) -> str | None:

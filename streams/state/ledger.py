@@ -164,7 +164,7 @@ class Ledger:
             self._cache.put(self.partition, state, self._changelog_next)
 
     def in_transaction(self) -> bool:
-        """Whether a transaction is running."""
+        """Return whether a transaction is running."""
         return self._writer is not None and self._writer.busy
 
     async def _begin(self, consumer: AIOKafkaConsumer, raw: PartitionOffsets) -> Snapshot:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -16,8 +16,9 @@ from jsonschema import Draft202012Validator, ValidationError
 from connectors.ingest.body_splitter import split, wrapped_in
 from connectors.ingest.raw_record import strip
 from connectors.ingest.rejection_record import InvalidElement, rejection
+from schemas import webhooks
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
-from schemas.generate import FOLDER, files
+from schemas.generate import FOLDER, OUTBOUND, files
 from schemas.ledger import Position
 from schemas.policy import MeterPolicy
 from schemas.records import AuditRecord, DeliveryAttempt
@@ -114,6 +115,12 @@ def test_every_schema_is_a_schema_and_tells_its_meaning(name: str) -> None:
     schema = json.loads((FOLDER / name).read_text())
     Draft202012Validator.check_schema(schema)
     assert all(part["description"] for part in schema["$defs"].values())
+
+
+def test_every_outgoing_webhook_has_a_schema_and_its_types_are_on_the_page() -> None:
+    assert set(get_args(webhooks.Message)) <= set(OUTBOUND)
+    page = (FOLDER.parents[1] / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    assert [kind for kind in webhooks.EVENT_TYPES if f"`{kind}`" not in page] == []
 
 
 def test_every_record_that_is_written_fits_its_schema() -> None:

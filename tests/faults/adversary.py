@@ -1,4 +1,4 @@
-"""Does the planned faults to the world, each at its time, and keeps account of what was really done."""
+"""Injects the planned faults, each at its time, and records the faults that really happened."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from tests.faults.plan import LAGO, Fault, Kind
 from tests.faults.procs import STOP_LIMIT_S, Death, Process
 from tests.support.kafka import Kafka
 
-#: How the sandbox is told to fail; what a rule fires is counted there.
+#: The rules with which the sandbox fails; it counts how often each rule fires.
 _RULES: dict[Kind, Callable[[float], dict[str, Any]]] = {
     Kind.LAGO_429: lambda s: {"kind": "status", "status": 429, "headers": {"X-RateLimit-Reset": f"{s:.0f}"}},
     Kind.LAGO_500: lambda s: {"kind": "status", "status": 500},
@@ -20,7 +20,7 @@ _RULES: dict[Kind, Callable[[float], dict[str, Any]]] = {
     Kind.LAGO_TIMEOUT: lambda s: {"kind": "timeout_after_accept", "seconds": s},
 }
 
-#: A broker that came back is left alone for at least this long.
+#: The minimum time between two faults of a broker, after its restart.
 _BROKER_LIVES_S = 6.0
 
 
@@ -28,9 +28,9 @@ class Adversary:
     """Faults against processes, the broker and the sandbox.
 
     Fields:
-        done: faults that met a living target, in order; Lago's are counted by the sandbox.
+        done: faults whose target was alive, in order; the sandbox counts Lago's faults.
         stops: how each SIGTERM ended.
-        problems: what no fault excuses, e.g. a SIGTERM that took too long.
+        problems: errors that no fault explains, e.g. a SIGTERM that took too long.
     """
 
     def __init__(self, processes: dict[str, Process], broker: Kafka, sandbox_url: str) -> None:
@@ -54,7 +54,7 @@ class Adversary:
                 faults.create_task(at_its_time(fault))
 
     async def fired(self) -> dict[str, int]:
-        """How often each of Lago's faults has met a post."""
+        """Return how often each of Lago's faults has met a post."""
         counts: Counter[str] = Counter()
         for rule in await self._rules():
             counts[_named(rule)] += rule["fired"]
@@ -63,7 +63,7 @@ class Adversary:
     async def lago_heals(self, limit_s: float) -> None:
         """Return when every fault of Lago's has met its post, after `limit_s` at the latest.
 
-        While the broker is away no one posts: they add up, and are met one after the other.
+        While the broker is down nothing is posted, so these faults accumulate and happen one after the other.
         """
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline and not all(rule["ended"] for rule in await self._rules()):

@@ -1,7 +1,7 @@
-"""Calls as LiteLLM would send them, each with what has to be billed for it: nothing here is the product's own arithmetic.
+"""Calls as LiteLLM would send them, each with its expected bill. Nothing here uses the product's own arithmetic.
 
-The text of a cost comes from binary arithmetic, noise and all; what is owed is that text as a Decimal,
-rounded once to twelve places of a dollar.
+The text of a cost comes from binary arithmetic, including its noise; the owed amount is that text as a Decimal, rounded
+once to twelve places of a dollar.
 """
 
 import json
@@ -34,7 +34,7 @@ class Call:
     Fields:
         text: as posted, JSON.
         cost: dollars at twelve places.
-        billed: whether somebody owes it.
+        billed: whether it must be billed.
     """
 
     key: CallKey
@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(slots=True)
 class Sum:
-    """What a subscription owes, or was billed."""
+    """The owed or billed sums of a subscription."""
 
     calls: int = 0
     tokens: int = 0
@@ -61,7 +61,7 @@ class Sum:
 
 @dataclass(slots=True)
 class Owed:
-    """What was sent.
+    """The sent usage.
 
     Fields:
         calls: every call: (customer, cost, tokens, billed) by its key.
@@ -78,14 +78,14 @@ class Owed:
         return ((key, call) for key, call in self.calls.items() if call[3])
 
     def by_subscription(self, subscription_of: Mapping[str, str]) -> dict[str, Sum]:
-        """What each subscription owes."""
+        """Return what each subscription owes."""
         sums = {subscription: Sum() for subscription in subscription_of.values()}
         for _, (customer, cost, tokens, _) in self.billed():
             sums[subscription_of[customer]].add(tokens, cost)
         return sums
 
     def dollars(self) -> Decimal:
-        """What everybody owes."""
+        """Return what everybody owes."""
         total = Decimal(0)
         for _, (_, cost, _, _) in self.billed():
             total = EXACT.add(total, cost)
@@ -93,12 +93,12 @@ class Owed:
 
 
 def owed_for(literal: str) -> Decimal:
-    """The dollars that a cost's text stands for."""
+    """Return the dollars that a cost's text stands for."""
     return cost_of_call(Decimal(literal), _DECIMALS)
 
 
 class Calls:
-    """An endless row of calls; the same seed gives the same row, apart from the times."""
+    """An endless sequence of calls; the same seed gives the same sequence, except for the times."""
 
     def __init__(self, seed: int) -> None:
         self._random = Random(f"calls/{seed}")
@@ -106,7 +106,7 @@ class Calls:
         self._again: list[Call] = []
 
     def make(self, now_s: float) -> Call:
-        """The next call; it ended `now_s` seconds after 1970, or up to half a minute earlier."""
+        """Return the next call; it ended `now_s` seconds after 1970, or up to half a minute earlier."""
         random = self._random
         if self._again:
             return self._again.pop()
@@ -115,16 +115,16 @@ class Calls:
         kind = random.random()
         end_s = now_s - (random.uniform(0, 30) if random.random() < 0.05 else random.uniform(0, 0.5))
         customer = random.choice(CUSTOMERS)
-        if kind < 0.02:  # a try that failed, and its repetition under the same call id
+        if kind < 0.02:  # a failed attempt, and its repetition with the same call id
             self._again.append(self._call((call_id, request_id + "-b", "success"), customer, end_s, 1))
             return self._call((call_id, request_id, "failure"), customer, end_s - 1, 0)
-        if kind < 0.04:  # a stream that was cut upstream: a failure that cost money
+        if kind < 0.04:  # a stream that was cut upstream: a failure with a cost
             return self._call((call_id, request_id, "failure"), customer, end_s, 1)
         if kind < 0.06:
             return self._call((call_id, request_id, "success"), customer, end_s, 1, cache_hit=True)
         if kind < 0.08:
             return self._call((call_id, request_id, "success"), customer, end_s, 0)
-        if kind < 0.10:  # a provider that gives all its answers one id
+        if kind < 0.10:  # a provider that gives all its responses the same id
             return self._call((call_id, "cmpl-0", "success"), customer, end_s, 1)
         return self._call((call_id, request_id, "success"), customer, end_s, 1)
 

@@ -1,4 +1,6 @@
-"""Reads what the oracle judges: topics as a read_committed reader sees them, ledgers from their changelog, the sandbox."""
+"""Reads the input of the oracle: topics as a read_committed reader sees them, ledgers from their changelog, and the
+sandbox.
+"""
 
 import asyncio
 import time
@@ -23,7 +25,7 @@ _LIMIT_S = 30.0
 
 
 class Evidence:
-    """Where the evidence lies: one broker, one catalogue of topics, one sandbox."""
+    """The sources: one broker, one catalogue of topics, one sandbox."""
 
     def __init__(self, bootstrap: str, topics: TopicNames, sandbox_url: str) -> None:
         self._bootstrap = bootstrap
@@ -31,12 +33,12 @@ class Evidence:
         self._sandbox = sandbox_url
 
     async def stats(self) -> dict[str, Any]:
-        """The sandbox's sums."""
+        """Return the sandbox's sums."""
         stats: dict[str, Any] = msgspec.json.decode(await self._get("/__stats"))
         return stats
 
     async def all_settled(self) -> bool:
-        """Whether nothing is on its way any more: every raw record folded, no window left, every event completed."""
+        """Return whether all work is finished: every raw record folded, no window left, every event completed."""
         ends = await asyncio.to_thread(self._ends, self._topics.raw)
         ledger = await self._ledgers(ends)
         if any(ledger[number].position.next != end or ledger[number].windows for number, end in ends.items()):
@@ -46,7 +48,7 @@ class Evidence:
         return all(status == "completed" for status in last.values())
 
     async def gather(self) -> Found:
-        """Everything."""
+        """Read everything."""
         topics = self._topics
         ends = await asyncio.to_thread(self._ends, topics.raw)
         events = (await self._get("/__events")).splitlines()
@@ -105,7 +107,7 @@ class Evidence:
             }
 
     def _records(self, topic: str) -> Iterator[Message]:
-        """Every committed record of the topic, each partition in order."""
+        """Yield every committed record of the topic, each partition in order."""
         with closing(self._consumer()) as consumer:
             left = set(self._partitions(consumer, topic))
             consumer.assign([TopicPartition(topic, partition, 0) for partition in left])

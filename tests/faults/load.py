@@ -1,6 +1,6 @@
-"""The sender: posts calls at a steady rate and repeats every post, word for word, until it is answered 202.
+"""The sender: posts calls at a steady rate and repeats every post unchanged until it gets 202.
 
-A refused connection, a 503, a cut and a timeout all mean the same to it: unknown, so again. Some calls
+For a refused connection, a 503, a closed connection and a timeout the outcome is unknown, so it posts again. Some calls
 are posted twice on purpose, in one body or in a later one.
 """
 
@@ -26,12 +26,12 @@ _PATIENCE_S = (3.0, 10.0, 35.0)
 
 @dataclass(slots=True)
 class Load:
-    """What the sender did.
+    """The actions of the sender.
 
     Fields:
-        answers: posts by what came back: an HTTP status or an error's name.
+        answers: number of posts by result: an HTTP status or an error's name.
         repeated: calls posted twice on purpose.
-        refused: answers that nothing explains; there must be none.
+        refused: unexpected responses; there must be none.
         waiting: bodies without their 202.
     """
 
@@ -87,7 +87,7 @@ class Sender:
             self._put([], float("inf"))
 
     def _put(self, calls: list[Call], passed: float) -> None:
-        """One body of these calls, and of those that are due a second time."""
+        """Post one body with these calls, and with the calls that are due a second time."""
         random = self._random
         for call in list(calls):
             self.load.owed.note(call)
@@ -117,7 +117,7 @@ class Sender:
             self._bodies.task_done()
 
     async def _posted(self, session: aiohttp.ClientSession, body: bytes) -> bool:
-        """One attempt; whether this body needs no other."""
+        """Make one attempt; return whether the body needs no further attempt."""
         load = self.load
         if self._random.random() < 0.5:
             headers = {"X-Webhook-Signature": "sha256=" + hmac.digest(self._secret, body, sha256).hex()}

@@ -1,4 +1,4 @@
-"""The fault matrix: what is broken on purpose, and what must be true when it is whole again.
+"""The fault matrix: the injected faults, and the conditions that must hold afterwards.
 
 `python -m tests.faults.matrix` writes docs/reliability.md from it and from the last run's figures.
 """
@@ -30,7 +30,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 
 def written() -> str:
-    """The page as it should be."""
+    """Return the generated page."""
     return page(CHAPTERS, json.loads(RESULTS.read_text()), RULES)
 
 

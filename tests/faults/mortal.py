@@ -1,7 +1,7 @@
 """A real sink or retry role that ends itself by SIGKILL at one step of a post: `python -m tests.faults.mortal ROLE STEP`.
 
-All of it is the product's own, from its settings to its Kafka transaction; only the call at which the process is
-to die is wrapped. `-` as the step is a process that is killed from outside.
+Everything is the product's own code, from its settings to its Kafka transaction; only the call at which the process
+must die is wrapped. `-` as the step is a process that is killed from outside.
 """
 
 import asyncio
@@ -36,22 +36,22 @@ _BEFORE = {
     RECORDS_WRITTEN: "send_offsets_to_transaction",
     OFFSET_SENT: "commit_transaction",
 }
-#: What the process prints when it has records in its hands.
+#: The text that the process prints when it has fetched records.
 TAKES = "takes records"
-#: Long enough for the request to leave, too short to know whether it was answered.
+#: Long enough to send the request, too short to get its response.
 _UNDER_WAY_S = 0.003
-#: The least a broker takes: the next owner need not wait longer for the dead one's session.
+#: The shortest session that a broker accepts, so that the next owner waits only a short time.
 _SESSION_S = 6.0
 
 
 def die(*_: object) -> NoReturn:
-    """What an operating system does that runs out of memory."""
+    """Kill this process, as an operating system does that runs out of memory."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("no one survives SIGKILL")
 
 
 class MortalPoster:
-    """The real client, on which the process dies before a batch leaves or after its answer came."""
+    """The real client; the process dies before a batch is sent or after its response has arrived."""
 
     def __init__(self, poster: LagoEventsApi, step: str) -> None:
         self._poster = poster
@@ -73,7 +73,7 @@ class MortalPoster:
 
 
 def mortal_work(work: Any, step: str) -> Any:
-    """The role's own work, on whose producer the process dies at `step`."""
+    """Return the role's own work, on whose producer the process dies at `step`."""
     opened, process = work.open, work.process
 
     async def process_mortal(records: Sequence[ConsumerRecord]) -> int:
@@ -104,7 +104,7 @@ def _dying_commit(commit: Callable[[], Any], step: str) -> Callable[[], Any]:
 
 
 def mortal_role(role: Role, step: str) -> Role:
-    """The role, with its works and its session cut short."""
+    """Return the role, with its works and its session cut short."""
     make = role._make_work
     role._make_work = lambda partition: mortal_work(make(partition), step)
     role.app.conf.broker_session_timeout = _SESSION_S

@@ -1,4 +1,4 @@
-"""What must be true once the faults are healed: every check takes plain data and returns what is wrong, in sentences."""
+"""The conditions that must hold after the faults: every check takes plain data and returns the violations as sentences."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ class SentEvent:
 
 @dataclass(slots=True)
 class Found:
-    """All that the topics and Lago hold.
+    """The contents of the topics and of Lago.
 
     Fields:
         stats, lago_events: the sandbox's `/__stats` and `/__events`.
@@ -53,7 +53,7 @@ class Found:
 def verdict(
     found: Found, owed: Owed, subscription_of: Mapping[str, str], subscription_of_org: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Everything that is wrong; empty when every call is billed exactly once and every book agrees.
+    """Return all violations; empty if every call is billed exactly once and all ledgers agree.
 
     Args:
         subscription_of, subscription_of_org: where the calls of a customer, and the metered events of an org, belong.
@@ -72,7 +72,7 @@ def verdict(
 
 
 def billing_wrong(stats: Mapping[str, Any], owed: Mapping[str, Sum]) -> list[str]:
-    """Calls, tokens and cents of every subscription at Lago against what is owed, as Decimals."""
+    """Compare calls, tokens and cents of every subscription at Lago with the owed ones, as Decimals."""
     wrong = []
     billed: Mapping[str, Any] = stats.get("subscriptions", {})
     for subscription in sorted(owed.keys() | billed.keys()):
@@ -93,7 +93,9 @@ def billing_wrong(stats: Mapping[str, Any], owed: Mapping[str, Sum]) -> list[str
 
 
 def ledgers_wrong(ledger: Mapping[int, LedgerState], raw_ends: Mapping[int, int], owed: Owed) -> list[str]:
-    """Both laws of conservation, nothing open or held, every raw record folded, and the sums of what was sent."""
+    """Check both conservation laws, that nothing is open or held, that every raw record is folded, and the sums of the
+    sent calls.
+    """
     wrong = []
     for partition, end in sorted(raw_ends.items()):
         its = ledger[partition]
@@ -124,7 +126,9 @@ def ledgers_wrong(ledger: Mapping[int, LedgerState], raw_ends: Mapping[int, int]
 
 
 def seals_wrong(events: Iterable[SentEvent]) -> list[str]:
-    """`seal_seq` is contiguous from 1 in every raw partition and no transaction id comes twice."""
+    """Check that `seal_seq` is contiguous from 1 in every raw partition and that no transaction id comes twice; return
+    the violations.
+    """
     events = list(events)
     numbers: dict[int, list[int]] = defaultdict(list)
     for sent in events:
@@ -140,7 +144,7 @@ def seals_wrong(events: Iterable[SentEvent]) -> list[str]:
 
 
 def events_wrong(events: Iterable[SentEvent], lago: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Lago holds the events of the topic, each once and word for word, and no other."""
+    """Check that Lago has exactly the events of the topic, each once and byte for byte."""
     sent = {one.event.transaction_id: _content(one.event) for one in events}
     lago = list(lago)
     got = {one["transaction_id"]: _content_at_lago(one) for one in lago}
@@ -156,7 +160,9 @@ def events_wrong(events: Iterable[SentEvent], lago: Iterable[Mapping[str, Any]])
 
 
 def metered_wrong(lago: Iterable[Mapping[str, Any]], owed: Owed, subscription_of_org: Mapping[str, str]) -> list[str]:
-    """Every recorded event is at Lago once, on its org's subscription, with its properties; it has no price of its own."""
+    """Check that every recorded event is at Lago once, on its org's subscription, with its properties; it has no price
+    of its own.
+    """
     expected = Counter(
         (subscription_of_org[org], name, tuple(sorted(properties.items())))
         for name, (org, properties) in owed.metered.items()
@@ -175,7 +181,7 @@ def metered_wrong(lago: Iterable[Mapping[str, Any]], owed: Owed, subscription_of
 
 
 def receipts_wrong(events: Iterable[SentEvent], receipts: Iterable[Receipt]) -> list[str]:
-    """Every event ends completed."""
+    """Check that every event ends as completed; return the violations."""
     last = {receipt.transaction_id: receipt.status for receipt in receipts}
     ids = {sent.event.transaction_id for sent in events}
     wrong = [
@@ -185,7 +191,9 @@ def receipts_wrong(events: Iterable[SentEvent], receipts: Iterable[Receipt]) -> 
 
 
 def enriched_wrong(enriched: Mapping[int, Sequence[EnrichedUsage]], owed: Owed) -> list[str]:
-    """One record a call, billed or not, in the order of the raw topic; who owes is billed, at the cost that is owed."""
+    """Check that there is one record per call, billed or not, in the order of the raw topic, and that each billed call
+    has the owed cost.
+    """
     wrong: list[str] = []
     for partition, records in sorted(enriched.items()):
         if any(later.offset <= earlier.offset for earlier, later in pairwise(records)):

@@ -8,7 +8,7 @@ from tests.faults.catalogue.row import Check, Row
 
 Results = Mapping[str, Mapping[str, Any]]
 
-#: How the name of a figure ends that has a unit.
+#: The suffixes of the names of figures, which show their units.
 _UNITS = {"s": "s", "ms": "ms", "mib": "MiB"}
 _HEAD = """\
 # Reliability
@@ -63,7 +63,7 @@ _MEANING = (
 
 
 def page(chapters: Mapping[str, Sequence[Row]], results: Results, rules: Sequence[Rule] = ()) -> str:
-    """The page. A test without a result says so."""
+    """Return the page. A test without a result says so."""
     rows = [row for rows in chapters.values() for row in rows]
     simulated = sum(1 for row in rows if row.simulated)
     counts = f"{len(rows)} rows, {simulated} of them simulated. {_run(rows, results)}"
@@ -100,7 +100,7 @@ def _table(rows: Iterable[Row], results: Results) -> list[str]:
 
 
 def _last(row: Row, results: Results) -> str:
-    """The row's outcome; the figures are those of all its tests."""
+    """Return the row's outcome; the figures are those of all its tests."""
     said = [f"*simulated: {row.simulated}*"] if row.simulated else []
     told = [results[test] for test in row.tests if test in results]
     if len(told) < len(row.tests):

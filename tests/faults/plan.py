@@ -1,6 +1,6 @@
-"""The plan of faults: drawn from a seed, the same for the same seed, and known to hold enough of every kind.
+"""The plan of faults: drawn from a seed, equal for equal seeds, and with enough faults of every kind.
 
-A minute of load holds the whole catalogue below; a longer run is a row of such minutes, each drawn again.
+A minute of load contains the whole catalogue below; a longer run is a sequence of such minutes, each drawn again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,10 +9,10 @@ from enum import StrEnum
 from random import Random
 
 MINUTE_S = 60.0
-#: The transaction timeout and the session timeout that ship: freezes end below, between and above them.
+#: The default transaction timeout and session timeout: freezes end below, between and above them.
 TRANSACTION_S, SESSION_S = 12.0, 15.0
 FREEZES_S = ((9.0, 11.5), (12.5, 14.5), (16.0, 25.0))
-#: Longer than LAGO_TIMEOUT as it ships: the sink gives up waiting, for an event that is stored.
+#: Longer than the default LAGO_TIMEOUT: the sink stops waiting although the event is stored.
 BEYOND_LAGO_TIMEOUT_S = (31.0, 34.0)
 
 METERS, SINKS = ("meter-0", "meter-1"), ("sink-0", "sink-1")
@@ -22,7 +22,7 @@ MEMBERS = {f"worker-{n}": (f"meter-{n}", f"sink-{n}") for n in range(3)}
 
 
 class Kind(StrEnum):
-    """What is done to the target."""
+    """The kind of fault."""
 
     KILL = "kill -9"
     FREEZE = "SIGSTOP"
@@ -44,7 +44,7 @@ class Fault:
 
     Fields:
         at_s: seconds after the load began.
-        lasts_s: down, frozen, joined or silent for so long.
+        lasts_s: how long the target is down, frozen, joined or silent.
         holds_s: no other fault touches its targets in `[at_s, at_s + holds_s)`.
     """
 
@@ -63,7 +63,7 @@ class Fault:
         return f"{self.at_s:6.1f} s  {self.kind}: {self.target}, {self.lasts_s:.1f} s"
 
 
-#: What a minute has to hold at least: (what, how many, which faults count).
+#: The minimum contents of a minute: (description, number, which faults count).
 _LEAST = (
     ("kill -9 of meters", 3, lambda f: f.kind is Kind.KILL and f.target in METERS),
     ("kill -9 of sinks", 3, lambda f: f.kind is Kind.KILL and f.target in SINKS),
@@ -81,7 +81,7 @@ _LEAST = (
 
 
 def draw_plan(seed: int, minutes: int = 1, *, broker: bool = True) -> list[Fault]:
-    """The faults of a run, in order of time; without `broker` the broker is left alone, all else stays the same."""
+    """Return the faults of a run, in order of time; without `broker` the broker is left alone, all else stays the same."""
     plan: list[Fault] = []
     for minute in range(minutes):
         drawn = _draw_minute(Random(f"{seed}/{minute}"))
@@ -90,7 +90,9 @@ def draw_plan(seed: int, minutes: int = 1, *, broker: bool = True) -> list[Fault
 
 
 def shortfalls(plan: Sequence[Fault], minutes: int = 1) -> list[str]:
-    """What the plan lacks: kinds that come too seldom, faults that overlap on one process or outlast the load."""
+    """Return the errors of the plan: kinds that are too rare, faults that overlap on one process or last longer than
+    the load.
+    """
     found = too_few(plan, minutes)
     found += [f"after the load: {fault}" for fault in plan if fault.at_s + fault.lasts_s > minutes * MINUTE_S]
     found += [f"overlap: {a} / {b}" for i, a in enumerate(plan) for b in plan[i + 1 :] if _collide(a, b)]
@@ -98,7 +100,7 @@ def shortfalls(plan: Sequence[Fault], minutes: int = 1) -> list[str]:
 
 
 def too_few(faults: Iterable[Fault], minutes: int = 1) -> list[str]:
-    """The kinds that come too seldom among `faults`."""
+    """Return the kinds that are too rare among `faults`."""
     faults, found = list(faults), []
     for what, least, counts in _LEAST:
         number = sum(map(counts, faults))
@@ -108,7 +110,7 @@ def too_few(faults: Iterable[Fault], minutes: int = 1) -> list[str]:
 
 
 def _draw_minute(random: Random) -> list[Fault]:
-    """Longest first, each at a random place that is free; a corner that has no place left is drawn again."""
+    """Place the longest faults first, each at a random free place; if there is no place left, draw again."""
     while True:
         placed: list[Fault] = []
         for draft, targets in sorted(_wanted(random), key=lambda wanted: -wanted[0].holds_s):
@@ -125,7 +127,7 @@ def _draw_minute(random: Random) -> list[Fault]:
 
 
 def _wanted(random: Random) -> list[tuple[Fault, Sequence[str]]]:
-    """A minute's faults without their time, and the targets each may have."""
+    """Return a minute's faults without their time, and the targets each may have."""
 
     def fault(kind: Kind, lasts_s: tuple[float, float], then_s: float) -> Fault:
         drawn_s = random.uniform(*lasts_s)

@@ -1,4 +1,6 @@
-"""Processes of the product under fault: each in a process group of its own, its output in a file, started again when dead."""
+"""Processes of the product under faults: each in its own process group, with its output in a file, and restarted when
+it ends.
+"""
 
 import asyncio
 import os
@@ -13,7 +15,7 @@ from tests.support import guard, warm
 
 #: SIGTERM to exit, at most.
 STOP_LIMIT_S = 10.0
-#: A process that ended by itself is started again after this.
+#: How long after its end a process is restarted.
 RESTART_S = 0.5
 _POLL_S = 0.02
 _NOTHING = Path("/nonexistent")
@@ -41,7 +43,7 @@ class Death:
 
 
 class Process:
-    """A command that is to run: killed, frozen and stopped by the one who holds `busy`."""
+    """A command that must run; only the holder of `busy` kills, freezes and stops it."""
 
     def __init__(
         self,
@@ -54,7 +56,9 @@ class Process:
         *,
         forked: bool = True,
     ) -> None:
-        """`ready` tells from what a process has logged since its start whether it is up; `forked`: see tests/support/warm.py."""
+        """Prepare the process. `ready` gets its log since its start, and returns whether the process is up; `forked`:
+        see tests/support/warm.py.
+        """
         self.name = name
         self.log = folder / f"{name}.log"
         self.deaths: list[Death] = []
@@ -70,7 +74,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """It was started and has not ended."""
+        """Whether it was started and has not ended."""
         return self._popen is not None and self._popen.poll() is None
 
     def start(self) -> None:
@@ -101,11 +105,11 @@ class Process:
             await asyncio.sleep(_POLL_S)
 
     def becomes(self, command: Sequence[str]) -> None:
-        """What runs from the next start on."""
+        """Set the command that the next start runs."""
         self._command = list(command)
 
     async def kill(self) -> None:
-        """SIGKILL its group; returns when it is gone."""
+        """Send SIGKILL to its group; return when it has ended."""
         await self._end(signal.SIGKILL, "killed", STOP_LIMIT_S)
 
     async def terminate(self) -> Death | None:
@@ -113,7 +117,7 @@ class Process:
         return await self._end(signal.SIGTERM, "terminated", STOP_LIMIT_S * 2)
 
     async def freeze(self, for_s: float) -> None:
-        """SIGSTOP, and SIGCONT `for_s` later."""
+        """Send SIGSTOP, and SIGCONT `for_s` seconds later."""
         self._signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(for_s)
@@ -121,7 +125,7 @@ class Process:
             self._signal(signal.SIGCONT)
 
     async def watch(self) -> None:
-        """Start it again whenever it ends by itself; the one who holds `busy` answers for it meanwhile."""
+        """Restart it whenever it ends by itself, except while `busy` is held."""
         while True:
             await asyncio.sleep(0.1)
             if self.wanted and not self.busy.locked() and not self.alive:
@@ -131,7 +135,7 @@ class Process:
                     self.start()
 
     def tail(self, size: int = 1500) -> str:
-        """The end of its log."""
+        """Return the end of its log."""
         with suppress(FileNotFoundError):
             return self.log.read_text(errors="replace")[-size:]
         return ""
@@ -162,7 +166,7 @@ class Process:
                 os.killpg(self._popen.pid, how)
 
     def _note_end(self, cause: str, took_s: float = 0.0) -> Death | None:
-        """Take leave of a process that has ended; once."""
+        """Register the end of a process, once."""
         popen, self._popen = self._popen, None
         if popen is None:
             return None

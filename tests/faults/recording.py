@@ -1,4 +1,6 @@
-"""Usage of other metrics, recorded for orgs over HTTP while everything is killed: each event until it is answered."""
+"""Records usage of other metrics for orgs over HTTP while processes are killed; each event is repeated until it is
+accepted.
+"""
 
 import asyncio
 import time
@@ -35,7 +37,7 @@ class Recorder:
         self._random = Random(f"recorder/{seed}")
 
     async def run(self, seconds: float, until: asyncio.Event) -> None:
-        """For so long, and on until `until` is set; returns when every event is accepted."""
+        """Record for this time, and until `until` is set; return when every event is accepted."""
         begun, number = time.monotonic(), 0
         headers = {"Authorization": f"Bearer {self._key}"}
         async with aiohttp.ClientSession(headers=headers, timeout=_PATIENCE) as session, asyncio.TaskGroup() as group:
@@ -64,7 +66,7 @@ class Recorder:
                 await asyncio.sleep(random.uniform(0.1, 0.5))
 
     async def _accepted(self, session: aiohttp.ClientSession, org_id: str, body: dict[str, Any]) -> bool:
-        """One attempt. Raises: RuntimeError: it is refused for good."""
+        """Make one attempt. Raises: RuntimeError: it is permanently refused."""
         url = f"{self._url}/api/v1/billing/org/organizations/{org_id}/usage/record"
         try:
             async with session.post(url, json=body) as response:

@@ -1,7 +1,7 @@
 """The last run's figures of the fault matrix: `pytest --fault-results` keeps them in `results.json`.
 
-A test tells its figures through the fixture of that name. A run of some of the tests replaces what is known of these and
-leaves the others as they were.
+A test reports its figures through the fixture of that name. A run of some tests replaces their figures and keeps the
+others.
 """
 
 import json
@@ -18,12 +18,12 @@ import pytest
 RESULTS = Path(__file__).parent / "results.json"
 _WORST = ("passed", "skipped", "failed")
 
-#: What a figure may be: text is shown as it is, a float with one decimal.
+#: The types of a figure: text is shown unchanged, a float with one decimal.
 Figure = int | float | str
 
 
 def case_seconds() -> dict[str, float]:
-    """How long one case of each test of the matrix took, by its path below tests/ and its name."""
+    """Return how long one case of each test of the matrix took, by its path below tests/ and its name."""
     known = json.loads(RESULTS.read_text(encoding="utf-8"))
     return {name: told["seconds"] / told["cases"] for name, told in known.items()}
 
@@ -54,7 +54,7 @@ def figures(record_property: Callable[[str, object], None]) -> Callable[..., Non
 
 @pytest.fixture
 def long_faults(pytestconfig: pytest.Config) -> bool:
-    """Whether faults take their full time; without it a run has to end in minutes."""
+    """Return whether faults take their full time; without it a run has to end in minutes."""
     return bool(pytestconfig.getoption("--long-faults"))
 
 

@@ -1,9 +1,9 @@
 """`python -m tests.faults.rolling_upgrade --from FOLDER`: processes of another version are replaced by ours under load.
 
-FOLDER is a work tree of another commit in which `make venv` was run. Its processes take load and bill it. One after the
-other is stopped and started as this version, in the order of docs/upgrade.md; for a while both versions share the
-partitions of each role. Then one process of each role goes back a version and forward again. Every cent is counted at the
-sandbox, and `meterbridge reconcile --lago` has to find no fault. The last line is `EXACT calls=.. usd=..` or begins with
+FOLDER is a work tree of another commit in which `make venv` was run. Its processes bill a load. One after the other is
+stopped and restarted with this version, in the order of docs/upgrade.md; for a while both versions share the partitions
+of each role. Then one process of each role goes back a version and forward again. Every cent is counted at the sandbox,
+and `meterbridge reconcile --lago` has to find no fault. The last line is `EXACT calls=.. usd=..` or begins with
 `MISMATCH`; the exit code says the same.
 """
 
@@ -34,12 +34,12 @@ RETRY = {f"retry-{n}": ("worker", "--only", "retry") for n in range(2)}
 PROJECT = {"project-0": ("worker", "--only", "project")}
 RUNNING = {name: words for name, words in COMMANDS.items() if not name.endswith("-2")} | RETRY | PROJECT
 ORDER = ("project-0", "retry-0", "retry-1", "sink-0", "sink-1", "meter-0", "meter-1", "api", "ingress")
-#: These go back once and forward again.
+#: These are downgraded once and upgraded again.
 BACK = ("project-0", "meter-0", "sink-0", "retry-0", "api", "ingress")
 #: From the last cent billed to the last row written.
 _ROWS_LIMIT_S = 30.0
 _UP_LIMIT_S = 60.0
-#: The sandbox is Lago: it is no part of an upgrade.
+#: The sandbox replaces Lago, so it is not upgraded.
 _NOT_UPGRADED = "sandbox"
 _SEEN = (
     "partition_halted",
@@ -54,7 +54,7 @@ _SEEN = (
 
 
 async def upgraded(old: Checkout, folder: Path, database: str, *, rate: int, pause_s: float) -> tuple[str, list[str]]:
-    """One run: its last line, and what was wrong. `database`: the address of a Postgres server."""
+    """Do one run; return its last line and the errors. `database`: the address of a Postgres server."""
     begun, done = time.monotonic(), asyncio.Event()
 
     def program(name: str) -> Sequence[str]:
@@ -124,7 +124,7 @@ def migrate(program: Sequence[str], url: str) -> None:
 
 
 def reconciled(environ: Mapping[str, str], limit_s: float) -> list[str]:
-    """What this version's own command finds wrong, once the rows are written, at most `limit_s` later."""
+    """Return the errors that this version's own command finds, once the rows are written, at most `limit_s` later."""
     done = subprocess.CompletedProcess[str]([], 1)
 
     def agrees() -> bool:
@@ -149,7 +149,7 @@ def _seen(world: World) -> dict[str, int]:
 
 
 def main() -> int:
-    """0 when every cent was billed once."""
+    """Return 0 when every cent was billed once."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     arguments.add_argument("--from", dest="folder", type=Path, required=True, help="work tree of the other version")
     arguments.add_argument("--rate", type=int, default=200, help="calls a second")

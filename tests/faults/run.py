@@ -36,7 +36,7 @@ _TOLD = (
 
 @dataclass(slots=True)
 class Report:
-    """What came of a run; `problems` is empty when it was exact."""
+    """The result of a run; `problems` is empty if it was exact."""
 
     seed: int
     broker: str
@@ -61,12 +61,12 @@ class Report:
         return len(self.done) + sum(self.fired.values())
 
     def line(self) -> str:
-        """The verdict on one line."""
+        """Return the verdict on one line."""
         word = "EXACT" if not self.problems else "MISMATCH"
         return f"{word} calls={self.calls} usd={self.usd} faults={self.faults} seed={self.seed}"
 
     def summary(self) -> list[str]:
-        """What happened, for people."""
+        """Return a summary for people."""
         kinds = Counter(fault.kind.value for fault in self.done) + Counter(self.fired)
         by_itself = Counter(f"{d.name} {d.code}" for d in self.deaths if d.cause == "by itself")
         return [
@@ -79,7 +79,7 @@ class Report:
         ]
 
     def story(self) -> str:
-        """Everything a reader needs to find the cause."""
+        """Return everything that a reader needs to find the cause."""
         parts = ["PROBLEMS", *self.problems, "", *self.summary(), "", "PLAN", *map(str, self.plan), "", "DEATHS"]
         parts += map(str, sorted(self.deaths, key=lambda death: death.at_s))
         for name, tail in self.tails.items():
@@ -154,7 +154,7 @@ async def map_late(world: World, seed: int) -> None:
 
 
 async def settle(world: World, load: Load, say: Callable[[str], None], limit_s: float = DRAIN_LIMIT_S) -> list[str]:
-    """Wait until everything is billed, at most `limit_s`; then judge, whatever was reached."""
+    """Wait until everything is billed, at most `limit_s`; then judge the state."""
     evidence = Evidence(world.broker.bootstrap, world.topics, world.url("sandbox"))
     subscriptions = {customer: subscription_of(customer) for customer in CUSTOMERS}
     of_orgs = {org: "sub-" + org for org in ORGS}
@@ -188,7 +188,7 @@ async def _account(report: Report, world: World, load: Load, adversary: Adversar
 
 
 def _uncovered(report: Report, minutes: int, *, broker: bool) -> list[str]:
-    """Faults of which too few were really done."""
+    """Return the kinds of faults of which too few really happened."""
     lago = [fault for fault in report.plan if fault.kind in LAGO]
     done = [*report.done, *(lago if all(report.fired.get(k.value, 0) >= 3 * minutes for k in LAGO) else ())]
     return [f"too few: {what}" for what in too_few(done, minutes) if broker or Kind.BROKER.value not in what]

@@ -42,7 +42,7 @@ _UP_LIMIT_S = 120.0
 
 @dataclass(slots=True)
 class Scaled:
-    """What came of a run; `problems` is empty when it was exact.
+    """The result of a run; `problems` is empty if it was exact.
 
     Fields:
         sent_s: how long calls were sent.
@@ -61,7 +61,7 @@ class Scaled:
     by_itself: int = 0
 
     def line(self) -> str:
-        """The verdict on one line."""
+        """Return the verdict on one line."""
         rate = self.calls / self.sent_s if self.sent_s else 0.0
         return (
             f"{'MISMATCH' if self.problems else 'EXACT'} calls={self.calls} metered={self.metered} usd={self.usd} "
@@ -82,7 +82,7 @@ async def scaled(
     common: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> Scaled:
-    """One run.
+    """Do one run and return its result.
 
     Args:
         database: the URL of a database; its tables are made if there are none.
@@ -137,7 +137,9 @@ async def scaled(
 async def _change(
     world: World, cluster: KafkaCluster, random: Random, pause_s: float, report: Scaled, say: Callable[[str], None]
 ) -> None:
-    """1 -> 3 workers, a broker killed, all three rolled, the broker back, 3 -> 1 workers; `pause_s` between any two."""
+    """Scale from 1 to 3 workers, kill a broker, restart all three workers in turn, start the broker again, and scale to
+    1 worker; `pause_s` between any two.
+    """
     first, *others = (world.processes[name] for name in WORKERS)
     node = random.choice(cluster.nodes)
 
@@ -178,14 +180,14 @@ async def _stopped(process: Process) -> list[str]:
 
 
 async def _map_the_rest(world: World, pause_s: float) -> None:
-    """The customers whose first calls came before their mapping."""
+    """Map the customers whose first calls came before their mapping."""
     await asyncio.sleep(pause_s)
     for customer in filter(mapped_late, CUSTOMERS):
         await world.map(customer)
 
 
 def main() -> int:
-    """0 when every cent was billed once."""
+    """Return 0 when every cent was billed once."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     arguments.add_argument("--rate", type=int, default=1000, help="calls a second")
     arguments.add_argument(

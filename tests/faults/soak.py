@@ -1,4 +1,4 @@
-"""`python -m tests.faults.soak --minutes N [--seed S] [--rate R]`: the exactness test for as long as you like.
+"""`python -m tests.faults.soak --minutes N [--seed S] [--rate R]`: runs the exactness test for any number of minutes.
 
 The last line is `EXACT calls=.. usd=.. faults=.. seed=..` or begins with `MISMATCH`; the exit code says the same.
 """
@@ -15,7 +15,7 @@ from tests.faults.run import run
 
 
 def main() -> int:
-    """0 when every cent was billed once."""
+    """Return 0 when every cent was billed once."""
     arguments = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
     arguments.add_argument("--minutes", type=int, default=10, help="of load; a new draw of all faults each minute")
     arguments.add_argument("--seed", type=int, default=SystemRandom().randrange(1, 1_000_000))

@@ -1,4 +1,4 @@
-"""One worker killed at one step of a post to Lago, another one that takes over, and what there is in the end."""
+"""Kills a worker at one step of a post to Lago, lets another worker take over, and returns the final state."""
 
 import asyncio
 import sys
@@ -30,7 +30,7 @@ LIMIT_S = 90.0
 
 @dataclass(frozen=True)
 class Step:
-    """One step, and what must be true when the process is dead.
+    """One step, and the conditions that must hold when the process is dead.
 
     Fields:
         stored: events that Lago holds then.
@@ -75,7 +75,7 @@ class Scenario:
 
 @dataclass
 class Found:
-    """What there was when the process was dead, and in the end.
+    """The state when the process was dead, and the final state.
 
     Fields:
         copies: of each event that Lago holds, by transaction id.
@@ -95,7 +95,7 @@ class Found:
 
 
 async def play(scenario: Scenario, bootstrap: str, prefix: str, folder: Path) -> Found:
-    """One scenario, from an empty topic to the last receipt."""
+    """Run one scenario, from an empty topic to the last receipt."""
     stage = await asyncio.to_thread(
         Stage, bootstrap, f"{prefix}{scenario.role}.{scenario.store}.{scenario.step.name}.", 1
     )
@@ -142,7 +142,7 @@ async def _look(found: Found, scenario: Scenario, stage: Stage, lago: Lago) -> N
 
 
 def _put(stage: Stage, role: str) -> None:
-    """The events, and among them a record that is no event: its dead letter is in the same transaction."""
+    """Put the events, and among them a record that is not an event: its dead letter is in the same transaction."""
     at = f"{int(time.time())}.000"
     events = [LagoEvent(name, "sub", "ai_usage", at, "1.5", {"unit": "1", "requests": "1"}) for name in NAMES]
     values = [msgspec.json.encode(event) for event in events]
@@ -157,7 +157,7 @@ def _put(stage: Stage, role: str) -> None:
 
 
 def _committed(stage: Stage, role: str) -> int:
-    """The group's offset, 0 for none; one in an open transaction does not count (and is not waited for)."""
+    """Return the group's offset, 0 for none; one in an open transaction does not count (and is not waited for)."""
     settings = stage.settings
     options = {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
@@ -177,7 +177,7 @@ def _committed(stage: Stage, role: str) -> int:
 async def worker(
     command: list[str], stage: Stage, lago: Lago, folder: Path, *, name: str = "worker", **environ: str
 ) -> AsyncIterator[Process]:
-    """A worker process with the settings that ship, but for `environ`; killed at the end. To be started."""
+    """Yield a worker process with the settings that ship, but for `environ`; killed at the end. To be started."""
     settings = {
         "PATH": str(Path(sys.executable).parent),
         "KAFKA_BOOTSTRAP_SERVERS": stage.settings.kafka_bootstrap_servers,
@@ -204,7 +204,9 @@ async def _stored(lago: Lago) -> int:
 
 
 async def _all_handled(scenario: Scenario, lago: Lago) -> None:
-    """A dead process's request may still be on its way into Lago; its repeat is counted when it has arrived."""
+    """Return whether all requests are handled. A dead process's request may still be on its way to Lago; its repeat is
+    counted when it has arrived.
+    """
     if scenario.step.fault and scenario.store == "postgres":
         async with asyncio.timeout(LIMIT_S):
             while (await lago.stats())["duplicates"] < EVENTS:

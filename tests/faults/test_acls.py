@@ -68,7 +68,7 @@ async def world(secured: SecuredKafka, tmp_path: Path, database: str) -> AsyncIt
     common = {"DATABASE_URL": database, "DEPLOYMENT_NAME": DEPLOYMENT}
 
     def account(name: str) -> Mapping[str, str]:
-        """Of a process: that of its role, and the operator's of a command."""
+        """Return the account: for a process that of its role, for a command the operator's."""
         role = name.partition("-")[0]
         door = CERTIFICATE if role in BY_CERTIFICATE else SCRAM
         return secured.environ(f"meterbridge-{role if role in ROLES else OPERATOR}", door)
@@ -123,7 +123,9 @@ async def _bill(world: World, database: str) -> None:
 
 
 async def _operate(world: World, folder: Path) -> None:
-    """The commands of an operator, each on real topics: those that read, those that write records, those that begin transactions."""
+    """Run the commands of an operator, each on real topics: those that read, those that write records, those that begin
+    transactions.
+    """
     lost = folder / "lost.jsonl"
     now = time.time()
     call = {"id": "call-lost", "end_user": MAPPED[0], "model": "m", "spend": 0.01, "startTime": now - 1, "endTime": now}
@@ -154,7 +156,9 @@ async def _operate(world: World, folder: Path) -> None:
 
 
 def _meant(mine: list[Acl], needed: list[Acl], resource: str) -> dict[str, set[str]]:
-    """What a role should be allowed on each resource of a kind that any role needs; Read and Write imply Describe."""
+    """Return what a role should be allowed on each resource of a kind that any role needs; Read and Write imply
+    Describe.
+    """
     found: dict[str, set[str]] = {acl.name: set() for acl in needed if acl.resource == resource and not acl.prefixed}
     implied = {"Read": "Describe", "Write": "Describe", "AlterConfigs": "DescribeConfigs"}
     for name, allowed in found.items():
@@ -169,7 +173,7 @@ def _words(operations: Any) -> set[str]:
 
 
 def _topics_of(kafka: dict[str, Any], world: World) -> dict[str, set[str]]:
-    """What the broker says that an account may do with each topic."""
+    """Return what the broker says that an account may do with each topic."""
     names = world.topics.__dataclass_fields__
     wanted = TopicCollection([getattr(world.topics, name) for name in names])
     admin = AdminClient(kafka)  # its answers end with it
@@ -178,7 +182,7 @@ def _topics_of(kafka: dict[str, Any], world: World) -> dict[str, set[str]]:
 
 
 def _groups_of(kafka: dict[str, Any], needed: list[Acl]) -> dict[str, set[str]]:
-    """The same of each consumer group; a group that may not be described may not be read."""
+    """Return the same of each consumer group; a group that may not be described may not be read."""
     admin = AdminClient(kafka)
     return {
         name: _group(admin, name) for name in {acl.name for acl in needed if acl.resource == GROUP and not acl.prefixed}
@@ -202,7 +206,7 @@ def _group(admin: AdminClient, name: str) -> set[str]:
 
 
 def _transactions(mine: list[Acl], needed: list[Acl]) -> Iterator[tuple[str, bool]]:
-    """A transactional id of each kind, and whether the role may use it."""
+    """Yield a transactional id of each kind, and whether the role may use it."""
     for name in {acl.name for acl in needed if acl.resource == TRANSACTIONAL_ID}:
         # An id of its own: a running process is not to be fenced by the test.
         allowed = [acl for acl in mine if acl.resource == TRANSACTIONAL_ID]

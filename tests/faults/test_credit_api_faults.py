@@ -35,7 +35,7 @@ _STEP = Decimal("0.000001")
 
 
 def api_process(stage: Stage, database: str, stripe: str, port: int, folder: Path) -> Process:
-    """`meterbridge serve --only api` as a process."""
+    """Start `meterbridge serve --only api` as a process."""
     environ = {
         "DATABASE_URL": database,
         "LITELLM_MASTER_KEY": _MASTER_KEY,
@@ -95,7 +95,7 @@ class Told:
         return len(self.debits) >= debits and len(self.paid) >= purchases
 
     async def debit(self, name: str, number: int) -> None:
-        """A debit with its key."""
+        """Make a debit with its key."""
         user, cost, key = _USERS[number % 3], _STEP * (number + 1), f"{name}-{number}"
         body = {
             "user": user,
@@ -109,7 +109,7 @@ class Told:
         self.debits[key] = (user, cost, told["transaction_id"])
 
     async def authorize(self, name: str, number: int) -> None:
-        """A reservation for a call; dan can pay 20 of them."""
+        """Make a reservation for a call; dan can pay for 20 of them."""
         call = f"{name}-{number}"
         body = {"user": "dan", "estimate": "0.5", "ttl": 3600, "call_id": call}
         status, told = await self._client.ask("/api/v1/credits/authorize", (200, 402), json=body)
@@ -118,7 +118,7 @@ class Told:
         self.refused += status == 402
 
     async def buy(self, name: str, number: int) -> None:
-        """A purchase with its key, its payment, and Stripe's webhook about it, which Stripe sends twice."""
+        """Make a purchase with its key, its payment, and Stripe's webhook about it, which Stripe sends twice."""
         user, key = _USERS[number % 3], f"{name}-{number}"
         body = {"user": user, "package_id": 1, **_URLS}
         _, told = await self._client.ask(

@@ -42,7 +42,7 @@ class Page:
         }
 
     def blocks(self, title: str) -> list[str]:
-        """The blocks of a chapter."""
+        """Return the blocks of a chapter."""
         chapters = {chapter["title"]: chapter["text"] for chapter in _CHAPTER.finditer(PAGE.read_text())}
         return _BLOCK.findall(chapters[title])
 
@@ -55,7 +55,7 @@ class Page:
 
 
 async def begun(growing: Growing) -> None:
-    """A history: billed, held, open and unread calls, repeats among them."""
+    """Make a history of billed, held, open and unread calls, some of them repeated."""
     growing.clock.go()
     growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
     await growing.meter(until=52, sealed=True)

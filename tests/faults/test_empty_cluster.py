@@ -113,7 +113,7 @@ async def map_stranger(world: World) -> None:
 
 
 async def lived(world: World, url: str) -> list[dict[str, Any]]:
-    """A history: 40 calls are billed, 20 sealed and not posted, 5 held, 10 open, 10 not counted."""
+    """Return a history: 40 calls are billed, 20 sealed and not posted, 5 held, 10 open, 10 not counted."""
     every = [*calls_of(range(40)), *calls_of(range(100, 105), [STRANGER])]
     await post(world, every)
     await bills(world, 40)
@@ -258,7 +258,7 @@ async def test_usage_that_was_released_into_an_event_that_only_lago_has_is_bille
 
 
 async def type_page(world: World) -> None:
-    """The commands of the page, as an operator types them."""
+    """Type the commands of the page, as an operator does."""
     chapter = PAGE.read_text().split("## An empty cluster", 1)[1]
     block = chapter.split("```sh\n", 1)[1].split("```", 1)[0]
     assert "recover" in block
@@ -272,7 +272,7 @@ async def type_page(world: World) -> None:
 
 
 async def soon_refused(url: str, count: int) -> None:
-    """All calls but those that nobody can tell of were found in the log."""
+    """Check that all calls were found in the log, except the calls whose outcome is unknown."""
     waiting = "SELECT count(*) FROM rejected_calls WHERE resolution IS NULL"
     known = "SELECT count(*) FROM rejected_calls WHERE resolution = 'known'"
     await until(url, known, lambda found: found == 40 - count, 150)

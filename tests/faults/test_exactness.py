@@ -36,7 +36,7 @@ async def test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut(
 
 
 def told(report: Report) -> dict[str, int | float | str]:
-    """What the fault matrix shows of a run: how often each kind of fault was really done, and what was billed."""
+    """Return what the fault matrix shows of a run: how often each kind of fault was really done, and what was billed."""
     done = Counter(fault.kind.value for fault in report.done) + Counter(report.fired)
     ingress = sum(1 for fault in report.done if fault.kind is Kind.KILL and fault.target == "ingress")
     kinds = {kind.name.lower(): done[kind.value] for kind in Kind if kind is not Kind.KILL}

@@ -45,7 +45,7 @@ class Load:
 
 
 async def killed(growing: Growing, step: str) -> int:
-    """The command, which kills itself at `step`; its exit code."""
+    """Return the command, which kills itself at `step`; its exit code."""
     words = ("topics", "expand", "--partitions", str(growing.new), "--yes", "--json")
     environ = {
         "PATH": os.environ["PATH"],

@@ -32,7 +32,7 @@ BREATH_S = 2.0
 
 @asynccontextmanager
 async def wired_world(folder: Path) -> AsyncIterator[tuple[World, Wire, MavenKafka]]:
-    """A world of which every byte to and from Kafka goes through a wire; the ingress has a spool."""
+    """Yield a world of which every byte to and from Kafka goes through a wire; the ingress has a spool."""
     port = free_port()
     async with wire(port) as way:
         outside = f"127.0.0.1:{way.port}"
@@ -63,7 +63,7 @@ async def load(world: World, seed: int) -> AsyncIterator[Sender]:
 
 
 async def judged(world: World, sender: Sender) -> float:
-    """Seconds until everything was billed; every book agrees and every cent is there once."""
+    """Return the seconds until everything was billed; check that all ledgers agree and every cent is billed once."""
     calm = time.monotonic()
     problems = await settle(world, sender.load, lambda _: None)
     problems += [f"refused: {refused}" for refused in sender.load.refused]

@@ -37,7 +37,7 @@ async def refuse(way: Wire, for_s: float) -> None:
 
 
 async def fall_silent(way: Wire, for_s: float) -> None:
-    """A black hole: connections stay open, and nothing comes through them."""
+    """Stop all traffic: connections stay open, but no bytes pass."""
     way.passing.clear()
     await asyncio.sleep(for_s)
     way.passing.set()

@@ -77,7 +77,7 @@ async def billed(lago: Lago, organization: str, events: int) -> None:
 
 
 def posted_nothing_elsewhere(stage: Stage) -> bool:
-    """What an organisation does not take waits where it is: it is neither moved nor given up."""
+    """Check that events that an organisation does not accept wait at their place: they are neither moved nor given up."""
     return not stage.read(stage.topics.retry) and not stage.read(stage.topics.dlq)
 
 
@@ -167,7 +167,7 @@ async def halted(folder: Path, reason: str) -> None:
 
 
 def place(stage: Stage, group: str) -> list[int]:
-    """The committed offsets of a lane on the partitions of the events topic; below 0 = none."""
+    """Return the committed offsets of a lane on the partitions of the events topic; below 0 = none."""
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     name = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-{group}"
     found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)])[name].result().topic_partitions

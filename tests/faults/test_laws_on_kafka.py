@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
 @pytest.fixture
 def mortal() -> Iterator[Kafka]:
-    """A broker that may be killed."""
+    """Yield a broker that may be killed."""
     if broker_kind(os.environ) == "configured":
         pytest.skip("the broker of KAFKA_BOOTSTRAP_SERVERS is not ours to kill")
     broker = start_kafka(os.environ)

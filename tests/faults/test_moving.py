@@ -31,7 +31,7 @@ PREFIX, PARTITIONS = "eu.", 2
 
 @pytest.fixture
 def places() -> Iterator[tuple[MavenKafka, MavenKafka]]:
-    """A broker, and the place of another one that does not run and has no data."""
+    """Yield a broker, and the place of another one that does not run and has no data."""
     brokers: list[MavenKafka] = []
     try:
         brokers += [MavenKafka(), MavenKafka()]
@@ -45,7 +45,7 @@ def places() -> Iterator[tuple[MavenKafka, MavenKafka]]:
 
 
 def blocks_of(chapter: str) -> list[Block]:
-    """The shell blocks of a chapter of the page."""
+    """Return the shell blocks of a chapter of the page."""
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     begin = lines.index(f"## {chapter}")
     end = next((n for n in range(begin + 1, len(lines)) if lines[n].startswith("## ")), len(lines))
@@ -54,7 +54,7 @@ def blocks_of(chapter: str) -> list[Block]:
 
 @asynccontextmanager
 async def typing(folder: Path, port: int, **environ: str) -> AsyncIterator[PageShell]:
-    """A shell at one of the places."""
+    """Yield a shell at one of the places."""
     common = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "KAFKA_PARTITIONS": str(PARTITIONS),
@@ -72,7 +72,7 @@ async def typing(folder: Path, port: int, **environ: str) -> AsyncIterator[PageS
 
 
 def call(number: int, customer: str) -> dict[str, Any]:
-    """As LiteLLM reports it; of 50 cents."""
+    """Return a call of 50 cents as LiteLLM reports it."""
     at = time.time()
     name = {"id": f"chatcmpl-{number}", "litellm_call_id": f"call-{number}", "end_user": customer}
     return name | {"model": "m", "status": "success", "spend": 0.5, "startTime": at - 1, "endTime": at}

@@ -31,7 +31,7 @@ _LAST_S = 5
 
 
 def seconds() -> float:
-    """How long records are damaged: a quarter of a minute, or MINUTES."""
+    """Return how long records are damaged: a quarter of a minute, or MINUTES."""
     return 60 * float(os.environ.get("MINUTES") or 0.25)
 
 
@@ -78,12 +78,12 @@ async def damage(world: World, vandal: Vandal) -> None:
 
 
 def owed_of(sender: Sender) -> Mapping[str, Sum]:
-    """What all that was sent so far is owed, by subscription."""
+    """Return the amount that is owed for everything that was sent so far, by subscription."""
     return sender.load.owed.by_subscription({customer: subscription_of(customer) for customer in CUSTOMERS})
 
 
 async def until_billed(evidence: Evidence, owed: Mapping[str, Sum]) -> list[str]:
-    """What is not as it is owed, once all of it is or the time is over."""
+    """Return the differences from the owed amounts, once there are none or the time is over."""
     wrong = ["never looked"]
     for _ in range(int(_DRAIN_S * PATIENCE)):
         wrong = billing_wrong(_ours(await evidence.stats(), owed), owed)

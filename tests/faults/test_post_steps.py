@@ -35,7 +35,7 @@ AT_ONCE = 5
 
 @pytest.fixture(scope="module")
 def found(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Scenario, Found | BaseException]]:
-    """What came of every scenario."""
+    """Yield the result of every scenario."""
     prefix = f"k{uuid.uuid4().hex[:6]}."
     room = asyncio.Semaphore(AT_ONCE)
 

@@ -58,7 +58,7 @@ def role_of(name: str) -> str:
 
 @asynccontextmanager
 async def deployment(kafka: Kafka, folder: Path, url: str, prefix: str) -> AsyncIterator[World]:
-    """`serve` as a whole, one worker a role, and the projector; each with its own account."""
+    """Start a complete `serve`, one worker per role, and the projector, each with its own account."""
     commands = {name: COMMANDS[name] for name in ("sandbox", "meter-0", "sink-0", "retry-0")} | {"ingress": ("serve",)}
     async with running_world(
         {},
@@ -73,7 +73,7 @@ async def deployment(kafka: Kafka, folder: Path, url: str, prefix: str) -> Async
 
 
 def call(number: int, customer: str, ended: datetime, **fields: Any) -> dict[str, Any]:
-    """A call as LiteLLM sends it, of one cent."""
+    """Return a call as LiteLLM sends it, of one cent."""
     return {
         "id": f"chatcmpl-{number}",
         "litellm_call_id": f"call-{number}",
@@ -91,7 +91,7 @@ def call(number: int, customer: str, ended: datetime, **fields: Any) -> dict[str
 
 
 async def run(world: World, role: str, *words: str) -> tuple[int, str, str]:
-    """A command with a role's account: its code, what it printed, what it logged."""
+    """Return a command with a role's account: its code, what it printed, what it logged."""
     environ = {
         **world.environ("command"),
         "DATABASE_URL": as_role(world.common["DATABASE_URL"], role),
@@ -126,7 +126,7 @@ async def test_usage_is_billed_and_explained_with_each_process_under_its_own_acc
 
 
 async def keep_provider_key(url: str) -> None:
-    """What `serve` writes with `PROVIDER_KEYS_SECRET`."""
+    """Do the writes that `serve` does with `PROVIDER_KEYS_SECRET`."""
     cipher, now = KeyCipher(["A" * 43 + "="]), datetime.now(UTC)
     key = new_key("ada", "openai", "default", "sk-of-a-test-0123456789", "test", now, timedelta(days=90))
     with Database(url, size=1) as database:
@@ -161,7 +161,7 @@ async def post(world: World, calls: list[dict[str, Any]]) -> None:
 
 
 async def manage(world: World, url: str) -> None:
-    """What `serve` asks Postgres, and what its changes are in the tables: keys, orgs, mappings made and taken back."""
+    """Do the queries and changes that `serve` makes in Postgres: keys, orgs, mappings made and taken back."""
     headers = {"Authorization": f"Bearer {MASTER_KEY}"}
     async with httpx.AsyncClient(trust_env=False, timeout=30, base_url=world.url("api"), headers=headers) as http:
         answers = [
@@ -187,7 +187,7 @@ async def manage(world: World, url: str) -> None:
 
 
 async def explain(world: World, folder: Path) -> None:
-    """Every command that reads, as the reader; keys as the api's account."""
+    """Run every command that reads, with the reader's account; for keys, with the api's account."""
     calls = folder / "calls.jsonl"
     calls.write_text(json.dumps(call(300, CUSTOMERS[0], datetime.now(UTC))) + "\n")
     code, out, err = await run(world, READER, "explain", "--request", "chatcmpl-1", "--json")
@@ -227,7 +227,7 @@ async def release(world: World, url: str) -> None:
 
 
 async def damage(world: World, url: str) -> None:
-    """A record that nothing can read becomes a row of its own kind."""
+    """Write a record that cannot be read; it becomes a row of its own kind."""
     producer = Producer({"bootstrap.servers": world.broker.bootstrap})
     producer.produce(world.topics.enriched, b"\xff", key=b"x", timestamp=time.time_ns() // 1_000_000)
     await asyncio.to_thread(producer.flush, 15)

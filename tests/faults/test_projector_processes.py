@@ -23,7 +23,7 @@ pytestmark = pytest.mark.faults
 
 
 def projector(name: str, stage: Stage, database: str, folder: Path) -> Process:
-    """`meterbridge worker --only project` as a process."""
+    """Start `meterbridge worker --only project` as a process."""
     return stage_process(name, "worker --only project", stage, folder, "partitions_opened", DATABASE_URL=database)
 
 

@@ -44,7 +44,7 @@ async def copies(lago: Lago) -> Counter[str]:
 
 
 async def accepted(lago: Lago) -> list[dict[str, object]]:
-    """Every copy that Lago holds, in order of arrival."""
+    """Return every copy that Lago holds, in order of arrival."""
     lines = (await lago.http.get("/__events")).text.splitlines()
     return sorted((msgspec.json.decode(line) for line in lines), key=lambda one: float(one["accepted_at"]))
 

@@ -66,7 +66,7 @@ class Running:
         return [int(n) for n in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The lines about an event."""
+        """Return the lines about an event."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
@@ -82,7 +82,7 @@ class Running:
 
 @contextmanager
 def running(name: str, folder: Path, environ: Mapping[str, str], *, forked: bool = True) -> Iterator[Running]:
-    """A command in this environment, once it hears SIGTERM; killed at the end, should it still run.
+    """Yield a command in this environment, once it hears SIGTERM; killed at the end, should it still run.
 
     `forked`: its modules are loaded when it starts.
     """
@@ -112,7 +112,7 @@ def running(name: str, folder: Path, environ: Mapping[str, str], *, forked: bool
 
 @contextmanager
 def nobody(*, silent: bool) -> Iterator[int]:
-    """A port where no one listens, or one where connections are taken and nothing is ever said."""
+    """Yield a port where no one listens, or one where connections are taken and nothing is ever said."""
     if not silent:
         yield free_port()
         return

@@ -59,7 +59,7 @@ def call(number: int, **fields: Any) -> Raw:
 
 
 def later(record: Raw, **fields: Any) -> Raw:
-    """The same record as a later release would write it."""
+    """Return the same record as a later release would write it."""
     assert record.value is not None
     record.value = json.dumps({**json.loads(record.value), **fields}).encode()
     return record

@@ -39,7 +39,7 @@ PEAK_MIB = 600
 
 @pytest.fixture(scope="module")
 def serve(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IngressProcess]:
-    """One for all kinds: each begins at a process that had met the kinds before it."""
+    """Yield one for all kinds: each begins at a process that had met the kinds before it."""
     with own_topic_prefix(kafka.bootstrap) as prefix:
         yield from serving(kafka, prefix, tmp_path_factory.mktemp("strangers"))
 
@@ -130,7 +130,7 @@ async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
 
 
 def stored(serve: IngressProcess) -> list[Any]:
-    """What is durable of what the honest senders posted."""
+    """Return the durable calls of the honest senders."""
     return read_topic(serve.bootstrap, serve.prefix + RAW.name)
 
 

@@ -25,7 +25,7 @@ SERVICES = {f"meterbridge-{role}" for role in ROLES}
 
 
 async def send(line: TracedLine, numbers: range) -> None:
-    """One call a number, each of a cent, ten at a time."""
+    """Send one call per number, each of one cent, ten at a time."""
     for start in range(numbers.start, numbers.stop, 10):
         await asyncio.gather(*(line.post(call(number)) for number in range(start, start + 10)))
 
@@ -38,7 +38,7 @@ def call(number: int) -> dict[str, object]:
 
 @asynccontextmanager
 async def silent(port: int) -> AsyncIterator[list[int]]:
-    """A receiver that takes connections and requests, and never answers; the bytes that it got."""
+    """Yield a receiver that takes connections and requests, and never answers; the bytes that it got."""
     got: list[int] = []
     writers: list[asyncio.StreamWriter] = []
 

@@ -23,13 +23,13 @@ CALLS = 60
 
 @pytest.fixture
 async def lago() -> AsyncIterator[Lago]:
-    """The store that would bill a repeat twice, or a repeat of its own would hide what is posted twice."""
+    """Yield the store that would bill a repeat twice, or a repeat of its own would hide what is posted twice."""
     async with lago_sandbox(clock=time.time, store="clickhouse", dedup=False) as sandbox:
         yield sandbox
 
 
 def named(stage: Stage, name: str, **changes: object) -> Components:
-    """What a worker with this DEPLOYMENT_NAME is built from."""
+    """Return what a worker with this DEPLOYMENT_NAME is built from."""
     group_prefix = f"{stage.settings.topic_prefix}{name}-"
     return stage.parts(replace(QUICK, deployment=name), group_prefix=group_prefix, **changes)
 

@@ -88,7 +88,7 @@ async def test_what_an_earlier_version_left_is_billed_once_to_the_cent(
 
 
 def restored_on(stage: Stage, recording: Recording) -> dict[str, Decimal]:
-    """The recorded topics and groups, on the stage; the cents of the dead letters."""
+    """Return the recorded topics and groups, on the stage; the cents of the dead letters."""
     raw = stage.topics.raw
     ids = {recording.about["topic_id"]: topic_ids(stage.connection, [raw])[raw]}
     bootstrap, prefix = stage.settings.kafka_bootstrap_servers, stage.settings.topic_prefix
@@ -106,7 +106,7 @@ def restored_on(stage: Stage, recording: Recording) -> dict[str, Decimal]:
 
 
 def keep_old_records(bootstrap: str, topics: Sequence[str]) -> None:
-    """A recording may be older than its topics are kept."""
+    """Keep old records, because a recording may be older than the retention of its topics."""
     entry = ConfigEntry("retention.ms", "-1", incremental_operation=AlterConfigOpType.SET)
     asked = [ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry]) for topic in topics]
     admin = AdminClient({"bootstrap.servers": bootstrap})  # its answers end with it
@@ -115,7 +115,7 @@ def keep_old_records(bootstrap: str, topics: Sequence[str]) -> None:
 
 
 async def sold(lago: Lago, about: dict[str, Any], ended_s: float) -> None:
-    """The orgs' subscriptions, as they were at the recording."""
+    """Make the orgs' subscriptions as they were at the recording."""
     await lago.metric(CODE, aggregation_type="count_agg", field_name=None)
     await lago.usage_plan("ai")
     since = (datetime.fromtimestamp(ended_s, UTC) - timedelta(days=2)).isoformat()
@@ -124,7 +124,7 @@ async def sold(lago: Lago, about: dict[str, Any], ended_s: float) -> None:
 
 
 async def drained(stage: Stage, path: Path, about: dict[str, Any]) -> None:
-    """What the ingress of this version does with the spool file at its start; the file names its topics."""
+    """Drain the spool file, as the ingress of this version does at its start; the file names its topics."""
     import sqlite3
     from contextlib import closing
 
@@ -148,7 +148,7 @@ async def drained(stage: Stage, path: Path, about: dict[str, Any]) -> None:
 
 
 def send_again(stage: Stage, recording: Recording) -> None:
-    """The first calls of the recording once more, byte for byte."""
+    """Send the first calls of the recording again, byte for byte."""
     calls = [record for record in recording.records() if record.topic == RAW.name and not record.headers][:COPIES]
     for call in calls:
         stage.producer.produce(stage.topics.raw, call.value, call.key, partition=call.partition, timestamp=call.at_ms)
@@ -166,7 +166,7 @@ def map_all(stage: Stage, about: dict[str, Any]) -> None:
 
 
 async def settled(evidence: Evidence) -> None:
-    """Every call is counted, no window is left, and every event but a dead letter is delivered."""
+    """Return whether every call is counted, no window is left, and every event except dead letters is delivered."""
     deadline = time.monotonic() + _DONE_S * PATIENCE
     while not _settled(found := await evidence.gather()) and time.monotonic() < deadline:
         await asyncio.sleep(0.3)
@@ -188,7 +188,7 @@ def _settled(found: Found) -> bool:
 
 
 async def commands_read_it(stage: Stage, about: dict[str, Any]) -> None:
-    """The operator's commands of this version read what the earlier one wrote."""
+    """Check that the operator's commands of this version read the records of the earlier version."""
     verified = await meterbridge(stage, "audit", "verify", "--json", LOG_LEVEL="info")
     assert verified.code == 0, verified.err
     listed = await meterbridge(stage, "dlq", "list", "--json")

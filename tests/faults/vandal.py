@@ -133,7 +133,7 @@ class Vandal:
         return value
 
     def _number(self, value: bytes) -> bytes:
-        """One number of the JSON is another one."""
+        """Return one number of the JSON is another one."""
         places = [at for at, byte in enumerate(value) if byte == ord(":") and value[at + 1 : at + 2].isdigit()]
         if not places:
             return value

@@ -31,17 +31,17 @@ OURS = (sys.executable, "-m", "connectors")
 
 
 def org_of(customer: str) -> str:
-    """The org that pays for a customer."""
+    """Return the org that pays for a customer."""
     return ORGS[CUSTOMERS.index(customer) % len(ORGS)]
 
 
 def subscription_of(customer: str) -> str:
-    """The external id of the subscription that a customer's calls are billed on."""
+    """Return the external id of the subscription that a customer's calls are billed on."""
     return "sub-" + org_of(customer)
 
 
 def mapped_late(customer: str) -> bool:
-    """Every third customer is mapped only while its calls arrive."""
+    """Return every third customer is mapped only while its calls arrive."""
     return CUSTOMERS.index(customer) % 3 == 2
 
 
@@ -69,7 +69,7 @@ class World:
     program: Callable[[str], Sequence[str]] = lambda _: OURS
 
     def clock_s(self) -> float:
-        """Seconds since the load began."""
+        """Return seconds since the load began."""
         return time.monotonic() - self.begun
 
     @property
@@ -78,7 +78,7 @@ class World:
         return TopicNames.with_prefix(self.prefix)
 
     def url(self, name: str) -> str:
-        """Where `ingress`, `api` or `sandbox` listens."""
+        """Return where `ingress`, `api` or `sandbox` listens."""
         return f"http://127.0.0.1:{self.ports[name]}"
 
     async def map(self, customer: str) -> None:
@@ -90,7 +90,7 @@ class World:
         await insist(self.url("api") + "/customers/mapping", body, MASTER_KEY)
 
     def environ(self, name: str) -> dict[str, str]:
-        """The environment of a process: where things are and what shortens the run, nothing else."""
+        """Return the environment of a process: where things are and what shortens the run, nothing else."""
         return {
             "PATH": str(Path(sys.executable).parent),
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
@@ -188,7 +188,7 @@ async def running_world(
 
 
 def _roles(command: Sequence[str]) -> int:
-    """The number of roles that a command runs: its metrics ports are so many, in a row."""
+    """Return the number of roles that a command runs: its metrics ports are so many, in a row."""
     return command[-1].count(",") + 1
 
 

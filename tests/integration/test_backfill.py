@@ -195,7 +195,7 @@ async def test_lines_that_are_no_calls_are_told_and_cost_their_neighbours_nothin
     assert done.code == 1, "a script has to see it"
     assert (told["missing"], told["usd"], sum(told["refused"].values())) == (1, "0.25", 3)
     assert (told["where"][0], told["where"][-1]) == (
-        "line 1: not_json",
+        "line 1 (the JSON is invalid at byte 1 of the element): not_json",
         "line 4, request b (the cost is -1 USD, below 0): negative_cost",
     )
     assert done.code == 1

@@ -13,14 +13,14 @@ OWNER = "meterbridge_owner"
 
 
 def as_role(url: str, role: str) -> str:
-    """The same database, with the account `role`: the cluster of the tests trusts loopback."""
+    """Return the same database, with the account `role`: the cluster of the tests trusts loopback."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{role}@{rest.rpartition('@')[2]}"
 
 
 @asynccontextmanager
 async def owned_database(server_url: str) -> AsyncIterator[str]:
-    """The URL, as superuser, of a migrated database that the owner's account owns, with the roles made."""
+    """Yield the URL, as superuser, of a migrated database that the owner's account owns, with the roles made."""
     if "@" in server_url and ":" in server_url.partition("://")[2].rpartition("@")[0]:
         pytest.skip("the roles would need passwords on this server")
     async with fresh_database(server_url) as url:

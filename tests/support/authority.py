@@ -39,12 +39,14 @@ class Authority:
         self.cafile.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
 
     def broker(self, *hosts: str) -> Signed:
-        """For a broker at these host names or addresses."""
+        """Make a certificate for a broker with these host names or addresses."""
         names = [x509.IPAddress(ip_address(host)) if host[0].isdigit() else x509.DNSName(host) for host in hosts]
         return self._sign("broker", x509.SubjectAlternativeName(names), "")
 
     def client(self, name: str, password: str = "") -> Signed:
-        """For a client; Kafka's principal is `User:CN=<name>`. `password`: of its key; `""` = not encrypted."""
+        """Make a certificate for a client; Kafka's principal is `User:CN=<name>`. `password`: of its key; `""` = not
+        encrypted.
+        """
         return self._sign(name, None, password)
 
     def key(self) -> bytes:

@@ -20,7 +20,7 @@ METRIC = "ai_usage"
 
 @asynccontextmanager
 async def lago_of_org_a() -> AsyncIterator[Lago]:
-    """A Lago in which `org-a` has the subscription `sub-a` on a plan that charges usage."""
+    """Yield a Lago in which `org-a` has the subscription `sub-a` on a plan that charges usage."""
     async with lago_sandbox(clock=time.time) as sandbox:
         metric = await sandbox.metric(METRIC)
         await sandbox.plan(charges=[{"billable_metric_id": metric, "charge_model": "dynamic", "properties": {}}])
@@ -57,7 +57,7 @@ class BilledDay:
                 await until(self.database, query, lambda count: bool(count == billed))
 
     async def run(self, *words: str, **env: str) -> Ended:
-        """A command with `--json`, and these variables."""
+        """Run a command with `--json` and these variables; return its result."""
         access = {"DATABASE_URL": self.database, "LAGO_API_URL": self.lago.url, "LAGO_API_KEY": KEY}
         return await meterbridge(self.stage, *words, "--json", **access, **env)
 

@@ -1,4 +1,4 @@
-"""A Lago of dictionaries for the one who keeps the orgs' records, and those records: somebody else may be faster."""
+"""A Lago in memory for code that keeps the orgs' records, and those records. Other clients may change both in between."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ class Books:
     Fields:
         away: orgs that there is no answer for.
         asked: about whose subscriptions, `""` = everybody's.
-        meanwhile: what others do between an answer of the method of this name and its arrival; `subscriptions and ended`
-            where those that ended were asked for.
+        meanwhile: changes by other clients between a response of the method with this name and its arrival;
+            `subscriptions and ended` if ended ones were requested.
         posted: subscriptions that were asked for.
         catalogue: plans, by code; others charge nothing, but those that are `absent`.
     """

@@ -22,7 +22,7 @@ class Raw:
 
 
 def slp(number: int, *, at_us: int = NOON, cost: str = "0.000145", **fields: Any) -> dict[str, Any]:
-    """A StandardLoggingPayload of call `number` that ended at `at_us`, allow-listed."""
+    """Return a StandardLoggingPayload of call `number` that ended at `at_us`, allow-listed."""
     return {
         "id": f"chatcmpl-{number}",
         "litellm_call_id": f"call-{number}",
@@ -47,7 +47,7 @@ def raw_value(
     kind: str = "end_user",
     checked_at: int = 0,
 ) -> bytes:
-    """The value of `litellm.usage.raw` for a call; Decimals become JSON numbers with their own text."""
+    """Return the value of `litellm.usage.raw` for a call; Decimals become JSON numbers with their own text."""
     numbers: dict[str, str] = {}
 
     def text(value: object) -> str:
@@ -67,7 +67,7 @@ def raw_value(
 def raw(
     offset: int, call: dict[str, Any], *, customer: str = "acme", received_us: int | None = None, **envelope: Any
 ) -> Raw:
-    """A record of the raw topic; its time is when it was received."""
+    """Return a record of the raw topic; its time is when it was received."""
     received = NOON if received_us is None else received_us
     value = raw_value(call, received_us=received, **envelope)
     return Raw(offset, received // 1000, customer.encode(), value)

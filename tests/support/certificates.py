@@ -12,7 +12,8 @@ import certifi
 
 
 def share_certificates() -> None:
-    """From now on every context for certifi's file is the same one, and so is every context for the file of `SSL_CERT_FILE`, as it is now.
+    """Share contexts: from now on every context for certifi's file is the same object, and so is every context for the
+    file of `SSL_CERT_FILE`, as it is now.
 
     httpx takes the latter where it heeds the environment.
     """

@@ -1,4 +1,4 @@
-"""The command line as an operator runs it: a process of its own, its answer, its exit code."""
+"""Runs the command line as an operator does, in a separate process, and returns its output and exit code."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ class Ended:
 
     @property
     def json(self) -> Any:
-        """What `--json` printed."""
+        """The output of `--json`."""
         return json.loads(self.out)
 
 
@@ -36,7 +36,7 @@ async def meterbridge(stage: Stage, *words: str, **environment: str) -> Ended:
 
 
 def environment_of(stage: Stage, **more: str) -> dict[str, str]:
-    """The whole environment of a process on a stage's topics."""
+    """Return the whole environment of a process on a stage's topics."""
     settings = stage.settings
     return {
         "PATH": os.environ["PATH"],

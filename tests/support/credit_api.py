@@ -82,7 +82,7 @@ class CreditApi:
     async def ask(
         self, verb: str, path: str, token: str = "root", status: int = 200, key: str | None = None, **options: Any
     ) -> dict[str, Any]:
-        """The JSON of an answer of this status; `key` is the idempotency key."""
+        """Return the JSON of an answer of this status; `key` is the idempotency key."""
         headers = {"Authorization": f"Bearer {token}"} | ({} if key is None else {"Idempotency-Key": key})
         answer = await self.house.http.request(verb, f"{CREDITS}/{path}", headers=headers, timeout=60, **options)
         assert answer.status_code == status, (answer.status_code, answer.text)
@@ -93,20 +93,20 @@ class CreditApi:
         return Decimal((await self.ask("GET", "balance", params={"account": account}))["balance"])
 
     async def buy(self, token: str = "ada", package_id: int = 1, **more: Any) -> dict[str, Any]:
-        """A purchase that waits for its payment."""
+        """Make a purchase that waits for its payment; return it."""
         return await self.ask(
             "POST", "purchase", token, 201, json={"package_id": package_id} | URLS | more.pop("body", {}), **more
         )
 
     async def deliver(self, told: dict[str, Any], status: int = 200, **headers: str) -> str:
-        """Send a webhook; the status or the reason of the answer."""
+        """Send a webhook; return the status or the reason of the response."""
         body = body_of(told)
         answer = await self.house.http.post("/webhooks/stripe", content=body, headers=headers or signed(body))
         assert answer.status_code == status, (answer.status_code, answer.text)
         return str(answer.json()["status" if status == 200 else "reason"])
 
     async def pay(self, purchase: dict[str, Any], intent: str = "pi_1", amount: int = 1000, **changes: Any) -> str:
-        """Tell that a purchase is paid."""
+        """Report that a purchase is paid."""
         paid = session(purchase["purchase_id"], purchase["session_id"], intent, amount, **changes)
         return await self.deliver(stripe_event("checkout.session.completed", paid))
 
@@ -115,7 +115,7 @@ class CreditApi:
 async def credit_api(
     url: str, overdraft: str = "0", secrets: tuple[str, ...] = ("whsec_" + "an-old-one", SECRET), connections: int = 4
 ) -> AsyncIterator[CreditApi]:
-    """One of them on the database at `url`."""
+    """Yield a running credit API on the database at `url`."""
     stripe, counted, database = ScriptedStripe(), Counter[str](), Database(url, connections)
 
     def count(outcome: str) -> None:

@@ -38,7 +38,7 @@ async def account(url: str, name: str) -> tuple[Decimal, Decimal]:
 
 
 async def prepaid_since(url: str, moment: str) -> None:
-    """All accounts are prepaid since this moment: the calls of the tests are older than their databases."""
+    """Make all accounts prepaid since this moment, because the calls of the tests are older than their databases."""
     await rows(url, "UPDATE user_credits SET prepaid_since = $1::text::timestamptz", moment)
 
 
@@ -48,7 +48,7 @@ async def balanced(url: str) -> None:
 
 
 async def sqlstate(url: str, statement: str, *arguments: Any) -> str:
-    """The SQLSTATE of the error that a statement ends with; `""`: of none."""
+    """Return the SQLSTATE of the error that a statement ends with; `""`: of none."""
     try:
         await rows(url, statement, *arguments)
     except asyncpg.PostgresError as error:

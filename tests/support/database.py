@@ -27,7 +27,9 @@ _templates: dict[str, str] = {}
 
 @asynccontextmanager
 async def fresh_database(server_url: str, template: str = "template1") -> AsyncIterator[str]:
-    """The URL of a copy of `template`, by default an empty database; it is dropped afterwards, no matter who is still connected."""
+    """Yield the URL of a copy of `template`, by default an empty database; it is dropped afterwards, no matter who is
+    still connected.
+    """
     name = f"t{uuid.uuid4().hex[:12]}"
     await _copy(server_url, name, template)
     try:
@@ -38,7 +40,7 @@ async def fresh_database(server_url: str, template: str = "template1") -> AsyncI
 
 @asynccontextmanager
 async def migrated_database(server_url: str) -> AsyncIterator[str]:
-    """The same with our tables in it."""
+    """Yield a database as `fresh_database` does, with our tables in it."""
     if server_url not in _templates:
         name = f"template{uuid.uuid4().hex[:12]}"
         await _order(server_url, f"CREATE DATABASE {name}")
@@ -49,7 +51,7 @@ async def migrated_database(server_url: str) -> AsyncIterator[str]:
 
 
 async def drop_template(server_url: str) -> None:
-    """Leave nothing of `migrated_database` on a server that stays."""
+    """Remove the template of `migrated_database` from a server that keeps running."""
     if name := _templates.pop(server_url, ""):
         await _drop(server_url, name)
 
@@ -60,7 +62,7 @@ def _url_of(server_url: str, name: str) -> str:
 
 
 async def _copy(server_url: str, name: str, template: str) -> None:
-    """A database by copy of its files, which is what older servers do without being told."""
+    """Copy a database by its files, which older servers do by default."""
     connection = await asyncpg.connect(server_url)
     try:
         how = " STRATEGY file_copy" if connection.get_server_version().major >= 15 else ""
@@ -82,7 +84,7 @@ async def _order(url: str, statement: str) -> None:
 
 
 async def rows(url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    """The answer to one query, over a connection of its own."""
+    """Return the answer to one query, over a connection of its own."""
     connection = await asyncpg.connect(url)
     try:
         return [tuple(row) for row in await connection.fetch(query, *arguments)]
@@ -91,7 +93,7 @@ async def rows(url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
 
 
 async def until(url: str, query: str, wanted: Callable[[Any], bool], limit_s: float = 20.0) -> Any:
-    """The first value of the query that is wanted. Raises: AssertionError after `limit_s`, with the last value."""
+    """Return the first value of the query that is wanted. Raises: AssertionError after `limit_s`, with the last value."""
     deadline = time.monotonic() + limit_s * PATIENCE
     connection = await asyncpg.connect(url)  # one for all tries: to connect takes Postgres longer than to answer
     try:
@@ -137,5 +139,5 @@ async def projector_parts(stage: Stage, url: str) -> AsyncIterator[Components]:
 
 
 def projected_topics(topics: TopicNames) -> tuple[str, ...]:
-    """What the projector reads."""
+    """Return the topics that the projector reads."""
     return topics.projected

@@ -39,7 +39,7 @@ FAILED = "SELECT count(*)::int FROM lago_events WHERE reason = 'unbillable_ended
 
 @asynccontextmanager
 async def lago_with_sub_a(**options: Any) -> AsyncIterator[Lago]:
-    """A sandbox with these options, in which org-a has the subscription sub-a."""
+    """Yield a sandbox with these options, in which org-a has the subscription sub-a."""
     async with lago_sandbox(**{"clock": time.time, **options}) as sandbox:
         await sandbox.usage_plan()
         await sandbox.subscribe("sub-a", "org-a", subscription_at="2026-01-01T00:00:00Z")
@@ -89,7 +89,7 @@ class World:
     def task(
         self, make_rebilling: Any = Rebilling, late: OutOfPeriodPolicy = OutOfPeriodPolicy.SHIFT, **changes: Any
     ) -> LearntEnds:
-        """As a new process has it."""
+        """Return the task as a new process has it."""
         own = self.stage.deployment
         deployment = replace(own, policy=replace(own.policy, out_of_period_policy=late))
         sender = partial(CommandProducer, own.kafka)
@@ -99,7 +99,7 @@ class World:
         return LearntEnds(deployment, self.pool, self.partition_tasks, self.told, lagos, make_sender=sender, **options)
 
     async def learn(self, *periods: Period) -> None:
-        """The org's record is this, and the projector has read it: a webhook came, or the poll."""
+        """Set the org's record, and wait until the projector has read it, as after a webhook or a poll."""
         org = OrgRecord("org-a", periods=periods, updated_at=time.time_ns() // 1000)
         self.stage.producer.produce(self.stage.topics.orgs, msgspec.json.encode(org), "org-a")
         self.stage.producer.flush(10)
@@ -110,7 +110,9 @@ class World:
         await self.learn(Period("sub-a", 0, self.ended_us), *following)
 
     async def events(self) -> int:
-        """How many have a moment after the end: Lago reports it to the second, so from the next second on, its first instant included."""
+        """Return how many have a moment after the end: Lago reports it to the second, so from the next second on, its
+        first instant included.
+        """
         after = "SELECT count(*)::int FROM lago_events WHERE org_id = 'org-a' AND billed_at >= to_timestamp($1)"
         [(count,)] = await rows(self.url, after, self.ended_us / SECOND_US + 1)
         return int(count)
@@ -132,7 +134,9 @@ class World:
 
 @asynccontextmanager
 async def ended_world(stage: Stage, database: str, lago: Lago, *, invoiced: bool = True) -> AsyncIterator[World]:
-    """A product that runs, after sub-a has ended and three calls went to it; see `World`. `invoiced`: with a last invoice."""
+    """Yield a product that runs, after sub-a has ended and three calls went to it; see `World`. `invoiced`: with a last
+    invoice.
+    """
     stage.map("acme", "org-a", "sub-a")
     async with (
         httpx.AsyncClient(trust_env=False) as http,

@@ -1,4 +1,4 @@
-"""A small application behind the doorman, and what it wrote into the audit log."""
+"""A small application behind the authorizer, and its lines in the audit log."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -41,7 +41,7 @@ class Topic:
     values: list[bytes] = field(default_factory=list)
 
     async def chain_head(self) -> ChainHead:
-        """What the next line follows."""
+        """Return the position that the next line follows."""
         begin = max(0, len(self.values) - 20)  # as the product, which reads the log's end
         lines = [line_of(number, value) for number, value in enumerate(self.values[begin:], begin)]
         found = chain_head_of(lines, from_the_beginning=begin == 0)
@@ -76,7 +76,7 @@ class Body(BaseModel):
 
 
 async def answer(asked: AuthorizedRequest) -> web.Response:
-    """The one who was let in, and what they brought."""
+    """Return the one who was let in, and what they brought."""
     name = asked.body.name if asked.body is not None else ""
     if asked.request.method in ("POST", "PUT"):
         await asked.changing({"name": "before"}, {"name": name, "token": "mb_0123_" + "s" * 40})
@@ -120,7 +120,7 @@ class House:
         return await self.http.post(path, headers=_bearer(token), **({"json": {}} | more))
 
     async def written(self) -> list[AuditRecord]:
-        """Every line, once those that wait are written."""
+        """Return every line, once those that wait are written."""
         await self.audit.write_waiting()
         return self.topic.lines
 
@@ -136,7 +136,7 @@ async def running_house(
     endpoints: Sequence[Endpoint] = ENDPOINTS,
     calls_per_second: float = 0,
 ) -> AsyncIterator[House]:
-    """An application on a free port; loopback is believed in `X-Forwarded-For`."""
+    """Yield an application on a free port; loopback is believed in `X-Forwarded-For`."""
     topic, clock = Topic(), Clock()
     audit = Audit(topic, "billing.audit", clock, lambda: 1_700_000_000_000_000, topic.chain_head)
     origins = ClientAddressPolicy((), (ip_network("127.0.0.0/8"),))

@@ -17,7 +17,7 @@ def _pause_s(begun: float) -> float:
 
 
 def eventually(probe: Callable[[], T], limit_s: float = 10.0, every_s: float = 0.02) -> T:
-    """The first truthy answer of `probe`, which is asked again after `every_s`.
+    """Return the first truthy answer of `probe`, which is asked again after `every_s`.
 
     Raises:
         AssertionError: none within `limit_s`; with the last answer.
@@ -32,7 +32,7 @@ def eventually(probe: Callable[[], T], limit_s: float = 10.0, every_s: float = 0
 
 
 async def soon(probe: Callable[[], T], limit_s: float = 10.0) -> T:
-    """`eventually`, for what happens in this event loop meanwhile; `probe` may block, it has a thread."""
+    """Return `eventually`, for what happens in this event loop meanwhile; `probe` may block, it has a thread."""
     deadline = time.monotonic() + limit_s * PATIENCE
     begun = time.monotonic()
     while not (answer := await asyncio.to_thread(probe)):

@@ -102,12 +102,12 @@ class Growing:
             await soon(lambda: not any(task.work._state.open for task in tasks.values()), limit_s=40)
 
     async def expand(self, *words: str, partitions: int | None = None) -> Ended:
-        """The command as an operator runs it."""
+        """Run the command as an operator does."""
         number = str(self.new if partitions is None else partitions)
         return await meterbridge(self.stage, "topics", "expand", "--partitions", number, "--json", *words)
 
     def grown(self) -> None:
-        """From here on all processes are configured with the new number."""
+        """Configure all processes with the new number from now on."""
         self.stage = Stage(self.bootstrap, self.prefix, self.new)
 
     def billed(self) -> tuple[int, Decimal]:

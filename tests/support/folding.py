@@ -21,7 +21,7 @@ from tests.support.snapshots import snapshot_from
 
 
 def subscribed(customer: str, _at_us: int, _kind: str) -> Target:
-    """Everybody pays."""
+    """Return a subscription for every org."""
     return Target(f"org-{customer}", f"sub-{customer}")
 
 
@@ -72,18 +72,18 @@ class Partition:
         return self
 
     def snapshot(self) -> Snapshot:
-        """The changelog as it is read."""
+        """Return the changelog as it is read."""
         return snapshot_from(0, self.changelog)
 
     def idle(self, hours: float) -> "Partition":
-        """The partition's clock moves on: a call of somebody else arrives so much later."""
+        """Move the partition's clock: a call of another customer arrives this much later."""
         at_us = self.ledger.position.clock_ms * 1000 + round(hours * HOUR_US)
         call = {"id": f"idle-{at_us}", "status": "success", "startTime": at_us / 1e6, "endTime": at_us / 1e6}
         return self.take(raw(0, call, received_us=at_us))
 
     @property
     def billed(self) -> Sum:
-        """What the open windows hold."""
+        """The amounts in the open windows."""
         return sum_of_windows(self.ledger.windows.values())
 
     @property

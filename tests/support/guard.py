@@ -16,12 +16,12 @@ from pathlib import Path
 
 
 def adopt(pid: int, signal: int, folder: Path) -> None:
-    """When this process is gone, send `signal` to `pid` and remove `folder`."""
+    """Send `signal` to `pid` and remove `folder` when this process has ended."""
     _tell({"pid": pid, "signal": signal, "folder": str(folder)})
 
 
 def release(pid: int) -> None:
-    """`pid` has ended and been waited for; its number may belong to another process soon."""
+    """Forget `pid`: it has ended and was waited for, so another process may get its number."""
     _tell({"pid": pid, "signal": 0, "folder": ""})
 
 

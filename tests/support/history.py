@@ -1,4 +1,6 @@
-"""What the topics say after some calls, half of them held at first: made by the meter's own rules, without Kafka."""
+"""The contents of the topics after some calls, half of them held at first. They are made with the meter's own rules,
+without Kafka.
+"""
 
 import random
 from collections import Counter
@@ -57,7 +59,7 @@ class History:
 
 
 def history(seed: int, calls: int = 60) -> History:
-    """The same records for the same seed."""
+    """Return the same records for the same seed."""
     chance, told = random.Random(seed), History()
     versions = (MappingVersion(0, "org", "tenant"),)
     customers = {"acme": CustomerRecord("acme", versions, 0, 0)}

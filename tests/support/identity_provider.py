@@ -30,7 +30,7 @@ class Provider:
 
 @asynccontextmanager
 async def identity_provider() -> AsyncIterator[Provider]:
-    """A provider that signs tokens, and answers where its keys are."""
+    """Yield a provider that signs tokens, and answers where its keys are."""
     port = free_port()
     found = Provider(f"http://127.0.0.1:{port}/", rsa.generate_private_key(65537, 2048))
 
@@ -54,7 +54,7 @@ async def identity_provider() -> AsyncIterator[Provider]:
 
 
 def names(provider: Provider) -> dict[str, Any]:
-    """The settings that make a server take the provider's tokens."""
+    """Return the settings that make a server take the provider's tokens."""
     return {
         "oidc_issuer": provider.issuer,
         "oidc_audience": ("meterbridge",),

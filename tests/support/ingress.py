@@ -49,7 +49,7 @@ class Stored:
 
 
 def reasons(told: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """The rejected elements of an answer: index and reason."""
+    """Return the rejected elements of an answer: index and reason."""
     return [(one["index"], one["reason"]) for one in told["rejected"]]
 
 
@@ -65,7 +65,7 @@ class Ingress:
     begin: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     def begins_here(self) -> None:
-        """What the topics hold by now is of other tests."""
+        """Ignore the present records of the topics, which belong to other tests."""
         self.begin = _ends(self.bootstrap, (self.prefix + RAW.name, self.prefix + REJECTED.name))
 
     async def post(self, body: bytes | str, path: str = USAGE, **headers: str) -> ClientResponse:
@@ -80,7 +80,7 @@ class Ingress:
 
 
 def create_topics(bootstrap: str, prefix: str) -> None:
-    """The two topics that the ingress writes, as the catalogue wants them."""
+    """Create the two topics that the ingress writes, as the catalogue defines them."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     new = [
         NewTopic(prefix + topic.name, PARTITIONS, 1, config=dict(topic_config(topic, 1))) for topic in (RAW, REJECTED)
@@ -91,7 +91,7 @@ def create_topics(bootstrap: str, prefix: str) -> None:
 
 @contextmanager
 def topics_of_module(bootstrap: str) -> Iterator[str]:
-    """The prefix of topics for tests that look at what their own ingress stored alone."""
+    """Yield the prefix of topics for tests that look at what their own ingress stored alone."""
     with own_topic_prefix(bootstrap) as prefix:
         create_topics(bootstrap, prefix)
         yield prefix
@@ -113,7 +113,7 @@ async def running_ingress(
     max_bytes_in_flight: int = 256 << 20,
     kept: ContextFields | None = None,
 ) -> AsyncIterator[Ingress]:
-    """An ingress with a producer of its own; the topics must be there."""
+    """Yield an ingress with its own producer; the topics must exist."""
     producer = KafkaProducer(producer_config(bootstrap, answer_within_s=timeout_s))
     try:
         async with serving(
@@ -143,7 +143,7 @@ async def serving(
     origins: ClientAddressPolicy | None = None,
     pace: SenderRateLimiter | None = None,
 ) -> AsyncIterator[Ingress]:
-    """An ingress in front of any store."""
+    """Yield an ingress in front of any store."""
     requests: list[tuple[str, int]] = []
     elements: dict[str, int] = {}
 
@@ -168,7 +168,9 @@ async def serving(
 
 
 def read_topic(bootstrap: str, topic: str, begin: Mapping[tuple[str, int], int] | None = None) -> list[Stored]:
-    """Every record that the topic holds now, partition by partition; from `begin` on, where it names the partition."""
+    """Return every record that the topic holds now, partition by partition; from `begin` on, where it names the
+    partition.
+    """
     consumer = _consumer(bootstrap)
     stored: list[Stored] = []
     try:
@@ -192,7 +194,7 @@ def read_topic(bootstrap: str, topic: str, begin: Mapping[tuple[str, int], int] 
 
 
 def _ends(bootstrap: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:
-    """Where the partitions end now."""
+    """Return where the partitions end now."""
     consumer = _consumer(bootstrap)
     try:
         places = [(topic, partition) for topic in topics for partition in range(PARTITIONS)]
@@ -208,7 +210,7 @@ def _consumer(bootstrap: str) -> Consumer:
 
 
 def _end_of(consumer: Consumer, partition: TopicPartition) -> int:
-    """A topic made a moment ago may have no leader yet."""
+    """Return the end of a partition. A new topic may have no leader yet."""
     deadline = time.monotonic() + 10
     while True:
         try:

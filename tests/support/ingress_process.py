@@ -47,7 +47,7 @@ class IngressProcess:
         return self.folder / "ingress.log"
 
     def start(self) -> None:
-        """Returns when it takes calls; Kafka may be away where it has a spool."""
+        """Start it and return when it accepts calls; with a spool, Kafka may be down."""
         self.spawn()
         eventually(self.takes_calls, 30)
 
@@ -75,7 +75,7 @@ class IngressProcess:
         return process
 
     def takes_calls(self) -> bool:
-        """`/health/ready` says so."""
+        """Return whether `/health/ready` says that the ingress accepts calls."""
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()[-3000:]
         try:
@@ -84,7 +84,7 @@ class IngressProcess:
             return False
 
     def metric(self, name: str) -> float:
-        """A metric without labels."""
+        """Return a metric without labels."""
         text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False).text
         found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
         assert found, name
@@ -96,13 +96,13 @@ class IngressProcess:
         Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")  # proc(5)
 
     def peak_mib(self) -> int:
-        """The most memory that it had so far."""
+        """Return the most memory that it had so far."""
         assert self._process is not None
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) >> 10  # type: ignore[index]
 
     def drained(self) -> bool:
-        """Nothing waits on its disk."""
+        """Whether its spool is empty."""
         return self.metric("meterbridge_spool_records") == 0
 
     def kill(self) -> None:

@@ -46,7 +46,7 @@ class LimitedLago:
     refused: list[float] = field(default_factory=list)
 
     async def post_batch(self, body: bytes) -> HttpResponse:
-        """As Lago Cloud: counted when it arrives, answered later."""
+        """Count a post when it arrives, and answer it later, as Lago Cloud does."""
         half_s = self.latency_s() / 2
         await asyncio.sleep(half_s)
         now = virtual_now()
@@ -101,7 +101,7 @@ class Fleet:
             self.offered += 1
 
     async def offer_steadily(self, per_s: int, seconds: float) -> None:
-        """As the meter seals: a tick twice a second."""
+        """Offer events as the meter seals them, at two ticks per second."""
         for _ in range(int(seconds * 2)):
             self.offer(per_s // 2)
             await asyncio.sleep(0.5)

@@ -100,7 +100,7 @@ class Line(OwnChangelog):
         self.customers.set(name, None)
 
     def call(self, *calls: tuple[str, int], **fields: Any) -> None:
-        """One call of a dollar for each (customer, second after noon)."""
+        """Send one call of a dollar for each (customer, second after noon)."""
         records: list[Any] = []
         for name, second in calls:
             call = slp(self.number, at_us=NOON + second * SECOND_US, cost="1", **fields)
@@ -110,7 +110,7 @@ class Line(OwnChangelog):
         asyncio.run(self.work.process(records))
 
     def order(self, customer: str, until_s: int) -> Any:
-        """A record that gives up what is held of the customer."""
+        """Return a record that gives up what is held of the customer."""
         order = WriteOff("a", NOON, NOON + until_s * SECOND_US)
         record = raw(self.ledger.position.next, slp(0), customer=customer)
         value = msgspec.json.encode(order)
@@ -124,7 +124,7 @@ class Line(OwnChangelog):
         verify(self.ledger)
 
     def give_up(self, customer: str, match: str, until_s: int, limit: int = 4) -> list[str]:
-        """The ids of the windows that left."""
+        """Return the ids of the windows that left."""
         order, offset, gone = (
             WriteOff("a", NOON, NOON + until_s * SECOND_US, match=match),
             self.ledger.position.next,

@@ -15,7 +15,7 @@ def recorded(
     received_us: int | None = None,
     **properties: Value,
 ) -> Raw:
-    """A record of the raw topic; its time is when it was received."""
+    """Return a record of the raw topic; its time is when it was received."""
     received = at_us if received_us is None else received_us
     event = metered(org, code, transaction_id, properties, at_us / 1_000_000, received)
     _, key, value, time_ms = record_of(event, "", received)

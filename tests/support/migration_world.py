@@ -108,7 +108,7 @@ class World:
         return round(self.clock.now * SECOND_US)
 
     def process(self, wire: MortalWire | None = None, dies_at: int | None = None) -> OrgMigration:
-        """A new process."""
+        """Return a new process."""
         self.wires.append(wire or MortalWire())
         lago, stored = self.wires[-1].client(self.lago.url), self.stored
         stored.dies_at, stored.writes = dies_at, 0
@@ -138,7 +138,7 @@ class World:
         )
 
     async def user(self, user_id: str, plan: str = "starter", *customers: str, **fields: Any) -> None:
-        """A user with a subscription, who pays for these LiteLLM customers."""
+        """Make a user with a subscription, who pays for these LiteLLM customers."""
         await self.lago.subscribe(f"of {user_id}", user_id, plan, **fields)
         for customer in customers:
             self.stored.map(MappingRequest(customer, user_id, "tenant", plan), self.now_us() - HOUR_US)

@@ -41,5 +41,5 @@ class MortalWire(httpx.AsyncBaseTransport):
         await self._real.aclose()
 
     def client(self, url: str) -> LagoClient:
-        """A client of ours over it."""
+        """Return a client of ours over it."""
         return LagoClient(httpx.AsyncClient(transport=self, timeout=5), url, KEY)

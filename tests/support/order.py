@@ -30,7 +30,8 @@ T = TypeVar("T", bound=Item)
 
 
 def interleaved(items: Sequence[T], workers: int) -> list[T]:
-    """All of `items`, in `workers` stretches of about the same length, each with its share of the waiting files in front.
+    """Return all of `items`, in `workers` stretches of about the same length, each with its share of the waiting files
+    in front.
 
     The tests of one file stay together and in order, because they share fixtures.
     """
@@ -52,7 +53,8 @@ def interleaved(items: Sequence[T], workers: int) -> list[T]:
 
 
 def longest_first(items: Sequence[T], seconds: Mapping[str, float]) -> list[T]:
-    """All of `items`, those that take longest first. `seconds`: of one case, by the test's path below tests/ and its name.
+    """Return all of `items`, those that take longest first. `seconds`: of one case, by the test's path below tests/ and
+    its name.
 
     Tests of one group of pytest-xdist run one after the other on one worker, and count as one.
     """
@@ -64,6 +66,8 @@ def longest_first(items: Sequence[T], seconds: Mapping[str, float]) -> list[T]:
 
 
 def _group(item: Item) -> str:
-    """As pytest-xdist tells it: `@` and the group's name behind the case; else the test is a group of its own."""
+    """Return the test's group, which pytest-xdist writes after the case as `@` and the group's name; a test without a
+    group is its own group.
+    """
     case, group = item.nodeid.rfind("]"), item.nodeid.rfind("@")
     return item.nodeid[group:] if group > case else item.nodeid

@@ -115,7 +115,7 @@ class OrgApi:
     ticks: list[float]
 
     async def ask(self, verb: str, path: str, status: int = 200, **options: Any) -> dict[str, Any]:
-        """The JSON of an answer of this status."""
+        """Return the JSON of an answer of this status."""
         answer = await self.http.request(verb, path, **options)
         assert answer.status_code == status, (answer.status_code, answer.text)
         kind = "application/problem+json" if status >= 400 else "application/json"
@@ -126,11 +126,11 @@ class OrgApi:
     async def org(
         self, verb: str, rest: str, status: int = 200, *, org: str = "org_1", **options: Any
     ) -> dict[str, Any]:
-        """The same below an org's path; the id as it stands in a path."""
+        """Do the same as `ask` below an org's path; the id is used unchanged in the path."""
         return await self.ask(verb, f"{ORGS}/{org}{rest}", status, **options)
 
     async def set_up(self, plan: str = "starter", status: int = 201, *, org: str = "org_1") -> dict[str, Any]:
-        """`POST /setup`."""
+        """Send `POST /setup`."""
         body = {"plan_code": plan, "org_name": "Acme", "email": "a@acme.io", "user_id": "user_1"}
         return await self.org("POST", "/setup", status, org=org, json=body)
 
@@ -142,7 +142,9 @@ class OrgApi:
 
 @asynccontextmanager
 async def org_api(clock: Clock | None = None, **sandbox: Any) -> AsyncIterator[OrgApi]:
-    """One of them, with plans `founders_friend` (0), `starter` (1900), `professional` (4900) and `ai_basic` (usage)."""
+    """Yield a running org API, with plans `founders_friend` (0), `starter` (1900), `professional` (4900) and `ai_basic`
+    (usage).
+    """
     clock, ticks = clock or Clock(), [0.0]
     async with lago_sandbox(clock=clock, **sandbox) as lago, lago_http(5, 8) as wire:
         metric = await lago.metric("ai_usage")

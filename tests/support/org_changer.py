@@ -55,7 +55,7 @@ async def org_records(bootstrap: str, prefix: str) -> AsyncIterator[OrgRecords]:
 
 @asynccontextmanager
 async def viewed_records(bootstrap: str, prefix: str) -> AsyncIterator[tuple[OrgRecords, Behind]]:
-    """The same, with the view at hand."""
+    """Yield the same, with the view at hand."""
     kafka, topic = {"bootstrap_servers": bootstrap}, TopicNames.with_prefix(prefix).orgs
     orgs = Behind(kafka, topic)
     records = OrgRecords(orgs, kafka, topic, now_us=lambda: time.time_ns() // 1000)
@@ -68,7 +68,7 @@ async def viewed_records(bootstrap: str, prefix: str) -> AsyncIterator[tuple[Org
 
 
 def one_more(org: OrgRecord, name: str) -> OrgRecord:
-    """The org with 1 more in the limit `name`."""
+    """Return the org with 1 more in the limit `name`."""
     return msgspec.structs.replace(org, limits={**org.limits, name: org.limits.get(name, 0) + 1})
 
 

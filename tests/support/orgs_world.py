@@ -26,7 +26,7 @@ class World:
     wires: list[MortalWire] = field(default_factory=list)
 
     def process(self, wire: MortalWire | None = None, **options: Any) -> OrgBilling:
-        """A new process' billing, which the module now works on."""
+        """Return a new process' billing, which the module now works on."""
         self.wires.append(wire or MortalWire())
         billing = OrgBilling(
             self.wires[-1].client(self.lago.url),
@@ -50,7 +50,7 @@ class World:
 
 @asynccontextmanager
 async def orgs_world() -> AsyncIterator[World]:
-    """One with a first process, at work on an empty Lago."""
+    """Yield a world with a first process, on an empty Lago."""
     clock = Clock()
     async with lago_sandbox(clock=clock) as lago:
         await lago.plan("founders_friend", 0)

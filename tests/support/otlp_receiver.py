@@ -42,7 +42,7 @@ class OtlpReceiver:
         return f"http://127.0.0.1:{self.port}"
 
     def of_trace(self, trace: str) -> dict[str, SpanReceived]:
-        """The spans of a trace, by their names."""
+        """Return the spans of a trace, by their names."""
         return {span.name: span for span in self.spans if span.trace == trace}
 
     async def take(self, request: web.Request) -> web.Response:
@@ -58,7 +58,7 @@ class OtlpReceiver:
 
 @asynccontextmanager
 async def otlp_receiver(port: int = 0) -> AsyncIterator[OtlpReceiver]:
-    """A receiver that listens until the exit; `port` 0 = any free one."""
+    """Yield a receiver that listens until the exit; `port` 0 = any free one."""
     receiver = OtlpReceiver()
     app = web.Application(client_max_size=64 << 20)
     app.add_routes([web.post("/v1/traces", receiver.take)])

@@ -25,7 +25,7 @@ class OwnChangelog:
         assert self.ledger.position.held == self.ledger.held_windows()
 
     def restored(self, now_us: int = 0) -> LedgerState:
-        """The books as another worker finds them."""
+        """Return the books as another worker finds them."""
         ledger = LedgerState(Position())
         restore(ledger, snapshot_from(0, self.values), now_us)
         return ledger
@@ -37,5 +37,5 @@ class OwnChangelog:
 
 
 def image_of(ledger: LedgerState) -> tuple[object, ...]:
-    """All of the ledger that is a function of the changelog, comparable."""
+    """Return all of the ledger that is a function of the changelog, comparable."""
     return ledger.windows, ledger.index, set(ledger.open), ledger.held, ledger.metered, ledger.jobs, ledger.position

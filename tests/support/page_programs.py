@@ -12,19 +12,19 @@ _PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def programs(page: str) -> list[str]:
-    """All of the page, in order."""
+    """Return all programs of the page, in order."""
     return _PROGRAM.findall((DOCS / page).read_text(encoding="utf-8"))
 
 
 def names_of(program: str) -> dict[str, Any]:
-    """What a program defines when it is imported."""
+    """Return what a program defines when it is imported."""
     names: dict[str, Any] = {"__name__": "program"}
     exec(compile(program, "a program of the page", "exec"), names)
     return names
 
 
 async def printed(program: str, environ: dict[str, str], python: str = sys.executable, cwd: Path | None = None) -> str:
-    """What a program prints to its end, run by itself with these variables and those of this process."""
+    """Return the output of a program that runs alone with these variables and those of this process."""
     process = await asyncio.create_subprocess_exec(
         python,
         "-c",

@@ -56,7 +56,7 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """All of a page, in order."""
+    """Yield all of a page, in order."""
     text = page.read_text(encoding="utf-8")
     for found in _BLOCK.finditer(text):
         line = text[: found.start("text")].count("\n")
@@ -66,7 +66,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def as_told(prints: str, output: str) -> bool:
-    """Whether the output has the words of a page's text in this order; white space does not count."""
+    """Return whether the output has the words of a page's text in this order; white space does not count."""
     parts = [r"\s*".join(map(re.escape, part.split())) for part in prints.split("...")]
     parts = [rf"(?<!\d){part}" if part[:1].isdigit() else part for part in parts]  # 3 is not 13
     return re.search(r".*?".join(parts), output, re.DOTALL) is not None

@@ -16,5 +16,5 @@ PARTS = {
 
 
 def whole_page(name: str) -> str:
-    """The text of a page and of its parts, one after the other."""
+    """Return the text of a page and of its parts, one after the other."""
     return "\n".join((DOCS / one).read_text(encoding="utf-8") for one in (name, *PARTS[name]))

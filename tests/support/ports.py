@@ -17,7 +17,9 @@ _BOTTOM, _PORTS = 12_000, 1_250
 
 
 def stretch(environ: Mapping[str, str]) -> range:
-    """The ports of one worker of a parallel run: of two that draw from the same ones, both may take one that is free."""
+    """Return the ports of one worker of a parallel run: of two that draw from the same ones, both may take one that is
+    free.
+    """
     worker = int(environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
     lowest = _BOTTOM + _PORTS * (worker + WORKERS * (environ.get(RUN) == "faults"))
     return range(lowest, lowest + _PORTS)
@@ -28,7 +30,7 @@ _handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """A loopback TCP port no one listens on, never handed out twice by this process.
+    """Return a loopback TCP port no one listens on, never handed out twice by this process.
 
     Raises:
         RuntimeError: a thousand draws were all taken.

@@ -27,7 +27,7 @@ class Postgres(Protocol):
     url: str
 
     def describe(self) -> str:
-        """Which server this is, for people; never its password."""
+        """Return which server this is, for people; never its password."""
 
     def kill(self) -> None:
         """Crash the server; returns when it is gone."""
@@ -167,7 +167,7 @@ class LocalPostgres:
 
 
 def binaries() -> Path:
-    """The newest folder with `initdb` and `postgres`.
+    """Return the newest folder with `initdb` and `postgres`.
 
     Raises:
         RuntimeError: there is none.
@@ -181,7 +181,7 @@ def binaries() -> Path:
 
 
 def _unprivileged_account() -> dict[str, str | int]:
-    """Whom the cluster belongs to when we are root; empty when we are not."""
+    """Return the owner of the cluster if we are root; empty if we are not."""
     if os.geteuid() != 0:
         return {}
     known = {entry.pw_name: entry.pw_gid for entry in pwd.getpwall()}

@@ -24,7 +24,7 @@ Headers = list[tuple[str, str | bytes | None]]
 
 
 def quick_delivery(lago: Lago, http: httpx.AsyncClient, *, isolate_after: int = 2, alone_after: int = 3) -> Delivery:
-    """One that loses patience within a test."""
+    """Return one that loses patience within a test."""
     policy = RetryPolicy(
         random.random,
         base_s=0.01,
@@ -59,7 +59,7 @@ def event(number: int, cents: str = "1.5") -> LagoEvent:
 
 
 def put(stage: Stage, events: Sequence[LagoEvent | bytes]) -> None:
-    """As the meter writes them; bytes are a record that is no event."""
+    """Put events as the meter writes them; bytes are a record that is not an event."""
     manifest = msgspec.json.encode(Manifest(0, 0, 0, 1))
     for one in events:
         value = one if isinstance(one, bytes) else msgspec.json.encode(one)
@@ -68,13 +68,13 @@ def put(stage: Stage, events: Sequence[LagoEvent | bytes]) -> None:
 
 
 def put_back(stage: Stage, value: bytes, headers: Headers, tier: int = 0) -> None:
-    """A record of the retry topic."""
+    """Put a record into the retry topic."""
     stage.producer.produce(stage.topics.retry, value, "sub", partition=tier, headers=headers)
     stage.producer.flush(10)
 
 
 def statuses(stage: Stage) -> dict[str, str]:
-    """The latest state of each event."""
+    """Return the latest state of each event."""
     return {receipt["transaction_id"]: receipt["status"] for receipt in stage.values(stage.topics.receipts)}
 
 

@@ -57,7 +57,7 @@ class Writer:
 
 
 async def snapshot(url: str) -> dict[str, list[str]]:
-    """All that is in the tables, and the queue that is seen of it."""
+    """Return all that is in the tables, and the queue that is seen of it."""
     return {
         name: sorted(map(repr, await rows(url, f"SELECT * FROM {name}")))
         for name in (*TABLES[:3], "event_queue", "held_parts", "lago_events")
@@ -70,7 +70,7 @@ async def emptied(url: str) -> None:
 
 
 async def in_order(url: str, told: History) -> dict[str, list[str]]:
-    """The tables after each topic was projected whole, one after the other."""
+    """Return the tables after each topic was projected whole, one after the other."""
     async with Writer(url) as writer:
         for (topic, partition), log in told.logs.items():
             await writer.take(topic, partition, log)
@@ -78,7 +78,7 @@ async def in_order(url: str, told: History) -> dict[str, list[str]]:
 
 
 def usage(number: int = 1, **fields: Any) -> EnrichedUsage:
-    """A billable call of part 7."""
+    """Return a billable call of part 7."""
     base = {
         "identity": f"{number:032x}",
         "offset": number,
@@ -94,13 +94,13 @@ def usage(number: int = 1, **fields: Any) -> EnrichedUsage:
 
 
 def event(first: int = 7, **properties: str) -> LagoEvent:
-    """The event of the part that begins at offset `first`."""
+    """Return the event of the part that begins at offset `first`."""
     told = {"unit": "1", "user_id": "acme", "org_id": "org", **properties}
     return LagoEvent(f"{PREFIX}{first}", "sub", "ai_usage", "1795176000.000", "1.45", told)
 
 
 def manifest(*windows: int, first: int = 7) -> bytes:
-    """A manifest that names these released windows."""
+    """Return a manifest that names these released windows."""
     return msgspec.json.encode(Manifest(0, first, first + 1, 2, windows))
 
 
@@ -110,6 +110,6 @@ def receipt(status: str, at: int, **fields: Any) -> Receipt:
 
 
 async def queue(url: str) -> list[tuple[Any, ...]]:
-    """What an operator sees, in order of ids."""
+    """Return what an operator sees, in order of ids."""
     columns = "transaction_id, external_customer_id, customer_mapping_id, status, retry_count, error_message"
     return await rows(url, f"SELECT {columns} FROM event_queue ORDER BY 1")

@@ -15,7 +15,8 @@ _LIMIT_S = 300
 
 
 def program(name: str) -> str:
-    """The path of `promtool` or `prometheus`; Debian's package (19 MB) is fetched the first time that none is installed.
+    """Return the path of `promtool` or `prometheus`; Debian's package (19 MB) is fetched the first time that none is
+    installed.
 
     Raises:
         RuntimeError: there is none, and apt cannot fetch one; with the end of its output.

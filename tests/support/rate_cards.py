@@ -9,18 +9,18 @@ from tests.support.calls import NOON
 
 
 def card(*entries: Entry, name: str = "r1", begins: int = 0, default: Entry | None = None, **factors: Any) -> RateCard:
-    """A version; factors by kind, `plan={"pro": "0.9"}`."""
+    """Return a version; factors by kind, `plan={"pro": "0.9"}`."""
     made = {kind: {each: Decimal(factor) for each, factor in by.items()} for kind, by in factors.items()}
     return RateCard(name, begins, entries=entries, default=default, factors=Factors(**made) if made else None)
 
 
 def entry(model: str = "*", provider: str = "*", **prices: str) -> Entry:
-    """An entry; prices as text."""
+    """Return an entry; prices as text."""
     return Entry(model, provider, **{name: Decimal(price) for name, price in prices.items()})
 
 
 def call(cost: str = "0", **fields: Any) -> Usage:
-    """A call that ended at noon; without tokens unless `fields` has some."""
+    """Return a call that ended at noon; without tokens unless `fields` has some."""
     counts = {name: fields.pop(name, 0) for name in ("tokens_input", "tokens_output", "total_tokens")}
     details = {name: fields.pop(name, 0) for name in ("cached_tokens", "reasoning_tokens")}
     model, provider = fields.pop("model", "openai/gpt-4o"), fields.pop("provider", "openai")

@@ -26,7 +26,7 @@ _CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
 
 @cache
 def called() -> list[tuple[str, ast.Call]]:
-    """Every call of a name in the product, and its place; the sandbox answers as Lago does, in Lago's words."""
+    """Return every call of a name in the product, and its place; the sandbox answers as Lago does, in Lago's words."""
     found = []
     for top in ("schemas", "streams", "connectors"):
         for path in sorted((ROOT / top).rglob("*.py")):

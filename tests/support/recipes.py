@@ -18,13 +18,13 @@ CENT = Decimal("0.0100000000001")
 
 
 def recipe(chapter: str) -> list[str]:
-    """The SQL blocks of a chapter."""
+    """Return the SQL blocks of a chapter."""
     text = PAGE.read_text(encoding="utf-8").partition(f"\n## {chapter}\n")[2].partition("\n## ")[0]
     return re.findall(r"^```sql\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def statements(sql: str) -> list[str]:
-    """The statements of a block."""
+    """Return the statements of a block."""
     return [one.strip() for one in sql.split(";") if one.strip()]
 
 

@@ -24,7 +24,7 @@ DAY: Final = ("--from", str(_FIRST_DAY), "--to", str(_FIRST_DAY + timedelta(days
 
 
 def recorded() -> list[dict[str, Any]]:
-    """Every StandardLoggingPayload of the day whose rows are in the database's export."""
+    """Return every StandardLoggingPayload of the day whose rows are in the database's export."""
     named = {row["request_id"] for row in exported()} | {row["litellm_call_id"] for row in exported()}
     seen: dict[tuple[str, str, str, float], dict[str, Any]] = {}
     for path in sorted(RECORDED.glob("generic_api__1.109.1__*.json")):
@@ -39,12 +39,12 @@ def recorded() -> list[dict[str, Any]]:
 
 
 def exported() -> list[dict[str, str]]:
-    """The rows of `LiteLLM_SpendLogs`."""
+    """Return the rows of `LiteLLM_SpendLogs`."""
     return list(csv.DictReader(io.StringIO(table())))
 
 
 def table() -> str:
-    """The rows as CSV with a header."""
+    """Return the rows as CSV with a header."""
     return _MOMENT.sub(_moved, (RECORDED / "spendlogs__1.109.1__export.csv").read_text())
 
 

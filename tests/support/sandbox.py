@@ -40,15 +40,15 @@ class Lago:
     sdk: Client
 
     async def post(self, *events: dict[str, Any]) -> httpx.Response:
-        """`POST /events/batch`."""
+        """Send `POST /events/batch`."""
         return await self.http.post("/api/v1/events/batch", json={"events": list(events)})
 
     async def post_one(self, event: dict[str, Any]) -> httpx.Response:
-        """`POST /events`."""
+        """Send `POST /events`."""
         return await self.http.post("/api/v1/events", json={"event": event})
 
     async def get(self, path: str, **query: Any) -> httpx.Response:
-        """A path below `/api/v1`."""
+        """Return a path below `/api/v1`."""
         return await self.http.get(f"/api/v1{path}", params=query)
 
     async def save(self, path: str, root: str, **fields: Any) -> httpx.Response:
@@ -56,7 +56,7 @@ class Lago:
         return await self.http.post(f"/api/v1{path}", json={root: fields})
 
     async def stats(self) -> dict[str, Any]:
-        """`GET /__stats`."""
+        """Send `GET /__stats`."""
         answer: dict[str, Any] = (await self.http.get("/__stats")).json()
         return answer
 
@@ -66,14 +66,14 @@ class Lago:
         assert armed.status_code == 200, armed.text
 
     async def metric(self, code: str = "llm_cost", **fields: Any) -> str:
-        """A sum metric over `unit`; its id."""
+        """Return a sum metric over `unit`; its id."""
         spec = {"name": code, "code": code, "aggregation_type": "sum_agg", "field_name": "unit"} | fields
         answer = await self.save("/billable_metrics", "billable_metric", **spec)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["billable_metric"]["lago_id"])
 
     async def plan(self, code: str = "llm", amount_cents: int = 0, **fields: Any) -> None:
-        """A monthly plan in dollars, without charges."""
+        """Create a monthly plan in dollars, without charges."""
         spec = {
             "name": code,
             "code": code,
@@ -86,7 +86,7 @@ class Lago:
         assert answer.status_code == 200, answer.text
 
     async def usage_plan(self, code: str = "llm", amount_cents: int = 0, metric: str = "ai_usage") -> None:
-        """A monthly plan in dollars that charges the metric, which is made if it is missing."""
+        """Create a monthly plan in dollars that charges the metric; the metric is made if it is missing."""
         found = await self.get(f"/billable_metrics/{metric}")
         lago_id = found.json()["billable_metric"]["lago_id"] if found.status_code == 200 else await self.metric(metric)
         await self.plan(code, amount_cents, charges=[{"billable_metric_id": lago_id, "charge_model": "dynamic"}])
@@ -94,7 +94,7 @@ class Lago:
     async def subscribe(
         self, external_id: str = "sub_1", customer: str = "org_1", plan: str = "llm", **fields: Any
     ) -> dict[str, Any]:
-        """A subscription; Lago's JSON of it."""
+        """Return a subscription; Lago's JSON of it."""
         answer = await self.save(
             "/subscriptions",
             "subscription",
@@ -111,7 +111,7 @@ class Lago:
         await self.subscribe()
 
     async def usage(self, customer: str = "org_1", external_id: str = "sub_1") -> dict[str, Any]:
-        """The running period's usage."""
+        """Return the running period's usage."""
         answer = await self.get(f"/customers/{customer}/current_usage", external_subscription_id=external_id)
         assert answer.status_code == 200, answer.text
         usage: dict[str, Any] = answer.json()["customer_usage"]
@@ -119,7 +119,7 @@ class Lago:
 
 
 def event(transaction_id: str = "t1", **fields: Any) -> dict[str, Any]:
-    """A valid event of `sub_1` at the clock's start."""
+    """Return a valid event of `sub_1` at the clock's start."""
     return {
         "transaction_id": transaction_id,
         "external_subscription_id": "sub_1",
@@ -132,7 +132,7 @@ def event(transaction_id: str = "t1", **fields: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def lago_sandbox(**options: Any) -> AsyncIterator[Lago]:
-    """A sandbox with these options of `create_sandbox`, gone afterwards."""
+    """Yield a sandbox with these options of `create_sandbox`, gone afterwards."""
     runner = web.AppRunner(create_sandbox(**options), access_log=None, shutdown_timeout=20)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -146,7 +146,7 @@ async def lago_sandbox(**options: Any) -> AsyncIterator[Lago]:
 
 
 def codes(answer: httpx.Response) -> Any:
-    """`error_details` of a 422."""
+    """Return `error_details` of a 422."""
     assert answer.status_code == 422, answer.text
     body = answer.json()
     assert (body["status"], body["error"], body["code"]) == (422, "Unprocessable Entity", "validation_errors")

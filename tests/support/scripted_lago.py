@@ -49,7 +49,7 @@ def event(transaction_id: str, cents: str = "1.25", timestamp: str = "1741219251
 
 
 def item(transaction_id: str, *, resent: bool = False, cents: str = "1.25", padding: int = 0) -> Item:
-    """An item as the meter writes it; `padding` bytes of blanks make it heavy."""
+    """Return an item as the meter writes it; `padding` bytes of blanks make it heavy."""
     value = msgspec.json.encode(event(transaction_id, cents))
     return Item(transaction_id, value + b" " * padding, resent)
 
@@ -127,7 +127,7 @@ class ScriptedLago:
         return _fail(fault, ids)
 
     def _store(self, events: list[LagoEvent]) -> HttpResponse | None:
-        """None where every event was stored; otherwise the refusal."""
+        """Return None where every event was stored; otherwise the refusal."""
         ids = [one.transaction_id for one in events]
         if sum(map(len, ids)) > self.too_heavy:
             return HttpResponse(413, {}, b"<html>413</html>")

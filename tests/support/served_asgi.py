@@ -11,7 +11,7 @@ import uvicorn
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The test's signals stay the test's."""
+        """Do nothing, so that the test keeps its own signal handlers."""
         yield
 
 

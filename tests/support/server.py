@@ -30,16 +30,18 @@ class Server:
     http: httpx.AsyncClient
 
     async def map(self, customer: str = "customer-1", org: str = "org_1", **fields: Any) -> httpx.Response:
-        """`POST /customers/mapping` with the master key."""
+        """Send `POST /customers/mapping` with the master key."""
         body = {"litellm_customer_id": customer, "lago_customer_id": org, "lago_organization_id": "tenant"} | fields
         return await self.http.post("/customers/mapping", json=body, headers=BEARER)
 
     async def mapping(self, customer: str = "customer-1") -> httpx.Response:
-        """`GET /customers/{id}/mapping` with the master key; the id as it stands in a path."""
+        """Send `GET /customers/{id}/mapping` with the master key; the id as it stands in a path."""
         return await self.http.get(f"/customers/{customer}/mapping", headers=BEARER)
 
     async def stats(self, until: Callable[[dict[str, Any]], bool] = lambda _told: True) -> dict[str, Any]:
-        """`GET /webhooks/stats`, once the topics have been read as far as `until` wants: before, it is 503 or less."""
+        """Send `GET /webhooks/stats`, once the topics have been read as far as `until` wants: before, it is 503 or
+        less.
+        """
         deadline = time.monotonic() + 10 * PATIENCE
         while True:
             answer = await self.http.get("/webhooks/stats", headers=BEARER)
@@ -74,7 +76,7 @@ def settings_for(kafka: Kafka, prefix: str, **other: Any) -> Settings:
 async def running_server(
     settings: Settings, parts: Collection[str] = PARTS, learn_every_s: float = 3600
 ) -> AsyncIterator[Server]:
-    """A server that is ready; the API alone gets a free port as well."""
+    """Yield a server that is ready; the API alone gets a free port as well."""
     if WEBHOOKS not in parts and settings.api_port is None:
         settings = settings.model_copy(update={"api_port": 0})
     async with serving(settings, parts, learn_every_s) as served:

@@ -18,7 +18,9 @@ _ROOM = 2 << 30
 def server_folder(
     name: str, environ: Mapping[str, str] = os.environ, memory: Path = _MEMORY, room: int = _ROOM
 ) -> Path:
-    """A new folder for a server of this name. `memory`: a file system in memory, used when `room` bytes are free there."""
+    """Return a new folder for a server of this name. `memory`: a file system in memory, used when `room` bytes are free
+    there.
+    """
     in_tests = "PYTEST_VERSION" in environ  # pytest sets it, and every process of a test has it
     has_room = in_tests and memory.is_dir() and shutil.disk_usage(memory).free >= room
     return Path(tempfile.mkdtemp(prefix=f"meterbridge-{name}-", dir=memory if has_room else None))

@@ -143,7 +143,7 @@ class Stage:
         self.producer.flush(10)
 
     def read(self, topic: str) -> list[Any]:
-        """Every committed message of a topic."""
+        """Return every committed message of a topic."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.settings.kafka_bootstrap_servers,
@@ -169,12 +169,12 @@ class Stage:
         return messages
 
     def values(self, topic: str) -> list[Any]:
-        """Every committed value of a topic, as JSON."""
+        """Return every committed value of a topic, as JSON."""
         return [json.loads(message.value()) for message in self.read(topic)]
 
     @asynccontextmanager
     async def running(self, name: str, parts: Components) -> AsyncIterator[Role]:
-        """A role, until the block ends."""
+        """Yield a role, until the block ends."""
         role, stop = ROLES[name](parts), asyncio.Event()
         task = asyncio.ensure_future(run_role(role, stop))
         try:

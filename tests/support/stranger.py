@@ -47,7 +47,7 @@ def bomb(size: int) -> bytes:
 
 
 def head(path: str, length: int, *lines: str) -> bytes:
-    """The head of a post."""
+    """Return the head of a post."""
     return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {length}", *lines, "", ""]).encode()
 
 
@@ -66,7 +66,7 @@ class Stranger:
         self.answers: dict[str, int] = {}
 
     async def again_and_again(self, number: int, port: int, said: Callable[[int], bytes]) -> None:
-        """One connection after the other, each for one post; what is answered is counted."""
+        """Open one connection after the other, each for one post, and count the responses."""
         turn = number
         while time.monotonic() < self._until:
             turn += 1

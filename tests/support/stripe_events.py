@@ -12,7 +12,7 @@ _numbers = count(1)
 
 
 def event(kind: str, obj: dict[str, Any], event_id: str = "", *, live: bool = False) -> dict[str, Any]:
-    """An event about an object."""
+    """Return an event about an object."""
     return {
         "id": event_id or f"evt_{next(_numbers)}",
         "object": "event",
@@ -29,7 +29,7 @@ def event(kind: str, obj: dict[str, Any], event_id: str = "", *, live: bool = Fa
 def session(
     purchase: str, session_id: str, intent: str | None = "pi_1", amount: int = 1000, **changes: Any
 ) -> dict[str, Any]:
-    """A Checkout session that is paid."""
+    """Return a Checkout session that is paid."""
     told = {
         "id": session_id,
         "object": "checkout.session",
@@ -49,7 +49,7 @@ def session(
 
 
 def charge(refunded: int, intent: str | None = "pi_1", amount: int = 1000, **changes: Any) -> dict[str, Any]:
-    """A charge of which `refunded` was refunded in all."""
+    """Return a charge of which `refunded` was refunded in all."""
     told = {
         "id": "ch_1",
         "object": "charge",
@@ -68,7 +68,7 @@ def charge(refunded: int, intent: str | None = "pi_1", amount: int = 1000, **cha
 
 
 def dispute(status: str, intent: str | None = "pi_1", amount: int = 1000, **changes: Any) -> dict[str, Any]:
-    """A dispute about a charge."""
+    """Return a dispute about a charge."""
     told = {
         "id": "dp_1",
         "object": "dispute",
@@ -86,12 +86,12 @@ def dispute(status: str, intent: str | None = "pi_1", amount: int = 1000, **chan
 
 
 def signed(body: bytes, secret: str = SECRET, at: float | None = None) -> dict[str, str]:
-    """The header, made by hand from Stripe's description of it."""
+    """Return the header, made by hand from Stripe's description of it."""
     moment = int(time.time() if at is None else at)
     digest = hmac.new(secret.encode(), f"{moment}.".encode() + body, sha256).hexdigest()
     return {"Stripe-Signature": f"t={moment},v1={digest},v0={'0' * 64}"}
 
 
 def body_of(told: dict[str, Any]) -> bytes:
-    """The event as text, indented as Stripe writes it: the signature is over these bytes."""
+    """Return the event as text, indented as Stripe writes it: the signature is over these bytes."""
     return json.dumps(told, indent=2).encode()

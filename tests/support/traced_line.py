@@ -36,19 +36,19 @@ class TracedLine:
     session: aiohttp.ClientSession
 
     async def post(self, call: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        """One call to the webhook."""
+        """Post one call to the webhook."""
         url = f"http://127.0.0.1:{self.ports['http']}/webhook/litellm/usage"
         sent = {"Authorization": f"Bearer {TOKEN}", **(headers or {})}
         async with self.session.post(url, json=call, headers=sent) as answer:
             assert answer.status == 202, await answer.text()
 
     async def billed(self) -> list[dict[str, Any]]:
-        """The events at Lago."""
+        """Return the events at Lago."""
         async with self.session.get(f"http://127.0.0.1:{self.ports['lago']}/__events") as answer:
             return [msgspec.json.decode(line) for line in (await answer.read()).splitlines()]
 
     async def until_billed(self, calls: int, limit_s: float = 90.0) -> list[dict[str, Any]]:
-        """The events, once they bill `calls` calls."""
+        """Return the events, once they bill `calls` calls."""
         deadline = time.monotonic() + limit_s
         while True:
             events = await self.billed()
@@ -58,18 +58,18 @@ class TracedLine:
             await asyncio.sleep(0.1)
 
     async def spans_counted(self, role: str) -> dict[str, float]:
-        """`meterbridge_trace_spans_total` of a process, by outcome."""
+        """Return `meterbridge_trace_spans_total` of a process, by outcome."""
         async with self.session.get(f"http://127.0.0.1:{self.ports[role]}/metrics") as answer:
             lines = (await answer.text()).splitlines()
         found = [line for line in lines if line.startswith("meterbridge_trace_spans_total{")]
         return {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in found}
 
     def log(self, role: str) -> str:
-        """What a process wrote."""
+        """Return what a process wrote."""
         return self.processes[role].log.read_text()
 
     def tails(self) -> str:
-        """The ends of all logs."""
+        """Return the ends of all logs."""
         return "\n".join(process.tail() for process in self.processes.values())
 
 

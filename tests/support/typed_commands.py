@@ -72,7 +72,7 @@ class TypedCommands:
 
 
 def _run(asked: socket.socket) -> None:
-    """One command from its start to its end."""
+    """Run one command from its start to its end."""
     with asked:
         data, files, _, _ = socket.recv_fds(asked, _BIGGEST_ORDER, 3)
         if not data:  # killed before it could say what it wanted

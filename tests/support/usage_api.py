@@ -65,7 +65,7 @@ class UsageApi:
 
 @asynccontextmanager
 async def usage_api() -> AsyncIterator[UsageApi]:
-    """One of them, gone afterwards."""
+    """Yield one of them, gone afterwards."""
     api = UsageApi()
     app = web.Application()
     app.router.add_post(RECORD, api.record)
@@ -76,7 +76,7 @@ async def usage_api() -> AsyncIterator[UsageApi]:
 
 @asynccontextmanager
 async def serving(app: web.Application) -> AsyncIterator[str]:
-    """The address of an application on a loopback port."""
+    """Yield the address of an application on a loopback port."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -100,5 +100,5 @@ class Sleeps:
 def sdk_client(
     api: UsageApi, http: httpx.AsyncClient, key: str = KEY, sleep: Any = None, **options: Any
 ) -> MeterbridgeClient:
-    """A client of it whose waits are not slept."""
+    """Return a client of it whose waits are not slept."""
     return MeterbridgeClient(http, api.url, key, random_number=lambda: 1.0, sleep=sleep or Sleeps(), **options)

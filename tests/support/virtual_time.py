@@ -48,5 +48,5 @@ def run_virtually(main: Coroutine[Any, Any, T]) -> T:
 
 
 def virtual_now() -> float:
-    """The running loop's clock, seconds."""
+    """Return the running loop's clock, seconds."""
     return asyncio.get_running_loop().time()

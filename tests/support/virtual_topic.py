@@ -66,7 +66,7 @@ class VirtualTopic:
         yield self
 
     def durable(self, partition: int, at: float) -> int:
-        """The number of records that are durable at a moment."""
+        """Return the number of records that are durable at a moment."""
         return sum(one.at <= at for one in self.records[partition])
 
     def partitions_for_topic(self, _topic: str) -> set[int]:
@@ -97,7 +97,9 @@ class VirtualTopic:
         return ends
 
     async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
-        """What is there, else what comes within `timeout_ms`. A broker is asked again each `fetch_max_wait_ms`."""
+        """Return the present records, or the records that arrive within `timeout_ms`. A broker is asked again each
+        `fetch_max_wait_ms`.
+        """
         self._seen()
         until, held_s = virtual_now() + timeout_ms / 1000, self.options["fetch_max_wait_ms"] / 1000
         while True:

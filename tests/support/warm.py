@@ -116,7 +116,7 @@ def start_anew(
     stdin: int = subprocess.DEVNULL,
     cwd: str | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """`start` with an interpreter of its own."""
+    """Return `start` with an interpreter of its own."""
     return subprocess.Popen(
         list(command),
         env=dict(environ),
@@ -156,7 +156,7 @@ class _Server:
         self._lock = threading.Lock()
 
     def fork(self, order: Mapping[str, Any], files: Sequence[int]) -> int:
-        """The pid of a new child of ours. `files`: its stdout, its stderr, and its stdin if it has one."""
+        """Return the pid of a new child of ours. `files`: its stdout, its stderr, and its stdin if it has one."""
         with self._lock, _adopting:
             # What loses its parent in this moment becomes a child of this process.
             _subreaper(is_one=True)
@@ -218,7 +218,7 @@ def _next_order(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def _become(order: dict[str, Any], files: list[int]) -> None:
-    """What the interpreter does for `python -m`."""
+    """Do the same as the interpreter does for `python -m`."""
     for wanted, file in zip(_PLACES, files, strict=False):
         os.dup2(file, wanted)
         os.close(file)

@@ -77,7 +77,7 @@ class Seen:
 
 
 def task_of(database: Database, *urls: str, seen: WebhookMetrics | None = None, **rules: Any) -> OutgoingWebhooks:
-    """The task with these endpoints."""
+    """Return the task with these endpoints."""
     sensors, endpoints = seen or Seen(), [WebhookTarget(url) for url in urls]
     sender = MessageSender(webhooks_http(), [SECRET, OLDER], sensors.webhook_attempted)
     announcements = Announcements([endpoint.name for endpoint in endpoints], **rules)

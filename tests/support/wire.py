@@ -86,7 +86,7 @@ class Wire:
 
 @asynccontextmanager
 async def wire(to_port: int, port: int | None = None) -> AsyncIterator[Wire]:
-    """A wire that is up; cut at the end."""
+    """Yield a wire that is up; cut at the end."""
     one = Wire(to_port, port)
     await one.join()
     try:

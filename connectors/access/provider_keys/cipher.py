@@ -1,7 +1,7 @@
 """Encrypts provider keys under `PROVIDER_KEYS_SECRET`: Fernet, with several secrets while one is replaced.
 
-What is encrypted names the row that it belongs to. So a row that somebody with access to the tables gives another user's
-bytes is not decrypted. Source of the format: https://cryptography.io/en/latest/fernet/
+The encrypted text names the row that it belongs to. So if somebody with access to the tables copies the bytes into
+another user's row, they are not decrypted. Source of the format: https://cryptography.io/en/latest/fernet/
 """
 
 from base64 import urlsafe_b64decode
@@ -33,7 +33,7 @@ class SealedKey:
 class KeyCipher:
     """Encrypts under the newest secret, and decrypts under each.
 
-    Its library takes 10 MiB of memory. It is loaded here, for most installations store no provider key.
+    Its library takes 10 MiB of memory. It is loaded here, because most installations store no provider key.
 
     Args:
         secrets: 32 bytes in URL-safe Base64 each, the newest first; at least one.
@@ -48,11 +48,11 @@ class KeyCipher:
         self.secret_ids = [secret_id(secret) for secret in secrets]
 
     def sealed(self, key: ProviderKey, api_key: str) -> SealedKey:
-        """The key, encrypted under the newest secret for this row alone."""
+        """Encrypt the key under the newest secret, for this row only."""
         return SealedKey(self._newest.encrypt(_bound(key, api_key)), self.secret_ids[0])
 
     def opened(self, key: ProviderKey, sealed: SealedKey) -> str:
-        """The provider's key.
+        """Decrypt the provider's key.
 
         Raises:
             Unavailable: `provider_keys_secret_wrong`: no secret decrypts it. `provider_key_unreadable`: the bytes were
@@ -72,12 +72,12 @@ class KeyCipher:
 
 
 def secret_id(secret: str) -> str:
-    """A name of a secret that does not reveal the secret."""
+    """Return a name of a secret that does not reveal the secret."""
     return sha256(_DOMAIN + urlsafe_b64decode(secret)).hexdigest()[:_ID_DIGITS]
 
 
 def wrong_secret() -> Unavailable:
-    """The error where stored keys are encrypted under a secret that is not given."""
+    """Return the error for stored keys that are encrypted under a secret that is not configured."""
     return Unavailable(WRONG_SECRET, "stored provider keys are encrypted under a secret not in PROVIDER_KEYS_SECRET")
 
 

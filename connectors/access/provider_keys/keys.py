@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-#: A provider's key: printable ASCII without spaces. The shortest that is shown with its last characters has 20.
+#: A provider's key: printable ASCII without spaces. A key is shown with its last characters only if it has 20 or more.
 LEAST_CHARS, MOST_CHARS, LEAST_SHOWN = 8, 1024, 20
 #: The part of a path that is a key id, and how a key id looks.
 PART: Final = "provider_key_id"
@@ -22,7 +22,7 @@ class ProviderKey:
 
     Fields:
         masked_key: how people recognise it, such as `sk-...abcd`.
-        rotation_due: from then on its owner is reminded to replace it at the provider.
+        rotation_due: from this moment on its owner is reminded to replace it at the provider.
         last_used_at, use_count: of decryptions for a call; exact to some seconds.
         revoked_at: None = it is active. A revoked key is erased.
     """
@@ -45,7 +45,7 @@ class ProviderKey:
         return self.revoked_at is None
 
     def is_due(self, now: datetime) -> bool:
-        """Whether it is active and older than it should be."""
+        """Return whether the key is active and older than it should be."""
         return self.is_active and self.rotation_due <= now
 
 
@@ -58,7 +58,9 @@ def new_key(
 
 
 def masked(api_key: str) -> str:
-    """The beginning up to the first `-` or `_`, and the last four characters: `sk-...abcd`; of a short key nothing."""
+    """Return the beginning up to the first `-` or `_`, and the last four characters: `sk-...abcd`. A short key is not
+    shown at all.
+    """
     if len(api_key) < LEAST_SHOWN:
         return "..."
     beginning = _BEGINNING.match(api_key)

@@ -1,4 +1,4 @@
-"""The table `user_provider_keys`. It is no projection of a topic, so a change is on disk before a method returns."""
+"""The table `user_provider_keys`. It is not a projection of a topic, so a change is on disk before a method returns."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -53,7 +53,7 @@ UPDATE user_provider_keys k SET encrypted_key = n.encrypted, secret_id = $4
 FROM unnest($1::text[], $2::bytea[], $3::bytea[]) AS n (key_id, before, encrypted)
 WHERE k.key_id = n.key_id AND k.encrypted_key = n.before
 """
-#: How many keys are listed at most, and how many a user may have.
+#: The maximum number of listed keys, and of keys of a user.
 MOST_LISTED, MOST_OF_USER = 1000, 100
 
 
@@ -106,23 +106,23 @@ class PostgresProviderKeys:
                 )
 
     async def all(self) -> list[ProviderKey]:
-        """The keys of all users, the latest first, at most `MOST_LISTED`."""
+        """Return the keys of all users, the latest first, at most `MOST_LISTED`."""
         async with self._database.connection() as connection:
             return [ProviderKey(*row) for row in await connection.fetch(_ALL, MOST_LISTED)]
 
     async def of_user(self, user_id: str) -> list[ProviderKey]:
-        """The user's keys, the latest first."""
+        """Return the user's keys, the latest first."""
         async with self._database.connection() as connection:
             return [ProviderKey(*row) for row in await connection.fetch(_OF_USER, MOST_LISTED, user_id)]
 
     async def get(self, key_id: str) -> ProviderKey | None:
-        """One key; None = it does not exist."""
+        """Return one key; None = it does not exist."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_ONE, key_id)
         return None if row is None else ProviderKey(*row)
 
     async def live(self, user_id: str, provider: str) -> tuple[ProviderKey, SealedKey] | None:
-        """The user's newest active key for the provider; None = there is none."""
+        """Return the user's newest active key for the provider; None = there is none."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_LIVE, user_id, provider)
         return None if row is None else _with_key(row)
@@ -139,12 +139,12 @@ class PostgresProviderKeys:
             await connection.execute(_USED, list(uses), counts, moments)
 
     async def totals(self, now: datetime) -> list[SecretTotals]:
-        """The active keys by the secret that encrypted them."""
+        """Return the active keys by the secret that encrypted them."""
         async with self._database.connection() as connection:
             return [SecretTotals(*row) for row in await connection.fetch(_TOTALS, now)]
 
     async def following(self, key_id: str, limit: int) -> list[tuple[ProviderKey, SealedKey]]:
-        """The next active keys after `key_id`, in the order of ids; `""` = from the first."""
+        """Return the next active keys after `key_id`, in the order of ids; `""` = from the first."""
         async with self._database.connection() as connection:
             return [_with_key(row) for row in await connection.fetch(_NEXT, key_id, limit)]
 
@@ -152,7 +152,7 @@ class PostgresProviderKeys:
         """Replace encrypted keys, each by id, if they are still as they were read. Returns how many were replaced.
 
         Args:
-            changes: id, before and after; all of these after are encrypted under one secret.
+            changes: key id, encrypted key before, and encrypted key after; all new ones are encrypted under one secret.
         """
         async with self._lasting() as connection:
             ids, before, after = zip(*changes, strict=True)
@@ -167,7 +167,7 @@ class PostgresProviderKeys:
 
     @asynccontextmanager
     async def _lasting(self) -> AsyncIterator[Any]:
-        """A transaction that waits for the disk, as in `connectors.access.key_store`."""
+        """Open a transaction that waits for the disk, as in `connectors.access.key_store`."""
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute("SET LOCAL synchronous_commit = on")
             yield connection

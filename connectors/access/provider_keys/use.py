@@ -2,8 +2,8 @@
 
 The plugin asks for a key with each call, up to hundreds of times per second. The table gets the sums every ten seconds. The
 audit log gets a line before a caller is given a key for the first time in an hour, and a line per further hour with the number
-of decryptions since the last line. So every hour in which a key was given away has a line that was durable before, and every
-decryption is counted in a line within an hour, unless the process is killed.
+of decryptions since the last line. So for every hour in which a key was given to a caller, a line was durable before.
+Every decryption is counted in a line within an hour, unless the process is killed.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class DecryptionLog:
         self._writing = asyncio.Lock()
 
     async def giving(self, actor: str, key: ProviderKey, address: str) -> None:
-        """Note that a caller is about to be given a key.
+        """Register that a caller is about to be given a key.
 
         Raises:
             Unavailable: the line could not be written, so the key must not be given away.
@@ -74,9 +74,8 @@ class DecryptionLog:
             self._hours[actor, key.key_id] = _Hour(self._monotonic(), key, address)
 
     async def write_ended(self, *, also_running: bool = False) -> None:
-        """Write the counts of the hours that ended, and of the running ones too, if the process ends.
-
-        What cannot be written now stays counted.
+        """Write the counts of the hours that ended; if the process ends, also the counts of the current hours. Counts
+        that cannot be written now are kept.
         """
         async with self._writing:
             for (actor, key_id), hour in list(self._hours.items()):

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of an application. Endpoints describe themselves; other_routes.py describes the other routes.
 
-It is made from the application's router, so it has every route. A route without a description is a bug.
-Source: https://spec.openapis.org/oas/v3.1.0
+It is made from the application's router, so it has every route. A route without a description is an error. Source:
+https://spec.openapis.org/oas/v3.1.0
 """
 
 import re
@@ -35,7 +35,7 @@ def served(app: web.Application) -> set[tuple[str, str]]:
 
 
 def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], issuer: str = "") -> Json:
-    """The document.
+    """Return the document.
 
     Args:
         endpoints: the endpoints of the management API.
@@ -77,7 +77,9 @@ def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], i
 
 
 def _schemas(endpoints: Iterable[Endpoint]) -> tuple[_Names, dict[str, Json]]:
-    """A reference to the schema of each model, and all schemas by name; two models of the same name get longer names."""
+    """Return a reference to the schema of each model, and all schemas by name; two models of the same name get longer
+    names.
+    """
     models: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {}
     for endpoint in endpoints:
         for taken in (endpoint.body, endpoint.query):

@@ -53,7 +53,7 @@ SECURITY: Final[dict[str, Json]] = {
 
 
 def problem(sentence: str) -> Json:
-    """A response that is problem JSON."""
+    """Return a response that is problem JSON."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {"description": sentence, "content": {"application/problem+json": {"schema": schema}}}
 

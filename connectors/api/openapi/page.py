@@ -1,4 +1,4 @@
-"""The OpenAPI document as an HTML page without scripts and without files from elsewhere."""
+"""Shows the OpenAPI document as an HTML page without scripts and without external files."""
 
 import base64
 import json
@@ -26,14 +26,14 @@ table { border-collapse: collapse; margin: .3rem 0; } td, th { text-align: left;
 h3 { font-size: 1rem; margin: 1rem 0 .2rem; }
 """
 _HASH = base64.b64encode(sha256(_STYLE.encode()).digest()).decode()
-#: The browser must load nothing: no script and no picture; only the style above is allowed.
+#: The browser must load nothing, neither a script nor a picture; only the style above is allowed.
 POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
 def page_of(document: Json) -> str:
-    """An HTML page with all operations and all schemas of the document."""
+    """Return an HTML page with all operations and all schemas of the document."""
     by_tag: dict[str, list[str]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -122,7 +122,7 @@ def _curl(method: str, path: str, operation: Json) -> str:
 
 
 def _link(schema: Json) -> str:
-    """A link to a schema that has a name, else the schema itself."""
+    """Return a link to a schema that has a name, else the schema itself."""
     name = schema.get("$ref", "").rpartition("/")[2]
     if name:
         return f'<a href="#schema-{escape(name)}"><code>{escape(name)}</code></a>'
@@ -141,7 +141,7 @@ def _short(schema: Json) -> str:
 
 
 def _said(text: str) -> str:
-    """Text as HTML, with the words between backticks as code."""
+    """Return text as HTML, with the words between backticks as code."""
     parts = escape(text).split("`")
     return "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
 

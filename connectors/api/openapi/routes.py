@@ -15,7 +15,7 @@ _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
 def openapi_routes(endpoints: Sequence[Endpoint], issuer: str = "") -> list[web.RouteDef]:
-    """The two routes. The document is made at the first request.
+    """Return the two routes. The document is made at the first request.
 
     Args:
         endpoints: all endpoints of the application.

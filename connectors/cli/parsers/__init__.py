@@ -1,1 +1,3 @@
-"""Parsers of the commands, a file a command or group: words, options and help, and nothing of what the work needs."""
+"""Parsers of the commands, one file per command or group: arguments, options and help. They import nothing that the
+commands' work needs.
+"""

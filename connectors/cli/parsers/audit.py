@@ -7,14 +7,15 @@ import typer
 from connectors.cli.parsers.deferred import deferred
 from connectors.cli.parsers.options import AsJson, group
 
-audit = group("The audit log: who changed what becomes of usage.")
+audit = group("The audit log: it names who changed how usage is billed.")
 
 
 @audit.command(epilog="Example: meterbridge audit verify --head 1842:9f0c...")
 @deferred()
 def verify(
     head: Annotated[
-        str, typer.Option(help="A head that was printed earlier: with it, missing lines at the end are found too.")
+        str,
+        typer.Option(help="A head that was printed earlier. With it, the check also finds missing lines at the end."),
     ] = "",
     as_json: AsJson = False,
 ) -> None:

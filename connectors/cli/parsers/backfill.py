@@ -29,6 +29,7 @@ def backfill(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bill calls that never arrived, or had no price when they were counted. Each is looked up in the usage log first, so
-    nothing is billed twice. Needs Postgres and a running meter and projector. --dry-run shows calls, tokens and amounts by
-    customer. Exit code 1 if rows were refused or are billed at another cost."""
+    """Bill calls that never arrived, or had no price when they were counted. Each call is looked up in the usage log
+    first, so nothing is billed twice. Needs Postgres and a running meter and projector. --dry-run shows calls, tokens
+    and amounts by customer. Exit code 1 if rows were refused or are billed at another cost.
+    """

@@ -18,16 +18,17 @@ canary_group = Commands(
 @deferred()
 def canary(
     context: typer.Context,
-    once: Annotated[bool, typer.Option("--once", help="Bill one call, say what became of it, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Bill one call, report its outcome, and end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bill one synthetic call a minute through the whole way, and export whether it was at Lago in time, to the cent.
+    """Bill one synthetic call per minute through the whole pipeline, and export whether its exact amount reached Lago
+    in time.
 
-    Runs until SIGTERM. With --once, exit code 1: the call was not billed rightly and in time.
+    Runs until SIGTERM. With --once, exit code 1: the call was not billed correctly and in time.
     """
 
 
 @canary_group.command(epilog="Example: meterbridge canary setup")
 @deferred()
 def setup(comment: Comment = "", as_json: AsJson = False) -> None:
-    """Make the canary's plan, org, subscription and mapping where they are missing."""
+    """Make the canary's plan, org, subscription and mapping if they are missing."""

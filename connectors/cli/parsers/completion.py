@@ -11,4 +11,6 @@ from connectors.cli.parsers.deferred import deferred
 def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell to complete commands in.")],
 ) -> None:
-    """Print a script that completes commands and options in your shell. Load it where your shell starts, in ~/.bashrc for bash."""
+    """Print a script that completes commands and options in your shell. Load it in your shell's start file, for bash in
+    ~/.bashrc.
+    """

@@ -12,7 +12,10 @@ credits_group = group("Prepaid credits of users and orgs. Needs Postgres.")
 Account = Annotated[str, typer.Argument(help="user:ID or org:ID.")]
 Amount = Annotated[str, typer.Argument(help="US dollars, like 25 or 0.50.")]
 Key = Annotated[
-    str, typer.Option(help="A name of this movement: repeated with the same name, it is done once. Default: a new one.")
+    str,
+    typer.Option(
+        help="A name of this movement: a command that is repeated with the same name changes nothing. Default: a new name."
+    ),
 ]
 
 
@@ -32,7 +35,7 @@ def grant(
     comment: Comment = "",
     as_json: AsJson = False,
 ) -> None:
-    """Add credits to an account, which is made if there is none."""
+    """Add credits to an account; the account is made if it does not exist."""
 
 
 @credits_group.command(epilog="Example: meterbridge credits refund user:ada 10 --key invoice-7 --comment cancelled")
@@ -50,13 +53,15 @@ def refund(
     comment: Comment = "",
     as_json: AsJson = False,
 ) -> None:
-    """Take credits back whose price was paid back, first those of the payment. What the balance does not cover becomes overdraft."""
+    """Take back credits whose price was refunded, beginning with the credits of that payment. An amount above the
+    balance becomes overdraft.
+    """
 
 
 @credits_group.command(epilog="Example: meterbridge credits balance org:acme --json")
 @deferred()
 def balance(account: Account, as_json: AsJson = False) -> None:
-    """Show what an account can spend, what is reserved and owed, and its grants."""
+    """Show how much an account can spend, how much is reserved and owed, and its grants."""
 
 
 @credits_group.command(epilog="Example: meterbridge credits transactions user:ada --limit 50")
@@ -75,5 +80,5 @@ def transactions(
 def check(as_json: AsJson = False) -> None:
     """Check that all credits balance.
 
-    Exit code 0: every transaction sums to zero, and every balance is the sum of its entries; 1: what is wrong is listed.
+    Exit code 0: every transaction sums to zero, and every balance is the sum of its entries; 1: the errors are listed.
     """

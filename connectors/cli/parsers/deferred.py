@@ -1,4 +1,4 @@
-"""Imports a command's work and its libraries when the command runs: all libraries together take a second to load.
+"""Imports a command's work and its libraries only when the command runs, because loading all libraries takes a second.
 
 A parser is a function that has only a docstring, in `connectors/cli/parsers/NAME.py`. Its work is the function of the
 same name and parameters in `connectors/cli/NAME.py`.
@@ -13,10 +13,11 @@ P = ParamSpec("P")
 
 
 def deferred(*, reads_settings: bool = True) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Make a command of a parser. The command of a group, whose parameter `context` is Typer's, does nothing if another of the group follows.
+    """Make a command of a parser. The command of a group, whose parameter `context` is Typer's, does nothing if a
+    command of the group follows.
 
     Args:
-        reads_settings: check the settings first; a wrong one ends the command before the libraries are loaded.
+        reads_settings: check the settings first; a wrong setting ends the command before the libraries are loaded.
     """
 
     def command_of(parser: Callable[P, None]) -> Callable[P, None]:

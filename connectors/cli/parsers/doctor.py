@@ -24,4 +24,6 @@ def doctor(
     as_json: AsJson = False,
     with_lago: Annotated[bool, typer.Option("--lago/--no-lago", help="Check Lago too.")] = True,
 ) -> None:
-    """List settings of LiteLLM, of Meterbridge, of Kafka and of Lago that lose or double money. Exit code 0: none; 1: some; 2: not readable."""
+    """List settings of LiteLLM, Meterbridge, Kafka and Lago that lose or double money. Exit code 0: no such setting; 1:
+    some; 2: something cannot be read.
+    """

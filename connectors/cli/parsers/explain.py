@@ -18,7 +18,8 @@ def explain(
         typer.Option(help="A request id, LiteLLM call id or identity: shows the event that billed the call."),
     ] = None,
     customer: Annotated[
-        str | None, typer.Option(help="A LiteLLM customer id or an org. With --at: what it was billed then.")
+        str | None,
+        typer.Option(help="A LiteLLM customer id or an org. With --at: shows what was billed to it at that moment."),
     ] = None,
     at: Annotated[str | None, typer.Option(help="The moment: ISO 8601, or how long ago, like 24h.")] = None,
     usd: Annotated[
@@ -27,5 +28,6 @@ def explain(
     around: Annotated[str, typer.Option(help="How long before and after --at to search.")] = "5m",
     as_json: AsJson = False,
 ) -> None:
-    """Show the calls behind a bill, the bill of a call, or what a customer was billed at a moment. Needs Postgres. Exit
-    code 1 if a sum is not proved, or if nothing is found."""
+    """Show the calls of a billed event, the event that billed a call, or the usage of a customer at a moment. Needs
+    Postgres. Exit code 1 if a sum is not proved, or if nothing is found.
+    """

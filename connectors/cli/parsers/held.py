@@ -7,7 +7,7 @@ import typer
 from connectors.cli.parsers.deferred import deferred
 from connectors.cli.parsers.options import AsJson, Comment, Customer, DryRun, group
 
-held = group("Usage that is counted and not billed yet.")
+held = group("Usage that is counted but not billed yet.")
 
 Matched = Annotated[
     str,
@@ -34,7 +34,10 @@ def write_off(
     comment: Comment,
     until: Annotated[str, typer.Option(help="Only usage that ended up to then; later usage stays held.")] = "0s",
     yes: Annotated[
-        bool, typer.Option("--yes", help="With --match: do not ask. Without, and without a terminal, nothing is done.")
+        bool,
+        typer.Option(
+            "--yes", help="With --match: do not ask. Without this option and without a terminal, nothing is done."
+        ),
     ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,

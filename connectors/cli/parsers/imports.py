@@ -10,12 +10,13 @@ from connectors.cli.parsers.options import AsJson, Comment, Delimiter
 
 @deferred()
 def import_rows(
-    what: Annotated[Literal["mappings", "customers", "subscriptions"], typer.Argument(help="What the rows describe.")],
+    what: Annotated[Literal["mappings", "customers", "subscriptions"], typer.Argument(help="The kind of the rows.")],
     file: Annotated[
         str, typer.Argument(help="CSV with a header, one JSON object per line, or a JSON array; - reads stdin.")
     ],
     kind: Annotated[
-        Literal["auto", "csv", "json"], typer.Option("--format", help="Default: by the file's extension, else JSON.")
+        Literal["auto", "csv", "json"],
+        typer.Option("--format", help="Default: by the file's extension, otherwise JSON."),
     ] = "auto",
     delimiter: Delimiter = "",
     rate: Annotated[

@@ -16,15 +16,15 @@ KeyId = Annotated[str, typer.Argument(help="The id that `keys list` shows.")]
 @keys.command(epilog="Example: meterbridge keys create --name dashboard --scope orgs:read --org org_acme --expires 90d")
 @deferred()
 def create(
-    name: Annotated[str, typer.Option(help="What the key is for.")],
-    scope: Annotated[list[str], typer.Option(help=f"Of {', '.join(SCOPES)}, or {EVERYTHING}; may be repeated.")],
+    name: Annotated[str, typer.Option(help="The purpose of the key.")],
+    scope: Annotated[list[str], typer.Option(help=f"One of {', '.join(SCOPES)}, or {EVERYTHING}; may be repeated.")],
     org: Annotated[
         list[str] | None, typer.Option(help="Restrict the key to this org; may be repeated. Default: all orgs.")
     ] = None,
     customer_prefix: Annotated[
         list[str] | None,
         typer.Option(
-            help="The key may map customer ids that begin with this; may be repeated. A key of orgs needs it to map new ids."
+            help="The key may map customer ids that begin with this; may be repeated. A key that is restricted to orgs needs this to map new ids."
         ),
     ] = None,
     expires: Annotated[str, typer.Option(help="The key expires after this time, like 90d. Default: never.")] = "",

@@ -7,7 +7,7 @@ import typer
 from connectors.cli.parsers.deferred import deferred
 from connectors.cli.parsers.options import AsJson, Comment, DryRun, group
 
-lago = group("Prepare Lago, and bill again what it did not bill.")
+lago = group("Prepare Lago, and bill usage again that Lago did not bill.")
 
 
 @lago.command(epilog="Example: LAGO_API_KEY=... meterbridge lago setup && meterbridge doctor")
@@ -29,12 +29,12 @@ def setup(
 @deferred()
 def rebill(
     comment: Comment = "",
-    org: Annotated[str, typer.Option(help="Only what was sent for this org.")] = "",
+    org: Annotated[str, typer.Option(help="Only usage that was sent for this org.")] = "",
     also_taken: Annotated[
         bool,
         typer.Option(
             "--also-taken",
-            help="Also usage on the invoice of another customer, who has the subscription's id now: refund that customer first. "
+            help="Include usage on the invoice of another customer, who has the subscription's id now: refund that customer first. "
             "Needs --org.",
         ),
     ] = False,
@@ -42,7 +42,7 @@ def rebill(
         bool,
         typer.Option(
             "--also-unclear",
-            help="Also usage that may be on the last invoice, which does not show it: check first that it is not. Needs --org.",
+            help="Include usage that may be on the last invoice, which does not show it: check first that it is not. Needs --org.",
         ),
     ] = False,
     dry_run: DryRun = False,

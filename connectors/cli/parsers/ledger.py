@@ -40,7 +40,7 @@ def rebuild(
     comment: Comment = "",
     partition: Annotated[int | None, typer.Option(min=0, help="Only this partition. Default: all.")] = None,
     accept_gaps: Annotated[
-        bool, typer.Option("--accept-gaps", help="Rebuild also where the topics do not show everything any more.")
+        bool, typer.Option("--accept-gaps", help="Rebuild even if the topics no longer contain all data.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
     dry_run: DryRun = False,
@@ -49,5 +49,5 @@ def rebuild(
     """Rebuild ledgers that are lost or damaged (ledger_missing, ledger_imbalance, unreadable_ledger) from the other topics, so
     that nothing is lost or billed twice; healthy ones are not changed. Stop the meter first.
 
-    Exit code 0: done, or can be done with --yes; 1: nothing to do, or something is not known any more.
+    Exit code 0: done, or can be done with --yes; 1: nothing to do, or some data is lost.
     """

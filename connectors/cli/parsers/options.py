@@ -26,9 +26,9 @@ Principal = Annotated[
 ]
 Comment = Annotated[str, typer.Option("--comment", help="The reason, for the audit log.")]
 
-#: The principals of the roles where `--principal` says nothing.
+#: The principals of the roles if `--principal` is not given.
 PRINCIPAL: Final = "User:meterbridge-"
-#: Without a default value Typer loads pydantic to convert a `--help` that was not given.
+#: Without a default value, Typer loads pydantic to convert the value of a missing `--help`.
 GROUP_CONTEXT: Final[dict[str, Any]] = {"default_map": {"help": False}}
 
 

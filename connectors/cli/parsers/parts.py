@@ -1,4 +1,6 @@
-"""The parts of an installation that `serve` and `worker` run, by name. Apart from their parsers, which load the library of the command line."""
+"""The parts of an installation that `serve` and `worker` run, by name. They are not in the parsers' modules, because
+those load the library of the command line.
+"""
 
 from typing import Final
 

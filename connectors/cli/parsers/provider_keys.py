@@ -1,4 +1,6 @@
-"""Words, options and help of `meterbridge provider-keys`, and of `meterbridge keys rotate-secret`, which is one of them."""
+"""Words, options and help of `meterbridge provider-keys`, and of `meterbridge keys rotate-secret`, which is the same
+command.
+"""
 
 from typing import Annotated
 
@@ -14,10 +16,10 @@ provider_keys = group("Users' own keys of LLM providers, which calls can use. Th
 @provider_keys.command("list", epilog="Example: meterbridge provider-keys list --user ada --json")
 @deferred()
 def list_provider_keys(
-    user: Annotated[str, typer.Option(help="Only this user's keys. Default: those of all users.")] = "",
+    user: Annotated[str, typer.Option(help="Only this user's keys. Default: the keys of all users.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List provider keys, masked, the newest first; with when each should be replaced."""
+    """List provider keys, masked, the newest first, with the date by which to replace each key."""
 
 
 @provider_keys.command("revoke", epilog="Example: meterbridge provider-keys revoke pk_3f9a0c12d4e51b07")

@@ -8,7 +8,7 @@ import typer
 from connectors.cli.parsers.deferred import deferred
 from connectors.cli.parsers.options import AsJson, Comment, group
 
-rates = group("What is billed for a call: versions of the rate card (docs/rates.md).")
+rates = group("The prices of calls: versions of the rate card (docs/rates.md).")
 
 CardFile = Annotated[Path, typer.Argument(help="A rate card: TOML, with amounts as text.", metavar="FILE")]
 Since = Annotated[str, typer.Option("--from", help="From this moment on: calls that ended then or later.")]
@@ -18,7 +18,7 @@ Until = Annotated[str, typer.Option("--to", help="Up to this moment, which is no
 @rates.command(epilog="Example: meterbridge rates check rates-2026-12.toml")
 @deferred(reads_settings=False)
 def check(file: CardFile, as_json: AsJson = False) -> None:
-    """Check a rate card and say what it means. Nothing is written."""
+    """Check a rate card and describe it in words. Nothing is written."""
 
 
 @rates.command(epilog="Example: meterbridge rates put rates-2026-12.toml --comment 'prices of December'")
@@ -29,11 +29,14 @@ def put(
     comment: Comment,
     back_date: Annotated[
         bool,
-        typer.Option("--back-date", help="Also where it begins in the past: calls that are counted keep their price."),
+        typer.Option(
+            "--back-date",
+            help="Accept a version that begins in the past. Calls that are already counted keep their price.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put a version of the rate card into force, from its `effective_from` on. The audit log keeps it."""
+    """Put a version of the rate card into force, beginning at its `effective_from`. The audit log keeps it."""
 
 
 @rates.command(epilog="Example: meterbridge rates show --at 2026-12-01T00:00:00Z")
@@ -42,13 +45,13 @@ def show(
     at: Annotated[str, typer.Option(help="Show the version in force at this moment, with its prices.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the versions of the rate card, or show the one in force at a moment."""
+    """List the versions of the rate card, or show the version that is in force at a moment."""
 
 
 @rates.command("test", epilog="Example: meterbridge rates test rates-2026-12.toml --from 2026-11-01 --to 2026-12-01")
 @deferred()
 def try_on(file: CardFile, since: Since, until: Until, as_json: AsJson = False) -> None:
-    """Price the calls of the usage log by a rate card, and print what would change for each customer. Needs Postgres."""
+    """Price the calls of the usage log by a rate card, and print the differences for each customer. Needs Postgres."""
 
 
 @rates.command(epilog="Example: meterbridge rates compare model_prices.json --from 24h --to 0s --bound 0.01")

@@ -13,19 +13,18 @@ def recover(
     comment: Comment = "",
     undecided: Annotated[
         Literal["billed", "lost"] | None,
-        typer.Option(
-            "--undecided", help="What is true of held usage that may be billed by an event that only Lago has."
-        ),
+        typer.Option("--undecided", help="How to treat held usage that may be billed by an event that only Lago has."),
     ] = None,
     accept_lost_rates: Annotated[
-        bool, typer.Option("--accept-lost-rates", help="Go on without rate cards of which nothing is left.")
+        bool, typer.Option("--accept-lost-rates", help="Continue although some rate cards are lost completely.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring back what Postgres has of a Kafka cluster that was lost, into the empty topics of a new one: mappings, orgs, rate cards,
-    and events that Lago has not taken. Afterwards `backfill` bills each lost call once. Stop the workers first. Needs Postgres and Lago.
+    """Restore the data of a lost Kafka cluster from Postgres into the empty topics of a new cluster: mappings, orgs,
+    rate cards, and events that Lago has not accepted. Afterwards `backfill` bills each lost call once. Stop the workers
+    first. Needs Postgres and Lago.
 
-    Exit code 0: done, or can be done with --yes; 1: it cannot be done now.
+    Exit code 0: done, or can be done with --yes; 1: not possible now.
     """

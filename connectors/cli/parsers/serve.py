@@ -12,4 +12,4 @@ from connectors.cli.parsers.parts import SERVED
 def serve(
     only: Annotated[str, typer.Option(help="Serve only this part: webhooks or api. Default: both.")] = ",".join(SERVED),
 ) -> None:
-    """Take webhooks on PORT and serve the management API on API_PORT until SIGTERM."""
+    """Receive webhooks on PORT and serve the management API on API_PORT until SIGTERM."""

@@ -17,7 +17,7 @@ def create(
         bool,
         typer.Option(
             "--acls",
-            help="Also create the access-control lists of each role. It needs an administrator's account: Alter on the cluster.",
+            help="Also create the access-control lists of each role. This needs an administrator's account: the right Alter on the cluster.",
         ),
     ] = False,
     principal: Principal = PRINCIPAL,
@@ -37,14 +37,15 @@ def create(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Create missing topics. Existing topics are not changed; a sentence names each one that is wrong. Exit code 1 if no
-    process can start with one, for its number of partitions or a setting by which usage is lost."""
+    """Create missing topics. Existing topics are not changed; a sentence names each one that is wrong. Exit code 1 if
+    no process can start with a topic, because of its number of partitions or a setting by which usage is lost.
+    """
 
 
 @topics.command(epilog="Example: meterbridge topics check && meterbridge worker")
 @deferred()
 def check(as_json: AsJson = False) -> None:
-    """Print one sentence for each topic that is missing or wrong; exit code 1 if there is one."""
+    """Print one sentence for each topic that is missing or wrong. Exit code 1 if there is such a topic."""
 
 
 @topics.command(
@@ -52,17 +53,18 @@ def check(as_json: AsJson = False) -> None:
 )
 @deferred()
 def expand(
-    partitions: Annotated[int, typer.Option(min=1, help="The new number: a multiple of today's KAFKA_PARTITIONS.")],
+    partitions: Annotated[int, typer.Option(min=1, help="The new number: a multiple of the current KAFKA_PARTITIONS.")],
     comment: Comment = "",
     yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Grow the raw topic, and the topics that must have its number of partitions; what the ledgers know of calls goes along.
+    """Add partitions to the raw topic and to the topics with the same number of partitions. The ledgers' data about
+    calls moves to the new partitions.
 
-    Stop the workers first; the ingress and the API go on. Nothing is lost or billed twice, also if the command is killed: run it
-    again until it ends with 0, and only then start the workers, with the new KAFKA_PARTITIONS. Exit code 0: done, or can be done
-    with --yes; 1: not now; 2: not to this number.
+    Stop the workers first; the ingress and the API may run. If the command is killed, nothing is lost or billed twice:
+    repeat it until it ends with 0. Only then start the workers, with the new KAFKA_PARTITIONS. Exit code 0: done, or
+    can be done with --yes; 1: not possible now; 2: not possible with this number.
     """
 
 

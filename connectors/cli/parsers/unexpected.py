@@ -1,6 +1,6 @@
-"""Commands that do not repeat what they did not expect: a word behind a command may be a secret that was pasted in the wrong place.
+"""Commands that do not print unexpected arguments: an argument may be a secret that was pasted in the wrong place.
 
-What a command prints is kept longer and read by more people than what was typed: by the log of a pipeline, for example.
+The output of a command is stored longer and read by more people than its input, for example in the log of a pipeline.
 A list of commands shows the first sentence of each docstring, and the help of a command all of it.
 """
 
@@ -17,7 +17,7 @@ _END: Final = re.compile(r"(?<=\.) (?=[A-Z])")
 
 
 class CommandParser(TyperCommand):
-    """A command that says how many arguments were not expected, and not which."""
+    """A command that reports how many arguments were unexpected, but does not print them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words behind the command. Raises: UsageError: some are left."""
@@ -34,7 +34,7 @@ class CommandParser(TyperCommand):
 
 
 class GroupParser(TyperGroup):
-    """A group that names the commands that were meant, and not the word that is none."""
+    """A group that suggests similar commands, but does not print the unknown word."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command of the first word. Raises: UsageError: there is none."""
@@ -47,7 +47,7 @@ class GroupParser(TyperGroup):
 
 
 class Commands(typer.Typer):
-    """A group whose commands and itself are of these classes."""
+    """A group of these classes, whose commands are of them too."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"cls": GroupParser} | options)

@@ -9,7 +9,7 @@ webhooks = group("Outgoing webhooks: signed messages to your own programs.")
 @webhooks.command("test", epilog="Example: meterbridge webhooks test")
 @deferred()
 def send_test(as_json: AsJson = False) -> None:
-    """Send a signed test message to each endpoint; one that takes it is sent to again if it was disabled.
+    """Send a signed test message to each endpoint. A disabled endpoint that accepts the message is enabled again.
 
-    Exit code 1: an endpoint did not take it.
+    Exit code 1: an endpoint did not accept it.
     """

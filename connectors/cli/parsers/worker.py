@@ -17,4 +17,6 @@ def worker(
         ),
     ] = None,
 ) -> None:
-    """Run the workers until SIGTERM: meter makes Lago events of usage, sink and retry send them, project fills Postgres."""
+    """Run the workers until SIGTERM: meter makes Lago events from usage, sink and retry send them, project fills
+    Postgres.
+    """

@@ -13,7 +13,7 @@ from meterbridge_sdk.request_ids import ID_HEADERS, REQUEST_ID
 
 
 def _key(name: str) -> Any:
-    """A key of values in a request. From 3.14 on aiohttp has a type for it and warns about plain text."""
+    """Return a key for values in a request. Since 3.14 aiohttp has a type for such keys and warns about plain text."""
     key_type = getattr(web, "RequestKey", None)
     return name if key_type is None else key_type(name, object)
 
@@ -66,8 +66,8 @@ def org_billing_middleware(
 async def return_request_id(request: web.Request, response: web.StreamResponse) -> None:
     """Give the response its request's id. Append it to `app.on_response_prepare` if the service streams responses.
 
-    The headers of a stream are sent before any middleware sees the response. Only with this is a stream recorded that
-    the client ends early.
+    The headers of a stream are sent before a middleware sees the response. A stream that the client ends early is
+    recorded only with this.
     """
     request[_BEGUN] = response
     if (response_id := request.get(_RESPONSE_ID)) is not None:
@@ -75,9 +75,9 @@ async def return_request_id(request: web.Request, response: web.StreamResponse) 
 
 
 def flushing(recorder: UsageRecorder) -> Callable[[web.Application], Awaitable[None]]:
-    """A function for `app.on_cleanup`, for services that make their recorder themselves.
+    """Return a function for `app.on_cleanup`, for services that make their own recorder.
 
-    It records what waits before the process ends.
+    It records the waiting events before the process ends.
     """
 
     async def flush(_app: web.Application) -> None:

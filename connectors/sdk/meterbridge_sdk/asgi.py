@@ -1,4 +1,4 @@
-"""The middleware for services on ASGI: Starlette, FastAPI and others. It needs none of them."""
+"""The middleware for services on ASGI: Starlette, FastAPI and others. It does not import these frameworks."""
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
@@ -41,7 +41,7 @@ class OrgBillingMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope.setdefault("state", {})  # what the application puts in there must be seen here
+        scope.setdefault("state", {})  # values that the application adds to it must be visible here
         generated_id, request_headers = self._meter.new_id(), _headers(scope["headers"])
         response_id = self._meter.id_for_response(request_headers, generated_id)
         begun: list[ServedRequest] = []
@@ -75,7 +75,7 @@ class OrgBillingMiddleware:
 
 
 def _with_id(start: Message, response_id: str | None) -> Message:
-    """The start of a response, with the request's id where the service has not set one."""
+    """Return the start of a response, with the request's id if the service has not set an id."""
     headers = start.get("headers", ())
     if response_id is None or REQUEST_ID.lower() in _headers(headers):
         return start
@@ -83,7 +83,7 @@ def _with_id(start: Message, response_id: str | None) -> Message:
 
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """By name in lower case; of several headers with one name the first."""
+    """Return the headers by their names in lower case; of several headers with the same name, the first."""
     values: dict[str, str] = {}
     for name, value in raw:
         values.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))

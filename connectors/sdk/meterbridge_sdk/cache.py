@@ -1,11 +1,11 @@
-"""Answers that are kept for some seconds, so that a busy service asks once for many calls."""
+"""Keeps answers for some seconds, so that a busy service sends one request for many calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
-#: How long an answer is kept, seconds, and how many are kept at most.
+#: How long an answer is kept, in seconds, and the maximum number of kept answers.
 KEPT_S: Final = 10.0
 MAX_ENTRIES: Final = 10_000
 
@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class TimedCache(Generic[V]):
-    """Answers by org. `None` is not kept, and nor is an error.
+    """Answers by org. `None` and errors are not kept.
 
     Args:
         clock: seconds, never backwards.
@@ -30,7 +30,9 @@ class TimedCache(Generic[V]):
         self._generation = 0
 
     async def get(self, org_id: str, ask: Callable[[], Awaitable[V | None]]) -> V | None:
-        """The kept answer, or what `ask` returns; for one org `ask` runs once at a time. Raises: what `ask` raises."""
+        """Return the kept answer, or what `ask` returns; for one org `ask` runs once at a time. Raises: what `ask`
+        raises.
+        """
         async with self._locks.setdefault(org_id, asyncio.Lock()):
             kept = self._answers.get(org_id)
             if kept is not None and self._clock() < kept[0]:
@@ -45,6 +47,8 @@ class TimedCache(Generic[V]):
             return answer
 
     def forget(self, org_id: str) -> None:
-        """Drop an answer that has changed. One that is on its way may be from before the change: it is not kept."""
+        """Drop an answer that has changed. An answer that is still arriving may be older than the change, so it is not
+        kept either.
+        """
         self._generation += 1
         self._answers.pop(org_id, None)

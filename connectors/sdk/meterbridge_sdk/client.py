@@ -1,4 +1,4 @@
-"""Meterbridge's API for a service: usage is recorded, subscriptions, usage and limits are read."""
+"""A client of Meterbridge's API for a service: records usage, and reads subscriptions, usage and limits."""
 
 import asyncio
 import random
@@ -42,13 +42,14 @@ class MeterbridgeClient:
         http: pooled; its owner closes it. Its timeout, seconds, is that of one attempt.
         url: of Meterbridge's API, `https://billing.example.com` for example.
         api_key: the API key's token. It needs the scopes `usage:write` and `orgs:read`; `orgs:write` to subscribe orgs.
-        attempts: to send one request, at least 1; what only reads is sent at most twice. Waits between them are at most 5 s.
+        attempts: the maximum number of attempts for a request, at least 1; a request that only reads has at most two.
+            Waits between attempts are at most 5 s.
         random_number: a random number in `[0, 1)`.
         sleep: waits for a number of seconds.
         now: the time now, seconds since 1970.
 
     Raises:
-        ValueError: `url` is no HTTP address, `api_key` cannot be a header, or `attempts` is below 1.
+        ValueError: `url` is not an HTTP address, `api_key` cannot be a header, or `attempts` is below 1.
     """
 
     def __init__(
@@ -81,15 +82,16 @@ class MeterbridgeClient:
             org_id: the org that pays.
             event_code: code of the billable metric.
             transaction_id: the event's id; the same id again is the same event.
-            properties: what the metric reads, with at most 4096 bytes of names and values.
+            properties: the properties that the metric reads; names and values have at most 4096 bytes together.
             timestamp: when it happened; None = now.
 
         Returns:
             The event as it was sent.
 
         Raises:
-            BillingRejected: the event is wrong; `reason` says how.
-            BillingUnavailable: it is not known to be stored; the same call again, with a timestamp, is safe.
+            BillingRejected: the event is wrong; `reason` names the error.
+            BillingUnavailable: it is unknown whether the event is stored; repeating the call with the same timestamp is
+                safe.
         """
         event = usage_event(org_id, event_code, transaction_id, properties, timestamp, self._now())
         await self.send(event)
@@ -104,12 +106,12 @@ class MeterbridgeClient:
         tokens: int = 0,
         model: str | None = None,
     ) -> UsageEvent:
-        """Record one API call, on the metric `api_call`; result and errors as of `record_usage`."""
+        """Record one API call, on the metric `api_call`; for result and errors see `record_usage`."""
         properties = api_call_properties(endpoint, user_id, tokens, model)
         return await self.record_usage(org_id, API_CALL, transaction_id, properties)
 
     async def send(self, event: UsageEvent) -> None:
-        """Record an event that was made before; errors as of `record_usage`."""
+        """Record an event that was made before; for the errors see `record_usage`."""
         sent = {
             "event_code": event.event_code,
             "transaction_id": event.transaction_id,
@@ -122,7 +124,7 @@ class MeterbridgeClient:
             raise invalid(response)
 
     async def get_subscription(self, org_id: str) -> OrgSubscription | None:
-        """The org's subscription; None = it has none. Meterbridge's answer is at most 15 s old.
+        """Return the org's subscription; None = it has none. Meterbridge's answer is at most 15 s old.
 
         Raises:
             BillingError: the answer is not known.
@@ -141,7 +143,8 @@ class MeterbridgeClient:
         return None if response is None else usage_of(response)
 
     async def get_limits(self, org_id: str) -> dict[str, int]:
-        """The org's limits by name, its own before those of its plan; `{}` = none. See docs/sdk-reference.md, Limits.
+        """Return the org's limits by name, its own before those of its plan; `{}` = none. See docs/sdk-reference.md,
+        Limits.
 
         Raises:
             BillingError: the answer is not known.
@@ -160,20 +163,20 @@ class MeterbridgeClient:
         billing_time: str = "anniversary",
         subscription_at: str | None = None,
     ) -> OrgSubscription:
-        """Make the org's customer and subscription where they are missing; change the plan if it is on another one.
+        """Make the org's customer and subscription if they are missing; change the plan if the org is on another plan.
 
         Meterbridge keeps subscription ids, so this is safe to repeat and never makes a second subscription.
 
         Args:
             plan_code: a plan that Lago has.
-            org_name, email: of a customer that is made.
+            org_name, email: of a new customer.
             user_id: who made the org; it is kept in the customer's metadata.
             billing_time: `anniversary` or `calendar`.
             subscription_at: when it begins, ISO 8601; None = now.
 
         Raises:
             BillingRejected: `plan_not_found` or another reason of docs/errors-api.md.
-            BillingUnavailable: it is not known whether it was done; the same call again is safe.
+            BillingUnavailable: it is unknown whether the change was made; repeating the same call is safe.
         """
         body = {
             "plan_code": plan_code,
@@ -192,7 +195,7 @@ class MeterbridgeClient:
         return subscription_of(response, "subscription")
 
     async def _get_or_none(self, route: Route, org_id: str) -> httpx.Response | None:
-        """None where Meterbridge itself says that there is no such org or subscription."""
+        """Return the response, or None if Meterbridge itself says that the org or the subscription does not exist."""
         try:
             return await self._transport.request(route, org_id)
         except BillingRejected as error:

@@ -33,7 +33,9 @@ class BillingError(Exception):
 
 
 class BillingUnavailable(BillingError):
-    """Meterbridge did not answer, or cannot do it now. Whether it was done is not known; the same request again is safe."""
+    """Meterbridge did not answer, or cannot do it now. It is unknown whether the request took effect; repeating it is
+    safe.
+    """
 
     retryable = True
 

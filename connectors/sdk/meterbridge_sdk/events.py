@@ -102,10 +102,10 @@ def _text(name: str, value: object) -> str:
 
 
 def _digits(name: str, number: Decimal) -> str:
-    """Plain digits, `0.00014500` -> `0.000145`: Lago skips a number with an exponent."""
+    """Return plain digits, `0.00014500` -> `0.000145`: Lago skips a number with an exponent."""
     if not number:
         return "0"
-    # Checked first: written out, 1e1000000000 would fill the memory.
+    # This is checked first, because the digits of 1e1000000000 would fill the memory.
     if abs(number.adjusted()) > MAX_DIGITS:
         raise BillingRejected("number_out_of_range", f"{name} is larger or smaller than Lago can hold")
     text = format(number, "f")
@@ -113,5 +113,7 @@ def _digits(name: str, number: Decimal) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without NUL, which Postgres refuses, and with U+FFFD for half characters, which UTF-8 cannot hold."""
+    """Return the text without NUL, which Postgres refuses, and with U+FFFD in place of lone surrogates, which UTF-8
+    cannot encode.
+    """
     return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -35,7 +35,7 @@ async def record_api_call(
 
 
 async def get_subscription(org_id: str) -> OrgSubscription | None:
-    """The org's subscription; None = it has none. See `MeterbridgeClient.get_subscription`."""
+    """Return the org's subscription; None = it has none. See `MeterbridgeClient.get_subscription`."""
     return await running_service().client.get_subscription(org_id)
 
 
@@ -45,17 +45,17 @@ async def get_current_usage(org_id: str) -> CurrentUsage | None:
 
 
 async def check_org_has_active_subscription(org_id: str) -> bool:
-    """Whether the org may be served, by an answer that is at most 10 s old here. See `OrgLimits.is_active`."""
+    """Return whether the org may be served, by an answer that is at most 10 s old here. See `OrgLimits.is_active`."""
     return await running_service().limits.is_active(org_id)
 
 
 async def get_org_plan_limits(org_id: str) -> dict[str, int]:
-    """The most that the org may use in a billing period, by the limit's name. See `OrgLimits.of`."""
+    """Return the maximum that the org may use in a billing period, by the limit's name. See `OrgLimits.of`."""
     return await running_service().limits.of(org_id)
 
 
 async def enforce_usage_limits(org_id: str) -> tuple[LimitUse, ...]:
-    """Each limit of the org with its use. Raises: UsageLimitReached. See `OrgLimits.check`."""
+    """Return each limit of the org with its use. Raises: UsageLimitReached. See `OrgLimits.check`."""
     return await running_service().limits.check(org_id)
 
 
@@ -75,7 +75,7 @@ async def create_subscription(
 async def subscribe_org_to_plan(
     org_id: str, plan_code: str, org_name: str, email: str, user_id: str | None = None
 ) -> OrgSubscription:
-    """Make the org's customer and subscription where they are missing. See `MeterbridgeClient.subscribe_org_to_plan`."""
+    """Make the org's customer and subscription if they are missing. See `MeterbridgeClient.subscribe_org_to_plan`."""
     service = running_service()
     try:
         return await service.client.subscribe_org_to_plan(org_id, plan_code, org_name, email, user_id)

@@ -1,6 +1,6 @@
 """Finds the org of a request from the result of the service's own authentication.
 
-A header is never read: a client that writes a header could let another org pay.
+It never reads a header, because a client could write the id of another org into it.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ IdentifyOrg = Callable[[Any], CurrentOrg | None]
 
 
 def get_current_org(request: Any) -> CurrentOrg | None:
-    """The org of a request's `user`.
+    """Return the org of a request's `user`.
 
     The user is `request["user"]` on aiohttp, `request.state.user` on Starlette and FastAPI, or what Starlette's
     `AuthenticationMiddleware` sets. It is a mapping or an object with `org_id`, and with `id` or `user_id`.
@@ -30,7 +30,7 @@ def get_current_org(request: Any) -> CurrentOrg | None:
         request: aiohttp's or Starlette's request, or an ASGI scope.
 
     Returns:
-        None where the request has no user, or its user has no org.
+        None if the request has no user, or its user has no org.
     """
     scope = getattr(request, "scope", request)
     user = _member(_member(scope, "state"), "user") or _member(scope, "user")

@@ -1,7 +1,7 @@
-"""The limits of an org, compared with what Lago counts in the running billing period.
+"""Compares the limits of an org with the usage that Lago counts in the running billing period.
 
 A limit is a whole number with a name: `tokens`, `requests`, `amount_cents`, or a billable metric's code. An org's own
-limits stand before those of its plan. What has no limit is not bounded.
+limits take precedence over the limits of its plan. Usage without a limit is not bounded.
 """
 
 import logging
@@ -33,11 +33,11 @@ class LimitUse(NamedTuple):
 
 
 class FixedLimits:
-    """Limits that the service chooses itself, in place of those that Meterbridge keeps.
+    """Limits that the service chooses itself, instead of the limits that Meterbridge stores.
 
     Args:
         plans: limits by plan code, each a mapping of name to value.
-        orgs: limits by org id; they stand before those of the org's plan.
+        orgs: limits by org id; they take precedence over the limits of the org's plan.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class FixedLimits:
         self._orgs = {org_id: dict(limits) for org_id, limits in (orgs or {}).items()}
 
     def of(self, org_id: str, plan_code: str | None) -> dict[str, int]:
-        """The limits of an org on a plan, by name."""
+        """Return the limits of an org on a plan, by name."""
         return {**self._plans.get(plan_code or "", {}), **self._orgs.get(org_id, {})}
 
 
 class OrgLimits:
     """Subscriptions, usage and limits of orgs, each answer at most 10 s old.
 
-    For one org Meterbridge is asked by one request at a time, however many calls of the service wait for the answer.
+    For one org, only one request at a time is sent to Meterbridge; all waiting calls of the service share its answer.
 
     Args:
         client: of Meterbridge's API.
-        fixed: limits of the service's own; None = those that Meterbridge keeps.
+        fixed: the service's own limits; None = the limits that Meterbridge stores.
         tokens_code: code of the metric whose units the limit `tokens` bounds: Meterbridge's `LAGO_EVENT_CODE`.
         clock: seconds, never backwards.
     """
@@ -80,7 +80,7 @@ class OrgLimits:
         self._logged: set[tuple[str, str]] = set()
 
     async def is_active(self, org_id: str) -> bool:
-        """Whether the org has an active subscription. An org without one is asked about again at the next call.
+        """Return whether the org has an active subscription. If an org has none, the next call asks again.
 
         Raises:
             BillingError: the answer is not known.
@@ -88,18 +88,18 @@ class OrgLimits:
         return await self._subscriptions.get(org_id, lambda: self._active(org_id)) is not None
 
     async def of(self, org_id: str) -> dict[str, int]:
-        """The org's limits by name; `{}` = none. Raises: BillingError: the answer is not known."""
+        """Return the org's limits by name; `{}` = none. Raises: BillingError: the answer is not known."""
         return dict(await self._limits.get(org_id, lambda: self._current_limits(org_id)) or {})
 
     async def check(self, org_id: str) -> tuple[LimitUse, ...]:
-        """Every limit of the org with its use; something is left of each.
+        """Return every limit of the org with its use; something is left of each.
 
         A limit that Lago does not count is logged once, as `limit_not_counted`.
 
         Raises:
             UsageLimitReached: nothing is left of a limit.
             BillingRejected: `no_active_subscription`: there is no billing period to count in.
-            BillingError: the answer is not known. Whether the call is served is the service's choice.
+            BillingError: the answer is not known. The service decides whether to serve the call.
         """
         limits = await self.of(org_id)
         usage = await self._usage.get(org_id, lambda: self._client.get_current_usage(org_id))
@@ -114,7 +114,7 @@ class OrgLimits:
         return uses
 
     def changed(self, org_id: str) -> None:
-        """The org's subscription was changed: what is known of it is asked for again."""
+        """Forget all kept answers about the org, because its subscription was changed."""
         for cache in (self._subscriptions, self._limits, self._usage):
             cache.forget(org_id)
 

@@ -7,7 +7,7 @@ _logger = logging.getLogger("meterbridge_sdk")
 
 
 def log_event(level: int, event: str, error: BaseException | None = None, /, **fields: object) -> None:
-    """Write `event {"field": ...}`; a handler finds the same as a mapping in the record's attribute `meterbridge`.
+    """Write `event {"field": ...}`; the record's attribute `meterbridge` has the fields as a mapping, for handlers.
 
     Args:
         level: of `logging`, `logging.ERROR` for example.

@@ -14,11 +14,11 @@ from meterbridge_sdk.request_ids import ID_HEADERS, REQUEST_ID, RequestIds, give
 from meterbridge_sdk.service import running_service
 from meterbridge_sdk.wire import API_CALL
 
-#: Response headers: how many tokens the call took, and of which model.
+#: Response headers with the number of tokens of the call, and with its model.
 TOKENS_USED: Final = "X-Tokens-Used"
 MODEL_USED: Final = "X-Model-Used"
 _FIRST_ERROR: Final = 400
-#: Characters of values that others choose; an event has room for 4096 bytes.
+#: Maximum characters of values that clients choose; an event may have 4096 bytes.
 _MAX_PATH, _MAX_MODEL = 500, 255
 #: Digits of a number of tokens.
 _MAX_TOKEN_DIGITS: Final = 18
@@ -67,11 +67,11 @@ class RequestMeter:
         self.new_id = RequestIds(now_ns)
 
     def id_for_response(self, request_headers: Mapping[str, str], generated_id: str) -> str | None:
-        """The `X-Request-ID` that the response must carry; None where the client has sent an id of its own."""
+        """Return the `X-Request-ID` that the response must have; None if the client has sent its own id."""
         return generated_id if given_id(request_headers, self._id_headers) is None else None
 
     def record(self, request: Any, served: ServedRequest) -> None:
-        """Record the request if it is an org's. Never raises: billing must not break the response.
+        """Record the request if an org sent it. This never raises, because billing must not break the response.
 
         Args:
             request: what `identify` gets.
@@ -93,7 +93,7 @@ class RequestMeter:
             )
 
     def _event(self, request: Any, served: ServedRequest) -> UsageEvent | None:
-        """None for a request that is not an org's, and for an error that took no tokens."""
+        """Return the event of a request; None if no org sent it, or if it failed without using tokens."""
         org = self._identify(request)
         tokens = _tokens(served)
         if org is None or (served.status >= _FIRST_ERROR and not tokens):
@@ -110,7 +110,7 @@ class RequestMeter:
 
 
 def _tokens(served: ServedRequest) -> int:
-    """0 where the response does not say; what is no number is logged and counts as 0."""
+    """Return the number of tokens; 0 if the response has none. A value that is not a number is logged and counts as 0."""
     text = served.response_headers.get(TOKENS_USED.lower(), "").strip()
     if text.isascii() and text.isdigit():
         return int(text[:_MAX_TOKEN_DIGITS])

@@ -1,7 +1,7 @@
-"""Usage events on their way from a service to Meterbridge. The service's requests do not wait for them.
+"""Sends usage events from a service to Meterbridge in the background. The service's requests do not wait for this.
 
-While the process lives, every event that was taken is recorded once, or a line of the log has all of it and
-`counts.dropped` or `counts.rejected` grows by one. Events that wait in memory are gone when the process is killed.
+While the process lives, every accepted event is recorded once; otherwise a log line contains the complete event, and
+`counts.dropped` or `counts.rejected` grows by one. If the process is killed, the events that wait in memory are lost.
 """
 
 import asyncio
@@ -31,9 +31,10 @@ class RecorderCounts:
 
     Fields:
         recorded: durable at Meterbridge.
-        retried: attempts that failed and were followed, or will be, by another one.
-        rejected: refused for good; each is a log line `usage_rejected`.
-        dropped: given up, because the queue was full, after `max_age_s`, or at the end; each is a log line `usage_dropped`.
+        retried: failed attempts that were or will be repeated.
+        rejected: permanently refused; each has a log line `usage_rejected`.
+        dropped: given up, because the queue was full, after `max_age_s`, or at the end; each has a log line
+            `usage_dropped`.
     """
 
     recorded: int = 0
@@ -49,7 +50,7 @@ class UsageRecorder:
 
     Args:
         send: records one event, `MeterbridgeClient.send` for example; the same event twice must be recorded once.
-        max_waiting: events that wait at most; further ones are dropped.
+        max_waiting: maximum number of waiting events; further events are dropped.
         workers: events that are sent at the same time, at least 1.
         max_age_s: how long one event is tried, seconds.
         clock: seconds, never backwards.
@@ -88,7 +89,9 @@ class UsageRecorder:
         return len(self._waiting)
 
     def put(self, event: UsageEvent) -> None:
-        """Take an event; returns at once and never raises. One that already waits is not taken a second time."""
+        """Accept an event; this returns at once and never raises. An event that already waits is not accepted a second
+        time.
+        """
         key = (event.org_id, event.transaction_id)
         if self._closing.is_set():
             self._drop(event, "closed")
@@ -102,7 +105,9 @@ class UsageRecorder:
                 self._tasks = [asyncio.ensure_future(self._work()) for _ in range(self._workers)]
 
     async def close(self, flush_timeout_s: float = FLUSH_TIMEOUT_S) -> None:
-        """Record what waits, for at most `flush_timeout_s` seconds; the rest is dropped. No event is taken any more."""
+        """Record the waiting events for at most `flush_timeout_s` seconds, and drop the rest. Further events are not
+        accepted.
+        """
         self._closing.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(flush_timeout_s):
@@ -141,7 +146,9 @@ class UsageRecorder:
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
     async def _sent(self, event: UsageEvent) -> None:
-        """Send the event. A `CancelledError` of a library, which nothing asked for, is an attempt that failed: a worker must not end by it."""
+        """Send the event. A `CancelledError` that a library raises without a cancellation counts as a failed attempt,
+        so that it does not end a worker.
+        """
         try:
             await self._send(event)
         except asyncio.CancelledError:
@@ -151,7 +158,7 @@ class UsageRecorder:
             raise BillingUnavailable("connection_lost", "the request was cancelled by a library") from None
 
     async def _pause(self, wait_s: float) -> None:
-        """Wait; a recorder that is closing does not wait long."""
+        """Wait; if the recorder is closing, wait only a short time."""
         if self._closing.is_set():
             await self._sleep(_FIRST_WAIT_S)
             return
@@ -192,7 +199,9 @@ class UsageRecorder:
 
 
 def _may_pass(error: BillingError) -> bool:
-    """Whether the event is kept. A key that is not known (401) may be new, or come back with a restored database."""
+    """Return whether the event is kept. An unknown key (401) may be new, or may become valid when a database is
+    restored.
+    """
     return error.retryable or (isinstance(error, BillingUnauthorized) and error.status == HTTPStatus.UNAUTHORIZED)
 
 

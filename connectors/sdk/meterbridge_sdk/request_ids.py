@@ -1,7 +1,8 @@
-"""The transaction id of a request: the same when the client repeats the request, and never random.
+"""Makes the transaction id of a request. A repeat of the request gets the same id, so the id is never random.
 
 A client that repeats a request sends the same `Idempotency-Key` or `X-Request-ID` again. A client that sends neither
-gets an `X-Request-ID` with its response, the service's own or one made here, and may repeat the request with that.
+header gets an `X-Request-ID` with its response, from the service or from this module, and may repeat the request with
+this id.
 """
 
 import json
@@ -21,8 +22,8 @@ REQUEST_ID: Final = "X-Request-ID"
 def transaction_id(org_id: str, user_id: str | None, method: str, path: str, header: str, value: str) -> str:
     """Make one id from all of these: `req_` and 64 hexadecimal digits.
 
-    Org and user are part of it, because two of them may choose the same value. The id is the same in every release of
-    the SDK: two releases of a service may get the two attempts of one request.
+    Org and user are part of the id, because two orgs or users may choose the same value. Every release of the SDK makes
+    the same id, because two releases of a service may receive two attempts of one request.
 
     Args:
         method: the HTTP method, in any case.
@@ -36,7 +37,7 @@ def transaction_id(org_id: str, user_id: str | None, method: str, path: str, hea
 
 
 def given_id(headers: Mapping[str, str], names: Sequence[str]) -> tuple[str, str] | None:
-    """The first of the headers that is not empty.
+    """Return the first of these headers that is not empty.
 
     Args:
         headers: of the request; names in lower case are found.
@@ -52,7 +53,7 @@ def given_id(headers: Mapping[str, str], names: Sequence[str]) -> tuple[str, str
 
 
 class RequestIds:
-    """New ids for requests that carry none: made of machine, process, moment and a number, so that no two are the same.
+    """Makes ids for requests without an id, from machine, process, time and a number, so that all ids are different.
 
     Args:
         now_ns: the time now, nanoseconds since 1970 UTC.
@@ -64,7 +65,7 @@ class RequestIds:
         self._numbers = count()
 
     def __call__(self) -> str:
-        """A new id, 32 hexadecimal digits."""
-        # The process id is read each time: a server may fork after this object was made.
+        """Return a new id, 32 hexadecimal digits."""
+        # The process id is read each time, because a server may fork after this object was made.
         text = f"{self._host} {os.getpid()} {id(self)} {self._now_ns()} {next(self._numbers)}"
         return sha256(text.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The responses of Meterbridge, as types of the SDK."""
+"""The responses of Meterbridge as types of the SDK."""
 
 import json
 from collections.abc import Mapping
@@ -50,12 +50,12 @@ class CurrentUsage:
 
 
 def shown_url(url: httpx.URL) -> str:
-    """The address for an error's text: without user name, password and query, which may be secret."""
+    """Return the address for an error's text: without user name, password and query, which may be secret."""
     return str(url.copy_with(userinfo=b"", query=None, fragment=None))
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
-    """The response's JSON object; `{}` if it is none. Numbers with a point become `Decimal`."""
+    """Return the response's JSON object; `{}` if the response is not an object. Numbers with a point become `Decimal`."""
     try:
         value = json.loads(response.content, parse_float=Decimal)
     except (ValueError, RecursionError):
@@ -64,7 +64,7 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
 
 
 def subscription_of(response: httpx.Response, member: str = "") -> OrgSubscription:
-    """The subscription that a response shows.
+    """Return the subscription that a response shows.
 
     Args:
         member: the member of the JSON object that is the subscription; `""` = the object itself.
@@ -86,7 +86,7 @@ def subscription_of(response: httpx.Response, member: str = "") -> OrgSubscripti
 
 
 def usage_of(response: httpx.Response) -> CurrentUsage:
-    """The usage that a response shows. Raises: BillingUnavailable: `invalid_response`."""
+    """Return the usage that a response shows. Raises: BillingUnavailable: `invalid_response`."""
     body = json_object(response)
     units: dict[str, Decimal] = {}
     try:
@@ -106,7 +106,7 @@ def usage_of(response: httpx.Response) -> CurrentUsage:
 
 
 def limits_of(response: httpx.Response, member: str) -> dict[str, int]:
-    """The limits of one member of the response, by name. Raises: BillingUnavailable: `invalid_response`."""
+    """Return the limits of one member of the response, by name. Raises: BillingUnavailable: `invalid_response`."""
     member_value = json_object(response).get(member)
     if not isinstance(member_value, dict) or not all(type(maximum) is int for maximum in member_value.values()):
         raise invalid(response)
@@ -114,6 +114,6 @@ def limits_of(response: httpx.Response, member: str) -> dict[str, int]:
 
 
 def invalid(response: httpx.Response) -> BillingUnavailable:
-    """The error of a response that is not Meterbridge's: a proxy's login page, for example."""
+    """Return the error for a response that is not from Meterbridge, for example a proxy's login page."""
     detail = f"the answer of {shown_url(response.url)} is not Meterbridge's: check its address (METERBRIDGE_URL)"
     return BillingUnavailable("invalid_response", detail, status=response.status_code)

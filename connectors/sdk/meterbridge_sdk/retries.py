@@ -1,4 +1,4 @@
-"""How long to wait before a failed request is sent again."""
+"""Computes how long to wait before a failed request is sent again."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ LONGEST_WAIT_S: Final = 5.0
 
 
 def backoff_s(attempt: int, random: float) -> float:
-    """Seconds to wait after a failed attempt: exponential with full jitter, at most `LONGEST_WAIT_S`.
+    """Return the seconds to wait after a failed attempt: exponential with full jitter, at most `LONGEST_WAIT_S`.
 
     Args:
         attempt: number of the failed attempt, from 1.
@@ -21,7 +21,7 @@ def backoff_s(attempt: int, random: float) -> float:
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
-    """Seconds that the header `Retry-After` asks for (RFC 9110, 10.2.3), in `[0, LONGEST_WAIT_S]`.
+    """Return the seconds that the header `Retry-After` asks for (RFC 9110, 10.2.3), in `[0, LONGEST_WAIT_S]`.
 
     Args:
         headers: of the response; names in lower case are found.
@@ -40,7 +40,7 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
 
 
 def _seconds(date: str) -> float | None:
-    """An HTTP date as seconds since 1970; None = it is none."""
+    """Return an HTTP date as seconds since 1970; None = the text is not a date."""
     try:
         moment: datetime = parsedate_to_datetime(date)
     except (ValueError, OverflowError):

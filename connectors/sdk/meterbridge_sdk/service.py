@@ -1,4 +1,4 @@
-"""Everything that a service needs to bill its orgs, from the service's start to its end."""
+"""Opens everything that a service needs to bill its orgs, from its start to its end."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ class OrgBillingService:
     Fields:
         client: Meterbridge's API.
         limits: subscriptions, usage and limits, each at most 10 s old.
-        recorder: what the middleware records in the background.
+        recorder: the events that the middleware records in the background.
     """
 
     client: MeterbridgeClient
@@ -54,11 +54,11 @@ async def org_billing_service(
     Args:
         url: of Meterbridge's API, `https://billing.example.com` for example.
         api_key: the API key's token; see `MeterbridgeClient` for its scopes.
-        limits: the service's own limits; None = those that Meterbridge keeps.
+        limits: the service's own limits; None = the limits that Meterbridge stores.
         tokens_code: Meterbridge's `LAGO_EVENT_CODE`: the metric that the limit `tokens` bounds.
         timeout_s: of one attempt of a request, seconds.
-        max_waiting: usage events that wait in memory at most.
-        flush_timeout_s: how long leaving may take, seconds.
+        max_waiting: maximum number of usage events that wait in memory.
+        flush_timeout_s: time limit of the exit, seconds.
 
     Raises:
         ValueError: see `MeterbridgeClient`.
@@ -77,7 +77,7 @@ async def org_billing_service(
 
 
 def running_service() -> OrgBillingService:
-    """The service that was entered last and has not ended.
+    """Return the service that was opened last and has not ended.
 
     Raises:
         BillingRejected: `no_running_service`.

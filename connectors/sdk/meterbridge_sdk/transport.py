@@ -1,6 +1,6 @@
 """Sends one request to Meterbridge's API, and repeats it while it is unknown whether Meterbridge got it.
 
-Each attempt sends the same bytes. A usage event's transaction id makes the repetition harmless.
+Each attempt sends the same bytes. A repeat has no further effect, because a usage event has a transaction id.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from meterbridge_sdk.responses import json_object, shown_url
 from meterbridge_sdk.retries import backoff_s, retry_after_s
 from meterbridge_sdk.wire import Route
 
-#: The most attempts for a request, and for a request that only reads. The latter has fewer, because a client of the
-#: service waits for it.
+#: The maximum number of attempts for a request, and for a request that only reads. The latter has fewer, because a
+#: client of the service waits for it.
 ATTEMPTS: Final = 4
 READ_ATTEMPTS: Final = 2
 #: Statuses of a request that is wrong, if the response is Meterbridge's own.
 _WRONG: Final = frozenset({400, 409, 413, 415, 422})
-#: Statuses of a key that is not known, or may not do this, if the response is Meterbridge's own.
+#: Statuses of a key that is unknown or lacks a scope, if the response is Meterbridge's own.
 _UNAUTHORIZED: Final = frozenset({401, 403})
-#: Statuses that often pass within seconds.
+#: Statuses of errors that often end within seconds.
 _PASSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CHECK: Final = "check Meterbridge's address (METERBRIDGE_URL), and that it runs there"
-#: A whole attempt may take this much longer than the wait for the next byte, after which httpx gives up.
+#: How much longer a whole attempt may take than the wait for the next byte, after which httpx gives up.
 _WHOLE = 1.25
 
 
@@ -63,14 +63,14 @@ class Transport:
         self._now = now
 
     async def request(self, route: Route, org_id: str, body: Mapping[str, object] | None = None) -> httpx.Response:
-        """The response with a status of success.
+        """Send the request, and return the response if its status is a success.
 
         Args:
-            route: the operation; `org_id` stands in its path.
+            route: the operation; `org_id` is put into its path.
             body: sent as JSON; None = nothing is sent.
 
         Raises:
-            BillingError: of the last attempt.
+            BillingError: the error of the last attempt.
         """
         if org_id in {"", ".", ".."}:
             raise BillingRejected("bad_org_id", "the org's id is empty, or means another path")
@@ -92,7 +92,7 @@ class Transport:
     async def _attempt(
         self, method: str, path: str, content: bytes | None
     ) -> tuple[httpx.Response | BillingError, float]:
-        """The response or what went wrong, and the seconds that a response asks to wait."""
+        """Return the response or the error, and the seconds that the response asks to wait."""
         headers = {**self._headers, **({"Content-Type": "application/json"} if content is not None else {})}
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -122,7 +122,9 @@ def _is_http(url: str) -> bool:
 
 
 def _json(body: Mapping[str, object]) -> bytes:
-    """The body as JSON. Raises: BillingRejected: `bad_request`: a member cannot be written as JSON; the message names it."""
+    """Return the body as JSON. Raises: BillingRejected: `bad_request`: a member cannot be written as JSON; the message
+    names it.
+    """
     try:
         return json.dumps(body, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
@@ -139,7 +141,9 @@ def _is_json(value: object) -> bool:
 
 
 def _refusal(response: httpx.Response) -> BillingError:
-    """Only a response in Meterbridge's own form rejects a request for good. A proxy's error page says nothing about it."""
+    """Return the error of a refusal. Only a response in Meterbridge's own form rejects a request permanently; a proxy's
+    error page does not.
+    """
     body, status = json_object(response), response.status_code
     reason = body["reason"] if isinstance(body.get("reason"), str) else ""
     detail = body["detail"] if isinstance(body.get("detail"), str) else ""

@@ -1,7 +1,7 @@
 """The part of Meterbridge's HTTP API that the SDK uses.
 
-The SDK shares no code with the server. These names are written here a second time, and a test of Meterbridge's
-repository compares them with the server's own (tests/contract/test_sdk_wire.py).
+The SDK shares no code with the server. These names are a copy, and a test of Meterbridge's repository compares them
+with the server's names (tests/contract/test_sdk_wire.py).
 """
 
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ class Route(NamedTuple):
 
     Fields:
         method: the HTTP method.
-        path: with `{org_id}` where the org's id stands.
+        path: with `{org_id}` in place of the org's id.
         scope: the scope that the API key needs.
     """
 
@@ -22,7 +22,7 @@ class Route(NamedTuple):
     scope: str
 
     def of_org(self, org_id: str) -> str:
-        """The path for one org, its id percent-encoded."""
+        """Return the path for one org, its id percent-encoded."""
         return self.path.replace("{org_id}", quote(org_id, safe=""))
 
 
@@ -47,5 +47,5 @@ MAX_DIGITS: Final = 40
 TOKENS, REQUESTS, AMOUNT_CENTS = "tokens", "requests", "amount_cents"
 #: Reason of a refusal: the org already has a subscription, on another plan.
 OTHER_PLAN: Final = "other_plan"
-#: Reasons of a 404 that say what is missing. Any other 404 is an address where Meterbridge is not.
+#: Reasons of a 404 that name the missing object. Any other 404 means that the address is not Meterbridge's.
 NO_SUBSCRIPTION, UNKNOWN_ORG = "no_subscription", "unknown_org"

@@ -1,8 +1,8 @@
-"""The attributes of spans: the complete list, and texts without more than their length.
+"""The complete list of the attributes of spans; long texts are cut.
 
-An attribute that is not here is never exported (tests/integration/test_traces.py). None holds a prompt, an answer, a key, or the
-id of a customer, an org or a user. Names are those of OpenTelemetry's semantic conventions (HTTP; messaging: Kafka; GenAI), and
-`meterbridge.*` where these have none.
+An attribute that is not here is never exported (tests/integration/test_traces.py). No attribute contains a prompt, a
+response, a key, or the id of a customer, an org or a user. Names are those of OpenTelemetry's semantic conventions
+(HTTP; messaging: Kafka; GenAI), and `meterbridge.*` where the conventions define no name.
 """
 
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ Value = str | int
 
 
 def attributes(values: Mapping[str, Value]) -> dict[str, Value]:
-    """The attributes that have a value, with their texts cut.
+    """Return the attributes that have a value, with their texts cut.
 
     Raises:
         KeyError: a name is not in the list.
@@ -80,5 +80,5 @@ def kafka(topic: str, operation: str, kind: str) -> dict[str, Value]:
 
 
 def operation_of(call_type: str) -> str:
-    """The GenAI conventions' name for a call type of LiteLLM's; `""` = they have none."""
+    """Return the GenAI conventions' name for a call type of LiteLLM; `""` = the conventions define none."""
     return _OPERATIONS.get(call_type, "")

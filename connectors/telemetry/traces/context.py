@@ -1,4 +1,4 @@
-"""W3C's `traceparent`, read and written, and the ids for log lines."""
+"""Reads and writes W3C's `traceparent`, and gives the ids for log lines."""
 
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext, get_current_span
@@ -10,20 +10,20 @@ _W3C = TraceContextTextMapPropagator()
 
 
 def parent_in(traceparent: str) -> Context:
-    """The context of a span that another process began; a malformed text is a context without a span.
+    """Return the context of a span that another process began; a malformed text is a context without a span.
 
-    `tracestate` is not read: it is text of other programs' choice, and every span and record would carry it.
+    `tracestate` is not read: other programs choose its text, and every span and record would contain it.
     """
     return _W3C.extract({TRACEPARENT: traceparent}, Context())
 
 
 def traceparent_of(span: SpanContext) -> str:
-    """The header's value that names this span as the parent."""
+    """Return the header's value that names this span as the parent."""
     return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
 
 
 def current_ids() -> tuple[str, str] | None:
-    """Trace id and span id of the current span in hex; None = none is recorded."""
+    """Return trace id and span id of the current span in hex; None = no span is recorded."""
     span = get_current_span()
     if not span.is_recording():
         return None

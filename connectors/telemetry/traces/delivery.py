@@ -20,7 +20,7 @@ from streams.core.delivery.verdicts import HttpResponse
 from streams.delivery.lago_port import LagoEventsApi
 
 _PATH = "/api/v1/events/batch"
-#: The most traced events in flight. The posts of further events are not recorded.
+#: The maximum number of traced events in flight. The posts of further events are not recorded.
 _MOST_EVENTS = 10_000
 
 
@@ -74,7 +74,7 @@ class DeliverySpans:
         return settled
 
     def over(self, lago: LagoEventsApi, url: str) -> "TracedLago":
-        """`lago` with a span around each post that contains a traced event. `url`: of Lago's API."""
+        """Return `lago` with a span around each post that contains a traced event. `url`: of Lago's API."""
         return TracedLago(self, lago, url)
 
 
@@ -127,14 +127,14 @@ class TracedLago:
 
 
 async def tell_lago(request: httpx.Request) -> None:
-    """A hook of httpx: a request within a recorded span carries its `traceparent`."""
+    """Add the `traceparent` to a request within a recorded span; this is a hook of httpx."""
     span = get_current_span()
     if span.is_recording():
         request.headers[TRACEPARENT] = traceparent_of(span.get_span_context())
 
 
 def _transaction_id(value: bytes | None) -> str:
-    """Of an event; `""` = the record is none."""
+    """Return the transaction id of an event; `""` = the record is not an event."""
     try:
         return _id(value or b"").transaction_id
     except msgspec.DecodeError:

@@ -27,7 +27,7 @@ class IngressTraces:
         self._tracer = tracer
 
     def of_route(self, route: web.RouteDef) -> web.RouteDef:
-        """The route with a span around each request. Its parent is the sender's `traceparent`, if there is one."""
+        """Return the route with a span around each request. Its parent is the sender's `traceparent`, if there is one."""
         handler: Any = route.handler
         fixed = attributes({names.HTTP_METHOD: route.method, names.HTTP_ROUTE: route.path})
 
@@ -53,7 +53,7 @@ class IngressTraces:
         return web.route(route.method, route.path, traced, **route.kwargs)
 
     def over(self, sender: BatchSender, topic: str) -> "TracedSender":
-        """`sender` with a span around each sending."""
+        """Return `sender` with a span around each sending."""
         return TracedSender(self._tracer, sender, topic)
 
 
@@ -87,7 +87,7 @@ class TracedSender:
 
 
 def record_headers() -> list[tuple[str, bytes]] | None:
-    """The headers of a record that is sent now; None = no span is recorded."""
+    """Return the headers of a record that is sent now; None = no span is recorded."""
     span = get_current_span()
     return [(TRACEPARENT, traceparent_of(span.get_span_context()).encode())] if span.is_recording() else None
 
@@ -98,6 +98,6 @@ def _parent_of(headers: Mapping[str, str]) -> Any:
 
 
 def _failed(span: Span, kind: str) -> None:
-    """The type of the error without its text, which may hold a payload."""
+    """Record the type of the error without its text, which may contain a payload."""
     span.set_attribute(names.ERROR_TYPE, kind)
     span.set_status(StatusCode.ERROR)

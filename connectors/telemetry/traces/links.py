@@ -1,7 +1,8 @@
-"""The calls of a window that are traced, until the window becomes an event.
+"""Remembers the traced calls of a window until the window becomes an event.
 
-They are in memory only: not in the ledger, whose bytes do not depend on traces. After a restart or a rebalance the spans of windows
-that were open before have no links, and are not recorded at all if no call that was folded since is traced.
+They are kept only in memory, and not in the ledger, because its bytes must not depend on traces. After a restart or a
+rebalance, the spans of windows that were open before have no links. Such a span is not recorded at all if none of the
+calls that were folded since then is traced.
 """
 
 from collections import OrderedDict
@@ -10,13 +11,15 @@ from typing import Final
 
 from opentelemetry.trace import SpanContext
 
-#: The most calls of one window that its span links to, and the most windows that are remembered.
+#: The maximum number of links of a window's span, and of remembered windows.
 MOST_LINKS: Final = 32
 MOST_WINDOWS: Final = 10_000
 
 
 class TracedCalls:
-    """By the transaction id that a window's event will have; the window that got no call for longest is forgotten first."""
+    """The calls by the transaction id of the window's future event. The window that has been without a new call for the
+    longest time is forgotten first.
+    """
 
     def __init__(self) -> None:
         self._calls: OrderedDict[str, list[SpanContext]] = OrderedDict()
@@ -31,7 +34,7 @@ class TracedCalls:
             self._calls.popitem(last=False)
 
     def take(self, transaction_ids: Iterable[str]) -> list[SpanContext]:
-        """The calls of these windows, at most `MOST_LINKS`, and forget the windows."""
+        """Return the calls of these windows, at most `MOST_LINKS`, and forget the windows."""
         if not self._calls:
             return []
         found = [call for name in transaction_ids for call in self._calls.pop(name, ())]

@@ -80,7 +80,7 @@ class MeterSpans:
             yield span
 
     def _event(self, part: SealedPart, calls: Sequence[SpanContext], began_us: int) -> Span:
-        """The span of an event: a child of its first traced call, with links to all of them."""
+        """Return the span of an event: a child of its first traced call, with links to all of them."""
         topic = self._topics.events
         about = {
             **kafka(topic, "seal", "send"),
@@ -101,7 +101,9 @@ class MeterSpans:
 
 
 def _usage_of(changes: Changes, offset: int) -> EnrichedUsage | None:
-    """The call at an offset; None = it was rejected, or is a repeat. The calls of a step are in the order of their offsets."""
+    """Return the call at an offset; None = the call was rejected, or is a repeat. The calls of a step are in the order
+    of their offsets.
+    """
     enriched = changes.enriched
     place = bisect_left(enriched, offset, key=lambda pair: _place(pair[1]).offset)
     if place == len(enriched) or _place(enriched[place][1]).offset != offset:
@@ -131,6 +133,8 @@ def _about_other(changes: Changes, offset: int) -> dict[str, Value]:
 
 
 def _windows_of(transaction_id: str, manifest: Manifest) -> list[str]:
-    """The transaction ids of the windows that became this event: its own, and those of held windows merged into it."""
+    """Return the transaction ids of the windows that became this event: its own, and those of held windows merged into
+    it.
+    """
     prefix = transaction_id.removesuffix(str(manifest.first))
     return [transaction_id, *(f"{prefix}{first}" for first in manifest.windows)]

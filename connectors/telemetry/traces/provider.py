@@ -1,7 +1,7 @@
-"""OpenTelemetry's SDK, set up for this process: resource, sampler, a bounded queue, and the OTLP exporter.
+"""Sets up OpenTelemetry's SDK for this process: resource, sampler, a bounded queue, and the OTLP exporter.
 
-Spans wait in memory, at most `QUEUE` of them, and a thread of the SDK exports them. So a receiver that is slow or down costs
-spans, which a metric counts, and never the time of the event loop.
+Spans wait in memory, at most `QUEUE` of them, and a thread of the SDK exports them. So if a receiver is slow or down,
+spans are lost, which a metric counts, but the event loop is never delayed.
 """
 
 import logging
@@ -28,9 +28,9 @@ from opentelemetry.sdk.trace.sampling import (
 from connectors.config.tracing_settings import TracingConfig
 from connectors.telemetry.traces.links import MOST_LINKS
 
-#: The most ended spans that wait for the exporter; more are dropped.
+#: The maximum number of ended spans that wait for the exporter; further spans are dropped.
 QUEUE: Final = 2048
-#: The most spans in one request.
+#: The maximum number of spans in one request.
 _AT_ONCE: Final = 512
 #: How long an export waits for more spans, milliseconds.
 _DELAY_MS: Final = 1000
@@ -44,9 +44,11 @@ _log = structlog.get_logger(__name__)
 def make_provider(
     config: TracingConfig, version: str, count: Count, exporter: SpanExporter | None = None
 ) -> TracerProvider:
-    """The SDK's provider. `count(outcome, spans)` is called in any thread; `exporter` is another one than OTLP's, for tests."""
+    """Make the SDK's provider. `count(outcome, spans)` is called in any thread; `exporter` replaces the OTLP exporter
+    in tests.
+    """
     for name in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "urllib3"):
-        # They log every request that fails. `traces_not_exported` says it once.
+        # These loggers log every failed request. `traces_not_exported` is logged once instead.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     provider = TracerProvider(
         sampler=_sampler(config),

@@ -106,7 +106,7 @@ def check_interval(interval_s: int, policy: MeterPolicy) -> str:
 
 
 def bills(event: LagoEvent, call: CanaryCall) -> bool:
-    """Whether the event belongs to the window of the call. An event of another sender belongs to no window."""
+    """Return whether the event belongs to the window of the call. An event of another sender belongs to no window."""
     properties = event.properties
     if properties.get("model") != call.model:
         return False
@@ -174,7 +174,7 @@ class CanaryWatch:
     _watched: dict[str, _Watched] = field(default_factory=dict)
 
     def wants(self, call: CanaryCall, interval_us: int) -> bool:
-        """Whether to make the call. While consecutive calls are missing, most intervals have none."""
+        """Return whether to make the call. While consecutive calls are missing, most intervals have none."""
         return self.missing < PATIENCE or call.ended_us // interval_us % SLOW == 0
 
     def posted(self, call: CanaryCall, now_us: int) -> None:
@@ -186,15 +186,15 @@ class CanaryWatch:
         return Outcome(call, NOT_POSTED)
 
     def looks(self, now_us: int) -> bool:
-        """Whether Lago may have a call that was not seen there yet."""
+        """Return whether Lago may have a call that was not seen there yet."""
         return any(not one.result and one.call.closes_us <= now_us for one in self._watched.values())
 
     def may_come(self) -> bool:
-        """Whether a call that was due is not at Lago yet."""
+        """Return whether a call that was due is not at Lago yet."""
         return any(one.result == NOT_BILLED for one in self._watched.values())
 
     def since_us(self) -> int | None:
-        """The time from which events are read: the end of the oldest watched call; None = no call is watched."""
+        """Return the time from which events are read: the end of the oldest watched call; None = no call is watched."""
         return min((one.call.ended_us for one in self._watched.values()), default=None)
 
     def seen(self, events: Sequence[LagoEvent], now_us: int) -> list[Outcome]:

@@ -79,7 +79,7 @@ class Breaker:
         return True
 
     def probes(self, batch: object) -> bool:
-        """Whether `batch` is the probe: it must then succeed, fail or be abandoned."""
+        """Return whether `batch` is the probe: it must then succeed, fail or be abandoned."""
         return self._prober is batch
 
     def when_settled(self, wake: Callable[[], None]) -> None:

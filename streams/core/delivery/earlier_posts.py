@@ -36,7 +36,7 @@ def went_elsewhere(
     event_code: str = "",
     organization: str = DEFAULT,
 ) -> bool:
-    """Whether an earlier post of the event may have had another timestamp or another subscription.
+    """Return whether an earlier post of the event may have had another timestamp or another subscription.
 
     Args:
         value, orgs, late, now_us, event_code, organization: see `restamp_decision`.

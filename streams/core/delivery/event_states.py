@@ -92,7 +92,7 @@ class EventStateCounter:
 
 
 def _follows(before: str | None, receipt: Receipt) -> bool:
-    """Whether a receipt changes an event's state; `before`: None = the event is unknown."""
+    """Return whether a receipt changes an event's state; `before`: None = the event is unknown."""
     if receipt.status not in STATUSES:
         return False
     if before == COMPLETED or takes_back(receipt):

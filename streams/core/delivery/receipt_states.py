@@ -8,7 +8,7 @@ PENDING, PROCESSING, COMPLETED, FAILED = STATUSES = ("pending", "processing", "c
 
 
 def takes_back(receipt: Receipt) -> bool:
-    """Whether a receipt says that Lago does not bill an event that it accepted. Such a receipt may even follow
+    """Return whether a receipt says that Lago does not bill an event that it accepted. Such a receipt may even follow
     `completed`.
     """
     return receipt.status == FAILED and receipt.reason.startswith(UNBILLABLE)

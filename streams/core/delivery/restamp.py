@@ -102,12 +102,14 @@ def restamp_decision(
 
 
 def is_owed(event: LagoEvent, event_code: str) -> bool:
-    """Whether the event has an amount: it bills calls, under the current or an earlier `LAGO_EVENT_CODE`."""
+    """Return whether the event has an amount: it bills calls, under the current or an earlier `LAGO_EVENT_CODE`."""
     return event.code == event_code or Decimal(event.precise_total_amount_cents or 0) != 0
 
 
 def in_other_currency(org: OrgRecord) -> bool:
-    """Whether the org's currency has changed, so that its subscriptions would count our cents in another currency."""
+    """Return whether the org's currency has changed, so that its subscriptions would count our cents in another
+    currency.
+    """
     return bool(org.currency) and org.currency != CURRENCY
 
 

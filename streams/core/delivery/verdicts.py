@@ -185,15 +185,15 @@ def lookup_failed(reason: str, detail: str = "") -> RetryLater:
 
 
 def batches_are_whole(version: str) -> bool:
-    """Whether this Lago stores a batch wholly or not at all: v1.39.0 and later, and any version that is not the tag of
-    a release.
+    """Return whether this Lago stores a batch wholly or not at all: v1.39.0 and later, and any version that is not the
+    tag of a release.
     """
     numbers = [int(part) for part in version.removeprefix("v").split(".")[:2] if part.isascii() and part.isdigit()]
     return len(numbers) < 2 or tuple(numbers) >= WHOLE_BATCHES_SINCE
 
 
 def same_event(stored: LagoEvent, value: bytes) -> bool:
-    """Whether Lago's event equals the one in `value`: code, subscription, time to the ms, and amount."""
+    """Return whether Lago's event equals the one in `value`: code, subscription, time to the ms, and amount."""
     try:
         sent = msgspec.json.decode(value, type=LagoEvent)
         return (

@@ -34,17 +34,17 @@ class Billed(NamedTuple):
 
 
 def charges(period: Period, code: str) -> bool:
-    """Whether the subscription's plan charges the metric. It is assumed while the charges are not known."""
+    """Return whether the subscription's plan charges the metric. It is assumed while the charges are not known."""
     return not code or period.charged is None or code in period.charged
 
 
 def over(period: Period, now_us: int) -> bool:
-    """Whether the subscription has ended. Lago makes its last invoice at the end."""
+    """Return whether the subscription has ended. Lago makes its last invoice at the end."""
     return period.terminated_at is not None and period.terminated_at <= now_us
 
 
 def runs_at(period: Period, at_us: int) -> bool:
-    """Whether the subscription is active at `at_us`."""
+    """Return whether the subscription is active at `at_us`."""
     return period.started_at <= at_us and (period.terminated_at is None or at_us < period.terminated_at)
 
 

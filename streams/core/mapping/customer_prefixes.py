@@ -10,7 +10,7 @@ from schemas.customer_id import UNATTRIBUTED
 
 
 def may_adopt(orgs: frozenset[str] | None, prefixes: frozenset[str] | None, customer_id: str) -> bool:
-    """Whether the credential may map this customer, for whom no org pays yet.
+    """Return whether the credential may map this customer, for whom no org pays yet.
 
     Args:
         orgs: the orgs of the credential; None = all.
@@ -26,7 +26,7 @@ def may_adopt(orgs: frozenset[str] | None, prefixes: frozenset[str] | None, cust
 
 
 def names_no_customer(customer_id: str) -> bool:
-    """Whether the id represents calls that name no customer. Only a credential for all orgs may map it."""
+    """Return whether the id represents calls that name no customer. Only a credential for all orgs may map it."""
     return customer_id.startswith(UNATTRIBUTED)
 
 
@@ -36,7 +36,7 @@ def prefixes_within(
     orgs: frozenset[str] | None,
     outer: frozenset[str] | None,
 ) -> bool:
-    """Whether the inner prefixes allow no id that the outer ones refuse; None as in `may_adopt`."""
+    """Return whether the inner prefixes allow no id that the outer ones refuse; None as in `may_adopt`."""
     if outer is None and orgs is None:
         return True
     if inner is None:

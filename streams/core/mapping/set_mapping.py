@@ -164,7 +164,7 @@ def end_mapping(
 
 
 def forgettable(record: CustomerRecord, until_us: int) -> bool:
-    """Whether the last mapping was deleted before `until_us`, microseconds since 1970 UTC."""
+    """Return whether the last mapping was deleted before `until_us`, microseconds since 1970 UTC."""
     last = record.versions[-1]
     return last.deleted and max(last.effective_from, last.updated_at) < until_us
 
@@ -229,7 +229,7 @@ def _covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
 
 
 def _already_says(record: CustomerRecord, version: MappingVersion, earliest: int) -> bool:
-    """Whether the record says the same as `version`.
+    """Return whether the record says the same as `version`.
 
     This is true if its content applies from its beginning until the earliest possible change, or if it is the version
     that was added before all others.

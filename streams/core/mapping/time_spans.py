@@ -70,5 +70,5 @@ def stretch(sorted_borders: Sequence[int], first_us: int, last_us: int) -> tuple
 
 
 def crossed(sorted_borders: Sequence[int], first_us: int, last_us: int) -> bool:
-    """Whether a border lies after the first moment and not after the last one."""
+    """Return whether a border lies after the first moment and not after the last one."""
     return bisect_right(sorted_borders, first_us) != bisect_right(sorted_borders, last_us)

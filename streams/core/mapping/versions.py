@@ -39,7 +39,7 @@ def covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
 
 
 def covers(version: MappingVersion, id_kind: str) -> bool:
-    """Whether the version bills calls of the kind."""
+    """Return whether the version bills calls of the kind."""
     return version.is_active and version.id_kind in ("", id_kind)
 
 
@@ -84,7 +84,7 @@ def forgotten(
     orgs: Mapping[str, OrgRecord],
     now_us: int | None = None,
 ) -> bool:
-    """Whether the version by which usage of `at_us` is held for the org has left the record.
+    """Return whether the version by which usage of `at_us` is held for the org has left the record.
 
     Either it was dropped as the oldest of many, or the whole record was forgotten after a deletion and made again. The
     first version must not cover usage that is not its past. A correction takes a version's place, too, but lists its

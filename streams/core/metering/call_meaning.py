@@ -90,7 +90,7 @@ def _tell_used(usage: Usage, counted: UsageObject, of_input: TokenDetails, of_ou
 
 
 def counts_media(call: Call) -> bool:
-    """Whether LiteLLM counted seconds, images or characters."""
+    """Return whether LiteLLM counted seconds, images or characters."""
     metadata = call.metadata
     return (
         metadata is not None

@@ -28,7 +28,7 @@ copy = msgspec.structs.replace
 
 
 def due(window: Window, opened_us: int, touched_us: int, now_us: int, policy: MeterPolicy) -> bool:
-    """Whether an open window must be sealed at `now_us`.
+    """Return whether an open window must be sealed at `now_us`.
 
         start ........ end ... end+grace
           |   calls     |  late  |  sealed here, with or without new traffic
@@ -218,7 +218,9 @@ def _may_have_target(name: str, customers: Mapping[str, CustomerRecord], orgs: M
 
 
 def _covers(window: Window, fitting: tuple[int, int]) -> bool:
-    """Whether the window already has that time span, or was merged over a longer span before a border in it was known."""
+    """Return whether the window already has that time span, or was merged over a longer span before a border in it was
+    known.
+    """
     return window.start_us <= fitting[0] and fitting[1] <= window.start_us + window.length_us
 
 

@@ -136,7 +136,9 @@ _KIND_OF = {
 
 
 def matters_less(path: str, customer: str, fields: tuple[str, ...]) -> bool:
-    """Whether an unreadable field does not matter, because the field of `customer` (an id kind) has precedence over it."""
+    """Return whether an unreadable field does not matter, because the field of `customer` (an id kind) has precedence
+    over it.
+    """
     kind = _KIND_OF.get(path.rpartition(".")[2])
     if kind is None or path.startswith("cloud_event."):
         return False

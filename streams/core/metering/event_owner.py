@@ -6,7 +6,7 @@ it is; one that an older release sealed, or that another service measured, does 
 """
 
 import re
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 from schemas.records import LagoEvent
@@ -16,13 +16,14 @@ DEPLOYMENT: Final = "deployment"
 _SINGLE: Final = re.compile(r"[0-9a-f]{32}(-again)*")
 
 
-@cache
+#: Records of a topic name deployments, and each pattern that is kept takes some KiB.
+@lru_cache(maxsize=16)
 def _part_of(deployment: str) -> re.Pattern[str]:
     return re.compile(rf"{re.escape(deployment)}-[A-Za-z0-9_-]{{22}}-[0-9]+-[0-9]+(-again)*")
 
 
 def belongs_to(deployment: str, name: str, named: str = "") -> bool | None:
-    """Whether the event is of this deployment. Of two deployments at most one is told True.
+    """Return whether the event is of this deployment. Of two deployments at most one is told True.
 
     A topic's id has 22 characters and two numbers follow it, so `a-b-...` is of `a-b` and never of `a`.
 
@@ -39,5 +40,7 @@ def belongs_to(deployment: str, name: str, named: str = "") -> bool | None:
 
 
 def deployment_named(event: LagoEvent) -> str:
-    """The deployment that the event of a single call names; `""` = none. Properties of a metered event are its sender's, and name none."""
+    """Return the deployment that the event of a single call names; `""` = none. Properties of a metered event are its
+    sender's, and name none.
+    """
     return "" if "transaction_id" in event.properties else event.properties.get(DEPLOYMENT, "")

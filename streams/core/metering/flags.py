@@ -10,7 +10,7 @@ _USUAL: Final = {"True": True, "False": False, "None": False, "": False}
 
 
 def is_yes(value: bool | int | str | None) -> bool:
-    """Whether the value means yes. Any value that means neither yes nor no counts as no."""
+    """Return whether the value means yes. Any value that means neither yes nor no counts as no."""
     if value is True or value is False:
         return value
     if type(value) is str:

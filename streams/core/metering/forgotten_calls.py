@@ -20,7 +20,7 @@ def oldest_us(policy: MeterPolicy, clock_ms: int, position: Position) -> int:
 
 
 def may_be_forgotten(usage: Usage, policy: MeterPolicy, clock_ms: int, position: Position) -> bool:
-    """Whether the call may have been counted and forgotten.
+    """Return whether the call may have been counted and forgotten.
 
     A check in the usage log (`checked_us`) can exclude it. A lost ledger counted nothing after `forgot_us` minus
     `FUTURE_US`, by which the clocks of senders may be ahead. So a check after that moment covers all calls of that

@@ -1,4 +1,6 @@
-"""Which held parts the events bill that only Lago has: each names one part, and sums up all that were released into it. Pure."""
+"""Finds the held parts that are billed by events which only Lago has. Such an event names one part, and contains the
+sums of all parts that were released into it. Pure.
+"""
 
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -10,12 +12,13 @@ from typing import Final, NamedTuple
 from schemas.moments import SECOND_US
 from schemas.money import EXACT, ZERO
 
-#: A held window is one second long, and a merged one a quarter of an hour: so much earlier than its event's window a call of it may end.
+#: A held window is one second long, and a merged window a quarter of an hour. A call of it may end this much earlier
+#: than its event's window.
 STRETCH_US: Final = 900 * SECOND_US
-#: So many parts are tried in each combination; of more only all of them.
+#: Up to this number of parts, all combinations are tried; of more parts, only all of them together.
 _MOST_TRIED: Final = 12
-#: So many parts are looked at for the events of one customer and model, a part again in each set that it is tried in, before a person has to
-#: decide: some seconds of CPU time at most.
+#: The maximum number of looks at parts for the events of one customer and model; a part counts again in each set. After
+#: that a person has to decide. This is at most some seconds of CPU time.
 MOST_LOOKS: Final = 2_000_000
 
 
@@ -23,7 +26,7 @@ _LAST_END: Final = attrgetter("last_end_us")
 
 
 class Sums(NamedTuple):
-    """What calls add up to; dollars."""
+    """The sums of calls; dollars."""
 
     calls: int = 0
     usd: Decimal = ZERO
@@ -40,7 +43,7 @@ class HeldPart(NamedTuple):
 
 
 class Untold(NamedTuple):
-    """What an event with the window `[start_us, end_us)` bills beyond the calls that are known to be in it; microseconds since 1970 UTC."""
+    """The sums of an event with the window `[start_us, end_us)` beyond its known calls; microseconds since 1970 UTC."""
 
     sums: Sums
     start_us: int
@@ -48,7 +51,9 @@ class Untold(NamedTuple):
 
 
 def fitting(held: Iterable[HeldPart], start_us: int, end_us: int) -> list[HeldPart]:
-    """The parts that can have been released into an event whose window is `[start_us, end_us)`, microseconds since 1970 UTC."""
+    """Return the parts that can have been released into an event whose window is `[start_us, end_us)`, microseconds
+    since 1970 UTC.
+    """
     from_us, until_us = _reach(start_us, end_us)
     return [part for part in held if from_us <= part.last_end_us < until_us]
 
@@ -58,16 +63,17 @@ def _reach(start_us: int, end_us: int) -> tuple[int, int]:
 
 
 def shared_out(events: Sequence[Untold], held: Sequence[HeldPart]) -> list[list[HeldPart] | None] | None:
-    """The parts that were released into each event, of one customer, model and provider; no part is in two.
+    """Return the parts that were released into each event, of one customer, model and provider; no part is in two.
 
-    Parts move whole, and calls, dollars and tokens must all be equal. Where several choices for all events add up alike, any of them leaves
-    the same sum to be billed, so the customer pays the same.
+    Parts move whole, and calls, dollars and tokens must all be equal. If several choices for all events have equal
+    sums, each choice leaves the same sum to be billed, so the customer pays the same.
 
-    The work is bounded, whatever the events and parts are: all of it together looks at `MOST_LOOKS` parts.
+    The work is bounded for all events and parts: at most `MOST_LOOKS` looks at parts in total.
 
     Returns:
-        For each event its parts; None = no parts add up to what it bills, even if it had all to itself. None instead of the list: there is
-        a choice for each event alone, and none was found for all of them together, or it was not found within the bound.
+        For each event its parts; None = no parts have its sums, even if all parts could be used for this event. None
+        instead of the list: each event alone has a choice, but no choice was found for all events together, or not
+        within the bound.
     """
     try:
         return _shared_out(events, held, _Looks())
@@ -80,13 +86,13 @@ class _TooMany(Exception):
 
 
 class _Looks:
-    """What all choices for one customer and model may look at together."""
+    """The common limit of looks of all choices for one customer and model."""
 
     def __init__(self) -> None:
         self.left = MOST_LOOKS
 
     def spend(self, parts: int) -> None:
-        """Look at so many parts. Raises: _TooMany."""
+        """Count looks at this many parts. Raises: _TooMany."""
         self.left -= parts
         if self.left < 0:
             raise _TooMany
@@ -95,7 +101,7 @@ class _Looks:
 def _shared_out(
     events: Sequence[Untold], held: Sequence[HeldPart], looks: _Looks
 ) -> list[list[HeldPart] | None] | None:
-    # The earliest parts for the earliest events: later events reach back less far.
+    # The earliest parts are assigned to the earliest events, because later events reach less far back.
     held = sorted(held, key=lambda part: (part.last_end_us, part.part))
     able = [number for number, event in enumerate(events) if next(_choices(held, (), event, looks), None) is not None]
     able.sort(key=lambda number: events[number].end_us)
@@ -117,7 +123,8 @@ def _shared_out(
 
 
 def _choices(held: Sequence[HeldPart], taken: Container[str], event: Untold, looks: _Looks) -> Iterator[list[HeldPart]]:
-    """The choices that add up to what the event bills: of the parts that ended in its window, then of all that may be in it.
+    """Yield the choices that add up to what the event bills: of the parts that ended in its window, then of all that
+    may be in it.
 
     Args:
         held: by their ends.
@@ -152,7 +159,7 @@ def _add_up(parts: Sequence[HeldPart], sums: Sums) -> bool:
 
 
 def less(sums: Sums, known: Sums) -> Sums:
-    """What is left of `sums` without `known`; exact."""
+    """Return `sums` minus `known`; exact."""
     return _plus(sums, known, -1)
 
 

@@ -48,7 +48,7 @@ def job_id_of(request_id: str) -> str:
 
 
 def is_sealed(request_id: str) -> bool:
-    """Whether LiteLLM's proxy has encrypted the id. Then each poll has another id, and no poll names the job."""
+    """Return whether LiteLLM's proxy has encrypted the id. Then each poll has another id, and no poll names the job."""
     job_id = without_suffix(request_id)
     return len(job_id) > _SEALED_LENGTH and job_id.startswith("resp_") and not _unpacked(job_id)
 

@@ -40,7 +40,7 @@ class Budget:
 
 
 def may_be_read(text: str) -> bool:
-    """Whether JSON inside a text may be read."""
+    """Return whether JSON inside a text may be read."""
     return text.count(",") + text.count("[") + text.count("{") <= MAX_SIGNS_OF_TEXT
 
 

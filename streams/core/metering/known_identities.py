@@ -34,7 +34,7 @@ def fingerprint(cost: Decimal) -> int:
 
 
 def differs(tag: int, cost: Decimal) -> bool:
-    """Whether `cost` (dollars) differs from the settled cost. A copy without a cost never differs."""
+    """Return whether `cost` (dollars) differs from the settled cost. A copy without a cost never differs."""
     return tag >= SETTLED and bool(cost) and tag != fingerprint(cost)
 
 

@@ -10,7 +10,7 @@ from streams.core.metering.group_names import names_of
 
 
 def part_prefix(deployment: str, topic_id: str, partition: int) -> str:
-    """The prefix of a partition's transaction ids; the part's first offset follows.
+    """Return the prefix of a partition's transaction ids; the part's first offset follows.
 
     Each call belongs to one part, so first offsets never repeat. The topic's id separates the offsets of a recreated
     topic from the old ones.
@@ -24,7 +24,7 @@ def transaction_id(prefix: str, window: Window) -> str:
 
 
 def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> LagoEvent:
-    """The event of a sealed part, at `at_us` (microseconds since 1970 UTC).
+    """Return the event of a sealed part, at `at_us` (microseconds since 1970 UTC).
 
     `unit` is at least 1, because Lago's dynamic charge bills nothing for a sum of zero units. All properties are text
     (docs/lago-behaviour.md). Where `at_us` is not the end of the usage, `usage_end` holds that end. The id of a single call names no
@@ -75,7 +75,7 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
 
 
 def is_rated(event: LagoEvent) -> bool:
-    """Whether a rate card has priced it.
+    """Return whether a rate card has priced it.
 
     An event that others measured has properties of their choice, and its own `transaction_id` among them.
     """
@@ -83,5 +83,5 @@ def is_rated(event: LagoEvent) -> bool:
 
 
 def manifest_of(window: Window, partition: int, deployment: str, organization: str = "") -> Manifest:
-    """The calls that the event bills: those of the part and of the held windows merged into it."""
+    """Return the calls that the event bills: those of the part and of the held windows merged into it."""
     return Manifest(partition, window.first, window.last, window.count, window.merged, deployment, organization)

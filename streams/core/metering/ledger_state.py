@@ -92,7 +92,7 @@ class LedgerState:
         return len(self.windows) - len(self.open) + (0 if self.cold is None else self.cold.windows)
 
     def full(self) -> bool:
-        """Whether memory has no space for another held window."""
+        """Return whether memory has no space for another held window."""
         return self.cold is not None and self.over() >= 0
 
     def store(self, windows: Sequence[Window], now_us: int) -> None:
@@ -109,7 +109,7 @@ class LedgerState:
         return windows
 
     def warm_part(self, first: int) -> bool:
-        """Whether the window exists. The windows of its customer are brought back from disk."""
+        """Return whether the window exists. The windows of its customer are brought back from disk."""
         if first not in self.windows and self.cold is not None:
             customer_id = self.cold.customer_of(first)
             if customer_id is not None:

@@ -101,7 +101,7 @@ def verdict(copy: Usage, rows: Iterable[LoggedCall], policy: MeterPolicy) -> Cop
 
 
 def same_call(copy: Usage, row: LoggedCall) -> bool | None:
-    """Whether `row` is the call of `copy`; None = unknown.
+    """Return whether `row` is the call of `copy`; None = unknown.
 
     Two calls can share a call id, which clients choose, and a request id, which providers repeat. Both ids and a start
     in whole milliseconds are a row of LiteLLM's database, where the request id is unique. Without a call id, an equal
@@ -133,7 +133,7 @@ def same_call(copy: Usage, row: LoggedCall) -> bool | None:
 
 
 def _by_lago(copy: Usage, row: LoggedCall) -> bool:
-    """Whether LiteLLM's `lago` callback may have reported the call. Then only its customer and cost are known."""
+    """Return whether LiteLLM's `lago` callback may have reported the call. Then only its customer and cost are known."""
     alike = row.customer_id == copy.customer_id and abs(row.cost - copy.cost) <= NOISE
     return bool(
         copy.cost
@@ -148,10 +148,14 @@ def _told_after(copy: Usage, row: LoggedCall, first_us: int) -> bool:
 
 
 def of_a_job(copy: Usage) -> bool:
-    """Whether the copy reports a job: a poll, or LiteLLM's own row about it. The job is identified only by its id."""
+    """Return whether the copy reports a job: a poll, or LiteLLM's own row about it. The job is identified only by its
+    id.
+    """
     return bool(copy.job and copy.job == copy.identity) or copy.call_type in JOBS or names_a_job(copy.request_id)
 
 
 def nameless(copy: Usage) -> bool:
-    """Whether the copy has neither a call id nor a request id of its own, so that no other route can find it again."""
+    """Return whether the copy has neither a call id nor a request id of its own, so that no other route can find it
+    again.
+    """
     return copy.metered is None and not copy.call_id and not base_of(copy.request_id)

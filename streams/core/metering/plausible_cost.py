@@ -14,7 +14,7 @@ IMPLAUSIBLE_COST = "implausible_cost"
 
 
 def implausible(usage: Usage, policy: MeterPolicy, billed: Decimal = ZERO) -> bool:
-    """Whether the call costs more than the price of any model allows, and no operator has accepted the cost.
+    """Return whether the call costs more than the price of any model allows, and no operator has accepted the cost.
 
     `billed`: the amount by a rate card, dollars. Only its size is checked, because a price per request has no bound per
     token. A job can represent thousands of calls, so only its price per token is checked if it reports tokens. Media

@@ -75,7 +75,7 @@ def usage_of(
 
 
 def _sound(record: RawRecord, value: bytes) -> bool:
-    """Whether a record of an older ingress needs no closer check. Plain-text keys are hashed here."""
+    """Return whether a record of an older ingress needs no closer check. Plain-text keys are hashed here."""
     _without_keys(record.call)
     return _LOOK_AGAIN.search(value) is None
 

@@ -36,5 +36,5 @@ def base_key(request_id: str) -> str:
 
 
 def names_a_job(request_id: str) -> bool:
-    """Whether it is LiteLLM's own row about a finished batch or background response."""
+    """Return whether it is LiteLLM's own row about a finished batch or background response."""
     return without_suffix(request_id) != request_id

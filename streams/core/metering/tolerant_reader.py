@@ -148,7 +148,7 @@ class PartialCall:
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether the value is empty, so that it holds no money. PHP writes an object without members as `[]`."""
+    """Return whether the value is empty, so that it holds no money. PHP writes an object without members as `[]`."""
     return value == [] or (isinstance(value, str) and not value.strip())
 
 

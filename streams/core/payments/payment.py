@@ -81,7 +81,7 @@ def merged_payment(one: Payment, other: Payment) -> Payment:
 
 
 def fits(payment: Payment, offer: Offer) -> bool:
-    """Whether the paid amount and currency equal the offer. A payment that is not paid yet does not fit."""
+    """Return whether the paid amount and currency equal the offer. A payment that is not paid yet does not fit."""
     return (payment.paid, payment.currency.lower()) == (offer.price, offer.currency.lower())
 
 

@@ -48,7 +48,7 @@ class Rates:
         self._factors: dict[tuple[str, str, str], Decimal] = {}
 
     def __bool__(self) -> bool:
-        """Whether there is any version."""
+        """Return whether there is any version."""
         return bool(self._cards)
 
     def at(self, end_us: int) -> RateCard | None:

@@ -115,7 +115,7 @@ def priced_by(tariff: Tariff, factors: Factors | None, call: PriceInput, unit: D
 
 
 def bills_without_cost(tariff: Tariff, call: PriceInput, *, read_again: bool = False) -> bool:
-    """Whether the entry prices a counted unit of a call without a cost in LiteLLM.
+    """Return whether the entry prices a counted unit of a call without a cost in LiteLLM.
 
     A markup or a minimum alone bills nothing, because a model without a price may be free.
 

@@ -1,4 +1,4 @@
-"""Growth and loss: topics that grow, ledgers that are gone, a disk that comes back."""
+"""Growth and loss: topics grow, ledgers are lost, a disk is restored."""
 
 from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
@@ -21,10 +21,10 @@ ROWS = (
     ),
     Row(
         157,
-        "a worker beside an expansion that was cut off, or beside topics that were grown by hand",
+        "a worker during an interrupted expansion, or with topics that were expanded by hand",
         "a meter of the old number between two runs; Kafka's own command, and a meter of the new number",
         (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
-        "ledgers that have moved halt, `partitions_changed`, the others go on; new ones are not begun",
+        "ledgers that have moved halt with `partitions_changed`, the others continue; no new ledger is begun",
         (
             "faults/test_expansion.py::test_a_worker_that_comes_between_two_runs_halts_what_has_moved_and_bills_nothing_twice",
             "integration/test_expansion.py::test_a_topic_that_was_grown_by_hand_is_read_by_no_new_ledger_until_they_moved",
@@ -36,7 +36,7 @@ ROWS = (
         "the topic deleted at a random moment of a random history; a window's record deleted; a rebuild that ends after its first "
         "or second transaction",
         (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
-        "the partitions halt; `ledger rebuild` builds them from the other topics, or says what these do not show any more",
+        "the partitions halt; `ledger rebuild` builds the ledgers from the other topics, or reports the data that is missing there",
         (
             f"{_REBUILD}test_a_ledger_that_is_lost_at_a_random_moment_of_a_random_history_bills_each_call_once",
             f"{_REBUILD}test_a_damaged_ledger_is_rebuilt_and_a_sound_one_left_alone",
@@ -50,7 +50,7 @@ ROWS = (
         "a single broker loses its disk",
         "its folder deleted and filled from the last copy, by the commands of disaster-recovery.md",
         (LOST, TWICE, MONEY, BOOKS, GOES_ON),
-        "everything goes on where it stood",
+        "everything continues from its position",
         ("faults/test_disaster_recovery.py::test_a_broker_that_lost_its_disk_goes_on_from_its_last_copy",),
     ),
     Row(
@@ -58,7 +58,7 @@ ROWS = (
         "a broker loses the folders of the ledgers",
         "deleted on its disk while it was down; rebuilt by the commands of disaster-recovery.md",
         (LOST, TWICE, MONEY, BOOKS, GOES_ON, SAYS_SO),
-        "the partitions halt with `ledger_missing`, and go on once they are rebuilt",
+        "the partitions halt with `ledger_missing`, and continue when they are rebuilt",
         ("faults/test_disaster_recovery.py::test_ledgers_whose_folders_were_deleted_from_a_brokers_disk_are_rebuilt",),
     ),
     Row(
@@ -66,7 +66,7 @@ ROWS = (
         "all topics are lost, Postgres is not",
         "SIGKILL of the only broker, its disk deleted, a new cluster; 40 calls billed, others sealed, open, held and not counted",
         (LOST, TWICE, MONEY, BOOKS, GOES_ON),
-        "`recover` brings mappings, orgs and unsent events back; a backfill of everything, twice, and every webhook again bill each call once",
+        "`recover` restores mappings, orgs and unsent events; after two backfills of everything and a repeat of every webhook, each call is billed once",
         (
             "faults/test_empty_cluster.py::test_each_cent_is_billed_once_after_all_topics_were_lost",
             "integration/test_recovered_records.py::test_mappings_orgs_and_rates_come_back_as_they_were",
@@ -77,9 +77,9 @@ ROWS = (
     Row(
         175,
         "all topics are lost while the projector is behind",
-        "the same, with events that only Lago has, the calls of one of them in no row",
+        "the same, with events that only Lago has; the calls of one event are in no row",
         (TWICE, MONEY, SAYS_SO),
-        "Lago is asked for its events; calls that no row shows are named, and their copies refused until a person decides",
+        "Lago is asked for its events; calls without a row are reported, and their copies are refused until a person decides",
         ("faults/test_empty_cluster.py::test_what_only_lago_knows_is_not_billed_again",),
     ),
     Row(

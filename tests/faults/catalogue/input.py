@@ -1,5 +1,4 @@
-"""Input: hostile, broken or unlucky. Each costs itself, and the damage is measured: how long other senders and probes
-waited, the peak of memory, and neighbours that were lost."""
+"""Hostile, damaged or unusual input. It must affect only itself. The tests measure how long other senders and probes waited, the peak of memory, and lost calls of others."""
 
 from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
@@ -8,7 +7,7 @@ _LONGER = "`SECONDS=60`, and held to 250 ms"
 
 
 def _damage(*kinds: str) -> tuple[str, ...]:
-    """The figures of these attacks."""
+    """Return the figures of these attacks."""
     of_one = ("p99_ms", "longest_ms", "health_longest_ms", "peak_mib", "lost")
     return ("attack_s", *(f"{kind}_{figure}" for kind in kinds for figure in of_one))
 
@@ -17,19 +16,19 @@ ROWS = (
     Row(
         101,
         "a stranger's gzip of 1 GiB of blanks, and large bodies, at 10 MB/s",
-        "without a credential to every port, and under a signature that is none; honest senders and probes beside it",
+        "without a credential to every port, and with an invalid signature; honest senders and probes at the same time",
         (LOST, GOES_ON),
-        "nothing is unpacked before its sender is known, and nothing of it is kept; a refused body is not read",
+        "nothing is decompressed before the sender is known, and nothing is kept; a refused body is not read",
         (_STRANGER, "integration/test_connections.py::test_what_a_refusal_left_unread_is_never_read"),
         shows=_damage("bombs", "signed_bombs", "large_bodies"),
         longer=_LONGER,
     ),
     Row(
         102,
-        "700 connections that never say a word, to a process of 256 descriptors",
-        "from eight addresses; each is opened again when it is closed",
+        "700 connections that never say a word, to a process with 256 descriptors",
+        "from eight addresses; each connection is opened again when it is closed",
         (LOST, GOES_ON, SAYS_SO),
-        "they are cut at WEBHOOK_TIMEOUT; where all places are taken the oldest of them makes room",
+        "they are closed after WEBHOOK_TIMEOUT; if all places are taken, the oldest idle connection is closed",
         (
             _STRANGER,
             "integration/test_connections.py::test_the_one_who_says_nothing_is_closed_in_time_and_the_one_who_was_admitted_is_not",
@@ -40,10 +39,10 @@ ROWS = (
     ),
     Row(
         103,
-        "guessed tokens, as many as can be sent",
+        "guessed tokens at the highest possible rate",
         "wrong bearer tokens on both ports, from eight addresses",
         (GOES_ON, SAYS_SO),
-        "ten a second and address are answered at once, others after a second; counted, and logged once a minute without the guess",
+        "ten per second and address are answered at once, others after a second; they are counted, and logged once a minute without the guess",
         (
             _STRANGER,
             "integration/test_strangers.py::test_guesses_are_counted_and_told_once_a_minute_and_never_with_the_guess",
@@ -54,9 +53,9 @@ ROWS = (
     Row(
         104,
         "a damaged element of millions of parts",
-        "a NaN beside 8 Mi numbers, objects or brackets, 16 kB on the wire, between two sound calls",
+        "a NaN with 8 Mi numbers, objects or brackets, 16 kB compressed, between two valid calls",
         (LOST, GOES_ON, SAYS_SO),
-        "that element is `too_complex`: 202; its neighbours are stored, and other senders go on meanwhile",
+        "that element is `too_complex`: 202; the other elements are stored, and other senders are served in the meantime",
         ("integration/test_ingress_bounds.py::test_a_damaged_element_of_a_million_parts_costs_itself",),
     ),
     Row(
@@ -64,7 +63,7 @@ ROWS = (
         "a body of empty elements",
         "20,000 times `{}` between calls",
         (LOST, SAYS_SO),
-        "each is listed in the answer; beyond a hundred they share one rejection",
+        "each is listed in the response; above a hundred they share one rejection",
         (
             "integration/test_ingress_bounds.py::test_elements_without_anything_of_a_call_share_a_rejection_beyond_a_hundred",
         ),
@@ -72,27 +71,27 @@ ROWS = (
     Row(
         106,
         "damaged records in every topic, under load",
-        "bits, cuts, deep JSON, 0xFF, huge numbers, odd headers, keys and times, five a second a topic, beside every process",
+        "changed bits, truncated records, deep JSON, 0xFF, huge numbers, invalid headers, keys and times; five per second and topic, with all processes running",
         (LOST, TWICE, GOES_ON, SAYS_SO),
-        "each costs itself: every call is billed once, no process ends, no partition task halts; what became no row is listed",
+        "each affects only itself: every call is billed once, no process ends, no partition task halts; records without a row are listed",
         ("faults/test_mutated_records.py::test_damaged_records_in_every_topic_cost_themselves_alone",),
         longer="MINUTES=10",
     ),
     Row(
         107,
-        "bytes that no sender and no writer of topics would make",
-        "what the fuzzer found, and one thing said very often, to every reader of outside bytes; `make fuzz` looks for more",
+        "bytes that no sender and no producer would make",
+        "inputs that the fuzzer found, and inputs with very many repetitions, to every reader of outside bytes; `make fuzz` searches for more",
         (GOES_ON, SAYS_SO),
-        "read or refused by name, in little CPU time and memory for each byte",
+        "read, or refused with a reason, with bounded CPU time and memory for each byte",
         ("fuzz/test_corpus.py::test_what_was_found_is_read_or_refused_in_little_time_and_memory",),
-        simulated="thousands of inputs a second are tried on the readers themselves, without a process around them",
+        simulated="thousands of inputs a second are tried directly on the readers, without a process",
     ),
     Row(
         108,
-        "a role with another's account of Kafka",
-        "a broker that denies what no access-control list allows; each process with its own account, by password (SCRAM) and by certificate",
+        "a role with another role's Kafka account",
+        "a broker that denies everything without an access-control list; each process has its own account, by password (SCRAM) and by certificate",
         (LOST, SAYS_SO),
-        "each does its work, and so do the commands; the broker allows no account a topic, group or transactional id of another role",
+        "each role and each command does its work; the broker allows no account a topic, group or transactional id of another role",
         ("faults/test_acls.py::test_every_role_does_its_work_with_its_own_account_and_can_do_no_others",),
     ),
     Row(
@@ -100,16 +99,16 @@ ROWS = (
         "a client that names another customer",
         "in each field, header, metadata and tag that a client of LiteLLM can write",
         (MONEY, SAYS_SO),
-        "with CUSTOMER_ID_FIELDS that a key decides nothing moves; by default the doctor says `client_names_payer`",
+        "if a key determines CUSTOMER_ID_FIELDS, no bill changes; by default the doctor reports `client_names_payer`",
         ("unit/streams/core/metering/test_client_names_a_payer.py::test_nothing_that_a_client_writes_names_who_pays",),
-        simulated="the ingress's reading alone: what LiteLLM makes of a request stands in its recorded bodies",
+        simulated="only the reader of the ingress is tested; recorded bodies show what LiteLLM makes of a request",
     ),
     Row(
         110,
-        "a key of one org that adopts other customers, or looks for them",
-        "mappings of `victim` and of `unattributed:`; ids that are another's and ids that are no one's",
+        "a key of one org that adopts other customers, or searches for them",
+        "mappings of `victim` and of `unattributed:`; ids of another org and unknown ids",
         (MONEY, SAYS_SO),
-        "only ids under its prefixes are mapped; one answer for another's and for no one's",
+        "only ids under its prefixes are mapped; the response is the same for ids of others and for unknown ids",
         (
             "integration/test_mapping_orgs.py::test_an_id_under_none_of_its_prefixes_is_not_adopted",
             "integration/test_mapping_orgs.py::test_one_answer_for_another_orgs_and_for_no_ones",
@@ -120,16 +119,16 @@ ROWS = (
         "recorded usage that makes a bill smaller, or that Lago cannot hold",
         "-1e308, and negative values by a key that may only write usage",
         (MONEY, SAYS_SO),
-        "refused by name; negative values need `usage:correct`, and each record names who recorded it",
+        "refused with a reason; negative values need `usage:correct`, and each record names its author",
         ("contract/test_org_power.py::test_a_number_that_lago_cannot_hold_is_refused",),
-        simulated="the api over a sandbox of Lago's: what is refused never reaches Kafka",
+        simulated="the api with the Lago sandbox: refused usage never reaches Kafka",
     ),
     Row(
         112,
         "a customer's name that is markup, escape sequences or bidirectional marks",
         "on every command that prints names",
         (SAYS_SO,),
-        "it is shown escaped, in one row",
+        "the name is shown escaped, in one row",
         ("integration/test_hostile_names.py::test_no_command_lets_a_name_steer_the_terminal",),
     ),
     Row(
@@ -137,7 +136,7 @@ ROWS = (
         "an audit line that is changed, deleted, inserted or moved",
         "in the topic and in the table",
         (SAYS_SO,),
-        "`meterbridge audit verify` names the first one and ends with 1",
+        "`meterbridge audit verify` names the first such line and ends with 1",
         (
             "integration/test_audit_verify.py::test_what_was_done_to_the_topic_is_named_and_turns_the_exit_code",
             "integration/test_audit_verify.py::test_a_row_that_is_not_what_its_line_says_is_named",
@@ -148,7 +147,7 @@ ROWS = (
         "names of 4,000 characters in every field that a sender chooses",
         "characters of one and of four bytes that nothing can compress, in calls, mappings, orgs, refusals, deliveries and audit lines",
         (LOST, GOES_ON),
-        "the call is stored and summed up under the SHA-256 of its names; the calls beside it too",
+        "the call is stored and summed up by the SHA-256 of its names; so are the other calls",
         (
             "integration/test_long_names.py::test_a_call_with_names_of_any_length_is_stored_and_summed_up_beside_its_neighbours",
             "integration/test_long_names.py::test_what_the_projector_and_the_sums_bound_fits_into_every_index",
@@ -159,7 +158,7 @@ ROWS = (
         "a day whose sums cannot be made",
         "a trigger refuses a row of its sums, or takes a minute for it; the refresh as a whole is denied",
         (GOES_ON, SAYS_SO),
-        "that day keeps its old sums and is tried again later each time; the others are summed up; it is counted and named",
+        "that day keeps its old sums and is tried again with growing waits; the other days are summed up; the failure is counted and logged",
         (
             "integration/test_usage_refresh.py::test_a_day_that_fails_keeps_its_sums_and_all_others_go_on",
             "integration/test_usage_refresh.py::test_a_day_that_takes_too_long_is_passed",
@@ -176,10 +175,10 @@ ROWS = (
     ),
     Row(
         114,
-        "a start in bad weather, and SIGTERM at any moment",
-        "each role started while Kafka or Postgres is away; SIGTERM while it starts, waits, opens and works",
+        "a start while a dependency is down, and SIGTERM at any moment",
+        "each role is started while Kafka or Postgres is down; SIGTERM while it starts, waits, opens and works",
         (GOES_ON, SAYS_SO),
-        "it waits and says so once a minute with the address; it ends with 0 within ten seconds",
+        "it waits, and logs this once a minute with the address; it ends with 0 within ten seconds",
         (
             "faults/test_stop_at_any_moment.py::test_what_starts_while_kafka_is_away_waits_for_it_and_begins",
             "faults/test_stop_at_any_moment.py::test_a_process_that_waits_for_its_neighbours_ends_with_0",
@@ -193,7 +192,7 @@ ROWS = (
         "a flood of invented customer names",
         "more names than HELD_IN_MEMORY, one call each; one of them is mapped, the rest written off by pattern",
         (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
-        "all are 202 and held; beyond the bound they lie on disk; one that is mapped is billed to the cent, after restarts too",
+        "all calls get 202 and are held, above the limit on disk; a mapped customer is billed to the cent, also after restarts",
         (
             "integration/test_held_flood.py::test_one_of_a_flood_is_billed_when_it_is_mapped_and_the_rest_leaves_by_pattern",
         ),
@@ -201,9 +200,9 @@ ROWS = (
     Row(
         116,
         "connections to the metrics port, and scrapes without a pause",
-        "200 that never say a word and 8 that scrape, from eight addresses; honest senders and probes beside it",
+        "200 connections that never send a byte and 8 that scrape, from eight addresses; honest senders and probes at the same time",
         (LOST, GOES_ON, SAYS_SO),
-        "16 connections are served, each for at most ten seconds, with 20 answers a second; where all are taken, the address with the most of them loses its oldest",
+        "16 connections are served, each for at most ten seconds, with 20 responses a second; if all are taken, the address with the most connections loses its oldest",
         (
             _STRANGER,
             "integration/test_metrics_port.py::test_five_hundred_silent_connections_take_few_descriptors_and_prometheus_is_answered",
@@ -215,9 +214,9 @@ ROWS = (
     Row(
         127,
         "a client that names another user, or the id of another's call",
-        "`end_user` with the name of a prepaid user, and the call id of a reservation that is open",
+        "`end_user` with the name of a prepaid user, and the call id of an open reservation",
         (MONEY, BOOKS, SAYS_SO),
-        "that user's credits and reservation stay as they are; the user of the key pays, and what no one pays for is counted and listed",
+        "that user's credits and reservation do not change; the user of the key pays, and calls without a payer are counted and listed",
         (
             "integration/test_credit_payers.py::test_a_client_that_names_another_user_spends_nothing_of_that_user",
             "integration/test_credit_payers.py::test_a_call_with_the_id_of_anothers_call_neither_spends_nor_ends_its_reservation",
@@ -227,9 +226,9 @@ ROWS = (
     Row(
         134,
         "a call whose record the ingress refuses, in the ring of the LiteLLM plugin",
-        "413 and 400 for one record, for a whole batch of them, and 500 for one; beside it the ring of another process",
+        "413 and 400 for one record, for a whole batch of them, and 500 for one; with the ring of another process",
         (LOST, GOES_ON, SAYS_SO),
-        "it is set aside in a file, counted and logged without what it holds; all other records and rings are posted",
+        "it is set aside in a file, counted and logged without its contents; all other records and rings are posted",
         (
             "integration/test_plugin_ring.py::test_a_record_that_the_ingress_refuses_costs_itself_and_all_others_are_in_kafka_once",
             "contract/test_plugin_posting.py::test_an_element_alone_is_refused_for_its_own_sake_where_the_ingress_takes_others",
@@ -238,10 +237,10 @@ ROWS = (
     ),
     Row(
         133,
-        "requests of analytics and lists of transactions that take long, more than there are connections",
-        "four at once of each, over a locked table or a slow statement; reservations, balances and power levels beside them",
+        "more slow requests of analytics and lists of transactions than there are connections",
+        "four of each at the same time, on a locked table or a slow statement; with reservations, balances and power levels",
         (GOES_ON, SAYS_SO),
-        "they have two connections of their own; what finds none in 2 s is 503 `no_free_connection`, and counted; the others are as fast as ever",
+        "they have two separate connections; a request without a free connection in 2 s gets 503 `no_free_connection`, and is counted; other requests are not slower",
         (
             "integration/test_slow_requests.py::test_four_slow_requests_leave_authorize_balance_and_power_levels_fast",
             "integration/test_slow_requests.py::test_many_requests_of_a_locked_account_leave_connections_for_the_others",

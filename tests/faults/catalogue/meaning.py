@@ -1,4 +1,4 @@
-"""Money without a crash: rules that were wrong although nothing broke, and the tests that hold them."""
+"""Billing rules that were wrong without a crash, and the tests that check them."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ class Rule:
     """One rule.
 
     Fields:
-        rule: what is owed, or what an operator must see.
+        rule: the owed amount, or the information that an operator must see.
         tests: `folder/file.py::test` below tests/.
     """
 
@@ -18,7 +18,7 @@ class Rule:
 
 RULES = (
     Rule(
-        "A batch, a video and a background response are billed once, however often they are read",
+        "A batch, a video and a background response are billed once, even if they are read several times",
         (
             "e2e/test_polled_jobs.py::test_a_polled_job_is_billed_once_over_a_restart_and_a_week",
             "unit/streams/core/metering/test_jobs.py::test_the_first_positive_cost_bills_and_nothing_else",
@@ -33,18 +33,18 @@ RULES = (
         ),
     ),
     Rule(
-        "A price that no model has waits for an operator, with its money",
+        "A call with an implausible price waits for an operator, together with its amount",
         ("integration/test_kept_aside.py::test_a_price_that_no_model_has_is_billed_when_somebody_says_so",),
     ),
     Rule(
-        "A copy without a cost does not shut out the one with a cost; another cost is a duplicate and is listed",
+        "A copy without a cost does not exclude a copy with a cost; a copy with a different cost is a duplicate and is listed",
         (
             "unit/streams/core/metering/test_two_kinds_of_known.py::test_the_first_cost_of_each_call_is_what_is_billed",
             "integration/test_kept_aside.py::test_a_copy_with_another_cost_is_listed_and_never_released",
         ),
     ),
     Rule(
-        "Backfill and reconcile compare money, and know a call by its ids however its start is told",
+        "Backfill and reconcile compare amounts, and recognise a call by its ids, independent of the form of its start time",
         (
             "integration/test_backfill_money.py::test_a_call_without_a_price_is_billed_once_when_litellm_has_one",
             "integration/test_backfill_money.py::test_a_table_without_the_call_id_doubles_nothing",
@@ -52,20 +52,20 @@ RULES = (
         ),
     ),
     Rule(
-        "A usage log that began late vouches for nothing before",
+        "A usage log that began late proves nothing about earlier calls",
         (
             "integration/test_log_completeness.py::test_calls_that_were_counted_before_the_log_began_are_not_billed_again",
         ),
     ),
     Rule(
-        "One request under two ids, and one job under two customers, are named",
+        "One request with two ids, and one job with two customers, are reported",
         (
             "integration/test_billed_twice.py::test_one_request_that_litellm_logged_under_two_ids_is_named_with_both",
             "integration/test_billed_twice.py::test_one_job_that_two_customers_asked_for_names_both",
         ),
     ),
     Rule(
-        "Usage of an invoiced billing period is on the next invoice, also what waited for Lago over the border",
+        "Usage of an invoiced billing period is on the next invoice, also if it waited for Lago past the period's end",
         (
             "contract/test_billed_in_time.py::test_usage_that_was_held_over_the_months_end_is_on_the_next_invoice",
             "contract/test_billed_in_time.py::test_an_outage_over_the_months_end_costs_nothing",
@@ -73,7 +73,7 @@ RULES = (
         ),
     ),
     Rule(
-        "The subscription that charges the metric pays; none, several and unknown ones hold; what an end overtook is put right",
+        "The subscription that charges the metric pays; usage with no, several or unknown subscriptions is held; usage posted after an end is corrected",
         (
             "contract/test_billed_in_time.py::test_where_none_charges_it_usage_is_held_until_one_does",
             "contract/test_billed_in_time.py::test_a_named_subscription_that_is_not_the_orgs_holds_its_usage",
@@ -82,7 +82,7 @@ RULES = (
         ),
     ),
     Rule(
-        "Held usage is undecided: merging never changes who pays, and a corrected mapping takes it",
+        "Held usage is undecided: merging never changes the payer, and a corrected mapping applies to it",
         (
             "unit/streams/core/metering/test_held_undecided.py::test_merging_never_changes_who_pays",
             "unit/streams/core/metering/test_held_undecided.py::test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_anew",
@@ -96,7 +96,7 @@ RULES = (
         ),
     ),
     Rule(
-        "Late usage comes home without hands; a replay beyond the dedupe retention bills what is missing alone",
+        "Late usage is billed automatically; a replay beyond the dedupe retention bills only missing calls",
         (
             "integration/test_late_calls.py::test_a_spool_that_was_away_for_three_days_is_billed_without_hands",
             "integration/test_late_calls.py::test_a_topic_that_is_replayed_beyond_the_horizon_bills_what_is_missing_alone",
@@ -110,42 +110,42 @@ RULES = (
         ),
     ),
     Rule(
-        "A ledger that halted has a way on",
+        "A halted ledger can be continued",
         ("integration/test_ledger_init.py::test_a_lost_ledger_goes_on_where_it_stood_and_bills_no_repeat",),
     ),
     Rule(
-        "Details never veto money; money and customer count wherever they stand; a packed body is taken whole or not at all",
+        "Invalid details never prevent billing; cost and customer are found in every place; a compressed body is accepted completely or not at all",
         (
             "e2e/test_owed_cases.py::test_what_is_billed_is_what_is_owed",
             "integration/test_ingress_bad_input.py::test_a_packed_body_is_taken_whole_or_not_at_all",
         ),
     ),
     Rule(
-        "Only Lago's own answers refuse an event; events that die alike are held",
+        "Only Lago's own responses refuse an event; events that fail with the same error are held",
         (
             "unit/lago/test_not_lago.py::test_a_page_of_html_for_hours_gives_no_event_up",
             "integration/test_sink.py::test_an_outage_gives_no_event_up",
         ),
     ),
     Rule(
-        "What is kept for later questions holds no prompt and no secret",
+        "Stored context contains no prompt and no secret",
         ("integration/test_prompt_canary.py::test_the_canary_is_nowhere",),
     ),
     Rule(
-        "A damaged table is refused by line; what a spreadsheet changed is no money",
+        "A damaged table is refused by line; an amount that a spreadsheet has changed is refused",
         ("unit/operations/test_csv_table.py::test_whatever_a_writer_of_csv_wrote_is_read_back",),
     ),
     Rule(
-        "The one who reads that it is ready can store the first mapping",
+        "When the readiness probe succeeds, the first mapping can be stored",
         ("faults/test_fresh_kafka.py::test_the_one_who_is_told_that_it_is_ready_can_set_the_first_mapping_at_once",),
     ),
     Rule(
-        "A customer that is made here pays for usage that names it",
+        "A customer that is created through the API pays for usage that names it",
         ("integration/test_map_by_identity.py::test_a_customer_that_is_saved_here_pays_for_usage_that_names_it",),
     ),
     Rule(
-        "Who pays is never a guess: what an earlier owner posted elsewhere is looked up, a deletion is remembered, a past that is "
-        "kept no more is held, and a subscription's id that another customer has now bills that one's usage alone",
+        "The payer is never guessed: events that an earlier owner posted elsewhere are looked up, a deletion is remembered, usage of a past that is "
+        "no longer kept is held, and a subscription's id that now belongs to another customer bills only that customer's usage",
         (
             "integration/test_over_the_border.py::test_what_was_posted_to_the_next_subscription_is_not_posted_again_when_its_own_runs_after_all",
             "integration/test_map_by_identity.py::test_who_was_deleted_long_ago_is_not_mapped_anew",
@@ -154,25 +154,25 @@ RULES = (
         ),
     ),
     Rule(
-        "A refused subscription leaves no new customer; the specification's functions need Lago alone",
+        "A refused subscription leaves no new customer; the specification's functions need only Lago",
         ("contract/test_orgs_as_specified.py::test_a_refused_subscription_leaves_no_new_customer_behind",),
     ),
     Rule(
-        "Pending is one number, and a sick event holds others for seconds",
+        "Pending events are one number, and a failing event delays others only for seconds",
         (
             "integration/test_event_queue.py::test_pending_is_one_number_wherever_it_is_asked_for",
             "unit/streams/delivery/test_sick_heads.py::test_a_sick_event_at_the_head_of_a_lane_holds_what_comes_behind_it_for_seconds",
         ),
     ),
     Rule(
-        "What is not billed is seen, and one customer by two callbacks is an alarm",
+        "Unbilled usage is visible, and usage of one customer by two callbacks raises an alarm",
         (
             "integration/test_explain_reconcile.py::test_what_is_not_billed_is_not_hidden_behind_a_sum_that_adds_up",
             "unit/streams/core/metering/test_duplicate_routes.py::test_two_callbacks_of_one_customer_are_told_once_an_hour",
         ),
     ),
     Rule(
-        "The user and the key of LiteLLM's master key name no customer",
+        "The user and the key of LiteLLM's master key are not used as customers",
         ("unit/streams/core/metering/test_customer_key.py::test_the_one_who_has_the_master_key_is_no_one",),
     ),
     Rule(
@@ -180,7 +180,7 @@ RULES = (
         ("integration/test_explain_reconcile.py::test_a_customer_s_question_is_answered_without_sql",),
     ),
     Rule(
-        "Analytics, FOCUS and explain show usage under the org that its event bills, and what was written off at nothing",
+        "Analytics, FOCUS and explain show usage for the org that its event bills, and written-off usage with 0",
         (
             "integration/test_analytics.py::test_usage_is_the_orgs_that_its_event_bills",
             "integration/test_analytics.py::test_what_was_written_off_is_billed_at_nothing",
@@ -188,7 +188,7 @@ RULES = (
         ),
     ),
     Rule(
-        "On random histories the sandbox invoices what an independent model says is owed, and planted faults are found",
+        "On random histories the sandbox invoices the amounts of an independent model, and planted faults are found",
         (
             "model/test_owed.py::test_what_is_billed_is_what_is_owed",
             "model/test_planted_faults.py::test_a_planted_fault_is_found",

@@ -1,4 +1,4 @@
-"""Postgres: away, slow, crashed. It holds projections, which touch no bill, and prepaid credits, which are money."""
+"""Postgres is down, slow or crashed. It stores projections, which do not affect bills, and prepaid credits, which are money."""
 
 from tests.faults.catalogue.row import GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
@@ -16,7 +16,7 @@ ROWS = (
         "Postgres crashes and forgets its last commits",
         "commits are not awaited on disk; the server is killed",
         (LOST, TWICE),
-        "rows and offset go back together and are written again",
+        "rows and offset are lost together and are written again",
         ("integration/test_projection.py::test_a_crash_of_postgres_takes_back_rows_and_offset_together",),
     ),
     Row(
@@ -24,7 +24,7 @@ ROWS = (
         "projectors are killed and frozen; a zombie wakes",
         "SIGKILL, and SIGSTOP for 24 s, under 400 calls/s",
         (LOST, TWICE, GOES_ON),
-        "the one who writes with an old offset writes nothing; every row is there once",
+        "a projector with an old offset writes nothing; every row exists once",
         (
             "faults/test_projector_processes.py::test_killed_and_frozen_projectors_leave_every_row_once",
             "integration/test_projection.py::test_two_owners_never_both_write",
@@ -33,8 +33,8 @@ ROWS = (
     ),
     Row(
         84,
-        "a projector is to stop while Postgres is away, or silent",
-        "server killed; a lock that is not given up",
+        "a projector is stopped while Postgres is down or does not answer",
+        "the server is killed; a lock is not released",
         (GOES_ON,),
         "it stops within ten seconds",
         (
@@ -44,18 +44,18 @@ ROWS = (
     ),
     Row(
         85,
-        "a record that becomes no row",
+        "a record that cannot become a row",
         "an impossible date; a value that fits no column",
         (LOST, GOES_ON, SAYS_SO),
-        "it is kept aside and listed, with where it lies; all others are rows",
+        "it is set aside and listed with its place; all other records become rows",
         ("integration/test_projector.py::test_a_record_that_becomes_no_row_costs_itself_and_is_listed",),
     ),
     Row(
         122,
         "prepaid credits: projector and Postgres are killed",
-        "kill -9 of the projector twice and of the server once, under 400 calls/s and debits besides",
+        "kill -9 of the projector twice and of the server once, under 400 calls/s and further debits",
         (LOST, TWICE, MONEY, GOES_ON),
-        "every call is debited once, also when the topic is read from its beginning; an answered debit is on disk; entries sum to "
+        "every call is debited once, also if the topic is read again from its beginning; a confirmed debit is on disk; entries sum to "
         "zero, balances are the sums of their entries",
         (
             "faults/test_credit_faults.py::test_killed_projectors_and_a_killed_postgres_leave_the_books_balanced",
@@ -67,11 +67,11 @@ ROWS = (
     ),
     Row(
         131,
-        "very many credits and reservations expire while calls are debited",
+        "a large number of credits and reservations expire while calls are debited",
         "100,000 grants of 1000 accounts at once, one account locked all the time; a call that is debited between the locks of the "
         "one that ends its reservation",
         (LOST, MONEY, GOES_ON),
-        "one account a transaction; a locked one is left for the next round, so no debit waits and there is no deadlock",
+        "one account per transaction; a locked account is left for the next round, so no debit waits and there is no deadlock",
         (
             "integration/test_credit_upkeep.py::test_debits_go_on_while_100_000_grants_expire",
             "integration/test_credit_upkeep.py::test_calls_are_debited_while_the_upkeep_ends_their_reservations",
@@ -83,7 +83,7 @@ ROWS = (
         "kill -9 of the api eight times at random, under parallel purchases, reservations and debits; clients and Stripe repeat what "
         "was not answered, with the same key",
         (LOST, TWICE, MONEY),
-        "what was answered is there exactly once; entries sum to zero, balances are the sums of their entries",
+        "each confirmed change exists exactly once; entries sum to zero, balances are the sums of their entries",
         ("faults/test_credit_api_faults.py::test_a_killed_api_does_what_it_answered_exactly_once",),
     ),
     Row(
@@ -92,7 +92,7 @@ ROWS = (
         "the receipt of an event is projected, and the event itself not yet, as behind a release that takes hours; a projector that was "
         "killed between two chunks",
         (LOST, MONEY),
-        "the month stays until its calls are debited as their event bills them",
+        "the month stays until its calls are debited by their event",
         (
             "integration/test_credit_chunks.py::test_a_month_stays_while_an_event_is_delivered_but_not_projected",
             "integration/test_credit_chunks.py::test_a_month_stays_while_the_calls_in_it_are_being_corrected",
@@ -101,9 +101,9 @@ ROWS = (
     Row(
         165,
         "outgoing webhooks: the sender is killed",
-        "kill -9 while the receiver has the message and has not answered; four processes at once",
+        "kill -9 while the receiver has the message but has not answered; four processes at once",
         (LOST, GOES_ON),
-        "the message comes again with the same id, all others come once, none is left out",
+        "the message arrives again with the same id, all others arrive once, none is missing",
         (
             "integration/test_outgoing_webhooks.py::test_a_sender_that_is_killed_sends_again_with_the_same_id_and_leaves_nothing_out",
             "integration/test_outgoing_webhooks.py::test_two_processes_send_a_message_once",
@@ -111,11 +111,11 @@ ROWS = (
     ),
     Row(
         166,
-        "outgoing webhooks: an endpoint is away",
-        "it answers 503, or refuses connections, while more and more is announced",
+        "outgoing webhooks: an endpoint is down",
+        "it answers 503 or refuses connections while further messages are announced",
         (GOES_ON, SAYS_SO),
-        "one attempt a round, with growing waits; what waits is bounded, and a metric shows it; the other "
-        "endpoints get theirs, and the projector does not wait",
+        "one attempt per round, with growing waits; the number of waiting messages is bounded, and a metric shows it; the other "
+        "endpoints get their messages, and the projector does not wait",
         (
             "integration/test_outgoing_webhooks.py::test_what_waits_for_a_dead_endpoint_is_bounded_and_the_others_get_theirs",
             "integration/test_outgoing_webhooks.py::test_an_endpoint_that_is_away_gets_one_attempt_a_round_and_all_once_it_is_back",
@@ -126,16 +126,16 @@ ROWS = (
         "a table, a function or a right of the credits is missing",
         "renamed, dropped and revoked in a database in use, as by a restore of an older dump",
         (GOES_ON, SAYS_SO),
-        "each look that Postgres refuses is counted, and an alarm rings; calls are billed and debited meanwhile",
+        "each refused query is counted, and an alarm is raised; calls are billed and debited in the meantime",
         ("integration/test_credit_upkeep.py::test_a_table_function_or_right_that_is_missing_is_counted_at_each_look",),
     ),
     Row(
         183,
-        "all topics are lost while much alike held usage is released, and only Lago has the events",
-        "equal calls in two minutes; a window that became held at its seal; an event that Lago does not show, because its "
+        "all topics are lost while many equal held calls are released, and only Lago has the events",
+        "equal calls in two minutes; a window that became held when it was sealed; an event that Lago does not show, because its "
         "organisation is closed; parts that cannot be divided between the events",
         (TWICE, MONEY, SAYS_SO),
-        "the parts are shared out so that each event has its own, and are not billed again; else a person decides first",
+        "the parts are assigned so that each event has its own, and are not billed again; otherwise a person decides first",
         (
             "integration/test_recovered_releases.py::test_alike_calls_of_two_windows_are_shared_out_so_that_both_events_are_explained",
             "integration/test_recovered_releases.py::test_a_window_that_became_held_at_its_seal_is_found_in_the_event_that_it_joined",
@@ -146,10 +146,10 @@ ROWS = (
     ),
     Row(
         195,
-        "all topics are lost, and another deployment bills each call as an event of its own on the same metric",
-        "events of both at Lago with `WINDOW_SECONDS=0`, whose ids name no deployment; one that an older release sealed; one that was billed again",
+        "all topics are lost, and another deployment bills each call as a separate event on the same metric",
+        "events of both at Lago with `WINDOW_SECONDS=0`, whose ids name no deployment; an event of an older release; an event that was billed again",
         (TWICE, GOES_ON),
-        "an event of a single call says whose it is: those of the other deployment are no unknown calls, and the backfill goes on; one that names "
+        "an event of a single call names its deployment: events of the other deployment do not count as unknown calls, and the backfill continues; an event that names "
         "no deployment counts as ours",
         (
             "integration/test_recovery.py::test_where_each_call_is_an_event_those_of_another_deployment_are_not_taken_for_ours",

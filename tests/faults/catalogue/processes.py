@@ -1,4 +1,4 @@
-"""Our own processes: killed, frozen, stopped, too many of them, with a wrong clock."""
+"""Our own processes are killed, frozen or stopped, are too many, or have a wrong clock."""
 
 from tests.faults.catalogue.row import BOOKS, EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
 
@@ -8,10 +8,10 @@ _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"
 ROWS = (
     Row(
         1,
-        "kill -9 of meter, sink and retry, again and again under load",
+        "repeated kill -9 of meter, sink and retry under load",
         "SIGKILL at random moments, started again 0.5-3 s later; 300 calls/s through HTTP; some processes run two roles",
         (*EXACT, GOES_ON),
-        "the next owner aborts the open transaction, reads the ledger back and goes on; Lago's key tells the repeats",
+        "the next owner aborts the open transaction, restores the ledger and continues; Lago's unique key refuses the repeats",
         (_EXACTNESS,),
         ("calls", "usd", "killed_workers", "drained_s"),
         longer=_MORE,
@@ -19,9 +19,9 @@ ROWS = (
     Row(
         2,
         "kill -9 of the ingress under load",
-        "SIGKILL while bodies are on their way; the sender repeats what was not answered 202",
+        "SIGKILL while bodies arrive; the sender repeats bodies without a 202",
         (*EXACT, GOES_ON),
-        "every 202 is in the raw topic; a repeat is a duplicate",
+        "every call that got 202 is in the raw topic; a repeat is a duplicate",
         (_EXACTNESS,),
         ("calls", "killed_ingress"),
         longer=_MORE,
@@ -31,7 +31,7 @@ ROWS = (
         "a worker freezes and wakes",
         "SIGSTOP of meters and sinks for less than the transaction timeout (12 s), for more, and past the session (15 s)",
         (*EXACT, GOES_ON),
-        "its producer is fenced: nothing it writes after waking is committed, and its role is started again",
+        "its producer is fenced: nothing that it writes afterwards is committed, and its role is restarted",
         (_EXACTNESS, "integration/test_ledger.py::test_a_frozen_owners_late_transaction_is_refused"),
         ("freeze",),
         longer=_MORE,
@@ -111,7 +111,7 @@ ROWS = (
     ),
     Row(
         11,
-        "a ledger whose books do not add up",
+        "a ledger with inconsistent sums",
         "a counter changed by one in the changelog",
         (BOOKS, SAYS_SO),
         "it is not opened: its partition task halts with `ledger_imbalance`, the others go on",
@@ -122,7 +122,7 @@ ROWS = (
     ),
     Row(
         12,
-        "a rebalance storm: five workers join and leave without rest",
+        "a rebalance storm: five workers join and leave continuously",
         "five meters; every second one is started, stopped or killed, for 15 s under 100 calls/s",
         (LOST, TWICE, MONEY, BOOKS, GOES_ON),
         "every partition has one owner at a time; every call is billed once, parts are numbered without a gap",
@@ -131,18 +131,18 @@ ROWS = (
     ),
     Row(
         13,
-        "a frozen retry worker wakes with its events in its hands",
-        "SIGSTOP for 12 s, its session ends after 6 s, another one has posted its events meanwhile",
+        "a frozen retry worker continues with its fetched events",
+        "SIGSTOP for 12 s; its session ends after 6 s, and another worker posts its events in the meantime",
         (LOST, TWICE),
-        "Lago knows what it posts again, its commit is refused: one delivery, one receipt",
+        "Lago recognises the repeated posts, and the commit is refused: one delivery, one receipt",
         ("faults/test_frozen_retry.py::test_a_retry_role_that_froze_past_its_session_delivers_its_events_once",),
     ),
     Row(
         14,
         "clock skew: meters whose wall clock is an hour or a day off",
-        "the clock that is handed to the role, -24 h, -1 h, +1 h, +24 h, one after the other; then a right one",
+        "the role gets a clock with -24 h, -1 h, +1 h and +24 h, one after the other; then a correct one",
         (LOST, TWICE, MONEY),
-        "windows follow the calls' own times; a clock ahead seals early, one behind late, and repeats are known to all",
+        "windows use the calls' own times; a fast clock seals early and a slow clock late, and all recognise repeats",
         ("faults/test_wrong_clock.py::test_meters_with_wrong_clocks_bill_each_call_once_at_its_own_time",),
     ),
     Row(
@@ -150,7 +150,7 @@ ROWS = (
         "clock skew of sink and retry",
         "the same four clocks, and an event that has to wait",
         (LOST, TWICE, GOES_ON),
-        "posted once; an hour after it was put into the retry topic no clock holds it back",
+        "posted once; no clock delays it for more than an hour after it was put into the retry topic",
         (
             "faults/test_wrong_clock.py::test_sink_and_retry_with_wrong_clocks_deliver_each_event_once",
             "integration/test_dead_letters.py::test_a_moment_that_no_tier_can_mean_does_not_block_its_partition",
@@ -159,9 +159,9 @@ ROWS = (
     Row(
         87,
         "clock skew of the ingress",
-        "its process is 25 h and 100 days ahead, with a spool and without; then right, with a record of that time first in its spool",
+        "its process is 25 h and 100 days ahead, with and without a spool; then it is correct, with a record of the wrong time first in its spool",
         (LOST, TWICE, GOES_ON, SAYS_SO),
-        "each call is stored at once under a time that Kafka takes; /health says `clock_ahead`, the log says it once",
+        "each call is stored at once with a time that Kafka accepts; /health shows `clock_ahead`, and the log has one line",
         (
             "faults/test_wrong_ingress_clock.py::test_an_ingress_whose_clock_is_ahead_stores_every_call_at_once_and_says_so",
             "faults/test_wrong_ingress_clock.py::test_what_a_wrong_clock_left_in_the_spool_does_not_stand_in_the_way",
@@ -170,9 +170,9 @@ ROWS = (
     Row(
         16,
         "two deployments by mistake, both new on the same topics",
-        "two meters with two DEPLOYMENT_NAMEs, neither has written anything yet",
+        "two meters with two DEPLOYMENT_NAMEs, which have not written anything yet",
         (TWICE, MONEY, SAYS_SO),
-        "the first position is written under a fence that both share; the second one's partition tasks halt with `other_deployment`",
+        "the first position is written with a common fence; the second deployment's partition tasks halt with `other_deployment`",
         (
             "faults/test_two_deployments.py::test_of_two_deployments_that_begin_on_new_topics_one_bills_and_the_other_is_refused",
             "integration/test_ledger.py::test_another_deployments_ledger_is_not_taken_over",
@@ -183,7 +183,7 @@ ROWS = (
         "two deployments by mistake, and the second one's sink",
         "a sink under another DEPLOYMENT_NAME, whose group has never read the events; ClickHouse without deduplication",
         (TWICE, MONEY, SAYS_SO),
-        "it posts nothing that another deployment's meter sealed: its partition task halts with `other_deployment`",
+        "it posts no event that another deployment's meter sealed: its partition task halts with `other_deployment`",
         ("faults/test_two_deployments.py::test_events_of_another_deployment_are_not_posted",),
     ),
     Row(
@@ -191,23 +191,23 @@ ROWS = (
         "two deployments by mistake, of one name",
         "two meters with the same DEPLOYMENT_NAME",
         (LOST, TWICE),
-        "these are more workers: they share the partitions",
+        "they count as further workers and share the partitions",
         ("faults/test_two_deployments.py::test_a_second_deployment_of_the_same_name_is_more_workers",),
     ),
     Row(
         86,
         "kill -9 of the management API while usage is recorded and customers are mapped",
-        "SIGKILL beside all the others; who recorded or mapped repeats what was not answered 2xx, and some of what was",
+        "SIGKILL during all other faults; clients repeat requests without a 2xx, and some of the others",
         (*EXACT, GOES_ON),
-        "every recorded event is at Lago once, on its org's subscription; every mapping that was answered holds",
+        "every recorded event is at Lago once, on its org's subscription; every confirmed mapping is in effect",
         (_EXACTNESS,),
         ("metered", "killed_api"),
         longer=_MORE,
     ),
     Row(
         164,
-        "the receiver of the traces dies, and then takes requests without an answer",
-        "every call is traced; an OTLP receiver is closed between calls, then a socket in its place is silent",
+        "the receiver of traces ends, and later accepts requests without answering",
+        "every call is traced; an OTLP receiver is closed between calls, then replaced by a socket that never answers",
         (LOST, MONEY, GOES_ON),
         "spans are dropped and counted; every call is billed, and each process stops with code 0 within 10 s",
         ("faults/test_traces_away.py::test_a_receiver_of_traces_that_dies_or_hangs_changes_nothing_in_billing",),
@@ -216,9 +216,9 @@ ROWS = (
     Row(
         181,
         "the daily commit of a further Lago organisation is due while it posts",
-        "a post that takes longer than until then; an organisation that takes nothing",
+        "a post that takes longer than this; an organisation that accepts nothing",
         (TWICE, GOES_ON),
-        "the post ends first and its event is posted once; where nothing is taken the offset is committed again all the same",
+        "the post ends first and its event is posted once; if nothing is accepted, the offset is still committed again",
         (
             "integration/test_organization_lanes.py::test_a_post_under_way_ends_before_a_lane_is_opened_again",
             "integration/test_organization_lanes.py::test_a_lane_without_progress_commits_its_offset_again_and_again",
@@ -227,18 +227,26 @@ ROWS = (
     Row(
         184,
         "an error ends one role of a process that runs several",
-        "WORKER_PROCESSES=one; Kafka refuses a dead letter of the sink until its topic takes it, while the meter has calls",
+        "WORKER_PROCESSES=one; Kafka refuses a dead letter of the sink for a while, while the meter has calls",
         (*EXACT, GOES_ON),
-        "that role is started again in the same process after 0.5-10 s; meter and retry go on, and each event is at Lago once",
+        "that role is restarted in the same process after 0.5-10 s; meter and retry continue, and each event is at Lago once",
         ("faults/test_one_process.py::test_an_error_of_one_role_starts_that_role_again_and_the_others_go_on",),
         ("restarts",),
     ),
     Row(
+        185,
+        "a role cannot be started again in a process in which other roles work",
+        "WORKER_PROCESSES=one; an error ends the sink, and a topic that each role needs is deleted and created again",
+        (LOST, GOES_ON, SAYS_SO),
+        "the other roles go on, and that role is started again until it can work",
+        ("faults/test_one_process.py::test_a_role_that_cannot_be_started_again_does_not_end_the_others",),
+    ),
+    Row(
         196,
-        "a library lets a `CancelledError` out while a further Lago organisation is served",
-        "out of the fetch of its reader; out of a post",
+        "a library raises a `CancelledError` while a further Lago organisation is served",
+        "from the fetch of its reader; from a post",
         (LOST, TWICE, GOES_ON),
-        "that organisation is begun again and its event posted once; the partition and the other organisations go on",
+        "delivery to that organisation is restarted and its event posted once; the partition and the other organisations continue",
         ("integration/test_organization_lanes.py::test_a_lane_goes_on_when_a_library_lets_a_cancellation_out",),
     ),
 )

@@ -1,14 +1,14 @@
-"""Records: poisoned, too large, repeated, late."""
+"""Records that are invalid, too large, repeated or late."""
 
 from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 ROWS = (
     Row(
         61,
-        "a record of the events topic that is no event",
-        "bytes that are no JSON between two events",
+        "a record of the events topic that is not an event",
+        "bytes that are not JSON between two events",
         (LOST, SAYS_SO),
-        "a dead letter, byte for byte; its neighbours are delivered",
+        "a dead letter, byte for byte; the other events are delivered",
         (
             "integration/test_sink.py::test_a_record_that_is_no_event_is_a_dead_letter",
             "integration/test_dead_letters.py::test_a_dead_letter_is_the_record_byte_for_byte_with_every_header_it_had",
@@ -17,9 +17,9 @@ ROWS = (
     Row(
         62,
         "bad elements in a body",
-        "NaN, infinities, wrong types, broken JSON, nesting, odd unicode beside sound calls",
+        "NaN, infinities, wrong types, invalid JSON, nesting and unusual unicode, together with valid calls",
         (LOST, SAYS_SO),
-        "each is refused with its reason; a bad element costs its neighbours nothing",
+        "each is refused with its reason; an invalid element does not affect the others",
         (
             "integration/test_ingress_bad_input.py::test_a_bad_element_costs_its_neighbours_nothing",
             "integration/test_ingress_bad_input.py::test_a_bad_line_costs_its_neighbours_nothing",
@@ -29,9 +29,9 @@ ROWS = (
     Row(
         63,
         "an oversized record",
-        "a call above the topic's max.message.bytes, with Kafka there and with Kafka away",
+        "a call above the topic's max.message.bytes, with Kafka running and with Kafka down",
         (LOST, GOES_ON, SAYS_SO),
-        "rejected with `too_large`; it does not stand in the way of the others, nor of the spool's drain",
+        "rejected with `too_large`; it blocks neither other calls nor the drain of the spool",
         (
             "integration/test_ingress_bad_input.py::test_what_kafka_refuses_for_its_size_costs_its_neighbours_nothing",
             "integration/test_spool.py::test_what_kafka_refuses_for_its_size_is_rejected_and_does_not_stand_in_the_way",
@@ -48,9 +48,9 @@ ROWS = (
     Row(
         65,
         "every call is delivered three times",
-        "the same records again and again in the raw topic",
+        "the same records three times in the raw topic",
         (TWICE, MONEY, BOOKS),
-        "counted once, the others are duplicates",
+        "counted once; the other copies are duplicates",
         (
             "integration/test_meter.py::test_calls_become_events_once_however_often_they_are_delivered",
             "e2e/test_recorded_bodies.py::test_recorded_bodies_sent_three_times_are_billed_once",
@@ -58,7 +58,7 @@ ROWS = (
     ),
     Row(
         66,
-        "one day fed by webhook, replay, backfill from Postgres and from files",
+        "the calls of one day arrive by webhook, replay, and backfill from Postgres and from files",
         "one after the other, the same calls",
         (TWICE, MONEY),
         "calls, tokens and cents at Lago do not change",
@@ -66,7 +66,7 @@ ROWS = (
     ),
     Row(
         67,
-        "a call comes again after three days",
+        "a call arrives again after three days",
         "a raw record older than the dedupe retention",
         (TWICE, SAYS_SO),
         "`beyond_horizon`; released only after the usage log was asked",
@@ -74,18 +74,18 @@ ROWS = (
     ),
     Row(
         68,
-        "a replay is cut off",
+        "a replay is interrupted",
         "stopped in the middle, started again",
         (LOST, TWICE),
-        "goes on where it stopped",
+        "it continues from its position",
         ("integration/test_replay.py::test_a_replay_that_was_cut_off_goes_on_where_it_stopped",),
     ),
     Row(
         69,
-        "dead letters are put back twice",
+        "dead letters are requeued twice",
         "the same requeue again, and two operators at once",
         (LOST, TWICE),
-        "each comes back once; of two desks the first can do nothing any more",
+        "each is requeued once; of two commands the first one can no longer write",
         (
             "integration/test_dlq.py::test_events_that_are_put_back_arrive_once_however_often_it_is_said",
             "integration/test_dlq.py::test_of_two_desks_the_first_can_do_nothing_any_more",
@@ -94,9 +94,9 @@ ROWS = (
     Row(
         70,
         "poison records in the raw topic",
-        "no value, no bytes, no text, an Avro frame, cut off, 10,000 brackets, NaN, an unknown shape; a sound call beside each",
+        "no value, no bytes, no text, an Avro frame, truncated, 10,000 brackets, NaN, an unknown shape; each with a valid call",
         (LOST, GOES_ON, SAYS_SO),
-        "one rejection each, with length and hash or the call itself; the partition goes on",
+        "one rejection each, with length and hash or the call itself; the partition continues",
         (
             "faults/test_strange_records.py::test_poison_in_the_raw_topic_is_rejected_with_its_reason_and_its_neighbours_are_billed",
         ),
@@ -104,9 +104,9 @@ ROWS = (
     Row(
         71,
         "schema from the future: a call stored by a later release",
-        "an envelope of the next version, readable by chance or not; unknown fields in one of ours",
+        "an envelope of the next version, readable or not; unknown fields in an envelope of this version",
         (LOST, SAYS_SO),
-        "`unknown_version`, kept as it is until the workers are upgraded; unknown fields do no harm",
+        "`unknown_version`, kept unchanged until the workers are upgraded; unknown fields have no effect",
         ("faults/test_strange_records.py::test_a_call_of_a_later_release_is_kept_and_not_guessed_at",),
     ),
     Row(
@@ -122,7 +122,7 @@ ROWS = (
         "schema from the future: an event with more fields",
         "an unknown field in a record of the events topic",
         (LOST, TWICE),
-        "posted byte for byte; Lago ignores what it does not know",
+        "posted byte for byte; Lago ignores unknown fields",
         ("faults/test_strange_records.py::test_an_event_with_fields_of_a_later_release_is_posted_as_it_is",),
     ),
 )

@@ -22,7 +22,7 @@ class Kafka(Protocol):
     bootstrap: str
 
     def describe(self) -> str:
-        """Which broker this is, for people."""
+        """Return which broker this is, for people."""
 
     def kill(self) -> None:
         """SIGKILL the broker; returns when it is gone."""
@@ -54,7 +54,7 @@ def start_kafka(
 
 
 def broker_kind(environ: Mapping[str, str]) -> Literal["configured", "docker", "maven"]:
-    """Which broker `start_kafka` would take."""
+    """Return which broker `start_kafka` would take."""
     if environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         return "configured"
     return "docker" if docker_has_kafka() else "maven"

@@ -18,7 +18,7 @@ _PULL_LIMIT_S = 300
 
 @cache
 def docker_has_kafka() -> bool:
-    """A Docker engine answers within three seconds, and has the images that a broker needs or can pull them."""
+    """Return a Docker engine answers within three seconds, and has the images that a broker needs or can pull them."""
     import docker  # type: ignore[import-untyped]  # it ships no types
     from testcontainers.core.config import testcontainers_config as config
 
@@ -27,7 +27,9 @@ def docker_has_kafka() -> bool:
 
 
 def has_images(connect: Callable[..., Any], images: Sequence[str]) -> bool:
-    """Whether the engine that `connect` reaches has the images, or has pulled them; an engine may reach no registry."""
+    """Return whether the engine that `connect` reaches has the images, or has pulled them; an engine may reach no
+    registry.
+    """
     from docker.errors import DockerException, ImageNotFound
 
     try:

@@ -28,7 +28,7 @@ _SHORT_LIVED = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
 def jars() -> Path:
-    """The folder with the broker's jars, fetched by Maven the first time (54 MB).
+    """Return the folder with the broker's jars, fetched by Maven the first time (54 MB).
 
     Raises:
         RuntimeError: there is no Maven, or it failed; with the end of its output.
@@ -62,7 +62,7 @@ def jars() -> Path:
 
 
 def class_archive() -> Path:
-    """Where the classes of a started broker are, as this Java maps them into memory; the file need not exist."""
+    """Return where the classes of a started broker are, as this Java maps them into memory; the file need not exist."""
     java = Path(_java()).resolve()
     of_this_java = sha256(f"{java} {java.stat().st_mtime_ns}".encode()).hexdigest()[:12]
     return jars().with_suffix(f".{of_this_java}.jsa")
@@ -88,7 +88,7 @@ def short_lived() -> tuple[str, ...]:
 
 
 def java_command(main_class: str, *arguments: str, heap: str = "256m", options: Sequence[str] = ()) -> list[str]:
-    """A command that runs a class of Kafka's jars with these options of the JVM, its warnings on stdout.
+    """Return a command that runs a class of Kafka's jars with these options of the JVM, its warnings on stdout.
 
     Raises:
         RuntimeError: no Java, or see `jars`.
@@ -199,5 +199,5 @@ class MavenKafka:
         guard.release(process.pid)
 
     def last_words(self) -> str:
-        """The end of its log."""
+        """Return the end of its log."""
         return self.log.read_text(errors="replace")[-3000:]

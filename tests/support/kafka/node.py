@@ -45,7 +45,9 @@ def single_node(port: int, data: str, overrides: Mapping[str, str] | None, liste
 
 
 def member(number: int, ports: Sequence[int], controllers: Sequence[int]) -> dict[str, str]:
-    """What makes a node the member `number` (from 0) of a cluster: internal topics have a copy on each, and two must have a record."""
+    """Return what makes a node the member `number` (from 0) of a cluster: internal topics have a copy on each, and two
+    must have a record.
+    """
     copies, needed = str(len(ports)), "2"
     return {
         "node.id": str(number + 1),

@@ -60,7 +60,7 @@ class SecuredKafka:
             raise
 
     def environ(self, account: str, door: str = SCRAM) -> Mapping[str, str]:
-        """The settings of a process with this account at this door."""
+        """Return the settings of a process with this account at this door."""
         shown = self._certificates[account]
         proof = {
             "KAFKA_SSL_CERTFILE": str(shown.certificate),
@@ -81,7 +81,7 @@ class SecuredKafka:
         }
 
     def admin_properties(self) -> str:
-        """What Kafka's own programs read with `--command-config` to act as the administrator."""
+        """Return what Kafka's own programs read with `--command-config` to act as the administrator."""
         login = f'org.apache.kafka.common.security.scram.ScramLoginModule required username="{ADMIN}" password="{PASSWORD}";'
         return (
             "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\nssl.truststore.type=PEM\n"

@@ -25,7 +25,7 @@ class SharedKafka(ConfiguredKafka):
         return self.description
 
     def last_words(self) -> str:
-        """The end of its log, empty if it has none."""
+        """Return the end of its log, empty if it has none."""
         return self.log.read_text(errors="replace")[-3000:] if self.log else ""
 
 
@@ -58,7 +58,7 @@ class BrokerForWorkers:
 
 
 def shared_kafka(address: str) -> SharedKafka:
-    """The broker of the main process that answers at `address`.
+    """Return the broker of the main process that answers at `address`.
 
     Raises:
         RuntimeError: it could not be started.

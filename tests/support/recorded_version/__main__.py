@@ -17,12 +17,12 @@ from tests.support.recorded_version.scenario import recorded
 
 
 def applied(migrations: Path) -> dict[str, str]:
-    """What a database of this version says of its tables: file and checksum of each migration."""
+    """Return what a database of this version says of its tables: file and checksum of each migration."""
     return {path.stem: sha256(path.read_text().encode()).hexdigest() for path in sorted(migrations.glob("*.sql"))}
 
 
 def main() -> int:
-    """0 when it is recorded."""
+    """Return 0 when it is recorded."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--from", dest="folder", type=Path, required=True, help="work tree, after `make venv` in it")
     arguments.add_argument("--name", required=True, help="folder of the recording, e.g. 0.1.0")

@@ -51,7 +51,7 @@ _order = decoder(WriteOff)
 
 
 def decoded(topic: str, key: bytes | None, value: bytes | None, headers: dict[str, bytes | None]) -> dict[str, Any]:
-    """A record's key, value and headers as plain values.
+    """Return a record's key, value and headers as plain values.
 
     Raises:
         schemas.decoding.Unreadable: this version does not read it.

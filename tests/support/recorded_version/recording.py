@@ -20,11 +20,11 @@ class Recording:
     about: dict[str, Any]
 
     def records(self) -> Iterator[Recorded]:
-        """What the topics held, each partition in order."""
+        """Return what the topics held, each partition in order."""
         return read(self.folder / "topics.jsonl.gz")
 
     def expected(self) -> Iterator[dict[str, Any]]:
-        """The same records as that version decoded them."""
+        """Yield the same records as that version decoded them."""
         with gzip.open(self.folder / "expected.jsonl.gz") as lines:
             yield from map(json.loads, lines)
 

@@ -114,7 +114,7 @@ class Installation:
         self._evidence = Evidence(world.broker.bootstrap, world.topics, world.url("sandbox"))
 
     async def live(self) -> dict[str, Any]:
-        """All that is recorded; the sandbox's sums at the end."""
+        """Return all that is recorded; the sandbox's sums at the end."""
         for customer in POLLERS:
             await self._map(customer)
         await self._poison()
@@ -153,7 +153,7 @@ class Installation:
         return await self._evidence.stats()
 
     def owed_cents(self) -> dict[str, str]:
-        """What each subscription owes, once those who are not mapped are mapped to `ORG`."""
+        """Return what each subscription owes, once those who are not mapped are mapped to `ORG`."""
         payers = {
             customer: f"sub-{ORG}" if mapped_late(customer) else subscription_of(customer) for customer in CUSTOMERS
         }
@@ -170,7 +170,7 @@ class Installation:
         return texts
 
     def _once(self, name: str, customer: str, ago_s: float) -> list[str]:
-        """A call that is billed to no one in the end."""
+        """Return a call that is billed to no one in the end."""
         (call,) = (Calls(name).make(time.time() - ago_s) for _ in range(1))  # type: ignore[arg-type]
         fields = json.loads(call.text) | {
             "id": name,
@@ -181,7 +181,7 @@ class Installation:
         return [json.dumps(fields | {"cache_hit": False, "response_cost": 0.25, "spend": 0.25})]
 
     async def _poll(self) -> None:
-        """The jobs of a recorded proxy, read again at each call of this."""
+        """Read the jobs of a recorded proxy again."""
         elements = json.loads(POLLS.read_text())
         moved_s = time.time() - 1 - max(element["endTime"] for element in elements)
         names = ("startTime", "endTime", "completionStartTime")
@@ -211,7 +211,7 @@ class Installation:
         await _asked(self.world.url("api") + path, json.dumps(body).encode(), headers)
 
     async def _poison(self) -> None:
-        """The first event of the next batch is refused wherever it comes again."""
+        """Refuse the first event of the next batch, and each repeat of it."""
         rule = [{"kind": "poison", "status": 500, "index": 0}]
         await _asked(
             self.world.url("sandbox") + "/__faults", json.dumps(rule).encode(), {"Content-Type": "application/json"}
@@ -241,7 +241,7 @@ class Installation:
 
 
 def _folded(found: Found) -> bool:
-    """Every call is counted."""
+    """Return whether every call is counted."""
     return all(found.ledger[number].position.next == end for number, end in found.raw_ends.items())
 
 

@@ -38,7 +38,7 @@ class Recorded:
 
 
 def exported(bootstrap: str, prefix: str) -> Iterator[Recorded]:
-    """Every committed record of the catalogue's topics."""
+    """Yield every committed record of the catalogue's topics."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -73,7 +73,7 @@ def _partition(consumer: Consumer, topic: str) -> Iterator[Recorded]:
 
 
 def group_offsets(bootstrap: str, prefix: str, group_prefix: str) -> Offsets:
-    """Where each role's group stands."""
+    """Return where each role's group stands."""
     admin, found = AdminClient({"bootstrap.servers": bootstrap}), Offsets()
     for role in _ROLES:
         asked = ConsumerGroupTopicPartitions(group_prefix + role)
@@ -100,7 +100,7 @@ def written(path: Path, records: Iterable[Recorded]) -> int:
 
 
 def read(path: Path) -> Iterator[Recorded]:
-    """The records of the file, in its order."""
+    """Yield the records of the file, in its order."""
     with gzip.open(path) as lines:
         for line in lines:
             fields = json.loads(line)

@@ -130,3 +130,10 @@ def test_an_odd_detail_of_it_costs_itself(changes: dict[str, Any], left: dict[st
     if changes.get("completionStartTime") == to_iso(NOON - 1_750_000):
         changes = {**changes, "startTime": to_iso(NOON - 2_000_000)}
     assert context_of(stored_with(KEPT, **changes)) == expected
+
+
+def test_every_field_of_the_context_is_filled_from_a_call() -> None:
+    """A field that the ingress does not read would be empty for each real call, and full in tests that make records themselves."""
+    failed = {"status": "failure", "error_information": {"error_code": "429", "error_class": "RateLimitError"}}
+    filled = context_of(stored_with(KEPT)) | context_of(stored_with(KEPT, **failed))
+    assert filled.keys() == set(CallContext.__struct_fields__)

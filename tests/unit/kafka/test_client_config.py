@@ -1,12 +1,16 @@
 """One block of settings reaches Kafka through three clients: each is told the same."""
 
+import inspect
 import logging
 import ssl
 from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from connectors.config.connections import kafka_connection
@@ -46,6 +50,16 @@ def test_faust_and_aiokafka_are_told_the_same(protocol: str) -> None:
         if context is not None:
             assert context.check_hostname
             assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize("client", [AIOKafkaProducer, AIOKafkaConsumer, AIOKafkaAdminClient])
+def test_each_client_of_aiokafka_takes_every_option(client: type, tmp_path: Path) -> None:
+    """All of them get the same options, and one that a client does not know ends the process with a TypeError."""
+    ca = Authority(tmp_path)
+    kafka = replace(_kafka("SASL_SSL"), ssl_cafile=str(ca.cafile))
+    unset = {one.name for one in fields(kafka) if getattr(kafka, one.name) in ("", None)}
+    assert unset <= {"ssl_certfile", "ssl_keyfile", "ssl_key_password"}, "an option that is not set here is not seen"
+    assert aiokafka_config(kafka).keys() <= inspect.signature(client).parameters.keys()
 
 
 @pytest.mark.parametrize(

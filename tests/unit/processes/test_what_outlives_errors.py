@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from connectors.processes.worker_parts import _meanwhile
 from connectors.telemetry.background_tasks import TASKS, watch_background_tasks
 from connectors.telemetry.unreadable_records import watch_unreadable
 from schemas.customers import CustomerRecord
@@ -122,3 +123,42 @@ async def test_work_beside_a_process_is_taken_up_again_whatever_ended_it() -> No
         "a neighbour that is away has alarms of its own"
     )
     assert {registry.get_sample_value(counted, {"task": task}) for task in TASKS} == {0}
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("the pool is closed")])
+async def test_a_task_that_is_cancelled_ends_whatever_its_work_makes_of_that(error: Exception | None) -> None:
+    """It ran on beside the task of the role that was started in its place."""
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if error is not None:
+                raise error from None
+
+    task = asyncio.ensure_future(kept_up("x", work))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task}, timeout=1)
+    assert task.cancelled()
+
+
+async def test_a_task_that_misses_a_cancellation_is_cancelled_again_when_its_role_ends() -> None:
+    """As `asyncio.wait_for` of Python 3.11 may, whose result comes at the same moment."""
+    rounds = 0
+
+    async def work() -> None:
+        nonlocal rounds
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                rounds += 1
+                if rounds == 2:
+                    raise
+
+    async with AsyncExitStack() as stack:
+        _meanwhile(stack, "x", work)
+        await asyncio.sleep(0)
+        [task] = asyncio.all_tasks() - {asyncio.current_task()}
+    assert task.cancelled()

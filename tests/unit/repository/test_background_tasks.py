@@ -24,7 +24,7 @@ AWAITED: Final = {
     "streams/runtime/faust_transport.py": (1, "the next tick raises what ended it"),
     "streams/runtime/partition_task.py": (1, "any error of it ends the process"),
     "streams/runtime/plain_consumer.py": (1, "closes a connection"),
-    "streams/runtime/role.py": (1, "ends consumers that only read"),
+    "streams/runtime/role.py": (3, "`close` raises what ended two; one ends consumers that only read"),
     "streams/runtime/run.py": (4, "the role waits for them"),
     "streams/runtime/transactions.py": (1, "closes a connection"),
     "streams/state/ledger.py": (1, "awaited while the ledger is opened"),

@@ -22,6 +22,7 @@ CANARY = "the quick brown fox"
 def _logging_as_it_was() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    logging.captureWarnings(capture=False)  # a test before this one may have left it on, and a second time does nothing
     yield
     root.handlers[:], root.level = handlers, level
     logging.captureWarnings(capture=False)

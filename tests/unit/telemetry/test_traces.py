@@ -379,6 +379,19 @@ def test_log_lines_within_a_span_have_its_ids(seen: Seen) -> None:
     assert not {"trace_id", "span_id"} & outside.keys()
 
 
+def test_a_role_that_ends_takes_the_ids_from_no_log_line_of_another_role(seen: Seen) -> None:
+    stream = StringIO()
+    configure_logging("INFO", "json", stream)
+    ended, running = (Tracing(make_provider(ALL, "1", lambda _outcome, _spans: None)) for _ in range(2))
+    asyncio.run(ended.close())
+    with seen.tracer.start_as_current_span("one"):
+        structlog.get_logger("x").info("inside")
+        asyncio.run(running.close())
+        structlog.get_logger("x").info("after")
+    lines = {line["event"]: line for line in map(json.loads, stream.getvalue().splitlines())}
+    assert ("trace_id" in lines["inside"], "trace_id" in lines["after"]) == (True, False)
+
+
 def test_records_have_a_header_only_within_a_recorded_span(seen: Seen) -> None:
     assert record_headers() is None
     with seen.tracer.start_as_current_span("one") as span:

@@ -1,7 +1,7 @@
 """Meterbridge's callback for a LiteLLM proxy: every answered call is billed, even if the proxy is killed.
 
-In config.yaml: `litellm_settings: {callbacks: ["meterbridge_litellm.handler"]}`. It needs what a proxy has: Python and httpx.
-The guide is docs/litellm-plugin.md in Meterbridge's repository.
+In config.yaml: `litellm_settings: {callbacks: ["meterbridge_litellm.handler"]}`. It needs only Python and httpx, which
+every proxy has. The guide is docs/litellm-plugin.md in Meterbridge's repository.
 """
 
 import os
@@ -12,7 +12,7 @@ _lock = threading.Lock()
 
 
 def __getattr__(name: str) -> Any:
-    """`handler` is made when LiteLLM first asks for it. Raises: ValueError: a setting is missing or wrong."""
+    """Make `handler` when LiteLLM first asks for it. Raises: ValueError: a setting is missing or wrong."""
     if name != "handler":
         raise AttributeError(name)
     from meterbridge_litellm.callback import _PROXY_Meterbridge

@@ -1,7 +1,8 @@
 """`python -m meterbridge_litellm status | repost`, in the environment of the proxy.
 
-`status` prints as JSON what is in the ring's folder. `repost` posts again what was set aside, once its cause is fixed: a limit of the
-ingress, or of a proxy before it. Both may run beside a proxy. The exit code is 0 if nothing is set aside any more.
+`status` prints the contents of the ring's folder as JSON. `repost` posts the set-aside records again, after the cause
+is fixed, for example a limit of the ingress or of a proxy before it. Both may run while a proxy runs. The exit code is
+0 if no set-aside record is left.
 """
 
 import json
@@ -34,10 +35,11 @@ def status(folder: Path) -> dict[str, int]:
 
 
 def repost(folder: Path, poster: Poster) -> int:
-    """Post what was set aside; how many records the ingress has now. A file of which it has all is deleted.
+    """Post the set-aside records; return how many of them the ingress has accepted. A file is deleted when all its
+    records are accepted.
 
-    A file whose process still lives may get records meanwhile: it is first renamed, and that process begins another one. Each time it
-    gets a name of its own, because records of the same process may be left from an earlier time.
+    A living process may write further records into its file. So the file is first renamed, and the process begins
+    another file. Each rename uses a new name, because records of the same process may be left from an earlier run.
     """
     posted = 0
     for path in files_of(folder):

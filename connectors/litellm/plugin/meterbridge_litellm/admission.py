@@ -18,9 +18,10 @@ class Admission:
     """Decides about the calls of one process.
 
     Args:
-        http: has the address and the key of the management API; its timeout is the longest time that a call waits for one answer.
+        http: has the address and the key of the management API; its timeout is the maximum time that a call waits for
+            one answer.
         prices: LiteLLM's prices by model, in dollars per token.
-        deployments: those of a model group.
+        deployments: returns the deployments of a model group.
 
     Raises:
         ValueError: the file of power levels is wrong.
@@ -41,10 +42,10 @@ class Admission:
         self._own_keys = OwnKeys(asking, deployments) if settings.own_keys != OFF else None
 
     async def admit(self, user: Any, data: dict[str, Any], call_type: str) -> CallDecision:
-        """Decide about a call, and change its request as was decided.
+        """Decide about a call, and change its request accordingly.
 
         Raises:
-            Refused: it must not be made.
+            Refused: the call must not be made.
         """
         decided, call_id = CallDecision(), call_id_of(data)
         if not may_cost(data, call_type):
@@ -53,7 +54,7 @@ class Admission:
             raise Refused(400, "call_id_chosen", "the header x-litellm-call-id is not allowed")
         if self._levels is not None and call_type in ROUTED:
             decided.level = await self._levels.apply(user, data)
-        if self._own_keys is not None and call_id:  # else its record could not say so
+        if self._own_keys is not None and call_id:  # otherwise its record could not say so
             decided.own_key = await self._own_keys.use(user, data, call_type, self.credit.estimate(data))
         if self._settings.authorize == "on" and not (decided.own_key and self._settings.own_keys == FREE):
             decided.reservation = await self.credit.set_aside(user, data, call_id)

@@ -16,7 +16,7 @@ SUFFIX: Final = ".aside.ndjson"
 
 
 class Kept(NamedTuple):
-    """Files, records and bytes that were set aside in a folder."""
+    """The numbers of set-aside files, records and bytes in a folder."""
 
     files: int
     records: int
@@ -85,16 +85,16 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def wait_for_writer(path: Path) -> None:
-    """Wait until a process that began to write before the file was renamed has done it. Raises: OSError."""
+    """Wait until a process that began to write before the rename has finished. Raises: OSError."""
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def size_of(folder: Path) -> int:
-    """The bytes of these files."""
+    """Return the bytes of these files."""
     total = 0
     for path in files_of(folder):
-        with contextlib.suppress(FileNotFoundError):  # it has just been posted again
+        with contextlib.suppress(FileNotFoundError):  # the file has just been posted again and deleted
             total += path.stat().st_size
     return total
 
@@ -110,7 +110,7 @@ def records_of(path: Path) -> Iterator[bytes]:
 
 
 def kept_in(folder: Path) -> Kept:
-    """Count what was set aside."""
+    """Count the set-aside records."""
     files = files_of(folder)
     return Kept(len(files), sum(1 for path in files for _ in records_of(path)), size_of(folder))
 

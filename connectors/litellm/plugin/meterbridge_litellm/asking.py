@@ -13,8 +13,8 @@ class Asking(NamedTuple):
     """The arguments of the classes that send requests about a call.
 
     Fields:
-        unasked: decides where Meterbridge does not answer.
-        http: has the address and the key of the management API; its timeout is the longest time that a call waits.
+        unasked: decides when Meterbridge does not answer.
+        http: has the address and the key of the management API; its timeout is the maximum time that a call waits.
     """
 
     settings: PluginSettings

@@ -1,8 +1,9 @@
-"""The callback that LiteLLM calls: before a call, when it is logged, and before its answer ends.
+"""The callback that LiteLLM calls before a call, when the call is logged, and before its response ends.
 
-LiteLLM logs a call beside its answer, so the answer would be out before the record is safe. Two hooks hold it back until then:
-`async_post_call_response_headers_hook`, which LiteLLM awaits after it began to log and before it answers, and the iterator of a
-stream, whose end the client sees after ours (litellm/proxy/common_request_processing.py, 1.110). Each waits for `answer_wait` at most.
+LiteLLM logs a call concurrently with its response, so the client could get the response before the record is safe. Two
+hooks delay the response until then: `async_post_call_response_headers_hook`, which LiteLLM awaits after logging has
+begun and before it responds, and the iterator of a stream, which ends before the client's stream ends
+(litellm/proxy/common_request_processing.py, 1.110). Each waits for `answer_wait` at most.
 """
 
 import asyncio
@@ -29,14 +30,15 @@ try:
 except ImportError:  # tests of the plugin need no LiteLLM
     CustomLogger = object
 
-#: Calls whose answer has not asked for its record yet. Those that never will are forgotten from here on.
+#: The maximum number of calls whose response has not yet waited for its record. Beyond this number, the oldest are
+#: forgotten.
 _MOST_WAITING: Final = 10_000
 _CONNECTIONS: Final = 100
 _LAST_EVENTS: Final = ("message_stop", "response.completed", "response.incomplete")
 
 
 class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes with `_PROXY_` in spite of `"no-log": true`
-    """The callback of one process. `counts` has what became of the records."""
+    """The callback of one process. `counts` has the outcomes of the records."""
 
     def __init__(self, settings: PluginSettings) -> None:
         super().__init__()
@@ -65,14 +67,16 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         self._start()
 
     def close(self) -> None:
-        """Write and post what is there, for `stop_seconds`; called when the process ends."""
+        """Write and post the waiting records for at most `stop_seconds`; called when the process ends."""
         self._closing.set()
         self._ring.close()
 
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> dict[str, Any]:
-        """Give the call its power level, key and credit, where that is on. Raises: fastapi's HTTPException: the call is refused."""
+        """Give the call its power level, key and credit, if these are enabled. Raises: fastapi's HTTPException: the
+        call is refused.
+        """
         call_id = call_id_of(data)
         if self._settings.asks:
             await self._admit(user_api_key_dict, data, call_type, call_id)
@@ -93,7 +97,9 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
     async def async_log_failure_event(
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
-        """Keep the record of a try that failed, which may have cost something. A later try has the same call id, so nothing waits."""
+        """Keep the record of a failed attempt, which may have a cost. A later attempt has the same call id, so no
+        response waits for this record.
+        """
         self._keep_record(kwargs, None)
 
     async def async_post_call_response_headers_hook(
@@ -104,7 +110,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         request_headers: Any = None,
         litellm_call_info: Any = None,
     ) -> None:
-        """Hold the answer of a call back until its record is safe; a stream only begins here."""
+        """Delay the response of a call until its record is safe; a stream only begins here."""
         if response is None:
             self._waiting.pop(data.get("litellm_call_id") or "", None)
         elif not data.get("stream"):
@@ -113,7 +119,9 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        """Hold the end of a stream back until its record is safe: its last event, or `data: [DONE]`, which follows our end."""
+        """Delay the end of a stream until its record is safe: its last event, or `data: [DONE]`, which follows the end
+        of this iterator.
+        """
         held = None
         async for part in response:
             if held is not None:
@@ -134,7 +142,9 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
         user_api_key_dict: Any,
         traceback_str: Any = None,
     ) -> None:
-        """After all tries have failed: nothing waits for the call, and what was set aside for it is given back."""
+        """Handle a call whose attempts have all failed: no response waits for the call, and its reservation is
+        released.
+        """
         call_id = call_id_of(request_data)
         self._waiting.pop(call_id, None)
         decided = self._calls.end(call_id)
@@ -145,12 +155,12 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
             task.add_done_callback(self._giving_back.discard)
 
     async def _admit(self, user: Any, data: dict[str, Any], call_type: str, call_id: str) -> None:
-        if self._admission is None:  # made here, because the client belongs to the loop of the proxy
+        if self._admission is None:  # made here, because the client belongs to the event loop of the proxy
             self._admission = self._made_admission()
         try:
             decided = await self._admission.admit(user, data, call_type)
         except Refused as refused:
-            from fastapi import HTTPException  # only a proxy has it
+            from fastapi import HTTPException  # this module exists only in a proxy
 
             error = {"message": refused.detail, "type": refused.reason, "code": refused.reason, "param": None}
             raise HTTPException(refused.status, {"error": error}) from None
@@ -170,7 +180,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
 
     def _keep_record(self, kwargs: dict[str, Any], kept: "asyncio.Future[bool] | None") -> None:
         payload = kwargs.get("standard_logging_object")
-        if payload is None:  # LiteLLM could not make it
+        if payload is None:  # LiteLLM could not make the record
             self.counts.add("unreadable")
             self.counts.warn("usage_unreadable", call_type=str(kwargs.get("call_type")))
             return
@@ -199,7 +209,7 @@ class _PROXY_Meterbridge(CustomLogger):  # noqa: N801  # LiteLLM logs to classes
 
 
 def _deployments(model: str, team: str | None) -> list[dict[str, Any]]:
-    """The deployments of a model group in the proxy's router: the team's own and those of all."""
+    """Return the deployments of a model group in the proxy's router: the team's own and those of all."""
     from litellm.proxy import proxy_server
 
     router = proxy_server.llm_router
@@ -210,7 +220,9 @@ def _deployments(model: str, team: str | None) -> list[dict[str, Any]]:
 
 
 def _is_last(part: Any) -> bool:
-    """Whether a part is the last event of a stream of `/v1/messages` or `/v1/responses`, after which no `[DONE]` need come."""
+    """Return whether a part is the last event of a stream of `/v1/messages` or `/v1/responses`, which need not end with
+    `[DONE]`.
+    """
     if isinstance(part, bytes):
         return b'"message_stop"' in part
     if isinstance(part, str):

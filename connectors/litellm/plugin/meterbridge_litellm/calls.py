@@ -1,4 +1,4 @@
-"""Calls between their credit check and their record, and what was decided about each."""
+"""Keeps the decisions about calls from their credit check until their record."""
 
 import time
 from collections import OrderedDict, deque
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 PASS_THROUGH: Final = "pass_through_endpoint"  # noqa: S105  # no password
-#: Calls without a model that cost something.
+#: Kinds of calls that have a cost but no model.
 _PAID: Final = frozenset(
     {
         *(PASS_THROUGH, "allm_passthrough_route", "acreate_batch", "create_batch", "asearch", "avector_store_search"),
@@ -16,7 +16,7 @@ _PAID: Final = frozenset(
         *("acreate_realtime_transcription_session", "arealtime_calls", "arealtime_translation_calls"),
     }
 )
-#: They read what an earlier call made, and may name its model.
+#: These calls read the result of an earlier call, and may name its model.
 _FREE: Final = frozenset(
     {
         *("aretrieve_batch", "retrieve_batch", "acancel_batch", "alist_batches", "acreate_file", "afile_content"),
@@ -25,7 +25,8 @@ _FREE: Final = frozenset(
     }
 )
 #: Calls that LiteLLM 1.110 routes by the model of the request, with its key if it has one (`make plugin-trial ARGS=--endpoints` tries
-#: each). With others the record would say a level or a key that the call did not have. Not videos: they are fetched without the key.
+#: each). For other kinds the record would contain a level or a key that the call did not have. Videos are not listed,
+#: because they are fetched without the key.
 ROUTED: Final = frozenset(
     {
         *("acompletion", "atext_completion", "text_completion", "anthropic_messages", "aresponses", "aembedding"),
@@ -35,18 +36,18 @@ ROUTED: Final = frozenset(
 )
 _HEADER: Final = "x-litellm-call-id"
 _MOST: Final = 50_000
-#: A try that failed can be logged after its call has ended.
+#: A failed attempt can be logged after its call has ended.
 _KEPT_S: Final = 60.0
 
 
 @dataclass(slots=True)
 class CallDecision:
-    """About one call.
+    """The decisions about one call.
 
     Fields:
         level: the power level; `""` = none.
-        own_key: the provider is paid with the user's own key.
-        reservation: id of what was set aside; `""` = nothing.
+        own_key: the call uses the user's own key at the provider.
+        reservation: id of the credit reservation; `""` = there is none.
     """
 
     level: str = ""
@@ -63,7 +64,7 @@ class Calls:
         self._ended: deque[tuple[float, str]] = deque()
 
     def begin(self, call_id: str, decided: CallDecision) -> None:
-        """Keep what was decided about a call that begins."""
+        """Keep the decisions about a call that begins."""
         self._decided[call_id] = decided
         if len(self._decided) > _MOST:
             self._decided.popitem(last=False)
@@ -73,7 +74,7 @@ class Calls:
         return self._decided.get(call_id)
 
     def end(self, call_id: str) -> CallDecision | None:
-        """The call has ended; it is forgotten a minute later."""
+        """Register that the call has ended; it is forgotten a minute later."""
         now = self._monotonic()
         while self._ended and self._ended[0][0] <= now - _KEPT_S:
             self._decided.pop(self._ended.popleft()[1], None)
@@ -83,7 +84,7 @@ class Calls:
 
 
 def call_id_of(data: Mapping[str, Any]) -> str:
-    """The id under which LiteLLM logs the call; `""` = it has none yet.
+    """Return the id under which LiteLLM logs the call; `""` = it has no id yet.
 
     The body of a pass-through endpoint is the client's, so an id in it means nothing; LiteLLM's own object has the id.
     """
@@ -93,12 +94,12 @@ def call_id_of(data: Mapping[str, Any]) -> str:
 
 
 def may_cost(data: Mapping[str, Any], call_type: str) -> bool:
-    """Whether a request is a call that costs something."""
+    """Return whether a request is a call that has a cost."""
     return call_type in _PAID or (bool(data.get("model")) and call_type not in _FREE)
 
 
 def header_of(data: Mapping[str, Any], name: str) -> str | None:
-    """A header of the client's request, where LiteLLM gives it to its hooks."""
+    """Return a header of the client's request, if LiteLLM gives the headers to its hooks."""
     request = data.get("proxy_server_request")
     headers = request.get("headers") if isinstance(request, Mapping) else None
     if not isinstance(headers, Mapping):
@@ -107,5 +108,5 @@ def header_of(data: Mapping[str, Any], name: str) -> str | None:
 
 
 def id_is_chosen(data: Mapping[str, Any]) -> bool:
-    """Whether the client chose the id of its call: then one reservation could serve for many calls."""
+    """Return whether the client chose the id of its call: then it could use one reservation for many calls."""
     return header_of(data, _HEADER) is not None

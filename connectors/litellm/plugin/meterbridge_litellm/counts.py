@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Any, Final
 
-try:  # LiteLLM's image has it; the proxy shows it at /metrics where its `prometheus` callback is on
+try:  # LiteLLM's image contains this library; the proxy shows the metrics at /metrics if its `prometheus` callback is enabled
     from prometheus_client import Counter as _Exported
 except ImportError:
     _exported = None
@@ -37,7 +37,9 @@ class Counts:
             _exported.labels(outcome).inc(number)
 
     def warn(self, event: str, **fields: Any) -> None:
-        """Log a warning: the event's name, the fields and the counts as JSON. Never a payload, a key or a customer."""
+        """Log a warning with the event's name, the fields and the counts as JSON, and never a payload, a key or a
+        customer.
+        """
         now = time.monotonic()
         with self._lock:
             if now - self._warned_at.get(event, -_QUIET_S) < _QUIET_S:

@@ -20,7 +20,7 @@ _PATH: Final = "/api/v1/credits/authorize"
 #: reservations expire.
 _LATE_S, _MOST_LATE = 10.0, 100
 _CHARACTERS_PER_TOKEN: Final = 3
-_OUTPUT_TOKENS: Final = 1000  # where the request has no bound
+_OUTPUT_TOKENS: Final = 1000  # if the request has no limit
 _STEP: Final = Decimal("0.000000000001")
 #: Refused, because otherwise a client could send calls for which no reservation can be requested.
 _MALFORMED: Final = frozenset({400, 409, 422})
@@ -33,7 +33,7 @@ Prices = Mapping[str, Mapping[str, Any]]
 
 
 class Credit:
-    """Asks for the credit of calls. Args: prices: of LiteLLM."""
+    """Reserves credit for calls. Args: prices: LiteLLM's prices."""
 
     def __init__(self, asking: Asking, prices: Prices) -> None:
         self._settings, self._counts, self._unasked, self._http = asking
@@ -47,11 +47,11 @@ class Credit:
         Args:
             user: LiteLLM's `UserAPIKeyAuth`.
             data: the request.
-            call_id: `""` = LiteLLM has none, so no record could settle what is set aside.
+            call_id: `""` = LiteLLM has no id, so no record could settle the reservation.
 
         Raises:
-            Refused: 400: Meterbridge cannot take the question; 402: there is no credit; 503: Meterbridge does not answer, or answers
-                429, and the settings (`Unasked`) forbid to go on.
+            Refused: 400: Meterbridge refuses the request; 402: there is not enough credit; 503: Meterbridge does not
+                answer, or answers 429, and the settings (`Unasked`) forbid the call.
         """
         account = self._account(user)
         estimate = self.estimate(data)

@@ -1,6 +1,6 @@
 """Posts the durable records of the ring to the ingress, batch by batch, each lane separately.
 
-A lane whose batch cannot be posted now waits, for longer each time, and the other lanes go on.
+A lane whose batch cannot be posted now waits, each time longer, while the other lanes continue.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from meterbridge_litellm.lane import Lane, RingPosition, ended_lanes
 from meterbridge_litellm.posting import Posted
 from meterbridge_litellm.settings import PluginSettings
 
-#: Posts a batch that was posted without success so many times before.
+#: Posts a batch; the second argument is the number of earlier failed posts.
 Post = Callable[[Sequence[bytes], int], Posted]
 _GROUP: Final = 500
 _LOOK_S: Final = 1.0
@@ -44,7 +44,7 @@ class RingDelivery:
     """Posts the lanes of one folder: the process's own, and those of processes that have ended. For one thread.
 
     Fields:
-        freed: bytes of the own lane that were posted and deleted.
+        freed: bytes of this process's lane that were posted and deleted.
         others: bytes of all other lanes in the folder.
     """
 
@@ -58,10 +58,10 @@ class RingDelivery:
         self.freed = self.others = 0
 
     def post_once(self, durable: RingPosition) -> bool:
-        """Post one batch of each lane; whether something is left that can be posted now.
+        """Post one batch of each lane; return whether more can be posted now.
 
         Args:
-            durable: up to where the own lane is.
+            durable: the durable position of this process's lane.
         """
         try:
             self._look_for_left_lanes()
@@ -83,11 +83,11 @@ class RingDelivery:
         return more
 
     def hurry(self) -> None:
-        """Let no lane wait for its next try."""
+        """Let no lane wait for its next attempt."""
         self._paces.clear()
 
     def forget(self) -> None:
-        """Close the files of the lanes that were left."""
+        """Close the files of the lanes of ended processes."""
         for lane in self._left.values():
             lane.close()
 
@@ -116,7 +116,7 @@ class RingDelivery:
         return False
 
     def _set_aside(self, refused: Sequence[tuple[bytes, int]]) -> bool:
-        """Keep what the ingress refuses; False = the disk does not take it now."""
+        """Store the records that the ingress refuses; False = the disk cannot store them now."""
         try:
             kept = self._aside.keep([record for record, _ in refused])
         except OSError as error:
@@ -141,6 +141,6 @@ class RingDelivery:
         total = 0
         for path in self._folder.glob("*.seg"):
             if not path.name.startswith(self._own.name):
-                with contextlib.suppress(FileNotFoundError):  # another process has just posted it
+                with contextlib.suppress(FileNotFoundError):  # another process has just posted this lane
                     total += path.stat().st_size
         self.others = total

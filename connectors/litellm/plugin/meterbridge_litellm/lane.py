@@ -1,7 +1,8 @@
-"""The files of one process in the ring's folder: records with length and checksum, in segments that are only appended to.
+"""The files of one process in the ring's folder: append-only segments of records with length and checksum.
 
-`<name>.<number>.seg` is a segment. `<name>.lane` is locked while the process lives, and has the position up to which all is posted.
-A lane whose lock is free belongs to a process that has ended; another process takes the lock and posts what is left.
+`<name>.<number>.seg` is a segment. `<name>.lane` is locked while the process lives, and contains the position up to
+which all records are posted. If the lock is free, the process has ended; another process takes the lock and posts the
+remaining records.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ class RingPosition(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Records, the position behind them, and how many bytes before that are no record."""
+    """Records, the position after them, and the number of bytes before that position that are not records."""
 
     records: list[bytes]
     behind: RingPosition
@@ -38,14 +39,15 @@ class Batch(NamedTuple):
 
 
 def frame(record: bytes) -> bytes:
-    """A record as it is stored."""
+    """Return a record as it is stored."""
     return _HEAD.pack(_MAGIC, len(record), crc32(record)) + record
 
 
 def frames(data: bytes, at: int = 0) -> Iterator[tuple[bytes, int]]:
-    """The whole records from offset `at` on, each with the offset behind it. What is damaged is passed over.
+    """Yield the complete records from offset `at` on, each with the offset after it. Damaged bytes are skipped.
 
-    A record is JSON in ASCII, so it cannot contain a head with a length below 2^24, and no damage makes one out of it.
+    A record is JSON in ASCII, so it cannot contain a record header with a length below 2^24, and damage cannot produce
+    one.
     """
     while (at := data.find(_MAGIC, at)) >= 0 and at + _HEAD.size <= len(data):
         _, length, checksum = _HEAD.unpack_from(data, at)
@@ -58,7 +60,7 @@ def frames(data: bytes, at: int = 0) -> Iterator[tuple[bytes, int]]:
 
 
 class Lane:
-    """A lane that this process has locked. A new name makes a new lane.
+    """A lane that this process has locked. For a new name, a new lane is made.
 
     Raises:
         OSError: another process has the lock or has removed the lane, or the folder cannot be written.
@@ -76,7 +78,8 @@ class Lane:
         except OSError:
             os.close(self._file)
             raise
-        #: All records up to here are posted. If the note is damaged, all are posted again and recognised as duplicates.
+        #: All records up to here are posted. If this position is damaged, all records are posted again and recognised
+        #: as duplicates.
         is_whole = len(written) == 2 and all(part.isdigit() for part in written)
         self.done = RingPosition(*map(int, written)) if is_whole else RingPosition(0, 0)
 
@@ -84,11 +87,12 @@ class Lane:
         return self._folder / f"{self.name}.{number:08d}.seg"
 
     def read(self, most: int, end: RingPosition | None = None) -> Batch:
-        """The next records that are not posted, all of one segment; no records and a later position: go on from there.
+        """Return the next records that are not posted, all from one segment. If there are no records but a later
+        position, continue from there.
 
         Args:
-            most: how many records.
-            end: up to where they are durable; None = the process that wrote them has ended.
+            most: the maximum number of records.
+            end: the end of the durable records; None = the process that wrote them has ended.
         """
         for number in self._numbers():
             if number < self.done.segment or (end is not None and number > end.segment):
@@ -107,21 +111,21 @@ class Lane:
             size += _HEAD.size + len(record)
             if len(records) == most or size >= _BATCH_BYTES:
                 break
-        else:  # the rest of a segment that gets no more records is no record
+        else:  # if a segment gets no more records, its remaining bytes are not a record
             behind = behind if is_open else len(data)
         return Batch(records, RingPosition(number, behind), behind - begin - size)
 
     def posted(self, position: RingPosition) -> int:
-        """Note that all up to `position` is posted; the bytes of the segments that this deleted.
+        """Store that all records up to `position` are posted; return the bytes of the deleted segments.
 
-        The note is not fsynced: if the machine loses it, records are posted again, and known.
+        The position is not fsynced: if the machine loses it, records are posted again and recognised as duplicates.
         """
         self.done = position
         os.pwrite(self._file, b"%012d %012d" % position, 0)
         return sum(_deleted(self.segment(number)) for number in self._numbers() if number < position.segment)
 
     def remove(self) -> None:
-        """Delete the lane, of which all is posted, and give up the lock."""
+        """Delete the lane after all its records are posted, and release the lock."""
         for number in self._numbers():
             _deleted(self.segment(number))
         self._path.unlink()
@@ -136,21 +140,23 @@ class Lane:
 
 
 def new_lane(folder: Path) -> Lane:
-    """A lane of a new name. Raises: OSError: the folder cannot be written."""
+    """Return a lane of a new name. Raises: OSError: the folder cannot be written."""
     for _ in range(_NAMES - 1):
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # a neighbour took it for one that was left
+        with contextlib.suppress(
+            BlockingIOError, FileNotFoundError
+        ):  # another process mistook it for the lane of an ended process
             return Lane(folder, f"{os.getpid()}-{secrets.token_hex(6)}")
     return Lane(folder, f"{os.getpid()}-{secrets.token_hex(6)}")
 
 
 def ended_lanes(folder: Path, own: frozenset[str]) -> Iterator[Lane]:
-    """Lanes of processes that have ended, locked; without the names in `own`."""
+    """Lock and return the lanes of ended processes, without the names in `own`."""
     names = {path.name.split(".")[0] for suffix in (_SUFFIX, ".seg") for path in folder.glob("*" + suffix)}
     for name in sorted(names - own):
         try:
             yield Lane(folder, name)
         except OSError:
-            continue  # its process lives, or another one has just taken it
+            continue  # its process lives, or another process has just locked it
 
 
 def _deleted(path: Path) -> int:

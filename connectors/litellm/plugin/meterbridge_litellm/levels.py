@@ -1,7 +1,8 @@
-"""Power levels: a client asks for `eco`, `balanced` or `precision`, and the call gets the model and the parameters of that level.
+"""Power levels: a client requests `eco`, `balanced` or `precision`, and the call gets the model and the parameters of
+that level.
 
-Which models they are is in the operator's file (`METERBRIDGE_LEVELS`). Which levels there are, and which providers each prefers, is
-Meterbridge's (`GET /api/v1/power-levels`): it is asked at most once in `levels_seconds`, beside the calls.
+The operator's file (`METERBRIDGE_LEVELS`) defines the models. Meterbridge defines the levels and their preferred
+providers (`GET /api/v1/power-levels`); it is asked at most once in `levels_seconds`, concurrently with the calls.
 """
 
 import asyncio
@@ -47,15 +48,15 @@ class Levels:
     ) -> None:
         self._file, self._settings, self._counts, self._http = file, settings, counts, http
         self._monotonic = monotonic
-        self._orders: dict[str, list[str]] = {}  # preferred providers by level, as Meterbridge says
+        self._orders: dict[str, list[str]] = {}  # preferred providers by level, from Meterbridge
         self._known_at = self._next_at = float("-inf")
         self._asking: asyncio.Task[None] | None = None
 
     async def apply(self, user: Any, data: dict[str, Any]) -> str:
-        """Give the request the model and the parameters of its level; the level, `""` = it has none.
+        """Give the request the model and the parameters of its level; return the level, `""` = it has none.
 
-        The level is that of the LiteLLM key's metadata, else of the header `x-power-level`, else of the request's metadata. A level that
-        has no model for the one that is asked for changes nothing and is none.
+        The level is the first of: the LiteLLM key's metadata, the header `x-power-level`, the request's metadata. If
+        the level has no model for the requested model, nothing changes and the call has no level.
 
         Raises:
             Refused: 400 `unknown_power_level`.
@@ -98,10 +99,10 @@ class Levels:
 
 
 def read(path: str) -> dict[str, dict[str, Any]]:
-    """The operator's file: JSON of levels by name, each with `models` and `params`.
+    """Read the operator's file: JSON of levels by name, each with `models` and `params`.
 
     Raises:
-        ValueError: it cannot be read, or has another form. The message has none of its contents.
+        ValueError: the file cannot be read, or has another form. The message contains nothing of the file.
     """
     try:
         levels = json.loads(Path(path).read_text())
@@ -123,7 +124,7 @@ def _is_level(level: Any) -> bool:
 
 
 def _asked(user: Any, data: Mapping[str, Any]) -> str:
-    """The level that a call asks for; `""` = none."""
+    """Return the level that a call asks for; `""` = none."""
     pinned = getattr(user, "metadata", None)
     given: list[Any] = [pinned.get(_FIELD) if isinstance(pinned, Mapping) else None, header_of(data, _HEADER)]
     for name in ("metadata", "litellm_metadata"):

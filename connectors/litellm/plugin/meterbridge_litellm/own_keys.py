@@ -1,4 +1,4 @@
-"""A user's own key of an LLM provider, for the calls of that user (`METERBRIDGE_OWN_KEYS`).
+"""Uses a user's own key of an LLM provider for the calls of that user (`METERBRIDGE_OWN_KEYS`).
 
 Meterbridge stores the key. The plugin has it only in memory, for `own_key_seconds`, and in the request that LiteLLM
 sends: never in a log, an error, a record or a file. It goes only to deployments that the operator has marked with its
@@ -22,14 +22,14 @@ MARK: Final = "own_key_provider"
 _MOST: Final = 10_000
 #: A request that contains its own address or key gets no key from the plugin.
 _CLIENTS_OWN: Final = ("api_key", "api_base", "base_url", "user_config")
-#: Another model could be with another provider, or use the operator's key.
+#: Another model could belong to another provider, or use the operator's key.
 _FALLBACKS: Final = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "default_fallbacks")
-#: The deployments that a team's or anybody's call of a model group may go to.
+#: Returns the deployments of a model group that may get a team's calls, or calls without a team.
 Deployments = Callable[[str, str | None], Sequence[Mapping[str, Any]]]
 
 
 class OwnKeys:
-    """Asks for users' keys.
+    """Requests users' keys.
 
     Args:
         deployments: of LiteLLM's router, by model group and team.
@@ -46,8 +46,8 @@ class OwnKeys:
         """Put the user's own key into a request, if there is one; return whether there is one.
 
         Raises:
-            Refused: 503: Meterbridge does not say whether there is one, and the setting `fail` or its bound forbids to call with the
-                operator's key.
+            Refused: 503: it is unknown whether there is a key, and the setting `fail` or its limit forbids the use of
+                the operator's key.
         """
         user_id = getattr(user, "user_id", None)
         if not user_id or call_type not in ROUTED or any(name in data for name in _CLIENTS_OWN):

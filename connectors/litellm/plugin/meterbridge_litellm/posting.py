@@ -1,8 +1,8 @@
 """Posts batches of records to the ingress: signed with their time, or with a token.
 
-A record that the ingress refuses for its own sake must not hold the others up. So a batch that is refused is halved until the
-record stands alone, and that record is given back as refused; but only where it is known that the ingress itself answers and takes
-others, because a wrong address or a proxy in between may refuse everything.
+A record that the ingress refuses because of its content must not block other records. So a refused batch is halved
+until only this record is left, which is returned as refused. This is done only if the ingress itself answers and
+accepts other records, because a wrong address or a proxy in between may refuse everything.
 """
 
 import hmac
@@ -19,11 +19,11 @@ from meterbridge_litellm.settings import PluginSettings
 
 PATH: Final = "/webhook/litellm/usage"
 _LONGEST_PAUSE_S: Final = 30.0
-#: The answers that can be about a record. 500 is an error of the server, so it counts as one only where it repeats.
+#: Statuses that can be caused by a record. 500 is an error of the server, so it counts only if it repeats.
 _REFUSED: Final = frozenset({400, 413})
 _BROKEN: Final = 500
 _REPEATS: Final = 3
-#: A call that is none: the ingress takes and ignores it.
+#: A body without a call: the ingress accepts and ignores it.
 _NOTHING: Final = b"[null]"
 
 
@@ -31,9 +31,10 @@ class Posted(NamedTuple):
     """The outcome of a batch.
 
     Fields:
-        problem: `""` = the ingress has all records except `refused`; else a word for the log, and the batch must be posted again.
+        problem: `""` = the ingress has all records except `refused`; otherwise a word for the log, and the batch must
+            be posted again.
         refused: records that the ingress refuses from every sender, each with the status.
-        asked_s: how many seconds the ingress asks us to wait.
+        asked_s: the seconds that the ingress asks to wait.
     """
 
     problem: str = ""
@@ -53,8 +54,8 @@ class Poster:
     """Posts to one ingress. For one thread.
 
     Args:
-        http: its transport is what is posted with.
-        stopping: whether the process ends; then a batch is not halved any more.
+        http: its transport sends the posts.
+        stopping: returns whether the process is ending; then a batch is no longer halved.
     """
 
     def __init__(
@@ -65,10 +66,10 @@ class Poster:
         self._most: int | None = None
 
     def post(self, records: Sequence[bytes], failures: int = 0) -> Posted:
-        """Post a batch. To post it again changes nothing at the ingress.
+        """Post a batch. A repeated post changes nothing at the ingress.
 
         Args:
-            failures: how often this batch was posted without success before.
+            failures: the number of earlier failed posts of this batch.
         """
         own = _REFUSED | {_BROKEN} if failures >= _REPEATS else _REFUSED
         refused: list[tuple[bytes, int]] = []
@@ -95,7 +96,9 @@ class Poster:
         return Posted("", tuple(refused))
 
     def _takes_others(self, refused: Sequence[tuple[bytes, int]]) -> bool:
-        """Whether the ingress takes a body of ours that has no record in it. About 500 that says nothing: Kafka is not asked."""
+        """Return whether the ingress accepts a body without a record. This says nothing about 500, because Kafka is not
+        used for such a body.
+        """
         return all(status in _REFUSED for _, status in refused) and not self._send(_NOTHING)[0].problem
 
     def _try(self, records: Sequence[bytes]) -> _Answer:

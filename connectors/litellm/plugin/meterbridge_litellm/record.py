@@ -1,7 +1,8 @@
-"""Makes the stored record of a call: only the fields that the ingress stores. It has no prompt, no answer, no error
-text, no key.
+"""Makes the stored record of a call: only the fields that the ingress stores. It contains no prompt, response, error
+text or key.
 
-So the record has the identity, the customer and the money of what LiteLLM's `generic_api` callback sends, in a tenth of its size.
+So the record has the same identity, customer and money as the body of LiteLLM's `generic_api` callback, and a tenth of
+its size.
 """
 
 import json
@@ -53,15 +54,19 @@ _COSTS: Final = (
     ),
     *("discount_percent", "discount_amount", "margin_percent", "margin_fixed_amount", "margin_total_amount"),
 )
-_READS: Final = ("get_responses", "aget_responses")  # their id changes with each read; these parts of the answer do not
-#: A price can depend on the power level, so it is kept wherever a call has it.
+_READS: Final = (
+    "get_responses",
+    "aget_responses",
+)  # their id changes with each read, but these parts of the response do not
+#: A price can depend on the power level, so the level is kept in every place where a call may have it.
 _LEVEL: Final = re.compile(r"\s*[A-Za-z0-9_-]{1,32}\s*")
 #: The kinds of failures. They replace the text of the error, which may contain a prompt.
 _ERROR: Final = ("error_code", "error_class")
 _WORD: Final = re.compile(r"[A-Za-z0-9_.]{1,64}")
 _LEVEL_TAG: Final = "power:"
 _SECRET: Final = re.compile(r"\s*(?:[Bb]earer\s+)?sk-\S{4,}\s*")
-#: Characters of a tag, and from how many on a text is replaced by its hash: a client writes `user`, and the record must stay small.
+#: Maximum characters of a tag, and of a text that is not replaced by its hash: a client writes `user`, and the record
+#: must stay small.
 _TAG_CHARS: Final = 128
 _LONG: Final = 4096
 _ID_BYTES: Final = 255
@@ -74,12 +79,14 @@ def record(
     marks: Mapping[str, Any] = MappingProxyType({}),
     level: str | None = None,
 ) -> bytes:
-    """JSON of what is billed of a StandardLoggingPayload. It has the identity that the `generic_api` callback gives the call.
+    """Return the billed fields of a StandardLoggingPayload as JSON, with the same identity as from the `generic_api`
+    callback.
 
     Args:
-        keep: `tags`, `metadata`: also keep these, which clients can write.
+        keep: `tags`, `metadata`: keep these fields too, which clients can write.
         marks: fields that the plugin itself knows, such as `byok`.
-        level: the power level that the plugin gave the call, `""` = none; None = what the client wrote counts.
+        level: the power level that the plugin gave the call, `""` = none; None = the level that the client wrote is
+            used.
     """
     call = _some(payload, _FIELDS)
     if "end_user" in call:
@@ -129,7 +136,7 @@ def record(
 
 
 def _decide_level(call: dict[str, Any], level: str) -> None:
-    """Leave the level that was decided, and nothing that a client wrote about one: it has a price."""
+    """Keep only the decided level and remove levels that a client wrote, because a level affects the price."""
     metadata = call.setdefault("metadata", {})
     metadata.pop("power_level", None)
     if isinstance(written := metadata.get("spend_logs_metadata"), Mapping):
@@ -153,12 +160,16 @@ def _some(value: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def _fits(tag: Any) -> bool:
-    """The ingress leaves longer tags out; a client can write millions of characters."""
+    """Return whether a tag is short enough. The ingress leaves longer tags out; a client can write millions of
+    characters.
+    """
     return not isinstance(tag, str) or len(tag) <= _TAG_CHARS
 
 
 def _safe(value: Any) -> Any:
-    """The value; of text that looks like an API key its hash, and of a very long one the customer id that Meterbridge makes of it."""
+    """Return the value. A text that looks like an API key is replaced by its hash, and a very long text by the customer
+    id that Meterbridge makes from it.
+    """
     if isinstance(value, str) and len(value) > _LONG:
         return _hashed_id(value)
     return _hash(value) if isinstance(value, str) and "sk-" in value and _SECRET.fullmatch(value) else value
@@ -181,7 +192,7 @@ def _hashed_id(text: str) -> str:
 
 
 def _host(base: str) -> str:
-    """The address without user, password, port, path and query, in which a key could be."""
+    """Return the address without user, password, port, path and query, because these may contain a key."""
     try:
         parts = urlsplit(base.strip())
         return f"{parts.scheme}://{parts.hostname}" if parts.scheme and parts.hostname else ""

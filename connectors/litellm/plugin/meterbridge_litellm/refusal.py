@@ -25,8 +25,9 @@ class Unasked:
     call may be made. Each account has its own limit, so that one client with many unanswered requests cannot use the
     whole limit.
 
-    An estimate counts until Meterbridge answers at a moment when the call is `reserve_seconds` old: as long as a reservation would
-    hold it. A single success does not reset the sum: otherwise answers of 429 among good ones would have no bound.
+    An estimate counts until Meterbridge answers and the call is at least `reserve_seconds` old, which is the lifetime
+    of a reservation. A single success does not reset the sum; otherwise there would be no limit if 429 and successes
+    alternate.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Unasked:
     ) -> None:
         self._settings, self._counts, self._monotonic = settings, counts, monotonic
         self._part_s = settings.reserve_seconds / _PARTS
-        self._sums: deque[tuple[float, dict[str, Decimal]]] = deque()  # of calls up to a moment, by account
+        self._sums: deque[tuple[float, dict[str, Decimal]]] = deque()  # estimates of calls up to a moment, by account
 
     @property
     def total(self) -> Decimal:
@@ -51,7 +52,7 @@ class Unasked:
             self._sums.popleft()
 
     def go_on(self, estimate: Decimal, why: str, account: str) -> None:
-        """Allow a call of an account without an answer, and count it. Raises: Refused: 503; it is counted, too."""
+        """Allow a call of an account without an answer, and count it. Raises: Refused: 503; the call is counted, too."""
         settings, total = self._settings, self.total + estimate
         if (
             settings.fail == "open"

@@ -1,8 +1,8 @@
 """Stores records of calls on disk, from the response of the proxy until Meterbridge has them.
 
 One thread makes them durable, with one fsync for all new records, and another thread posts the durable records. All
-processes of a proxy share the folder, each with a lane of its own; the lane of a process that was killed is posted by
-the others or by the next one.
+processes of a proxy share the folder, and each has its own lane. Other or later processes post the lane of a killed
+process.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from meterbridge_litellm.delivery import Post, RingDelivery
 from meterbridge_litellm.lane import RingPosition, frame, new_lane
 from meterbridge_litellm.settings import FSYNC, SEGMENT_BYTES, PluginSettings
 
-#: A record, and the future that tells whether it was stored.
+#: A record, and the future with the result whether it was stored.
 Entry = tuple[bytes, "asyncio.Future[bool] | None"]
 _GROUP: Final = 500
-#: Records that wait for the writer are in memory.
+#: The maximum number of records that wait for the writer in memory.
 _QUEUE_BYTES: Final = 16 << 20
 _LOOK_S: Final = 1.0
 _MOMENT_S: Final = 0.02
@@ -50,11 +50,11 @@ class Ring:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lane = new_lane(self._folder)
         self._delivery = RingDelivery(settings, counts, self._lane, post)
-        self._lock = threading.Lock()  # of what follows, up to the events
+        self._lock = threading.Lock()  # protects the following attributes, up to the events
         self._queue: deque[Entry] = deque()
         self._queued = self._written = 0
         self._file, self._number, self._size = -1, 0, SEGMENT_BYTES
-        self._full_files: list[int] = []  # of segments that are not durable as a whole yet
+        self._full_files: list[int] = []  # of segments that are not completely durable yet
         self._due, self._wake, self._closing = threading.Event(), threading.Event(), threading.Event()
         self._durable, self._freed, self._others = RingPosition(0, 0), 0, 0
         self._deadline = 0.0
@@ -91,7 +91,7 @@ class Ring:
         self._poster.join(self._settings.stop_seconds + self._settings.post_timeout)
 
     def forget(self) -> None:
-        """In a forked process: close the files, so that their locks are the parent's alone."""
+        """Close the files in a forked process, so that only the parent holds their locks."""
         self._lane.close()
         self._delivery.forget()
 
@@ -100,10 +100,10 @@ class Ring:
             self._due.wait()
             self._due.clear()
             self._make_durable()
-        self._make_durable()  # what was written since
+        self._make_durable()  # the bytes that were written since
 
     def _make_durable(self) -> None:
-        """Write the records that wait, and fsync them together with those that were written since the last time."""
+        """Write the waiting records, and fsync them together with the records that were written since the last fsync."""
         with self._lock:
             group = [self._queue.popleft() for _ in range(min(_GROUP, len(self._queue)))]
             if self._queue:
@@ -117,7 +117,7 @@ class Ring:
         for file in files:
             try:
                 os.fdatasync(file)
-            except OSError as error:  # posted all the same: no copy is safer than the one at Meterbridge
+            except OSError as error:  # they are posted anyway, because Meterbridge's copy is the safest
                 self._counts.warn("fsync_failed", error=errno.errorcode.get(error.errno or 0))
             finally:
                 os.close(file)
@@ -126,7 +126,7 @@ class Ring:
         self._wake.set()
 
     def _write(self, group: list[Entry]) -> list[Entry]:
-        """Append records, together or else one by one; those that are written. The others are shed."""
+        """Append records together, or one by one if that fails; return the written records. The others are shed."""
         if not group:
             return []
         data = b"".join(frame(record) for record, _ in group)
@@ -142,7 +142,7 @@ class Ring:
         return group
 
     def _append_to_segment(self, data: bytes) -> None:
-        """Append all of it or nothing. Raises: OSError."""
+        """Append all bytes or nothing. Raises: OSError."""
         if self._size + len(data) > SEGMENT_BYTES:
             number = self._number + 1
             file = os.open(self._lane.segment(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -170,7 +170,9 @@ class Ring:
             if self._closing.is_set() and not hurried:
                 hurried = True
                 self._delivery.hurry()
-            all_durable = not self._writer.is_alive()  # asked before, so that nothing becomes durable behind our back
+            all_durable = (
+                not self._writer.is_alive()
+            )  # the position is read before, so that later writes do not count as durable
             more = self._delivery.post_once(self._durable)
             self._freed, self._others = self._delivery.freed, self._delivery.others
             if self._closing.is_set():

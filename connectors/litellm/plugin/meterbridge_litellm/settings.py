@@ -5,12 +5,13 @@ from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-#: When the client gets its response: after the record is on disk, after the kernel has it (`kill -9` loses nothing), or at once.
+#: When the client gets its response: after the record is on disk, after the kernel has the record (`kill -9` loses
+#: nothing), or at once.
 FSYNC, WRITE, AT_ONCE = "fsync", "write", "none"
 SEGMENT_BYTES: Final = 1 << 20
 OFF, FREE = "off", "free"
 _DAY_S: Final = 86_400
-#: The longest time for which a revoked key is still used, seconds.
+#: The maximum time for which a revoked key is still used, seconds.
 _KEY_S: Final = 60
 _CHOICES: Final = {
     "answer_after": (FSYNC, WRITE, AT_ONCE),

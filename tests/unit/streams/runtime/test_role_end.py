@@ -6,11 +6,12 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from aiokafka import ConsumerRecord
 
 from streams.runtime.compacted_table import TopicTable
 from streams.runtime.faust_transport import App
-from streams.runtime.role import Role
+from streams.runtime.role import MultiTopicRole, Role
 from streams.runtime.role_counts import ROLE, RoleCounts
 from tests.support.stage import Quiet
 
@@ -48,6 +49,34 @@ async def test_a_closed_role_reads_its_tables_no_more() -> None:
     table.begin()
     await asyncio.sleep(0)
     await role.close()
+    assert table._task is not None and table._task.cancelled()
+
+
+class _Task:
+    """A partition task that is a second about its close, or fails in it."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.closed = False
+        self._error = error
+
+    async def close(self) -> None:
+        if self._error is not None:
+            raise self._error
+        await asyncio.sleep(0.05)
+        self.closed = True
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_a_partition_that_does_not_close_leaves_no_other_open(several: bool) -> None:
+    table = _Table({}, "orgs", lambda: 0.0, "orgs")
+    app = App(f"unclosed-{several}", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
+    roles = [Role(app, topic, _no_work, Quiet(), 0.0, tables=(table,)) for topic in ("one", "other")[: 1 + several]]
+    table.begin()
+    broken, sound = _Task(OSError("no space left")), _Task()
+    roles[0].partition_tasks[0], roles[-1].partition_tasks[1] = broken, sound  # type: ignore[assignment]
+    with pytest.raises(OSError, match="no space left"):
+        await (MultiTopicRole(*roles) if several else roles[0]).close()
+    assert sound.closed
     assert table._task is not None and table._task.cancelled()
 
 

@@ -36,12 +36,17 @@ class _App:
 
 
 class _Role:
-    def __init__(self, start: Exception | None = None, crash: Exception | None = None) -> None:
+    def __init__(
+        self, start: Exception | None = None, crash: Exception | None = None, close: BaseException | None = None
+    ) -> None:
         self.app: Any = _App(start, crash)
         self.closed = False
+        self._close = close
 
     async def close(self) -> None:
         self.closed = True
+        if self._close is not None:
+            raise self._close
 
 
 @pytest.mark.parametrize(
@@ -66,4 +71,15 @@ async def test_the_word_to_stop_is_no_error() -> None:
     asyncio.get_running_loop().call_soon(stop.set)
     await run_role(role, stop)
     assert role.closed
+    assert role.app.stopped
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), asyncio.CancelledError()])
+async def test_an_app_whose_partitions_do_not_close_is_stopped_all_the_same(error: BaseException) -> None:
+    """An app that ran on would stay in its group beside the one that is started again, and hold partitions that it does not work on."""
+    role: Any = _Role(close=error)
+    stop = asyncio.Event()
+    stop.set()
+    with pytest.raises(type(error)):
+        await run_role(role, stop)
     assert role.app.stopped

@@ -25,11 +25,11 @@ raise SystemExit(run_until_told(work, word=word))
 
 
 def ran(body: str) -> tuple[int, float, str]:
-    """Exit code, seconds, stderr."""
+    """Exit code, seconds, and what it printed."""
     program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
     begun = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
-    return done.returncode, time.monotonic() - begun, done.stderr
+    return done.returncode, time.monotonic() - begun, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,20 @@ def test_after_the_word_a_process_ends_with_0_in_time(body: str) -> None:
 @pytest.mark.parametrize(("body", "code"), [("return 70", 70), ("raise ValueError", 1)])
 def test_without_the_word_a_failure_is_a_failure(body: str, code: int) -> None:
     assert ran(body)[0] == code
+
+
+def test_an_error_ends_the_process_although_a_task_of_a_library_does_not_end() -> None:
+    """Closing the loop waited for it, and a process that served nothing stayed."""
+    body = """
+async def endless():
+    while True:
+        try: await asyncio.sleep(30)
+        except asyncio.CancelledError: pass
+task = asyncio.ensure_future(endless())
+await asyncio.sleep(0)
+raise ValueError('broken')"""
+    code, took_s, said = ran(body)
+    assert (code, took_s < 10, "stop_cut_short" in said, "broken" in said) == (os.EX_SOFTWARE, True, True, True), said
 
 
 @pytest.mark.parametrize(

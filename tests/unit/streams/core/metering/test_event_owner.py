@@ -12,7 +12,7 @@ from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent
 from schemas.wire import Metered
 from streams.core.delivery.after_end import AGAIN
-from streams.core.metering.event_owner import belongs_to, deployment_named
+from streams.core.metering.event_owner import _part_of, belongs_to, deployment_named
 from streams.core.metering.lago_event import event_of, part_prefix
 from tests.unit.streams.core.metering.test_lago_event import END, window
 
@@ -72,3 +72,10 @@ def test_the_id_of_a_single_call_alone_names_no_deployment() -> None:
     """The reason why an event of a single call says it: such an event of an older release may be anyone's."""
     old = LagoEvent("01ab" * 8, "sub", "ai_usage", "1", "1", {"org_id": "org"})
     assert belongs_to("a", old.transaction_id, deployment_named(old)) is None
+
+
+def test_names_of_deployments_take_a_bounded_part_of_the_memory() -> None:
+    """Anyone who writes to a topic names deployments."""
+    for number in range(100):
+        belongs_to(f"d{number}", "no part")
+    assert _part_of.cache_info().currsize < 100

@@ -1,0 +1,83 @@
+"""Roles of a worker: each has a port. Where they share a process, an error that ends the process ends it at once, and an error of a role that has worked does not."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from connectors.config.settings import load_settings
+from connectors.processes.worker import run_worker
+from schemas.errors import ConfigurationError
+
+#: `meter` works, and as a client of Kafka may, it does not end when it is cancelled. `body` is what `sink` does.
+PROGRAM = """
+import asyncio, contextlib, os, signal, threading, time
+from connectors.cli.worker import _reported
+from connectors.config.settings import load_settings
+from connectors.processes import worker
+from schemas.errors import ConfigurationError, TopicProblem
+starts = 0
+async def meter(word):
+    word.begun("meter")
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    while not word.requested:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.1)
+    return 0
+async def sink(word):
+    global starts
+    starts += 1
+    await asyncio.sleep(0.2)
+{body}
+async def run(settings, role, word, **_):
+    return await (meter(word) if role == "meter" else sink(word))
+worker._run_role = run
+raise SystemExit(worker.run_worker(load_settings({{"WORKER_PROCESSES": "one"}}), ["meter", "sink"], _reported))
+"""
+
+
+def _ran(body: str) -> tuple[int, float, str]:
+    """Exit code, seconds, output."""
+    program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=40)
+    return done.returncode, time.monotonic() - begun, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        ("ConfigurationError('METRICS_PORT', 'METRICS_PORT 1 cannot be used')", 2, "METRICS_PORT 1 cannot be used"),
+        ("TopicProblem('topics', 'Topic a is missing')", 1, "Topic a is missing"),
+        ("ValueError('a bug')", 70, "worker_crashed"),
+        ("asyncio.CancelledError()", 70, "worker_crashed"),
+    ],
+)
+def test_a_role_that_cannot_begin_ends_the_process_although_another_works(error: str, code: int, said: str) -> None:
+    ended, took_s, output = _ran(f"raise {error}")
+    assert (ended, took_s < 20, said in output) == (code, True, True), (ended, took_s, output)
+
+
+@pytest.mark.parametrize("error", ["TopicProblem('topics', 'Topic a is missing')", "ValueError('a bug')"])
+def test_an_error_of_a_role_that_has_worked_starts_that_role_again_whatever_the_error_is(error: str) -> None:
+    ended, took_s, output = _ran(
+        f"word.begun('sink')\nword.idle('sink')\nif starts < 3: raise {error}\nos.kill(os.getpid(), signal.SIGTERM)\nawait asyncio.sleep(9)"
+    )
+    assert (ended, took_s < 20) == (0, True), (ended, took_s, output)
+    assert output.count("worker_crashed") == output.count("worker_restarted") == 2, output
+
+
+def test_a_role_that_ends_by_itself_without_an_error_is_started_again() -> None:
+    ended, took_s, output = _ran(
+        "word.begun('sink')\nword.idle('sink')\nif starts < 2: return 0\nos.kill(os.getpid(), signal.SIGTERM)\nawait asyncio.sleep(9)"
+    )
+    assert (ended, took_s < 20, output.count("worker_restarted")) == (0, True, 1), (ended, took_s, output)
+
+
+@pytest.mark.parametrize("processes", ["one", "per_role"])
+def test_a_worker_whose_roles_have_not_a_port_each_does_not_begin(processes: str) -> None:
+    """Its last role began again without end, and the others worked."""
+    settings = load_settings({"METRICS_PORT": "65534", "WORKER_PROCESSES": processes})
+    with pytest.raises(ConfigurationError, match="METRICS_PORT 65534 is too high: 3 roles"):
+        run_worker(settings, ["meter", "sink", "retry"], lambda _run: 0)
