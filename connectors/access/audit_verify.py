@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from connectors.access.audit_chain import AuditLine, ChainHead, after
+from schemas.plurals import numbered
 from schemas.records import AuditRecord
 
 CHANGED, MISSING, INSERTED, REORDERED, FORGED = "changed", "missing", "inserted", "reordered", "forged"
@@ -104,7 +105,7 @@ class _Walk:
     def held_against(self, noted: ChainHead) -> Broken | None:
         """Check that a noted head is the head, or was passed on the way to it."""
         if (missing := noted.covered - self._verdict.head.covered) > 0:
-            return Broken(MISSING, -1, "", f"{missing} lines are missing at the end")
+            return Broken(MISSING, -1, "", f"{numbered(missing, 'line is', 'lines are')} missing at the end")
         passed = next(
             (chain_head for chain_head in self._chain_heads.values() if chain_head.covered == noted.covered), None
         )
@@ -180,7 +181,7 @@ class _Walk:
                     suspect = line
             return _named(INSERTED, suspect, "later lines were written without it")
         if record.covered > there.covered:
-            sentence = f"{record.covered - there.covered} lines before this one"
+            sentence = f"{numbered(record.covered - there.covered, 'line')} before this one"
             return _named(MISSING, suspect, f"{sentence} are missing")
         return _named(CHANGED, suspect, "later lines were written after another line in its place, or near it")
 

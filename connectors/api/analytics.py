@@ -22,6 +22,7 @@ class UsageQuery(BaseModel):
 
     Fields:
         days: the last days, UTC, today included.
+        group_by: what the calls are grouped by.
         limit: groups at most, those that are billed most; days are all shown.
         format: `csv` as the header `Accept: text/csv`.
     """
@@ -37,9 +38,19 @@ class UsageGroup(BaseModel):
 
     Fields:
         calls: all reports of calls, also those that are not billed.
+        successes: calls that succeeded.
+        failures: calls that failed.
+        own_key_calls: calls on a provider key of the user's own.
+        tokens_input, tokens_output: input and output tokens of the calls.
+        total_tokens: input and output tokens together.
+        cached_tokens: input tokens that the provider read from its cache; part of `tokens_input`.
+        reasoning_tokens: output tokens that the model used to think; part of `tokens_output`.
         provider_cost_usd: LiteLLM's cost, without calls on users' own keys, whose cost is `own_key_cost_usd`.
+        own_key_cost_usd: LiteLLM's cost of the calls on users' own keys, US dollars.
         billed_usd: what the calls are billed at; `margin_usd` is it without `provider_cost_usd`.
+        margin_usd: `billed_usd` minus `provider_cost_usd`; below 0 = billed at a loss.
         success_rate, own_key_share: decimals from 0 to 1; null = there are no such calls.
+        avg_latency_ms: mean milliseconds of a successful call, a decimal; null = there are no such calls.
         p95_latency_ms: less than 19 % off; null = it is not known for this group.
         tokens_per_second: output tokens of successful calls by their seconds.
     """
@@ -68,8 +79,11 @@ class UsageAnswer(BaseModel):
     """Usage of `[first_day, last_day]`.
 
     Fields:
+        first_day, last_day: first and last day, UTC, both included.
+        group_by: what the rows are grouped by.
         groups: how many groups there are; `rows` has `limit` of them at most.
         refreshed_at: all calls that were in the usage log then are counted; null = none yet.
+        rows: one entry for each group.
     """
 
     first_day: str

@@ -140,7 +140,9 @@ class Authorizer:
 
     async def _identified(self, request: web.Request, endpoint: Endpoint) -> Principal:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        detail = "no bearer token: send `Authorization: Bearer <key>`"
         if scheme.lower() == "bearer" and (token := token.strip()):
+            detail = "the bearer token is unknown"
             try:
                 for kind in self._kinds:
                     if (principal := await kind.principal(token, endpoint)) is not None:
@@ -149,7 +151,7 @@ class Authorizer:
                 self._count_wrong(request)
                 raise
         self._count_wrong(request)
-        raise Problem(401, "unknown_token", "the bearer token is unknown", {"WWW-Authenticate": "Bearer"})
+        raise Problem(401, "unknown_token", detail, {"WWW-Authenticate": "Bearer"})
 
     def _count_wrong(self, request: web.Request) -> None:
         if wait_s := self._wrong.wait_s(source_of(self._origins, request)):

@@ -45,7 +45,12 @@ ReturnUrl = Annotated[
 
 
 class OfAccount(BaseModel):
-    """Whose credits: `account` is `user:<id>` or `org:<id>`; `user` is short for a user's. Both absent = the signed-in user's own."""
+    """Whose credits: `account` is `user:<id>` or `org:<id>`; `user` is short for a user's. Both absent = the signed-in user's own.
+
+    Fields:
+        account: `user:<id>` or `org:<id>`; neither this nor `user` = the signed-in user's own account.
+        user: short for the account `user:<id>`.
+    """
 
     account: Annotated[AccountName | None, Field(examples=["user:ada"])] = None
     user: Annotated[Id | None, Field(validation_alias=AliasChoices("user", "user_id"))] = None
@@ -92,6 +97,18 @@ class BalanceShown(BaseModel):
 class TransactionShown(BaseModel):
     """One movement; `amount` is the change of the balance, below 0 for debits; `balance_after` is the balance after the
     movement.
+
+    Fields:
+        transaction_type: the kind of movement, such as `purchase`, `debit`, `bonus` or `expiry`.
+        amount: change of the balance in US dollars, below 0 for debits.
+        balance_after: the balance after the movement, US dollars.
+        created_at: when the movement was booked, ISO 8601.
+        provider, model, power_level: of the call that was paid; null = the movement is no call.
+        prompt_tokens, completion_tokens: input and output tokens of the call; null = not known.
+        payment_method: how it was paid, e.g. `stripe`; null = it was not bought.
+        stripe_transaction_id: Stripe's id of the payment; null = it was not paid through Stripe.
+        package_id: the package that was bought; null = none.
+        metadata: further facts that the caller sent.
     """
 
     transaction_id: UUID
@@ -111,7 +128,11 @@ class TransactionShown(BaseModel):
 
 
 class TransactionsShown(BaseModel):
-    """A page of an account's transactions, the latest first; `has_more`: there are older ones."""
+    """A page of an account's transactions, the latest first; `has_more`: there are older ones.
+
+    Fields:
+        transactions: the movements, the latest first.
+    """
 
     account: str
     transactions: list[TransactionShown]
@@ -121,7 +142,14 @@ class TransactionsShown(BaseModel):
 
 
 class PackageShown(BaseModel):
-    """A package that can be bought: `credits` and `bonus_credits` for `price`."""
+    """A package that can be bought: `credits` and `bonus_credits` for `price`.
+
+    Fields:
+        name: its name for people.
+        credits: credits that the price buys, 1 credit = 1 US dollar.
+        bonus_credits: credits that are added for free.
+        price: US dollars, a decimal.
+    """
 
     package_id: int
     name: str
@@ -133,13 +161,22 @@ class PackageShown(BaseModel):
 
 
 class PackagesShown(BaseModel):
-    """All packages that can be bought, the cheapest first."""
+    """All packages that can be bought, the cheapest first.
+
+    Fields:
+        packages: the packages, the cheapest first.
+    """
 
     packages: list[PackageShown]
 
 
 class DebitBody(OfAccount, extra="forbid"):
-    """Credits that a user has used. The header `Idempotency-Key` is required: the same key debits once."""
+    """Credits that a user has used. The header `Idempotency-Key` is required: the same key debits once.
+
+    Fields:
+        cost: credits to take, a decimal above 0; 1 credit = 1 US dollar.
+        metadata: facts to keep with the movement; no secrets, because it is shown.
+    """
 
     cost: PositiveAmountText
     provider: Word = ""
@@ -151,7 +188,11 @@ class DebitBody(OfAccount, extra="forbid"):
 
 
 class Debited(BaseModel):
-    """The balance after a debit. A repeat of a request shows the transaction of the first one."""
+    """The balance after a debit. A repeat of a request shows the transaction of the first one.
+
+    Fields:
+        new_balance: the balance after the debit, US dollars.
+    """
 
     account: str
     transaction_id: UUID
@@ -159,7 +200,13 @@ class Debited(BaseModel):
 
 
 class AuthorizeBody(OfAccount, extra="forbid"):
-    """What a call will cost at most, as far as is known, and for how many seconds the credits are reserved."""
+    """What a call will cost at most, as far as is known, and for how many seconds the credits are reserved.
+
+    Fields:
+        estimate: the most that the call will cost, US dollars, a decimal; 0 = not known.
+        ttl: seconds after which the reservation expires.
+        call_id: LiteLLM's id of the call; its report releases the reservation.
+    """
 
     estimate: AmountText
     ttl: Annotated[StrictInt, Field(ge=1, le=MAX_TTL_S)] = 600
@@ -167,7 +214,12 @@ class AuthorizeBody(OfAccount, extra="forbid"):
 
 
 class Reserved(BaseModel):
-    """Credits are reserved; `available` is what is left for other calls."""
+    """Credits are reserved; `available` is what is left for other calls.
+
+    Fields:
+        authorized: always true; a refused call is answered with 402.
+        available: what is left for other calls, US dollars.
+    """
 
     authorized: Literal[True] = True
     account: str
@@ -176,14 +228,24 @@ class Reserved(BaseModel):
 
 
 class Released(BaseModel):
-    """`released` is false if the reservation was settled, released or over before."""
+    """`released` is false if the reservation was settled, released or over before.
+
+    Fields:
+        released: true: these credits were reserved until now; false: the reservation was settled, released or
+            over before.
+    """
 
     reservation_id: UUID
     released: bool
 
 
 class PurchaseBody(OfAccount, extra="forbid"):
-    """The package, and the pages to which the customer comes back from the payment."""
+    """The package, and the pages to which the customer comes back from the payment.
+
+    Fields:
+        payment_method: Stripe is the only one.
+        success_url, cancel_url: the pages to which the customer comes back after the payment, or without it.
+    """
 
     package_id: Annotated[StrictInt, Field(ge=1, lt=1 << 31)]
     payment_method: Literal["stripe"] = "stripe"
@@ -192,7 +254,12 @@ class PurchaseBody(OfAccount, extra="forbid"):
 
 
 class PurchaseShown(BaseModel):
-    """A purchase that waits for its payment at `checkout_url`."""
+    """A purchase that waits for its payment at `checkout_url`.
+
+    Fields:
+        session_id: Stripe's id of the checkout session.
+        checkout_url: Stripe's page where the customer pays.
+    """
 
     purchase_id: UUID
     account: str
@@ -202,13 +269,26 @@ class PurchaseShown(BaseModel):
 
 
 class RefusedQuery(BaseModel):
-    """How many of the latest ones."""
+    """How many of the latest ones.
+
+    Fields:
+        limit: how many of the latest refused payments.
+    """
 
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class RefusedPayment(BaseModel):
-    """An event of Stripe's that changed no credits although money is in it; `reason` says why (docs/errors.md)."""
+    """An event of Stripe's that changed no credits although money is in it; `reason` says why (docs/errors.md).
+
+    Fields:
+        event_id: Stripe's id of the event.
+        event_type: Stripe's type of the event, e.g. `checkout.session.completed`.
+        payment_intent: Stripe's id of the payment; null = the event names none.
+        purchase_id: the purchase that the event names; null = none.
+        account: the account that the payment was for; null = not known.
+        received_at: when the event arrived, ISO 8601.
+    """
 
     event_id: str
     event_type: str
@@ -221,6 +301,10 @@ class RefusedPayment(BaseModel):
 
 
 class RefusedPayments(BaseModel):
-    """The latest first."""
+    """The latest first.
+
+    Fields:
+        payments: the refused payments, the latest first.
+    """
 
     payments: list[RefusedPayment]

@@ -25,7 +25,11 @@ class CustomerBody(BaseModel, extra="forbid"):
     """A customer. If it exists, its name and email are changed, and the metadata is added.
 
     Fields:
+        name: its name on invoices; empty = it stays as it is.
+        email: where Lago sends invoices; empty = it stays as it is.
         plan_code: subscribe the customer to this plan, unless it has a subscription.
+        user_id: the user in your own system, stored in Lago's metadata.
+        metadata: names and values to store at the customer in Lago; others stay.
     """
 
     external_id: Id
@@ -37,7 +41,12 @@ class CustomerBody(BaseModel, extra="forbid"):
 
 
 class CustomerListed(BaseModel):
-    """A customer of Lago."""
+    """A customer of Lago.
+
+    Fields:
+        name: its name on invoices; null = it has none.
+        metadata: what is stored at the customer in Lago.
+    """
 
     external_id: str
     lago_id: str | None
@@ -65,7 +74,11 @@ class CustomersQuery(PageQuery, OrganizationQuery):
 
 
 class CustomersShown(BaseModel):
-    """A page of customers, the newest first."""
+    """A page of customers, the newest first.
+
+    Fields:
+        customers: the customers, the newest first.
+    """
 
     customers: list[CustomerListed]
     meta: PageShown

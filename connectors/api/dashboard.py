@@ -15,7 +15,14 @@ from schemas.money import plain
 
 
 class LimitShown(BaseModel):
-    """A limit; `used` in the running period is a decimal, null if Lago does not count it; `left` is never below 0."""
+    """A limit; `used` in the running period is a decimal, null if Lago does not count it; `left` is never below 0.
+
+    Fields:
+        name: `tokens`, `requests`, `amount_cents`, or the code of a billable metric.
+        most: the limit for one billing period.
+        used: what was used in the running period, a decimal; null = Lago does not count it.
+        left: what is left in the running period, a decimal, never below 0; null = not known.
+    """
 
     name: str
     most: int
@@ -24,7 +31,11 @@ class LimitShown(BaseModel):
 
 
 class MissingShown(BaseModel):
-    """A part that could not be read, and why: `org`, `subscription`, `plan`, `usage`, `limits` or `invoices`."""
+    """A part that could not be read, and why: `org`, `subscription`, `plan`, `usage`, `limits` or `invoices`.
+
+    Fields:
+        part: `org`, `subscription`, `plan`, `usage`, `limits` or `invoices`.
+    """
 
     part: str
     reason: str
@@ -35,7 +46,12 @@ class DashboardShown(BaseModel):
 
     Fields:
         org: from our own record if Lago does not answer.
+        plan: the plan of the subscription.
+        subscription: the running subscription.
+        usage: usage of the running period.
+        limits: one entry for each limit.
         invoices: the latest five.
+        missing: parts that could not be read; empty = all were read.
     """
 
     org: OrgShown

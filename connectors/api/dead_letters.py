@@ -20,8 +20,12 @@ class RetryBody(BaseModel, extra="forbid"):
     """Which dead letters to requeue; every field is optional.
 
     Fields:
+        kind: events that Lago refused, calls that were rejected, or both.
+        reason: only dead letters with this reason; empty = any.
+        customer: only dead letters of this LiteLLM customer; empty = any.
         since_ms, until_ms: only dead letters of `[since, until)`, milliseconds since 1970 UTC.
         dead_letter: only this one, e.g. `events/0/17`.
+        limit: requeue at most this many, the oldest first.
         comment: a comment for the audit log.
         accept: also bill calls that were kept aside for this reason.
     """
@@ -63,9 +67,11 @@ class Requeued(BaseModel):
 
     Fields:
         dead_letters: how many the filters matched.
+        requeued: how many were sent again.
         known: dead letters that were billed already.
         impossible: dead letters that can never be billed.
         unaccepted: dead letters that are billed only if `accept` names their reason.
+        dry_run: true: nothing was sent, the numbers say what would be.
     """
 
     dead_letters: int
@@ -87,11 +93,22 @@ class Stats(BaseModel):
     """Calls and events by their state, counted since the ledgers exist; ages in seconds.
 
     Fields:
+        received: elements that became records of the raw topic.
+        accepted: calls that the meter counted.
+        duplicate: reports of calls that were counted before.
+        rejected: calls that can never be billed.
         unbilled: the part of `accepted` that is not billed.
-        by_decision: `accepted` calls by the meter's decision (docs/litellm.md); calls that were counted before releases with
-            this field are missing.
+        by_decision: `accepted` calls by the meter's decision (docs/litellm.md); calls that were counted before
+            releases with this field are missing.
+        rejected_by_reason: `rejected` by reason (docs/errors.md).
         held_windows: of all ledgers, at their last commits.
         held_over_bound: partitions that hold more windows than `HELD_IN_MEMORY`.
+        pending: events that Lago has not accepted yet.
+        delivered: events that Lago accepted.
+        retrying: events that are sent again.
+        dead: events that Lago refused for good.
+        oldest_age_seconds: age of the oldest record that is not processed yet.
+        oldest_age_seconds_by_topic: the same for each topic.
     """
 
     received: int
@@ -112,7 +129,14 @@ class Stats(BaseModel):
 
 
 class UnmappedCustomer(BaseModel):
-    """A customer whose usage waits for a mapping; `usd` is a decimal."""
+    """A customer whose usage waits for a mapping; `usd` is a decimal.
+
+    Fields:
+        id_kind: the field from which the id is, e.g. `end_user`.
+        reason: why the usage waits; docs/errors.md has the next step.
+        calls: calls that wait.
+        since: end of the oldest waiting call, ISO 8601.
+    """
 
     litellm_customer_id: str
     id_kind: str
@@ -123,7 +147,11 @@ class UnmappedCustomer(BaseModel):
 
 
 class Unmapped(BaseModel):
-    """At most 1000 customers, the highest cost first."""
+    """At most 1000 customers, the highest cost first.
+
+    Fields:
+        customers: the customers, the highest cost first.
+    """
 
     customers: list[UnmappedCustomer]
 

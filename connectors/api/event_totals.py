@@ -17,6 +17,13 @@ class EventTotals(BaseModel):
     """Lago events in each state, and customers whose mapping in force is active.
 
     Pending events are sealed, and neither completed nor failed. Held usage is not an event yet.
+
+    Fields:
+        total_events: all Lago events that were made.
+        pending_events: events that are sealed, and neither completed nor failed.
+        completed_events: events that Lago accepted.
+        failed_events: events that Lago refused for good.
+        active_customers: customers whose mapping in force is active.
     """
 
     total_events: int

@@ -33,9 +33,12 @@ class NewKey(BaseModel, extra="forbid"):
     """A key to make.
 
     Fields:
+        name: a name for people; the audit log shows it.
+        scopes: what the key may do (docs/access.md), `*` = everything.
         orgs: the only orgs that the key may see or change; null = all.
-        customer_prefixes: the key may map LiteLLM customers whose ids begin with one of these. Null = any customer for a key
-            of all orgs; for a key of some orgs only customers that are mapped to these orgs already.
+        customer_prefixes: the key may map LiteLLM customers whose ids begin with one of these. Null = any
+            customer for a key of all orgs; for a key of some orgs only customers that are mapped to these orgs
+            already.
         expires_at: with its offset from UTC; null = never.
     """
 
@@ -54,7 +57,11 @@ class NewKey(BaseModel, extra="forbid"):
 
 
 class Overlap(BaseModel, extra="forbid"):
-    """For how many hours the old key stays valid."""
+    """For how many hours the old key stays valid.
+
+    Fields:
+        overlap_hours: for how many hours the old key stays valid; 0 = it stops at once.
+    """
 
     overlap_hours: Annotated[float, Field(ge=0, le=MAX_OVERLAP_HOURS, examples=[24])] = 24
 
@@ -65,8 +72,12 @@ class Key(BaseModel):
     Fields:
         id: `prefix` without `mb_`.
         prefix: the first characters of the token.
+        name: its name for people.
+        scopes: what the key may do (docs/access.md), `*` = everything.
+        orgs: the only orgs that the key may see or change; null = all.
         state: `live`, `expired` or `revoked`.
-        rotated_from: id of the key that this one replaced.
+        expires_at: when it expires, ISO 8601; null = never.
+        rotated_from: id of the key that this one replaced; null = it is no replacement.
     """
 
     id: str
@@ -85,7 +96,11 @@ class Key(BaseModel):
 
 
 class MadeKey(Key):
-    """A key with its token. No other response shows the token."""
+    """A key with its token. No other response shows the token.
+
+    Fields:
+        token: the key itself. It is shown once; store it now.
+    """
 
     token: str
 

@@ -44,7 +44,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class WebhookResult(BaseModel):
-    """The result of a webhook: `applied`, `ignored`, `noted`, `unknown` or `repeated`."""
+    """The result of a webhook: `applied`, `ignored`, `noted`, `unknown` or `repeated`.
+
+    Fields:
+        status: `applied`, `ignored`, `noted`, `unknown` or `repeated`.
+    """
 
     status: str
 

@@ -18,7 +18,12 @@ Most = Annotated[StrictInt, Field(ge=0, lt=1 << 63)]
 
 
 class LimitsBody(BaseModel, extra="forbid"):
-    """All limits, by name: `tokens`, `requests`, `amount_cents`, or a billable metric's code. `{}` removes all limits."""
+    """All limits, by name: `tokens`, `requests`, `amount_cents`, or a billable metric's code. `{}` removes all limits.
+
+    Fields:
+        limits: the limit of one billing period by name: `tokens`, `requests`, `amount_cents`, or a billable
+            metric's code; `{}` = none.
+    """
 
     limits: Annotated[dict[Annotated[str, Field(max_length=255)], Most], Field(max_length=MAX_NAMES)]
 
@@ -27,6 +32,7 @@ class LimitsOfOrg(BaseModel):
     """The limits of an org.
 
     Fields:
+        plan_code: the code of the org's plan; null = it has no subscription.
         limits: the org's own ones.
         plan_limits: those of its plan.
         effective: both together; the org's own limit replaces the plan's limit of the same name.
@@ -40,7 +46,12 @@ class LimitsOfOrg(BaseModel):
 
 
 class PlanLimits(BaseModel):
-    """The limits of a plan. An org's own limit of the same name replaces them."""
+    """The limits of a plan. An org's own limit of the same name replaces them.
+
+    Fields:
+        limits: the limit of one billing period by name: `tokens`, `requests`, `amount_cents`, or a billable
+            metric's code.
+    """
 
     plan_code: str
     limits: dict[str, int]

@@ -24,13 +24,22 @@ _CHUNK, _CHUNK_S = 1 << 16, 30.0
 
 
 class ImportQuery(BaseModel):
-    """`dry_run`: only say what the import would do."""
+    """`dry_run`: only say what the import would do.
+
+    Fields:
+        dry_run: true: only say what the import would do.
+    """
 
     dry_run: bool = False
 
 
 class RefusedRow(BaseModel):
-    """A refused row: the line in which it begins, and in `errors` its wrong fields."""
+    """A refused row: the line in which it begins, and in `errors` its wrong fields.
+
+    Fields:
+        line: the line in which the row begins, the first is 1.
+        errors: each wrong field, and what is wrong.
+    """
 
     line: int
     reason: str
@@ -39,7 +48,16 @@ class RefusedRow(BaseModel):
 
 
 class ImportedShown(BaseModel):
-    """How many rows had which result; `errors` has the first 1000 refused ones."""
+    """How many rows had which result; `errors` has the first 1000 refused ones.
+
+    Fields:
+        read: rows that were read.
+        created: customers that had no mapping before.
+        changed: mappings that were changed.
+        unchanged: rows that say what is already so.
+        refused: rows that were not taken.
+        errors: the first 1000 refused rows.
+    """
 
     read: int
     created: int

@@ -26,7 +26,11 @@ class MappingBody(MappingRow, extra="forbid"):
 
 
 class EndingBody(BaseModel, extra="forbid"):
-    """When to deactivate a mapping; `effective_from` as in `MappingBody`. The body may be absent."""
+    """When to deactivate a mapping; `effective_from` as in `MappingBody`. The body may be absent.
+
+    Fields:
+        effective_from: from when on usage is held: ISO 8601 or seconds since 1970; null = now.
+    """
 
     effective_from: Moment = None
 
@@ -38,6 +42,7 @@ class ListQuery(BaseModel):
         org: only mappings to this org.
         active: only active mappings (true), or only inactive ones (false).
         prefix: only customers whose ids begin so.
+        limit: the most mappings that the answer has.
         cursor: `next_cursor` of the page before.
     """
 
@@ -52,7 +57,13 @@ class VersionShown(BaseModel):
     """A mapping from `effective_from` on; `deleted`: from then on there is no mapping.
 
     Fields:
-        org_id: the org's key in the other endpoints: of a further Lago organisation `<organisation>::<lago_customer_id>`.
+        org_id: the org's key in the other endpoints: of a further Lago organisation
+            `<organisation>::<lago_customer_id>`.
+        billing_plan: the code of the Lago plan to which `AUTO_SUBSCRIBE=1` subscribes an org without a subscription.
+        is_active: false: usage of the customer is held.
+        external_subscription_id: the subscription that pays; null = the running one of the Lago customer.
+        id_kind: the mapping holds for calls whose customer id is from this field; null = for all calls.
+        effective_from: from when on the version applies, ISO 8601.
     """
 
     org_id: str
@@ -70,7 +81,12 @@ class MappingShown(VersionShown):
     """The version in force. Its usage is billed to `subscription`; if that is null, `held_reason` says why it is held.
 
     Fields:
-        corrected: after a change: the mistaken version that this one replaced, from its beginning on.
+        created_at: when the customer got its first mapping, ISO 8601.
+        subscription: the subscription that pays; null = usage is held.
+        held_reason: why usage is held (docs/errors.md); null = it is not.
+        upcoming: versions that apply later, the next one first.
+        corrected: after a change: the mistaken version that this one replaced, from its beginning on; null =
+            none.
     """
 
     litellm_customer_id: str
@@ -83,20 +99,33 @@ class MappingShown(VersionShown):
 
 
 class MappingPage(BaseModel):
-    """Mappings by `litellm_customer_id`. Only a null `next_cursor` means that there are no more; a page may be short."""
+    """Mappings by `litellm_customer_id`. Only a null `next_cursor` means that there are no more; a page may be short.
+
+    Fields:
+        mappings: the mappings, by `litellm_customer_id`.
+    """
 
     mappings: list[MappingShown]
     next_cursor: str | None
 
 
 class PastVersion(VersionShown):
-    """A version of the history; `updated_at` is when it was written."""
+    """A version of the history; `updated_at` is when it was written.
+
+    Fields:
+        updated_at: when the version was written, ISO 8601.
+    """
 
     updated_at: str
 
 
 class History(BaseModel):
-    """All versions, the oldest first. A version applies until the next one; the first one also applies to earlier usage."""
+    """All versions, the oldest first. A version applies until the next one; the first one also applies to earlier usage.
+
+    Fields:
+        created_at: when the customer got its first mapping, ISO 8601.
+        versions: all versions, the oldest first.
+    """
 
     litellm_customer_id: str
     created_at: str

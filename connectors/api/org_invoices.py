@@ -33,13 +33,21 @@ class PageQuery(BaseModel):
 
 
 class InvoicesQuery(PageQuery):
-    """Fields: links: whether to ask Lago for links that it has not made yet; up to two requests for each invoice."""
+    """A page of an org's invoices.
+
+    Fields:
+        links: whether to ask Lago for links that it has not made yet; up to two requests for each invoice.
+    """
 
     links: bool = True
 
 
 class PaymentQuery(BaseModel):
-    """Fields: invoice_id: Lago's id; default the oldest invoice that is not paid."""
+    """Which invoice to pay.
+
+    Fields:
+        invoice_id: Lago's id; default the oldest invoice that is not paid.
+    """
 
     invoice_id: Id | None = None
 
@@ -48,8 +56,20 @@ class InvoiceShown(AttributesModel):
     """An invoice.
 
     Fields:
+        lago_id: Lago's id of the invoice.
+        number: the number on the invoice.
+        issuing_date: the date on the invoice, `YYYY-MM-DD`.
+        payment_due_date: when it must be paid, `YYYY-MM-DD`.
+        payment_overdue: true: it is not paid, and that day is past.
+        invoice_type: Lago's kind of invoice, e.g. `subscription` or `credit`.
+        status: Lago's state of the invoice, e.g. `draft` or `finalized`.
+        payment_status: `pending`, `succeeded` or `failed`.
+        fees_amount_cents: sum of the fees before taxes, in the smallest unit of the currency.
+        total_amount_cents: fees and taxes, in the smallest unit of the currency.
+        total_due_amount_cents: what is still to be paid; null = Lago does not say.
         pdf_url: null until Lago has made the PDF; ask again some seconds later.
         payment_url: null if there is nothing to pay, or Lago gives no link; then `no_payment_url` says why.
+        no_payment_url: why there is no link; null = there is one.
     """
 
     lago_id: str
@@ -71,7 +91,15 @@ class InvoiceShown(AttributesModel):
 
 
 class PageShown(BaseModel):
-    """The position of this page in the list; `next_page` is null on the last page."""
+    """The position of this page in the list; `next_page` is null on the last page.
+
+    Fields:
+        page: the number of this page.
+        per_page: the most entries on a page.
+        next_page: the number of the next page; null = this is the last one.
+        total_pages: how many pages there are.
+        total_count: how many entries all pages have.
+    """
 
     page: int
     per_page: int

@@ -30,7 +30,12 @@ class AttributesModel(BaseModel):
 
 
 class OrgShown(AttributesModel):
-    """An org that is billed: a customer of Lago."""
+    """An org that is billed: a customer of Lago.
+
+    Fields:
+        name: its name on invoices; null = it has none.
+        metadata: what is stored at the customer in Lago.
+    """
 
     org_id: str
     lago_id: str | None = None
@@ -42,7 +47,23 @@ class OrgShown(AttributesModel):
 
 
 class SubscriptionShown(AttributesModel):
-    """A subscription of Lago; `next_plan_code` and `downgrade_plan_date` show a change that waits for the period's end."""
+    """A subscription of Lago; `next_plan_code` and `downgrade_plan_date` show a change that waits for the period's end.
+
+    Fields:
+        external_id: Lago's `external_id` of the subscription.
+        status: Lago's state: `active`, `pending`, `terminated` or `canceled`.
+        billing_time: `anniversary`: periods begin at the start of the subscription; `calendar`: with the
+            calendar's months.
+        subscription_at: when the subscription was to begin, ISO 8601.
+        started_at: when it began, ISO 8601; null = not yet.
+        ending_at: when it will end, ISO 8601; null = it has no end.
+        terminated_at: when it ended, ISO 8601; null = it runs.
+        previous_plan_code: the plan before the last change.
+        next_plan_code: the plan of a change that waits for the period's end.
+        downgrade_plan_date: the day of that change, `YYYY-MM-DD`.
+        current_billing_period_started_at, current_billing_period_ending_at: bounds of the running billing
+            period, ISO 8601.
+    """
 
     external_id: str
     plan_code: str | None = None
@@ -60,21 +81,39 @@ class SubscriptionShown(AttributesModel):
 
 
 class AccountShown(AttributesModel):
-    """An org with its subscription; null if it has none."""
+    """An org with its subscription; null if it has none.
+
+    Fields:
+        org: the org that is billed.
+        subscription: its running subscription; null = it has none.
+    """
 
     org: OrgShown
     subscription: SubscriptionShown | None = None
 
 
 class ChargeShown(AttributesModel):
-    """The charge of a plan on one billable metric."""
+    """The charge of a plan on one billable metric.
+
+    Fields:
+        billable_metric_code: the code of the billable metric.
+        charge_model: Lago's model of the charge, e.g. `dynamic` or `standard`.
+    """
 
     billable_metric_code: str
     charge_model: str
 
 
 class PlanShown(AttributesModel):
-    """A plan; it costs `amount_cents` per `interval`."""
+    """A plan; it costs `amount_cents` per `interval`.
+
+    Fields:
+        code: the plan's code in Lago.
+        name: its name on invoices.
+        interval: `weekly`, `monthly`, `quarterly`, `semiannual` or `yearly`.
+        amount_cents: the price of one interval, in the smallest unit of the currency.
+        pay_in_advance: true: an interval is paid at its start.
+    """
 
     code: str
     name: str = ""

@@ -29,6 +29,7 @@ class UsageBody(BaseModel, extra="forbid"):
     Fields:
         event_code: code of the billable metric.
         transaction_id: two requests with the same one record one event.
+        properties: the properties that the billable metric reads.
         timestamp: of the usage; seconds or milliseconds since 1970, or ISO 8601; default now.
     """
 
@@ -39,14 +40,26 @@ class UsageBody(BaseModel, extra="forbid"):
 
 
 class Accepted(BaseModel):
-    """The event is stored: it will be billed once."""
+    """The event is stored: it will be billed once.
+
+    Fields:
+        status: always `accepted`.
+    """
 
     status: str = "accepted"
     transaction_id: str
 
 
 class ChargedUsage(BaseModel):
-    """The usage on one billable metric; `units` is a decimal."""
+    """The usage on one billable metric; `units` is a decimal.
+
+    Fields:
+        code: the code of the billable metric.
+        name: its name on invoices.
+        units: what was used, a decimal.
+        events_count: how many events Lago counted.
+        amount_cents: the amount before taxes, in the smallest unit of the currency.
+    """
 
     code: str
     name: str
@@ -56,7 +69,13 @@ class ChargedUsage(BaseModel):
 
 
 class UsageShown(BaseModel):
-    """What Lago counts in the running period, both ends included; `amount_cents` is without taxes."""
+    """What Lago counts in the running period, both ends included; `amount_cents` is without taxes.
+
+    Fields:
+        from_datetime, to_datetime: bounds of the running period, ISO 8601, both included.
+        amount_cents: the amount before taxes, in the smallest unit of the currency.
+        total_amount_cents: amount and taxes, in the smallest unit of the currency.
+    """
 
     external_subscription_id: str
     from_datetime: str

@@ -35,8 +35,18 @@ Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}([T ][\d:.
 
 
 class SetupBody(BaseModel, extra="forbid"):
-    """Fields: metadata: at most two entries, because Lago keeps five and we write three; subscription_at: ISO 8601, default
-    now."""
+    """The org to set up and its plan.
+
+    Fields:
+        plan_code: the plan to subscribe the org to.
+        org_name: its name on invoices; empty = it stays as it is.
+        email: where Lago sends invoices; empty = it stays as it is.
+        user_id: the user in your own system, stored in Lago's metadata.
+        metadata: at most two entries, because Lago keeps five and we write three.
+        billing_time: `anniversary`: periods begin at the start of the subscription; `calendar`: with the
+            calendar's months.
+        subscription_at: when the subscription begins, ISO 8601; null = now.
+    """
 
     plan_code: Id
     org_name: Name = ""
@@ -48,13 +58,24 @@ class SetupBody(BaseModel, extra="forbid"):
 
 
 class PlanChangeBody(BaseModel, extra="forbid"):
-    """The plan to change to. The code of the running plan cancels a change that waits for the end of the period."""
+    """The plan to change to. The code of the running plan cancels a change that waits for the end of the period.
+
+    Fields:
+        plan_code: the plan to change to.
+    """
 
     plan_code: Id
 
 
 class ChangedShown(BaseModel):
-    """Fields: applies: a plan that costs the same or more per year applies now, a cheaper one at the end of the period."""
+    """The subscription after a change of its plan.
+
+    Fields:
+        org: the org.
+        subscription: its subscription after the request.
+        applies: a plan that costs the same or more per year applies now, a cheaper one at the end of the
+            period.
+    """
 
     org: OrgShown
     subscription: SubscriptionShown
@@ -62,13 +83,25 @@ class ChangedShown(BaseModel):
 
 
 class PreviewQuery(BaseModel):
-    """The plan to compare with the running one."""
+    """The plan to compare with the running one.
+
+    Fields:
+        plan_code: the plan to compare with the running one.
+    """
 
     plan_code: Id
 
 
 class LineShown(AttributesModel):
-    """A line of an invoice or a credit note for the days `[from_day, until_day)`."""
+    """A line of an invoice or a credit note for the days `[from_day, until_day)`.
+
+    Fields:
+        kind: `fee` of the plan, `usage` of a metric, or `credit` for days that are paid and not used.
+        code: the code of the plan or of the billable metric.
+        amount_cents: in the smallest unit of the currency.
+        due: when it is invoiced, `YYYY-MM-DD`; null = never.
+        from_day, until_day: the days `[from_day, until_day)`; null = not known.
+    """
 
     kind: Literal["fee", "usage", "credit"]
     code: str
@@ -83,9 +116,13 @@ class PreviewShown(AttributesModel):
     """What a change of plan would cost. A preview changes nothing.
 
     Fields:
+        from_plan, to_plan: the codes of the running plan and of the wanted one.
+        applies: when the change would apply.
+        applies_on: the day on which it would apply, `YYYY-MM-DD`.
         charged_cents: total of the invoice that Lago would issue on `applies_on`.
         credited_cents: credit for days that are paid and not used.
         computed_by: `lago`, which needs a licence of Lago, or `rules`: Meterbridge computed it by Lago's rules.
+        lines: what the totals are made of.
         left_out: what the totals do not contain.
     """
 
@@ -104,7 +141,12 @@ class PreviewShown(AttributesModel):
 
 
 class LinkShown(BaseModel):
-    """A link for a user of the org; `expires_in_s` is null if Lago does not say when it expires."""
+    """A link for a user of the org; `expires_in_s` is null if Lago does not say when it expires.
+
+    Fields:
+        url: the link. It gives access to the org's invoices: do not log it.
+        expires_in_s: seconds after which it expires; null = Lago does not say.
+    """
 
     url: str
     expires_in_s: int | None = None

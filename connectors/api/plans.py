@@ -28,7 +28,14 @@ def _amounts_are_text(value: Any) -> Any:
 
 
 class ChargeBody(BaseModel, extra="forbid"):
-    """A charge; `billable_metric_id` is Lago's id of the metric, or the metric's code."""
+    """A charge; `billable_metric_id` is Lago's id of the metric, or the metric's code.
+
+    Fields:
+        billable_metric_id: Lago's id of the billable metric, or its code.
+        charge_model: Lago's model of the charge, e.g. `dynamic` or `standard`.
+        properties: what that model needs; amounts are text, e.g. `{"amount": "0.01"}`.
+        invoice_display_name: its name on invoices; null = the metric's name.
+    """
 
     billable_metric_id: Id
     charge_model: Id
@@ -37,7 +44,16 @@ class ChargeBody(BaseModel, extra="forbid"):
 
 
 class PlanBody(BaseModel, extra="forbid"):
-    """A new plan; it costs `amount_cents` per `interval`, in the smallest unit of the currency."""
+    """A new plan; it costs `amount_cents` per `interval`, in the smallest unit of the currency.
+
+    Fields:
+        name: its name on invoices.
+        code: the code by which subscriptions name it.
+        interval: how often the amount is due.
+        amount_cents: the price of one interval, in the smallest unit of the currency.
+        pay_in_advance: true: an interval is paid at its start.
+        charges: what usage costs in addition.
+    """
 
     name: Id
     code: Id
@@ -50,7 +66,11 @@ class PlanBody(BaseModel, extra="forbid"):
 
 
 class PlansShown(BaseModel):
-    """All plans, the newest first."""
+    """All plans, the newest first.
+
+    Fields:
+        plans: the plans, the newest first.
+    """
 
     plans: list[PlanShown]
 

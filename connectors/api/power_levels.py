@@ -24,6 +24,7 @@ class PowerLevel(BaseModel):
     """A power level.
 
     Fields:
+        power_level: `eco`, `balanced` or `precision`.
         cost_multiplier: a decimal by which the price of a call is multiplied.
         provider_order: providers, the preferred one first.
         target_latency_ms, target_quality: what the level aims at: milliseconds, and a decimal from 0 to 1.
@@ -39,7 +40,11 @@ class PowerLevel(BaseModel):
 
 
 class PowerLevels(BaseModel):
-    """All power levels, the cheapest first."""
+    """All power levels, the cheapest first.
+
+    Fields:
+        power_levels: the power levels, the cheapest first.
+    """
 
     power_levels: list[PowerLevel]
 

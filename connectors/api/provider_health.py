@@ -21,10 +21,13 @@ class ProviderState(BaseModel):
     """A provider and a model, by the calls of the last ten minutes.
 
     Fields:
-        status: `since` says from when on.
+        status: `down` or `degraded` = the provider's own failures are many; `since` says from when on.
+        since: from when on it has this status, ISO 8601.
         calls: successful calls, and failures of the provider's own.
         avg_latency_ms, p95_latency_ms, success_rate: decimals; null = there were no such calls.
-        consecutive_failures: since the last success; `rate_limited`: calls that the provider refused as too many.
+        consecutive_failures: failures since the last success.
+        rate_limited: calls that the provider refused as too many.
+        last_call_at: end of the latest call, ISO 8601; null = none in these ten minutes.
     """
 
     provider: str
@@ -42,7 +45,11 @@ class ProviderState(BaseModel):
 
 
 class ProviderStates(BaseModel):
-    """At most 1000 pairs of provider and model."""
+    """At most 1000 pairs of provider and model.
+
+    Fields:
+        providers: one entry for each provider and model.
+    """
 
     providers: list[ProviderState]
 

@@ -65,13 +65,22 @@ class NewProviderKey(BaseModel, extra="forbid", hide_input_in_errors=True):
 
 
 class OfUser(BaseModel):
-    """Whose keys to list; null = the signed-in user's, for another caller those of all users."""
+    """Whose keys to list; null = the signed-in user's, for another caller those of all users.
+
+    Fields:
+        user_id: whose keys to list; null = the signed-in user's, for another caller those of all users.
+    """
 
     user_id: Id | None = None
 
 
 class WantedKey(BaseModel, extra="forbid"):
-    """The call that needs a key: its user and its provider."""
+    """The call that needs a key: its user and its provider.
+
+    Fields:
+        user_id: the user who makes the call.
+        provider: the provider that the call goes to.
+    """
 
     user_id: Id
     provider: Provider
@@ -81,9 +90,11 @@ class ProviderKeyShown(BaseModel):
     """A provider key without the key.
 
     Fields:
+        id: the key's id, as the path of the endpoint that revokes it has it.
         masked_key: its beginning and its last four characters.
         is_active: calls of the user use the newest active key for their provider.
         rotation_due: the key should be replaced at the provider by then; `is_due`: that moment is past.
+        is_due: true: `rotation_due` is past.
         use_count, last_used_at: of calls; up to ten seconds late.
     """
 
@@ -109,7 +120,12 @@ class ProviderKeysShown(BaseModel):
 
 
 class ResolvedKey(BaseModel):
-    """A key in the clear."""
+    """A key in the clear.
+
+    Fields:
+        key_id: the key's id.
+        api_key: the provider's key in the clear: do not log it.
+    """
 
     key_id: str
     user_id: str

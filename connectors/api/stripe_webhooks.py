@@ -37,7 +37,11 @@ _BODY_S: Final = 30.0
 
 
 class StripeEventResult(BaseModel):
-    """What was done with the event; see docs/credits.md."""
+    """What was done with the event; see docs/credits.md.
+
+    Fields:
+        status: what was done with the event; docs/credits.md explains each value.
+    """
 
     status: str
 

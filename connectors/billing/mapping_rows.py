@@ -33,10 +33,13 @@ class MappingRow(BaseModel):
     """A row of an import. Unknown members are ignored, because exports of other systems have further columns.
 
     Fields:
+        billing_plan: the code of the Lago plan to which `AUTO_SUBSCRIBE=1` subscribes an org without a subscription.
+        is_active: false: usage of the customer is held.
+        external_subscription_id: the subscription that pays; null = the running one of the Lago customer.
         effective_from: ISO 8601 or seconds since 1970; after validation microseconds since 1970 UTC.
         id_kind: the mapping holds for calls whose customer id is from this field; None = for all calls.
-        correct: true = the current mapping was a mistake, and this one replaces it from its beginning on; false = it
-            was no mistake; None = it was a mistake if Lago does not know its org.
+        correct: true = the current mapping was a mistake, and this one replaces it from its beginning on; false
+            = it was no mistake; None = it was a mistake if Lago does not know its org.
     """
 
     litellm_customer_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_normal)]

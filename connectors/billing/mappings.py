@@ -34,7 +34,7 @@ from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
 from streams.runtime.compacted_table import CompactedTable
 
 #: Time limit of the wait for complete tables, seconds.
-_VIEW_S = 10.0
+_VIEW_S = 3.0
 
 _log = structlog.get_logger(__name__)
 
@@ -328,4 +328,7 @@ async def _within_view_s(seen: Awaitable[None]) -> None:
         async with asyncio.timeout(_VIEW_S):
             await seen
     except TimeoutError:
-        raise Unavailable("view_incomplete", "the customers table has not been read yet") from None
+        raise Unavailable(
+            "view_incomplete",
+            "the customers table has not been read yet: does Kafka answer at KAFKA_BOOTSTRAP_SERVERS?",
+        ) from None

@@ -16,7 +16,7 @@ from schemas.organizations import DEFAULT, begins_with
 from streams.runtime.compacted_table import CompactedTable
 
 #: Time limit of the wait for a complete view, seconds.
-_VIEW_S = 10.0
+_VIEW_S = 3.0
 #: How often Lago is asked again because another process changed the org's record during the request.
 ROUNDS = 3
 
@@ -71,7 +71,10 @@ class OrgRecords:
             async with asyncio.timeout(_VIEW_S):
                 await self._orgs.wait_fresh(float("inf"))
         except TimeoutError:
-            raise Unavailable("view_incomplete", "the orgs' records have not been read yet") from None
+            raise Unavailable(
+                "view_incomplete",
+                "the orgs' records have not been read yet: does Kafka answer at KAFKA_BOOTSTRAP_SERVERS?",
+            ) from None
         return self._orgs.table.get(org_id)
 
     async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:

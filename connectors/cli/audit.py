@@ -15,6 +15,7 @@ from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.audit_check import seen_in_table, table_verified, topic_verified
 from connectors.postgres.pool import Database
+from schemas.plurals import numbered
 
 
 def verify(head: str, *, as_json: bool) -> None:
@@ -60,10 +61,10 @@ def _noted(head: str) -> ChainHead | None:
 
 
 def _text(answer: dict[str, Any]) -> str:
-    sentences = [f"{answer['lines']} lines, {answer['unchained']} of them are older than the chain."]
+    sentences = [f"{numbered(answer['lines'], 'line')}; older than the chain: {answer['unchained']}."]
     if answer["unchecked"]:
         sentences.append(
-            f"{answer['unchecked']} lines at the beginning cannot be checked: the lines before them have expired."
+            f"{numbered(answer['unchecked'], 'line')} at the beginning cannot be checked: what was before has expired."
         )
     if (broken := answer["broken"]) is not None:
         sentences.append(
@@ -72,7 +73,7 @@ def _text(answer: dict[str, Any]) -> str:
     if (row := answer["row"]) is not None:
         sentences.append(f"{row['kind']}: row {row['audit_id']}: {row['detail']}.")
     elif answer["rows"] is not None:
-        sentences.append(f"{answer['rows']} rows agree with the topic.")
+        sentences.append(f"{numbered(answer['rows'], 'row agrees', 'rows agree')} with the topic.")
     if answer["broken"] is None:
         sentences.append(f"The chain is complete. Keep its head elsewhere: {answer['head'] or 'there is none yet'}")
     return "\n".join(sentences)

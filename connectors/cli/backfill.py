@@ -29,6 +29,7 @@ from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
 from schemas.moments import to_datetime
 from schemas.money import plain
+from schemas.plurals import numbered
 
 LITELLM_DB, JSONL, CSV = "litellm-db", "jsonl", "csv"
 Elements = AsyncIterator[tuple[str, bytes]]
@@ -85,7 +86,11 @@ async def _filled(
         if keep is not None and place:
             keep(place)
 
-    when_interrupted(lambda: f"{job.done.read} calls were read. Run it again: it recognises the calls that were sent.")
+    when_interrupted(
+        lambda: (
+            f"{numbered(job.done.read, 'call was', 'calls were')} read. Run it again: it recognises the calls that were sent."
+        )
+    )
     with job.database:
         if job.sender is not None:
             audited(deployment, job.sender, "backfill", target, reason=comment)
@@ -161,7 +166,7 @@ def _table(report: dict[str, Any], done: BackfillReport, dry_run: bool) -> Any:
         lines.append(f"{report['priced']} had been counted without a price ({report['priced_usd']} USD) and {verb}")
     if done.other_calls:
         lines.append(
-            f"{done.other_calls} are billed at another cost ({plain(done.other_usd)} USD more here); not sent:"
+            f"{numbered(done.other_calls, 'call is', 'calls are')} billed at another cost ({plain(done.other_usd)} USD more here); not sent:"
         )
         lines += [
             f"  {other.call} of {other.customer}: billed {plain(other.billed)}, here {plain(other.claimed)} USD"

@@ -19,6 +19,7 @@ from connectors.operations.sender import CommandProducer
 from connectors.postgres.credits import add_credits, balance_of, checked, transactions_of
 from schemas.errors import Rejected
 from schemas.money import parse_amount, plain
+from schemas.plurals import numbered
 
 _ACCOUNT: Final = re.compile(r"(user|org):.{1,255}", re.DOTALL)
 _KINDS: Final = ("bonus", "purchase", "refund", "adjustment")
@@ -90,7 +91,7 @@ def check(*, as_json: bool) -> None:
         "transactions": done.transactions,
         "wrong": [dict(zip(heads, row, strict=True)) for row in wrong],
     }
-    sentence = f"All credits balance: {done.accounts} accounts, {done.transactions} ledger transactions."
+    sentence = f"All credits balance: {numbered(done.accounts, 'account')}, {numbered(done.transactions, 'ledger transaction')}."
     say(answer, as_json=as_json, table=lambda: table_of(heads, wrong) if wrong else sentence)
     if wrong:
         raise typer.Exit(1)

@@ -24,6 +24,7 @@ from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
 from schemas.moments import SECOND_US, to_datetime
 from schemas.money import plain, total
+from schemas.plurals import numbered
 from streams.core.metering.decisions import METERED
 
 _SHOWN = 20
@@ -125,7 +126,7 @@ def _reasons(calls: list[tuple[CallRow, EventStory | None]], looked_at: int) -> 
         )
         for call, of in calls[:_SHOWN]
     ]
-    title = f"{len(calls)} of {looked_at} calls, {plain(_sum(calls))} USD, by their ends (UTC)"
+    title = f"{len(calls)} of {numbered(looked_at, 'call')}, {plain(_sum(calls))} USD, by their ends (UTC)"
     more = f"\n... and {len(calls) - _SHOWN} more; --json prints all" if len(calls) > _SHOWN else ""
     columns = ("from - to", "call", "model", "tokens in", "tokens out", "USD", "Lago event")
     return Group(table_of(columns, rows, title), f"`meterbridge explain <Lago event>` proves its sum.{more}")
@@ -211,11 +212,11 @@ def verdict(story: EventStory) -> str:
     """Say in one sentence whether the event bills exactly these calls. Other metered events have no amount, because
     Lago prices them.
     """
-    sum_of_calls = f"{len(story.calls)} calls, {plain(story.usd_of_calls)} USD"
+    sum_of_calls = f"{numbered(len(story.calls), 'call')}, {plain(story.usd_of_calls)} USD"
     if story.status == "held":
         return f"{sum_of_calls} wait."
     if not story.adds_up:
-        return f"{sum_of_calls}, but {story.claimed_calls} calls and {plain(story.cents)} cents are billed: NOT proved."
+        return f"{sum_of_calls}, but {numbered(story.claimed_calls, 'call')} and {plain(story.cents)} cents are billed: NOT proved."
     metered = bool(story.calls) and all(call.decision == METERED for call in story.calls)
     if story.again is None:
         return _PRICED_BY_LAGO if metered else f"{sum_of_calls} = {plain(story.cents)} cents billed: proved."

@@ -13,6 +13,7 @@ from connectors.cli.running import one_sentence, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import postgres_url
 from connectors.operations.focus_export import FocusTotals, export_focus
+from schemas.plurals import numbered
 
 
 def focus(month: str, out: Path | None, issuer: str, *, as_json: bool) -> None:
@@ -34,7 +35,7 @@ def focus(month: str, out: Path | None, issuer: str, *, as_json: bool) -> None:
             totals = written((lambda _line: None) if as_json else sys.stdout.write)
     answer = {"month": month, "out": None if out is None else str(out), **totals.as_object()}
     if as_json or out is not None:
-        sentence = f"{totals.rows} rows with {totals.as_object()['billed_usd']} USD are in {out}."
+        sentence = f"{numbered(totals.rows, 'row')} with {totals.as_object()['billed_usd']} USD in {out}."
         say(answer, as_json=as_json, table=lambda: sentence)
 
 

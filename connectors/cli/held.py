@@ -16,6 +16,7 @@ from connectors.operations.sender import CommandProducer
 from connectors.operations.write_off import matching, order_write_off, order_write_off_of_all
 from schemas.moments import to_iso
 from schemas.money import plain, total
+from schemas.plurals import numbered
 from streams.runtime import clock
 
 #: Number of lines of a table; `--json` prints all.
@@ -70,7 +71,7 @@ def _watched() -> bool:
 
 
 def _sums(answer: dict[str, Any]) -> str:
-    return f"{answer['customers']} customers, {answer['calls']} calls, {answer['usd']} USD"
+    return f"{numbered(answer['customers'], 'customer')}, {numbered(answer['calls'], 'call')}, {answer['usd']} USD"
 
 
 def _read(deployment: Deployment, *, quiet: bool) -> list[Held]:

@@ -23,6 +23,7 @@ from connectors.operations.row_files import CSV, JSON, rows
 from connectors.operations.sender import CommandProducer
 from connectors.processes.account_tables import AccountTables
 from schemas.errors import MeterbridgeError
+from schemas.plurals import numbered
 
 MAPPINGS, CUSTOMERS, SUBSCRIPTIONS = "mappings", "customers", "subscriptions"
 _CHUNK = 1 << 16
@@ -84,7 +85,9 @@ async def _imported(
             await asyncio.to_thread(audited, deployment, sender, f"import.{what}", target, reason=comment)
         of = _kind(tables, what, dry_run=dry_run)
         job: Import[Any] = Import(of, _AT_ONCE[what], _PATIENCE_S, on_progress)
-        when_interrupted(lambda: f"{job.done.read} rows were read. Run it again: no row takes effect twice.")
+        when_interrupted(
+            lambda: f"{numbered(job.done.read, 'row was', 'rows were')} read. Run it again: no row takes effect twice."
+        )
         try:
             parsed_rows = rows(_chunks(file), file_format, columns_of(of.model), delimiter)
             await job.run(parsed_rows, None if what == MAPPINGS else _evenly(rate))

@@ -36,7 +36,7 @@ from connectors.cli.parsers.recover import recover
 from connectors.cli.parsers.replay import replay
 from connectors.cli.parsers.serve import serve
 from connectors.cli.parsers.topics import topics
-from connectors.cli.parsers.unexpected import Commands, GroupParser
+from connectors.cli.parsers.unexpected import Commands, GroupParser, first_sentence
 from connectors.cli.parsers.webhooks import webhooks
 from connectors.cli.parsers.worker import worker
 from connectors.cli.terminal import prepare
@@ -64,8 +64,7 @@ class _InPanels(GroupParser):
 app = Commands(
     name="meterbridge",
     cls=_InPanels,
-    help="LiteLLM's usage becomes Lago's invoices: each call billed once. Settings are environment variables: "
-    "docs/configuration.md",
+    help="Bills LiteLLM's calls through Lago, each call once. Settings are environment variables: docs/configuration.md",
     context_settings=GROUP_CONTEXT,
     no_args_is_help=True,
     add_completion=False,
@@ -74,7 +73,9 @@ app = Commands(
 
 
 def _add_group(group: typer.Typer, name: str) -> None:
-    app.add_typer(group, name=name, rich_help_panel=_PANEL_OF[name])
+    alone = group.registered_callback  # a group that also does something by itself has its text there
+    purpose = group.info.help if alone is None or alone.callback is None else alone.callback.__doc__
+    app.add_typer(group, name=name, short_help=first_sentence(str(purpose)), rich_help_panel=_PANEL_OF[name])
 
 
 def _add(work: Callable[..., None], name: str, epilog: str) -> None:

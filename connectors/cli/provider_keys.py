@@ -20,6 +20,7 @@ from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
+from schemas.plurals import numbered
 
 T = TypeVar("T")
 _COLUMNS = ("id", "user_id", "provider", "key_name", "masked_key", "state", "created", "rotation_due", "uses")
@@ -74,9 +75,9 @@ def rotate_secret(*, as_json: bool) -> None:
 
 
 def _report(done: Rotated) -> str:
-    sentence = f"{done.keys} keys: {done.encrypted_again} were encrypted again, {done.already} already were under the newest secret."
+    sentence = f"{numbered(done.keys, 'key')}: encrypted again {done.encrypted_again}, already under the newest secret {done.already}."
     if done.left:
-        return f"{sentence}\n{done.left} keys are under an older secret still: give every process the new list, and repeat this."
+        return f"{sentence}\n{numbered(done.left, 'key is', 'keys are')} under an older secret still: give every process the new list, and repeat this."
     return f"{sentence}\nThe newest secret alone decrypts all of them: you can remove the older ones."
 
 

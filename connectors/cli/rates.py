@@ -22,6 +22,7 @@ from connectors.postgres.pool import Database
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US, to_iso
 from schemas.money import ZERO, parse_amount, plain, quantum, total
+from schemas.plurals import numbered
 from schemas.rates import UNIT_PRICES, Entry, RateCard
 from streams.runtime import clock
 
@@ -78,13 +79,13 @@ def try_on(file: Path, since: str, until: str, as_json: bool) -> None:
         card, unit = read_card(file, places), quantum(places)
         changed = _query(lambda database: tried_on(database, card, *between, unit))
     lines = [_change(one) for one in changed]
-    sums = {
+    sums: dict[str, Any] = {
         "calls": sum(one.calls for one in changed),
         "cost_usd": plain(total(one.cost for one in changed)),
         "billed_usd": plain(total(one.before for one in changed)),
         "would_be_usd": plain(total(one.after for one in changed)),
     }
-    title = f"{sums['calls']} calls that cost {sums['cost_usd']} USD: billed {sums['billed_usd']}, by {card.id} {sums['would_be_usd']} USD"
+    title = f"{numbered(sums['calls'], 'call')}, cost {sums['cost_usd']} USD: billed {sums['billed_usd']}, by {card.id} {sums['would_be_usd']} USD"
     say(
         {"rate": card.id, **sums, "customers": lines},
         as_json=as_json,
@@ -182,13 +183,15 @@ def _difference(one: Any) -> dict[str, Any]:
 
 
 def _differences(found: PriceComparison, lines: list[dict[str, Any]]) -> Any:
-    rest = f"{found.calls} calls compared; {sum(found.unlisted.values())} of models that the list lacks, {found.skipped} with prices that it states otherwise"
+    rest = f"{numbered(found.calls, 'call')} compared; {sum(found.unlisted.values())} of models that the list lacks, {found.skipped} with prices that it states otherwise"
     if not lines:
         return f"No call differs: {rest}."
     off = total(
         (one.cost - one.listed for one in found.differs),
     )
-    return table_of_lines(lines, f"{len(lines)} calls differ, by {plain(off or ZERO)} USD together: {rest}.")
+    return table_of_lines(
+        lines, f"{numbered(len(lines), 'call differs', 'calls differ')}, by {plain(off or ZERO)} USD together: {rest}."
+    )
 
 
 def _query(question: Callable[[Database], Coroutine[Any, Any, T]]) -> T:

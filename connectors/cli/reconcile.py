@@ -31,6 +31,7 @@ from connectors.telemetry.printable import shown
 from schemas.errors import Unavailable
 from schemas.moments import to_datetime
 from schemas.money import plain
+from schemas.plurals import numbered
 
 
 def reconcile(lago: bool, litellm: bool, since: str, until: str, as_json: bool) -> None:
@@ -117,15 +118,21 @@ def _text(report: ReconciliationReport) -> str:
         return "\n".join(
             map(shown, ["It does NOT add up:", *report.complaints, *lines(report.misdirected), *report.notes])
         )
-    compared = f"; {report.subscriptions} subscriptions agree with Lago" if report.subscriptions else ""
+    compared = (
+        f"; {numbered(report.subscriptions, 'subscription agrees', 'subscriptions agree')} with Lago"
+        if report.subscriptions
+        else ""
+    )
     if report.hours:
-        compared += f"; {sum(hour.known for hour in report.hours.values())} calls of LiteLLM's spend logs are all here"
+        compared += (
+            f"; {numbered(sum(hour.known for hour in report.hours.values()), 'call')} of LiteLLM's spend logs: all here"
+        )
     cost = f" (they cost {answer['cost_usd']} USD)" if report.cost_usd != report.billed_usd else ""
     total = (
-        f"It adds up: {report.received} deliveries received, {report.billed_calls} calls and {answer['billed_usd']} USD "
-        f"sealed for Lago in {report.parts} events{cost}, {answer['open_usd']} USD open, {answer['held_usd']} USD held, "
-        f"{answer['written_off_usd']} USD written off, {report.unbilled_calls} calls NOT billed "
-        f"({answer['unbilled_usd']} USD), {report.duplicate_calls} repeats, {report.rejected_calls} refused by the meter{compared}."
+        f"It adds up: {numbered(report.received, 'delivery')} received, {numbered(report.billed_calls, 'call')} and {answer['billed_usd']} USD "
+        f"sealed for Lago in {numbered(report.parts, 'event')}{cost}, {answer['open_usd']} USD open, {answer['held_usd']} USD held, "
+        f"{answer['written_off_usd']} USD written off, {numbered(report.unbilled_calls, 'call')} NOT billed "
+        f"({answer['unbilled_usd']} USD), {numbered(report.duplicate_calls, 'repeat')}, {report.rejected_calls} refused by the meter{compared}."
     )
     return "\n".join(map(shown, [total, *lines(report.misdirected), *report.notes]))
 

@@ -11,6 +11,7 @@ from connectors.operations.audit_record import audited
 from connectors.operations.replay import RangeContents, Replay, by_customer
 from connectors.operations.sender import CommandProducer
 from schemas.money import plain
+from schemas.plurals import numbered
 
 
 def replay(
@@ -41,7 +42,11 @@ def replay(
         with progress("replaying", planned.stretch.offsets, quiet=as_json) as passed:
             count = planned.run(sender, checkpoint, passed)
     answer = {"target_topic": planned.target_topic, "records": count}
-    say(answer, as_json=as_json, table=lambda: f"{count} records were sent into {planned.target_topic}.")
+    say(
+        answer,
+        as_json=as_json,
+        table=lambda: f"{numbered(count, 'record was', 'records were')} sent into {planned.target_topic}.",
+    )
 
 
 def _answer(contents: RangeContents) -> dict[str, Any]:
@@ -56,5 +61,5 @@ def _answer(contents: RangeContents) -> dict[str, Any]:
 def _table(contents: RangeContents) -> Any:
     named = [*sorted(contents.customers.items()), ("all", contents.total())]
     rows = [(name, one.calls, one.tokens, plain(one.usd)) for name, one in named]
-    unread = f"; {contents.unreadable} records hold no call" if contents.unreadable else ""
+    unread = f"; {numbered(contents.unreadable, 'record has', 'records have')} no call" if contents.unreadable else ""
     return table_of(("customer", "calls", "tokens", "USD"), rows, f"Would be sent{unread}")

@@ -59,6 +59,8 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
     except MeterbridgeError as error:
         fail(with_address(error, load_settings), 1)
     except expected as error:
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            fail(f"the file {str(error.filename)!r} cannot be used: {error.strerror.lower()}.", 2)
         fail(str(error), 1)
     except Exception as error:
         if sentence := kafka_sentence(error, lambda: load_settings().kafka_bootstrap_servers):

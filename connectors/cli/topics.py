@@ -17,6 +17,7 @@ from connectors.kafka.admin import TopicsCreated, check_topics, create_topics, m
 from connectors.kafka.rights import Comparison, compared, lines_of_rights, rights_of
 from connectors.kafka.rights_on_broker import create_rights, remove_rights, stored_rights
 from connectors.operations.expansion import ExpansionPlan, carry_out, plan_expansion
+from schemas.plurals import numbered
 from schemas.topics import TopicNames
 from streams.state.ledger_expand import Expanded
 
@@ -32,10 +33,10 @@ def create(*, with_acls: bool, principal: str, dry_run: bool, remove_extra: bool
         wrong = wrong_topics(kafka, layout) if done.existed else []
         rights = _rights(settings, principal, change=not dry_run, remove=remove_extra) if with_acls else None
     answer: dict[str, Any] = {"created": done.created, "existed": done.existed}
-    lines = [f"{len(done.created)} topics created, {len(done.existed)} existed.", *done.created]
+    lines = [f"{numbered(len(done.created), 'topic')} created, {len(done.existed)} existed.", *done.created]
     if dry_run:
         answer = {"would_create": done.created}
-        lines = [f"{len(done.created)} topics would be created.", *done.created]
+        lines = [f"{numbered(len(done.created), 'topic')} would be created.", *done.created]
     if rights is not None:
         answer["rights"] = rights
         lines += _report(rights, dry_run=dry_run, removed=remove_extra)

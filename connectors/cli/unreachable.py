@@ -14,6 +14,15 @@ _LITELLM: Final = "litellm_db"
 _POSTGRES: Final = ("postgres_away", "postgres_slow", "postgres_denied")
 #: Reasons of LagoUnavailable if Lago did not answer, and reasons of a refused key.
 _LAGO: Final = ("connect", "timeout", "no_answer")
+#: Beginnings of sentences that say everything, so that the error itself is not repeated.
+_WHOLE: Final = ("Postgres does not answer", "Lago does not answer")
+#: What the errors of a connection are called where people read them.
+_CAUSES: Final = {
+    "ConnectionRefusedError": "connection refused",
+    "ConnectionResetError": "connection closed",
+    "TimeoutError": "no answer in time",
+    "gaierror": "unknown host name",
+}
 _REFUSED: Final = ("http_401", "http_403")
 
 
@@ -25,16 +34,21 @@ def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> s
         sentence = _sentence(error, settings())
     except ConfigurationError:
         sentence = ""
+    if sentence.startswith(_WHOLE):
+        return sentence
     return f"{error}; {sentence}" if sentence else str(error)
 
 
 def _sentence(error: MeterbridgeError, settings: Settings) -> str:
     if error.reason in _POSTGRES and settings.postgres_url is not None:
-        return f"asked at {postgres_address(revealed(settings.postgres_url))}"
+        place = postgres_address(revealed(settings.postgres_url))
+        cause = _CAUSES.get(error.detail)
+        return f"Postgres does not answer at {place} ({cause}): is it running?" if cause else f"asked at {place}"
     if error.reason == _LITELLM and settings.litellm_database_url is not None:
         return f"asked at LITELLM_DATABASE_URL: {bare_place(revealed(settings.litellm_database_url))}"
     if _is_lagos(error) and error.reason in _LAGO:
-        return f"asked at {lago_address(settings.lago_api_url)}"
+        late = " in time" if error.reason == "timeout" else ""
+        return f"Lago does not answer{late} at {lago_address(settings.lago_api_url)}: is it running?"
     if _is_lagos(error) and error.reason in _REFUSED:
         return f"Lago at {lago_address(settings.lago_api_url)} refuses LAGO_API_KEY"
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from connectors.cli.parsers.parts import ROLES
 from connectors.cli.running import chosen, one_sentence, settings_of_command
 from connectors.cli.sentences import exit_code_of
+from connectors.cli.start_warnings import warn_of_missing
 from connectors.config.settings import Settings
 from connectors.processes.worker import run_worker
 
@@ -15,7 +16,9 @@ def worker(only: str | None) -> None:
     roles = chosen(only, ROLES) if only is not None else ()
     with one_sentence():
         settings = settings_of_command(asks_once=False)
-        sys.exit(run_worker(settings, roles or roles_of(settings), _reported))
+        run = roles or roles_of(settings)
+        warn_of_missing(settings, run)
+        sys.exit(run_worker(settings, run, _reported))
 
 
 def roles_of(settings: Settings) -> tuple[str, ...]:

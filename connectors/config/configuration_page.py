@@ -2,13 +2,22 @@
 
 from pydantic import ByteSize
 
+from connectors.config.production_settings import PRODUCTION, when_empty
 from connectors.config.read_by import readers_shown
-from connectors.config.settings import PARTS
+from connectors.config.settings import PARTS, VARIABLES, Settings
 from schemas.policy import OutOfPeriodPolicy
 
 
 def configuration_page() -> str:
-    """Return the text of docs/configuration.md: every variable with its default and meaning."""
+    """Return the text of docs/configuration.md: every variable with its default and meaning.
+
+    Raises:
+        ValueError: a setting is in no part of `PARTS`, so no chapter has it.
+    """
+    if outside := set(Settings.model_fields) - set(VARIABLES.values()) - {"unknown"}:
+        raise ValueError(
+            f"no chapter has {', '.join(sorted(outside))}: list its class in connectors/config/settings.py::PARTS"
+        )
     lines = [
         "# Configuration",
         "",
@@ -25,11 +34,18 @@ def configuration_page() -> str:
         "",
         "<!-- Written by `python -m connectors.config.configuration_page`; change the class of the subject in connectors/config or read_by.py instead. -->",
     ]
+    lines += ["", "## A production installation sets these", "", "| variable | why |", "|---|---|"]
+    lines += [f"| `{name.upper()}` | {why} |" for name, why in PRODUCTION.items()]
+    lines += [
+        "",
+        "Below, *required* in place of a default: set a value; *off*: its feature is off without a value;",
+        "*optional*: its meaning says what holds without a value.",
+    ]
     for heading, part in PARTS.items():
         lines += ["", f"## {heading}", "", "| variable | default | read by | meaning |", "|---|---|---|---|"]
         for name, field in part.model_fields.items():
             lines.append(
-                f"| `{name.upper()}` | {_shown(field.default)} | {readers_shown(name)} | {field.description} |"
+                f"| `{name.upper()}` | {_shown(field.default) or when_empty(name)} | {readers_shown(name)} | {field.description} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -8,7 +8,9 @@ from connectors.config.types import HttpUrl, Seconds, Secrets
 class LagoSettings(BaseModel):
     """A part of `Settings`."""
 
-    lago_api_url: HttpUrl = Field("http://localhost:3000", description="Lago's API, without `/api/v1`.")
+    lago_api_url: HttpUrl = Field(
+        "http://localhost:3000", description="Lago's address, with or without `/api/v1` at its end."
+    )
     lago_api_key: SecretStr | None = Field(None, description="Lago's API key.")
     lago_timeout: Seconds = Field(30, description="Time limit of one request to Lago, in seconds.")
     lago_event_code: str = Field(

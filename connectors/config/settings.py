@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from connectors.config.api_settings import ApiSettings
 from connectors.config.canary_settings import CanarySettings
+from connectors.config.complaints import complaint
 from connectors.config.credit_settings import CreditSettings
 from connectors.config.deployment_settings import DeploymentSettings
 from connectors.config.ingress_settings import IngressSettings
@@ -129,7 +130,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         complaints: dict[str, str] = {}
         for error in invalid.errors(include_input=False, include_url=False, include_context=False):
             variable = str(error["loc"][0]).upper()
-            complaints.setdefault(variable, error["msg"].removeprefix("Value error, ").removeprefix("Input "))
+            complaints.setdefault(variable, complaint(error["type"], error["msg"]))
         sentences = "; ".join(f"{variable} {message}" for variable, message in complaints.items())
         raise ConfigurationError(", ".join(complaints), sentences) from None
 

@@ -11,6 +11,7 @@ from connectors.demo.traffic import ExpectedBill
 from schemas.ledger import Sum
 from schemas.money import plain
 from schemas.money import total as exact_total
+from schemas.plurals import numbered
 from streams.core.metering.decisions import BILLED, DUPLICATE
 
 _NOT_UNBILLED: Final = {*BILLED, DUPLICATE}
@@ -59,12 +60,12 @@ class Reconciliation:
         sent, billed = self.sent, self.billed
         if self.exact:
             return (
-                f"GREEN  {sent.calls} calls in = {billed.calls} calls billed, {plain(sent.cost)} USD in = "
-                f"{plain(billed.cost)} USD billed ({self.posts} Lago posts instead of {sent.calls})"
+                f"GREEN  {numbered(sent.calls, 'call')} in = {numbered(billed.calls, 'call')} billed, {plain(sent.cost)} USD in = "
+                f"{plain(billed.cost)} USD billed ({numbered(self.posts, 'Lago post')} instead of {sent.calls})"
             )
         return (
-            f"RED  {sent.calls} calls in, {billed.calls} calls billed; {plain(sent.cost)} USD in, "
-            f"{plain(billed.cost)} USD billed; {len(self.wrong)} differences"
+            f"RED  {numbered(sent.calls, 'call')} in, {numbered(billed.calls, 'call')} billed; {plain(sent.cost)} USD in, "
+            f"{plain(billed.cost)} USD billed; {numbered(len(self.wrong), 'difference')}"
         )
 
 
@@ -79,8 +80,8 @@ def reconcile(orgs: Sequence[Org], book: ExpectedBill, bill: BilledTotal, readin
         for org in orgs
     )
     wrong = [
-        f"{line.name}: {line.sent.calls} calls and {plain(line.sent.cost)} USD in, "
-        f"{line.billed.calls} calls and {plain(line.billed.cost)} USD billed"
+        f"{line.name}: {numbered(line.sent.calls, 'call')} and {plain(line.sent.cost)} USD in, "
+        f"{numbered(line.billed.calls, 'call')} and {plain(line.billed.cost)} USD billed"
         for line in lines
         if line.sent != line.billed
     ]
@@ -88,12 +89,12 @@ def reconcile(orgs: Sequence[Org], book: ExpectedBill, bill: BilledTotal, readin
     wrong += [f"{name} was billed and belongs to no org" for name in sorted(unauthenticated)]
     seen = reading.decisions.get(DUPLICATE, 0)
     if not book.repeats <= seen <= book.repeats + book.unsure:
-        wrong.append(f"{book.repeats} calls were delivered again, {seen} were recognised")
+        wrong.append(f"{numbered(book.repeats, 'call was', 'calls were')} delivered again; recognised: {seen}")
     unbilled = {name: calls for name, calls in reading.decisions.items() if calls and name not in _NOT_UNBILLED}
     if unbilled != book.unbilled:
         wrong.append(f"not to be billed were {counts_text(book.unbilled)}; not billed were {counts_text(unbilled)}")
     if reading.halted:
-        wrong.append(f"{reading.halted} partitions stand still: worker.log says why")
+        wrong.append(f"{numbered(reading.halted, 'partition stands', 'partitions stand')} still: worker.log says why")
     if reading.off_by:
         wrong.append(f"the meter's books are off by {reading.off_by}")
     return Reconciliation(lines, book, reading, tuple(wrong), reading.posts if bill.posts is None else bill.posts)

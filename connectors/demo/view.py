@@ -20,6 +20,7 @@ from connectors.demo.scraper import MetricsReading
 from connectors.demo.traffic import ExpectedBill
 from schemas.ledger import Sum
 from schemas.money import plain
+from schemas.plurals import numbered
 from streams.core.metering.decisions import BILLED, DUPLICATE
 
 _LINE_EVERY_S: Final = 3.0
@@ -109,11 +110,13 @@ class LineView:
             return
         self._phase, self._shown_at = demo_status.phase, demo_status.done_s
         waiting = {name: held for name, held in demo_status.held.items() if name not in demo_status.mapped}
-        held = ", ".join(f"{name} {amount.calls} calls {_eye(amount.cost)} USD" for name, amount in waiting.items())
+        held = ", ".join(
+            f"{name} {numbered(amount.calls, 'call')} {_eye(amount.cost)} USD" for name, amount in waiting.items()
+        )
         line = (
-            f"{demo_status.done_s:4.0f} s  {demo_status.phase}: {demo_status.reading.accepted} calls in, "
-            f"{demo_status.reading.open_windows} windows open, held: {held or 'nothing'}, {demo_status.bill.events} events and "
-            f"{_eye(demo_status.billed.cost)} USD billed, {demo_status.saved} Lago calls saved"
+            f"{demo_status.done_s:4.0f} s  {demo_status.phase}: {numbered(demo_status.reading.accepted, 'call')} in, "
+            f"{numbered(demo_status.reading.open_windows, 'window')} open, held: {held or 'nothing'}, {numbered(demo_status.bill.events, 'event')} and "
+            f"{_eye(demo_status.billed.cost)} USD billed, {numbered(demo_status.saved, 'Lago call')} saved"
         )
         self._console.print(line, soft_wrap=True, highlight=False)
 
@@ -168,8 +171,8 @@ def show_reconciliation(console: Console, end: Reconciliation) -> None:
     calls = end.sent.calls + book.unbilled.total()
     decisions = end.reading.decisions
     for text in (
-        f"{book.delivered} deliveries = {calls} calls + {book.repeats} repeats; {decisions.get(DUPLICATE, 0)} repeats recognised",
-        f"{calls} calls = {end.sent.calls} to bill + {book.unbilled.total()} not ({counts_text(book.unbilled)})",
+        f"{numbered(book.delivered, 'delivery')} = {numbered(calls, 'call')} + {numbered(book.repeats, 'repeat')}; {numbered(decisions.get(DUPLICATE, 0), 'repeat')} recognised",
+        f"{numbered(calls, 'call')} = {end.sent.calls} to bill + {book.unbilled.total()} not ({counts_text(book.unbilled)})",
     ):
         say(f"  {text}", soft_wrap=True, highlight=False)
     for sentence in end.wrong:

@@ -32,6 +32,13 @@ _ALL_ACCEPTED = msgspec.json.encode(_STATUS)
 #: body.
 _DETAILED = 20
 _UNAVAILABLE_RETRY_S = 5
+#: What a sender is told of the causes that an operator can name at once; all others are told as `_NOT_NOW`.
+_CAUSES = {
+    "topics_unchecked": "Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS, or has not been checked since the start; "
+    "calls are not accepted until it answers",
+    "kafka_unavailable": "Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS; calls are not accepted until it does",
+}
+_NOT_NOW = "records cannot be stored now"
 _GUESSING_RETRY_S = 1
 
 _log = structlog.get_logger(__name__)
@@ -187,7 +194,7 @@ class _Ingress:
         if not self._refusing:
             self._refusing = True
             _log.warning("records_refused", reason=error.reason, detail=error.detail)
-        return try_again(error.reason, "records cannot be stored now", _UNAVAILABLE_RETRY_S).response()
+        return try_again(error.reason, _CAUSES.get(error.reason, _NOT_NOW), _UNAVAILABLE_RETRY_S).response()
 
 
 class _Proof:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from connectors.ingest.spool_file import SpoolBatch, SpoolFile
 from connectors.kafka.producer import Record
 from schemas.errors import ConfigurationError, Unavailable
+from schemas.plurals import numbered
 
 #: The maximum bytes of one commit. This limits SQLite's log, and how long the first of many writes waits for the last.
 _GROUP_BYTES = 4 << 20
@@ -57,7 +58,7 @@ class Spool:
             raise
         if others := {topic: count for topic, count in held.items() if topic not in (topics or ())}:
             await spool.close()
-            counts = ", ".join(f"{count} records for the topic {topic}" for topic, count in others.items())
+            counts = ", ".join(f"{numbered(count, 'record')} for the topic {topic}" for topic, count in others.items())
             raise ConfigurationError(
                 "TOPIC_PREFIX",
                 f"SPOOL_PATH {path} holds {counts}, which TOPIC_PREFIX does not name: start the ingress with the "

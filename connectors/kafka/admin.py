@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 #: Time limit of one response of the broker, seconds.
 LIMIT_S = 20.0
+#: A cluster that does not list its topics within this time is away; a change of topics may take longer.
+_ANSWERS_WITHIN_S = 5.0
 #: Beginning of the cluster id of librdkafka's in-process broker (connectors/demo/broker.py). That broker has no
 #: controller, so it answers no requests for settings and topic ids.
 _EMBEDDED = "mockCluster"
@@ -164,7 +166,7 @@ def _create(admin: AdminClient, missing: dict[str, Topic], layout: TopicLayout, 
 def _metadata(admin: AdminClient, limit_s: float) -> ClusterMetadata:
     try:
         with kafka_errors("list topics"):
-            return admin.list_topics(timeout=limit_s)
+            return admin.list_topics(timeout=min(limit_s, _ANSWERS_WITHIN_S))
     finally:
         admin.poll(
             0

@@ -69,7 +69,10 @@ class CheckedProducer:
 
     def _check(self) -> None:
         if not self._is_open:
-            raise Unavailable("topics_unchecked", "Kafka's topics have not been checked yet")
+            raise Unavailable(
+                "topics_unchecked",
+                "Kafka has not answered at KAFKA_BOOTSTRAP_SERVERS since the start, so its topics are not checked",
+            )
 
 
 def kafka_probe(

@@ -7,6 +7,7 @@ from typing import Any, Final
 from connectors.operations.replay import Amount, by_customer, total
 from schemas.moments import HOUR_US, to_iso
 from schemas.money import ZERO, add, plain
+from schemas.plurals import numbered
 from schemas.usage import Usage
 from streams.core.metering.matching import LoggedCall
 
@@ -149,7 +150,7 @@ def no_price_yet(done: BackfillReport) -> str:
     """Return a sentence about calls without a price, with the next step."""
     models = ", ".join(f"{model or 'no model'} ({calls})" for model, calls in sorted(done.unpriced.items()))
     return (
-        f"{sum(done.unpriced.values())} calls have no price, neither here nor there: {models}. Give LiteLLM the model's "
+        f"{numbered(sum(done.unpriced.values()), 'call has', 'calls have')} no price, neither here nor there: {models}. Give LiteLLM the model's "
         "price for calls to come; bill these by `backfill --source csv` with request_id, litellm_call_id, startTime and "
         "spend."
     )

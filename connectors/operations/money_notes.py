@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from connectors.postgres.pool import Database
 from schemas.money import ZERO, add, plain
+from schemas.plurals import numbered
 from streams.core.metering.decisions import UNPRICED
 
 #: How long a pair is reported after it was found, days. The table keeps it longer.
@@ -123,10 +124,12 @@ def unbilled_text(notes: Notes) -> list[str]:
             names = sorted(amount.models.items(), key=lambda item: -item[1])
             models = ": " + ", ".join(f"{model or 'no model'} ({calls})" for model, calls in names[:10])
         lines.append(
-            f"not billed, {decision}: {amount.calls} calls, {plain(amount.usd)} USD, {amount.tokens} tokens{models}"
+            f"not billed, {decision}: {numbered(amount.calls, 'call')}, {plain(amount.usd)} USD, {numbered(amount.tokens, 'token')}{models}"
         )
     for reason, calls, usd in notes.refused:
-        lines.append(f"refused by the ingress or the meter, and still open, {reason}: {calls} calls, {plain(usd)} USD")
+        lines.append(
+            f"refused by the ingress or the meter, and still open, {reason}: {numbered(calls, 'call')}, {plain(usd)} USD"
+        )
     return lines
 
 

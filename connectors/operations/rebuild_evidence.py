@@ -20,6 +20,7 @@ from schemas.errors import Rejected
 from schemas.ledger import Job
 from schemas.moments import SECOND_US, parse_us
 from schemas.money import EXACT, quantum
+from schemas.plurals import numbered
 from schemas.reasons import WRITTEN_OFF
 from schemas.records import LagoEvent, Manifest, Receipt
 from streams.core.metering.batch_identities import HOUR_MS, tag_of
@@ -123,7 +124,7 @@ def evidence_of(
         evidence.gaps.append("events or receipts are gone that are younger than the first enriched call")
     if calls.strays:
         evidence.gaps.append(
-            f"{len(calls.strays)} calls that were open or held belong to other partitions since the topic grew"
+            f"{numbered(len(calls.strays), 'open or held call belongs', 'open or held calls belong')} to other partitions since the topic grew"
         )
     begin = max(raw_begin, calls.first)
     _remember(deployment, evidence, OffsetRange(topics.raw, {partition: (begin, committed)}), calls)

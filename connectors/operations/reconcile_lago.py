@@ -22,6 +22,7 @@ from schemas.customers import OrgRecord
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso
 from schemas.money import EXACT, ZERO, add, plain
 from schemas.organizations import DEFAULT
+from schemas.plurals import numbered
 from streams.core.metering.reconciliation import LagoUsage, complaint_about_lago
 from streams.runtime import clock
 
@@ -178,7 +179,7 @@ class _Comparison:
                     events, cents = sums[one.unclear]
                     sums[one.unclear] = events + 1, add(cents, one.cents)
         for why, (events, cents) in sorted(sums.items()):
-            sentence += f"; {events} events of {plain(EXACT.divide(cents, Decimal(100)))} USD " + (
+            sentence += f"; {numbered(events, 'event')} of {plain(EXACT.divide(cents, Decimal(100)))} USD " + (
                 f"may be on it or not ({why})" if why else "came after it had been counted"
             )
         return f"{sentence}: meterbridge lago rebill" if sentence else ""

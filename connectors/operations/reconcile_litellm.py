@@ -10,6 +10,7 @@ from connectors.operations.backfill_report import BackfillReport, Hour, no_price
 from connectors.postgres.pool import Database
 from schemas.moments import to_iso
 from schemas.money import plain
+from schemas.plurals import numbered
 from schemas.wire import FLAT
 
 
@@ -42,7 +43,7 @@ def call_discrepancies(report: BackfillReport) -> list[str]:
             )
         if hour.priced.calls:
             sentences.append(
-                f"{name}: {hour.priced.calls} calls were counted without a price and have one in LiteLLM now "
+                f"{name}: {numbered(hour.priced.calls, 'call was', 'calls were')} counted without a price, and LiteLLM has one now "
                 f"({plain(hour.priced.usd)} USD): {command}"
             )
     sentences += [

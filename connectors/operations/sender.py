@@ -10,6 +10,7 @@ from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.producer import producer_config
 from schemas.errors import Unavailable
+from schemas.plurals import numbered
 
 _ANSWER_S = 30.0
 
@@ -52,7 +53,9 @@ class CommandProducer:
             sent(1)
         left = self._producer.flush(_ANSWER_S)
         if self._failed is not None or left:
-            raise Unavailable("kafka_unavailable", self._failed.str() if self._failed else f"{left} records unanswered")
+            raise Unavailable(
+                "kafka_unavailable", self._failed.str() if self._failed else f"{numbered(left, 'record')} unanswered"
+            )
         return count
 
     def _put(self, record: Outgoing) -> None:

@@ -17,6 +17,7 @@ from connectors.operations.unread import committed_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.moments import to_datetime, to_us
+from schemas.plurals import numbered
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.metering.matching import (
@@ -212,7 +213,9 @@ async def caught_up(
     async def wait(what: str, behind: Callable[[], Awaitable[int]]) -> None:
         while left := await behind():
             if time.monotonic() > deadline:
-                raise Unavailable("projection_behind", f"the {what} has {left} records to go: is it running?")
+                raise Unavailable(
+                    "projection_behind", f"the {what} has {numbered(left, 'record')} to go: is it running?"
+                )
             await sleep(_ASK_AGAIN_S)
 
     async def to_fold() -> int:

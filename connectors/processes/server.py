@@ -24,6 +24,7 @@ from connectors.http.connections import BoundedRunner
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
 from connectors.http.middleware import RequestTracker, create_app
 from connectors.http.unauthenticated import UnauthenticatedConnections, own_bounds
+from connectors.ingest.near_paths import naming_paths
 from connectors.ingest.spool import Spool
 from connectors.kafka.checked_producer import CheckedProducer, kafka_probe
 from connectors.kafka.client_config import aiokafka_config, librdkafka_config
@@ -33,7 +34,7 @@ from connectors.lago.client import LagoClient
 from connectors.processes.arenas import few_arenas
 from connectors.processes.certificates import watch_certificates
 from connectors.processes.lagos import open_lagos
-from connectors.processes.usage_ingress import WebhookIngress, kafka_patience_s
+from connectors.processes.usage_ingress import WebhookIngress, checked_auth, kafka_patience_s
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.tracing import start_tracing
@@ -110,6 +111,8 @@ async def serving(
 
     Raises: see `run_serve`. A later error is in `RunningServer.life`.
     """
+    if WEBHOOKS in parts:
+        checked_auth(settings)
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry(), version("meterbridge"))
         metrics.has_roles(*parts)
@@ -165,7 +168,12 @@ async def serving(
         tracker = RequestTracker()
         watching = [management.authorizer.watching] if management is not None else []
         apps = {
-            port: create_app(tracker, health.routes(), *(routes[name] for name in names), watching=watching)
+            port: create_app(
+                tracker,
+                health.routes(),
+                *(routes[name] for name in names),
+                watching=[naming_paths, *watching] if "webhooks" in names else watching,
+            )
             for port, names in listeners.items()
         }
         taken = await stack.enter_async_context(

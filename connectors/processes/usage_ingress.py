@@ -29,6 +29,22 @@ from streams.runtime.clock import now_us
 _log = structlog.get_logger(__name__)
 
 
+def checked_auth(settings: Settings) -> WebhookAuth:
+    """Who may send usage. A process asks before it connects to anything, so that a wrong setting is its only complaint.
+
+    Raises:
+        ConfigurationError: the webhooks would accept any sender, or a credential is too short.
+    """
+    secrets, tokens = all_revealed(settings.webhook_secret), all_revealed(settings.webhook_token)
+    auth = WebhookAuth(
+        secrets, tokens, settings.webhook_tolerance, timestamp_required=settings.webhook_timestamp_required
+    )
+    check_strength("WEBHOOK_SECRET", secrets, settings.host)
+    check_strength("WEBHOOK_TOKEN", tokens, settings.host)
+    check_exposure(auth, allow_unauthenticated=settings.allow_unauthenticated)
+    return auth
+
+
 class WebhookIngress:
     """The ingress of one process.
 
@@ -56,13 +72,7 @@ class WebhookIngress:
         self._metrics = metrics
         self._topics = TopicNames.with_prefix(settings.topic_prefix)
         self._sensors = IngressSensors(metrics)
-        secrets, tokens = all_revealed(settings.webhook_secret), all_revealed(settings.webhook_token)
-        self._auth = WebhookAuth(
-            secrets, tokens, settings.webhook_tolerance, timestamp_required=settings.webhook_timestamp_required
-        )
-        check_strength("WEBHOOK_SECRET", secrets, settings.host)
-        check_strength("WEBHOOK_TOKEN", tokens, settings.host)
-        check_exposure(self._auth, allow_unauthenticated=settings.allow_unauthenticated)
+        self._auth = checked_auth(settings)
         if self._auth.is_open:
             _log.warning("webhooks_open_to_anybody", host=settings.host, setting="ALLOW_UNAUTHENTICATED")
         self._spooled = self._over(spool) if spool is not None else None

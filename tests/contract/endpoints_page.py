@@ -28,8 +28,7 @@ _SENDERS: Final = """
 ## Usage and other webhooks
 
 *A sender's credential* is one of `WEBHOOK_TOKEN` as bearer token, or `X-Webhook-Signature: sha256=<hex HMAC-SHA256 of the body under WEBHOOK_SECRET>`; [all forms](ingress.md#authentication).
-`/webhook/litellm/usage` is for LiteLLM's `generic_api` callback, `/webhooks/litellm` for other senders (`customer_id`, `tokens_input`, `cost_usd` ...), `/api/v1/events` takes Lago's own shape, and
-`/openmeter/api/v1/events` the CloudEvents of LiteLLM's `openmeter` callback.
+A body is one element, an array, or one element per line; the answer comes when all of it is durable. Every path takes every [format](ingress.md#where).
 """
 _ANSWERS: Final = """
 What the webhooks of usage answer:

@@ -113,7 +113,7 @@ def _reseal(found: Found) -> None:
         (lambda f: setattr(f.ledger[0].position, "next", 3), "ledger 0 stands at 3 of 5"),
         (
             lambda f: setattr(f.ledger[0].position.counters, "duplicate", LedgerSum()),
-            "ledger 0: received is off by 1 calls",
+            "ledger 0: received is off by 1 call",
         ),
         (lambda f: setattr(f.ledger[0].position.counters, "sealed", LedgerSum()), "ledger 0: folded is off by 3 calls"),
         (_hold, "1 windows are left, 1 of them held"),

@@ -208,7 +208,7 @@ async def test_without_the_meter_nothing_is_sent(stage: Stage, database: str, tm
     file.write_text(json.dumps(recorded()[0]))
     words = ("backfill", "--source", "jsonl", "--file", str(file), "--patience", "1s")
     done = await meterbridge(stage, *words, DATABASE_URL=database)
-    assert (done.code, "the meter has 1 records to go" in done.err) == (1, True)
+    assert (done.code, "the meter has 1 record to go" in done.err) == (1, True)
     assert len(stage.read(stage.topics.raw)) == 1
 
 

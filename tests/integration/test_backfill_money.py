@@ -228,7 +228,7 @@ async def test_a_call_without_a_price_is_billed_once_when_litellm_has_one(world:
     await world.table.run("""UPDATE public."LiteLLM_SpendLogs" SET spend = 7""")
     told = await world.reconcile()
     assert told.code == 1
-    assert "1 calls were counted without a price and have one in LiteLLM now (7 USD)" in told.json["complaints"][0]
+    assert "1 call was counted without a price, and LiteLLM has one now (7 USD)" in told.json["complaints"][0]
     done = await world.backfill()
     assert (done.code, done.json["priced"], done.json["priced_usd"], done.json["missing"]) == (0, 1, "7", 0), done.out
     await soon(lambda: stage.sensors.calls.get("billable") == 2, limit_s=30)

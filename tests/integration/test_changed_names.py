@@ -158,7 +158,7 @@ async def test_a_spool_of_the_old_prefix_keeps_the_ingress_from_starting_until_i
     await spool.close()
     old = settings_for(kafka, topic_prefix, kafka_partitions=PARTITIONS, spool_path=path)
     new = settings_for(kafka, f"{topic_prefix}new.", kafka_partitions=PARTITIONS, spool_path=path)
-    with pytest.raises(ConfigurationError, match=f"1 records for the topic {stage.topics.raw}"):
+    with pytest.raises(ConfigurationError, match=f"1 record for the topic {stage.topics.raw}"):
         async with running_server(new, ["webhooks"]):
             pytest.fail("it started")
     async with running_server(old, ["webhooks"]):

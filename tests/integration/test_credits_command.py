@@ -188,7 +188,7 @@ WRONG = {
 async def test_the_check_finds_what_the_owner_of_the_tables_has_done_to_the_books(url: str, problem: str) -> None:
     await give(url, "user:ada", "10")
     told = await credits_command(url, "check")
-    assert told.exit_code == 0 and told.stdout == "All credits balance: 1 accounts, 1 ledger transactions.\n"
+    assert told.exit_code == 0 and told.stdout == "All credits balance: 1 account, 1 ledger transaction.\n"
     await rows(url, "ALTER TABLE ledger_entries DISABLE TRIGGER ledger_entries_balanced")
     await rows(url, WRONG[problem])
     told = await credits_command(url, "check", "--json")

@@ -216,8 +216,8 @@ async def test_an_import_changes_a_plan_and_keeps_the_subscriptions_id(
 
 async def test_without_a_file_or_a_key_it_is_said_in_a_sentence(stage: Stage, lago: Lago, tmp_path: Path) -> None:
     missing = await run(stage, lago, "mappings", str(tmp_path / "none.csv"))
-    assert missing.code == 1
-    assert "No such file" in missing.err
+    assert missing.code == 2
+    assert "no such file" in missing.err
     keyless = await meterbridge(stage, "import", "customers", "-")
     assert (keyless.code, "LAGO_API_KEY is not set" in keyless.err) == (2, True)
     empty = await run(stage, lago, "mappings", "-", "--format", "csv")

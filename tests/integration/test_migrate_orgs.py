@@ -161,7 +161,7 @@ async def test_what_is_missing_for_it_is_named(town: Town) -> None:
         (("--mapping-file", file, "--execute", "--verify"), {}, 2, "--execute or --verify, not both"),
         (("--mapping-file", file), {"LAGO_API_KEY": ""}, 2, "LAGO_API_KEY is not set"),
         (("--mapping-sql", file), {}, 2, "DATABASE_URL or POSTGRES_HOST must be set"),
-        (("--mapping-file", "/nowhere"), {}, 1, "No such file"),
+        (("--mapping-file", "/nowhere"), {}, 2, "no such file"),
         (("--mapping-file", file), {"TOPIC_PREFIX": "none."}, 1, "is missing: run"),
     ):
         ended = await town.run(*words, **variables)

@@ -346,7 +346,7 @@ async def test_the_command_says_what_it_did_and_lists_and_revokes(stage: Stage, 
     wrong = await ended({**environ, "PROVIDER_KEYS_SECRET": NEW}, "provider-keys", "rotate-secret")
     assert (wrong.code, "not in PROVIDER_KEYS_SECRET" in wrong.err) == (1, True)
     malformed = await ended({**environ, "PROVIDER_KEYS_SECRET": "x"}, "provider-keys", "list")
-    assert (malformed.code, "PROVIDER_KEYS_SECRET should be 32 random bytes" in malformed.err) == (2, True)
+    assert (malformed.code, "PROVIDER_KEYS_SECRET must be 32 random bytes" in malformed.err) == (2, True)
     done = await ended({**environ, "PROVIDER_KEYS_SECRET": f"{NEW},{OLD}"}, "keys", "rotate-secret", "--json")
     assert (done.code, done.json) == (0, {"keys": 1, "already": 0, "encrypted_again": 1, "left": 0}), done.err
     listed = await ended(environ, "provider-keys", "list", "--json")

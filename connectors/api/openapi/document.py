@@ -13,8 +13,9 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from connectors.api.openapi.examples import EXAMPLES, OTHER_BODIES
+from connectors.api.openapi.field_texts import describe, models_in, path_text
 from connectors.api.openapi.other_routes import DESCRIBED, PROBLEM, SECURITY, problem
-from connectors.api.openapi.schema_example import example_of
 from connectors.http.endpoint import Endpoint
 from connectors.http.request_limits import PART_PATTERN
 
@@ -42,7 +43,8 @@ def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], i
         issuer: `OIDC_ISSUER`; `""` = users have no access.
 
     Raises:
-        KeyError: a route is not an endpoint, and other_routes.py does not describe it.
+        KeyError: a route is not an endpoint, and other_routes.py does not describe it; a property or a parameter has no text;
+            or a body has no example in examples.py.
     """
     by_route = {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints}
     ordered = sorted(routes, key=lambda route: (route[1], route[0]))
@@ -87,7 +89,9 @@ def _schemas(endpoints: Iterable[Endpoint]) -> tuple[_Names, dict[str, Json]]:
             if answer is not None:
                 models[answer, "serialization"] = None
     names, schemas = models_json_schema(list(models), ref_template=_REF)
-    return names, schemas.get("$defs", {})
+    definitions = schemas.get("$defs", {})
+    describe(definitions, models_in(model for model, _mode in models))
+    return names, definitions
 
 
 def _operation(endpoint: Endpoint, names: _Names, definitions: dict[str, Json], issuer: str) -> Json:
@@ -95,9 +99,10 @@ def _operation(endpoint: Endpoint, names: _Names, definitions: dict[str, Json], 
     if parameters := [*_parts(endpoint), *_query(endpoint, names, definitions)]:
         operation["parameters"] = parameters
     if endpoint.body is not None:
-        schema = names[endpoint.body, "validation"]
-        content = {"schema": schema, "example": example_of(schema, definitions)}
+        content = {"schema": names[endpoint.body, "validation"], "example": EXAMPLES[endpoint.body.__name__]}
         operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+    elif (body := OTHER_BODIES.get((endpoint.method, endpoint.path))) is not None:
+        operation["requestBody"] = body
     if endpoint.scope:
         schemes = ("bearer", "oidc") if issuer else ("bearer",)
         operation["security"] = [{scheme: [endpoint.scope]} for scheme in schemes]
@@ -127,7 +132,8 @@ def _parts(endpoint: Endpoint) -> list[Json]:
         schema: Json = {"type": "string", "minLength": 1}
         if name not in endpoint.any_text:
             schema |= {"maxLength": 255, "pattern": f"^{PART_PATTERN}$"}
-        parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
+        described = {"name": name, "in": "path", "required": True, "description": path_text(endpoint.path, name)}
+        parameters.append({**described, "schema": schema})
     return parameters
 
 
@@ -141,7 +147,8 @@ def _query(endpoint: Endpoint, names: _Names, definitions: dict[str, Json]) -> l
             "name": name,
             "in": "query",
             "required": name in required,
-            "schema": {key: value for key, value in property_schema.items() if key != "title"},
+            "description": property_schema["description"],
+            "schema": {key: value for key, value in property_schema.items() if key not in ("title", "description")},
         }
         for name, property_schema in schema.get("properties", {}).items()
     ]

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from connectors.api.openapi.usage_bodies import USAGE_BODIES
 from connectors.ingest.routes import ROUTES
 
 Json = dict[str, Any]
@@ -12,16 +13,23 @@ PROBLEM: Final[Json] = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "reason"],
     "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "reason": {"type": "string"},
+        "type": {"type": "string", "description": "Always `about:blank`; `reason` says what went wrong."},
+        "title": {"type": "string", "description": "The words of the HTTP status."},
+        "status": {"type": "integer", "description": "The HTTP status."},
+        "detail": {"type": "string", "description": "What went wrong, for people. It may change with a release."},
+        "reason": {
+            "type": "string",
+            "description": "A stable code; docs/errors-api.md has its cause and the next step.",
+        },
         "errors": {
             "type": "array",
+            "description": "The wrong fields of the request, if it had any.",
             "items": {
                 "type": "object",
-                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+                "properties": {
+                    "field": {"type": "string", "description": "The name of the field, `body` = the whole body."},
+                    "message": {"type": "string", "description": "What is wrong; never the value."},
+                },
             },
         },
     },
@@ -66,24 +74,33 @@ _ACCEPTED: Final[Json] = {
             "enum": ["accepted", "rejected"],
             "description": "`rejected`: no element was stored as a call, and at least one was rejected.",
         },
-        "message": {"type": "string"},
-        "accepted": {"type": "integer"},
+        "message": {"type": "string", "description": "The same in words, for people."},
+        "accepted": {
+            "type": "integer",
+            "description": "How many elements are stored as calls; absent = all, because none was rejected.",
+        },
         "rejected": {
             "type": "array",
+            "description": "The elements that were not stored as calls; absent = none.",
             "items": {
                 "type": "object",
                 "properties": {
-                    "index": {"type": "integer"},
-                    "reason": {"type": "string"},
-                    "detail": {"type": "string"},
+                    "index": {
+                        "type": "integer",
+                        "description": "The place of the element in the body, the first is 0.",
+                    },
+                    "reason": {"type": "string", "description": "A stable code; docs/errors.md has its cause."},
+                    "detail": {"type": "string", "description": "What is wrong; only the first 20 have it."},
                 },
             },
         },
     },
 }
 _USAGE: Final[Json] = {
-    "summary": "Send usage: one element, an array, or one element per line. The answer comes when all of it is durable.",
-    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": ["object", "array"]}}}},
+    "description": (
+        "One element, an array, or one element per line. The answer comes when all of it is durable. Other fields are allowed, and "
+        "every path takes every format (docs/ingress.md)."
+    ),
     "responses": {
         "202": _json("All but the rejected elements are durable.", _ACCEPTED),
         "400": problem("The body is not JSON, or has no elements."),
@@ -94,17 +111,28 @@ _USAGE: Final[Json] = {
     },
     "security": [{"webhookToken": []}, {"webhookSignature": []}, {}],
 }
-_STATE: Final[Json] = {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}}
+_STATE: Final[Json] = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {
+        "status": {"type": "string", "description": "`ok`, or `degraded` if a dependency is not available."}
+    },
+}
 
 
 def _open(summary: str, responses: Json) -> Json:
     return {"summary": summary, "responses": responses, "security": []}
 
 
+def _usage(path: str) -> Json:
+    summary, body = USAGE_BODIES[path]
+    return {"summary": summary, "requestBody": body, **_USAGE}
+
+
 _PROMETHEUS: Final = _open("Metrics in Prometheus' text.", {"200": _text("The metrics.", "text/plain")})
 
 DESCRIBED: Final[dict[tuple[str, str], Json]] = {
-    **{("POST", route.path): _USAGE for route in ROUTES},
+    **{("POST", route.path): _usage(route.path) for route in ROUTES},
     ("GET", "/health"): _open(
         "The state of every dependency.",
         {"200": _json("All are available.", _STATE), "503": _json("At least one is not.", _STATE)},

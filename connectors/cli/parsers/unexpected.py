@@ -1,14 +1,19 @@
 """Commands that do not print unexpected arguments: an argument may be a secret that was pasted in the wrong place.
 
 The output of a command is stored longer and read by more people than its input, for example in the log of a pipeline.
+A list of commands shows the first sentence of each docstring, and the help of a command all of it.
 """
 
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+#: Between two sentences: `e.g. x` is none.
+_END: Final = re.compile(r"(?<=\.) (?=[A-Z])")
 
 
 class CommandParser(TyperCommand):
@@ -17,7 +22,11 @@ class CommandParser(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words behind the command. Raises: UsageError: some are left."""
         ctx.allow_extra_args = True
-        left = super().parse_args(ctx, args)
+        try:
+            left = super().parse_args(ctx, args)
+        except typer.BadParameter as wrong:
+            wrong.message = wrong.message.removeprefix("Value error, ")  # the word of a library, not ours
+            raise
         if left and not ctx.resilient_parsing:
             one = len(left) == 1
             ctx.fail(f"{len(left)} {'argument was' if one else 'arguments were'} not expected")
@@ -32,7 +41,8 @@ class GroupParser(TyperGroup):
         word = args[0]
         if self.get_command(ctx, word) is None and not word.startswith("-") and not ctx.resilient_parsing:
             meant = [repr(name) for name in get_close_matches(word, self.list_commands(ctx))]
-            ctx.fail("No such command." + (f" Did you mean {', '.join(meant)}?" if meant else ""))
+            hint = f"Did you mean {', '.join(meant)}?" if meant else f"{ctx.command_path} --help lists them."
+            ctx.fail(f"No such command. {hint}")
         return super().resolve_command(ctx, args)
 
 
@@ -44,4 +54,14 @@ class Commands(typer.Typer):
 
     def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
         """Make a command of a function."""
-        return super().command(name, **{"cls": CommandParser} | options)
+
+        def declare(work: Callable[..., Any]) -> Callable[..., Any]:
+            of_class: dict[str, Any] = {"cls": CommandParser, "short_help": first_sentence(work.__doc__ or "")}
+            return super(Commands, self).command(name, **of_class | options)(work)
+
+        return declare
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring, on one line."""
+    return _END.split(" ".join(text.split()), maxsplit=1)[0]

@@ -205,5 +205,11 @@ class MeterbridgeClient:
 
 
 def api_call_properties(endpoint: str, user_id: str | None, tokens: int, model: str | None) -> dict[str, Value]:
-    """Properties of an event on the metric `api_call`."""
+    """Properties of an event on the metric `api_call`.
+
+    Raises:
+        BillingRejected: `bad_property`: `tokens` is not a whole number of 0 or more.
+    """
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+        raise BillingRejected("bad_property", "tokens is not a whole number of 0 or more")
     return {"endpoint": endpoint, "user_id": user_id, "tokens": tokens, "model": model}

@@ -1,16 +1,20 @@
 """A usage event: what a service measured, in the form in which it is sent."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from math import isfinite
+from typing import Final
 
 from meterbridge_sdk.errors import BillingRejected
 from meterbridge_sdk.wire import MAX_DIGITS, MAX_ID_BYTES, MAX_PROPERTIES_BYTES
 
 #: Value of a property. A property that is None is left out.
 Value = str | int | float | Decimal | bool | None
+#: How a text begins that Meterbridge may read as a moment: a date, or a number.
+_MOMENT: Final = re.compile(r"\s*(?:\d{4}-?\d{2}-?\d{2}|\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?\s*$)", re.ASCII)
 #: Seconds or milliseconds since 1970, an ISO 8601 text, or a `datetime` with a time zone.
 Timestamp = datetime | float | int | str
 
@@ -54,10 +58,12 @@ def usage_event(
         BillingRejected: `bad_event`, `bad_property`, `bad_time`, `number_out_of_range`.
     """
     for name, text in (("org_id", org_id), ("event_code", event_code), ("transaction_id", transaction_id)):
-        if not text.strip() or text in {".", ".."} or text != _clean(text) or len(text.encode()) > MAX_ID_BYTES:
+        if not text.strip():
+            raise BillingRejected("bad_event", f"{name} is empty")
+        if text in {".", ".."} or text != _clean(text) or len(text.encode()) > MAX_ID_BYTES:
             raise BillingRejected(
                 "bad_event",
-                f"{name} must have 1 to {MAX_ID_BYTES} bytes of UTF-8, none of them 0, and be neither blank, . nor ..",
+                f"{name} must have 1 to {MAX_ID_BYTES} bytes of UTF-8, none of them 0, and be neither . nor ..",
             )
     texts = {_clean(name): _text(name, value) for name, value in (properties or {}).items() if value is not None}
     if sum(len((name + text).encode()) for name, text in texts.items()) > MAX_PROPERTIES_BYTES:
@@ -68,8 +74,13 @@ def usage_event(
 
 def _moment(moment: Timestamp) -> str | int | float:
     if not isinstance(moment, datetime):
-        if isinstance(moment, float) and not isfinite(moment):
-            raise BillingRejected("bad_time", "a timestamp is a finite number")
+        if isinstance(moment, str):
+            if not _MOMENT.match(moment):
+                raise BillingRejected("bad_time", "a timestamp in text is ISO 8601 or seconds since 1970")
+        elif isinstance(moment, bool) or not isinstance(moment, int | float) or not isfinite(moment) or moment < 0:
+            raise BillingRejected(
+                "bad_time", "a timestamp in a number is finite, and seconds or milliseconds since 1970"
+            )
         return moment
     if moment.tzinfo is None:
         raise BillingRejected("bad_time", "a datetime needs a time zone")

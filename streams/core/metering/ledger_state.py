@@ -6,6 +6,7 @@ from typing import Protocol
 
 from schemas.errors import LedgerBroken
 from schemas.ledger import Job, Position, Sum, Window, WindowKey, window_key
+from schemas.plurals import numbered
 from streams.core.metering.conservation import off_by, sum_of_windows
 from streams.core.metering.dedupe_set import SeenIds
 
@@ -193,6 +194,6 @@ def verify(ledger: LedgerState) -> None:
     if received.calls or received.cost or folded.calls or folded.cost:
         raise LedgerBroken(
             "ledger_imbalance",
-            f"received is off by {received.calls} calls, {received.cost} USD; "
-            f"folded by {folded.calls} calls, {folded.cost} USD",
+            f"received is off by {numbered(received.calls, 'call')}, {received.cost} USD; "
+            f"folded by {numbered(folded.calls, 'call')}, {folded.cost} USD",
         )

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from schemas.ledger import Position, Sum, Window
 from schemas.money import EXACT, ZERO, add
+from schemas.plurals import numbered
 from streams.core.metering.conservation import difference
 
 _HUNDRED = Decimal(100)
@@ -72,8 +73,8 @@ def ledger_discrepancies(
     received, folded = difference(position.counters, windows)
     if received != Sum() or folded != Sum():
         discrepancies.append(
-            f"partition {partition}: the ledger is off by {received.calls} calls and {received.cost} USD received, "
-            f"{folded.calls} calls and {folded.cost} USD folded"
+            f"partition {partition}: the ledger is off by {numbered(received.calls, 'call')} and {received.cost} USD received, "
+            f"{numbered(folded.calls, 'call')} and {folded.cost} USD folded"
         )
     if emitted.repeated:
         discrepancies.append(f"partition {partition}: {emitted.repeated} parts were emitted twice")
@@ -93,8 +94,8 @@ def ledger_discrepancies(
     billed = add(sealed.cost, position.margin)
     if first == 1 and not missing and (calls, cents) != (sealed.calls, EXACT.multiply(billed, _HUNDRED)):
         discrepancies.append(
-            f"partition {partition}: {sealed.calls} calls and {billed} USD were sealed, "
-            f"events hold {calls} calls and {EXACT.divide(cents, _HUNDRED)} USD"
+            f"partition {partition}: {numbered(sealed.calls, 'call')} and {billed} USD were sealed, "
+            f"events hold {numbered(calls, 'call')} and {EXACT.divide(cents, _HUNDRED)} USD"
         )
     return discrepancies
 

@@ -348,3 +348,19 @@ async def test_a_network_of_ipv6_is_one_address(house: House) -> None:
         await house.get("/things", "guess", **{"X-Forwarded-For": f"2001:db8::{number}"})
     assert (await house.get("/things", "guess", **{"X-Forwarded-For": "2001:db8::ffff"})).status_code == 429
     assert (await house.get("/things", "guess", **{"X-Forwarded-For": "2001:db8:0:1::"})).status_code == 401
+
+
+@pytest.mark.parametrize("header", [None, "reader", "Basic cmVhZGVyOng=", "Bearer"])
+async def test_without_a_bearer_token_a_401_says_how_to_send_one(house: House, header: str | None) -> None:
+    answer = await house.get("/things", **({"Authorization": header} if header is not None else {}))
+    assert refused(answer, 401) == "unknown_token"
+    assert answer.json()["detail"] == "no bearer token: send `Authorization: Bearer <key>`"
+
+
+async def test_a_wrong_token_is_told_that_it_is_unknown_and_no_more(house: House) -> None:
+    assert (await house.get("/things", WRONG)).json()["detail"] == "the bearer token is unknown"
+
+
+async def test_where_no_master_key_is_set_a_401_does_not_say_so() -> None:
+    async with running_house([FixedKeys("", ""), Known(ALL)]) as house:
+        assert (await house.get("/things", WRONG)).json()["detail"] == "the bearer token is unknown"

@@ -103,6 +103,21 @@ def test_the_help_shows_the_commands_in_panels_in_their_order() -> None:
     assert set(listed) == {command[0] for command in COMMANDS}
 
 
+def test_the_help_shows_one_sentence_for_each_command() -> None:
+    told = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).output
+    assert "Bills LiteLLM's calls through Lago, each call once." in " ".join(told.split())
+    texts = {}
+    for line in re.findall(r"^│ (.*?) *│$", told.partition("─ Run ─")[2], re.MULTILINE):
+        if match := re.match(r"([a-z][a-z-]+) +(.*)", line):
+            last = match[1]
+            texts[last] = match[2]
+        else:
+            texts[last] += f" {line.strip()}"
+    assert set(texts) == {command[0] for command in COMMANDS}
+    for name, text in texts.items():
+        assert text.endswith(".") and ". " not in text and text[0].isupper() and "Exit code" not in text, (name, text)
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_is_in_the_readme(command: list[str]) -> None:
     lines = [line for line in README.read_text().splitlines() if line.startswith(f"| `meterbridge {command[0]}")]
@@ -191,7 +206,7 @@ def test_the_version_is_the_distributions() -> None:
             {},
             "--from: an offset belongs to one partition. Give --partition too, for example --partition 3.",
         ),
-        (["topics", "check"], {"KAFKA_PARTITIONS": "many"}, "KAFKA_PARTITIONS should be"),
+        (["topics", "check"], {"KAFKA_PARTITIONS": "many"}, "KAFKA_PARTITIONS must be"),
     ],
 )
 def test_a_wrong_word_or_setting_is_one_sentence_and_exit_code_2(

@@ -105,7 +105,7 @@ def test_a_wrong_setting_is_told_before_a_commands_libraries_are_loaded() -> Non
     commands = [[*one, *NEEDED.get(" ".join(one), [])] for one in COMMANDS if one not in WITHOUT_SETTINGS]
     for words, code, stderr, loaded in loaded_by(commands, KAFKA_PARTITIONS="many"):
         assert (words, code, loaded - PARSERS - SETTINGS) == (words, 2, set())
-        assert stderr.startswith("meterbridge: KAFKA_PARTITIONS should be")
+        assert stderr.startswith("meterbridge: KAFKA_PARTITIONS must be")
 
 
 def test_faust_is_loaded_by_the_worker_alone() -> None:

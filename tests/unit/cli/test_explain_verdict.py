@@ -25,14 +25,14 @@ def story(decision: str, usd: str, cents: str, calls: int = 1) -> EventStory:
 @pytest.mark.parametrize(
     ("told", "sentence"),
     [
-        (story("billable", "0.02", "2"), "1 calls, 0.02 USD = 2 cents billed: proved."),
-        (story("billable", "0", "0"), "1 calls, 0 USD = 0 cents billed: proved."),
-        (story("billable", "0.02", "3"), "1 calls, 0.02 USD, but 1 calls and 3 cents are billed: NOT proved."),
+        (story("billable", "0.02", "2"), "1 call, 0.02 USD = 2 cents billed: proved."),
+        (story("billable", "0", "0"), "1 call, 0 USD = 0 cents billed: proved."),
+        (story("billable", "0.02", "3"), "1 call, 0.02 USD, but 1 call and 3 cents are billed: NOT proved."),
         (
             story(METERED, "0", "0"),
             PRICED_BY_LAGO,
         ),
-        (story(METERED, "0", "0", calls=2), "1 calls, 0 USD, but 2 calls and 0 cents are billed: NOT proved."),
+        (story(METERED, "0", "0", calls=2), "1 call, 0 USD, but 2 calls and 0 cents are billed: NOT proved."),
     ],
 )
 def test_an_event_without_an_amount_is_not_called_billed(told: EventStory, sentence: str) -> None:

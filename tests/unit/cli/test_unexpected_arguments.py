@@ -1,6 +1,7 @@
 """No command repeats a word that it did not expect: it may be a secret, and what is printed ends in logs."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,3 +56,22 @@ def test_a_group_does_not_repeat_a_word_that_is_no_command(words: tuple[str, ...
 def test_a_word_that_is_nearly_a_command_is_answered_with_the_command() -> None:
     told = CliRunner().invoke(app, ["keys", "lits"], env={"COLUMNS": "200"})
     assert "Did you mean 'list'?" in told.output
+
+
+def test_a_word_near_a_command_is_answered_with_the_command_and_any_other_with_the_help() -> None:
+    near, far = (CliRunner().invoke(app, [word]).output for word in ("serv", "nonsense"))
+    assert "Did you mean 'serve'?" in near and "nonsense" not in far
+    assert "meterbridge --help lists them." in " ".join(far.split())
+
+
+def test_a_wrong_choice_is_told_without_the_words_of_a_library() -> None:
+    told = " ".join(CliRunner().invoke(app, ["backfill", "--source", "json"]).output.replace("│", "").split())
+    assert "Value error" not in told
+    assert "Invalid value for '--source': 'json' is not one of 'litellm-db', 'jsonl', 'csv'." in told
+
+
+@pytest.mark.parametrize("words", [["import", "mappings"], ["migrate-orgs", "--mapping-file"]])
+def test_a_file_that_is_not_there_is_a_wrong_command(words: list[str], tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, [*words, str(tmp_path / "x.csv")])
+    assert told.exit_code == 2 and "Errno" not in told.output
+    assert "x.csv' cannot be used: no such file or directory." in told.output

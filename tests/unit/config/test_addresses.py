@@ -30,15 +30,34 @@ def servers() -> str:
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (LagoUnavailable("connect", "ConnectError"), "asked at LAGO_API_URL=http://lago:3000/api"),
-        (LagoUnavailable("timeout"), "asked at LAGO_API_URL=http://lago:3000/api"),
         (LagoUnavailable("http_401", status=401), "Lago at LAGO_API_URL=http://lago:3000/api refuses LAGO_API_KEY"),
-        (Unavailable("postgres_away", "ConnectionRefusedError"), "asked at DATABASE_URL or POSTGRES_HOST: db:6543"),
+        (Unavailable("postgres_away", "57P03"), "asked at DATABASE_URL or POSTGRES_HOST: db:6543"),
         (Unavailable("litellm_db", "refused"), "asked at LITELLM_DATABASE_URL: litellm-db:5433"),
     ],
 )
 def test_the_address_and_its_setting_follow_what_went_wrong(error: MeterbridgeError, told: str) -> None:
     assert with_address(error, settings) == f"{error}; {told}"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (LagoUnavailable("connect", "ConnectError"), "Lago does not answer at LAGO_API_URL=http://lago:3000/api"),
+        (LagoUnavailable("timeout"), "Lago does not answer in time at LAGO_API_URL=http://lago:3000/api"),
+        (
+            Unavailable("postgres_away", "ConnectionRefusedError"),
+            "Postgres does not answer at DATABASE_URL or POSTGRES_HOST: db:6543 (connection refused)",
+        ),
+        (
+            Unavailable("postgres_away", "gaierror"),
+            "Postgres does not answer at DATABASE_URL or POSTGRES_HOST: db:6543 (unknown host name)",
+        ),
+    ],
+)
+def test_a_neighbour_that_is_away_is_one_sentence_without_the_name_of_an_exception(
+    error: MeterbridgeError, told: str
+) -> None:
+    assert with_address(error, settings) == f"{told}: is it running?"
 
 
 @pytest.mark.parametrize(

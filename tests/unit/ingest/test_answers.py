@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from connectors.http.middleware import RequestTracker, create_app
 from connectors.ingest.auth import WebhookAuth
+from connectors.ingest.near_paths import naming_paths
 from connectors.ingest.routes import IngressDeps, ingress_routes
 from connectors.ingest.store import ElementStore
 from connectors.kafka.producer import Record
-from schemas.errors import Rejected
+from schemas.errors import Rejected, Unavailable
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 PATH = "/webhook/litellm/usage"
@@ -27,16 +28,28 @@ class _Topics:
         return {}
 
 
+class _Away:
+    """A topic that takes no record."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
+        raise Unavailable(self._reason, "the inside")
+
+
 async def _answer(body: str, authorization: str = "Bearer token") -> tuple[int, dict[str, Any]]:
-    store = ElementStore(_Topics(), "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: 1)
-    application = web.Application()
-    application.add_routes(
-        ingress_routes(
-            IngressDeps(store=store, auth=WebhookAuth(tokens=["token"]), timeout_s=5, max_body_bytes=1 << 20)
-        )
-    )
+    return await _answer_of(_Topics(), body=body, authorization=authorization)
+
+
+async def _answer_of(
+    topics: _Topics | _Away, path: str = PATH, body: str = CALL, authorization: str = "Bearer token"
+) -> tuple[int, dict[str, Any]]:
+    store = ElementStore(topics, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: 1)
+    deps = IngressDeps(store=store, auth=WebhookAuth(tokens=["token"]), timeout_s=5, max_body_bytes=1 << 20)
+    application = create_app(RequestTracker(), ingress_routes(deps), watching=[naming_paths])
     async with TestClient(TestServer(application)) as client:
-        response = await client.post(PATH, data=body, headers={"Authorization": authorization})
+        response = await client.post(path, data=body, headers={"Authorization": authorization})
         return response.status, await response.json()
 
 
@@ -66,3 +79,28 @@ async def test_a_401_says_how_the_header_must_be(authorization: str) -> None:
     status, told = await _answer(CALL, authorization)
     assert (status, told["reason"]) == (401, "unknown_sender")
     assert "`Authorization: Bearer <one of WEBHOOK_TOKEN>`" in told["detail"]
+
+
+@pytest.mark.parametrize("reason", ["topics_unchecked", "kafka_unavailable"])
+async def test_a_503_names_the_cause_where_it_is_known(reason: str) -> None:
+    status, told = await _answer_of(_Away(reason))
+    assert (status, told["reason"]) == (503, reason)
+    assert told["detail"].startswith("Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS")
+    assert "calls are not accepted until" in told["detail"]
+
+
+async def test_a_503_of_another_cause_tells_the_sender_nothing_of_the_inside() -> None:
+    _, told = await _answer_of(_Away("producer_down"))
+    assert (told["reason"], told["detail"]) == ("producer_down", "records cannot be stored now")
+
+
+@pytest.mark.parametrize("path", ["/webhooks/litellm/usage", "/webhook/litellm", "/webhooks/litellm/batches"])
+async def test_a_post_to_a_path_that_nearly_is_a_webhook_is_told_the_webhooks(path: str) -> None:
+    status, told = await _answer_of(_Topics(), path)
+    assert (status, told["reason"]) == (404, "not_found")
+    assert told["detail"] == "no such path; usage is posted to /webhook/litellm/usage or /webhooks/litellm"
+
+
+async def test_a_post_to_another_path_is_told_nothing() -> None:
+    status, told = await _answer_of(_Topics(), "/something")
+    assert (status, told["detail"]) == (404, "Not Found")

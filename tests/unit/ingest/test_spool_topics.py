@@ -26,7 +26,7 @@ async def test_it_is_refused_with_what_is_in_it_and_nothing_of_it_is_lost(left: 
         with pytest.raises(ConfigurationError) as refused:
             await Spool.at(left, MIB, NEW)
         told = str(refused.value)
-        assert "2 records for the topic old.raw, 1 records for the topic old.rejected" in told
+        assert "2 records for the topic old.raw, 1 record for the topic old.rejected" in told
         assert "TOPIC_PREFIX" in told and "meterbridge_spool_records" in told
     spool = await Spool.at(left, MIB, OLD)
     batch = await spool.oldest(10, MIB)

@@ -10,7 +10,7 @@ PAGE = whole_page("errors.md")
 SENTENCES = ("fail", "_fail")
 #: Modules of connectors/cli whose command has another name, or that many commands use.
 NAMED = {"running": "serve", "imports": "import"}
-SHARED = {"base", "sentences", "account_tables"}
+SHARED = {"running", "base", "sentences", "account_tables"}
 
 
 def sentences() -> list[tuple[str, str]]:

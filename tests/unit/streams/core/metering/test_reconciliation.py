@@ -79,7 +79,7 @@ def test_a_cent_that_was_sealed_and_not_emitted_is_said() -> None:
 
 def test_a_ledger_that_does_not_add_up_by_itself_is_said() -> None:
     wrong = Position(counters=Counters(received=Sum(2, Decimal(1)), folded=Sum(1, Decimal(1))))
-    assert "off by 1 calls" in ledger_discrepancies(0, wrong, [], Emitted(0))[0]
+    assert "off by 1 call" in ledger_discrepancies(0, wrong, [], Emitted(0))[0]
 
 
 def lago(cents: str, lines: int = 1) -> LagoUsage:

@@ -1,0 +1,28 @@
+"""What is wrong with the value of a setting, in words that say what is expected. The value itself is never repeated."""
+
+from collections.abc import Mapping
+from typing import Final
+
+#: By the type of pydantic's error (https://docs.pydantic.dev/latest/errors/validation_errors/).
+_EXPECTED: Final[Mapping[str, str]] = {
+    "int_parsing": "must be a whole number, for example 60",
+    "int_from_float": "must be a whole number, for example 60",
+    "float_parsing": "must be a number, for example 2.5",
+    "decimal_parsing": "must be a number, for example 2.5",
+    "bool_parsing": "must be 1 or 0",
+    "byte_size": "must be a number of bytes, for example 67108864 or 64MiB",
+    "byte_size_unit": "must be a number of bytes, for example 67108864 or 64MiB",
+}
+
+
+def complaint(kind: str, message: str) -> str:
+    """The end of a sentence that begins with the name of the setting.
+
+    Args:
+        kind: `type` of pydantic's error.
+        message: its `msg`, which does not contain the value.
+    """
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
+    words = message.removeprefix("Value error, ").removeprefix("Input ")
+    return f"must {words.removeprefix('should ')}" if words.startswith("should ") else words

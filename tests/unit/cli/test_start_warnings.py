@@ -1,0 +1,35 @@
+"""A worker that starts without a key of Lago says so at once."""
+
+import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from connectors.cli import worker as worker_module
+from connectors.cli.start_warnings import warn_of_missing
+from connectors.config.settings import Settings
+
+WITH_KEY = Settings(lago_api_key=SecretStr("a-key"))
+
+
+def warned(settings: Settings, *roles: str) -> list[tuple[str, str]]:
+    with capture_logs() as lines:
+        warn_of_missing(settings, roles)
+    assert all(line["log_level"] == "warning" for line in lines)
+    return [(line["event"], line["detail"].partition(" ")[0]) for line in lines]
+
+
+@pytest.mark.parametrize("role", ["sink", "retry"])
+def test_a_worker_that_posts_to_lago_without_its_key_names_the_setting(role: str) -> None:
+    assert warned(Settings(), "meter", role) == [("lago_key_not_set", "LAGO_API_KEY")]
+    assert warned(WITH_KEY, "meter", role) == []
+    assert warned(Settings(), "meter", "project") == []
+
+
+def test_a_worker_warns_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(worker_module, "settings_of_command", lambda **_: Settings())
+    monkeypatch.setattr(worker_module, "warn_of_missing", lambda settings, roles: order.append("warned"))
+    monkeypatch.setattr(worker_module, "run_worker", lambda *given: order.append("ran"))
+    with pytest.raises(SystemExit):
+        worker_module.worker("sink")
+    assert order == ["warned", "ran"]

@@ -1,0 +1,31 @@
+"""A malformed setting is told in words that say what is expected, with an example, and without the value."""
+
+import pytest
+
+from connectors.config.settings import load_settings
+from schemas.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("variable", "sentence"),
+    [
+        ("WINDOW_SECONDS", "must be a whole number, for example 60"),
+        ("MAX_BODY_BYTES", "must be a number of bytes, for example 67108864 or 64MiB"),
+        ("GRACE_SECONDS", "must be a number, for example 2.5"),
+        ("MAX_USD_PER_CALL", "must be a number, for example 2.5"),
+        ("AUTO_SUBSCRIBE", "must be 1 or 0"),
+        ("LAGO_API_URL", "must be an address such as http://host:3000"),
+        ("LOG_LEVEL", "must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+    ],
+)
+def test_a_malformed_value_is_told_by_what_is_expected(variable: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as told:
+        load_settings({variable: "sk-secret"})
+    assert told.value.detail == f"{variable} {sentence}"
+
+
+def test_a_size_with_an_unknown_unit_and_a_number_with_a_fraction_are_told_alike() -> None:
+    with pytest.raises(ConfigurationError, match="MAX_BODY_BYTES must be a number of bytes"):
+        load_settings({"MAX_BODY_BYTES": "5xb"})
+    with pytest.raises(ConfigurationError, match="WINDOW_SECONDS must be a whole number"):
+        load_settings({"WINDOW_SECONDS": "1.5"})
