@@ -191,7 +191,7 @@ async def test_in_json_there_is_one_object_with_what_is_wrong(lago: Lago) -> Non
     [
         ({"LAGO_API_KEY": ""}, 2, "LAGO_API_KEY is not set"),
         ({"LAGO_API_KEY": "wrong"}, 1, "http_401"),
-        ({"LAGO_API_URL": "http://127.0.0.1:1"}, 1, "connect"),
+        ({"LAGO_API_URL": "http://127.0.0.1:1"}, 1, "Lago does not answer at LAGO_API_URL=http://127.0.0.1:1"),
     ],
 )
 async def test_a_lago_that_cannot_be_asked_is_one_sentence(variables: dict[str, str], code: int, sentence: str) -> None:

@@ -240,7 +240,7 @@ async def test_without_a_key_every_failure_is_the_integrations(monkeypatch: pyte
 
 async def test_a_malformed_variable_is_named_and_never_shown(lago: Lago, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAGO_API_URL", "secret")
-    with pytest.raises(LagoIntegrationError, match="LAGO_API_URL should be an address") as caught:
+    with pytest.raises(LagoIntegrationError, match="LAGO_API_URL must be an address") as caught:
         await orgs.get_customer("org_1")
     assert "secret" not in str(caught.value)
     assert (await orgs.check_lago_health()).status == "unhealthy"

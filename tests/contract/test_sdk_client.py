@@ -139,9 +139,9 @@ async def test_a_connection_that_is_cut_names_the_address(api: UsageApi, http: h
 
 async def test_what_cannot_be_sent_as_json_is_named(api: UsageApi, http: httpx.AsyncClient) -> None:
     client = sdk_client(api, http)
-    with pytest.raises(BillingRejected, match="bad_request") as caught:
-        await client.record_usage("org_1", "api_call", "tx", timestamp=object())  # type: ignore[arg-type]
-    assert caught.value.detail == "timestamp cannot be sent as JSON: Object of type object is not JSON serializable"
+    with pytest.raises(BillingRejected) as caught:
+        await client.record_usage("org_1", object(), "tx")  # type: ignore[arg-type]
+    assert (caught.value.reason, caught.value.detail) == ("bad_event", "event_code must be text, and is object")
     with pytest.raises(BillingRejected, match="bad_request: org_id cannot be a part of a path"):
         await client.get_limits(17)  # type: ignore[arg-type]
     assert api.bodies == []

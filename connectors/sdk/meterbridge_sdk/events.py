@@ -58,6 +58,8 @@ def usage_event(
         BillingRejected: `bad_event`, `bad_property`, `bad_time`, `number_out_of_range`.
     """
     for name, text in (("org_id", org_id), ("event_code", event_code), ("transaction_id", transaction_id)):
+        if not isinstance(text, str):
+            raise BillingRejected("bad_event", f"{name} must be text, and is {type(text).__name__}")
         if not text.strip():
             raise BillingRejected("bad_event", f"{name} is empty")
         if text in {".", ".."} or text != _clean(text) or len(text.encode()) > MAX_ID_BYTES:
@@ -79,7 +81,7 @@ def _moment(moment: Timestamp) -> str | int | float:
                 raise BillingRejected("bad_time", "a timestamp in text is ISO 8601 or seconds since 1970")
         elif isinstance(moment, bool) or not isinstance(moment, int | float) or not isfinite(moment) or moment < 0:
             raise BillingRejected(
-                "bad_time", "a timestamp in a number is finite, and seconds or milliseconds since 1970"
+                "bad_time", "a timestamp is a datetime, text in ISO 8601, or seconds or milliseconds since 1970"
             )
         return moment
     if moment.tzinfo is None:
