@@ -40,7 +40,7 @@ class TracingSettings(BaseModel):
 
     tracing_enabled: bool = Field(
         False,
-        description="Record OpenTelemetry traces and export them by OTLP over HTTP ([how](tracing.md)). Needs `pip install 'meterbridge[otel]'`.",
+        description="Record OpenTelemetry traces and export them by OTLP over HTTP ([how](tracing.md)). Needs `pip install -c constraints.txt '.[otel]'` in the sources.",
     )
     otel_service_name: str | None = Field(
         None,

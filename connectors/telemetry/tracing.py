@@ -141,6 +141,6 @@ def start_tracing(config: TracingConfig | None, count: Callable[[str, int], None
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise
-        sentence = "TRACING_ENABLED needs the packages of OpenTelemetry: pip install 'meterbridge[otel]'"
+        sentence = "TRACING_ENABLED needs the packages of OpenTelemetry: pip install -c constraints.txt '.[otel]' in the sources"
         raise ConfigurationError("TRACING_ENABLED", sentence) from error
     return Tracing(make_provider(config, version("meterbridge"), count))

@@ -16,6 +16,7 @@ from tests.support.eventually import soon
 from tests.support.org_api import OrgApi, org_api
 from tests.support.page_programs import names_of, printed, programs
 from tests.support.pages import whole_page
+from tests.support.ports import free_port
 from tests.support.sandbox import event
 from tests.support.served_asgi import served_asgi
 from tests.support.usage_api import serving
@@ -144,6 +145,20 @@ async def test_the_fastapi_service_serves_limits_and_bills_a_repeated_request_on
     async with served_asgi(names_of(ON_FASTAPI)["app"]) as url:
         answer = await asked(url)
     assert (answer.status_code, answer.json()["detail"]) == (429, "the limit tokens is used up")
+
+
+async def test_the_services_serve_although_meterbridge_does_not_answer(
+    api: OrgApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each client would get a 500 for as long as it is away."""
+    opened = meterbridge_sdk.org_billing_service
+    monkeypatch.setitem(getattr(opened, "__wrapped__", opened).__kwdefaults__, "flush_timeout_s", 0.1)
+    monkeypatch.setenv("METERBRIDGE_URL", f"http://127.0.0.1:{free_port()}")
+    async with serving(names_of(ON_AIOHTTP)["app"]) as url:
+        assert (await asked(url)).status_code == 200
+    async with served_asgi(names_of(ON_FASTAPI)["app"]) as url:
+        assert (await asked(url)).status_code == 200
+    assert not api.usage.all
 
 
 def test_a_service_may_keep_its_org_elsewhere() -> None:
