@@ -38,7 +38,7 @@ def configuration_page() -> str:
     lines += [f"| `{name.upper()}` | {why} |" for name, why in PRODUCTION.items()]
     lines += [
         "",
-        "Below, *required* in place of a default: set a value; *off*: its feature is off without a value;",
+        "Below, *required* in place of a default: set a value (the table above says what happens without it); *off*: its feature is off without a value;",
         "*optional*: its meaning says what holds without a value.",
     ]
     for heading, part in PARTS.items():
