@@ -1,7 +1,8 @@
 """Generates docs/logs.md from the code: `python -m connectors.telemetry.logs_page` prints it.
 
-Names of events and fields are read from the calls of loggers in the source. Meanings are in
-connectors/telemetry/log_fields.py. The tables below are for calls that do not have their names as text.
+Names of events and fields are read from the calls of loggers in the source. Meanings of fields are in
+connectors/telemetry/log_fields.py, those of events in log_meanings.py and log_meanings_of_processes.py. The tables
+below are for calls that do not have their names as text.
 """
 
 import ast
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from connectors.telemetry.log_fields import COMMON, FIELDS, LogField
+from connectors.telemetry.log_meanings import MEANINGS
 
 _ROOT: Final = Path(__file__).parents[2]
 _LEVELS: Final = {name: name for name in ("debug", "info", "warning", "error", "critical")} | {"exception": "error"}
@@ -54,7 +56,7 @@ _SPREAD: Final = {
 _INTRODUCTION: Final = """\
 # Logs
 
-<!-- Written by `python -m connectors.telemetry.logs_page`; change the call of the logger, or connectors/telemetry/log_fields.py. -->
+<!-- Written by `python -m connectors.telemetry.logs_page`; change the call of the logger, or connectors/telemetry/log_fields.py or log_meanings.py. -->
 
 Every process writes one JSON object a line to stderr (`LOG_FORMAT=console`: text for people). Normal traffic logs nothing but `billed_last_minute`, once a minute. Secrets
 are masked, and no line holds a prompt, an answer or a body.
@@ -82,7 +84,8 @@ def logs_page() -> str:
     """Return the text of docs/logs.md: the common fields, all fields of events, and the events.
 
     Raises:
-        KeyError: a call has a name that is neither a text nor in the tables above; or fields and their meanings differ.
+        KeyError: a call has a name that is neither a text nor in the tables above; or a field or an event has no meaning, or a
+            meaning has no field or event.
     """
     calls = list(log_calls())
     used = {name for call in calls for name in call.fields}
@@ -93,13 +96,14 @@ def logs_page() -> str:
         levels, fields = events.setdefault(call.event, (set(), {}))
         levels.add(call.level)
         fields.update(dict.fromkeys(call.fields))
+    if odd := events.keys() ^ MEANINGS.keys():
+        raise KeyError(*sorted(odd))
     lines = [_INTRODUCTION.rstrip("\n"), "", "## Fields of every line", "", *_table(COMMON)]
     lines += ["", "## Fields of events", "", *_table(FIELDS)]
-    lines += ["", "## Events", "", "| event | level | fields |", "|---|---|---|"]
+    lines += ["", "## Events", "", "| event | level | means, and what to do | fields |", "|---|---|---|---|"]
     for event, (levels, fields) in sorted(events.items()):
-        lines.append(
-            f"| `{event}` | {', '.join(sorted(levels))} | {', '.join(f'`{name}`' for name in sorted(fields))} |"
-        )
+        named = ", ".join(f"`{name}`" for name in sorted(fields))
+        lines.append(f"| `{event}` | {', '.join(sorted(levels))} | {MEANINGS[event]} | {named} |")
     return "\n".join(lines) + "\n"
 
 

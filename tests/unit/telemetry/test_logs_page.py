@@ -12,6 +12,7 @@ import structlog
 
 from connectors.telemetry import logs_page
 from connectors.telemetry.log_fields import COMMON, FIELDS
+from connectors.telemetry.log_meanings import MEANINGS
 from connectors.telemetry.logs import REQUEST_ID, add_trace_ids, configure_logging, redact
 
 ROOT = Path(__file__).parents[3]
@@ -35,11 +36,44 @@ def test_the_page_about_logs_is_current() -> None:
 
 
 def test_a_field_that_is_not_described_or_not_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(FIELDS, "waited_s")
-    monkeypatch.setitem(FIELDS, "invented", FIELDS["usd"])
+    fields = {name: FIELDS[name] for name in FIELDS.keys() - {"waited_s"}}
+    monkeypatch.setattr(logs_page, "FIELDS", fields | {"invented": FIELDS["usd"]})
     with pytest.raises(KeyError) as odd:
         logs_page.logs_page()
     assert odd.value.args == ("invented", "waited_s")
+
+
+def test_an_event_without_a_meaning_and_a_meaning_without_an_event_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    meanings = {event: MEANINGS[event] for event in MEANINGS.keys() - {"usage_held"}}
+    monkeypatch.setattr(logs_page, "MEANINGS", meanings | {"invented": "It is invented."})
+    with pytest.raises(KeyError) as odd:
+        logs_page.logs_page()
+    assert odd.value.args == ("invented", "usage_held")
+
+
+def test_the_fields_stand_in_the_order_of_the_alphabet() -> None:
+    assert list(FIELDS) == sorted(FIELDS)
+
+
+@pytest.mark.parametrize("event", MEANINGS)
+def test_an_event_has_a_meaning_that_is_read_at_once(event: str) -> None:
+    text = MEANINGS[event]
+    assert text[0].isupper() or text[0] == "`", text
+    assert text.endswith("."), text
+    assert len(text.split()) <= 40, text
+    assert "|" not in text, text
+
+
+def test_only_the_page_loads_the_meanings() -> None:
+    """No process is to keep the texts in memory."""
+    imported = re.compile(r"^\s*(?:from|import) .*\b(logs_page|log_meanings\w*)", re.MULTILINE)
+    importing = {
+        (path.name, module)
+        for folder in ("schemas", "streams", "connectors")
+        for path in (ROOT / folder).rglob("*.py")
+        for module in imported.findall(path.read_text("utf-8"))
+    }
+    assert importing == {("logs_page.py", "log_meanings"), ("log_meanings.py", "log_meanings_of_processes")}
 
 
 def test_every_logger_of_the_product_is_read() -> None:
@@ -65,7 +99,7 @@ def test_the_names_that_stand_beside_the_code_are_names_in_the_code() -> None:
         path.read_text("utf-8")
         for folder in ("schemas", "streams", "connectors")
         for path in (ROOT / folder).rglob("*.py")
-        if path.name != "logs_page.py"
+        if path.name != "logs_page.py" and not path.name.startswith("log_meanings")
     ]
     for name in {name for names in logs_page._EVENTS.values() for name in names}:
         assert any(f'"{name}"' in text for text in texts), name
