@@ -36,7 +36,7 @@ COMMON: Final = {
 
 FIELDS: Final = {
     "address": LogField("text", "host and port of a neighbour, or the address of a client", "kafka:9092"),
-    "after": LogField("number", "how many names were logged before the others were left out", 1000),
+    "after": LogField("number", "how many names were logged before the others were left out", 100),
     "again_s": LogField("number", "seconds until the work begins again", 5.0),
     "api": LogField("number", "port of the management API", 3002),
     "app": LogField("text", "Faust's app", "meterbridge-meter"),
