@@ -73,6 +73,6 @@ def test_without_the_packages_the_start_says_what_to_install(monkeypatch: pytest
     monkeypatch.delitem(sys.modules, "connectors.telemetry.traces.provider", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     config = load_settings({"TRACING_ENABLED": "1"}).tracing("meter")
-    with pytest.raises(ConfigurationError, match=r"meterbridge\[otel\]") as refused:
+    with pytest.raises(ConfigurationError, match=r"pip install -c constraints.txt '.\[otel\]'") as refused:
         start_tracing(config, lambda _outcome, _spans: None)
     assert refused.value.reason == "TRACING_ENABLED"
