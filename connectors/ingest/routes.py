@@ -32,7 +32,7 @@ _ALL_ACCEPTED = msgspec.json.encode(_STATUS)
 #: body.
 _DETAILED = 20
 _UNAVAILABLE_RETRY_S = 5
-#: What a sender is told of the causes that an operator can name at once; all others are told as `_NOT_NOW`.
+#: The detail of a 503 for each cause that an operator can act on; for all other causes it is `_NOT_NOW`.
 _CAUSES = {
     "topics_unchecked": "Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS, or has not been checked since the start; "
     "calls are not accepted until it answers",

@@ -1,5 +1,4 @@
-"""Bills events again that were posted after the end of their subscription: `meterbridge lago rebill` without an
-operator.
+"""Bills events again that were posted after the end of their subscription: `lago rebill` without an operator.
 
 It runs beside the projector, in the process that owns the first partition of the orgs' topic. Meterbridge knows of an
 end as soon as the org's record has it. So the rows in Postgres name the orgs to ask Lago about: the record shows an

@@ -23,7 +23,7 @@ def _part_of(deployment: str) -> re.Pattern[str]:
 
 
 def belongs_to(deployment: str, name: str, named: str = "") -> bool | None:
-    """Return whether the event is of this deployment. Of two deployments at most one is told True.
+    """Return whether the event is of this deployment. For two deployments, at most one answer is True.
 
     A topic's id has 22 characters and two numbers follow it, so `a-b-...` is of `a-b` and never of `a`.
 

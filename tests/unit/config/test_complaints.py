@@ -1,4 +1,4 @@
-"""A malformed setting is told in words that say what is expected, with an example, and without the value."""
+"""The message about a malformed setting says what is expected, with an example, and without the value."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whose an event is, by its id and by what it says: of two deployments at most one is told that it is its own."""
+"""An event belongs to at most one of two deployments, by its id and by the deployment that it names."""
 
 from dataclasses import replace
 from decimal import Decimal
