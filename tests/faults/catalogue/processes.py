@@ -242,16 +242,6 @@ ROWS = (
         ("faults/test_one_process.py::test_a_role_that_cannot_be_started_again_does_not_end_the_others",),
     ),
     Row(
-        186,
-        "partitions are paused while the fetching thread looks for partitions to fetch",
-        "the set of partitions that the event loop handed over changes during a fetch",
-        (GOES_ON,),
-        "the fetch works with a set of its own; with the shared one the role was restarted (1 of 40 runs on a busy machine)",
-        (
-            "unit/streams/runtime/test_fetching_thread.py::test_a_pause_during_a_fetch_does_not_change_the_set_of_the_fetch",
-        ),
-    ),
-    Row(
         196,
         "a library raises a `CancelledError` while a further Lago organisation is served",
         "from the fetch of its reader; from a post",
