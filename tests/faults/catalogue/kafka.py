@@ -216,4 +216,12 @@ ROWS = (
             "integration/test_ledger.py::test_no_second_ledger_begins_while_the_first_is_behind_another_producers_unfinished_transaction",
         ),
     ),
+    Row(
+        190,
+        "a ledger is rebuilt while an abandoned transaction hides events that it had sealed",
+        "an open transaction in the topic of events before a committed one; then a command reads the topic",
+        (LOST, TWICE, SAYS_SO),
+        "the command waits until Kafka has ended the transaction, and then reads the events behind it; after 30 s it gives up with an error",
+        ("integration/test_topic_scan.py::test_what_is_committed_behind_an_unfinished_transaction_is_read",),
+    ),
 )
