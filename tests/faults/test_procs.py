@@ -1,14 +1,21 @@
 """Laws of the processes under fault, seen on processes that do nothing."""
 
 import asyncio
+import io
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.faults.procs import Process
+from tests.support import guard
 from tests.support.eventually import eventually
 
 _OBEDIENT = (
@@ -88,3 +95,20 @@ async def test_what_does_not_come_up_is_told_with_its_last_words(tmp_path: Path)
     with pytest.raises(TimeoutError, match="no port"):
         await it.up(limit_s=1)
     await it.kill()
+
+
+def test_threads_that_start_processes_at_once_have_one_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second guard that a number was not taken back from kills whatever process has it when the tests end."""
+    both, guards = threading.Barrier(2), list[io.BytesIO]()
+
+    def started(*_: object, **__: object) -> SimpleNamespace:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        guards.append(io.BytesIO())
+        return SimpleNamespace(stdin=guards[-1])
+
+    monkeypatch.setattr(guard, "_guard", cache(guard._guard.__wrapped__))
+    monkeypatch.setattr(guard, "subprocess", SimpleNamespace(Popen=started, PIPE=None, DEVNULL=None))
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(guard.release, (1, 2)))
+    assert [given.getvalue().count(b"\n") for given in guards] == [2]
