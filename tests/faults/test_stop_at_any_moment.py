@@ -114,10 +114,21 @@ def running(name: str, folder: Path, environ: Mapping[str, str], *, forked: bool
 def nobody(*, silent: bool) -> Iterator[int]:
     """Yield a port where no one listens, or one where connections are taken and nothing is ever said."""
     if not silent:
-        yield free_port()
+        with socket.socket() as kept:  # another run of tests may start a server on any free port
+            kept.bind(("127.0.0.1", free_port()))
+            yield kept.getsockname()[1]
         return
     with socket.create_server(("127.0.0.1", 0), backlog=64) as ear:
         yield ear.getsockname()[1]
+
+
+def test_where_no_one_listens_no_one_else_begins_to() -> None:
+    """A meter that found another run's Kafka there ended by itself, because that has none of its topics."""
+    with nobody(silent=False) as port, socket.socket() as other, socket.socket() as client:
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        with pytest.raises(ConnectionRefusedError):
+            client.connect(("127.0.0.1", port))
 
 
 def away(port: int) -> dict[str, str]:
