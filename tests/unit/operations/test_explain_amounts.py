@@ -35,7 +35,7 @@ FOUND = [
         ("0.30", [2]),
         ("0.3005", [2]),
         ("0.9", [3]),
-        ("77", [0, 1, 2, 3]),
+        ("77", []),
     ],
 )
 def test_an_amount_stands_for_calls_then_for_events_then_for_nothing_in_particular(usd: str, places: list[int]) -> None:
