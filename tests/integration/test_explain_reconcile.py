@@ -109,6 +109,8 @@ async def test_parts_that_left_the_topic_are_proved_by_the_tables(world: BilledD
     told = await world.run("reconcile")
     assert (told.code, len(told.json["complaints"])) == (1, 1)
     assert "were sealed, events hold" in told.json["complaints"][0]
+    shown = (await meterbridge(world.stage, "reconcile", DATABASE_URL=world.database)).out.splitlines()
+    assert shown[0] == "It does NOT add up:" and any(line.startswith("In all: ") for line in shown)
 
 
 async def test_what_lago_lost_or_somebody_else_sent_is_found(world: BilledDay) -> None:
