@@ -11,8 +11,6 @@ MeterbridgeError
 column in `docs/errors.md`. `detail` is for people and never holds a payload, a key or a prompt.
 """
 
-import os
-
 
 class MeterbridgeError(Exception):
     """Base class of all errors that Meterbridge raises on purpose."""
@@ -33,17 +31,6 @@ class Unavailable(MeterbridgeError):
 
 class ConfigurationError(MeterbridgeError):
     """A setting is missing or malformed; `reason` is the setting's name."""
-
-
-def port_refused(setting: str, port: int, host: str, error: OSError) -> ConfigurationError:
-    """Return the error of a process that cannot listen on its port.
-
-    Args:
-        setting: the variable or the option that chooses the port.
-        error: of the attempt. asyncio repeats address and port in its text, so the text of its number is taken.
-    """
-    cause = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
-    return ConfigurationError(setting, f"{setting} {port} on {host} cannot be used: {cause}")
 
 
 class TopicProblem(MeterbridgeError):

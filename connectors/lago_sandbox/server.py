@@ -4,8 +4,8 @@ from typing import Any
 
 from aiohttp import web
 
+from connectors.config.ports import port_refused
 from connectors.lago_sandbox.app import create_sandbox
-from schemas.errors import port_refused
 from streams.runtime.shutdown import StopSignal
 
 _SHUTDOWN_S = 2

@@ -18,6 +18,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from connectors.config.connections import kafka_connection, revealed, topic_layout
+from connectors.config.ports import port_refused
 from connectors.config.settings import Settings
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import BoundedRunner
@@ -38,7 +39,6 @@ from connectors.processes.usage_ingress import WebhookIngress, checked_auth, kaf
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.tracing import start_tracing
-from schemas.errors import port_refused
 from schemas.organizations import DEFAULT
 from schemas.topics import TopicNames
 from streams.runtime.clock import now_us

@@ -18,8 +18,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from connectors.config.ports import port_refused
 from connectors.telemetry.worker_health import WorkerHealth
-from schemas.errors import port_refused
 from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 
 #: Maximum number of connections that are served at the same time, in total and for one address.
