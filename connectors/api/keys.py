@@ -52,7 +52,7 @@ class NewKey(BaseModel, extra="forbid"):
     @classmethod
     def _known(cls, scopes: list[str]) -> list[str]:
         if not {EVERYTHING, *SCOPES}.issuperset(scopes):
-            raise ValueError(f"should be of {', '.join(SCOPES)}, or {EVERYTHING}")
+            raise ValueError(f"must be of {', '.join(SCOPES)}, or {EVERYTHING}")
         return scopes
 
 

@@ -32,7 +32,7 @@ Provider = Annotated[
 
 def _printable(key: str) -> str:
     if not all("!" <= character <= "~" for character in key):
-        raise ValueError("should be printable ASCII characters without spaces")
+        raise ValueError("must be printable ASCII characters without spaces")
     return key
 
 
@@ -60,7 +60,7 @@ class NewProviderKey(BaseModel, extra="forbid", hide_input_in_errors=True):
         key = self.api_key.lower()
         for name in (self.provider, self.key_name, self.user_id or ""):
             if is_secret(name) or key in name.lower():
-                raise ValueError("a name should not be a key")
+                raise ValueError("a name must not be a key")
         return self
 
 

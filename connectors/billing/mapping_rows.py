@@ -21,7 +21,7 @@ def _moment_us(value: Any) -> int | None:
     try:
         return None if value is None else parse_us(value)
     except Rejected as error:
-        raise ValueError(f"should be ISO 8601 or seconds since 1970: {error.detail}") from None
+        raise ValueError(f"must be ISO 8601 or seconds since 1970: {error.detail}") from None
 
 
 #: Excludes control characters, because ids become Kafka keys, headers and database text.

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from connectors.http.field_errors import field_errors
 from connectors.http.problem import Problem, try_again
 from connectors.http.request_limits import MAX_BODY, body_of, check_parts
 from connectors.lago.errors import LagoIntegrationError
@@ -21,9 +22,6 @@ from streams.core.mapping.customer_prefixes import may_adopt
 
 _RETRY_S = 5
 _NO_POSTGRES = "DATABASE_URL"
-#: A response lists only the first errors of a body, because it must not be larger than the request.
-_ERRORS_TOLD = 20
-_FIELD_CHARS = 100
 #: The status of a `Rejected` by its reason; all others are 422. 402: credits are missing; 404: something does not exist; 409: it
 #: conflicts with what exists.
 _STATUS: Final[Mapping[str, int]] = {
@@ -308,26 +306,19 @@ def parsed(model: type[BaseModel], body: bytes) -> BaseModel:
     try:
         return model.model_validate_json(body or nothing)
     except ValidationError as invalid:
-        raise _invalid(invalid) from None
+        raise _invalid(model, invalid) from None
 
 
 def _valid(model: type[BaseModel], values: Mapping[str, str]) -> BaseModel:
     try:
         return model.model_validate(values)
     except ValidationError as invalid:
-        raise _invalid(invalid) from None
+        raise _invalid(model, invalid) from None
 
 
-def _invalid(invalid: ValidationError) -> Problem:
-    details = invalid.errors(include_input=False, include_url=False, include_context=False)
-    if details[0]["type"] == "json_invalid":
+def _invalid(model: type[BaseModel], invalid: ValidationError) -> Problem:
+    first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
         return Problem(400, "not_json", "the body is not JSON")
-    errors = [
-        {
-            "field": ".".join(str(part)[:_FIELD_CHARS] for part in error["loc"]) or "body",
-            "message": error["msg"].removeprefix("Value error, "),
-        }
-        for error in details[:_ERRORS_TOLD]
-    ]
-    sentence = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
-    return Problem(422, "invalid_fields", sentence, errors=errors)
+    errors = field_errors(model, invalid)
+    return Problem(422, "invalid_fields", "; ".join(error["message"] for error in errors), errors=errors)
