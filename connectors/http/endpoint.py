@@ -271,7 +271,7 @@ async def _authorized(
 
 
 def as_problem(error: Rejected | Unavailable | ConfigurationError) -> Problem:
-    """Return the response to an error that a handler may raise; it holds no value of the request."""
+    """Return the response to an error that a handler may raise; of the values of the request it holds at most ids."""
     if (status := _STATUS.get(error.reason)) is not None:
         return Problem(status, error.reason, error.detail)
     if isinstance(error, LagoIntegrationError):
