@@ -154,6 +154,7 @@ class Endpoint:
         summary: one sentence for the OpenAPI document.
         body, query: models; unknown query parameters are ignored.
         answers: the model of the response by status; None = no body, or a body that is not JSON.
+        refuses: by status, the reasons of docs/errors-api.md that this endpoint has beside those that all have in common.
         org: name of the path parameter that is an org's id. A caller that may not see that org is refused.
         sees_to_orgs: the path has no such parameter, and the handler itself shows and changes only orgs that
             `AuthorizedRequest.principal` may see (`AuthorizedRequest.for_org`). If neither `org` nor this is set, only
@@ -178,6 +179,7 @@ class Endpoint:
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     answers: Mapping[int, type[BaseModel] | None] = field(default_factory=dict)
+    refuses: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     org: str = ""
     sees_to_orgs: bool = False
     any_text: tuple[str, ...] = ()
