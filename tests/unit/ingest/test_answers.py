@@ -101,6 +101,7 @@ async def test_a_post_to_a_path_that_nearly_is_a_webhook_is_told_the_webhooks(pa
     assert told["detail"] == "no such path; usage is posted to /webhook/litellm/usage or /webhooks/litellm"
 
 
-async def test_a_post_to_another_path_is_told_nothing() -> None:
+async def test_a_post_to_another_path_is_told_where_the_paths_are_listed() -> None:
     status, told = await _answer_of(_Topics(), "/something")
-    assert (status, told["detail"]) == (404, "Not Found")
+    sentence = "there is no such path here; docs/endpoints.md lists the paths of each process"
+    assert (status, told["reason"], told["detail"]) == (404, "not_found", sentence)
