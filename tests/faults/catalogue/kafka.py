@@ -203,7 +203,6 @@ ROWS = (
         "the hidden commit is noticed by the high watermark: the transaction is ended or waited for, and the tail is read again",
         (
             "integration/test_ledger.py::test_a_commit_of_unknown_outcome_is_found_behind_another_producers_unfinished_transaction",
-            "unit/streams/state/test_long_changelog.py::test_a_transaction_that_never_ends_is_reported_and_not_waited_for_without_end",
         ),
     ),
     Row(
