@@ -233,7 +233,7 @@ def _key_of(authorized: AuthorizedRequest) -> str | None:
     """Return the idempotency key of the request; None = it has none. Raises: Problem 400 `bad_idempotency_key`."""
     key = authorized.request.headers.get(KEY)
     if key is not None and not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
-        raise Problem(400, "bad_idempotency_key", f"{KEY} should be 1 to {_MAX_KEY} printable ASCII characters")
+        raise Problem(400, "bad_idempotency_key", f"{KEY} must be 1 to {_MAX_KEY} printable ASCII characters")
     return key
 
 

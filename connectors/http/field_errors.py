@@ -23,10 +23,10 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
-    "string_too_short": "must not be shorter than {min_length} character(s)",
-    "string_too_long": "must not be longer than {max_length} character(s)",
-    "too_short": "must not have fewer than {min_length} entries",
-    "too_long": "must not have more than {max_length} entries",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
     **dict.fromkeys(("literal_error", "enum"), "must be {expected}"),
     **dict.fromkeys(
         ("datetime_type", "datetime_parsing", "datetime_from_date_parsing", "datetime_object_invalid"),
@@ -74,7 +74,7 @@ def _sentence(error: Mapping[str, Any], known: tuple[str, ...]) -> str:
     if kind == "value_error":
         return str(context["error"])
     if (sentence := _SENTENCES.get(kind)) is not None:
-        return sentence.format(**context)
+        return sentence.format(**context).replace(" 1 characters", " 1 character").replace(" 1 entries", " 1 entry")
     message: str = error["msg"]
     return message.replace("Input should", "must", 1)
 

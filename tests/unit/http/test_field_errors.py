@@ -80,7 +80,7 @@ KNOWN = "plan_code, kind, parts, until, more, user, id"
                 "parts.0.cod": "`parts.0.cod` is unknown; known are code, amount",
             },
         ),
-        ({"plan_code": "p", "parts": [{"code": ""}] * 3}, {"parts": "`parts` must not have more than 2 entries"}),
+        ({"plan_code": "p", "parts": [{"code": ""}] * 3}, {"parts": "`parts` must have at most 2 entries"}),
         (
             {"plan_code": "p", "until": "2026-11-20T10:03"},
             {"until": "`until` must have an offset from UTC, for example 2026-11-20T10:03:00Z"},
@@ -89,7 +89,7 @@ KNOWN = "plan_code, kind, parts, until, more, user, id"
             {"plan_code": "p", "more": {"a": 1.5}},
             {"more.a": "`more.a` must be a whole number or must be true or false"},
         ),
-        ({"plan_code": "p", "more": {"abcd": 1}}, {"more.abcd": "`more.abcd` must not be longer than 3 character(s)"}),
+        ({"plan_code": "p", "more": {"abcd": 1}}, {"more.abcd": "`more.abcd` must have at most 3 characters"}),
         ({"plan_code": "p", "user_id": 1}, {"user_id": "`user_id` must be text"}),
         ({"plan_code": "p", "id": ""}, {"id": "`id` must have at least one character, and no control characters"}),
         ({"plan_code": "p", "user": "u", "kind": "b"}, {"body": "user and kind b exclude each other"}),
