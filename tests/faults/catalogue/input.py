@@ -100,7 +100,9 @@ ROWS = (
         "in each field, header, metadata and tag that a client of LiteLLM can write",
         (MONEY, SAYS_SO),
         "if a key determines CUSTOMER_ID_FIELDS, no bill changes; by default the doctor reports `client_names_payer`",
-        ("unit/streams/core/metering/test_client_names_a_payer.py::test_nothing_that_a_client_writes_names_who_pays",),
+        (
+            "unit/streams/core/metering/test_client_names_a_payer.py::test_no_field_that_a_client_can_write_decides_who_pays",
+        ),
         simulated="only the reader of the ingress is tested; recorded bodies show what LiteLLM makes of a request",
     ),
     Row(

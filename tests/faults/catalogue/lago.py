@@ -124,7 +124,7 @@ ROWS = (
         "401 for 24 hours of a virtual clock",
         (LOST, TWICE),
         "no event is given up, even after a day",
-        ("unit/streams/delivery/test_delivery_outages.py::test_a_key_that_is_refused_for_a_day_costs_no_event",),
+        ("unit/streams/delivery/test_delivery_outages.py::test_a_key_that_is_refused_for_a_day_loses_no_event",),
         simulated="a day",
     ),
     Row(
@@ -134,8 +134,8 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "no 429; the backlog drains at half the limit or more over the middle 80 %",
         (
-            "unit/streams/core/delivery/test_pacing_fleet.py::test_three_hundred_a_second_for_half_a_minute_meet_no_429",
-            "unit/streams/core/delivery/test_pacing_fleet.py::test_what_an_outage_left_drains_at_half_the_limit_or_more_without_a_429",
+            "unit/streams/core/delivery/test_pacing_fleet.py::test_three_hundred_a_second_for_half_a_minute_get_no_429",
+            "unit/streams/core/delivery/test_pacing_fleet.py::test_a_backlog_after_an_outage_drains_at_half_the_limit_or_more_without_a_429",
         ),
         simulated="otherwise the load of the machine would be measured",
     ),
@@ -146,7 +146,7 @@ ROWS = (
         (LOST, TWICE, SAME),
         "every event is billed once or accounted for, by the first owner or the next owner",
         (
-            "unit/streams/delivery/test_delivery_sweep.py::test_every_event_is_billed_once_or_accounted_for",
+            "unit/streams/delivery/test_delivery_sweep.py::test_every_event_is_billed_once_or_has_an_outcome",
             "unit/streams/delivery/test_delivery_sweep.py::test_a_new_owner_after_a_kill_at_any_moment_bills_the_rest_once",
         ),
         simulated="thousands of runs, each reproducible by its seed",

@@ -21,15 +21,15 @@ RULES = (
         "A batch, a video and a background response are billed once, even if they are read several times",
         (
             "e2e/test_polled_jobs.py::test_a_polled_job_is_billed_once_over_a_restart_and_a_week",
-            "unit/streams/core/metering/test_jobs.py::test_the_first_positive_cost_bills_and_nothing_else",
+            "unit/streams/core/metering/test_jobs.py::test_only_the_first_positive_cost_is_billed",
             "unit/streams/core/metering/test_sealed_jobs.py::test_polls_of_one_response_are_one_job",
         ),
     ),
     Rule(
         "Media without a price is unpriced; own subscriptions and experiments are not billed; policies hold for failed calls",
         (
-            "unit/streams/core/metering/test_decisions.py::test_a_call_without_a_cost_is_unpriced_if_it_was_worth_one",
-            "unit/streams/core/metering/test_decisions.py::test_a_policy_holds_for_failed_calls_too",
+            "unit/streams/core/metering/test_decisions.py::test_a_call_without_a_cost_is_unpriced_if_its_kind_normally_costs_something",
+            "unit/streams/core/metering/test_decisions.py::test_a_policy_applies_to_failed_calls_too",
         ),
     ),
     Rule(
@@ -85,14 +85,14 @@ RULES = (
         "Held usage is undecided: merging never changes the payer, and a corrected mapping applies to it",
         (
             "unit/streams/core/metering/test_held_undecided.py::test_merging_never_changes_who_pays",
-            "unit/streams/core/metering/test_held_undecided.py::test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_anew",
+            "unit/streams/core/metering/test_held_undecided.py::test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_again",
             "integration/test_mapping_corrections.py::test_a_mapping_to_an_org_that_lago_does_not_know_is_corrected_by_the_next_one",
         ),
     ),
     Rule(
         "Settings change worker by worker, and each call is billed once",
         (
-            "unit/streams/core/metering/test_changed_settings.py::test_the_one_who_takes_over_with_whatever_settings_each_call_is_billed_once",
+            "unit/streams/core/metering/test_changed_settings.py::test_each_call_is_billed_once_for_any_settings_of_the_worker_that_takes_over",
         ),
     ),
     Rule(
@@ -123,7 +123,7 @@ RULES = (
     Rule(
         "Only Lago's own responses refuse an event; events that fail with the same error are held",
         (
-            "unit/lago/test_not_lago.py::test_a_page_of_html_for_hours_gives_no_event_up",
+            "unit/lago/test_not_lago.py::test_hours_of_html_answers_make_no_event_a_dead_letter",
             "integration/test_sink.py::test_an_outage_gives_no_event_up",
         ),
     ),
@@ -133,7 +133,7 @@ RULES = (
     ),
     Rule(
         "A damaged table is refused by line; an amount that a spreadsheet has changed is refused",
-        ("unit/operations/test_csv_table.py::test_whatever_a_writer_of_csv_wrote_is_read_back",),
+        ("unit/operations/test_csv_table.py::test_a_file_by_pythons_csv_writer_is_read_back_unchanged",),
     ),
     Rule(
         "When the readiness probe succeeds, the first mapping can be stored",
@@ -149,7 +149,7 @@ RULES = (
         (
             "integration/test_over_the_border.py::test_what_was_posted_to_the_next_subscription_is_not_posted_again_when_its_own_runs_after_all",
             "integration/test_map_by_identity.py::test_who_was_deleted_long_ago_is_not_mapped_anew",
-            "unit/streams/core/mapping/test_known_past.py::test_whatever_was_dropped_what_is_left_says_the_same_or_nothing",
+            "unit/streams/core/mapping/test_known_past.py::test_after_any_removal_the_kept_versions_give_the_same_answer_or_none",
             "integration/test_after_end.py::test_what_another_customer_with_the_same_id_is_invoiced_for_is_billed_again_only_by_a_persons_word",
         ),
     ),
@@ -161,19 +161,19 @@ RULES = (
         "Pending events are one number, and a failing event delays others only for seconds",
         (
             "integration/test_event_queue.py::test_pending_is_one_number_wherever_it_is_asked_for",
-            "unit/streams/delivery/test_sick_heads.py::test_a_sick_event_at_the_head_of_a_lane_holds_what_comes_behind_it_for_seconds",
+            "unit/streams/delivery/test_sick_heads.py::test_a_bad_event_at_the_front_of_a_partition_delays_the_next_ones_for_seconds",
         ),
     ),
     Rule(
         "Unbilled usage is visible, and usage of one customer by two callbacks raises an alarm",
         (
             "integration/test_explain_reconcile.py::test_what_is_not_billed_is_not_hidden_behind_a_sum_that_adds_up",
-            "unit/streams/core/metering/test_duplicate_routes.py::test_two_callbacks_of_one_customer_are_told_once_an_hour",
+            "unit/streams/core/metering/test_duplicate_routes.py::test_two_callbacks_of_one_customer_are_reported_once_an_hour",
         ),
     ),
     Rule(
         "The user and the key of LiteLLM's master key are not used as customers",
-        ("unit/streams/core/metering/test_customer_key.py::test_the_one_who_has_the_master_key_is_no_one",),
+        ("unit/streams/core/metering/test_customer_key.py::test_the_user_of_the_master_key_is_no_customer",),
     ),
     Rule(
         "A customer's question about an amount is answered without SQL",

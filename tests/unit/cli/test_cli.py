@@ -1,4 +1,4 @@
-"""The command line: every command explains itself, and a wrong word is answered in one sentence."""
+"""The command line: every command has help, and a wrong argument is answered with one sentence."""
 
 import re
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_every_command_has_help_with_an_example(command: list[str]) -> None:
 
 
 def commands_of(group: typer.Typer) -> set[tuple[str, ...]]:
-    """Every command below a group, by its words."""
+    """Every command below a group, by the words that call it."""
     own = {(command.name or command.callback.__name__,) for command in group.registered_commands if command.callback}
     for below in group.registered_groups:
         assert below.typer_instance is not None
@@ -90,7 +90,7 @@ def commands_of(group: typer.Typer) -> set[tuple[str, ...]]:
     return own
 
 
-def test_every_command_there_is_is_tried_here() -> None:
+def test_this_file_tests_every_command() -> None:
     assert commands_of(app) == {tuple(command) for command in COMMANDS}
 
 
@@ -125,12 +125,12 @@ def test_every_command_is_in_the_readme(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one[0] not in WITHOUT_ANSWER], ids=" ".join)
-def test_every_command_that_ends_answers_scripts_in_json(command: list[str]) -> None:
+def test_every_command_that_ends_can_print_json(command: list[str]) -> None:
     told = CliRunner().invoke(app, [*command, "--help"])
     assert "--json" in told.output
 
 
-def test_the_version_is_the_distributions() -> None:
+def test_the_version_is_that_of_the_distribution() -> None:
     told = CliRunner().invoke(app, ["--version"])
     assert (told.exit_code, told.output.split()[0]) == (0, "meterbridge")
 
@@ -209,7 +209,7 @@ def test_the_version_is_the_distributions() -> None:
         (["topics", "check"], {"KAFKA_PARTITIONS": "many"}, "KAFKA_PARTITIONS must be"),
     ],
 )
-def test_a_wrong_word_or_setting_is_one_sentence_and_exit_code_2(
+def test_a_wrong_argument_or_setting_gives_one_sentence_and_exit_code_2(
     words: list[str], variables: dict[str, str], sentence: str
 ) -> None:
     told = CliRunner().invoke(app, words, env=variables)

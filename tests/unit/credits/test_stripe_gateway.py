@@ -1,4 +1,4 @@
-"""What Stripe is asked, on a loopback port that answers as its public API reference says."""
+"""Requests to Stripe, against a server on a loopback port that answers as Stripe's API reference says."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ async def gateway(stripe: Stripe) -> AsyncIterator[StripeGateway]:
     await made.close()
 
 
-async def test_a_session_is_made_as_stripe_documents_it(gateway: StripeGateway, stripe: Stripe) -> None:
+async def test_a_session_is_created_as_stripe_documents_it(gateway: StripeGateway, stripe: Stripe) -> None:
     assert await gateway.session(ORDER, "cus_1") == Session("cs_test_1", "https://checkout.stripe.com/1", live=False)
     [(method, path, told, headers)] = stripe.asked
     assert (method, path) == ("POST", "/v1/checkout/sessions")
@@ -79,7 +79,7 @@ async def test_a_session_is_made_as_stripe_documents_it(gateway: StripeGateway, 
     assert (headers["Idempotency-Key"], headers["Authorization"]) == ("11:meterbridge:7:session:3:p-1", f"Bearer {KEY}")
 
 
-async def test_a_customer_has_the_name_of_its_account_alone(gateway: StripeGateway, stripe: Stripe) -> None:
+async def test_a_customer_at_stripe_has_only_the_name_of_its_account(gateway: StripeGateway, stripe: Stripe) -> None:
     assert await gateway.customer("user:ada") == "cus_1"
     [(_, path, told, headers)] = stripe.asked
     assert (path, told) == (
@@ -107,7 +107,7 @@ async def test_a_session_is_looked_up_by_its_id(gateway: StripeGateway, stripe: 
         ((500, "api_error", "internal"), Unavailable, "stripe_away"),
     ],
 )
-async def test_an_error_of_stripes_is_a_decision(
+async def test_every_stripe_error_is_mapped_to_a_decision(
     gateway: StripeGateway,
     stripe: Stripe,
     answer: tuple[int, str, str],
@@ -121,14 +121,14 @@ async def test_an_error_of_stripes_is_a_decision(
     assert KEY not in str(raised.value), "Stripe's messages are not passed on"
 
 
-async def test_a_stripe_that_does_not_answer_may_answer_later() -> None:
+async def test_a_stripe_that_does_not_answer_may_be_tried_again() -> None:
     gateway = StripeGateway(KEY, f"http://127.0.0.1:{free_port()}", "meterbridge")
     with pytest.raises(Unavailable, match="stripe_away"):
         await gateway.customer("user:ada")
     await gateway.close()
 
 
-async def test_without_a_key_nothing_is_sold() -> None:
+async def test_without_a_key_no_credits_are_sold() -> None:
     from prometheus_client import CollectorRegistry
 
     settings = Settings(database_url=SecretStr("postgresql://127.0.0.1:1/x"))

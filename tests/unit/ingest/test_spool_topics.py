@@ -1,4 +1,4 @@
-"""A spool that was filled under another TOPIC_PREFIX is refused: what is in it would reach a topic that no one counts."""
+"""A spool that was filled under another TOPIC_PREFIX is refused: its records would reach a topic that no role reads."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 async def left(tmp_path: Path) -> Path:
-    """What an ingress that was killed has left: two calls, one rejection."""
+    """The spool of an ingress that was killed: two calls, one rejection."""
     path = tmp_path / "spool.db"
     spool = await Spool.at(path, MIB, OLD)
     await spool.put([("old.raw", "c", b"{}", 1), ("old.raw", "c", b"{}", 2), ("old.rejected", None, b"{}", 3)])
@@ -21,7 +21,7 @@ async def left(tmp_path: Path) -> Path:
     return path
 
 
-async def test_it_is_refused_with_what_is_in_it_and_nothing_of_it_is_lost(left: Path) -> None:
+async def test_it_is_refused_with_a_description_of_its_content_and_nothing_is_lost(left: Path) -> None:
     for _ in range(2):
         with pytest.raises(ConfigurationError) as refused:
             await Spool.at(left, MIB, NEW)

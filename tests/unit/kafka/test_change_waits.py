@@ -1,4 +1,4 @@
-"""No one waits forever for a change of a shared record, whatever the writer is stuck in."""
+"""No caller waits forever for a change of a shared record, even if the writer is stuck."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ LIMIT_S = 10.0
 
 
 class Stuck(CompactedTopicWriter[str]):
-    """Cannot even be given up: its connection does not close."""
+    """Cannot even be closed: its connection does not close."""
 
     def __init__(self) -> None:
         view = SimpleNamespace(name="orgs", table={})
@@ -35,7 +35,7 @@ class Stuck(CompactedTopicWriter[str]):
                 change.done.set_result("made")
 
 
-def test_a_change_is_given_up_after_twice_the_limit_and_the_one_who_comes_later_is_served() -> None:
+def test_a_change_is_abandoned_after_twice_the_limit_and_a_later_caller_is_served() -> None:
     async def waits() -> None:
         records = Stuck()
         begun = virtual_now()
@@ -51,7 +51,7 @@ def test_a_change_is_given_up_after_twice_the_limit_and_the_one_who_comes_later_
     run_virtually(waits())
 
 
-def test_a_timeout_of_the_one_who_asked_stays_theirs() -> None:
+def test_a_timeout_of_the_caller_stays_a_timeout_of_the_caller() -> None:
     class Failing(Stuck):
         async def _until_done(self, batch: Sequence[_Change[Any]], failures: list[Any]) -> None:
             for change in batch:

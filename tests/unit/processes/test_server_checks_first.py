@@ -1,4 +1,4 @@
-"""A server with a wrong setting says so before it connects to Kafka, whose client would print its own complaints."""
+"""A server with a wrong setting reports it before it connects to Kafka, whose client would print its own errors."""
 
 import pytest
 

@@ -15,12 +15,12 @@ PAGES = "\n".join(page.read_text() for page in (ROOT / "docs").glob("*.md") if p
 
 
 def _used(word: str, text: str) -> bool:
-    """The word, one of its forms, or a name made of it."""
+    """The word, one of its forms, or a name that contains it."""
     stem = r"[a-z]*[ _]".join(re.escape(part.removesuffix("e")) for part in word.split())
     return re.search(rf"(?<![a-z]){stem}", text, re.IGNORECASE) is not None
 
 
-def test_the_glossary_has_words_and_none_twice() -> None:
+def test_the_glossary_has_words_without_duplicates() -> None:
     assert len(WORDS) > 20
     assert len(WORDS) == len(set(WORDS))
 

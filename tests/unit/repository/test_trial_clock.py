@@ -1,4 +1,4 @@
-"""The clock of `make trial`: a process that follows it is a week ahead, and waits no longer than it always did."""
+"""The clock of `make trial`: a process that follows it is a week ahead, and its waits are not longer."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def clock() -> Iterator[Clock]:
 
 
 @pytest.mark.parametrize("days", [0, 7])
-def test_a_process_is_as_many_days_ahead_and_waits_as_long_as_ever(clock: Clock, days: int) -> None:
+def test_a_process_is_the_set_number_of_days_ahead_and_waits_normally(clock: Clock, days: int) -> None:
     clock.forward(days)
     said = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -1,4 +1,4 @@
-"""What was billed is told once a minute, in sums, and silence means that nothing was."""
+"""Billed usage is logged once a minute in sums; without a line nothing was billed."""
 
 import asyncio
 from decimal import Decimal
@@ -28,7 +28,7 @@ def test_a_minute_without_usage_has_no_line() -> None:
     assert logged == []
 
 
-def test_what_was_counted_sealed_and_delivered_is_told_with_its_dollars_and_forgotten() -> None:
+def test_counted_sealed_and_delivered_usage_is_logged_with_its_dollars_and_then_reset() -> None:
     minute = MinuteSummary()
     with capture_logs() as logged:
         minute.counted(counters(10, 0), counters(1010, 0))
@@ -51,7 +51,7 @@ def test_what_was_counted_sealed_and_delivered_is_told_with_its_dollars_and_forg
     ]
 
 
-def test_it_is_told_each_minute_and_once_more_at_the_end() -> None:
+def test_it_is_logged_each_minute_and_once_more_at_the_end() -> None:
     minute, told = MinuteSummary(), list[float]()
 
     async def main() -> None:

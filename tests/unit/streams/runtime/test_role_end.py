@@ -1,4 +1,4 @@
-"""A role that ends leaves nothing behind in its process, in which it may be started again."""
+"""A role that ends leaves nothing behind in its process, so that it may be started again."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ def _no_work(_partition: int) -> Any:
 
 
 async def test_a_closed_role_is_freed_with_its_app() -> None:
-    """Each start after an error kept the app, the consumer and the metrics of the one before: 0.5 MiB."""
+    """Earlier each restart after an error kept the previous app, consumer and metrics: 0.5 MiB."""
 
     async def freed() -> list["weakref.ref[Any]"]:
         app = App("freed", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
@@ -41,8 +41,8 @@ async def test_a_closed_role_is_freed_with_its_app() -> None:
     assert [one() for one in ended] == [None, None]
 
 
-async def test_a_closed_role_reads_its_tables_no_more() -> None:
-    """Each start after an error left a consumer that went on."""
+async def test_a_closed_role_stops_reading_its_tables() -> None:
+    """Earlier each restart after an error left a running consumer."""
     table = _Table({}, "orgs", lambda: 0.0, "orgs")
     app = App("tables", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
     role = Role(app, "topic", _no_work, Quiet(), 0.0, tables=(table,))
@@ -53,7 +53,7 @@ async def test_a_closed_role_reads_its_tables_no_more() -> None:
 
 
 class _Task:
-    """A partition task that is a second about its close, or fails in it."""
+    """A partition task that takes a second to close, or fails to."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.closed = False
@@ -67,7 +67,7 @@ class _Task:
 
 
 @pytest.mark.parametrize("several", [False, True])
-async def test_a_partition_that_does_not_close_leaves_no_other_open(several: bool) -> None:
+async def test_a_partition_that_fails_to_close_leaves_no_other_open(several: bool) -> None:
     table = _Table({}, "orgs", lambda: 0.0, "orgs")
     app = App(f"unclosed-{several}", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
     roles = [Role(app, topic, _no_work, Quiet(), 0.0, tables=(table,)) for topic in ("one", "other")[: 1 + several]]
@@ -80,8 +80,10 @@ async def test_a_partition_that_does_not_close_leaves_no_other_open(several: boo
     assert table._task is not None and table._task.cancelled()
 
 
-async def test_roles_of_one_process_count_apart() -> None:
-    """Each role's metrics are served on a port of their own: a sum over all ports counted an interruption once for each role."""
+async def test_roles_of_one_process_count_separately() -> None:
+    """Each role's metrics are served on its own port: otherwise a sum over all ports would count an interruption once
+    for each role.
+    """
     counts = RoleCounts()
 
     async def of(role: str, times: int) -> dict[str, int]:

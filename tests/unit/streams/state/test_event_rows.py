@@ -1,4 +1,4 @@
-"""The rows of an event: whether a rate card has priced it is read from the event, and not from its text."""
+"""The rows of an event: whether a rate card priced it is read from the event's property, and not guessed from a text."""
 
 import msgspec
 import pytest

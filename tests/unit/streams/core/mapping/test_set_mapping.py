@@ -1,4 +1,4 @@
-"""Laws of the customer mapping: what a request changes, and what no request can change."""
+"""Customer mappings: what a request changes, and what no request can change."""
 
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ def asked(org: str, at: int | None = None, *, active: bool = True, plan: str = "
 
 
 def record_of(*posts: tuple[int, MappingRequest]) -> CustomerRecord:
-    """The record after requests, each at its moment."""
+    """The record after requests, each at its own time."""
     record = None
     for now, request in posts:
         record = set_mapping(record, request, now, LEAD)
@@ -55,12 +55,12 @@ def test_the_first_mapping_covers_everything_before_it() -> None:
 
 
 @pytest.mark.parametrize("at", [1_000_000_000 * SECOND_US, NOW, NOW + HOUR_US])
-def test_a_first_mapping_may_begin_at_any_time_and_does_so_on_a_whole_second(at: int) -> None:
+def test_a_first_mapping_may_start_at_any_time_and_starts_on_a_whole_second(at: int) -> None:
     record = set_mapping(None, asked("a", at), NOW, LEAD)
     assert record.versions[0].effective_from == at - at % SECOND_US
 
 
-def test_a_change_applies_from_the_first_whole_second_after_the_lead() -> None:
+def test_a_change_applies_from_the_first_whole_second_after_the_delay() -> None:
     #  ... a ...  now    now+lead  EARLIEST
     #  -----------|---------|---------|--- b --->
     record = record_of((NOW - HOUR_US, asked("a")), (NOW, asked("b")))
@@ -69,11 +69,11 @@ def test_a_change_applies_from_the_first_whole_second_after_the_lead() -> None:
     assert (record.created_at, record.updated_at) == (NOW - HOUR_US, NOW)
 
 
-def test_a_lead_that_ends_on_a_whole_second_is_not_rounded_up() -> None:
+def test_a_delay_that_ends_on_a_whole_second_is_not_rounded_up() -> None:
     assert takes_effect(asked("a"), NOW - 250_000, LEAD) == EARLIEST - SECOND_US
 
 
-def test_asking_again_for_what_is_in_force_writes_nothing() -> None:
+def test_a_request_for_the_mapping_in_force_writes_nothing() -> None:
     first = record_of((NOW - HOUR_US, asked("a")))
     assert set_mapping(first, asked("a"), NOW, LEAD) is first
     changed = set_mapping(first, asked("b"), NOW, LEAD)
@@ -93,7 +93,7 @@ def test_every_field_of_a_mapping_counts_as_a_change() -> None:
         assert len(set_mapping(first, request, NOW, LEAD).versions) == 2, request
 
 
-def test_an_explicit_beginning_before_the_lead_is_refused_once_there_is_a_mapping() -> None:
+def test_an_explicit_start_before_the_delay_is_refused_if_there_is_a_mapping() -> None:
     first = record_of((NOW - HOUR_US, asked("a")))
     for at in (0, NOW, NOW + LEAD - 1, EARLIEST - 1):
         with pytest.raises(Rejected) as refusal:
@@ -102,31 +102,31 @@ def test_an_explicit_beginning_before_the_lead_is_refused_once_there_is_a_mappin
     assert payer(set_mapping(first, asked("b", EARLIEST), NOW, LEAD), EARLIEST) == "b"
 
 
-def test_repeating_the_first_mapping_with_its_past_beginning_is_no_error() -> None:
+def test_repeating_the_first_mapping_with_its_past_start_is_no_error() -> None:
     first = record_of((NOW - HOUR_US, asked("a", NOW - 100 * HOUR_US)))
     assert set_mapping(first, asked("a", NOW - 100 * HOUR_US), NOW, LEAD) is first
 
 
-def test_asking_for_the_past_as_it_was_does_not_pass_for_a_change_of_the_present() -> None:
+def test_a_request_for_an_unchanged_past_does_not_count_as_a_change_of_the_present() -> None:
     record = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - HOUR_US, asked("b")))
     with pytest.raises(Rejected, match=TOO_EARLY):
         set_mapping(record, asked("a", NOW - 2 * HOUR_US), NOW, LEAD)
 
 
-def test_a_version_with_the_same_beginning_replaces_that_one() -> None:
+def test_a_version_with_the_same_start_replaces_the_earlier_one() -> None:
     at = NOW + HOUR_US
     record = record_of((NOW - HOUR_US, asked("a")), (NOW, asked("b", at)), (NOW, asked("c", at)))
     assert orgs(record) == ["a", "c"]
 
 
-def test_versions_are_in_order_of_their_beginning_whatever_order_they_came_in() -> None:
+def test_versions_are_ordered_by_their_start_for_any_order_of_requests() -> None:
     record = record_of(
         (NOW - HOUR_US, asked("a")), (NOW, asked("c", NOW + 2 * HOUR_US)), (NOW, asked("b", NOW + HOUR_US))
     )
     assert orgs(record) == ["a", "b", "c"]
 
 
-def test_a_change_before_the_first_versions_own_beginning_leaves_what_that_one_covers_already() -> None:
+def test_a_change_before_the_first_versions_own_start_keeps_what_that_version_covers_already() -> None:
     #   a (covers everything before its beginning)          a
     #  ---------------------------|--- b ---|-----------------> (a's beginning)
     record = record_of((NOW, asked("a", NOW + HOUR_US)), (NOW + 1, asked("b")))
@@ -140,7 +140,7 @@ AHEAD = 3 * SECOND_US
 
 @pytest.mark.parametrize("behind", [0, 250_000, SECOND_US, AHEAD, HOUR_US])
 @pytest.mark.parametrize("org", ["a", "b", "c"])
-def test_of_two_requests_the_later_written_one_wins_though_its_process_has_the_slower_clock(
+def test_of_two_requests_the_later_written_one_wins_even_if_its_process_has_the_slower_clock(
     behind: int, org: str
 ) -> None:
     #  the first process' clock     now            its version of b
@@ -155,7 +155,7 @@ def test_of_two_requests_the_later_written_one_wins_though_its_process_has_the_s
 
 
 @pytest.mark.parametrize("behind", [0, SECOND_US, AHEAD])
-def test_an_end_by_the_slower_clock_is_an_end_and_what_comes_after_it_wins_over_it(behind: int) -> None:
+def test_an_end_by_the_slower_clock_applies_and_a_later_request_overrides_it(behind: int) -> None:
     first = record_of((NOW - 2 * HOUR_US, asked("a")), (NOW, asked("b")))
     for ending in (EndMappingRequest(), EndMappingRequest(deleted=True)):
         ended = end_mapping(first, ending, NOW - behind, LEAD)
@@ -166,13 +166,13 @@ def test_an_end_by_the_slower_clock_is_an_end_and_what_comes_after_it_wins_over_
         }
 
 
-def test_what_was_announced_for_its_own_moment_stays_anyones_clock_is_slower() -> None:
+def test_a_version_announced_for_an_explicit_time_stays_for_any_slower_clock() -> None:
     announced = record_of((NOW - 2 * HOUR_US, asked("a")), (NOW, asked("b", NOW + HOUR_US)))
     changed = set_mapping(announced, asked("c"), NOW - AHEAD, LEAD)
     assert [payer(changed, at) for at in (EARLIEST - 1, EARLIEST, NOW + HOUR_US)] == ["a", "c", "b"]
 
 
-def test_what_was_used_in_a_pause_is_the_one_s_that_begins_first_and_not_the_one_s_that_was_announced() -> None:
+def test_usage_in_a_pause_belongs_to_the_version_that_starts_first_and_not_to_the_first_announced() -> None:
     stopped = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - 8 * HOUR_US, asked("a", active=False)))
     planned = set_mapping(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
     assert (payer(planned, NOW, NOW), payer(planned, NOW, NOW + 9 * HOUR_US)) == (None, "b")
@@ -181,13 +181,13 @@ def test_what_was_used_in_a_pause_is_the_one_s_that_begins_first_and_not_the_one
     assert payer(changed, NOW, NOW) is None
 
 
-def test_old_versions_go_once_nothing_recent_is_decided_by_them() -> None:
+def test_old_versions_are_removed_once_no_recent_usage_needs_them() -> None:
     for apart_days, kept in ((1, 20), (2, 17), (9, KEPT_VERSIONS)):
         posts = [(NOW + number * apart_days * 24 * HOUR_US, asked(f"org-{number}")) for number in range(20)]
         assert orgs(record_of(*posts)) == [f"org-{number}" for number in range(20 - kept, 20)]
 
 
-def test_versions_that_recent_usage_needs_are_kept_beyond_their_number_and_refused_beyond_reason() -> None:
+def test_versions_that_recent_usage_needs_are_kept_beyond_the_limit_and_too_many_are_refused() -> None:
     posts = [(NOW + minute * 60 * SECOND_US, asked(f"org-{minute}")) for minute in range(MAX_VERSIONS)]
     record = record_of(*posts)
     assert len(record.versions) == MAX_VERSIONS
@@ -199,7 +199,7 @@ def test_versions_that_recent_usage_needs_are_kept_beyond_their_number_and_refus
     assert len(set_mapping(record, asked("one-more"), now + KEPT_US, LEAD).versions) == KEPT_VERSIONS
 
 
-def test_an_ended_mapping_bills_what_was_used_before_its_end_and_holds_the_rest() -> None:
+def test_an_ended_mapping_bills_usage_before_its_end_and_holds_the_rest() -> None:
     #  ... a ...  now    now+lead  EARLIEST
     #  -----------|---------|---------|  held
     for deleted in (False, True):
@@ -208,8 +208,8 @@ def test_an_ended_mapping_bills_what_was_used_before_its_end_and_holds_the_rest(
         assert payer(ended, EARLIEST) is None
 
 
-def test_an_end_takes_back_whatever_was_announced_for_later() -> None:
-    """Somebody who stops billing a customer does not expect it to begin again by itself."""
+def test_an_end_withdraws_every_later_announcement() -> None:
+    """A person who stops billing a customer does not expect it to start again automatically."""
     planned = record_of((NOW - HOUR_US, asked("a")), (NOW, asked("b", NOW + 9 * HOUR_US)))
     for ending in (
         EndMappingRequest(),
@@ -222,7 +222,7 @@ def test_an_end_takes_back_whatever_was_announced_for_later() -> None:
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-def test_what_was_used_in_a_pause_stays_held_where_the_announced_mapping_is_withdrawn(deleted: bool) -> None:
+def test_usage_in_a_pause_stays_held_if_the_announced_mapping_is_withdrawn(deleted: bool) -> None:
     stopped = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - 8 * HOUR_US, asked("a", active=False)))
     planned = set_mapping(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
     withdrawn = end_mapping(planned, EndMappingRequest(deleted), NOW, LEAD)
@@ -230,7 +230,7 @@ def test_what_was_used_in_a_pause_stays_held_where_the_announced_mapping_is_with
     assert payer(set_mapping(withdrawn, asked("c"), NOW + HOUR_US, LEAD), NOW) == "c"
 
 
-def test_ending_twice_is_ending_once_and_a_deactivated_mapping_can_still_be_deleted() -> None:
+def test_a_second_end_changes_nothing_and_an_inactive_mapping_can_still_be_deleted() -> None:
     first = record_of((NOW - HOUR_US, asked("a")))
     stopped = end_mapping(first, EndMappingRequest(), NOW, LEAD)
     assert end_mapping(stopped, EndMappingRequest(), NOW + SECOND_US, LEAD) is stopped
@@ -240,13 +240,13 @@ def test_ending_twice_is_ending_once_and_a_deactivated_mapping_can_still_be_dele
         assert end_mapping(deleted, ending, NOW + HOUR_US, LEAD) is deleted
 
 
-def test_an_end_before_the_lead_is_refused() -> None:
+def test_an_end_before_the_delay_is_refused() -> None:
     with pytest.raises(Rejected, match=TOO_EARLY):
         end_mapping(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(effective_from=EARLIEST - 1), NOW, LEAD)
 
 
-def test_no_one_is_shown_from_a_deletion_on_until_the_customer_is_mapped_again() -> None:
-    """What was held meanwhile goes to the next one, as for a customer that was never mapped."""
+def test_after_a_deletion_no_mapping_is_shown_until_the_customer_is_mapped_again() -> None:
+    """Usage held in between goes to the next mapping, as for a customer that was never mapped."""
     deleted = end_mapping(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(deleted=True), NOW, LEAD)
     before = shown(deleted.versions, EARLIEST - 1)
     assert before is not None
@@ -260,13 +260,13 @@ def test_no_one_is_shown_from_a_deletion_on_until_the_customer_is_mapped_again()
     assert payer(again, EARLIEST - 1) == "a"
 
 
-def test_billing_can_be_stopped_however_many_versions_there_are() -> None:
+def test_billing_can_be_stopped_for_any_number_of_versions() -> None:
     record = record_of(*((NOW + minute * 60 * SECOND_US, asked(f"org-{minute}")) for minute in range(MAX_VERSIONS)))
     now = NOW + 2 * HOUR_US
     assert payer(end_mapping(record, EndMappingRequest(), now, LEAD), now + HOUR_US) is None
 
 
-def test_a_customer_may_be_forgotten_once_its_deletion_is_as_old_as_that() -> None:
+def test_a_customers_record_may_be_removed_once_its_deletion_is_old_enough() -> None:
     record = record_of((NOW - HOUR_US, asked("a")))
     assert not forgettable(end_mapping(record, EndMappingRequest(), NOW, LEAD), NOW + 99 * HOUR_US)
     deleted = end_mapping(record, EndMappingRequest(deleted=True), NOW, LEAD)
@@ -284,10 +284,10 @@ REQUESTS = st.tuples(
 
 
 @given(st.lists(REQUESTS, min_size=1, max_size=25), st.lists(st.integers(-100, 400), min_size=1, max_size=30))
-def test_no_request_changes_who_pays_for_what_may_be_decided_already(
+def test_no_request_changes_who_pays_for_usage_that_may_be_decided_already(
     requests: list[tuple[int, str, bool, int | None]], probes_minutes: list[int]
 ) -> None:
-    """Of usage in the last 48 hours, up to now + lead; held usage, that no one pays for yet, may find a payer."""
+    """For usage of the last 48 hours up to now plus the delay; held usage without a payer may find one."""
     record: CustomerRecord | None = None
     now = NOW
     for pause, org, active, offset in requests:

@@ -1,4 +1,4 @@
-"""Calls under a rate card: what their windows bill, on the meter's real work and a changelog of a dictionary."""
+"""Calls with a rate card: what their windows bill, with the meter's real code and a dict as changelog."""
 
 from decimal import Decimal
 from typing import Any
@@ -48,7 +48,7 @@ def billed(made: Line) -> list[tuple[str, Decimal, str]]:
     )
 
 
-def test_without_a_card_an_event_and_its_calls_are_as_they_were() -> None:
+def test_without_a_card_an_event_and_its_calls_are_unchanged() -> None:
     made = line()
     made.call(("acme", 0))
     assert billed(made) == [("", D(1), "1")]
@@ -76,7 +76,7 @@ def test_a_card_bills_its_price_and_the_event_keeps_what_the_provider_charged() 
     assert len(ledger_discrepancies(0, position, (), emitted)) == 1
 
 
-def test_the_card_in_force_at_the_end_prices_a_call_whenever_it_comes() -> None:
+def test_the_card_in_force_at_a_calls_end_prices_it_at_any_time_of_arrival() -> None:
     cards = (
         card(entry(markup_percent="10"), name="a"),
         card(entry(markup_percent="20"), name="b", begins=NOON + 30 * SECOND_US),
@@ -86,7 +86,7 @@ def test_the_card_in_force_at_the_end_prices_a_call_whenever_it_comes() -> None:
     assert billed(made) == [("a", D("2.2"), "2"), ("b", D("2.4"), "2")]
 
 
-def test_held_usage_keeps_its_card_and_gets_the_factor_of_who_pays_in_the_end() -> None:
+def test_held_usage_keeps_its_card_and_gets_the_factor_of_the_final_payer() -> None:
     made = line(card(entry(markup_percent="100"), org={"org": "0.25"}), mapped=False)
     made.call(("acme", 0), ("acme", 2))
     made.punctuate()
@@ -98,7 +98,7 @@ def test_held_usage_keeps_its_card_and_gets_the_factor_of_who_pays_in_the_end() 
     assert billed(made) == [("r1", D(1), "2")]
 
 
-def test_usage_is_held_while_its_card_is_gone() -> None:
+def test_usage_is_held_while_its_card_is_missing() -> None:
     made = line(card(entry(markup_percent="100")), mapped=False)
     made.call(("acme", 0))
     made.rate_cards.set("r1", None)
@@ -110,7 +110,7 @@ def test_usage_is_held_while_its_card_is_gone() -> None:
     assert billed(made) == [("r1", D(2), "1")]
 
 
-def test_merged_held_windows_bill_the_sum_and_never_two_cards() -> None:
+def test_merged_held_windows_bill_the_sum_and_never_mix_two_cards() -> None:
     cards = (
         card(entry(markup_percent="10"), name="a"),
         card(entry(markup_percent="20"), name="b", begins=NOON + 3 * SECOND_US),
@@ -125,7 +125,7 @@ def test_merged_held_windows_bill_the_sum_and_never_two_cards() -> None:
 
 
 @pytest.mark.parametrize("window_us", [0, 60 * SECOND_US])
-def test_a_call_without_a_cost_that_the_card_prices_is_billed_and_no_copy_of_it(window_us: int) -> None:
+def test_a_call_without_a_cost_that_the_card_prices_is_billed_and_its_copies_are_not(window_us: int) -> None:
     made = line(card(entry(input="1", output="2")), policy=MeterPolicy(window_us=window_us))
     made.call(("acme", 0), response_cost=0)
     made.number = 0
@@ -137,8 +137,8 @@ def test_a_call_without_a_cost_that_the_card_prices_is_billed_and_no_copy_of_it(
 
 
 @pytest.mark.parametrize(("creates", "reads"), [("aresponses", "aget_responses"), ("acreate_batch", "aretrieve_batch")])
-def test_a_read_without_a_cost_is_not_billed_beside_what_it_reads(creates: str, reads: str) -> None:
-    """Its tokens are those of the answer, or only some of a job's; a read under a sealed id has an identity of its own."""
+def test_a_read_without_a_cost_is_not_billed_in_addition_to_its_job(creates: str, reads: str) -> None:
+    """Its tokens are those of the answer, or some of a job's; a read under an encrypted id has its own identity."""
     made = line(card(entry(input="1", output="2")))
     made.call(("acme", 0), call_type=creates)
     before = billed(made)
@@ -147,7 +147,7 @@ def test_a_read_without_a_cost_is_not_billed_beside_what_it_reads(creates: str, 
     assert billed(made) == before
 
 
-def test_the_cost_of_a_job_bills_it_and_no_report_without_one() -> None:
+def test_a_job_is_billed_by_its_report_with_a_cost_only() -> None:
     made = line(card(entry(input="1", output="2")))
     job = {"call_type": "aretrieve_batch", "id": "batch_1"}
     made.call(("acme", 0), **job, response_cost=0, prompt_tokens=10, completion_tokens=1)
@@ -155,7 +155,7 @@ def test_the_cost_of_a_job_bills_it_and_no_report_without_one() -> None:
     assert [(rate, usd) for rate, usd, _ in billed(made)] == [("r1", D("0.5"))]
 
 
-def test_a_call_that_was_counted_without_a_price_is_billed_by_a_card_that_was_put_later() -> None:
+def test_a_call_counted_without_a_price_is_billed_by_a_later_card() -> None:
     made = line()
     made.call(("acme", 0), response_cost=0)
     made.rate_cards.set("r1", card(entry(input="1", output="2")))
@@ -166,13 +166,13 @@ def test_a_call_that_was_counted_without_a_price_is_billed_by_a_card_that_was_pu
     assert billed(made) == [("r1", D("0.000034"), "0")]
 
 
-def test_a_price_beyond_the_bound_of_a_call_is_kept_aside() -> None:
+def test_a_price_beyond_the_limit_for_a_call_is_rejected() -> None:
     made = line(card(entry(input="1000000", output="0")))
     made.call(("acme", 0), prompt_tokens=10_000)
     assert made.ledger.position.counters.rejected.calls == 1 and not made.windows()
 
 
-def test_calls_of_two_factors_never_share_a_window() -> None:
+def test_calls_with_two_factors_never_share_a_window() -> None:
     """The org changes its plan within a minute."""
     periods = (Period("tenant", 0, NOON + 30 * SECOND_US, "a"), Period("tenant", NOON + 30 * SECOND_US, None, "b"))
     made = line(card(plan={"a": "2", "b": "3"}), org=OrgRecord("org", periods=periods))
@@ -183,7 +183,7 @@ def test_calls_of_two_factors_never_share_a_window() -> None:
     assert found | {D(name): count for name, count in sealed.items()} == {D(2): 1, D(3): 2}
 
 
-def test_an_older_release_reads_an_unrated_window_and_this_one_an_older_window() -> None:
+def test_an_older_release_reads_an_unrated_window_and_this_release_an_older_window() -> None:
     made = line()
     made.call(("acme", 0))
     (window,) = made.windows()
@@ -192,7 +192,7 @@ def test_an_older_release_reads_an_unrated_window_and_this_one_an_older_window()
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(written[:-1]), type=Window) == window
 
 
-def test_what_a_call_was_priced_by_stands_in_enriched() -> None:
+def test_an_enriched_record_says_which_card_priced_the_call() -> None:
     made = line(card(entry(markup_percent="20"), org={"org": "0.5"}))
     made.call(("acme", 0))
     (value,) = made.enriched
@@ -200,8 +200,8 @@ def test_what_a_call_was_priced_by_stands_in_enriched() -> None:
     assert (usage.cost_usd, usage.billed_usd, usage.price_usd, usage.rate) == (1, D("0.6"), D("1.2"), "r1")
 
 
-def test_held_usage_has_no_factor_of_the_org_that_may_pay() -> None:
-    """It is mapped, and its org has no subscription yet."""
+def test_held_usage_has_no_factor_of_an_org_that_may_pay() -> None:
+    """The customer is mapped, and its org has no subscription yet."""
     made = line(card(entry(markup_percent="100"), org={"org": "0.25"}), org=OrgRecord("org"), mapped=False)
     version = MappingVersion(0, "org", "tenant")
     made.customers.set("acme", CustomerRecord("acme", (version,), 0, 0))
@@ -213,7 +213,7 @@ def test_held_usage_has_no_factor_of_the_org_that_may_pay() -> None:
 
 
 def test_usage_that_is_held_at_its_seal_loses_the_factor() -> None:
-    """Another org may pay in the end."""
+    """Another org may be the final payer."""
     made = line(card(entry(markup_percent="100"), org={"org": "0.25"}))
     made.call(("acme", 0))
     (window,) = made.windows()
@@ -227,7 +227,7 @@ def test_usage_that_is_held_at_its_seal_loses_the_factor() -> None:
     assert changes.position.margin == 0
 
 
-def test_a_version_of_a_later_release_stops_the_meter() -> None:
+def test_a_card_version_of_a_later_release_stops_the_meter() -> None:
     made = line(card())
     made.rate_cards.set("r2", msgspec.structs.replace(card(name="r2"), v=CARD_VERSION + 1))
     with pytest.raises(TopicProblem, match="newer_rate_card"):
@@ -251,7 +251,7 @@ def test_a_version_of_a_later_release_stops_the_meter() -> None:
         ({"seconds": 1e300}, 0, 0, "0"),
     ],
 )
-def test_what_was_used_is_read_and_an_odd_count_is_none(
+def test_used_quantities_are_read_and_a_malformed_count_is_absent(
     counted: dict[str, Any], written: int, images: int, seconds: str
 ) -> None:
     made = line()
@@ -260,7 +260,7 @@ def test_what_was_used_is_read_and_an_odd_count_is_none(
     assert (usage.cache_write_tokens, usage.images, usage.seconds) == (written, images, D(seconds))
 
 
-def test_the_level_of_power_that_the_ingress_kept_makes_the_price() -> None:
+def test_the_stored_power_level_decides_the_price() -> None:
     value = msgspec.json.decode(raw_value(slp(1, cost="1"))) | {"power_level": "eco"}
     usage = usage_of(msgspec.json.encode(value), "acme", quantum())
     assert usage.power_level == "eco"
@@ -269,8 +269,8 @@ def test_the_level_of_power_that_the_ingress_kept_makes_the_price() -> None:
     assert usage_of(msgspec.json.encode(odd), "acme", quantum()).power_level == "eco"
 
 
-def test_a_table_of_cards_that_is_behind_stops_the_fold() -> None:
-    """A version that is in force already may be missing."""
+def test_an_outdated_table_of_cards_stops_the_fold() -> None:
+    """A version that is already in force may be missing."""
     made = line(card())
     waited: list[float] = []
 
