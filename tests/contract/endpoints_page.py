@@ -83,7 +83,7 @@ def _rows(told: Json) -> Iterator[_Row]:
 
 
 def _needs(path: str, method: str, operation: Json) -> str:
-    """Who may call it. Raises: KeyError: it changes something, and neither a credential nor a signature is named."""
+    """Who may call it. Raises KeyError if it changes something and names neither a credential nor a signature."""
     schemes = operation["security"]
     if any("webhookToken" in scheme for scheme in schemes):
         return "a sender's credential"

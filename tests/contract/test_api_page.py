@@ -1,4 +1,4 @@
-"""The examples on the page about the API run as they stand, in their order."""
+"""The examples on the page about the API run unchanged, in their order."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ async def api() -> AsyncIterator[OrgApi]:
         yield running
 
 
-async def test_every_example_is_answered_as_it_says(api: OrgApi) -> None:
+async def test_every_example_gets_the_answer_on_the_page(api: OrgApi) -> None:
     text = PAGE.read_text()
     examples = EXAMPLE.findall(text)
     assert len(examples) == text.count("```bash") == 19

@@ -1,4 +1,4 @@
-"""Lago's customers and plans over HTTP, in the form of its own API."""
+"""Lago's customers and plans over HTTP, in the format of Lago's API."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -57,8 +57,8 @@ async def test_a_new_customer_pays_for_usage_that_names_it_and_the_answer_says_s
     assert (before, after["versions"][0]["lago_customer_id"]) == (None, "customer-123")
 
 
-async def test_a_mapping_that_is_there_is_never_overwritten_by_saving_a_customer(api: OrgApi) -> None:
-    """The one who mapped, deactivated or deleted it meant it."""
+async def test_saving_a_customer_never_overwrites_an_existing_mapping(api: OrgApi) -> None:
+    """A person has set, deactivated or deleted this mapping on purpose."""
     kept = CustomerRecord("customer-123", (MappingVersion(0, "org_2", "t", "pro", False, "", "", 0),), 0, 0)
     api.identities.all["customer-123"] = kept
     made = await api.ask("POST", "/api/customers", 201, json=ACME)
@@ -70,7 +70,7 @@ async def test_a_mapping_that_is_there_is_never_overwritten_by_saving_a_customer
     assert api.identities.all["gone"] == deleted
 
 
-async def test_who_else_pays_for_a_customers_id_is_not_told_to_a_key_of_its_org(api: OrgApi) -> None:
+async def test_a_key_of_an_org_does_not_see_which_other_org_pays_for_a_customers_id(api: OrgApi) -> None:
     version = MappingVersion(0, "org_2", "t", "pro", True, "", "", 0)
     api.identities.all["customer-123"] = CustomerRecord("customer-123", (version,), 0, 0)
     api.access.principal = Principal("acme", frozenset({"*"}), frozenset({"customer-123"}))
@@ -102,7 +102,7 @@ async def test_all_customers_are_listed_newest_first_page_by_page(api: OrgApi) -
     await api.ask("GET", "/api/customers?per_page=1000", 422)
 
 
-async def test_ten_posts_of_a_customer_at_once_make_one(api: OrgApi) -> None:
+async def test_ten_concurrent_posts_of_a_customer_create_one(api: OrgApi) -> None:
     answers = await asyncio.gather(*(api.http.post("/api/customers", json=ACME) for _ in range(10)))
     assert sorted(one.status_code for one in answers) == [200] * 9 + [201]
     assert (await api.lago.get("/subscriptions")).json()["meta"]["total_count"] == 1
@@ -114,7 +114,7 @@ async def test_a_customer_without_a_plan_is_not_subscribed_until_it_has_one(api:
     assert (await api.ask("POST", "/api/customers", 201, json=ACME))["subscription"]["plan_code"] == "ai_basic"
 
 
-async def test_a_customer_that_is_there_is_changed_where_something_is_given(api: OrgApi) -> None:
+async def test_an_existing_customer_is_changed_only_in_the_given_fields(api: OrgApi) -> None:
     await api.ask("POST", "/api/customers", 201, json=ACME)
     changed = await api.ask("POST", "/api/customers", json={"external_id": "customer-123", "email": "new@acme.com"})
     assert (changed["name"], changed["email"]) == ("Acme Corporation", "new@acme.com")
@@ -128,7 +128,7 @@ async def test_metadata_that_does_not_fit_into_lago_is_refused(api: OrgApi) -> N
     assert (await api.lago.get("/customers")).json()["customers"] == []
 
 
-async def test_a_customer_no_one_knows_is_not_found(api: OrgApi) -> None:
+async def test_an_unknown_customer_is_not_found(api: OrgApi) -> None:
     for path in ("/api/customers/nope", "/api/customers/nope/invoices"):
         assert (await api.ask("GET", path, 404))["reason"] == "unknown_org"
 
@@ -165,14 +165,14 @@ async def test_a_plans_charge_may_name_its_metric_by_lagos_id(api: OrgApi) -> No
     assert made["charges"][0]["billable_metric_code"] == "ai_usage"
 
 
-async def test_a_plan_whose_metric_no_one_knows_is_refused_in_words(api: OrgApi) -> None:
+async def test_a_plan_with_an_unknown_metric_is_refused_with_an_explanation(api: OrgApi) -> None:
     charges = [PREMIUM["charges"][0] | {"billable_metric_id": "ai_usage_metric_id"}]
     refused = await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | {"charges": charges})
     assert refused["reason"] == "unknown_metric"
 
 
-async def test_a_plan_that_is_there_and_differs_is_a_conflict(api: OrgApi) -> None:
-    """Lago lets no one change a plan that is in use."""
+async def test_an_existing_plan_that_differs_is_a_conflict(api: OrgApi) -> None:
+    """Lago does not let a plan in use be changed."""
     await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM)
     refused = await api.ask("POST", "/api/billing/plans", 409, json=PREMIUM | {"amount_cents": 2500})
     assert (refused["reason"], "amount" in refused["detail"]) == ("plan_differs", True)
@@ -188,17 +188,17 @@ async def test_a_plan_that_is_there_and_differs_is_a_conflict(api: OrgApi) -> No
         {"charges": [PREMIUM["charges"][0] | {"properties": {"amount": 0.002}}]},
     ],
 )
-async def test_a_plan_that_lago_would_refuse_is_refused_by_its_field(api: OrgApi, changed: dict[str, Any]) -> None:
+async def test_a_plan_that_lago_would_refuse_is_refused_with_its_field(api: OrgApi, changed: dict[str, Any]) -> None:
     assert (await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | changed))["reason"] == "invalid_fields"
 
 
-async def test_what_lago_alone_refuses_is_told_with_its_fields(api: OrgApi) -> None:
+async def test_a_refusal_by_lago_alone_is_passed_on_with_its_fields(api: OrgApi) -> None:
     charges = [PREMIUM["charges"][0] | {"properties": {"amount": "a lot"}}]
     refused = await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | {"charges": charges})
     assert (refused["reason"], refused["details"]) == ("validation_errors", {"properties": ["invalid_amount"]})
 
 
-async def test_metadata_that_is_changed_is_in_the_audit_log_before(api: OrgApi) -> None:
+async def test_a_change_of_metadata_is_in_the_audit_log_before_it_is_made(api: OrgApi) -> None:
     await api.ask("POST", "/api/customers", 201, json=ACME)
     before = len(api.access.changes)
     await api.ask("POST", "/api/customers", json={"external_id": "customer-123", "metadata": {"vat": "1"}})
@@ -207,7 +207,7 @@ async def test_metadata_that_is_changed_is_in_the_audit_log_before(api: OrgApi) 
     assert ("vat" in was["metadata"], becomes["metadata"]["vat"]) == (False, "1")
 
 
-async def test_a_body_that_is_wrong_in_very_many_places_has_a_short_answer(api: OrgApi) -> None:
+async def test_a_body_with_very_many_errors_gets_a_short_answer(api: OrgApi) -> None:
     metadata = {f"{'k' * 30}{number}": [] for number in range(20_000)}
     answer = await api.http.post("/api/customers", json={"external_id": "x", "metadata": metadata})
     assert (answer.status_code, len(answer.json()["errors"])) == (422, 20)

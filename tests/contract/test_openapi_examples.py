@@ -48,7 +48,7 @@ def texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def test_each_example_fits_its_schema_and_has_no_filler(document: Json) -> None:
+def test_each_example_fits_its_schema_and_has_no_placeholder(document: Json) -> None:
     found = contents(document)
     assert len(found) > 20
     for path, kind, content in found:
@@ -58,7 +58,7 @@ def test_each_example_fits_its_schema_and_has_no_filler(document: Json) -> None:
 
 
 def test_each_operation_that_takes_a_body_describes_it(document: Json) -> None:
-    """An operation without one needs none: what it does is in its path."""
+    """An operation without a body needs no description: its path says what it does."""
     without = {
         path
         for path, methods in document["paths"].items()
@@ -68,7 +68,7 @@ def test_each_operation_that_takes_a_body_describes_it(document: Json) -> None:
     assert without == OTHERS
 
 
-def test_each_example_is_of_a_body(document: Json) -> None:
+def test_each_example_belongs_to_a_body(document: Json) -> None:
     names = {content["schema"].get("$ref", "").rpartition("/")[2] for _, _, content in contents(document)}
     assert names - {""} == set(EXAMPLES)
 
@@ -96,7 +96,7 @@ def test_a_webhook_bills_the_calls_of_its_example(route: Any) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
-def test_a_call_without_its_id_is_refused_as_the_schema_says(route: Any) -> None:
+def test_a_call_without_its_id_is_refused_as_in_the_schema(route: Any) -> None:
     _, body = USAGE_BODIES[route.path]
     [content] = body["content"].values()
     without = json.dumps(content["example"])
@@ -106,7 +106,7 @@ def test_a_call_without_its_id_is_refused_as_the_schema_says(route: Any) -> None
     assert not calls and outcome.rejected
 
 
-def test_the_fields_of_a_call_sent_by_hand_are_fields_that_are_read() -> None:
+def test_the_documented_fields_of_a_call_are_read() -> None:
     _, body = USAGE_BODIES["/webhooks/litellm"]
     [one, _several] = body["content"]["application/json"]["schema"]["anyOf"]
     assert set(one["properties"]) <= set(Call.__struct_fields__)

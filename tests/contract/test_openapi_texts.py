@@ -16,7 +16,7 @@ def document() -> Json:
 
 
 def properties(schema: Json, place: str) -> Iterator[tuple[str, Json]]:
-    """Each property of a schema and of the schemas in it, with the place where it is."""
+    """Each property of a schema and of nested schemas, with its place."""
     for name, inner in schema.get("properties", {}).items():
         yield f"{place}.{name}", inner
         yield from properties(inner, f"{place}.{name}")
@@ -49,7 +49,7 @@ def test_each_parameter_has_a_description(document: Json) -> None:
     assert not [(of, one["name"]) for of, one in found if len(one.get("description", "")) < 5]
 
 
-def test_the_fields_of_a_docstring_are_told_once_at_the_fields(document: Json) -> None:
+def test_fields_explained_in_a_docstring_are_described_only_at_the_fields(document: Json) -> None:
     schemas = document["components"]["schemas"]
     assert not [name for name, schema in schemas.items() if "Fields:" in schema.get("description", "")]
     told = {one["name"]: one["description"] for one in document["paths"]["/customers/mappings"]["get"]["parameters"]}
@@ -80,7 +80,7 @@ class Inheriting(Base):
     silent: int = 0
 
 
-def test_a_text_is_for_several_fields_has_several_lines_and_is_inherited() -> None:
+def test_a_text_may_cover_several_fields_and_lines_and_is_inherited() -> None:
     both = "two sides, in one text."
     assert field_texts(Inheriting) == {"left": both, "right": both, "own": "its own."}
 

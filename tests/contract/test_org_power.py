@@ -1,4 +1,4 @@
-"""Who may make a bill smaller, and who was given a link to pay by: both are in the audit log before they have it."""
+"""Making a bill smaller and creating payment links need a scope and are in the audit log before they happen."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -45,7 +45,7 @@ async def api() -> AsyncIterator[OrgApi]:
     ],
 )
 async def test_a_number_that_lago_cannot_hold_is_refused(api: OrgApi, value: Any) -> None:
-    """-1e308 was taken, and from then on Lago's answers for the org were errors."""
+    """Earlier -1e308 was accepted, and from then on Lago's answers for the org were errors."""
     told = await api.ask("POST", f"{ORGS}/org_1/usage/record", 422, json=USAGE | {"properties": {"unit": value}})
     assert told["reason"] in ("number_out_of_range", "invalid_fields", "bad_property")
     assert api.usage.all == {}
@@ -70,13 +70,13 @@ async def test_a_number_that_lago_cannot_hold_is_refused(api: OrgApi, value: Any
         "-",
     ],
 )
-async def test_a_number_that_lago_can_hold_and_what_is_none_is_taken(api: OrgApi, value: Any) -> None:
+async def test_a_valid_number_and_a_text_are_accepted(api: OrgApi, value: Any) -> None:
     api.access.principal = Principal("key mb_1", frozenset({"usage:write"}), frozenset({"org_1"}))
     await api.org("POST", "/usage/record", 202, json=USAGE | {"properties": {"unit": value}})
 
 
 @pytest.mark.parametrize("value", [-1, -0.5, "-1", "-0.5", " -1 ", "-1e3", "-.5", "-5."])
-async def test_to_make_a_bill_smaller_needs_a_scope_of_its_own(api: OrgApi, value: Any) -> None:
+async def test_making_a_bill_smaller_needs_its_own_scope(api: OrgApi, value: Any) -> None:
     usage = USAGE | {"properties": {"model": "m-1", "unit": value}}
     orgs = frozenset({"org_1"})
     api.access.principal = Principal("key mb_1", frozenset({"usage:write"}), orgs)
@@ -91,7 +91,7 @@ async def test_to_make_a_bill_smaller_needs_a_scope_of_its_own(api: OrgApi, valu
     await api.org("POST", "/usage/record", 202, json=usage)
 
 
-async def test_who_recorded_usage_stands_in_the_record_and_in_the_audit_log(api: OrgApi) -> None:
+async def test_the_recorder_of_usage_is_in_the_record_and_in_the_audit_log(api: OrgApi) -> None:
     api.access.principal = Principal("key mb_1", frozenset({"usage:write"}), frozenset({"org_1"}))
     await api.org("POST", "/usage/record", 202, json=USAGE | {"timestamp": "2025-03-05T23:56:40Z"})
     assert api.usage.all["tx-1"].actor == "key mb_1"
@@ -100,7 +100,7 @@ async def test_who_recorded_usage_stands_in_the_record_and_in_the_audit_log(api:
     assert (before, after) == (None, told | {"numbers": {"tokens": "150"}})
 
 
-async def test_without_a_line_no_usage_is_taken_and_no_link_is_given(api: OrgApi) -> None:
+async def test_without_an_audit_line_no_usage_is_accepted_and_no_link_returned(api: OrgApi) -> None:
     await api.set_up()
     await api.lago.save("/customers", "customer", external_id="org_1", billing_configuration=BY_STRIPE)
     api.later(31 * DAY)
@@ -113,7 +113,7 @@ async def test_without_a_line_no_usage_is_taken_and_no_link_is_given(api: OrgApi
     assert (await api.org("GET", "/invoices", params={"links": "false"}))["invoices"]
 
 
-async def test_who_is_given_a_link_by_which_an_org_pays_has_a_line_without_the_link(api: OrgApi) -> None:
+async def test_the_receiver_of_a_payment_link_is_logged_without_the_link(api: OrgApi) -> None:
     await api.set_up()
     await api.lago.save("/customers", "customer", external_id="org_1", billing_configuration=BY_STRIPE)
     api.later(31 * DAY)
@@ -130,8 +130,8 @@ async def test_who_is_given_a_link_by_which_an_org_pays_has_a_line_without_the_l
     assert api.access.changes == []
 
 
-async def test_whatever_answer_has_a_place_for_a_link_says_that_it_hands_something_out(api: OrgApi) -> None:
-    """An endpoint that is new must not be forgotten."""
+async def test_every_endpoint_that_may_return_a_link_declares_it(api: OrgApi) -> None:
+    """A new endpoint must not be forgotten."""
     for endpoint in api.endpoints:
         gives = any(model is not None and POWER & _fields(model) for model in endpoint.answers.values())
         assert gives == bool(endpoint.hands_out) or endpoint.path == WITHOUT_LINKS, (endpoint.method, endpoint.path)

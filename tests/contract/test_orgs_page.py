@@ -1,4 +1,4 @@
-"""The programs of docs/orgs.md run as they stand, on a Lago sandbox."""
+"""The programs on docs/orgs.md run unchanged, with a Lago sandbox."""
 
 from collections.abc import AsyncIterator
 
@@ -24,6 +24,6 @@ async def test_the_first_program_subscribes_an_org_once(lago: Lago) -> None:
     assert len((await lago.get("/subscriptions")).json()["subscriptions"]) == 1
 
 
-async def test_the_second_one_makes_every_object_that_it_uses(lago: Lago) -> None:
+async def test_the_second_program_creates_every_object_that_it_uses(lago: Lago) -> None:
     told = await printed(ON_ITS_OWN_OBJECTS, {"LAGO_API_URL": lago.url, "LAGO_API_KEY": KEY})
     assert "'tokens': '150'" in told

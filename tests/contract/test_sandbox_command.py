@@ -1,4 +1,4 @@
-"""`meterbridge lago-sandbox` as a process: each of its options does what its help says."""
+"""`meterbridge lago-sandbox` as a process: each option does what its help says."""
 
 import asyncio
 import hmac
@@ -52,7 +52,7 @@ async def sandbox(*words: str, host: str = "127.0.0.1") -> AsyncIterator[httpx.A
         await process.wait()
 
 
-async def test_it_takes_its_key_alone_and_keeps_its_journal_over_a_restart(tmp_path: Path) -> None:
+async def test_it_accepts_only_its_key_and_keeps_its_journal_over_a_restart(tmp_path: Path) -> None:
     journal = str(tmp_path / "journal")
     async with sandbox("--api-key", "secret", "--journal", journal) as http:
         assert (await http.get("/plans", headers={"Authorization": "Bearer other"})).status_code == 401
@@ -64,7 +64,7 @@ async def test_it_takes_its_key_alone_and_keeps_its_journal_over_a_restart(tmp_p
         assert [one["transaction_id"] for one in events] == ["t-1"]
 
 
-async def test_it_waits_counts_and_answers_as_its_options_say() -> None:
+async def test_it_delays_counts_and_answers_as_its_options_say() -> None:
     async with sandbox("--delay", "0.3", "--rate-limit", "1", "--store", "clickhouse") as http:
         begun = time.monotonic()
         both = await asyncio.gather(*(http.post("/events", json={"event": event(f"t-{n}")}) for n in range(2)))
@@ -77,7 +77,7 @@ async def test_it_waits_counts_and_answers_as_its_options_say() -> None:
 
 
 @pytest.mark.parametrize(("words", "billed"), [((), 2), (("--dedup",), 1)])
-async def test_a_repeat_is_billed_once_where_dedup_says_so(words: tuple[str, ...], billed: int) -> None:
+async def test_a_repeat_is_billed_once_with_the_option_dedup(words: tuple[str, ...], billed: int) -> None:
     async with sandbox("--store", "clickhouse", *words) as http:
         for _ in range(2):
             assert (await http.post("/events", json={"event": event("t-1")})).status_code == 200

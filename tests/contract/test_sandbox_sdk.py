@@ -1,4 +1,4 @@
-"""Lago's own Python client is content with every answer of the sandbox."""
+"""Lago's own Python client accepts every answer of the sandbox."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -167,7 +167,7 @@ async def test_it_registers_webhook_endpoints(lago: Lago) -> None:
 
 
 async def test_its_list_of_a_customers_subscriptions_sends_no_key_and_is_refused_as_by_lago(lago: Lago) -> None:
-    """A mistake of lago-python-client 1.55.0 (`mixins.py`, lists below a parent): ask `/subscriptions` instead."""
+    """A bug of lago-python-client 1.55.0 (`mixins.py`, lists below a parent): use `/subscriptions` instead."""
     await sell(lago)
     with pytest.raises(LagoApiError) as caught:
         await call(lago.sdk.customer_subscriptions.find_all, "org_1")

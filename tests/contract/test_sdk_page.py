@@ -1,4 +1,4 @@
-"""The programs of docs/sdk.md run as they stand, before the endpoints of the API and a Lago sandbox."""
+"""The programs on docs/sdk.md run unchanged, with the endpoints of the API and a Lago sandbox."""
 
 import inspect
 import re
@@ -44,7 +44,7 @@ def environ(api: OrgApi) -> dict[str, str]:
 
 
 async def page_plan(api: OrgApi) -> dict[str, Any]:
-    """Make the plan as the page does."""
+    """Create the plan like on the page."""
     [body] = re.findall(r"/api/billing/plans\".*?-d '(.*?)'", PAGE, re.DOTALL)
     return await api.ask("POST", "/api/billing/plans", 201, content=body)
 
@@ -54,7 +54,7 @@ async def asked(url: str) -> httpx.Response:
         return await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": "k"})
 
 
-async def test_the_program_that_records_records_one_call_however_often_it_runs(api: OrgApi) -> None:
+async def test_the_program_that_records_records_one_call_for_any_number_of_runs(api: OrgApi) -> None:
     for _ in range(2):
         assert await printed(BY_HAND, environ(api)) == "recorded"
     [call] = api.usage.all.values()
@@ -62,7 +62,7 @@ async def test_the_program_that_records_records_one_call_however_often_it_runs(a
     assert (call.properties["tokens"], call.properties["user_id"]) == ("150", "user_1")
 
 
-async def test_the_program_without_asyncio_records_one_call_however_often_it_runs(api: OrgApi) -> None:
+async def test_the_program_without_asyncio_records_one_call_for_any_number_of_runs(api: OrgApi) -> None:
     for _ in range(2):
         assert await printed(BLOCKING, environ(api)) == "accepted"
     [call] = api.usage.all.values()
@@ -147,10 +147,10 @@ async def test_the_fastapi_service_serves_limits_and_bills_a_repeated_request_on
     assert (answer.status_code, answer.json()["detail"]) == (429, "the limit tokens is used up")
 
 
-async def test_the_services_serve_although_meterbridge_does_not_answer(
+async def test_the_services_work_although_meterbridge_does_not_answer(
     api: OrgApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each client would get a 500 for as long as it is away."""
+    """Otherwise each client would get a 500 during an outage of Meterbridge."""
     opened = meterbridge_sdk.org_billing_service
     monkeypatch.setitem(getattr(opened, "__wrapped__", opened).__kwdefaults__, "flush_timeout_s", 0.1)
     monkeypatch.setenv("METERBRIDGE_URL", f"http://127.0.0.1:{free_port()}")
@@ -161,7 +161,7 @@ async def test_the_services_serve_although_meterbridge_does_not_answer(
     assert not api.usage.all
 
 
-def test_a_service_may_keep_its_org_elsewhere() -> None:
+def test_a_service_may_store_its_org_elsewhere() -> None:
     tenant_of = names_of(OWN_IDENTITY)["tenant_of"]
     assert tenant_of({"tenant": "org_7"}) == meterbridge_sdk.CurrentOrg("org_7")
     assert tenant_of({}) is None
@@ -178,19 +178,19 @@ async def test_limits_of_the_services_own_are_shown_with_their_use(api: OrgApi) 
     assert await printed(LIMITS, environ(api)) == "amount_cents: 0 of 5000\ntokens: None of 100000"
 
 
-async def test_without_a_subscription_the_limits_are_one_sentence_and_no_traceback(api: OrgApi) -> None:
+async def test_without_a_subscription_the_limits_give_one_sentence_and_no_traceback(api: OrgApi) -> None:
     with pytest.raises(AssertionError) as told:
         await printed(LIMITS, environ(api))
     assert "not known: no_active_subscription: " in str(told.value)
     assert "Traceback" not in str(told.value)
 
 
-async def test_the_test_of_the_page_passes() -> None:
+async def test_the_test_on_the_page_passes() -> None:
     await names_of(TESTED)["test_a_request_is_recorded_with_its_tokens"]()
 
 
 async def test_a_service_subscribes_an_org_once_and_sees_it_at_once(api: OrgApi) -> None:
-    """Meterbridge keeps the subscription's id; where it does not subscribe the org, nothing is left behind."""
+    """Meterbridge stores the subscription's id; if it does not subscribe the org, nothing is left behind."""
     async with meterbridge_sdk.org_billing_service(str(api.http.base_url), "key"):
         with pytest.raises(meterbridge_sdk.BillingRejected, match="plan_not_found"):
             await meterbridge_sdk.subscribe_org_to_plan("org_1", "nope", "Acme", "a@acme.io")
@@ -210,12 +210,12 @@ async def test_a_service_subscribes_an_org_once_and_sees_it_at_once(api: OrgApi)
 
 
 def arguments_of(function: Any) -> list[str]:
-    """Those that may be left out in brackets."""
+    """The arguments, optional ones in brackets."""
     parameters = inspect.signature(function).parameters.values()
     return [one.name if one.default is one.empty else f"[{one.name}]" for one in parameters]
 
 
-def test_the_page_lists_every_field_of_what_is_returned_or_taken() -> None:
+def test_the_page_lists_every_field_that_is_returned_or_accepted() -> None:
     listed: dict[str, list[str]] = {}
     for name, members in re.findall(
         r"^\| `([A-Z]\w+)` \| ((?:`\w+`(?:, )?)+) \| [^|]+ \| [^|]+ \|$", PAGE, re.MULTILINE
@@ -232,7 +232,7 @@ def fields_of(one: Any) -> list[str]:
 
 
 def test_every_name_of_the_reference_can_be_imported_with_its_arguments() -> None:
-    """And every function that is exported stands in the table."""
+    """And every exported function is in the table."""
     listed = re.findall(r"^\| `([\w.]+)\(([^)]*)\)` \|", PAGE, re.MULTILINE)
     own = {name.rpartition(".")[2]: arguments for name, arguments in listed}
     modules = {"org_billing_middleware": org_billing_middleware, "OrgBillingMiddleware": OrgBillingMiddleware}
@@ -242,7 +242,7 @@ def test_every_name_of_the_reference_can_be_imported_with_its_arguments() -> Non
         assert given == arguments_of(modules.get(name) or getattr(meterbridge_sdk, name)), name
 
 
-def test_every_exported_name_says_what_it_is() -> None:
-    """The page leaves the rest to the docstrings."""
+def test_every_exported_name_has_a_docstring() -> None:
+    """The page leaves details to the docstrings."""
     for name in meterbridge_sdk.__all__:
         assert inspect.getdoc(getattr(meterbridge_sdk, name)), name

@@ -233,8 +233,8 @@ ROWS = (
         "it is set aside in a file, counted and logged without its contents; all other records and rings are posted",
         (
             "integration/test_plugin_ring.py::test_a_record_that_the_ingress_refuses_costs_itself_and_all_others_are_in_kafka_once",
-            "contract/test_plugin_posting.py::test_an_element_alone_is_refused_for_its_own_sake_where_the_ingress_takes_others",
-            "contract/test_plugin_posting.py::test_a_record_that_breaks_the_server_is_found_when_it_has_done_so_again_and_again",
+            "contract/test_plugin_posting.py::test_a_single_element_is_refused_for_itself_if_the_ingress_accepts_others",
+            "contract/test_plugin_posting.py::test_a_record_that_crashes_the_server_is_found_after_several_crashes",
         ),
     ),
     Row(

@@ -67,16 +67,16 @@ RULES = (
     Rule(
         "Usage of an invoiced billing period is on the next invoice, also if it waited for Lago past the period's end",
         (
-            "contract/test_billed_in_time.py::test_usage_that_was_held_over_the_months_end_is_on_the_next_invoice",
-            "contract/test_billed_in_time.py::test_an_outage_over_the_months_end_costs_nothing",
+            "contract/test_billed_in_time.py::test_usage_held_over_the_end_of_the_month_is_on_the_next_invoice",
+            "contract/test_billed_in_time.py::test_an_outage_over_the_end_of_the_month_loses_nothing",
             "integration/test_over_the_border.py::test_what_waited_over_the_months_end_is_billed_in_the_running_month",
         ),
     ),
     Rule(
         "The subscription that charges the metric pays; usage with no, several or unknown subscriptions is held; usage posted after an end is corrected",
         (
-            "contract/test_billed_in_time.py::test_where_none_charges_it_usage_is_held_until_one_does",
-            "contract/test_billed_in_time.py::test_a_named_subscription_that_is_not_the_orgs_holds_its_usage",
+            "contract/test_billed_in_time.py::test_if_no_subscription_charges_the_metric_usage_is_held_until_one_does",
+            "contract/test_billed_in_time.py::test_a_named_subscription_of_another_org_holds_its_usage",
             "integration/test_after_end.py::test_an_end_that_is_learnt_late_is_put_right_without_a_command",
             "integration/test_overtaken.py::test_what_lago_took_after_its_last_invoice_is_billed_again_once",
         ),
