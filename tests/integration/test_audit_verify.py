@@ -1,4 +1,6 @@
-"""`meterbridge audit verify` on real Kafka and Postgres: lines of the api and of commands are one chain, which it checks."""
+"""`meterbridge audit verify` with real Kafka and Postgres: lines of the api and of commands form one hash chain, which
+it verifies.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +26,7 @@ def settings_of(stage: Stage, kafka: Kafka, topic_prefix: str, **more: Any) -> S
     return settings_for(kafka, topic_prefix, kafka_partitions=stage.settings.kafka_partitions, **more)
 
 
-async def test_lines_of_servers_and_of_commands_are_one_chain(stage: Stage, kafka: Kafka, topic_prefix: str) -> None:
+async def test_lines_of_servers_and_of_commands_form_one_chain(stage: Stage, kafka: Kafka, topic_prefix: str) -> None:
     """Two servers and a command write at the same time, and none waits for another."""
     settings = settings_of(stage, kafka, topic_prefix, api_rate_limit=0, mapping_delay_seconds=0)
     deployment = deployment_of(settings)
@@ -79,7 +81,7 @@ def reordered(values: list[bytes]) -> list[bytes]:
         (reordered, "reordered", "id1"),
     ],
 )
-async def test_what_was_done_to_the_topic_is_named_and_turns_the_exit_code(
+async def test_a_manipulation_of_the_topic_is_named_and_changes_the_exit_code(
     stage: Stage, damage: Callable[[list[bytes]], list[bytes]], kind: str, named: str
 ) -> None:
     values = damage(log(5))
@@ -90,7 +92,7 @@ async def test_what_was_done_to_the_topic_is_named_and_turns_the_exit_code(
     assert (sentence.code, f"{kind}: line {named} at offset " in sentence.out) == (1, True)
 
 
-async def test_a_row_that_is_not_what_its_line_says_is_named(
+async def test_a_row_that_differs_from_its_line_is_named(
     stage: Stage, postgres_url: str, kafka: Kafka, topic_prefix: str
 ) -> None:
     deployment = deployment_of(settings_of(stage, kafka, topic_prefix))

@@ -1,4 +1,4 @@
-"""`AUTO_SUBSCRIBE`: the one who is mapped is billed, without anybody having subscribed the org; once, whatever happens."""
+"""`AUTO_SUBSCRIBE`: a mapped customer is billed although its org was never subscribed by hand; once, after any failure."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ def settings(kafka: Kafka, topic_prefix: str, lago: Lago) -> Settings:
 
 
 async def subscribed(server: Server, customer: str = "customer-1", limit_s: float = 20.0) -> dict[str, Any]:
-    """The mapping, once its usage goes somewhere."""
+    """The mapping, after its usage has a subscription."""
     async with asyncio.timeout(limit_s):
         while (told := said(await server.mapping(customer)))["subscription"] is None:
             await asyncio.sleep(0.05)
@@ -43,7 +43,7 @@ async def subscriptions(lago: Lago, org: str = "org_1", status: str = "active") 
 
 
 async def test_a_mapped_org_is_subscribed_to_the_plan_of_its_mapping_at_once(settings: Settings, lago: Lago) -> None:
-    """Its customer is made too. No one waits for the next look at all orgs: that is a quarter of a minute away."""
+    """Its customer is created too. It does not wait for the next look at all orgs, which is a quarter of a minute away."""
     async with running_server(settings, ["api"], learn_every_s=3600) as server:
         said(await server.map(), 201)
         begun = time.monotonic()
@@ -57,7 +57,7 @@ async def test_a_mapped_org_is_subscribed_to_the_plan_of_its_mapping_at_once(set
     assert customer["name"] == "org_1"
 
 
-async def test_an_org_that_was_mapped_before_the_setting_is_seen_to_as_well(settings: Settings, lago: Lago) -> None:
+async def test_an_org_mapped_before_the_setting_is_subscribed_as_well(settings: Settings, lago: Lago) -> None:
     before = settings.model_copy(update={"auto_subscribe": False})
     async with running_server(before, ["api"], learn_every_s=EVERY_S) as server:
         assert said(await server.map(), 201)["held_reason"] == "no_subscription"
@@ -68,8 +68,8 @@ async def test_an_org_that_was_mapped_before_the_setting_is_seen_to_as_well(sett
     assert len(await subscriptions(lago)) == 1
 
 
-async def test_however_many_processes_subscribe_an_org_it_has_one_subscription(settings: Settings, lago: Lago) -> None:
-    """Its id is in the org's record before Lago hears of it: two subscriptions would both be billed."""
+async def test_several_processes_create_one_subscription_for_an_org(settings: Settings, lago: Lago) -> None:
+    """The id is in the org's record before Lago gets it: two subscriptions would both be billed."""
     async with (
         running_server(settings, ["api"], learn_every_s=EVERY_S) as one,
         running_server(settings, ["api"], learn_every_s=EVERY_S) as other,
@@ -80,7 +80,7 @@ async def test_however_many_processes_subscribe_an_org_it_has_one_subscription(s
     assert [len(await subscriptions(lago, f"org_{name}")) for name in names] == [1] * 6
 
 
-async def test_one_that_stops_between_customer_and_subscription_is_finished_by_the_next(
+async def test_an_org_left_between_customer_and_subscription_is_finished_by_the_next_process(
     settings: Settings, lago: Lago
 ) -> None:
     await lago.fault(kind="status", status=500, path="/api/v1/subscriptions", method="POST", count=3)
@@ -90,7 +90,7 @@ async def test_one_that_stops_between_customer_and_subscription_is_finished_by_t
     assert len(await subscriptions(lago)) == 1
 
 
-async def test_a_plan_that_does_not_exist_is_named_once_and_usage_is_held_until_it_does(
+async def test_an_unknown_plan_is_reported_once_and_usage_is_held_until_it_exists(
     settings: Settings, lago: Lago, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with running_server(settings, ["api"], learn_every_s=EVERY_S) as server:
@@ -108,8 +108,8 @@ async def test_a_plan_that_does_not_exist_is_named_once_and_usage_is_held_until_
         assert (await subscribed(server, "customer-2"))["held_reason"] is None
 
 
-async def test_an_org_whose_subscription_was_ended_is_left_alone(settings: Settings, lago: Lago) -> None:
-    """Somebody meant it: a plan's price would be billed again to who has just left."""
+async def test_an_org_whose_subscription_was_ended_is_not_subscribed_again(settings: Settings, lago: Lago) -> None:
+    """The end was intended: the org would be billed the plan's price again after it has left."""
     await lago.subscribe("sub_1", "org_1", "ai_basic")
     await lago.http.delete("/api/v1/subscriptions/sub_1")
     async with running_server(settings, ["api"], learn_every_s=EVERY_S) as server:
@@ -120,7 +120,7 @@ async def test_an_org_whose_subscription_was_ended_is_left_alone(settings: Setti
     assert await subscriptions(lago) == []
 
 
-async def test_a_named_subscription_and_an_inactive_mapping_ask_for_none(settings: Settings, lago: Lago) -> None:
+async def test_a_named_subscription_and_an_inactive_mapping_create_none(settings: Settings, lago: Lago) -> None:
     async with running_server(settings, ["api"], learn_every_s=EVERY_S) as server:
         said(await server.map("named", org="org_1", external_subscription_id="sub_elsewhere"), 201)
         said(await server.map("stopped", org="org_2", is_active=False), 201)
@@ -129,8 +129,8 @@ async def test_a_named_subscription_and_an_inactive_mapping_ask_for_none(setting
     assert await subscriptions(lago, "org_1") == await subscriptions(lago, "org_2") == []
 
 
-async def test_of_several_plans_of_one_org_the_one_named_first_is_taken(settings: Settings, lago: Lago) -> None:
-    """Not whichever process looks first: the others would change the plan."""
+async def test_of_several_plans_for_one_org_the_one_named_first_is_used(settings: Settings, lago: Lago) -> None:
+    """Not the one whose process looks first: the others would change the plan."""
     await lago.usage_plan("ai_second")
     before = settings.model_copy(update={"auto_subscribe": False})
     async with running_server(before, ["api"], learn_every_s=3600) as server:
@@ -141,7 +141,7 @@ async def test_of_several_plans_of_one_org_the_one_named_first_is_taken(settings
     assert [one["plan_code"] for one in await subscriptions(lago)] == ["ai_basic"]
 
 
-async def test_an_org_that_lago_would_take_for_another_is_refused_by_name(settings: Settings) -> None:
+async def test_an_org_that_lago_would_mistake_for_another_is_refused_and_reported(settings: Settings) -> None:
     async with running_server(settings, ["api"], learn_every_s=EVERY_S) as server:
         said(await server.map(org="acme.io"), 201)
         async with asyncio.timeout(20):

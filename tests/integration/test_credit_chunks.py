@@ -1,4 +1,6 @@
-"""A large release is corrected in chunks, each a transaction: others get their turn in between, and a kill changes no balance."""
+"""A large release is corrected in chunks, one transaction each: other work runs in between, and a kill changes no
+balance.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -48,7 +50,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ahead(monkeypatch: pytest.MonkeyPatch, name: str, once: Callable[[], Awaitable[None]]) -> None:
-    """Do this ahead of each call of that function of the projection's."""
+    """Runs this before each call of that function of the projection."""
     real: _Correct = getattr(projection, name)
 
     async def watched(*given: Any, **named: Any) -> Any:
@@ -59,7 +61,7 @@ def ahead(monkeypatch: pytest.MonkeyPatch, name: str, once: Callable[[], Awaitab
 
 
 def killed_after(times: int) -> Callable[[], Awaitable[None]]:
-    """Nothing at so many calls, then the end."""
+    """Does nothing for so many calls, then ends the process."""
     alive = iter(range(times))
 
     async def once() -> None:
@@ -74,7 +76,7 @@ async def left(url: str) -> list[Decimal]:
 
 
 async def other(writer: Writer, *calls: Any) -> None:
-    """Project these calls, of another partition."""
+    """Project these calls of another partition."""
     tp = TopicPartition(TOPICS.enriched, 1)
     place = await writer.projection.begin(tp, PartitionPosition("id", 0))
     said = [Said(place.next + n, 1_795_176_000_000, b"", msgspec.json.encode(call)) for n, call in enumerate(calls)]
@@ -82,10 +84,10 @@ async def other(writer: Writer, *calls: Any) -> None:
 
 
 @pytest.mark.parametrize("held", ["", "no_mapping"])
-async def test_a_kill_between_two_chunks_changes_nothing_in_the_end(
+async def test_a_kill_between_two_chunks_changes_no_final_balance(
     url: str, monkeypatch: pytest.MonkeyPatch, held: str
 ) -> None:
-    """The call by which a part is judged may be corrected already, and others of it not."""
+    """The call by which a part is judged may be corrected already, and other calls of it not."""
     async with Writer(url) as writer:
         for chunks in range(4):  # a part for each number of chunks that are done
             before, number = (await left(url))[0], 10 * (chunks + 1)
@@ -109,13 +111,13 @@ async def test_a_kill_between_two_chunks_changes_nothing_in_the_end(
         assert await rows(url, WRITTEN) == moves
 
 
-async def test_no_transaction_touches_more_calls_than_a_chunk_and_an_authorisation_gets_in_between(
+async def test_no_transaction_touches_more_calls_than_a_chunk_and_an_authorisation_runs_in_between(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = []
 
     async def authorize() -> None:
-        """The account is free: nothing waits for the chunk that comes, nor for the one that was."""
+        """The account is not locked: nothing waits for the next chunk or for the last one."""
         await rows(url, "SELECT FROM user_credits WHERE account = 'org:org' FOR UPDATE NOWAIT")
         answers.append(await reserve(url, "org:org", "1", f"c{len(answers)}"))
 
@@ -128,8 +130,8 @@ async def test_no_transaction_touches_more_calls_than_a_chunk_and_an_authorisati
     assert sorted(count for (count,) in await rows(url, WRITTEN)) == [1, 1, 1, 1, 1, 2, 2, 2]
 
 
-async def test_what_is_projected_between_two_chunks_counts_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls of the part that come late, copies of those that are there, and the receipt of a write-off of another part."""
+async def test_calls_projected_between_two_chunks_count_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of the part that arrive late, copies of existing ones, and the receipt of a write-off of another part."""
     calls = [usage(n, org_id="old", held="no_subscription", cost_usd=Decimal(1)) for n in range(6)]
     late = [usage(n, org_id="old", held="no_subscription", cost_usd=Decimal(1)) for n in range(6, 9)]
     gone = [usage(n, org_id="old", held="no_subscription", part=f"{PREFIX}9", cost_usd=Decimal(5)) for n in (10, 11)]
@@ -158,7 +160,7 @@ async def test_what_is_projected_between_two_chunks_counts_once(url: str, monkey
 async def test_an_event_waits_for_calls_that_are_being_written_and_may_not_have_seen_it(
     url: str, monkeypatch: pytest.MonkeyPatch, *, prepaid: bool
 ) -> None:
-    """Also where the first account of all is opened meanwhile: then the calls were written as those of no account."""
+    """Also if the first account is opened meanwhile: then the calls were written as those without an account."""
     accounts = [("org:org", "100"), ("org:old", "100")]
     if not prepaid:
         for name in ("credit_transactions", "ledger_entries", "ledger_transactions"):
@@ -193,10 +195,10 @@ async def test_an_event_waits_for_calls_that_are_being_written_and_may_not_have_
     assert await left(url) == [Decimal(98), Decimal(100)]
 
 
-async def test_a_repetition_of_the_calls_and_their_event_never_lock_each_other_out(
+async def test_a_repetition_of_the_calls_and_their_event_never_deadlock(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both lock the calls in one order, whatever the order of the records is."""
+    """Both lock the calls in one order, for any order of the records."""
     monkeypatch.setattr(corrections, "CHUNK", 3)
     one, two, three = (usage(n, org_id="org", **PRICED) for n in (1, 2, 3))
     blocker = await asyncpg.connect(url)
@@ -225,10 +227,8 @@ async def _blocked(url: str, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_month_stays_while_the_calls_in_it_are_being_corrected(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its event may be delivered long before a projector that was killed comes back."""
+async def test_a_month_is_kept_while_its_calls_are_being_corrected(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its event may be delivered long before a killed projector comes back."""
     now = datetime.now(UTC) + timedelta(days=60)
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, *(usage(n, org_id="old", held="no_subscription") for n in range(3)))
@@ -243,8 +243,8 @@ async def test_a_month_stays_while_the_calls_in_it_are_being_corrected(
     assert await rows(url, "SELECT count(*) FROM corrected_parts") == [(0,)]
 
 
-async def test_a_month_stays_while_an_event_is_delivered_but_not_projected(url: str) -> None:
-    """A large release before it in its partition takes hours, while the receipts, in theirs, go on."""
+async def test_a_month_is_kept_while_an_event_is_delivered_but_not_projected(url: str) -> None:
+    """A large release before it in its partition takes hours, while the receipts, in another partition, go on."""
     now = datetime.now(UTC) + timedelta(days=60)
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, *(usage(n, held="no_mapping", cost_usd=Decimal(2)) for n in range(3)))

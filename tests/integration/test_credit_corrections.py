@@ -1,4 +1,4 @@
-"""What was debited for a call is corrected when it is known what the call is billed at: by its event, or by a write-off."""
+"""The debit of a call is corrected when the billed amount is known: by its event, or by a write-off."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,9 +40,7 @@ def held(number: int, **fields: Any) -> Any:
 
 
 @pytest.mark.parametrize("event_first", [False, True])
-async def test_usage_that_was_held_without_an_org_is_debited_by_the_event_that_bills_it(
-    url: str, *, event_first: bool
-) -> None:
+async def test_usage_held_without_an_org_is_debited_by_the_event_that_bills_it(url: str, *, event_first: bool) -> None:
     """The topics are projected in any order; a repeat of both changes nothing."""
     news = [(TOPICS.enriched, held(1), {}), (TOPICS.events, event(), {"manifest": manifest()})]
     for topic, value, headers in reversed(news) if event_first else news:
@@ -54,14 +52,14 @@ async def test_usage_that_was_held_without_an_org_is_debited_by_the_event_that_b
     assert await rows(url, "SELECT count(*) FROM credit_transactions WHERE amount < 0") == [(1,)]
 
 
-async def test_a_window_that_was_released_into_another_part_is_debited_too(url: str) -> None:
+async def test_a_window_released_into_another_part_is_debited_too(url: str) -> None:
     await told(url, TOPICS.enriched, held(1, part=f"{PREFIX}3"), usage(2, org_id="org", cost_usd=Decimal(1)))
     assert await left(url, "org:org") == [Decimal(9)]
     await told(url, TOPICS.events, event(), manifest=manifest(3))
     assert await left(url, "org:org") == [Decimal(7)]
 
 
-async def test_usage_that_was_held_for_one_org_and_billed_to_another_moves(url: str) -> None:
+async def test_usage_held_for_one_org_and_billed_to_another_is_moved(url: str) -> None:
     await told(url, TOPICS.enriched, held(1, org_id="old", held="no_subscription"))
     assert await left(url, "org:old", "org:org") == [Decimal(8), Decimal(10)]
     await told(url, TOPICS.events, event(), manifest=manifest())
@@ -75,14 +73,14 @@ async def test_usage_that_was_held_for_one_org_and_billed_to_another_moves(url: 
     ]
 
 
-async def test_a_user_stays_the_payer_the_one_who_the_org_is(url: str) -> None:
+async def test_a_user_stays_the_payer_for_any_org(url: str) -> None:
     await told(url, TOPICS.enriched, held(1, customer_id="ada", id_kind="user"))
     await told(url, TOPICS.events, event(), manifest=manifest())
     assert await left(url, "user:ada", "org:org") == [Decimal(8), Decimal(10)]
 
 
 @pytest.mark.parametrize("factor", ["0.85", "1.5"])
-async def test_the_factor_of_who_pays_is_debited_and_stands_in_the_log(url: str, factor: str) -> None:
+async def test_the_payers_factor_is_debited_and_logged(url: str, factor: str) -> None:
     call = held(1, org_id="org", held="no_subscription", billed_usd=Decimal(4), rate="r1")
     await told(url, TOPICS.enriched, call)
     assert await left(url, "org:org") == [Decimal(6)]
@@ -91,7 +89,7 @@ async def test_the_factor_of_who_pays_is_debited_and_stands_in_the_log(url: str,
     assert await rows(url, "SELECT billed_usd, price_usd FROM llm_usage_log") == [(4 * Decimal(factor), Decimal(4))]
 
 
-async def test_the_log_has_the_factor_where_no_one_is_prepaid(postgres_url: str) -> None:
+async def test_the_log_has_the_factor_if_no_account_is_prepaid(postgres_url: str) -> None:
     async with migrated_database(postgres_url) as url:
         late = held(2, billed_usd=Decimal(2), rate="r1")
         await told(url, TOPICS.enriched, held(1, billed_usd=Decimal(4), rate="r1"))
@@ -101,14 +99,14 @@ async def test_the_log_has_the_factor_where_no_one_is_prepaid(postgres_url: str)
 
 
 async def test_the_log_has_the_factor_of_an_event_that_came_before_its_call(postgres_url: str) -> None:
-    """The window was held when it was to be sealed, so the record of the call does not say so."""
+    """The window was held at its seal, so the call's record does not have it."""
     async with migrated_database(postgres_url) as url:
         await told(url, TOPICS.events, event(**RATED, rate_factor="0.5"), manifest=manifest())
         await told(url, TOPICS.enriched, usage(1, org_id="org", billed_usd=Decimal(4), rate="r1"))
         assert await rows(url, "SELECT billed_usd, price_usd FROM llm_usage_log") == [(Decimal(2), Decimal(4))]
 
 
-async def test_a_held_call_is_debited_by_an_event_that_agrees_with_all_calls_ahead_of_it(url: str) -> None:
+async def test_a_held_call_is_debited_by_an_event_that_agrees_with_all_calls_before_it(url: str) -> None:
     await told(url, TOPICS.enriched, usage(1, org_id="org", cost_usd=Decimal(1)))
     await told(url, TOPICS.events, event(), manifest=manifest())
     assert await rows(url, "SELECT count(*) FROM corrected_parts") == [(0,)]
@@ -117,7 +115,7 @@ async def test_a_held_call_is_debited_by_an_event_that_agrees_with_all_calls_ahe
 
 
 async def test_a_call_without_a_price_does_not_hide_the_factor_of_its_part(url: str) -> None:
-    """Its window was held when it was to be sealed, and the plan changed."""
+    """Its window was held at its seal, and the plan changed."""
     free = usage(1, org_id="org", billed_usd=Decimal(0), price_usd=Decimal(0), rate="r1")
     dear = usage(2, org_id="org", billed_usd=Decimal(2), price_usd=Decimal(4), rate="r1")
     await told(url, TOPICS.enriched, free, dear)
@@ -126,8 +124,8 @@ async def test_a_call_without_a_price_does_not_hide_the_factor_of_its_part(url: 
 
 
 @pytest.mark.parametrize("receipt_first", [False, True])
-async def test_what_is_written_off_is_given_back(url: str, *, receipt_first: bool) -> None:
-    """What was owed for it is not owed any more, whatever the account's policy for overdraft says."""
+async def test_a_written_off_debit_is_given_back(url: str, *, receipt_first: bool) -> None:
+    """The debt for it is cancelled, with any overdraft policy of the account."""
     await rows(url, "UPDATE user_credits SET overdraft_policy = 'keep'")
     call = (TOPICS.enriched, held(1, org_id="org", held="no_subscription", cost_usd=Decimal(12)))
     gone = (TOPICS.receipts, receipt("written_off", 5))
@@ -137,8 +135,8 @@ async def test_what_is_written_off_is_given_back(url: str, *, receipt_first: boo
     assert await rows(url, "SELECT count(*) FROM undebited_calls") == [(0,)]
 
 
-async def test_a_call_and_its_event_that_are_projected_at_once_agree(url: str) -> None:
-    """The window was held when it was to be sealed, and released to another org; then a projector catches up on both topics."""
+async def test_a_call_and_its_event_that_are_projected_concurrently_agree(url: str) -> None:
+    """The window was held at its seal and released to another org; then a projector catches up on both topics."""
     await give(url, "org:old", "90")
     async with Writer(url) as calls, Writer(url) as events:
         for n in range(40):
@@ -148,10 +146,10 @@ async def test_a_call_and_its_event_that_are_projected_at_once_agree(url: str) -
 
 
 @pytest.mark.parametrize("event_first", [False, True])
-async def test_a_call_without_a_price_does_not_hide_that_the_factor_of_its_window_changed(
+async def test_a_call_without_a_price_does_not_hide_a_changed_factor_of_its_window(
     url: str, *, event_first: bool
 ) -> None:
-    """A window is held again when it is sealed, and released to another plan of the same org."""
+    """A window is held again at its seal, and released to another plan of the same org."""
     calls = [usage(n, org_id="org", rate="r1", billed_usd=Decimal(price)) for n, price in ((1, 0), (2, 4))]
     news = [(TOPICS.enriched, calls), (TOPICS.events, [event(rate_factor="0.5")])]
     for topic, values in reversed(news) if event_first else news:

@@ -1,4 +1,4 @@
-"""The law of credits: what the events bill an org and what was debited for their calls are equal, to the unit.
+"""Credits: what the events bill an org and what was debited for their calls are equal, to the smallest unit.
 
 Histories are made by the meter's own rules, with calls that are held, released to another org or at another factor, held again
 when they were to be sealed, and written off. Their topics are projected in any order, by a process that is killed at any moment.
@@ -136,7 +136,7 @@ def give_up(told: History, name: str, now_us: int) -> None:
 
 
 def close(told: History, customers: Any, orgs: Any, rates: Rates, now_us: int) -> None:
-    """Release what has a target, and seal what is due."""
+    """Release usage with a target, and seal what is due."""
     while not (changes := release(told.ledger, customers, orgs, POLICY, 5, now_us, rates=rates)).empty:
         _step(told, changes, now_us)
     while due := due_windows(told.ledger, now_us, POLICY, 100):
@@ -156,8 +156,9 @@ def billed(told: History) -> dict[tuple[str, str], Decimal]:
 
 
 async def project(url: str, told: History, seed: int, piece: int = 12) -> None:
-    """All topics, in any order, piece by piece of fewer than `piece` records; what a process did not end comes again, maybe as a
-    larger or a smaller piece."""
+    """Project all topics in any order, in pieces of fewer than `piece` records; a piece that a process did not finish
+    comes again, maybe as a larger or smaller piece.
+    """
     chance = random.Random(seed)
     left = {place: list(log) for place, log in told.logs.items()}
     async with Writer(url) as writer:
@@ -175,14 +176,14 @@ async def project(url: str, told: History, seed: int, piece: int = 12) -> None:
 
 
 async def prepaid(url: str) -> None:
-    """Accounts for this history: a user, an org with credits, and one that has nearly none."""
+    """Accounts for this history: a user, an org with credits, and one with almost none."""
     for name, amount in (("user:ada", "1"), ("org:a", "1"), ("org:b", "0.0001")):
         await give(url, name, amount)
     await prepaid_since(url, "2026-11-01 00:00Z")
 
 
 @pytest.mark.parametrize("first", range(0, 30, 10))
-async def test_what_is_billed_and_what_is_debited_are_equal_to_the_unit(postgres_url: str, first: int) -> None:
+async def test_billed_and_debited_amounts_are_equal_to_the_smallest_unit(postgres_url: str, first: int) -> None:
     for seed in range(first, first + 10):
         async with migrated_database(postgres_url) as url:
             await prepaid(url)

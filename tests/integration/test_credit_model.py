@@ -1,4 +1,4 @@
-"""Accounts of credits on real Postgres are as the account book of tests/model/credits.py, after any history of them."""
+"""Credit accounts in real Postgres equal the model in tests/model/credits.py, after any history."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ LEAST = 3
 
 
 class Bench:
-    """A database whose functions go by the time of a history."""
+    """A database whose functions use the time of a history."""
 
     def __init__(self, postgres_url: str) -> None:
         self.runner = asyncio.Runner()
@@ -51,7 +51,7 @@ class Bench:
         self.runner.close()
 
     def compare(self, history: History) -> Counter[str]:
-        """What the history was about. Raises: AssertionError, PostgresError: book and product differ."""
+        """What the history contained. Raises AssertionError or PostgresError if model and product differ."""
         with capture_logs():  # what the upkeep says of thousands of histories
             return self.runner.run(self._compare(history))
 
@@ -99,7 +99,7 @@ def shortened(bench: Bench, history: History) -> list[Step]:
     return history
 
 
-def test_random_movements_are_as_in_the_model(bench: Bench) -> None:
+def test_random_movements_give_the_models_accounts(bench: Bench) -> None:
     begins = 0 if EXAMPLES == ALWAYS else secrets.randbits(32)
     seen: Counter[str] = Counter()
     for number in range(begins, begins + EXAMPLES):

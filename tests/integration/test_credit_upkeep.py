@@ -1,4 +1,4 @@
-"""What is over ends beside the calls that are debited: one account at a time, without a deadlock, and no one waits long."""
+"""The upkeep of credits beside the debits: one account at a time, without a deadlock, and no request waits long."""
 
 import asyncio
 import time
@@ -45,7 +45,7 @@ SELECT account, 'bonus', $2, $2, account, transaction_id FROM booked
 
 
 class Books:
-    """Keeps nothing of what is exported."""
+    """Stores no exported values."""
 
     def credit_books(self, overdraft_usd: Decimal, reservations: int, imbalance_usd: Decimal) -> None:
         assert overdraft_usd == imbalance_usd == 0
@@ -62,7 +62,9 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 
 async def over(url: str, user: str, *calls: str) -> None:
-    """A user with 10 dollars that last, 2 that are over, and reservations of a dollar for these calls, which are over too."""
+    """A user with 10 valid dollars, 2 expired ones, and reservations of a dollar for these calls, which have expired
+    too.
+    """
     await give(url, f"user:{user}", "10")
     await give(url, f"user:{user}", "2", "bonus", datetime.now(UTC) + timedelta(hours=1))
     for call in calls:
@@ -72,8 +74,9 @@ async def over(url: str, user: str, *calls: str) -> None:
 
 
 async def test_calls_are_debited_while_the_upkeep_ends_their_reservations(url: str) -> None:
-    """The projector has locked the account and then settles the reservation. The upkeep must not hold the reservation and
-    wait for the account: Postgres would end one of both (40P01)."""
+    """The projector has locked the account and then settles the reservation. The upkeep must not hold the reservation
+    while it waits for the account: Postgres would end one of both (40P01).
+    """
     await over(url, "ada", "c1")
     await over(url, "bob", "c2")
     debiting = await asyncpg.connect(url)
@@ -106,7 +109,9 @@ async def test_calls_are_debited_while_the_upkeep_ends_their_reservations(url: s
 
 
 async def test_debits_go_on_while_100_000_grants_expire(url: str) -> None:
-    """They are of 1000 accounts, one of which has 20 080. Another one is locked all the time, as by a batch of calls."""
+    """They belong to 1000 accounts, one of which has 20 080. Another one is locked all the time, as by a batch of
+    calls.
+    """
     await give(url, "user:ada", "1000")
     await rows(url, _OVER, 998, 80, "u")
     await rows(url, _OVER, 1, 20_080, "many")
@@ -146,8 +151,10 @@ async def test_debits_go_on_while_100_000_grants_expire(url: str) -> None:
     assert debits > 20 and longest < 1 * PATIENCE, (debits, longest)
 
 
-async def test_a_round_is_bounded_and_the_next_one_goes_on_behind_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when the first accounts hold what is over: an account that cannot be ended does not stop those behind it."""
+async def test_a_round_is_bounded_and_the_next_one_continues_after_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the first accounts cannot be processed: they do not block those after them."""
     monkeypatch.setattr(credit_upkeep, "ROUND", 2)
     for user in ("a", "b", "c", "d", "e"):
         await give(url, f"user:{user}", "2", "bonus", datetime.now(UTC) + timedelta(hours=1))
@@ -160,7 +167,7 @@ async def test_a_round_is_bounded_and_the_next_one_goes_on_behind_it(url: str, m
     assert ended == [0, 4, 2]
 
 
-async def test_an_account_with_many_grants_ends_a_part_at_a_time(url: str) -> None:
+async def test_an_account_with_many_grants_is_processed_in_parts(url: str) -> None:
     await rows(url, _OVER, 1, 2500, "u")
     parts: Any = [await rows(url, "SELECT released, expired_usd FROM expire_credits('user:u1')") for _ in range(4)]
     assert parts == [[(0, Decimal(1000))], [(0, Decimal(1000))], [(0, Decimal(500))], [(0, Decimal(0))]]
@@ -190,10 +197,8 @@ class Failing(Books):
         f"REVOKE SELECT ON user_credits FROM {PROJECTOR}",
     ],
 )
-async def test_a_table_function_or_right_that_is_missing_is_counted_at_each_look(
-    postgres_url: str, missing: str
-) -> None:
-    """One line of the log was all that told of it, and nothing expired."""
+async def test_a_missing_table_function_or_right_is_counted_at_each_look(postgres_url: str, missing: str) -> None:
+    """Earlier a single log line reported it, and nothing expired."""
     async with owned_database(postgres_url) as url:
         await over(url, "ada", "c1")
         await rows(url, missing)

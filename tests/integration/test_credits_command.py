@@ -1,4 +1,4 @@
-"""`meterbridge credits` and the upkeep beside the projector, on real Postgres."""
+"""`meterbridge credits` and the upkeep beside the projector, with real Postgres."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ async def credits_command(url: str, *words: str) -> Any:
     return await asyncio.to_thread(CliRunner().invoke, app, ["credits", *words], env=environ)
 
 
-async def test_credits_are_granted_once_for_a_key_and_audited_before(url: str, audit: list[tuple[Any, ...]]) -> None:
+async def test_credits_are_granted_once_for_a_key_after_the_audit_line(url: str, audit: list[tuple[Any, ...]]) -> None:
     words = ("grant", "user:ada", "25.50", "--expires", "90d", "--key", "k", "--comment", "welcome", "--json")
     first, second = [json.loads((await credits_command(url, *words)).stdout) for _ in range(2)]
     assert first == second and (first["balance"], first["amount"], first["audit_id"]) == ("25.5", "25.5", "a1")
@@ -66,7 +66,7 @@ async def test_a_grant_that_cannot_be_audited_is_not_made(url: str, monkeypatch:
     assert await rows(url, "SELECT count(*) FROM user_credits") == [(0,)]
 
 
-async def test_a_refund_takes_credits_back(url: str, audit: list[tuple[Any, ...]]) -> None:
+async def test_a_refund_removes_credits(url: str, audit: list[tuple[Any, ...]]) -> None:
     await give(url, "org:acme", "10")
     told = json.loads((await credits_command(url, "refund", "org:acme", "4", "--json")).stdout)
     assert (told["balance"], told["amount"]) == ("6", "-4") and audit[0][0] == "credits.refund"
@@ -83,7 +83,7 @@ GRANTS = "SELECT remaining FROM credit_grants WHERE account = 'user:ada' ORDER B
 
 
 @pytest.mark.parametrize("named", ["ch_2", "its transaction"])
-async def test_a_refund_takes_the_credits_of_its_payment_first_and_no_more_than_that_brought(
+async def test_a_refund_removes_the_credits_of_its_payment_first_and_not_more_than_the_payment_brought(
     url: str, audit: list[tuple[Any, ...]], named: str
 ) -> None:
     await rows(url, BOUGHT, "ada", "ch_1")
@@ -102,7 +102,7 @@ async def test_a_refund_takes_the_credits_of_its_payment_first_and_no_more_than_
     assert await rows(url, query) == [("late", words[-1])] and audit[0][0] == "credits.refund"
 
 
-async def test_what_a_refund_names_is_a_payment_of_the_account_that_stripe_does_not_refund_itself(
+async def test_a_refund_names_a_payment_of_the_account_that_stripe_does_not_refund_itself(
     url: str, audit: list[tuple[Any, ...]]
 ) -> None:
     [(others,)] = await rows(url, BOUGHT, "bob", "ch_1")
@@ -122,8 +122,8 @@ async def test_what_a_refund_names_is_a_payment_of_the_account_that_stripe_does_
 OURS = ("call:00ff", "call:00ff:1", "calls:x", "settle:chat-1", "stripe:purchase:ch_1")
 
 
-async def test_a_key_of_the_operator_is_no_key_of_ours(url: str, audit: list[tuple[Any, ...]]) -> None:
-    """With the key of a call the call was not debited; with that of a payment the payment brought nothing."""
+async def test_an_operators_key_never_equals_a_key_of_ours(url: str, audit: list[tuple[Any, ...]]) -> None:
+    """With the key of a call the call would not be debited; with that of a payment the payment would bring nothing."""
     for key in OURS:
         assert (await credits_command(url, "grant", "user:ada", "1", "--key", key)).exit_code == 0
         assert (await credits_command(url, "grant", "user:ada", "1", "--key", key)).exit_code == 0
@@ -169,7 +169,7 @@ async def test_balance_and_transactions_are_shown(url: str) -> None:
         (("refund", "user:ada", "1", "--of", "x" * 256), "--of: a payment is named by at most 255 bytes."),
     ],
 )
-def test_a_wrong_word_is_one_sentence(words: tuple[str, ...], sentence: str) -> None:
+def test_a_wrong_argument_gives_one_sentence(words: tuple[str, ...], sentence: str) -> None:
     told = CliRunner().invoke(app, ["credits", *words], env={"DATABASE_URL": "postgresql://x@127.0.0.1:1/x"})
     assert told.exit_code == 2 and sentence in told.stderr
 
@@ -185,7 +185,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("problem", WRONG)
-async def test_the_check_finds_what_the_owner_of_the_tables_has_done_to_the_books(url: str, problem: str) -> None:
+async def test_the_check_finds_changes_that_the_tables_owner_made_by_hand(url: str, problem: str) -> None:
     await give(url, "user:ada", "10")
     told = await credits_command(url, "check")
     assert told.exit_code == 0 and told.stdout == "All credits balance: 1 account, 1 ledger transaction.\n"
@@ -196,7 +196,7 @@ async def test_the_check_finds_what_the_owner_of_the_tables_has_done_to_the_book
     assert told.exit_code == 1 and problem in found
 
 
-async def test_the_upkeep_ends_what_is_over_and_exports_the_state_of_the_books(url: str) -> None:
+async def test_the_upkeep_ends_expired_credits_and_exports_the_state_of_the_accounts(url: str) -> None:
     metrics = Metrics(CollectorRegistry(), "1")
 
     def exported(name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""`meterbridge db init` on real Postgres: safe to repeat, all or nothing, and destructive only after the database's name."""
+"""`meterbridge db init` with real Postgres: repeatable, all or nothing, and destructive only after the database's name."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def name_of(url: str) -> str:
     return url.rpartition("/")[2].partition("?")[0]
 
 
-async def test_it_makes_everything_and_says_what_it_verified(url: str) -> None:
+async def test_it_creates_everything_and_prints_what_it_verified(url: str) -> None:
     told = await init(url, "--json")
     assert told.exit_code == 0, told.stderr
     answer = json.loads(told.stdout)
@@ -56,8 +56,8 @@ async def test_it_makes_everything_and_says_what_it_verified(url: str) -> None:
         assert step in told.stderr.splitlines()
 
 
-async def test_all_that_the_migrations_make_is_known_to_it(url: str) -> None:
-    """What the words of the files say is what the catalogue has: a reset would leave nothing behind."""
+async def test_everything_that_the_migrations_create_is_known_to_it(url: str) -> None:
+    """Names found in the files equal those in the catalogue: a reset would leave nothing behind."""
     await migrate(url)
     names = initialise.objects_of(migrations())
     for kind, query in initialise._THERE.items():
@@ -97,7 +97,7 @@ async def test_a_reset_without_the_databases_name_changes_nothing(url: str, word
 
 
 @pytest.mark.parametrize("typed", [False, True])
-async def test_a_reset_drops_what_is_ours_and_nothing_else(url: str, typed: bool) -> None:
+async def test_a_reset_drops_only_our_objects(url: str, typed: bool) -> None:
     await rows(url, "CREATE TABLE of_others AS SELECT 1")
     await init(url)
     await rows(url, "SELECT ensure_usage_month('2026-11-01')")
@@ -109,7 +109,7 @@ async def test_a_reset_drops_what_is_ours_and_nothing_else(url: str, typed: bool
     assert await rows(url, "SELECT count(*), to_regclass('llm_usage_log_2026_11') FROM of_others") == [(1, None)]
 
 
-async def test_an_error_leaves_everything_as_it_was(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_leaves_everything_unchanged(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await init(url)
     await give(url, "user:ada", "3")
     before = await there(url)
@@ -121,7 +121,7 @@ async def test_an_error_leaves_everything_as_it_was(url: str, monkeypatch: pytes
     assert (await there(url), (await account(url, "user:ada"))[0]) == (before, 3)
 
 
-async def test_what_was_dropped_by_hand_is_named(url: str) -> None:
+async def test_an_object_dropped_by_hand_is_named(url: str) -> None:
     await init(url)
     for statement in ("DROP FUNCTION expire_credits", "DROP INDEX user_credits_tier"):
         await rows(url, statement)
@@ -129,5 +129,5 @@ async def test_what_was_dropped_by_hand_is_named(url: str) -> None:
     assert told.exit_code == 1 and "missing: expire_credits, user_credits_tier" in told.stderr
 
 
-async def test_yes_alone_is_refused(url: str) -> None:
+async def test_the_option_yes_alone_is_refused(url: str) -> None:
     assert (await init(url, "--yes", "x")).exit_code == 2

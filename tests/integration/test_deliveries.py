@@ -1,4 +1,4 @@
-"""Every post to Lago leaves a line, with the receipts of its events, and a row that can be asked for."""
+"""Every post to Lago makes a record with the receipts of its events, and a row that can be queried."""
 
 import time
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ def attempts(stage: Stage) -> list[DeliveryAttempt]:
     return [msgspec.json.decode(one.value(), type=DeliveryAttempt) for one in stage.read(stage.topics.deliveries)]
 
 
-async def test_every_post_leaves_one_line_and_none_holds_an_event(stage: Stage, lago: Lago) -> None:
+async def test_every_post_makes_one_record_and_none_contains_an_event(stage: Stage, lago: Lago) -> None:
     put(stage, [event(n) for n in range(250)])
     async with (
         httpx.AsyncClient(trust_env=False) as http,
@@ -54,8 +54,8 @@ async def test_every_post_leaves_one_line_and_none_holds_an_event(stage: Stage, 
     assert not any(b"ai_usage" in one.value() for one in stage.read(stage.topics.deliveries))
 
 
-async def test_what_failed_is_told_with_its_reason_and_counted_up(stage: Stage, lago: Lago, database: str) -> None:
-    """Refused, answered with an error, cut off: each of them was an attempt."""
+async def test_a_failed_post_is_recorded_with_its_reason_and_counted(stage: Stage, lago: Lago, database: str) -> None:
+    """Refused, answered with an error, connection lost: each of them was an attempt."""
     await lago.fault(kind="status", status=503, method="POST", path="/api/v1/events", count=2)
     await lago.fault(kind="drop", method="POST", path="/api/v1/events", count=1)
     bad = event(3)

@@ -1,4 +1,4 @@
-"""`meterbridge doctor` against a proxy that answers as LiteLLM does, the Lago sandbox, and its own documents."""
+"""`meterbridge doctor` with a proxy that answers like LiteLLM, with the Lago sandbox, and with its own documents."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -63,7 +63,7 @@ LAGO = [
 async def proxy(
     callbacks: list[dict[str, Any]], loggers: list[str], version: str = "1.109.1", *, details: bool = True
 ) -> AsyncIterator[str]:
-    """A proxy's admin API; without `details` as older ones, which say the same under `/health/readiness`."""
+    """A proxy's admin API; without `details` like older ones, which report the same under `/health/readiness`."""
     ready = {"status": "healthy", "db": "Not connected", "litellm_version": version, "success_callbacks": loggers}
 
     def told(body: Mapping[str, Any]) -> Any:
@@ -103,7 +103,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_running_proxy_is_judged_by_what_it_tells_and_says_what_it_does_not() -> None:
+async def test_a_running_proxy_is_judged_by_what_it_reports_and_the_report_says_what_is_unknown() -> None:
     async with proxy(OURS, ["GenericAPILogger"]) as url:
         report, codes = await examined(url)
     assert codes == {"settings_unseen", "callback_unseen"}
@@ -121,7 +121,7 @@ async def test_the_version_of_a_running_proxy_is_looked_up() -> None:
     assert f"LiteLLM 2.0.0 was not tried; it is newer than {newest()}" in report_text(report)
 
 
-async def test_the_file_and_the_running_proxy_together_are_judged_whole(config: Path) -> None:
+async def test_the_file_and_the_running_proxy_are_judged_together(config: Path) -> None:
     async with proxy(OURS, ["GenericAPILogger"]) as url:
         assert (await examined(url, config))[1] == set()
     async with proxy(OURS, ["ServiceLogging"], "1.106.2") as url:
@@ -130,7 +130,7 @@ async def test_the_file_and_the_running_proxy_together_are_judged_whole(config: 
         assert (await examined(url, config))[1] == {"other_config_runs"}
 
 
-async def test_the_proxy_tells_what_stands_in_its_environment(tmp_path: Path) -> None:
+async def test_the_proxy_reports_its_environment_variables(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("litellm_settings: {callbacks: [lago], global_disable_no_log_param: true}")
     assert (await examined(None, path))[1] == {"lago_callback", "callback_unseen"}
@@ -149,14 +149,14 @@ async def test_the_proxy_tells_what_stands_in_its_environment(tmp_path: Path) ->
     assert "canary" not in json.dumps(report.as_object())
 
 
-async def test_an_older_proxy_is_read_as_well() -> None:
+async def test_an_older_proxy_is_read_too() -> None:
     async with proxy(OURS, ["GenericAPILogger"], "1.81.0", details=False) as url, httpx.AsyncClient() as http:
         seen = await ask_proxy(http, f"{url}/", MASTER_KEY)
     assert (seen.version, seen.running) == ("1.81.0", {"GenericAPILogger"})
     assert [(one.name, one.kind) for one in seen.callbacks] == [("meterbridge", CallbackKind.GENERIC)]
 
 
-async def test_a_proxy_that_cannot_be_asked_is_not_called_well() -> None:
+async def test_a_proxy_that_cannot_be_asked_is_not_reported_as_ok() -> None:
     async with httpx.AsyncClient(trust_env=False) as http:
         async with proxy(OURS, []) as url:
             with pytest.raises(Rejected, match="litellm_key_refused"):
@@ -185,7 +185,7 @@ async def test_lago_is_judged_by_its_metric_plans_and_event_store(config: Path) 
         assert (codes, report.exit_code) == ({"lago_key_refused"}, 1)
 
 
-async def test_every_plan_is_looked_at_however_many_there_are(config: Path) -> None:
+async def test_every_plan_is_checked_for_any_number_of_plans(config: Path) -> None:
     async with lago_sandbox() as lago:
         metric = await lago.metric("ai_usage")
         charges = [{"billable_metric_id": metric, "charge_model": "dynamic"}]
@@ -199,7 +199,7 @@ async def test_every_plan_is_looked_at_however_many_there_are(config: Path) -> N
 
 
 @pytest.mark.parametrize(("options", "said"), [({}, {"clickhouse_without_dedup"}), ({"dedup": True}, set())])
-async def test_clickhouse_is_named_where_it_does_not_deduplicate(
+async def test_clickhouse_without_deduplication_is_reported(
     config: Path, options: dict[str, bool], said: set[str]
 ) -> None:
     async with lago_sandbox(store="clickhouse", **options) as lago:
@@ -209,7 +209,7 @@ async def test_clickhouse_is_named_where_it_does_not_deduplicate(
         assert (await examined(None, config, lago=lago, **known))[1] == said
 
 
-async def test_api_calls_that_lago_stores_and_no_plan_charges_are_named(config: Path) -> None:
+async def test_stored_api_calls_that_no_plan_charges_are_reported(config: Path) -> None:
     async with lago_sandbox() as lago:
         used, calls = await lago.metric("ai_usage"), await lago.metric("api_call")
         dynamic = {"billable_metric_id": used, "charge_model": "dynamic"}
@@ -232,7 +232,7 @@ async def test_api_calls_that_lago_stores_and_no_plan_charges_are_named(config: 
     ]
 
 
-async def test_what_else_is_wrong_is_said_where_lago_does_not_list_its_events(config: Path) -> None:
+async def test_other_findings_are_reported_even_if_lago_does_not_list_its_events(config: Path) -> None:
     async with lago_sandbox() as lago:
         await lago.metric("api_call")
         await lago.fault(kind="status", status=503, method="GET")
@@ -242,7 +242,7 @@ async def test_what_else_is_wrong_is_said_where_lago_does_not_list_its_events(co
     assert unread.startswith("Lago does not list its events: ")
 
 
-async def test_a_lago_that_does_not_answer_could_not_be_read(config: Path) -> None:
+async def test_a_lago_that_does_not_answer_is_reported_as_unreadable(config: Path) -> None:
     async with lago_sandbox() as lago:
         pass
     report, codes = await examined(None, config, lago=lago)
@@ -253,7 +253,7 @@ def doctor(*words: str, **environ: str) -> Any:
     return CliRunner().invoke(app, ["doctor", *words], env={**GOOD, **environ})
 
 
-def test_the_configuration_that_it_prints_is_one_it_finds_nothing_in(config: Path) -> None:
+def test_the_printed_configuration_has_no_finding(config: Path) -> None:
     told = doctor("--config", str(config), "--no-lago", "--json")
     assert told.exit_code == 0, told.output
     report = json.loads(told.stdout)
@@ -270,7 +270,7 @@ def test_it_keeps_the_address_that_the_file_posts_to(config: Path) -> None:
     assert f"endpoint: {there}" in told.stdout
 
 
-def test_a_file_that_cannot_be_read_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+def test_an_unreadable_file_gives_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     told = doctor("--config", str(tmp_path / "nowhere.yaml"), "--no-lago")
     assert told.exit_code == 2
     assert told.stderr.splitlines()[-1].startswith("meterbridge: ")
@@ -285,20 +285,20 @@ def test_without_a_file_the_proxy_of_the_settings_is_asked() -> None:
     assert address in unread["why"]
 
 
-def test_the_documents_show_the_configuration_that_it_prints() -> None:
+def test_the_documents_show_the_printed_configuration() -> None:
     block = f"```yaml\n{working_yaml()}```\n"
     for document in ("README.md", "docs/litellm.md"):
         assert (ROOT / document).read_text().count(block) == 1, document
 
 
 def test_the_page_about_findings_is_current() -> None:
-    """`python -m connectors.doctor.catalogue > docs/doctor.md` writes it."""
+    """Run `python -m connectors.doctor.catalogue > docs/doctor.md`."""
     told = (ROOT / "docs" / "doctor.md").read_text()
     assert told == page()
     assert all(f"| `{code}` | `{kind.severity}` |" in told for code, kind in KINDS.items())
 
 
-async def test_lago_is_only_read(config: Path) -> None:
+async def test_lago_gets_only_read_requests(config: Path) -> None:
     async with lago_sandbox() as lago:
         before = await lago.stats()
         await examined(None, config, lago=lago)

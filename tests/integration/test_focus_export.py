@@ -108,7 +108,7 @@ async def test_a_pruned_month_is_refused_and_an_empty_one_has_no_rows(url: str) 
         await exported(url, date(2026, 10, 1))
 
 
-async def test_the_command_writes_a_file_or_the_output_and_leaves_an_old_file_if_it_fails(
+async def test_the_command_writes_a_file_or_stdout_and_keeps_an_old_file_if_it_fails(
     stage: Stage, url: str, tmp_path: Path
 ) -> None:
     async with Writer(url) as writer:

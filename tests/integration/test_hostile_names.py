@@ -1,4 +1,4 @@
-"""Every command that shows what clients of LiteLLM chose, driven with names that are made to harm who reads them."""
+"""Every command that shows names chosen by LiteLLM's clients, with names made to attack the reader's terminal."""
 
 import asyncio
 import time
@@ -43,8 +43,8 @@ def harmless(told: Ended, *words: str) -> None:
         assert "Traceback" not in text, (words, text)
 
 
-async def test_no_command_lets_a_name_steer_the_terminal(stage: Stage) -> None:
-    """`held list` ended with a traceback for `[/x]`, and passed escape sequences through."""
+async def test_no_command_lets_a_name_control_the_terminal(stage: Stage) -> None:
+    """Earlier `held list` ended with a traceback for `[/x]`, and passed escape sequences through."""
     at = time.time_ns() // 1000
     refused = raw(0, slp(50, at_us=at, cost="-1", model=HOSTILE), customer=HOSTILE, received_us=at)
     stage.put([*calls(range(3), HOSTILE), refused])

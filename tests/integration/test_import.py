@@ -1,4 +1,4 @@
-"""Many at once: each row is taken or refused by itself, and the one who is cut off begins again."""
+"""Imports: each row is accepted or refused by itself, and an interrupted import is repeated from its start."""
 
 import asyncio
 import json
@@ -64,14 +64,14 @@ def counts(told: dict[str, Any]) -> tuple[int, int, int, int, int]:
     return told["read"], told["created"], told["changed"], told["unchanged"], told["refused"]
 
 
-async def test_mappings_are_taken_row_by_row_and_a_second_time_changes_nothing(server: Server) -> None:
+async def test_mappings_are_imported_row_by_row_and_a_second_import_changes_nothing(server: Server) -> None:
     body = ndjson(*(row(number) for number in range(250)))
     assert counts(said(await posted(server, body))) == (250, 250, 0, 0, 0)
     assert counts(said(await posted(server, body))) == (250, 0, 0, 250, 0)
     assert said(await server.mapping("c249"))["lago_customer_id"] == "org_249"
 
 
-async def test_a_bad_row_is_named_by_its_line_and_costs_its_neighbours_nothing(server: Server) -> None:
+async def test_a_bad_row_is_reported_with_its_line_and_does_not_affect_others(server: Server) -> None:
     lines = [
         json.dumps(row(1)).encode(),
         b"{nonsense",
@@ -92,7 +92,7 @@ async def test_a_bad_row_is_named_by_its_line_and_costs_its_neighbours_nothing(s
         said(await server.mapping(f"c{number}"))
 
 
-async def test_csv_is_told_by_its_content_type_and_its_texts_are_read_as_what_they_are(server: Server) -> None:
+async def test_csv_is_recognised_by_its_content_type_and_its_texts_are_converted(server: Server) -> None:
     body = (
         "litellm_customer_id,lago_customer_id,lago_organization_id,is_active,effective_from,id_kind,note\n"
         "a,org_a,tenant,false,2024-01-01,,x\n"
@@ -107,7 +107,7 @@ async def test_csv_is_told_by_its_content_type_and_its_texts_are_read_as_what_th
     assert (second["is_active"], second["id_kind"]) == (True, "team")
 
 
-async def test_rows_of_one_customer_are_taken_in_their_order(server: Server) -> None:
+async def test_rows_of_one_customer_are_processed_in_order(server: Server) -> None:
     begin = 4_000_000_000
     body = ndjson(*(row(0, lago_customer_id=f"org_{n}", effective_from=begin + n) for n in range(20)))
     assert counts(said(await posted(server, body))) == (20, 1, 19, 0, 0)
@@ -115,7 +115,7 @@ async def test_rows_of_one_customer_are_taken_in_their_order(server: Server) -> 
     assert [version["lago_customer_id"] for version in told["versions"]] == [f"org_{n}" for n in range(20)]
 
 
-async def test_what_would_be_done_is_told_and_not_done(server: Server, settings: Settings) -> None:
+async def test_a_dry_run_reports_the_changes_and_makes_none(server: Server, settings: Settings) -> None:
     said(await server.map("c1", org="org_1"), 201)
     said(await server.map("c2", org="org_other"), 201)
     before = records(settings, CUSTOMERS)
@@ -126,7 +126,7 @@ async def test_what_would_be_done_is_told_and_not_done(server: Server, settings:
     assert records(settings, CUSTOMERS) == before
 
 
-async def test_a_body_is_bounded_and_what_came_before_the_bound_is_done(server: Server) -> None:
+async def test_a_body_is_bounded_and_rows_before_the_bound_are_processed(server: Server) -> None:
     body = ndjson(row(1)) + b"{}\n" * MAX_ROWS
     problem = refused(await posted(server, body), 413)
     assert problem["reason"] == "too_many_rows"
@@ -136,7 +136,7 @@ async def test_a_body_is_bounded_and_what_came_before_the_bound_is_done(server: 
     said(await server.mapping("c2"))
 
 
-async def test_create_only_rows_change_nothing_that_is_there(server: Server) -> None:
+async def test_create_only_rows_change_nothing_that_exists(server: Server) -> None:
     said(await server.map("c1", org="org_other"), 201)
     headers = {**BEARER, "If-None-Match": "*"}
     answer = await server.http.post(IMPORT, content=ndjson(row(1), row(2)), headers=headers)
@@ -172,7 +172,7 @@ async def test_mappings_are_imported_by_a_command_while_the_api_runs(
     assert line["action"] == "import.mappings"
 
 
-async def test_customers_and_subscriptions_are_made_in_lago_once(stage: Stage, lago: Lago, tmp_path: Path) -> None:
+async def test_customers_and_subscriptions_are_created_in_lago_once(stage: Stage, lago: Lago, tmp_path: Path) -> None:
     customers, subscriptions = tmp_path / "customers.json", tmp_path / "subscriptions.ndjson"
     customers.write_text(
         json.dumps([{"external_id": f"org_{n}", "name": f"Org {n}", "email": f"{n}@example.org"} for n in range(3)])
@@ -214,7 +214,7 @@ async def test_an_import_changes_a_plan_and_keeps_the_subscriptions_id(
     assert len(set(ids)) == 1
 
 
-async def test_without_a_file_or_a_key_it_is_said_in_a_sentence(stage: Stage, lago: Lago, tmp_path: Path) -> None:
+async def test_without_a_file_or_a_key_there_is_one_sentence(stage: Stage, lago: Lago, tmp_path: Path) -> None:
     missing = await run(stage, lago, "mappings", str(tmp_path / "none.csv"))
     assert missing.code == 2
     assert "no such file" in missing.err
@@ -224,6 +224,6 @@ async def test_without_a_file_or_a_key_it_is_said_in_a_sentence(stage: Stage, la
     assert (empty.code, "bad_csv" in empty.err) == (1, True)
 
 
-async def test_the_bound_of_the_listed_errors_is_not_one_of_the_counted(server: Server) -> None:
+async def test_all_errors_are_counted_although_the_list_of_errors_is_bounded(server: Server) -> None:
     told = said(await posted(server, b"{}\n" * 1200))
     assert (told["refused"], len(told["errors"])) == (1200, 1000)

@@ -1,4 +1,4 @@
-"""What a body may cost: its damaged elements are refused for themselves, and no one else waits for them."""
+"""The cost of a body is bounded: damaged elements are refused alone, and no other request waits for them."""
 
 import asyncio
 import gzip
@@ -36,10 +36,10 @@ DAMAGED = {
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("damage", DAMAGED)
-async def test_a_damaged_element_of_a_million_parts_costs_itself(
+async def test_a_damaged_element_of_a_million_parts_is_refused_alone(
     ingress: Ingress, damage: str, figures: Callable[..., None]
 ) -> None:
-    """33 kB on the wire made others wait for 3.8 s and took 1.4 GB; 16 kB were a 503 after 30 s, again and again."""
+    """Earlier 33 kB delayed others for 3.8 s and took 1.4 GB; 16 kB were a 503 after 30 s, again and again."""
     assert (await ingress.post(FIRST)).status == 202
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     packed = gzip.compress(f"[{FIRST},{DAMAGED[damage]},{LAST}]".encode())
@@ -63,8 +63,8 @@ async def test_a_damaged_element_of_a_million_parts_costs_itself(
 
 
 @pytest.mark.kafka
-async def test_a_damaged_call_with_a_long_conversation_is_taken_as_ever(ingress: Ingress) -> None:
-    """Commas in prompts are no parts."""
+async def test_a_damaged_call_with_a_long_conversation_is_accepted(ingress: Ingress) -> None:
+    """Commas in prompts do not count as parts."""
     messages = [{"role": "user", "content": "a, b, [c], {d}, " * 500} for _ in range(200)]
     call = json.dumps({"id": "x", "end_user": "c", "spend": 0.25, "x": float("nan"), "messages": messages})
     answer = await ingress.post(f"[{FIRST},{call},{LAST}]")
@@ -73,8 +73,8 @@ async def test_a_damaged_call_with_a_long_conversation_is_taken_as_ever(ingress:
 
 
 @pytest.mark.kafka
-async def test_elements_without_anything_of_a_call_share_a_rejection_beyond_a_hundred(ingress: Ingress) -> None:
-    """600 kB of `{}` made 200,000 records in Kafka, and as many rows in Postgres."""
+async def test_elements_without_any_field_of_a_call_share_a_rejection_beyond_a_hundred(ingress: Ingress) -> None:
+    """Earlier 600 kB of `{}` made 200,000 records in Kafka, and as many rows in Postgres."""
     elements = [FIRST, *["{}"] * 20_000, LAST, *["1"] * 10, '{"id":"y","end_user":"c","spend":"a lot"}']
     begun = time.monotonic()
     answer = await ingress.post(f"[{','.join(elements)}]")
@@ -98,8 +98,8 @@ async def test_elements_without_anything_of_a_call_share_a_rejection_beyond_a_hu
 
 
 @pytest.mark.kafka
-async def test_odd_calls_stay_in_the_order_in_which_they_were_sent(ingress: Ingress) -> None:
-    """A customer's calls keep their order, no matter who reads them."""
+async def test_unusual_calls_keep_the_order_in_which_they_were_sent(ingress: Ingress) -> None:
+    """A customer's calls keep their order, no matter which parser reads them."""
     calls = [
         f'{{"id":"{number}","end_user":"c","spend":0.1,"x":{"NaN" if number % 3 else "1"}}}' for number in range(2000)
     ]

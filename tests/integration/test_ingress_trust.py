@@ -1,4 +1,4 @@
-"""Who is let in by the running ingress, who is sent away, and how those are told who may come again."""
+"""Which requests the running ingress accepts, which it refuses, and how it tells a sender to come back."""
 
 import asyncio
 import hmac
@@ -29,7 +29,7 @@ SECRETS = ["plain-secret", "whsec_" + b64encode(KEY).decode()]
 
 @dataclass
 class Taken:
-    """A Kafka that takes everything."""
+    """A Kafka that accepts everything."""
 
     records: list[Record] = field(default_factory=list)
 
@@ -54,7 +54,7 @@ async def refusal(ingress: Ingress, **headers: str) -> tuple[int, str]:
     return answer.status, (await answer.json())["reason"]
 
 
-async def test_every_form_of_signature_admits_and_an_old_one_is_told_so() -> None:
+async def test_every_form_of_signature_is_accepted_and_an_old_one_is_reported_as_old() -> None:
     kafka, auth = Taken(), WebhookAuth(SECRETS, now_s=lambda: NOW)
     async with support.serving(support.store_in(kafka), auth=auth) as ingress:
         for headers in (stamped(), standard(), stamped(NOW - 300), standard(NOW + 300)):
@@ -67,7 +67,7 @@ async def test_every_form_of_signature_admits_and_an_old_one_is_told_so() -> Non
         assert len(kafka.records) == 4
 
 
-async def test_a_large_signed_body_does_not_stop_the_others() -> None:
+async def test_a_large_signed_body_does_not_block_other_requests() -> None:
     kafka, auth = Taken(), WebhookAuth(SECRETS, now_s=lambda: NOW)
     body = f"[{','.join([CALL] * 100_000)}]"
     async with support.serving(support.store_in(kafka), auth=auth) as ingress:
@@ -77,7 +77,7 @@ async def test_a_large_signed_body_does_not_stop_the_others() -> None:
         assert len(kafka.records) == 100_001
 
 
-async def test_only_allowed_addresses_may_post_and_a_header_says_so_only_by_a_trusted_proxy() -> None:
+async def test_only_allowed_addresses_may_post_and_only_a_trusted_proxys_header_counts() -> None:
     kafka, allowed = Taken(), [ip_network("198.51.100.0/24")]
     store = support.store_in(kafka)
     told = {"X_Forwarded_For": "203.0.113.9, 198.51.100.7"}
@@ -104,8 +104,8 @@ async def test_an_address_is_refused_before_its_body_is_read() -> None:
 
 
 @pytest.mark.parametrize("how", ["token", "signature"])
-async def test_who_posts_too_often_is_told_to_come_again_and_others_are_served(how: str) -> None:
-    """503, never 429: LiteLLM drops what a 429 answers."""
+async def test_a_sender_over_its_rate_limit_is_told_to_come_back_and_others_are_served(how: str) -> None:
+    """With 503, never 429: LiteLLM drops a batch that gets a 429."""
     now = 0.0
     auth = WebhookAuth(["plain-secret"], ["a-live-token", "b"], now_s=lambda: NOW)
     first = {"Authorization": "Bearer a-live-token"} if how == "token" else stamped()
@@ -121,7 +121,7 @@ async def test_who_posts_too_often_is_told_to_come_again_and_others_are_served(h
         assert (await ingress.post(CALL, **first)).status == 202
 
 
-async def test_an_open_ingress_has_one_pace_for_all() -> None:
+async def test_an_open_ingress_has_one_rate_limit_for_all() -> None:
     async with support.serving(support.store_in(Taken()), pace=SenderRateLimiter(0.1, lambda: 0.0)) as ingress:
         assert (await ingress.post(CALL)).status == 202
         answer = await ingress.post(CALL)
@@ -129,7 +129,7 @@ async def test_an_open_ingress_has_one_pace_for_all() -> None:
 
 
 async def test_the_variables_reach_the_running_server() -> None:
-    """Kafka is away: the one who is let in hears 503 for that reason."""
+    """Kafka is unavailable: an accepted request gets 503 for that reason."""
     environ = {
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "PORT": "0",

@@ -1,4 +1,4 @@
-"""Two Lago organisations with customers of the same ids: each is subscribed, read and billed in its own."""
+"""Two Lago organisations that have customers with the same ids: each is subscribed, read and billed in its own."""
 
 import asyncio
 import hmac
@@ -84,7 +84,9 @@ async def customers(lago: Lago) -> list[str]:
     return [one["external_id"] for one in (await lago.get("/customers")).json()["customers"]]
 
 
-async def test_an_org_is_made_and_read_in_its_own_organisation_alone(settings: Settings, lago: Lago, eu: Lago) -> None:
+async def test_an_org_is_created_and_read_only_in_its_own_organisation(
+    settings: Settings, lago: Lago, eu: Lago
+) -> None:
     async with running_server(settings, ["api"]) as server:
         await set_up(server, "acme")
         assert (await customers(lago), await customers(eu)) == (["acme"], [])
@@ -135,7 +137,7 @@ async def test_a_mapping_names_its_organisation_and_an_unknown_one_is_refused(
     assert (await customers(lago), await customers(eu)) == (["acme"], ["acme"])
 
 
-async def test_a_webhook_is_of_the_organisation_that_signed_it(settings: Settings, lago: Lago, eu: Lago) -> None:
+async def test_a_webhook_belongs_to_the_organisation_that_signed_it(settings: Settings, lago: Lago, eu: Lago) -> None:
     both = settings.model_copy(update={"lago_webhook_secret": ()})
     async with acme_in_both(both) as server:
         said(await server.map("two", "acme", lago_organization_id="eu"), 201)
@@ -169,10 +171,10 @@ async def cents(lago: Lago) -> Decimal:
     return Decimal((await lago.stats())["totals"]["cents"])
 
 
-async def test_a_moved_customer_and_a_corrected_one_are_billed_once_each_call_at_the_right_organisation(
+async def test_after_a_move_and_a_correction_each_call_is_billed_once_in_the_right_organisation(
     settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago, eu: Lago
 ) -> None:
-    """A move begins now: earlier calls stay. A correction takes the mistake's place from its beginning on."""
+    """A move starts now: earlier calls stay. A correction replaces the mistake from its start on."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=3)
     policy: MeterPolicy = replace(QUICK, organizations=("eu",))
     async with acme_in_both(settings) as server, httpx.AsyncClient(trust_env=False) as http:

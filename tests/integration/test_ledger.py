@@ -1,4 +1,4 @@
-"""The ledger's laws on real Kafka: its state is its changelog, one owner commits, a wrong topic stops it."""
+"""The ledger with real Kafka: its state is its changelog, one owner commits, and a wrong topic stops it."""
 
 import asyncio
 import time
@@ -63,7 +63,7 @@ async def bench(kafka: Kafka, topic_prefix: str) -> object:
 
 
 def snapshot(state: LedgerState) -> tuple[object, dict[int, Window], list[bool], dict[int, list[int]]]:
-    """All that a ledger's books hold, comparable."""
+    """Everything that a ledger holds, comparable."""
     known = state.seen.contains([bytes([n]) * 16 for n in range(3)])
     return (
         state.position,
@@ -85,7 +85,7 @@ async def test_state_is_a_function_of_the_changelog(bench: Bench) -> None:
     assert bench.changes(again, range(30)).position.counters.duplicate.calls == 30
 
 
-async def test_a_kept_ledger_reads_only_the_tail_and_is_the_same(bench: Bench) -> None:
+async def test_a_reused_ledger_reads_only_the_end_of_the_changelog_and_is_equal(bench: Bench) -> None:
     bench.feed(range(40))
     shelf = LedgerCache(time.monotonic)
     mine = bench.ledger(shelf)
@@ -101,8 +101,8 @@ async def test_a_kept_ledger_reads_only_the_tail_and_is_the_same(bench: Bench) -
     assert len(back.seen) == 20
 
 
-async def test_a_frozen_owners_late_transaction_is_refused(bench: Bench) -> None:
-    """Two owners can never both commit: opening fences the one before."""
+async def test_a_late_transaction_of_a_frozen_owner_is_refused(bench: Bench) -> None:
+    """Two owners can never both commit: opening the ledger fences the earlier one."""
     bench.feed(range(20))
     frozen, awake = bench.ledger(), bench.ledger()
     stale = await frozen.open()
@@ -149,8 +149,8 @@ async def test_a_recreated_topic_stops_the_ledger(bench: Bench) -> None:
         await bench.ledger().open()
 
 
-async def test_a_regrown_topic_stops_the_ledger(bench: Bench) -> None:
-    """More partitions move keys to other homes: duplicates would no longer meet."""
+async def test_a_topic_with_more_partitions_stops_the_ledger(bench: Bench) -> None:
+    """More partitions move keys: duplicates would no longer meet in one ledger."""
     admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
     for grown in admin.create_partitions([NewPartitions(bench.stage.topics.raw, 5)]).values():
         grown.result()
@@ -178,7 +178,7 @@ async def test_another_deployments_ledger_is_not_taken_over(bench: Bench) -> Non
 
 
 async def test_a_lost_changelog_is_noticed(bench: Bench) -> None:
-    """The group has committed offsets, the state is gone: starting from nothing would bill all again."""
+    """The group has committed offsets, but the state is gone: starting from nothing would bill everything again."""
     bench.feed(range(3))
     first = bench.ledger()
     await first.commit(bench.changes(await first.open(), range(3)))
@@ -194,7 +194,7 @@ async def test_a_lost_changelog_is_noticed(bench: Bench) -> None:
         await bench.ledger().open()
 
 
-async def test_books_that_do_not_add_up_are_not_opened(bench: Bench) -> None:
+async def test_a_ledger_that_does_not_add_up_is_not_opened(bench: Bench) -> None:
     bench.feed(range(3))
     first = bench.ledger()
     changes = bench.changes(await first.open(), range(3))

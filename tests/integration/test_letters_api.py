@@ -1,4 +1,4 @@
-"""Dead letters, the way of usage in numbers and unmapped customers over HTTP: for those who know the master key."""
+"""Dead letters, usage statistics and unmapped customers over HTTP: for holders of the master key."""
 
 import time
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ def calls(numbers: range, customer: str, cost: str = "0.5") -> list[Raw]:
     return [raw(0, slp(n, at_us=at, cost=cost), customer=customer, received_us=at) for n in numbers]
 
 
-async def test_dead_events_are_put_back_within_a_bound_and_arrive(stage: Stage, lago: Lago, server: Server) -> None:
+async def test_requeued_dead_letters_are_bounded_and_arrive(stage: Stage, lago: Lago, server: Server) -> None:
     for name in ("e-1", "e-2", "e-3", "e-4"):
         await lago.fault(kind="poison", transaction_id=name)
     put(stage, [event(n) for n in range(5)])
@@ -68,7 +68,7 @@ async def test_dead_events_are_put_back_within_a_bound_and_arrive(stage: Stage, 
     assert MAX_LETTERS == RetryBody().limit == 1000
 
 
-async def test_the_way_of_usage_is_told_in_numbers(stage: Stage, server: Server) -> None:
+async def test_the_steps_of_usage_are_shown_in_numbers(stage: Stage, server: Server) -> None:
     stage.map("acme", "org", "sub")
     at = time.time_ns() // 1000
     bad = raw(0, slp(9, cost="-1"), customer="acme", received_us=at)
@@ -88,8 +88,8 @@ async def test_the_way_of_usage_is_told_in_numbers(stage: Stage, server: Server)
     assert (told["held_windows"], told["held_over_bound"]) == (1, [])
 
 
-async def test_the_age_of_the_oldest_record_that_waits_is_told(stage: Stage, server: Server) -> None:
-    """No one folds: what was received an hour ago waits for an hour."""
+async def test_the_age_of_the_oldest_waiting_record_is_shown(stage: Stage, server: Server) -> None:
+    """No meter runs: a record received an hour ago waits for an hour."""
     hour_ago = time.time_ns() // 1_000_000 - 3_600_000
     stage.producer.produce(stage.topics.raw, b"{}", b"acme", timestamp=hour_ago)
     stage.producer.flush(10)
@@ -98,7 +98,7 @@ async def test_the_age_of_the_oldest_record_that_waits_is_told(stage: Stage, ser
     assert told["oldest_age_seconds_by_topic"]["events"] == 0
 
 
-async def test_customers_no_one_has_mapped_are_listed_with_their_money(
+async def test_unmapped_customers_are_listed_with_their_amounts(
     kafka: Kafka, topic_prefix: str, stage: Stage, database: str
 ) -> None:
     stage.map("acme", "org", "sub")
@@ -123,7 +123,7 @@ async def test_without_postgres_unmapped_customers_cannot_be_listed(server: Serv
     assert (await asked(server, "/customers/unmapped", 501))["reason"] == "needs_postgres"
 
 
-async def test_no_one_sees_it_without_the_master_key(server: Server) -> None:
+async def test_without_the_master_key_it_is_refused(server: Server) -> None:
     for path in ("/webhooks/stats", "/customers/unmapped"):
         assert (await server.http.get(path)).status_code == 401, path
     assert (await server.http.post("/webhooks/retry", json={})).status_code == 401
@@ -132,6 +132,6 @@ async def test_no_one_sees_it_without_the_master_key(server: Server) -> None:
 @pytest.mark.parametrize(
     ("body", "status"), [("{", 400), ('{"limit": 5000}', 422), ('{"raeson": "x"}', 422), ('{"kind": "all"}', 422)]
 )
-async def test_a_wrong_request_puts_nothing_back(server: Server, body: str, status: int) -> None:
+async def test_a_wrong_request_requeues_nothing(server: Server, body: str, status: int) -> None:
     answer = await server.http.post("/webhooks/retry", content=body, headers=BEARER)
     assert answer.status_code == status

@@ -1,4 +1,4 @@
-"""A customer of Lago's pays for usage that names it: by being saved here, or by `MAP_BY_IDENTITY`."""
+"""A customer in Lago pays for usage that names it: by being saved here, or by `MAP_BY_IDENTITY`."""
 
 import asyncio
 import re
@@ -55,7 +55,7 @@ def settings(kafka: Kafka, topic_prefix: str, lago: Lago) -> Settings:
 
 @asynccontextmanager
 async def metering(settings: Settings) -> AsyncIterator[None]:
-    """The meter, made as a worker process makes it."""
+    """The meter, created as a worker process creates it."""
     async with worker_parts(settings, "meter") as parts:
         stop = asyncio.Event()
         task = asyncio.ensure_future(run_role(ROLES["meter"](parts), stop))
@@ -81,7 +81,7 @@ def billed(stage: Stage) -> dict[str, Decimal]:
 
 
 def asked(port: int) -> dict[str, float]:
-    """Names that Lago was asked about, by what it said."""
+    """Ids that Lago was asked about, by its answer."""
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     return {
         outcome: float(value)
@@ -94,7 +94,7 @@ def asked(port: int) -> dict[str, float]:
 async def test_a_customer_that_is_saved_here_pays_for_usage_that_names_it(
     settings: Settings, kafka: Kafka, topic_prefix: str
 ) -> None:
-    """No one has to map an id onto itself; usage that came before is billed too."""
+    """An id need not be mapped to itself; earlier usage is billed too."""
     stage = Stage(kafka.bootstrap, topic_prefix, 2)
     stage.put(calls(3))
     async with running_server(settings, ["api"]) as server, metering(settings):
@@ -108,7 +108,7 @@ async def test_a_customer_that_is_saved_here_pays_for_usage_that_names_it(
         assert len(audited) == 2, "the customer, and who pays; nothing for the repeat"
 
 
-async def test_a_mapping_that_was_made_or_ended_by_hand_stays_when_the_customer_is_saved(settings: Settings) -> None:
+async def test_a_mapping_set_or_ended_by_hand_stays_when_the_customer_is_saved(settings: Settings) -> None:
     async with running_server(settings, ["api"]) as server:
         said(await server.map(CUSTOMER, org="org_2"), 201)
         made = await server.http.post("/api/customers", json=BODY, headers=BEARER)
@@ -121,7 +121,7 @@ async def test_a_mapping_that_was_made_or_ended_by_hand_stays_when_the_customer_
         assert [one["deleted"] for one in history["versions"]] == [False, True]
 
 
-async def test_with_map_by_identity_the_one_who_is_lagos_customer_pays_for_himself(
+async def test_with_map_by_identity_a_customer_in_lago_pays_for_its_own_id(
     settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
     await lago.subscribe("sub_1", CUSTOMER, "ai_basic", subscription_at="2026-01-01T00:00:00Z")
@@ -139,7 +139,7 @@ async def test_with_map_by_identity_the_one_who_is_lagos_customer_pays_for_himse
         refused(await server.mapping("stranger"), 404)
 
 
-async def test_without_it_no_one_is_mapped_by_himself(
+async def test_without_it_no_customer_is_mapped_automatically(
     settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
     await lago.subscribe("sub_1", CUSTOMER, "ai_basic", subscription_at="2026-01-01T00:00:00Z")
@@ -151,10 +151,10 @@ async def test_without_it_no_one_is_mapped_by_himself(
         assert stage.values(stage.topics.customers) == []
 
 
-async def test_who_was_deleted_long_ago_is_not_mapped_anew(
+async def test_a_customer_that_was_deleted_long_ago_is_not_mapped_again(
     settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
-    """The record of a deletion is forgotten after 31 days, but not while Lago has a customer of the id."""
+    """The record of a deletion is removed after 31 days, but not while Lago has a customer with the id."""
     await lago.subscribe("sub_1", CUSTOMER, "ai_basic", subscription_at="2026-01-01T00:00:00Z")
     stage = Stage(kafka.bootstrap, topic_prefix, 2)
     long_ago = time.time_ns() // 1000 - 40 * 24 * HOUR_US

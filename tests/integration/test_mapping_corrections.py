@@ -1,4 +1,6 @@
-"""Over HTTP and by import: a mapping to no one is corrected by the next one, any by an explicit word, and the answer says so."""
+"""Corrections over HTTP and by import: a mapping to an unknown org is corrected by the next one, any other by an
+explicit request, and the answer says so.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -55,7 +57,7 @@ async def test_a_move_from_an_org_that_lago_knows_is_no_correction(server: Serve
     assert [one["lago_customer_id"] for one in await versions(server)] == ["org_1", "org_2"]
 
 
-async def test_an_explicit_word_decides_whatever_lago_knows(server: Server, lago: Lago) -> None:
+async def test_an_explicit_request_decides_whatever_lago_knows(server: Server, lago: Lago) -> None:
     await lago.save("/customers", "customer", external_id="org_1", name="Acme", currency="USD")
     said(await server.map(org="org_1"), 201)
     told = said(await server.map(org="org_2", correct=True))
@@ -67,14 +69,14 @@ async def test_an_explicit_word_decides_whatever_lago_knows(server: Server, lago
     assert refused(elsewhere, 422)["reason"] == "correction_begins_elsewhere"
 
 
-async def test_where_lago_is_away_a_mapping_follows_the_one_before(kafka: Kafka, topic_prefix: str) -> None:
+async def test_while_lago_is_unavailable_a_mapping_follows_the_one_before(kafka: Kafka, topic_prefix: str) -> None:
     async with running_server(settings_for(kafka, topic_prefix)) as server:
         said(await server.map(org="org-typo"), 201)
         assert said(await server.map(org="org_1"))["corrected"] is None
         assert [one["lago_customer_id"] for one in await versions(server)] == ["org-typo", "org_1"]
 
 
-async def test_a_row_of_an_import_corrects_where_it_says_so(server: Server) -> None:
+async def test_a_row_of_an_import_corrects_a_mapping_if_it_says_so(server: Server) -> None:
     said(await server.map(org="org-typo"), 201)
     header = "litellm_customer_id,lago_customer_id,lago_organization_id,correct\n"
     answer: httpx.Response = await server.http.post(

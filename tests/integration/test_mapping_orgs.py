@@ -1,4 +1,4 @@
-"""A key that is for some orgs sees and changes their mappings alone, whichever way it asks."""
+"""A key for some orgs sees and changes only their mappings, on every route."""
 
 import time
 from collections.abc import AsyncIterator
@@ -20,13 +20,13 @@ from tests.support.stage import Stage
 
 @pytest.fixture
 def asked() -> list[str]:
-    """What Lago was asked, as paths with their queries."""
+    """The requests to Lago, as paths with their queries."""
     return []
 
 
 @pytest.fixture
 async def lago_url(asked: list[str]) -> AsyncIterator[str]:
-    """A Lago that has nothing."""
+    """A Lago without any data."""
 
     async def answer(request: web.Request) -> web.Response:
         asked.append(str(request.rel_url))
@@ -56,7 +56,7 @@ async def server(kafka: Kafka, topic_prefix: str, postgres_url: str, lago_url: s
 
 @pytest.fixture
 async def theirs(server: Server) -> httpx.AsyncClient:
-    """The one who holds a key for `org_1` and ids that begin with `new`; `mine` and `yours` are `org_1`'s and `org_2`'s."""
+    """A caller with a key for `org_1` and ids that begin with `new`; `mine` and `yours` belong to `org_1` and `org_2`."""
     said(await server.map("mine", org="org_1"), 201)
     said(await server.map("yours", org="org_2"), 201)
     wanted = {"name": "one org", "scopes": ["mappings:read", "mappings:write"], "orgs": ["org_1"]}
@@ -68,7 +68,7 @@ async def theirs(server: Server) -> httpx.AsyncClient:
 
 @pytest.fixture
 async def without_prefixes(server: Server) -> dict[str, str]:
-    """Headers of a key for `org_1` that was given no prefixes, as all keys were before there were any."""
+    """Headers of a key for `org_1` without prefixes, like all keys before prefixes existed."""
     wanted = {"name": "old", "scopes": ["mappings:read", "mappings:write"], "orgs": ["org_1"]}
     key = said(await server.http.post("/api/v1/access/keys", json=wanted, headers=BEARER), 201)
     return {"Authorization": f"Bearer {key['token']}"}
@@ -78,16 +78,18 @@ def mapping(customer: str, org: str) -> dict[str, Any]:
     return {"litellm_customer_id": customer, "lago_customer_id": org, "lago_organization_id": "tenant"}
 
 
-async def test_only_its_orgs_mappings_are_listed(theirs: httpx.AsyncClient) -> None:
+async def test_only_its_own_orgs_mappings_are_listed(theirs: httpx.AsyncClient) -> None:
     told = said(await theirs.get("/customers/mappings"))
     assert [one["litellm_customer_id"] for one in told["mappings"]] == ["mine"]
     assert said(await theirs.get("/customers/mappings", params={"org": "org_2"}))["mappings"] == []
 
 
-async def test_what_is_another_orgs_is_neither_shown_nor_ended_nor_taken_over(
+async def test_another_orgs_mapping_is_neither_shown_nor_ended_nor_taken_over(
     theirs: httpx.AsyncClient, server: Server, kafka: Kafka, topic_prefix: str
 ) -> None:
-    """To map somebody else's customer to oneself is to take its usage; to map one's own to others is to charge them."""
+    """Mapping another org's customer to one's own org takes its usage; mapping one's own customer to another org
+    charges that org.
+    """
     asked = [
         theirs.get("/customers/yours/mapping"),
         theirs.get("/customers/yours/mapping/history"),
@@ -113,7 +115,7 @@ async def test_what_is_another_orgs_is_neither_shown_nor_ended_nor_taken_over(
     await until(noted)
 
 
-async def test_rows_of_other_orgs_are_refused_and_its_own_are_taken(theirs: httpx.AsyncClient) -> None:
+async def test_rows_of_other_orgs_are_refused_and_its_own_are_accepted(theirs: httpx.AsyncClient) -> None:
     rows = [mapping("new", "org_1"), mapping("yours", "org_1"), mapping("other", "org_2")]
     for query in ({"dry_run": "true"}, {}):
         told = said(await theirs.post("/customers/mappings/import", params=query, content=_lines(rows)))
@@ -121,7 +123,7 @@ async def test_rows_of_other_orgs_are_refused_and_its_own_are_taken(theirs: http
         assert [(error["line"], error["reason"]) for error in told["errors"]] == [(2, "other_org"), (3, "other_org")]
 
 
-async def test_what_is_its_own_it_may_change_and_end(theirs: httpx.AsyncClient) -> None:
+async def test_its_own_mappings_may_be_changed_and_ended(theirs: httpx.AsyncClient) -> None:
     changed = said(await theirs.post("/customers/mapping", json=mapping("mine", "org_1") | {"billing_plan": "big"}))
     assert changed["billing_plan"] == "big"
     said(await theirs.post("/customers/mapping", json=mapping("new", "org_1")), 201)
@@ -132,8 +134,8 @@ def _lines(rows: list[dict[str, Any]]) -> bytes:
     return b"".join(httpx.Request("POST", "http://x", json=row).content + b"\n" for row in rows)
 
 
-async def test_a_subscription_of_another_org_is_not_named(theirs: httpx.AsyncClient) -> None:
-    """Lago bills by the subscription: the one who named another org's would let it pay."""
+async def test_a_subscription_of_another_org_cannot_be_named(theirs: httpx.AsyncClient) -> None:
+    """Lago bills by the subscription: naming another org's would let that org pay."""
     named = mapping("new", "org_1") | {"external_subscription_id": "sub_of_org_2"}
     assert refused(await theirs.post("/customers/mapping", json=named), 403)["reason"] == "other_org"
     told = said(await theirs.post("/customers/mappings/import", content=_lines([named])))
@@ -150,7 +152,7 @@ async def test_its_own_subscription_may_be_named(theirs: httpx.AsyncClient, kafk
     await until(taken)
 
 
-async def test_what_is_announced_for_another_org_is_not_shown(theirs: httpx.AsyncClient, server: Server) -> None:
+async def test_an_announcement_for_another_org_is_not_shown(theirs: httpx.AsyncClient, server: Server) -> None:
     later = time.time() + 3600
     moved = await server.http.post(
         "/customers/mapping", json=mapping("mine", "org_2") | {"effective_from": later}, headers=BEARER
@@ -163,8 +165,8 @@ async def test_what_is_announced_for_another_org_is_not_shown(theirs: httpx.Asyn
     assert listed["upcoming"] == []
 
 
-async def test_an_id_under_none_of_its_prefixes_is_not_adopted(theirs: httpx.AsyncClient, server: Server) -> None:
-    """Held usage of that name would be the org's for good, and whose it is could not map it any more."""
+async def test_an_id_without_one_of_its_prefixes_cannot_be_mapped(theirs: httpx.AsyncClient, server: Server) -> None:
+    """Held usage of that id would belong to the org permanently, and its real owner could not map it any more."""
     customers = ("victim", "unattributed:generic_api", "New", "ne", "org_1")
     for customer in customers:
         assert refused(await theirs.post("/customers/mapping", json=mapping(customer, "org_1")), 403), customer
@@ -177,7 +179,7 @@ async def test_an_id_under_none_of_its_prefixes_is_not_adopted(theirs: httpx.Asy
         assert refused(await server.mapping(customer), 404)["reason"] == "no_mapping", customer
 
 
-async def test_what_names_no_one_is_not_changed_by_an_org_s_key_even_where_the_org_pays_for_it(
+async def test_unattributed_usage_is_not_changed_by_an_orgs_key_even_if_the_org_pays_for_it(
     theirs: httpx.AsyncClient,
 ) -> None:
     nobody = mapping("unattributed:generic_api", "org_1")
@@ -186,7 +188,7 @@ async def test_what_names_no_one_is_not_changed_by_an_org_s_key_even_where_the_o
     refused(await theirs.delete("/customers/unattributed:generic_api/mapping"), 403)
 
 
-async def test_a_key_without_prefixes_changes_its_orgs_mappings_and_maps_nothing_new(
+async def test_a_key_without_prefixes_changes_its_orgs_mappings_and_maps_no_new_id(
     theirs: httpx.AsyncClient, without_prefixes: dict[str, str]
 ) -> None:
     refused(await theirs.post("/customers/mapping", json=mapping("new", "org_1"), headers=without_prefixes), 403)
@@ -202,8 +204,10 @@ async def test_a_key_without_prefixes_changes_its_orgs_mappings_and_maps_nothing
     await until(closed)
 
 
-async def test_to_pay_for_calls_that_another_field_names_is_to_adopt(theirs: httpx.AsyncClient) -> None:
-    """A mapping of what a key pins says nothing about what a client calls itself."""
+async def test_paying_for_calls_that_another_id_field_names_counts_as_mapping_a_new_id(
+    theirs: httpx.AsyncClient,
+) -> None:
+    """A mapping for an id that a key sets says nothing about an id that a client chooses."""
     pinned = mapping("pinned", "org_1") | {"id_kind": "key"}
     said(await theirs.post("/customers/mapping", json=pinned, headers=BEARER), 201)
     refused(await theirs.post("/customers/mapping", json=pinned | {"id_kind": None}), 403)
@@ -211,8 +215,10 @@ async def test_to_pay_for_calls_that_another_field_names_is_to_adopt(theirs: htt
     said(await theirs.post("/customers/mapping", json=pinned | {"billing_plan": "big"}))
 
 
-async def test_one_answer_for_another_orgs_and_for_no_ones(theirs: httpx.AsyncClient) -> None:
-    """Else every customer id of every org could be found by asking. Also while the request itself is wrong."""
+async def test_the_answer_is_the_same_for_another_orgs_id_and_for_an_unknown_one(theirs: httpx.AsyncClient) -> None:
+    """Otherwise every customer id of every org could be found by trying; this also holds if the request itself is
+    wrong.
+    """
     told: dict[str, list[tuple[int, dict[str, str]]]] = {"yours": [], "nobodys": []}
     for customer, answers in told.items():
         one = f"/customers/{customer}/mapping"
@@ -239,8 +245,8 @@ async def test_one_answer_for_another_orgs_and_for_no_ones(theirs: httpx.AsyncCl
     assert {status for status, _ in told["yours"][:-1]} == {403}
 
 
-async def test_a_refusal_asks_lago_nothing(theirs: httpx.AsyncClient, server: Server, asked: list[str]) -> None:
-    """Lago takes its time for an org that is asked about: that must not tell whose customer it is."""
+async def test_a_refused_request_asks_lago_nothing(theirs: httpx.AsyncClient, server: Server, asked: list[str]) -> None:
+    """Lago's response time must not reveal whose customer it is."""
     for customer in ("yours", "nobodys"):
         asked.clear()
         refused(await theirs.post("/customers/mapping", json=mapping(customer, "org_1")), 403)

@@ -1,4 +1,4 @@
-"""Usage recorded for an org: from the caller to Lago, once, no matter who repeats it and whatever waits."""
+"""Usage recorded for an org: from the caller to Lago once, after any repeats and waits."""
 
 import time
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ def now_us() -> int:
 
 @pytest.fixture
 async def lago() -> AsyncIterator[Lago]:
-    """Lago counts calls at half a dollar each, and sums what LiteLLM's calls cost."""
+    """Lago counts calls at half a dollar each, and sums the cost of LiteLLM's calls."""
     async with lago_sandbox(clock=time.time) as sandbox:
         tokens = await sandbox.metric("ai_usage")
         calls = await sandbox.metric("api_call", aggregation_type="count_agg", field_name=None)
@@ -69,13 +69,13 @@ async def counted(lago: Lago) -> dict[str, tuple[int, int]]:
 
 
 class Corner:
-    """An org's billing on a stage and a sandbox."""
+    """An org's billing with a stage and a sandbox."""
 
     def __init__(self, stage: Stage, lago: Lago, billing: OrgBilling, records: OrgRecords) -> None:
         self.stage, self.lago, self.billing, self.records = stage, lago, billing, records
 
     async def called(self, transaction_id: str, **properties: Any) -> None:
-        """A call of the API happened."""
+        """Records one call of the API."""
         await self.billing.record("org_a", "api_call", transaction_id, properties, None)
 
     async def subscribed(self) -> None:
@@ -85,7 +85,7 @@ class Corner:
 
     @asynccontextmanager
     async def running(self, policy: MeterPolicy = QUICK, database: str = "") -> AsyncIterator[None]:
-        """Meter and sink, and with a database the projector."""
+        """Meter and sink, and with a database also the projector."""
         async with httpx.AsyncClient(trust_env=False) as http:
             delivery, settings = quick_delivery(self.lago, http), self.stage.settings
             group = f"{settings.topic_prefix}{settings.deployment_name}-"  # as the commands ask for it
@@ -120,7 +120,7 @@ def completed(stage: Stage) -> int:
 
 @pytest.mark.parametrize("window_us", [SECOND_US, 0])
 async def test_usage_recorded_three_times_and_replayed_is_billed_once(corner: Corner, window_us: int) -> None:
-    """Also beside calls of a customer that is mapped to the org, which are billed as ever."""
+    """Also in addition to calls of a customer that is mapped to the org, which are billed as usual."""
     stage = corner.stage
     stage.map("acme", "org_a", "sub-a")
     at = now_us()
@@ -139,7 +139,7 @@ async def test_usage_recorded_three_times_and_replayed_is_billed_once(corner: Co
 
 
 async def test_usage_of_an_org_without_a_subscription_waits_and_is_then_billed(corner: Corner) -> None:
-    """A restart in between changes nothing: what waits stands in the ledger."""
+    """A restart in between changes nothing: held usage is in the ledger."""
     stage = corner.stage
     await corner.called("tx-1")
     async with corner.running():
@@ -155,7 +155,7 @@ async def test_usage_of_an_org_without_a_subscription_waits_and_is_then_billed(c
 
 
 async def test_each_event_is_explained_and_everything_adds_up(corner: Corner, database: str) -> None:
-    """Some of it held at first, some of it given up by an operator."""
+    """Some of it was held at first, some of it written off by an operator."""
     stage = corner.stage
 
     async def run(*words: str) -> Ended:
@@ -193,10 +193,10 @@ async def test_each_event_is_explained_and_everything_adds_up(corner: Corner, da
         assert reconciled.json["billed_calls"] == 6
 
 
-async def test_the_served_functions_record_usage_of_an_org_that_lago_alone_knows(
+async def test_the_functions_record_usage_of_an_org_that_only_lago_knows(
     kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
-    """No one is mapped to it and no webhook told of it: the api asks Lago, since usage was recorded for it."""
+    """It has no mapping and no webhook reported it: the api asks Lago because usage was recorded for it."""
     settings = settings_for(kafka, topic_prefix, lago_api_url=lago.url, lago_api_key=KEY)
     async with running_server(settings, learn_every_s=0.2):
         event = await orgs.record_api_call("org_a", "tx-1", "/v1/chat", tokens=7)
@@ -211,10 +211,10 @@ async def test_the_served_functions_record_usage_of_an_org_that_lago_alone_knows
         await orgs.get_customer("org_a")
 
 
-async def test_a_process_that_knows_kafka_by_its_variables_alone_records_usage(
+async def test_a_process_that_knows_kafka_only_by_its_variables_records_usage(
     kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the specification's middleware does, in a service that was told nothing else."""
+    """Like the specification's middleware in a service without other configuration."""
     settings = settings_for(kafka, topic_prefix)
     stage = Stage(kafka.bootstrap, topic_prefix, settings.kafka_partitions)
     for name, value in {
@@ -236,8 +236,8 @@ async def test_a_process_that_knows_kafka_by_its_variables_alone_records_usage(
         await orgs.record_api_call("org_a", "tx-2", "/v1/chat")
 
 
-async def test_the_subscription_id_of_an_org_is_kept_in_its_record(corner: Corner) -> None:
-    """The one who subscribes it again, in whatever process, uses the same."""
+async def test_an_orgs_subscription_id_is_stored_in_its_record(corner: Corner) -> None:
+    """A second subscription of the org, in any process, uses the same id."""
     await corner.lago.plan("starter")
     made = await corner.billing.subscribe("org_b", "starter", "anniversary", None)
     known = await corner.records.get("org_b") or OrgRecord("")
@@ -246,10 +246,10 @@ async def test_the_subscription_id_of_an_org_is_kept_in_its_record(corner: Corne
     assert again.external_id == made.external_id
 
 
-async def test_what_was_refused_as_too_old_comes_back_once_and_no_call_is_taken_for_it(
+async def test_usage_refused_as_too_old_is_accepted_once_later_and_no_call_is_mistaken_for_it(
     corner: Corner, database: str
 ) -> None:
-    """The usage log is asked for its identity alone: a call of LiteLLM may have the same request id and start."""
+    """The usage log is asked only for its identity: a LiteLLM call may have the same request id and start."""
     stage, old = corner.stage, now_us() - 30 * HOUR_US
     stage.map("acme", "org_a", "sub-a")
     call = slp(1, at_us=old + SECOND_US, litellm_call_id=None, id="tx-1", startTime=old / SECOND_US)

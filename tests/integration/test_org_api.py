@@ -43,7 +43,7 @@ async def ask(server: Server, verb: str, path: str, status: int = 200, **options
 
 
 def org_record(settings: Settings) -> OrgRecord:
-    """As it is in the topic."""
+    """The record in the topic."""
     [*_, value] = [value for key, value in stored(settings, ORGS) if key == "org_1"]
     return msgspec.json.decode(value, type=OrgRecord)
 
@@ -80,7 +80,9 @@ async def test_every_change_is_in_the_audit_log_and_a_repeat_is_none(settings: S
     assert all(b"master key" in line for line in lines)
 
 
-async def test_two_processes_that_set_up_one_org_at_once_make_one_subscription(settings: Settings, lago: Lago) -> None:
+async def test_two_processes_that_set_up_one_org_concurrently_create_one_subscription(
+    settings: Settings, lago: Lago
+) -> None:
     async with running_server(settings) as one, running_server(settings, ["api"]) as other:
         answers = await asyncio.gather(
             *(server.http.post(f"{ORG}/setup", json=SETUP, headers=BEARER) for server in (one, other) for _ in range(5))
@@ -92,8 +94,8 @@ async def test_two_processes_that_set_up_one_org_at_once_make_one_subscription(s
     assert org_record(settings).subscription_id == answers[0].json()["subscription"]["external_id"]
 
 
-async def test_lagos_key_opens_customers_and_plans_and_nothing_else(settings: Settings) -> None:
-    """As documented for those who have it already."""
+async def test_lagos_key_gives_access_to_customers_and_plans_and_nothing_else(settings: Settings) -> None:
+    """As documented for users who already have this key."""
     by_lagos_key = {"Authorization": f"Bearer {KEY}"}
     customer = {"external_id": "customer-123", "name": "Acme", "email": "billing@acme.com", "plan_code": "starter"}
     async with running_server(settings) as server:

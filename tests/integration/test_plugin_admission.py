@@ -1,4 +1,4 @@
-"""The plugin's questions before a call, put to a real management API: what it answers is what the plugin understands."""
+"""The plugin's requests before a call, sent to a real management API: the plugin can read its answers."""
 
 import json
 from collections.abc import AsyncIterator
@@ -75,7 +75,7 @@ def call(number: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.kafka
-async def test_a_call_gets_its_level_its_key_and_its_credit_and_gives_it_back(
+async def test_a_call_gets_its_power_level_its_key_and_its_credit_and_releases_it(
     server: Server, admission: Admission, stage: Stage, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Refused) as refused:

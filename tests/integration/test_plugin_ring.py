@@ -1,4 +1,4 @@
-"""The ring of the LiteLLM plugin in front of a real ingress and Kafka: one record that is refused holds up no other."""
+"""The LiteLLM plugin's ring with a real ingress and Kafka: a refused record blocks no other."""
 
 import asyncio
 import json
@@ -33,10 +33,10 @@ def left(folder: Path) -> list[Path]:
 
 
 @pytest.mark.kafka
-async def test_a_record_that_the_ingress_refuses_costs_itself_and_all_others_are_in_kafka_once(
+async def test_a_record_that_the_ingress_refuses_is_kept_apart_and_all_others_are_in_kafka_once(
     kafka: Kafka, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """Without this rule one such record blocks its ring, and a batch of such records blocks the ring of a process that ended."""
+    """Without this rule one such record would block its ring, and a batch of them the ring of an ended process."""
     create_topics(kafka.bootstrap, topic_prefix)
     ended = Lane(tmp_path, "ended")
     hostile = [call(f"hostile-{number}", model_group="m" * 20_000) for number in range(40)]

@@ -1,4 +1,4 @@
-"""The projector's SQL on real Postgres: the tables are a function of what the topics say, in whatever order it is read."""
+"""The projector's SQL with real Postgres: the tables depend only on the topics, for any order of reading."""
 
 import asyncio
 import random
@@ -30,7 +30,8 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> None:
     """Topics and partitions are read independently: an event may be projected before the calls it bills, its receipt
-    before both, and a release before what was held."""
+    before both, and a release before the held usage.
+    """
 
     async def shuffled(url: str, told: History, chance: random.Random) -> dict[str, Any]:
         left = {place: list(log) for place, log in told.logs.items()}
@@ -69,8 +70,8 @@ def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> N
             runner.run(scope.__aexit__(None, None, None))
 
 
-async def test_topics_projected_at_the_same_time_meet_on_the_same_rows(url: str) -> None:
-    """Every partition has a partition task of its own; each waits for the others' rows, none forever."""
+async def test_topics_projected_concurrently_update_the_same_rows(url: str) -> None:
+    """Every partition has its own partition task; each waits for the others' rows, none forever."""
     told = history(3, calls=200)
     expected = await in_order(url, told)
     await emptied(url)
@@ -84,8 +85,8 @@ async def test_topics_projected_at_the_same_time_meet_on_the_same_rows(url: str)
     assert await snapshot(url) == expected
 
 
-async def test_topics_that_name_the_same_parts_in_opposite_order_do_not_wait_in_a_circle(url: str) -> None:
-    """Postgres would end such a wait after a second, by refusing one of the two."""
+async def test_topics_that_name_the_same_parts_in_opposite_order_do_not_deadlock(url: str) -> None:
+    """Postgres would end a deadlock after a second by refusing one of the two."""
     async with Writer(url) as writer:
         for start in range(10_000, 18_000, 2000):
             up, down = range(start, start + 2000), range(start + 1999, start - 1, -1)
@@ -98,14 +99,14 @@ async def test_topics_that_name_the_same_parts_in_opposite_order_do_not_wait_in_
 
 
 async def test_reading_a_topic_again_from_its_beginning_changes_nothing(url: str) -> None:
-    """How an operator rebuilds a table: forget the offsets."""
+    """This is how an operator rebuilds a table: delete the offsets."""
     told = history(1)
     expected = await in_order(url, told)
     await rows(url, "TRUNCATE projector_offsets")
     assert await in_order(url, told) == expected
 
 
-async def test_the_log_adds_up_to_the_books_and_what_is_held_to_the_ledger(url: str) -> None:
+async def test_the_log_agrees_with_the_ledger_and_held_usage_with_its_windows(url: str) -> None:
     told = history(2, calls=200)
     await in_order(url, told)
     counted = dict(await rows(url, "SELECT decision, count(*) FROM llm_usage_log GROUP BY 1"))
@@ -125,8 +126,8 @@ async def test_the_log_adds_up_to_the_books_and_what_is_held_to_the_ledger(url: 
     ) == await rows(url, "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL")
 
 
-async def test_every_billed_call_is_found_from_its_event_and_adds_up_to_it(url: str) -> None:
-    """Also those that were held first: their part names the event they were released in."""
+async def test_every_billed_call_is_found_from_its_event_and_the_sums_agree(url: str) -> None:
+    """Also calls that were held first: their part names the event they were released in."""
     told = history(4, calls=200)
     await in_order(url, told)
     off = """
@@ -140,7 +141,7 @@ async def test_every_billed_call_is_found_from_its_event_and_adds_up_to_it(url: 
 
 
 async def test_two_owners_never_both_write(url: str) -> None:
-    """A frozen worker that wakes finds the partition elsewhere, and leaves no row."""
+    """A frozen worker that continues finds that the partition has another owner, and writes no row."""
     async with Writer(url) as writer:
         tp = TopicPartition(TOPICS.enriched, 0)
         await writer.put(TOPICS.enriched, usage(1))
@@ -150,8 +151,8 @@ async def test_two_owners_never_both_write(url: str) -> None:
     assert await rows(url, "SELECT count(*) FROM llm_usage_log") == [(1,)]
 
 
-async def test_a_crash_of_postgres_takes_back_rows_and_offset_together(postgres: Postgres, url: str) -> None:
-    """Commits are not awaited on disk; what a crash takes is a suffix, and the one who wrote it is told."""
+async def test_a_crash_of_postgres_reverts_rows_and_offset_together(postgres: Postgres, url: str) -> None:
+    """Commits do not wait for the disk; a crash loses only the latest ones, and their writer notices it."""
     async with Writer(url) as writer:
         for start in range(1, 200, 10):
             await writer.put(TOPICS.enriched, *(usage(n, offset=n) for n in range(start, start + 10)))
@@ -163,8 +164,8 @@ async def test_a_crash_of_postgres_takes_back_rows_and_offset_together(postgres:
     assert calls == place
 
 
-async def test_a_frozen_writer_does_not_hold_its_partition_forever(url: str) -> None:
-    """Its open transaction holds the row that says where the partition stands: Postgres ends it after 10 s."""
+async def test_a_frozen_writer_does_not_block_its_partition_forever(url: str) -> None:
+    """Its open transaction locks the row with the partition's position: Postgres ends it after 10 s."""
     async with Writer(url) as frozen, Writer(url) as owner:
         await owner.put(TOPICS.enriched, usage(1))
         with pytest.raises(Unavailable):
@@ -177,8 +178,8 @@ async def test_a_frozen_writer_does_not_hold_its_partition_forever(url: str) -> 
         assert await owner.projection.place(TopicPartition(TOPICS.enriched, 0)) == PartitionPosition("id", 2)
 
 
-async def test_who_is_cancelled_stays_cancelled_whatever_became_of_the_connection(url: str) -> None:
-    """A lane is told to close while Postgres goes away: it must not take the one for the other and ask again."""
+async def test_a_cancelled_partition_task_stays_cancelled_after_any_connection_error(url: str) -> None:
+    """It is told to close while Postgres becomes unavailable: it must not confuse the two and retry."""
     async with Writer(url) as writer:
         with pytest.raises(asyncio.CancelledError):
             async with writer.database.connection() as connection:

@@ -1,4 +1,4 @@
-"""The state of providers follows the calls in the log: down after failures, back after successes, told over HTTP."""
+"""The state of providers follows the calls in the log: down after failures, up after successes, shown over HTTP."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,7 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 
 class Calls:
-    """Calls of now, one after the other."""
+    """Calls of the present, one after the other."""
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
@@ -84,7 +84,7 @@ async def test_a_provider_that_fails_is_down_until_it_answers_again(url: str) ->
     assert row == (Decimal("0.960317"), Decimal(500), Decimal(500))
 
 
-async def test_what_the_caller_did_wrong_and_answers_from_a_cache_say_nothing_about_the_provider(url: str) -> None:
+async def test_a_callers_errors_and_cached_answers_say_nothing_about_the_provider(url: str) -> None:
     async with Writer(url) as writer:
         calls = Calls(writer)
         await calls.put(1)
@@ -113,7 +113,7 @@ async def test_without_calls_a_provider_that_was_down_is_tried_again_and_an_old_
     assert await states(url) == {"a": ("degraded", 0, 0, 0), "b": ("healthy", 0, 0, 0)}
 
 
-async def test_the_projectors_role_judges_its_metric_counts_and_the_endpoint_tells(
+async def test_the_projectors_role_judges_its_metric_counts_and_the_endpoint_shows(
     kafka: Kafka, topic_prefix: str, postgres_url: str
 ) -> None:
     metrics = Metrics(CollectorRegistry(), "1")

@@ -1,4 +1,4 @@
-"""Users' provider keys over HTTP and in Postgres: who sees them, what is stored, how the secret is replaced."""
+"""Users' provider keys over HTTP and in Postgres: who sees them, what is stored, and how the secret is replaced."""
 
 import asyncio
 import json
@@ -86,7 +86,7 @@ async def resolved(server: Server, by: dict[str, str], user: str = "ada", name: 
     return await server.http.post(f"{PATH}/resolve", json={"user_id": user, "provider": name}, headers=by)
 
 
-async def test_a_user_stores_lists_and_revokes_a_key_of_its_own_and_calls_use_it_until_then(
+async def test_a_user_stores_lists_and_revokes_an_own_key_and_calls_use_it_until_then(
     server: Server, provider: Provider, stage: Stage, url: str
 ) -> None:
     ada, eve, calls = provider.token(), provider.token(sub="eve"), await plugin(server)
@@ -112,7 +112,7 @@ async def test_a_user_stores_lists_and_revokes_a_key_of_its_own_and_calls_use_it
     assert lines[1]["actor"].startswith("key mb_") and lines[1]["count"] == 1
 
 
-async def test_a_user_acts_for_itself_alone_and_the_scopes_act_for_all(server: Server, provider: Provider) -> None:
+async def test_a_user_acts_only_for_itself_and_a_scope_acts_for_all(server: Server, provider: Provider) -> None:
     ada = provider.token()
     assert (await added(server, ada, 403, user_id="eve"))["reason"] == "missing_scope"
     assert (await server.http.get(PATH, params={"user_id": "eve"}, headers=ada)).status_code == 403
@@ -127,7 +127,7 @@ async def test_a_user_acts_for_itself_alone_and_the_scopes_act_for_all(server: S
         assert (await resolved(server, by, "nobody")).status_code == expected
 
 
-async def test_a_name_is_taken_until_its_key_is_revoked_and_the_newest_key_is_used(
+async def test_a_name_is_in_use_until_its_key_is_revoked_and_the_newest_key_is_used(
     server: Server, provider: Provider
 ) -> None:
     ada, calls = provider.token(), await plugin(server)
@@ -154,14 +154,14 @@ SENSELESS: list[dict[str, Any]] = [
 ]
 
 
-async def test_a_key_that_makes_no_sense_is_refused_and_not_repeated(server: Server, provider: Provider) -> None:
+async def test_an_invalid_key_is_refused_and_not_repeated(server: Server, provider: Provider) -> None:
     for wanted in SENSELESS:
         answer = await added(server, provider.token(), 422, **wanted)
         assert answer["reason"] == "invalid_fields", wanted
         assert str(wanted.get("api_key", CANARY)) not in json.dumps(answer), wanted
 
 
-async def test_many_decryptions_are_one_line_and_their_sum_is_in_the_table(
+async def test_many_decryptions_are_one_audit_line_and_their_sum_is_in_the_table(
     settings: Settings, provider: Provider, stage: Stage, url: str
 ) -> None:
     async with running_server(settings, ("api",)) as server:
@@ -179,7 +179,7 @@ async def test_many_decryptions_are_one_line_and_their_sum_is_in_the_table(
     assert await rows(url, "SELECT last_used_at IS NOT NULL, updated_at = created_at FROM user_provider_keys")
 
 
-async def test_with_a_wrong_secret_no_process_starts_and_nothing_is_touched(settings: Settings, url: str) -> None:
+async def test_with_a_wrong_secret_no_process_starts_and_nothing_is_changed(settings: Settings, url: str) -> None:
     await _stored(url, OLD, "ada")
     before = await rows(url, "SELECT * FROM user_provider_keys")
     wrong = settings.model_copy(update={"provider_keys_secret": (SecretStr(NEW),)})
@@ -189,7 +189,7 @@ async def test_with_a_wrong_secret_no_process_starts_and_nothing_is_touched(sett
     assert await rows(url, "SELECT * FROM user_provider_keys") == before
 
 
-async def test_without_a_secret_keys_can_be_listed_and_revoked_only(
+async def test_without_a_secret_keys_can_only_be_listed_and_revoked(
     settings: Settings, provider: Provider, url: str
 ) -> None:
     await _stored(url, OLD, "ada")
@@ -201,7 +201,7 @@ async def test_without_a_secret_keys_can_be_listed_and_revoked_only(
         assert (await server.http.delete(f"{PATH}/{key['id']}", headers=provider.token())).status_code == 200
 
 
-async def test_keys_that_are_due_are_told_in_the_list_and_by_a_metric(
+async def test_keys_that_are_due_are_shown_in_the_list_and_by_a_metric(
     settings: Settings, provider: Provider, url: str
 ) -> None:
     await _stored(url, OLD, "ada", NOW - timedelta(days=900))
@@ -222,7 +222,7 @@ async def test_keys_that_are_due_are_told_in_the_list_and_by_a_metric(
         assert found == {"active": "2.0", "due": "1.0", "old_secret": "1.0", "unknown_secret": "0.0"}
 
 
-async def test_the_key_is_in_no_log_topic_dump_or_answer(
+async def test_no_log_topic_dump_or_answer_contains_the_key(
     settings: Settings,
     provider: Provider,
     kafka: Kafka,
@@ -232,7 +232,7 @@ async def test_the_key_is_in_no_log_topic_dump_or_answer(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A canary as a key: stored, listed, used, revoked, sent wrongly in every place."""
+    """A marker as a key: stored, listed, used, revoked, and sent wrongly in every place."""
     told: list[str] = []
     async with running_server(settings, ("api",)) as server:
         ada, calls = provider.token(), await plugin(server)
@@ -288,7 +288,7 @@ async def _added(store: PostgresProviderKeys, secret: str, user: str, at: dateti
     return key.key_id
 
 
-async def test_all_keys_are_encrypted_again_under_the_newest_secret_and_a_killed_run_goes_on(url: str) -> None:
+async def test_all_keys_are_encrypted_again_with_the_newest_secret_and_a_killed_run_continues(url: str) -> None:
     with Database(url, size=1) as database:
         store = PostgresProviderKeys(database)
         for number in range(450):
@@ -313,7 +313,7 @@ async def test_all_keys_are_encrypted_again_under_the_newest_secret_and_a_killed
 
 
 async def test_a_rotation_without_an_older_secret_changes_nothing(url: str) -> None:
-    """Whatever batch the key is in that cannot be decrypted."""
+    """No matter in which batch the key is that cannot be decrypted."""
     with Database(url, size=1) as database:
         store = PostgresProviderKeys(database)
         for number in range(BATCH + 1):
@@ -331,7 +331,7 @@ async def test_a_rotation_without_an_older_secret_changes_nothing(url: str) -> N
     assert await rows(url, "SELECT * FROM user_provider_keys ORDER BY key_id") == before
 
 
-async def test_the_command_says_what_it_did_and_lists_and_revokes(stage: Stage, url: str) -> None:
+async def test_the_command_reports_its_result_and_lists_and_revokes(stage: Stage, url: str) -> None:
     key_id = await _stored(url, OLD, "ada")
     environ = {
         "PATH": os.environ["PATH"],
@@ -362,7 +362,7 @@ async def test_the_command_says_what_it_did_and_lists_and_revokes(stage: Stage, 
     assert actions == ["provider_keys.rotate_secret", "provider_keys.rotate_secret", "provider_keys.revoke"]
 
 
-async def test_the_database_refuses_two_keys_of_one_name_and_a_revoked_key_that_is_kept(url: str) -> None:
+async def test_the_database_refuses_two_keys_of_one_name_and_a_revoked_key_with_its_ciphertext(url: str) -> None:
     await _stored(url, OLD, "ada")
     with pytest.raises(Rejected, match="provider_key_exists"):
         await _stored(url, OLD, "ada")
@@ -377,7 +377,7 @@ async def test_the_database_refuses_two_keys_of_one_name_and_a_revoked_key_that_
     assert await rows(url, "SELECT updated_at > created_at FROM user_provider_keys") == [(True,)]
 
 
-async def test_with_its_role_the_api_keeps_the_keys_and_others_do_not_see_them(postgres_url: str) -> None:
+async def test_with_its_role_the_api_stores_the_keys_and_other_roles_do_not_see_them(postgres_url: str) -> None:
     async with owned_database(postgres_url) as owned:
         key_id = await _stored(as_role(owned, API), OLD, "ada")
         with Database(as_role(owned, API), size=1) as database:

@@ -1,4 +1,4 @@
-"""Rate cards on real Kafka and Postgres: put by a command, billed by the meter, and every sum proved."""
+"""Rate cards with real Kafka and Postgres: stored by a command, billed by the meter, and every sum verified."""
 
 import json
 from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ async def rates(stage: Stage, *words: str, **env: str) -> Ended:
     return await meterbridge(stage, "rates", *words, "--json", **env)
 
 
-async def test_a_version_is_put_once_shown_and_on_record(stage: Stage, tmp_path: Path) -> None:
+async def test_a_version_is_stored_once_shown_and_audited(stage: Stage, tmp_path: Path) -> None:
     file = tmp_path / "card.toml"
     file.write_text(CARD, encoding="utf-8")
     assert (await meterbridge(stage, "rates", "show")).out.startswith("There is no rate card")
@@ -67,7 +67,7 @@ async def test_a_version_is_put_once_shown_and_on_record(stage: Stage, tmp_path:
 
 @pytest.fixture
 async def billed(stage: Stage, database: str, lago: Lago, tmp_path: Path) -> BilledDay:
-    """Eleven calls under a card: seven with a cost, three held at first, one without a cost; one is free."""
+    """Eleven calls with a card: seven with a cost, three held at first, one without a cost; one is free."""
     file = tmp_path / "card.toml"
     file.write_text(CARD, encoding="utf-8")
     assert (await rates(stage, "put", str(file), "--comment", "c", "--back-date")).code == 0
@@ -85,8 +85,8 @@ async def billed(stage: Stage, database: str, lago: Lago, tmp_path: Path) -> Bil
     return day
 
 
-async def test_every_sum_adds_up_where_billed_is_not_cost(billed: BilledDay, tmp_path: Path) -> None:
-    """9 calls by tokens, two with a markup, all at the org's factor."""
+async def test_every_sum_adds_up_if_the_billed_amount_is_not_the_cost(billed: BilledDay, tmp_path: Path) -> None:
+    """9 calls by tokens, two with a markup, all with the org's factor."""
     expected = (9 * D("0.000034") + 2 * D("0.03")) / 2
     told = await billed.run("reconcile", "--lago")
     assert (told.code, told.json["complaints"]) == (0, [])
@@ -104,8 +104,8 @@ async def test_every_sum_adds_up_where_billed_is_not_cost(billed: BilledDay, tmp
     assert await rows(billed.database, margin) == [("billable", expected * 2, 11), ("unpriced", None, 1)]
 
 
-async def test_a_card_is_tried_on_the_usage_log_before_it_is_put(billed: BilledDay, tmp_path: Path) -> None:
-    """The card in force would change nothing but what was held: its factor is known only now."""
+async def test_a_card_is_tried_on_the_usage_log_before_it_is_stored(billed: BilledDay, tmp_path: Path) -> None:
+    """The card in force would change only held usage: its factor is known only now."""
     file = tmp_path / "next.toml"
     file.write_text(CARD.replace('"first"', '"next"').replace("org-a", "org-b"), encoding="utf-8")
     told = await billed.run("rates", "test", str(file), "--from", "1h", "--to", "0s")

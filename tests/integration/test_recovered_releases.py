@@ -1,4 +1,5 @@
-"""An event that only Lago has may bill held parts that were released into it; it names the first of them only (docs/adr/0055).
+"""An event that only Lago has may bill held parts that were released into it; it names only the first of them
+(docs/adr/0055).
 
 What of it can be told by sums is told; else a person decides, before anything is changed.
 """
@@ -21,7 +22,7 @@ _RELEASED = "SELECT part FROM held_parts WHERE transaction_id = $1 AND part <> $
 
 
 def held(number: int, usd: str = "0.01", **fields: Any) -> EnrichedUsage:
-    """A call of an unknown customer, in a held part of its own."""
+    """A call of an unknown customer, in its own held part."""
     like = {
         "part": f"{PREFIX}{number}",
         "held": "no_mapping",
@@ -33,7 +34,7 @@ def held(number: int, usd: str = "0.01", **fields: Any) -> EnrichedUsage:
 
 
 def at_lago(first: int, calls: int, usd: str, **properties: str) -> LagoEvent:
-    """The event of the part that begins at offset `first`, as Lago shows it."""
+    """The event of the part that starts at offset `first`, as Lago shows it."""
     told = {
         "unit": str(9 * calls),
         "tokens_input": str(7 * calls),
@@ -63,7 +64,7 @@ async def lost(database: str) -> list[int]:
     return [number for (number,) in await rows(database, _LOST)]
 
 
-async def test_held_parts_that_add_up_to_what_the_event_bills_are_in_it(database: str) -> None:
+async def test_held_parts_with_the_sum_that_the_event_bills_are_in_it(database: str) -> None:
     calls = [held(7), held(8, "0.02"), held(9, "0.05")]
     told = await begun(database, calls, at_lago(7, 2, "0.03"))
     assert (told.calls, told.usd, told.missing, told.undecided.calls) == (1, Decimal("0.05"), 0, 0)
@@ -78,15 +79,16 @@ async def test_an_event_that_an_open_window_names_has_the_parts_that_joined_it(d
     assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
 
 
-async def test_two_events_share_the_parts_between_them(database: str) -> None:
+async def test_two_events_share_the_parts(database: str) -> None:
     calls = [held(n) for n in (7, 8, 9, 10)]
     told = await begun(database, calls, at_lago(7, 2, "0.02"), at_lago(9, 2, "0.02"))
     assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
 
 
-async def test_alike_calls_of_two_windows_are_shared_out_so_that_both_events_are_explained(database: str) -> None:
-    """The later window reaches back to the earlier one's parts. If its event took one of these, the earlier event would bill a call that
-    no row tells of, and the later part would be billed a second time."""
+async def test_equal_calls_of_two_windows_are_distributed_so_that_both_events_are_explained(database: str) -> None:
+    """The later window reaches back to the earlier one's parts. If its event took one of these, the earlier event would
+    bill a call without a row, and the later part would be billed a second time.
+    """
     later = {"end": "2026-11-20T12:01:30.000000Z"}
     calls = [held(9), held(10, **later), held(11), held(12, **later)]
     next_minute = {"window_start": "2026-11-20T12:01:00.000000Z", "window_end": "2026-11-20T12:02:00.000000Z"}
@@ -102,8 +104,8 @@ async def test_a_window_that_became_held_at_its_seal_is_found_in_the_event_that_
     assert released == [(f"{PREFIX}7",)]
 
 
-async def test_what_cannot_be_shared_out_is_undecided(database: str) -> None:
-    """Each event alone may bill the held part; one of them bills a call that no row tells of."""
+async def test_parts_that_cannot_be_distributed_are_undecided(database: str) -> None:
+    """Each event alone may bill the held part; one of them bills a call without a row."""
     calls = [held(7), held(8), held(9)]
     told = await begun(database, calls, at_lago(7, 2, "0.02"), at_lago(8, 2, "0.02"))
     assert (told.undecided.events, told.undecided.calls, told.calls) == ([f"{PREFIX}7"], 1, 1)
@@ -119,7 +121,7 @@ async def test_what_cannot_be_shared_out_is_undecided(database: str) -> None:
         {"part": f"meterbridge-{'B' * 22}-0-8"},
     ],
 )
-async def test_a_part_of_other_usage_is_in_no_such_event(database: str, other: dict[str, Any]) -> None:
+async def test_a_metered_part_is_in_no_such_event(database: str, other: dict[str, Any]) -> None:
     told = await begun(database, [held(7), held(8, **other)], at_lago(7, 2, "0.02"))
     assert (told.calls, told.missing, told.undecided.calls) == (1, 1, 0)
 
@@ -128,7 +130,7 @@ async def test_a_part_of_other_usage_is_in_no_such_event(database: str, other: d
 UNCLEAR = at_lago(7, 3, "0.06")
 
 
-async def test_what_does_not_add_up_is_undecided_and_a_plan_changes_nothing(database: str) -> None:
+async def test_sums_that_do_not_agree_are_undecided_and_a_dry_run_changes_nothing(database: str) -> None:
     told = await begun(database, [held(7), held(8)], UNCLEAR, do=False)
     assert (told.undecided.events, told.undecided.calls, told.undecided.usd) == ([f"{PREFIX}7"], 1, Decimal("0.01"))
     assert not await lost(database)
@@ -138,26 +140,26 @@ async def test_what_does_not_add_up_is_undecided_and_a_plan_changes_nothing(data
 
 
 @pytest.mark.parametrize(("decision", "left", "missing"), [("billed", [], 1), ("lost", [8], 2)])
-async def test_a_person_decides_what_does_not_add_up(
+async def test_a_person_decides_about_sums_that_do_not_agree(
     database: str, decision: str, left: list[int], missing: int
 ) -> None:
     told = await begun(database, [held(7), held(8)], UNCLEAR, undecided=decision)
     assert (await lost(database), told.missing) == (left, missing)
 
 
-async def test_usage_of_others_that_has_no_sums_is_looked_at_by_its_name_only(database: str) -> None:
+async def test_metered_events_without_sums_are_compared_only_by_name(database: str) -> None:
     told = await begun(database, [held(7), held(8)], at_lago(7, 2, "0.02", requests="", cost_usd="nothing"))
     assert (told.calls, told.undecided.calls) == (1, 0)
 
 
-async def test_an_event_that_was_billed_again_bills_no_call_that_the_log_does_not_have(database: str) -> None:
-    """Its calls are those of the event that Lago took and did not bill."""
+async def test_an_event_that_was_billed_again_bills_no_call_missing_from_the_log(database: str) -> None:
+    """Its calls are those of the event that Lago accepted and did not bill."""
     again = at_lago(7, 1, "0.01")
     again.transaction_id += "-again"
     assert (await begun(database, [held(7)], at_lago(7, 1, "0.01"), again)).missing == 0
 
 
-async def test_lago_is_asked_for_an_event_of_which_only_the_receipt_is_known(database: str) -> None:
+async def test_lago_is_asked_for_an_event_known_only_by_its_receipt(database: str) -> None:
     """It is billed; and parts that were released into it are in it too."""
     async with Writer(database) as writer:
         await writer.put(TOPICS.enriched, held(7), held(8))
@@ -168,10 +170,10 @@ async def test_lago_is_asked_for_an_event_of_which_only_the_receipt_is_known(dat
 
 
 @pytest.mark.parametrize(("decision", "left"), [("", [8]), ("lost", [8]), ("billed", [])])
-async def test_what_may_be_in_an_event_that_lago_does_not_show_is_undecided(
+async def test_parts_that_may_be_in_an_event_that_lago_does_not_show_are_undecided(
     database: str, decision: str, left: list[int]
 ) -> None:
-    """Its organisation is closed and is not asked. Of what it bills only its receipt is known."""
+    """Its organisation is closed and not asked. Only the receipt of what it bills is known."""
     far = held(9, end="2026-11-20T12:20:00.000000Z")
     async with Writer(database) as writer:
         await writer.put(TOPICS.enriched, held(7), held(8), far)
@@ -181,7 +183,7 @@ async def test_what_may_be_in_an_event_that_lago_does_not_show_is_undecided(
     assert await lost(database) == [*left, 9]
 
 
-async def test_a_receipt_of_an_event_that_no_row_and_no_lago_shows_means_unknown_calls(database: str) -> None:
+async def test_a_receipt_of_an_event_without_row_and_without_lagos_data_means_unknown_calls(database: str) -> None:
     async with Writer(database) as writer:
         await writer.put(TOPICS.enriched, held(9, end="2026-11-20T12:20:00.000000Z"))
         await writer.put(TOPICS.receipts, receipt("completed", int(time.time())))
@@ -197,7 +199,7 @@ async def test_the_receipt_of_an_event_that_was_billed_again_means_no_unknown_ca
     assert (await begin_anew(database, [at_lago(7, 1, "0.01")], NEW, dry_run=False)).missing == 0
 
 
-async def test_what_is_billed_by_its_receipt_alone_is_not_lost(database: str) -> None:
+async def test_usage_billed_according_to_its_receipt_alone_is_not_lost(database: str) -> None:
     async with Writer(database) as writer:
         await writer.put(TOPICS.enriched, held(7))
         await writer.put(TOPICS.receipts, receipt("completed", 1))

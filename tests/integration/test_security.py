@@ -1,4 +1,4 @@
-"""Every protocol and mechanism opens a real broker's door, to both clients, and only with the right key."""
+"""Every protocol and mechanism connects to a real broker, from both clients, and only with the right credential."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ MUTUAL = "MUTUAL"
 
 @dataclass
 class House:
-    """A broker with one door a protocol."""
+    """A broker with one listener for each protocol."""
 
     ports: dict[str, int]
     authority: Authority
@@ -105,7 +105,7 @@ def _furnish(broker: MavenKafka) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "mechanism"), DOORS)
-async def test_both_clients_come_in(house: House, protocol: str, mechanism: str) -> None:
+async def test_both_clients_connect(house: House, protocol: str, mechanism: str) -> None:
     settings = house.settings(protocol, mechanism)
     assert check_topics(*topics_of(settings))[0].startswith("Topic litellm.usage.raw is missing")
     async with AIOKafkaProducer(**aiokafka_config(kafka_connection(settings))) as producer:
@@ -113,7 +113,7 @@ async def test_both_clients_come_in(house: House, protocol: str, mechanism: str)
 
 
 @pytest.mark.parametrize(("protocol", "mechanism"), [tracker for tracker in DOORS if "SASL" in tracker[0]])
-async def test_a_wrong_password_stays_outside_and_the_log_says_why(
+async def test_a_wrong_password_is_refused_and_the_log_says_why(
     house: House, protocol: str, mechanism: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await _stays_outside(house.settings(protocol, mechanism, KAFKA_SASL_PASSWORD="wrong password"))
@@ -130,14 +130,14 @@ async def test_a_certificate_for_another_host_is_not_trusted(house: House) -> No
     await _stays_outside(house.settings("SSL", "PLAIN", KAFKA_BOOTSTRAP_SERVERS=elsewhere))
 
 
-async def test_a_client_with_a_certificate_of_the_authority_comes_in(house: House) -> None:
+async def test_a_client_with_a_certificate_of_the_authority_connects(house: House) -> None:
     settings = _with_certificate(house, house.authority)
     assert check_topics(*topics_of(settings))[0].startswith("Topic litellm.usage.raw is missing")
     async with AIOKafkaProducer(**aiokafka_config(kafka_connection(settings))) as producer:
         assert (await producer.send_and_wait("inside", b"x")).offset >= 0
 
 
-async def test_a_client_without_a_certificate_or_with_a_strangers_stays_outside(house: House, tmp_path: Path) -> None:
+async def test_a_client_without_a_certificate_or_with_a_foreign_one_is_refused(house: House, tmp_path: Path) -> None:
     await _stays_outside(_with_certificate(house, Authority(tmp_path, "stranger")))
     door = {"KAFKA_BOOTSTRAP_SERVERS": f"localhost:{house.ports[MUTUAL]}"}
     await _stays_outside(house.settings("SSL", "PLAIN", **door))

@@ -1,4 +1,4 @@
-"""A sink's process keeps the bounds it is told: events in a request, and requests in flight."""
+"""A sink's process respects its settings: events in a request, and concurrent requests."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ EVENTS = 120
 
 
 class Watched:
-    """Looks at every post of events on its way into the sandbox, and keeps it for a while."""
+    """Sees every post of events on its way into the sandbox, and delays it for a while."""
 
     def __init__(self) -> None:
         self.sizes = list[int]()
@@ -47,10 +47,10 @@ class Watched:
 
 
 @pytest.mark.parametrize(("batch", "concurrency"), [(2, 3), (7, 1)])
-async def test_batches_and_requests_in_flight_are_those_of_the_settings(
+async def test_batches_and_concurrent_requests_are_those_of_the_settings(
     stage: Stage, tmp_path: Path, batch: int, concurrency: int
 ) -> None:
-    """More waits than one request takes, and more than may be in flight."""
+    """More events wait than one request takes, and more than may be in flight."""
     watched = Watched()
     application = create_sandbox(clock=time.time)
     application.middlewares.append(watched.look)

@@ -1,4 +1,4 @@
-"""Requests that take long leave connections to Postgres for those that LLM calls wait for."""
+"""Slow requests leave Postgres connections for the requests that LLM calls wait for."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 
 async def asked(server: Server, verb: str, path: str, **options: Any) -> tuple[int, dict[str, Any], str, float]:
-    """Status, JSON and `Retry-After` of the answer, and how long it took, seconds."""
+    """Status, JSON and `Retry-After` of the answer, and its duration in seconds."""
     began = time.monotonic()
     answer = await server.http.request(verb, f"/{path}", headers=BEARER, timeout=60, **options)
     return answer.status_code, answer.json(), answer.headers.get("Retry-After", ""), time.monotonic() - began
@@ -39,7 +39,7 @@ async def asked(server: Server, verb: str, path: str, **options: Any) -> tuple[i
 async def test_four_slow_requests_leave_authorize_balance_and_power_levels_fast(
     kafka: Kafka, topic_prefix: str, url: str, slow: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What finds no connection is answered soon, and counted; the others go on when they can."""
+    """A request without a connection is answered soon, and counted; the others continue when they can."""
     await give(url, "user:ada", "10")
     settings = settings_for(kafka, topic_prefix, database_url=SecretStr(url))
     locking = await asyncpg.connect(url)

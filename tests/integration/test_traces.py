@@ -1,4 +1,6 @@
-"""Traces, seen by a receiver of OTLP: one trace leads from a webhook to the post to Lago, and says nothing that it must not."""
+"""Traces, as an OTLP receiver gets them: one trace leads from a webhook to the post to Lago, and contains nothing
+confidential.
+"""
 
 import time
 from pathlib import Path
@@ -29,7 +31,7 @@ WAY = (
 
 
 def call(number: int, end: float) -> dict[str, Any]:
-    """A call with the canary in all that a trace must not show."""
+    """A call with the marker in everything that a trace must not contain."""
     return {
         "id": f"r{number}-{CANARY}",
         "litellm_call_id": f"c{number}-{CANARY}",

@@ -1,4 +1,6 @@
-"""The sums of analytics are refreshed by day. A day that fails keeps its old sums, is counted, and waits longer after each try."""
+"""The sums of analytics are refreshed by day. A day that fails keeps its old sums, is counted, and waits longer after
+each attempt.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -37,7 +39,7 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 @dataclass
 class Told:
-    """A clock, and what a refresher tells."""
+    """A clock, and the metrics that a refresher writes."""
 
     now: float = 1000.0
     failed: list[str] = field(default_factory=list)
@@ -47,7 +49,7 @@ class Told:
         return SummaryRefresh(database, self.failed.append, self.days.append, monotonic=lambda: self.now)
 
     async def again(self, url: str, refresh: SummaryRefresh, later_s: float = EVERY_S) -> bool:
-        """Look once more, some time later."""
+        """Looks once more, some time later."""
         self.now += later_s
         await rows(url, "UPDATE usage_summary_refreshed SET refreshed_at = refreshed_at - interval '1 hour'")
         return await refresh.once()
@@ -62,7 +64,7 @@ async def broken(url: str, what: str) -> None:
     await rows(url, TRIGGER)
 
 
-async def test_a_day_that_fails_keeps_its_sums_and_all_others_go_on(url: str) -> None:
+async def test_a_day_that_fails_keeps_its_sums_and_all_others_continue(url: str) -> None:
     told = Told()
     async with Writer(url) as writer:
         with Database(url, size=1) as database:
@@ -99,7 +101,7 @@ async def test_each_failure_of_a_day_doubles_the_wait_up_to_six_hours(url: str) 
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 360, 360, 360]
 
 
-async def test_a_day_that_takes_too_long_is_passed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_day_that_takes_too_long_is_skipped(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage_summary, "LIMIT_S", 1.0)
     await broken(url, "PERFORM pg_sleep(60)")
     told = Told()
@@ -112,8 +114,8 @@ async def test_a_day_that_takes_too_long_is_passed(url: str, monkeypatch: pytest
     assert told.failed == ["postgres_slow"]
 
 
-async def test_a_refresh_that_fails_is_counted_and_waits_longer_and_longer(postgres_url: str) -> None:
-    """It was repeated every minute, and never counted."""
+async def test_a_failed_refresh_is_counted_and_waits_longer_and_longer(postgres_url: str) -> None:
+    """Earlier it was repeated every minute, and never counted."""
     async with owned_database(postgres_url) as owned:
         await rows(owned, f"REVOKE ALL ON usage_days_failed FROM {PROJECTOR}")
         told = Told()
@@ -130,7 +132,7 @@ async def test_a_refresh_that_fails_is_counted_and_waits_longer_and_longer(postg
             assert told.failed == ["postgres_denied"] * 9
 
 
-async def test_the_projectors_role_refreshes_and_its_metrics_tell(postgres_url: str) -> None:
+async def test_the_projectors_role_refreshes_and_its_metrics_show_it(postgres_url: str) -> None:
     metrics = Metrics(CollectorRegistry(), "1")
     sensors = WorkerSensors(metrics, lambda: 0.0)
     value: Callable[..., float | None] = metrics.registry.get_sample_value

@@ -32,7 +32,7 @@ ROWS = (
         "SIGKILL of the ingress twice while the broker is dead, once while the spool drains",
         (LOST, GOES_ON),
         "every call that got 202 is in the raw topic afterwards; no sender waited longer than 5 s",
-        ("integration/test_spool.py::test_every_202_is_in_kafka_though_broker_and_ingress_were_killed_under_load",),
+        ("integration/test_spool.py::test_every_202_is_in_kafka_although_broker_and_ingress_were_killed_under_load",),
     ),
     Row(
         24,
@@ -40,9 +40,7 @@ ROWS = (
         "a file system of 4 MiB, Kafka down, load until it is full, then kill -9",
         (LOST, GOES_ON, SAYS_SO),
         "503 with Retry-After; no call that got 202 is lost, and the spool drains although a full disk refuses deletes",
-        (
-            "integration/test_spool.py::test_on_a_full_disk_the_answer_is_503_nothing_is_lost_and_it_drains_all_the_same",
-        ),
+        ("integration/test_spool.py::test_on_a_full_disk_the_answer_is_503_nothing_is_lost_and_it_is_drained",),
     ),
     Row(
         25,
@@ -50,7 +48,7 @@ ROWS = (
         "SPOOL_MAX_BYTES of 1 MiB, Kafka down",
         (LOST, GOES_ON, SAYS_SO),
         "503 `spool_full`; calls are accepted again when it is drained",
-        ("integration/test_spool.py::test_a_full_spool_is_a_503_and_takes_calls_again_once_drained",),
+        ("integration/test_spool.py::test_a_full_spool_is_a_503_and_accepts_calls_again_once_drained",),
     ),
     Row(
         26,
@@ -58,7 +56,7 @@ ROWS = (
         "kill -9 and restart while an ingress without a spool waits for the ack",
         (LOST, GOES_ON),
         "the post gets one 202, or 503 in time",
-        ("integration/test_ingress_bad_input.py::test_a_post_outlasts_a_broker_that_dies_and_comes_back",),
+        ("integration/test_ingress_bad_input.py::test_a_post_waits_for_a_broker_that_restarts",),
     ),
     Row(
         27,
@@ -66,7 +64,7 @@ ROWS = (
         "max.message.bytes of the dead-letter topic below the record",
         (LOST, TWICE, SAYS_SO),
         "the offset does not move: the worker ends, and its successor finishes the batch when the topic accepts the record",
-        ("integration/test_dead_letters.py::test_a_dead_letter_that_cannot_be_written_holds_its_offset",),
+        ("integration/test_dead_letters.py::test_if_a_dead_letter_cannot_be_written_its_offset_is_not_committed",),
     ),
     Row(
         28,
@@ -76,7 +74,7 @@ ROWS = (
         "the partition task halts with `offset_out_of_range` and does not begin at another offset",
         (
             "integration/test_ledger.py::test_a_position_beyond_the_log_stops_the_ledger",
-            "integration/test_projector.py::test_a_log_that_begins_beyond_what_was_projected_halts_its_lane_and_no_other",
+            "integration/test_projector.py::test_a_log_that_starts_after_the_projected_position_halts_only_its_partition",
         ),
     ),
     Row(
@@ -87,7 +85,7 @@ ROWS = (
         "the partition task halts with `topic_recreated`",
         (
             "integration/test_ledger.py::test_a_recreated_topic_stops_the_ledger",
-            "integration/test_projector.py::test_a_topic_that_was_made_anew_halts_its_lanes",
+            "integration/test_projector.py::test_a_recreated_topic_halts_its_partitions",
         ),
     ),
     Row(
@@ -96,7 +94,7 @@ ROWS = (
         "from 2 to 5",
         (TWICE, SAYS_SO),
         "the partition task halts with `partitions_changed`: keys have moved, so duplicates would not be recognised",
-        ("integration/test_ledger.py::test_a_regrown_topic_stops_the_ledger",),
+        ("integration/test_ledger.py::test_a_topic_with_more_partitions_stops_the_ledger",),
     ),
     Row(
         31,
@@ -158,7 +156,7 @@ ROWS = (
         "a commit of the sink that never ends",
         (*EXACT, GOES_ON, SAYS_SO),
         "after 45 s the partition is opened again with a new producer, which is logged; Lago's unique key refuses the repeats",
-        ("integration/test_sink.py::test_a_commit_that_stalls_without_a_word_is_done_again_with_another_producer",),
+        ("integration/test_sink.py::test_a_commit_that_stalls_without_an_error_is_repeated_with_another_producer",),
     ),
     Row(
         152,

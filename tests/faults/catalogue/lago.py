@@ -89,7 +89,7 @@ ROWS = (
         "dropped connections, 503, 401, a 200 of HTML, 400, 413 and 422 that are not Lago's; 1.5 s each",
         (LOST, TWICE, GOES_ON),
         "events wait, and are delivered afterwards; retry topic and dead letters stay empty",
-        ("integration/test_sink.py::test_an_outage_gives_no_event_up",),
+        ("integration/test_sink.py::test_in_an_outage_no_event_is_given_up",),
     ),
     Row(
         50,
@@ -98,8 +98,8 @@ ROWS = (
         (LOST, TWICE, SAYS_SO),
         "its batch is halved until it is alone; after its retries it is a dead letter with reason and attempts",
         (
-            "integration/test_sink.py::test_a_poisoned_event_goes_through_its_retries_to_the_dead_letters_while_others_pass",
-            "integration/test_sink.py::test_an_event_that_heals_is_completed_by_the_retry_role",
+            "integration/test_sink.py::test_a_bad_event_goes_through_its_retries_to_the_dead_letters_while_others_pass",
+            "integration/test_sink.py::test_an_event_that_becomes_valid_is_completed_by_the_retry_role",
         ),
     ),
     Row(
@@ -108,7 +108,7 @@ ROWS = (
         "ten poisoned events in one batch of three",
         (LOST, TWICE, GOES_ON),
         "the ten events are isolated and become dead letters; the other events and batches are delivered",
-        ("integration/test_sink.py::test_a_batch_that_is_poison_through_and_through_fails_alone",),
+        ("integration/test_sink.py::test_a_batch_of_only_bad_events_fails_alone",),
     ),
     Row(
         52,
@@ -116,7 +116,9 @@ ROWS = (
         "a record repeated in the events topic, and one with another amount",
         (TWICE, MONEY, SAYS_SO),
         "never both in one post; the repeat is delivered, and the different event becomes a dead letter `id_conflict`",
-        ("integration/test_sink.py::test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id_are_told",),
+        (
+            "integration/test_sink.py::test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id_are_reported",
+        ),
     ),
     Row(
         53,
@@ -189,7 +191,7 @@ ROWS = (
         "98 events of each batch are billed once; the invalid event becomes a dead letter with Lago's reason",
         (
             "faults/test_bad_batches.py::test_one_bad_event_and_one_repeat_in_each_of_ten_batches_cost_no_one_anything",
-            "integration/test_sink.py::test_one_bad_event_in_each_batch_of_a_hundred_costs_its_neighbours_nothing",
+            "integration/test_sink.py::test_one_bad_event_in_each_batch_of_a_hundred_does_not_affect_the_others",
         ),
     ),
     Row(
@@ -249,6 +251,6 @@ ROWS = (
         (SAYS_SO,),
         "the canary's call is not at Lago when it is due: `meterbridge_canary_failing` is 1 for `not_billed`, and 0 again once a call is billed; "
         "the second event is `billed_twice`",
-        ("integration/test_canary.py::test_an_event_that_lago_answered_200_for_and_lost_is_told_by_the_canary",),
+        ("integration/test_canary.py::test_an_event_that_lago_accepted_and_lost_is_reported_by_the_canary",),
     ),
 )

@@ -32,7 +32,7 @@ ROWS = (
         "SIGSTOP of meters and sinks for less than the transaction timeout (12 s), for more, and past the session (15 s)",
         (*EXACT, GOES_ON),
         "its producer is fenced: nothing that it writes afterwards is committed, and its role is restarted",
-        (_EXACTNESS, "integration/test_ledger.py::test_a_frozen_owners_late_transaction_is_refused"),
+        (_EXACTNESS, "integration/test_ledger.py::test_a_late_transaction_of_a_frozen_owner_is_refused"),
         ("freeze",),
         longer=_MORE,
     ),
@@ -44,7 +44,7 @@ ROWS = (
         "each ends with code 0 within 10 s; nothing it had begun is lost or repeated",
         (
             _EXACTNESS,
-            "integration/test_worker.py::test_a_worker_stopped_while_its_roles_are_still_starting_has_stopped_cleanly",
+            "integration/test_worker.py::test_a_worker_stopped_while_its_roles_are_still_starting_ends_cleanly",
         ),
         ("roll",),
         longer=_MORE,
@@ -87,7 +87,7 @@ ROWS = (
         "the event is posted not before its moment, and its wait does not start again",
         (
             "faults/test_sink_faults.py::test_a_retry_role_killed_while_it_waits_leaves_the_moment_as_it_was",
-            "integration/test_dead_letters.py::test_a_retry_that_is_restarted_waits_until_its_moment_and_not_longer",
+            "integration/test_dead_letters.py::test_a_restarted_retry_waits_until_its_time_and_not_longer",
         ),
     ),
     Row(
@@ -96,7 +96,7 @@ ROWS = (
         "batches taken away between Faust and the partition task",
         (LOST, MONEY),
         "the partition task sees the gap and asks again",
-        ("integration/test_transport.py::test_a_chunk_the_meter_never_got_is_asked_for_again",),
+        ("integration/test_transport.py::test_a_fetch_batch_that_the_meter_never_got_is_fetched_again",),
     ),
     Row(
         10,
@@ -105,8 +105,8 @@ ROWS = (
         (LOST, TWICE),
         "the partition task sees the gap and asks again",
         (
-            "integration/test_sink.py::test_a_chunk_that_was_dropped_is_asked_for_again",
-            "integration/test_projector.py::test_a_chunk_that_was_dropped_is_asked_for_again",
+            "integration/test_sink.py::test_a_lost_fetch_batch_is_fetched_again",
+            "integration/test_projector.py::test_a_lost_fetch_batch_is_fetched_again",
         ),
     ),
     Row(
@@ -116,8 +116,8 @@ ROWS = (
         (BOOKS, SAYS_SO),
         "it is not opened: its partition task halts with `ledger_imbalance`, the others go on",
         (
-            "integration/test_ledger.py::test_books_that_do_not_add_up_are_not_opened",
-            "integration/test_meter.py::test_a_wrong_ledger_halts_its_lane_and_alarms_while_the_process_goes_on",
+            "integration/test_ledger.py::test_a_ledger_that_does_not_add_up_is_not_opened",
+            "integration/test_meter.py::test_a_wrong_ledger_halts_its_partition_and_raises_an_alarm_while_the_process_continues",
         ),
     ),
     Row(
@@ -153,7 +153,7 @@ ROWS = (
         "posted once; no clock delays it for more than an hour after it was put into the retry topic",
         (
             "faults/test_wrong_clock.py::test_sink_and_retry_with_wrong_clocks_deliver_each_event_once",
-            "integration/test_dead_letters.py::test_a_moment_that_no_tier_can_mean_does_not_block_its_partition",
+            "integration/test_dead_letters.py::test_an_impossible_retry_time_does_not_block_its_partition",
         ),
     ),
     Row(
@@ -220,8 +220,8 @@ ROWS = (
         (TWICE, GOES_ON),
         "the post ends first and its event is posted once; if nothing is accepted, the offset is still committed again",
         (
-            "integration/test_organization_lanes.py::test_a_post_under_way_ends_before_a_lane_is_opened_again",
-            "integration/test_organization_lanes.py::test_a_lane_without_progress_commits_its_offset_again_and_again",
+            "integration/test_organization_lanes.py::test_a_running_post_ends_before_a_partition_task_is_opened_again",
+            "integration/test_organization_lanes.py::test_a_partition_task_without_progress_commits_its_offset_again_and_again",
         ),
     ),
     Row(
@@ -247,6 +247,8 @@ ROWS = (
         "from the fetch of its reader; from a post",
         (LOST, TWICE, GOES_ON),
         "delivery to that organisation is restarted and its event posted once; the partition and the other organisations continue",
-        ("integration/test_organization_lanes.py::test_a_lane_goes_on_when_a_library_lets_a_cancellation_out",),
+        (
+            "integration/test_organization_lanes.py::test_a_partition_task_continues_when_a_library_raises_a_cancellation",
+        ),
     ),
 )
