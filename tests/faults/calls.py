@@ -85,7 +85,7 @@ class Owed:
         return sums
 
     def dollars(self) -> Decimal:
-        """Return what everybody owes."""
+        """Return the dollars that all customers owe together."""
         total = Decimal(0)
         for _, (_, cost, _, _) in self.billed():
             total = EXACT.add(total, cost)

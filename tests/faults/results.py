@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def figures(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Tell what was counted or measured: `figures(calls=300, drained_s=4.2)`. A name in `_s` is seconds."""
+    """Report a counted or measured value: `figures(calls=300, drained_s=4.2)`. A name that ends in `_s` is in seconds."""
 
     def tell(**told: Figure) -> None:
         for name, value in told.items():
@@ -54,12 +54,12 @@ def figures(record_property: Callable[[str, object], None]) -> Callable[..., Non
 
 @pytest.fixture
 def long_faults(pytestconfig: pytest.Config) -> bool:
-    """Return whether faults take their full time; without it a run has to end in minutes."""
+    """Return whether faults take their full time; otherwise a run must end within minutes."""
     return bool(pytestconfig.getoption("--long-faults"))
 
 
 class Recorder:
-    """Collects what the matrix's tests did, the cases of one test together, and writes it at the end."""
+    """Collects the figures of the matrix's tests, all cases of one test together, and writes them at the end."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

@@ -174,7 +174,7 @@ async def _change(
 
 
 async def _stopped(process: Process) -> list[str]:
-    """SIGTERM, as an orchestrator sends it; what is wrong with how the process ended."""
+    """Send SIGTERM like an orchestrator; return the errors in how the process ended."""
     death = await process.terminate()
     return [f"SIGTERM: {death}"] if death is not None and (death.code != 0 or death.took_s > STOP_LIMIT_S) else []
 

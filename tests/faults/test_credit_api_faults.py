@@ -1,4 +1,6 @@
-"""Prepaid credits while the api is killed: what a client was told is there exactly once, however often it had to ask."""
+"""Prepaid credits while the api is killed: every confirmed movement exists exactly once, however often the client
+repeats its request.
+"""
 
 import asyncio
 import time
@@ -50,7 +52,7 @@ def api_process(stage: Stage, database: str, stripe: str, port: int, folder: Pat
 
 
 class Client:
-    """Asks until it is answered, with the same words; `repeats` counts what had to be said again."""
+    """Repeats a request unchanged until it is answered; `repeats` counts the repetitions."""
 
     def __init__(self, port: int) -> None:
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -80,7 +82,7 @@ class Client:
 
 
 class Told:
-    """What was answered, by idempotency key, call id, or payment."""
+    """The confirmed results, by idempotency key, call id, or payment."""
 
     def __init__(self, client: Client, sessions: dict[str, dict[str, Any]]) -> None:
         self._client = client
@@ -91,7 +93,7 @@ class Told:
         self.paid: dict[str, str] = {}
 
     def has(self, debits: int, purchases: int) -> bool:
-        """So many were answered."""
+        """Whether so many requests were answered."""
         return len(self.debits) >= debits and len(self.paid) >= purchases
 
     async def debit(self, name: str, number: int) -> None:
@@ -146,10 +148,10 @@ async def _again_and_again(stop: asyncio.Event, name: str, once: Callable[[str, 
         await asyncio.sleep(0.01)
 
 
-async def test_a_killed_api_does_what_it_answered_exactly_once(
+async def test_a_killed_api_has_done_what_it_answered_exactly_once(
     stage: Stage, database: str, tmp_path: Path, figures: Callable[..., None]
 ) -> None:
-    """Purchases, reservations and debits at once; the api is killed eight times at random, in the midst of them."""
+    """Concurrent purchases, reservations and debits; the api is killed eight times at random among them."""
     for user in _USERS:
         await give(database, f"user:{user}", "1000")
     await give(database, "user:dan", "10")

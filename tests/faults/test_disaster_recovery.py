@@ -1,4 +1,6 @@
-"""What docs/disaster-recovery.md says, done: Kafka's disk comes back from a copy, and lost ledgers from the other topics."""
+"""The steps on docs/disaster-recovery.md, executed: Kafka's disk is restored from a copy, and lost ledgers from the
+other topics.
+"""
 
 import os
 import re
@@ -55,7 +57,7 @@ class Page:
 
 
 async def begun(growing: Growing) -> None:
-    """Make a history of billed, held, open and unread calls, some of them repeated."""
+    """Create a history of billed, held, open and unread calls, some of them repeated."""
     growing.clock.go()
     growing.stage.put([*growing.calls(range(40)), *growing.calls(range(1000, 1012), GHOSTS)])
     await growing.meter(until=52, sealed=True)
@@ -66,7 +68,7 @@ async def begun(growing: Growing) -> None:
 
 
 async def ended(growing: Growing) -> None:
-    """Everything comes again, all customers are known: each call is billed once, to the cent."""
+    """All calls are sent again and all customers mapped: each call must be billed once, to the cent."""
     for ghost in GHOSTS:
         growing.stage.map(ghost, "org", "sub")
     growing.put_by_new_clients([*growing.sent.values()])
@@ -75,7 +77,7 @@ async def ended(growing: Growing) -> None:
     await growing.sound()
 
 
-async def test_a_broker_that_lost_its_disk_goes_on_from_its_last_copy(broker: MavenKafka, tmp_path: Path) -> None:
+async def test_a_broker_that_lost_its_disk_continues_from_its_last_copy(broker: MavenKafka, tmp_path: Path) -> None:
     growing = Growing(broker.bootstrap, "eu.", 2, 4)
     page = Page(tmp_path, broker, growing)
     saving, restoring, looking = page.blocks("Backup and restore")

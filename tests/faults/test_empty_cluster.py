@@ -1,4 +1,4 @@
-"""Kafka is gone with all its topics, and Postgres is not: `meterbridge recover` and a backfill bill each call once."""
+"""Kafka is lost with all its topics, and Postgres is not: `meterbridge recover` and a backfill bill each call once."""
 
 import asyncio
 import json
@@ -96,7 +96,7 @@ async def billed(world: World) -> Decimal:
 
 
 async def bills(world: World, cents: int) -> None:
-    """Wait until Lago bills so much."""
+    """Wait until Lago has billed this amount."""
     for _ in range(1800):
         if (found := await billed(world)) >= cents:
             break
@@ -134,7 +134,7 @@ async def lived(world: World, url: str) -> list[dict[str, Any]]:
 
 
 async def lose(world: World, broker: MavenKafka) -> None:
-    """Everything of Kafka is gone, and its topics are made again."""
+    """All data of Kafka is deleted, and its topics are created again."""
     for name in _STOPPED:
         await world.processes[name].terminate()
     await asyncio.to_thread(broker.emptied)
@@ -190,8 +190,12 @@ async def test_each_cent_is_billed_once_after_all_topics_were_lost(
             record_property(name, figure)
 
 
-async def test_what_only_lago_knows_is_not_billed_again(broker: MavenKafka, database: str, tmp_path: Path) -> None:
-    """The projector was behind: Lago has events that Postgres does not, and the calls of one of them are in no row."""
+async def test_events_that_only_lago_has_are_not_billed_again(
+    broker: MavenKafka, database: str, tmp_path: Path
+) -> None:
+    """The projector was behind: Lago has events that Postgres does not have, and the calls of one of them are in no
+    row.
+    """
     async with deployment(broker, tmp_path, database) as world:
         every = calls_of(range(40))
         await post(world, every)
@@ -221,10 +225,10 @@ async def test_what_only_lago_knows_is_not_billed_again(broker: MavenKafka, data
         assert await billed(world) == 40
 
 
-async def test_usage_that_was_released_into_an_event_that_only_lago_has_is_billed_once(
+async def test_usage_released_into_an_event_that_only_lago_has_is_billed_once(
     broker: MavenKafka, database: str, tmp_path: Path
 ) -> None:
-    """The event names one of two held parts. A person says that the log is to be trusted, and sends everything again."""
+    """The event names one of two held parts. A person decides that the log is complete, and sends everything again."""
     async with deployment(broker, tmp_path, database) as world:
         seconds = int(datetime.now(UTC).timestamp()) // 5 * 5 - 10
         at = datetime.fromtimestamp(seconds, UTC)

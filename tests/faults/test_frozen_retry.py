@@ -1,4 +1,4 @@
-"""A retry role that freezes while its events wait, and wakes when another has posted them."""
+"""A retry role that is frozen while its events wait, and continues after another member has posted them."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ LIMIT_S = 60.0
 
 
 def members(stage: Stage) -> int:
-    """Of the retry group, once it is at rest and every member has its partitions; 0 before."""
+    """The number of members of the retry group, once it is stable and every member has its partitions; 0 before."""
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-retry"
     try:
@@ -39,10 +39,12 @@ def members(stage: Stage) -> int:
     return len(found.members) if at_rest else 0
 
 
-async def test_a_retry_role_that_froze_past_its_session_delivers_its_events_once(
+async def test_a_retry_role_frozen_longer_than_its_session_delivers_its_events_once(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, figures: Callable[..., None]
 ) -> None:
-    """It froze with the events in its hands, and posts them the moment it wakes: Lago knows them, its commit is refused."""
+    """It was frozen while it held events, and posts them when it continues: Lago recognises them, and its commit is
+    refused.
+    """
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
     async with (
         lago_sandbox(clock=time.time) as lago,

@@ -1,4 +1,4 @@
-"""Laws of what stands on Kafka, seen on a broker of the test's own that is killed."""
+"""Clients of Kafka during a kill, with a broker of the test's own."""
 
 import asyncio
 import os
@@ -28,8 +28,8 @@ def mortal() -> Iterator[Kafka]:
     broker.stop()
 
 
-async def test_the_one_who_stops_a_reader_of_a_dead_broker_goes_on(mortal: Kafka) -> None:
-    """A reader's last words must not cancel its owner: a table would never be followed again, without an error."""
+async def test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller(mortal: Kafka) -> None:
+    """Otherwise a table would never be read again, without an error."""
     admin = AdminClient({"bootstrap.servers": mortal.bootstrap})
     admin.create_topics([NewTopic("t", 1, 1)])["t"].result()
 
@@ -52,8 +52,10 @@ async def test_the_one_who_stops_a_reader_of_a_dead_broker_goes_on(mortal: Kafka
     assert await asyncio.wait_for(ends, 30) == ["went on"] * 8
 
 
-def test_a_request_on_a_connection_that_was_just_reset_fails_in_words_that_aiokafka_knows(kafka: Kafka) -> None:
-    """uvloop has words of its own: the task that keeps a client's metadata would die of them, and the client wait forever."""
+def test_a_request_on_a_reset_connection_fails_with_an_error_that_aiokafka_handles(kafka: Kafka) -> None:
+    """uvloop has its own error texts: the task that refreshes a client's metadata would end, and the client wait
+    forever.
+    """
 
     async def ask_on_a_closed_one() -> bool:
         client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)

@@ -1,4 +1,4 @@
-"""The oracle sees every wrong it is there for: each law is broken once, and the sentence names it."""
+"""The oracle finds every error that it is made for: each condition is broken once, and the report names it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,8 +32,9 @@ _METERED = {"transaction_id": "tx-1", "tokens": "7", "org_id": "org-a"}
 
 
 def exact() -> Found:
-    """Two calls billed on two subscriptions, one not billed, one delivered twice, and an event of another metric:
-    five raw records in one partition."""
+    """Two calls billed on two subscriptions, one unbilled call, one delivered twice, and an event of another metric:
+    five raw records in one partition.
+    """
     folded = LedgerSum(3, Decimal("0.00015415"))
     counters = Counters(
         received=LedgerSum(5, Decimal("0.50029915")),
@@ -80,7 +81,7 @@ def enriched(offset: int, name: str, decision: str = "billable") -> EnrichedUsag
     return record
 
 
-def test_an_exact_run_has_nothing_wrong() -> None:
+def test_an_exact_run_has_no_violation() -> None:
     assert verdict(exact(), owed(), _SUBSCRIPTIONS, _ORGS) == []
 
 
@@ -141,7 +142,7 @@ def _reseal(found: Found) -> None:
         (lambda f: setattr(f, "dead", 1), "1 dead letters"),
     ],
 )
-def test_every_wrong_is_seen_and_named(wrong: Callable[[Found], object], told: str) -> None:
+def test_every_violation_is_found_and_named(wrong: Callable[[Found], object], told: str) -> None:
     found = exact()
     wrong(found)
     sentences = verdict(found, owed(), _SUBSCRIPTIONS, _ORGS)

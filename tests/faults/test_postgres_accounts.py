@@ -1,4 +1,4 @@
-"""A whole deployment in which each process and command has the Postgres account that the documentation gives it.
+"""A complete deployment in which each process and command has its documented Postgres account.
 
 A grant that is missing in `roles.sql` is a process that fails here; a table that a role may write to is written to here.
 """
@@ -50,7 +50,7 @@ UNHEARD = {
 
 
 def role_of(name: str) -> str:
-    """Whose account a process has: docs/database.md."""
+    """The documented account of a process: docs/database.md."""
     if name.startswith(("project", "ingress")):
         return PROJECTOR if name.startswith("project") else API
     return READER
@@ -73,7 +73,7 @@ async def deployment(kafka: Kafka, folder: Path, url: str, prefix: str) -> Async
 
 
 def call(number: int, customer: str, ended: datetime, **fields: Any) -> dict[str, Any]:
-    """Return a call as LiteLLM sends it, of one cent."""
+    """Return a call of one cent as LiteLLM sends it."""
     return {
         "id": f"chatcmpl-{number}",
         "litellm_call_id": f"call-{number}",
@@ -91,7 +91,7 @@ def call(number: int, customer: str, ended: datetime, **fields: Any) -> dict[str
 
 
 async def run(world: World, role: str, *words: str) -> tuple[int, str, str]:
-    """Return a command with a role's account: its code, what it printed, what it logged."""
+    """Run a command with a role's account: its exit code, output and log."""
     environ = {
         **world.environ("command"),
         "DATABASE_URL": as_role(world.common["DATABASE_URL"], role),
@@ -134,7 +134,9 @@ async def keep_provider_key(url: str) -> None:
 
 
 async def bill(world: World, url: str) -> None:
-    """Calls of the mapped, one under two ids as LiteLLM's bridges log it, one of a stranger, and one that is late."""
+    """Calls of a mapped customer, one call under two ids as LiteLLM's bridges log it, one of an unmapped customer, and
+    one late call.
+    """
     mapped, now = [customer for customer in CUSTOMERS if not mapped_late(customer)], datetime.now(UTC)
     calls = [call(n, mapped[n % len(mapped)], now) for n in range(30)]
     calls += [calls[0] | {"id": "chatcmpl-bridged"}, call(100, "a stranger", now)]
@@ -187,7 +189,7 @@ async def manage(world: World, url: str) -> None:
 
 
 async def explain(world: World, folder: Path) -> None:
-    """Run every command that reads, with the reader's account; for keys, with the api's account."""
+    """Run every command that reads with the reader's account; those about keys with the api's account."""
     calls = folder / "calls.jsonl"
     calls.write_text(json.dumps(call(300, CUSTOMERS[0], datetime.now(UTC))) + "\n")
     code, out, err = await run(world, READER, "explain", "--request", "chatcmpl-1", "--json")
@@ -215,7 +217,9 @@ async def explain(world: World, folder: Path) -> None:
 
 
 async def release(world: World, url: str) -> None:
-    """The stranger has an org now, and the org an account: what was held is billed, and the debits of its calls are corrected."""
+    """The unmapped customer gets an org, and the org a credit account: held usage is billed, and the debits of its
+    calls are corrected.
+    """
     org = org_of(CUSTOMERS[0])
     await give(url, f"org:{org}", "10")
     mapping = {"litellm_customer_id": "a stranger", "lago_customer_id": org, "lago_organization_id": "tenant-1"}

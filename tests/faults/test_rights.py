@@ -1,4 +1,6 @@
-"""`topics create --acls` and `doctor` on a broker with an authorizer, with an administrator's and the operator's account."""
+"""`topics create --acls` and `doctor` with a broker with an authorizer, with an administrator's and the operator's
+account.
+"""
 
 import os
 from collections.abc import Iterator
@@ -47,7 +49,9 @@ async def run(secured: SecuredKafka, account: str, *words: str) -> Ended:
 
 
 @pytest.mark.xdist_group("rights")
-async def test_the_lists_are_created_once_and_what_is_more_is_told_and_removed_on_demand(secured: SecuredKafka) -> None:
+async def test_acls_are_created_once_and_additional_ones_are_reported_and_removed_on_demand(
+    secured: SecuredKafka,
+) -> None:
     kafka = kafka_connection(settings(secured, ADMIN))
     shown = await run(secured, ADMIN, "topics", "create", "--acls", "--dry-run")
     assert shown.code == 0, shown.err
@@ -77,7 +81,7 @@ async def test_the_lists_are_created_once_and_what_is_more_is_told_and_removed_o
 
 
 @pytest.mark.xdist_group("rights")
-async def test_only_an_administrator_changes_lists_and_only_where_there_is_an_authorizer(
+async def test_only_an_administrator_changes_acls_and_only_with_an_authorizer(
     secured: SecuredKafka, kafka: Kafka
 ) -> None:
     create_rights(kafka_connection(settings(secured, ADMIN)), NEEDED)
@@ -95,7 +99,7 @@ async def test_only_an_administrator_changes_lists_and_only_where_there_is_an_au
 
 
 @pytest.mark.xdist_group("rights")
-async def test_the_doctor_names_the_right_that_was_taken_away_and_the_one_that_is_too_much(
+async def test_the_doctor_names_a_removed_right_and_an_additional_one(
     secured: SecuredKafka,
 ) -> None:
     administrator = kafka_connection(settings(secured, ADMIN))
@@ -126,9 +130,7 @@ async def test_the_doctor_names_the_right_that_was_taken_away_and_the_one_that_i
 
 
 @pytest.mark.xdist_group("rights")
-async def test_the_doctors_command_ends_with_1_for_a_right_that_is_missing(
-    secured: SecuredKafka, tmp_path: Path
-) -> None:
+async def test_the_doctor_exits_with_1_for_a_missing_right(secured: SecuredKafka, tmp_path: Path) -> None:
     administrator, taken = kafka_connection(settings(secured, ADMIN)), Right(METER, "topic", "r.billing.rates", "Read")
     create_rights(administrator, NEEDED)
     assert (await run(secured, ADMIN, "topics", "create")).code == 0

@@ -1,4 +1,4 @@
-"""A stranger without any credential does its worst: honest senders do not notice, and the process is alive throughout."""
+"""A client without any credential attacks in every way: other senders are not affected, and the process stays alive."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ PEAK_MIB = 600
 
 @pytest.fixture(scope="module")
 def serve(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IngressProcess]:
-    """Yield one for all kinds: each begins at a process that had met the kinds before it."""
+    """Yield one server for all kinds of attack: each starts with a process that has had the kinds before it."""
     with own_topic_prefix(kafka.bootstrap) as prefix:
         yield from serving(kafka, prefix, tmp_path_factory.mktemp("strangers"))
 
@@ -63,10 +63,10 @@ def serving(kafka: Kafka, topic_prefix: str, folder: Path) -> Iterator[IngressPr
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
+async def test_a_client_without_a_credential_delays_no_other_sender(
     serve: IngressProcess, kind: str, figures: Callable[..., None]
 ) -> None:
-    """1 MB of gzip cost an ingress 3 s; silent connections shut it until they closed."""
+    """Earlier 1 MB of gzip cost an ingress 3 s; silent connections blocked it until they closed."""
     api = int(serve.settings["API_PORT"])
     command = [
         sys.executable,
@@ -130,7 +130,7 @@ async def test_a_stranger_who_does_his_worst_keeps_no_one_waiting(
 
 
 def stored(serve: IngressProcess) -> list[Any]:
-    """Return the durable calls of the honest senders."""
+    """Return the stored calls of the other senders."""
     return read_topic(serve.bootstrap, serve.prefix + RAW.name)
 
 

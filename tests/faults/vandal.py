@@ -1,4 +1,4 @@
-"""Records that no one of ours wrote, put into every topic: sound ones, of no one's usage, changed at random.
+"""Records that no process of ours wrote, put into every topic: valid ones about unbilled usage, changed at random.
 
 None has the key or the id of anything that is owed, but for values that cannot be read at all: those stand under the keys
 of customers and orgs that pay. What reads as a sound record of theirs would be a forgery, which no reader can tell.
@@ -66,7 +66,7 @@ class Vandal:
         self._window = msgspec.msgpack.encode(Window(7, 7, NOBODY, "user", "o", "s", "", "m", "p", (), 1, 1, 1, 1))
 
     def write(self, count: int) -> None:
-        """So many records to each topic. What the broker refuses at once is its own affair."""
+        """Write so many records to each topic. Records that the broker refuses at once are not counted."""
         for topic in self._sound:
             for _ in range(count):
                 self._put(topic, self._key(topic), self._changed(self._random.choice(self._sound[topic])))
@@ -77,7 +77,7 @@ class Vandal:
         self._producer.poll(0)
 
     def close(self) -> None:
-        """Return when everything was taken or refused."""
+        """Return when every record was accepted or refused."""
         self._producer.flush(30)
 
     def _put(self, topic: str, key: bytes | None, value: bytes | None) -> None:
@@ -102,7 +102,7 @@ class Vandal:
         return self._random.choice((key, key, key, b"", b"\xff\xfe", b"\x00", key * 50, odd))
 
     def _state(self) -> tuple[bytes, bytes | None]:
-        """Of the ledgers' changelog: never a key that a ledger has."""
+        """The changelog of the ledgers: never a key that a ledger has."""
         random = self._random
         number = struct.pack(">q", random.choice((1 << 61, -1, 1 << 40)) - random.randrange(1000))
         key = random.choice(
@@ -133,7 +133,7 @@ class Vandal:
         return value
 
     def _number(self, value: bytes) -> bytes:
-        """Return one number of the JSON is another one."""
+        """Return the JSON with one number replaced by another."""
         places = [at for at, byte in enumerate(value) if byte == ord(":") and value[at + 1 : at + 2].isdigit()]
         if not places:
             return value

@@ -14,7 +14,7 @@ ROWS = (
         "no worker starts before it is finished; the next run finishes it; what was counted, open, held or unread before is billed "
         "once",
         (
-            "faults/test_expansion.py::test_an_expansion_that_is_killed_under_load_is_finished_by_the_next_run_to_the_cent",
+            "faults/test_expansion.py::test_an_expansion_killed_under_load_is_finished_by_the_next_run_to_the_cent",
             "integration/test_expansion.py::test_usage_counted_open_held_or_unread_before_is_billed_once_afterwards",
             "integration/test_expansion.py::test_a_second_expansion_keeps_the_copies_of_the_first",
         ),
@@ -26,7 +26,7 @@ ROWS = (
         (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
         "ledgers that have moved halt with `partitions_changed`, the others continue; no new ledger is begun",
         (
-            "faults/test_expansion.py::test_a_worker_that_comes_between_two_runs_halts_what_has_moved_and_bills_nothing_twice",
+            "faults/test_expansion.py::test_a_worker_that_starts_between_two_runs_halts_the_moved_partitions_and_bills_nothing_twice",
             "integration/test_expansion.py::test_a_topic_that_was_grown_by_hand_is_read_by_no_new_ledger_until_its_keys_moved",
         ),
     ),
@@ -51,7 +51,7 @@ ROWS = (
         "its folder deleted and filled from the last copy, by the commands of disaster-recovery.md",
         (LOST, TWICE, MONEY, BOOKS, GOES_ON),
         "everything continues from its position",
-        ("faults/test_disaster_recovery.py::test_a_broker_that_lost_its_disk_goes_on_from_its_last_copy",),
+        ("faults/test_disaster_recovery.py::test_a_broker_that_lost_its_disk_continues_from_its_last_copy",),
     ),
     Row(
         160,
@@ -80,7 +80,7 @@ ROWS = (
         "the same, with events that only Lago has; the calls of one event are in no row",
         (TWICE, MONEY, SAYS_SO),
         "Lago is asked for its events; calls without a row are reported, and their copies are refused until a person decides",
-        ("faults/test_empty_cluster.py::test_what_only_lago_knows_is_not_billed_again",),
+        ("faults/test_empty_cluster.py::test_events_that_only_lago_has_are_not_billed_again",),
     ),
     Row(
         176,
@@ -102,7 +102,7 @@ ROWS = (
         (TWICE, MONEY, SAYS_SO),
         "held parts that add up to what the event bills are in it and are not billed again; what does not add up is decided by a person first",
         (
-            "faults/test_empty_cluster.py::test_usage_that_was_released_into_an_event_that_only_lago_has_is_billed_once",
+            "faults/test_empty_cluster.py::test_usage_released_into_an_event_that_only_lago_has_is_billed_once",
             "integration/test_recovered_releases.py::test_held_parts_with_the_sum_that_the_event_bills_are_in_it",
             "integration/test_recovered_releases.py::test_sums_that_do_not_agree_are_undecided_and_a_dry_run_changes_nothing",
             "integration/test_recovered_releases.py::test_a_person_decides_about_sums_that_do_not_agree",

@@ -2,7 +2,7 @@
 
 from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
-_STRANGER = "faults/test_strangers.py::test_a_stranger_who_does_his_worst_keeps_no_one_waiting"
+_STRANGER = "faults/test_strangers.py::test_a_client_without_a_credential_delays_no_other_sender"
 _LONGER = "`SECONDS=60`, and held to 250 ms"
 
 
@@ -92,7 +92,7 @@ ROWS = (
         "a broker that denies everything without an access-control list; each process has its own account, by password (SCRAM) and by certificate",
         (LOST, SAYS_SO),
         "each role and each command does its work; the broker allows no account a topic, group or transactional id of another role",
-        ("faults/test_acls.py::test_every_role_does_its_work_with_its_own_account_and_can_do_no_others",),
+        ("faults/test_acls.py::test_every_role_works_with_its_own_account_and_cannot_do_another_roles_work",),
     ),
     Row(
         109,
@@ -182,11 +182,11 @@ ROWS = (
         (GOES_ON, SAYS_SO),
         "it waits, and logs this once a minute with the address; it ends with 0 within ten seconds",
         (
-            "faults/test_stop_at_any_moment.py::test_what_starts_while_kafka_is_away_waits_for_it_and_begins",
-            "faults/test_stop_at_any_moment.py::test_a_process_that_waits_for_its_neighbours_ends_with_0",
-            "faults/test_stop_at_any_moment.py::test_a_kafka_that_goes_away_while_a_role_starts_is_waited_for",
+            "faults/test_stop_at_any_moment.py::test_a_process_that_starts_while_kafka_is_unavailable_waits_for_it_and_starts",
+            "faults/test_stop_at_any_moment.py::test_a_process_that_waits_for_its_servers_ends_with_0",
+            "faults/test_stop_at_any_moment.py::test_a_kafka_that_becomes_unavailable_while_a_role_starts_is_waited_for",
             "faults/test_stop_at_any_moment.py::test_a_start_may_be_stopped_at_any_moment",
-            "faults/test_readiness.py::test_readiness_follows_kafka_and_a_spooling_ingress_stays_ready_and_says_so",
+            "faults/test_readiness.py::test_readiness_follows_kafka_and_an_ingress_with_a_spool_stays_ready_and_reports_it",
         ),
     ),
     Row(

@@ -2,9 +2,9 @@
 
 from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, SAYS_SO, TWICE, Row
 
-_CUT = "faults/test_kafka_away.py::test_a_frozen_broker_a_silent_network_and_cut_connections_cost_no_call"
+_CUT = "faults/test_kafka_away.py::test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_call"
 _SCALED = (
-    "faults/test_three_brokers.py::test_workers_that_scale_and_roll_while_a_broker_is_dead_lose_and_double_nothing"
+    "faults/test_three_brokers.py::test_workers_that_scale_and_roll_while_a_broker_is_down_lose_and_duplicate_nothing"
 )
 
 ROWS = (
@@ -14,7 +14,7 @@ ROWS = (
         "SIGKILL of the only broker three times a minute, restarted 0.5-2 s later",
         (*EXACT, GOES_ON),
         "producers and partition tasks wait and continue; if waiting is not possible, the process ends and is restarted",
-        ("faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut",),
+        ("faults/test_exactness.py::test_every_cent_is_billed_once_with_any_kills_freezes_and_disconnections",),
         ("broker", "calls", "drained_s"),
         longer="`make soak` draws a new minute of all faults for each of MINUTES",
     ),
@@ -110,7 +110,7 @@ ROWS = (
         "eight readers, kill -9, fetches under way",
         (GOES_ON,),
         "the reader's last error does not cancel the task that stopped it",
-        ("faults/test_laws_on_kafka.py::test_the_one_who_stops_a_reader_of_a_dead_broker_goes_on",),
+        ("faults/test_laws_on_kafka.py::test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller",),
     ),
     Row(
         33,
@@ -118,7 +118,7 @@ ROWS = (
         "SIGKILL of the broker, which is down for 9 s, and twice of the ingress; 120 calls/s through HTTP, from webhook to Lago",
         (*EXACT, GOES_ON),
         "calls get 202 with the spool; every cent of them is billed when Kafka is back",
-        ("faults/test_kafka_away.py::test_a_broker_that_is_away_while_the_ingress_is_killed_costs_no_call",),
+        ("faults/test_kafka_away.py::test_an_unavailable_broker_and_a_killed_ingress_lose_no_call",),
         longer="the broker is away for 60 s with `--long-faults`",
     ),
     Row(
@@ -164,7 +164,7 @@ ROWS = (
         "three real brokers, three copies, min.insync.replicas 2; SIGKILL of one after the other, including the controller",
         (*EXACT, GOES_ON),
         "partitions move to the other two brokers, where producers and transactions continue; a sender may get 503, and repeats",
-        ("faults/test_three_brokers.py::test_each_of_three_brokers_killed_under_load_costs_no_call_and_no_cent",),
+        ("faults/test_three_brokers.py::test_each_of_three_brokers_killed_under_load_loses_no_call_and_no_cent",),
         ("calls", "drained_s"),
     ),
     Row(
@@ -183,6 +183,6 @@ ROWS = (
         "lists removed and created on a broker with the StandardAuthorizer",
         (SAYS_SO,),
         "the doctor names the principal, the operation and the resource; `topics create --acls` creates it again",
-        ("faults/test_rights.py::test_the_doctor_names_the_right_that_was_taken_away_and_the_one_that_is_too_much",),
+        ("faults/test_rights.py::test_the_doctor_names_a_removed_right_and_an_additional_one",),
     ),
 )

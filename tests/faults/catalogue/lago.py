@@ -1,12 +1,12 @@
-"""Lago: away, limited, forgetful, poisoned, of either event store."""
+"""Faults of Lago: unavailable, limited, without its memory of repeats, refusing single events, with either event store."""
 
 from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
 
-_EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut"
+_EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_with_any_kills_freezes_and_disconnections"
 _ORGANIZATIONS = "faults/test_lago_organizations.py"
 _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"
-_CLICKHOUSE = "faults/test_sink_faults.py::test_on_clickhouse_an_event_whose_fate_is_unknown_is_billed_once"
-_AWAY = "faults/test_lago_away.py::test_what_lago_does_not_answer_waits_and_arrives_once"
+_CLICKHOUSE = "faults/test_sink_faults.py::test_on_clickhouse_an_event_with_an_unknown_outcome_is_billed_once"
+_AWAY = "faults/test_lago_away.py::test_an_event_that_lago_does_not_answer_waits_and_arrives_once"
 
 ROWS = (
     Row(
@@ -72,7 +72,7 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "no 429; waiting events are delivered once; the speed is tested in `unit/streams/core/delivery/test_pacing_fleet.py`",
         (
-            "faults/test_sink_faults.py::test_two_workers_keep_a_limit_that_neither_was_told_alone_and_an_outage_costs_no_event",
+            "faults/test_sink_faults.py::test_two_workers_respect_a_limit_that_neither_knows_alone_and_an_outage_loses_no_event",
         ),
     ),
     Row(
@@ -81,7 +81,7 @@ ROWS = (
         "401 for every post; the worker is restarted with the correct key",
         (LOST, TWICE, SAYS_SO),
         "events wait: no retry, no dead letter; everything is delivered afterwards",
-        ("faults/test_sink_faults.py::test_a_refused_key_that_is_put_right_costs_no_event",),
+        ("faults/test_sink_faults.py::test_a_refused_key_that_is_repaired_loses_no_event",),
     ),
     Row(
         49,
@@ -190,7 +190,7 @@ ROWS = (
         (LOST, TWICE, SAYS_SO),
         "98 events of each batch are billed once; the invalid event becomes a dead letter with Lago's reason",
         (
-            "faults/test_bad_batches.py::test_one_bad_event_and_one_repeat_in_each_of_ten_batches_cost_no_one_anything",
+            "faults/test_bad_batches.py::test_one_bad_event_and_one_repeat_in_each_of_ten_batches_affect_no_other_event",
             "integration/test_sink.py::test_one_bad_event_in_each_batch_of_a_hundred_does_not_affect_the_others",
         ),
     ),
@@ -212,7 +212,7 @@ ROWS = (
         (LOST, TWICE, MONEY, GOES_ON, SAYS_SO),
         "the other organisation's events arrive in the meantime; the events with the expired key wait in their topic and are billed once; the log names the organisation",
         (
-            f"{_ORGANIZATIONS}::test_an_expired_key_holds_up_only_its_own_organisation_whose_events_are_billed_once_when_it_is_renewed",
+            f"{_ORGANIZATIONS}::test_an_expired_key_delays_only_its_own_organisation_and_its_events_are_billed_once_after_the_renewal",
         ),
     ),
     Row(
@@ -223,9 +223,9 @@ ROWS = (
         "its events wait in their topic, also for the next sink, and each is billed once when the organisation is configured; the default organisation's events continue; the log and "
         "`meterbridge_partition_halted` name it; events of a closed organisation become dead letters, `organization_closed`",
         (
-            f"{_ORGANIZATIONS}::test_events_of_an_organisation_that_is_not_configured_wait_until_it_is_and_are_sent_nowhere_else",
-            f"{_ORGANIZATIONS}::test_while_an_organisation_is_rolled_out_each_of_its_events_is_billed_once_whichever_sink_meets_it",
-            f"{_ORGANIZATIONS}::test_events_of_a_closed_organisation_become_dead_letters_which_it_never_posts_when_it_is_opened_again",
+            f"{_ORGANIZATIONS}::test_events_of_an_unconfigured_organisation_wait_until_it_is_configured_and_are_sent_nowhere_else",
+            f"{_ORGANIZATIONS}::test_during_the_rollout_of_an_organisation_each_of_its_events_is_billed_once_by_any_sink",
+            f"{_ORGANIZATIONS}::test_events_of_a_closed_organisation_become_dead_letters_that_are_never_posted_when_it_is_opened_again",
         ),
     ),
     Row(
@@ -234,7 +234,7 @@ ROWS = (
         "connections are closed, once after storing; then the default organisation answers 503 and the sink is killed",
         (LOST, TWICE, MONEY, GOES_ON),
         "events of the other organisation arrive in the meantime; each is billed once, to the cent",
-        (f"{_ORGANIZATIONS}::test_an_organisation_that_is_away_holds_up_nothing_of_the_other_one",),
+        (f"{_ORGANIZATIONS}::test_an_unavailable_organisation_delays_nothing_of_the_other",),
     ),
     Row(
         163,
@@ -242,7 +242,7 @@ ROWS = (
         "10 requests a second, one event a request, 80 events in each",
         (LOST, TWICE, MONEY, GOES_ON),
         "the other organisation gets all its events earlier; the limited organisation gets each event once",
-        (f"{_ORGANIZATIONS}::test_a_limited_organisation_slows_down_nothing_of_the_other_one",),
+        (f"{_ORGANIZATIONS}::test_a_rate_limited_organisation_delays_nothing_of_the_other",),
     ),
     Row(
         151,

@@ -103,7 +103,7 @@ RULES = (
     Rule(
         "A wrong clock of an ingress blocks no record and moves no ledger's clock",
         (
-            "faults/test_wrong_ingress_clock.py::test_an_ingress_whose_clock_is_ahead_stores_every_call_at_once_and_says_so",
+            "faults/test_wrong_ingress_clock.py::test_an_ingress_whose_clock_is_ahead_stores_every_call_at_once_and_reports_it",
             "integration/test_record_times.py::test_a_record_with_a_clock_that_is_ahead_is_stored_once",
         ),
     ),
@@ -135,7 +135,7 @@ RULES = (
     ),
     Rule(
         "When the readiness probe succeeds, the first mapping can be stored",
-        ("faults/test_fresh_kafka.py::test_the_one_who_is_told_that_it_is_ready_can_set_the_first_mapping_at_once",),
+        ("faults/test_fresh_kafka.py::test_the_first_mapping_can_be_set_as_soon_as_the_server_is_ready",),
     ),
     Rule(
         "A customer that is created through the API pays for usage that names it",

@@ -26,7 +26,7 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "a projector with an old offset writes nothing; every row exists once",
         (
-            "faults/test_projector_processes.py::test_killed_and_frozen_projectors_leave_every_row_once",
+            "faults/test_projector_processes.py::test_killed_and_frozen_projectors_write_every_row_once",
             "integration/test_projection.py::test_two_owners_never_both_write",
             "integration/test_projection.py::test_a_frozen_writer_does_not_block_its_partition_forever",
         ),
@@ -58,7 +58,7 @@ ROWS = (
         "every call is debited once, also if the topic is read again from its beginning; a confirmed debit is on disk; entries sum to "
         "zero, balances are the sums of their entries",
         (
-            "faults/test_credit_faults.py::test_killed_projectors_and_a_killed_postgres_leave_the_books_balanced",
+            "faults/test_credit_faults.py::test_accounts_add_up_after_kills_of_projectors_and_postgres",
             "integration/test_credit_debits.py::test_a_projection_from_the_beginning_changes_no_balance",
             "integration/test_credit_law.py::test_billed_and_debited_amounts_are_equal_to_the_smallest_unit",
             "integration/test_credit_corrections.py::test_a_call_and_its_event_that_are_projected_concurrently_agree",
@@ -84,7 +84,7 @@ ROWS = (
         "was not answered, with the same key",
         (LOST, TWICE, MONEY),
         "each confirmed change exists exactly once; entries sum to zero, balances are the sums of their entries",
-        ("faults/test_credit_api_faults.py::test_a_killed_api_does_what_it_answered_exactly_once",),
+        ("faults/test_credit_api_faults.py::test_a_killed_api_has_done_what_it_answered_exactly_once",),
     ),
     Row(
         150,
