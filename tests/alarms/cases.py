@@ -1,4 +1,4 @@
-"""For each alarm what makes it fire, alone, and what comes near and does not: series for `promtool test rules`."""
+"""For each alarm the series that make it fire alone, and similar ones that do not: input of `promtool test rules`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ def since(value: float, steps: int, before: float = 0) -> str:
 
 
 def grows(by: float, start: float = 0) -> str:
-    """More by `by` at each step."""
+    """The value increases by `by` at each step."""
     return f"{start}+{by}x{SAMPLES}"
 
 
@@ -47,7 +47,7 @@ def gone(steps: int, before: float = 1) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What happens: `fires` makes the alarm fire and no other, `quiet` nothing. `step`: the length of a step."""
+    """One case: `fires` makes the alarm fire and no other, `quiet` makes none fire. `step`: the length of a step."""
 
     fires: Series
     quiet: Series
@@ -70,7 +70,7 @@ LAG: Final = 'meterbridge_projector_lag_seconds{topic="litellm.usage.enriched"}'
 
 
 def waits(what: str, topic: str) -> str:
-    """The series about what waits in a topic."""
+    """The series about waiting records in a topic."""
     return f'meterbridge_waiting_{what}{{topic="{topic}"}}'
 
 
@@ -109,7 +109,7 @@ HEALTHY: Final[Series] = {
 
 
 def _counter(series: str, quiet: Series | None = None) -> Case:
-    """An alarm of a counter that rises; by default nothing happens if it only stands high."""
+    """An alarm of a counter that increases; by default a constant high value does not fire it."""
     return Case({series: counts()}, quiet or {series: stays(7)})
 
 

@@ -1,4 +1,6 @@
-"""The rules of deploy/prometheus for a trial of minutes: every time is shorter, and the numbers that are times or sums are smaller."""
+"""The rules of deploy/prometheus for a trial of minutes: times are shorter, and numbers that are times or sums are
+smaller.
+"""
 
 import re
 from pathlib import Path
@@ -34,7 +36,7 @@ _OWN_HOLDS |= {"MeterbridgeLedgersNotOpen": "40s", "MeterbridgeMeterBehind": "30
 
 
 def shortened(folder: Path) -> None:
-    """Write the files of the rules, shortened, into `folder`."""
+    """Write the shortened rule files into `folder`."""
     for path in RULES.glob("*.yml"):
         file: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
         for group in file["groups"]:

@@ -1,4 +1,4 @@
-"""`make chart-test`: what the chart says of Kafka is what the code uses."""
+"""`make chart-test`: the chart's Kafka settings equal those in the code."""
 
 import pytest
 
@@ -13,14 +13,14 @@ FIELDS = {getattr(NAMES, field): field for field in TopicNames.__dataclass_field
 
 
 def group(role: str, prefix: str) -> str:
-    """The consumer group as a worker makes it (connectors/processes/worker_parts.py)."""
+    """The consumer group as in a worker (connectors/processes/worker_parts.py)."""
     made = Components.__new__(Components)
     object.__setattr__(made, "group_prefix", prefix)
     return made.group(role)
 
 
 @pytest.mark.parametrize(("name", "prefix", "topics"), [("keda", "meterbridge-", ""), ("strimzi", "eu.eu-1-", "eu.")])
-def test_keda_looks_at_the_group_and_a_topic_of_the_role(name: str, prefix: str, topics: str) -> None:
+def test_keda_scales_by_the_group_and_a_topic_of_the_role(name: str, prefix: str, topics: str) -> None:
     scaled = of_kind(rendered(name), "ScaledObject")
     assert scaled
     known = {getattr(TopicNames.with_prefix(topics), field): field for field in FIELDS.values()}
@@ -41,7 +41,7 @@ def test_keda_looks_at_the_group_and_a_topic_of_the_role(name: str, prefix: str,
         assert entry["containerName"] == container(pods(rendered(name))[role])["name"]
 
 
-def test_strimzi_makes_the_topics_of_the_catalogue_with_their_settings() -> None:
+def test_strimzi_creates_the_topics_of_the_catalogue_with_their_settings() -> None:
     made = {one["spec"]["topicName"]: one for one in of_kind(rendered("strimzi"), "KafkaTopic")}
     assert made.keys() == {f"eu.{topic.name}" for topic in CATALOGUE}
     for topic in CATALOGUE:
@@ -93,7 +93,9 @@ def test_strimzi_gives_each_role_the_rights_that_topics_acls_prints(name: str) -
 
 
 def certificate(pod: Manifest) -> tuple[str, str, str]:
-    """Secret, key of the certificate and key of the private key that a pod shows to the brokers; its settings name them."""
+    """Secret, key of the certificate and key of the private key that a pod presents to the brokers; its settings name
+    them.
+    """
     told = variables(pod)
     assert "KAFKA_SASL_USERNAME" not in told and "KAFKA_SASL_PASSWORD_FILE" not in told
     items = {
@@ -107,7 +109,7 @@ def certificate(pod: Manifest) -> tuple[str, str, str]:
     return shown, cert, key
 
 
-def test_each_role_shows_its_certificate_and_keda_shows_that_of_the_role_it_scales() -> None:
+def test_each_role_presents_its_certificate_and_keda_that_of_the_role_it_scales() -> None:
     found = pods(rendered("mtls"))
     shown = {role: certificate(pod)[0] for role, pod in found.items() if role != "tables"}
     assert shown.pop("webhooks") == "kafka-ingress"
@@ -125,7 +127,7 @@ def test_each_role_shows_its_certificate_and_keda_shows_that_of_the_role_it_scal
         assert ("keyPassword" in told) is (name == "mtls")
 
 
-def test_a_role_may_have_an_account_of_its_own_without_strimzi() -> None:
+def test_a_role_may_have_its_own_account_without_strimzi() -> None:
     found = pods(rendered("tls-sasl"))
     accounts = {role: variables(pod).get("KAFKA_SASL_USERNAME") for role, pod in found.items()}
     assert accounts["webhooks"] == "billing-ingress" and accounts["topics"] == "billing-operator"

@@ -1,4 +1,5 @@
-"""`make chart-test`: what the chart writes, for each set of values in `values/`, is what Kubernetes takes and the code knows.
+"""`make chart-test`: the manifests, for each set of values in `values/`, are valid for Kubernetes and agree with the
+code.
 
 The name of this file keeps it out of `make test`: it needs Helm, which tools.py fetches.
 """
@@ -47,14 +48,14 @@ POSSIBLE = {"networkPolicy": ("network-policies", "The pod does not have a match
 
 @pytest.mark.parametrize("version", HELMS)
 @pytest.mark.parametrize("name", SETS)
-def test_helm_finds_nothing_to_say(name: str, version: str) -> None:
+def test_helm_lint_has_no_finding(name: str, version: str) -> None:
     command = [helm(version), "lint", "--strict", str(CHART), "-f", str(HERE / "values" / f"{name}.yaml")]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stdout + told.stderr
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_both_generations_of_helm_write_the_same(name: str) -> None:
+def test_both_generations_of_helm_render_the_same(name: str) -> None:
     first, second = (sorted(rendered(name, version=version), key=named) for version in HELMS)
     assert first == second
 
@@ -88,7 +89,7 @@ def test_kube_score_finds_only_what_is_meant(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_variable_is_a_setting_and_its_value_is_accepted(name: str, tmp_path: Path) -> None:
+def test_every_variable_is_a_setting_with_a_valid_value(name: str, tmp_path: Path) -> None:
     for role, pod in pods(rendered(name)).items():
         told = variables(pod)
         ours = {key: value for key, value in told.items() if key.removesuffix("_FILE") in VARIABLES}
@@ -112,7 +113,7 @@ def test_every_variable_is_a_setting_and_its_value_is_accepted(name: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_command_is_ours_and_every_probe_asks_where_it_listens(name: str) -> None:
+def test_every_command_is_ours_and_every_probe_uses_a_port_with_a_listener(name: str) -> None:
     for role, pod in pods(rendered(name)).items():
         words = container(pod).get("args", [])
         if role == "tools":
@@ -134,7 +135,7 @@ def test_every_command_is_ours_and_every_probe_asks_where_it_listens(name: str) 
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_no_pod_has_rights_and_no_volume_is_without_a_bound(name: str) -> None:
+def test_no_pod_has_privileges_and_every_volume_has_a_limit(name: str) -> None:
     for role, pod in pods(rendered(name)).items():
         spec, security = pod["spec"], container(pod)["securityContext"]
         assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] == 10001
@@ -151,7 +152,7 @@ def test_no_pod_has_rights_and_no_volume_is_without_a_bound(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_role_has_its_own_secrets_as_files_and_no_others(name: str) -> None:
+def test_a_role_has_only_its_own_secrets_as_files(name: str) -> None:
     for role, pod in pods(rendered(name)).items():
         files = {
             item["path"]: source["secret"]["name"]
@@ -169,7 +170,7 @@ def test_a_role_has_its_own_secrets_as_files_and_no_others(name: str) -> None:
         assert not made or role in {"topics", "tables"}
 
 
-def test_a_secret_stands_in_secrets_alone() -> None:
+def test_secrets_appear_only_in_secret_manifests() -> None:
     for name in ("minimal", "network-policies"):
         given = yaml.safe_load((HERE / "values" / f"{name}.yaml").read_text())["secrets"]
         others = json.dumps([manifest for manifest in rendered(name) if manifest["kind"] != "Secret"])
@@ -179,7 +180,7 @@ def test_a_secret_stands_in_secrets_alone() -> None:
             assert {key: b64decode(text).decode() for key, text in secret["data"].items()} == given
 
 
-def test_the_chart_is_packed_with_all_that_it_reads(tmp_path: Path) -> None:
+def test_the_packed_chart_contains_every_file_that_it_reads(tmp_path: Path) -> None:
     for version in HELMS:
         subprocess.run([helm(version), "package", str(CHART), "-d", str(tmp_path)], check=True, capture_output=True)
         [package] = tmp_path.glob("*.tgz")

@@ -1,4 +1,4 @@
-"""`make chart-test`: the commands of docs/kubernetes.md are run as they stand there, without a cluster.
+"""`make chart-test`: the commands on docs/kubernetes.md run unchanged, without a cluster.
 
 `helm install` and `helm upgrade` render the chart with the same words, and `kubectl` writes down what it was asked.
 """
@@ -37,7 +37,7 @@ KUBECTL = '#!/bin/sh\necho "$@" >> asked\n'
 
 
 class Typed:
-    """What came of the page's blocks, typed one after the other in one folder."""
+    """The results of the page's blocks, typed one after the other in one folder."""
 
     def __init__(self, folder: Path, version: str) -> None:
         self.folder = folder
@@ -87,7 +87,7 @@ def test_the_secret_of_the_page_has_every_key_that_the_installation_mounts(typed
     assert mounted == keys
 
 
-def test_whatever_kubectl_is_asked_about_is_there(typed: Typed) -> None:
+def test_everything_that_kubectl_is_asked_for_exists(typed: Typed) -> None:
     text = (ROOT / "docs" / "kubernetes.md").read_text()
     told = {name for _, name in map(named, typed.made[1])}
     asked = set(re.findall(r"(?:deploy|job|statefulset)[/ ](meterbridge-\w+)", text))

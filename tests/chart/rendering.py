@@ -1,4 +1,4 @@
-"""Renders the chart, and finds its way through what came out."""
+"""Renders the chart, and finds parts of the result."""
 
 import subprocess
 from functools import cache
@@ -17,7 +17,7 @@ Manifest = dict[str, Any]
 
 
 class NotRendered(Exception):
-    """Helm refused the values; the text is what it said."""
+    """Helm refused the values; the text is its output."""
 
 
 @cache
@@ -56,7 +56,7 @@ def component(manifest: Manifest) -> str:
 
 
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
-    """By component: the pod that each workload and job makes."""
+    """The pod template of each workload and job, by component."""
     found = of_kind(manifests, "Deployment", "StatefulSet", "Job")
     return {component(manifest): manifest["spec"]["template"] for manifest in found}
 

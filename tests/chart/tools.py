@@ -47,7 +47,7 @@ _DEFINITIONS = (
 
 
 def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, made whole by `make` if it is not there."""
+    """`folder`, created completely by `make` if it does not exist."""
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         arriving = Path(tempfile.mkdtemp(dir=folder.parent))

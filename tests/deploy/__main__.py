@@ -20,7 +20,9 @@ from tests.deploy.watching import watching
 
 
 def main(parts: list[str]) -> int:
-    """0 when the deployments did what they should. `parts`: docker-compose.kafka.yml, lago.yml, tutorial-compose.md; none = all."""
+    """Return 0 if the deployments did what they should. `parts`: docker-compose.kafka.yml, lago.yml,
+    tutorial-compose.md; none = all.
+    """
     if not (version := engine()):
         print("no Docker engine answers: nothing was tried (DOCKER_HOST says where one is)")
         return 2

@@ -20,7 +20,7 @@ INTEGRATION = "http://127.0.0.1:3002"
 
 
 def with_lago(folder: Path) -> int:
-    """From nothing but the example of the settings to billed calls; how many."""
+    """From only the example settings to billed calls; returns how many."""
     compose = Compose(folder, IMAGES, LAGO_FILE, "meterbridge-deploy-test-lago")
     trial = Trial(compose, ingress=INTEGRATION, api=INTEGRATION)
     compose.remove()  # what a run left that was killed
@@ -73,7 +73,7 @@ def with_lago(folder: Path) -> int:
 
 
 def _keys(compose: Compose) -> None:
-    """Every key is made once, and a second run changes none."""
+    """Every key is generated once, and a second run changes none."""
     with step("lago.yml: deploy.sh keys"):
         compose.script("keys")
         made = compose.env_file.read_text()

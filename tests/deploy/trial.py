@@ -1,4 +1,4 @@
-"""One deployment under trial: calls go in, and what the stand-in for Lago took is compared with what is owed."""
+"""One deployment under test: calls are sent, and what the stand-in for Lago accepted is compared with what is owed."""
 
 import itertools
 import time
@@ -29,13 +29,13 @@ _BEGAN = time.monotonic()
 
 
 def elapsed_s() -> float:
-    """Since the trial began."""
+    """Seconds since the start of the trial."""
     return time.monotonic() - _BEGAN
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Say what is tried, and how long it took."""
+    """Print what is tested, and its duration."""
     began = time.monotonic()
     print(f"{elapsed_s():6.1f} s  {name} ...", flush=True)
     yield
@@ -43,7 +43,7 @@ def step(name: str) -> Iterator[None]:
 
 
 class Trial:
-    """One deployment and what it owes; webhooks are taken at `ingress`, the management API answers at `api`."""
+    """One deployment and what it owes; webhooks are accepted at `ingress`, the management API answers at `api`."""
 
     def __init__(
         self, compose: Compose, ingress: str = "http://127.0.0.1:8080", api: str = "http://127.0.0.1:3002"
@@ -55,7 +55,7 @@ class Trial:
         self._numbers = itertools.count(1)
 
     def post(self, count: int = 5) -> None:
-        """Calls of acme's, each again until it is answered with 202, as LiteLLM does."""
+        """Calls of acme's, each repeated until it is answered with 202, like LiteLLM does."""
         for number in itertools.islice(self._numbers, count):
             call = {"id": f"try-{number}", "user": "acme", "model": "gpt-4o", "tokens_input": 100, "tokens_output": 20}
             until(partial(self._taken, {**call, "cost_usd": str(PRICE)}), "a call is taken", 60)
@@ -88,25 +88,25 @@ class Trial:
             raise Failed(f"a mapped customer's usage is held: {told}")
 
     def billed(self) -> Decimal:
-        """Cents that the sandbox took; -1 while it does not answer."""
+        """Cents that the sandbox accepted; -1 while it does not answer."""
         try:
             return Decimal(self.http.get(LAGO + "/__stats").json()["totals"]["billed_cents"])
         except httpx.HTTPError:
             return Decimal(-1)
 
     def until_billed(self) -> None:
-        """All that was sent, to the cent, within a window and a half."""
+        """Wait until everything sent is billed to the cent, within a window and a half."""
         owed = self.sent * PRICE * 100
         until(lambda: self.billed() == owed, f"{owed} cents are billed", 90, self.billed)
 
     def healthy(self) -> bool:
-        """Every service that stays says that it is well."""
+        """Every permanent service reports that it is healthy."""
         states = self.compose.states()
         return all(states.get(service) == "healthy" for service in SERVICES)
 
 
 def until(done: Callable[[], bool], what: str, limit_s: float, told: Callable[[], object] = lambda: "") -> None:
-    """Wait for a state that is only seen from outside.
+    """Wait for a state that can only be observed from outside.
 
     Raises:
         Failed: it is not there within `limit_s` on a quiet machine; with what `told` answers.

@@ -1,4 +1,4 @@
-"""How long the management API takes: over what Lago takes, and for what is in our own tables while usage comes in."""
+"""Response times of the management API: in addition to Lago's, and for data in our own tables while usage arrives."""
 
 import asyncio
 import os
@@ -58,8 +58,8 @@ async def served(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Asyn
             yield Served(api, lago, subscriptions)
 
 
-async def test_our_own_time_over_lagos_answer_is_short(served: Served) -> None:
-    """Each request is followed by what it asks Lago, asked directly; the difference is ours."""
+async def test_our_own_time_in_addition_to_lagos_is_short(served: Served) -> None:
+    """After each request its request to Lago is sent directly; the difference is ours."""
     subscriptions, lago = served.subscriptions, served.lago
     async with aiohttp.ClientSession() as session:
         read, direct = timed(session, served.api, MASTER), timed(session, f"{lago}/api/v1", BY_KEY)
@@ -97,7 +97,7 @@ async def test_our_own_time_over_lagos_answer_is_short(served: Served) -> None:
             assert p95 < OVERHEAD_BOUND_S, name
 
 
-async def test_what_is_in_our_own_tables_is_read_quickly_while_usage_comes_in(served: Served) -> None:
+async def test_data_in_our_own_tables_are_read_quickly_while_usage_arrives(served: Served) -> None:
     async with aiohttp.ClientSession() as session:
         read = timed(session, served.api, MASTER)
         paths = (lambda n: f"/customers/customer-{n}/mapping", lambda n: f"{BILLING}/org_{n}/limits")
@@ -182,7 +182,7 @@ async def said(asking: "aiohttp.client._RequestContextManager") -> dict[str, dic
 
 
 def timed(session: aiohttp.ClientSession, root: str, headers: dict[str, str]) -> Callable[[str], Awaitable[float]]:
-    """Seconds that a GET takes, its body read."""
+    """Seconds for a GET with its body."""
 
     async def get(path: str) -> float:
         began = time.perf_counter()
@@ -195,7 +195,7 @@ def timed(session: aiohttp.ClientSession, root: str, headers: dict[str, str]) ->
 
 
 async def measured(ask: Ask, rate: int, promised_s: float, percentile: int) -> tuple[float, float]:
-    """The median and the percentile; a machine that had something else to do gets a second chance."""
+    """The median and the percentile; a machine that was busy otherwise gets a second attempt."""
     await at_pace(ask, rate, WARM_UP_S)
     for _ in range(2):
         took = sorted(await at_pace(ask, rate, SECONDS))
@@ -206,7 +206,7 @@ async def measured(ask: Ask, rate: int, promised_s: float, percentile: int) -> t
 
 
 async def at_pace(ask: Ask, rate: int, seconds: float) -> Sequence[float]:
-    """What each request took; they begin at an even pace, whatever the earlier ones do."""
+    """The duration of each request; they start at an even rate, independent of earlier ones."""
     tasks: list[asyncio.Task[float]] = []
     start = time.monotonic()
     async with asyncio.TaskGroup() as group:

@@ -83,7 +83,7 @@ async def test_a_call_reaches_lago_within_a_second(kafka: Kafka, topic_prefix: s
 
 
 async def send(session: aiohttp.ClientSession, url: str, numbers: range, rate: int) -> dict[int, float]:
-    """One post a call at a steady rate; when each was begun, seconds since 1970."""
+    """One post a call at a steady rate; returns the start time of each, seconds since 1970."""
     begun: dict[int, float] = {}
     start = time.time()
 
@@ -107,7 +107,7 @@ async def send(session: aiohttp.ClientSession, url: str, numbers: range, rate: i
 
 
 async def arrivals(session: aiohttp.ClientSession, url: str, count: int) -> dict[int, float]:
-    """When each call was accepted, seconds since 1970, by its number."""
+    """The time at which each call was accepted, seconds since 1970, by its number."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         async with session.get(f"{url}/__stats") as answer:

@@ -1,4 +1,4 @@
-"""What is billed is what is owed: inputs that public bug reports describe, through HTTP and real Kafka, to Lago's sandbox.
+"""Billed amounts equal owed amounts: inputs from public bug reports, through HTTP and real Kafka, to Lago's sandbox.
 
 Each case of the files in tests/fixtures/reports says what is posted, and what its customers then owe. A moment is
 `{"$ago": seconds}`, a number, or `{"$iso": seconds}`, a text, both before now.
@@ -38,7 +38,7 @@ _NAMES = ("end_user", "customer_id", "user", "subject")
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of all cases.
+    """The results of all cases.
 
     Fields:
         answers: of each case, the statuses and the number of listed rejections of its posts.
@@ -55,7 +55,7 @@ def seen(kafka: Kafka) -> Seen:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_what_is_billed_is_what_is_owed(seen: Seen, case: dict[str, Any]) -> None:
+def test_the_billed_amounts_equal_the_owed_ones(seen: Seen, case: dict[str, Any]) -> None:
     statuses, rejected = seen.answers[case["name"]]
     owed = {customer: (calls, Decimal(cents)) for customer, (calls, cents) in case["owed"].items()}
     billed = {customer: seen.billed[customer] for customer in _customers(case) if seen.billed[customer][0]}

@@ -42,7 +42,7 @@ until meterbridge held list --match 'attack-*' | grep attack-1; do sleep 1; done
 
 @pytest.fixture
 async def shell(kafka: Kafka, topic_prefix: str, postgres_url: str, tmp_path: Path) -> AsyncIterator[PageShell]:
-    """A shell in what looks like a fresh clone; ports and addresses of the pages lead to this test's own."""
+    """A shell in a folder like a fresh clone; ports and addresses on the pages lead to this test's own."""
     folder = tmp_path / "meterbridge"
     (folder / ".meterbridge" / "litellm" / "bin").mkdir(parents=True)
     for name in (
@@ -99,11 +99,11 @@ async def typed(shell: PageShell, page: str) -> None:
             await shell.run(block)
 
 
-async def test_the_tutorial_bills_a_call_and_proves_it(shell: PageShell) -> None:
+async def test_the_tutorial_bills_a_call_and_verifies_it(shell: PageShell) -> None:
     await typed(shell, TUTORIAL)
 
 
-async def test_the_readme_and_the_pages_after_it_run_as_they_stand(shell: PageShell) -> None:
+async def test_the_readme_and_the_pages_after_it_run_unchanged(shell: PageShell) -> None:
     await shell.run(given("export WEBHOOK_SECRET=a-secret-of-thirty-two-characters WEBHOOK_TIMESTAMP_REQUIRED=1"))
     await shell.run(given("export PROVIDER_KEYS_SECRET=$(openssl rand -base64 32 | tr '+/' '-_')"))
     await readme(shell)
@@ -125,7 +125,7 @@ async def readme(shell: PageShell) -> None:
 
 
 async def looked_at(shell: PageShell) -> None:
-    """Type what the runbooks check; several of them look at the same place."""
+    """Type the checks of the runbooks; several of them are the same."""
     different = {block.text: block for page in RUNBOOKS for block in blocks(page) if block.how != "not run"}
     for block in different.values():
         await shell.run(block)

@@ -1,4 +1,4 @@
-"""Who pays changes every second, and no cent falls on the wrong side of the moment it changed; held usage is let go in time.
+"""The payer changes every second, and every cent is billed to the right org; held usage is released in time.
 
 Sides are told by the calls' end times alone, whenever a call arrives.
 """
@@ -44,7 +44,7 @@ MOVED, CHANGED = "moved", "changed"
 
 @dataclass
 class Town:
-    """A whole deployment with a sandbox, and two ways in."""
+    """A complete deployment with a sandbox, and two ways to send usage."""
 
     api: httpx.AsyncClient
     session: aiohttp.ClientSession
@@ -92,7 +92,7 @@ class Town:
 
 @asynccontextmanager
 async def town(kafka: Kafka, prefix: str, folder: Path, window_s: int) -> AsyncIterator[Town]:
-    """Every role as a process of its own."""
+    """Every role as its own process."""
     Stage(kafka.bootstrap, prefix, partitions=12)
     ports = {name: free_port() for name in ("lago", "http", "m0", "m1", "m2")}
     lago, url = (f"http://127.0.0.1:{ports[name]}" for name in ("lago", "http"))
@@ -165,8 +165,9 @@ async def until(so: Callable[[], Awaitable[bool]], limit_s: float) -> None:
 
 
 async def load(town: Town, boundaries: list[float], random: Random) -> None:
-    """Calls of both customers at a steady rate, some late, and some that end at the very moment of a change, or a
-    millisecond before it."""
+    """Calls of both customers at a steady rate, some late, and some that end exactly at a change, or a millisecond
+    before it.
+    """
     begun, step = time.time(), int(RATE * STEP_S)
     async with asyncio.TaskGroup() as group:
         for number in range(int(SECONDS / STEP_S)):
@@ -218,7 +219,7 @@ async def disturb(town: Town, seed: int) -> tuple[list[tuple[float, str]], list[
 
 
 def check_orgs(town: Town, mapped: list[tuple[float, str]], stats: dict[str, Any]) -> None:
-    """Each org is billed exactly what ended while it was the one that pays."""
+    """Each org is billed exactly the calls that ended while it was the payer."""
     owed: Counter[str] = Counter()
     # Of two changes within the same second the later one applies.
     last = dict(mapped)
@@ -230,7 +231,7 @@ def check_orgs(town: Town, mapped: list[tuple[float, str]], stats: dict[str, Any
 
 @pytest.mark.faults
 @pytest.mark.parametrize("window_s", [0, 5])
-async def test_no_cent_falls_on_the_wrong_side_of_a_change(
+async def test_no_cent_is_billed_on_the_wrong_side_of_a_change(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, window_s: int
 ) -> None:
     """A plan's change is Lago's: it divides events by their time. Where an event is a call that is the call's end;
@@ -270,7 +271,7 @@ async def test_no_cent_falls_on_the_wrong_side_of_a_change(
 async def test_held_usage_reaches_lago_within_five_seconds_of_its_mapping(
     kafka: Kafka, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """With the windows that ship: usage that waited long is let go at once, not at the end of a minute."""
+    """With the default windows: usage that waited long is released at once, not at the end of a minute."""
     names = [f"customer-{number}" for number in range(HELD)]
     async with town(kafka, topic_prefix, tmp_path, 60) as here:
         await furnish(here, [f"org_{name}" for name in names])

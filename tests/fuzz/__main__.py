@@ -45,7 +45,7 @@ _FOUND: Final = ("crash-", "timeout-", "oom-", "slow-unit-")
 
 @dataclass(frozen=True)
 class Ran:
-    """What one target's run came to; `found` are inputs that broke it."""
+    """The result of one target's run; `found` are inputs that broke it."""
 
     target: str
     runs: str
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fuzz(target: str, seconds: int, folder: Path, *, keep: bool) -> Ran:
-    """Fuzz one target for some seconds, from its corpus on. Faults are copied beside the corpus."""
+    """Fuzz one target for some seconds, starting from its corpus. Failing inputs are copied beside the corpus."""
     corpus, new, out = CORPUS / target, folder / target / "new", folder / target / "out"
     for each in (corpus, new, out):
         each.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def fuzz(target: str, seconds: int, folder: Path, *, keep: bool) -> Ran:
 
 
 def _dictionary(folder: Path) -> Path:
-    """The names of all members that are read, as JSON writes them: a fuzzer does not find words by itself."""
+    """The names of all members that are read, as JSON: a fuzzer does not find words by itself."""
     from tests.fuzz.stored import JSON
 
     path = folder / "members.dict"
@@ -108,7 +108,7 @@ def _dictionary(folder: Path) -> Path:
 
 
 def _merge(target: str, corpus: Path, new: Path) -> None:
-    """Of the new inputs those join the corpus that reach code which it does not reach."""
+    """Of the new inputs, those that reach new code are added to the corpus."""
     words = [
         sys.executable,
         "-m",

@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _tried(version: str, scenarios: Sequence[str], plant: str, *, record: bool) -> int:
-    """Run one version; how many scenarios differ from what is recorded."""
+    """Run one version; returns how many scenarios differ from the recorded ones."""
     folder = Path(tempfile.mkdtemp(prefix=f"litellm-matrix-{version}-"))
     print(f"LiteLLM {version}{f' with {plant}' if plant else ''}: logs in {folder}", flush=True)
     outcome = asyncio.run(tried(folder, install(version), scenarios, plant))

@@ -1,4 +1,4 @@
-"""What the provider of the matrix answers, and what each answer costs."""
+"""The answers of the matrix's provider, and the cost of each."""
 
 import json
 import time
@@ -47,11 +47,11 @@ class Asked:
 
     @property
     def model(self) -> str:
-        """The model that is asked for; a pass-through has it in the path."""
+        """The requested model; a pass-through has it in the path."""
         return str(self.body.get("model") or ("gemini-2.5-flash" if "gemini" in self.tail else "gpt-4o-mini"))
 
     def charge_tokens(self, tokens_input: int, tokens_output: int, cached: int = 0) -> None:
-        """Put a call of these tokens on the account."""
+        """Charge a call with these tokens to the account."""
         flex = self.script.tier == "flex"
         self.account.dollars += prices.charge(self.model, tokens_input, tokens_output, cached, flex=flex)
 
@@ -71,7 +71,7 @@ class Asked:
         self.charge_tokens(PROMPT_TOKENS, STREAM_TOKENS)
 
     def charge_part(self, tokens: int) -> None:
-        """A stream of which so many tokens were made."""
+        """A stream of which so many tokens were generated."""
         self.charge_tokens(PROMPT_TOKENS, tokens)
 
 

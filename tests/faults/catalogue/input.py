@@ -83,7 +83,7 @@ ROWS = (
         "inputs that the fuzzer found, and inputs with very many repetitions, to every reader of outside bytes; `make fuzz` searches for more",
         (GOES_ON, SAYS_SO),
         "read, or refused with a reason, with bounded CPU time and memory for each byte",
-        ("fuzz/test_corpus.py::test_what_was_found_is_read_or_refused_in_little_time_and_memory",),
+        ("fuzz/test_corpus.py::test_every_kept_input_is_read_or_refused_in_little_time_and_memory",),
         simulated="thousands of inputs a second are tried directly on the readers, without a process",
     ),
     Row(

@@ -114,7 +114,7 @@ RULES = (
     Rule(
         "Invalid details never prevent billing; cost and customer are found in every place; a compressed body is accepted completely or not at all",
         (
-            "e2e/test_owed_cases.py::test_what_is_billed_is_what_is_owed",
+            "e2e/test_owed_cases.py::test_the_billed_amounts_equal_the_owed_ones",
             "integration/test_ingress_bad_input.py::test_a_compressed_body_is_accepted_completely_or_not_at_all",
         ),
     ),

@@ -58,7 +58,7 @@ async def test_a_temporary_error_is_not_counted(error: MeterbridgeError) -> None
 async def test_an_unexpected_error_ends_the_task_which_is_restarted_and_counted_once(
     error: BaseException,
 ) -> None:
-    """A library's own `CancelledError` is such an error: the process is not ending."""
+    """Only `kept_up` does this. A library's own `CancelledError` is such an error: the process is not ending."""
     INTERRUPTED.of_role().pop("a test", None)
     done, rounds = asyncio.Event(), 0
 
