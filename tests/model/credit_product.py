@@ -1,4 +1,5 @@
-"""The product's accounts of a history: its functions in a real Postgres, its ledger for the API, its projector and its upkeep.
+"""The product's accounts for a history: its functions in a real Postgres, its ledger for the API, its projector and its
+upkeep.
 
 A history is one transaction, which is rolled back; a commit of the product is a savepoint in it. Where the product asks for
 the time, it gets the moment of the history: functions by `told_the_time`, statements by `Told`.
@@ -39,7 +40,7 @@ def moment(at: int) -> datetime:
 
 
 async def told_the_time(connection: Any) -> None:
-    """From now on the database's functions, and what accounts begin with, go by `told.now`."""
+    """From now on the database's functions, and the start of new accounts, use the time `told.now`."""
     await connection.execute(
         f"CREATE FUNCTION {_AS_TOLD} RETURNS timestamptz LANGUAGE sql STABLE AS "
         "$$ SELECT current_setting('told.now')::timestamptz $$"
@@ -53,7 +54,9 @@ async def told_the_time(connection: Any) -> None:
 
 
 async def changed(connection: Any, function: str, change: Callable[[str], str]) -> list[str]:
-    """Change a function and those that it calls; returns the definitions of before. Raises: AssertionError: nothing changes."""
+    """Change a function and those that it calls; returns the definitions before the change. Raises: AssertionError:
+    nothing changes.
+    """
     query = """SELECT pg_get_functiondef(p.oid) FROM pg_proc p WHERE p.pronamespace = current_schema()::regnamespace
         AND p.prokind = 'f' AND (p.proname = $1 OR EXISTS (
             SELECT FROM pg_proc q WHERE q.pronamespace = p.pronamespace AND q.proname = $1
@@ -93,7 +96,7 @@ def _told(statement: str) -> str:
 
 
 class OneConnection:
-    """In place of the pool."""
+    """Replaces the connection pool."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = Told(connection)
@@ -109,7 +112,7 @@ class Silent:
 
 
 class Product:
-    """One history's accounts. `log`: what lies in `litellm.usage.enriched`: a moment and a call."""
+    """The accounts of one history. `log`: the contents of `litellm.usage.enriched`: times and calls."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -121,7 +124,7 @@ class Product:
         self._log: list[tuple[int, h.Call]] = []
 
     async def takes(self, step: h.Step) -> Any:
-        """The answer to a step; the entries of its movements sum to zero."""
+        """The answer to a step; the entries of its movements must sum to zero."""
         await self._connection.execute("SELECT set_config('told.now', $1, true)", moment(step.at).isoformat())
         try:
             async with self._connection.transaction():
@@ -132,7 +135,7 @@ class Product:
             return CONFLICT
 
     async def state(self) -> dict[str, Any]:
-        """As `tests.model.credits.Book.state`."""
+        """Like `tests.model.credits.Book.state`."""
         query = """SELECT c.account, get_account_balance(c.account) AS balance, c.overdraft, (
                 SELECT COALESCE(sum(r.amount), 0) FROM credit_reservations r WHERE r.account = c.account
                     AND r.settled_at IS NULL AND r.released_at IS NULL AND r.expires_at > told_now()
@@ -146,12 +149,12 @@ class Product:
         }
 
     async def shown(self, account: str) -> tuple[Decimal, Decimal, Decimal]:
-        """What the API shows of it: balance, overdraft, what is reserved."""
+        """What the API shows: balance, overdraft, reserved amount."""
         held = await self._ledger.balance(account)
         return held.balance, held.overdraft, held.reserved
 
     async def sums(self) -> dict[tuple[str, str], tuple[int, Decimal]]:
-        """As `tests.model.credits.Book.sums`. Raises: AssertionError: the books do not balance."""
+        """Like `tests.model.credits.Book.sums`. Raises: AssertionError: the books do not balance."""
         assert await self._connection.fetch("SELECT * FROM credit_imbalances") == []
         query = """SELECT account, transaction_type, count(*) FILTER (WHERE transaction_type <> 'expiry'), sum(amount)
             FROM credit_transactions GROUP BY 1, 2"""
@@ -207,7 +210,7 @@ class Product:
         await self._connection.execute(statement, step.account, step.policy)
 
     async def _projected(self, at: int, calls: Any) -> int:
-        """How many of the calls were debited."""
+        """Returns how many of the calls were debited."""
         if not calls:
             return 0
         tp = TopicPartition(_TOPICS.enriched, 0)
@@ -223,7 +226,7 @@ class Product:
 
 
 def record_of(call: h.Call) -> EnrichedUsage:
-    """A call of a user's account is made with the user's key; one of an org's by a user who has no account."""
+    """A call of a user's account is made with the user's key; a call of an org's account by a user without an account."""
     kind, _, name = call.account.partition(":")
     user, org = (name, "other") if kind == "user" else ("zoe", name)
     ended = moment(call.ended).strftime("%Y-%m-%dT%H:%M:%S.000000Z")

@@ -1,4 +1,4 @@
-"""Small faults of the kinds that were found in the product, each as it would be made: one rule, replaced by a wrong one."""
+"""Small planted faults of the kinds that were found in the product: each replaces one rule by a wrong one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -34,7 +34,7 @@ _DAY_US = 24 * _HOUR_US
 
 
 def polls_are_billed_each_time(patch: pytest.MonkeyPatch) -> None:
-    """Item 1: a poll is known by its call id, as any call."""
+    """Item 1: a poll is identified by its call id, like any call."""
     patch.setattr(normalise, "tell_kind", lambda usage, call: None)
 
 
@@ -44,7 +44,7 @@ def a_costless_copy_shuts_out_the_priced_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def only_the_subscription_s_life_counts(patch: pytest.MonkeyPatch) -> None:
-    """Item 10: whether the billing period is invoiced is not asked."""
+    """Item 10: whether the billing period is already invoiced is not checked."""
     patch.setattr(billing_periods, "running_since", lambda found, now_us: found.started_at)
 
 
@@ -54,7 +54,7 @@ def what_waited_is_posted_as_it_is(patch: pytest.MonkeyPatch) -> None:
 
 
 def whatever_subscription_runs_is_chosen(patch: pytest.MonkeyPatch) -> None:
-    """Item 11: the plan's charges are not looked at."""
+    """Item 11: the plan's charges are not checked."""
     for module in (subscription_choice, billing_periods):
         patch.setattr(module, "charges", lambda found, code: True)
 
@@ -80,7 +80,7 @@ def identities_are_forgotten_two_hours_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_horizon_is_an_hour_too_long(patch: pytest.MonkeyPatch) -> None:
-    """What may be forgotten is counted unseen."""
+    """Calls that may be forgotten are counted without a check."""
     oldest_us = fold.Fold._oldest_us
     patch.setattr(fold.Fold, "_oldest_us", lambda self, *now: oldest_us(self, *now) - _HOUR_US)
 
@@ -91,18 +91,18 @@ def cents_are_rounded_in_every_event(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_write_off_leaves_out_merged_windows(patch: pytest.MonkeyPatch) -> None:
-    """What was merged stays held."""
+    """Merged usage stays held."""
     meant = write_off._meant
     patch.setattr(write_off, "_meant", lambda window, order: not window.merged and meant(window, order))
 
 
 def the_kind_of_an_id_is_ignored(patch: pytest.MonkeyPatch) -> None:
-    """A client that names somebody else's id is billed to them."""
+    """A client that names another customer's id causes bills for that customer."""
     patch.setattr(versions, "covers", lambda version, id_kind: version.is_active)
 
 
 def a_move_takes_the_past_along(patch: pytest.MonkeyPatch) -> None:
-    """What one org held goes to the next org."""
+    """Usage held for one org goes to the next org."""
     covering, covers = versions.covering, versions.covers
     patch.setattr(
         resolve,
@@ -120,7 +120,7 @@ def an_ended_subscription_is_billed(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_backfilled_row_has_no_twins(patch: pytest.MonkeyPatch) -> None:
-    """The callback that comes after it is billed too."""
+    """The callback that arrives after it is billed too."""
     patch.setattr(normalise, "_twins", lambda usage: ())
 
 
@@ -140,12 +140,12 @@ def identities_are_not_written_down(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_named_subscription_is_taken_at_its_word(patch: pytest.MonkeyPatch) -> None:
-    """Lago has none of this id, or another org has it, or it charges nothing."""
+    """Lago has no subscription with this id, or another org has it, or it charges nothing."""
     patch.setattr(resolve, "named", lambda org, subscription, *_: subscription_choice.Choice(subscription))
 
 
 def an_answer_of_the_api_notes_nothing(patch: pytest.MonkeyPatch) -> None:
-    """What Lago answered to a request of the API is not in the org's record."""
+    """Lago's answer to a request of the API is not stored in the org's record."""
 
     async def noting(*_: object) -> None:
         """Nothing."""
@@ -154,17 +154,17 @@ def an_answer_of_the_api_notes_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def what_an_end_overtook_stays_there(patch: pytest.MonkeyPatch) -> None:
-    """Lago took it, and no invoice counts it."""
+    """Lago accepted it, and no invoice counts it."""
     patch.setattr(after_end, "gaps", lambda periods, since_us: [])
 
 
 def what_an_end_overtook_is_posted_with_its_old_moment(patch: pytest.MonkeyPatch) -> None:
-    """In a month that was invoiced."""
+    """In a month that was invoiced already."""
     patch.setattr(rebilled, "billed", lambda periods, subscription, at_us, *_, **__: billing_periods.Billed(at_us))
 
 
 def whatever_lago_stored_after_an_end_is_late(patch: pytest.MonkeyPatch) -> None:
-    """What its last invoice counted is billed twice."""
+    """Usage that its last invoice counted is billed twice."""
     patch.setattr(
         after_invoice,
         "overtaken",
@@ -173,7 +173,7 @@ def whatever_lago_stored_after_an_end_is_late(patch: pytest.MonkeyPatch) -> None
 
 
 def nothing_is_late_for_a_last_invoice(patch: pytest.MonkeyPatch) -> None:
-    """What Lago stored after it had counted is on none."""
+    """Usage that Lago stored after it had counted is on no invoice."""
     patch.setattr(after_invoice, "overtaken", lambda *_: InvoiceMatch())
 
 
@@ -188,7 +188,7 @@ def an_invoice_that_is_not_there_yet_counted_nothing(patch: pytest.MonkeyPatch) 
 
 
 def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None:
-    """Lago reports whole seconds, and the first ones by their ids are taken for the first ones that came."""
+    """Lago reports whole seconds, and the first events by id are mistaken for the first that were stored."""
 
     def judged(earlier: Earlier, after: Sequence[CountableEvent], events: int, _cents: int) -> InvoiceMatch:
         found = sorted(after, key=lambda one: (one.created_us, one.transaction_id))
@@ -198,7 +198,7 @@ def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None
 
 
 def one_unclear_second_makes_all_of_it_unclear(patch: pytest.MonkeyPatch) -> None:
-    """Though Lago counted nothing that it stored later."""
+    """Although Lago counted no event that it stored later."""
 
     def judged(earlier: Earlier, after: Sequence[CountableEvent], *fee: int) -> InvoiceMatch:
         found = overtaken(earlier, after, *fee)
@@ -208,7 +208,7 @@ def one_unclear_second_makes_all_of_it_unclear(patch: pytest.MonkeyPatch) -> Non
 
 
 def a_last_invoice_s_sum_tells_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Though only one choice of what was stored in one second adds up to it."""
+    """Although only one choice of the events stored in one second gives it."""
     told_apart = rule._compared_with_fee
     patch.setattr(
         rule, "_compared_with_fee", lambda then, number, *_: ((), then) if number > 0 else told_apart(then, number, *_)
@@ -216,7 +216,7 @@ def a_last_invoice_s_sum_tells_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def what_is_held_goes_by_the_oldest_version_that_is_kept(patch: pytest.MonkeyPatch) -> None:
-    """Though it was held for the org of one that is forgotten."""
+    """Although it was held for the org of a removed version."""
     patch.setattr(resolve, "forgotten", lambda *_: False)
 
 
@@ -230,7 +230,7 @@ def the_sink_moves_what_is_late_whatever_the_policy(patch: pytest.MonkeyPatch) -
 
 
 def the_card_of_the_arrival_prices_a_call(patch: pytest.MonkeyPatch) -> None:
-    """Not that of the call's end."""
+    """And not the card at the call's end."""
     at = cards.Rates.at
     patch.setattr(cards.Rates, "at", lambda self, _end_us: at(self, world()[0].us()))
 
@@ -262,7 +262,7 @@ def what_a_card_bills_stays_open_for_a_copy_with_a_cost(patch: pytest.MonkeyPatc
 
 
 def held_usage_has_no_factor(patch: pytest.MonkeyPatch) -> None:
-    """Who pays was not known when it was counted."""
+    """The payer was not known when it was counted."""
     retarget = close_window._retarget
     patch.setattr(
         close_window, "_retarget", lambda window, target, policy, _rates: retarget(window, target, policy, None)

@@ -1,4 +1,4 @@
-"""Histories that were billed wrongly once, or are the least of their kind; each has a name, and stays right."""
+"""Histories that were once billed wrongly, or are minimal examples; each has a name, and must stay right."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The model: what is owed after a history, by the laws of docs/owed.md alone. It knows nothing of the product.
+"""The model: the owed amounts after a history, only by the rules in docs/owed.md. It knows nothing of the product.
 
 It is slow and short on purpose: who doubts the product reads this page, and those beside it: who pays by the
 mappings (`payers.py`), what there is of subscriptions (`lives.py`), what is kept of a call (`uses.py`).
@@ -21,7 +21,7 @@ CENT = Decimal("0.01")
 
 
 class Model:
-    """What is known while the history goes by."""
+    """The state during the history."""
 
     def __init__(self) -> None:
         self.now = self.clock = 0
@@ -36,7 +36,7 @@ class Model:
         self.cards: list[h.Card] = []
 
     def call(self, call: h.Call, identity: object = None) -> Use:
-        """As it is told."""
+        """The call as it is reported."""
         name = f"call-{call.number}-{call.ended}"
         cost = Decimal(call.cost or 0)
         use = Use(name, call.customer, call.kind, call.ended, h.USAGE, cost, identity or name, call.number % 2)
@@ -75,7 +75,9 @@ class Model:
         return True
 
     def prices(self, use: Use) -> bool:
-        """By the card in force at its end, as far as it is known when the call is counted. False: it is free.
+        """Prices by the card in force at the call's end, as far as it is known when the call is counted. False: it is
+        free. A report about a job without a cost has no price: it repeats what its call was billed for, or is only a
+        part of it.
 
         What is reported of a job has no price without a cost: it repeats what its call was billed for, or is not all of it.
         """
@@ -87,7 +89,7 @@ class Model:
         return bool(use.cost) or (use.identity == use.name and prices.prices_use(use.card, use.call))
 
     def payer(self, use: Use) -> Life | None:
-        """The subscription that pays, None: it is held; none that has ended."""
+        """The subscription that pays; None: the usage is held. An ended one never pays."""
         found = (self.choice(use, org, named, use.at) for org, named in self.payers(use))
         return next((life for life in found if life), None)
 
@@ -105,7 +107,9 @@ class Model:
         return (own or best)[0] if len(best) == 1 or own or (free and best) else None
 
     def follows(self, use: Use, life: Life) -> Life | None:
-        """That life, or where it has ended the next one of the same id. What our record has not is taken at its word."""
+        """That life, or the next one of the same id if it has ended. A life that our record does not have is accepted
+        as named.
+        """
         same = [one for one in self.lives.known.get(life.org, []) if one.name == life.name] or [life]
         charging = [one for one in same if use.metric in h.CHARGED[one.plan]]
         lives = charging if charging or use.metric == h.USAGE else same
@@ -132,7 +136,7 @@ class Model:
         yield from found
 
     def forgets(self, customer: str, mapping: Mapping, versions: list[Version], known_from: int) -> None:
-        """No record is kept of older versions: what is held is held for who would pay now."""
+        """Older versions are not kept: usage is held for the org that would pay now."""
         for use in self.counted.values() if versions != mapping.versions else ():
             if use.customer == customer and not use.sealed:
                 found = next(self.payers(use), None)
@@ -140,7 +144,7 @@ class Model:
         mapping.versions, mapping.known_from = versions, known_from
 
     def maps(self, step: h.Mapped | h.Unmapped) -> None:
-        """Who pays is another from some moment on."""
+        """The payer changes from some time on."""
         mapping = self.mappings.setdefault(step.customer, Mapping())
         if isinstance(step, h.Mapped):
             self.lives.asked(step.org, step.named, step.at)
@@ -148,7 +152,7 @@ class Model:
             self.forgets(step.customer, mapping, *mapping.forgets(step.at))
 
     def moved(self, use: Use, life: Life, moment: int) -> int:
-        """The first moment from that on which an invoice of that life, made in future, will hold."""
+        """The first time from that one on that a future invoice of that life will contain."""
         return max(moment, life.start, start_of_month(self.now))
 
     def seals(self, uses: list[Use]) -> None:
@@ -203,12 +207,12 @@ class Model:
         self.posts(lost)
 
     def is_unclear(self, use: Use) -> bool:
-        """Whether no one but Lago knows if it is on a last invoice: a person decides."""
+        """Whether only Lago can know if it is on a last invoice: a person decides."""
         known = use.life and use.posted and use.stored
         return bool(known) and self.lives.is_unclear(use.life.org, use.stored, self.now)  # type: ignore[union-attr,arg-type]
 
     def ticks(self) -> None:
-        """What is held and has a payer now is his; what is ripe is sealed; what is held for long is merged."""
+        """Held usage that has a payer now is released; due usage is sealed; usage held for long is merged."""
         for customer, mapping in self.mappings.items():
             if mapping.is_forgotten(self.now):
                 self.forgets(customer, mapping, [], 0)
@@ -239,7 +243,7 @@ class Model:
         self.rebills()
 
     def start(self, use: Use) -> int:
-        """Of its window."""
+        """The start of its window."""
         return use.at // use.window * use.window if use.window else use.at
 
     def ripe(self, use: Use) -> bool:
@@ -247,14 +251,15 @@ class Model:
         return self.now >= self.start(use) + use.window + GRACE
 
     def releases(self, use: Use) -> None:
-        """It goes to who pays by now; with OUT_OF_PERIOD_POLICY=hold not where its moment would have to be another."""
+        """It goes to the present payer; with OUT_OF_PERIOD_POLICY=hold not if its time would have to change."""
         use.life, use.window = self.payer(use), self.settings.window if use.metric == h.USAGE else 0
         if use.life and self.settings.late == h.HOLD and self.moved(use, use.life, use.at) != use.at:
             use.life = None
 
     def merges(self, held: list[Use]) -> None:
-        """Of one customer and model, and of a quarter of an hour in which nothing begins or ends as far as is known:
-        goes together from now on, by the last of them."""
+        """Usage of one customer and model within a quarter of an hour in which, as far as is known, nothing starts or
+        ends: it stays together from now on, judged by its last call.
+        """
         parts: dict[object, list[Use]] = {}
         for use in held:
             if use.at < self.now - MERGED_AFTER:
@@ -266,7 +271,9 @@ class Model:
                 use.at = max(other.at for other in part)
 
     def borders(self, customer: str) -> Iterator[int]:
-        """Where a version of the customer's mapping begins, or a subscription of its orgs begins or ends, as far as is known."""
+        """The times at which a version of the customer's mapping starts, or a subscription of its orgs starts or ends,
+        as far as is known.
+        """
         mapping = self.mappings.get(customer, Mapping())
         kept = mapping.versions
         yield from (mapping.known_from, *(begins for begins, _ in kept))
@@ -318,7 +325,7 @@ class Model:
                 self.ticks()
 
     def answer(self) -> Owed:
-        """After the last step: one rounding a fee, half up to the cent."""
+        """After the last step: one rounding for each fee, half up to the cent."""
         owed = Owed()
         exact: dict[tuple[Bill, int], Decimal] = {}
         for use in self.counted.values():
@@ -348,7 +355,7 @@ class Model:
 
 
 def owed(history: h.History) -> Owed:
-    """What is owed after a history."""
+    """The owed amounts after a history."""
     model = Model()
     for step in history:
         model.takes(step)

@@ -1,4 +1,4 @@
-"""Who pays by the mappings; docs/owed.md, 6 to 8."""
+"""The payer by the mappings; docs/owed.md, 6 to 8."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Mapping:
         return True
 
     def says(self, step: Change, begins: int) -> bool:
-        """Whether it is so already."""
+        """Whether the mapping says so already."""
         there = self.versions[covering(self.versions, begins)]
         if isinstance(step, h.Mapped):
             return decides(there[1]) == decides(step)
@@ -85,10 +85,10 @@ def turns(versions: list[Version], first: int, kind: str, now: int, had_one: Cal
 
 
 def covering(versions: list[Version], moment: int) -> int:
-    """The number of the version that the moment lies in; the first covers everything before it."""
+    """The number of the version that contains the time; the first also covers everything before it."""
     return max((number for number, (begins, _) in enumerate(versions) if begins <= moment), default=0)
 
 
 def decides(change: Change) -> object:
-    """What makes it bill otherwise than another one."""
+    """The fields that decide about billing."""
     return (change.org, change.kind, change.named) if isinstance(change, h.Mapped) else change.deleted

@@ -1,4 +1,4 @@
-"""What stands in for Kafka: records, tables and transactions in memory."""
+"""Replaces Kafka: records, tables and transactions in memory."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ TOPICS = TopicNames.with_prefix("")
 
 @dataclass
 class Raw:
-    """A record of the raw topic, as far as the meter reads it."""
+    """A record of the raw topic, with the fields that the meter reads."""
 
     offset: int
     timestamp: int
@@ -40,7 +40,7 @@ async def silently(_before: object, _after: object) -> None:
 
 @dataclass
 class Table:
-    """A compacted topic, written and followed; the table is never behind."""
+    """A compacted topic, written and read; the table is never behind."""
 
     table: dict[str, Any] = field(default_factory=dict)
     changes: int = 0
@@ -64,7 +64,7 @@ class Table:
         return self.table.get(key)
 
     async def change(self, key: str, make: Callable[[Any], Any], announce: Announce = silently) -> Any:
-        """As `CompactedTopicWriter` does; the same again writes nothing."""
+        """Like `CompactedTopicWriter`; an unchanged value is not written."""
         before = self.table.get(key)
         after = make(before)
         await announce(before, after)
@@ -78,7 +78,7 @@ class Table:
 
 
 class Orgs(Table):
-    """The orgs' records, changed as the product changes them."""
+    """The orgs' records, changed like in the product."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Orgs(Table):
 
 
 class Ledger:
-    """`streams.state.ledger.Ledger` without Kafka: what a commit writes is kept, and the books are checked after each."""
+    """`streams.state.ledger.Ledger` without Kafka: what a commit writes is kept, and the ledger is verified after each."""
 
     partition = 0
 
@@ -130,7 +130,7 @@ class Ledger:
 
 
 class Silent:
-    """Sensors."""
+    """Ignores every metric."""
 
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_: None

@@ -1,4 +1,6 @@
-"""The model can fail: each of these faults, planted in the product, is found by it within some hundred histories, the rarest within two thousand."""
+"""The model test can fail: each of these faults, planted in the product, is found by it within some hundred histories,
+the rarest within two thousand.
+"""
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings

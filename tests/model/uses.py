@@ -1,4 +1,4 @@
-"""What the model keeps of a call, and its answer."""
+"""What the model stores of a call, and its result."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,7 +13,7 @@ Bill = tuple[str, str, str, str]
 
 @dataclass
 class Owed:
-    """The answer, in the words of `tests.model.product.Billed`."""
+    """The result, with the fields of `tests.model.product.Billed`."""
 
     invoices: dict[Bill, int] = field(default_factory=dict)
     sealed: Decimal = ZERO
@@ -27,7 +27,7 @@ class Owed:
 
 @dataclass
 class Use:
-    """A call, or an org's use of something: `kind` is that of its customer's id, or `org`."""
+    """A call, or a metered event of an org: `kind` is that of its customer's id, or `org`."""
 
     name: str
     customer: str
@@ -62,5 +62,5 @@ class Use:
 
     @property
     def billed(self) -> Decimal:
-        """At its price, times the factor of who pays."""
+        """The price times the payer's factor."""
         return self.price * prices.factor(self.card, self.life.org) if self.life else ZERO

@@ -27,14 +27,14 @@ KILLED, SURVIVED, ACCEPTED = "killed", "survived", "accepted"
 
 
 def chosen(seed: str, most: int, files: Sequence[str]) -> tuple[int, list[Mutant]]:
-    """How many there are, and the sample."""
+    """Return how many there are, and the sample."""
     words = [str(TOOL), str(HERE / "chosen.py"), "--seed", seed, "--most", str(most), *files]
     told = json.loads(subprocess.run(words, cwd=ROOT, check=True, capture_output=True).stdout)
     return told["of"], msgspec.convert(told["chosen"], list[Mutant], strict=False)
 
 
 def tried(mutants: Sequence[Mutant], seed: str, jobs: int) -> dict[str, list[Mutant]]:
-    """What became of each, `jobs` at a time; told as it happens."""
+    """Try each, `jobs` at a time, and print each result as it happens."""
     reviewed, found = accepted(), {KILLED: list[Mutant](), SURVIVED: list[Mutant](), ACCEPTED: list[Mutant]()}
     with tempfile.TemporaryDirectory(prefix="mutants-") as place, ThreadPoolExecutor(jobs) as pool:
         trees: SimpleQueue[Tree] = SimpleQueue()
@@ -59,7 +59,7 @@ def tried(mutants: Sequence[Mutant], seed: str, jobs: int) -> dict[str, list[Mut
 
 
 def main() -> int:
-    """The exit code: 1 where a mutant survived that no one has reviewed."""
+    """The exit code: 1 if an unreviewed mutant survived."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", default="1", help="of the sample; the same seed is the same sample")
     parser.add_argument("--most", type=int, default=24, help="mutants at most, beside the named mistakes")

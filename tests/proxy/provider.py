@@ -19,7 +19,7 @@ _RESPONSE_TOKENS = jobs.response_tokens(1000, 500)
 
 
 class Provider:
-    """State of one provider: what was made, and how often it was polled."""
+    """State of one provider: the created objects, and how often each was polled."""
 
     def __init__(self) -> None:
         self._polls: Counter[str] = Counter()

@@ -28,7 +28,7 @@ ORDER = Order("p-1", "Starter", 1000, "usd", "https://shop.example/ok", "https:/
 
 
 async def sessions_and_customers(url: str) -> None:
-    """Stripe's document knows every parameter that we send, and the answers have what we read."""
+    """Stripe's document knows every parameter that we send, and its answers have every field that we read."""
     gateway = StripeGateway(KEY, url, "trial")
     customer = await gateway.customer("user:ada")
     assert customer.startswith("cus_"), customer
@@ -41,7 +41,7 @@ async def sessions_and_customers(url: str) -> None:
 
 
 async def shapes(url: str) -> dict[str, dict[str, Any]]:
-    """Stripe's example of each object that our webhook reads, whole."""
+    """Stripe's complete example of each object that our webhook reads."""
     paths = {"session": "checkout/sessions/cs_test_1", "charge": "charges/ch_1", "dispute": "disputes/dp_1"}
     async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as http:
         found = {name: (await http.get(f"{url}/v1/{path}")).json() for name, path in paths.items()}
@@ -56,14 +56,14 @@ async def shapes(url: str) -> dict[str, dict[str, Any]]:
 
 
 async def signed_by_the_library(api: CreditApi, told: dict[str, Any]) -> str:
-    """Send an event with a signature of the library's own."""
+    """Send an event with a signature made by Stripe's library."""
     body = body_of(told)
     header = stripe.WebhookSignature.generate_signature_header(body.decode(), SECRET)
     return await api.deliver(told, **{"Stripe-Signature": header})
 
 
 async def bought(url: str, postgres: str, objects: dict[str, dict[str, Any]]) -> None:
-    """A purchase through the mock server; then its objects as webhooks, with our amounts and ids in them."""
+    """A purchase through the mock server; then its objects as webhooks, with our amounts and ids."""
     async with migrated_database(postgres) as database, credit_api(database) as api:
         gateway = StripeGateway(KEY, url, "trial")
         api.stripe.customer = gateway.customer  # type: ignore[method-assign]
@@ -89,7 +89,7 @@ async def bought(url: str, postgres: str, objects: dict[str, dict[str, Any]]) ->
 
 
 async def tried() -> None:
-    """All of it."""
+    """Run everything."""
     postgres = await asyncio.to_thread(start_postgres, os.environ)
     try:
         async with stripe_mock() as url:

@@ -46,7 +46,7 @@ class LimitedLago:
     refused: list[float] = field(default_factory=list)
 
     async def post_batch(self, body: bytes) -> HttpResponse:
-        """Count a post when it arrives, and answer it later, as Lago Cloud does."""
+        """Count a post when it arrives, and answer it later, like Lago Cloud does."""
         half_s = self.latency_s() / 2
         await asyncio.sleep(half_s)
         now = virtual_now()
@@ -69,7 +69,7 @@ class LimitedLago:
         return Counter(one.transaction_id for one in self.lago.store)
 
     async def healthy(self) -> bool:
-        """Not while it is away."""
+        """Not healthy while it is away."""
         await asyncio.sleep(0.01)
         return not self.away[0] <= virtual_now() < self.away[1]
 

@@ -1,4 +1,4 @@
-"""A Lago with users that are to become orgs, and what outlives the process that makes them."""
+"""A Lago with users that are to become orgs, and everything that is kept when the migrating process ends."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,9 @@ SENT = [False, True]
 
 @dataclass
 class Stored:
-    """What outlives a process but for Lago: ids, records, the audit log. It may die at a write."""
+    """Everything except Lago that is kept when a process ends: ids, records, the audit log. A process may die at a
+    write.
+    """
 
     ids: InMemoryIds = field(default_factory=InMemoryIds)
     customers: dict[str, CustomerRecord] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class Refusing(MortalWire):
 
 
 class Overtaken(MortalWire):
-    """Once the org's subscriptions have been asked for `times`, somebody subscribes it to another plan."""
+    """Once the org's subscriptions have been requested `times` times, another program subscribes it to another plan."""
 
     def __init__(self, lago: Lago, org_id: str, plan: str, times: int) -> None:
         super().__init__()
@@ -138,7 +140,7 @@ class World:
         )
 
     async def user(self, user_id: str, plan: str = "starter", *customers: str, **fields: Any) -> None:
-        """Make a user with a subscription, who pays for these LiteLLM customers."""
+        """Create a user with a subscription, who pays for these LiteLLM customers."""
         await self.lago.subscribe(f"of {user_id}", user_id, plan, **fields)
         for customer in customers:
             self.stored.map(MappingRequest(customer, user_id, "tenant", plan), self.now_us() - HOUR_US)

@@ -7,7 +7,7 @@ from tests.support.sandbox import KEY
 
 
 class Killed(BaseException):
-    """As if the process were gone: nothing catches it."""
+    """Simulates the end of the process: nothing catches it."""
 
 
 class MortalWire(httpx.AsyncBaseTransport):

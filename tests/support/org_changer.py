@@ -22,7 +22,7 @@ from streams.runtime.compacted_table import CompactedTable
 
 
 class Behind(CompactedTable[OrgRecord]):
-    """A view that stands still when it is told to, as on a machine that is too busy."""
+    """A table that stops updating when told to, as on a machine that is too busy."""
 
     def __init__(self, kafka: Mapping[str, str], topic: str) -> None:
         super().__init__(kafka, topic, OrgRecord, time.monotonic, "orgs")

@@ -24,7 +24,7 @@ BEARER = {"Authorization": f"Bearer {MASTER_KEY}"}
 
 @dataclass
 class Server:
-    """A running server; `http` names no token by itself."""
+    """A running server; `http` sends no token by default."""
 
     ports: dict[str, int]
     http: httpx.AsyncClient
@@ -76,7 +76,7 @@ def settings_for(kafka: Kafka, prefix: str, **other: Any) -> Settings:
 async def running_server(
     settings: Settings, parts: Collection[str] = PARTS, learn_every_s: float = 3600
 ) -> AsyncIterator[Server]:
-    """Yield a server that is ready; the API alone gets a free port as well."""
+    """Yield a ready server; the API alone gets a free port as well."""
     if WEBHOOKS not in parts and settings.api_port is None:
         settings = settings.model_copy(update={"api_port": 0})
     async with serving(settings, parts, learn_every_s) as served:

@@ -30,7 +30,7 @@ class Seen:
 
 
 class Refusing(SpanExporter):
-    """A receiver that is down until `well`."""
+    """A receiver that refuses spans until `well` is set."""
 
     well = False
 

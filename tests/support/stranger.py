@@ -91,7 +91,7 @@ class Stranger:
             writer.close()
 
     async def silent(self, number: int, port: int) -> None:
-        """Connections that never say a word; each is opened again when it is closed."""
+        """Silent connections; each is opened again when it is closed."""
         while time.monotonic() < self._until:
             with suppress(OSError):
                 await self.budget.take(300)

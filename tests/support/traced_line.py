@@ -1,4 +1,4 @@
-"""The way of a call in real processes with traces: ingress, meter, sink and a sandbox of Lago."""
+"""A call's path through real processes with traces: ingress, meter, sink and a Lago sandbox."""
 
 import asyncio
 import sys
@@ -29,7 +29,7 @@ _COMMANDS = {
 
 @dataclass
 class TracedLine:
-    """The processes, and what is known of their doing."""
+    """The processes, and access to their results."""
 
     processes: dict[str, Process]
     ports: dict[str, int]

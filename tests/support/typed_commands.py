@@ -94,7 +94,7 @@ def _run(asked: socket.socket) -> None:
 
 
 def _pass_signals_on(asked: socket.socket, process: warm.Started) -> None:
-    """Until the process has ended; SIGKILL when the one who asked is gone."""
+    """Pass signals on until the process has ended; SIGKILL when the program that asked is gone."""
     ended = os.pidfd_open(process.pid)
     try:
         while True:

@@ -1,4 +1,4 @@
-"""The management API's door for usage, as other services see it: scripted, on a loopback port."""
+"""The management API's usage endpoint, as other services see it: scripted, on a loopback port."""
 
 import asyncio
 import json
@@ -88,7 +88,7 @@ async def serving(app: web.Application) -> AsyncIterator[str]:
 
 @dataclass
 class Sleeps:
-    """A sleep that takes no time and is noted."""
+    """A sleep that takes no time and is recorded."""
 
     waits: list[float] = field(default_factory=list)
 
@@ -100,5 +100,5 @@ class Sleeps:
 def sdk_client(
     api: UsageApi, http: httpx.AsyncClient, key: str = KEY, sleep: Any = None, **options: Any
 ) -> MeterbridgeClient:
-    """Return a client of it whose waits are not slept."""
+    """Return a client of it that does not sleep."""
     return MeterbridgeClient(http, api.url, key, random_number=lambda: 1.0, sleep=sleep or Sleeps(), **options)

@@ -1,4 +1,4 @@
-"""A topic and its consumer in virtual time: how long each answer takes, and what it may not know yet, is chosen by the test."""
+"""A topic and its consumer in virtual time: the test chooses how long each answer takes, and what it may not know yet."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping

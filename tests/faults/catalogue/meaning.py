@@ -188,7 +188,7 @@ RULES = (
     Rule(
         "On random histories the sandbox invoices the amounts of an independent model, and planted faults are found",
         (
-            "model/test_owed.py::test_what_is_billed_is_what_is_owed",
+            "model/test_owed.py::test_the_billed_amounts_equal_the_models",
             "model/test_planted_faults.py::test_a_planted_fault_is_found",
         ),
     ),

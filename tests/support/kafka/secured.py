@@ -21,7 +21,8 @@ PRINCIPALS = {SCRAM: "User:meterbridge-", CERTIFICATE: "User:CN=meterbridge-{rol
 
 
 class SecuredKafka:
-    """A broker with a third door, PLAINTEXT, for the one who made it, who may do everything.
+    """A broker with a third listener, PLAINTEXT, for the test itself, which may do everything. `accounts` exist;
+    `masters` of them may do everything.
 
     `accounts` exist; `masters` of them may do everything.
 
@@ -60,7 +61,7 @@ class SecuredKafka:
             raise
 
     def environ(self, account: str, door: str = SCRAM) -> Mapping[str, str]:
-        """Return the settings of a process with this account at this door."""
+        """Return the settings of a process with this account at this listener."""
         shown = self._certificates[account]
         proof = {
             "KAFKA_SSL_CERTFILE": str(shown.certificate),

@@ -1,4 +1,4 @@
-"""Recordings as tests read them: what an earlier version stored, and what it said of it."""
+"""Recordings for tests: what an earlier version stored, and its own decoding of it."""
 
 import gzip
 import json

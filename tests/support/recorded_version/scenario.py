@@ -102,7 +102,7 @@ async def recorded(checkout: Checkout, folder: Path, logs: Path) -> dict[str, An
 
 
 class Installation:
-    """The running version, and what is owed for what it was sent."""
+    """The running version, and what is owed for the usage sent to it."""
 
     def __init__(self, world: World, checkout: Checkout) -> None:
         self.world = world
@@ -170,7 +170,7 @@ class Installation:
         return texts
 
     def _once(self, name: str, customer: str, ago_s: float) -> list[str]:
-        """Return a call that is billed to no one in the end."""
+        """Return a call that is finally billed to no customer."""
         (call,) = (Calls(name).make(time.time() - ago_s) for _ in range(1))  # type: ignore[arg-type]
         fields = json.loads(call.text) | {
             "id": name,
@@ -246,7 +246,7 @@ def _folded(found: Found) -> bool:
 
 
 def _posted(found: Found, but: int) -> bool:
-    """No window that has a payer is open, and every event but so many is delivered."""
+    """Whether no window with a payer is open, and every event except so many is delivered."""
     last = {receipt.transaction_id: receipt.status for receipt in found.receipts}
     open_windows = [one for ledger in found.ledger.values() for one in ledger.windows.values() if not one.held]
     sealed = {sent.event.transaction_id for sent in found.events}
@@ -254,7 +254,7 @@ def _posted(found: Found, but: int) -> bool:
 
 
 async def _asked(url: str, body: bytes, headers: dict[str, str]) -> None:
-    """POST until it is answered 2xx, as a sender does."""
+    """POST until it is answered 2xx, like a sender."""
     deadline, said = time.monotonic() + _LIMIT_S, ""
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < deadline:
