@@ -19,7 +19,7 @@ from tests.alarms.breakage import CONSEQUENCES, FAULTS, NOT_BROKEN
 from tests.alarms.breakage.scene import Scene
 from tests.alarms.monitor import Monitor
 from tests.alarms.panels import queries
-from tests.alarms.record import Rung, recorded, told
+from tests.alarms.record import Rung, recorded, summary_lines
 from tests.alarms.stage import scene_in
 
 #: Seconds: until an alarm fires; how long another one may come after it; until all is quiet again.
@@ -33,7 +33,7 @@ class Trial(NamedTuple):
     wrong: list[str]
 
 
-async def tried(folder: Path, wanted: Sequence[str], *, record: bool = False) -> Trial:
+async def run_trial(folder: Path, wanted: Sequence[str], *, record: bool = False) -> Trial:
     """Cause one fault after the other, and print a line for each; with `record` each result is written into the file at
     once.
     """
@@ -42,7 +42,7 @@ async def tried(folder: Path, wanted: Sequence[str], *, record: bool = False) ->
         monitor = scene.monitor
         if not await monitor.until_quiet(_QUIET_S):
             trial.wrong.append(f"before any fault: {', '.join(sorted(await monitor.firing()))}")
-        trial.wrong.extend(await asked(monitor))
+        trial.wrong.extend(await failed_queries(monitor))
         print("| alarm | fired after | others | while it was fixed |\n|---|---|---|---|", flush=True)
         for name in wanted:
             await broken(scene, name, trial)
@@ -76,7 +76,7 @@ async def broken(scene: Scene, name: str, trial: Trial) -> None:
         trial.rang[name] = Rung(round(after_s), others)
 
 
-async def asked(monitor: Monitor) -> list[str]:
+async def failed_queries(monitor: Monitor) -> list[str]:
     """Send every query of the dashboards, and return those without an answer that must have one."""
     silent, count = [], 0
     for where, query, may_be_empty in queries("30s"):
@@ -98,8 +98,8 @@ def main() -> int:
     wanted = options.names or list(FAULTS)
     folder = Path(tempfile.mkdtemp(prefix="meterbridge-alarms-"))
     print(f"logs in {folder}", flush=True)
-    trial = asyncio.run(tried(folder, wanted, record=options.record))
-    lines, complete = told(trial.rang, wanted, FAULTS, NOT_BROKEN)
+    trial = asyncio.run(run_trial(folder, wanted, record=options.record))
+    lines, complete = summary_lines(trial.rang, wanted, FAULTS, NOT_BROKEN)
     print("\n".join([*trial.wrong, *lines]))
     well = complete and not trial.wrong
     print(f"{'RANG' if well else 'WRONG'} {len(trial.rang)} of {len(wanted)} alarms")

@@ -40,7 +40,7 @@ def never() -> str:
     return f"_x{SAMPLES}"
 
 
-def gone(steps: int, before: float = 1) -> str:
+def disappeared(steps: int, before: float = 1) -> str:
     """A series that was scraped until some steps ago."""
     return f"{before}+0x{SAMPLES - steps} stale _x{steps - 1}"
 
@@ -289,13 +289,13 @@ CASES: Final[dict[str, Case]] = {
         {'meterbridge_provider_keys{state="due"}': since(2, 8)},
     ),
     "MeterbridgeNothingScraped": Case(
-        {series: gone(30) for series in HEALTHY if series.startswith("meterbridge")},
-        {series: gone(3) for series in HEALTHY if series.startswith("meterbridge_role")},
+        {series: disappeared(30) for series in HEALTHY if series.startswith("meterbridge")},
+        {series: disappeared(3) for series in HEALTHY if series.startswith("meterbridge_role")},
     ),
     "MeterbridgeRoleMissing": Case(
         # The customers that the api counts are zero at all others.
         {
-            **{ROLE % ("api", role): gone(4, int(role == "api")) for role in _ROLES},
+            **{ROLE % ("api", role): disappeared(4, int(role == "api")) for role in _ROLES},
             "active_customers_total": since(0, 4, before=100),
         },
         {ROLE % ("project", role): never() for role in _ROLES},
@@ -312,7 +312,7 @@ CASES: Final[dict[str, Case]] = {
     ),
     "MeterbridgeCanaryWrong": _counter(CANARY_WRONG, {'meterbridge_canary_calls_total{result="billed"}': grows(1)}),
     "MeterbridgeCanaryGone": Case(
-        {ROLE % ("canary", role): gone(10, int(role == "canary")) for role in _ROLES},
+        {ROLE % ("canary", role): disappeared(10, int(role == "canary")) for role in _ROLES},
         {ROLE % ("canary", role): never() for role in _ROLES},
     ),
     "MeterbridgeCertificateEndsSoon": Case({CA: stays(20 * DAY_S)}, {CA: stays(31 * DAY_S)}),

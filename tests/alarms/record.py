@@ -22,7 +22,7 @@ class Rung(NamedTuple):
     others: list[str]
 
 
-def told(
+def summary_lines(
     rang: Collection[str], wanted: Sequence[str], faults: Collection[str], reasons: Mapping[str, str]
 ) -> tuple[list[str], bool]:
     """The lines about alarms that did not fire; and whether every rule has a fault or a reason."""

@@ -1,7 +1,7 @@
 """Each alarm has a fault in the trial, or a reason why it has none; and recorded results are among the declared ones."""
 
 from tests.alarms.breakage import CONSEQUENCES, FAULTS, NOT_BROKEN
-from tests.alarms.record import Rung, known, told
+from tests.alarms.record import Rung, known, summary_lines
 from tests.alarms.rules import ROOT, alerts
 
 NAMES = [alert.name for alert in alerts()]
@@ -33,10 +33,12 @@ def test_every_recorded_alarm_fired_alone_or_with_declared_consequences() -> Non
 
 def test_the_end_of_a_trial_names_alarms_that_did_not_fire_or_have_no_fault() -> None:
     first, second, *others = NAMES
-    lines, complete = told({first: Rung(1, [])}, [first, second], [first, second], dict.fromkeys(others, "why"))
+    lines, complete = summary_lines(
+        {first: Rung(1, [])}, [first, second], [first, second], dict.fromkeys(others, "why")
+    )
     assert complete
     assert lines[0] == f"did not ring alone: {second}"
     assert f"cannot be broken here: {others[0]}: why" in lines
-    lines, complete = told([first], [first], [first], dict.fromkeys(others, "why"))
+    lines, complete = summary_lines([first], [first], [first], dict.fromkeys(others, "why"))
     assert not complete
     assert lines[-1] == f"has neither a fault nor a reason: {second}"

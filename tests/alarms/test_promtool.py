@@ -21,13 +21,13 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with no tools except the shell's; tests fill its `bin`."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setattr(prometheus, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(prometheus.shutil, "which", lambda name: found(tmp_path / "bin" / name))
+    monkeypatch.setattr(prometheus.shutil, "which", lambda name: existing(tmp_path / "bin" / name))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setenv("STATE", str(tmp_path))
     return tmp_path
 
 
-def found(path: Path) -> str | None:
+def existing(path: Path) -> str | None:
     return str(path) if path.exists() else None
 
 

@@ -114,7 +114,7 @@ def once(names: list[str], cents: str = "0.000145") -> dict[str, list[Decimal]]:
 NAMES = [f"prod-{n}" for n in range(250)]
 
 
-async def test_what_is_delivered_is_stored_once_with_its_exact_amount(start: Start) -> None:
+async def test_a_delivered_event_is_stored_once_with_its_exact_amount(start: Start) -> None:
     lago = await start()
     assert await lago.deliver([item(event(name)) for name in NAMES]) == [("delivered", "accepted")] * 250
     assert await lago.stored() == once(NAMES)

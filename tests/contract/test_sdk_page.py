@@ -49,7 +49,7 @@ async def page_plan(api: OrgApi) -> dict[str, Any]:
     return await api.ask("POST", "/api/billing/plans", 201, content=body)
 
 
-async def asked(url: str) -> httpx.Response:
+async def chat_request(url: str) -> httpx.Response:
     async with httpx.AsyncClient(trust_env=False) as http:
         return await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": "k"})
 
@@ -89,16 +89,16 @@ async def test_after_the_page_has_subscribed_the_org_the_services_serve_it(api: 
         assert await printed(SUBSCRIBED, environ(api)) == "api_calls: active"
     assert len((await api.lago.get("/subscriptions")).json()["subscriptions"]) == 1
     async with serving(names_of(ON_AIOHTTP)["app"]) as url:
-        assert (await asked(url)).status_code == 200
+        assert (await chat_request(url)).status_code == 200
     assert PAGE.index(SUBSCRIBED) < PAGE.index(ON_AIOHTTP)
 
 
 async def test_the_aiohttp_service_serves_limits_and_bills(api: OrgApi) -> None:
     async with serving(names_of(ON_AIOHTTP)["app"]) as url:
-        assert (await asked(url)).status_code == 402
+        assert (await chat_request(url)).status_code == 402
         made = await api.set_up("metered")
         await api.org("PUT", "/limits", json={"limits": {"tokens": 10}})
-        assert (await asked(url)).status_code == 200
+        assert (await chat_request(url)).status_code == 200
         await soon(lambda: len(api.usage.all) == 1)
     sent = event(
         external_subscription_id=made["subscription"]["external_id"],
@@ -109,7 +109,7 @@ async def test_the_aiohttp_service_serves_limits_and_bills(api: OrgApi) -> None:
     await api.lago.post(sent)
     api.later(60)
     async with serving(names_of(ON_AIOHTTP)["app"]) as url:
-        answer = await asked(url)
+        answer = await chat_request(url)
         assert (answer.status_code, answer.reason_phrase) == (429, "the limit tokens is used up")
     [call] = api.usage.all.values()
     assert (call.org_id, call.properties["tokens"], call.properties["model"]) == ("org_1", "150", "gpt-4")
@@ -119,18 +119,18 @@ async def test_the_aiohttp_service_serves_limits_and_bills(api: OrgApi) -> None:
 async def test_the_starlette_service_bills_a_repeated_request_once(api: OrgApi) -> None:
     async with served_asgi(names_of(ON_STARLETTE)["app"]) as url:
         for _ in range(2):
-            assert (await asked(url)).status_code == 200
+            assert (await chat_request(url)).status_code == 200
     [call] = api.usage.all.values()
     assert (call.org_id, call.properties["user_id"], call.properties["tokens"]) == ("org_1", "user_1", "150")
 
 
 async def test_the_fastapi_service_serves_limits_and_bills_a_repeated_request_once(api: OrgApi) -> None:
     async with served_asgi(names_of(ON_FASTAPI)["app"]) as url:
-        assert (await asked(url)).status_code == 402
+        assert (await chat_request(url)).status_code == 402
         made = await api.set_up("metered")
         await api.org("PUT", "/limits", json={"limits": {"tokens": 10}})
         for _ in range(2):
-            assert (await asked(url)).status_code == 200
+            assert (await chat_request(url)).status_code == 200
     [call] = api.usage.all.values()
     assert (call.org_id, call.properties["user_id"], call.properties["tokens"]) == ("org_1", "user_1", "150")
     assert (call.properties["model"], call.properties["endpoint"]) == ("gpt-4", "/v1/chat")
@@ -143,7 +143,7 @@ async def test_the_fastapi_service_serves_limits_and_bills_a_repeated_request_on
     await api.lago.post(sent)
     api.later(60)
     async with served_asgi(names_of(ON_FASTAPI)["app"]) as url:
-        answer = await asked(url)
+        answer = await chat_request(url)
     assert (answer.status_code, answer.json()["detail"]) == (429, "the limit tokens is used up")
 
 
@@ -155,9 +155,9 @@ async def test_the_services_work_although_meterbridge_does_not_answer(
     monkeypatch.setitem(getattr(opened, "__wrapped__", opened).__kwdefaults__, "flush_timeout_s", 0.1)
     monkeypatch.setenv("METERBRIDGE_URL", f"http://127.0.0.1:{free_port()}")
     async with serving(names_of(ON_AIOHTTP)["app"]) as url:
-        assert (await asked(url)).status_code == 200
+        assert (await chat_request(url)).status_code == 200
     async with served_asgi(names_of(ON_FASTAPI)["app"]) as url:
-        assert (await asked(url)).status_code == 200
+        assert (await chat_request(url)).status_code == 200
     assert not api.usage.all
 
 

@@ -27,7 +27,7 @@ def main(job: dict) -> dict:
         clickhouse.query(statement.replace("FROM enriched_queue", "FROM passed"))
     again = queue.replace("enriched_queue", "enriched_again").replace("'clickhouse'", "'clickhouse-again'")
     for table, statement in (("enriched_queue", queue), ("enriched_again", again)):
-        made(clickhouse, statement)
+        create_table(clickhouse, statement)
         passed_on(clickhouse, table, job["records"])
     stored = int(str(clickhouse.query("SELECT count() FROM calls", "TSV")))
     return {
@@ -37,7 +37,7 @@ def main(job: dict) -> dict:
     }
 
 
-def made(clickhouse: session.Session, statement: str) -> None:
+def create_table(clickhouse: session.Session, statement: str) -> None:
     """Create the table; that its consumer cannot run by itself is an error of the library."""
     try:
         clickhouse.query(statement)

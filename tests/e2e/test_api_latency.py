@@ -160,21 +160,21 @@ def variables(settings: Settings, port: int) -> dict[str, str]:
 async def set_up(session: aiohttp.ClientSession, api: str) -> list[str]:
     """Orgs with subscriptions, limits and mapped customers; the subscriptions' ids."""
     plan = {"name": "Starter", "code": "starter", "interval": "monthly", "amount_cents": 1900, "amount_currency": "USD"}
-    await said(session.post(f"{api}/api/billing/plans", json=plan, headers=MASTER))
+    await json_of(session.post(f"{api}/api/billing/plans", json=plan, headers=MASTER))
 
     async def org(number: int) -> str:
         path, body = f"{api}{BILLING}/org_{number}", {"plan_code": "starter", "org_name": "Acme"}
-        made = await said(session.post(f"{path}/setup", json=body, headers=MASTER))
-        await said(session.put(f"{path}/limits", json={"limits": {"tokens": 1000}}, headers=MASTER))
+        made = await json_of(session.post(f"{path}/setup", json=body, headers=MASTER))
+        await json_of(session.put(f"{path}/limits", json={"limits": {"tokens": 1000}}, headers=MASTER))
         mapping = {"litellm_customer_id": f"customer-{number}", "lago_customer_id": f"org_{number}"}
         mapping["lago_organization_id"] = "tenant"
-        await said(session.post(f"{api}/customers/mapping", json=mapping, headers=MASTER))
+        await json_of(session.post(f"{api}/customers/mapping", json=mapping, headers=MASTER))
         return made["subscription"]["external_id"]
 
     return await asyncio.gather(*map(org, range(ORGS)))
 
 
-async def said(asking: "aiohttp.client._RequestContextManager") -> dict[str, dict[str, str]]:
+async def json_of(asking: "aiohttp.client._RequestContextManager") -> dict[str, dict[str, str]]:
     async with asking as answer:
         assert answer.status in (200, 201), await answer.text()
         body: dict[str, dict[str, str]] = await answer.json()
@@ -212,11 +212,11 @@ async def at_pace(ask: Ask, rate: int, seconds: float) -> Sequence[float]:
     async with asyncio.TaskGroup() as group:
         for number in range(round(rate * seconds)):
             await asyncio.sleep(max(0.0, start + number / rate - time.monotonic()))
-            tasks.append(group.create_task(one(ask, number % ORGS)))
+            tasks.append(group.create_task(timed_request(ask, number % ORGS)))
     return [task.result() for task in tasks]
 
 
-async def one(ask: Ask, number: int) -> float:
+async def timed_request(ask: Ask, number: int) -> float:
     return await ask(number)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.litellm_matrix.results import compared, recorded
-from tests.litellm_matrix.run import tried
+from tests.litellm_matrix.run import run_scenarios
 from tests.litellm_matrix.versions import NEWEST, python_of
 
 PYTHON = python_of(NEWEST)
@@ -25,5 +25,5 @@ pytestmark = pytest.mark.skipif(
 async def test_a_few_kinds_of_calls_have_the_recorded_meaning(tmp_path: Path) -> None:
     assert PYTHON is not None
     wanted = sum(len(recorded(NEWEST)[name]["calls"]) for name in FEW)
-    outcome = await tried(tmp_path, PYTHON, FEW, flush_s=1, quiet_s=QUIET_S, wanted=wanted)
+    outcome = await run_scenarios(tmp_path, PYTHON, FEW, flush_s=1, quiet_s=QUIET_S, wanted=wanted)
     assert compared(recorded(NEWEST), outcome.results) == {}

@@ -107,7 +107,7 @@ async def test_the_readme_and_the_pages_after_it_run_unchanged(shell: PageShell)
     await shell.run(given("export WEBHOOK_SECRET=a-secret-of-thirty-two-characters WEBHOOK_TIMESTAMP_REQUIRED=1"))
     await shell.run(given("export PROVIDER_KEYS_SECRET=$(openssl rand -base64 32 | tr '+/' '-_')"))
     await readme(shell)
-    await looked_at(shell)
+    await run_checks_of_runbooks(shell)
     for page in PAGES[1:]:
         if page in BEFORE:
             await shell.run(given(BEFORE[page]))
@@ -124,7 +124,7 @@ async def readme(shell: PageShell) -> None:
         await shell.run(block)
 
 
-async def looked_at(shell: PageShell) -> None:
+async def run_checks_of_runbooks(shell: PageShell) -> None:
     """Type the checks of the runbooks; several of them are the same."""
     different = {block.text: block for page in RUNBOOKS for block in blocks(page) if block.how != "not run"}
     for block in different.values():

@@ -43,7 +43,7 @@ MOVED, CHANGED = "moved", "changed"
 
 
 @dataclass
-class Town:
+class Deployment:
     """A complete deployment with a sandbox, and two ways to send usage."""
 
     api: httpx.AsyncClient
@@ -91,7 +91,7 @@ class Town:
 
 
 @asynccontextmanager
-async def town(kafka: Kafka, prefix: str, folder: Path, window_s: int) -> AsyncIterator[Town]:
+async def town(kafka: Kafka, prefix: str, folder: Path, window_s: int) -> AsyncIterator[Deployment]:
     """Every role as its own process."""
     Stage(kafka.bootstrap, prefix, partitions=12)
     ports = {name: free_port() for name in ("lago", "http", "m0", "m1", "m2")}
@@ -131,12 +131,12 @@ async def town(kafka: Kafka, prefix: str, folder: Path, window_s: int) -> AsyncI
         ):
             client = LagoClient(http, lago, "key")
             billing = OrgBilling(client, InMemoryIds(), InMemoryUsage(), now_us=now_us, template="sub_{org_id}")
-            yield Town(api, session, billing, url, lago)
+            yield Deployment(api, session, billing, url, lago)
     finally:
         await asyncio.gather(*(process.kill() for process in processes))
 
 
-async def furnish(town: Town, orgs: list[str]) -> None:
+async def furnish(town: Deployment, orgs: list[str]) -> None:
     """A metric, two plans, and a subscription of every org."""
     headers, api = {"Authorization": "Bearer key"}, f"{town.lago}/api/v1"
     metric = {"name": "usage", "code": "ai_usage", "aggregation_type": "sum_agg", "field_name": "unit"}
@@ -164,7 +164,7 @@ async def until(so: Callable[[], Awaitable[bool]], limit_s: float) -> None:
             await asyncio.sleep(0.1)
 
 
-async def load(town: Town, boundaries: list[float], random: Random) -> None:
+async def load(town: Deployment, boundaries: list[float], random: Random) -> None:
     """Calls of both customers at a steady rate, some late, and some that end exactly at a change, or a millisecond
     before it.
     """
@@ -190,7 +190,7 @@ async def every_second(act: Callable[[int], Awaitable[None]]) -> None:
         await act(number)
 
 
-async def disturb(town: Town, seed: int) -> tuple[list[tuple[float, str]], list[float]]:
+async def disturb(town: Deployment, seed: int) -> tuple[list[tuple[float, str]], list[float]]:
     """Change one customer's org and another's plan every second, under load.
 
     Returns:
@@ -218,7 +218,7 @@ async def disturb(town: Town, seed: int) -> tuple[list[tuple[float, str]], list[
     return mapped, planned
 
 
-def check_orgs(town: Town, mapped: list[tuple[float, str]], stats: dict[str, Any]) -> None:
+def check_orgs(town: Deployment, mapped: list[tuple[float, str]], stats: dict[str, Any]) -> None:
     """Each org is billed exactly the calls that ended while it was the payer."""
     owed: Counter[str] = Counter()
     # Of two changes within the same second the later one applies.

@@ -81,7 +81,7 @@ class Client:
         await self._http.aclose()
 
 
-class Told:
+class Confirmed:
     """The confirmed results, by idempotency key, call id, or payment."""
 
     def __init__(self, client: Client, sessions: dict[str, dict[str, Any]]) -> None:
@@ -159,7 +159,7 @@ async def test_a_killed_api_has_done_what_it_answered_exactly_once(
     client = Client(port)
     async with stripe_server() as (stripe, sessions):
         api = api_process(stage, database, stripe, port, tmp_path)
-        told = Told(client, sessions)
+        told = Confirmed(client, sessions)
         works = {"debit": told.debit, "authorize": told.authorize, "buy": told.buy}
         running = [
             asyncio.ensure_future(_again_and_again(stop, f"{kind}{number}", once))
@@ -194,7 +194,7 @@ async def test_a_killed_api_has_done_what_it_answered_exactly_once(
     await _exactly_once(database, told)
 
 
-async def _exactly_once(database: str, told: Told) -> None:
+async def _exactly_once(database: str, told: Confirmed) -> None:
     found = await rows(
         database,
         "SELECT idempotency_key, user_id, -amount, transaction_id::text FROM credit_transactions WHERE transaction_type = 'debit'",

@@ -31,11 +31,11 @@ async def test_every_cent_is_billed_once_with_any_kills_freezes_and_disconnectio
     report = await run(seed, os.environ, tmp_path, say=say, forked=True)  # `make soak` starts each anew
     for line in (*report.summary(), f"{report.line()}, {time.monotonic() - begun:.0f} s in all"):
         say(line)
-    figures(**told(report))
+    figures(**figures_of(report))
     assert not report.problems, report.story()
 
 
-def told(report: Report) -> dict[str, int | float | str]:
+def figures_of(report: Report) -> dict[str, int | float | str]:
     """Return the figures for the fault matrix: how often each kind of fault really happened, and what was billed."""
     done = Counter(fault.kind.value for fault in report.done) + Counter(report.fired)
     ingress = sum(1 for fault in report.done if fault.kind is Kind.KILL and fault.target == "ingress")

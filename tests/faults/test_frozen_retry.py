@@ -15,7 +15,7 @@ from tests.faults.mortal import TAKES
 from tests.faults.steps import worker
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
-from tests.support.posting import event, put_back, statuses
+from tests.support.posting import event, put_into_retry, statuses
 from tests.support.sandbox import lago_sandbox
 from tests.support.stage import Stage
 
@@ -56,7 +56,7 @@ async def test_a_retry_role_frozen_longer_than_its_session_delivers_its_events_o
         due_ms = time.time_ns() // 1_000_000 + 4_000
         headers = [("attempt", b"1"), ("not_before", b"%d" % due_ms), ("maybe_sent", b"0")]
         for number in range(EVENTS):
-            put_back(stage, msgspec.json.encode(event(number)), [*headers])
+            put_into_retry(stage, msgspec.json.encode(event(number)), [*headers])
         await soon(lambda: TAKES in frozen.log.read_text(), LIMIT_S)  # it waits for their moment
         freezing = asyncio.ensure_future(frozen.freeze(FROZEN_S))
         heir.start()

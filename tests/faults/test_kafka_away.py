@@ -63,7 +63,7 @@ async def load(world: World, seed: int) -> AsyncIterator[Sender]:
         await sending
 
 
-async def judged(world: World, sender: Sender) -> float:
+async def settled_after_s(world: World, sender: Sender) -> float:
     """Return the seconds until everything was billed; check that all ledgers add up and every cent is billed once."""
     calm = time.monotonic()
     problems = await settle(world, sender.load, lambda _: None)
@@ -96,7 +96,7 @@ async def test_an_unavailable_broker_and_a_killed_ingress_lose_no_call(
             accepted = sender.load.answers["202"]
             await asyncio.to_thread(broker.restart)
             await asyncio.sleep(BREATH_S)
-        drained_s = await judged(world, sender)
+        drained_s = await settled_after_s(world, sender)
     assert accepted > 0
     owed = sender.load.owed
     figures(away_s=away_s, ingress_killed=2, calls=len(owed.calls), usd=f"{owed.dollars():f}", drained_s=drained_s)
@@ -122,7 +122,7 @@ async def test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_cal
             await asyncio.sleep(3.0)  # cut for so long
             await way.join()
             await asyncio.sleep(BREATH_S)
-        drained_s = await judged(world, sender)
+        drained_s = await settled_after_s(world, sender)
     owed = sender.load.owed
     figures(
         frozen_s=silent_s,

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
 
 @pytest.fixture
-def mortal() -> Iterator[Kafka]:
+def killable_broker() -> Iterator[Kafka]:
     """Yield a broker that may be killed."""
     if broker_kind(os.environ) == "configured":
         pytest.skip("the broker of KAFKA_BOOTSTRAP_SERVERS is not ours to kill")
@@ -28,13 +28,13 @@ def mortal() -> Iterator[Kafka]:
     broker.stop()
 
 
-async def test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller(mortal: Kafka) -> None:
+async def test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller(killable_broker: Kafka) -> None:
     """Otherwise a table would never be read again, without an error."""
-    admin = AdminClient({"bootstrap.servers": mortal.bootstrap})
+    admin = AdminClient({"bootstrap.servers": killable_broker.bootstrap})
     admin.create_topics([NewTopic("t", 1, 1)])["t"].result()
 
     async def read_until(dead: asyncio.Event) -> str:
-        async with reading("t", bootstrap_servers=mortal.bootstrap, auto_offset_reset="earliest") as consumer:
+        async with reading("t", bootstrap_servers=killable_broker.bootstrap, auto_offset_reset="earliest") as consumer:
             await consumer.getmany(timeout_ms=100)
             started.append(consumer)
             await dead.wait()
@@ -46,7 +46,7 @@ async def test_stopping_a_reader_of_a_dead_broker_does_not_cancel_the_caller(mor
     dead = asyncio.Event()
     readers = [asyncio.ensure_future(read_until(dead)) for _ in range(8)]
     await soon(lambda: len(started) == 8)
-    await asyncio.to_thread(mortal.kill)
+    await asyncio.to_thread(killable_broker.kill)
     dead.set()
     ends = asyncio.gather(*readers, return_exceptions=True)
     assert await asyncio.wait_for(ends, 30) == ["went on"] * 8

@@ -15,7 +15,7 @@ from schemas.records import LagoEvent
 from tests.faults.steps import worker
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
-from tests.support.posting import put_back, statuses
+from tests.support.posting import put_into_retry, statuses
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.stage import Stage
 
@@ -141,7 +141,7 @@ async def test_a_retry_role_killed_while_it_waits_does_not_change_the_retry_time
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
     due_ms = time.time_ns() // 1_000_000 + 12_000
     value = msgspec.json.encode(LagoEvent("e-1", "sub", "ai_usage", f"{due_ms // 1000}.000", "1", {"unit": "1"}))
-    put_back(stage, value, [("attempt", b"1"), ("not_before", b"%d" % due_ms), ("maybe_sent", b"0")])
+    put_into_retry(stage, value, [("attempt", b"1"), ("not_before", b"%d" % due_ms), ("maybe_sent", b"0")])
     async with worker(["tests.faults.mortal", "retry", "-"], stage, lago, tmp_path) as process:
         process.start()
         await asyncio.sleep(4)  # it waits by now; if it does not, the law is the same

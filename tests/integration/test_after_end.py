@@ -228,7 +228,7 @@ async def test_an_event_that_must_not_be_posted_automatically_is_reported(
     await world.billed_cents(5)
 
 
-class Dies(Rebilling):
+class KilledProcess(Rebilling):
     """A process that is killed before or after its transaction is durable."""
 
     def __init__(self, deployment: Deployment, database: Database, *, durable: bool) -> None:
@@ -246,7 +246,7 @@ async def test_after_a_kill_in_between_it_is_billed_once(world: World, durable: 
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end()
     with pytest.raises(Unavailable, match="killed"):
-        await world.task(lambda *of: Dies(*of, durable=durable)).once()
+        await world.task(lambda *of: KilledProcess(*of, durable=durable)).once()
     await world.task().once()
     await world.billed_cents(5)
     await until(world.url, REBILLED, lambda count: count == 3)

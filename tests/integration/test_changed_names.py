@@ -18,7 +18,7 @@ from connectors.processes.worker_parts import parts_of
 from connectors.telemetry.metrics import Metrics
 from schemas.errors import ConfigurationError, TopicProblem
 from streams.runtime.transactions import partition_of
-from tests.integration.test_mapping_api import said
+from tests.integration.test_mapping_api import json_of
 from tests.support.calls import raw, slp
 from tests.support.database import projector_parts, until
 from tests.support.eventually import soon
@@ -63,7 +63,7 @@ async def receive(kafka: Kafka, prefix: str, fields: tuple[str, ...], *calls: di
     )
     async with running_server(settings, ["webhooks"]) as server:
         for call in calls:
-            said(await server.http.post("/webhook/litellm/usage", json=call, headers=TOKEN), 202)
+            json_of(await server.http.post("/webhook/litellm/usage", json=call, headers=TOKEN), 202)
 
 
 async def settle(stage: Stage, url: str, **decisions: int) -> None:

@@ -71,7 +71,7 @@ def killed_after(times: int) -> Callable[[], Awaitable[None]]:
     return once
 
 
-async def left(url: str) -> list[Decimal]:
+async def net_balances(url: str) -> list[Decimal]:
     return [balance - owed for balance, owed in [await account(url, name) for name in ("org:org", "org:old")]]
 
 
@@ -90,7 +90,7 @@ async def test_a_kill_between_two_chunks_changes_no_final_balance(
     """The call by which a part is judged may be corrected already, and other calls of it not."""
     async with Writer(url) as writer:
         for chunks in range(4):  # a part for each number of chunks that are done
-            before, number = (await left(url))[0], 10 * (chunks + 1)
+            before, number = (await net_balances(url))[0], 10 * (chunks + 1)
             told, kill = event(number, **HALVED), killed_after(chunks)
             calls = [usage(number + n, org_id="org", held=held, part=told.transaction_id, **PRICED) for n in range(6)]
             await writer.put(TOPICS.enriched, *calls)
@@ -100,9 +100,9 @@ async def test_a_kill_between_two_chunks_changes_no_final_balance(
                 with pytest.raises(Killed):
                     await writer.put(TOPICS.events, told)
             await balanced(url)
-            assert await left(url) == [before - 2 * 6 + 2 * chunks, Decimal(100)]
+            assert await net_balances(url) == [before - 2 * 6 + 2 * chunks, Decimal(100)]
             assert await writer.put(TOPICS.events, told)
-            assert await left(url) == [before - 6, Decimal(100)]
+            assert await net_balances(url) == [before - 6, Decimal(100)]
         assert {row[1:] for row in await rows(url, LOG)} == {(Decimal(1), Decimal(4))}
         assert await rows(url, "SELECT done, count(*) FROM corrected_parts GROUP BY 1") == [(True, 4)]
         moves = await rows(url, WRITTEN)
@@ -152,7 +152,7 @@ async def test_calls_projected_between_two_chunks_count_once(url: str, monkeypat
         ahead(monkeypatch, "correct", between)
         assert await writer.put(TOPICS.events, event())
         await asyncio.gather(*beside)
-    assert await left(url) == [Decimal(91), Decimal(100)]
+    assert await net_balances(url) == [Decimal(91), Decimal(100)]
     assert await rows(url, "SELECT bool_and(done), count(*) FROM corrected_parts") == [(True, 2)]
 
 
@@ -192,7 +192,7 @@ async def test_an_event_waits_for_calls_that_are_being_written_and_may_not_have_
                     await asyncio.sleep(0.01)
         go.set()
         await asyncio.gather(writing, telling)
-    assert await left(url) == [Decimal(98), Decimal(100)]
+    assert await net_balances(url) == [Decimal(98), Decimal(100)]
 
 
 async def test_a_repetition_of_the_calls_and_their_event_never_deadlock(
@@ -217,7 +217,7 @@ async def test_a_repetition_of_the_calls_and_their_event_never_deadlock(
             await asyncio.gather(telling, repeating)
     finally:
         await blocker.close()
-    assert await left(url) == [Decimal(97), Decimal(100)]
+    assert await net_balances(url) == [Decimal(97), Decimal(100)]
 
 
 async def _blocked(url: str, count: int) -> None:
@@ -251,5 +251,5 @@ async def test_a_month_is_kept_while_an_event_is_delivered_but_not_projected(url
         await writer.put(TOPICS.receipts, receipt("completed", 1))
         assert (await prunable(url, now)).kept == (await prune(url, now)).kept == {"2026-11": 3}
         await writer.put(TOPICS.events, event())
-        assert await left(url) == [Decimal(94), Decimal(100)]
+        assert await net_balances(url) == [Decimal(94), Decimal(100)]
         assert (await prune(url, now)).months == {"2026-11": 3}

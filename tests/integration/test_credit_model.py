@@ -34,7 +34,7 @@ FIRST = {
 LEAST = 3
 
 
-class Bench:
+class ModelDatabase:
     """A database whose functions use the time of a history."""
 
     def __init__(self, postgres_url: str) -> None:
@@ -84,13 +84,13 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(postgres_url: str) -> Iterator[Bench]:
-    made = Bench(postgres_url)
+def bench(postgres_url: str) -> Iterator[ModelDatabase]:
+    made = ModelDatabase(postgres_url)
     yield made
     made.close()
 
 
-def shortened(bench: Bench, history: History) -> list[Step]:
+def shortened(bench: ModelDatabase, history: History) -> list[Step]:
     """The history without the steps that a difference does not need."""
     for step in list(history):
         without = [one for one in history if one is not step]
@@ -99,7 +99,7 @@ def shortened(bench: Bench, history: History) -> list[Step]:
     return history
 
 
-def test_random_movements_give_the_models_accounts(bench: Bench) -> None:
+def test_random_movements_give_the_models_accounts(bench: ModelDatabase) -> None:
     begins = 0 if EXAMPLES == ALWAYS else secrets.randbits(32)
     seen: Counter[str] = Counter()
     for number in range(begins, begins + EXAMPLES):
@@ -116,7 +116,7 @@ def test_random_movements_give_the_models_accounts(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_of_credits_is_found(bench: Bench, name: str) -> None:
+def test_a_planted_fault_of_credits_is_found(bench: ModelDatabase, name: str) -> None:
     fault = FAULTS[name]
     before = bench.runner.run(changed(bench.connection, fault.function, fault.change))
     try:

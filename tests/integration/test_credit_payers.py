@@ -38,7 +38,7 @@ async def project(url: str, *calls: Any, kinds: tuple[str, ...] | None = None) -
         return projected.rows.get(CREDITS, 0), told
 
 
-async def left(url: str, *names: str) -> list[Decimal]:
+async def net_balances(url: str, *names: str) -> list[Decimal]:
     """The balances of the accounts, without their debts."""
     return [balance - owed for balance, owed in [await account(url, name) for name in names]]
 
@@ -47,7 +47,7 @@ async def left(url: str, *names: str) -> list[Decimal]:
 async def test_a_client_that_names_another_user_spends_none_of_that_users_credits(url: str, kind: str) -> None:
     call = usage(1, customer_id="ada", id_kind=kind, cost_usd=Decimal(1))
     assert await project(url, call) == (0, {"client_chose_user": 1})
-    assert await left(url, "user:ada") == [Decimal(10)]
+    assert await net_balances(url, "user:ada") == [Decimal(10)]
     query = "SELECT account, customer_id, id_kind, billed_usd FROM undebited_calls"
     assert await rows(url, query) == [("user:ada", "ada", kind, Decimal(1))]
 
@@ -55,7 +55,7 @@ async def test_a_client_that_names_another_user_spends_none_of_that_users_credit
 async def test_a_client_that_names_an_end_user_is_debited_as_the_user_of_its_key(url: str) -> None:
     call = usage(1, customer_id="ada", user_id="eve", cost_usd=Decimal(1))
     assert await project(url, call) == (1, {})
-    assert await left(url, "user:ada", "user:eve") == [Decimal(10), Decimal(9)]
+    assert await net_balances(url, "user:ada", "user:eve") == [Decimal(10), Decimal(9)]
     # A sender that names the customer itself may take the user from its client.
     assert (await project(url, usage(2, customer_id="x", id_kind="customer", user_id="ada")))[0] == 0
     assert await rows(url, "SELECT count(*) FROM undebited_calls") == [(0,)]
@@ -64,7 +64,7 @@ async def test_a_client_that_names_an_end_user_is_debited_as_the_user_of_its_key
 @pytest.mark.parametrize("kind", ["user", "team", "organization", "key"])
 async def test_an_id_set_by_the_key_names_the_user_who_pays(url: str, kind: str) -> None:
     assert await project(url, usage(1, customer_id="ada", id_kind=kind, cost_usd=Decimal(1))) == (1, {})
-    assert await left(url, "user:ada") == [Decimal(9)]
+    assert await net_balances(url, "user:ada") == [Decimal(9)]
 
 
 async def test_credits_user_kinds_says_which_kinds_name_a_user(url: str) -> None:
@@ -73,12 +73,12 @@ async def test_credits_user_kinds_says_which_kinds_name_a_user(url: str) -> None
         usage(2, customer_id="eve", id_kind="user", user_id="eve"),
     ]
     assert await project(url, *calls, kinds=("end_user",)) == (1, {"client_chose_user": 1})
-    assert await left(url, "user:ada", "user:eve") == [Decimal(9), Decimal(10)]
+    assert await net_balances(url, "user:ada", "user:eve") == [Decimal(9), Decimal(10)]
 
 
 async def test_the_org_of_the_calls_customer_pays(url: str) -> None:
     assert await project(url, usage(1, customer_id="ada", org_id="acme", cost_usd=Decimal(1))) == (1, {})
-    assert await left(url, "user:ada", "org:acme") == [Decimal(10), Decimal(9)]
+    assert await net_balances(url, "user:ada", "org:acme") == [Decimal(10), Decimal(9)]
 
 
 async def test_a_call_with_the_id_of_anothers_call_neither_spends_nor_ends_its_reservation(url: str) -> None:
@@ -88,10 +88,10 @@ async def test_a_call_with_the_id_of_anothers_call_neither_spends_nor_ends_its_r
     assert await project(url, theft, beside) == (1, {"others_reservation": 1})
     stranger = usage(2, customer_id="who", status="success", call_id="c1", cost_usd=Decimal(4))
     assert await project(url, stranger) == (0, {"others_reservation": 1})
-    assert await left(url, "user:ada", "user:eve") == [Decimal(10), Decimal(6)]
+    assert await net_balances(url, "user:ada", "user:eve") == [Decimal(10), Decimal(6)]
     assert await rows(url, OPEN) == [(1,)]
     assert await project(url, usage(3, customer_id="ada", id_kind="user", call_id="c1", cost_usd=Decimal(2))) == (1, {})
-    assert await left(url, "user:ada") == [Decimal(8)]
+    assert await net_balances(url, "user:ada") == [Decimal(8)]
     assert await rows(url, OPEN) == [(0,)]
 
 
@@ -101,7 +101,7 @@ async def test_a_settlement_of_another_account_pays_for_no_call_of_this_one(url:
     await rows(url, "SELECT settle_reservation('c1', 3)")
     mine = usage(1, customer_id="eve", id_kind="user", call_id="c1", cost_usd=Decimal(4))
     assert await project(url, mine) == (1, {})
-    assert await left(url, "user:ada", "user:eve") == [Decimal(7), Decimal(6)]
+    assert await net_balances(url, "user:ada", "user:eve") == [Decimal(7), Decimal(6)]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ async def test_an_ended_reservation_names_no_payer(url: str, ended: str) -> None
     await rows(url, f"UPDATE credit_reservations SET {ended}")
     call = usage(1, customer_id="ada", id_kind="user", org_id="acme", call_id="c1", cost_usd=Decimal(1))
     assert await project(url, call) == (1, {})
-    assert await left(url, "user:ada", "org:acme") == [Decimal(9), Decimal(10)]
+    assert await net_balances(url, "user:ada", "org:acme") == [Decimal(9), Decimal(10)]
 
 
 async def test_a_reservation_that_ended_while_the_projector_was_stopped_names_the_payer(url: str) -> None:
@@ -121,12 +121,12 @@ async def test_a_reservation_that_ended_while_the_projector_was_stopped_names_th
     await rows(url, "UPDATE credit_reservations SET expires_at = '2026-11-20 12:00:01Z', released_at = now()")
     call = usage(1, customer_id="ada", id_kind="user", org_id="acme", call_id="c1", cost_usd=Decimal(1))
     assert await project(url, call) == (1, {})
-    assert await left(url, "user:ada", "org:acme") == [Decimal(10), Decimal(9)]
+    assert await net_balances(url, "user:ada", "org:acme") == [Decimal(10), Decimal(9)]
     # One that ended before the call was counted does not.
     await reserve(url, "org:acme", "5", "c2")
     await rows(url, "UPDATE credit_reservations SET expires_at = '2026-11-20 11:59Z' WHERE call_id = 'c2'")
     await project(url, usage(2, customer_id="ada", id_kind="user", org_id="acme", call_id="c2", cost_usd=Decimal(1)))
-    assert await left(url, "user:ada", "org:acme") == [Decimal(9), Decimal(9)]
+    assert await net_balances(url, "user:ada", "org:acme") == [Decimal(9), Decimal(9)]
 
 
 @pytest.mark.parametrize("cost", ["0", "1"])
@@ -140,7 +140,7 @@ async def test_a_failed_attempt_leaves_the_reservation_to_its_retry(url: str, co
     assert await rows(url, OPEN) == [(1,)]
     assert (await project(url, usage(2, **mine, status="success", cost_usd=Decimal(2))))[0] == 1
     assert await rows(url, OPEN) == [(0,)]
-    assert await left(url, "user:ada") == [Decimal(8) - int(cost)]
+    assert await net_balances(url, "user:ada") == [Decimal(8) - int(cost)]
     # A repeat of it changes nothing.
     await rows(url, "TRUNCATE projector_offsets, llm_usage_log, usage_parts")
     assert (await project(url, failed, usage(2, **mine, status="success", cost_usd=Decimal(2))))[0] == 0
@@ -151,6 +151,6 @@ async def test_a_reservation_of_the_keys_litellm_org_is_settled_too(url: str) ->
     await reserve(url, "org:acme", "5", "c1")
     call = usage(1, org_id="other", organization_id="acme", call_id="c1", cost_usd=Decimal(1))
     assert (await project(url, call))[0] == 1
-    assert await left(url, "org:acme") == [Decimal(9)]
+    assert await net_balances(url, "org:acme") == [Decimal(9)]
     # Without a reservation the org of the mapping pays.
     assert (await project(url, usage(2, org_id="other", organization_id="acme")))[0] == 0

@@ -44,7 +44,7 @@ SELECT account, 'bonus', $2, $2, account, transaction_id FROM booked
 """
 
 
-class Books:
+class NoMetrics:
     """Stores no exported values."""
 
     def credit_books(self, overdraft_usd: Decimal, reservations: int, imbalance_usd: Decimal) -> None:
@@ -81,7 +81,7 @@ async def test_calls_are_debited_while_the_upkeep_ends_their_reservations(url: s
     await over(url, "bob", "c2")
     debiting = await asyncpg.connect(url)
     with Database(url, size=1) as database:
-        upkeep = CreditUpkeep(database, Books())
+        upkeep = CreditUpkeep(database, NoMetrics())
         try:
             begun = debiting.transaction()
             await begun.start()
@@ -122,7 +122,7 @@ async def test_debits_go_on_while_100_000_grants_expire(url: str) -> None:
     debiting, locking = await asyncpg.connect(url), await asyncpg.connect(url)
     single = "SELECT success FROM debit_user_credits($1, 0.001, 'p', 'm', 1, 1, 'eco')"
     with Database(url, size=1) as database:
-        upkeep = CreditUpkeep(database, Books())
+        upkeep = CreditUpkeep(database, NoMetrics())
 
         async def until_all_are_over() -> None:
             while (await rows(url, left))[0][0]:
@@ -162,7 +162,7 @@ async def test_a_round_is_bounded_and_the_next_one_continues_after_it(
         assert (await reserve(url, f"user:{user}", "2", f"of {user}"))[0] is True
     await rows(url, "UPDATE credit_grants SET expires_at = now() - interval '1 min'")
     with Database(url, size=1) as database:
-        upkeep = CreditUpkeep(database, Books())
+        upkeep = CreditUpkeep(database, NoMetrics())
         ended: list[Any] = [(await upkeep.once()).expired_usd for _ in range(3)]
     assert ended == [0, 4, 2]
 
@@ -174,7 +174,7 @@ async def test_an_account_with_many_grants_is_processed_in_parts(url: str) -> No
     assert await rows(url, "SELECT count(*) FROM ledger_transactions WHERE transaction_type = 'expiry'") == [(3,)]
 
 
-class Failing(Books):
+class Failing(NoMetrics):
     """Counts failures; the task ends with the third look."""
 
     failures = looks = 0

@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 from streams.components import Components
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
-from tests.support.posting import event, limit_records, opened, put, put_back, quick_delivery, statuses
+from tests.support.posting import event, limit_records, opened, put, put_into_retry, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import Stage
 
@@ -92,7 +92,7 @@ async def test_a_requeued_dead_letter_is_delivered_at_once(stage: Stage, lago: L
         (dead_letter,) = stage.read(stage.topics.dlq)
         now_ms = time.time_ns() // 1_000_000
         again = [("attempt", b"0"), ("not_before", b"%d" % now_ms), ("requeued", b"1")]
-        put_back(stage, dead_letter.value(), [*dead_letter.headers(), *again])
+        put_into_retry(stage, dead_letter.value(), [*dead_letter.headers(), *again])
         await soon(lambda: statuses(stage).get("e-5") == "completed")
     assert (await lago.stats())["totals"]["events"] == 8
     last = stage.values(stage.topics.receipts)[-1]
@@ -104,7 +104,7 @@ async def test_a_requeued_conflict_is_a_conflict_again_after_a_restart_too(
 ) -> None:
     """A restarted role takes events that Lago has for its own posts; a dead letter must be looked up."""
     await lago.post(msgspec.to_builtins(event(1, cents="9")))
-    put_back(stage, msgspec.json.encode(event(1)), [("requeued", b"1"), ("attempt", b"0"), ("not_before", b"0")])
+    put_into_retry(stage, msgspec.json.encode(event(1)), [("requeued", b"1"), ("attempt", b"0"), ("not_before", b"0")])
     async with stage.running("retry", parts):
         await soon(lambda: statuses(stage).get("e-1") == "failed")
     assert dict(stage.read(stage.topics.dlq)[0].headers())["reason"] == b"id_conflict"
@@ -114,7 +114,7 @@ async def test_a_restarted_retry_waits_until_its_time_and_not_longer(
     stage: Stage, lago: Lago, parts: Components
 ) -> None:
     due_ms = time.time_ns() // 1_000_000 + 3_000
-    put_back(stage, msgspec.json.encode(event(1)), [("attempt", b"1"), ("not_before", b"%d" % due_ms)])
+    put_into_retry(stage, msgspec.json.encode(event(1)), [("attempt", b"1"), ("not_before", b"%d" % due_ms)])
     async with stage.running("retry", parts) as role:
         await opened(role)
     assert await accepted_at(lago, "e-1") == []

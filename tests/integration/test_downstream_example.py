@@ -32,7 +32,7 @@ async def read_to_the_end(stage: Stage, database: Path) -> dict[str, tuple[int, 
     return {customer: (int(calls), Decimal(usd)) for customer, calls, usd in rows}
 
 
-def counted(database: Path) -> int:
+def calls_in(database: Path) -> int:
     if not database.exists():
         return 0
     with sqlite3.connect(database, timeout=30) as connection:
@@ -43,7 +43,7 @@ def counted(database: Path) -> int:
 
 
 def more_than(database: Path, before: int) -> bool:
-    return counted(database) > before
+    return calls_in(database) > before
 
 
 async def test_sums_are_exact_after_any_number_of_kills(stage: Stage, tmp_path: Path) -> None:

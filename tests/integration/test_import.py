@@ -12,7 +12,7 @@ import pytest
 from connectors.api.mapping_import import MAX_BYTES, MAX_ROWS
 from connectors.config.settings import Settings
 from schemas.topics import CUSTOMERS
-from tests.integration.test_mapping_api import records, refused, said
+from tests.integration.test_mapping_api import json_of, records, refused
 from tests.support.command import Ended, meterbridge
 from tests.support.kafka import Kafka
 from tests.support.sandbox import Lago, lago_sandbox
@@ -66,9 +66,9 @@ def counts(told: dict[str, Any]) -> tuple[int, int, int, int, int]:
 
 async def test_mappings_are_imported_row_by_row_and_a_second_import_changes_nothing(server: Server) -> None:
     body = ndjson(*(row(number) for number in range(250)))
-    assert counts(said(await posted(server, body))) == (250, 250, 0, 0, 0)
-    assert counts(said(await posted(server, body))) == (250, 0, 0, 250, 0)
-    assert said(await server.mapping("c249"))["lago_customer_id"] == "org_249"
+    assert counts(json_of(await posted(server, body))) == (250, 250, 0, 0, 0)
+    assert counts(json_of(await posted(server, body))) == (250, 0, 0, 250, 0)
+    assert json_of(await server.mapping("c249"))["lago_customer_id"] == "org_249"
 
 
 async def test_a_bad_row_is_reported_with_its_line_and_does_not_affect_others(server: Server) -> None:
@@ -79,7 +79,7 @@ async def test_a_bad_row_is_reported_with_its_line_and_does_not_affect_others(se
         b"[]",
         json.dumps(row(3)).encode(),
     ]
-    told = said(await posted(server, b"\n".join(lines)))
+    told = json_of(await posted(server, b"\n".join(lines)))
     assert counts(told) == (5, 2, 0, 0, 3)
     assert [(error["line"], error["reason"]) for error in told["errors"]] == [
         (2, "not_json"),
@@ -89,7 +89,7 @@ async def test_a_bad_row_is_reported_with_its_line_and_does_not_affect_others(se
     assert told["errors"][1]["errors"][0]["field"] == "id_kind"
     assert "nickname" not in str(told)
     for number in (1, 3):
-        said(await server.mapping(f"c{number}"))
+        json_of(await server.mapping(f"c{number}"))
 
 
 async def test_csv_is_recognised_by_its_content_type_and_its_texts_are_converted(server: Server) -> None:
@@ -99,10 +99,10 @@ async def test_csv_is_recognised_by_its_content_type_and_its_texts_are_converted
         '"b, too",org_b,tenant,true,1704067200,team,\n'
         "c,,tenant,,,,\n"
     )
-    told = said(await posted(server, body.encode(), "text/csv; charset=utf-8"))
+    told = json_of(await posted(server, body.encode(), "text/csv; charset=utf-8"))
     assert counts(told) == (3, 2, 0, 0, 1)
     assert [error["line"] for error in told["errors"]] == [4]
-    first, second = said(await server.mapping("a")), said(await server.mapping("b, too"))
+    first, second = json_of(await server.mapping("a")), json_of(await server.mapping("b, too"))
     assert (first["is_active"], first["effective_from"]) == (False, "2024-01-01T00:00:00.000000Z")
     assert (second["is_active"], second["id_kind"]) == (True, "team")
 
@@ -110,17 +110,17 @@ async def test_csv_is_recognised_by_its_content_type_and_its_texts_are_converted
 async def test_rows_of_one_customer_are_processed_in_order(server: Server) -> None:
     begin = 4_000_000_000
     body = ndjson(*(row(0, lago_customer_id=f"org_{n}", effective_from=begin + n) for n in range(20)))
-    assert counts(said(await posted(server, body))) == (20, 1, 19, 0, 0)
-    told = said(await server.http.get("/customers/c0/mapping/history", headers=BEARER))
+    assert counts(json_of(await posted(server, body))) == (20, 1, 19, 0, 0)
+    told = json_of(await server.http.get("/customers/c0/mapping/history", headers=BEARER))
     assert [version["lago_customer_id"] for version in told["versions"]] == [f"org_{n}" for n in range(20)]
 
 
 async def test_a_dry_run_reports_the_changes_and_makes_none(server: Server, settings: Settings) -> None:
-    said(await server.map("c1", org="org_1"), 201)
-    said(await server.map("c2", org="org_other"), 201)
+    json_of(await server.map("c1", org="org_1"), 201)
+    json_of(await server.map("c2", org="org_other"), 201)
     before = records(settings, CUSTOMERS)
     body = ndjson(row(1), row(2), row(3), row(2, effective_from=5))
-    told = said(await posted(server, body, dry_run="true"))
+    told = json_of(await posted(server, body, dry_run="true"))
     assert counts(told) == (4, 1, 1, 1, 1)
     assert told["errors"][0]["reason"] == "effective_from_too_early"
     assert records(settings, CUSTOMERS) == before
@@ -130,17 +130,17 @@ async def test_a_body_is_bounded_and_rows_before_the_bound_are_processed(server:
     body = ndjson(row(1)) + b"{}\n" * MAX_ROWS
     problem = refused(await posted(server, body), 413)
     assert problem["reason"] == "too_many_rows"
-    said(await server.mapping("c1"))
+    json_of(await server.mapping("c1"))
     large = ndjson(row(2)) + b" " * MAX_BYTES
     assert refused(await posted(server, large), 413)["reason"] == "body_too_large"
-    said(await server.mapping("c2"))
+    json_of(await server.mapping("c2"))
 
 
 async def test_create_only_rows_change_nothing_that_exists(server: Server) -> None:
-    said(await server.map("c1", org="org_other"), 201)
+    json_of(await server.map("c1", org="org_other"), 201)
     headers = {**BEARER, "If-None-Match": "*"}
     answer = await server.http.post(IMPORT, content=ndjson(row(1), row(2)), headers=headers)
-    told = said(answer)
+    told = json_of(answer)
     assert counts(told) == (2, 1, 0, 0, 1)
     assert told["errors"][0]["reason"] == "exists_already"
 
@@ -225,5 +225,5 @@ async def test_without_a_file_or_a_key_there_is_one_sentence(stage: Stage, lago:
 
 
 async def test_all_errors_are_counted_although_the_list_of_errors_is_bounded(server: Server) -> None:
-    told = said(await posted(server, b"{}\n" * 1200))
+    told = json_of(await posted(server, b"{}\n" * 1200))
     assert (told["refused"], len(told["errors"])) == (1200, 1000)

@@ -28,7 +28,7 @@ SECRETS = ["plain-secret", "whsec_" + b64encode(KEY).decode()]
 
 
 @dataclass
-class Taken:
+class AcceptingTopics:
     """A Kafka that accepts everything."""
 
     records: list[Record] = field(default_factory=list)
@@ -55,7 +55,7 @@ async def refusal(ingress: Ingress, **headers: str) -> tuple[int, str]:
 
 
 async def test_every_form_of_signature_is_accepted_and_an_old_one_is_reported_as_old() -> None:
-    kafka, auth = Taken(), WebhookAuth(SECRETS, now_s=lambda: NOW)
+    kafka, auth = AcceptingTopics(), WebhookAuth(SECRETS, now_s=lambda: NOW)
     async with support.serving(support.store_in(kafka), auth=auth) as ingress:
         for headers in (stamped(), standard(), stamped(NOW - 300), standard(NOW + 300)):
             assert (await ingress.post(CALL, **headers)).status == 202
@@ -68,7 +68,7 @@ async def test_every_form_of_signature_is_accepted_and_an_old_one_is_reported_as
 
 
 async def test_a_large_signed_body_does_not_block_other_requests() -> None:
-    kafka, auth = Taken(), WebhookAuth(SECRETS, now_s=lambda: NOW)
+    kafka, auth = AcceptingTopics(), WebhookAuth(SECRETS, now_s=lambda: NOW)
     body = f"[{','.join([CALL] * 100_000)}]"
     async with support.serving(support.store_in(kafka), auth=auth) as ingress:
         large = asyncio.create_task(ingress.post(body, **stamped(body=body)))
@@ -78,7 +78,7 @@ async def test_a_large_signed_body_does_not_block_other_requests() -> None:
 
 
 async def test_only_allowed_addresses_may_post_and_only_a_trusted_proxys_header_counts() -> None:
-    kafka, allowed = Taken(), [ip_network("198.51.100.0/24")]
+    kafka, allowed = AcceptingTopics(), [ip_network("198.51.100.0/24")]
     store = support.store_in(kafka)
     told = {"X_Forwarded_For": "203.0.113.9, 198.51.100.7"}
     async with support.serving(store, origins=ClientAddressPolicy(allowed, [])) as ingress:
@@ -95,7 +95,7 @@ async def test_only_allowed_addresses_may_post_and_only_a_trusted_proxys_header_
 
 async def test_an_address_is_refused_before_its_body_is_read() -> None:
     async with support.serving(
-        support.store_in(Taken()), origins=ClientAddressPolicy([ip_network("198.51.100.7")], [])
+        support.store_in(AcceptingTopics()), origins=ClientAddressPolicy([ip_network("198.51.100.7")], [])
     ) as ingress:
         reader, writer = await asyncio.open_connection(ingress.client.host, ingress.client.port)
         writer.write(f"POST {USAGE} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode())
@@ -109,7 +109,9 @@ async def test_a_sender_over_its_rate_limit_is_told_to_come_back_and_others_are_
     now = 0.0
     auth = WebhookAuth(["plain-secret"], ["a-live-token", "b"], now_s=lambda: NOW)
     first = {"Authorization": "Bearer a-live-token"} if how == "token" else stamped()
-    async with support.serving(support.store_in(Taken()), auth=auth, pace=SenderRateLimiter(2, lambda: now)) as ingress:
+    async with support.serving(
+        support.store_in(AcceptingTopics()), auth=auth, pace=SenderRateLimiter(2, lambda: now)
+    ) as ingress:
         for _ in range(2):
             assert (await ingress.post(CALL, **first)).status == 202
         answer = await ingress.post(CALL, **first)
@@ -122,7 +124,9 @@ async def test_a_sender_over_its_rate_limit_is_told_to_come_back_and_others_are_
 
 
 async def test_an_open_ingress_has_one_rate_limit_for_all() -> None:
-    async with support.serving(support.store_in(Taken()), pace=SenderRateLimiter(0.1, lambda: 0.0)) as ingress:
+    async with support.serving(
+        support.store_in(AcceptingTopics()), pace=SenderRateLimiter(0.1, lambda: 0.0)
+    ) as ingress:
         assert (await ingress.post(CALL)).status == 202
         answer = await ingress.post(CALL)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "10")

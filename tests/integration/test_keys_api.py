@@ -72,7 +72,7 @@ async def becomes(wanted: int, server: Server, token: str, path: str = "/webhook
         await asyncio.sleep(0.15)
 
 
-async def said(url: str, settings: Settings, *words: str, code: int = 0) -> Any:
+async def keys_command(url: str, settings: Settings, *words: str, code: int = 0) -> Any:
     """The answer of `meterbridge keys`, as JSON."""
     environ = {
         "DATABASE_URL": url,
@@ -113,27 +113,27 @@ async def test_a_key_created_rotated_or_revoked_elsewhere_is_known_within_second
     server: Server, url: str, settings: Settings, stage: Stage
 ) -> None:
     """Other processes and the command line change keys too."""
-    key = await said(url, settings, "create", "--name", "cli", "--scope", "stats:read", "--expires", "90d")
+    key = await keys_command(url, settings, "create", "--name", "cli", "--scope", "stats:read", "--expires", "90d")
     ends = datetime.fromisoformat(key["expires_at"])
     assert (key["state"], key["orgs"]) == ("live", None) and abs(ends - datetime.now(UTC) - timedelta(days=90)) < DAY
-    narrow = await said(url, settings, "create", "--name", "n", "--scope", "stats:read", "--org", "org_1")
+    narrow = await keys_command(url, settings, "create", "--name", "n", "--scope", "stats:read", "--org", "org_1")
     assert narrow["orgs"] == ["org_1"]
     await becomes(200, server, key["token"])
-    new = await said(url, settings, "rotate", key["id"], "--overlap", "1h")
+    new = await keys_command(url, settings, "rotate", key["id"], "--overlap", "1h")
     await becomes(200, server, new["token"])
     assert await status(server, key["token"]) == 200, "the old one lives on"
-    listed = {one["id"]: one for one in (await said(url, settings, "list"))["keys"]}
+    listed = {one["id"]: one for one in (await keys_command(url, settings, "list"))["keys"]}
     assert listed[new["id"]]["rotated_from"] == key["id"]
     ends = datetime.fromisoformat(listed[key["id"]]["expires_at"])
     assert timedelta(minutes=55) < ends - datetime.now(UTC) <= timedelta(hours=1)
-    assert (await said(url, settings, "revoke", new["id"]))["state"] == "revoked"
+    assert (await keys_command(url, settings, "revoke", new["id"]))["state"] == "revoked"
     await becomes(401, server, new["token"])
-    assert f"no API key with the id {'0' * 12}." in await said(url, settings, "revoke", "0" * 12, code=1)
-    told = await said(url, settings, "revoke", new["token"], code=1)
+    assert f"no API key with the id {'0' * 12}." in await keys_command(url, settings, "revoke", "0" * 12, code=1)
+    told = await keys_command(url, settings, "revoke", new["token"], code=1)
     assert "not the id of an API key" in told and new["token"][-20:] not in told, (
         "a whole token is no id, and is not printed"
     )
-    assert "revoked or expired" in await said(url, settings, "rotate", new["id"], code=1)
+    assert "revoked or expired" in await keys_command(url, settings, "rotate", new["id"], code=1)
     actions = [line["action"] for line in stage.values(stage.topics.audit)]
     assert [one for one in actions if one.startswith("keys.")] == [
         *("keys.create", "keys.create", "keys.rotate", "keys.revoke")

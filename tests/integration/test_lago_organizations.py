@@ -19,7 +19,7 @@ from connectors.config.organization_settings import LagoOrganization
 from connectors.config.settings import Settings
 from connectors.lago.client import LagoClient
 from schemas.policy import MeterPolicy
-from tests.integration.test_mapping_api import refused, said
+from tests.integration.test_mapping_api import json_of, refused
 from tests.support.calls import raw, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
@@ -115,8 +115,8 @@ async def test_a_mapping_names_its_organisation_and_an_unknown_one_is_refused(
     settings: Settings, lago: Lago, eu: Lago
 ) -> None:
     async with acme_in_both(settings) as server:
-        ours = said(await server.map("one", "acme", lago_organization_id="main"), 201)
-        theirs = said(await server.map("two", "acme", lago_organization_id="eu"), 201)
+        ours = json_of(await server.map("one", "acme", lago_organization_id="main"), 201)
+        theirs = json_of(await server.map("two", "acme", lago_organization_id="eu"), 201)
         assert (ours["org_id"], ours["subscription"]) == ("acme", "sub_acme")
         shown = theirs["org_id"], theirs["lago_customer_id"], theirs["lago_organization_id"], theirs["subscription"]
         assert shown == ("eu::acme", "acme", "eu", "sub_eu::acme")
@@ -125,7 +125,7 @@ async def test_a_mapping_names_its_organisation_and_an_unknown_one_is_refused(
         crossing = await server.map("three", "eu::acme", lago_organization_id="main")
         assert refused(crossing, 422)["reason"] == "other_organization"
         listed = await server.http.get("/customers/mappings?org=eu::acme", headers=BEARER)
-        assert [one["litellm_customer_id"] for one in said(listed)["mappings"]] == ["two"]
+        assert [one["litellm_customer_id"] for one in json_of(listed)["mappings"]] == ["two"]
     with_one = settings.model_copy(update={"lago_organizations": ()})
     async with running_server(with_one, ["api"]) as server:
         answer = await server.http.get("/api/v1/billing/org/organizations/eu::acme/usage/current", headers=BEARER)
@@ -133,14 +133,14 @@ async def test_a_mapping_names_its_organisation_and_an_unknown_one_is_refused(
         for name in ("eu", "us"):  # with orgs of a further one a name is no decoration, whatever is configured
             elsewhere = await server.map("three", "acme", lago_organization_id=name)
             assert refused(elsewhere, 422)["reason"] == "unknown_organization"
-        said(await server.map("three", "acme", lago_organization_id="main"), 201)
+        json_of(await server.map("three", "acme", lago_organization_id="main"), 201)
     assert (await customers(lago), await customers(eu)) == (["acme"], ["acme"])
 
 
 async def test_a_webhook_belongs_to_the_organisation_that_signed_it(settings: Settings, lago: Lago, eu: Lago) -> None:
     both = settings.model_copy(update={"lago_webhook_secret": ()})
     async with acme_in_both(both) as server:
-        said(await server.map("two", "acme", lago_organization_id="eu"), 201)
+        json_of(await server.map("two", "acme", lago_organization_id="eu"), 201)
         ended = await eu.http.delete("/api/v1/subscriptions/sub_eu::acme")
         assert ended.status_code == 200, ended.text
         body = msgspec.json.encode(
@@ -152,9 +152,9 @@ async def test_a_webhook_belongs_to_the_organisation_that_signed_it(settings: Se
         )
         signature = b64encode(hmac.digest(SECRET.encode(), body, sha256)).decode()
         answer = await server.http.post("/webhooks/lago", content=body, headers={"X-Lago-Signature": signature})
-        assert said(answer) == {"status": "applied"}
+        assert json_of(answer) == {"status": "applied"}
         assert (
-            said(await server.mapping("two"))["subscription"] is None
+            json_of(await server.mapping("two"))["subscription"] is None
             or (await eu.get("/subscriptions", external_customer_id="acme")).json()["subscriptions"] == []
         )
         orgs = {
@@ -179,8 +179,8 @@ async def test_after_a_move_and_a_correction_each_call_is_billed_once_in_the_rig
     policy: MeterPolicy = replace(QUICK, organizations=("eu",))
     async with acme_in_both(settings) as server, httpx.AsyncClient(trust_env=False) as http:
         await asyncio.sleep(1.1)  # subscriptions have begun when the calls end
-        said(await server.map("moved", "acme", lago_organization_id="main"), 201)
-        said(await server.map("mistaken", "nobody", lago_organization_id="eu"), 201)
+        json_of(await server.map("moved", "acme", lago_organization_id="main"), 201)
+        json_of(await server.map("mistaken", "nobody", lago_organization_id="eu"), 201)
         delivery = quick_delivery(lago, http)
         delivery_eu = quick_delivery(eu, http)
         delivery_eu.wire = replace(delivery_eu.wire, poster=LagoClient(http, eu.url, EUS, organization="eu"))
@@ -196,8 +196,8 @@ async def test_after_a_move_and_a_correction_each_call_is_billed_once_in_the_rig
             async with asyncio.timeout(40):
                 while await cents(lago) != 10:
                     await asyncio.sleep(0.05)
-            moved = said(await server.map("moved", "acme", lago_organization_id="eu"))
-            corrected = said(await server.map("mistaken", "acme", lago_organization_id="eu"))
+            moved = json_of(await server.map("moved", "acme", lago_organization_id="eu"))
+            corrected = json_of(await server.map("mistaken", "acme", lago_organization_id="eu"))
             assert moved["corrected"] is None
             assert corrected["corrected"]["org_id"] == "eu::nobody"
             await asyncio.sleep(2.5)  # the mapping delay: the move has begun

@@ -46,7 +46,7 @@ def stage(settings: Settings) -> Stage:
 
 
 @asynccontextmanager
-async def told(settings: Settings, lago: Lago) -> AsyncIterator[Server]:
+async def webhook_server(settings: Settings, lago: Lago) -> AsyncIterator[Server]:
     """A server to which Lago sends its webhooks, and which learns nothing by polling."""
     async with running_server(settings) as server:
         url = str(server.http.base_url.join("/webhooks/lago"))
@@ -83,7 +83,7 @@ def started(org: str = "org_1") -> dict[str, Any]:
     }
 
 
-async def counted(server: Server, outcome: str) -> float:
+async def webhooks_counted(server: Server, outcome: str) -> float:
     text = (await server.http.get("/metrics/prometheus")).text
     lines = [line for line in text.splitlines() if line.startswith("meterbridge_lago_webhooks_total{")]
     return sum(float(line.rpartition(" ")[2]) for line in lines if f'outcome="{outcome}"' in line)
@@ -94,7 +94,7 @@ async def test_a_subscription_created_in_lago_releases_the_usage_held_for_it(
 ) -> None:
     """Created on Lago's own pages: its webhook reaches the org's record, and the held usage is billed."""
     now = time.time_ns() // 1000
-    async with told(settings, lago) as server, httpx.AsyncClient(trust_env=False) as http:
+    async with webhook_server(settings, lago) as server, httpx.AsyncClient(trust_env=False) as http:
         assert (await server.map("acme", "org_1")).json()["held_reason"] == "no_subscription"
         stage.put([raw(0, slp(n, at_us=now), customer="acme", received_us=now) for n in range(20)])
         parts = stage.parts(delivery=quick_delivery(lago, http))
@@ -116,7 +116,7 @@ async def test_a_subscription_created_in_lago_releases_the_usage_held_for_it(
 
 async def test_a_plan_change_and_an_end_are_in_the_orgs_record(settings: Settings, stage: Stage, lago: Lago) -> None:
     await lago.usage_plan("dear", 9900)
-    async with told(settings, lago) as server:
+    async with webhook_server(settings, lago) as server:
         await server.map("acme", "org_1")
         await lago.subscribe("sub_1", "org_1")
         await soon(lambda: "org_1" in orgs(stage))
@@ -182,7 +182,7 @@ async def test_a_repeat_is_answered_and_changes_nothing_also_after_a_restart(
             await server.map("acme", "org_1")
             posted = [await server.http.post("/webhooks/lago", **signed(started())) for _ in range(3)]
             assert [one.json()["status"] for one in posted] == expected
-            assert await counted(server, "applied") == 1 and await counted(server, "repeated") == 2
+            assert await webhooks_counted(server, "applied") == 1 and await webhooks_counted(server, "repeated") == 2
     assert len(stage.read(stage.topics.orgs)) == 1
     assert [(one.attempt, one.unique_key, one.status) for one in attempts(stage)] == [
         (number, "k1", 200) for number in (1, 2, 3) * 2
@@ -192,12 +192,12 @@ async def test_a_repeat_is_answered_and_changes_nothing_also_after_a_restart(
 async def test_a_webhook_that_cannot_be_processed_now_is_repeated_and_then_processed(
     settings: Settings, stage: Stage, lago: Lago
 ) -> None:
-    async with told(settings, lago) as server:
+    async with webhook_server(settings, lago) as server:
         await server.map("acme", "org_1")
         await lago.fault(kind="status", status=503, path="/api/v1/subscriptions", method="GET", count=1)
         await lago.subscribe("sub_1", "org_1")
         await soon(lambda: "org_1" in orgs(stage))
-        assert await counted(server, "http_503") == 1
+        assert await webhooks_counted(server, "http_503") == 1
         [refused] = [one for one in attempts(stage) if one.status != 200]
         await soon(lambda: refused.unique_key in {one.unique_key for one in attempts(stage) if one.status == 200})
     assert (refused.status, refused.error) == (503, "http_503")
@@ -208,7 +208,7 @@ async def test_an_event_that_lago_will_not_bill_has_failed_with_its_reason(
 ) -> None:
     """Lago accepted it, and finds within the hour that no metric counts it: only its webhook says so."""
     await lago.subscribe("sub", "org", subscription_at="2026-01-01T00:00:00Z")
-    async with told(settings, lago) as server, httpx.AsyncClient(trust_env=False) as http:
+    async with webhook_server(settings, lago) as server, httpx.AsyncClient(trust_env=False) as http:
         put(stage, [event(n) for n in range(3)])
         async with stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))):
             await soon(lambda: len(statuses(stage)) == 3)
@@ -220,7 +220,7 @@ async def test_an_event_that_lago_will_not_bill_has_failed_with_its_reason(
             await lago.http.post("/__webhooks", json=order)
             await soon(lambda number=number: len(came(stage)) == number + 1)  # type: ignore[misc]
             await seen(server, {"total_events": 3, "completed_events": 2, "failed_events": 1})
-        assert (await counted(server, "applied"), await counted(server, "ignored")) == (1, 1)
+        assert (await webhooks_counted(server, "applied"), await webhooks_counted(server, "ignored")) == (1, 1)
         text = (await server.http.get("/metrics/prometheus")).text
         assert 'failed_events_total{error_type="unbillable_invalid_code"} 1.0' in text
     receipts = [msgspec.json.decode(one.value(), type=Receipt) for one in stage.read(stage.topics.receipts)]

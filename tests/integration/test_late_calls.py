@@ -124,7 +124,7 @@ async def test_a_topic_replayed_beyond_the_dedupe_retention_bills_only_missing_c
     assert (await world.task().once()).requeued == 0
 
 
-class Dies(CommandProducer):
+class KilledProcess(CommandProducer):
     """A process that is killed before or after its records are durable."""
 
     def __init__(self, stage: Stage, *, durable: bool) -> None:
@@ -147,7 +147,7 @@ async def test_after_a_kill_between_sending_and_marking_the_call_is_billed_once(
     world.stage.put([call(n, 72) for n in range(5)])
     await world.refused(5)
     with pytest.raises(Unavailable, match="killed"):
-        await world.task(lambda: Dies(world.stage, durable=durable)).once()
+        await world.task(lambda: KilledProcess(world.stage, durable=durable)).once()
     assert (await rows(world.url, OPEN))[0][0] == 5
     done = await world.task().once()
     assert (done.requeued, done.known) == ((0, 5) if durable else (5, 0))

@@ -26,7 +26,7 @@ def subscribed(customer: str, at_us: int, kind: str) -> Target:
     return Target("org", "sub")
 
 
-class Bench:
+class LedgerSetup:
     """Ledgers of partition 0 of one test's raw topic."""
 
     def __init__(self, stage: Stage) -> None:
@@ -56,7 +56,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(kafka: Kafka, topic_prefix: str) -> object:
-    bench = Bench(Stage(kafka.bootstrap, topic_prefix))
+    bench = LedgerSetup(Stage(kafka.bootstrap, topic_prefix))
     yield bench
     for ledger in bench.opened:
         await ledger.close()
@@ -73,7 +73,7 @@ def snapshot(state: LedgerState) -> tuple[object, dict[int, Window], list[bool],
     )
 
 
-async def test_state_is_a_function_of_the_changelog(bench: Bench) -> None:
+async def test_state_is_a_function_of_the_changelog(bench: LedgerSetup) -> None:
     bench.feed(range(30))
     first = bench.ledger()
     state = await first.open()
@@ -85,7 +85,7 @@ async def test_state_is_a_function_of_the_changelog(bench: Bench) -> None:
     assert bench.changes(again, range(30)).position.counters.duplicate.calls == 30
 
 
-async def test_a_reused_ledger_reads_only_the_end_of_the_changelog_and_is_equal(bench: Bench) -> None:
+async def test_a_reused_ledger_reads_only_the_end_of_the_changelog_and_is_equal(bench: LedgerSetup) -> None:
     bench.feed(range(40))
     shelf = LedgerCache(time.monotonic)
     mine = bench.ledger(shelf)
@@ -101,7 +101,7 @@ async def test_a_reused_ledger_reads_only_the_end_of_the_changelog_and_is_equal(
     assert len(back.seen) == 20
 
 
-async def test_a_late_transaction_of_a_frozen_owner_is_refused(bench: Bench) -> None:
+async def test_a_late_transaction_of_a_frozen_owner_is_refused(bench: LedgerSetup) -> None:
     """Two owners can never both commit: opening the ledger fences the earlier one."""
     bench.feed(range(20))
     frozen, awake = bench.ledger(), bench.ledger()
@@ -115,7 +115,7 @@ async def test_a_late_transaction_of_a_frozen_owner_is_refused(bench: Bench) -> 
     assert (await bench.ledger().open()).position.counters.folded.calls == 10
 
 
-async def test_an_aborted_step_leaves_no_trace(bench: Bench) -> None:
+async def test_an_aborted_step_leaves_no_trace(bench: LedgerSetup) -> None:
     bench.feed(range(20))
     ledger = bench.ledger()
     state = await ledger.open()
@@ -129,7 +129,7 @@ async def test_an_aborted_step_leaves_no_trace(bench: Bench) -> None:
     assert again.position.next == state.position.next == 5
 
 
-async def renew(bench: Bench, wait: Callable[[], Awaitable[None]]) -> None:
+async def renew(bench: LedgerSetup, wait: Callable[[], Awaitable[None]]) -> None:
     admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
     for deleted in admin.delete_topics([bench.stage.topics.raw], operation_timeout=10).values():
         deleted.result()
@@ -139,7 +139,7 @@ async def renew(bench: Bench, wait: Callable[[], Awaitable[None]]) -> None:
         created.result()
 
 
-async def test_a_recreated_topic_stops_the_ledger(bench: Bench) -> None:
+async def test_a_recreated_topic_stops_the_ledger(bench: LedgerSetup) -> None:
     bench.feed(range(5))
     first = bench.ledger()
     await first.commit(bench.changes(await first.open(), range(5)))
@@ -149,7 +149,7 @@ async def test_a_recreated_topic_stops_the_ledger(bench: Bench) -> None:
         await bench.ledger().open()
 
 
-async def test_a_topic_with_more_partitions_stops_the_ledger(bench: Bench) -> None:
+async def test_a_topic_with_more_partitions_stops_the_ledger(bench: LedgerSetup) -> None:
     """More partitions move keys: duplicates would no longer meet in one ledger."""
     admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
     for grown in admin.create_partitions([NewPartitions(bench.stage.topics.raw, 5)]).values():
@@ -160,7 +160,7 @@ async def test_a_topic_with_more_partitions_stops_the_ledger(bench: Bench) -> No
         await bench.ledger().open()
 
 
-async def test_a_position_beyond_the_log_stops_the_ledger(bench: Bench) -> None:
+async def test_a_position_beyond_the_log_stops_the_ledger(bench: LedgerSetup) -> None:
     bench.feed(range(3))
     first = bench.ledger()
     state = await first.open()
@@ -169,7 +169,7 @@ async def test_a_position_beyond_the_log_stops_the_ledger(bench: Bench) -> None:
         await bench.ledger().open()
 
 
-async def test_another_deployments_ledger_is_not_taken_over(bench: Bench) -> None:
+async def test_another_deployments_ledger_is_not_taken_over(bench: LedgerSetup) -> None:
     bench.feed(range(3))
     first = bench.ledger()
     await first.commit(bench.changes(await first.open(), range(3)))
@@ -177,7 +177,7 @@ async def test_another_deployments_ledger_is_not_taken_over(bench: Bench) -> Non
         await bench.ledger(deployment="somebody-else").open()
 
 
-async def test_a_lost_changelog_is_noticed(bench: Bench) -> None:
+async def test_a_lost_changelog_is_noticed(bench: LedgerSetup) -> None:
     """The group has committed offsets, but the state is gone: starting from nothing would bill everything again."""
     bench.feed(range(3))
     first = bench.ledger()
@@ -194,7 +194,7 @@ async def test_a_lost_changelog_is_noticed(bench: Bench) -> None:
         await bench.ledger().open()
 
 
-async def test_a_ledger_that_does_not_add_up_is_not_opened(bench: Bench) -> None:
+async def test_a_ledger_that_does_not_add_up_is_not_opened(bench: LedgerSetup) -> None:
     bench.feed(range(3))
     first = bench.ledger()
     changes = bench.changes(await first.open(), range(3))

@@ -33,7 +33,7 @@ async def server(kafka: Kafka, topic_prefix: str, stage: Stage) -> AsyncIterator
         yield running
 
 
-async def asked(server: Server, path: str, status: int = 200, **body: Any) -> Any:
+async def answer_json(server: Server, path: str, status: int = 200, **body: Any) -> Any:
     answer = await (
         server.http.post(path, json=body, headers=BEARER) if body else server.http.get(path, headers=BEARER)
     )
@@ -55,12 +55,12 @@ async def test_requeued_dead_letters_are_bounded_and_arrive(stage: Stage, lago: 
         async with stage.running("sink", posting), stage.running("retry", posting):
             await soon(lambda: list(statuses(stage).values()).count("failed") == 4, limit_s=30)
             await lago.http.delete("/__faults")
-            assert (await asked(server, "/webhooks/retry", dry_run=True))["dead_letters"] == 4
-            assert (await asked(server, "/webhooks/retry", 202, limit=1))["requeued"] == 1
-            assert (await asked(server, "/webhooks/retry", 202, limit=1, comment="well again"))["requeued"] == 1
+            assert (await answer_json(server, "/webhooks/retry", dry_run=True))["dead_letters"] == 4
+            assert (await answer_json(server, "/webhooks/retry", 202, limit=1))["requeued"] == 1
+            assert (await answer_json(server, "/webhooks/retry", 202, limit=1, comment="well again"))["requeued"] == 1
             bare = await server.http.post("/webhooks/retry", headers=BEARER)
             assert (bare.status_code, bare.json()["requeued"]) == (202, 2)
-            assert (await asked(server, "/webhooks/retry", 202, comment="again"))["dead_letters"] == 0
+            assert (await answer_json(server, "/webhooks/retry", 202, comment="again"))["dead_letters"] == 0
             await soon(lambda: set(statuses(stage).values()) == {"completed"}, limit_s=30)
     told = await server.stats(lambda told: told["delivered"] == 5)
     assert (told["delivered"], told["dead"], told["retrying"], told["pending"]) == (5, 0, 0, 0)
@@ -107,7 +107,7 @@ async def test_unmapped_customers_are_listed_with_their_amounts(
     async with projector_parts(stage, database) as project, running_server(settings, ("api",)) as server:
         async with stage.running("meter", stage.parts()), stage.running("project", project):
             await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 6)
-            told = (await asked(server, "/customers/unmapped"))["customers"]
+            told = (await answer_json(server, "/customers/unmapped"))["customers"]
             assert [(one["litellm_customer_id"], one["calls"], one["usd"]) for one in told] == [
                 ("ghost", 3, "1.5"),
                 ("spirit", 1, "0.5"),
@@ -115,12 +115,12 @@ async def test_unmapped_customers_are_listed_with_their_amounts(
             stage.map("ghost", "org", "sub")
             query = "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL"
             await until(database, query, lambda count: count == 1)
-        told = (await asked(server, "/customers/unmapped"))["customers"]
+        told = (await answer_json(server, "/customers/unmapped"))["customers"]
     assert [one["litellm_customer_id"] for one in told] == ["spirit"]
 
 
 async def test_without_postgres_unmapped_customers_cannot_be_listed(server: Server) -> None:
-    assert (await asked(server, "/customers/unmapped", 501))["reason"] == "needs_postgres"
+    assert (await answer_json(server, "/customers/unmapped", 501))["reason"] == "needs_postgres"
 
 
 async def test_without_the_master_key_it_is_refused(server: Server) -> None:

@@ -30,7 +30,7 @@ def customer(*versions: MappingVersion, name: str = "acme") -> bytes:
     return msgspec.json.encode(CustomerRecord(name, versions, NOW_US, NOW_US))
 
 
-def said(offset: int, value: bytes | None, key: bytes = b"acme") -> Said:
+def record_at(offset: int, value: bytes | None, key: bytes = b"acme") -> Said:
     return Said(offset, NOW_US // 1000, key, value)
 
 
@@ -115,20 +115,20 @@ async def test_mappings_and_events_cannot_be_changed_by_sql(url: str, statement:
 async def test_of_a_compacted_topic_the_latest_record_counts_after_any_number_of_readings(url: str) -> None:
     """Offsets may be deleted and the topic read again, in other batches."""
     log = [
-        said(0, customer(MappingVersion(0, "one", "t"))),
-        said(1, None),
-        said(2, customer(MappingVersion(0, "two", "t"))),
-        said(3, customer(MappingVersion(0, "x", "t"), name="gone"), b"gone"),
-        said(4, b"{not ours"),
-        said(5, None, b"gone"),
-        said(7, customer(MappingVersion(0, "three", "t"))),
+        record_at(0, customer(MappingVersion(0, "one", "t"))),
+        record_at(1, None),
+        record_at(2, customer(MappingVersion(0, "two", "t"))),
+        record_at(3, customer(MappingVersion(0, "x", "t"), name="gone"), b"gone"),
+        record_at(4, b"{not ours"),
+        record_at(5, None, b"gone"),
+        record_at(7, customer(MappingVersion(0, "three", "t"))),
     ]
     orgs = [
-        said(0, msgspec.json.encode(OrgRecord("org", "Acme")), b"org"),
-        said(1, None, b"org"),
-        said(3, msgspec.json.encode(OrgRecord("org", "Acme & Co")), b"org"),
-        said(4, msgspec.json.encode(OrgRecord("old", "Old")), b"old"),
-        said(5, None, b"old"),
+        record_at(0, msgspec.json.encode(OrgRecord("org", "Acme")), b"org"),
+        record_at(1, None, b"org"),
+        record_at(3, msgspec.json.encode(OrgRecord("org", "Acme & Co")), b"org"),
+        record_at(4, msgspec.json.encode(OrgRecord("old", "Old")), b"old"),
+        record_at(5, None, b"old"),
     ]
     shown = "SELECT litellm_customer_id, lago_customer_id, o.name FROM customer_mappings, organisations o"
     seen = []

@@ -18,7 +18,7 @@ from schemas.moments import HOUR_US, SECOND_US
 from streams.app import ROLES
 from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, end_mapping, set_mapping
 from streams.runtime.run import run_role
-from tests.integration.test_mapping_api import refused, said
+from tests.integration.test_mapping_api import json_of, refused
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
@@ -80,7 +80,7 @@ def billed(stage: Stage) -> dict[str, Decimal]:
     return sums
 
 
-def asked(port: int) -> dict[str, float]:
+def identities_asked(port: int) -> dict[str, float]:
     """Ids that Lago was asked about, by its answer."""
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     return {
@@ -110,14 +110,14 @@ async def test_a_customer_that_is_saved_here_pays_for_usage_that_names_it(
 
 async def test_a_mapping_set_or_ended_by_hand_stays_when_the_customer_is_saved(settings: Settings) -> None:
     async with running_server(settings, ["api"]) as server:
-        said(await server.map(CUSTOMER, org="org_2"), 201)
+        json_of(await server.map(CUSTOMER, org="org_2"), 201)
         made = await server.http.post("/api/customers", json=BODY, headers=BEARER)
         assert (made.status_code, made.json()["mapping"]["lago_customer_id"]) == (201, "org_2")
-        said(await server.map("gone"), 201)
-        said(await server.http.delete("/customers/gone/mapping", headers=BEARER))
+        json_of(await server.map("gone"), 201)
+        json_of(await server.http.delete("/customers/gone/mapping", headers=BEARER))
         saved = await server.http.post("/api/customers", json=BODY | {"external_id": "gone"}, headers=BEARER)
         assert saved.status_code == 201
-        history = said(await server.http.get("/customers/gone/mapping/history", headers=BEARER))
+        history = json_of(await server.http.get("/customers/gone/mapping/history", headers=BEARER))
         assert [one["deleted"] for one in history["versions"]] == [False, True]
 
 
@@ -129,13 +129,13 @@ async def test_with_map_by_identity_a_customer_in_lago_pays_for_its_own_id(
     stage = Stage(kafka.bootstrap, topic_prefix, 2)
     stage.put([*calls(3), *calls(2, "stranger"), *calls(2, UNATTRIBUTED), *calls(1, "stopped")])
     async with running_server(settings, ["api"]) as server:
-        said(await server.map("stopped", org="stopped", is_active=False), 201)
+        json_of(await server.map("stopped", org="stopped", is_active=False), 201)
         port = free_port()
         async with metering(settings.model_copy(update={"map_by_identity": True, "metrics_port": port})):
             await soon(lambda: billed(stage) == {CUSTOMER: Decimal("0.0435")})
-            await soon(lambda: asked(port) == {"customer": 1, "unknown": 2, "failed": 0})
-        assert said(await server.mapping(CUSTOMER))["subscription"] == "sub_1"
-        assert said(await server.mapping("stopped"))["is_active"] is False
+            await soon(lambda: identities_asked(port) == {"customer": 1, "unknown": 2, "failed": 0})
+        assert json_of(await server.mapping(CUSTOMER))["subscription"] == "sub_1"
+        assert json_of(await server.mapping("stopped"))["is_active"] is False
         refused(await server.mapping("stranger"), 404)
 
 
@@ -168,7 +168,7 @@ async def test_a_customer_that_was_deleted_long_ago_is_not_mapped_again(
     async with running_server(settings, ["api"]) as server, metering(by_identity):
         await soon(lambda: any(one.value() is None for one in stage.read(stage.topics.customers)), limit_s=20)
         stage.put([*calls(3), *calls(2, "stranger")])
-        await soon(lambda: asked(port)["customer"] + asked(port)["unknown"] >= 2)
+        await soon(lambda: identities_asked(port)["customer"] + identities_asked(port)["unknown"] >= 2)
         await asyncio.sleep(1)
         assert billed(stage) == {}
         [forgotten] = [one for one in stage.read(stage.topics.customers) if one.value() is None]

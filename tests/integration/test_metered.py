@@ -59,7 +59,7 @@ async def lago() -> AsyncIterator[Lago]:
         yield sandbox
 
 
-async def counted(lago: Lago) -> dict[str, tuple[int, int]]:
+async def lago_usage(lago: Lago) -> dict[str, tuple[int, int]]:
     """Units and cents that Lago counts, by metric."""
     usage = await lago.usage("org_a", "sub-a")
     return {
@@ -68,7 +68,7 @@ async def counted(lago: Lago) -> dict[str, tuple[int, int]]:
     }
 
 
-class Corner:
+class OrgBillingSetup:
     """An org's billing with a stage and a sandbox."""
 
     def __init__(self, stage: Stage, lago: Lago, billing: OrgBilling, records: OrgRecords) -> None:
@@ -101,7 +101,7 @@ class Corner:
 
 
 @pytest.fixture
-async def corner(stage: Stage, lago: Lago) -> AsyncIterator[Corner]:
+async def corner(stage: Stage, lago: Lago) -> AsyncIterator[OrgBillingSetup]:
     where = stage.settings.kafka_bootstrap_servers
     producer = KafkaProducer(producer_config(where, answer_within_s=15))
     async with (
@@ -110,7 +110,7 @@ async def corner(stage: Stage, lago: Lago) -> AsyncIterator[Corner]:
     ):
         usage = KafkaUsage(producer, stage.topics.raw, now_us=now_us)
         client = LagoClient(http, lago.url, KEY)
-        yield Corner(stage, lago, OrgBilling(client, StoredIds(records), usage, now_us=now_us), records)
+        yield OrgBillingSetup(stage, lago, OrgBilling(client, StoredIds(records), usage, now_us=now_us), records)
         await producer.close()
 
 
@@ -119,7 +119,7 @@ def completed(stage: Stage) -> int:
 
 
 @pytest.mark.parametrize("window_us", [SECOND_US, 0])
-async def test_usage_recorded_three_times_and_replayed_is_billed_once(corner: Corner, window_us: int) -> None:
+async def test_usage_recorded_three_times_and_replayed_is_billed_once(corner: OrgBillingSetup, window_us: int) -> None:
     """Also in addition to calls of a customer that is mapped to the org, which are billed as usual."""
     stage = corner.stage
     stage.map("acme", "org_a", "sub-a")
@@ -132,13 +132,13 @@ async def test_usage_recorded_three_times_and_replayed_is_billed_once(corner: Co
         await soon(lambda: completed(stage) == len(stage.values(stage.topics.events)) >= 11, limit_s=20)
         assert (await meterbridge(stage, "replay", "--from", "1h", "--to", "2100-01-01")).code == 0
         await soon(lambda: stage.sensors.calls["duplicate"] == 20 + 34, limit_s=20)
-    assert await counted(corner.lago) == {"ai_usage": (88, 100), "api_call": (10, 10 * PRICE)}
+    assert await lago_usage(corner.lago) == {"ai_usage": (88, 100), "api_call": (10, 10 * PRICE)}
     events = [one for one in stage.values(stage.topics.events) if one["code"] == "api_call"]
     assert {one["properties"]["transaction_id"] for one in events} == {f"tx-{number}" for number in range(10)}
     assert {one["properties"]["endpoint"] for one in events} == {"/v1/chat"}
 
 
-async def test_usage_of_an_org_without_a_subscription_waits_and_is_then_billed(corner: Corner) -> None:
+async def test_usage_of_an_org_without_a_subscription_waits_and_is_then_billed(corner: OrgBillingSetup) -> None:
     """A restart in between changes nothing: held usage is in the ledger."""
     stage = corner.stage
     await corner.called("tx-1")
@@ -151,10 +151,10 @@ async def test_usage_of_an_org_without_a_subscription_waits_and_is_then_billed(c
         await soon(lambda: stage.sensors.calls["metered"] == 2)
         await corner.subscribed()
         await soon(lambda: completed(stage) == 2, limit_s=20)
-    assert (await counted(corner.lago))["api_call"] == (2, 2 * PRICE)
+    assert (await lago_usage(corner.lago))["api_call"] == (2, 2 * PRICE)
 
 
-async def test_each_event_is_explained_and_everything_adds_up(corner: Corner, database: str) -> None:
+async def test_each_event_is_explained_and_everything_adds_up(corner: OrgBillingSetup, database: str) -> None:
     """Some of it was held at first, some of it written off by an operator."""
     stage = corner.stage
 
@@ -236,7 +236,7 @@ async def test_a_process_that_knows_kafka_only_by_its_variables_records_usage(
         await orgs.record_api_call("org_a", "tx-2", "/v1/chat")
 
 
-async def test_an_orgs_subscription_id_is_stored_in_its_record(corner: Corner) -> None:
+async def test_an_orgs_subscription_id_is_stored_in_its_record(corner: OrgBillingSetup) -> None:
     """A second subscription of the org, in any process, uses the same id."""
     await corner.lago.plan("starter")
     made = await corner.billing.subscribe("org_b", "starter", "anniversary", None)
@@ -247,7 +247,7 @@ async def test_an_orgs_subscription_id_is_stored_in_its_record(corner: Corner) -
 
 
 async def test_usage_refused_as_too_old_is_accepted_once_later_and_no_call_is_mistaken_for_it(
-    corner: Corner, database: str
+    corner: OrgBillingSetup, database: str
 ) -> None:
     """The usage log is asked only for its identity: a LiteLLM call may have the same request id and start."""
     stage, old = corner.stage, now_us() - 30 * HOUR_US
@@ -268,4 +268,4 @@ async def test_usage_refused_as_too_old_is_accepted_once_later_and_no_call_is_mi
         await until(database, "SELECT count(*) FROM lago_events WHERE status = 'completed'", lambda count: count == 2)
         await told()
         await soon(lambda: stage.sensors.calls.get("duplicate") == 1)
-    assert (await counted(corner.lago))["api_call"] == (1, PRICE)
+    assert (await lago_usage(corner.lago))["api_call"] == (1, PRICE)

@@ -41,7 +41,7 @@ def _read(kafka: Kafka, topic: str) -> list[bytes]:
         consumer.close()
 
 
-def test_what_the_broker_acknowledged_can_be_read(kafka: Kafka, topic_prefix: str) -> None:
+def test_acknowledged_records_can_be_read(kafka: Kafka, topic_prefix: str) -> None:
     _create(kafka, topic_prefix + "smoke")
     _write(kafka, topic_prefix + "smoke", b"one")
     assert _read(kafka, topic_prefix + "smoke") == [b"one"]

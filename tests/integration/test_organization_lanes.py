@@ -25,7 +25,7 @@ from tests.support.sandbox import lago_sandbox
 from tests.support.stage import QUICK, Stage
 
 
-class Stuck:
+class StuckDelivery:
     """A delivery to an organisation that accepts nothing."""
 
     async def deliver(self, *_: object) -> list[EventOutcome]:
@@ -76,7 +76,7 @@ async def test_a_partition_task_without_progress_commits_its_offset_again_and_ag
     stage.producer.flush(10)
     policy = replace(QUICK, organizations=("eu",))
     async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
-        parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": Stuck}, traces=spans)
+        parts = stage.parts(policy, quick_delivery(lago, http), organizations={"eu": StuckDelivery}, traces=spans)
         async with stage.running("sink", parts):
             await soon(lambda: len(committed) >= 4 and spans.begun >= 3 * events)
             assert spans.open <= events
@@ -85,7 +85,7 @@ async def test_a_partition_task_without_progress_commits_its_offset_again_and_ag
     assert not stage.sensors.halted
 
 
-class Slow:
+class SlowDelivery:
     """A delivery whose posts take longer than a session."""
 
     begun = ended = 0
@@ -102,7 +102,7 @@ async def test_a_running_post_ends_before_a_partition_task_is_opened_again(
 ) -> None:
     """On a store without deduplication an interrupted post may be billed and has to be looked up."""
     monkeypatch.setattr(organization_lanes, "_SESSION_S", 0.05)
-    opened, opening, slow = 0, DeliveryWork.open, Slow()
+    opened, opening, slow = 0, DeliveryWork.open, SlowDelivery()
 
     async def counted(self: DeliveryWork) -> int:
         nonlocal opened
@@ -125,7 +125,7 @@ async def test_a_running_post_ends_before_a_partition_task_is_opened_again(
     assert (slow.begun, slow.ended) == (1, 1), "the event was not posted again"
 
 
-class Taken:
+class AcceptingDelivery:
     """A delivery to an organisation that accepts everything; a library raises a `CancelledError` in its first post."""
 
     def __init__(self, *, interrupted: bool) -> None:
@@ -159,7 +159,7 @@ async def test_a_partition_task_continues_when_a_library_raises_a_cancellation(
         await reading(self, consumer)
 
     monkeypatch.setattr(organization_lanes.OrganizationLane, "_read", read)
-    stage, eu = Stage(kafka.bootstrap, topic_prefix, partitions=1), Taken(interrupted=place == "post")
+    stage, eu = Stage(kafka.bootstrap, topic_prefix, partitions=1), AcceptingDelivery(interrupted=place == "post")
     manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization="eu"))
     value = msgspec.json.encode(LagoEvent("eu-1", "sub", "ai_usage", "1764000000.000", "1.37", {}))
     stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
@@ -232,7 +232,7 @@ async def test_a_partition_task_behind_many_events_of_others_does_not_log_each_t
         stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
     stage.producer.flush(10)
     async with lago_sandbox() as lago, httpx.AsyncClient(trust_env=False) as http:
-        parts = stage.parts(QUICK, quick_delivery(lago, http), organizations={"us": Stuck})
+        parts = stage.parts(QUICK, quick_delivery(lago, http), organizations={"us": StuckDelivery})
         async with stage.running("sink", parts):
             await soon(lambda: opened >= 6)
             assert stage.sensors.halted == [(stage.topics.events, 0, "unknown_organization")]

@@ -177,7 +177,7 @@ async def test_usage_that_the_last_invoice_does_not_show_is_reported_and_not_bil
             assert world.told.waits == (0, Decimal(0))
 
 
-class Dies(Rebilling):
+class KilledProcess(Rebilling):
     """A process that is killed when it has billed again the usage after the end: before or after its second transaction
     is durable.
     """
@@ -200,7 +200,7 @@ async def test_after_a_kill_in_between_it_is_billed_once(world: World, durable: 
     await world.overtaken(range(5, 7))
     await learn(world)
     with pytest.raises(Unavailable, match="killed"):
-        await world.task(lambda *of: Dies(*of, durable=durable)).once()
+        await world.task(lambda *of: KilledProcess(*of, durable=durable)).once()
     await until(world.url, REBILLED, lambda count: count == (5 if durable else 3))
     complaints = (await world.command("reconcile", "--lago")).json["complaints"]
     if not durable:

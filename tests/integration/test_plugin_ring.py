@@ -28,7 +28,7 @@ def call(name: str, **more: Any) -> bytes:
     return record({**PAYLOAD, "id": name, "litellm_call_id": name, **more})
 
 
-def left(folder: Path) -> list[Path]:
+def ended_files(folder: Path) -> list[Path]:
     return list(folder.glob("ended.*"))
 
 
@@ -53,7 +53,7 @@ async def test_a_record_that_the_ingress_refuses_is_kept_apart_and_all_others_ar
             if number == 10:
                 ring.append(call("large", model_group="m" * 20_000))
         for _ in range(int(_LIMIT_S * 10)):
-            if counts.all().get("set_aside") == 41 and not left(tmp_path):
+            if counts.all().get("set_aside") == 41 and not ended_files(tmp_path):
                 break
             await asyncio.sleep(0.1)
         await asyncio.to_thread(ring.close)

@@ -23,7 +23,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Ground:
+class ProducerSetup:
     def __init__(self, kafka: Kafka, prefix: str) -> None:
         self.kafka, self.topic = kafka, prefix + RAW.name
         self.settings = Settings(kafka_bootstrap_servers=kafka.bootstrap, kafka_partitions=3, topic_prefix=prefix)
@@ -52,11 +52,11 @@ class Ground:
 
 
 @pytest.fixture
-def ground(kafka: Kafka, topic_prefix: str) -> Ground:
-    return Ground(kafka, topic_prefix)
+def ground(kafka: Kafka, topic_prefix: str) -> ProducerSetup:
+    return ProducerSetup(kafka, topic_prefix)
 
 
-async def test_a_record_with_a_clock_that_is_ahead_is_stored_once(ground: Ground) -> None:
+async def test_a_record_with_a_clock_that_is_ahead_is_stored_once(ground: ProducerSetup) -> None:
     async with ground.producer(lambda: now_ms() + 25 * HOUR_MS) as producer:
         partition, offset = await producer.send_one((ground.topic, "k", b"a", now_ms() + 25 * HOUR_MS))
         assert offset == 0
@@ -66,7 +66,7 @@ async def test_a_record_with_a_clock_that_is_ahead_is_stored_once(ground: Ground
     assert ground.restamped == 2
 
 
-async def test_records_in_the_batch_of_a_refused_record_are_stored_with_it_once(ground: Ground) -> None:
+async def test_records_in_the_batch_of_a_refused_record_are_stored_with_it_once(ground: ProducerSetup) -> None:
     """Kafka refuses the whole batch; the order of a customer's records is kept."""
     behind, ahead = now_ms() - 72 * HOUR_MS, now_ms() + 25 * HOUR_MS
     records = [(ground.topic, "k", b"%d" % n, at) for n, at in enumerate([behind, ahead, behind, ahead, ahead])]
@@ -78,7 +78,7 @@ async def test_records_in_the_batch_of_a_refused_record_are_stored_with_it_once(
     assert [one.timestamp_ms for one in ground.stored()][5:8:2] == [behind, behind]
 
 
-async def test_once_the_clock_is_right_records_have_its_time_again(ground: Ground) -> None:
+async def test_once_the_clock_is_right_records_have_its_time_again(ground: ProducerSetup) -> None:
     ahead_ms = 25 * HOUR_MS
     async with ground.producer(lambda: now_ms() + ahead_ms) as producer:
         await producer.send_all([(ground.topic, "k", b"a", now_ms() + ahead_ms)])
@@ -90,7 +90,7 @@ async def test_once_the_clock_is_right_records_have_its_time_again(ground: Groun
     assert ground.stored()[1].timestamp_ms == begun
 
 
-async def test_a_record_that_is_too_old_for_a_topic_is_stored_with_the_present_time(ground: Ground) -> None:
+async def test_a_record_that_is_too_old_for_a_topic_is_stored_with_the_present_time(ground: ProducerSetup) -> None:
     """An operator's limit on old records must not stop a spool that waited for days."""
     ground.alter("message.timestamp.before.max.ms", str(HOUR_MS))
     old = now_ms() - 72 * HOUR_MS
@@ -106,7 +106,7 @@ async def test_a_record_that_is_too_old_for_a_topic_is_stored_with_the_present_t
     [("message.timestamp.after.max.ms", "9223372036854775807"), ("message.timestamp.before.max.ms", "86400000")],
 )
 def test_a_topic_with_another_limit_is_reported_with_the_command_that_repairs_it_and_stops_nothing(
-    ground: Ground, setting: str, value: str
+    ground: ProducerSetup, setting: str, value: str
 ) -> None:
     ground.alter(setting, value)
     [told] = check_topics(*topics_of(ground.settings))

@@ -47,7 +47,7 @@ ORG = OrgRecord(
 )
 
 
-def said(offset: int, value: object) -> Said:
+def record_at(offset: int, value: object) -> Said:
     return Said(offset, 1_795_176_000_000, b"acme", msgspec.json.encode(value), ())
 
 
@@ -166,7 +166,7 @@ async def test_only_calls_in_no_event_are_lost_and_their_copies_replace_them(dat
         again = [
             msgspec.structs.replace(calls[n - 7], part=f"again-{n}", held="", customer_id="other") for n in (7, 9, 12)
         ]
-        await writer.take(TOPICS.enriched, 0, [said(n, one) for n, one in enumerate(again)])
+        await writer.take(TOPICS.enriched, 0, [record_at(n, one) for n, one in enumerate(again)])
         assert await rows(database, LOST) == []
         assert await rows(database, "SELECT part FROM llm_usage_log WHERE customer_id = 'other' ORDER BY 1") == [
             ("again-12",),

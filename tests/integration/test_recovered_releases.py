@@ -52,7 +52,7 @@ def at_lago(first: int, calls: int, usd: str, **properties: str) -> LagoEvent:
     return LagoEvent(f"{PREFIX}{first}", "sub", "ai_usage", "1795176000.000", cents, {**told, **properties})
 
 
-async def begun(
+async def begin(
     database: str, calls: list[EnrichedUsage], *events: LagoEvent, undecided: str = "", do: bool = True
 ) -> LostCalls:
     async with Writer(database) as writer:
@@ -66,7 +66,7 @@ async def lost(database: str) -> list[int]:
 
 async def test_held_parts_with_the_sum_that_the_event_bills_are_in_it(database: str) -> None:
     calls = [held(7), held(8, "0.02"), held(9, "0.05")]
-    told = await begun(database, calls, at_lago(7, 2, "0.03"))
+    told = await begin(database, calls, at_lago(7, 2, "0.03"))
     assert (told.calls, told.usd, told.missing, told.undecided.calls) == (1, Decimal("0.05"), 0, 0)
     assert await lost(database) == [9]
     assert await rows(database, _RELEASED, f"{PREFIX}7") == [(f"{PREFIX}8",)]
@@ -75,13 +75,13 @@ async def test_held_parts_with_the_sum_that_the_event_bills_are_in_it(database: 
 async def test_an_event_that_an_open_window_names_has_the_parts_that_joined_it(database: str) -> None:
     """Its first call came after the mapping, and is in the log."""
     calls = [held(7, held="", part=f"{PREFIX}7"), held(3), held(4)]
-    told = await begun(database, calls, at_lago(7, 3, "0.03"))
+    told = await begin(database, calls, at_lago(7, 3, "0.03"))
     assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
 
 
 async def test_two_events_share_the_parts(database: str) -> None:
     calls = [held(n) for n in (7, 8, 9, 10)]
-    told = await begun(database, calls, at_lago(7, 2, "0.02"), at_lago(9, 2, "0.02"))
+    told = await begin(database, calls, at_lago(7, 2, "0.02"), at_lago(9, 2, "0.02"))
     assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
 
 
@@ -92,13 +92,13 @@ async def test_equal_calls_of_two_windows_are_distributed_so_that_both_events_ar
     later = {"end": "2026-11-20T12:01:30.000000Z"}
     calls = [held(9), held(10, **later), held(11), held(12, **later)]
     next_minute = {"window_start": "2026-11-20T12:01:00.000000Z", "window_end": "2026-11-20T12:02:00.000000Z"}
-    told = await begun(database, calls, at_lago(10, 2, "0.02", **next_minute), at_lago(9, 2, "0.02"))
+    told = await begin(database, calls, at_lago(10, 2, "0.02", **next_minute), at_lago(9, 2, "0.02"))
     assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
 
 
 async def test_a_window_that_became_held_at_its_seal_is_found_in_the_event_that_it_joined(database: str) -> None:
     """Its calls were not held when they were counted, so their rows do not say so."""
-    told = await begun(database, [held(7), held(8, held="")], at_lago(7, 2, "0.02"))
+    told = await begin(database, [held(7), held(8, held="")], at_lago(7, 2, "0.02"))
     assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
     released = await rows(database, "SELECT released_in FROM usage_parts WHERE part = $1", f"{PREFIX}8")
     assert released == [(f"{PREFIX}7",)]
@@ -107,7 +107,7 @@ async def test_a_window_that_became_held_at_its_seal_is_found_in_the_event_that_
 async def test_parts_that_cannot_be_distributed_are_undecided(database: str) -> None:
     """Each event alone may bill the held part; one of them bills a call without a row."""
     calls = [held(7), held(8), held(9)]
-    told = await begun(database, calls, at_lago(7, 2, "0.02"), at_lago(8, 2, "0.02"))
+    told = await begin(database, calls, at_lago(7, 2, "0.02"), at_lago(8, 2, "0.02"))
     assert (told.undecided.events, told.undecided.calls, told.calls) == ([f"{PREFIX}7"], 1, 1)
 
 
@@ -122,7 +122,7 @@ async def test_parts_that_cannot_be_distributed_are_undecided(database: str) -> 
     ],
 )
 async def test_a_metered_part_is_in_no_such_event(database: str, other: dict[str, Any]) -> None:
-    told = await begun(database, [held(7), held(8, **other)], at_lago(7, 2, "0.02"))
+    told = await begin(database, [held(7), held(8, **other)], at_lago(7, 2, "0.02"))
     assert (told.calls, told.missing, told.undecided.calls) == (1, 1, 0)
 
 
@@ -131,7 +131,7 @@ UNCLEAR = at_lago(7, 3, "0.06")
 
 
 async def test_sums_that_do_not_agree_are_undecided_and_a_dry_run_changes_nothing(database: str) -> None:
-    told = await begun(database, [held(7), held(8)], UNCLEAR, do=False)
+    told = await begin(database, [held(7), held(8)], UNCLEAR, do=False)
     assert (told.undecided.events, told.undecided.calls, told.undecided.usd) == ([f"{PREFIX}7"], 1, Decimal("0.01"))
     assert not await lost(database)
     assert await rows(database, "SELECT count(*) FROM usage_parts WHERE event IS NOT NULL OR released_in <> ''") == [
@@ -143,12 +143,12 @@ async def test_sums_that_do_not_agree_are_undecided_and_a_dry_run_changes_nothin
 async def test_a_person_decides_about_sums_that_do_not_agree(
     database: str, decision: str, left: list[int], missing: int
 ) -> None:
-    told = await begun(database, [held(7), held(8)], UNCLEAR, undecided=decision)
+    told = await begin(database, [held(7), held(8)], UNCLEAR, undecided=decision)
     assert (await lost(database), told.missing) == (left, missing)
 
 
 async def test_metered_events_without_sums_are_compared_only_by_name(database: str) -> None:
-    told = await begun(database, [held(7), held(8)], at_lago(7, 2, "0.02", requests="", cost_usd="nothing"))
+    told = await begin(database, [held(7), held(8)], at_lago(7, 2, "0.02", requests="", cost_usd="nothing"))
     assert (told.calls, told.undecided.calls) == (1, 0)
 
 
@@ -156,7 +156,7 @@ async def test_an_event_that_was_billed_again_bills_no_call_missing_from_the_log
     """Its calls are those of the event that Lago accepted and did not bill."""
     again = at_lago(7, 1, "0.01")
     again.transaction_id += "-again"
-    assert (await begun(database, [held(7)], at_lago(7, 1, "0.01"), again)).missing == 0
+    assert (await begin(database, [held(7)], at_lago(7, 1, "0.01"), again)).missing == 0
 
 
 async def test_lago_is_asked_for_an_event_known_only_by_its_receipt(database: str) -> None:

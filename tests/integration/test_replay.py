@@ -106,7 +106,7 @@ async def test_a_replay_is_in_the_audit_log_before_it_starts(stage: Stage) -> No
     assert "@" in line["actor"]
 
 
-class Dies(CommandProducer):
+class LosesKafka(CommandProducer):
     """Kafka becomes unavailable after the first batch."""
 
     batches = 0
@@ -124,7 +124,7 @@ async def test_an_interrupted_replay_continues_where_it_stopped(stage: Stage, tm
     file, until = tmp_path / "state", time.time_ns() // 1_000_000 + 1
     planned = Replay.planned(stage.deployment, 0, until)
     with pytest.raises(ConnectionError):
-        planned.run(Dies(stage.connection), file)
+        planned.run(LosesKafka(stage.connection), file)
     assert len(stage.read(stage.topics.raw)) == 4500 + 2000
     since, to = to_iso(0), to_iso(until * 1000)
     again = await meterbridge(stage, "replay", "--from", since, "--to", to, "--checkpoint", str(file), "--json")

@@ -61,13 +61,13 @@ async def test_every_request_that_the_document_allows_or_forbids_is_answered_as_
     Two runs at once, one for what asks Lago; threads within a run meet a fault of CPython 3.11 in its `ast`.
     """
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
-    runs = [tried(server, tmp_path, side) for side in ("--include-path-regex", "--exclude-path-regex")]
+    runs = [run_schemathesis(server, tmp_path, side) for side in ("--include-path-regex", "--exclude-path-regex")]
     for code, told in await asyncio.gather(*runs):
         assert code == 0, told
         assert "generated" in told
 
 
-async def tried(server: Server, folder: Path, side: str) -> tuple[int | None, str]:
+async def run_schemathesis(server: Server, folder: Path, side: str) -> tuple[int | None, str]:
     """The exit code and output, of the operations that ask Lago or of the others."""
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(folder / "schemathesis.toml"), "run",

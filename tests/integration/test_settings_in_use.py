@@ -17,7 +17,7 @@ from connectors.config.settings import load_settings
 from connectors.library import orgs
 from connectors.processes.server import WEBHOOKS, serving
 from schemas.errors import ConfigurationError
-from tests.integration.test_mapping_api import said
+from tests.integration.test_mapping_api import json_of
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.sandbox import KEY, lago_sandbox
@@ -36,7 +36,7 @@ async def test_the_customer_is_read_from_customer_id_fields(
 ) -> None:
     settings = settings_for(kafka, topic_prefix, webhook_token=("webhook-token",), customer_id_fields=fields)
     async with running_server(settings) as server:
-        said(await server.http.post("/webhook/litellm/usage", json=CALL, headers=TOKEN), 202)
+        json_of(await server.http.post("/webhook/litellm/usage", json=CALL, headers=TOKEN), 202)
     stage = Stage(kafka.bootstrap, topic_prefix, settings.kafka_partitions)
     [record] = stage.read(stage.topics.raw)
     assert record.key().decode() == customer
@@ -59,7 +59,7 @@ async def test_orgs_are_recognised_by_org_id_prefixes_and_subscribed_by_subscrip
         async with running_server(settings) as server:
             assert [orgs.is_org_customer(one) for one in ("org_1", "team-1", "acct-1")] == [False, True, True]
             path = "/api/v1/billing/org/organizations/team-1/setup"
-            made = said(await server.http.post(path, json={"plan_code": "starter"}, headers=BEARER), 201)
+            made = json_of(await server.http.post(path, json={"plan_code": "starter"}, headers=BEARER), 201)
         assert made["subscription"]["external_id"] == "sub_team-1"
         listed = (await lago.get("/subscriptions")).json()["subscriptions"]
         assert [one["external_id"] for one in listed] == ["sub_team-1"]
@@ -93,9 +93,9 @@ async def test_a_body_that_does_not_arrive_is_abandoned_after_webhook_timeout(ka
 async def test_a_change_of_a_mapping_applies_after_mapping_delay_seconds(kafka: Kafka, topic_prefix: str) -> None:
     settings = settings_for(kafka, topic_prefix, mapping_delay_seconds=600)
     async with running_server(settings, ["api"]) as server:
-        said(await server.map(org="org_1"), 201)
+        json_of(await server.map(org="org_1"), 201)
         before = time.time()
-        changed = said(await server.map(org="org_2"))
+        changed = json_of(await server.map(org="org_2"))
     begins = datetime.fromisoformat(changed["effective_from"]).timestamp()
     assert before + 599 <= begins <= time.time() + 602
 
@@ -104,11 +104,11 @@ async def test_with_a_shorter_mapping_delay_the_last_request_still_wins(kafka: K
     """The api was restarted with 1 s while a change that it had delayed by 600 s was still to come."""
     settings = settings_for(kafka, topic_prefix, mapping_delay_seconds=600)
     async with running_server(settings, ["api"]) as server:
-        said(await server.map(org="org_1"), 201)
-        put_off = said(await server.map(org="org_2"))
+        json_of(await server.map(org="org_1"), 201)
+        put_off = json_of(await server.map(org="org_2"))
     async with running_server(settings.model_copy(update={"mapping_delay_seconds": 1}), ["api"]) as server:
-        changed = said(await server.map(org="org_3"))
-        history = said(await server.http.get("/customers/customer-1/mapping/history", headers=BEARER))
+        changed = json_of(await server.map(org="org_3"))
+        history = json_of(await server.http.get("/customers/customer-1/mapping/history", headers=BEARER))
     assert (changed["lago_customer_id"], changed["effective_from"]) == ("org_3", put_off["effective_from"])
     assert [one["lago_customer_id"] for one in history["versions"]] == ["org_1", "org_3"]
 

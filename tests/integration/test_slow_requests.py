@@ -28,7 +28,7 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
         yield url
 
 
-async def asked(server: Server, verb: str, path: str, **options: Any) -> tuple[int, dict[str, Any], str, float]:
+async def timed_answer(server: Server, verb: str, path: str, **options: Any) -> tuple[int, dict[str, Any], str, float]:
     """Status, JSON and `Retry-After` of the answer, and its duration in seconds."""
     began = time.monotonic()
     answer = await server.http.request(verb, f"/{path}", headers=BEARER, timeout=60, **options)
@@ -46,19 +46,19 @@ async def test_four_slow_requests_leave_authorize_balance_and_power_levels_fast(
     async with running_server(settings, ("api",)) as server:
         try:
             for path in (slow, "api/v1/power-levels"):
-                assert (await asked(server, "GET", path))[0] == 200
+                assert (await timed_answer(server, "GET", path))[0] == 200
             locked = locking.transaction()
             await locked.start()
             await locking.execute(_LOCK)
             monkeypatch.setattr(ledger, "_TRANSACTIONS", _SLOWLY.format(statement=ledger._TRANSACTIONS))
-            waiting = [asyncio.ensure_future(asked(server, "GET", slow)) for _ in range(4)]
+            waiting = [asyncio.ensure_future(timed_answer(server, "GET", slow)) for _ in range(4)]
             await asyncio.sleep(0.3)
             for number in range(3):
                 call = {"json": {"user": "ada", "estimate": "1", "call_id": f"c{number}"}}
-                status, told, _, took = await asked(server, "POST", "api/v1/credits/authorize", **call)
+                status, told, _, took = await timed_answer(server, "POST", "api/v1/credits/authorize", **call)
                 assert (status, told.get("available")) == (200, str(9 - number)) and took < 1 * PATIENCE, told
                 for path in ("api/v1/credits/balance?user=ada", "api/v1/power-levels", "api/v1/credits/packages"):
-                    status, told, _, took = await asked(server, "GET", path)
+                    status, told, _, took = await timed_answer(server, "GET", path)
                     assert status == 200 and took < 1 * PATIENCE, (path, told)
             done, still = set[Any](), set(waiting)
             while len(done) < 2:
@@ -93,7 +93,7 @@ async def test_many_requests_of_a_locked_account_leave_connections_for_the_other
 
             async def authorize(user: str, call_id: str) -> tuple[int, dict[str, Any], str, float]:
                 call = {"json": {"user": user, "estimate": "0.01", "call_id": call_id}}
-                return await asked(server, "POST", "api/v1/credits/authorize", **call)
+                return await timed_answer(server, "POST", "api/v1/credits/authorize", **call)
 
             waiting = [asyncio.ensure_future(authorize("hot", f"hot{number}")) for number in range(20)]
             await asyncio.sleep(0.3)

@@ -38,7 +38,7 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 
 @dataclass
-class Told:
+class RefreshMetrics:
     """A clock, and the metrics that a refresher writes."""
 
     now: float = 1000.0
@@ -65,7 +65,7 @@ async def broken(url: str, what: str) -> None:
 
 
 async def test_a_day_that_fails_keeps_its_sums_and_all_others_continue(url: str) -> None:
-    told = Told()
+    told = RefreshMetrics()
     async with Writer(url) as writer:
         with Database(url, size=1) as database:
             refresh = told.refresher(database)
@@ -104,7 +104,7 @@ async def test_each_failure_of_a_day_doubles_the_wait_up_to_six_hours(url: str) 
 async def test_a_day_that_takes_too_long_is_skipped(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage_summary, "LIMIT_S", 1.0)
     await broken(url, "PERFORM pg_sleep(60)")
-    told = Told()
+    told = RefreshMetrics()
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, call(1, at(20)), call(2, at(21)), call(3, at(19)))
     with Database(url, size=1) as database:
@@ -118,7 +118,7 @@ async def test_a_failed_refresh_is_counted_and_waits_longer_and_longer(postgres_
     """Earlier it was repeated every minute, and never counted."""
     async with owned_database(postgres_url) as owned:
         await rows(owned, f"REVOKE ALL ON usage_days_failed FROM {PROJECTOR}")
-        told = Told()
+        told = RefreshMetrics()
         with Database(as_role(owned, PROJECTOR), size=1) as database:
             refresh = told.refresher(database)
             waits: list[float] = []

@@ -139,7 +139,7 @@ async def _tried(scenario: Scenario, run: Run) -> list[str]:
         return ask.seen
 
 
-async def tried(
+async def run_scenarios(
     folder: Path,
     python: Path,
     scenarios: Sequence[str],

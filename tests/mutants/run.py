@@ -33,7 +33,7 @@ def chosen(seed: str, most: int, files: Sequence[str]) -> tuple[int, list[Mutant
     return told["of"], msgspec.convert(told["chosen"], list[Mutant], strict=False)
 
 
-def tried(mutants: Sequence[Mutant], seed: str, jobs: int) -> dict[str, list[Mutant]]:
+def try_mutants(mutants: Sequence[Mutant], seed: str, jobs: int) -> dict[str, list[Mutant]]:
     """Try each, `jobs` at a time, and print each result as it happens."""
     reviewed, found = accepted(), {KILLED: list[Mutant](), SURVIVED: list[Mutant](), ACCEPTED: list[Mutant]()}
     with tempfile.TemporaryDirectory(prefix="mutants-") as place, ThreadPoolExecutor(jobs) as pool:
@@ -71,7 +71,7 @@ def main() -> int:
     named = [mistake.mutant() for mistake in mistakes(asked.files or None)]
     of, sample = (0, []) if asked.named else chosen(asked.seed, 0 if asked.all else asked.most, asked.files or rules())
     print(f"{len(named)} named mistakes, {len(sample)} of {of} mutants, seed {asked.seed}", flush=True)
-    found = tried([*named, *sample], asked.seed, asked.jobs)
+    found = try_mutants([*named, *sample], asked.seed, asked.jobs)
     counts = ", ".join(f"{len(some)} {fate}" for fate, some in found.items())
     print(f"\nseed {asked.seed}: {counts}")
     for mutant in found[SURVIVED]:

@@ -186,7 +186,7 @@ async def _talk(url: str, message: dict[str, Any], headers: dict[str, str]) -> i
             return getattr(error, "status", 0)
 
 
-async def tried(folder: Path) -> tuple[list[str], list[str]]:
+async def try_endpoints(folder: Path) -> tuple[list[str], list[str]]:
     """Try each endpoint: as it is, with an id that the client chose, by a user with an own key, and while the provider fails.
 
     Returns:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.proxy.clock import Clock, compiler
 from tests.proxy.proxy import Configuration, install
-from tests.proxy.trial import BATCH_POLLS, RESPONSE_POLLS, VIDEO_POLLS, tried
+from tests.proxy.trial import BATCH_POLLS, RESPONSE_POLLS, VIDEO_POLLS, run_trial
 from tests.support.kafka import broker_kind
 
 _CONFIGURATIONS = (
@@ -49,7 +49,7 @@ def main() -> int:
         folder = Path(tempfile.mkdtemp(prefix="meterbridge-trial-"))
         print(f"{number}. {configuration.name}: logs in {folder}", flush=True)
         try:
-            wrong = asyncio.run(tried(folder, clock, configuration))
+            wrong = asyncio.run(run_trial(folder, clock, configuration))
         finally:
             if clock:
                 clock.remove()

@@ -197,7 +197,7 @@ class Trial:
         return Decimal(stats["subscriptions"].get("sub-" + ORGS[0], {}).get("billed_cents", "0"))
 
 
-async def tried(folder: Path, clock: Clock | None, configuration: Configuration) -> list[str]:
+async def run_trial(folder: Path, clock: Clock | None, configuration: Configuration) -> list[str]:
     """One configuration of the proxy, from an empty state; returns the errors. `clock`: None = no week between the
     halves.
     """

@@ -88,7 +88,7 @@ async def bought(url: str, postgres: str, objects: dict[str, dict[str, Any]]) ->
         await gateway.close()
 
 
-async def tried() -> None:
+async def run_all() -> None:
     """Run everything."""
     postgres = await asyncio.to_thread(start_postgres, os.environ)
     try:
@@ -102,7 +102,7 @@ async def tried() -> None:
 def main() -> int:
     """The exit code."""
     try:
-        asyncio.run(tried())
+        asyncio.run(run_all())
     except NoGoError:
         print("NOT TRIED: Go is needed to build Stripe's mock server")
         return 2

@@ -16,7 +16,7 @@ from connectors.credits.stripe_gateway import Order, Session
 from connectors.http.endpoint import Principal, endpoints_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
-from tests.support.entrance import House, Known, running_house
+from tests.support.entrance import GuardedApp, Known, running_house
 from tests.support.stripe_events import SECRET, body_of, session, signed
 from tests.support.stripe_events import event as stripe_event
 
@@ -75,7 +75,7 @@ class ScriptedStripe:
 class CreditApi:
     """A running one. `counted`: outcomes of Stripe's events."""
 
-    house: House
+    house: GuardedApp
     stripe: ScriptedStripe
     counted: Counter[str]
 

@@ -18,7 +18,7 @@ from schemas.topics import TopicNames
 from streams.agents.projector import Projected, Projection
 from streams.components import Components
 from tests.support.eventually import PATIENCE
-from tests.support.stage import Quiet, Stage
+from tests.support.stage import RecordedSensors, Stage
 
 #: The name of a database with our tables that others are copies of, by the URL of its server. A copy takes a fifth of the
 #: CPU time of the migrations; by file, where no file waits for a disk, it takes two thirds of a copy by log.
@@ -106,7 +106,7 @@ async def until(url: str, query: str, wanted: Callable[[Any], bool], limit_s: fl
 
 
 @dataclass
-class Watching(Quiet):
+class Watching(RecordedSensors):
     """Sensors that also keep what the projector tells."""
 
     rows: dict[str, int] = field(default_factory=dict)

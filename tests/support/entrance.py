@@ -104,7 +104,7 @@ ENDPOINTS = (
 
 
 @dataclass
-class House:
+class GuardedApp:
     """A running application."""
 
     http: httpx.AsyncClient
@@ -135,7 +135,7 @@ async def running_house(
     per_second: float = 0,
     endpoints: Sequence[Endpoint] = ENDPOINTS,
     calls_per_second: float = 0,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[GuardedApp]:
     """Yield an application on a free port; loopback is believed in `X-Forwarded-For`."""
     topic, clock = Topic(), Clock()
     audit = Audit(topic, "billing.audit", clock, lambda: 1_700_000_000_000_000, topic.chain_head)
@@ -148,6 +148,6 @@ async def running_house(
     port = int(runner.addresses[0][1])
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
-            yield House(http, port, topic, clock, audit)
+            yield GuardedApp(http, port, topic, clock, audit)
     finally:
         await runner.cleanup()

@@ -67,7 +67,7 @@ def put(stage: Stage, events: Sequence[LagoEvent | bytes]) -> None:
     stage.producer.flush(10)
 
 
-def put_back(stage: Stage, value: bytes, headers: Headers, tier: int = 0) -> None:
+def put_into_retry(stage: Stage, value: bytes, headers: Headers, tier: int = 0) -> None:
     """Put a record into the retry topic."""
     stage.producer.produce(stage.topics.retry, value, "sub", partition=tier, headers=headers)
     stage.producer.flush(10)

@@ -55,7 +55,7 @@ def deliver(
     return run_virtually(main())
 
 
-def said(outcomes: Sequence[EventOutcome]) -> list[tuple[str, str]]:
+def kinds_and_reasons(outcomes: Sequence[EventOutcome]) -> list[tuple[str, str]]:
     return [(outcome.kind, outcome.reason) for outcome in outcomes]
 
 

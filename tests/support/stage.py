@@ -35,7 +35,7 @@ QUICK = MeterPolicy(window_us=SECOND_US, grace_us=SECOND_US // 5, quiet_us=SECON
 
 
 @dataclass
-class Quiet:
+class RecordedSensors:
     """Metrics that a test can read."""
 
     halted: list[tuple[str, int, str]] = field(default_factory=list)
@@ -95,7 +95,7 @@ class Stage:
         self.deployment = deployment_of(self.settings)
         create_topics(self.connection, layout)
         self.topics = TopicNames.with_prefix(prefix)
-        self.sensors = Quiet()
+        self.sensors = RecordedSensors()
         self.kafka = aiokafka_config(self.connection)
         self.producer = Producer(
             {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True}

@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from tests.alarms.breakage.scene import Fault, Scene, gone, lago_answers
+from tests.alarms.breakage.scene import Fault, Scene, killed, lago_answers
 from tests.faults.world import KEY
 
 
@@ -30,5 +30,5 @@ FAULTS: Final[dict[str, Fault]] = {
     # Lago answers 200 and stores nothing.
     "MeterbridgeCanaryNotBilled": lago_answers(kind="lose"),
     "MeterbridgeCanaryWrong": event_of_the_canary_is_there_twice,
-    "MeterbridgeCanaryGone": gone("canary"),
+    "MeterbridgeCanaryGone": killed("canary"),
 }

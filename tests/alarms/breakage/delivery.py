@@ -10,7 +10,7 @@ from typing import Final
 import httpx
 
 from tests.alarms import damage
-from tests.alarms.breakage.scene import Fault, Scene, gone, lago_answers
+from tests.alarms.breakage.scene import Fault, Scene, killed, lago_answers
 from tests.faults.world import KEY
 
 _REFUSED: Final = {
@@ -67,9 +67,9 @@ async def usage_is_older_than_its_subscription(scene: Scene) -> AsyncIterator[No
 
 
 FAULTS: Final[dict[str, Fault]] = {
-    "MeterbridgeLagoDown": gone("sandbox"),
+    "MeterbridgeLagoDown": killed("sandbox"),
     "MeterbridgeLagoKeyRefused": lago_answers(kind="status", status=401, path="/api/v1/"),
-    "MeterbridgeLagoOrganizationDown": gone("sandbox-eu"),
+    "MeterbridgeLagoOrganizationDown": killed("sandbox-eu"),
     "MeterbridgeLagoOrganizationKeyRefused": key_of_an_organization_expired,
     "MeterbridgeDeadLetters": lago_answers(kind="status", status=422, body=_REFUSED, count=3),
     "MeterbridgeDeliveryBehind": lago_answers(kind="slow", seconds=5),

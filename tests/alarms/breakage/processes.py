@@ -12,7 +12,7 @@ import asyncpg
 from confluent_kafka import TopicPartition
 
 from tests.alarms import damage
-from tests.alarms.breakage.scene import Fault, Scene, gone, meanwhile
+from tests.alarms.breakage.scene import Fault, Scene, killed, meanwhile
 from tests.faults.world import COMMANDS, OURS
 from tests.support.database import rows
 from tests.support.ports import free_port
@@ -134,7 +134,7 @@ async def audit_line_is_forged(scene: Scene) -> AsyncIterator[None]:
 
 FAULTS: Final[dict[str, Fault]] = {
     "MeterbridgeNothingScraped": prometheus_asks_at_a_wrong_address,
-    "MeterbridgeRoleMissing": gone("sink-0"),
+    "MeterbridgeRoleMissing": killed("sink-0"),
     "MeterbridgeTargetDown": one_of_two_is_gone,
     "MeterbridgeCertificateEndsSoon": certificate_ends_in(10),
     "MeterbridgeCertificateEnds": certificate_ends_in(1),

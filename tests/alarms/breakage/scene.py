@@ -130,7 +130,7 @@ async def command(world: World, *words: str) -> None:
 Fault = Callable[[Scene], AbstractAsyncContextManager[None]]
 
 
-def gone(*names: str) -> Fault:
+def killed(*names: str) -> Fault:
     """Kill these processes; they are not restarted."""
 
     @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ from connectors.api.provider_keys import ProviderKeyHandlers
 from connectors.http.endpoint import Endpoint, Principal
 from connectors.http.problem import Problem
 from connectors.http.request_limits import MAX_BODY
-from tests.support.entrance import ENDPOINTS, Clock, House, Known, Topic, running_house
+from tests.support.entrance import ENDPOINTS, Clock, GuardedApp, Known, Topic, running_house
 
 ALL = {
     "reader": Principal("reader", frozenset({"things:read", "orgs:read"})),
@@ -30,7 +30,7 @@ WRONG = "mb_0123456789ab_wrong-secret-that-must-not-be-written"
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
+async def house() -> AsyncIterator[GuardedApp]:
     async with running_house([FixedKeys("sk-master", "lago-key"), Known(ALL)]) as running:
         yield running
 
@@ -41,7 +41,7 @@ def refused(answer: httpx.Response, status: int) -> str:
     return str(answer.json()["reason"])
 
 
-async def raw(house: House, path: str, token: str = "reader") -> tuple[int, str]:
+async def raw(house: GuardedApp, path: str, token: str = "reader") -> tuple[int, str]:
     """The path as raw bytes: an HTTP client would normalise it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
     writer.write(
@@ -53,13 +53,13 @@ async def raw(house: House, path: str, token: str = "reader") -> tuple[int, str]
     return int(head.split()[1]), str(json.loads(body).get("reason")) if body.startswith(b"{") else ""
 
 
-async def test_the_master_key_has_all_rights(house: House) -> None:
+async def test_the_master_key_has_all_rights(house: GuardedApp) -> None:
     for path in ("/things", "/orgs/org_x", "/texts/a", "/api/customers", "/api/customers/x"):
         assert (await house.get(path, "sk-master")).json()["actor"] == "master key"
     assert (await house.post("/things", "sk-master")).status_code == 200
 
 
-async def test_lagos_key_is_accepted_only_where_it_is_documented(house: House) -> None:
+async def test_lagos_key_is_accepted_only_where_it_is_documented(house: GuardedApp) -> None:
     for path in ("/api/customers", "/api/customers/x"):
         assert (await house.get(path, "lago-key")).json()["actor"] == "lago key"
     assert (await house.post("/api/billing/plans", "lago-key")).status_code == 200
@@ -71,7 +71,7 @@ async def test_lagos_key_is_accepted_only_where_it_is_documented(house: House) -
     "header",
     ["", "Bearer", "Bearer None", "Basic sk-master", "sk-master", "Bearer sk-masterx", "Bearer \xff"],
 )
-async def test_a_request_without_a_known_credential_is_refused(house: House, header: str) -> None:
+async def test_a_request_without_a_known_credential_is_refused(house: GuardedApp, header: str) -> None:
     headers = {"Authorization": header.encode("latin-1")} if header else {}
     answer = await house.http.get("/things", headers=headers)
     assert refused(answer, 401) == "unknown_token"
@@ -86,18 +86,18 @@ async def test_a_credential_that_is_not_configured_matches_no_request(keys: Fixe
             assert await keys.principal(token, endpoint) is None
 
 
-async def test_an_open_endpoint_needs_no_credential(house: House) -> None:
+async def test_an_open_endpoint_needs_no_credential(house: GuardedApp) -> None:
     assert (await house.get("/open")).json()["actor"] == "anybody"
 
 
-async def test_a_refusal_names_the_missing_scope(house: House) -> None:
+async def test_a_refusal_names_the_missing_scope(house: GuardedApp) -> None:
     answer = await house.post("/things", "reader")
     assert refused(answer, 403) == "missing_scope" and "things:write" in answer.json()["detail"]
     assert house.topic.lines == []
     assert [line.reason for line in await house.written()] == ["missing_scope"]
 
 
-async def test_a_credential_bound_to_an_org_reaches_only_that_org(house: House) -> None:
+async def test_a_credential_bound_to_an_org_reaches_only_that_org(house: GuardedApp) -> None:
     """The refusal is the same for an org that exists and one that does not."""
     assert (await house.get("/orgs/org_acme", "acme")).status_code == 200
     assert (await house.get("/own?org=org_acme", "acme")).status_code == 200
@@ -111,7 +111,7 @@ async def test_a_credential_bound_to_an_org_reaches_only_that_org(house: House) 
     assert {answer.text for answer in answers} == {answers[0].text}
 
 
-async def test_an_endpoint_about_all_orgs_refuses_a_credential_bound_to_some(house: House) -> None:
+async def test_an_endpoint_about_all_orgs_refuses_a_credential_bound_to_some(house: GuardedApp) -> None:
     """Refused by default: an endpoint has to declare that it filters by org."""
     assert refused(await house.get("/things", "acme"), 403) == "other_org"
     assert refused(await house.post("/things", "acme"), 403) == "other_org"
@@ -137,24 +137,24 @@ async def test_an_endpoint_about_all_orgs_refuses_a_credential_bound_to_some(hou
         "/nowhere/a%2fb",
     ],
 )
-async def test_a_malicious_path_is_answered_400_and_logged(house: House, path: str) -> None:
+async def test_a_malicious_path_is_answered_400_and_logged(house: GuardedApp, path: str) -> None:
     assert await raw(house, path) == (400, "bad_path")
     [line] = await house.written()
     assert (line.action, line.reason) == ("access.refused", "bad_path")
 
 
-async def test_an_unknown_path_is_not_treated_as_malicious(house: House) -> None:
+async def test_an_unknown_path_is_not_treated_as_malicious(house: GuardedApp) -> None:
     assert (await raw(house, "/nowhere"))[0] == 404
     assert (await raw(house, "/nowhere/v1.2/a..b?x=%2f"))[0] == 404
     assert await house.written() == []
 
 
-async def test_a_customer_id_in_a_path_may_be_any_text(house: House) -> None:
+async def test_a_customer_id_in_a_path_may_be_any_text(house: GuardedApp) -> None:
     for path, text in (("/texts/a%2f..%2fb", "a/../b"), ("/texts/" + "a" * 1000, "a" * 1000)):
         assert (await house.get(path, "reader")).json()["parts"] == {"text": text}
 
 
-async def test_a_body_of_the_maximum_size_is_accepted_and_one_more_byte_is_413(house: House) -> None:
+async def test_a_body_of_the_maximum_size_is_accepted_and_one_more_byte_is_413(house: GuardedApp) -> None:
     def body(size: int) -> bytes:
         return b'{"name": "' + b"a" * (size - 12) + b'"}'
 
@@ -164,7 +164,9 @@ async def test_a_body_of_the_maximum_size_is_accepted_and_one_more_byte_is_413(h
     assert [line.reason for line in await house.written()] == ["", "body_too_large"]
 
 
-async def test_a_body_without_a_content_length_is_counted_and_a_compressed_one_is_decompressed(house: House) -> None:
+async def test_a_body_without_a_content_length_is_counted_and_a_compressed_one_is_decompressed(
+    house: GuardedApp,
+) -> None:
     import gzip
 
     async def fetch_batches() -> AsyncIterator[bytes]:
@@ -180,7 +182,7 @@ async def test_a_body_without_a_content_length_is_counted_and_a_compressed_one_i
     assert refused(await house.http.post("/things", content=bomb, headers=headers), 413) == "body_too_large"
 
 
-async def test_a_body_with_a_too_large_content_length_is_refused_before_it_arrives(house: House) -> None:
+async def test_a_body_with_a_too_large_content_length_is_refused_before_it_arrives(house: GuardedApp) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
     head = (
         f"POST /things HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-master\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n"
@@ -191,12 +193,12 @@ async def test_a_body_with_a_too_large_content_length_is_refused_before_it_arriv
     writer.close()
 
 
-async def test_the_body_of_an_unknown_caller_is_not_read(house: House) -> None:
+async def test_the_body_of_an_unknown_caller_is_not_read(house: GuardedApp) -> None:
     answer = await house.post("/things", "wrong", json=None, content=b"x" * (MAX_BODY + 1))
     assert refused(answer, 401) == "unknown_token"
 
 
-async def test_a_change_is_logged_before_it_is_answered_and_the_line_has_no_secret(house: House) -> None:
+async def test_a_change_is_logged_before_it_is_answered_and_the_line_has_no_secret(house: GuardedApp) -> None:
     assert (await house.post("/things", "sk-master", json={"name": "new"})).status_code == 200
     [line] = house.topic.lines
     assert (line.actor, line.action, line.address) == ("master key", "POST /things", "127.0.0.1")
@@ -205,7 +207,7 @@ async def test_a_change_is_logged_before_it_is_answered_and_the_line_has_no_secr
     assert line.request_id
 
 
-async def test_a_change_that_cannot_be_logged_is_not_made(house: House) -> None:
+async def test_a_change_that_cannot_be_logged_is_not_made(house: GuardedApp) -> None:
     house.topic.away = True
     answer = await house.post("/things", "sk-master")
     assert refused(answer, 503) == "kafka_unavailable" and answer.headers["retry-after"]
@@ -219,7 +221,7 @@ async def test_a_value_too_large_for_a_log_line_is_replaced_by_its_length() -> N
     assert json.loads(topic.lines[0].after) == {"characters_left_out": MAX_VALUE + 11}
 
 
-async def test_a_refused_attempt_is_logged_without_the_credential(house: House) -> None:
+async def test_a_refused_attempt_is_logged_without_the_credential(house: GuardedApp) -> None:
     """Without the path of an unknown caller, too: it may contain a key by mistake."""
     await house.get(f"/orgs/{WRONG}", WRONG)
     await house.get(f"/{WRONG}/../x", WRONG)
@@ -332,7 +334,7 @@ async def answered(_: object) -> web.Response:
     return web.Response()
 
 
-async def test_wrong_credentials_slow_down_an_address_but_not_known_callers_at_that_address(house: House) -> None:
+async def test_wrong_credentials_slow_down_an_address_but_not_known_callers_at_that_address(house: GuardedApp) -> None:
     async def tried(token: str, address: str = "192.0.2.1") -> int:
         return (await house.get("/things", token, **{"X-Forwarded-For": address})).status_code
 
@@ -344,7 +346,7 @@ async def test_wrong_credentials_slow_down_an_address_but_not_known_callers_at_t
     assert await tried("guess") == 401
 
 
-async def test_an_ipv6_network_counts_as_one_address(house: House) -> None:
+async def test_an_ipv6_network_counts_as_one_address(house: GuardedApp) -> None:
     """The owner of such a network has 2^64 addresses."""
     for number in range(int(WRONG_PER_S)):
         await house.get("/things", "guess", **{"X-Forwarded-For": f"2001:db8::{number}"})
@@ -353,13 +355,13 @@ async def test_an_ipv6_network_counts_as_one_address(house: House) -> None:
 
 
 @pytest.mark.parametrize("header", [None, "reader", "Basic cmVhZGVyOng=", "Bearer"])
-async def test_a_401_without_a_bearer_token_explains_how_to_send_one(house: House, header: str | None) -> None:
+async def test_a_401_without_a_bearer_token_explains_how_to_send_one(house: GuardedApp, header: str | None) -> None:
     answer = await house.get("/things", **({"Authorization": header} if header is not None else {}))
     assert refused(answer, 401) == "unknown_token"
     assert answer.json()["detail"] == "no bearer token: send `Authorization: Bearer <key>`"
 
 
-async def test_a_401_for_a_wrong_token_says_only_that_it_is_unknown(house: House) -> None:
+async def test_a_401_for_a_wrong_token_says_only_that_it_is_unknown(house: GuardedApp) -> None:
     assert (await house.get("/things", WRONG)).json()["detail"] == "the bearer token is unknown"
 
 

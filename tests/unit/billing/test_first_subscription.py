@@ -40,21 +40,21 @@ class World:
         return [(one.external_id, one.plan_code) for one in self.lago.posted]
 
 
-def theirs(plan: str, status: str = "active") -> Subscription:
+def foreign_subscription(plan: str, status: str = "active") -> Subscription:
     begun = "2025-03-03T11:59:59Z" if status == "active" else None
     return Subscription("sub_1", begun, plan, external_customer_id="org_1", status=status)
 
 
 @pytest.mark.parametrize("status", ["active", "pending"])
 async def test_automatic_setup_keeps_a_plan_that_was_chosen_meanwhile(status: str) -> None:
-    world = World(theirs("professional", status))
+    world = World(foreign_subscription("professional", status))
     await world.subscribe_by_itself("starter")
     assert (world.posted(), world.ids.all) == ([], {})
 
 
 @pytest.mark.parametrize("status", ["active", "pending"])
 async def test_a_setup_that_finds_another_plan_in_the_end_is_refused(status: str) -> None:
-    world = World(theirs("professional", status))
+    world = World(foreign_subscription("professional", status))
     with pytest.raises(LagoRejected, match="other_plan"):
         await world.set_up("starter")
     assert (world.posted(), world.ids.all) == ([], {})
@@ -62,14 +62,14 @@ async def test_a_setup_that_finds_another_plan_in_the_end_is_refused(status: str
 
 async def test_a_plan_change_at_the_end_of_the_period_is_not_undone() -> None:
     """Until then Lago reports the running plan's own code."""
-    world = World(theirs("professional"), theirs("starter", "pending"))
+    world = World(foreign_subscription("professional"), foreign_subscription("starter", "pending"))
     await world.subscribe_by_itself("professional")
     assert world.posted() == []
 
 
 async def test_a_setup_with_the_same_plan_returns_the_existing_subscription() -> None:
     for ask in (World.set_up, World.subscribe_by_itself):
-        world = World(theirs("starter"))
+        world = World(foreign_subscription("starter"))
         await ask(world, "starter")
         assert (world.posted(), world.ids.all) == ([("sub_1", "starter")], {"org_1": "sub_1"})
 
@@ -83,13 +83,15 @@ async def test_without_a_running_subscription_one_is_created() -> None:
 
 
 async def test_any_other_refusal_by_lago_is_reported() -> None:
-    world = World(theirs("starter"), Subscription("sub_2", "2025-03-03T11:00:00Z", "starter", status="active"))
+    world = World(
+        foreign_subscription("starter"), Subscription("sub_2", "2025-03-03T11:00:00Z", "starter", status="active")
+    )
     with pytest.raises(LagoRejected, match="several_subscriptions"):
         await world.subscribe_by_itself("starter")
 
 
 async def test_a_setup_that_asks_for_a_plan_change_makes_one() -> None:
     world = World()
-    world.lago.listed["org_1"] = [theirs("starter")]
+    world.lago.listed["org_1"] = [foreign_subscription("starter")]
     await world.billing.subscribe("org_1", "professional", "anniversary", None)
     assert world.posted() == [("sub_1", "professional")]

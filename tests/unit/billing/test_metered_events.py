@@ -86,7 +86,7 @@ class Meter:
         self.rejected += [value for _, value in changes.rejected]
 
 
-def said(meter: Meter) -> set[tuple[str, ...]]:
+def content_of_events(meter: Meter) -> set[tuple[str, ...]]:
     """The content of all events, independent of the order in which they were sealed."""
     return {
         (one.transaction_id, one.code, one.timestamp, one.external_subscription_id, str(sorted(one.properties.items())))
@@ -183,7 +183,7 @@ def test_order_repetition_and_slicing_do_not_change_what_is_billed(
     records = unique(records)
     again = data.draw(st.permutations([*records, *data.draw(st.lists(st.sampled_from(records), max_size=10))]))
     plain, repeated = Meter(RUNNING).fold(*records), Meter(RUNNING).fold(*again, step=step)
-    assert said(plain) == said(repeated)
+    assert content_of_events(plain) == content_of_events(repeated)
     counters = repeated.ledger.position.counters
     assert counters.duplicate.calls == len(again) - len(records)
     assert counters.folded == plain.ledger.position.counters.folded
@@ -197,7 +197,7 @@ def test_a_released_event_is_billed_as_if_it_had_never_been_held(records: list[R
     late = Meter({}).fold(*data.draw(st.permutations(records)))
     assert not late.events
     late.orgs.update(RUNNING)
-    assert said(late.punctuate()) == said(Meter(dict(RUNNING)).fold(*records))
+    assert content_of_events(late.punctuate()) == content_of_events(Meter(dict(RUNNING)).fold(*records))
     assert not late.ledger.metered
 
 

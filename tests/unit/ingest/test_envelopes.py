@@ -16,7 +16,7 @@ from schemas.wire import FLAT
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
-class Kept:
+class BoundedTopic:
     """A topic that refuses records longer than `most` bytes."""
 
     def __init__(self, most: int = 1 << 30) -> None:
@@ -34,8 +34,8 @@ class Kept:
         return [json.loads(value)["call"].get("id", "") for topic, _, value, _ in self.records if topic == "raw"]
 
 
-def stored(body: Any, most: int = 1 << 30) -> tuple[StoreOutcome, Kept]:
-    kept = Kept(most)
+def stored(body: Any, most: int = 1 << 30) -> tuple[StoreOutcome, BoundedTopic]:
+    kept = BoundedTopic(most)
     store = ElementStore(kept, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: 1)
     return asyncio.run(store.keep(json.dumps(body).encode(), FLAT)), kept
 
@@ -96,7 +96,7 @@ def test_each_wrapped_call_that_kafka_refuses_as_too_large_is_a_rejection() -> N
     assert len([one for one in kept.records if one[0] == "rejected"]) == 2
 
 
-class Full(Kept):
+class Full(BoundedTopic):
     """A Kafka that refuses rejections that contain one of these words."""
 
     def __init__(self, words: bytes) -> None:

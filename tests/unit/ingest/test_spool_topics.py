@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-async def left(tmp_path: Path) -> Path:
+async def left_spool(tmp_path: Path) -> Path:
     """The spool of an ingress that was killed: two calls, one rejection."""
     path = tmp_path / "spool.db"
     spool = await Spool.at(path, MIB, OLD)
@@ -21,18 +21,18 @@ async def left(tmp_path: Path) -> Path:
     return path
 
 
-async def test_it_is_refused_with_a_description_of_its_content_and_nothing_is_lost(left: Path) -> None:
+async def test_it_is_refused_with_a_description_of_its_content_and_nothing_is_lost(left_spool: Path) -> None:
     for _ in range(2):
         with pytest.raises(ConfigurationError) as refused:
-            await Spool.at(left, MIB, NEW)
+            await Spool.at(left_spool, MIB, NEW)
         told = str(refused.value)
         assert "2 records for the topic old.raw, 1 record for the topic old.rejected" in told
         assert "TOPIC_PREFIX" in told and "meterbridge_spool_records" in told
-    spool = await Spool.at(left, MIB, OLD)
+    spool = await Spool.at(left_spool, MIB, OLD)
     batch = await spool.oldest(10, MIB)
     assert [topic for topic, *_ in batch.records] == ["old.raw", "old.raw", "old.rejected"]
     await spool.delete(batch)
     await spool.close()
-    empty = await Spool.at(left, MIB, NEW)
+    empty = await Spool.at(left_spool, MIB, NEW)
     assert empty.records == 0
     await empty.close()

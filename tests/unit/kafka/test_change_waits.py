@@ -14,7 +14,7 @@ from tests.support.virtual_time import run_virtually, virtual_now
 LIMIT_S = 10.0
 
 
-class Stuck(CompactedTopicWriter[str]):
+class StuckWriter(CompactedTopicWriter[str]):
     """Cannot even be closed: its connection does not close."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Stuck(CompactedTopicWriter[str]):
 
 def test_a_change_is_abandoned_after_twice_the_limit_and_a_later_caller_is_served() -> None:
     async def waits() -> None:
-        records = Stuck()
+        records = StuckWriter()
         begun = virtual_now()
         first = asyncio.ensure_future(records.change("first", lambda _: "made"))
         await asyncio.sleep(0)
@@ -52,7 +52,7 @@ def test_a_change_is_abandoned_after_twice_the_limit_and_a_later_caller_is_serve
 
 
 def test_a_timeout_of_the_caller_stays_a_timeout_of_the_caller() -> None:
-    class Failing(Stuck):
+    class Failing(StuckWriter):
         async def _until_done(self, batch: Sequence[_Change[Any]], failures: list[Any]) -> None:
             for change in batch:
                 change.done.set_exception(TimeoutError("theirs"))

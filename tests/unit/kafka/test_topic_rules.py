@@ -19,7 +19,7 @@ from schemas.topics import (
 STOPS, NAMED = True, False
 
 
-def judged(topic: Topic, copies: int = 3, wanted: int = 3, **other: str) -> list[Complaint]:
+def complaints_of(topic: Topic, copies: int = 3, wanted: int = 3, **other: str) -> list[Complaint]:
     """Result for a topic as it was created, with the changes in `other`; a dot is written as two underscores."""
     found = topic_config(topic, wanted) | {name.replace("__", "."): value for name, value in other.items()}
     return list(complaints(f"p.{topic.name}", topic, found, copies, wanted))
@@ -28,7 +28,7 @@ def judged(topic: Topic, copies: int = 3, wanted: int = 3, **other: str) -> list
 @pytest.mark.parametrize("topic", CATALOGUE, ids=lambda topic: topic.name)
 @pytest.mark.parametrize("copies", [1, 3])
 def test_a_topic_as_created_has_no_finding(topic: Topic, copies: int) -> None:
-    assert judged(topic, copies, copies) == []
+    assert complaints_of(topic, copies, copies) == []
     assert list(complaints("x", topic, {}, copies, copies)) == [], "a broker that knows none of them is not judged"
 
 
@@ -67,7 +67,7 @@ def test_every_setting_that_safety_depends_on_is_checked(topic: Topic) -> None:
 def test_a_wrong_setting_stops_the_start_if_money_could_be_lost(
     topic: Topic, other: dict[str, str], expected: bool
 ) -> None:
-    [told] = judged(topic, **other)
+    [told] = complaints_of(topic, **other)
     ((name, value),) = other.items()
     assert told.stops is expected
     assert f"Topic p.{topic.name} has {name.replace('__', '.')}={value} where " in told.sentence
@@ -84,17 +84,17 @@ def test_a_wrong_setting_stops_the_start_if_money_could_be_lost(
     ],
 )
 def test_a_setting_that_is_safer_than_required_is_accepted(other: dict[str, str]) -> None:
-    assert judged(RAW, **other) == []
+    assert complaints_of(RAW, **other) == []
 
 
 def test_a_single_replica_that_was_asked_for_is_reported_and_does_not_stop_the_start() -> None:
-    alone = judged(RAW, 3, 1, min__insync__replicas="1", unclean__leader__election__enable="true")
+    alone = complaints_of(RAW, 3, 1, min__insync__replicas="1", unclean__leader__election__enable="true")
     assert [(one.setting, one.stops) for one in alone] == [
         ("min.insync.replicas", NAMED),
         ("unclean.leader.election.enable", NAMED),
     ]
-    assert [(one.setting, one.stops) for one in judged(RAW, 2, 3)] == [("replicas", NAMED)]
-    assert [(one.setting, one.stops) for one in judged(RAW, 1, 3)] == [
+    assert [(one.setting, one.stops) for one in complaints_of(RAW, 2, 3)] == [("replicas", NAMED)]
+    assert [(one.setting, one.stops) for one in complaints_of(RAW, 1, 3)] == [
         ("replicas", NAMED),
         ("min.insync.replicas", STOPS),
     ]

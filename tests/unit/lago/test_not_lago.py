@@ -12,7 +12,7 @@ from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker, State
 from streams.core.delivery.dead_letter_storm import ALIKE, WITHIN_S, Deaths
 from tests.support.scripted_lago import ScriptedLago, event, item
-from tests.support.sink import POLICY, Sink, said
+from tests.support.sink import POLICY, Sink, kinds_and_reasons
 from tests.support.virtual_time import run_virtually, virtual_now
 
 INVALID = {"timestamp": ["invalid_format"]}
@@ -50,8 +50,8 @@ def test_one_event_that_a_proxy_refuses_goes_to_retry_while_the_others_pass() ->
         return await Sink(lago).delivery.deliver([item(f"t{n}") for n in range(250)])
 
     outcomes = run_virtually(main())
-    assert said([outcomes[7]]) == [("retry", "not_lago")]
-    assert said(outcomes[:7] + outcomes[8:]) == [("delivered", "accepted")] * 249
+    assert kinds_and_reasons([outcomes[7]]) == [("retry", "not_lago")]
+    assert kinds_and_reasons(outcomes[:7] + outcomes[8:]) == [("delivered", "accepted")] * 249
 
 
 def refusing(names: Iterable[str], until_s: float = 600) -> ScriptedLago:
@@ -81,7 +81,7 @@ def test_events_of_many_subscriptions_with_the_same_refusal_are_held_until_a_pro
         return await running
 
     outcomes = run_virtually(main())
-    assert said(outcomes) == [("delivered", "accepted")] * 200
+    assert kinds_and_reasons(outcomes) == [("delivered", "accepted")] * 200
     assert len(lago.posts) < 300
 
 
@@ -101,7 +101,7 @@ def test_they_become_dead_letters_once_other_events_are_seen_to_pass() -> None:
         async with asyncio.timeout(120):
             return await bad
 
-    assert said(run_virtually(main())) == [("dead", "invalid_timestamp")] * 5
+    assert kinds_and_reasons(run_virtually(main())) == [("dead", "invalid_timestamp")] * 5
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_refused_events_of_few_subscriptions_become_dead_letters_at_once(whose: 
     async def main() -> list[EventOutcome]:
         return await Sink(lago).delivery.deliver([of(whose(n), name) for n, name in enumerate(names)])
 
-    assert said(run_virtually(main())) == [("dead", "invalid_timestamp")] * 30
+    assert kinds_and_reasons(run_virtually(main())) == [("dead", "invalid_timestamp")] * 30
     assert len(lago.posts) == 1
 
 

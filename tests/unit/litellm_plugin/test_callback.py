@@ -36,7 +36,7 @@ def handler(tmp_path: Path) -> Iterator[_PROXY_Meterbridge]:
     made.close()
 
 
-async def begun(handler: _PROXY_Meterbridge, **data: Any) -> dict[str, Any]:
+async def begin_call(handler: _PROXY_Meterbridge, **data: Any) -> dict[str, Any]:
     request = {"litellm_call_id": "call-1", "model": "gpt", **data}
     assert await handler.async_pre_call_hook(SimpleNamespace(), None, request, "acompletion") is request
     return request
@@ -62,31 +62,31 @@ def on_disk(folder: Path) -> bytes:
 async def test_an_answer_waits_for_its_record_but_not_longer_than_the_setting(
     handler: _PROXY_Meterbridge, tmp_path: Path
 ) -> None:
-    data = await begun(handler)
+    data = await begin_call(handler)
     logging = asyncio.create_task(logged(handler, 0.05))
     assert 0.04 < await delay_of_answer(handler, data) < 0.2
     assert b"chatcmpl-1" in on_disk(tmp_path)
     await logging
-    assert 0.2 <= await delay_of_answer(handler, await begun(handler)) < 2, "LiteLLM never logs it"
+    assert 0.2 <= await delay_of_answer(handler, await begin_call(handler)) < 2, "LiteLLM never logs it"
     assert handler.counts.all() == {"kept": 1, "unconfirmed": 1}
 
 
 async def test_an_answer_whose_record_is_already_durable_does_not_wait(handler: _PROXY_Meterbridge) -> None:
-    data = await begun(handler)
+    data = await begin_call(handler)
     await logged(handler)
     assert await delay_of_answer(handler, data) < 0.1
 
 
 async def test_the_start_of_a_stream_and_a_failed_call_do_not_wait(handler: _PROXY_Meterbridge) -> None:
-    assert await delay_of_answer(handler, await begun(handler, stream=True)) < 0.1
-    assert await delay_of_answer(handler, await begun(handler), response=None) < 0.1
+    assert await delay_of_answer(handler, await begin_call(handler, stream=True)) < 0.1
+    assert await delay_of_answer(handler, await begin_call(handler), response=None) < 0.1
     assert handler.counts.all() == {}
 
 
 async def test_a_failed_attempt_is_recorded_and_not_confused_with_the_success_after_it(
     handler: _PROXY_Meterbridge, tmp_path: Path
 ) -> None:
-    data = await begun(handler)
+    data = await begin_call(handler)
     kwargs = {"litellm_call_id": "call-1", "standard_logging_object": {**PAYLOAD, "status": "failure"}}
     await handler.async_log_failure_event(kwargs=kwargs, response_obj=None, start_time=None, end_time=None)
     logging = asyncio.create_task(logged(handler, 0.05))
@@ -109,7 +109,7 @@ async def chunks(*all_of_them: Any) -> AsyncIterator[Any]:
     ],
 )
 async def test_only_the_last_event_of_a_stream_waits(handler: _PROXY_Meterbridge, last: Any) -> None:
-    data = await begun(handler, stream=True)
+    data = await begin_call(handler, stream=True)
     stream = handler.async_post_call_streaming_iterator_hook(
         user_api_key_dict=None, response=chunks(b"one", {"type": "two"}, last), request_data=data
     )
@@ -122,7 +122,7 @@ async def test_only_the_last_event_of_a_stream_waits(handler: _PROXY_Meterbridge
 
 
 async def test_the_end_of_every_other_kind_of_stream_waits(handler: _PROXY_Meterbridge, tmp_path: Path) -> None:
-    data = await begun(handler, stream=True)
+    data = await begin_call(handler, stream=True)
     logging = asyncio.create_task(logged(handler, 0.05))
     stream = handler.async_post_call_streaming_iterator_hook(None, chunks("a", "b"), data)
     assert [part async for part in stream] == ["a", "b"]
@@ -131,7 +131,9 @@ async def test_the_end_of_every_other_kind_of_stream_waits(handler: _PROXY_Meter
 
 
 async def test_a_stream_that_litellm_logs_after_its_guardrails_is_not_delayed(handler: _PROXY_Meterbridge) -> None:
-    data = await begun(handler, stream=True, litellm_logging_obj=SimpleNamespace(_on_deferred_stream_complete=print))
+    data = await begin_call(
+        handler, stream=True, litellm_logging_obj=SimpleNamespace(_on_deferred_stream_complete=print)
+    )
     began = time.monotonic()
     assert [part async for part in handler.async_post_call_streaming_iterator_hook(None, chunks("a"), data)] == ["a"]
     assert time.monotonic() - began < 0.1

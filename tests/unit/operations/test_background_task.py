@@ -19,7 +19,7 @@ from streams.runtime.kept_up import INTERRUPTED, kept_up
 ROUNDS = 3
 
 
-async def counted(error: BaseException) -> tuple[int, list[str]]:
+async def count_failures(error: BaseException) -> tuple[int, list[str]]:
     """Run three rounds that raise the error: how often it was counted, and the lines of the log."""
     failures = rounds = 0
 
@@ -46,12 +46,12 @@ async def counted(error: BaseException) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("reason", [POSTGRES_SCHEMA, POSTGRES_DENIED])
 async def test_a_missing_table_or_right_is_counted_each_time_and_logged_once(reason: str) -> None:
     """Otherwise the task could do nothing for weeks, with a single log line about it."""
-    assert await counted(Unavailable(reason, "UndefinedTableError 42P01")) == (ROUNDS, ["waits"])
+    assert await count_failures(Unavailable(reason, "UndefinedTableError 42P01")) == (ROUNDS, ["waits"])
 
 
 @pytest.mark.parametrize("error", [Unavailable(POSTGRES_AWAY), MeterbridgeError("projection_behind")])
 async def test_a_temporary_error_is_not_counted(error: MeterbridgeError) -> None:
-    assert await counted(error) == (0, ["waits"])
+    assert await count_failures(error) == (0, ["waits"])
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), asyncio.CancelledError()])

@@ -45,7 +45,7 @@ def response(number: int, hours: float, cost: str = "0.5", response_id: str = "r
     return raw(0, slp(number, **fields), received_us=at_us)
 
 
-def counted(usage: Usage, **fields: Any) -> LoggedCall:
+def logged_call(usage: Usage, **fields: Any) -> LoggedCall:
     """Its row in the usage log."""
     row = LoggedCall(
         usage.identity,
@@ -82,15 +82,15 @@ def test_two_responses_with_one_provider_id_are_two_for_the_usage_log_as_for_the
     first, second = response(1, 0, response_id="resp_213"), response(2, 5.1, response_id="resp_213")
     assert Partition().take(first, second).billed.calls == 2
     one, other = usages(first, second)
-    assert verdict(other, [counted(one)], MeterPolicy()).word == MISSING
-    assert verdict(other, [counted(one, customer_id="beta")], MeterPolicy()).word == MISSING
+    assert verdict(other, [logged_call(one)], MeterPolicy()).word == MISSING
+    assert verdict(other, [logged_call(one, customer_id="beta")], MeterPolicy()).word == MISSING
 
 
 def test_the_price_of_a_job_is_billed_to_the_customer_of_its_row() -> None:
     """Alice created the batch, bob read it; LiteLLM's row with its cost is alice's."""
     [read] = usages(poll(5, job="batch_1", cost="0", hours=0), customer="bob")
     [row] = usages(poll(6, job="batch_1", cost="12", hours=1), customer="alice")
-    looked = counted(read, decision="zero_cost", billed=False, cost=Decimal(0))
+    looked = logged_call(read, decision="zero_cost", billed=False, cost=Decimal(0))
     assert verdict(row, [looked], MeterPolicy()).word == MISSING
     hers = looked._replace(identity=row.identity, customer_id="alice")
     for rows in ([looked, hers], [hers, looked]):
@@ -101,7 +101,7 @@ def test_the_price_of_a_job_is_billed_to_the_customer_of_its_row() -> None:
 
 def test_the_cost_of_a_success_is_not_matched_with_a_failed_attempt_before_it() -> None:
     tried, [success] = usages(response(1, 0, "0", "call-1"))[0], usages(response(1, 0, "0.5", "chatcmpl-1"))
-    failed = counted(tried, decision="failed_call", status="failure", billed=False, call_id=success.call_id)
+    failed = logged_call(tried, decision="failed_call", status="failure", billed=False, call_id=success.call_id)
     assert verdict(success, [failed], MeterPolicy()).word == MISSING
 
 

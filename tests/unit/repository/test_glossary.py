@@ -30,5 +30,5 @@ def test_each_word_of_the_glossary_is_used(word: str) -> None:
     assert _used(word, CODE) or _used(word, PAGES), f"{word} is in the glossary, and neither in the code nor on a page"
 
 
-def test_a_word_that_no_one_uses_is_noticed() -> None:
+def test_an_unused_word_is_reported() -> None:
     assert not _used("follower of followers", CODE)

@@ -55,7 +55,7 @@ class Tables:
         return Projected({}, {"row_refused": 1})
 
 
-class Bench:
+class ProjectorSetup:
     def __init__(self) -> None:
         self.tables, self.sensors = Tables(), Watching()
         policy = RetryPolicy(lambda: 1.0, base_s=0.2, cap_s=5.0)
@@ -68,7 +68,7 @@ def records(*offsets: int) -> list[Any]:
 
 
 def test_while_postgres_is_unavailable_the_same_rows_are_retried_less_and_less_often() -> None:
-    bench = Bench()
+    bench = ProjectorSetup()
     bench.tables.away = 7
     assert run_virtually(bench.work.process(records(0, 1, 2))) == 3
     assert bench.tables.offsets == [0, 1, 2]
@@ -84,7 +84,7 @@ def test_a_partition_whose_position_moved_is_opened_again() -> None:
     """Through another owner, or a Postgres that lost its latest commits in a crash: the partition task reads the
     position again.
     """
-    bench = Bench()
+    bench = ProjectorSetup()
     bench.tables.next = 5
     with pytest.raises(Unavailable) as told:
         run_virtually(bench.work.process(records(0, 1)))
@@ -92,7 +92,7 @@ def test_a_partition_whose_position_moved_is_opened_again() -> None:
 
 
 def test_a_refused_row_is_skipped_alone_and_logged_once() -> None:
-    bench = Bench()
+    bench = ProjectorSetup()
     bench.tables.bad = {0, 6, 10}
     with structlog.testing.capture_logs() as logs:
         assert run_virtually(bench.work.process(records(*range(11)))) == 11
@@ -103,7 +103,7 @@ def test_a_refused_row_is_skipped_alone_and_logged_once() -> None:
 
 
 def test_a_partition_whose_position_moved_while_a_row_was_refused_is_opened_again() -> None:
-    bench = Bench()
+    bench = ProjectorSetup()
     bench.tables.bad, bench.tables.next = {0}, 5
     with pytest.raises(Unavailable, match="stale_projector"):
         run_virtually(bench.work.process(records(0)))
@@ -112,7 +112,7 @@ def test_a_partition_whose_position_moved_while_a_row_was_refused_is_opened_agai
 
 def test_while_postgres_is_unavailable_no_row_counts_as_refused() -> None:
     """Only an error about the row itself is a refusal; a server that does not answer is waited for."""
-    bench = Bench()
+    bench = ProjectorSetup()
     bench.tables.bad, bench.tables.away = {1}, 3
     assert run_virtually(bench.work.process(records(0, 1, 2))) == 3
     assert (bench.tables.offsets, bench.tables.aside) == ([0, 2], [(1, "CheckViolationError 23514")])
@@ -121,7 +121,7 @@ def test_while_postgres_is_unavailable_no_row_counts_as_refused() -> None:
 
 def test_offsets_may_have_gaps_and_batches_are_bounded() -> None:
     """Control records of transactions use offsets that no consumer sees."""
-    bench = Bench()
+    bench = ProjectorSetup()
     offsets = range(0, 3 * PROJECT_LIMIT, 2)
     assert run_virtually(bench.work.process(records(*offsets))) == offsets[-1] + 1
     assert len(bench.tables.asked) == 2 and bench.tables.offsets == list(offsets)
@@ -129,7 +129,7 @@ def test_offsets_may_have_gaps_and_batches_are_bounded() -> None:
 
 def test_a_partition_has_lag_until_no_record_has_come_for_a_while() -> None:
     """Between two fetch batches of a backlog the lag must not be zero."""
-    bench = Bench()
+    bench = ProjectorSetup()
 
     async def life() -> list[int | None]:
         seen = []
@@ -148,7 +148,7 @@ def test_a_partition_has_lag_until_no_record_has_come_for_a_while() -> None:
 
 
 def test_closing_waits_for_postgres_only_during_a_request() -> None:
-    bench = Bench()
+    bench = ProjectorSetup()
     bench.tables.away = 1
 
     async def life() -> list[bool]:

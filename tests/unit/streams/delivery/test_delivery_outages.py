@@ -11,21 +11,21 @@ from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker, State
 from streams.delivery.engine import PROBE_EVENTS
 from tests.support.scripted_lago import ScriptedLago, item
-from tests.support.sink import POLICY, Sink, deliver, first, said
+from tests.support.sink import POLICY, Sink, deliver, first, kinds_and_reasons
 from tests.support.virtual_time import run_virtually, virtual_now
 
 
 @pytest.mark.parametrize("status", ["401", "402", "403", "404", "405", "408", "415", "429", "500", "503", "connect"])
 def test_a_single_batch_is_held_and_resent_unchanged_while_lago_refuses_it(status: str) -> None:
     lago = ScriptedLago(fault=first(status, times=7))
-    assert said(deliver(lago, [item("a"), item("b")])) == [("delivered", "accepted")] * 2
+    assert kinds_and_reasons(deliver(lago, [item("a"), item("b")])) == [("delivered", "accepted")] * 2
     assert len(set(lago.bodies)) == 1
     assert len(lago.bodies) == 8
 
 
 def test_a_key_that_is_refused_for_a_day_loses_no_event() -> None:
     lago = ScriptedLago(fault=lambda _number, _ids: "401" if virtual_now() < 24 * 3600 else None)
-    assert said(deliver(lago, [item("a"), item("b")])) == [("delivered", "accepted")] * 2
+    assert kinds_and_reasons(deliver(lago, [item("a"), item("b")])) == [("delivered", "accepted")] * 2
     assert len(lago.posts) > 1000
 
 
@@ -82,7 +82,7 @@ def test_an_open_breaker_is_probed_with_lago_s_health_and_then_one_small_batch()
 def test_a_bad_event_is_isolated_while_the_others_pass() -> None:
     lago = ScriptedLago(poison=frozenset({"t37"}))
     outcomes = deliver(lago, [item(f"t{n}") for n in range(300)])
-    assert said(outcomes[:37] + outcomes[38:]) == [("delivered", "accepted")] * 299
+    assert kinds_and_reasons(outcomes[:37] + outcomes[38:]) == [("delivered", "accepted")] * 299
     assert (outcomes[37].kind, outcomes[37].reason, outcomes[37].maybe_sent) == ("retry", "http_500", True)
     assert len(lago.posts) < 40
 
@@ -90,7 +90,7 @@ def test_a_bad_event_is_isolated_while_the_others_pass() -> None:
 def test_a_partition_task_with_only_one_bad_event_is_not_blocked_forever() -> None:
     lago = ScriptedLago(poison=frozenset({"a"}))
     outcomes = deliver(lago, [item("a")])
-    assert said(outcomes) == [("retry", "http_500")]
+    assert kinds_and_reasons(outcomes) == [("retry", "http_500")]
     assert outcomes[0].attempts == POLICY.alone_after
 
 
@@ -100,7 +100,7 @@ def test_successes_before_its_first_failure_are_no_evidence_against_a_batch() ->
     async def main() -> None:
         sink = Sink(lago).delivery
         await sink.deliver([item("earlier")])
-        assert said(await sink.deliver([item("a"), item("b")])) == [("delivered", "accepted")] * 2
+        assert kinds_and_reasons(await sink.deliver([item("a"), item("b")])) == [("delivered", "accepted")] * 2
 
     run_virtually(main())
     assert lago.posts[1:] == [["a", "b"]] * 8
@@ -117,7 +117,7 @@ def test_an_outage_that_starts_while_a_batch_is_split_loses_no_event() -> None:
         suspect = asyncio.ensure_future(Sink(lago, breaker).delivery.deliver([item("a"), item("b")]))
         await asyncio.sleep(0.5)
         await Sink(lago, breaker).delivery.deliver([item("other")])
-        assert said(await suspect) == [("delivered", "accepted")] * 2
+        assert kinds_and_reasons(await suspect) == [("delivered", "accepted")] * 2
 
     run_virtually(main())
     assert ["a"] in lago.posts
@@ -136,9 +136,11 @@ def test_two_partition_tasks_with_bad_events_cannot_keep_the_breaker_open_for_a_
         while str(breaker.state) == "closed":
             await asyncio.sleep(0.1)
         async with asyncio.timeout(10):
-            assert said(await good_lane.deliver([item("good")])) == [("delivered", "accepted")]
+            assert kinds_and_reasons(await good_lane.deliver([item("good")])) == [("delivered", "accepted")]
         assert breaker.state is State.CLOSED
-        assert [said(outcomes) for outcomes in await asyncio.gather(*poisoned)] == [[("retry", "http_500")]] * 2
+        assert [kinds_and_reasons(outcomes) for outcomes in await asyncio.gather(*poisoned)] == [
+            [("retry", "http_500")]
+        ] * 2
 
     run_virtually(main())
 
@@ -200,7 +202,7 @@ def test_a_probe_that_is_cancelled_before_its_answer_lets_the_next_one_start() -
         await asyncio.sleep(1)
         revoked.cancel()
         async with asyncio.timeout(12):
-            assert said(await other) == [("delivered", "accepted")]
+            assert kinds_and_reasons(await other) == [("delivered", "accepted")]
 
     run_virtually(main())
 

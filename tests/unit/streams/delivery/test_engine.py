@@ -8,7 +8,7 @@ from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from tests.support.scripted_lago import EXISTS, ScriptedLago, event, item
-from tests.support.sink import POLICY, Sink, deliver, first, said
+from tests.support.sink import POLICY, Sink, deliver, first, kinds_and_reasons
 from tests.support.virtual_time import run_virtually, virtual_now
 
 
@@ -55,7 +55,7 @@ def test_no_more_requests_run_at_once_than_there_are_permits() -> None:
 
 def test_equal_ids_are_posted_one_after_the_other_and_an_identical_event_counts_as_delivered() -> None:
     lago = ScriptedLago()
-    assert said(deliver(lago, [item("a"), item("b"), item("a")])) == [
+    assert kinds_and_reasons(deliver(lago, [item("a"), item("b"), item("a")])) == [
         ("delivered", "accepted"),
         ("delivered", "accepted"),
         ("delivered", "confirmed"),
@@ -65,7 +65,7 @@ def test_equal_ids_are_posted_one_after_the_other_and_an_identical_event_counts_
 
 def test_one_id_for_two_different_events_is_a_conflict_and_the_second_a_dead_letter() -> None:
     lago = ScriptedLago()
-    assert said(deliver(lago, [item("a"), item("a", cents="9")])) == [
+    assert kinds_and_reasons(deliver(lago, [item("a"), item("a", cents="9")])) == [
         ("delivered", "accepted"),
         ("dead", "id_conflict"),
     ]
@@ -75,7 +75,7 @@ def test_one_id_for_two_different_events_is_a_conflict_and_the_second_a_dead_let
 def test_one_id_for_two_events_in_one_batch_is_a_conflict_after_a_restart_too() -> None:
     lago = ScriptedLago()
     items = [item("a", resent=True), item("a", resent=True, cents="9"), item("a", resent=True)]
-    assert said(deliver(lago, items)) == [
+    assert kinds_and_reasons(deliver(lago, items)) == [
         ("delivered", "accepted"),
         ("dead", "id_conflict"),
         ("delivered", "confirmed"),
@@ -85,14 +85,18 @@ def test_one_id_for_two_events_in_one_batch_is_a_conflict_after_a_restart_too() 
 def test_a_repeat_of_an_event_that_an_earlier_owner_may_have_sent_is_delivered_without_a_lookup() -> None:
     lago = ScriptedLago(store=[event("b")])
     outcomes = deliver(lago, [item("a"), item("b", resent=True), item("c")])
-    assert said(outcomes) == [("delivered", "accepted"), ("delivered", "already_exists"), ("delivered", "accepted")]
+    assert kinds_and_reasons(outcomes) == [
+        ("delivered", "accepted"),
+        ("delivered", "already_exists"),
+        ("delivered", "accepted"),
+    ]
     assert lago.posts == [["a", "b", "c"], ["a", "c"]]
     assert lago.look_ups == []
 
 
 def test_a_repeat_that_was_never_sent_and_that_lago_does_not_show_is_retried_later() -> None:
     lago = ScriptedLago(index_errors={"a": EXISTS})
-    assert said(deliver(lago, [item("a")])) == [("retry", "unconfirmed")]
+    assert kinds_and_reasons(deliver(lago, [item("a")])) == [("retry", "unconfirmed")]
     assert lago.look_ups == ["a"]
 
 
@@ -109,7 +113,7 @@ def test_a_repeat_that_was_never_sent_and_that_lago_does_not_show_is_retried_lat
 def test_a_batch_stored_without_an_answer_is_billed_once(fault: str) -> None:
     lago = ScriptedLago(fault=first(fault))
     outcomes = deliver(lago, [item("a"), item("b")])
-    assert said(outcomes) == [("delivered", "already_exists")] * 2
+    assert kinds_and_reasons(outcomes) == [("delivered", "already_exists")] * 2
     assert [outcome.attempts for outcome in outcomes] == [2, 2]
     assert [one.transaction_id for one in lago.store] == ["a", "b"]
 
@@ -117,7 +121,7 @@ def test_a_batch_stored_without_an_answer_is_billed_once(fault: str) -> None:
 @pytest.mark.parametrize("fault", ["429", "401", "404", "connect"])
 def test_a_post_that_was_certainly_not_stored_does_not_excuse_a_conflict(fault: str) -> None:
     lago = ScriptedLago(fault=first(fault), store=[event("a", cents="9")])
-    assert said(deliver(lago, [item("a")])) == [("dead", "id_conflict")]
+    assert kinds_and_reasons(deliver(lago, [item("a")])) == [("dead", "id_conflict")]
 
 
 def test_bad_events_become_dead_letters_with_lagos_reason_and_the_others_are_delivered_at_once() -> None:
@@ -129,7 +133,7 @@ def test_bad_events_become_dead_letters_with_lagos_reason_and_the_others_are_del
         }
     )
     outcomes = deliver(lago, [item(name) for name in "abcde"])
-    assert said(outcomes) == [
+    assert kinds_and_reasons(outcomes) == [
         ("dead", "invalid_timestamp"),
         ("delivered", "accepted"),
         ("dead", "missing_code"),
@@ -143,7 +147,7 @@ def test_bad_events_become_dead_letters_with_lagos_reason_and_the_others_are_del
 def test_a_body_that_a_proxy_refuses_is_halved_until_the_bad_event_is_alone() -> None:
     lago = ScriptedLago(too_heavy=20)
     names = ["a" * 4, "b" * 4, "c" * 30, "d" * 4, "e" * 4]
-    assert said(deliver(lago, [item(name) for name in names])) == [
+    assert kinds_and_reasons(deliver(lago, [item(name) for name in names])) == [
         ("delivered", "accepted"),
         ("delivered", "accepted"),
         ("retry", "too_large"),
@@ -154,7 +158,10 @@ def test_a_body_that_a_proxy_refuses_is_halved_until_the_bad_event_is_alone() ->
 
 def test_a_batch_larger_than_this_lago_accepts_is_halved() -> None:
     lago = ScriptedLago()
-    assert said(deliver(lago, [item(f"t{n}") for n in range(230)], batch_size=230)) == [("delivered", "accepted")] * 230
+    assert (
+        kinds_and_reasons(deliver(lago, [item(f"t{n}") for n in range(230)], batch_size=230))
+        == [("delivered", "accepted")] * 230
+    )
     assert max(len(ids) for ids in lago.posts[1:]) <= 115
 
 
@@ -162,14 +169,16 @@ def test_a_dead_letter_is_looked_up_first_if_an_earlier_post_may_have_stored_it(
     """500 after storing, then 400: as a dead letter it would be billed although the ledger calls it failed."""
     faults = ["500 after storing", "lago 400"]
     lago = ScriptedLago(fault=lambda number, _ids: faults[number] if number < 2 else None)
-    assert said(deliver(lago, [item("a")])) == [("delivered", "confirmed")]
-    assert said(deliver(ScriptedLago(fault=first("lago 400")), [item("a", resent=True)])) == [("dead", "bad_request")]
+    assert kinds_and_reasons(deliver(lago, [item("a")])) == [("delivered", "confirmed")]
+    assert kinds_and_reasons(deliver(ScriptedLago(fault=first("lago 400")), [item("a", resent=True)])) == [
+        ("dead", "bad_request")
+    ]
 
 
 def test_a_lookup_that_keeps_failing_sends_only_its_own_event_to_retry() -> None:
     lago = ScriptedLago(store=[event("b")], look_up_fails=lambda one: one == "b")
     outcomes = deliver(lago, [item(name) for name in "abc"])
-    assert said(outcomes) == [("delivered", "accepted"), ("retry", "http_500"), ("delivered", "accepted")]
+    assert kinds_and_reasons(outcomes) == [("delivered", "accepted"), ("retry", "http_500"), ("delivered", "accepted")]
     assert not outcomes[1].maybe_sent
 
 
@@ -179,12 +188,12 @@ def test_if_a_repeat_would_be_billed_twice_the_event_is_looked_up_before_it_is_p
     outcomes = deliver(lago, [item(name) for name in "abcd"], batch_size=2, safe=False)
     assert sorted(one.transaction_id for one in lago.store) == list("abcd")
     assert {outcome.kind for outcome in outcomes} == {"delivered"}
-    assert said(outcomes).count(("delivered", "confirmed")) == 2
+    assert kinds_and_reasons(outcomes).count(("delivered", "confirmed")) == 2
 
 
 def test_an_earlier_owners_events_are_looked_up_too_if_a_repeat_would_be_billed_twice() -> None:
     lago = ScriptedLago(unique=False, store=[event("a"), event("b", cents="9")])
-    assert said(deliver(lago, [item(name, resent=True) for name in "abc"], safe=False)) == [
+    assert kinds_and_reasons(deliver(lago, [item(name, resent=True) for name in "abc"], safe=False)) == [
         ("delivered", "confirmed"),
         ("dead", "id_conflict"),
         ("delivered", "accepted"),
@@ -196,7 +205,7 @@ def test_a_requeued_event_is_compared_even_if_an_earlier_owner_may_have_sent_it(
     """If it counted as our own repeat, another event under its id would count as its delivery."""
     lago = ScriptedLago(store=[event("same"), event("other", cents="9")])
     back = [Item(one, item(one).value, resent=True, compare=True) for one in ("same", "other", "gone")]
-    assert said(deliver(lago, back)) == [
+    assert kinds_and_reasons(deliver(lago, back)) == [
         ("delivered", "confirmed"),
         ("dead", "id_conflict"),
         ("delivered", "accepted"),
@@ -206,7 +215,7 @@ def test_a_requeued_event_is_compared_even_if_an_earlier_owner_may_have_sent_it(
 def test_a_requeued_event_is_looked_up_first_if_a_repeat_would_be_billed_twice() -> None:
     lago = ScriptedLago(unique=False, store=[event("a"), event("b", cents="9")])
     back = [Item(one, item(one).value, resent=False, compare=True) for one in "abc"]
-    assert said(deliver(lago, back, safe=False)) == [
+    assert kinds_and_reasons(deliver(lago, back, safe=False)) == [
         ("delivered", "confirmed"),
         ("dead", "id_conflict"),
         ("delivered", "accepted"),
@@ -221,7 +230,7 @@ def test_on_a_lago_before_1_39_the_other_events_of_a_duplicates_batch_may_be_sto
     async def main() -> list[EventOutcome]:
         return await Sink(lago, batches_are_whole=False).delivery.deliver([item(name) for name in "abc"])
 
-    assert said(run_virtually(main())) == [
+    assert kinds_and_reasons(run_virtually(main())) == [
         ("delivered", "confirmed"),
         ("delivered", "already_exists"),
         ("delivered", "already_exists"),
@@ -236,7 +245,7 @@ def test_on_a_lago_before_1_39_a_different_event_under_our_id_is_still_a_conflic
     async def main() -> list[EventOutcome]:
         return await Sink(lago, batches_are_whole=False).delivery.deliver([item(name) for name in "ab"])
 
-    assert said(run_virtually(main())) == [("dead", "id_conflict"), ("delivered", "already_exists")]
+    assert kinds_and_reasons(run_virtually(main())) == [("dead", "id_conflict"), ("delivered", "already_exists")]
 
 
 def test_lookups_are_rate_limited_too() -> None:

@@ -14,7 +14,7 @@ from streams.core.delivery.circuit_breaker import Breaker, State
 from streams.runtime.faust_transport import FetchBatch
 from streams.runtime.partition_task import PartitionTask
 from tests.support.scripted_lago import ScriptedLago, item
-from tests.support.sink import POLICY, Sink, said
+from tests.support.sink import POLICY, Sink, kinds_and_reasons
 from tests.support.virtual_time import run_virtually, virtual_now
 from tests.unit.streams.runtime.test_partition_task import FatalErrors, Source
 
@@ -42,8 +42,8 @@ def test_a_bad_event_in_a_batch_delays_the_others_for_seconds(place: int) -> Non
         return await Sink(lago).delivery.deliver([item(f"t{n}") for n in range(OTHERS + 1)])
 
     outcomes = run_virtually(main())
-    assert said(outcomes[:place] + outcomes[place + 1 :]) == [("delivered", "accepted")] * OTHERS
-    assert said([outcomes[place]]) == [("retry", "http_500")]
+    assert kinds_and_reasons(outcomes[:place] + outcomes[place + 1 :]) == [("delivered", "accepted")] * OTHERS
+    assert kinds_and_reasons([outcomes[place]]) == [("retry", "http_500")]
     assert lago.last_s < AT_MOST_S
 
 
@@ -113,8 +113,8 @@ def test_a_bad_event_at_the_front_of_a_partition_delays_the_next_ones_for_second
         return work.done
 
     done = run_virtually(main())
-    assert said([done[n] for n in range(1, 1 + OTHERS)]) == [("delivered", "accepted")] * OTHERS
-    assert said([done[0]]) == [("retry", "http_500")]
+    assert kinds_and_reasons([done[n] for n in range(1, 1 + OTHERS)]) == [("delivered", "accepted")] * OTHERS
+    assert kinds_and_reasons([done[0]]) == [("retry", "http_500")]
     assert lago.last_s < AT_MOST_S
 
 
@@ -147,7 +147,7 @@ def test_in_an_outage_a_large_batch_does_not_end_in_retries() -> None:
         running = asyncio.ensure_future(sink.delivery.deliver([item(f"t{n}") for n in range(100)]))
         await asyncio.sleep(500)
         assert sink.breaker.state is not State.CLOSED
-        assert said(await running) == [("delivered", "accepted")] * 100
+        assert kinds_and_reasons(await running) == [("delivered", "accepted")] * 100
 
     run_virtually(main())
     assert len(lago.posts) < 150
@@ -162,7 +162,7 @@ def test_an_attempt_in_the_retry_topic_takes_seconds_so_that_attempts_are_retry_
         failed = []
         for attempt in range(1, 4):
             sink = Sink(lago, policy=policy)
-            assert said(await sink.delivery.deliver([item("t0")])) == [("retry", "http_500")]
+            assert kinds_and_reasons(await sink.delivery.deliver([item("t0")])) == [("retry", "http_500")]
             failed.append(virtual_now())
             await asyncio.sleep(retry_delay(attempt, 60.0, jitter=0.5))
         return failed
@@ -185,4 +185,4 @@ def test_a_single_event_is_not_given_up_while_lago_reports_itself_unhealthy(alon
         lago.sick = False
         return await running
 
-    assert said(run_virtually(main())) == [("delivered", "accepted")]
+    assert kinds_and_reasons(run_virtually(main())) == [("delivered", "accepted")]

@@ -95,7 +95,7 @@ async def no_wait(seconds: float) -> None:
     await asyncio.sleep(0)
 
 
-async def lane_of(work: Work, source: Source, death: FatalErrors | None = None) -> PartitionTask:
+async def task_of(work: Work, source: Source, death: FatalErrors | None = None) -> PartitionTask:
     partition_task = PartitionTask(PLACE, work, source, death or FatalErrors(), no_wait)
     await soon(lambda: partition_task.expected is not None)
     return partition_task
@@ -103,7 +103,7 @@ async def lane_of(work: Work, source: Source, death: FatalErrors | None = None) 
 
 async def test_a_task_seeks_to_its_works_position_before_it_takes_records() -> None:
     source = Source()
-    partition_task = await lane_of(Work(start=40), source)
+    partition_task = await task_of(Work(start=40), source)
     assert source.seeks == [40]
     await partition_task.close()
 
@@ -111,7 +111,7 @@ async def test_a_task_seeks_to_its_works_position_before_it_takes_records() -> N
 async def test_a_missing_batch_is_fetched_again() -> None:
     """[0,5) [5,9) lost [9,12): the partition task seeks to 5 and takes nothing until it comes."""
     work, source = Work(), Source()
-    partition_task = await lane_of(work, source)
+    partition_task = await task_of(work, source)
     partition_task.offer(fetch_batch(0, 5))
     partition_task.offer(fetch_batch(9, 12))
     await soon(lambda: source.seeks == [0, 5])
@@ -125,7 +125,7 @@ async def test_a_missing_batch_is_fetched_again() -> None:
 async def test_a_missing_last_batch_before_a_pause_is_fetched_again_too() -> None:
     """[0,5) lost, nothing follows: no later fetch batch would show the gap."""
     work, source = Work(), Source()
-    partition_task = await lane_of(work, source)
+    partition_task = await task_of(work, source)
     source.fetched = 5
     for punctuate in range(1, 5):
         partition_task.punctuate()
@@ -139,7 +139,7 @@ async def test_a_missing_last_batch_before_a_pause_is_fetched_again_too() -> Non
 
 async def test_repeated_and_overlapping_batches_are_processed_once() -> None:
     work = Work()
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     for piece in (fetch_batch(0, 5), fetch_batch(0, 5), fetch_batch(3, 8), fetch_batch(8, 9)):
         partition_task.offer(piece)
     await soon(lambda: len(work.taken) >= 9)
@@ -150,7 +150,7 @@ async def test_repeated_and_overlapping_batches_are_processed_once() -> None:
 async def test_offsets_of_control_records_are_no_gap() -> None:
     """A fetch batch [from 5, records from 7): offsets 5 and 6 are transaction markers."""
     work = Work()
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     partition_task.offer(fetch_batch(0, 5))
     partition_task.offer(fetch_batch(7, 9, from_offset=5))
     await soon(lambda: len(work.taken) == 7)
@@ -160,7 +160,7 @@ async def test_offsets_of_control_records_are_no_gap() -> None:
 
 async def test_a_full_task_pauses_its_partition_and_resumes_it_when_drained() -> None:
     work, source = Work(), Source()
-    partition_task = await lane_of(work, source)
+    partition_task = await task_of(work, source)
     work.gate.clear()
     for start in range(8):
         partition_task.offer(fetch_batch(start, start + 1))
@@ -181,7 +181,7 @@ async def test_small_batches_that_arrive_together_share_a_transaction() -> None:
         return await process(records)
 
     work.process = counting  # type: ignore[method-assign]
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     work.gate.clear()
     partition_task.punctuate()
     for start in range(6):
@@ -194,7 +194,7 @@ async def test_small_batches_that_arrive_together_share_a_transaction() -> None:
 
 async def test_ticks_are_coalesced() -> None:
     work = Work()
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     work.gate.clear()
     for _ in range(10):
         partition_task.punctuate()
@@ -208,7 +208,7 @@ async def test_ticks_are_coalesced() -> None:
 async def test_a_connection_error_reopens_the_work_and_repeats_the_batch() -> None:
     work, source = Work(), Source()
     work.failures = [KafkaConnectionError(), KafkaConnectionError()]
-    partition_task = await lane_of(work, source)
+    partition_task = await task_of(work, source)
     partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: work.taken == [0, 1, 2, 3, 4])
     assert work.opened == 3
@@ -219,7 +219,7 @@ async def test_a_connection_error_reopens_the_work_and_repeats_the_batch() -> No
 async def test_a_fenced_producer_and_a_bug_end_the_process(error: BaseException) -> None:
     work, death = Work(), FatalErrors()
     work.failures = [error]
-    partition_task = await lane_of(work, Source(), death)
+    partition_task = await task_of(work, Source(), death)
     partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: death.errors == [error])
     await partition_task.close()
@@ -229,7 +229,7 @@ async def test_an_unexpected_cancellation_ends_the_process() -> None:
     """A library that raises its own CancelledError must not leave a partition without an owner unnoticed."""
     work, death = Work(), FatalErrors()
     work.failures = [asyncio.CancelledError()]
-    partition_task = await lane_of(work, Source(), death)
+    partition_task = await task_of(work, Source(), death)
     partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: len(death.errors) == 1)
     await partition_task.close()
@@ -238,7 +238,7 @@ async def test_an_unexpected_cancellation_ends_the_process() -> None:
 async def test_too_many_reopenings_end_the_process() -> None:
     work, death = Work(), FatalErrors()
     work.failures = [KafkaConnectionError() for _ in range(9)]
-    partition_task = await lane_of(work, Source(), death)
+    partition_task = await task_of(work, Source(), death)
     partition_task.offer(fetch_batch(0, 5))
     await soon(lambda: len(death.errors) == 1)
     assert work.opened == 6
@@ -279,7 +279,7 @@ async def test_an_unavailable_kafka_is_waited_for_while_a_task_opens(
 
 async def test_closing_waits_only_for_a_running_transaction() -> None:
     work = Work()
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     work.gate.clear()
     partition_task.offer(fetch_batch(0, 5))
     await asyncio.sleep(0)
@@ -287,7 +287,7 @@ async def test_closing_waits_only_for_a_running_transaction() -> None:
     assert (work.taken, work.closed) == ([], 2)
 
     work = Work()
-    partition_task = await lane_of(work, Source())
+    partition_task = await task_of(work, Source())
     work.gate.clear()
     work.busy = True
     partition_task.offer(fetch_batch(0, 5))
@@ -308,7 +308,7 @@ async def test_while_it_closes_only_a_bug_ends_the_process(error: BaseException)
     them over.
     """
     work, death = Work(), FatalErrors()
-    partition_task = await lane_of(work, Source(), death)
+    partition_task = await task_of(work, Source(), death)
     work.gate.clear()
     work.busy, work.failures = True, [error]
     partition_task.offer(fetch_batch(0, 5))

@@ -13,7 +13,7 @@ from streams.runtime.compacted_table import TopicTable
 from streams.runtime.faust_transport import App
 from streams.runtime.role import MultiTopicRole, Role
 from streams.runtime.role_counts import ROLE, RoleCounts
-from tests.support.stage import Quiet
+from tests.support.stage import RecordedSensors
 
 
 class _Table(TopicTable):
@@ -32,7 +32,7 @@ async def test_a_closed_role_is_freed_with_its_app() -> None:
 
     async def freed() -> list["weakref.ref[Any]"]:
         app = App("freed", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
-        role = Role(app, "topic", _no_work, Quiet(), 0.0)
+        role = Role(app, "topic", _no_work, RecordedSensors(), 0.0)
         await role.close()
         return [weakref.ref(role), weakref.ref(app)]
 
@@ -45,7 +45,7 @@ async def test_a_closed_role_stops_reading_its_tables() -> None:
     """Earlier each restart after an error left a running consumer."""
     table = _Table({}, "orgs", lambda: 0.0, "orgs")
     app = App("tables", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
-    role = Role(app, "topic", _no_work, Quiet(), 0.0, tables=(table,))
+    role = Role(app, "topic", _no_work, RecordedSensors(), 0.0, tables=(table,))
     table.begin()
     await asyncio.sleep(0)
     await role.close()
@@ -70,7 +70,9 @@ class _Task:
 async def test_a_partition_that_fails_to_close_leaves_no_other_open(several: bool) -> None:
     table = _Table({}, "orgs", lambda: 0.0, "orgs")
     app = App(f"unclosed-{several}", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
-    roles = [Role(app, topic, _no_work, Quiet(), 0.0, tables=(table,)) for topic in ("one", "other")[: 1 + several]]
+    roles = [
+        Role(app, topic, _no_work, RecordedSensors(), 0.0, tables=(table,)) for topic in ("one", "other")[: 1 + several]
+    ]
     table.begin()
     broken, sound = _Task(OSError("no space left")), _Task()
     roles[0].partition_tasks[0], roles[-1].partition_tasks[1] = broken, sound  # type: ignore[assignment]

@@ -24,7 +24,7 @@ raise SystemExit(run_until_told(work, word=word))
 """
 
 
-def ran(body: str) -> tuple[int, float, str]:
+def run_program(body: str) -> tuple[int, float, str]:
     """Exit code, seconds, and output."""
     program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
     begun = time.monotonic()
@@ -57,13 +57,13 @@ def ran(body: str) -> tuple[int, float, str]:
 )
 def test_after_sigterm_a_process_ends_with_0_in_time(body: str) -> None:
     """For every kind of wait and any error while it stops: work that is not durable is repeated by the next process."""
-    code, took_s, said = ran(body)
+    code, took_s, said = run_program(body)
     assert (code, took_s < 10) == (0, True), (took_s, said)
 
 
 @pytest.mark.parametrize(("body", "code"), [("return 70", 70), ("raise ValueError", 1)])
 def test_without_sigterm_a_failure_is_a_failure(body: str, code: int) -> None:
-    assert ran(body)[0] == code
+    assert run_program(body)[0] == code
 
 
 def test_an_error_ends_the_process_even_if_a_librarys_task_does_not_end() -> None:
@@ -76,7 +76,7 @@ async def endless():
 task = asyncio.ensure_future(endless())
 await asyncio.sleep(0)
 raise ValueError('broken')"""
-    code, took_s, said = ran(body)
+    code, took_s, said = run_program(body)
     assert (code, took_s < 10, "stop_cut_short" in said, "broken" in said) == (os.EX_SOFTWARE, True, True, True), said
 
 

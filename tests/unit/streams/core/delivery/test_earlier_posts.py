@@ -15,7 +15,7 @@ from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.earlier_posts import AHEAD_US, APART_US, went_elsewhere
 from streams.core.delivery.restamp import RestampDecision, restamp_decision
 from tests.support.scripted_lago import ScriptedLago
-from tests.support.sink import Sink, said
+from tests.support.sink import Sink, kinds_and_reasons
 from tests.support.virtual_time import run_virtually
 
 NOVEMBER = 1_793_491_200
@@ -61,14 +61,14 @@ def test_an_event_posted_to_another_subscription_is_found_there_when_its_own_run
     assert moved.subscription == "sub_2"
     lago = ScriptedLago(store=[msgspec.json.decode(moved.value, type=LagoEvent)])
     outcomes = redelivered(lago, orgs(RUNS), compare=compare)
-    assert said(outcomes) == [("delivered", "confirmed")]
+    assert kinds_and_reasons(outcomes) == [("delivered", "confirmed")]
     assert outcomes[0].subscription == "sub_2"
     assert [one.external_subscription_id for one in lago.store] == ["sub_2"]
 
 
 def test_an_event_that_lago_does_not_have_is_posted_after_one_lookup() -> None:
     lago = ScriptedLago(fault=lambda number, _ids: "429" if number < 3 else None)
-    assert said(redelivered(lago, orgs(RUNS))) == [("delivered", "accepted")]
+    assert kinds_and_reasons(redelivered(lago, orgs(RUNS))) == [("delivered", "accepted")]
     assert lago.look_ups == ["a"]
 
 
@@ -78,7 +78,7 @@ def test_a_failed_lookup_is_repeated_before_the_event_is_posted() -> None:
     lago = ScriptedLago(
         store=[msgspec.json.decode(moved.value, type=LagoEvent)], look_up_fails=lambda _id: next(failures, False)
     )
-    assert said(redelivered(lago, orgs(RUNS))) == [("delivered", "confirmed")]
+    assert kinds_and_reasons(redelivered(lago, orgs(RUNS))) == [("delivered", "confirmed")]
     assert (len(lago.posts), len(lago.look_ups)) == (0, 3)
 
 

@@ -17,7 +17,7 @@ def receipt(event: str, status: str, at: int = NOW) -> Receipt:
     return Receipt(event, status, at)
 
 
-def counted(*receipts: Receipt) -> StateTotals:
+def totals_of(*receipts: Receipt) -> StateTotals:
     tally = EventStateCounter()
     tally.take(receipts)
     return totals([tally])
@@ -25,16 +25,16 @@ def counted(*receipts: Receipt) -> StateTotals:
 
 def test_an_event_is_counted_in_its_latest_state() -> None:
     life = [receipt("a", status) for status in ("pending", "processing", "completed")]
-    assert counted(*life[:1]) == StateTotals(1, 0, 0, 1)
-    assert counted(*life[:2]) == StateTotals(1, 0, 0, 1)
-    assert counted(*life) == StateTotals(1, 1, 0, 0)
+    assert totals_of(*life[:1]) == StateTotals(1, 0, 0, 1)
+    assert totals_of(*life[:2]) == StateTotals(1, 0, 0, 1)
+    assert totals_of(*life) == StateTotals(1, 1, 0, 0)
 
 
 def test_a_dead_letter_that_is_posted_again_no_longer_counts_as_failed() -> None:
     dead = [receipt("a", "pending"), receipt("a", "failed")]
-    assert counted(*dead) == StateTotals(1, 0, 1, 0)
-    assert counted(*dead, receipt("a", "processing")) == StateTotals(1, 0, 0, 1)
-    assert counted(*dead, receipt("a", "completed")) == StateTotals(1, 1, 0, 0)
+    assert totals_of(*dead) == StateTotals(1, 0, 1, 0)
+    assert totals_of(*dead, receipt("a", "processing")) == StateTotals(1, 0, 0, 1)
+    assert totals_of(*dead, receipt("a", "completed")) == StateTotals(1, 1, 0, 0)
 
 
 def test_a_repeated_final_receipt_is_counted_once_in_one_batch_and_in_two() -> None:
@@ -45,11 +45,11 @@ def test_a_repeated_final_receipt_is_counted_once_in_one_batch_and_in_two() -> N
 
 
 def test_an_event_whose_first_receipt_has_expired_is_counted_all_the_same() -> None:
-    assert counted(receipt("a", "completed"), receipt("b", "failed")) == StateTotals(2, 1, 1, 0)
+    assert totals_of(receipt("a", "completed"), receipt("b", "failed")) == StateTotals(2, 1, 1, 0)
 
 
 def test_a_state_from_a_later_version_changes_nothing() -> None:
-    assert counted(receipt("a", "pending"), receipt("a", "disputed"), receipt("b", "disputed")) == StateTotals(
+    assert totals_of(receipt("a", "pending"), receipt("a", "disputed"), receipt("b", "disputed")) == StateTotals(
         1, 0, 0, 1
     )
 
@@ -120,7 +120,7 @@ def unbillable(event: str) -> Receipt:
 def test_an_event_that_lago_withdraws_has_failed_though_it_was_completed() -> None:
     """Lago answers 200 first and finds within the hour that no metric counts the event."""
     done = [receipt("a", "pending"), receipt("a", "completed"), receipt("b", "completed")]
-    assert counted(*done, unbillable("a")) == StateTotals(2, 1, 1, 0)
+    assert totals_of(*done, unbillable("a")) == StateTotals(2, 1, 1, 0)
     tally = EventStateCounter()
     tally.take(done)
     for _ in range(2):  # a webhook comes three times, and again after a restart
@@ -135,4 +135,4 @@ def test_an_event_that_lago_withdraws_has_failed_though_it_was_completed() -> No
 
 def test_another_programs_event_that_lago_withdraws_is_not_counted() -> None:
     """Another program may send events to the same Lago."""
-    assert counted(unbillable("foreign"), receipt("a", "completed")) == StateTotals(1, 1, 0, 0)
+    assert totals_of(unbillable("foreign"), receipt("a", "completed")) == StateTotals(1, 1, 0, 0)

@@ -13,7 +13,7 @@ from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.restamp import INVOICED_PERIOD, RestampDecision, moved_from, restamp_decision
 from streams.core.mapping.billing_periods import ENDED
 from tests.support.scripted_lago import ScriptedLago
-from tests.support.sink import Sink, said
+from tests.support.sink import Sink, kinds_and_reasons
 from tests.support.virtual_time import run_virtually, virtual_now
 
 OCTOBER, NOVEMBER, DECEMBER = 1_790_812_800, 1_793_491_200, 1_796_083_200
@@ -109,7 +109,7 @@ def test_events_of_an_outage_over_the_end_of_the_month_are_billed_in_the_new_mon
     """
     lago = ScriptedLago(fault=lambda _number, _ids: "429" if virtual_now() < 30 else None)
     outcomes = delivered(lago, Item("a", value(), resent=False), starts=-10)
-    assert said(outcomes) == [("delivered", "accepted")]
+    assert kinds_and_reasons(outcomes) == [("delivered", "accepted")]
     assert [one.timestamp for one in lago.store] == [outcomes[0].timestamp] == [f"{NOVEMBER}.000"]
     assert lago.look_ups == []
     before = [body for body in lago.bodies if LATE.encode() in body]
@@ -120,14 +120,16 @@ def test_an_event_that_may_be_stored_already_is_looked_up_before_it_is_moved() -
     """It was stored before the border without an answer: it is on the old invoice, and no second copy is made."""
     lago = ScriptedLago(fault=lambda number, _ids: "timeout after storing" if number == 0 else None)
     outcomes = delivered(lago, Item("a", value(), resent=False), starts=-0.005)
-    assert said(outcomes) == [("delivered", "confirmed")]
+    assert kinds_and_reasons(outcomes) == [("delivered", "confirmed")]
     assert [one.timestamp for one in lago.store] == [LATE]
     assert (lago.look_ups, outcomes[0].timestamp) == (["a"], "")
 
 
 def test_an_event_that_is_not_stored_is_moved_after_the_lookup() -> None:
     lago = ScriptedLago(fault=lambda number, _ids: "timeout" if number == 0 else None)
-    assert said(delivered(lago, Item("a", value(), resent=False), starts=-0.005)) == [("delivered", "accepted")]
+    assert kinds_and_reasons(delivered(lago, Item("a", value(), resent=False), starts=-0.005)) == [
+        ("delivered", "accepted")
+    ]
     assert [one.timestamp for one in lago.store] == [f"{NOVEMBER}.000"]
     assert lago.look_ups == ["a"]
 
@@ -136,14 +138,14 @@ def test_an_event_that_is_not_stored_is_moved_after_the_lookup() -> None:
 def test_the_next_owner_finds_the_event_of_the_first_moved_or_not(stored: bytes) -> None:
     lago = ScriptedLago(store=[msgspec.json.decode(stored, type=LagoEvent)])
     outcomes = delivered(lago, Item("a", value(), resent=True), starts=5)
-    assert said(outcomes) == [("delivered", "confirmed")]
+    assert kinds_and_reasons(outcomes) == [("delivered", "confirmed")]
     assert len(lago.store) == 1
     assert outcomes[0].timestamp == ("" if stored == value() else f"{NOVEMBER}.000")
 
 
 def test_a_failed_lookup_is_repeated_and_nothing_is_posted_meanwhile() -> None:
     lago = ScriptedLago(look_up_fails=lambda _id: virtual_now() < 20)
-    assert said(delivered(lago, Item("a", value(), resent=True), starts=5)) == [("delivered", "accepted")]
+    assert kinds_and_reasons(delivered(lago, Item("a", value(), resent=True), starts=5)) == [("delivered", "accepted")]
     assert len(lago.store) == len(lago.posts) == 1
 
 
@@ -151,7 +153,7 @@ def test_with_the_policy_hold_it_becomes_a_dead_letter_and_the_others_are_posted
     lago = ScriptedLago()
     fresh = Item("b", value("b", f"{NOVEMBER + 1}.000"), resent=False)
     outcomes = delivered(lago, Item("a", value(), resent=False), fresh, starts=5, late=OutOfPeriodPolicy.HOLD)
-    assert said(outcomes) == [("dead", INVOICED_PERIOD), ("delivered", "accepted")]
+    assert kinds_and_reasons(outcomes) == [("dead", INVOICED_PERIOD), ("delivered", "accepted")]
     assert [one.transaction_id for one in lago.store] == ["b"]
 
 

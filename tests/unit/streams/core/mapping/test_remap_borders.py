@@ -19,7 +19,7 @@ NOW = 1_800_000_000 * SECOND_US
 LEAD = 5 * SECOND_US
 
 
-def asked(org: str) -> MappingRequest:
+def request_for(org: str) -> MappingRequest:
     return MappingRequest("customer", org, "tenant")
 
 
@@ -42,7 +42,7 @@ def test_the_oldest_of_nine_is_removed_once_the_next_one_covers_everything_undec
     for early_us, kept in ((0, 8), (1, 9)):
         second = NOW - KEPT_US + early_us
         there = [version(0, "a"), version(second, "b"), *(version(NOW - 60 * SECOND_US + n, f"o{n}") for n in range(6))]
-        after = set_mapping(record(*there), asked("new"), NOW, LEAD)
+        after = set_mapping(record(*there), request_for("new"), NOW, LEAD)
         assert len(after.versions) == kept
         assert after.versions[-1].lago_customer_id == "new"
 
@@ -52,7 +52,7 @@ def test_beyond_64_versions_the_oldest_are_removed_after_48_hours() -> None:
         second = NOW - KEEP_US + early_us
         there = [version(second - 1, "a"), version(second, "b"), *(version(NOW - 90 + n, f"o{n}") for n in range(62))]
         try:
-            after = set_mapping(record(*there), asked("new"), NOW, LEAD)
+            after = set_mapping(record(*there), request_for("new"), NOW, LEAD)
         except Rejected:
             assert refused
         else:
@@ -69,7 +69,7 @@ def test_by_default_a_request_maps_and_an_end_does_not_hide_the_mapping() -> Non
 def test_a_pause_that_ended_before_the_change_stays_a_pause_in_the_record() -> None:
     """Its usage already goes to the version after it: nothing has to be fixed, and the record stays true."""
     there = (version(0, "a"), version(1000 * SECOND_US, "a", active=False), version(2000 * SECOND_US, "a"))
-    after = set_mapping(record(*there), asked("b"), NOW, LEAD)
+    after = set_mapping(record(*there), request_for("b"), NOW, LEAD)
     assert after.versions[:3] == there
     assert [one.lago_customer_id for one in after.versions] == ["a", "a", "a", "b"]
 
@@ -77,7 +77,7 @@ def test_a_pause_that_ended_before_the_change_stays_a_pause_in_the_record() -> N
 def test_a_pause_that_lasts_until_the_change_stays_a_pause_whatever_was_announced() -> None:
     """The announced version has not started and pays for nothing yet: fixed to it, the pause would be billed at once."""
     there = (version(0, "a"), version(1000 * SECOND_US, "a", active=False), version(NOW + HOUR_US, "later"))
-    after = set_mapping(record(*there), asked("b"), NOW, LEAD)
+    after = set_mapping(record(*there), request_for("b"), NOW, LEAD)
     assert [(one.lago_customer_id, one.is_active) for one in after.versions] == [
         ("a", True),
         ("a", False),

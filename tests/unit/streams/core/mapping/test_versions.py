@@ -8,7 +8,7 @@ from streams.core.mapping.versions import covering, payers
 HAD = {"old": OrgRecord("old", periods=(Period("sub_old", 0, 10),))}
 
 
-def left(orgs: dict[str, OrgRecord], *, named: str = "", deleted: bool = True, at_us: int = 50) -> list[str]:
+def possible_payers(orgs: dict[str, OrgRecord], *, named: str = "", deleted: bool = True, at_us: int = 50) -> list[str]:
     """Which mappings may pay for usage at `at_us`: mapped to `old`, unmapped at 100, mapped to `new` at 200."""
     versions = (
         MappingVersion(0, "old", "t", external_subscription_id=named),
@@ -21,22 +21,24 @@ def left(orgs: dict[str, OrgRecord], *, named: str = "", deleted: bool = True, a
 @pytest.mark.parametrize("orgs", [HAD, HAD | {"new": OrgRecord("new")}])
 def test_usage_of_an_org_that_had_a_subscription_stays_with_it(orgs: dict[str, OrgRecord]) -> None:
     """Even if the subscription has ended: the usage may have been billed there."""
-    assert left(orgs) == ["old"]
+    assert possible_payers(orgs) == ["old"]
 
 
 def test_an_org_with_a_subscription_named_in_a_mapping_had_one() -> None:
-    assert left({}, named="sub_old") == left({"old": OrgRecord("old")}, named="sub_old") == ["old"]
+    assert (
+        possible_payers({}, named="sub_old") == possible_payers({"old": OrgRecord("old")}, named="sub_old") == ["old"]
+    )
 
 
 @pytest.mark.parametrize("orgs", [{}, {"old": OrgRecord("old")}])
 def test_usage_that_could_not_have_been_billed_goes_to_the_next_mapping(orgs: dict[str, OrgRecord]) -> None:
-    assert left(orgs) == ["old", "new"]
-    assert left(orgs, deleted=False) == ["old"], "an org is left for another, and its past is not"
+    assert possible_payers(orgs) == ["old", "new"]
+    assert possible_payers(orgs, deleted=False) == ["old"], "an org is left for another, and its past is not"
 
 
 def test_after_its_end_only_the_next_mapping_is_considered() -> None:
     for orgs in ({}, HAD):
-        assert left(orgs, at_us=100) == left(orgs, at_us=250) == ["new"]
+        assert possible_payers(orgs, at_us=100) == possible_payers(orgs, at_us=250) == ["new"]
 
 
 @pytest.mark.parametrize(("at_us", "number"), [(-5, 0), (0, 0), (9, 0), (10, 1), (19, 1), (20, 2), (99, 2)])

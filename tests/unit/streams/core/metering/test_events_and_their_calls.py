@@ -19,7 +19,7 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.decisions import CACHE_HIT, OWN_SUBSCRIPTION, SILENT_EXPERIMENT, decide
 from streams.core.metering.normalise import normalise
 from tests.support.calls import NOON, slp
-from tests.unit.ingest.test_envelopes import Kept
+from tests.unit.ingest.test_envelopes import BoundedTopic
 
 TIMES = {"specversion": "1.0", "id": "e1", "source": "svc", "type": "usage", "time": "2026-11-20T12:00:00Z"}
 
@@ -34,7 +34,7 @@ def reasons(outcome: StoreOutcome) -> list[tuple[int, str]]:
 
 def stored(told: Any, shape: str = CLOUDEVENT) -> tuple[StoreOutcome, list[Usage]]:
     """The result in the answer, and the calls as the meter reads them."""
-    kept = Kept()
+    kept = BoundedTopic()
     store = ElementStore(kept, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: NOON)
     outcome = asyncio.run(store.keep(json.dumps(told, default=str).encode(), shape))
     found = [(key, value) for topic, key, value, _ in kept.records if topic == "raw"]

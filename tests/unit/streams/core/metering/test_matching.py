@@ -52,7 +52,7 @@ def copy(**fields: Any) -> Usage:
     return Usage(**{**base, **fields})
 
 
-def counted(**fields: Any) -> LoggedCall:
+def logged_call(**fields: Any) -> LoggedCall:
     base = {
         "identity": b"row",
         "decision": BILLABLE,
@@ -71,12 +71,12 @@ def counted(**fields: Any) -> LoggedCall:
 
 def test_two_equal_ids_name_one_call_for_any_distance_of_their_starts() -> None:
     """LiteLLM's database had local times until early 2025."""
-    assert same_call(copy(start_us=NOON + 5 * HOUR_US), counted()) is True
+    assert same_call(copy(start_us=NOON + 5 * HOUR_US), logged_call()) is True
 
 
 def test_two_calls_with_one_chosen_call_id_and_one_request_id_stay_two() -> None:
     """Both have microseconds, so both were reported by LiteLLM's callbacks themselves."""
-    assert same_call(copy(start_us=NOON + HOUR_US + 7), counted()) is False
+    assert same_call(copy(start_us=NOON + HOUR_US + 7), logged_call()) is False
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,13 @@ def test_without_a_call_id_the_request_id_and_the_start_decide(
     ids: tuple[str, str], apart_us: int, answer: bool | None
 ) -> None:
     call_id, request_id = ids
-    row = counted(request_id="None" if request_id == "None" else "req")
+    row = logged_call(request_id="None" if request_id == "None" else "req")
     told = copy(call_id=call_id, request_id=request_id, start_us=row.start_us + apart_us)
     assert same_call(told, row) is answer
 
 
 def test_a_call_of_a_litellm_without_call_ids_is_found_by_a_later_version() -> None:
-    assert same_call(copy(start_us=NOON), counted(call_id="")) is True
+    assert same_call(copy(start_us=NOON), logged_call(call_id="")) is True
 
 
 @pytest.mark.parametrize(
@@ -132,17 +132,17 @@ def test_a_call_reported_by_another_callback_is_found_by_its_id_or_is_unclear(
     row: dict[str, Any], answer: bool | None
 ) -> None:
     """A call of two hours: `openmeter` reported it with its request id, `lago` with a random one."""
-    assert same_call(copy(end_us=NOON + 2 * HOUR_US), counted(call_id="", **row)) is answer
+    assert same_call(copy(end_us=NOON + 2 * HOUR_US), logged_call(call_id="", **row)) is answer
 
 
 def test_two_calls_with_equal_time_and_id_may_be_two() -> None:
     """Some providers repeat their ids; neither is LiteLLM's own row, whose request id is unique."""
-    assert same_call(copy(call_id=""), counted(call_id="", start_us=NOON + HOUR_US // 12)) is None
+    assert same_call(copy(call_id=""), logged_call(call_id="", start_us=NOON + HOUR_US // 12)) is None
 
 
 @pytest.mark.parametrize("ending", ["_batch_cost", "_background_cost", "_video_cost"])
 def test_litellms_own_row_about_a_job_is_the_polled_job(ending: str) -> None:
-    row = counted(request_id="batch_1", call_id="poll-7")
+    row = logged_call(request_id="batch_1", call_id="poll-7")
     assert same_call(copy(request_id=f"batch_1{ending}", call_id="x", start_us=NOON + 9 * HOUR_US), row) is True
     assert same_call(copy(request_id="batch_1", call_type="aretrieve_batch", call_id="y", start_us=0), row) is True
 
@@ -155,53 +155,53 @@ def test_an_id_that_many_calls_share_is_not_used() -> None:
 
 def test_a_call_without_a_match_is_missing_and_with_a_possible_match_is_unclear() -> None:
     assert verdict(copy(), [], POLICY).word == MISSING
-    late = counted(start_us=NOON + HOUR_US)
+    late = logged_call(start_us=NOON + HOUR_US)
     assert verdict(copy(call_id=""), [late], POLICY).word == UNCLEAR
-    assert verdict(copy(call_id=""), [late, counted()], POLICY).word == KNOWN
+    assert verdict(copy(call_id=""), [late, logged_call()], POLICY).word == KNOWN
 
 
 def test_a_call_lost_before_it_was_billed_is_sent_and_one_billed_elsewhere_is_not() -> None:
-    lost = counted(decision=LOST, billed=False)
+    lost = logged_call(decision=LOST, billed=False)
     assert verdict(copy(), [lost], POLICY) == (PRICED, lost)
     assert verdict(copy(cost=Decimal(0)), [lost], POLICY).word == KNOWN
-    assert verdict(copy(), [lost, counted()], POLICY).word == KNOWN
-    assert verdict(copy(), [counted(decision=ZERO_COST, billed=False), lost], POLICY) == (PRICED, lost)
+    assert verdict(copy(), [lost, logged_call()], POLICY).word == KNOWN
+    assert verdict(copy(), [logged_call(decision=ZERO_COST, billed=False), lost], POLICY) == (PRICED, lost)
 
 
 @pytest.mark.parametrize("decision", [UNPRICED, ZERO_COST, FAILED_CALL])
 def test_a_call_counted_without_a_price_must_be_billed_once_a_copy_has_one(decision: str) -> None:
-    row = counted(decision=decision, billed=False, cost=Decimal(0))
+    row = logged_call(decision=decision, billed=False, cost=Decimal(0))
     assert verdict(copy(), [row], POLICY) == (PRICED, row)
     assert verdict(copy(cost=Decimal(0)), [row], POLICY).word == KNOWN
-    assert verdict(copy(), [row, counted()], POLICY).word == KNOWN
+    assert verdict(copy(), [row, logged_call()], POLICY).word == KNOWN
 
 
 @pytest.mark.parametrize("decision", [BYOK, CACHE_HIT])
 def test_a_price_changes_only_a_decision_about_the_price(decision: str) -> None:
     """The database does not say whose provider key paid."""
-    assert verdict(copy(), [counted(decision=decision, billed=False, cost=Decimal(0))], POLICY).word == KNOWN
+    assert verdict(copy(), [logged_call(decision=decision, billed=False, cost=Decimal(0))], POLICY).word == KNOWN
 
 
 @given(billed=MONEY, told=MONEY)
 def test_a_billed_call_is_never_sent_again_and_every_different_cost_is_reported(billed: Decimal, told: Decimal) -> None:
-    word = verdict(copy(cost=told), [counted(cost=billed)], POLICY).word
+    word = verdict(copy(cost=told), [logged_call(cost=billed)], POLICY).word
     assert word == (OTHER_COST if told and abs(told - billed) > NOISE else KNOWN)
 
 
 @given(told=MONEY, costs=st.lists(st.tuples(MONEY, st.booleans()), max_size=5))
 def test_a_call_is_sent_only_if_nothing_of_it_is_billed(told: Decimal, costs: list[tuple[Decimal, bool]]) -> None:
-    rows = [counted(cost=c, billed=b, decision=BILLABLE if b else UNPRICED) for c, b in costs]
+    rows = [logged_call(cost=c, billed=b, decision=BILLABLE if b else UNPRICED) for c, b in costs]
     word = verdict(copy(cost=told), rows, POLICY).word
     assert not any(row.billed for row in rows) or word in (KNOWN, OTHER_COST)
     assert (word == MISSING) is not bool(rows)
     assert (word == PRICED) == bool(rows and told and not any(row.billed for row in rows))
 
 
-@pytest.mark.parametrize("rows", [(), (counted(decision=ZERO_COST, billed=False, cost=Decimal(0)),)])
+@pytest.mark.parametrize("rows", [(), (logged_call(decision=ZERO_COST, billed=False, cost=Decimal(0)),)])
 def test_a_poll_without_a_job_is_never_sent_on_a_guess(rows: tuple[LoggedCall, ...]) -> None:
     """Another poll of the same response, under another id, may have been billed."""
     assert verdict(copy(note=SEALED), rows, POLICY).word == UNCLEAR
-    assert verdict(copy(note=SEALED), [counted()], POLICY).word == KNOWN
+    assert verdict(copy(note=SEALED), [logged_call()], POLICY).word == KNOWN
 
 
 def test_a_read_without_cost_under_an_encrypted_id_is_never_unclear() -> None:
@@ -209,6 +209,6 @@ def test_a_read_without_cost_under_an_encrypted_id_is_never_unclear() -> None:
     trial` with 1.110.2. Refused rows made every backfill and every check fail.
     """
     free = copy(note=SEALED, cost=Decimal(0), call_type="aget_responses", request_id="resp_" + "x" * 200)
-    counted_free = counted(decision=UNPRICED, cost=Decimal(0), billed=False, request_id=free.request_id)
+    counted_free = logged_call(decision=UNPRICED, cost=Decimal(0), billed=False, request_id=free.request_id)
     assert verdict(free, [counted_free], POLICY).word == KNOWN
     assert verdict(free, [], POLICY).word == MISSING

@@ -22,7 +22,7 @@ def usage(**fields: Any) -> Usage:
     return normalise(msgspec.json.decode(raw_value(slp(1, **fields)), type=RawRecord), "acme", UNIT)
 
 
-def counted(**usage_object: Any) -> dict[str, Any]:
+def metadata_of(**usage_object: Any) -> dict[str, Any]:
     return {"metadata": {"usage_object": usage_object}}
 
 
@@ -31,15 +31,15 @@ def counted(**usage_object: Any) -> dict[str, Any]:
     [
         ({}, 0, 0),
         ({"metadata": {}}, 0, 0),
-        (counted(), 0, 0),
-        (counted(prompt_tokens_details={}, completion_tokens_details={}), 0, 0),
-        (counted(prompt_tokens_details={"cached_tokens": 7}), 7, 0),
-        (counted(prompt_tokens_details={"cached_tokens": 0}, cache_read_input_tokens=5), 0, 0),
-        (counted(cache_read_input_tokens=5), 5, 0),
-        (counted(prompt_tokens_details={}, cache_read_input_tokens=5), 5, 0),
-        (counted(completion_tokens_details={"reasoning_tokens": 9}), 0, 9),
+        (metadata_of(), 0, 0),
+        (metadata_of(prompt_tokens_details={}, completion_tokens_details={}), 0, 0),
+        (metadata_of(prompt_tokens_details={"cached_tokens": 7}), 7, 0),
+        (metadata_of(prompt_tokens_details={"cached_tokens": 0}, cache_read_input_tokens=5), 0, 0),
+        (metadata_of(cache_read_input_tokens=5), 5, 0),
+        (metadata_of(prompt_tokens_details={}, cache_read_input_tokens=5), 5, 0),
+        (metadata_of(completion_tokens_details={"reasoning_tokens": 9}), 0, 9),
         ({"cached_tokens": 3, "reasoning_tokens": 4}, 3, 4),
-        ({"cached_tokens": 0, "reasoning_tokens": 0} | counted(cache_read_input_tokens=5), 0, 0),
+        ({"cached_tokens": 0, "reasoning_tokens": 0} | metadata_of(cache_read_input_tokens=5), 0, 0),
     ],
 )
 def test_cached_and_reasoning_tokens_are_the_reported_numbers_or_0(
