@@ -24,7 +24,7 @@ from tests.support.topic_prefix import own_topic_prefix
 
 pytest_plugins = ["tests.faults.results"]
 
-# How long an example takes says what the machine has to do besides, and whether this is the first run in a clone.
+# The duration of an example depends on the machine's other work, and on whether this is the first run in a clone.
 settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("laws")
 
@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "kafka" in getattr(item, "fixturenames", ()):
             item.add_marker("kafka")
     config.stash[_COLLECTED] = tuple(items)
-    yield  # the others leave out what `-m` and `-k` do not choose
+    yield  # the other processes leave out tests that `-m` and `-k` do not choose
     if (worker := getattr(config, "workerinput", None)) is not None:
         if _marker(config) == "faults":
             from tests.faults.results import case_seconds  # a plugin is imported by pytest first

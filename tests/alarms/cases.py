@@ -116,7 +116,7 @@ def _counter(series: str, quiet: Series | None = None) -> Case:
 CASES: Final[dict[str, Case]] = {
     # Half an hour a step: thirty hours.
     "MeterbridgeNothingArrives": Case(
-        # The canary goes on; of yesterday's calls too few were others.
+        # The canary continues; too few of yesterday's calls came from others.
         {ACCEPTED: f"0+130x{SAMPLES - 3} {130 * (SAMPLES - 3) + 30}+30x2", CANARY_POSTED: grows(30)},
         {
             ACCEPTED: f"0+31x{SAMPLES - 3} {31 * (SAMPLES - 3)}+0x2",
@@ -306,7 +306,7 @@ CASES: Final[dict[str, Case]] = {
         {'up{job="something-else", instance="meter:9090"}': stays(0)},
     ),
     "MeterbridgeCanaryNotBilled": Case(
-        # What is wrong may change meanwhile: first calls were not billed, now Lago does not answer.
+        # The error may change meanwhile: first calls were not billed, now Lago does not answer.
         {CANARY_FAILING % "not_billed": since(0, 6, before=1), CANARY_FAILING % "not_seen": since(1, 6)},
         {CANARY_FAILING % "not_billed": since(1, 8), CANARY_FAILING % "wrong_amount": stays(1)},
     ),

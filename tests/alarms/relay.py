@@ -53,10 +53,10 @@ class Relay:
 @contextlib.asynccontextmanager
 async def relay(port: int, target: int) -> AsyncIterator[Relay]:
     """Listens at `port` until the block ends."""
-    made = Relay(target)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", port)
+    created = Relay(target)
+    server = await asyncio.start_server(created.serve, "127.0.0.1", port)
     try:
-        yield made
+        yield created
     finally:
         server.close()
-        made.cut()
+        created.cut()

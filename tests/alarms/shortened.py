@@ -30,7 +30,7 @@ _OWN: Final[dict[str, dict[str, str]]] = {
     "MeterbridgeLagoOrganizationKeyRefused": {"[10s]": "[45s]"},
 }
 _OWN_HOLDS: Final = {"MeterbridgeRoleMissing": "25s", "MeterbridgeTargetDown": "25s", "MeterbridgeSpooling": "25s"}
-# The age of what waits is measured every 30 s.
+# The age of waiting records is measured every 30 s.
 _OWN_HOLDS |= {"MeterbridgeCanaryGone": "25s", "MeterbridgeCanaryNotBilled": "30s"}
 _OWN_HOLDS |= {"MeterbridgeLedgersNotOpen": "40s", "MeterbridgeMeterBehind": "30s", "MeterbridgeTablesStale": "40s"}
 

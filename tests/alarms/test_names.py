@@ -104,8 +104,8 @@ def test_every_runbook_has_its_alarm_in_the_order_of_the_rules() -> None:
 
 
 def test_the_dashboards_are_generated_from_their_list() -> None:
-    made = runpy.run_path(str(GRAFANA / "make.py"))["dashboards"]()
-    assert made == {path.name: path.read_text("utf-8") for path in GRAFANA.glob("*.json")}, (
+    created = runpy.run_path(str(GRAFANA / "make.py"))["dashboards"]()
+    assert created == {path.name: path.read_text("utf-8") for path in GRAFANA.glob("*.json")}, (
         "python deploy/grafana/make.py"
     )
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import prometheus
 
-#: It knows no package before it was told to `update`, as on a new machine.
+#: It knows no package before `update`, like a new machine.
 APT = """#!/bin/sh
 case $1 in
   update) touch "$STATE/updated" ;;

@@ -25,10 +25,10 @@ def _text(version: str, name: str, more: tuple[str, ...]) -> str:
     command = [helm(version), "template", "mb", str(CHART), "--namespace", "billing"]
     files = ["-f", str(HERE / "values" / f"{name}.yaml")] if name else []
     sets = [word for one in more for word in ("--set-json" if one[-1] in "}]" else "--set", one)]
-    told = subprocess.run([*command, *files, *sets], capture_output=True, text=True, check=False)
-    if told.returncode:
-        raise NotRendered(told.stderr)
-    return told.stdout
+    result = subprocess.run([*command, *files, *sets], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise NotRendered(result.stderr)
+    return result.stdout
 
 
 def rendered(name: str, *more: str, version: str = "helm-4.1") -> list[Manifest]:

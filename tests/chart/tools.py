@@ -119,10 +119,10 @@ def definitions() -> list[Path]:
     """The files with the definitions of KEDA, the Gateway API and the Prometheus operator. Raises: RuntimeError."""
     found: list[Path] = []
     for module, checksum, folder, names in _DEFINITIONS:
-        told = subprocess.run(
+        result = subprocess.run(
             [_go(), "mod", "download", "-json", module], capture_output=True, text=True, check=True, cwd=_CACHE
         )
-        answer = json.loads(told.stdout)
+        answer = json.loads(result.stdout)
         if answer["Sum"] != checksum:
             raise RuntimeError(f"{module} is another one than it was: {answer['Sum']}")
         found += [Path(answer["Dir"], folder, f"{name}.yaml") for name in names]

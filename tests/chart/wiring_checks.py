@@ -103,15 +103,15 @@ def test_no_rollout_and_no_scaling_loses_usage(name: str) -> None:
 def test_the_operator_gets_every_alarm_and_grafana_every_dashboard_with_its_runbook() -> None:
     manifests = rendered("keda", "metrics.runbooks=https://git.example.org/billing/")
     sources = {path.stem: yaml.safe_load(path.read_text()) for path in (DEPLOY / "prometheus" / "rules").glob("*.yml")}
-    made = {
+    created = {
         one["metadata"]["name"].removeprefix("mb-meterbridge-"): one for one in of_kind(manifests, "PrometheusRule")
     }
-    assert made.keys() == sources.keys() and made
+    assert created.keys() == sources.keys() and created
     base = yaml.safe_load(
         json.dumps(sources).replace("https://meterbridge.example/", "https://git.example.org/billing/")
     )
-    assert {name: one["spec"] for name, one in made.items()} == base
-    assert all(one["metadata"]["labels"]["release"] == "prometheus" for one in made.values())
+    assert {name: one["spec"] for name, one in created.items()} == base
+    assert all(one["metadata"]["labels"]["release"] == "prometheus" for one in created.values())
     boards = [one["data"] for one in of_kind(manifests, "ConfigMap")]
     names = {name for board in boards for name in board}
     assert names == {path.name for path in (DEPLOY / "grafana").glob("*.json")}

@@ -66,8 +66,8 @@ class _Row(NamedTuple):
 
 def endpoints_page() -> str:
     """The text of docs/endpoints.md."""
-    told = openapi()
-    rows = list(_rows(told))
+    result = openapi()
+    rows = list(_rows(result))
     senders = [row for row in rows if row.needs in ("a sender's credential", *_SIGNED.values())]
     free = [row for row in rows if not row.needs]
     managed = [row for row in rows if row not in senders and row not in free]

@@ -35,9 +35,9 @@ async def test_every_example_gets_the_answer_on_the_page(api: OrgApi) -> None:
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", quiet, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        told, complaint = await asyncio.wait_for(process.communicate(), 30)
+        result, complaint = await asyncio.wait_for(process.communicate(), 30)
         assert process.returncode == 0, complaint
-        body, _, answered = told.decode().rpartition("\n")
+        body, _, answered = result.decode().rpartition("\n")
         assert answered == status, (command, body)
         assert as_told(answer, body), (command, body)
 

@@ -70,8 +70,8 @@ async def test_each_missing_part_is_created_and_nothing_else(world: World) -> No
     with pytest.raises(Rejected, match="meterbridge lago setup"):
         await world.run()
     await world.lago.metric(CODE)
-    made = await world.run()
-    assert [what.split()[0] for what in made] == ["plan", "org", "mapping"]
+    created = await world.run()
+    assert [what.split()[0] for what in created] == ["plan", "org", "mapping"]
     assert world.changes == 1
     customer = await world.client.customer(ORG)
     assert customer is not None and {name: customer.note(name) for name in NOTE} == NOTE

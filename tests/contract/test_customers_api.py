@@ -34,23 +34,23 @@ async def api() -> AsyncIterator[OrgApi]:
 
 
 async def test_a_customer_with_a_plan_is_created_and_subscribed_once(api: OrgApi) -> None:
-    made = await api.ask("POST", "/api/customers", 201, json=ACME)
-    assert (made["external_id"], made["name"], made["email"]) == (
+    created = await api.ask("POST", "/api/customers", 201, json=ACME)
+    assert (created["external_id"], created["name"], created["email"]) == (
         "customer-123",
         "Acme Corporation",
         "billing@acme.com",
     )
-    assert (made["subscription"]["plan_code"], made["subscription"]["status"]) == ("ai_basic", "active")
+    assert (created["subscription"]["plan_code"], created["subscription"]["status"]) == ("ai_basic", "active")
     api.later(60)
-    assert await api.ask("POST", "/api/customers", 200, json=ACME) == made
-    assert await api.ask("GET", "/api/customers/customer-123") == made
+    assert await api.ask("POST", "/api/customers", 200, json=ACME) == created
+    assert await api.ask("GET", "/api/customers/customer-123") == created
     assert (await api.lago.get("/subscriptions")).json()["meta"]["total_count"] == 1
     assert len(api.access.changes) == 2, "the customer, and who pays for it"
 
 
 async def test_a_new_customer_pays_for_usage_that_names_it_and_the_answer_says_so(api: OrgApi) -> None:
-    made = await api.ask("POST", "/api/customers", 201, json=ACME)
-    mapping = made["mapping"]
+    created = await api.ask("POST", "/api/customers", 201, json=ACME)
+    mapping = created["mapping"]
     assert (mapping["litellm_customer_id"], mapping["lago_customer_id"]) == ("customer-123", "customer-123")
     assert (mapping["billing_plan"], mapping["is_active"], mapping["id_kind"]) == ("ai_basic", True, None)
     before, after = api.access.changes[-1]
@@ -61,8 +61,8 @@ async def test_saving_a_customer_never_overwrites_an_existing_mapping(api: OrgAp
     """A person has set, deactivated or deleted this mapping on purpose."""
     kept = CustomerRecord("customer-123", (MappingVersion(0, "org_2", "t", "pro", False, "", "", 0),), 0, 0)
     api.identities.all["customer-123"] = kept
-    made = await api.ask("POST", "/api/customers", 201, json=ACME)
-    assert (made["mapping"]["lago_customer_id"], made["mapping"]["is_active"]) == ("org_2", False)
+    created = await api.ask("POST", "/api/customers", 201, json=ACME)
+    assert (created["mapping"]["lago_customer_id"], created["mapping"]["is_active"]) == ("org_2", False)
     assert api.identities.all["customer-123"] == kept
     deleted = CustomerRecord("gone", (MappingVersion(0, "gone", "t", "pro", False, "", "", 0, True),), 0, 0)
     api.identities.all["gone"] = deleted
@@ -146,12 +146,12 @@ async def test_a_slash_in_a_customers_id_is_part_of_it(api: OrgApi) -> None:
 
 
 async def test_a_plans_charge_may_name_its_metric_by_code(api: OrgApi) -> None:
-    made = await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM)
-    assert (made["code"], made["amount_cents"], made["interval"]) == ("premium_ai_plan", 2000, "monthly")
-    assert made["charges"] == [{"billable_metric_code": "ai_usage", "charge_model": "standard"}]
+    created = await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM)
+    assert (created["code"], created["amount_cents"], created["interval"]) == ("premium_ai_plan", 2000, "monthly")
+    assert created["charges"] == [{"billable_metric_code": "ai_usage", "charge_model": "standard"}]
     [charge] = (await api.lago.get("/plans/premium_ai_plan")).json()["plan"]["charges"]
     assert (charge["charge_model"], charge["properties"]) == ("standard", {"amount": "0.002"})
-    assert await api.ask("POST", "/api/billing/plans", 200, json=PREMIUM) == made
+    assert await api.ask("POST", "/api/billing/plans", 200, json=PREMIUM) == created
     assert len(api.access.changes) == 1
     listed = await api.ask("GET", "/api/billing/plans")
     assert listed["plans"][0]["code"] == "premium_ai_plan"
@@ -161,8 +161,8 @@ async def test_a_plans_charge_may_name_its_metric_by_code(api: OrgApi) -> None:
 async def test_a_plans_charge_may_name_its_metric_by_lagos_id(api: OrgApi) -> None:
     metric = (await api.lago.get("/billable_metrics/ai_usage")).json()["billable_metric"]["lago_id"]
     charges = [PREMIUM["charges"][0] | {"billable_metric_id": metric}]
-    made = await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM | {"charges": charges})
-    assert made["charges"][0]["billable_metric_code"] == "ai_usage"
+    created = await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM | {"charges": charges})
+    assert created["charges"][0]["billable_metric_code"] == "ai_usage"
 
 
 async def test_a_plan_with_an_unknown_metric_is_refused_with_an_explanation(api: OrgApi) -> None:

@@ -61,7 +61,7 @@ class Lago:
         )
 
     async def deliver(self, items: list[Item], **options: Any) -> list[tuple[str, str]]:
-        async with asyncio.timeout(120):  # against waiting forever, on a machine that has other work
+        async with asyncio.timeout(120):  # no endless wait, but time enough for a busy machine
             outcomes: list[EventOutcome] = await self.delivery(**options).deliver(items)
         return [(outcome.kind, outcome.reason) for outcome in outcomes]
 

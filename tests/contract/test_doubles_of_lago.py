@@ -59,8 +59,8 @@ async def limited(**options: Any) -> AsyncIterator[LagoEventsApi]:
 
 @pytest.fixture(params=[sandbox, scripted, limited])
 def opened(request: pytest.FixtureRequest) -> Open:
-    made: Open = request.param
-    return made
+    created: Open = request.param
+    return created
 
 
 async def post(lago: LagoEventsApi, *items: Item) -> Verdict:

@@ -49,10 +49,14 @@ async def test_a_metric_and_a_plan_are_created_once_and_found_again(client: Lago
     metric = await client.create_metric(METRIC)
     assert await client.create_metric(METRIC) == metric == await client.metric("ai_usage")
     wanted = plan("llm", 1900, NewCharge(billable_metric_id=metric.lago_id, charge_model="dynamic"))
-    made = await client.create_plan(wanted)
-    assert await client.create_plan(wanted) == made == await client.plan("llm")
-    assert (made.amount_cents, made.interval, made.charges[0].billable_metric_code) == (1900, "monthly", "ai_usage")
-    assert (await client.metrics(), await client.plans()) == ([metric], [made])
+    created = await client.create_plan(wanted)
+    assert await client.create_plan(wanted) == created == await client.plan("llm")
+    assert (created.amount_cents, created.interval, created.charges[0].billable_metric_code) == (
+        1900,
+        "monthly",
+        "ai_usage",
+    )
+    assert (await client.metrics(), await client.plans()) == ([metric], [created])
     assert (await client.metric("nope"), await client.plan("nope")) == (None, None)
 
 
@@ -283,9 +287,9 @@ async def test_links_need_a_payment_provider(client: LagoClient) -> None:
 async def test_a_webhook_endpoint_is_registered_once(client: LagoClient) -> None:
     wanted = NewWebhookEndpoint(webhook_url="https://hooks.example/lago", signature_algo="hmac")
     other = await client.create_webhook_endpoint(NewWebhookEndpoint(webhook_url="https://a.io", signature_algo="jwt"))
-    made = await client.create_webhook_endpoint(wanted)
-    assert await client.create_webhook_endpoint(wanted) == made
-    assert (await client.webhook_endpoints(), made.signature_algo) == ([other, made], "hmac")
+    created = await client.create_webhook_endpoint(wanted)
+    assert await client.create_webhook_endpoint(wanted) == created
+    assert (await client.webhook_endpoints(), created.signature_algo) == ([other, created], "hmac")
 
 
 async def test_a_single_event_is_posted_unchanged(lago: Lago, client: LagoClient) -> None:

@@ -154,8 +154,8 @@ async def test_plans_of_a_metric_that_cannot_be_charged_are_not_created(lago: La
 
 
 async def test_a_webhook_is_registered_only_if_its_address_is_set(lago: Lago) -> None:
-    told = await command(lago, LAGO_WEBHOOK_URL="")
-    assert (told.exit_code, (await everything(lago))["webhook_endpoints"]) == (0, [])
+    result = await command(lago, LAGO_WEBHOOK_URL="")
+    assert (result.exit_code, (await everything(lago))["webhook_endpoints"]) == (0, [])
     assert (await command(lago, LAGO_WEBHOOK_URL="https://other.example/lago")).exit_code == 0
     assert [one["webhook_url"] for one in (await everything(lago))["webhook_endpoints"]] == [
         "https://other.example/lago"
@@ -174,16 +174,16 @@ async def test_the_command_prints_what_it_created_and_a_check_has_an_exit_code(l
     missing = await command(lago, "--check")
     assert missing.exit_code == 1
     assert missing.stderr.splitlines()[0] == "The metric ai_usage is missing."
-    made = await command(lago)
-    assert (made.exit_code, made.stdout.splitlines()[0]) == (0, "10 made.")
+    created = await command(lago)
+    assert (created.exit_code, created.stdout.splitlines()[0]) == (0, "10 made.")
     right = await command(lago, "--check", "--json")
     assert (right.exit_code, json.loads(right.stdout)) == (0, {"right": True, "created": [], "complaints": []})
 
 
 async def test_with_json_the_output_is_one_object_with_the_differences(lago: Lago) -> None:
-    told = await command(lago, "--check", "--json")
-    answer = json.loads(told.stdout)
-    assert (told.exit_code, answer["right"], len(answer["complaints"])) == (1, False, 10)
+    result = await command(lago, "--check", "--json")
+    answer = json.loads(result.stdout)
+    assert (result.exit_code, answer["right"], len(answer["complaints"])) == (1, False, 10)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +196,8 @@ async def test_with_json_the_output_is_one_object_with_the_differences(lago: Lag
 )
 async def test_an_unreachable_lago_gives_one_sentence(variables: dict[str, str], code: int, sentence: str) -> None:
     async with lago_sandbox(clock=Clock(), api_key=KEY) as lago:
-        told = await command(lago, **variables)
-    assert (told.exit_code, sentence in told.stderr, "Traceback" in told.stderr) == (code, True, False)
+        result = await command(lago, **variables)
+    assert (result.exit_code, sentence in result.stderr, "Traceback" in result.stderr) == (code, True, False)
 
 
 async def test_a_refusal_by_lago_ends_the_run(lago: Lago) -> None:

@@ -52,8 +52,8 @@ def test_each_parameter_has_a_description(document: Json) -> None:
 def test_fields_explained_in_a_docstring_are_described_only_at_the_fields(document: Json) -> None:
     schemas = document["components"]["schemas"]
     assert not [name for name, schema in schemas.items() if "Fields:" in schema.get("description", "")]
-    told = {one["name"]: one["description"] for one in document["paths"]["/customers/mappings"]["get"]["parameters"]}
-    assert told["prefix"] == "Only customers whose ids begin so."
+    result = {one["name"]: one["description"] for one in document["paths"]["/customers/mappings"]["get"]["parameters"]}
+    assert result["prefix"] == "Only customers whose ids begin so."
 
 
 class Base(BaseModel):

@@ -20,10 +20,10 @@ async def api() -> AsyncIterator[OrgApi]:
 
 
 async def test_setup_creates_customer_and_subscription_and_returns_them(api: OrgApi) -> None:
-    made = await api.set_up()
-    assert (made["org"]["org_id"], made["org"]["name"], made["org"]["email"]) == ("org_1", "Acme", "a@acme.io")
-    assert made["org"]["metadata"]["created_by_user_id"] == "user_1"
-    running = made["subscription"]
+    created = await api.set_up()
+    assert (created["org"]["org_id"], created["org"]["name"], created["org"]["email"]) == ("org_1", "Acme", "a@acme.io")
+    assert created["org"]["metadata"]["created_by_user_id"] == "user_1"
+    running = created["subscription"]
     assert running["external_id"] == f"org_1_starter_{NOW:.0f}"
     assert (running["plan_code"], running["status"], running["billing_time"]) == ("starter", "active", "anniversary")
     assert api.access.changes == [
@@ -33,9 +33,9 @@ async def test_setup_creates_customer_and_subscription_and_returns_them(api: Org
 
 async def test_a_new_org_is_known_to_the_meter_at_once(api: OrgApi) -> None:
     """Usage that waits for the subscription must not wait for the next poll of Lago."""
-    made = await api.set_up()
+    created = await api.set_up()
     record = api.records.all["org_1"]
-    assert [period.external_id for period in record.periods] == [made["subscription"]["external_id"]]
+    assert [period.external_id for period in record.periods] == [created["subscription"]["external_id"]]
     assert (record.name, record.email, record.plan, record.currency) == ("Acme", "a@acme.io", "starter", "USD")
 
 
@@ -82,8 +82,8 @@ async def test_a_setup_whose_record_was_not_stored_fails_and_repeating_it_succee
 
 
 async def test_a_subscription_is_shown(api: OrgApi) -> None:
-    made = await api.set_up()
-    assert await api.org("GET", "/subscription") == made["subscription"]
+    created = await api.set_up()
+    assert await api.org("GET", "/subscription") == created["subscription"]
 
 
 async def test_an_upgrade_applies_now_and_keeps_the_id(api: OrgApi) -> None:
@@ -131,11 +131,11 @@ async def test_the_same_change_twice_is_one_change(api: OrgApi) -> None:
 
 
 async def test_the_end_of_a_subscription_is_known_to_lago_and_to_the_meter(api: OrgApi) -> None:
-    made = (await api.set_up())["subscription"]
+    created = (await api.set_up())["subscription"]
     api.later(DAY)
     ended = await api.org("DELETE", "/subscription")
-    assert (ended["external_id"], ended["status"]) == (made["external_id"], "terminated")
-    assert api.access.changes[-1] == ({"subscription": made["external_id"], "plan_code": "starter"}, None)
+    assert (ended["external_id"], ended["status"]) == (created["external_id"], "terminated")
+    assert api.access.changes[-1] == ({"subscription": created["external_id"], "plan_code": "starter"}, None)
     [period] = api.records.all["org_1"].periods
     assert period.terminated_at == round((NOW + DAY) * 1_000_000)
     assert (await api.org("DELETE", "/subscription", 404))["reason"] == "no_subscription"
@@ -143,12 +143,12 @@ async def test_the_end_of_a_subscription_is_known_to_lago_and_to_the_meter(api: 
 
 
 async def test_an_org_may_start_again_under_its_id(api: OrgApi) -> None:
-    made = (await api.set_up())["subscription"]
+    created = (await api.set_up())["subscription"]
     api.later(DAY)
     await api.org("DELETE", "/subscription")
     api.later(DAY)
     again = (await api.set_up("professional"))["subscription"]
-    assert (again["external_id"], again["plan_code"]) == (made["external_id"], "professional")
+    assert (again["external_id"], again["plan_code"]) == (created["external_id"], "professional")
     assert len(api.records.all["org_1"].periods) == 2
 
 
@@ -187,8 +187,8 @@ async def test_every_request_about_another_keys_org_is_refused(api: OrgApi) -> N
 @pytest.mark.parametrize("org", ['org_"quoted"', "org_ünïcode_組織", "org_a b+c&d=e?f#g%2F", "org_" + "x" * 251])
 async def test_an_id_may_be_any_text_that_a_path_can_contain(api: OrgApi, org: str) -> None:
     path = quote(org, safe="")
-    made = await api.set_up(org=path)
-    assert made["org"]["org_id"] == org
+    created = await api.set_up(org=path)
+    assert created["org"]["org_id"] == org
     assert (await api.org("GET", "/subscription", org=path))["external_id"].startswith(org)
     assert (await api.org("PUT", "/subscription", org=path, json={"plan_code": "professional"}))["applies"] == "now"
     assert (await api.org("GET", "/dashboard", org=path))["missing"] == []
@@ -208,8 +208,8 @@ async def test_an_existing_customer_with_a_dot_is_shown_and_billed_as_itself(api
     """In Lago's paths `a.b` means the customer `a`."""
     await api.lago.save("/customers", "customer", external_id="a", name="Another")
     await api.lago.save("/customers", "customer", external_id="a.b", name="Dotted")
-    made = await api.set_up(org="a.b")
-    assert (made["org"]["name"], made["subscription"]["plan_code"]) == ("Dotted", "starter")
+    created = await api.set_up(org="a.b")
+    assert (created["org"]["name"], created["subscription"]["plan_code"]) == ("Dotted", "starter")
     assert (await api.org("GET", "/subscription", org="a.b"))["external_id"].startswith("a.b_starter_")
     assert (await api.org("GET", "/invoices", org="a.b"))["invoices"] == []
     assert (await api.ask("GET", "/api/customers/a.b"))["name"] == "Dotted"
@@ -247,8 +247,8 @@ async def test_a_malformed_body_is_refused_with_its_field(api: OrgApi, body: dic
 
 async def test_a_subscription_may_start_in_the_past_or_later(api: OrgApi) -> None:
     past = SETUP | {"subscription_at": "2025-03-01T00:00:00Z"}
-    made = await api.org("POST", "/setup", 201, json=past)
-    assert made["subscription"]["started_at"] == "2025-03-01T00:00:00.000Z"
+    created = await api.org("POST", "/setup", 201, json=past)
+    assert created["subscription"]["started_at"] == "2025-03-01T00:00:00.000Z"
     later = await api.org("POST", "/setup", 201, org="org_2", json=SETUP | {"subscription_at": "2025-04-01"})
     assert later["subscription"]["status"] == "pending"
     again = await api.org("POST", "/setup", 200, org="org_2", json=SETUP | {"subscription_at": "2025-04-01"})
@@ -258,8 +258,8 @@ async def test_a_subscription_may_start_in_the_past_or_later(api: OrgApi) -> Non
 @pytest.mark.parametrize(("billing_time", "first"), [("calendar", "2025-04-01"), ("anniversary", "2025-04-06")])
 async def test_the_billing_time_decides_when_a_period_ends(api: OrgApi, billing_time: str, first: str) -> None:
     """Set up on 6 March: with the month, or a month later."""
-    made = await api.org("POST", "/setup", 201, json=SETUP | {"billing_time": billing_time})
-    assert made["subscription"]["billing_time"] == billing_time
+    created = await api.org("POST", "/setup", 201, json=SETUP | {"billing_time": billing_time})
+    assert created["subscription"]["billing_time"] == billing_time
     api.later(35 * DAY)
     [invoice] = (await api.org("GET", "/invoices", params={"links": "false"}))["invoices"]
     assert invoice["issuing_date"] == first

@@ -294,8 +294,8 @@ async def test_several_users_become_one_org(world: World) -> None:
 async def test_without_names_the_org_has_the_users_name(world: World) -> None:
     await world.lago.save("/customers", "customer", external_id="user_1", name="Alice", email="alice@acme.io")
     assert (await world.process().run(UserOrg("user_1", "org_1"))).state == "migrated"
-    made = (await world.lago.get("/customers/org_1")).json()["customer"]
-    assert (made["name"], made["email"]) == ("Alice", "alice@acme.io")
+    created = (await world.lago.get("/customers/org_1")).json()["customer"]
+    assert (created["name"], created["email"]) == ("Alice", "alice@acme.io")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tests.support.sandbox import DAY
 
 BY_STRIPE = {"payment_provider": "stripe", "payment_provider_code": "main"}
 USAGE = {"event_code": "api_call", "transaction_id": "tx-1", "properties": {"tokens": 150, "model": "gpt-4"}}
-#: Fields of an answer by which somebody can pay or act.
+#: Fields of an answer that allow a payment or an action.
 POWER = {"url", "payment_url", "token"}
 #: Shows invoices as the list does, and never asks Lago for a link.
 WITHOUT_LINKS = f"{ORGS}/{{org_id}}/dashboard"
@@ -46,8 +46,8 @@ async def api() -> AsyncIterator[OrgApi]:
 )
 async def test_a_number_that_lago_cannot_hold_is_refused(api: OrgApi, value: Any) -> None:
     """Earlier -1e308 was accepted, and from then on Lago's answers for the org were errors."""
-    told = await api.ask("POST", f"{ORGS}/org_1/usage/record", 422, json=USAGE | {"properties": {"unit": value}})
-    assert told["reason"] in ("number_out_of_range", "invalid_fields", "bad_property")
+    result = await api.ask("POST", f"{ORGS}/org_1/usage/record", 422, json=USAGE | {"properties": {"unit": value}})
+    assert result["reason"] in ("number_out_of_range", "invalid_fields", "bad_property")
     assert api.usage.all == {}
     assert api.access.changes == []
 
@@ -80,8 +80,8 @@ async def test_making_a_bill_smaller_needs_its_own_scope(api: OrgApi, value: Any
     usage = USAGE | {"properties": {"model": "m-1", "unit": value}}
     orgs = frozenset({"org_1"})
     api.access.principal = Principal("key mb_1", frozenset({"usage:write"}), orgs)
-    told = await api.org("POST", "/usage/record", 403, json=usage)
-    assert (told["reason"], "usage:correct" in told["detail"], "unit" in told["detail"]) == (
+    result = await api.org("POST", "/usage/record", 403, json=usage)
+    assert (result["reason"], "usage:correct" in result["detail"], "unit" in result["detail"]) == (
         "missing_scope",
         True,
         True,
@@ -95,9 +95,9 @@ async def test_the_recorder_of_usage_is_in_the_record_and_in_the_audit_log(api: 
     api.access.principal = Principal("key mb_1", frozenset({"usage:write"}), frozenset({"org_1"}))
     await api.org("POST", "/usage/record", 202, json=USAGE | {"timestamp": "2025-03-05T23:56:40Z"})
     assert api.usage.all["tx-1"].actor == "key mb_1"
-    told = {"event_code": "api_call", "transaction_id": "tx-1", "at": "2025-03-05T23:56:40.000000Z"}
+    result = {"event_code": "api_call", "transaction_id": "tx-1", "at": "2025-03-05T23:56:40.000000Z"}
     [(before, after)] = api.access.changes
-    assert (before, after) == (None, told | {"numbers": {"tokens": "150"}})
+    assert (before, after) == (None, result | {"numbers": {"tokens": "150"}})
 
 
 async def test_without_an_audit_line_no_usage_is_accepted_and_no_link_returned(api: OrgApi) -> None:

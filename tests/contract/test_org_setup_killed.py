@@ -34,10 +34,10 @@ class MortalRecords(InMemoryRecords):
         fatal = self.changes == self._dies_at
         if fatal and not self._sent:
             raise Killed
-        made = await super().change(org_id, make)
+        created = await super().change(org_id, make)
         if fatal:
             raise Killed
-        return made
+        return created
 
 
 @dataclass
@@ -103,10 +103,10 @@ async def test_after_a_kill_at_any_step_a_second_run_leaves_one_customer_with_on
         with pytest.raises(Killed):
             await world.set_up(org, **fate)
         world.clock.now += 60
-        made = await world.set_up(org)
-        assert made.subscription is not None
+        created = await world.set_up(org)
+        assert created.subscription is not None
         record = world.records[org]
-        assert record.subscription_id == made.subscription.external_id
+        assert record.subscription_id == created.subscription.external_id
         assert [one.external_id for one in record.periods] == [record.subscription_id]
         assert (record.name, record.email, record.plan, record.currency) == ("Acme", "a@acme.io", "starter", "USD")
     everybody = sorted(f"org_{number}" for number in range(len(fates) + 1))

@@ -70,10 +70,10 @@ async def test_usage_that_can_never_be_billed_is_refused(api: OrgApi, changed: d
 
 
 async def test_current_usage_is_lagos(api: OrgApi) -> None:
-    made = await api.set_up("ai_basic")
+    created = await api.set_up("ai_basic")
     await used(api, "125.5")
     usage = await api.org("GET", "/usage/current")
-    assert usage["external_subscription_id"] == made["subscription"]["external_id"]
+    assert usage["external_subscription_id"] == created["subscription"]["external_id"]
     assert (usage["amount_cents"], usage["currency"]) == (126, "USD")
     [charge] = usage["charges"]
     assert (charge["code"], charge["units"], charge["events_count"], charge["amount_cents"]) == (
@@ -145,11 +145,11 @@ async def test_an_org_gets_no_link_to_another_orgs_invoice(api: OrgApi) -> None:
 
 async def test_the_dashboard_is_one_answer_with_everything_on_a_billing_page(api: OrgApi) -> None:
     await api.ask("PUT", "/api/v1/billing/plans/ai_basic/limits", json={"limits": {"tokens": 1000, "requests": 9}})
-    made = await api.set_up("ai_basic")
+    created = await api.set_up("ai_basic")
     await api.org("PUT", "/limits", json={"limits": {"amount_cents": 100}})
     await used(api, "125.5")
     page = await api.org("GET", "/dashboard")
-    assert (page["org"], page["subscription"]) == (made["org"], made["subscription"])
+    assert (page["org"], page["subscription"]) == (created["org"], created["subscription"])
     assert (page["plan"]["code"], page["plan"]["charges"][0]["charge_model"]) == ("ai_basic", "dynamic")
     assert page["usage"] == await api.org("GET", "/usage/current")
     assert page["limits"] == [
@@ -227,15 +227,15 @@ async def test_an_orgs_own_limits_override_its_plans(api: OrgApi) -> None:
     await api.set_up("ai_basic")
     await api.ask("PUT", "/api/v1/billing/plans/ai_basic/limits", json={"limits": {"tokens": 1000, "requests": 9}})
     assert (await api.ask("GET", "/api/v1/billing/plans/ai_basic/limits"))["limits"] == {"tokens": 1000, "requests": 9}
-    told = await api.org("PUT", "/limits", json={"limits": {"tokens": 5}})
-    assert told == {
+    result = await api.org("PUT", "/limits", json={"limits": {"tokens": 5}})
+    assert result == {
         "org_id": "org_1",
         "plan_code": "ai_basic",
         "limits": {"tokens": 5},
         "plan_limits": {"tokens": 1000, "requests": 9},
         "effective": {"tokens": 5, "requests": 9},
     }
-    assert await api.org("GET", "/limits") == told
+    assert await api.org("GET", "/limits") == result
     assert api.access.changes[-1] == ({"limits": {}}, {"limits": {"tokens": 5}})
     assert (await api.org("PUT", "/limits", json={"limits": {}}))["effective"] == {"tokens": 1000, "requests": 9}
 

@@ -61,24 +61,24 @@ def test_every_function_has_its_documented_signature(name: str, parameters: str)
 
 
 async def test_an_org_is_a_customer_that_stores_its_creator_and_time(world: World) -> None:
-    made = await orgs.create_org_customer(*ACME, {"tier": "gold"})
-    assert (made.external_id, made.name, made.email) == ("org_1", "Acme", "a@acme.io")
-    assert {entry.key: entry.value for entry in made.metadata} == {
+    created = await orgs.create_org_customer(*ACME, {"tier": "gold"})
+    assert (created.external_id, created.name, created.email) == ("org_1", "Acme", "a@acme.io")
+    assert {entry.key: entry.value for entry in created.metadata} == {
         "tier": "gold",
         "created_by_user_id": "user_1",
         "created_at": "2025-03-06T00:00:51Z",
         "billing_type": "organization",
     }
-    assert await orgs.get_customer("org_1") == made
+    assert await orgs.get_customer("org_1") == created
     assert await orgs.get_customer("org_2") is None
 
 
 async def test_an_existing_org_is_returned_unchanged(world: World) -> None:
-    made = await orgs.get_or_create_customer(*ACME)
-    assert (made.external_id, made.name, made.note("created_by_user_id")) == ("org_1", "Acme", "user_1")
+    created = await orgs.get_or_create_customer(*ACME)
+    assert (created.external_id, created.name, created.note("created_by_user_id")) == ("org_1", "Acme", "user_1")
     world.clock.now += 60
-    assert await orgs.get_or_create_customer("org_1", "Other", "b@acme.io", "user_2", {"tier": "gold"}) == made
-    assert await orgs.create_org_customer("org_1", "Other", "b@acme.io") == made
+    assert await orgs.get_or_create_customer("org_1", "Other", "b@acme.io", "user_2", {"tier": "gold"}) == created
+    assert await orgs.create_org_customer("org_1", "Other", "b@acme.io") == created
 
 
 async def test_an_existing_org_is_changed_only_in_the_given_fields(world: World) -> None:
@@ -97,10 +97,10 @@ async def test_an_id_that_lago_would_mistake_for_another_is_refused(world: World
 
 
 async def test_a_subscription_has_its_documented_id_and_starts_on_its_anniversary(world: World) -> None:
-    made = await orgs.subscribe_org_to_plan("org_1", "founders_friend", "Acme", "a@acme.io", "user_1")
-    assert made.external_id == f"org_1_founders_friend_{NOW:.0f}" == world.ids.all["org_1"]
-    assert (made.status, made.billing_time, made.external_customer_id) == ("active", "anniversary", "org_1")
-    assert await orgs.get_subscription("org_1") == made
+    created = await orgs.subscribe_org_to_plan("org_1", "founders_friend", "Acme", "a@acme.io", "user_1")
+    assert created.external_id == f"org_1_founders_friend_{NOW:.0f}" == world.ids.all["org_1"]
+    assert (created.status, created.billing_time, created.external_customer_id) == ("active", "anniversary", "org_1")
+    assert await orgs.get_subscription("org_1") == created
     assert await orgs.get_subscription("org_2") is None
 
 
@@ -138,8 +138,8 @@ async def test_after_a_kill_at_any_request_a_second_run_leaves_one_customer_with
             await orgs.subscribe_org_to_plan(org, "starter", "Acme", "a@acme.io", "user_1")
         world.clock.now += 60
         world.process()
-        made = await orgs.subscribe_org_to_plan(org, "starter", "Acme", "a@acme.io", "user_1")
-        assert made.external_id == world.ids.all[org]
+        created = await orgs.subscribe_org_to_plan(org, "starter", "Acme", "a@acme.io", "user_1")
+        assert created.external_id == world.ids.all[org]
     customers, subscriptions = await world.everything()
     everybody = sorted(f"org_{number}" for number in range(len(fates) + 1))
     assert customers == everybody
@@ -149,8 +149,8 @@ async def test_after_a_kill_at_any_request_a_second_run_leaves_one_customer_with
 async def test_ten_concurrent_calls_create_one(world: World) -> None:
     world.process()
     asked = (orgs.subscribe_org_to_plan("org_1", "starter", "Acme", "a@acme.io", "user_1") for _ in range(10))
-    made = await asyncio.gather(*asked)
-    assert len({one.lago_id for one in made}) == 1
+    created = await asyncio.gather(*asked)
+    assert len({one.lago_id for one in created}) == 1
     assert await world.everything() == (["org_1"], [("org_1", "starter", "active")])
 
 
@@ -194,15 +194,15 @@ async def test_an_unknown_plan_leaves_nothing_behind(world: World) -> None:
 
 
 async def test_a_subscription_is_ended_once_and_may_start_again_under_its_id(world: World) -> None:
-    made = await orgs.create_subscription("org_1", "starter")
-    assert await orgs.get_subscription("org_1") == made
+    created = await orgs.create_subscription("org_1", "starter")
+    assert await orgs.get_subscription("org_1") == created
     world.clock.now += 60
-    ended = await orgs.terminate_subscription("org_1", made.external_id)
+    ended = await orgs.terminate_subscription("org_1", created.external_id)
     assert ended is not None
     assert (ended.status, await orgs.terminate_subscription("org_1")) == ("terminated", None)
     assert await orgs.get_subscription("org_1") is None
     world.clock.now += 60
-    assert (await orgs.create_subscription("org_1", "professional")).external_id == made.external_id
+    assert (await orgs.create_subscription("org_1", "professional")).external_id == created.external_id
 
 
 async def test_a_pending_subscription_is_cancelled(world: World) -> None:
@@ -213,9 +213,9 @@ async def test_a_pending_subscription_is_cancelled(world: World) -> None:
 
 
 async def test_another_orgs_subscription_is_not_ended(world: World) -> None:
-    made = await orgs.create_subscription("org_1", "starter")
+    created = await orgs.create_subscription("org_1", "starter")
     with pytest.raises(LagoIntegrationError, match="other_org"):
-        await orgs.terminate_subscription("org_2", made.external_id)
+        await orgs.terminate_subscription("org_2", created.external_id)
 
 
 async def test_a_subscription_is_read_from_lago_rarely_and_after_every_change(world: World) -> None:
@@ -315,8 +315,8 @@ async def test_a_sink_that_cannot_store_now_reports_that_a_retry_may_help(world:
 async def test_usage_and_invoices_are_lagos(world: World) -> None:
     metric = await world.lago.metric("ai_usage")
     await world.lago.plan("ai_basic", charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
-    made = await orgs.create_subscription("org_1", "ai_basic")
-    sent = event(external_subscription_id=made.external_id, code="ai_usage", precise_total_amount_cents="150")
+    created = await orgs.create_subscription("org_1", "ai_basic")
+    sent = event(external_subscription_id=created.external_id, code="ai_usage", precise_total_amount_cents="150")
     await world.lago.post(sent)
     usage = await orgs.get_current_usage("org_1")
     assert usage is not None
@@ -370,12 +370,12 @@ async def test_an_org_is_recognised_by_its_id(world: World) -> None:
 
 
 async def test_health_is_returned_and_never_raised(world: World) -> None:
-    told = await orgs.check_lago_health()
-    assert (told.status, told.api_url, told.version) == ("healthy", world.lago.url, "v1.51.0")
+    result = await orgs.check_lago_health()
+    assert (result.status, result.api_url, result.version) == ("healthy", world.lago.url, "v1.51.0")
     nowhere = MortalWire().client("http://127.0.0.1:1")
     orgs.serve_with(OrgBilling(nowhere, world.ids, world.usage, now_us=lambda: 0))
-    told = await orgs.check_lago_health()
-    assert (told.status, told.version) == ("unhealthy", "")
+    result = await orgs.check_lago_health()
+    assert (result.status, result.version) == ("unhealthy", "")
 
 
 async def test_without_a_lago_the_error_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

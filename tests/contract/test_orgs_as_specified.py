@@ -209,8 +209,8 @@ async def test_every_function_works_with_the_two_variables_only(lago: Lago) -> N
     await orgs.create_org_customer(*ACME)
     await orgs.get_or_create_customer(*ACME)
     await orgs.update_org_customer("org_1", email="b@acme.io")
-    made = await orgs.create_subscription("org_1", "starter")
-    assert await orgs.get_subscription("org_1") == made
+    created = await orgs.create_subscription("org_1", "starter")
+    assert await orgs.get_subscription("org_1") == created
     assert await orgs.check_org_has_active_subscription("org_1")
     assert await orgs.get_invoices("org_1", limit=3) == []
     assert (await orgs.get_current_usage("org_1")) is not None
@@ -296,10 +296,12 @@ async def test_two_processes_that_subscribe_an_org_concurrently_create_one_subsc
     """In every process the id is that of the customer's first second."""
     one, other = StandaloneBilling(StandaloneBilling.of().access), StandaloneBilling(StandaloneBilling.of().access)
     await orgs.create_org_customer(*ACME)
-    made = await asyncio.gather(
+    created = await asyncio.gather(
         *(each.billing.subscribe("org_1", "starter", "anniversary", None) for each in (one, other))
     )
-    assert made[0].external_id == made[1].external_id == f"org_1_starter_{NOW:.0f}", "Lago's second, not this machine's"
+    assert created[0].external_id == created[1].external_id == f"org_1_starter_{NOW:.0f}", (
+        "Lago's second, not this machine's"
+    )
     assert len(await subscriptions(lago)) == 1
 
 
@@ -308,11 +310,11 @@ async def test_an_external_service_subscribes_its_orgs_through_meterbridge() -> 
     async with org_api() as api:
         url = str(api.http.base_url)
         async with meterbridge_sdk.org_billing_service(url, "key"):
-            made = await meterbridge_sdk.subscribe_org_to_plan("org_1", "starter", "Acme", "a@acme.io", "user_1")
-            assert made.external_id == api.records.all["org_1"].subscription_id
-            assert await meterbridge_sdk.get_subscription("org_1") == made
+            created = await meterbridge_sdk.subscribe_org_to_plan("org_1", "starter", "Acme", "a@acme.io", "user_1")
+            assert created.external_id == api.records.all["org_1"].subscription_id
+            assert await meterbridge_sdk.get_subscription("org_1") == created
             upgraded = await meterbridge_sdk.create_subscription("org_1", "professional")
-            assert (upgraded.external_id, upgraded.plan_code) == (made.external_id, "professional")
+            assert (upgraded.external_id, upgraded.plan_code) == (created.external_id, "professional")
             with pytest.raises(meterbridge_sdk.BillingRejected, match="plan_not_found"):
                 await meterbridge_sdk.subscribe_org_to_plan("org_2", "nope", "Bob", "b@b.io")
         assert await customers(api.lago) == ["org_1"]

@@ -34,9 +34,9 @@ async def test_an_orgs_limits_are_its_plans_and_its_own_compared_with_lagos_coun
     await world.lago.plan("ai_basic", charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
     limits = StaticLimits({"ai_basic": {"tokens": 1000, "requests": 5}}, {"org_1": {"tokens": 900}})
     orgs.serve_with(world.process(), limits)
-    made = await orgs.create_subscription("org_1", "ai_basic")
+    created = await orgs.create_subscription("org_1", "ai_basic")
     assert await orgs.get_org_plan_limits("org_1") == {"tokens": 900, "requests": 5}
-    sent = event(external_subscription_id=made.external_id, code="ai_usage", properties={"unit": "899"})
+    sent = event(external_subscription_id=created.external_id, code="ai_usage", properties={"unit": "899"})
     await world.lago.post(sent)
     found = {one.limit: (one.used, one.most) for one in await orgs.enforce_usage_limits("org_1")}
     assert found == {"tokens": (899, 900), "requests": (None, 5)}

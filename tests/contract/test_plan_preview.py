@@ -38,27 +38,27 @@ async def test_an_upgrade_shows_what_is_charged_today_and_at_the_end_of_the_peri
     """
     await api.set_up()
     api.later(10.5 * DAY)
-    told = await preview(api, "professional")
-    assert (told["from_plan"], told["to_plan"]) == ("starter", "professional")
-    assert (told["applies"], told["applies_on"], told["currency"]) == ("now", "2025-03-11", "USD")
-    assert (told["charged_cents"], told["credited_cents"], told["computed_by"]) == (613, 0, "rules")
-    assert [(one["kind"], one["code"], one["amount_cents"], one["due"]) for one in told["lines"]] == [
+    result = await preview(api, "professional")
+    assert (result["from_plan"], result["to_plan"]) == ("starter", "professional")
+    assert (result["applies"], result["applies_on"], result["currency"]) == ("now", "2025-03-11", "USD")
+    assert (result["charged_cents"], result["credited_cents"], result["computed_by"]) == (613, 0, "rules")
+    assert [(one["kind"], one["code"], one["amount_cents"], one["due"]) for one in result["lines"]] == [
         ("fee", "starter", 613, "2025-03-11"),
         ("fee", "professional", 3319, "2025-04-01"),
     ]
-    assert told["left_out"] == ["taxes", "coupons", "wallets", "credit notes of earlier changes"]
+    assert result["left_out"] == ["taxes", "coupons", "wallets", "credit notes of earlier changes"]
     assert (await api.org("GET", "/subscription"))["plan_code"] == "starter", "nothing is changed"
     assert api.access.changes[1:] == []
 
 
 async def test_usage_so_far_is_on_the_invoice_of_an_upgrade(api: OrgApi) -> None:
-    made = await api.set_up("ai_basic")
-    ids = {"external_subscription_id": made["subscription"]["external_id"], "code": "ai_usage"}
+    created = await api.set_up("ai_basic")
+    ids = {"external_subscription_id": created["subscription"]["external_id"], "code": "ai_usage"}
     await api.lago.post(event(timestamp=f"{api.clock.now:.3f}", precise_total_amount_cents="125.5", **ids))
     api.later(10.5 * DAY)
-    told = await preview(api, "professional")
-    assert told["charged_cents"] == 126
-    assert [(one["kind"], one["code"], one["amount_cents"]) for one in told["lines"] if one["kind"] == "usage"] == [
+    result = await preview(api, "professional")
+    assert result["charged_cents"] == 126
+    assert [(one["kind"], one["code"], one["amount_cents"]) for one in result["lines"] if one["kind"] == "usage"] == [
         ("usage", "ai_usage", 126)
     ]
     await api.org("PUT", "/subscription", json={"plan_code": "professional"})
@@ -68,15 +68,15 @@ async def test_usage_so_far_is_on_the_invoice_of_an_upgrade(api: OrgApi) -> None
 async def test_a_downgrade_is_charged_at_the_end_of_the_period_with_the_usage_until_then(api: OrgApi) -> None:
     await api.set_up("professional")
     api.later(10.5 * DAY)
-    told = await preview(api, "starter")
-    assert (told["applies"], told["applies_on"]) == ("at_period_end", "2025-04-01")
-    assert (told["charged_cents"], "usage until then" in told["left_out"]) == (4900, True)
+    result = await preview(api, "starter")
+    assert (result["applies"], result["applies_on"]) == ("at_period_end", "2025-04-01")
+    assert (result["charged_cents"], "usage until then" in result["left_out"]) == (4900, True)
 
 
 async def test_a_change_to_the_running_plan_costs_nothing(api: OrgApi) -> None:
     await api.set_up()
-    told = await preview(api, "starter")
-    assert (told["applies"], told["charged_cents"], told["lines"]) == ("never", 0, [])
+    result = await preview(api, "starter")
+    assert (result["applies"], result["charged_cents"], result["lines"]) == ("never", 0, [])
 
 
 @pytest.mark.parametrize("billing_time", ["anniversary", "calendar"])
@@ -109,18 +109,18 @@ async def test_the_preview_equals_the_bill(
     body = {"plan_code": "old", "billing_time": billing_time}
     await api.org("POST", "/setup", 201, json=body)
     api.later(days * DAY)
-    told, before = await preview(api, "new"), await invoiced(api)
+    result, before = await preview(api, "new"), await invoiced(api)
     api.later(1)
     changed = await api.org("PUT", "/subscription", json={"plan_code": "new"})
-    assert changed["applies"] == told["applies"]
-    due = {told["applies_on"]: 0}
-    for line in told["lines"]:
+    assert changed["applies"] == result["applies"]
+    due = {result["applies_on"]: 0}
+    for line in result["lines"]:
         due[line["due"]] = due.get(line["due"], 0) + line["amount_cents"]
-    assert due.get(told["applies_on"], 0) == told["charged_cents"]
+    assert due.get(result["applies_on"], 0) == result["charged_cents"]
     for day, cents in due.items():
         api.clock.now = max(api.clock.now, datetime.fromisoformat(f"{day}T00:00:01Z").timestamp())
         now = await invoiced(api)
-        assert now.get(day, 0) - before.get(day, 0) == cents, (day, told["lines"])
+        assert now.get(day, 0) - before.get(day, 0) == cents, (day, result["lines"])
 
 
 async def test_paid_and_unused_days_are_credited(api: OrgApi) -> None:
@@ -128,8 +128,8 @@ async def test_paid_and_unused_days_are_credited(api: OrgApi) -> None:
         await api.lago.plan(code, cents, pay_in_advance=True)
     await api.org("POST", "/setup", 201, json={"plan_code": "old"})
     api.later(10.5 * DAY)
-    told = await preview(api, "new")
-    assert (told["charged_cents"], told["credited_cents"]) == (4200, 2100)
+    result = await preview(api, "new")
+    assert (result["charged_cents"], result["credited_cents"]) == (4200, 2100)
 
 
 async def test_an_unknown_amount_is_not_guessed(api: OrgApi) -> None:
@@ -149,13 +149,13 @@ async def test_an_unknown_plan_or_one_in_another_currency_is_refused(api: OrgApi
 async def test_with_a_licence_lagos_own_preview_is_used() -> None:
     """It includes taxes, coupons and credits, which only Lago knows."""
     async with org_api(Clock(MARCH_1), premium=True) as api:
-        made = await api.set_up("ai_basic")
-        ids = {"external_subscription_id": made["subscription"]["external_id"], "code": "ai_usage"}
+        created = await api.set_up("ai_basic")
+        ids = {"external_subscription_id": created["subscription"]["external_id"], "code": "ai_usage"}
         await api.lago.post(event(timestamp=f"{api.clock.now:.3f}", precise_total_amount_cents="125.5", **ids))
         api.later(10.5 * DAY)
-        told = await preview(api, "professional")
-        assert (told["computed_by"], told["charged_cents"], told["left_out"]) == ("lago", 126, [])
-        assert [(one["kind"], one["code"], one["amount_cents"], one["due"]) for one in told["lines"]] == [
+        result = await preview(api, "professional")
+        assert (result["computed_by"], result["charged_cents"], result["left_out"]) == ("lago", 126, [])
+        assert [(one["kind"], one["code"], one["amount_cents"], one["due"]) for one in result["lines"]] == [
             ("fee", "ai_basic", 0, "2025-03-11"),
             ("usage", "ai_usage", 126, "2025-03-11"),
             ("fee", "professional", 3319, "2025-04-01"),

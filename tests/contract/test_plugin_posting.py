@@ -102,9 +102,9 @@ async def test_with_a_wrong_secret_all_records_are_kept_and_the_error_does_not_s
     store = Store()
     async with serving(store_in(store), auth=WebhookAuth((SECRET,), ())) as ingress:
         posting = poster(str(ingress.client.make_url("/")), Counts(), secret="another-secret-of-it")
-        made = await asyncio.to_thread(posting.post, calls(1))
+        created = await asyncio.to_thread(posting.post, calls(1))
     assert store.records == []
-    assert made == Posted("http_401")
+    assert created == Posted("http_401")
     assert "another-secret" not in caplog.text and "call-0" not in caplog.text
 
 
@@ -150,8 +150,8 @@ async def test_a_single_element_is_refused_for_itself_if_the_ingress_accepts_oth
     async with serving(store_in(store), max_body_bytes=8_000) as ingress:
         posting = poster(str(ingress.client.make_url("/")), counts, token=TOKEN)
         assert await asyncio.to_thread(posting.post, [large]) == Posted("", ((large, 413),))
-        made = await asyncio.to_thread(posting.post, [*calls(20), large, *calls(20)])
-    assert made == Posted("", ((large, 413),))
+        created = await asyncio.to_thread(posting.post, [*calls(20), large, *calls(20)])
+    assert created == Posted("", ((large, 413),))
     assert len(store.identities()) == 40 and len(set(store.identities())) == 20
     assert counts.all() == {"posted": 40}
 
@@ -170,8 +170,8 @@ def test_a_record_that_crashes_the_server_is_found_after_several_crashes(failure
 
     given, counts = calls(6), Counts()
     posting = poster("http://x", counts, httpx.Client(transport=httpx.MockTransport(answer)), token=TOKEN)
-    made = posting.post(given, failures)
-    assert made == (Posted("", ((given[3], 500),)) if refused else Posted("http_500"))
+    created = posting.post(given, failures)
+    assert created == (Posted("", ((given[3], 500),)) if refused else Posted("http_500"))
     assert posting.post([given[3]], 9) == Posted("http_500"), "alone it may as well be the server"
 
 

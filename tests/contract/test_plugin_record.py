@@ -88,7 +88,7 @@ def test_a_read_of_a_background_response_keeps_its_answer_id() -> None:
 def test_the_plugin_and_the_ingress_have_the_same_lists() -> None:
     of_call = {*wire.Call.__struct_fields__, *wire.CONTEXT_FIELDS}
     assert {*plugin._FIELDS} <= of_call
-    # what a StandardLoggingPayload never has, and what is made of other fields
+    # fields that a StandardLoggingPayload never has, and fields computed from others
     of_others = re.compile(
         r"request_id|spend|user|user_id|team_id|organization_id|api_key|key_alias|cached_tokens|reasoning_tokens|byok|event_type|"
         r"timestamp|customer_id|provider|tokens_\w+|cost_usd|api_key_hash|answer_id|transaction_id|external_\w+|code|precise_\w+|"
@@ -129,17 +129,17 @@ def test_a_key_is_hashed_like_by_the_ingress(text: str) -> None:
 @pytest.mark.parametrize("field", ["end_user", "user_api_key_user_id"])
 def test_a_very_long_name_is_the_same_customer_in_a_small_record(field: str, text: str) -> None:
     given = {"id": "1", "end_user": text, "metadata": {"user_api_key_user_id": text}}
-    made = plugin.record(given)
-    call = json.loads(made)
+    created = plugin.record(given)
+    call = json.loads(created)
     kept = {**call, **call["metadata"]}[field]
     assert normalise_customer_id(kept) == normalise_customer_id(text)
-    assert len(made) < 1000
+    assert len(created) < 1000
 
 
 def test_tags_that_the_ingress_ignores_are_left_out_of_the_record() -> None:
     payload = {**payloads(FIXTURES / "generic_api__1.109.1__chat-basic.json")[0]}
     payload["request_tags"] = ["team:red", "team:" + "x" * 200, "team:" + "y" * 123, 7]
-    made = plugin.record(payload, ("tags", "metadata"))
-    assert stored(made, ALL) == stored(json.dumps(payload).encode(), ALL)
+    created = plugin.record(payload, ("tags", "metadata"))
+    assert stored(created, ALL) == stored(json.dumps(payload).encode(), ALL)
     payload["request_tags"].append("team:" + "z" * 1_000_000)
-    assert plugin.record(payload, ("tags", "metadata")) == made
+    assert plugin.record(payload, ("tags", "metadata")) == created

@@ -53,9 +53,9 @@ def test_the_wheel_alone_on_the_path_is_a_working_plugin(wheel: Path, tmp_path: 
     }
     python = str(tmp_path / "environment/bin/python")
     done = subprocess.run([python, "-c", PROGRAM], env=environ, capture_output=True, text=True, timeout=60, check=True)
-    told = json.loads(done.stdout)
-    assert told.pop("from").startswith(str(wheel))
-    assert told == {"class": "_PROXY_Meterbridge", "same": True, "loaded": []}
+    result = json.loads(done.stdout)
+    assert result.pop("from").startswith(str(wheel))
+    assert result == {"class": "_PROXY_Meterbridge", "same": True, "loaded": []}
     assert [path.suffix for path in (tmp_path / "ring").iterdir()] == [".lane"]
 
 

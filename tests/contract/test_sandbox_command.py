@@ -72,8 +72,8 @@ async def test_it_delays_counts_and_answers_as_its_options_say() -> None:
         answers = sorted(both, key=lambda answer: answer.status_code)
         assert [answer.status_code for answer in answers] == [200, 429], "two within one second"
         assert answers[1].headers["X-RateLimit-Limit"] == "1"
-        told = (await http.get("/organizations")).json()
-        assert "clickhouse" in json.dumps(told)
+        result = (await http.get("/organizations")).json()
+        assert "clickhouse" in json.dumps(result)
 
 
 @pytest.mark.parametrize(("words", "billed"), [((), 2), (("--dedup",), 1)])

@@ -189,5 +189,5 @@ def test_the_contract_lists_exactly_the_headers_that_are_written() -> None:
     channels = yaml.safe_load((FOLDER / "asyncapi.yaml").read_text())["channels"]
     for topic, write in (("events", event), ("retry", onward("processing")), ("dlq", onward("failed"))):
         assert write.topic == f"billing.lago.{topic}"
-        told = channels[write.topic]["messages"]["LagoEvent"]["headers"]["properties"]
-        assert told.keys() == {name for name, _ in write.headers}
+        result = channels[write.topic]["messages"]["LagoEvent"]["headers"]["properties"]
+        assert result.keys() == {name for name, _ in write.headers}

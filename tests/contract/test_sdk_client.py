@@ -116,7 +116,7 @@ async def test_a_server_that_does_not_answer_is_named_without_the_password_in_it
     http: httpx.AsyncClient,
 ) -> None:
     async with serving(web.Application()) as url:
-        free = url  # nobody listens there once it is left
+        free = url  # nothing listens there after the block
     with pytest.raises(BillingUnavailable, match="connection_failed") as caught:
         await sdk_client(UsageApi(free.replace("//", "//user:secret@") + "/meter?key=secret"), http).send(EVENT)
     assert caught.value.detail == (

@@ -345,7 +345,7 @@ def _somebody(_: Any) -> Any:
 async def test_a_call_is_recorded_when_its_answer_ends_or_breaks_off(breaks_off: bool) -> None:
     """Called directly without a server, and with a service that works on a copy of the scope."""
     sent: list[UsageEvent] = []
-    told: list[int] = []
+    result: list[int] = []
 
     async def record(event: UsageEvent) -> None:
         sent.append(event)
@@ -357,18 +357,18 @@ async def test_a_call_is_recorded_when_its_answer_ends_or_breaks_off(breaks_off:
         own.setdefault("state", {})["user"] = {"org_id": "org_1"}
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"x", "more_body": True})
-        told.append(recorder.waiting)
+        result.append(recorder.waiting)
         if breaks_off:
             raise ConnectionResetError
         await send({"type": "http.response.body", "body": b"x"})
-        told.append(recorder.waiting)
+        result.append(recorder.waiting)
 
     async def send(_: Any) -> None: ...
 
     scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
     with suppress(ConnectionResetError):
         await OrgBillingMiddleware(app, recorder)(scope, send, send)  # type: ignore[arg-type]
-    assert (told, recorder.waiting) == ([0] if breaks_off else [0, 1], 1)
+    assert (result, recorder.waiting) == ([0] if breaks_off else [0, 1], 1)
     await recorder.close()
     assert [event.properties["endpoint"] for event in sent] == ["/x"]
 

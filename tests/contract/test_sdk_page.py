@@ -71,8 +71,8 @@ async def test_the_program_without_asyncio_records_one_call_for_any_number_of_ru
 
 
 async def test_the_plan_of_the_page_charges_each_call(api: OrgApi) -> None:
-    made = await page_plan(api)
-    assert (made["code"], [charge["charge_model"] for charge in made["charges"]]) == ("api_calls", ["standard"])
+    created = await page_plan(api)
+    assert (created["code"], [charge["charge_model"] for charge in created["charges"]]) == ("api_calls", ["standard"])
     subscribed = await api.set_up("api_calls")
     for number in range(2):
         sent = event(
@@ -96,12 +96,12 @@ async def test_after_the_page_has_subscribed_the_org_the_services_serve_it(api: 
 async def test_the_aiohttp_service_serves_limits_and_bills(api: OrgApi) -> None:
     async with serving(names_of(ON_AIOHTTP)["app"]) as url:
         assert (await chat_request(url)).status_code == 402
-        made = await api.set_up("metered")
+        created = await api.set_up("metered")
         await api.org("PUT", "/limits", json={"limits": {"tokens": 10}})
         assert (await chat_request(url)).status_code == 200
         await soon(lambda: len(api.usage.all) == 1)
     sent = event(
-        external_subscription_id=made["subscription"]["external_id"],
+        external_subscription_id=created["subscription"]["external_id"],
         code="ai_usage",
         properties={"unit": "10"},
         precise_total_amount_cents="0",
@@ -127,7 +127,7 @@ async def test_the_starlette_service_bills_a_repeated_request_once(api: OrgApi) 
 async def test_the_fastapi_service_serves_limits_and_bills_a_repeated_request_once(api: OrgApi) -> None:
     async with served_asgi(names_of(ON_FASTAPI)["app"]) as url:
         assert (await chat_request(url)).status_code == 402
-        made = await api.set_up("metered")
+        created = await api.set_up("metered")
         await api.org("PUT", "/limits", json={"limits": {"tokens": 10}})
         for _ in range(2):
             assert (await chat_request(url)).status_code == 200
@@ -135,7 +135,7 @@ async def test_the_fastapi_service_serves_limits_and_bills_a_repeated_request_on
     assert (call.org_id, call.properties["user_id"], call.properties["tokens"]) == ("org_1", "user_1", "150")
     assert (call.properties["model"], call.properties["endpoint"]) == ("gpt-4", "/v1/chat")
     sent = event(
-        external_subscription_id=made["subscription"]["external_id"],
+        external_subscription_id=created["subscription"]["external_id"],
         code="ai_usage",
         properties={"unit": "10"},
         precise_total_amount_cents="0",
@@ -179,10 +179,10 @@ async def test_limits_of_the_services_own_are_shown_with_their_use(api: OrgApi) 
 
 
 async def test_without_a_subscription_the_limits_give_one_sentence_and_no_traceback(api: OrgApi) -> None:
-    with pytest.raises(AssertionError) as told:
+    with pytest.raises(AssertionError) as result:
         await printed(LIMITS, environ(api))
-    assert "not known: no_active_subscription: " in str(told.value)
-    assert "Traceback" not in str(told.value)
+    assert "not known: no_active_subscription: " in str(result.value)
+    assert "Traceback" not in str(result.value)
 
 
 async def test_the_test_on_the_page_passes() -> None:
@@ -198,12 +198,12 @@ async def test_a_service_subscribes_an_org_once_and_sees_it_at_once(api: OrgApi)
         assert await meterbridge_sdk.check_org_has_active_subscription("org_1") is False
         assert await meterbridge_sdk.get_current_usage("org_1") is None
         for _ in range(2):
-            made = await meterbridge_sdk.subscribe_org_to_plan("org_1", "metered", "Acme", "a@acme.io", "user_1")
+            created = await meterbridge_sdk.subscribe_org_to_plan("org_1", "metered", "Acme", "a@acme.io", "user_1")
             assert await meterbridge_sdk.check_org_has_active_subscription("org_1") is True
-            assert await meterbridge_sdk.get_subscription("org_1") == made
+            assert await meterbridge_sdk.get_subscription("org_1") == created
         usage = await meterbridge_sdk.get_current_usage("org_1")
         assert usage is not None
-        assert (usage.external_subscription_id, usage.currency, usage.amount_cents) == (made.external_id, "USD", 0)
+        assert (usage.external_subscription_id, usage.currency, usage.amount_cents) == (created.external_id, "USD", 0)
         assert (await meterbridge_sdk.record_usage("org_1", "gpus", "tx", {"hours": 1.5})).transaction_id == "tx"
     assert len((await api.lago.get("/subscriptions")).json()["subscriptions"]) == 1
     assert api.usage.all["tx"].properties == {"hours": "1.5", "org_id": "org_1"}

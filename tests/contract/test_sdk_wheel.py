@@ -129,9 +129,9 @@ async def test_a_service_with_modules_named_like_ours_bills_with_the_installed_w
     async with org_api() as api:
         await api.set_up("starter")
         await api.org("PUT", "/limits", json={"limits": {"tokens": 9}})
-        told = json.loads(await printed(PROGRAM, {"URL": str(api.http.base_url)}, str(python), service))
-        assert str(python.parents[1]) in told.pop("from")
-        assert told == {"own": "schemas", "recorded": 2, "dropped": 0, "limits": {"tokens": 9}, "loaded": []}
+        result = json.loads(await printed(PROGRAM, {"URL": str(api.http.base_url)}, str(python), service))
+        assert str(python.parents[1]) in result.pop("from")
+        assert result == {"own": "schemas", "recorded": 2, "dropped": 0, "limits": {"tokens": 9}, "loaded": []}
         assert [call.properties["tokens"] for call in api.usage.all.values()] == ["150", "150"]
 
 

@@ -91,16 +91,16 @@ def test_an_event_equals_the_one_that_the_server_would_create(
     properties: dict[str, metered_events.Value], org_id: str, transaction_id: str
 ) -> None:
     """Recorded in the server's process or by the SDK: the same properties, and what the SDK refuses the server refuses."""
-    made = outcome(lambda: events.usage_event(org_id, "api_call", transaction_id, properties, None, 0))
+    created = outcome(lambda: events.usage_event(org_id, "api_call", transaction_id, properties, None, 0))
     expected = outcome(lambda: metered_events.metered(org_id, "api_call", transaction_id, properties, None, 0))
     if {org_id, transaction_id} & {".", ".."}:
-        assert made == "bad_event", "in a path it would mean another one"
-    elif isinstance(made, str):  # of two faults the server may name the one that it alone looks for
-        assert made == expected or (expected == "bad_event" and normalize("NFC", org_id) != org_id)
+        assert created == "bad_event", "in a path it would mean another one"
+    elif isinstance(created, str):  # of two faults the server may name the one that it alone looks for
+        assert created == expected or (expected == "bad_event" and normalize("NFC", org_id) != org_id)
     elif isinstance(expected, str):
         assert expected in {"bad_event", "number_out_of_range"}, "what is left to the server"
     else:
-        sent = made.org_id, made.event_code, made.transaction_id, made.properties, made.timestamp
+        sent = created.org_id, created.event_code, created.transaction_id, created.properties, created.timestamp
         assert metered_events.metered(*sent, 1) == expected
 
 

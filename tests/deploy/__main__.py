@@ -53,7 +53,7 @@ def main(parts: list[str]) -> int:
 
 
 def _all_of(trial: Trial, folder: Path) -> None:
-    trial.compose.remove()  # what a run left that was killed
+    trial.compose.remove()  # leftovers of a killed run
     quick_start(trial)
     usage_of_machine()
     commands(trial)

@@ -47,7 +47,7 @@ class TypedPage:
         Raises:
             Failed: a command failed, or printed something else than the page says.
         """
-        remove()  # what a run left that was killed
+        remove()  # leftovers of a killed run
         later = [block for block in self._blocks if not block.chapter.startswith(FIRST)]
         (end,) = (index for index, block in enumerate(later) if block.chapter == LAST)
         self._type([*later[:end], *blocks(ALARMS), *later[end:]])

@@ -46,8 +46,8 @@ def commands(trial: Trial) -> None:
 
 def reconciled(trial: Trial) -> None:
     """Received usage equals billed usage, according to the product's own command."""
-    if not (told := trial.compose.command("reconcile", "--lago"))["adds_up"]:
-        raise Failed(f"reconcile --lago: {told}")
+    if not (result := trial.compose.command("reconcile", "--lago"))["adds_up"]:
+        raise Failed(f"reconcile --lago: {result}")
 
 
 def usage_of_machine() -> None:

@@ -19,7 +19,7 @@ ENVIRONMENT = {
     "WEBHOOK_TOKEN": "a-token-of-this-trial-alone",
     "LITELLM_MASTER_KEY": "sk-master-of-this-trial",
     "POSTGRES_PASSWORD": "p@ss/w:rd%1#x",
-    # As README.md has them for a trial: by the defaults a bill takes a minute, and there are many.
+    # As in README.md for a trial: with the defaults a bill takes a minute, and there are many.
     "WINDOW_SECONDS": "10",
     "GRACE_SECONDS": "2",
 }
@@ -83,9 +83,9 @@ class Trial:
         """An org with a subscription that charges usage, and acme's usage for it."""
         self.api("/api/v1/billing/org/organizations/acme-inc/setup", {"plan_code": "ai_basic"})
         mapping = {"litellm_customer_id": "acme", "lago_customer_id": "acme-inc", "lago_organization_id": "main"}
-        told = self.api("/customers/mapping", mapping)
-        if told.get("held_reason"):
-            raise Failed(f"a mapped customer's usage is held: {told}")
+        result = self.api("/customers/mapping", mapping)
+        if result.get("held_reason"):
+            raise Failed(f"a mapped customer's usage is held: {result}")
 
     def billed(self) -> Decimal:
         """Cents that the sandbox accepted; -1 while it does not answer."""

@@ -164,12 +164,12 @@ async def set_up(session: aiohttp.ClientSession, api: str) -> list[str]:
 
     async def org(number: int) -> str:
         path, body = f"{api}{BILLING}/org_{number}", {"plan_code": "starter", "org_name": "Acme"}
-        made = await json_of(session.post(f"{path}/setup", json=body, headers=MASTER))
+        created = await json_of(session.post(f"{path}/setup", json=body, headers=MASTER))
         await json_of(session.put(f"{path}/limits", json={"limits": {"tokens": 1000}}, headers=MASTER))
         mapping = {"litellm_customer_id": f"customer-{number}", "lago_customer_id": f"org_{number}"}
         mapping["lago_organization_id"] = "tenant"
         await json_of(session.post(f"{api}/customers/mapping", json=mapping, headers=MASTER))
-        return made["subscription"]["external_id"]
+        return created["subscription"]["external_id"]
 
     return await asyncio.gather(*map(org, range(ORGS)))
 

@@ -98,12 +98,12 @@ async def test_the_demo_ends_green_and_leaves_nothing_behind(tmp_path: Path) -> 
     """With customers mapped late, repeats, cache hits and failures; independent of the caller's own settings."""
     elsewhere = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "TOPIC_PREFIX": "x.", "LAGO_API_URL": "http://127.0.0.1:1"}
     code, lines = await played(tmp_path, "--rate", "40", "--seconds", "4", **elsewhere, HTTP_PROXY="http://127.0.0.1:1")
-    told = GREEN.fullmatch(lines[-3])
+    result = GREEN.fullmatch(lines[-3])
     assert lines[-2:] == list(NEXT_EXACT)
-    assert told, "\n".join(lines)
+    assert result, "\n".join(lines)
     assert code == 0
-    assert 100 < int(told[1]) <= 160
-    assert int(told[3]) < int(told[1])
+    assert 100 < int(result[1]) <= 160
+    assert int(result[3]) < int(result[1])
     assert any("held: cobalt-batch" in line for line in lines)
     assert any("repeats recognised" in line for line in lines)
     assert not left_in(tmp_path)

@@ -21,7 +21,7 @@ RATE, SECONDS = 200, int(os.environ.get("SECONDS") or 5)
 WARM_UP = 1000
 #: What is promised of a machine that has nothing else to do; the printed line shows what was measured.
 P99_S = 1.0
-#: What a shared machine, which stands still for a second now and then, must keep at the least.
+#: The minimum for a shared machine, which may pause for a second now and then.
 P50_BOUND_S, P99_BOUND_S = 1.0, 3.0
 TOKEN = "webhook-token"
 
@@ -90,7 +90,7 @@ async def send(session: aiohttp.ClientSession, url: str, numbers: range, rate: i
     async def post(number: int) -> None:
         begun[number] = time.time()
         moment = begun[number]
-        # The cost tells the call apart at Lago: 1 cent and the call's number in 1e-6 cents.
+        # The cost identifies the call at Lago: 1 cent and the call's number in 1e-6 cents.
         call: dict[str, Any] = {"id": f"r{number}", "litellm_call_id": f"c{number}", "user": f"customer-{number % 20}"}
         call |= {"model": "gpt-4o", "total_tokens": 5, "spend": f"{0.01 + (number + WARM_UP) * 1e-8:.8f}"}
         call |= {"startTime": moment - 0.1, "endTime": moment}

@@ -80,8 +80,8 @@ async def _world(bootstrap: str, prefix: str) -> Seen:
         answers: dict[str, tuple[list[int], int]] = {}
         for case in CASES:
             statuses, rejected = [], 0
-            for path, told, *form in case["steps"]:
-                body, headers = _body(_with_moments(told), *form)
+            for path, result, *form in case["steps"]:
+                body, headers = _body(_with_moments(result), *form)
                 answer = await ingress.post(body, path, **headers)
                 statuses.append(answer.status)
                 rejected += len((await answer.json()).get("rejected", ()))

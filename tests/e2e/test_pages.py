@@ -19,7 +19,7 @@ from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, Block, Pag
 from tests.support.ports import free_port, free_ports_in_a_row
 
 SUBSCRIBE, RECORD = programs("sdk.md")[:2]
-#: What a page stands on: files, variables and usage that a reader has when he comes to it, and programs that he saves.
+#: What a page requires: files, variables and usage that its reader has, and programs that the reader saves.
 FILES = {
     "subscribe.py": SUBSCRIBE,
     "record.py": RECORD,

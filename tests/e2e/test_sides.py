@@ -58,8 +58,8 @@ class Deployment:
         body = {"litellm_customer_id": customer, "lago_customer_id": org, "lago_organization_id": "t", **fields}
         answer = await self.api.post("/customers/mapping", json=body)
         assert answer.status_code in (200, 201), answer.text
-        told: dict[str, Any] = answer.json()
-        return told
+        result: dict[str, Any] = answer.json()
+        return result
 
     async def post(self, calls: list[tuple[str, float, Decimal]]) -> None:
         """Calls of (customer, end in seconds since 1970, cost in USD)."""
@@ -74,8 +74,8 @@ class Deployment:
 
     async def stats(self) -> dict[str, Any]:
         async with self.session.get(f"{self.lago}/__stats") as answer:
-            told: dict[str, Any] = await answer.json()
-            return told
+            result: dict[str, Any] = await answer.json()
+            return result
 
     async def events(self) -> list[dict[str, Any]]:
         async with self.session.get(f"{self.lago}/__events") as answer:
@@ -141,8 +141,8 @@ async def furnish(town: Deployment, orgs: list[str]) -> None:
     headers, api = {"Authorization": "Bearer key"}, f"{town.lago}/api/v1"
     metric = {"name": "usage", "code": "ai_usage", "aggregation_type": "sum_agg", "field_name": "unit"}
     async with httpx.AsyncClient(headers=headers, trust_env=False) as http:
-        made = (await http.post(f"{api}/billable_metrics", json={"billable_metric": metric})).json()
-        charge = {"billable_metric_id": made["billable_metric"]["lago_id"], "charge_model": "dynamic"}
+        created = (await http.post(f"{api}/billable_metrics", json={"billable_metric": metric})).json()
+        charge = {"billable_metric_id": created["billable_metric"]["lago_id"], "charge_model": "dynamic"}
         for code in PLANS:
             plan = {"name": code, "code": code, "interval": "monthly", "amount_cents": 0, "amount_currency": "USD"}
             answer = await http.post(
@@ -203,8 +203,8 @@ async def disturb(town: Deployment, seed: int) -> tuple[list[tuple[float, str]],
 
     async def move(number: int) -> None:
         org = ORGS[(number + 1) % len(ORGS)]
-        told = await town.map(MOVED, org)
-        mapped.append((datetime.fromisoformat(told["effective_from"]).timestamp(), org))
+        result = await town.map(MOVED, org)
+        mapped.append((datetime.fromisoformat(result["effective_from"]).timestamp(), org))
         edges.append(mapped[-1][0])
 
     async def change(number: int) -> None:

@@ -127,7 +127,7 @@ async def scaled(
         for process in world.processes.values():
             ends = [death for death in process.deaths if death.cause == "by itself"]
             report.by_itself += len(ends)
-            # One that could not go on without the broker may have ended with an error, and was started again.
+            # A process that could not continue without the broker may have ended with an error, and was restarted.
             report.problems += [f"{death}" for death in ends if death.code == 0]
             if "partition_halted" in process.log.read_text(errors="replace"):
                 report.problems.append(f"{process.name} halted a partition")

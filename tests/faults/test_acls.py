@@ -177,8 +177,8 @@ def _topics_of(kafka: dict[str, Any], world: World) -> dict[str, set[str]]:
     names = world.topics.__dataclass_fields__
     wanted = TopicCollection([getattr(world.topics, name) for name in names])
     admin = AdminClient(kafka)  # its answers end with it
-    told = admin.describe_topics(wanted, include_authorized_operations=True, request_timeout=30)
-    return {name: _words(future.result().authorized_operations) for name, future in told.items()}
+    result = admin.describe_topics(wanted, include_authorized_operations=True, request_timeout=30)
+    return {name: _words(future.result().authorized_operations) for name, future in result.items()}
 
 
 def _groups_of(kafka: dict[str, Any], needed: list[Acl]) -> dict[str, set[str]]:

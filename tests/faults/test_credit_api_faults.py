@@ -107,31 +107,31 @@ class Confirmed:
             "prompt_tokens": 1,
             "completion_tokens": 1,
         }
-        _, told = await self._client.ask("/api/v1/credits/debit", json=body, headers={"Idempotency-Key": key})
-        self.debits[key] = (user, cost, told["transaction_id"])
+        _, result = await self._client.ask("/api/v1/credits/debit", json=body, headers={"Idempotency-Key": key})
+        self.debits[key] = (user, cost, result["transaction_id"])
 
     async def authorize(self, name: str, number: int) -> None:
         """Make a reservation for a call; dan can pay for 20 of them."""
         call = f"{name}-{number}"
         body = {"user": "dan", "estimate": "0.5", "ttl": 3600, "call_id": call}
-        status, told = await self._client.ask("/api/v1/credits/authorize", (200, 402), json=body)
+        status, result = await self._client.ask("/api/v1/credits/authorize", (200, 402), json=body)
         if status == 200:
-            self.reserved[call] = told["reservation_id"]
+            self.reserved[call] = result["reservation_id"]
         self.refused += status == 402
 
     async def buy(self, name: str, number: int) -> None:
         """Make a purchase with its key, its payment, and Stripe's webhook about it, which Stripe sends twice."""
         user, key = _USERS[number % 3], f"{name}-{number}"
         body = {"user": user, "package_id": 1, **_URLS}
-        _, told = await self._client.ask(
+        _, result = await self._client.ask(
             "/api/v1/credits/purchase", (201,), json=body, headers={"Idempotency-Key": key}
         )
-        page = self._sessions[told["session_id"]]
-        assert page["client_reference_id"] == told["purchase_id"]
+        page = self._sessions[result["session_id"]]
+        assert page["client_reference_id"] == result["purchase_id"]
         paid = body_of(
             event(
                 "checkout.session.completed",
-                session(told["purchase_id"], told["session_id"], f"pi_{key}"),
+                session(result["purchase_id"], result["session_id"], f"pi_{key}"),
                 f"evt_{key}",
             )
         )
@@ -159,8 +159,8 @@ async def test_a_killed_api_has_done_what_it_answered_exactly_once(
     client = Client(port)
     async with stripe_server() as (stripe, sessions):
         api = api_process(stage, database, stripe, port, tmp_path)
-        told = Confirmed(client, sessions)
-        works = {"debit": told.debit, "authorize": told.authorize, "buy": told.buy}
+        result = Confirmed(client, sessions)
+        works = {"debit": result.debit, "authorize": result.authorize, "buy": result.buy}
         running = [
             asyncio.ensure_future(_again_and_again(stop, f"{kind}{number}", once))
             for kind, once in works.items()
@@ -170,10 +170,10 @@ async def test_a_killed_api_has_done_what_it_answered_exactly_once(
             for _ in range(_KILLS):
                 api.start()
                 await api.up()
-                debits, purchases = len(told.debits) + 8, len(told.paid) + 3
+                debits, purchases = len(result.debits) + 8, len(result.paid) + 3
 
                 def works(debits: int = debits, purchases: int = purchases) -> bool:
-                    return told.has(debits, purchases) or any(one.done() for one in running)
+                    return result.has(debits, purchases) or any(one.done() for one in running)
 
                 await soon(works, _AT_WORK_S)
                 await asyncio.sleep(random.random() / 3)
@@ -189,9 +189,9 @@ async def test_a_killed_api_has_done_what_it_answered_exactly_once(
                 one.cancel()
             await client.close()
             await api.kill()
-    figures(kills=_KILLS, repeats=client.repeats, debits=len(told.debits), purchases=len(told.paid))
-    assert client.repeats > _KILLS and len(told.debits) > 50 and len(told.paid) > 20
-    await _exactly_once(database, told)
+    figures(kills=_KILLS, repeats=client.repeats, debits=len(result.debits), purchases=len(result.paid))
+    assert client.repeats > _KILLS and len(result.debits) > 50 and len(result.paid) > 20
+    await _exactly_once(database, result)
 
 
 async def _exactly_once(database: str, told: Confirmed) -> None:

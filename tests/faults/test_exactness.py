@@ -28,7 +28,7 @@ async def test_every_cent_is_billed_once_with_any_kills_freezes_and_disconnectio
             print(line, file=sys.stderr, flush=True)  # of a worker of a parallel run, too
 
     say("")
-    report = await run(seed, os.environ, tmp_path, say=say, forked=True)  # `make soak` starts each anew
+    report = await run(seed, os.environ, tmp_path, say=say, forked=True)  # `make soak` starts a new process for each
     for line in (*report.summary(), f"{report.line()}, {time.monotonic() - begun:.0f} s in all"):
         say(line)
     figures(**figures_of(report))

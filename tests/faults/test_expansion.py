@@ -72,8 +72,8 @@ async def test_an_expansion_killed_under_load_is_finished_by_the_next_run_to_the
         assert await killed(growing, step) == -9
         if step not in (AUDITED, RAW_GROWN):
             for partitions in ("2", "4"):
-                told = await meterbridge(growing.stage, "topics", "check", KAFKA_PARTITIONS=partitions)
-                assert told.code == 1, "no worker starts before it is finished"
+                result = await meterbridge(growing.stage, "topics", "check", KAFKA_PARTITIONS=partitions)
+                assert result.code == 1, "no worker starts before it is finished"
         ended = await growing.expand("--yes")
         assert ended.code == 0, ended.err
         assert ended.json["done"]

@@ -96,11 +96,11 @@ async def test_an_expired_key_delays_only_its_own_organisation_and_its_events_ar
             assert not await copies(eu)
             assert posted_nothing_elsewhere(stage)
             await sink.kill()
-            sink.start()  # what waits has another owner now
+            sink.start()  # waiting events have another owner now
             put(stage, "", range(60, 80))
             await billed(lago, "", 80)
             assert not await copies(eu)
-            # Each has a breaker of its own: what the other one accepts closes none.
+            # Each has its own breaker: an event accepted by the other organisation does not close it.
             assert "breaker_closed" not in await asyncio.to_thread(logged, tmp_path)
             (tmp_path / "eu.new").write_text("renewed\n")
             (tmp_path / "eu.new").replace(tmp_path / "eu.key")

@@ -65,7 +65,7 @@ def test_a_request_on_a_reset_connection_fails_with_an_error_that_aiokafka_handl
             await client.ready(broker.nodeId)
             connection = client._conns[broker.nodeId, ConnectionGroup.DEFAULT]
             connection._writer.transport.abort()
-            await asyncio.sleep(0)  # the transport is closed, and its reader has not been told
+            await asyncio.sleep(0)  # the transport is closed, and its reader does not know yet
             with pytest.raises(KafkaConnectionError, match="closed under a request"):
                 await connection.send(MetadataRequest([]))
             assert not connection.connected()

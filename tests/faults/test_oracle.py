@@ -20,12 +20,12 @@ _COSTS = {"c1": Decimal("0.000145"), "c2": Decimal("0.00000915")}
 
 
 def owed() -> Owed:
-    made = Owed()
+    created = Owed()
     for customer, (name, cost) in zip(_SUBSCRIPTIONS, _COSTS.items(), strict=True):
-        made.note(Call((name, f"id-{name}", "success"), customer, "", cost, 22, billed=True))
-    made.note(Call(("c3", "id-c3", "success"), "customer-00", "", Decimal("0.5"), 9, billed=False))
-    made.metered["tx-1"] = ("org-a", {"tokens": "7"})
-    return made
+        created.note(Call((name, f"id-{name}", "success"), customer, "", cost, 22, billed=True))
+    created.note(Call(("c3", "id-c3", "success"), "customer-00", "", Decimal("0.5"), 9, billed=False))
+    created.metered["tx-1"] = ("org-a", {"tokens": "7"})
+    return created
 
 
 _METERED = {"transaction_id": "tx-1", "tokens": "7", "org_id": "org-a"}

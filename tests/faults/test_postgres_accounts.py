@@ -97,8 +97,8 @@ async def run(world: World, role: str, *words: str) -> tuple[int, str, str]:
         "DATABASE_URL": as_role(world.common["DATABASE_URL"], role),
         "LOG_LEVEL": "error",
     }
-    told = await ended(environ, *words, limit_s=120)
-    return told.code, told.out, told.err
+    result = await ended(environ, *words, limit_s=120)
+    return result.code, result.out, result.err
 
 
 async def test_usage_is_billed_and_explained_with_each_process_under_its_own_account(
@@ -167,10 +167,10 @@ async def manage(world: World, url: str) -> None:
     headers = {"Authorization": f"Bearer {MASTER_KEY}"}
     async with httpx.AsyncClient(trust_env=False, timeout=30, base_url=world.url("api"), headers=headers) as http:
         answers = [
-            made := await http.post(
+            created := await http.post(
                 "/api/v1/access/keys", json={"name": "n", "scopes": ["mappings:read", "stats:read"]}
             ),
-            await http.post(f"/api/v1/access/keys/{made.json()['id']}/rotate", json={"overlap_hours": 1}),
+            await http.post(f"/api/v1/access/keys/{created.json()['id']}/rotate", json={"overlap_hours": 1}),
             await http.get("/customers/unmapped"),
             await http.get("/webhooks/stats"),
             await http.get("/api/v1/access/keys"),
@@ -178,9 +178,9 @@ async def manage(world: World, url: str) -> None:
             await http.delete("/customers/customer-00/mapping"),
             await http.post("/webhooks/retry", json={"comment": "a trial"}),
         ]
-        own = {"Authorization": f"Bearer {made.json()['token']}"}
+        own = {"Authorization": f"Bearer {created.json()['token']}"}
         answers.append(await http.get("/customers/customer-01/mapping", headers=own))
-        answers.append(await http.delete(f"/api/v1/access/keys/{made.json()['id']}"))
+        answers.append(await http.delete(f"/api/v1/access/keys/{created.json()['id']}"))
         assert [one.status_code // 100 for one in answers] == [2] * len(answers), [one.text for one in answers]
         health = (await http.get("/health")).json()
         assert health["dependencies"]["postgres"]["status"] == "ok", health

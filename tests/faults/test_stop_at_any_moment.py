@@ -98,9 +98,9 @@ def running(name: str, folder: Path, environ: Mapping[str, str], *, forked: bool
     log = folder / f"{name}-{time.monotonic_ns()}.log"
     command, variables = [sys.executable, "-m", "connectors", *COMMANDS[name]], {"PATH": os.environ["PATH"], **ports}
     variables |= VARIABLES.get(name, {})
-    with log.open("wb") as told:
+    with log.open("wb") as result:
         start = warm.start if forked else warm.start_anew
-        process = start(command, {**variables, **environ}, told.fileno(), told.fileno())
+        process = start(command, {**variables, **environ}, result.fileno(), result.fileno())
     guard.adopt(process.pid, signal.SIGKILL, Path("/nonexistent"))
     try:
         one = Running(process, log)
@@ -218,12 +218,12 @@ async def test_a_kafka_that_becomes_unavailable_while_a_role_starts_is_waited_fo
     await asyncio.to_thread(Stage, kafka.bootstrap, topic_prefix)
     for stopped_while_away in (True, False):
         async with wire(int(port)) as way:
-            # Kafka names its own address in its answers: what asks by the wire is cut off as soon as it asks again.
+            # Kafka names its own address in its answers: a client of the relay is disconnected when it asks again.
             with running(name, tmp_path, at(f"127.0.0.1:{way.port}", topic_prefix, "")) as one:
                 await soon(lambda one=one: one.events("worker_started"), 30)  # type: ignore[misc]
                 await way.cut()
                 if stopped_while_away:
-                    await asyncio.sleep(0.5)  # it is told to stop in the middle of a wait
+                    await asyncio.sleep(0.5)  # the signal arrives during a wait
                 else:
                     await soon(lambda one=one: one.events("waiting_for_kafka"), 30)  # type: ignore[misc]
                 assert one.process.poll() is None, one.log.read_text()[-2000:]

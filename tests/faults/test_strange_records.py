@@ -22,9 +22,9 @@ from tests.support.stage import Stage
 pytestmark = pytest.mark.faults
 
 LATER = ENVELOPE_VERSION + 1
-#: Where the version stands in a stored position.
+#: The place of the version in a stored position.
 _V = Position.__struct_fields__.index("v")
-#: What stands in the raw topic, and the reason that it gets. A tombstone has no value at all.
+#: A value in the raw topic, and its reason for rejection. A tombstone has no value.
 POISON: dict[str, tuple[bytes | None, str]] = {
     "nothing": (None, "malformed"),
     "no bytes": (b"", "malformed"),

@@ -31,9 +31,9 @@ SECONDS, IS_MEASURED = float(os.environ.get("SECONDS") or 4), bool(os.environ.ge
 QUIET_S = 1.5
 TOKEN = {"Authorization": "Bearer honest-honest-honest"}
 P99_S, ALIVE_S = 0.250, 1.0
-#: Where nothing is measured others may use the machine: the waits may be so many times those without a stranger.
+#: Without a measurement other programs may use the machine: waits may be this many times those without an attack.
 TIMES_QUIET = 0 if IS_MEASURED else 3
-#: What a process of this kind needs without a stranger is about 120 MiB.
+#: Without an attack a process of this kind needs about 120 MiB.
 PEAK_MIB = 600
 
 
@@ -106,11 +106,11 @@ async def test_a_client_without_a_credential_delays_no_other_sender(
             steadily(lambda: look(serve.port), 0.2, alive, failed, until),
             steadily(lambda: look(api), 0.2, alive, failed, until),
         )
-        told, _ = await asyncio.wait_for(unauthenticated.communicate(), 30)
+        result, _ = await asyncio.wait_for(unauthenticated.communicate(), 30)
     waits.sort()
     p99, lost = waits[len(waits) * 99 // 100], next(posted) + stored_before - len(stored(serve))
     peak = serve.peak_mib()
-    print(told.decode().strip())
+    print(result.decode().strip())
     print(
         f"honest senders: alone at most {max(quiet) * 1000:.0f} ms; beside him p99 {p99 * 1000:.0f} ms, longest {waits[-1] * 1000:.0f} ms; /health/live longest "
         f"{max(alive) * 1000:.0f} ms; peak {peak} MiB; lost neighbours {lost}; failed {failed[:3]}"

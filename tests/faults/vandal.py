@@ -61,7 +61,7 @@ class Vandal:
         self._topics = topics
         self._real = real
         self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20})
-        self._sound = {topic: [msgspec.json.encode(one) for one in made] for topic, made in _made(topics).items()}
+        self._sound = {topic: [msgspec.json.encode(one) for one in created] for topic, created in _made(topics).items()}
         self._position = msgspec.msgpack.encode(Position(5, 1, "t", 6, "d"))
         self._window = msgspec.msgpack.encode(Window(7, 7, NOBODY, "user", "o", "s", "", "m", "p", (), 1, 1, 1, 1))
 

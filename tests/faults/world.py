@@ -122,7 +122,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     **{f"meter-{n}": ("worker", "--only", "meter") for n in range(3)},
     **{f"sink-{n}": ("worker", "--only", "sink") for n in range(3)},
     "retry-0": ("worker", "--only", "retry"),
-    # Two processes of two roles each: what happens to one happens to both, and a role that fails is started again beside the other.
+    # Two processes of two roles each: a fault of the process affects both roles, and a role that fails is restarted beside the other.
     "meter-1": ("worker", "--only", "meter,retry"),
     "sink-1": ("worker", "--only", "sink,retry"),
 }
@@ -229,9 +229,9 @@ async def _subscribe(world: World) -> None:
     calls = {"name": "API calls", "code": CODE, "aggregation_type": "count_agg"}
     await insist(lago + "/billable_metrics", {"billable_metric": calls}, KEY)
     metric = {"name": "AI usage", "code": "ai_usage", "aggregation_type": "sum_agg", "field_name": "unit"}
-    made = await insist(lago + "/billable_metrics", {"billable_metric": metric}, KEY)
+    created = await insist(lago + "/billable_metrics", {"billable_metric": metric}, KEY)
     plan = {"name": "AI", "code": "ai", "interval": "monthly", "amount_cents": 0, "amount_currency": "USD"}
-    charge = {"billable_metric_id": made["billable_metric"]["lago_id"], "charge_model": "dynamic"}
+    charge = {"billable_metric_id": created["billable_metric"]["lago_id"], "charge_model": "dynamic"}
     await insist(lago + "/plans", {"plan": {**plan, "pay_in_advance": False, "charges": [charge]}}, KEY)
     since = (datetime.now(UTC) - timedelta(days=2)).isoformat()
     for org in ORGS:

@@ -93,8 +93,8 @@ def fuzz(target: str, seconds: int, folder: Path, *, keep: bool) -> Ran:
         raise RuntimeError(f"{target}: the fuzzer ended with {ended.returncode}: {ended.stderr[-2000:]}")
     if keep:
         _merge(target, corpus, new)
-    told = "\n".join(line for line in ended.stderr.splitlines()[-60:] if not line.startswith(("stat::", "#")))
-    return Ran(target, runs, tuple(Path(path) for path in kept), told if found else "")
+    result = "\n".join(line for line in ended.stderr.splitlines()[-60:] if not line.startswith(("stat::", "#")))
+    return Ran(target, runs, tuple(Path(path) for path in kept), result if found else "")
 
 
 def _dictionary(folder: Path) -> Path:

@@ -77,8 +77,8 @@ def _decoded(of: type[Any], *, packed: bool) -> Reader:
         try:
             found = read(value)
         except Unreadable as damage:
-            found, told = None, str(damage)
-        assert isinstance(found, of) or told.isidentifier(), "the error's kind, and nothing of the record"
+            found, result = None, str(damage)
+        assert isinstance(found, of) or result.isidentifier(), "the error's kind, and nothing of the record"
 
     return reader
 
@@ -95,8 +95,8 @@ def _followed(of: type[Any]) -> Reader:
 
 def _rows(rows_of: Callable[[Any], Any]) -> Reader:
     def reader(value: bytes) -> None:
-        told = rows_of([Stored(value, headers=[("manifest", value), ("seal_seq", value[:8]), ("lane", value[:2])])])
-        assert len(told.rows) + len(told.aside) >= 1 or told.rows == []
+        result = rows_of([Stored(value, headers=[("manifest", value), ("seal_seq", value[:8]), ("lane", value[:2])])])
+        assert len(result.rows) + len(result.aside) >= 1 or result.rows == []
 
     return reader
 

@@ -147,12 +147,12 @@ def csv(data: bytes) -> None:
 def packed(data: bytes) -> None:
     """A compressed body, its first byte the encoding: decompressed in steps, and no step is larger than allowed."""
     unpacker = Unpacker(("gzip", "deflate", "x-gzip", "")[data[0] % 4] if data else "gzip")
-    made = 0
+    created = 0
     try:
         for piece in unpacker.pieces(data[1:]):
             assert len(piece) <= max(STEP, len(data))
-            made += len(piece)
-            if made > 64 * STEP:
+            created += len(piece)
+            if created > 64 * STEP:
                 return
         unpacker.end()
     except Problem:
@@ -163,21 +163,21 @@ def headers(data: bytes) -> None:
     """Header values of signatures and of CloudEvents in binary mode: no request is accepted, nothing is raised."""
     values = [part.decode("utf-8", "surrogateescape") for part in data.split(b"\n", 4)]
     names = ("X-Webhook-Signature", "webhook-signature", "webhook-id", "webhook-timestamp", "ce-id")
-    told = dict(zip(names, values, strict=False))
-    assert signed_by(told, b"{}", _SECRETS) is None
-    event_of(told | {"ce-specversion": values[0]}, data)
+    result = dict(zip(names, values, strict=False))
+    assert signed_by(result, b"{}", _SECRETS) is None
+    event_of(result | {"ce-specversion": values[0]}, data)
 
 
 def payment(data: bytes) -> None:
     """A Stripe webhook with its signature in the first line: it is not accepted, and its payment is worth no more than
     the offer.
     """
-    header, _, told = data.partition(b"\n")
+    header, _, result = data.partition(b"\n")
     with suppress(Rejected):
-        check_signature(header.decode("utf-8", "surrogateescape"), told, ["whsec_secret"])
+        check_signature(header.decode("utf-8", "surrogateescape"), result, ["whsec_secret"])
         raise AssertionError("no one signed this")
     with suppress(Rejected):
-        fact = read_event(told).fact or Payment()
+        fact = read_event(result).fact or Payment()
         assert 0 <= credits_due(merged_payment(_PAID, fact), _OFFER) <= _OFFER.credits
         assert msgspec.json.decode(msgspec.json.encode(fact), type=Payment) == fact
 

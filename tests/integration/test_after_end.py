@@ -324,6 +324,6 @@ class StillRuns:
         self._ended_us = ended_us
 
     async def of(self, org: OrgRecord, now_us: int) -> LagoHistory:
-        told = gaps(org.periods, 0)
+        result = gaps(org.periods, 0)
         running = Period("sub-b", self._ended_us + SECOND_US)
-        return LagoHistory(OrgRecord(org.org_id, periods=(*org.periods, running)), told, [])
+        return LagoHistory(OrgRecord(org.org_id, periods=(*org.periods, running)), result, [])

@@ -56,11 +56,11 @@ def at(day: int, hour: float = 12.0) -> datetime:
 def some_calls(count: int, seed: int = 1) -> list[EnrichedUsage]:
     """Calls of every kind over three days."""
     some = random.Random(seed)
-    made = []
+    created = []
     for number in range(1, count + 1):
         decision = some.choice(["billable", "billable", "byok", "unpriced", "failed_with_cost", "cache_hit"])
         tags = some.sample(["prod", "team:a", "=evil"], some.randint(0, 2))
-        made.append(
+        created.append(
             call(
                 number,
                 at(20, some.uniform(0, 71.99)),
@@ -79,7 +79,7 @@ def some_calls(count: int, seed: int = 1) -> list[EnrichedUsage]:
                 },
             )
         )
-    return made
+    return created
 
 
 def expected(calls: list[EnrichedUsage], group_by: str) -> dict[str, tuple[int, int, Decimal, Decimal]]:
@@ -263,10 +263,10 @@ async def test_latency_speed_and_shares_are_shown(url: str) -> None:
     await refreshed(url)
     with Database(url, size=1) as database:
         [row] = (await usage_of_all(database, FIRST, LAST, "day", 10)).rows
-    told = row.as_object("day")
-    assert (told["success_rate"], told["own_key_share"]) == ("0.990196", "0.009804")
-    assert told["avg_latency_ms"] == "5594.1" and told["tokens_per_second"] == "100"
-    assert 9600 / 1.19 < told["p95_latency_ms"] < 9600 * 1.19
+    result = row.as_object("day")
+    assert (result["success_rate"], result["own_key_share"]) == ("0.990196", "0.009804")
+    assert result["avg_latency_ms"] == "5594.1" and result["tokens_per_second"] == "100"
+    assert 9600 / 1.19 < result["p95_latency_ms"] < 9600 * 1.19
 
 
 async def test_the_endpoint_shows_everything_with_the_scope_and_only_own_usage_to_a_user_and_csv_runs_no_formula(
@@ -285,12 +285,12 @@ async def test_the_endpoint_shows_everything_with_the_scope_and_only_own_usage_t
             async def asked(by: dict[str, str], **query: str) -> Any:
                 return await server.http.get(PATH, params=query, headers=by)
 
-            told = (await asked(BEARER, group_by="user", days="2")).json()
-            assert {row["user"]: row["billed_usd"] for row in told["rows"]} == {
+            result = (await asked(BEARER, group_by="user", days="2")).json()
+            assert {row["user"]: row["billed_usd"] for row in result["rows"]} == {
                 "ada": "0.000145",
                 "eve": "0.000000000001",
             }
-            assert told["groups"] == 2 and told["refreshed_at"]
+            assert result["groups"] == 2 and result["refreshed_at"]
             short = (await asked(BEARER, group_by="user", limit="1")).json()
             assert (len(short["rows"]), short["groups"]) == (1, 2)
             own = (await asked(provider.token(), group_by="model")).json()

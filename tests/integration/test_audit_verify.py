@@ -45,14 +45,14 @@ async def test_lines_of_servers_and_of_commands_form_one_chain(stage: Stage, kaf
         async with asyncio.timeout(10):
             while len(stage.values(stage.topics.audit)) < 13:
                 await asyncio.sleep(0.1)
-    told = await meterbridge(stage, "audit", "verify", "--json")
-    assert (told.code, told.json["broken"], told.json["unchained"]) == (0, None, 0), told
-    lines = told.json["lines"]  # a change that met another one has a line of each attempt
+    result = await meterbridge(stage, "audit", "verify", "--json")
+    assert (result.code, result.json["broken"], result.json["unchained"]) == (0, None, 0), result
+    lines = result.json["lines"]  # a change that met another one has a line of each attempt
     assert lines >= 13
-    assert told.json["head"].startswith(f"{lines}:")
-    again = await meterbridge(stage, "audit", "verify", "--head", told.json["head"])
+    assert result.json["head"].startswith(f"{lines}:")
+    again = await meterbridge(stage, "audit", "verify", "--head", result.json["head"])
     assert again.code == 0, again
-    longer = f"{lines + 1}:{told.json['head'].partition(':')[2]}"
+    longer = f"{lines + 1}:{result.json['head'].partition(':')[2]}"
     assert (await meterbridge(stage, "audit", "verify", "--head", longer)).code == 1
 
 
@@ -86,8 +86,8 @@ async def test_a_manipulation_of_the_topic_is_named_and_changes_the_exit_code(
 ) -> None:
     values = damage(log(5))
     CommandProducer(stage.connection).send(Outgoing(stage.topics.audit, b"key", value) for value in values)
-    told = await meterbridge(stage, "audit", "verify", "--json")
-    assert (told.code, told.json["broken"]["kind"], told.json["broken"]["audit_id"]) == (1, kind, named)
+    result = await meterbridge(stage, "audit", "verify", "--json")
+    assert (result.code, result.json["broken"]["kind"], result.json["broken"]["audit_id"]) == (1, kind, named)
     sentence = await meterbridge(stage, "audit", "verify")
     assert (sentence.code, f"{kind}: line {named} at offset " in sentence.out) == (1, True)
 

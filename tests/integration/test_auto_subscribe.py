@@ -31,9 +31,9 @@ def settings(kafka: Kafka, topic_prefix: str, lago: Lago) -> Settings:
 async def subscribed(server: Server, customer: str = "customer-1", limit_s: float = 20.0) -> dict[str, Any]:
     """The mapping, after its usage has a subscription."""
     async with asyncio.timeout(limit_s):
-        while (told := json_of(await server.mapping(customer)))["subscription"] is None:
+        while (result := json_of(await server.mapping(customer)))["subscription"] is None:
             await asyncio.sleep(0.05)
-    return told
+    return result
 
 
 async def subscriptions(lago: Lago, org: str = "org_1", status: str = "active") -> list[dict[str, Any]]:
@@ -47,10 +47,10 @@ async def test_a_mapped_org_is_subscribed_to_the_plan_of_its_mapping_at_once(set
     async with running_server(settings, ["api"], learn_every_s=3600) as server:
         json_of(await server.map(), 201)
         begun = time.monotonic()
-        told = await subscribed(server)
+        result = await subscribed(server)
         assert time.monotonic() - begun < 5
     [subscription] = await subscriptions(lago)
-    assert told["subscription"] == subscription["external_id"]
+    assert result["subscription"] == subscription["external_id"]
     assert subscription["external_id"].startswith("org_1_ai_basic_")
     assert (subscription["plan_code"], subscription["billing_time"]) == ("ai_basic", "anniversary")
     customer = (await lago.get("/customers/org_1")).json()["customer"]

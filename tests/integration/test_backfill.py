@@ -191,10 +191,10 @@ async def test_lines_that_are_no_calls_are_reported_and_do_not_affect_others(
     file.write_text("\n".join(["{", json.dumps(good), "null", json.dumps({**good, "id": "b", "spend": -1})]))
     words = ("backfill", "--source", "jsonl", "--file", str(file), "--json")
     done = await meterbridge(stage, *words, DATABASE_URL=database)
-    told = done.json
+    result = done.json
     assert done.code == 1, "a script has to see it"
-    assert (told["missing"], told["usd"], sum(told["refused"].values())) == (1, "0.25", 3)
-    assert (told["where"][0], told["where"][-1]) == (
+    assert (result["missing"], result["usd"], sum(result["refused"].values())) == (1, "0.25", 3)
+    assert (result["where"][0], result["where"][-1]) == (
         "line 1 (the JSON is invalid at byte 1 of the element): not_json",
         "line 4, request b (the cost is -1 USD, below 0): negative_cost",
     )
@@ -219,18 +219,18 @@ async def test_calls_that_litellm_logged_and_never_sent_are_reported_by_hour_wit
     stage.put(raws(calls[::2]))
     await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == len(calls[::2]))
     where = {"DATABASE_URL": database, "LITELLM_DATABASE_URL": litellm}
-    told = await meterbridge(stage, "reconcile", "--litellm", *DAY, "--json", **where)
-    assert told.code == 1, told.err
-    hours = told.json["litellm_hours"]
+    result = await meterbridge(stage, "reconcile", "--litellm", *DAY, "--json", **where)
+    assert result.code == 1, result.err
+    hours = result.json["litellm_hours"]
     assert sum(hour["known"] + hour["missing"] for hour in hours.values()) == len(exported())
-    for complaint in told.json["complaints"]:
+    for complaint in result.json["complaints"]:
         if COLLIDED not in complaint.partition(": billed")[0]:
             words = complaint.partition(": meterbridge ")[2].split()
             assert await fill(stage, database, *words[1:], LITELLM_DATABASE_URL=litellm)
     total = len(exported())
     await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count >= total)
-    told = await meterbridge(stage, "reconcile", "--litellm", *DAY, "--json", **where)
-    assert [one.partition(" ")[0] for one in told.json["complaints"]] == [COLLIDED], told.out
+    result = await meterbridge(stage, "reconcile", "--litellm", *DAY, "--json", **where)
+    assert [one.partition(" ")[0] for one in result.json["complaints"]] == [COLLIDED], result.out
 
 
 async def test_a_log_that_has_lost_rows_since_it_was_checked_is_not_trusted(database: str) -> None:

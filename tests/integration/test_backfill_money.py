@@ -131,8 +131,8 @@ async def test_a_table_without_the_call_id_bills_nothing_twice(world: World) -> 
         one["id"],
         start,
     )
-    told = await world.reconcile()
-    assert (told.code, told.json["complaints"]) == (0, []), told.out + told.err
+    result = await world.reconcile()
+    assert (result.code, result.json["complaints"]) == (0, []), result.out + result.err
     done = await world.backfill()
     assert (done.code, done.json["known"], done.json["missing"]) == (0, 1, 0), done.out + done.err
 
@@ -169,16 +169,16 @@ def by_callback(name: str, one: dict[str, Any]) -> Raw:
         event = {"id": one["id"], "source": "litellm-proxy", "subject": "acme", "time": when, "data": data}
         return raw(0, {"cloud_event": event}, received_us=ended_us + 400_000, shape="cloudevent", kind="customer")
     if name.startswith("integration"):
-        told = {
+        result = {
             "request_id": one["litellm_call_id" if name.endswith("call id") else "id"],
             "customer_id": "acme",
             "timestamp": when,
             "cost_usd": cost,
         }
-        return raw(0, told, received_us=ended_us + 400_000, shape="integration", kind="customer")
+        return raw(0, result, received_us=ended_us + 400_000, shape="integration", kind="customer")
     properties = {"model": "gpt-4o", "response_cost": cost, "total_tokens": 22}
-    told = {"transaction_id": f"random-{one['id']}", "external_subscription_id": "acme", "properties": properties}
-    return raw(0, told, received_us=ended_us + 400_000, shape="lago", kind="subscription")
+    result = {"transaction_id": f"random-{one['id']}", "external_subscription_id": "acme", "properties": properties}
+    return raw(0, result, received_us=ended_us + 400_000, shape="lago", kind="subscription")
 
 
 @pytest.mark.parametrize("callback", ["openmeter", "integration", "integration by call id"])
@@ -190,8 +190,8 @@ async def test_a_call_reported_without_a_call_id_is_found_by_its_request_id_and_
     await world.webhook(by_callback(callback, one))
     await world.table.put(one, endTime=datetime.fromtimestamp(round(one["endTime"], 3), UTC).replace(tzinfo=None))
     await world.table.put(lost)
-    told = await world.reconcile()
-    assert "1 of LiteLLM's calls (3 USD) never arrived" in str(told.json["complaints"]), told.out
+    result = await world.reconcile()
+    assert "1 of LiteLLM's calls (3 USD) never arrived" in str(result.json["complaints"]), result.out
     done = await world.backfill()
     assert (done.code, done.json["known"], done.json["usd"]) == (0, 1, "3"), done.out + done.err
 
@@ -227,12 +227,12 @@ async def test_a_call_without_a_price_is_billed_once_when_litellm_has_one(world:
     await world.table.put(one)
     done = await world.backfill()
     assert (done.code, done.json["unpriced"], done.json["priced"]) == (0, {one["model"]: 1}, 0), done.out
-    told = await world.reconcile()
-    assert (told.code, "backfill --source csv" in str(told.json["notes"])) == (0, True), told.out
+    result = await world.reconcile()
+    assert (result.code, "backfill --source csv" in str(result.json["notes"])) == (0, True), result.out
     await world.table.run("""UPDATE public."LiteLLM_SpendLogs" SET spend = 7""")
-    told = await world.reconcile()
-    assert told.code == 1
-    assert "1 call was counted without a price, and LiteLLM has one now (7 USD)" in told.json["complaints"][0]
+    result = await world.reconcile()
+    assert result.code == 1
+    assert "1 call was counted without a price, and LiteLLM has one now (7 USD)" in result.json["complaints"][0]
     done = await world.backfill()
     assert (done.code, done.json["priced"], done.json["priced_usd"], done.json["missing"]) == (0, 1, "7", 0), done.out
     await soon(lambda: stage.sensors.calls.get("billable") == 2, limit_s=30)
@@ -262,9 +262,9 @@ async def test_another_cost_is_reported_and_never_billed(world: World) -> None:
     await world.webhook(by_webhook(one))
     await world.table.put(one, spend=2.5)
     await world.table.put(damaged, spend=-1.0)
-    told = await world.reconcile()
-    assert told.code == 1
-    first, second = told.json["complaints"]
+    result = await world.reconcile()
+    assert result.code == 1
+    first, second = result.json["complaints"]
     assert first == "chatcmpl-1 of acme: billed 2 USD, LiteLLM says 2.5 USD"
     assert damaged["id"] in second
     done = await world.backfill()
@@ -291,9 +291,9 @@ async def test_the_calls_of_a_gap_are_reported_with_their_times_and_the_command_
     lost = [call(n, hours=2 - n / 3600) for n in range(4)]
     for one in lost:
         await world.table.put(one)
-    told = await world.reconcile()
-    said = " ".join(told.json["complaints"])
-    assert told.code == 1 and "never arrived, between " in said and "meterbridge backfill --source litellm-db" in said
+    result = await world.reconcile()
+    said = " ".join(result.json["complaints"])
+    assert result.code == 1 and "never arrived, between " in said and "meterbridge backfill --source litellm-db" in said
     assert all(one["id"] in said for one in lost)
 
 

@@ -35,20 +35,20 @@ def bridged(number: int, request_id: str, **fields: Any) -> Any:
 async def test_one_request_that_litellm_logged_under_two_ids_is_reported_with_both(url: str) -> None:
     """Before LiteLLM's PR 11687, for /responses answered by chat completion."""
     async with Writer(url) as writer:
-        told = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), usage(7))
-        assert told is not None and told.doubled == {}
-        told = await writer.put(TOPICS.enriched, bridged(2, "chatcmpl-1"))
-        assert told is not None and told.doubled == {"bridge": 1}
+        result = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), usage(7))
+        assert result is not None and result.doubled == {}
+        result = await writer.put(TOPICS.enriched, bridged(2, "chatcmpl-1"))
+        assert result is not None and result.doubled == {"bridge": 1}
     (one,) = await complaints(url)
     assert "resp_1 and chatcmpl-1 of acme" in one and "0.000145 USD each" in one
 
 
 async def test_both_in_one_batch_and_read_again_are_one_pair(url: str) -> None:
     async with Writer(url) as writer:
-        told = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), bridged(2, "chatcmpl-1"))
-        assert told is not None and told.doubled == {"bridge": 1}
-        told = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), bridged(2, "chatcmpl-1"))
-        assert told is not None and told.doubled == {}
+        result = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), bridged(2, "chatcmpl-1"))
+        assert result is not None and result.doubled == {"bridge": 1}
+        result = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), bridged(2, "chatcmpl-1"))
+        assert result is not None and result.doubled == {}
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ async def test_a_copy_that_another_ledger_counted_is_reported_with_both_customer
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, request_id="r-1"))
         for found in ({"copy": 1}, {}):
-            told = await writer.put(TOPICS.enriched, again, usage(2))
-            assert told is not None and told.doubled == found
+            result = await writer.put(TOPICS.enriched, again, usage(2))
+            assert result is not None and result.doubled == found
     (one,) = await complaints(url)
     assert "r-1" in one and "to acme and to team-7, 0.000145 USD" in one
 
@@ -93,8 +93,8 @@ async def test_a_copy_that_another_ledger_counted_is_reported_with_both_customer
 async def test_a_call_that_is_billed_once_is_no_copy(url: str, first: dict[str, Any], second: dict[str, Any]) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, **first))
-        told = await writer.put(TOPICS.enriched, usage(1, **second))
-        assert told is not None and told.doubled == {}
+        result = await writer.put(TOPICS.enriched, usage(1, **second))
+        assert result is not None and result.doubled == {}
     assert await complaints(url) == []
 
 
@@ -102,11 +102,11 @@ async def test_one_job_that_two_customers_read_is_reported_with_both(url: str) -
     poll = {"request_id": "batch_1", "call_type": "aretrieve_batch"}
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, call_id="p1", **poll))
-        told = await writer.put(
+        result = await writer.put(
             TOPICS.enriched,
             usage(2, call_id="p2", customer_id="zenith", **{**poll, "request_id": "batch_1_batch_cost"}),
         )
-        assert told is not None and told.doubled == {"job": 1}
+        assert result is not None and result.doubled == {"job": 1}
     (one,) = await complaints(url)
     assert "batch_1" in one and "acme" in one and "zenith" in one
 

@@ -39,8 +39,8 @@ FILES = {
 
 
 async def output_of(command: str, environ: dict[str, str]) -> tuple[int, str]:
-    told = await ended(environ, *command.split(), limit_s=180)
-    return told.code, told.err
+    result = await ended(environ, *command.split(), limit_s=180)
+    return result.code, result.err
 
 
 async def test_a_command_without_kafka_is_one_sentence(tmp_path: Path, database: str) -> None:
@@ -65,8 +65,8 @@ async def test_a_command_without_kafka_is_one_sentence(tmp_path: Path, database:
     answers = dict(zip(COMMANDS, await asyncio.gather(*map(one, COMMANDS)), strict=True))
     sentence = f"meterbridge: Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS={address}"
     wrong = {
-        command: (code, told)
-        for command, (code, told) in answers.items()
-        if code != 1 or len(told.splitlines()) != 1 or not told.startswith(sentence)
+        command: (code, result)
+        for command, (code, result) in answers.items()
+        if code != 1 or len(result.splitlines()) != 1 or not result.startswith(sentence)
     }
     assert wrong == {}

@@ -249,8 +249,8 @@ async def test_an_unreadable_request_is_answered_as_problem_json_and_neither_quo
 ) -> None:
     async with connected(port) as wire:
         await wire.say(POST + said)
-        told, headers, body = await wire.answer()
-    assert (told, headers["content-type"], json.loads(body)["reason"]) == (status, "application/problem+json", reason)
+        result, headers, body = await wire.answer()
+    assert (result, headers["content-type"], json.loads(body)["reason"]) == (status, "application/problem+json", reason)
     assert json.loads(body)["status"] == status
     assert CANARY not in body.decode() + caplog.text + "".join(capfd.readouterr())
 

@@ -55,7 +55,7 @@ async def test_a_restored_backup_debits_later_calls_and_nothing_twice(postgres_u
         run(restore.replace("meterbridge2", shlex.quote(restored), 1), tmp_path)
         assert await migrate(restored) == []
         await balanced(restored)
-        async with Writer(restored) as writer:  # it goes on where the backup stood
+        async with Writer(restored) as writer:  # it continues from the backup's position
             await writer.put(TOPICS.enriched, *calls[2:])
         for key, dollars in (("first", "10"), ("second", "5")):  # all grants of the audit log, also those of before
             await give(restored, "user:acme", dollars, idempotency_key=key)

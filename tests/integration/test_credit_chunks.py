@@ -91,17 +91,17 @@ async def test_a_kill_between_two_chunks_changes_no_final_balance(
     async with Writer(url) as writer:
         for chunks in range(4):  # a part for each number of chunks that are done
             before, number = (await net_balances(url))[0], 10 * (chunks + 1)
-            told, kill = event(number, **HALVED), killed_after(chunks)
-            calls = [usage(number + n, org_id="org", held=held, part=told.transaction_id, **PRICED) for n in range(6)]
+            result, kill = event(number, **HALVED), killed_after(chunks)
+            calls = [usage(number + n, org_id="org", held=held, part=result.transaction_id, **PRICED) for n in range(6)]
             await writer.put(TOPICS.enriched, *calls)
             with monkeypatch.context() as patched:
                 ahead(patched, "correct", kill)
                 ahead(patched, "corrected", kill)
                 with pytest.raises(Killed):
-                    await writer.put(TOPICS.events, told)
+                    await writer.put(TOPICS.events, result)
             await balanced(url)
             assert await net_balances(url) == [before - 2 * 6 + 2 * chunks, Decimal(100)]
-            assert await writer.put(TOPICS.events, told)
+            assert await writer.put(TOPICS.events, result)
             assert await net_balances(url) == [before - 6, Decimal(100)]
         assert {row[1:] for row in await rows(url, LOG)} == {(Decimal(1), Decimal(4))}
         assert await rows(url, "SELECT done, count(*) FROM corrected_parts GROUP BY 1") == [(True, 4)]

@@ -38,7 +38,7 @@ async def test_a_large_release_looks_up_each_call_by_an_index(url: str) -> None:
         [(before,)] = await rows(url, LOOKED_UP)
         assert await writer.put(TOPICS.events, event(rate_factor="0.5"), manifest=manifest(3))
     assert await account(url, "org:org") == (Decimal(940), Decimal(0))
-    await asyncio.sleep(1)  # a connection tells its counts when it ends
+    await asyncio.sleep(1)  # a connection reports its statistics when it ends
     [(after,)] = await rows(url, LOOKED_UP)
-    # For its accounts, for what is to be given back, and for what is to be debited.
+    # For its accounts, for amounts to be returned, and for amounts to be debited.
     assert after - before >= 3 * CALLS

@@ -92,7 +92,7 @@ def mapped(name: str, org: str, version: int) -> CustomerRecord:
 
 def history(seed: int, *, rated: bool) -> History:
     """The same records for the same seed."""
-    chance, told, numbers = random.Random(seed), History(), count()
+    chance, result, numbers = random.Random(seed), History(), count()
     cards = [CARD] if rated else []
     fold, now_us, versions = Fold(POLICY, PREFIX), NOON, count(1)
     customers: dict[str, CustomerRecord] = {}
@@ -105,27 +105,27 @@ def history(seed: int, *, rated: bool) -> History:
         records = []
         for _ in range(chance.randrange(8)):
             name, number = chance.choice(NAMES), next(numbers)
-            offset = told.ledger.position.next + len(records)
+            offset = result.ledger.position.next + len(records)
             cost, model = chance.choice(["0.000145", "8.85e-06", "0"]), chance.choice("ab")
             call = slp(number, at_us=now_us - chance.randrange(20 * SECOND_US), cost=cost, model=model)
             records.append(raw(offset, call, customer=name, received_us=now_us, kind=KINDS.get(name, "team")))
         if records:
-            _step(told, fold(told.ledger, records, Resolver(customers, orgs), rates=rates), now_us)
+            _step(result, fold(result.ledger, records, Resolver(customers, orgs), rates=rates), now_us)
         if chance.random() < 0.3:
-            _step(told, coalesce(told.ledger, customers, orgs, POLICY, now_us + 2 * HOUR_US, 100, rates), now_us)
+            _step(result, coalesce(result.ledger, customers, orgs, POLICY, now_us + 2 * HOUR_US, 100, rates), now_us)
         if chance.random() < 0.2:
-            give_up(told, chance.choice(NAMES), now_us)
+            give_up(result, chance.choice(NAMES), now_us)
         if chance.random() < 0.6:
-            close(told, customers, orgs, rates, now_us + chance.choice((0, 40 * SECOND_US)))
+            close(result, customers, orgs, rates, now_us + chance.choice((0, 40 * SECOND_US)))
         now_us += 7 * SECOND_US
     if chance.random() < 0.7:
         customers |= {name: mapped(name, chance.choice("abc"), next(versions)) for name in NAMES}
     orgs = chance.choice((ORGS, UNBILLED))
-    close(told, customers, orgs, Rates(cards, orgs), now_us + HOUR_US)
+    close(result, customers, orgs, Rates(cards, orgs), now_us + HOUR_US)
     for name in NAMES:
-        give_up(told, name, now_us)
-    assert not told.ledger.windows
-    return told
+        give_up(result, name, now_us)
+    assert not result.ledger.windows
+    return result
 
 
 def give_up(told: History, name: str, now_us: int) -> None:

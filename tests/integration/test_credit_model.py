@@ -52,7 +52,7 @@ class ModelDatabase:
 
     def compare(self, history: History) -> Counter[str]:
         """What the history contained. Raises AssertionError or PostgresError if model and product differ."""
-        with capture_logs():  # what the upkeep says of thousands of histories
+        with capture_logs():  # the upkeep's log lines about thousands of histories
             return self.runner.run(self._compare(history))
 
     async def _compare(self, history: History) -> Counter[str]:
@@ -85,9 +85,9 @@ class ModelDatabase:
 
 @pytest.fixture(scope="module")
 def bench(postgres_url: str) -> Iterator[ModelDatabase]:
-    made = ModelDatabase(postgres_url)
-    yield made
-    made.close()
+    created = ModelDatabase(postgres_url)
+    yield created
+    created.close()
 
 
 def shortened(bench: ModelDatabase, history: History) -> list[Step]:

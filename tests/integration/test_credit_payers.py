@@ -34,8 +34,8 @@ async def project(url: str, *calls: Any, kinds: tuple[str, ...] | None = None) -
             writer.projection = PostgresProjection(writer.database, TOPICS, kinds)
         projected = await writer.put(TOPICS.enriched, *calls)
         assert projected is not None
-        told = {reason: count for reason, count in projected.undebited.items() if count}
-        return projected.rows.get(CREDITS, 0), told
+        result = {reason: count for reason, count in projected.undebited.items() if count}
+        return projected.rows.get(CREDITS, 0), result
 
 
 async def net_balances(url: str, *names: str) -> list[Decimal]:

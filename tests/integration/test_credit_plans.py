@@ -105,5 +105,5 @@ async def test_no_statement_of_the_projector_is_compiled(url: str) -> None:
     with Database(url, size=1) as database:
         async with database.connection() as connection:
             assert await connection.fetchval("SHOW jit") == "off"
-    [(told,)] = await rows(url, "SELECT proconfig FROM pg_proc WHERE proname = 'debit_calls'")
-    assert "jit=off" in told
+    [(result,)] = await rows(url, "SELECT proconfig FROM pg_proc WHERE proname = 'debit_calls'")
+    assert "jit=off" in result

@@ -55,7 +55,7 @@ async def test_1000_concurrent_authorisations_never_overspend(url: str, overdraf
     most = int((10 + overdraft) / Decimal("0.07"))
     assert sum(row["authorized"] for row in done) == most
     assert await rows(url, "SELECT count(*), sum(amount) FROM credit_reservations") == [(most, most * Decimal("0.07"))]
-    # Each settles at what was reserved for it, all at once with further authorisations.
+    # Each settles its reserved amount, concurrently with further authorisations.
     calls = [f"c{n}" for n, row in enumerate(done) if row["authorized"]]
     more = [f"late{n}" for n in range(100)]
     settle = "SELECT * FROM settle_reservation($1, 0.07)"

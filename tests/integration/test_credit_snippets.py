@@ -34,9 +34,9 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 def connection(url: str) -> Iterator[Any]:
-    made = psycopg2.connect(url)
-    yield made
-    made.close()
+    created = psycopg2.connect(url)
+    yield created
+    created.close()
 
 
 def debited(connection: Any, cost: object, metadata: dict[str, Any], user: str = "ada") -> dict[str, Any]:

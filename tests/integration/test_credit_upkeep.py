@@ -96,7 +96,7 @@ async def test_calls_are_debited_while_the_upkeep_ends_their_reservations(url: s
             # The account that is locked is left for the next time, and the others do not wait for it.
             assert await asyncio.wait_for(looking, 5 * PATIENCE) == (1, Decimal(2))
             await begun.commit()
-            # What was over ended with the first call, and no call has used it.
+            # Expired credits ended with the first call, and no call has used them.
             assert await upkeep.once() == (0, Decimal(0))
         finally:
             await debiting.close()
@@ -136,7 +136,7 @@ async def test_debits_go_on_while_100_000_grants_expire(url: str) -> None:
             while not ending.done():
                 for user in ("ada", f"u{1 + debits % 998}"):
                     began = time.monotonic()
-                    # Nothing is left to u1 and the others: what is over is not spent.
+                    # u1 and the others have nothing left: expired credits cannot be spent.
                     assert await debiting.fetchval(single, user, timeout=5 * PATIENCE) is (user == "ada")
                     longest = max(longest, time.monotonic() - began)
                 debits += 1

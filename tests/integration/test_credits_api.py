@@ -46,9 +46,9 @@ async def test_a_balance_is_exact_text_with_the_reserved_amount(api: CreditApi, 
     }
     await give(url, "user:ada", "10.000000000001")
     await reserve(url, "user:ada", "2.5", "call-1")
-    told = await api.ask("GET", "balance", "ada")
-    assert (told["balance"], told["reserved"], told["available"]) == ("10.000000000001", "2.5", "7.500000000001")
-    assert told["tier"] == "free"
+    result = await api.ask("GET", "balance", "ada")
+    assert (result["balance"], result["reserved"], result["available"]) == ("10.000000000001", "2.5", "7.500000000001")
+    assert result["tier"] == "free"
 
 
 async def test_transactions_are_listed_page_by_page_with_the_latest_first(api: CreditApi, url: str) -> None:
@@ -101,12 +101,12 @@ async def test_each_caller_sees_and_moves_only_the_credits_that_it_may(
     api: CreditApi, caller: str, named: str | None, seen: int, bought: int, reserved: int
 ) -> None:
     """A user's token never gives access to another user's account."""
-    told = {} if named is None else {"account": named}
+    result = {} if named is None else {"account": named}
     for path in ("balance", "transactions"):
-        await api.ask("GET", path, caller, seen, params=told)
-    await api.ask("POST", "purchase", caller, bought, json={"package_id": 1, **URLS, **told})
-    await api.ask("POST", "authorize", caller, reserved, json={"estimate": "1", "call_id": "c", **told})
-    debited = await api.ask("POST", "debit", caller, reserved, key="k", json={"cost": "1", **told})
+        await api.ask("GET", path, caller, seen, params=result)
+    await api.ask("POST", "purchase", caller, bought, json={"package_id": 1, **URLS, **result})
+    await api.ask("POST", "authorize", caller, reserved, json={"estimate": "1", "call_id": "c", **result})
+    debited = await api.ask("POST", "debit", caller, reserved, key="k", json={"cost": "1", **result})
     if reserved == 402:
         assert debited["reason"] == "insufficient_credits"
 
@@ -120,9 +120,9 @@ async def test_a_debit_is_done_once_for_each_key(api: CreditApi, url: str) -> No
     await give(url, "user:ada", "10")
     await give(url, "user:bob", "10")
     wanted = {"json": {"user_id": "ada", "cost": "0.000000000001", "provider": "openai", "model": "gpt-5"}}
-    told = await asyncio.gather(*(api.ask("POST", "debit", "plugin", key="k1", **wanted) for _ in range(10)))
-    assert {one["new_balance"] for one in told} == {"9.999999999999"}
-    assert len({one["transaction_id"] for one in told}) == 1
+    result = await asyncio.gather(*(api.ask("POST", "debit", "plugin", key="k1", **wanted) for _ in range(10)))
+    assert {one["new_balance"] for one in result} == {"9.999999999999"}
+    assert len({one["transaction_id"] for one in result}) == 1
     wanted["json"]["cost"] = "5"
     conflict = await api.ask("POST", "debit", "plugin", 409, key="k1", **wanted)
     assert conflict["reason"] == "idempotency_conflict"
@@ -180,28 +180,28 @@ async def test_an_amount_is_plain_digits_as_text(api: CreditApi) -> None:
 
 async def test_an_amount_is_reserved_until_it_is_released(api: CreditApi, url: str) -> None:
     await give(url, "user:ada", "10")
-    made = await api.ask("POST", "authorize", "plugin", **estimate("7.25", "call-1"))
-    assert (made["authorized"], made["account"], made["available"]) == (True, "user:ada", "2.75")
+    created = await api.ask("POST", "authorize", "plugin", **estimate("7.25", "call-1"))
+    assert (created["authorized"], created["account"], created["available"]) == (True, "user:ada", "2.75")
     again = await api.ask("POST", "authorize", "plugin", **estimate("7.25", "call-1"))
-    assert again["reservation_id"] == made["reservation_id"]
+    assert again["reservation_id"] == created["reservation_id"]
     other = await api.ask("POST", "authorize", "plugin", 409, **estimate("7", "call-1"))
     assert other["reason"] == "idempotency_conflict"
     refused = await api.ask("POST", "authorize", "plugin", 402, **estimate("2.750000000001"))
     assert (refused["reason"], refused["available"], refused["account"]) == ("insufficient_credits", "2.75", "user:ada")
-    path = f"authorize/{made['reservation_id']}"
+    path = f"authorize/{created['reservation_id']}"
     assert (await api.ask("DELETE", path, "plugin"))["released"] is True
     assert (await api.ask("DELETE", path, "plugin"))["released"] is False
     assert (await api.ask("GET", "balance", "ada"))["available"] == "10"
     for unknown in (str(uuid4()), "x"):
-        told = await api.ask("DELETE", f"authorize/{unknown}", "plugin", 404)
-        assert told["reason"] == "unknown_reservation"
+        result = await api.ask("DELETE", f"authorize/{unknown}", "plugin", 404)
+        assert result["reason"] == "unknown_reservation"
 
 
 async def test_only_a_caller_who_may_move_the_account_can_release_a_reservation(api: CreditApi, url: str) -> None:
     await give(url, "user:ada", "10")
-    made = await api.ask("POST", "authorize", "plugin", **estimate("1"))
+    created = await api.ask("POST", "authorize", "plugin", **estimate("1"))
     for caller in ("of_org_a", "ada", "reader"):
-        await api.ask("DELETE", f"authorize/{made['reservation_id']}", caller, 403)
+        await api.ask("DELETE", f"authorize/{created['reservation_id']}", caller, 403)
     assert (await api.ask("GET", "balance", "ada"))["reserved"] == "1"
 
 
@@ -228,7 +228,7 @@ async def test_a_thousand_concurrent_authorisations_never_exceed_balance_and_all
 ) -> None:
     """1000 concurrent requests on a balance for 10: exactly these are authorised, and the others get 402."""
     await give(url, "user:ada", "10")
-    # httpx' pool is quadratic in what waits for it. Each connection needs two descriptors of this process.
+    # httpx' pool is quadratic in the waiting requests. Each connection needs two descriptors of this process.
     wire = aiohttp.TCPConnector(limit=0 if resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 3000 else 400)
     async with (
         credit_api(url, overdraft=overdraft, connections=8) as api,
@@ -240,24 +240,24 @@ async def test_a_thousand_concurrent_authorisations_never_exceed_balance_and_all
             async with http.post(f"http://127.0.0.1:{api.house.port}{CREDITS}/authorize", json=body) as answer:
                 return answer.status
 
-        told = await asyncio.gather(*map(ask, range(1000)))
-    assert {status: told.count(status) for status in set(told)} == {200: calls, 402: 1000 - calls}
+        result = await asyncio.gather(*map(ask, range(1000)))
+    assert {status: result.count(status) for status in set(result)} == {200: calls, 402: 1000 - calls}
     [(reserved,)] = await rows(url, "SELECT sum(amount) FROM credit_reservations WHERE released_at IS NULL")
     assert reserved == calls
     await balanced(url)
 
 
 async def test_a_purchase_is_started_once_for_each_key(api: CreditApi, url: str) -> None:
-    made = await asyncio.gather(*(api.buy(key="k1") for _ in range(8)))
-    assert len({json.dumps(one, sort_keys=True) for one in made}) == 1
+    created = await asyncio.gather(*(api.buy(key="k1") for _ in range(8)))
+    assert len({json.dumps(one, sort_keys=True) for one in created}) == 1
     assert len(api.stripe.orders) == 1
     [order] = api.stripe.orders
     assert (order.name, order.price, order.currency) == ("Starter", 1000, "usd")
-    assert made[0]["checkout_url"].startswith("https://checkout.stripe.com/")
-    assert (await api.buy("bob", key="k1"))["purchase_id"] != made[0]["purchase_id"]
+    assert created[0]["checkout_url"].startswith("https://checkout.stripe.com/")
+    assert (await api.buy("bob", key="k1"))["purchase_id"] != created[0]["purchase_id"]
     for other in ({"package_id": 2}, {"success_url": "https://evil.example"}):
-        told = await api.ask("POST", "purchase", "ada", 409, "k1", json={"package_id": 1, **URLS, **other})
-        assert told["reason"] == "idempotency_conflict"
+        result = await api.ask("POST", "purchase", "ada", 409, "k1", json={"package_id": 1, **URLS, **other})
+        assert result["reason"] == "idempotency_conflict"
     assert (await api.buy())["purchase_id"] != (await api.buy())["purchase_id"], "without a key each is a purchase"
 
 
@@ -267,8 +267,8 @@ async def test_a_customer_is_created_once_and_linked_with_the_first_payment(api:
     """
     first, *_ = await asyncio.gather(*(api.buy() for _ in range(5)))
     await api.buy("of_org_a", body={"account": "org:org_a"})
-    made = await rows(url, "SELECT account, customer_id FROM stripe_customers ORDER BY account DESC")
-    assert made == [("user:ada", "cus_1"), ("org:org_a", "cus_2")]
+    created = await rows(url, "SELECT account, customer_id FROM stripe_customers ORDER BY account DESC")
+    assert created == [("user:ada", "cus_1"), ("org:org_a", "cus_2")]
     assert await rows(url, "SELECT account FROM user_credits") == []
     await api.pay(first)
     assert await rows(url, "SELECT account, stripe_customer_id FROM user_credits") == [("user:ada", "cus_1")]
@@ -286,18 +286,18 @@ async def test_a_customer_that_was_linked_by_hand_is_used(api: CreditApi, url: s
 
 async def test_while_stripe_is_unavailable_nothing_is_offered_and_a_repeat_continues(api: CreditApi, url: str) -> None:
     api.stripe.away = True
-    told = await api.ask("POST", "purchase", "ada", 503, "k1", json={"package_id": 1, **URLS})
-    assert told["reason"] == "stripe_away"
+    result = await api.ask("POST", "purchase", "ada", 503, "k1", json={"package_id": 1, **URLS})
+    assert result["reason"] == "stripe_away"
     api.stripe.away = False
-    made = await api.buy(key="k1")
-    assert await rows(url, "SELECT session_id FROM credit_purchases") == [(made["session_id"],)]
+    created = await api.buy(key="k1")
+    assert await rows(url, "SELECT session_id FROM credit_purchases") == [(created["session_id"],)]
 
 
 async def test_a_paid_or_expired_purchase_is_not_started_again_under_its_key(api: CreditApi) -> None:
-    made = await api.buy(key="k1")
+    created = await api.buy(key="k1")
     api.stripe.sessions = {name: one._replace(url="") for name, one in api.stripe.sessions.items()}
-    told = await api.ask("POST", "purchase", "ada", 409, "k1", json={"package_id": 1, **URLS})
-    assert told["reason"] == "purchase_ended" and made["session_id"]
+    result = await api.ask("POST", "purchase", "ada", 409, "k1", json={"package_id": 1, **URLS})
+    assert result["reason"] == "purchase_ended" and created["session_id"]
 
 
 SENSELESS: list[tuple[dict[str, Any], int, str]] = [
@@ -317,15 +317,15 @@ SENSELESS: list[tuple[dict[str, Any], int, str]] = [
 
 async def test_an_invalid_purchase_is_refused(api: CreditApi) -> None:
     for change, status, reason in SENSELESS:
-        told = await api.ask("POST", "purchase", "ada", status, json={"package_id": 1, **URLS, **change})
-        assert told["reason"] == reason, change
+        result = await api.ask("POST", "purchase", "ada", status, json={"package_id": 1, **URLS, **change})
+        assert result["reason"] == reason, change
         assert api.stripe.orders == [], change
 
 
 async def test_a_package_with_an_impossible_price_is_refused(api: CreditApi, url: str) -> None:
     await rows(url, "UPDATE credit_packages SET price_usd = 9.999 WHERE package_id = 1")
-    told = await api.ask("POST", "purchase", "ada", 422, json={"package_id": 1, **URLS})
-    assert told["reason"] == "price_not_payable"
+    result = await api.ask("POST", "purchase", "ada", 422, json={"package_id": 1, **URLS})
+    assert result["reason"] == "price_not_payable"
     await rows(url, "UPDATE credit_packages SET price_usd = 0 WHERE package_id = 1")
     await api.ask("POST", "purchase", "ada", 422, json={"package_id": 1, **URLS})
 
@@ -362,8 +362,8 @@ async def test_an_answered_movement_is_on_disk(api: CreditApi, url: str) -> None
     tables = "credit_purchases", "credit_reservations", "credit_transactions", "stripe_customers", "stripe_events"
     for table in tables:
         await rows(url, f"CREATE TRIGGER noted AFTER INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION noted()")
-    made = await api.ask("POST", "authorize", "plugin", **estimate("1"))
-    await api.ask("DELETE", f"authorize/{made['reservation_id']}", "plugin")
+    created = await api.ask("POST", "authorize", "plugin", **estimate("1"))
+    await api.ask("DELETE", f"authorize/{created['reservation_id']}", "plugin")
     await api.ask("POST", "debit", "plugin", key="k", json={"user": "ada", "cost": "1"})
     await api.pay(await api.buy())
     found = await rows(url, "SELECT what, setting, count(*) > 0 FROM waits GROUP BY 1, 2 ORDER BY 1")

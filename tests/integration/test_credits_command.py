@@ -68,8 +68,8 @@ async def test_a_grant_that_cannot_be_audited_is_not_made(url: str, monkeypatch:
 
 async def test_a_refund_removes_credits(url: str, audit: list[tuple[Any, ...]]) -> None:
     await give(url, "org:acme", "10")
-    told = json.loads((await credits_command(url, "refund", "org:acme", "4", "--json")).stdout)
-    assert (told["balance"], told["amount"]) == ("6", "-4") and audit[0][0] == "credits.refund"
+    result = json.loads((await credits_command(url, "refund", "org:acme", "4", "--json")).stdout)
+    assert (result["balance"], result["amount"]) == ("6", "-4") and audit[0][0] == "credits.refund"
     assert await rows(url, "SELECT amount FROM credit_transactions WHERE transaction_type = 'refund'") == [(-4,)]
 
 
@@ -89,10 +89,10 @@ async def test_a_refund_removes_the_credits_of_its_payment_first_and_not_more_th
     await rows(url, BOUGHT, "ada", "ch_1")
     [(transaction,)] = await rows(url, BOUGHT, "ada", "ch_2")
     words = ("refund", "user:ada", "4", "--of", "ch_2" if named == "ch_2" else transaction)
-    told = await credits_command(url, *words, "--key", "k", "--comment", "late")
-    assert told.exit_code == 0 and await rows(url, GRANTS) == [(10,), (6,)]
+    result = await credits_command(url, *words, "--key", "k", "--comment", "late")
+    assert result.exit_code == 0 and await rows(url, GRANTS) == [(10,), (6,)]
     assert (await credits_command(url, *words, "--key", "k", "--comment", "late")).exit_code == 0, "a repeat"
-    await take(url, "ada", "16")  # also what was used is refunded: it is owed then
+    await take(url, "ada", "16")  # used credits are refunded too: they are owed then
     refused = await credits_command(url, "refund", "user:ada", "6.01", "--of", "ch_2")
     assert refused.exit_code == 1 and "payment_refunded: less is left of the payment" in refused.stderr
     assert (await credits_command(url, "refund", "user:ada", "6", "--of", transaction)).exit_code == 0
@@ -108,13 +108,13 @@ async def test_a_refund_names_a_payment_of_the_account_that_stripe_does_not_refu
     [(others,)] = await rows(url, BOUGHT, "bob", "ch_1")
     [(bonus,)] = await rows(url, "SELECT transaction_id::text FROM add_user_credits('ada', 10, 'bonus')")
     for payment in ("ch_1", others, bonus, "ch_9"):
-        told = await credits_command(url, "refund", "user:ada", "1", "--of", payment)
-        assert told.exit_code == 1 and "unknown_payment: the account has no such payment" in told.stderr, payment
+        result = await credits_command(url, "refund", "user:ada", "1", "--of", payment)
+        assert result.exit_code == 1 and "unknown_payment: the account has no such payment" in result.stderr, payment
     [(watched,)] = await rows(url, BOUGHT, "ada", "pi_1")
     await rows(url, PURCHASE)
     for payment in ("pi_1", watched):
-        told = await credits_command(url, "refund", "user:ada", "1", "--of", payment)
-        assert told.exit_code == 1 and "refund_in_stripe: refund this payment in Stripe" in told.stderr, payment
+        result = await credits_command(url, "refund", "user:ada", "1", "--of", payment)
+        assert result.exit_code == 1 and "refund_in_stripe: refund this payment in Stripe" in result.stderr, payment
     assert await account(url, "user:ada") == (Decimal(20), Decimal(0)) and audit
 
 
@@ -143,18 +143,18 @@ async def test_balance_and_transactions_are_shown(url: str) -> None:
     await give(url, "user:ada", "2", "bonus", datetime(2099, 1, 1, tzinfo=UTC))
     await reserve(url, "user:ada", "3", "c")
     await take(url, "ada", "1")
-    told = json.loads((await credits_command(url, "balance", "user:ada", "--json")).stdout)
-    assert (told["balance"], told["reserved"], told["overdraft"], told["tier"]) == ("11", "3", "0", "free")
-    assert [(grant["remaining"], grant["expires_at"]) for grant in told["grants"]] == [
+    result = json.loads((await credits_command(url, "balance", "user:ada", "--json")).stdout)
+    assert (result["balance"], result["reserved"], result["overdraft"], result["tier"]) == ("11", "3", "0", "free")
+    assert [(grant["remaining"], grant["expires_at"]) for grant in result["grants"]] == [
         ("1", "2099-01-01T00:00:00Z"),
         ("10", None),
     ]
-    told = await credits_command(url, "transactions", "user:ada", "--json", "--limit", "2")
-    assert [row["amount"] for row in json.loads(told.stdout)["transactions"]] == ["-1", "2"]
+    result = await credits_command(url, "transactions", "user:ada", "--json", "--limit", "2")
+    assert [row["amount"] for row in json.loads(result.stdout)["transactions"]] == ["-1", "2"]
     for words in (("balance", "user:ada"), ("transactions", "user:ada"), ("transactions", "user:none")):
         assert (await credits_command(url, *words)).exit_code == 0
-    told = await credits_command(url, "balance", "user:none")
-    assert told.exit_code == 1 and "no credits were ever granted to it" in told.stderr
+    result = await credits_command(url, "balance", "user:none")
+    assert result.exit_code == 1 and "no credits were ever granted to it" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,8 @@ async def test_balance_and_transactions_are_shown(url: str) -> None:
     ],
 )
 def test_a_wrong_argument_gives_one_sentence(words: tuple[str, ...], sentence: str) -> None:
-    told = CliRunner().invoke(app, ["credits", *words], env={"DATABASE_URL": "postgresql://x@127.0.0.1:1/x"})
-    assert told.exit_code == 2 and sentence in told.stderr
+    result = CliRunner().invoke(app, ["credits", *words], env={"DATABASE_URL": "postgresql://x@127.0.0.1:1/x"})
+    assert result.exit_code == 2 and sentence in result.stderr
 
 
 WRONG = {
@@ -187,13 +187,13 @@ WRONG = {
 @pytest.mark.parametrize("problem", WRONG)
 async def test_the_check_finds_changes_that_the_tables_owner_made_by_hand(url: str, problem: str) -> None:
     await give(url, "user:ada", "10")
-    told = await credits_command(url, "check")
-    assert told.exit_code == 0 and told.stdout == "All credits balance: 1 account, 1 ledger transaction.\n"
+    result = await credits_command(url, "check")
+    assert result.exit_code == 0 and result.stdout == "All credits balance: 1 account, 1 ledger transaction.\n"
     await rows(url, "ALTER TABLE ledger_entries DISABLE TRIGGER ledger_entries_balanced")
     await rows(url, WRONG[problem])
-    told = await credits_command(url, "check", "--json")
-    found = {row["problem"] for row in json.loads(told.stdout)["wrong"]}
-    assert told.exit_code == 1 and problem in found
+    result = await credits_command(url, "check", "--json")
+    found = {row["problem"] for row in json.loads(result.stdout)["wrong"]}
+    assert result.exit_code == 1 and problem in found
 
 
 async def test_the_upkeep_ends_expired_credits_and_exports_the_state_of_the_accounts(url: str) -> None:

@@ -35,9 +35,9 @@ def name_of(url: str) -> str:
 
 
 async def test_it_creates_everything_and_prints_what_it_verified(url: str) -> None:
-    told = await init(url, "--json")
-    assert told.exit_code == 0, told.stderr
-    answer = json.loads(told.stdout)
+    result = await init(url, "--json")
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
     assert len(answer["applied"]) == len(migrations()) and answer["database"] == name_of(url)
     verified = answer["verified"]
     assert {
@@ -53,7 +53,7 @@ async def test_it_creates_everything_and_prints_what_it_verified(url: str) -> No
     assert verified["rows of credit_packages"] == ["Enterprise", "Pro", "Starter", "Value"]
     assert verified["rows of power_level_configs"] == ["balanced", "eco", "precision"]
     for step in ("Applied 0001_usage_log.", "Applied 0012_credits.", "Verifying."):
-        assert step in told.stderr.splitlines()
+        assert step in result.stderr.splitlines()
 
 
 async def test_everything_that_the_migrations_create_is_known_to_it(url: str) -> None:
@@ -73,8 +73,8 @@ async def test_repeating_it_changes_nothing(url: str) -> None:
     await give(url, "user:ada", "3")
     await rows(url, "DELETE FROM credit_packages WHERE name = 'Enterprise'")
     before = await rows(url, "SELECT account, balance FROM user_credits ORDER BY 1")
-    told = await init(url, "--test-data", "--json")
-    assert (told.exit_code, json.loads(told.stdout)["applied"]) == (0, [])
+    result = await init(url, "--test-data", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["applied"]) == (0, [])
     assert await rows(url, "SELECT account, balance FROM user_credits ORDER BY 1") == before
     await balanced(url)
 
@@ -91,8 +91,8 @@ async def test_the_test_data_has_every_tier(url: str) -> None:
 async def test_a_reset_without_the_databases_name_changes_nothing(url: str, words: tuple[str, ...], typed: str) -> None:
     await init(url)
     await give(url, "user:ada", "3")
-    told = await init(url, "--reset", *words, typed=typed)
-    assert told.exit_code == 2 and "nothing was changed" in told.stderr
+    result = await init(url, "--reset", *words, typed=typed)
+    assert result.exit_code == 2 and "nothing was changed" in result.stderr
     assert (await account(url, "user:ada"))[0] == 3
 
 
@@ -103,8 +103,8 @@ async def test_a_reset_drops_only_our_objects(url: str, typed: bool) -> None:
     await rows(url, "SELECT ensure_usage_month('2026-11-01')")
     await give(url, "user:ada", "3")
     words = () if typed else ("--yes", name_of(url))
-    told = await init(url, "--reset", *words, typed=f"{name_of(url)}\n" if typed else "")
-    assert told.exit_code == 0, told.stderr
+    result = await init(url, "--reset", *words, typed=f"{name_of(url)}\n" if typed else "")
+    assert result.exit_code == 0, result.stderr
     assert await rows(url, "SELECT count(*) FROM user_credits") == [(0,)]
     assert await rows(url, "SELECT count(*), to_regclass('llm_usage_log_2026_11') FROM of_others") == [(1, None)]
 
@@ -116,8 +116,8 @@ async def test_an_error_leaves_everything_unchanged(url: str, monkeypatch: pytes
     bad = [*migrations(), Migration(9000, "bad", "CREATE TABLE bad (); SELECT 1 / 0")]
     for module in ("initialise", "migrate"):
         monkeypatch.setattr(f"connectors.postgres.{module}.migrations", lambda: bad)
-    told = await init(url, "--reset", "--yes", name_of(url))
-    assert told.exit_code == 1 and "9000_bad" in told.stderr
+    result = await init(url, "--reset", "--yes", name_of(url))
+    assert result.exit_code == 1 and "9000_bad" in result.stderr
     assert (await there(url), (await account(url, "user:ada"))[0]) == (before, 3)
 
 
@@ -125,8 +125,8 @@ async def test_an_object_dropped_by_hand_is_named(url: str) -> None:
     await init(url)
     for statement in ("DROP FUNCTION expire_credits", "DROP INDEX user_credits_tier"):
         await rows(url, statement)
-    told = await init(url)
-    assert told.exit_code == 1 and "missing: expire_credits, user_credits_tier" in told.stderr
+    result = await init(url)
+    assert result.exit_code == 1 and "missing: expire_credits, user_credits_tier" in result.stderr
 
 
 async def test_the_option_yes_alone_is_refused(url: str) -> None:

@@ -51,11 +51,11 @@ async def test_dead_letters_are_listed_with_reason_amount_and_sum(
     stage: Stage, lago: Lago, posting: Components
 ) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
-    told = (await meterbridge(stage, "dlq", "list", "--json")).json
-    assert sorted(one["transaction_id"] for one in told["dead_letters"]) == ["e-1", "e-3"]
-    (reason,) = told["by_reason"]
-    assert told["by_reason"][reason] == {"count": 2, "usd": "0.03"}
-    shown = (await meterbridge(stage, "dlq", "show", told["dead_letters"][0]["dead_letter"], "--json")).json
+    result = (await meterbridge(stage, "dlq", "list", "--json")).json
+    assert sorted(one["transaction_id"] for one in result["dead_letters"]) == ["e-1", "e-3"]
+    (reason,) = result["by_reason"]
+    assert result["by_reason"][reason] == {"count": 2, "usd": "0.03"}
+    shown = (await meterbridge(stage, "dlq", "show", result["dead_letters"][0]["dead_letter"], "--json")).json
     assert shown["last_error"].startswith(reason)
     assert '"external_subscription_id":"sub"' in shown["value"]
 

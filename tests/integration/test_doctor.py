@@ -139,11 +139,11 @@ async def test_the_proxy_reports_its_environment_variables(tmp_path: Path) -> No
     assert codes == {"lago_callback"}
     assert "canary" not in json.dumps(report.as_object())
     path.write_text("litellm_settings: {callbacks: [generic_api], global_disable_no_log_param: true}")
-    told = {
+    result = {
         "GENERIC_LOGGER_ENDPOINT": f"http://mb{USAGE_PATH}",
         "GENERIC_LOGGER_HEADERS": "Authorization=Bearer canary",
     }
-    async with proxy([OURS[1] | {"variables": told, "read_only": False}], ["GenericAPILogger"]) as url:
+    async with proxy([OURS[1] | {"variables": result, "read_only": False}], ["GenericAPILogger"]) as url:
         report, codes = await examined(url, path)
     assert codes == {"token_unknown", "max_retries_0", "timeout_long", "prompts_leave"}
     assert "canary" not in json.dumps(report.as_object())
@@ -218,8 +218,8 @@ async def test_stored_api_calls_that_no_plan_charges_are_reported(config: Path) 
         await lago.plan("with_calls", charges=[dynamic, priced])
         for org, plan in (("org_1", "ai_basic"), ("org_2", "with_calls")):
             await lago.save("/customers", "customer", external_id=org)
-            made = {"external_customer_id": org, "external_id": f"sub_{org}", "plan_code": plan}
-            await lago.save("/subscriptions", "subscription", **made)
+            created = {"external_customer_id": org, "external_id": f"sub_{org}", "plan_code": plan}
+            await lago.save("/subscriptions", "subscription", **created)
         assert (await examined(None, config, lago=lago))[1] == set()
         sent = event(external_subscription_id="sub_org_2", code="api_call", transaction_id="priced")
         assert (await lago.post(sent)).status_code == 200
@@ -254,9 +254,9 @@ def doctor(*words: str, **environ: str) -> Any:
 
 
 def test_the_printed_configuration_has_no_finding(config: Path) -> None:
-    told = doctor("--config", str(config), "--no-lago", "--json")
-    assert told.exit_code == 0, told.output
-    report = json.loads(told.stdout)
+    result = doctor("--config", str(config), "--no-lago", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
     assert (report["verdict"], report["findings"], report["unread"]) == ("ok", [], [])
     assert report["config"] == working_yaml()
 
@@ -264,24 +264,24 @@ def test_the_printed_configuration_has_no_finding(config: Path) -> None:
 def test_it_keeps_the_address_that_the_file_posts_to(config: Path) -> None:
     there = "https://billing.example/webhook/litellm/usage"
     config.write_text(working_yaml(there).replace("max_retries: 5", "max_retries: 0"))
-    told = doctor("--config", str(config), "--no-lago")
-    assert told.exit_code == 1
-    assert "LOSES MONEY  max_retries_0" in told.stdout
-    assert f"endpoint: {there}" in told.stdout
+    result = doctor("--config", str(config), "--no-lago")
+    assert result.exit_code == 1
+    assert "LOSES MONEY  max_retries_0" in result.stdout
+    assert f"endpoint: {there}" in result.stdout
 
 
 def test_an_unreadable_file_gives_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
-    told = doctor("--config", str(tmp_path / "nowhere.yaml"), "--no-lago")
-    assert told.exit_code == 2
-    assert told.stderr.splitlines()[-1].startswith("meterbridge: ")
-    assert "Traceback" not in told.output
+    result = doctor("--config", str(tmp_path / "nowhere.yaml"), "--no-lago")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("meterbridge: ")
+    assert "Traceback" not in result.output
 
 
 def test_without_a_file_the_proxy_of_the_settings_is_asked() -> None:
     address = f"http://127.0.0.1:{free_port()}"
-    told = doctor("--no-lago", "--json", LITELLM_API_URL=address)
-    assert told.exit_code == 2
-    [unread] = json.loads(told.stdout)["unread"]
+    result = doctor("--no-lago", "--json", LITELLM_API_URL=address)
+    assert result.exit_code == 2
+    [unread] = json.loads(result.stdout)["unread"]
     assert address in unread["why"]
 
 
@@ -293,9 +293,9 @@ def test_the_documents_show_the_printed_configuration() -> None:
 
 def test_the_page_about_findings_is_current() -> None:
     """Run `python -m connectors.doctor.catalogue > docs/doctor.md`."""
-    told = (ROOT / "docs" / "doctor.md").read_text()
-    assert told == page()
-    assert all(f"| `{code}` | `{kind.severity}` |" in told for code, kind in KINDS.items())
+    result = (ROOT / "docs" / "doctor.md").read_text()
+    assert result == page()
+    assert all(f"| `{code}` | `{kind.severity}` |" in result for code, kind in KINDS.items())
 
 
 async def test_lago_gets_only_read_requests(config: Path) -> None:

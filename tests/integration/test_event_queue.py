@@ -115,7 +115,7 @@ async def test_a_state_only_moves_forward(
 @pytest.mark.parametrize("together", [True, False])
 async def test_an_event_that_lago_withdraws_has_failed_though_it_was_completed(url: str, together: bool) -> None:
     """Any other receipt after `completed` is a late one; Lago's notice that no invoice will count the event is not."""
-    told = [
+    result = [
         receipt("completed", 1),
         receipt("failed", 2, reason="lago_refused"),
         receipt("failed", 3, reason="unbillable_invalid_code"),
@@ -123,7 +123,7 @@ async def test_an_event_that_lago_withdraws_has_failed_though_it_was_completed(u
     ]
     async with Writer(url) as writer:
         await writer.put(TOPICS.events, event(), manifest=manifest())
-        for fetch_batch in [told] if together else [[one] for one in told]:
+        for fetch_batch in [result] if together else [[one] for one in result]:
             await writer.put(TOPICS.receipts, *fetch_batch)
         asked = "SELECT status, error_message, extract(epoch FROM processed_at)::int FROM event_queue"
         assert await rows(url, asked) == [("failed", "unbillable_invalid_code", 3)]
@@ -156,8 +156,8 @@ async def test_the_mark_of_a_rejection_is_stored_with_it(url: str, together: boo
     ]
     async with Writer(url) as writer:
         for fetch_batch in [dead_letters + marks] if together else [dead_letters, marks]:
-            told = await writer.take(TOPICS.rejected, 0, fetch_batch)
-            assert told is not None and told.skipped == {}
+            result = await writer.take(TOPICS.rejected, 0, fetch_batch)
+            assert result is not None and result.skipped == {}
     found = await rows(
         url, 'SELECT "offset", detail, resolution, extract(epoch FROM resolved_at)::int FROM rejected_calls ORDER BY 1'
     )
@@ -187,14 +187,14 @@ async def test_pending_is_the_same_number_in_every_place(url: str) -> None:
         if topic == TOPICS.receipts:
             tallies.append(EventStateCounter())
             tallies[-1].take([msgspec.json.decode(one.value or b"", type=Receipt) for one in log])
-    told = dict(await rows(url, "SELECT status, count(*) FROM event_queue GROUP BY 1"))
+    result = dict(await rows(url, "SELECT status, count(*) FROM event_queue GROUP BY 1"))
     [(held,)] = await rows(
         url, "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL AND written_off_at IS NULL"
     )
-    assert told.get("held") == held > 0
+    assert result.get("held") == held > 0
     counted = totals(tallies)
-    assert told.get("pending", 0) + told.get("processing", 0) == counted.pending_events
-    assert told["completed"] == counted.completed_events
+    assert result.get("pending", 0) + result.get("processing", 0) == counted.pending_events
+    assert result["completed"] == counted.completed_events
 
 
 async def test_every_query_on_the_page_about_the_database_can_be_run(url: str) -> None:

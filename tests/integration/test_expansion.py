@@ -78,10 +78,10 @@ async def test_held_usage_is_written_off_in_its_old_and_in_its_new_ledger(
     growing.put_by_new_clients(growing.calls(range(20, 40), GHOSTS))
     await growing.meter(until=20)
     for ghost in GHOSTS:
-        told = await meterbridge(
+        result = await meterbridge(
             growing.stage, "held", "write-off", "--customer", ghost, "--comment", "none", "--json", "--until", "0s"
         )
-        assert (told.code, told.json["calls"]) == (0, 10), told.err
+        assert (result.code, result.json["calls"]) == (0, 10), result.err
     await growing.bill(0)
     left = await meterbridge(growing.stage, "held", "list", "--json")
     assert left.json["calls"] == 0

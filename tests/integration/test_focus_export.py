@@ -69,11 +69,11 @@ async def test_the_sums_are_the_usage_logs_to_the_last_digit(url: str) -> None:
 
 
 async def test_a_row_has_the_columns_of_focus(url: str) -> None:
-    made = call(
+    created = call(
         1, at(20), provider="openai", model="=gpt", org_id="org_acme", rate="2026-11", power_level="eco", byok=True
     )
     async with Writer(url) as writer:
-        await writer.put(TOPICS.enriched, made)
+        await writer.put(TOPICS.enriched, created)
     [row] = await exported(url)
     assert tuple(row) == COLUMNS
     expected = {

@@ -172,10 +172,10 @@ async def test_a_dependency_is_asked_once_a_second_and_its_last_error_is_kept() 
     assert asked == 1
     assert all(state == {"status": "ok", "latency_ms": 0.0, "last_error": None} for state in states)
     clock.now, trouble = 1.5, "away"
-    told = {"at": "1970-01-01T00:00:00.000000Z", "error": "away"}
-    assert await dependency.state() == {"status": "down", "latency_ms": 0.0, "last_error": told}
+    result = {"at": "1970-01-01T00:00:00.000000Z", "error": "away"}
+    assert await dependency.state() == {"status": "down", "latency_ms": 0.0, "last_error": result}
     clock.now, trouble = 3.0, ""
-    assert await dependency.state() == {"status": "ok", "latency_ms": 0.0, "last_error": told}
+    assert await dependency.state() == {"status": "ok", "latency_ms": 0.0, "last_error": result}
     assert asked == 3
 
 
@@ -260,7 +260,7 @@ async def test_on_sigterm_a_running_request_is_answered_and_the_process_ends_cle
         writer.write(head.encode() + body[:10])
         await writer.drain()
         await asyncio.sleep(0.3)  # the half must have arrived
-        told = time.monotonic()
+        result = time.monotonic()
         running.send_signal(signal.SIGTERM)
 
         def refuses() -> bool:
@@ -275,7 +275,7 @@ async def test_on_sigterm_a_running_request_is_answered_and_the_process_ends_cle
         assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 202 ")
         writer.close()
         assert await asyncio.to_thread(running.wait, 10) == 0
-        assert time.monotonic() - told < 10
+        assert time.monotonic() - result < 10
 
 
 @pytest.mark.parametrize(("only", "answers"), [("webhooks", [202, 404]), ("api", [404, 401])])
@@ -297,8 +297,8 @@ def test_a_command_for_one_part_serves_only_that_part(
 
         eventually(ready, 30)
         taken = http.post("/webhook/litellm/usage", content=b'{"id":"1","user":"u","spend":1}')
-        told = [taken.status_code, http.get("/customers/c/mapping").status_code]
-    assert told == answers
+        result = [taken.status_code, http.get("/customers/c/mapping").status_code]
+    assert result == answers
 
 
 def test_a_command_that_cannot_start_gives_one_sentence(kafka: Kafka, topic_prefix: str) -> None:

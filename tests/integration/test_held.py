@@ -26,12 +26,12 @@ async def test_held_usage_is_listed_by_customer_and_reason_with_its_amounts(stag
     stage.put([*calls(range(3), "ghost"), *calls(range(3, 4), "spirit"), *calls(range(4, 6), "acme")])
     async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.calls.get("billable") == 6, limit_s=20)
-    told = (await meterbridge(stage, "held", "list", "--json")).json
-    assert [(one["customer"], one["calls"], one["usd"]) for one in told["held"]] == [
+    result = (await meterbridge(stage, "held", "list", "--json")).json
+    assert [(one["customer"], one["calls"], one["usd"]) for one in result["held"]] == [
         ("ghost", 3, "1.5"),
         ("spirit", 1, "0.5"),
     ]
-    assert (told["calls"], told["usd"], told["held"][0]["reason"]) == (4, "2", "no_mapping")
+    assert (result["calls"], result["usd"], result["held"][0]["reason"]) == (4, "2", "no_mapping")
     assert (await meterbridge(stage, "held", "list", "--customer", "spirit", "--json")).json["calls"] == 1
 
 
@@ -53,9 +53,9 @@ async def test_a_write_off_removes_the_customers_amount_from_the_ledger_and_noth
     assert {one["customer"]: one["calls"] for one in left["held"]} == {"spirit": 1, "ghost": 1}
     (line,) = stage.values(stage.topics.audit)
     assert (line["audit_id"], Decimal(line["cost_usd"])) == (done.json["audit_id"], Decimal("1.5"))
-    told = [one for one in stage.values(stage.topics.receipts) if one["status"] == "written_off"]
-    assert sum(one["calls"] for one in told) == 3
-    assert {one["reason"] for one in told} == {line["audit_id"]}
+    result = [one for one in stage.values(stage.topics.receipts) if one["status"] == "written_off"]
+    assert sum(one["calls"] for one in result) == 3
+    assert {one["reason"] for one in result} == {line["audit_id"]}
 
 
 async def test_without_held_usage_nothing_is_written_off(stage: Stage) -> None:

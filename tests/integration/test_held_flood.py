@@ -80,8 +80,11 @@ async def test_one_customer_of_a_flood_is_billed_when_it_is_mapped_and_the_other
         FLOOD - 1,
         Decimal("59.5"),
     )
-    told = [one for one in stage.values(stage.topics.receipts) if one["status"] == "written_off"]
-    assert (len({one["transaction_id"] for one in told}), sum(one["calls"] for one in told)) == (FLOOD - 1, FLOOD - 1)
+    result = [one for one in stage.values(stage.topics.receipts) if one["status"] == "written_off"]
+    assert (len({one["transaction_id"] for one in result}), sum(one["calls"] for one in result)) == (
+        FLOOD - 1,
+        FLOOD - 1,
+    )
     async with stage.running("meter", parts) as role:
         partition_tasks = role.partition_tasks  # type: ignore[assignment]
         await soon(

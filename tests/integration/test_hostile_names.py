@@ -55,8 +55,8 @@ async def test_no_command_lets_a_name_control_the_terminal(stage: Stage) -> None
 
     async def shown(words: tuple[str, ...]) -> str:
         async with at_once:
-            told = await meterbridge(stage, *words)
-        harmless(told, *words)
-        return told.out
+            result = await meterbridge(stage, *words)
+        harmless(result, *words)
+        return result.out
 
     assert "[/x][bold]:x:" in "".join(await asyncio.gather(*map(shown, COMMANDS)))

@@ -79,15 +79,15 @@ async def test_a_bad_row_is_reported_with_its_line_and_does_not_affect_others(se
         b"[]",
         json.dumps(row(3)).encode(),
     ]
-    told = json_of(await posted(server, b"\n".join(lines)))
-    assert counts(told) == (5, 2, 0, 0, 3)
-    assert [(error["line"], error["reason"]) for error in told["errors"]] == [
+    result = json_of(await posted(server, b"\n".join(lines)))
+    assert counts(result) == (5, 2, 0, 0, 3)
+    assert [(error["line"], error["reason"]) for error in result["errors"]] == [
         (2, "not_json"),
         (3, "invalid_fields"),
         (4, "invalid_fields"),
     ]
-    assert told["errors"][1]["errors"][0]["field"] == "id_kind"
-    assert "nickname" not in str(told)
+    assert result["errors"][1]["errors"][0]["field"] == "id_kind"
+    assert "nickname" not in str(result)
     for number in (1, 3):
         json_of(await server.mapping(f"c{number}"))
 
@@ -99,9 +99,9 @@ async def test_csv_is_recognised_by_its_content_type_and_its_texts_are_converted
         '"b, too",org_b,tenant,true,1704067200,team,\n'
         "c,,tenant,,,,\n"
     )
-    told = json_of(await posted(server, body.encode(), "text/csv; charset=utf-8"))
-    assert counts(told) == (3, 2, 0, 0, 1)
-    assert [error["line"] for error in told["errors"]] == [4]
+    result = json_of(await posted(server, body.encode(), "text/csv; charset=utf-8"))
+    assert counts(result) == (3, 2, 0, 0, 1)
+    assert [error["line"] for error in result["errors"]] == [4]
     first, second = json_of(await server.mapping("a")), json_of(await server.mapping("b, too"))
     assert (first["is_active"], first["effective_from"]) == (False, "2024-01-01T00:00:00.000000Z")
     assert (second["is_active"], second["id_kind"]) == (True, "team")
@@ -111,8 +111,8 @@ async def test_rows_of_one_customer_are_processed_in_order(server: Server) -> No
     begin = 4_000_000_000
     body = ndjson(*(row(0, lago_customer_id=f"org_{n}", effective_from=begin + n) for n in range(20)))
     assert counts(json_of(await posted(server, body))) == (20, 1, 19, 0, 0)
-    told = json_of(await server.http.get("/customers/c0/mapping/history", headers=BEARER))
-    assert [version["lago_customer_id"] for version in told["versions"]] == [f"org_{n}" for n in range(20)]
+    result = json_of(await server.http.get("/customers/c0/mapping/history", headers=BEARER))
+    assert [version["lago_customer_id"] for version in result["versions"]] == [f"org_{n}" for n in range(20)]
 
 
 async def test_a_dry_run_reports_the_changes_and_makes_none(server: Server, settings: Settings) -> None:
@@ -120,9 +120,9 @@ async def test_a_dry_run_reports_the_changes_and_makes_none(server: Server, sett
     json_of(await server.map("c2", org="org_other"), 201)
     before = records(settings, CUSTOMERS)
     body = ndjson(row(1), row(2), row(3), row(2, effective_from=5))
-    told = json_of(await posted(server, body, dry_run="true"))
-    assert counts(told) == (4, 1, 1, 1, 1)
-    assert told["errors"][0]["reason"] == "effective_from_too_early"
+    result = json_of(await posted(server, body, dry_run="true"))
+    assert counts(result) == (4, 1, 1, 1, 1)
+    assert result["errors"][0]["reason"] == "effective_from_too_early"
     assert records(settings, CUSTOMERS) == before
 
 
@@ -140,9 +140,9 @@ async def test_create_only_rows_change_nothing_that_exists(server: Server) -> No
     json_of(await server.map("c1", org="org_other"), 201)
     headers = {**BEARER, "If-None-Match": "*"}
     answer = await server.http.post(IMPORT, content=ndjson(row(1), row(2)), headers=headers)
-    told = json_of(answer)
-    assert counts(told) == (2, 1, 0, 0, 1)
-    assert told["errors"][0]["reason"] == "exists_already"
+    result = json_of(answer)
+    assert counts(result) == (2, 1, 0, 0, 1)
+    assert result["errors"][0]["reason"] == "exists_already"
 
 
 async def run(stage: Stage, lago: Lago, *words: str) -> Ended:
@@ -183,8 +183,8 @@ async def test_customers_and_subscriptions_are_created_in_lago_once(stage: Stage
     ]
     subscriptions.write_bytes(ndjson(*plans))
     fast = ("--json", "--rate", "100")
-    made = await run(stage, lago, "customers", str(customers), *fast)
-    assert (made.code, counts(made.json)) == (0, (3, 3, 0, 0, 0)), made.err
+    created = await run(stage, lago, "customers", str(customers), *fast)
+    assert (created.code, counts(created.json)) == (0, (3, 3, 0, 0, 0)), created.err
     assert (await lago.get("/customers/org_2")).json()["customer"]["name"] == "Org 2"
     first = await run(stage, lago, "subscriptions", str(subscriptions), *fast)
     assert (first.code, counts(first.json)) == (1, (5, 3, 0, 0, 2)), first.err
@@ -225,5 +225,5 @@ async def test_without_a_file_or_a_key_there_is_one_sentence(stage: Stage, lago:
 
 
 async def test_all_errors_are_counted_although_the_list_of_errors_is_bounded(server: Server) -> None:
-    told = json_of(await posted(server, b"{}\n" * 1200))
-    assert (told["refused"], len(told["errors"])) == (1200, 1000)
+    result = json_of(await posted(server, b"{}\n" * 1200))
+    assert (result["refused"], len(result["errors"])) == (1200, 1000)

@@ -89,8 +89,8 @@ async def _are_taken_as_integration_payload(ingress: Ingress, path: str, wraps: 
         assert (answer.status, await answer.json()) == (202, ACCEPTED), wrap
     stored = sorted(ingress.raw(), key=lambda one: str(one.raw().call.request_id))
     assert [one.raw().call.request_id for one in stored] == [f"req-{number}" for number in range(len(wraps))]
-    told = {(one.key, one.raw().shape, one.raw().id_kind) for one in stored}
-    assert told == {("customer-123", "integration", "customer")}
+    result = {(one.key, one.raw().shape, one.raw().id_kind) for one in stored}
+    assert result == {("customer-123", "integration", "customer")}
 
 
 @pytest.mark.parametrize("wrap", ['{"event":%s}', '{"events":[%s]}', '{"events":[%s]}\n'])
@@ -220,15 +220,15 @@ async def test_a_known_wrapper_is_removed_on_every_path(ingress: Ingress, path: 
 
 async def test_a_call_with_too_many_wrappers_is_refused_and_listed_with_its_place(ingress: Ingress) -> None:
     deep = '{"events":[' * 4 + FLAT + "]}" * 4
-    told = await (await ingress.post(f"[{FLAT},{deep},{{}},{FLAT}]")).json()
-    assert reasons(told) == [(1, "too_deep"), (2, "not_a_call")]
+    result = await (await ingress.post(f"[{FLAT},{deep},{{}},{FLAT}]")).json()
+    assert reasons(result) == [(1, "too_deep"), (2, "not_a_call")]
     assert len(ingress.raw()) == 2
     assert (await ingress.post(deep)).status == 400
 
 
 async def test_the_place_of_an_element_in_a_wrapper_is_its_index_there(ingress: Ingress) -> None:
-    told = await (await ingress.post('{"events":[%s,{},%s]}' % (FLAT, FLAT))).json()  # noqa: UP031  # braces
-    assert (told["accepted"], reasons(told)) == (2, [(1, "not_a_call")])
+    result = await (await ingress.post('{"events":[%s,{},%s]}' % (FLAT, FLAT))).json()  # noqa: UP031  # braces
+    assert (result["accepted"], reasons(result)) == (2, [(1, "not_a_call")])
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -240,9 +240,9 @@ async def test_a_cloud_event_in_binary_mode_has_its_attributes_in_headers(ingres
         "ce_type": "usage",
         "ce_subject": "c",
     }
-    told = {"Content_Type": "application/json", "ce_time": "2026-11-20T22:45:16Z", **headers}
+    result = {"Content_Type": "application/json", "ce_time": "2026-11-20T22:45:16Z", **headers}
     for body in ('{"cost":8.85e-06,"model":"gpt-4o"}', '{"cost":8.85e-06,'):
-        answer = await ingress.post(body, path, **told)
+        answer = await ingress.post(body, path, **result)
     assert answer.status == 400
     [stored] = ingress.raw()
     event = stored.raw().call.cloud_event

@@ -99,8 +99,8 @@ async def test_a_bad_element_does_not_affect_the_others(ingress: Ingress, name: 
     bad, reason = BAD[name]
     answer = await ingress.post(f"[{FIRST},{bad},{LAST}]")
     assert answer.status == 202
-    told = await answer.json()
-    assert (told["accepted"], reasons(told)) == (2, [(1, reason)])
+    result = await answer.json()
+    assert (result["accepted"], reasons(result)) == (2, [(1, reason)])
     assert {stored.raw().call.id for stored in ingress.raw()} == {"first", "last"}
     [rejection] = ingress.rejected()
     assert (rejection.reason, rejection.stage) == (reason, "ingress")
@@ -119,11 +119,11 @@ async def test_a_bad_element_does_not_affect_the_others(ingress: Ingress, name: 
 async def test_a_bad_line_does_not_affect_the_others(ingress: Ingress) -> None:
     for bad, reason in BAD.values():
         answer = await ingress.post(f"{FIRST}\n{bad}\n{LAST}\n")
-        told = await answer.json()
+        result = await answer.json()
         if bad == "":
-            assert "rejected" not in told  # an empty line is no element
+            assert "rejected" not in result  # an empty line is no element
         else:
-            assert reasons(told) == [(1, reason)], bad[:80]
+            assert reasons(result) == [(1, reason)], bad[:80]
     stored = Counter(stored.raw().call.id for stored in ingress.raw())
     assert stored == {"first": len(BAD), "last": len(BAD)}
 
@@ -163,8 +163,8 @@ async def test_a_body_that_is_not_json_is_refused_and_its_hash_stored(
     answer = await ingress.post(body, "/webhooks/litellm/batch")
     assert answer.status == 400
     assert answer.content_type == "application/problem+json"
-    told = await answer.json()
-    assert {name: told[name] for name in ("status", "title", "reason")} == {
+    result = await answer.json()
+    assert {name: result[name] for name in ("status", "title", "reason")} == {
         "status": 400,
         "title": "Bad Request",
         "reason": "not_json",
@@ -286,8 +286,8 @@ async def test_a_record_that_kafka_refuses_as_too_large_does_not_affect_the_othe
     producer = KafkaProducer({**producer_config(kafka.bootstrap, answer_within_s=30), "message.max.bytes": 5_000})
     long = '{"id":"x","end_user":"c","model":"%s"}' % ("m" * 6_000)
     async with serving(store_in(producer, topic_prefix), bootstrap=kafka.bootstrap, prefix=topic_prefix) as ingress:
-        told = await (await ingress.post(f"[{FIRST},{long},{LAST}]")).json()
-        assert (told["accepted"], reasons(told)) == (2, [(1, "too_large")])
+        result = await (await ingress.post(f"[{FIRST},{long},{LAST}]")).json()
+        assert (result["accepted"], reasons(result)) == (2, [(1, "too_large")])
         assert len(ingress.raw()) == 2
         [rejection] = ingress.rejected()
         assert (rejection.reason, rejection.length) == ("too_large", len(long))

@@ -51,8 +51,8 @@ async def test_a_damaged_element_of_a_million_parts_is_refused_alone(
         waits.append(time.monotonic() - begun)
         await asyncio.sleep(0.01)
     answer = await posted
-    told = json.loads(await answer.read())
-    assert (answer.status, told["accepted"], reasons(told)) == (202, 2, [(1, "too_complex")])
+    result = json.loads(await answer.read())
+    assert (answer.status, result["accepted"], reasons(result)) == (202, 2, [(1, "too_complex")])
     [rejection] = ingress.rejected()
     assert (rejection.reason, rejection.length) == ("too_complex", len(DAMAGED[damage]))
     extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) - before
@@ -78,15 +78,15 @@ async def test_elements_without_any_field_of_a_call_share_a_rejection_beyond_a_h
     elements = [FIRST, *["{}"] * 20_000, LAST, *["1"] * 10, '{"id":"y","end_user":"c","spend":"a lot"}']
     begun = time.monotonic()
     answer = await ingress.post(f"[{','.join(elements)}]")
-    told = json.loads(await answer.read())
-    assert (answer.status, told["accepted"], len(told["rejected"])) == (202, 2, 20_011)
-    assert told["rejected"][0] == {
+    result = json.loads(await answer.read())
+    assert (answer.status, result["accepted"], len(result["rejected"])) == (202, 2, 20_011)
+    assert result["rejected"][0] == {
         "index": 1,
         "reason": "not_a_call",
         "detail": "no field of a call was found in the object",
     }
-    assert [place for place, one in enumerate(told["rejected"]) if "detail" in one] == list(range(20))
-    assert told["rejected"][-1] == {"index": 20_012, "reason": "wrong_type"}
+    assert [place for place, one in enumerate(result["rejected"]) if "detail" in one] == list(range(20))
+    assert result["rejected"][-1] == {"index": 20_012, "reason": "wrong_type"}
     assert ingress.elements["not_a_call"] == 20_000
     assert [stored.raw().call.id for stored in ingress.raw()] == ["first", "last"]
     rejections = ingress.rejected()

@@ -80,12 +80,12 @@ async def test_a_large_signed_body_does_not_block_other_requests() -> None:
 async def test_only_allowed_addresses_may_post_and_only_a_trusted_proxys_header_counts() -> None:
     kafka, allowed = AcceptingTopics(), [ip_network("198.51.100.0/24")]
     store = support.store_in(kafka)
-    told = {"X_Forwarded_For": "203.0.113.9, 198.51.100.7"}
+    result = {"X_Forwarded_For": "203.0.113.9, 198.51.100.7"}
     async with support.serving(store, origins=ClientAddressPolicy(allowed, [])) as ingress:
-        for headers in ({}, told):
+        for headers in ({}, result):
             assert await refusal(ingress, **headers) == (403, "address_not_allowed")
     async with support.serving(store, origins=ClientAddressPolicy(allowed, [ip_network("127.0.0.0/8")])) as ingress:
-        assert (await ingress.post(CALL, **told)).status == 202
+        assert (await ingress.post(CALL, **result)).status == 202
         for headers in ({}, {"X_Forwarded_For": "198.51.100.7, 203.0.113.9"}):
             assert await refusal(ingress, **headers) == (403, "address_not_allowed")
     async with support.serving(store, origins=ClientAddressPolicy([ip_network("127.0.0.1")], [])) as ingress:

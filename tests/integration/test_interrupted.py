@@ -50,13 +50,13 @@ def silent() -> Iterator[Silent]:
 @contextmanager
 def command(words: list[str], environ: dict[str, str], out: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The command as a person's shell starts it; its stdin stays open."""
-    with out.open("wb") as told:
+    with out.open("wb") as result:
         process = subprocess.Popen(
             [sys.executable, "-m", "connectors", *words],
             env={"PATH": os.environ["PATH"], "METRICS_PORT": "0", "LOG_LEVEL": "error", **environ},
             stdin=subprocess.PIPE,
-            stdout=told,
-            stderr=told,
+            stdout=result,
+            stderr=result,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # it takes no lock
         )
     try:
@@ -107,9 +107,9 @@ def test_a_command_that_waits_for_a_silent_server_ends_at_once(words: str, silen
         process.send_signal(signal.SIGINT)
         code = process.wait(60)
         assert time.monotonic() - begun < LIMIT_S
-    told = out.read_text()
-    assert (code, "Traceback" in told) == (130, False), told
-    assert "interrupted" in told
+    result = out.read_text()
+    assert (code, "Traceback" in result) == (130, False), result
+    assert "interrupted" in result
 
 
 def test_a_command_ends_also_while_its_libraries_are_loaded(tmp_path: Path) -> None:

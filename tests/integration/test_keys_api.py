@@ -45,7 +45,7 @@ def settings(kafka: Kafka, topic_prefix: str, stage: Stage, url: str) -> Setting
 @pytest.fixture
 async def server(settings: Settings) -> AsyncIterator[Server]:
     async with running_server(settings, ("api",)) as running:
-        await running.stats()  # what keys open here is 503 until its topics have been read
+        await running.stats()  # endpoints that need a key answer 503 until the topics have been read
         yield running
 
 
@@ -56,8 +56,8 @@ def bearer(token: str) -> dict[str, str]:
 async def created(server: Server, status: int = 201, by: dict[str, str] = BEARER, **wanted: Any) -> dict[str, Any]:
     answer = await server.http.post(KEYS, json={"name": "a key", "scopes": ["stats:read"]} | wanted, headers=by)
     assert answer.status_code == status, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    result: dict[str, Any] = answer.json()
+    return result
 
 
 async def status(server: Server, token: str, path: str = "/webhooks/stats") -> int:
@@ -80,9 +80,9 @@ async def keys_command(url: str, settings: Settings, *words: str, code: int = 0)
         "TOPIC_PREFIX": settings.topic_prefix,
         "LOG_LEVEL": "ERROR",
     }
-    told = await asyncio.to_thread(CliRunner().invoke, app, ["keys", *words, "--json"], env=environ)
-    assert told.exit_code == code, told.output
-    return json.loads(told.stdout) if code == 0 else told.stderr
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["keys", *words, "--json"], env=environ)
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout) if code == 0 else result.stderr
 
 
 async def test_a_key_does_what_its_scopes_say_until_it_is_revoked(server: Server, stage: Stage) -> None:
@@ -129,8 +129,8 @@ async def test_a_key_created_rotated_or_revoked_elsewhere_is_known_within_second
     assert (await keys_command(url, settings, "revoke", new["id"]))["state"] == "revoked"
     await becomes(401, server, new["token"])
     assert f"no API key with the id {'0' * 12}." in await keys_command(url, settings, "revoke", "0" * 12, code=1)
-    told = await keys_command(url, settings, "revoke", new["token"], code=1)
-    assert "not the id of an API key" in told and new["token"][-20:] not in told, (
+    result = await keys_command(url, settings, "revoke", new["token"], code=1)
+    assert "not the id of an API key" in result and new["token"][-20:] not in result, (
         "a whole token is no id, and is not printed"
     )
     assert "revoked or expired" in await keys_command(url, settings, "rotate", new["id"], code=1)
@@ -194,8 +194,8 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
 
 
 async def test_an_invalid_key_request_is_refused(server: Server) -> None:
-    told = [(wanted, (await created(server, 422, **wanted))["reason"]) for wanted, _ in SENSELESS]
-    assert told == SENSELESS
+    result = [(wanted, (await created(server, 422, **wanted))["reason"]) for wanted, _ in SENSELESS]
+    assert result == SENSELESS
 
 
 async def test_an_expired_key_is_refused(server: Server, url: str) -> None:

@@ -66,9 +66,9 @@ def settings(kafka: Kafka, topic_prefix: str, lago: Lago, eu: Lago) -> Settings:
 async def set_up(server: Server, org: str) -> dict[str, Any]:
     path = f"/api/v1/billing/org/organizations/{org}/setup"
     answer = await server.http.post(path, json=PLAN, headers=BEARER)
-    told: dict[str, Any] = answer.json()
-    assert answer.status_code == 201, told
-    return told
+    result: dict[str, Any] = answer.json()
+    assert answer.status_code == 201, result
+    return result
 
 
 @asynccontextmanager
@@ -130,7 +130,7 @@ async def test_a_mapping_names_its_organisation_and_an_unknown_one_is_refused(
     async with running_server(with_one, ["api"]) as server:
         answer = await server.http.get("/api/v1/billing/org/organizations/eu::acme/usage/current", headers=BEARER)
         assert refused(answer, 422)["reason"] == "unknown_organization", "its record says where it is"
-        for name in ("eu", "us"):  # with orgs of a further one a name is no decoration, whatever is configured
+        for name in ("eu", "us"):  # with orgs of a further organisation the prefix always counts, configured or not
             elsewhere = await server.map("three", "acme", lago_organization_id=name)
             assert refused(elsewhere, 422)["reason"] == "unknown_organization"
         json_of(await server.map("three", "acme", lago_organization_id="main"), 201)

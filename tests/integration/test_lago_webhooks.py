@@ -126,7 +126,7 @@ async def test_a_plan_change_and_an_end_are_in_the_orgs_record(settings: Setting
         await soon(lambda: orgs(stage)["org_1"].name == "Acme")
         await lago.http.delete("/api/v1/subscriptions/sub_1")
         await soon(lambda: all(period.terminated_at for period in orgs(stage)["org_1"].periods))
-        await lago.subscribe("other", "stranger")  # somebody whom no one is mapped to
+        await lago.subscribe("other", "stranger")  # an org without a mapping
         await soon(lambda: len(attempts(stage)) >= 6)
     org = orgs(stage)["org_1"]
     assert (org.email, list(orgs(stage))) == ("a@example.com", ["org_1"])

@@ -53,7 +53,7 @@ def admin(stage: Stage) -> AdminClient:
 
 
 def cut_head(stage: Stage, before: int) -> None:
-    client = admin(stage)  # one that no one holds answers nothing
+    client = admin(stage)  # a position without an owner has no answer
     for future in client.delete_records([TopicPartition(stage.topics.raw, 0, before)]).values():
         future.result(30)
 
@@ -77,7 +77,7 @@ def lose(stage: Stage, records: Sequence[Raw]) -> None:
         writer.produce(stage.topics.raw, record.value, record.key, timestamp=record.timestamp, partition=0)
     assert writer.flush(30) == 0
     writer.abort_transaction(30)
-    # The coordinator answers before the marker is in the log: what is put next must not take its offset.
+    # The coordinator answers before the marker is in the log: the next record must not take its offset.
     eventually(lambda: reader.get_watermark_offsets(place, 30)[1] == end)
     reader.close()
 
@@ -102,8 +102,8 @@ async def test_a_correct_ledger_is_not_changed(stage: Stage) -> None:
     stage.put(calls(range(3)), partition=0)
     await run(stage, 3)
     for words in (("--from", "latest", "--yes"), ("--from", "2", "--partition", "0", "--yes")):
-        code, told = await init(stage, *words)
-        assert (code, {one["state"] for one in told}) == (1, {"sound"})
+        code, result = await init(stage, *words)
+        assert (code, {one["state"] for one in result}) == (1, {"sound"})
     assert stage.read(stage.topics.audit) == []
 
 
@@ -166,8 +166,8 @@ async def test_a_gap_in_the_log_is_skipped_and_reported_and_its_calls_are_billed
     assert (line["action"], line["count"], line["reason"]) == ("ledger.init", 5, "kafka-2 lost a disk")
     assert line["target"]["reason"] == "offset_gap"
     assert await reconciled(stage) == ""
-    code, told = await init(stage, "--from", "earliest")
-    assert {one["state"] for one in told} == {"sound"}
+    code, result = await init(stage, "--from", "earliest")
+    assert {one["state"] for one in result} == {"sound"}
 
 
 async def test_a_position_beyond_the_log_is_reached_by_filler_records_so_that_no_offset_is_used_twice(

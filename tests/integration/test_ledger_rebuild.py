@@ -75,8 +75,8 @@ async def test_a_ledger_lost_at_a_random_moment_of_a_random_history_bills_each_c
         await growing.meter(until=len(records), sealed=dice.random() < 0.5)
         if dice.random() < 0.3:
             growing.stage.map(dice.choice(GHOSTS), "org", "sub")
-    growing.stage.put(growing.calls(range(3000, 3020)))  # no one has read these
-    for call in free:  # what was free was reported once without its price
+    growing.stage.put(growing.calls(range(3000, 3020)))  # these are unread
+    for call in free:  # a free call was reported once without its price
         n = 5000 + number - size + free.index(call)
         growing.sent[n] = raw(
             0, slp(n, at_us=call.timestamp * 1000, cost="0.5"), customer="customer-1", received_us=call.timestamp * 1000

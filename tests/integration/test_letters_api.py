@@ -72,7 +72,7 @@ async def test_the_steps_of_usage_are_shown_in_numbers(stage: Stage, server: Ser
     stage.map("acme", "org", "sub")
     at = time.time_ns() // 1000
     bad = raw(0, slp(9, cost="-1"), customer="acme", received_us=at)
-    good = calls(range(4), "acme")  # made once: a repeat has the moments of its call
+    good = calls(range(4), "acme")  # built once: a repeat has the times of its call
     stage.put([*good, *good, bad, *calls(range(5, 6), "acme", cost="0")])
     stage.put(calls(range(6, 7), "ghost"))
     async with stage.running("meter", stage.parts()):
@@ -93,9 +93,9 @@ async def test_the_age_of_the_oldest_waiting_record_is_shown(stage: Stage, serve
     hour_ago = time.time_ns() // 1_000_000 - 3_600_000
     stage.producer.produce(stage.topics.raw, b"{}", b"acme", timestamp=hour_ago)
     stage.producer.flush(10)
-    told = await server.stats()
-    assert 3600 <= told["oldest_age_seconds"] < 3700
-    assert told["oldest_age_seconds_by_topic"]["events"] == 0
+    result = await server.stats()
+    assert 3600 <= result["oldest_age_seconds"] < 3700
+    assert result["oldest_age_seconds_by_topic"]["events"] == 0
 
 
 async def test_unmapped_customers_are_listed_with_their_amounts(
@@ -107,16 +107,16 @@ async def test_unmapped_customers_are_listed_with_their_amounts(
     async with projector_parts(stage, database) as project, running_server(settings, ("api",)) as server:
         async with stage.running("meter", stage.parts()), stage.running("project", project):
             await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 6)
-            told = (await answer_json(server, "/customers/unmapped"))["customers"]
-            assert [(one["litellm_customer_id"], one["calls"], one["usd"]) for one in told] == [
+            result = (await answer_json(server, "/customers/unmapped"))["customers"]
+            assert [(one["litellm_customer_id"], one["calls"], one["usd"]) for one in result] == [
                 ("ghost", 3, "1.5"),
                 ("spirit", 1, "0.5"),
             ]
             stage.map("ghost", "org", "sub")
             query = "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL"
             await until(database, query, lambda count: count == 1)
-        told = (await answer_json(server, "/customers/unmapped"))["customers"]
-    assert [one["litellm_customer_id"] for one in told] == ["spirit"]
+        result = (await answer_json(server, "/customers/unmapped"))["customers"]
+    assert [one["litellm_customer_id"] for one in result] == ["spirit"]
 
 
 async def test_without_postgres_unmapped_customers_cannot_be_listed(server: Server) -> None:

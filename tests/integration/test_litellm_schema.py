@@ -172,10 +172,10 @@ class TestFunctions:
 
     @pytest.mark.parametrize("key", ["call:00", "calls:x", "settle:c1", "stripe:purchase:ch_1"])
     async def test_a_callers_key_never_has_the_form_of_ours(self, url: str, key: str) -> None:
-        told = f'p_metadata => \'{{"idempotency_key": "{key}"}}\''
+        result = f'p_metadata => \'{{"idempotency_key": "{key}"}}\''
         await give(url, "user:ada", "1")
         for call in ("add_user_credits('ada', 1, 'bonus'", "debit_user_credits('ada', 1, 'p', 'm', 1, 1, 'eco'"):
-            assert await sqlstate(url, f"SELECT {call}, {told})") == "22023"
+            assert await sqlstate(url, f"SELECT {call}, {result})") == "22023"
         await give(url, "user:ada", "1", idempotency_key=f"my-{key}")
         assert await account(url, "user:ada") == (Decimal(2), Decimal(0))
 

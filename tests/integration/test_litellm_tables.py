@@ -116,13 +116,13 @@ class TestUsageLog:
             spend_logs_metadata={"session_id": "s1"},
             key_metadata={"app": "chat"},
         )
-        told = {"user_id": "ada", "provider": "openai", "model": "gpt-5", "request_id": "r1", "power_level": "eco"}
+        result = {"user_id": "ada", "provider": "openai", "model": "gpt-5", "request_id": "r1", "power_level": "eco"}
         counts = {"tokens_input": 1200, "tokens_output": 350, "total_tokens": 1550}
         failed = call(
             2, at(20), 2.0, CallContext(error_code="429"), status="failure", decision="failed_call", request_id="r2"
         )
         async with Writer(url) as writer:
-            await writer.put(TOPICS.enriched, call(1, at(20), 1.5, context, byok=True, **told, **counts), failed)
+            await writer.put(TOPICS.enriched, call(1, at(20), 1.5, context, byok=True, **result, **counts), failed)
         columns = (
             "user_id, provider, model, tokens_input, tokens_output, total_tokens, cost_usd, status, request_id, power_level, "
             "latency_ms, byok, session_id, app, tags, time_to_first_token, "
@@ -147,11 +147,11 @@ class TestUsageLog:
 
 class TestMaterializedView:
     async def test_the_summary_has_a_row_for_each_day_user_provider_and_model(self, url: str) -> None:
-        told = {"user_id": "ada", "provider": "openai", "model": "gpt-5", "tokens_output": 30}
+        result = {"user_id": "ada", "provider": "openai", "model": "gpt-5", "tokens_output": 30}
         async with Writer(url) as writer:
-            await writer.put(TOPICS.enriched, call(1, at(20), 1.0, **told), call(2, at(20), 2.0, byok=True, **told))
+            await writer.put(TOPICS.enriched, call(1, at(20), 1.0, **result), call(2, at(20), 2.0, byok=True, **result))
             await writer.put(
-                TOPICS.enriched, call(3, at(20), 3.0, status="failure", decision="failed_call", part="", **told)
+                TOPICS.enriched, call(3, at(20), 3.0, status="failure", decision="failed_call", part="", **result)
             )
         assert await rows(url, "SELECT * FROM llm_usage_summary") == []
         await rows(url, "SELECT refresh_usage_summary()")

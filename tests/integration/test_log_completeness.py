@@ -92,14 +92,14 @@ async def test_calls_counted_before_the_log_started_are_not_billed_again(
         done = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
         assert (done.json["requeued"], done.json["reasons"]) == (0, {"log_incomplete": 5}), done.err
         assert len(stage.read(stage.topics.raw)) == 12
-        told = await backfill(stage, database, file, "--trust-log-from", "40h", "--dry-run")
-        assert (told.code, told.json["missing"]) == (0, 5), told.err
+        result = await backfill(stage, database, file, "--trust-log-from", "40h", "--dry-run")
+        assert (result.code, result.json["missing"]) == (0, 5), result.err
         words = ("dlq", "requeue", "--limit", "2", "--trust-log-from", "40h", "--json")
         done = await meterbridge(stage, *words, DATABASE_URL=database)
         assert (done.json["requeued"], done.json["reasons"]) == (2, {}), done.err
         await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 3)
-        told = await backfill(stage, database, file, "--trust-log-from", "40h")
-        assert (told.code, told.json["known"], told.json["missing"]) == (0, 2, 3), told.err
+        result = await backfill(stage, database, file, "--trust-log-from", "40h")
+        assert (result.code, result.json["known"], result.json["missing"]) == (0, 2, 3), result.err
     line = stage.values(stage.topics.audit)[-1]
     assert (line["action"], line["target"]["trust_log_from"]) == ("backfill", "40h")
 

@@ -91,8 +91,8 @@ async def test_a_mapping_shows_its_stored_values(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.customers, msgspec.json.encode(record))
     [shown] = await rows(url, "SELECT * FROM customer_mappings")
-    made, changed = (datetime.fromtimestamp((NOW_US - ago) / 1e6, UTC) for ago in (2 * HOUR_US, 60 * SECOND_US))
-    assert shown[:7] == ("acme", "org", "tenant", "premium", True, made, changed)
+    created, changed = (datetime.fromtimestamp((NOW_US - ago) / 1e6, UTC) for ago in (2 * HOUR_US, 60 * SECOND_US))
+    assert shown[:7] == ("acme", "org", "tenant", "premium", True, created, changed)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ async def test_of_a_compacted_topic_the_latest_record_counts_after_any_number_of
             for again in range(2):
                 if again:
                     await rows(url, "TRUNCATE projector_offsets")
-                for topic, told in ((TOPICS.customers, log), (TOPICS.orgs, orgs)):
-                    for start in range(0, len(told), cut):
-                        await writer.take(topic, 0, told[start : start + cut])
+                for topic, result in ((TOPICS.customers, log), (TOPICS.orgs, orgs)):
+                    for start in range(0, len(result), cut):
+                        await writer.take(topic, 0, result[start : start + cut])
                         if again:  # an older record changes nothing, nor does an older removal
                             kept = f"{shown} WHERE litellm_customer_id = 'acme' AND o.org_id = 'org'"
                             assert await rows(url, kept) == [("acme", "three", "Acme & Co")]
@@ -168,8 +168,8 @@ async def test_an_org_row_has_its_limits_and_its_periods(url: str) -> None:
 
 async def test_a_change_is_stored_once_with_the_values_before_it(url: str) -> None:
     line = msgspec.to_builtins(AuditRecord("a1", NOW_US, "ada", "mapping.put", {"customer": "acme"}, "why", 3))
-    told = {"before": "not JSON", "after": r'{"plan": "star\u0000ter"}', "request_id": "r1", "cost_usd": "0.25"}
-    with_both = msgspec.json.encode({**line, **told})
+    result = {"before": "not JSON", "after": r'{"plan": "star\u0000ter"}', "request_id": "r1", "cost_usd": "0.25"}
+    with_both = msgspec.json.encode({**line, **result})
     async with Writer(url) as writer:
         await writer.put(TOPICS.audit, with_both, with_both, AuditRecord("a2", NOW_US, "bob", "replay", {}))
         await writer.put(TOPICS.audit, with_both)

@@ -98,12 +98,12 @@ async def test_a_customer_that_is_saved_here_pays_for_usage_that_names_it(
     stage = Stage(kafka.bootstrap, topic_prefix, 2)
     stage.put(calls(3))
     async with running_server(settings, ["api"]) as server, metering(settings):
-        made = await server.http.post("/api/customers", json=BODY, headers=BEARER)
-        assert (made.status_code, made.json()["mapping"]["lago_customer_id"]) == (201, CUSTOMER)
-        assert made.json()["mapping"]["subscription"] == made.json()["subscription"]["external_id"]
+        created = await server.http.post("/api/customers", json=BODY, headers=BEARER)
+        assert (created.status_code, created.json()["mapping"]["lago_customer_id"]) == (201, CUSTOMER)
+        assert created.json()["mapping"]["subscription"] == created.json()["subscription"]["external_id"]
         await soon(lambda: billed(stage) == {CUSTOMER: Decimal("0.0435")})
         again = await server.http.post("/api/customers", json=BODY, headers=BEARER)
-        assert (again.status_code, again.json()["mapping"]) == (200, made.json()["mapping"])
+        assert (again.status_code, again.json()["mapping"]) == (200, created.json()["mapping"])
         audited = [line for line in stage.values(stage.topics.audit) if "/api/customers" in line["action"]]
         assert len(audited) == 2, "the customer, and who pays; nothing for the repeat"
 
@@ -111,8 +111,8 @@ async def test_a_customer_that_is_saved_here_pays_for_usage_that_names_it(
 async def test_a_mapping_set_or_ended_by_hand_stays_when_the_customer_is_saved(settings: Settings) -> None:
     async with running_server(settings, ["api"]) as server:
         json_of(await server.map(CUSTOMER, org="org_2"), 201)
-        made = await server.http.post("/api/customers", json=BODY, headers=BEARER)
-        assert (made.status_code, made.json()["mapping"]["lago_customer_id"]) == (201, "org_2")
+        created = await server.http.post("/api/customers", json=BODY, headers=BEARER)
+        assert (created.status_code, created.json()["mapping"]["lago_customer_id"]) == (201, "org_2")
         json_of(await server.map("gone"), 201)
         json_of(await server.http.delete("/customers/gone/mapping", headers=BEARER))
         saved = await server.http.post("/api/customers", json=BODY | {"external_id": "gone"}, headers=BEARER)

@@ -30,8 +30,8 @@ async def server(kafka: Kafka, topic_prefix: str, lago: Lago) -> AsyncIterator[S
 
 
 async def versions(server: Server, customer: str = "customer-1") -> list[dict[str, Any]]:
-    told = json_of(await server.http.get(f"/customers/{customer}/mapping/history", headers=BEARER))
-    found: list[dict[str, Any]] = told["versions"]
+    result = json_of(await server.http.get(f"/customers/{customer}/mapping/history", headers=BEARER))
+    found: list[dict[str, Any]] = result["versions"]
     return found
 
 
@@ -60,8 +60,8 @@ async def test_a_move_from_an_org_that_lago_knows_is_no_correction(server: Serve
 async def test_an_explicit_request_decides_whatever_lago_knows(server: Server, lago: Lago) -> None:
     await lago.save("/customers", "customer", external_id="org_1", name="Acme", currency="USD")
     json_of(await server.map(org="org_1"), 201)
-    told = json_of(await server.map(org="org_2", correct=True))
-    assert told["corrected"]["lago_customer_id"] == "org_1"
+    result = json_of(await server.map(org="org_2", correct=True))
+    assert result["corrected"]["lago_customer_id"] == "org_1"
     assert [one["lago_customer_id"] for one in await versions(server)] == ["org_2"]
     assert json_of(await server.map(org="org_3", correct=False))["corrected"] is None
     assert len(await versions(server)) == 2

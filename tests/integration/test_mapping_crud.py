@@ -117,10 +117,10 @@ async def test_a_wrong_list_request_gets_an_explanation(server: Server) -> None:
 async def test_every_version_is_shown_with_its_start_and_when_it_was_written(server: Server) -> None:
     created = json_of(await server.map(effective_from="2024-01-01"), 201)
     changed = json_of(await server.map(org="org_2"), 200)
-    told = await history(server)
-    assert [version["lago_customer_id"] for version in told] == ["org_1", "org_2"]
-    assert [version["effective_from"] for version in told] == [created["effective_from"], changed["effective_from"]]
-    assert [version["updated_at"] for version in told] == [created["updated_at"], changed["updated_at"]]
+    result = await history(server)
+    assert [version["lago_customer_id"] for version in result] == ["org_1", "org_2"]
+    assert [version["effective_from"] for version in result] == [created["effective_from"], changed["effective_from"]]
+    assert [version["updated_at"] for version in result] == [created["updated_at"], changed["updated_at"]]
     assert refused(await server.http.get("/customers/nobody/mapping/history", headers=BEARER), 404)
 
 
@@ -150,8 +150,8 @@ async def test_a_deleted_mapping_is_gone_after_the_delay_and_its_past_still_bill
     """Late calls go to the same org: the versions stay and are shown; the customer may be mapped again."""
     json_of(await server.map(external_subscription_id="sub", effective_from="2024-01-01"), 201)
     before = await history(server)
-    told = json_of(await deleted(server))
-    assert (told["deleted"], told["subscription"], told["held_reason"]) == (True, None, "no_mapping")
+    result = json_of(await deleted(server))
+    assert (result["deleted"], result["subscription"], result["held_reason"]) == (True, None, "no_mapping")
     await until(lambda: is_deleted(server))
     assert await listed(server) == []
     assert refused(await deleted(server), 404)["reason"] == "no_mapping"
@@ -218,8 +218,8 @@ async def test_of_two_changes_of_the_same_version_one_is_refused_also_in_two_pro
             )
             assert sorted(answer.status_code for answer in answers) == [200, 412]
             [winner] = [answer.json()["lago_customer_id"] for answer in answers if answer.status_code == 200]
-            told = await history(one, customer)
-            assert [version["lago_customer_id"] for version in told] == ["org_1", winner]
+            result = await history(one, customer)
+            assert [version["lago_customer_id"] for version in result] == ["org_1", winner]
 
 
 async def test_a_change_by_one_process_is_not_undone_by_the_next_of_another(settings: Settings) -> None:
@@ -232,8 +232,8 @@ async def test_a_change_by_one_process_is_not_undone_by_the_next_of_another(sett
 
         async def all_told() -> bool:
             """Each process reads what the other wrote a moment later."""
-            told = await history(one)
-            return [version["lago_customer_id"] for version in told] == ["org_1", *(f"org_{n}" for n in range(6))]
+            result = await history(one)
+            return [version["lago_customer_id"] for version in result] == ["org_1", *(f"org_{n}" for n in range(6))]
 
         await until(all_told)
 
@@ -276,8 +276,8 @@ async def test_a_payer_for_the_time_before_all_kept_versions_can_be_given(
     stage.producer.flush(10)
     async with running_server(settings, ["api"]) as server:
         then = to_iso(begins[0] - 10 * DAY_US)
-        told = json_of(await server.map(org="org_then", effective_from=then))
-        assert (told["lago_customer_id"], told["held_reason"]) == ("org_then", "no_subscription")
+        result = json_of(await server.map(org="org_then", effective_from=then))
+        assert (result["lago_customer_id"], result["held_reason"]) == ("org_then", "no_subscription")
         assert json_of(await server.map(org="org_then", effective_from=then))["lago_customer_id"] == "org_then"
         assert refused(await server.map(org="org_other", effective_from=then), 422)["reason"] == TOO_EARLY
         assert refused(await server.map(org="org_x", effective_from=to_iso(begins[0])), 422)["reason"] == TOO_EARLY

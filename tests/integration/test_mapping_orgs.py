@@ -79,8 +79,8 @@ def mapping(customer: str, org: str) -> dict[str, Any]:
 
 
 async def test_only_its_own_orgs_mappings_are_listed(org_client: httpx.AsyncClient) -> None:
-    told = json_of(await org_client.get("/customers/mappings"))
-    assert [one["litellm_customer_id"] for one in told["mappings"]] == ["mine"]
+    result = json_of(await org_client.get("/customers/mappings"))
+    assert [one["litellm_customer_id"] for one in result["mappings"]] == ["mine"]
     assert json_of(await org_client.get("/customers/mappings", params={"org": "org_2"}))["mappings"] == []
 
 
@@ -104,8 +104,8 @@ async def test_another_orgs_mapping_is_neither_shown_nor_ended_nor_taken_over(
         assert refused(answer, 403)["reason"] == "other_org", number
     server.http.headers.pop("Authorization")
     for customer, org in (("mine", "org_1"), ("yours", "org_2")):
-        told = json_of(await server.mapping(customer))
-        assert (told["lago_customer_id"], told["upcoming"]) == (org, [])
+        result = json_of(await server.mapping(customer))
+        assert (result["lago_customer_id"], result["upcoming"]) == (org, [])
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=3)
 
     async def noted() -> bool:
@@ -118,9 +118,9 @@ async def test_another_orgs_mapping_is_neither_shown_nor_ended_nor_taken_over(
 async def test_rows_of_other_orgs_are_refused_and_its_own_are_accepted(org_client: httpx.AsyncClient) -> None:
     rows = [mapping("new", "org_1"), mapping("yours", "org_1"), mapping("other", "org_2")]
     for query in ({"dry_run": "true"}, {}):
-        told = json_of(await org_client.post("/customers/mappings/import", params=query, content=_lines(rows)))
-        assert (told["created"], told["refused"]) == (1, 2)
-        assert [(error["line"], error["reason"]) for error in told["errors"]] == [(2, "other_org"), (3, "other_org")]
+        result = json_of(await org_client.post("/customers/mappings/import", params=query, content=_lines(rows)))
+        assert (result["created"], result["refused"]) == (1, 2)
+        assert [(error["line"], error["reason"]) for error in result["errors"]] == [(2, "other_org"), (3, "other_org")]
 
 
 async def test_its_own_mappings_may_be_changed_and_ended(org_client: httpx.AsyncClient) -> None:
@@ -140,8 +140,8 @@ async def test_a_subscription_of_another_org_cannot_be_named(org_client: httpx.A
     """Lago bills by the subscription: naming another org's would let that org pay."""
     named = mapping("new", "org_1") | {"external_subscription_id": "sub_of_org_2"}
     assert refused(await org_client.post("/customers/mapping", json=named), 403)["reason"] == "other_org"
-    told = json_of(await org_client.post("/customers/mappings/import", content=_lines([named])))
-    assert [error["reason"] for error in told["errors"]] == ["other_org"]
+    result = json_of(await org_client.post("/customers/mappings/import", content=_lines([named])))
+    assert [error["reason"] for error in result["errors"]] == ["other_org"]
 
 
 async def test_its_own_subscription_may_be_named(
@@ -178,8 +178,8 @@ async def test_an_id_without_one_of_its_prefixes_cannot_be_mapped(
         assert refused(await org_client.post("/customers/mapping", json=mapping(customer, "org_1")), 403), customer
         for query in ({"dry_run": "true"}, {}):
             lines = _lines([mapping(customer, "org_1")])
-            told = json_of(await org_client.post("/customers/mappings/import", params=query, content=lines))
-            assert [error["reason"] for error in told["errors"]] == ["other_org"], customer
+            result = json_of(await org_client.post("/customers/mappings/import", params=query, content=lines))
+            assert [error["reason"] for error in result["errors"]] == ["other_org"], customer
     server.http.headers.pop("Authorization")
     for customer in customers:
         assert refused(await server.mapping(customer), 404)["reason"] == "no_mapping", customer
@@ -225,8 +225,8 @@ async def test_the_answer_is_the_same_for_another_orgs_id_and_for_an_unknown_one
     """Otherwise every customer id of every org could be found by trying; this also holds if the request itself is
     wrong.
     """
-    told: dict[str, list[tuple[int, dict[str, str]]]] = {"yours": [], "nobodys": []}
-    for customer, answers in told.items():
+    result: dict[str, list[tuple[int, dict[str, str]]]] = {"yours": [], "nobodys": []}
+    for customer, answers in result.items():
         one = f"/customers/{customer}/mapping"
         body = mapping(customer, "org_1")
         for lago_requests in (
@@ -247,8 +247,8 @@ async def test_the_answer_is_the_same_for_another_orgs_id_and_for_an_unknown_one
             answers.append(
                 (answer.status_code, {k: v for k, v in shown.items() if k not in ("request_id", "instance")})
             )
-    assert told["yours"] == told["nobodys"]
-    assert {status for status, _ in told["yours"][:-1]} == {403}
+    assert result["yours"] == result["nobodys"]
+    assert {status for status, _ in result["yours"][:-1]} == {403}
 
 
 async def test_a_refused_request_asks_lago_nothing(

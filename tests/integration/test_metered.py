@@ -179,10 +179,10 @@ async def test_each_event_is_explained_and_everything_adds_up(corner: OrgBilling
         query = "SELECT count(*) FROM lago_events WHERE status = 'completed'"
         await until(database, query, lambda count: count == 6)
         for name in ("early-1", "late-1"):
-            (told,) = (await run("explain", "--request", name)).json["calls"]
-            assert (told["decision"], told["customer"]) == ("metered", "org_a")
-            assert (told["event"]["status"], told["event"]["proved"]) == ("completed", True)
-            assert told["event"]["transaction_id"] == told["identity"]
+            (result,) = (await run("explain", "--request", name)).json["calls"]
+            assert (result["decision"], result["customer"]) == ("metered", "org_a")
+            assert (result["event"]["status"], result["event"]["proved"]) == ("completed", True)
+            assert result["event"]["transaction_id"] == result["identity"]
         gone = await run("held", "write-off", "--customer", "org_none", "--comment", "a test")
         assert (gone.code, gone.json["calls"]) == (0, 1), gone.err
         await until(
@@ -239,11 +239,11 @@ async def test_a_process_that_knows_kafka_only_by_its_variables_records_usage(
 async def test_an_orgs_subscription_id_is_stored_in_its_record(corner: OrgBillingSetup) -> None:
     """A second subscription of the org, in any process, uses the same id."""
     await corner.lago.plan("starter")
-    made = await corner.billing.subscribe("org_b", "starter", "anniversary", None)
+    created = await corner.billing.subscribe("org_b", "starter", "anniversary", None)
     known = await corner.records.get("org_b") or OrgRecord("")
-    assert known.subscription_id == made.external_id and made.external_id.startswith("org_b_starter_")
+    assert known.subscription_id == created.external_id and created.external_id.startswith("org_b_starter_")
     again = await corner.billing.subscribe("org_b", "llm", "anniversary", None)
-    assert again.external_id == made.external_id
+    assert again.external_id == created.external_id
 
 
 async def test_usage_refused_as_too_old_is_accepted_once_later_and_no_call_is_mistaken_for_it(

@@ -57,9 +57,9 @@ def server() -> Iterator[MetricsServer]:
 
 def connection(port: int, said: bytes = b"", address: str = "127.0.0.2") -> socket.socket:
     """A raw connection from `address` that sends this."""
-    made = socket.create_connection(("127.0.0.1", port), 5, source_address=(address, 0))
-    made.sendall(said)
-    return made
+    created = socket.create_connection(("127.0.0.1", port), 5, source_address=(address, 0))
+    created.sendall(said)
+    return created
 
 
 def scraped(port: int) -> str:

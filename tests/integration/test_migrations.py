@@ -156,7 +156,7 @@ async def test_a_database_in_use_gets_the_same_schema_as_a_new_one(url: str, pos
         assert await migrate(fresh) == files
         await rows(fresh, "SELECT ensure_usage_month('2026-10-15')")
         expected = await rows(fresh, CATALOGUE)
-        # A month that is made now is as one that was made then.
+        # A month created now equals one created then.
         for place in (url, fresh):
             await rows(place, "SELECT ensure_usage_month('2026-12-01')")
         assert await rows(url, CATALOGUE) == await rows(fresh, CATALOGUE)
@@ -171,7 +171,7 @@ async def test_a_database_in_use_gets_the_same_schema_as_a_new_one(url: str, pos
 
 async def test_every_month_has_the_same_structure(url: str) -> None:
     await migrate(url)
-    made = "llm_usage_log_2027_01"
+    created = "llm_usage_log_2027_01"
     await rows(url, "SELECT ensure_usage_month('2027-01-31')")
     await rows(url, "SELECT ensure_usage_month('2027-01-01')")
 
@@ -183,9 +183,9 @@ async def test_every_month_has_the_same_structure(url: str) -> None:
         return [row for row in short if row[1] == "*" and row[0] in ("column", "index", "constraint")]
 
     catalogue = await rows(url, CATALOGUE)
-    assert of(made, catalogue)
+    assert of(created, catalogue)
     for kind in ("column", "index"):
-        assert [row for row in of(made, catalogue) if row[0] == kind] == [
+        assert [row for row in of(created, catalogue) if row[0] == kind] == [
             row for row in of("llm_usage_log_before_2020", catalogue) if row[0] == kind
         ]
 
@@ -273,16 +273,16 @@ async def test_the_command_migrates_and_its_check_has_an_exit_code(url: str) -> 
     async def said(*words: str) -> Any:
         return await asyncio.to_thread(CliRunner().invoke, app, ["db", "migrate", *words], env=environ)
 
-    told = await said("--check", "--json")
-    assert told.exit_code == 1 and len(json.loads(told.stdout)["pending"]) == len(migrations())
-    told = await said()
-    assert told.exit_code == 0 and "0001_usage_log" in told.stdout
-    told = await said("--check")
-    assert (told.exit_code, told.stdout) == (0, "The tables are up to date.\n")
-    told = await said("--json")
-    assert json.loads(told.stdout) == {"applied": [], "pending": []}
+    result = await said("--check", "--json")
+    assert result.exit_code == 1 and len(json.loads(result.stdout)["pending"]) == len(migrations())
+    result = await said()
+    assert result.exit_code == 0 and "0001_usage_log" in result.stdout
+    result = await said("--check")
+    assert (result.exit_code, result.stdout) == (0, "The tables are up to date.\n")
+    result = await said("--json")
+    assert json.loads(result.stdout) == {"applied": [], "pending": []}
 
 
 def test_the_command_needs_the_address_of_postgres() -> None:
-    told = CliRunner().invoke(app, ["db", "migrate"], env={"DATABASE_URL": "", "POSTGRES_HOST": ""})
-    assert told.exit_code == 2 and "DATABASE_URL or POSTGRES_HOST must be set" in told.stderr
+    result = CliRunner().invoke(app, ["db", "migrate"], env={"DATABASE_URL": "", "POSTGRES_HOST": ""})
+    assert result.exit_code == 2 and "DATABASE_URL or POSTGRES_HOST must be set" in result.stderr

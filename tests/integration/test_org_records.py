@@ -40,18 +40,18 @@ async def test_a_change_is_durable_and_visible_on_return(stage: Stage) -> None:
     async with org_records(*two(stage)) as records:
         assert await records.get("org_1") is None
         before = time.time_ns() // 1000
-        made = await records.change("org_1", lambda org: copy(org, plan="starter"))
-        assert (made.org_id, made.plan) == ("org_1", "starter") and made.updated_at >= before
-        assert await records.get("org_1") == made
-        assert written(stage) == [made]
+        created = await records.change("org_1", lambda org: copy(org, plan="starter"))
+        assert (created.org_id, created.plan) == ("org_1", "starter") and created.updated_at >= before
+        assert await records.get("org_1") == created
+        assert written(stage) == [created]
 
 
 async def test_an_unchanged_record_is_not_written(stage: Stage) -> None:
     async with org_records(*two(stage)) as records:
-        made = await records.change("org_1", lambda org: copy(org, plan="starter"))
-        assert await records.change("org_1", lambda org: copy(org, plan="starter")) == made
+        created = await records.change("org_1", lambda org: copy(org, plan="starter"))
+        assert await records.change("org_1", lambda org: copy(org, plan="starter")) == created
         assert await records.change("org_2", lambda org: org) == OrgRecord("org_2")
-        assert written(stage) == [made]
+        assert written(stage) == [created]
 
 
 async def test_a_refused_change_writes_nothing_and_is_reported(stage: Stage) -> None:

@@ -108,8 +108,8 @@ async def test_credits_are_announced_when_they_become_low_are_used_up_and_rechar
     for usd in ("20", "20", "4.99", "3", "0", "2", "50"):
         await balance(database, usd)
         await once(database, receiver.url)
-    told = [(message["type"], message["data"]["state"]) for _, message in receiver.messages]
-    assert told == [
+    result = [(message["type"], message["data"]["state"]) for _, message in receiver.messages]
+    assert result == [
         ("credits.low", "low"),
         ("credits.used_up", "used_up"),
         ("credits.recharged", "low"),

@@ -68,8 +68,8 @@ async def test_usage_that_waited_over_the_end_of_the_month_is_billed_in_the_runn
             await until(
                 database, "SELECT count(*) FROM lago_events WHERE status = 'completed'", lambda count: count == 4
             )
-    told = {one["transaction_id"]: one.get("timestamp", "") for one in stage.values(stage.topics.receipts)}
-    assert told == {"e-0": month_began(), "e-1": month_began(), "e-2": "", "e-3": ""}
+    result = {one["transaction_id"]: one.get("timestamp", "") for one in stage.values(stage.topics.receipts)}
+    assert result == {"e-0": month_began(), "e-1": month_began(), "e-2": "", "e-3": ""}
     assert [msgspec.json.decode(one.value(), type=LagoEvent) for one in stage.read(stage.topics.events)] == events
     assert (await lago.stats())["totals"]["billed_cents"] == "4.5", "of the unknown org nothing is known"
     [(moved,)] = await rows(

@@ -52,13 +52,13 @@ async def server(kafka: Kafka, topic_prefix: str, stage: Stage, url: str) -> Asy
 @pytest.fixture
 async def admission(server: Server, tmp_path: Path) -> AsyncIterator[Admission]:
     scopes = ["credits:write", "provider_keys:decrypt", "plans:read"]
-    made = await server.http.post("/api/v1/access/keys", json={"name": "plugin", "scopes": scopes}, headers=BEARER)
+    created = await server.http.post("/api/v1/access/keys", json={"name": "plugin", "scopes": scopes}, headers=BEARER)
     (tmp_path / "levels.json").write_text(json.dumps(LEVELS))
     settings = PluginSettings(
         url="http://unused",
         ring_path="unused",
         token="t",
-        api_key=made.json()["token"],
+        api_key=created.json()["token"],
         authorize="on",
         own_keys="billed",
         own_key_seconds=0,

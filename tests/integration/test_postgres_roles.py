@@ -77,10 +77,10 @@ async def test_the_projectors_role_is_sufficient_for_a_month_that_is_being_prune
 
 
 async def test_the_apis_role_is_sufficient_for_its_keys(stage: Stage, url: str) -> None:
-    made = await meterbridge(
+    created = await meterbridge(
         stage, "keys", "create", "--name", "n", "--scope", "mappings:read", "--json", DATABASE_URL=as_role(url, API)
     )
-    assert made.code == 0, made.err
+    assert created.code == 0, created.err
     await rows(url, "DELETE FROM api_keys")
     database = Database(as_role(url, API))
     try:
@@ -111,7 +111,7 @@ async def test_the_owner_migrates_and_prunes_and_the_others_do_neither(url: str)
             await prune(as_role(url, role), datetime.now(UTC) + timedelta(days=90))
 
 
-#: Everything that a role might try, and who alone may do it; no one is the answer to most.
+#: Everything that a role might try, and the only roles that may do it; for most there are none.
 TRIES = {
     "DELETE FROM event_queue": set(),
     "DELETE FROM lago_events": set(),

@@ -72,8 +72,8 @@ def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> N
 
 async def test_topics_projected_concurrently_update_the_same_rows(url: str) -> None:
     """Every partition has its own partition task; each waits for the others' rows, none forever."""
-    told = history(3, calls=200)
-    expected = await in_order(url, told)
+    result = history(3, calls=200)
+    expected = await in_order(url, result)
     await emptied(url)
 
     async def partition_task(writer: Writer, place: tuple[str, int], log: list[Said]) -> None:
@@ -81,7 +81,7 @@ async def test_topics_projected_concurrently_update_the_same_rows(url: str) -> N
             assert await writer.take(*place, log[start : start + 7]) is not None
 
     async with Writer(url) as writer:
-        await asyncio.gather(*(partition_task(writer, place, log) for place, log in told.logs.items()))
+        await asyncio.gather(*(partition_task(writer, place, log) for place, log in result.logs.items()))
     assert await snapshot(url) == expected
 
 
@@ -100,24 +100,24 @@ async def test_topics_that_name_the_same_parts_in_opposite_order_do_not_deadlock
 
 async def test_reading_a_topic_again_from_its_beginning_changes_nothing(url: str) -> None:
     """This is how an operator rebuilds a table: delete the offsets."""
-    told = history(1)
-    expected = await in_order(url, told)
+    result = history(1)
+    expected = await in_order(url, result)
     await rows(url, "TRUNCATE projector_offsets")
-    assert await in_order(url, told) == expected
+    assert await in_order(url, result) == expected
 
 
 async def test_the_log_agrees_with_the_ledger_and_held_usage_with_its_windows(url: str) -> None:
-    told = history(2, calls=200)
-    await in_order(url, told)
+    result = history(2, calls=200)
+    await in_order(url, result)
     counted = dict(await rows(url, "SELECT decision, count(*) FROM llm_usage_log GROUP BY 1"))
-    assert counted == told.decisions
-    folded = told.ledger.position.counters.folded
+    assert counted == result.decisions
+    folded = result.ledger.position.counters.folded
     billed = "decision IN ('billable', 'failed_with_cost')"
     assert await rows(url, f"SELECT count(*), sum(cost_usd) FROM llm_usage_log WHERE {billed}") == [
         (folded.calls, folded.cost)
     ]
-    held = [window for window in told.ledger.windows.values() if window.held]
-    assert held and told.released
+    held = [window for window in result.ledger.windows.values() if window.held]
+    assert held and result.released
     assert await rows(url, "SELECT sum(calls), sum(cost_usd) FROM held_parts WHERE transaction_id IS NULL") == [
         (sum(window.count for window in held), sum(window.cost for window in held))
     ]
@@ -128,8 +128,8 @@ async def test_the_log_agrees_with_the_ledger_and_held_usage_with_its_windows(ur
 
 async def test_every_billed_call_is_found_from_its_event_and_the_sums_agree(url: str) -> None:
     """Also calls that were held first: their part names the event they were released in."""
-    told = history(4, calls=200)
-    await in_order(url, told)
+    result = history(4, calls=200)
+    await in_order(url, result)
     off = """
     SELECT e.transaction_id FROM lago_events e JOIN usage_parts p ON e.transaction_id IN (p.part, p.released_in)
     JOIN llm_usage_log u ON u.part = p.part
@@ -137,7 +137,7 @@ async def test_every_billed_call_is_found_from_its_event_and_the_sums_agree(url:
     HAVING count(*) <> e.calls OR sum(u.cost_usd) * 100 <> e.amount_cents
     """
     assert await rows(url, off) == []
-    assert (await rows(url, "SELECT count(*) FROM lago_events"))[0][0] == told.ledger.position.seal_seq
+    assert (await rows(url, "SELECT count(*) FROM lago_events"))[0][0] == result.ledger.position.seal_seq
 
 
 async def test_two_owners_never_both_write(url: str) -> None:
@@ -172,8 +172,8 @@ async def test_a_frozen_writer_does_not_block_its_partition_forever(url: str) ->
             async with frozen.database.connection() as connection:
                 await connection.execute("BEGIN")
                 await connection.execute("UPDATE projector_offsets SET next = 99")
-                told = await asyncio.wait_for(owner.put(TOPICS.enriched, usage(2)), 25)
-                assert told is not None and told.rows == {"llm_usage_log": 1}
+                result = await asyncio.wait_for(owner.put(TOPICS.enriched, usage(2)), 25)
+                assert result is not None and result.rows == {"llm_usage_log": 1}
                 await connection.execute("COMMIT")
         assert await owner.projection.place(TopicPartition(TOPICS.enriched, 0)) == PartitionPosition("id", 2)
 
@@ -185,7 +185,7 @@ async def test_a_cancelled_partition_task_stays_cancelled_after_any_connection_e
             async with writer.database.connection() as connection:
                 number = await connection.fetchval("SELECT pg_backend_pid()")
                 await rows(url, "SELECT pg_terminate_backend($1)", number)
-                with pytest.raises(asyncpg.InterfaceError):  # the pool has taken it away
+                with pytest.raises(asyncpg.InterfaceError):  # the pool has closed it
                     while True:
                         connection.is_closed()
                         await asyncio.sleep(0.01)

@@ -279,10 +279,10 @@ async def test_a_record_that_cannot_become_a_row_is_skipped_alone_and_listed(sta
         await until(database, "SELECT count(*) FROM lago_events", lambda count: count == 2)
         await soon(lambda: sensors.skipped == {"unreadable": 1, "row_refused": 1})
         assert sensors.halted == []
-    told = await meterbridge(stage, "db", "unprojected", "--json", DATABASE_URL=database)
-    kept = [(one["topic"], one["partition"], one["offset"], one["reason"]) for one in told.json["records"]]
+    result = await meterbridge(stage, "db", "unprojected", "--json", DATABASE_URL=database)
+    kept = [(one["topic"], one["partition"], one["offset"], one["reason"]) for one in result.json["records"]]
     assert sorted(kept) == [(stage.topics.events, 0, 1, "row_refused"), (stage.topics.enriched, 0, 50, "unreadable")]
-    assert "99:00" not in told.out
+    assert "99:00" not in result.out
     # The call has no row, and was counted all the same: the log no longer vouches for the time before it.
     [(since,)] = await rows(database, "SELECT since > '2020-01-01' FROM log_completeness WHERE partition = 0")
     assert since

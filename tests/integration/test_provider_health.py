@@ -40,7 +40,7 @@ class Calls:
         self.number = 0
 
     async def put(self, count: int, error: str = "", code: str = "", **fields: Any) -> None:
-        made = []
+        created = []
         for _ in range(count):
             self.number += 1
             at = datetime.now(UTC) - timedelta(seconds=300) + timedelta(milliseconds=self.number)
@@ -48,8 +48,10 @@ class Calls:
                 {"status": "failure", "decision": "failed_call", "cost_usd": Decimal(0), "part": ""} if error else {}
             )
             context = CallContext(error_class=error, error_code=code) if error else None
-            made.append(call(self.number, at, 0.5, context, **{"provider": "openai", "model": "m", **failed, **fields}))
-        await self.writer.put(TOPICS.enriched, *made)
+            created.append(
+                call(self.number, at, 0.5, context, **{"provider": "openai", "model": "m", **failed, **fields})
+            )
+        await self.writer.put(TOPICS.enriched, *created)
 
 
 async def states(url: str) -> dict[str, tuple[str, int, int, int]]:
@@ -128,8 +130,8 @@ async def test_the_projectors_role_judges_its_metric_counts_and_the_endpoint_sho
         settings = settings_for(kafka, topic_prefix, database_url=SecretStr(owned))
         async with running_server(settings, ("api",)) as server:
             assert (await server.http.get(PATH)).status_code == 401
-            [told] = (await server.http.get(PATH, headers=BEARER)).json()["providers"]
-    assert {name: told[name] for name in ("provider", "model", "status", "calls", "success_rate")} == {
+            [result] = (await server.http.get(PATH, headers=BEARER)).json()["providers"]
+    assert {name: result[name] for name in ("provider", "model", "status", "calls", "success_rate")} == {
         "provider": "openai",
         "model": "m",
         "status": "down",

@@ -99,7 +99,7 @@ async def test_a_month_is_deleted_as_a_whole_once_its_calls_have_no_open_work(ur
     assert await rows(url, "SELECT to_regclass('llm_usage_log_2026_05')") == [(None,)]
     assert {row[0].int for row in await rows(url, CALLS)} == {3, 4, 5, 6}
     assert (await prune(url, before)).total == 0
-    async with Writer(url) as writer:  # the dead letter was put back, and arrived
+    async with Writer(url) as writer:  # the dead letter was requeued, and arrived
         await writer.put(TOPICS.receipts, settled(5, "completed", august))
     assert (await prune(url, before)).months == {"2026-07": 2}
 
@@ -114,10 +114,10 @@ async def test_an_event_is_kept_as_long_as_a_call_that_was_held_for_it(url: str)
         await writer.put(TOPICS.enriched, call(1, july, 1), call(2, august, 2, held="no_mapping"))
         await writer.put(TOPICS.events, event(1), manifest=manifest(2, first=1))
         await writer.put(TOPICS.receipts, settled(1, "completed", august + timedelta(days=1)))
-    told = dict(await rows(url, CALLS))
+    result = dict(await rows(url, CALLS))
     done = await prune(url, august + timedelta(days=20))
     assert (done.months, done.rows["usage_parts"]) == ({"2026-07": 1}, 0)
-    assert [(one.int, at == told[one]) for one, at in await rows(url, CALLS)] == [(2, True)]
+    assert [(one.int, at == result[one]) for one, at in await rows(url, CALLS)] == [(2, True)]
     done = await prune(url, august + timedelta(days=40))
     assert (done.months, done.rows["usage_parts"]) == ({"2026-08": 1}, 2)
 
@@ -214,12 +214,12 @@ async def test_the_remaining_rows_are_unchanged_by_any_deletion_around_them(url:
         chance.shuffle(waiting)
         for day in range(0, 160, 8):
             now = MONTHS[0] + timedelta(days=day)
-            told = dict(await rows(url, CALLS))
+            result = dict(await rows(url, CALLS))
             done = await prune(url, now)
             left = dict(await rows(url, CALLS))
-            assert left.items() <= told.items()
-            assert all(told[gone] is not None for gone in told.keys() - left.keys())
-            assert sum(done.months.values()) == len(told) - len(left)
+            assert left.items() <= result.items()
+            assert all(result[gone] is not None for gone in result.keys() - left.keys())
+            assert sum(done.months.values()) == len(result) - len(left)
             months += len(done.months)
             await writer.put(TOPICS.receipts, settled(waiting.pop(), "completed", now))
         assert months == 0  # until its last part is settled a month stays
@@ -256,30 +256,30 @@ async def prunes(stage: Stage, database: str, *words: str) -> Ended:
 async def test_the_command_first_prints_its_plan_and_writes_an_audit_line(stage: Stage, database: str) -> None:
     async with Writer(database) as writer:
         await writer.put(TOPICS.enriched, call(1, MONTHS[0]), call(2, MONTHS[1], 3, held="no_mapping"))
-    told = await prunes(stage, database, "--older-than", "90d", "--dry-run", "--json")
+    result = await prunes(stage, database, "--older-than", "90d", "--dry-run", "--json")
     expected = {"months": {"2026-05": 1}, "kept": {"2026-06": 1}}
-    assert told.code == 0 and told.json["dry_run"] and expected.items() <= told.json.items()
+    assert result.code == 0 and result.json["dry_run"] and expected.items() <= result.json.items()
     assert stage.read(stage.topics.audit) == [] and len(await rows(database, CALLS)) == 2
-    told = await prunes(stage, database, "--older-than", "90d", "--comment", "room", "--json")
-    assert told.code == 0 and expected.items() <= told.json.items()
+    result = await prunes(stage, database, "--older-than", "90d", "--comment", "room", "--json")
+    assert result.code == 0 and expected.items() <= result.json.items()
     [line] = stage.values(stage.topics.audit)
     assert (line["audit_id"], line["action"], line["reason"], line["count"]) == (
-        told.json["audit_id"],
+        result.json["audit_id"],
         "db.prune",
         "room",
         1,
     )
     assert line["target"] == {"older_than": "90d", "months": "2026-05"}
     assert len(await rows(database, CALLS)) == 1
-    told = await prunes(stage, database, "--older-than", "90d")
-    assert told.code == 0 and "not billed yet: the month is kept" in told.out
+    result = await prunes(stage, database, "--older-than", "90d")
+    assert result.code == 0 and "not billed yet: the month is kept" in result.out
     assert len(stage.read(stage.topics.audit)) == 1  # nothing was done
 
 
 async def test_calls_that_may_arrive_again_are_not_deleted(stage: Stage, database: str) -> None:
     for age in ("1h", "30d", "31d"):
-        told = await prunes(stage, database, "--older-than", age)
-        assert told.code == 2 and "must be at least 32d" in told.err
+        result = await prunes(stage, database, "--older-than", age)
+        assert result.code == 2 and "must be at least 32d" in result.err
     assert (await prunes(stage, database, "--older-than", "32d")).code == 0
     assert (await prunes(stage, database, "--older-than", "old")).code == 2
     assert (await prunes(stage, "", "--older-than", "90d")).code == 2

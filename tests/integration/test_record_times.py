@@ -48,7 +48,7 @@ class ProducerSetup:
         resource = ConfigResource(ResourceType.TOPIC, self.topic, incremental_configs=[entry])
         admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
         admin.incremental_alter_configs([resource])[resource].result()
-        eventually(lambda: any(setting in told for told in check_topics(*topics_of(self.settings))))
+        eventually(lambda: any(setting in result for result in check_topics(*topics_of(self.settings))))
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_topic_with_another_limit_is_reported_with_the_command_that_repairs_it
     ground: ProducerSetup, setting: str, value: str
 ) -> None:
     ground.alter(setting, value)
-    [told] = check_topics(*topics_of(ground.settings))
-    assert f"{ground.topic} has {setting}={value} where {RAW.config[setting]} is expected" in told
-    assert f"kafka-configs.sh --alter --entity-type topics --entity-name {ground.topic}" in told
+    [result] = check_topics(*topics_of(ground.settings))
+    assert f"{ground.topic} has {setting}={value} where {RAW.config[setting]} is expected" in result
+    assert f"kafka-configs.sh --alter --entity-type topics --entity-name {ground.topic}" in result
     assert check_topics(*topics_of(ground.settings), to_start=True) == []

@@ -35,7 +35,7 @@ def held(number: int, usd: str = "0.01", **fields: Any) -> EnrichedUsage:
 
 def at_lago(first: int, calls: int, usd: str, **properties: str) -> LagoEvent:
     """The event of the part that starts at offset `first`, as Lago shows it."""
-    told = {
+    result = {
         "unit": str(9 * calls),
         "tokens_input": str(7 * calls),
         "tokens_output": str(2 * calls),
@@ -49,7 +49,7 @@ def at_lago(first: int, calls: int, usd: str, **properties: str) -> LagoEvent:
         "window_end": "2026-11-20T12:01:00.000000Z",
     }
     cents = str(Decimal(usd) * 100)
-    return LagoEvent(f"{PREFIX}{first}", "sub", "ai_usage", "1795176000.000", cents, {**told, **properties})
+    return LagoEvent(f"{PREFIX}{first}", "sub", "ai_usage", "1795176000.000", cents, {**result, **properties})
 
 
 async def begin(
@@ -66,8 +66,8 @@ async def lost(database: str) -> list[int]:
 
 async def test_held_parts_with_the_sum_that_the_event_bills_are_in_it(database: str) -> None:
     calls = [held(7), held(8, "0.02"), held(9, "0.05")]
-    told = await begin(database, calls, at_lago(7, 2, "0.03"))
-    assert (told.calls, told.usd, told.missing, told.undecided.calls) == (1, Decimal("0.05"), 0, 0)
+    result = await begin(database, calls, at_lago(7, 2, "0.03"))
+    assert (result.calls, result.usd, result.missing, result.undecided.calls) == (1, Decimal("0.05"), 0, 0)
     assert await lost(database) == [9]
     assert await rows(database, _RELEASED, f"{PREFIX}7") == [(f"{PREFIX}8",)]
 
@@ -75,14 +75,14 @@ async def test_held_parts_with_the_sum_that_the_event_bills_are_in_it(database: 
 async def test_an_event_that_an_open_window_names_has_the_parts_that_joined_it(database: str) -> None:
     """Its first call came after the mapping, and is in the log."""
     calls = [held(7, held="", part=f"{PREFIX}7"), held(3), held(4)]
-    told = await begin(database, calls, at_lago(7, 3, "0.03"))
-    assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+    result = await begin(database, calls, at_lago(7, 3, "0.03"))
+    assert (result.calls, result.missing, result.undecided.calls) == (0, 0, 0)
 
 
 async def test_two_events_share_the_parts(database: str) -> None:
     calls = [held(n) for n in (7, 8, 9, 10)]
-    told = await begin(database, calls, at_lago(7, 2, "0.02"), at_lago(9, 2, "0.02"))
-    assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+    result = await begin(database, calls, at_lago(7, 2, "0.02"), at_lago(9, 2, "0.02"))
+    assert (result.calls, result.missing, result.undecided.calls) == (0, 0, 0)
 
 
 async def test_equal_calls_of_two_windows_are_distributed_so_that_both_events_are_explained(database: str) -> None:
@@ -92,14 +92,14 @@ async def test_equal_calls_of_two_windows_are_distributed_so_that_both_events_ar
     later = {"end": "2026-11-20T12:01:30.000000Z"}
     calls = [held(9), held(10, **later), held(11), held(12, **later)]
     next_minute = {"window_start": "2026-11-20T12:01:00.000000Z", "window_end": "2026-11-20T12:02:00.000000Z"}
-    told = await begin(database, calls, at_lago(10, 2, "0.02", **next_minute), at_lago(9, 2, "0.02"))
-    assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+    result = await begin(database, calls, at_lago(10, 2, "0.02", **next_minute), at_lago(9, 2, "0.02"))
+    assert (result.calls, result.missing, result.undecided.calls) == (0, 0, 0)
 
 
 async def test_a_window_that_became_held_at_its_seal_is_found_in_the_event_that_it_joined(database: str) -> None:
     """Its calls were not held when they were counted, so their rows do not say so."""
-    told = await begin(database, [held(7), held(8, held="")], at_lago(7, 2, "0.02"))
-    assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+    result = await begin(database, [held(7), held(8, held="")], at_lago(7, 2, "0.02"))
+    assert (result.calls, result.missing, result.undecided.calls) == (0, 0, 0)
     released = await rows(database, "SELECT released_in FROM usage_parts WHERE part = $1", f"{PREFIX}8")
     assert released == [(f"{PREFIX}7",)]
 
@@ -107,8 +107,8 @@ async def test_a_window_that_became_held_at_its_seal_is_found_in_the_event_that_
 async def test_parts_that_cannot_be_distributed_are_undecided(database: str) -> None:
     """Each event alone may bill the held part; one of them bills a call without a row."""
     calls = [held(7), held(8), held(9)]
-    told = await begin(database, calls, at_lago(7, 2, "0.02"), at_lago(8, 2, "0.02"))
-    assert (told.undecided.events, told.undecided.calls, told.calls) == ([f"{PREFIX}7"], 1, 1)
+    result = await begin(database, calls, at_lago(7, 2, "0.02"), at_lago(8, 2, "0.02"))
+    assert (result.undecided.events, result.undecided.calls, result.calls) == ([f"{PREFIX}7"], 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ async def test_parts_that_cannot_be_distributed_are_undecided(database: str) -> 
     ],
 )
 async def test_a_metered_part_is_in_no_such_event(database: str, other: dict[str, Any]) -> None:
-    told = await begin(database, [held(7), held(8, **other)], at_lago(7, 2, "0.02"))
-    assert (told.calls, told.missing, told.undecided.calls) == (1, 1, 0)
+    result = await begin(database, [held(7), held(8, **other)], at_lago(7, 2, "0.02"))
+    assert (result.calls, result.missing, result.undecided.calls) == (1, 1, 0)
 
 
 #: Lago bills a call more than the log has, and of which price is not known: it is the held one, or one that no row tells of.
@@ -131,8 +131,12 @@ UNCLEAR = at_lago(7, 3, "0.06")
 
 
 async def test_sums_that_do_not_agree_are_undecided_and_a_dry_run_changes_nothing(database: str) -> None:
-    told = await begin(database, [held(7), held(8)], UNCLEAR, do=False)
-    assert (told.undecided.events, told.undecided.calls, told.undecided.usd) == ([f"{PREFIX}7"], 1, Decimal("0.01"))
+    result = await begin(database, [held(7), held(8)], UNCLEAR, do=False)
+    assert (result.undecided.events, result.undecided.calls, result.undecided.usd) == (
+        [f"{PREFIX}7"],
+        1,
+        Decimal("0.01"),
+    )
     assert not await lost(database)
     assert await rows(database, "SELECT count(*) FROM usage_parts WHERE event IS NOT NULL OR released_in <> ''") == [
         (0,)
@@ -143,13 +147,13 @@ async def test_sums_that_do_not_agree_are_undecided_and_a_dry_run_changes_nothin
 async def test_a_person_decides_about_sums_that_do_not_agree(
     database: str, decision: str, left: list[int], missing: int
 ) -> None:
-    told = await begin(database, [held(7), held(8)], UNCLEAR, undecided=decision)
-    assert (await lost(database), told.missing) == (left, missing)
+    result = await begin(database, [held(7), held(8)], UNCLEAR, undecided=decision)
+    assert (await lost(database), result.missing) == (left, missing)
 
 
 async def test_metered_events_without_sums_are_compared_only_by_name(database: str) -> None:
-    told = await begin(database, [held(7), held(8)], at_lago(7, 2, "0.02", requests="", cost_usd="nothing"))
-    assert (told.calls, told.undecided.calls) == (1, 0)
+    result = await begin(database, [held(7), held(8)], at_lago(7, 2, "0.02", requests="", cost_usd="nothing"))
+    assert (result.calls, result.undecided.calls) == (1, 0)
 
 
 async def test_an_event_that_was_billed_again_bills_no_call_missing_from_the_log(database: str) -> None:
@@ -165,8 +169,8 @@ async def test_lago_is_asked_for_an_event_known_only_by_its_receipt(database: st
         await writer.put(TOPICS.enriched, held(7), held(8))
         await writer.put(TOPICS.receipts, receipt("completed", 1))
     assert sorted(await unsent_parts(database)) == [f"{PREFIX}7", f"{PREFIX}8"]
-    told = await begin_anew(database, [at_lago(7, 2, "0.02")], NEW, dry_run=False)
-    assert (told.calls, told.missing, told.undecided.calls) == (0, 0, 0)
+    result = await begin_anew(database, [at_lago(7, 2, "0.02")], NEW, dry_run=False)
+    assert (result.calls, result.missing, result.undecided.calls) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("decision", "left"), [("", [8]), ("lost", [8]), ("billed", [])])
@@ -178,8 +182,8 @@ async def test_parts_that_may_be_in_an_event_that_lago_does_not_show_are_undecid
     async with Writer(database) as writer:
         await writer.put(TOPICS.enriched, held(7), held(8), far)
         await writer.put(TOPICS.receipts, receipt("completed", 1))
-    told = await begin_anew(database, [], NEW, dry_run=False, undecided=decision)
-    assert (told.undecided.events, told.undecided.calls, told.missing) == ([f"{PREFIX}7"], 1, 0)
+    result = await begin_anew(database, [], NEW, dry_run=False, undecided=decision)
+    assert (result.undecided.events, result.undecided.calls, result.missing) == ([f"{PREFIX}7"], 1, 0)
     assert await lost(database) == [*left, 9]
 
 

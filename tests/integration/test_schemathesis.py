@@ -62,9 +62,9 @@ async def test_every_request_that_the_document_allows_or_forbids_is_answered_as_
     """
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     runs = [run_schemathesis(server, tmp_path, side) for side in ("--include-path-regex", "--exclude-path-regex")]
-    for code, told in await asyncio.gather(*runs):
-        assert code == 0, told
-        assert "generated" in told
+    for code, result in await asyncio.gather(*runs):
+        assert code == 0, result
+        assert "generated" in result
 
 
 async def run_schemathesis(server: Server, folder: Path, side: str) -> tuple[int | None, str]:
@@ -82,9 +82,9 @@ async def run_schemathesis(server: Server, folder: Path, side: str) -> tuple[int
     )
     try:
         async with asyncio.timeout(LIMIT_S):
-            told, _ = await process.communicate()
+            result, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return process.returncode, told.decode()
+    return process.returncode, result.decode()

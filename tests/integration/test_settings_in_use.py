@@ -59,8 +59,8 @@ async def test_orgs_are_recognised_by_org_id_prefixes_and_subscribed_by_subscrip
         async with running_server(settings) as server:
             assert [orgs.is_org_customer(one) for one in ("org_1", "team-1", "acct-1")] == [False, True, True]
             path = "/api/v1/billing/org/organizations/team-1/setup"
-            made = json_of(await server.http.post(path, json={"plan_code": "starter"}, headers=BEARER), 201)
-        assert made["subscription"]["external_id"] == "sub_team-1"
+            created = json_of(await server.http.post(path, json={"plan_code": "starter"}, headers=BEARER), 201)
+        assert created["subscription"]["external_id"] == "sub_team-1"
         listed = (await lago.get("/subscriptions")).json()["subscriptions"]
         assert [one["external_id"] for one in listed] == ["sub_team-1"]
 
@@ -197,16 +197,16 @@ async def test_a_server_does_not_start_with_a_credential_that_can_be_guessed(var
 async def test_each_of_several_secrets_and_tokens_is_accepted() -> None:
     body = json.dumps(CALL).encode()
     async with server_alone(WEBHOOK_TOKEN="new-token,old-token", WEBHOOK_SECRET="fresh-secret,stale-secret") as http:
-        for token, told in (
+        for token, result in (
             ("new-token", "topics_unchecked"),
             ("old-token", "topics_unchecked"),
             ("new-token,old-token", "unknown_sender"),
         ):
-            assert (await reason(http, body, {"Authorization": f"Bearer {token}"}))[1] == told
-        for secret, told in (
+            assert (await reason(http, body, {"Authorization": f"Bearer {token}"}))[1] == result
+        for secret, result in (
             ("fresh-secret", "topics_unchecked"),
             ("stale-secret", "topics_unchecked"),
             ("webhook-token", "unknown_sender"),
         ):
             signature = hmac.new(secret.encode(), body, sha256).hexdigest()
-            assert (await reason(http, body, {"X-Webhook-Signature": signature}))[1] == told
+            assert (await reason(http, body, {"X-Webhook-Signature": signature}))[1] == result

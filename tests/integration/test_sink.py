@@ -125,9 +125,9 @@ async def test_a_bad_event_goes_through_its_retries_to_the_dead_letters_while_ot
     assert sum(status == "completed" for status in statuses(stage).values()) == 19
     began_ms = {one["attempts"]: one["at"] / 1000 for one in receipts}
     for message in stage.read(stage.topics.retry):
-        told = dict(message.headers())
-        attempt = int(told["attempt"])
-        waited_ms, meant_ms = int(told["not_before"]) - began_ms[attempt], 100 * 2 ** (attempt - 1)
+        result = dict(message.headers())
+        attempt = int(result["attempt"])
+        waited_ms, meant_ms = int(result["not_before"]) - began_ms[attempt], 100 * 2 ** (attempt - 1)
         assert 0.9 * meant_ms - 25 <= waited_ms <= 1.1 * meant_ms + 25, attempt
 
 

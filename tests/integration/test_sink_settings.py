@@ -63,11 +63,11 @@ async def test_batches_and_concurrent_requests_are_those_of_the_settings(
         event = LagoEvent(f"e-{number}", subscription, "ai_usage", at, "1.5", {"unit": "1", "requests": "1"})
         stage.producer.produce(stage.topics.events, msgspec.json.encode(event), subscription)
     stage.producer.flush(10)
-    told = {"BATCH_SIZE": str(batch), "WORKER_CONCURRENCY": str(concurrency)}
+    result = {"BATCH_SIZE": str(batch), "WORKER_CONCURRENCY": str(concurrency)}
     try:
         async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
             lago = Lago(url, http, Client(api_key=KEY, api_url=url))
-            async with worker(["connectors", "worker", "--only", "sink"], stage, lago, tmp_path, **told) as process:
+            async with worker(["connectors", "worker", "--only", "sink"], stage, lago, tmp_path, **result) as process:
                 process.start()
                 await soon(lambda: list(statuses(stage).values()).count("completed") == EVENTS, limit_s=60)
     finally:

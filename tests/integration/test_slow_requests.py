@@ -55,19 +55,19 @@ async def test_four_slow_requests_leave_authorize_balance_and_power_levels_fast(
             await asyncio.sleep(0.3)
             for number in range(3):
                 call = {"json": {"user": "ada", "estimate": "1", "call_id": f"c{number}"}}
-                status, told, _, took = await timed_answer(server, "POST", "api/v1/credits/authorize", **call)
-                assert (status, told.get("available")) == (200, str(9 - number)) and took < 1 * PATIENCE, told
+                status, result, _, took = await timed_answer(server, "POST", "api/v1/credits/authorize", **call)
+                assert (status, result.get("available")) == (200, str(9 - number)) and took < 1 * PATIENCE, result
                 for path in ("api/v1/credits/balance?user=ada", "api/v1/power-levels", "api/v1/credits/packages"):
-                    status, told, _, took = await timed_answer(server, "GET", path)
-                    assert status == 200 and took < 1 * PATIENCE, (path, told)
+                    status, result, _, took = await timed_answer(server, "GET", path)
+                    assert status == 200 and took < 1 * PATIENCE, (path, result)
             done, still = set[Any](), set(waiting)
             while len(done) < 2:
                 more, still = await asyncio.wait(still, timeout=3 * PATIENCE, return_when=asyncio.FIRST_COMPLETED)
                 assert more
                 done |= more
             for one in done:
-                status, told, after, _ = one.result()
-                assert (status, told["reason"], after) == (503, "no_free_connection", "5")
+                status, result, after, _ = one.result()
+                assert (status, result["reason"], after) == (503, "no_free_connection", "5")
             await locked.rollback()
             assert [status for status, *_ in await asyncio.gather(*still)] == [200, 200]
         finally:
@@ -98,8 +98,8 @@ async def test_many_requests_of_a_locked_account_leave_connections_for_the_other
             waiting = [asyncio.ensure_future(authorize("hot", f"hot{number}")) for number in range(20)]
             await asyncio.sleep(0.3)
             for number in range(3):
-                status, told, _, took = await authorize("ada", f"c{number}")
-                assert status == 200 and took < 0.4 * PATIENCE, (told, took)
+                status, result, _, took = await authorize("ada", f"c{number}")
+                assert status == 200 and took < 0.4 * PATIENCE, (result, took)
             done, still = await asyncio.wait(waiting, timeout=3 * PATIENCE)
             assert (len(done), len(still)) == (19, 1)
             assert {one.result()[1]["reason"] for one in done} == {"no_free_connection"}

@@ -96,7 +96,7 @@ class Senders:
             call |= {"model": token_hex(self._padding)} if self._padding else {}
             try:
                 await self._post(call)
-            except httpx.TransportError:  # killed: no one knows what became of it, and the next one is another
+            except httpx.TransportError:  # killed: the outcome is unknown, and the next call is another one
                 await asyncio.sleep(0.05)
             number += 1
 
@@ -265,8 +265,8 @@ def test_a_second_process_on_the_same_file_does_not_start(ingress: IngressProces
     second = IngressProcess(broker.bootstrap, ingress.prefix, ingress.folder / "second", dict(ingress.settings))
     second.folder.mkdir()
     assert second.spawn().wait(20) == 2
-    told = second.log.read_text().splitlines()[-1]
-    assert told.startswith("meterbridge: SPOOL_PATH") and "in use by another process" in told
+    result = second.log.read_text().splitlines()[-1]
+    assert result.startswith("meterbridge: SPOOL_PATH") and "in use by another process" in result
 
 
 async def test_a_record_that_kafka_refuses_as_too_large_is_rejected_and_does_not_block_the_spool(

@@ -48,8 +48,8 @@ async def test_guesses_are_counted_and_logged_once_a_minute_and_never_with_the_g
     [counted] = (line for line in text.splitlines() if line.startswith("meterbridge_wrong_credentials_total "))
     assert float(counted.split()[1]) >= 20
     assert 'meterbridge_connections_closed_total{cause="silent"} 0.0' in text
-    told = [line for line in lines if line["event"] == "wrong_credentials"]
-    assert told == [{"event": "wrong_credentials", "log_level": "warning", "address": "127.0.0.1"}]
+    result = [line for line in lines if line["event"] == "wrong_credentials"]
+    assert result == [{"event": "wrong_credentials", "log_level": "warning", "address": "127.0.0.1"}]
     assert GUESS not in str(lines)
 
 

@@ -60,8 +60,8 @@ async def test_a_payment_gives_the_credits_of_its_package_with_the_bonus(api: Cr
 async def test_a_repeated_event_changes_nothing_also_at_the_same_moment(api: CreditApi, url: str) -> None:
     purchase = await api.buy()
     paid = event("checkout.session.completed", session(purchase["purchase_id"], purchase["session_id"]))
-    told = await asyncio.gather(*(api.deliver(paid) for _ in range(12)))
-    assert sorted(told) == ["applied"] + ["repeated"] * 11
+    result = await asyncio.gather(*(api.deliver(paid) for _ in range(12)))
+    assert sorted(result) == ["applied"] + ["repeated"] * 11
     other_id = event("checkout.session.async_payment_succeeded", paid["data"]["object"])
     assert await api.deliver(other_id) == "unchanged"
     assert await movements(url) == [("purchase", 10)]
@@ -299,8 +299,8 @@ async def test_the_apis_role_is_sufficient_to_sell_and_credit(postgres_url: str)
         assert await api.buy(key="k1") == purchase
         assert await api.pay(purchase) == "applied"
         assert await api.deliver(event("charge.refunded", charge(500))) == "applied"
-        made = await api.ask("POST", "authorize", "plugin", json={"user": "ada", "estimate": "1", "call_id": "c"})
-        assert (await api.ask("DELETE", f"authorize/{made['reservation_id']}", "plugin"))["released"]
+        created = await api.ask("POST", "authorize", "plugin", json={"user": "ada", "estimate": "1", "call_id": "c"})
+        assert (await api.ask("DELETE", f"authorize/{created['reservation_id']}", "plugin"))["released"]
         await api.ask("POST", "debit", "plugin", key="k", json={"user": "ada", "cost": "1"})
         assert await api.balance(ADA) == 4
         assert len((await api.ask("GET", "packages", "ada"))["packages"]) == 4
@@ -324,8 +324,8 @@ async def test_a_running_server_credits_a_payment_and_counts_it(kafka: Kafka, to
     [(purchase,)] = await rows(url, offered)
     body = body_of(event("checkout.session.completed", session(str(purchase), "cs_test_1")))
     async with running_server(settings, ("api",)) as server:
-        told = [await server.http.post("/webhooks/stripe", content=body, headers=signed(body)) for _ in range(2)]
-        assert [one.json()["status"] for one in told] == ["applied", "repeated"]
+        result = [await server.http.post("/webhooks/stripe", content=body, headers=signed(body)) for _ in range(2)]
+        assert [one.json()["status"] for one in result] == ["applied", "repeated"]
         forged = await server.http.post("/webhooks/stripe", content=body, headers=signed(body, "whsec_" + "of-nobody"))
         assert (forged.status_code, forged.json()["reason"]) == (400, "bad_signature")
         shown = await server.http.get("/api/v1/credits/balance", params={"user": "ada"}, headers=BEARER)

@@ -172,9 +172,9 @@ async def test_the_commands_exit_code_shows_a_wrong_topic(kafka: Kafka, topic_pr
     await asyncio.to_thread(_drop, admin, topic_prefix + ORGS.name)
     done = await meterbridge(stage, "topics", "check")
     assert (done.code, f"Topic {topic_prefix}{ORGS.name} is missing" in done.out + done.err) == (1, True)
-    made = await meterbridge(stage, "topics", "create", "--json")
-    assert (made.code, made.json["created"]) == (0, [topic_prefix + ORGS.name]), made.err
-    assert len(made.json["existed"]) == len(CATALOGUE) - 1
+    created = await meterbridge(stage, "topics", "create", "--json")
+    assert (created.code, created.json["created"]) == (0, [topic_prefix + ORGS.name]), created.err
+    assert len(created.json["existed"]) == len(CATALOGUE) - 1
     assert (await meterbridge(stage, "topics", "check")).code == 0
 
 

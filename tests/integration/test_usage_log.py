@@ -25,8 +25,8 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
 async def test_an_existing_call_is_counted_and_not_changed(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, held="no_mapping"))
-        told = await writer.put(TOPICS.enriched, usage(1, held="no_mapping", offset=9), usage(2))
-    assert told == Projected({"llm_usage_log": 1}, {"repeated": 1})
+        result = await writer.put(TOPICS.enriched, usage(1, held="no_mapping", offset=9), usage(2))
+    assert result == Projected({"llm_usage_log": 1}, {"repeated": 1})
     assert await rows(url, "SELECT calls FROM held_parts") == [(1,)]
 
 
@@ -92,8 +92,8 @@ async def test_nul_is_removed_from_text_and_json(url: str) -> None:
 async def test_a_foreign_record_is_counted_and_skipped(url: str) -> None:
     async with Writer(url) as writer:
         for topic in (TOPICS.enriched, TOPICS.events, TOPICS.receipts, TOPICS.rejected):
-            told = await writer.put(topic, b"\0nonsense", b"{}", b"")
-            assert told is not None and told.skipped == {"unreadable": 3}
+            result = await writer.put(topic, b"\0nonsense", b"{}", b"")
+            assert result is not None and result.skipped == {"unreadable": 3}
     assert await rows(url, "SELECT sum(next), count(*) FROM projector_offsets") == [(12, 4)]
 
 
@@ -123,8 +123,8 @@ async def test_a_call_with_an_impossible_value_is_rejected_and_the_log_has_a_kno
     url: str, bad: dict[str, Any]
 ) -> None:
     async with Writer(url) as writer:
-        told = await writer.put(TOPICS.enriched, usage(1), usage(2, **bad), usage(3))
-    assert told == Projected({"llm_usage_log": 2}, {"unreadable": 1})
+        result = await writer.put(TOPICS.enriched, usage(1), usage(2, **bad), usage(3))
+    assert result == Projected({"llm_usage_log": 2}, {"unreadable": 1})
     assert await rows(url, 'SELECT topic, "offset", reason, problem FROM unprojected_records') == [
         (TOPICS.enriched, 1, "unreadable", "Unreadable")
     ]
@@ -134,8 +134,8 @@ async def test_a_call_with_an_impossible_value_is_rejected_and_the_log_has_a_kno
 async def test_the_time_of_a_record_may_be_any_number(url: str) -> None:
     async with Writer(url) as writer:
         for offset, at_ms in enumerate((-1, 1 << 62, 1_795_176_000_000)):
-            told = await writer.take(TOPICS.events, 0, [Said(offset, at_ms, b"", msgspec.json.encode(event(offset)))])
-            assert told is not None and told.skipped == ({} if offset == 2 else {"unreadable": 1})
+            result = await writer.take(TOPICS.events, 0, [Said(offset, at_ms, b"", msgspec.json.encode(event(offset)))])
+            assert result is not None and result.skipped == ({} if offset == 2 else {"unreadable": 1})
             await writer.take(TOPICS.enriched, 0, [Said(offset, at_ms, b"", msgspec.json.encode(usage(offset)))])
     assert await rows(url, "SELECT count(*) FROM lago_events") == [(1,)]
     assert await rows(url, "SELECT count(*), max(recorded_ms) FROM unprojected_records") == [(4, 1 << 62)]

@@ -50,8 +50,8 @@ async def test_a_user_of_the_provider_sees_their_org_and_no_other(server: Server
     assert (for_others.status_code, for_others.json()["reason"]) == (401, "unknown_token")
     expired = await server.http.get(f"{ORGS}/org_1/subscription", headers=provider.token(exp=1))
     assert (expired.status_code, expired.json()["reason"]) == (401, "token_expired")
-    told = (await server.http.get("/openapi.json")).json()["components"]["securitySchemes"]["oidc"]
-    assert told["openIdConnectUrl"] == f"{provider.issuer}.well-known/openid-configuration"
+    result = (await server.http.get("/openapi.json")).json()["components"]["securitySchemes"]["oidc"]
+    assert result["openIdConnectUrl"] == f"{provider.issuer}.well-known/openid-configuration"
 
 
 async def test_a_key_created_by_a_user_ends_after_oidc_grant_days(
@@ -72,9 +72,9 @@ async def test_a_key_created_by_a_user_ends_after_oidc_grant_days(
                 ends = datetime.fromisoformat(answer.json()["expires_at"])
                 return answer.json()["id"], (ends - datetime.now(UTC)).total_seconds() / 86_400
 
-            made, of_itself = await days("", wanted)
+            created, of_itself = await days("", wanted)
             _, asked_for_more = await days("", wanted | {"expires_at": "2999-01-01T00:00:00Z"})
-            _, rotated = await days(f"/{made}/rotate", {})
+            _, rotated = await days(f"/{created}/rotate", {})
             assert [round(one, 2) for one in (of_itself, asked_for_more, rotated)] == [2, 2, 2]
 
 

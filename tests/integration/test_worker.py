@@ -32,17 +32,17 @@ _NOTHING = Path("/nonexistent")
 @contextmanager
 def worker(only: str, environ: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A worker and its log file; killed at the end if it still runs."""
-    with tempfile.NamedTemporaryFile(prefix="meterbridge-worker-") as told:
+    with tempfile.NamedTemporaryFile(prefix="meterbridge-worker-") as result:
         process = subprocess.Popen(
             [sys.executable, "-m", "connectors", "worker", "--only", only],
             env={"PATH": os.environ["PATH"], "METRICS_PORT": "0", **environ},
             stdin=subprocess.DEVNULL,
-            stdout=told,
-            stderr=told,
+            stdout=result,
+            stderr=result,
         )
         guard.adopt(process.pid, signal.SIGKILL, _NOTHING)
         try:
-            yield process, Path(told.name)
+            yield process, Path(result.name)
         finally:
             process.kill()
             process.wait()

@@ -178,8 +178,8 @@ def plain(asked: Asked) -> web.Response:
     if tail.endswith("completions"):
         asked.charge_tokens(INPUT, OUTPUT)
         choice = {"index": 0, "finish_reason": "stop", "text": "hello", "logprobs": None}
-        made = {"id": "cmpl-" + asked.id, "object": "text_completion", "created": 1, "model": asked.model}
-        return web.json_response({**made, "choices": [choice], "usage": _tokens(INPUT, OUTPUT)})
+        created = {"id": "cmpl-" + asked.id, "object": "text_completion", "created": 1, "model": asked.model}
+        return web.json_response({**created, "choices": [choice], "usage": _tokens(INPUT, OUTPUT)})
     if tail.endswith("embeddings"):
         asked.charge_tokens(10 * INPUT, 0)
         data = [{"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}]

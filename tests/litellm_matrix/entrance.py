@@ -83,12 +83,12 @@ class Entrance:
     async def post(self, endpoint: str, body: bytes, headers: Mapping[str, str]) -> web.Response:
         """Post to the ingress of an endpoint."""
         answer = await self.ingresses[endpoint].client.post(_PATH, data=body, headers=headers)
-        told = await answer.read()
+        result = await answer.read()
         self.statuses[endpoint].append(answer.status)
         if answer.status == _TAKEN:
             self.bodies[endpoint].append(body)
         self.changed_s = time.monotonic()
-        return web.Response(status=answer.status, body=told, content_type="application/json")
+        return web.Response(status=answer.status, body=result, content_type="application/json")
 
     def elements(self, endpoint: str) -> list[Any]:
         """All elements that were accepted at an endpoint."""

@@ -67,16 +67,16 @@ tap = Tap()
 
 def _plant(change: Callable[[dict[str, Any]], None]) -> None:
     """Change each payload that LiteLLM builds, in every module that imported the function."""
-    made = litellm_logging.get_standard_logging_object_payload
+    created = litellm_logging.get_standard_logging_object_payload
 
     def changed(*args: Any, **kwargs: Any) -> Any:
-        payload = made(*args, **kwargs)
+        payload = created(*args, **kwargs)
         if payload is not None:
             change(payload)
         return payload
 
     for module in [*sys.modules.values()]:
-        if vars(module).get("get_standard_logging_object_payload") is made:
+        if vars(module).get("get_standard_logging_object_payload") is created:
             vars(module)["get_standard_logging_object_payload"] = changed
 
 

@@ -105,5 +105,5 @@ def configuration(proxy: str, provider: str, usage: str) -> dict[str, Any]:
 def files_of(config: Mapping[str, Any]) -> dict[str, str]:
     """The files beside a proxy's `config.yaml`, and that file."""
     modules = {f"matrix_{name}.py": (_FOLDER / f"{name}.py").read_text() for name in ("inside", "planted")}
-    told = {"who.json": json.dumps(owners()), "config.yaml": json.dumps(config)}
-    return {**modules, "matrix_plugin.py": _PLUGIN, **told}
+    result = {"who.json": json.dumps(owners()), "config.yaml": json.dumps(config)}
+    return {**modules, "matrix_plugin.py": _PLUGIN, **result}

@@ -161,27 +161,27 @@ class Product:
         return {(row[0], row[1]): (row[2], row[3]) for row in await self._connection.fetch(query)}
 
     async def _given(self, step: h.Given) -> Decimal:
-        told = {"idempotency_key": step.key} if step.key else {}
-        told |= {"expires_at": moment(step.ends).isoformat()} if step.ends is not None else {}
+        result = {"idempotency_key": step.key} if step.key else {}
+        result |= {"expires_at": moment(step.ends).isoformat()} if step.ends is not None else {}
         statement = "SELECT new_balance FROM add_account_credits($1, $2, $3, p_metadata => $4::jsonb)"
         balance: Decimal = await self._connection.fetchval(
-            statement, step.account, Decimal(step.amount), step.kind, json.dumps(told)
+            statement, step.account, Decimal(step.amount), step.kind, json.dumps(result)
         )
         return balance
 
     async def _debited(self, step: h.Debited) -> Any:
         statement = "SELECT * FROM debit_account_credits($1, $2, 'openai', 'gpt-5', 1, 1, 'eco', $3::jsonb)"
-        told = json.dumps({"idempotency_key": step.key} if step.key else {})
-        row = await self._connection.fetchrow(statement, step.account, Decimal(step.amount), told)
+        result = json.dumps({"idempotency_key": step.key} if step.key else {})
+        row = await self._connection.fetchrow(statement, step.account, Decimal(step.amount), result)
         return row["new_balance"] if row["success"] else row["error_message"]
 
     async def _reserved(self, step: h.Reserved) -> Any:
-        made = await self._ledger.authorize(
+        created = await self._ledger.authorize(
             step.account, Decimal(step.amount), step.seconds, step.call, Decimal(step.overdraft)
         )
-        if made.reservation_id is not None:
-            self._reservations[step.call] = made.reservation_id
-        return made.reservation_id is not None, made.available
+        if created.reservation_id is not None:
+            self._reservations[step.call] = created.reservation_id
+        return created.reservation_id is not None, created.available
 
     async def _givenback(self, step: h.GivenBack) -> bool:
         there = self._reservations.get(step.call)

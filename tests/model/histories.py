@@ -138,7 +138,7 @@ KNOWN: dict[str, History] = {
         _A,
         Subscribed(_BEGINS, "org_a", AI, number=1),
         Terminated(_NOON, "org_a", AI),
-        _call(_NOON, number=1),  # is held, so the worker has looked what it can release
+        _call(_NOON, number=1),  # is held, so the worker has checked what it can release
         Tick(_NOON + 1),
         _call(_NOON + MINUTE, ago=2 * MINUTE),
     ),

@@ -7,7 +7,7 @@ import msgspec
 from schemas.moments import SECOND_US, to_iso
 from tests.model.history import BackfilledJob, Call, Polled
 
-#: Where a customer's id of a kind stands.
+#: The field that contains a customer's id of a kind.
 _FIELDS = {"end_user": "end_user", "user": "user_id"}
 
 

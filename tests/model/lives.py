@@ -188,10 +188,10 @@ class Lives:
         sets of events that Lago may have counted at one moment for this number and this sum; None: in some of them.
         """
         last = self.last_of(life)
-        told = {
+        result = {
             any(one is kept for one in chosen) for chosen in choices(last, fee_of([one for one in last if one.bill]))
         }
-        return told.pop() if len(told) == 1 else None
+        return result.pop() if len(result) == 1 else None
 
     def last_of(self, life: Life) -> list[Stored]:
         """Lago's events of the month in which it ended."""

@@ -105,16 +105,16 @@ class Log:
             posted = [one for one in self._posted() if one.event.properties.get("org_id") == org.org_id]
             if not any(one.subscription in ended for one in posted):
                 continue
-            told = await self._ends.of(org, now_us)
+            result = await self._ends.of(org, now_us)
             memory = self._memories.setdefault(org.org_id, {})
             late = await after_invoice.not_invoiced(
-                Deliveries(posted), told.lives, org.org_id, self._lago.client, now_us, h.USAGE, memory
+                Deliveries(posted), result.lives, org.org_id, self._lago.client, now_us, h.USAGE, memory
             )
-            found = [lost for life, named in late for lost in _named(told, posted, life, named, now_us)]
+            found = [lost for life, named in late for lost in _named(result, posted, life, named, now_us)]
             self._unclear |= {one.event.transaction_id: one for one in found if one.unclear}
             if policy.out_of_period_policy is OutOfPeriodPolicy.HOLD:
                 continue
-            for lost in [*_behind(told, posted, now_us), *found]:
+            for lost in [*_behind(result, posted, now_us), *found]:
                 for write in self._desk._writes(lost):
                     self._topics.setdefault(write.topic, []).append(write)
 
@@ -128,15 +128,15 @@ class Log:
 
     def _posted(self) -> list[Posted]:
         """Delivered events that are billed as far as is known."""
-        told = {}
+        result = {}
         for write in self._topics.get(TOPICS.receipts, []):
             receipt = msgspec.json.decode(write.value, type=Receipt)
-            told[receipt.transaction_id] = receipt
+            result[receipt.transaction_id] = receipt
         events = [msgspec.json.decode(write.value, type=LagoEvent) for write in self._topics.get(TOPICS.events, [])]
         return [
-            _posted(one, told[one.transaction_id])._replace(again=one.transaction_id + AGAIN in told)
+            _posted(one, result[one.transaction_id])._replace(again=one.transaction_id + AGAIN in result)
             for one in events
-            if told[one.transaction_id].status == "completed"
+            if result[one.transaction_id].status == "completed"
         ]
 
 

@@ -11,9 +11,9 @@ from tests.model import history as h
 def card_of(card: h.Card, put_at: int) -> RateCard:
     """The card in the form of an operator's file."""
     names = ("input", "cached", "cache_write", "output", "reasoning")
-    made = {"markup_percent": card.percent, "per_request": card.request, "minimum": card.minimum}
-    made |= dict(zip(names, card.tokens, strict=True))
-    entry = Entry(card.model or "*", **{name: Decimal(text) for name, text in made.items() if text is not None})
+    created = {"markup_percent": card.percent, "per_request": card.request, "minimum": card.minimum}
+    created |= dict(zip(names, card.tokens, strict=True))
+    entry = Entry(card.model or "*", **{name: Decimal(text) for name, text in created.items() if text is not None})
     factors = Factors({h.ECO: Decimal(card.eco)}, org={org: Decimal(factor) for org, factor in card.orgs})
     rate = RateCard(card.name, card.begins * SECOND_US, put_at, entries=(entry,), factors=factors)
     check_card(rate)

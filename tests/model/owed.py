@@ -194,10 +194,10 @@ class Model:
         for use in lost if self.settings.late != h.HOLD and not self.away else ():
             org, (name, moment) = use.life.org, use.posted  # type: ignore[union-attr,misc]
             ended = [life for life in self.lives.known.get(org, []) if life.over(self.now)]
-            # What is on another org's invoice is not billed again: Lago cannot take it from there (a person can).
+            # Usage on another org's invoice is not billed again: Lago cannot remove it there (a person can).
             taken = any(life.org != org and life.name == name and life.at(moment) for life in self.lives.true)
             behind = self.lives.behind_an_end(org, name, moment, self.now)
-            # What others measure has no amount, so Lago's fee shows nothing.
+            # A metered event has no amount, so Lago's fee shows nothing.
             missed = not use.bill and use.stored and self.lives.missed(org, use.stored, self.now)
             if ended and not taken and (behind or missed):
                 life = self.choice(use, org, "", use.moment, asked=True)

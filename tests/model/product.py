@@ -298,8 +298,8 @@ class Product:
     def rejected(self) -> list[tuple[str, bytes]]:
         """Calls that were too late to be counted without a check and are not requeued."""
         new = self.topics.get(TOPICS.rejected, [])[self.back :]
-        told = [(key.decode(), msgspec.json.decode(value, type=Rejection)) for key, value in new]
-        return [*self.left, *((key, bytes(one.call)) for key, one in told if one.reason == "beyond_horizon")]  # type: ignore[arg-type]
+        result = [(key.decode(), msgspec.json.decode(value, type=Rejection)) for key, value in new]
+        return [*self.left, *((key, bytes(one.call)) for key, one in result if one.reason == "beyond_horizon")]  # type: ignore[arg-type]
 
     async def billed(self) -> Billed:
         """The results after the last invoice."""

@@ -89,9 +89,9 @@ class Orgs(Table):
     async def change(self, key: str, make: Callable[[Any], Any], announce: Announce = silently) -> Any:
         """See `OrgRecords`."""
         before = dict(self.table)
-        made = await self._records.change(key, make)
+        created = await self._records.change(key, make)
         self.changes += self.table != before
-        return made
+        return created
 
 
 class Ledger:

@@ -23,7 +23,7 @@ _COSTS = ("0.01", "0.07", "1", "0.004", "0.0000091499999999999")
 _NUMBERS = (0, 6, 1, 7, 4, 0, 6, 1, 7, 4, 3, 2)
 _ANN_S = (0, 6)
 _OF_A_USER = 4
-#: Number of a subscription, and whether it is the org's own: a second one that is not leaves no one to choose.
+#: Number of a subscription, and whether it is the org's own: with a second one that is not, none is chosen.
 _WHICH = ((0, False), (1, True), (2, True), (1, False), (h.SHARED, False), (h.SHARED, True))
 #: By which way our record learns of a change in Lago: often by none, as webhooks get lost.
 _WAYS = (h.WEBHOOK, h.WEBHOOK, h.ANSWER, h.NOT, h.NOT, h.LEARNER)
@@ -159,10 +159,10 @@ _few_changes, _few_operations = st.lists(changes(), max_size=2), st.lists(operat
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     """A sound history."""
-    waits = not draw(st.integers(0, 2))  # one afternoon's usage of one customer, and no one is subscribed yet
+    waits = not draw(st.integers(0, 2))  # one afternoon's usage of one customer, and no org is subscribed yet
     pool = sorted(draw(st.lists(st.sampled_from(_BETWEEN if waits else MOMENTS), min_size=2, max_size=7, unique=True)))
     known = draw(st.lists(calls(pool, _ANN_S if waits else _NUMBERS), min_size=1, max_size=5))
-    # Some hours later held usage is merged; more hours later somebody does something about it.
+    # Some hours later held usage is merged; more hours later an operator acts.
     later = [*pool, pool[-1] + 3 * HOUR, pool[-1] + 6 * HOUR]
     drawn = [
         *draw(st.lists(deliveries(pool, known), max_size=12)),
@@ -296,14 +296,14 @@ def overtaken(draw: st.DrawFn) -> History:
     moments = st.sampled_from([end + 30, end + 90, counted, counted, counted, counted + 1, counted + 10 * MINUTE])
     used = st.builds(h.Call, st.sampled_from(_ANN_S), st.sampled_from([end - HOUR, end - 30, end - 1, end]), costs)
     come = st.builds(lambda moment, call: h.Arrives(max(moment, call.ended), call), moments, used)
-    told = st.builds(
+    result = st.builds(
         lambda moment, number: h.Recorded(max(moment, end - 30), "org_a", number, end - 30), moments, st.integers(2, 5)
     )
     drawn: list[h.Step] = [
         h.Terminated(end, "org_a", h.AI, number, draw(st.sampled_from([*[h.NOT] * 7, h.WEBHOOK])), slow=True),
         *([h.Counted(counted, name)] if draw(st.integers(0, 7)) else []),
         *draw(st.lists(come, min_size=2, max_size=5)),
-        *draw(st.lists(told, max_size=2)),
+        *draw(st.lists(result, max_size=2)),
         h.Arrives(end - 2 * MINUTE, h.Call(0, end - 2 * MINUTE, draw(costs))),
     ]
     drawn = draw(st.permutations(drawn))  # within a second, it is this that decides

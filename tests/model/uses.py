@@ -43,11 +43,11 @@ class Use:
     life: Life | None = None  # None: held
     holder: str = ""  # the org that it was held for when that one's mapping was forgotten
     astray: bool = False  # it came when its mapping was forgotten already
-    sealed: bool = False  # an event of that subscription is made, at this moment
+    sealed: bool = False  # an event of that subscription is created, with this time
     moment: int = 0
     posted: tuple[str, int] | None = None  # to that subscription, with that moment
     event: object = None  # that it is a part of
-    stored: Stored | None = None  # what Lago has of it
+    stored: Stored | None = None  # Lago's data about it
     bill: Life | None = None  # and is on this one's invoice of this month; None: on none
     month: str = ""
     again: bool = False  # after an end that was not known

@@ -29,8 +29,8 @@ KILLED, SURVIVED, ACCEPTED = "killed", "survived", "accepted"
 def chosen(seed: str, most: int, files: Sequence[str]) -> tuple[int, list[Mutant]]:
     """Return how many there are, and the sample."""
     words = [str(TOOL), str(HERE / "chosen.py"), "--seed", seed, "--most", str(most), *files]
-    told = json.loads(subprocess.run(words, cwd=ROOT, check=True, capture_output=True).stdout)
-    return told["of"], msgspec.convert(told["chosen"], list[Mutant], strict=False)
+    result = json.loads(subprocess.run(words, cwd=ROOT, check=True, capture_output=True).stdout)
+    return result["of"], msgspec.convert(result["chosen"], list[Mutant], strict=False)
 
 
 def try_mutants(mutants: Sequence[Mutant], seed: str, jobs: int) -> dict[str, list[Mutant]]:

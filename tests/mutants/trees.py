@@ -86,19 +86,19 @@ class Tree:
         pytest = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", *without, f"--hypothesis-seed={seed}"]
         words = ["sh", "-c", f'ulimit -t {most_cpu_s}; exec "$@"', "sh", *pytest, *tests]
         environ = {**os.environ, "PYTHONPATH": str(self._place)}
-        with tempfile.TemporaryFile("w+") as told:
+        with tempfile.TemporaryFile("w+") as result:
             process = subprocess.Popen(
                 words,
                 cwd=self._place,
                 env=environ,
                 stdin=subprocess.DEVNULL,
-                stdout=told,
+                stdout=result,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
             code = _waited_for(process)
-            told.seek(0)
-            text = told.read()
+            result.seek(0)
+            text = result.read()
         if code in _PASSED:
             return ""
         if code < 0:

@@ -243,8 +243,8 @@ async def _row(name: str, notes: Path, client: httpx.AsyncClient, provider: Prov
     failed = await call(client, name)
     await asyncio.sleep(_LOGGED_S)
     provider.fails.clear()
-    made = {*api.reserved} - asked
-    back = "yes" if made and made <= {*api.released} else "no" if made else ""
+    created = {*api.reserved} - asked
+    back = "yes" if created and created <= {*api.released} else "no" if created else ""
     print(
         "   ",
         name,

@@ -49,9 +49,11 @@ async def shapes(url: str) -> dict[str, dict[str, Any]]:
     assert session.fact == Payment(found["session"]["amount_total"] or 0, found["session"]["currency"] or "")
     charge = read_event(body_of(event("charge.refunded", found["charge"] | {"payment_intent": "pi_1"})))
     assert charge.fact == Payment(refunded=found["charge"]["amount_refunded"])
-    told = found["dispute"]
-    dispute = read_event(body_of(event("charge.dispute.created", told | {"payment_intent": "pi_1"})))
-    assert dispute.fact == Payment(disputes={told["id"]: Dispute(told["amount"], told["currency"], told["status"])})
+    result = found["dispute"]
+    dispute = read_event(body_of(event("charge.dispute.created", result | {"payment_intent": "pi_1"})))
+    assert dispute.fact == Payment(
+        disputes={result["id"]: Dispute(result["amount"], result["currency"], result["status"])}
+    )
     return found
 
 

@@ -40,9 +40,9 @@ class Books:
         return self.customers.get(external_id)
 
     async def save_customer(self, wanted: NewCustomer, metadata: Mapping[str, str] | None) -> Customer:
-        made = self.customers[wanted.external_id] = Customer(wanted.external_id)
+        created = self.customers[wanted.external_id] = Customer(wanted.external_id)
         self._others("save_customer")
-        return made
+        return created
 
     async def subscription(self, external_id: str, status: str = "active") -> Subscription | None:
         found = (one for many in self.listed.values() for one in many if one.external_id == external_id)

@@ -55,8 +55,8 @@ class ScriptedStripe:
             self.orders.append(order)
             self.paying.append(customer)
             number = len(self.sessions) + 1
-            made = Session(f"cs_test_{number}", f"https://checkout.stripe.com/c/pay/{number}", self.live)
-            self.sessions[order.purchase_id] = made
+            created = Session(f"cs_test_{number}", f"https://checkout.stripe.com/c/pay/{number}", self.live)
+            self.sessions[order.purchase_id] = created
         return self.sessions[order.purchase_id]
 
     async def existing(self, session_id: str) -> Session:
@@ -86,8 +86,8 @@ class CreditApi:
         headers = {"Authorization": f"Bearer {token}"} | ({} if key is None else {"Idempotency-Key": key})
         answer = await self.house.http.request(verb, f"{CREDITS}/{path}", headers=headers, timeout=60, **options)
         assert answer.status_code == status, (answer.status_code, answer.text)
-        told: dict[str, Any] = answer.json()
-        return told
+        result: dict[str, Any] = answer.json()
+        return result
 
     async def balance(self, account: str) -> Decimal:
         return Decimal((await self.ask("GET", "balance", params={"account": account}))["balance"])

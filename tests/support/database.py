@@ -95,7 +95,7 @@ async def rows(url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
 async def until(url: str, query: str, wanted: Callable[[Any], bool], limit_s: float = 20.0) -> Any:
     """Return the first value of the query that is wanted. Raises: AssertionError after `limit_s`, with the last value."""
     deadline = time.monotonic() + limit_s * PATIENCE
-    connection = await asyncpg.connect(url)  # one for all tries: to connect takes Postgres longer than to answer
+    connection = await asyncpg.connect(url)  # one for all attempts: connecting to Postgres takes longer than a query
     try:
         while not wanted(found := await connection.fetchval(query)):
             assert time.monotonic() < deadline, f"still {found!r} after {limit_s} s"
@@ -115,8 +115,8 @@ class Watching(RecordedSensors):
     oldest: dict[tuple[str, int], int | None] = field(default_factory=dict)
 
     def projected(self, topic: str, projected: Projected) -> None:
-        for kept, told in ((self.rows, projected.rows), (self.skipped, projected.skipped)):
-            for name, count in told.items():
+        for kept, result in ((self.rows, projected.rows), (self.skipped, projected.skipped)):
+            for name, count in result.items():
                 kept[name] = kept.get(name, 0) + count
 
     def projection_failed(self, reason: str) -> None:

@@ -156,7 +156,7 @@ async def ended_world(stage: Stage, database: str, lago: Lago, *, invoiced: bool
             how = {} if invoiced else {"on_termination_invoice": "skip"}
             answer = await lago.http.delete("/api/v1/subscriptions/sub-a", params=how)
             world.ended_us = parse_us(answer.json()["subscription"]["terminated_at"])
-            # Lago reports an end to the second, so what happens within it is not known to be after it.
+            # Lago reports an end to the second, so usage within that second may be before or after it.
             await soon(lambda: time.time_ns() // 1000 > world.ended_us + SECOND_US)
             stage.put(calls(range(2, 5)))
             await until(database, COMPLETED, lambda count: count == 5)

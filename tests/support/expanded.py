@@ -56,9 +56,11 @@ class Growing:
     def calls(self, numbers: Iterable[int], names: Sequence[str] = NAMES) -> list[Raw]:
         """Calls of 50 cents, customer after customer; each is billed once, however often it is put."""
         at = self.clock()
-        made = [raw(0, slp(n, at_us=at, cost="0.5"), customer=names[n % len(names)], received_us=at) for n in numbers]
-        self.sent |= dict(zip(numbers, made, strict=True))
-        return made
+        created = [
+            raw(0, slp(n, at_us=at, cost="0.5"), customer=names[n % len(names)], received_us=at) for n in numbers
+        ]
+        self.sent |= dict(zip(numbers, created, strict=True))
+        return created
 
     def put_by_new_clients(self, records: Sequence[Raw]) -> None:
         """Write records by a producer that begins now, so that it knows today's number of partitions."""
@@ -98,7 +100,7 @@ class Growing:
         async with self.stage.running("meter", self.parts()) as role:
             await soon(lambda: self.billed()[0] >= count, limit_s=40)
             await soon(lambda: not self.unread(), limit_s=40)
-            tasks: Any = role.partition_tasks  # what was counted twice would still be open
+            tasks: Any = role.partition_tasks  # a call counted twice would still be open
             await soon(lambda: not any(task.work._state.open for task in tasks.values()), limit_s=40)
 
     async def expand(self, *words: str, partitions: int | None = None) -> Ended:

@@ -60,7 +60,7 @@ class History:
 
 def history(seed: int, calls: int = 60) -> History:
     """Return the same records for the same seed."""
-    chance, told = random.Random(seed), History()
+    chance, result = random.Random(seed), History()
     versions = (MappingVersion(0, "org", "tenant"),)
     customers = {"acme": CustomerRecord("acme", versions, 0, 0)}
     orgs = {"org": OrgRecord("org", periods=(Period("sub", 0),))}
@@ -71,21 +71,21 @@ def history(seed: int, calls: int = 60) -> History:
             raw(start + n, _call(chance, start + n, now_us), customer=chance.choice(_CUSTOMERS), received_us=now_us)
             for n in range(10)
         ]
-        changes = fold(told.ledger, records, Resolver(customers, orgs))
-        told.decisions.update(changes.decisions)
-        _step(told, changes, now_us)
+        changes = fold(result.ledger, records, Resolver(customers, orgs))
+        result.decisions.update(changes.decisions)
+        _step(result, changes, now_us)
         for late, when in (("late-1", calls // 3), ("late-2", 2 * calls // 3)):
             if start >= when:
                 customers[late] = CustomerRecord(late, versions, 0, 0)
         if chance.random() < 0.3:
-            _step(told, coalesce(told.ledger, customers, orgs, POLICY, now_us + 2 * HOUR_US, 100), now_us)
-        _release(told, customers, orgs, now_us)
+            _step(result, coalesce(result.ledger, customers, orgs, POLICY, now_us + 2 * HOUR_US, 100), now_us)
+        _release(result, customers, orgs, now_us)
         if chance.random() < 0.5:
-            _seal(told, chance, orgs, now_us + 40 * SECOND_US)
+            _seal(result, chance, orgs, now_us + 40 * SECOND_US)
         now_us += 7 * SECOND_US
-    _release(told, customers, orgs, now_us)
-    _seal(told, chance, orgs, now_us + HOUR_US)
-    return told
+    _release(result, customers, orgs, now_us)
+    _seal(result, chance, orgs, now_us + HOUR_US)
+    return result
 
 
 def _call(chance: random.Random, number: int, at_us: int) -> dict[str, object]:

@@ -150,8 +150,8 @@ class World:
         customers = (await self.lago.get("/customers")).json()["customers"]
         states = ["active", "pending", "terminated", "canceled"]
         listed = (await self.lago.get("/subscriptions", **{"status[]": states})).json()["subscriptions"]
-        told = sorted((one["external_customer_id"], one["plan_code"], one["status"]) for one in listed)
-        return sorted(one["external_id"] for one in customers), told
+        result = sorted((one["external_customer_id"], one["plan_code"], one["status"]) for one in listed)
+        return sorted(one["external_id"] for one in customers), result
 
     def payer(self, customer: str, at_us: int) -> tuple[str, str]:
         """Org and subscription of a call that ended then."""

@@ -44,8 +44,8 @@ class InMemoryRecords:
         if self.away:
             raise Unavailable("kafka_unavailable", "the org's record was not stored in time")
         known = self.all.get(org_id) or OrgRecord(org_id)
-        self.all[org_id] = made = make(known)
-        return msgspec.structs.replace(made, org_id=org_id)
+        self.all[org_id] = created = make(known)
+        return msgspec.structs.replace(created, org_id=org_id)
 
 
 class InMemoryIdentities:
@@ -68,9 +68,9 @@ class InMemoryIdentities:
             raise Unavailable("kafka_unavailable", "the customer's record was not stored in time")
         wanted = identity_of(external_id, plan)
         if wanted is not None and wanted.litellm_customer_id not in self.all:
-            made = set_mapping(None, wanted, self._now_us(), SECOND_US)
-            await announce(None, made)
-            self.all[wanted.litellm_customer_id] = made
+            created = set_mapping(None, wanted, self._now_us(), SECOND_US)
+            await announce(None, created)
+            self.all[wanted.litellm_customer_id] = created
         return await self.of(external_id)
 
 

@@ -95,8 +95,8 @@ def usage(number: int = 1, **fields: Any) -> EnrichedUsage:
 
 def event(first: int = 7, **properties: str) -> LagoEvent:
     """Return the event of the part that starts at offset `first`."""
-    told = {"unit": "1", "user_id": "acme", "org_id": "org", **properties}
-    return LagoEvent(f"{PREFIX}{first}", "sub", "ai_usage", "1795176000.000", "1.45", told)
+    result = {"unit": "1", "user_id": "acme", "org_id": "org", **properties}
+    return LagoEvent(f"{PREFIX}{first}", "sub", "ai_usage", "1795176000.000", "1.45", result)
 
 
 def manifest(*windows: int, first: int = 7) -> bytes:

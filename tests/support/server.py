@@ -45,10 +45,10 @@ class Server:
         deadline = time.monotonic() + 10 * PATIENCE
         while True:
             answer = await self.http.get("/webhooks/stats", headers=BEARER)
-            told: dict[str, Any] = answer.json()
-            if answer.status_code == HTTPStatus.OK and until(told):
-                return told
-            assert time.monotonic() < deadline, f"still {answer.status_code}: {told}"
+            result: dict[str, Any] = answer.json()
+            if answer.status_code == HTTPStatus.OK and until(result):
+                return result
+            assert time.monotonic() < deadline, f"still {answer.status_code}: {result}"
             await asyncio.sleep(0.05)
 
 

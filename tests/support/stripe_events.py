@@ -30,7 +30,7 @@ def session(
     purchase: str, session_id: str, intent: str | None = "pi_1", amount: int = 1000, **changes: Any
 ) -> dict[str, Any]:
     """Return a Checkout session that is paid."""
-    told = {
+    result = {
         "id": session_id,
         "object": "checkout.session",
         "amount_subtotal": amount,
@@ -45,12 +45,12 @@ def session(
         "status": "complete",
         "url": None,
     }
-    return told | changes
+    return result | changes
 
 
 def charge(refunded: int, intent: str | None = "pi_1", amount: int = 1000, **changes: Any) -> dict[str, Any]:
     """Return a charge of which `refunded` was refunded in all."""
-    told = {
+    result = {
         "id": "ch_1",
         "object": "charge",
         "amount": amount,
@@ -64,12 +64,12 @@ def charge(refunded: int, intent: str | None = "pi_1", amount: int = 1000, **cha
         "refunded": refunded == amount,
         "status": "succeeded",
     }
-    return told | changes
+    return result | changes
 
 
 def dispute(status: str, intent: str | None = "pi_1", amount: int = 1000, **changes: Any) -> dict[str, Any]:
     """Return a dispute about a charge."""
-    told = {
+    result = {
         "id": "dp_1",
         "object": "dispute",
         "amount": amount,
@@ -82,7 +82,7 @@ def dispute(status: str, intent: str | None = "pi_1", amount: int = 1000, **chan
         "reason": "fraudulent",
         "status": status,
     }
-    return told | changes
+    return result | changes
 
 
 def signed(body: bytes, secret: str = SECRET, at: float | None = None) -> dict[str, str]:

@@ -75,7 +75,7 @@ def _run(asked: socket.socket) -> None:
     """Run one command from its start to its end."""
     with asked:
         data, files, _, _ = socket.recv_fds(asked, _BIGGEST_ORDER, 3)
-        if not data:  # killed before it could say what it wanted
+        if not data:  # killed before it could send its request
             return
         order = json.loads(data)
         command = [sys.executable, "-m", "connectors", *order["words"]]
@@ -101,9 +101,9 @@ def _pass_signals_on(asked: socket.socket, process: warm.Started) -> None:
             ready, _, _ = select.select([asked, ended], [], [])
             if ended in ready:
                 return
-            told = asked.recv(16)
-            process.send_signal(int(told) if told else signal.SIGKILL)
-            if not told:
+            result = asked.recv(16)
+            process.send_signal(int(result) if result else signal.SIGKILL)
+            if not result:
                 return
     finally:
         os.close(ended)

@@ -158,16 +158,16 @@ class _Server:
     def fork(self, order: Mapping[str, Any], files: Sequence[int]) -> int:
         """Return the pid of a new child of ours. `files`: its stdout, its stderr, and its stdin if it has one."""
         with self._lock, _adopting:
-            # What loses its parent in this moment becomes a child of this process.
+            # A process that loses its parent now becomes a child of this process.
             _subreaper(is_one=True)
             try:
                 socket.send_fds(self._socket, [json.dumps(order).encode()], list(files))
-                told = [int(self._socket.recv(64) or b"0") for _ in range(2)]
+                result = [int(self._socket.recv(64) or b"0") for _ in range(2)]
             finally:
                 _subreaper(is_one=False)
-        if 0 in told:
+        if 0 in result:
             raise RuntimeError("the server of forked processes has ended")
-        return max(told)
+        return max(result)
 
 
 _adopting = threading.Lock()
@@ -204,7 +204,7 @@ def _next_order(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
             before = os.getpid()
             if os.fork():
                 os._exit(0)
-            while os.getppid() == before:  # what it does next it does as the tests' own child
+            while os.getppid() == before:  # from here on it is the tests' own child
                 time.sleep(_POLL_S / 10)
             if order["new_session"]:
                 os.setsid()

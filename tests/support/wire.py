@@ -70,7 +70,7 @@ class Wire:
                 way.cancel()
             self._ways -= ways
         except OSError:
-            pass  # no one listens behind: to the client a refused connection and one that ends are the same
+            pass  # nothing listens behind: for the client a refused connection and one that ends are the same
         finally:
             self._ends -= ends
             for end in ends:

@@ -56,8 +56,8 @@ def topics() -> Json:
 
 def http() -> Json:
     """What the OpenAPI document promises, without texts for people."""
-    told = openapi()
-    return {"paths": _without_words(told["paths"]), "components": _without_words(told["components"])}
+    result = openapi()
+    return {"paths": _without_words(result["paths"]), "components": _without_words(result["components"])}
 
 
 def openapi() -> Json:
@@ -151,7 +151,7 @@ CONTRACTS: Final[Mapping[str, Callable[[], Json]]] = {
 
 def contracts() -> dict[str, Json]:
     """All contracts, in the form in which they are read back from JSON."""
-    return {name: json.loads(json.dumps(made())) for name, made in CONTRACTS.items()}
+    return {name: json.loads(json.dumps(created())) for name, created in CONTRACTS.items()}
 
 
 def _settings() -> Settings:

@@ -91,7 +91,7 @@ class SecuredKafka:
 
     def _make_users(self, accounts: Sequence[str]) -> None:
         admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
-        made: dict[str, Any] = admin.alter_user_scram_credentials(
+        created: dict[str, Any] = admin.alter_user_scram_credentials(
             [
                 UserScramCredentialUpsertion(
                     name, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096), PASSWORD.encode()
@@ -99,5 +99,5 @@ class SecuredKafka:
                 for name in accounts
             ]
         )
-        for done in made.values():
+        for done in created.values():
             done.result(30)

@@ -75,8 +75,10 @@ def test_any_change_of_a_line_that_a_later_line_refers_to_is_found(lags: list[in
     what = data.draw(st.sampled_from(["changed", "deleted", "inserted", "swapped"]))
     broken = list(values)
     if what == "changed":
-        told = msgspec.json.decode(values[at], type=AuditRecord)
-        broken[at] = sealed(msgspec.structs.replace(told, actor="eve"), ChainHead(told.prev, told.covered, told.chain))
+        result = msgspec.json.decode(values[at], type=AuditRecord)
+        broken[at] = sealed(
+            msgspec.structs.replace(result, actor="eve"), ChainHead(result.prev, result.covered, result.chain)
+        )
     elif what == "deleted":
         del broken[at]
     elif what == "inserted":
@@ -95,8 +97,8 @@ def test_a_changed_line_is_named() -> None:
 
 def test_a_line_that_was_changed_with_its_own_hash_is_named() -> None:
     values = log(6)
-    told = msgspec.json.decode(values[2], type=AuditRecord)
-    values[2] = sealed(record(2, "eve"), ChainHead(told.prev, told.covered, told.chain))
+    result = msgspec.json.decode(values[2], type=AuditRecord)
+    values[2] = sealed(record(2, "eve"), ChainHead(result.prev, result.covered, result.chain))
     assert fault_kinds(values) == ("changed", "id2")
 
 

@@ -28,15 +28,15 @@ def key(name: str = "a", orgs: list[str] | None = None, ends: datetime | None = 
 
 
 def test_a_token_is_long_and_unique_and_not_contained_in_its_stored_form() -> None:
-    made = [key() for _ in range(100)]
-    assert len({token for _, token in made}) == len({one.key_id for one, _ in made}) == 100
-    for one, token in made:
+    created = [key() for _ in range(100)]
+    assert len({token for _, token in created}) == len({one.key_id for one, _ in created}) == 100
+    for one, token in created:
         secret = token.removeprefix(f"{one.prefix}_")
         assert len(secret) == 43 and secret not in repr(one)
         assert key_id_of(token) == one.key_id
         assert one.is_of(token)
         assert not any(
-            one.is_of(wrong) for wrong in (token[:-1], token + "x", secret, one.prefix, "", made[0][0].prefix)
+            one.is_of(wrong) for wrong in (token[:-1], token + "x", secret, one.prefix, "", created[0][0].prefix)
         )
 
 
@@ -51,11 +51,11 @@ def test_a_key_created_within_its_creators_rights_gets_no_right_that_the_creator
 ) -> None:
     """Whatever the new key allows, the key that created it allows too."""
     if is_within(inner, inner_orgs, scopes, orgs):
-        made, maker = Principal("made", inner, inner_orgs), Principal("maker", scopes, orgs)
+        created, maker = Principal("made", inner, inner_orgs), Principal("maker", scopes, orgs)
         for scope in ("a:read", "a:write", "b:read", "never:heard"):
-            assert maker.may(scope) or not made.may(scope)
+            assert maker.may(scope) or not created.may(scope)
         for org in ("org_1", "org_2", "org_3", "org_4"):
-            assert maker.may_see(org) or not made.may_see(org)
+            assert maker.may_see(org) or not created.may_see(org)
 
 
 def test_a_key_with_all_rights_may_grant_all_rights() -> None:

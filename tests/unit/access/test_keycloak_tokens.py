@@ -30,8 +30,8 @@ ROLES = "resource_access.meterbridge.roles"
 
 async def signed_in(name: str, user_claim: str = "sub", **changes: Any) -> Principal | None:
     """The caller with the token of a file. `changes` replaces claims; None removes one."""
-    told = json.loads((CLAIMS / f"{name}.json").read_text()) | {"iss": ISSUER, "exp": time.time() + 300} | changes
-    claims = {claim: value for claim, value in told.items() if value is not None}
+    result = json.loads((CLAIMS / f"{name}.json").read_text()) | {"iss": ISSUER, "exp": time.time() + 300} | changes
+    claims = {claim: value for claim, value in result.items() if value is not None}
     keys = {"keys": [{**RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True), "kid": "one", "use": "sig"}]}
     http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=keys)))
     keyset = KeySet(http, ISSUER, f"{ISSUER}/protocol/openid-connect/certs", Clock())

@@ -59,7 +59,7 @@ def test_an_encrypted_key_decrypts_to_itself_and_appears_in_no_stored_text(api_k
     sealed = cipher.sealed(key, api_key)
     assert cipher.opened(key, sealed) == api_key
     assert api_key.encode() not in sealed.encrypted
-    name = f"{KeyCipher.__module__}.{KeyCipher.__qualname__}"  # a made key may be one of its words
+    name = f"{KeyCipher.__module__}.{KeyCipher.__qualname__}"  # a generated key may be one of its words
     assert api_key not in repr(cipher).replace(name, "") and "encrypted" not in repr(sealed)
 
 
@@ -123,68 +123,68 @@ class Log:
 
 async def test_500_calls_a_second_for_an_hour_make_two_log_lines_that_count_all_of_them() -> None:
     """One line before the key is used the first time, one for the rest of the hour."""
-    told, key = Log(), stored()
+    result, key = Log(), stored()
     for second in range(3600):
-        told.now = 1000.0 + second
+        result.now = 1000.0 + second
         for _ in range(5):
-            await told.log.giving("key mb_1", key, "::1")
-        await told.log.write_ended()
-    assert told.counts() == [1]
-    told.now = 1000.0 + HOUR_S
-    await told.log.write_ended()
-    assert told.counts() == [1, 3600 * 5 - 1]
-    assert told.lines[0] == Decryptions("key mb_1", key.key_id, "ada", "openai", 1, "::1")
+            await result.log.giving("key mb_1", key, "::1")
+        await result.log.write_ended()
+    assert result.counts() == [1]
+    result.now = 1000.0 + HOUR_S
+    await result.log.write_ended()
+    assert result.counts() == [1, 3600 * 5 - 1]
+    assert result.lines[0] == Decryptions("key mb_1", key.key_id, "ada", "openai", 1, "::1")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["use", "look"]), st.floats(0, 3000)), max_size=60))
 async def test_log_lines_about_a_key_are_an_hour_apart_and_count_every_decryption(
     steps: list[tuple[str, float]],
 ) -> None:
-    told, key, uses, at = Log(), stored(), 0, list[float]()
+    result, key, uses, at = Log(), stored(), 0, list[float]()
     for step, wait_s in steps:
-        told.now += wait_s
-        before = len(told.lines)
+        result.now += wait_s
+        before = len(result.lines)
         if step == "use":
-            await told.log.giving("a", key, "")
+            await result.log.giving("a", key, "")
             uses += 1
-            assert told.lines and told.now - max([*at, told.now if len(told.lines) > before else 0]) < HOUR_S
+            assert result.lines and result.now - max([*at, result.now if len(result.lines) > before else 0]) < HOUR_S
         else:
-            await told.log.write_ended()
-        at += [told.now] * (len(told.lines) - before)
+            await result.log.write_ended()
+        at += [result.now] * (len(result.lines) - before)
     assert all(later - earlier >= HOUR_S for earlier, later in pairwise(at))
-    await told.log.write_ended(also_running=True)
-    assert sum(told.counts()) == uses
+    await result.log.write_ended(also_running=True)
+    assert sum(result.counts()) == uses
 
 
 async def test_concurrent_requests_wait_for_one_log_line() -> None:
-    told, key = Log(), stored()
-    await asyncio.gather(*(told.log.giving("a", key, "") for _ in range(20)))
-    assert told.counts() == [1]
-    await told.log.write_ended(also_running=True)
-    assert told.counts() == [1, 19]
+    result, key = Log(), stored()
+    await asyncio.gather(*(result.log.giving("a", key, "") for _ in range(20)))
+    assert result.counts() == [1]
+    await result.log.write_ended(also_running=True)
+    assert result.counts() == [1, 19]
 
 
 async def test_another_caller_or_another_key_has_its_own_log_line() -> None:
-    told = Log()
+    result = Log()
     one, two = stored(), stored(provider="anthropic")
     for actor, key in (("a", one), ("b", one), ("a", two)):
-        await told.log.giving(actor, key, "")
-    assert len(told.lines) == 3
+        await result.log.giving(actor, key, "")
+    assert len(result.lines) == 3
 
 
 async def test_no_key_is_used_before_its_log_line_is_written_and_no_count_is_lost() -> None:
-    told, key = Log(), stored()
-    told.away = True
+    result, key = Log(), stored()
+    result.away = True
     with pytest.raises(Unavailable):
-        await told.log.giving("a", key, "")
-    told.away = False
+        await result.log.giving("a", key, "")
+    result.away = False
     for _ in range(3):
-        await told.log.giving("a", key, "")
-    told.away, told.now = True, told.now + HOUR_S
-    await told.log.write_ended()
-    told.away = False
-    await told.log.giving("a", key, "")
-    assert told.counts() == [1, 3]
+        await result.log.giving("a", key, "")
+    result.away, result.now = True, result.now + HOUR_S
+    await result.log.write_ended()
+    result.away = False
+    await result.log.giving("a", key, "")
+    assert result.counts() == [1, 3]
 
 
 async def test_counts_of_uses_are_stored_in_sums_and_counts_that_failed_to_store_are_added_to_the_next_sum() -> None:

@@ -97,8 +97,8 @@ class UserTokensOfProvider:
 
 def claims(**changes: Any) -> dict[str, Any]:
     now = time.time()
-    told = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": now + 300, "scope": "orgs:read", "orgs": ["org_a"]}
-    return {name: value for name, value in {**told, **changes}.items() if value is not None}
+    result = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": now + 300, "scope": "orgs:read", "orgs": ["org_a"]}
+    return {name: value for name, value in {**result, **changes}.items() if value is not None}
 
 
 def token(key: Any = RSA, algorithm: str = "RS256", kid: str | None = "one", **changes: Any) -> str:

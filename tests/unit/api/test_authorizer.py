@@ -313,15 +313,15 @@ async def test_requests_that_the_plugin_makes_for_every_call_have_their_own_rate
 
 def test_the_endpoints_that_the_plugin_calls_for_every_call_are_marked() -> None:
     marked = {
-        (made().method, made().path)
+        (created().method, created().path)
         for handlers in (CreditHandlers, ProviderKeyHandlers, PowerLevelHandlers)
         for member in vars(handlers).values()
         if (
-            made := partial(member.__dict__["endpoint"], handler=answered)
+            created := partial(member.__dict__["endpoint"], handler=answered)
             if "endpoint" in getattr(member, "__dict__", ())
             else None
         )
-        and made().per_call
+        and created().per_call
     }
     assert marked == {
         ("POST", "/api/v1/credits/authorize"),

@@ -31,10 +31,10 @@ def signature(secret: str, body: bytes = BODY) -> str:
 
 
 def refused(headers: Mapping[str, str], body: bytes = BODY, secrets: Sequence[str] = ("one", "two")) -> str:
-    with pytest.raises(Rejected) as told:
+    with pytest.raises(Rejected) as result:
         check_signature(headers, body, secrets)
-    assert "one" not in str(told.value) and "two" not in str(told.value)
-    return told.value.reason
+    assert "one" not in str(result.value) and "two" not in str(result.value)
+    return result.value.reason
 
 
 @pytest.mark.parametrize("secret", ["one", "two"])

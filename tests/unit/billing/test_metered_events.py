@@ -368,8 +368,8 @@ def test_a_call_cannot_bring_its_own_properties_into_the_topic() -> None:
 def test_the_usage_log_never_takes_a_metered_event_for_a_litellm_call() -> None:
     """A service may record usage under LiteLLM's request id; a backfill must not take the call for known."""
     meter = Meter(RUNNING).fold(recorded("chatcmpl-1"))
-    told = Said(0, NOON // 1000, b"org", msgspec.json.encode(meter.enriched[0]))
-    [row] = usage_rows([told]).rows  # type: ignore[list-item]  # it has no headers at all
+    result = Said(0, NOON // 1000, b"org", msgspec.json.encode(meter.enriched[0]))
+    [row] = usage_rows([result]).rows  # type: ignore[list-item]  # it has no headers at all
     assert row[5] == "" and "chatcmpl-1" in row
 
 

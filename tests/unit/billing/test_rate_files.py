@@ -27,24 +27,24 @@ def example_of_page() -> str:
 
 
 def test_the_example_on_the_page_is_a_valid_file_with_the_described_meaning() -> None:
-    made = card_of(example_of_page())
-    assert (made.id, made.effective_from) == ("2026-12", parse_us("2026-12-01T00:00:00Z"))
+    created = card_of(example_of_page())
+    assert (created.id, created.effective_from) == ("2026-12", parse_us("2026-12-01T00:00:00Z"))
     mini = call("1", model="gpt-4o-mini", tokens_input=1_000_000, cached_tokens=500_000, cache_write_tokens=100_000)
-    assert price_of(made, mini) == D("0.08") + D("0.05") + D("0.025")
-    assert price_of(made, call(model="whisper-1", seconds=D(10))) == D("0.002")
-    assert price_of(made, call(model="dall-e-3", images=2, team_id="research")) == D("0.06")
-    assert price_of(made, call("0.01", power_level="eco")) == D("0.0084")
-    assert price_of(made, call("0.0000001")) == D("0.000001")
-    assert entry_of(made, "internal/x", "").per_request == D("0.001")
-    assert made.factors == Factors(
+    assert price_of(created, mini) == D("0.08") + D("0.05") + D("0.025")
+    assert price_of(created, call(model="whisper-1", seconds=D(10))) == D("0.002")
+    assert price_of(created, call(model="dall-e-3", images=2, team_id="research")) == D("0.06")
+    assert price_of(created, call("0.01", power_level="eco")) == D("0.0084")
+    assert price_of(created, call("0.0000001")) == D("0.000001")
+    assert entry_of(created, "internal/x", "").per_request == D("0.001")
+    assert created.factors == Factors(
         POWER_LEVELS, {"research": D("0.5")}, {"enterprise": D("0.9")}, {"org_acme": D("0.85")}
     )
 
 
 def test_power_levels_have_factors_only_if_the_card_has_factors() -> None:
     assert card_of(HEAD).factors is None
-    made = card_of(HEAD + '[factors.power_level]\neco = "0.5"\n').factors
-    assert made is not None and made.power_level == POWER_LEVELS | {"eco": D("0.5")}
+    created = card_of(HEAD + '[factors.power_level]\neco = "0.5"\n').factors
+    assert created is not None and created.power_level == POWER_LEVELS | {"eco": D("0.5")}
 
 
 def test_a_toml_datetime_is_accepted_as_a_moment() -> None:
@@ -88,10 +88,10 @@ def test_an_error_in_a_file_is_explained_in_a_sentence(text: str, sentence: str)
 
 
 def test_a_version_is_stored_with_the_original_text_of_its_numbers() -> None:
-    made = card_of(example_of_page())
-    written = msgspec.json.encode(made)
+    created = card_of(example_of_page())
+    written = msgspec.json.encode(created)
     assert b'"input":"0.20"' in written
-    assert decoder(RateCard)(written) == made
+    assert decoder(RateCard)(written) == created
 
 
 @pytest.mark.parametrize(

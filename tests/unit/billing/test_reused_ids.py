@@ -64,18 +64,18 @@ class Topic:
 
 
 def records(topic: Topic) -> OrgRecords:
-    made = OrgRecords(cast(Any, topic), {}, "orgs", now_us=lambda: NOW)
-    made._records = cast(Any, topic)
-    return made
+    created = OrgRecords(cast(Any, topic), {}, "orgs", now_us=lambda: NOW)
+    created._records = cast(Any, topic)
+    return created
 
 
 async def test_a_reused_id_ends_the_earlier_customers_period_and_its_usage_goes_elsewhere() -> None:
     """The end itself was reported neither by a webhook nor by a poll."""
     topic = Topic(org("a", ("s", NOON - HOUR, None), ("later", NOON + 2 * HOUR, None)), org("z", ("t", 0, None)))
     began = Period("s", NOON + HOUR)
-    made = await records(topic).change("b", lambda one: OrgRecord(one.org_id, periods=(began,)))
+    created = await records(topic).change("b", lambda one: OrgRecord(one.org_id, periods=(began,)))
     assert topic.written == ["b", "a"]
-    assert (made.periods, topic.table["a"].periods[0].terminated_at) == ((began,), NOON + HOUR)
+    assert (created.periods, topic.table["a"].periods[0].terminated_at) == ((began,), NOON + HOUR)
     assert topic.table["a"].updated_at == NOW
     resolver = Resolver({}, topic.table, OutOfPeriodPolicy.SHIFT)
     resolver.now_us = NOW
@@ -85,8 +85,8 @@ async def test_a_reused_id_ends_the_earlier_customers_period_and_its_usage_goes_
 async def test_a_record_that_does_not_have_the_end_yet_is_not_written_without_it_again() -> None:
     """Lago was asked before the end, or was not asked about the org since."""
     topic = Topic(org("b", ("s", NOON, None)))
-    made = await records(topic).change("a", lambda one: OrgRecord(one.org_id, periods=(Period("s", NOON - HOUR),)))
-    assert made.periods[0].terminated_at == NOON
+    created = await records(topic).change("a", lambda one: OrgRecord(one.org_id, periods=(Period("s", NOON - HOUR),)))
+    assert created.periods[0].terminated_at == NOON
     assert topic.written == ["a"]
 
 

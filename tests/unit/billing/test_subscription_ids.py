@@ -8,9 +8,9 @@ from streams.core.mapping.subscription_ids import BY_MOMENT, STABLE, check_templ
 
 
 def test_the_documented_template_and_the_stable_template_give_these_ids() -> None:
-    for template, made in ((BY_MOMENT, "org_1_starter_1760383370"), (STABLE, "sub_org_1")):
+    for template, created in ((BY_MOMENT, "org_1_starter_1760383370"), (STABLE, "sub_org_1")):
         check_template(template)
-        assert subscription_id(template, "org_1", "starter", 1_760_383_370) == made
+        assert subscription_id(template, "org_1", "starter", 1_760_383_370) == created
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-#: What bash does when Tab is pressed after the words `$@`: the function that it was told to, in the script's own words.
+#: What bash does when Tab is pressed after the words `$@`: it calls the registered function, as in the script.
 PRESS_TAB = """
 source <(meterbridge completion bash)
 [[ $(complete -p meterbridge) =~ -F\\ ([^ ]+) ]] || exit 3

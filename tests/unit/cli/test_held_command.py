@@ -45,33 +45,33 @@ def run(*words: str, says: str = "") -> tuple[int, str]:
 def test_a_write_off_by_pattern_shows_the_sums_and_waits_for_a_yes(
     ordered: list[tuple[str, int]], says: str, done: list[tuple[str, int]]
 ) -> None:
-    code, told = run(*WORDS, says=says)
+    code, result = run(*WORDS, says=says)
     assert code == 0
-    assert "Write off 1500 customers, 1500 calls, 750 USD?" in told
+    assert "Write off 1500 customers, 1500 calls, 750 USD?" in result
     assert ordered == done
-    assert ("Ordered" in told, "Would be written off" in told) == (bool(done), not done)
+    assert ("Ordered" in result, "Would be written off" in result) == (bool(done), not done)
 
 
 @pytest.mark.parametrize(("more", "done"), [(["--yes"], 1), (["--dry-run"], 0), (["--json"], 0)])
 def test_with_yes_dry_run_or_json_no_question_is_asked(
     ordered: list[tuple[str, int]], more: list[str], done: int
 ) -> None:
-    code, told = run(*WORDS, *more)
-    assert (code, len(ordered), "Write off" in told) == (0, done, False)
+    code, result = run(*WORDS, *more)
+    assert (code, len(ordered), "Write off" in result) == (0, done, False)
 
 
 def test_without_a_terminal_nothing_is_written_off(
     ordered: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "_watched", lambda: False)
-    code, told = run(*WORDS)
-    assert (code, ordered, "Would be written off" in told) == (0, [], True)
+    code, result = run(*WORDS)
+    assert (code, ordered, "Would be written off" in result) == (0, [], True)
 
 
 def test_a_table_shows_the_largest_amounts_of_a_flood_and_the_number_of_customers(
     ordered: list[tuple[str, int]],
 ) -> None:
-    code, told = run("list")
+    code, result = run("list")
     assert (code, ordered) == (0, [])
-    assert "The 1000 highest of 1502" in told
-    assert told.count("attack-") == 998
+    assert "The 1000 highest of 1502" in result
+    assert result.count("attack-") == 998

@@ -58,8 +58,8 @@ def test_each_of_lagos_own_variables_causes_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [json.loads(line) for line in log_lines(monkeypatch, capsys, **dict.fromkeys(LAGOS_OWN, "canary"))]
-    told = [(one["level"], one["variable"]) for one in lines if one["event"] == "setting_unknown"]
-    assert told == [("warning", name) for name in LAGOS_OWN]
+    result = [(one["level"], one["variable"]) for one in lines if one["event"] == "setting_unknown"]
+    assert result == [("warning", name) for name in LAGOS_OWN]
     assert "canary" not in str(lines)
 
 

@@ -41,21 +41,21 @@ def test_every_command_and_group_uses_these_classes() -> None:
 
 @pytest.mark.parametrize("words", [*BARE, ("keys", "revoke", "key_1")], ids=" ".join)
 def test_a_command_gives_the_number_of_unexpected_arguments_and_does_not_repeat_them(words: tuple[str, ...]) -> None:
-    told = CliRunner().invoke(app, [*words, SECRET, f"{SECRET} 2"], env={"COLUMNS": "200"})
-    assert told.exit_code == 2
-    assert "2 arguments were not expected" in told.output
-    assert SECRET not in told.output
+    result = CliRunner().invoke(app, [*words, SECRET, f"{SECRET} 2"], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert "2 arguments were not expected" in result.output
+    assert SECRET not in result.output
 
 
 @pytest.mark.parametrize("words", sorted(ALL.keys() - LEAVES.keys()), ids=" ".join)
 def test_a_group_does_not_repeat_an_unknown_subcommand(words: tuple[str, ...]) -> None:
-    told = CliRunner().invoke(app, [*words, SECRET], env={"COLUMNS": "200"})
-    assert (told.exit_code, "No such command." in told.output, SECRET in told.output) == (2, True, False)
+    result = CliRunner().invoke(app, [*words, SECRET], env={"COLUMNS": "200"})
+    assert (result.exit_code, "No such command." in result.output, SECRET in result.output) == (2, True, False)
 
 
 def test_a_misspelt_command_is_answered_with_the_right_one() -> None:
-    told = CliRunner().invoke(app, ["keys", "lits"], env={"COLUMNS": "200"})
-    assert "Did you mean 'list'?" in told.output
+    result = CliRunner().invoke(app, ["keys", "lits"], env={"COLUMNS": "200"})
+    assert "Did you mean 'list'?" in result.output
 
 
 def test_a_word_similar_to_a_command_is_answered_with_the_command_and_any_other_with_the_help() -> None:
@@ -65,13 +65,13 @@ def test_a_word_similar_to_a_command_is_answered_with_the_command_and_any_other_
 
 
 def test_a_wrong_choice_is_explained_in_our_words_and_not_a_librarys() -> None:
-    told = " ".join(CliRunner().invoke(app, ["backfill", "--source", "json"]).output.replace("│", "").split())
-    assert "Value error" not in told
-    assert "Invalid value for '--source': 'json' is not one of 'litellm-db', 'jsonl', 'csv'." in told
+    result = " ".join(CliRunner().invoke(app, ["backfill", "--source", "json"]).output.replace("│", "").split())
+    assert "Value error" not in result
+    assert "Invalid value for '--source': 'json' is not one of 'litellm-db', 'jsonl', 'csv'." in result
 
 
 @pytest.mark.parametrize("words", [["import", "mappings"], ["migrate-orgs", "--mapping-file"]])
 def test_a_missing_file_is_a_usage_error(words: list[str], tmp_path: Path) -> None:
-    told = CliRunner().invoke(app, [*words, str(tmp_path / "x.csv")])
-    assert told.exit_code == 2 and "Errno" not in told.output
-    assert "x.csv' cannot be used: no such file or directory." in told.output
+    result = CliRunner().invoke(app, [*words, str(tmp_path / "x.csv")])
+    assert result.exit_code == 2 and "Errno" not in result.output
+    assert "x.csv' cannot be used: no such file or directory." in result.output

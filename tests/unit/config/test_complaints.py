@@ -19,9 +19,9 @@ from schemas.errors import ConfigurationError
     ],
 )
 def test_the_message_says_what_is_expected(variable: str, sentence: str) -> None:
-    with pytest.raises(ConfigurationError) as told:
+    with pytest.raises(ConfigurationError) as result:
         load_settings({variable: "sk-secret"})
-    assert told.value.detail == f"{variable} {sentence}"
+    assert result.value.detail == f"{variable} {sentence}"
 
 
 def test_an_unknown_unit_and_a_fraction_get_the_same_form_of_message() -> None:

@@ -90,9 +90,9 @@ def test_libpqs_parameters_are_accepted() -> None:
 
 def test_our_session_settings_win_and_the_application_name_is_that_of_the_url() -> None:
     ours = {"timezone": "UTC", "application_name": "meterbridge"}
-    made = with_defaults(f"{BASE}?timezone=Mars&application_name=x&schema=s", timeout=5, server_settings=ours)
-    assert made["server_settings"] == {"timezone": "UTC", "application_name": "x", "search_path": '"s"'}
-    assert made["timeout"] == 5
+    created = with_defaults(f"{BASE}?timezone=Mars&application_name=x&schema=s", timeout=5, server_settings=ours)
+    assert created["server_settings"] == {"timezone": "UTC", "application_name": "x", "search_path": '"s"'}
+    assert created["timeout"] == 5
 
 
 @pytest.mark.parametrize(
@@ -115,14 +115,14 @@ def test_a_refused_url_is_explained_without_the_password(url: str, why: str) -> 
         connecting(url)
     assert why in refused.value.detail
     for variable in ("DATABASE_URL", "LITELLM_DATABASE_URL"):
-        with pytest.raises(ConfigurationError, match=variable) as told:
+        with pytest.raises(ConfigurationError, match=variable) as result:
             load_settings({variable: url})
-        assert PASSWORD not in str(told.value)
-        assert "word=" not in str(told.value)
+        assert PASSWORD not in str(result.value)
+        assert "word=" not in str(result.value)
 
 
 def test_a_text_that_is_no_url_is_reported_under_its_setting() -> None:
     settings = load_settings({"DATABASE_URL": f"u:{PASSWORD}@h"})
-    with pytest.raises(ConfigurationError, match="DATABASE_URL should be an address") as told:
+    with pytest.raises(ConfigurationError, match="DATABASE_URL should be an address") as result:
         postgres_url(settings)
-    assert PASSWORD not in str(told.value)
+    assert PASSWORD not in str(result.value)

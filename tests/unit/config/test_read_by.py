@@ -73,8 +73,8 @@ def places() -> Iterator[tuple[str, str, set[str], set[str]]]:
         for path in sorted((ROOT / folder).glob("*.py")):
             tree = ast.parse(path.read_text("utf-8"))
             direct = _direct(tree)
-            made = {one for name in _named(tree) & values().keys() for one in values()[name]}
-            yield folder, path.stem, direct, direct | made
+            created = {one for name in _named(tree) & values().keys() for one in values()[name]}
+            yield folder, path.stem, direct, direct | created
 
 
 def readers(folder: str, module: str) -> set[str]:

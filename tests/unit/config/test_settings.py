@@ -314,9 +314,9 @@ def test_an_error_message_never_repeats_the_value(variable: str) -> None:
         return
     with pytest.raises(ConfigurationError) as refused:
         load_settings({variable: CANARY})
-    told = "".join(format_exception(refused.value))
-    assert variable in told
-    assert CANARY not in told
+    result = "".join(format_exception(refused.value))
+    assert variable in result
+    assert CANARY not in result
 
 
 def test_secrets_are_not_printed_with_the_settings() -> None:

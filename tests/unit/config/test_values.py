@@ -62,8 +62,8 @@ def test_no_repr_of_a_value_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> N
     kafka, url, lago = kafka_connection(settings), postgres_url(settings), lago_of_environment()
     assert (kafka.sasl_password, lago.key, url) == (SECRET, SECRET, ENVIRON["DATABASE_URL"])
     assert repr(url) == "DatabaseUrl('db:6543')"
-    for made in (kafka, url, lago, deployment_of(settings), usage_kafka_of_environment(), [url], replace(kafka)):
-        assert SECRET not in repr(made)
+    for created in (kafka, url, lago, deployment_of(settings), usage_kafka_of_environment(), [url], replace(kafka)):
+        assert SECRET not in repr(created)
 
 
 def test_usage_of_another_program_goes_to_the_kafka_that_its_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:

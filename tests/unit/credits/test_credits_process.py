@@ -40,8 +40,8 @@ async def test_without_postgres_every_credit_endpoint_answers_that_it_is_missing
             headers = ROOT | {"Idempotency-Key": "k"}
             answer = await house.http.request(verb, f"/api/v1/credits/{path}", headers=headers, json=body)
             assert await said(answer) == (501, "needs_postgres"), path
-        told = body_of(event("charge.refunded", charge(1)))
-        answer = await house.http.post("/webhooks/stripe", content=told, headers=signed(told))
+        result = body_of(event("charge.refunded", charge(1)))
+        answer = await house.http.post("/webhooks/stripe", content=result, headers=signed(result))
         assert await said(answer) == (501, "needs_postgres")
         assert house.topic.lines == [], "nothing was going to be changed"
 

@@ -36,7 +36,7 @@ async def test_the_calls_of_a_release_are_read_for_a_few_parts_at_a_time(
     chunks: list[list[Any]] = []
     async for chunk in calls_of(log, Moved(names, prepaid=True)):
         chunks.append(list(chunk))
-        # What was read is not much more than the chunk needs.
+        # It has not read much more than the chunk needs.
         assert sum(map(len, log.asked)) <= 5 * len(chunks) + 2
     assert log.locked == 1
     assert all(len(asked) <= 2 for asked in log.asked)

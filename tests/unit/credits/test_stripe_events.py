@@ -13,8 +13,10 @@ def read(*args: object, **options: object) -> StripeEvent:
 
 
 def test_a_paid_session_is_a_payment_of_its_full_amount() -> None:
-    told = read("checkout.session.completed", session("p1", "cs_1", "pi_1", 1234), "evt_1", live=True)
-    assert told == StripeEvent("evt_1", "checkout.session.completed", True, "pi_1", "p1", "cs_1", Payment(1234, "usd"))
+    result = read("checkout.session.completed", session("p1", "cs_1", "pi_1", 1234), "evt_1", live=True)
+    assert result == StripeEvent(
+        "evt_1", "checkout.session.completed", True, "pi_1", "p1", "cs_1", Payment(1234, "usd")
+    )
 
 
 @pytest.mark.parametrize("status", ["unpaid", "no_payment_required", "of a later release"])
@@ -23,21 +25,21 @@ def test_an_unpaid_session_is_no_payment(status: str) -> None:
 
 
 def test_the_refunded_amount_is_the_sum_of_all_refunds_of_the_charge() -> None:
-    told = read("charge.refunded", charge(250, metadata={"meterbridge_purchase": "p1"}))
-    assert (told.fact, told.payment_intent, told.purchase) == (Payment(refunded=250), "pi_1", ""), (
+    result = read("charge.refunded", charge(250, metadata={"meterbridge_purchase": "p1"}))
+    assert (result.fact, result.payment_intent, result.purchase) == (Payment(refunded=250), "pi_1", ""), (
         "only a session says that"
     )
 
 
 @pytest.mark.parametrize("kind", ["created", "updated", "closed", "funds_withdrawn", "funds_reinstated"])
 def test_every_dispute_event_gives_the_disputes_state(kind: str) -> None:
-    told = read(f"charge.dispute.{kind}", dispute("under_review", amount=70))
-    assert told.fact == Payment(disputes={"dp_1": Dispute(70, "usd", "under_review")})
+    result = read(f"charge.dispute.{kind}", dispute("under_review", amount=70))
+    assert result.fact == Payment(disputes={"dp_1": Dispute(70, "usd", "under_review")})
 
 
 def test_an_expanded_object_is_read_like_its_id() -> None:
-    told = read("charge.refunded", charge(1, intent={"id": "pi_9", "object": "payment_intent"}))  # type: ignore[arg-type]
-    assert told.payment_intent == "pi_9"
+    result = read("charge.refunded", charge(1, intent={"id": "pi_9", "object": "payment_intent"}))  # type: ignore[arg-type]
+    assert result.payment_intent == "pi_9"
 
 
 def test_an_event_about_another_systems_payment_is_ignored() -> None:

@@ -31,8 +31,8 @@ class Stripe:
     error: tuple[int, str, str] | None = None
 
     async def answer(self, request: web.Request) -> web.Response:
-        told = parse_qs(await request.text())
-        self.asked.append((request.method, request.path, told, dict(request.headers)))
+        result = parse_qs(await request.text())
+        self.asked.append((request.method, request.path, result, dict(request.headers)))
         if self.error is not None:
             status, kind, code = self.error
             return web.json_response({"error": {"type": kind, "code": code, "message": f"no: {KEY}"}}, status=status)
@@ -54,16 +54,16 @@ async def stripe() -> AsyncIterator[Stripe]:
 
 @pytest.fixture
 async def gateway(stripe: Stripe) -> AsyncIterator[StripeGateway]:
-    made = StripeGateway(KEY, stripe.url, "meterbridge")
-    yield made
-    await made.close()
+    created = StripeGateway(KEY, stripe.url, "meterbridge")
+    yield created
+    await created.close()
 
 
 async def test_a_session_is_created_as_stripe_documents_it(gateway: StripeGateway, stripe: Stripe) -> None:
     assert await gateway.session(ORDER, "cus_1") == Session("cs_test_1", "https://checkout.stripe.com/1", live=False)
-    [(method, path, told, headers)] = stripe.asked
+    [(method, path, result, headers)] = stripe.asked
     assert (method, path) == ("POST", "/v1/checkout/sessions")
-    assert {name: value for name, [value] in told.items()} == {
+    assert {name: value for name, [value] in result.items()} == {
         "mode": "payment",
         "customer": "cus_1",
         "client_reference_id": "p-1",
@@ -81,8 +81,8 @@ async def test_a_session_is_created_as_stripe_documents_it(gateway: StripeGatewa
 
 async def test_a_customer_at_stripe_has_only_the_name_of_its_account(gateway: StripeGateway, stripe: Stripe) -> None:
     assert await gateway.customer("user:ada") == "cus_1"
-    [(_, path, told, headers)] = stripe.asked
-    assert (path, told) == (
+    [(_, path, result, headers)] = stripe.asked
+    assert (path, result) == (
         "/v1/customers",
         {"metadata[meterbridge_account]": ["user:ada"], "description": ["user:ada"]},
     )

@@ -272,8 +272,8 @@ def test_no_finding_holds_a_token_or_a_header() -> None:
 
 def test_every_finding_has_a_severity_a_cause_and_a_next_step() -> None:
     for code, kind in KINDS.items():
-        told = Finding(code, "Here.").as_object()
-        assert told == {
+        result = Finding(code, "Here.").as_object()
+        assert result == {
             "code": code,
             "severity": kind.severity.value,
             "sentence": "Here.",

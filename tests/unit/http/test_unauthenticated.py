@@ -39,9 +39,9 @@ class World:
         return connection if self.unauthenticated.connected(connection) else None
 
     def many(self, count: int, address: str, *, idle: bool = True) -> list[Connection]:
-        made = [self.connect(address, idle=idle) for _ in range(count)]
-        assert None not in made
-        return [one for one in made if one is not None]
+        created = [self.connect(address, idle=idle) for _ in range(count)]
+        assert None not in created
+        return [one for one in created if one is not None]
 
 
 def test_the_address_with_the_most_unauthenticated_connections_loses_its_oldest_one() -> None:

@@ -39,9 +39,9 @@ async def test_every_body_of_the_api_refuses_an_unknown_member(endpoints: list[E
     for name, body in bodies.items():
         with pytest.raises(Problem) as refused:
             parsed(body, MISSPELT)
-        told = {error["field"]: error["message"] for error in refused.value.members["errors"]}  # type: ignore[attr-defined]
+        result = {error["field"]: error["message"] for error in refused.value.members["errors"]}  # type: ignore[attr-defined]
         assert refused.value.status == 422, name
-        assert "efective_from" in told, name
+        assert "efective_from" in result, name
         assert "efective_from" in refused.value.detail, name
 
 

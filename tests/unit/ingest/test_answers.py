@@ -76,31 +76,31 @@ async def test_a_body_of_which_nothing_was_stored_is_not_answered_accepted(body:
 
 @pytest.mark.parametrize("authorization", ["token", "Bearer other", "Basic token"])
 async def test_a_401_says_how_the_header_must_be(authorization: str) -> None:
-    status, told = await _answer(CALL, authorization)
-    assert (status, told["reason"]) == (401, "unknown_sender")
-    assert "`Authorization: Bearer <one of WEBHOOK_TOKEN>`" in told["detail"]
+    status, result = await _answer(CALL, authorization)
+    assert (status, result["reason"]) == (401, "unknown_sender")
+    assert "`Authorization: Bearer <one of WEBHOOK_TOKEN>`" in result["detail"]
 
 
 @pytest.mark.parametrize("reason", ["topics_unchecked", "kafka_unavailable"])
 async def test_a_503_names_a_known_cause(reason: str) -> None:
-    status, told = await _answer_of(_Away(reason))
-    assert (status, told["reason"]) == (503, reason)
-    assert told["detail"].startswith("Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS")
-    assert "calls are not accepted until" in told["detail"]
+    status, result = await _answer_of(_Away(reason))
+    assert (status, result["reason"]) == (503, reason)
+    assert result["detail"].startswith("Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS")
+    assert "calls are not accepted until" in result["detail"]
 
 
 async def test_a_503_with_an_unknown_cause_reveals_no_internals() -> None:
-    _, told = await _answer_of(_Away("producer_down"))
-    assert (told["reason"], told["detail"]) == ("producer_down", "records cannot be stored now")
+    _, result = await _answer_of(_Away("producer_down"))
+    assert (result["reason"], result["detail"]) == ("producer_down", "records cannot be stored now")
 
 
 @pytest.mark.parametrize("path", ["/webhooks/litellm/usage", "/webhook/litellm", "/webhooks/litellm/batches"])
 async def test_a_post_to_a_misspelt_webhook_path_is_answered_with_the_right_paths(path: str) -> None:
-    status, told = await _answer_of(_Topics(), path)
-    assert (status, told["reason"]) == (404, "not_found")
-    assert told["detail"] == "no such path; usage is posted to /webhook/litellm/usage or /webhooks/litellm"
+    status, result = await _answer_of(_Topics(), path)
+    assert (status, result["reason"]) == (404, "not_found")
+    assert result["detail"] == "no such path; usage is posted to /webhook/litellm/usage or /webhooks/litellm"
 
 
 async def test_a_post_to_any_other_path_gets_no_hint() -> None:
-    status, told = await _answer_of(_Topics(), "/something")
-    assert (status, told["detail"]) == (404, "Not Found")
+    status, result = await _answer_of(_Topics(), "/something")
+    assert (status, result["detail"]) == (404, "Not Found")

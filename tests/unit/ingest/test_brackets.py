@@ -12,7 +12,7 @@ from connectors.ingest.body_splitter import split, wrapped_in
 from connectors.ingest.brackets import end_of_nested
 from connectors.ingest.rejection_record import InvalidElement
 
-#: Whatever stands outside texts, and texts with what looks like brackets in them.
+#: Characters outside strings, and strings that contain brackets.
 PARTS = st.lists(
     st.sampled_from(["[", "]", "{", "}", ",", "0", " ", '"a"', '"]"', '"[\\""', '"\\\\"', "NaN", ":"])
     | st.text('x"\\[]', max_size=4).map(json.dumps),

@@ -179,8 +179,8 @@ def test_one_process_has_the_file_and_the_next_gets_it_when_the_first_has_ended(
     code = f"from pathlib import Path; from connectors.ingest.spool_file import SpoolFile; SpoolFile(Path({str(path)!r}), {MIB})"
     command = [sys.executable, "-c", code]
     for _ in range(2):  # a new file, and one that was there
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert "in use by another process" in told.stderr
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "in use by another process" in result.stderr
         file.close()
         assert subprocess.run(command, capture_output=True, check=False).returncode == 0
         file = opened(path)

@@ -25,9 +25,9 @@ async def test_it_is_refused_with_a_description_of_its_content_and_nothing_is_lo
     for _ in range(2):
         with pytest.raises(ConfigurationError) as refused:
             await Spool.at(left_spool, MIB, NEW)
-        told = str(refused.value)
-        assert "2 records for the topic old.raw, 1 record for the topic old.rejected" in told
-        assert "TOPIC_PREFIX" in told and "meterbridge_spool_records" in told
+        result = str(refused.value)
+        assert "2 records for the topic old.raw, 1 record for the topic old.rejected" in result
+        assert "TOPIC_PREFIX" in result and "meterbridge_spool_records" in result
     spool = await Spool.at(left_spool, MIB, OLD)
     batch = await spool.oldest(10, MIB)
     assert [topic for topic, *_ in batch.records] == ["old.raw", "old.raw", "old.rejected"]

@@ -69,14 +69,14 @@ class SenderSetup:
 
 @pytest.fixture
 async def sender_setup(tmp_path: Path) -> AsyncIterator[SenderSetup]:
-    kafka, told = ScriptedKafka(), list[tuple[str, object]]()
+    kafka, result = ScriptedKafka(), list[tuple[str, object]]()
     spool = await Spool.at(tmp_path / "spool.db", MIB)
     hooks = SpoolHooks(
-        on_spooled=lambda count: told.append(("spooled", count)),
-        on_drained=lambda count: told.append(("drained", count)),
-        on_rejected=lambda reason, count: told.append((reason, count)),
+        on_spooled=lambda count: result.append(("spooled", count)),
+        on_drained=lambda count: result.append(("drained", count)),
+        on_rejected=lambda reason, count: result.append((reason, count)),
     )
-    yield SenderSetup(kafka, spool, SpooledSender(kafka, spool, "rejected", lambda: 7_000, 0.1, hooks), told)
+    yield SenderSetup(kafka, spool, SpooledSender(kafka, spool, "rejected", lambda: 7_000, 0.1, hooks), result)
     await spool.close()
 
 
@@ -215,8 +215,8 @@ async def test_a_record_that_kafka_refuses_permanently_is_rejected_and_the_other
     [rejected] = [one for one in sender_setup.kafka.stored if one[0] == "rejected"]
     assert rejected[1] == "customer"
     assert rejected[3] == 7
-    told = msgspec.json.decode(rejected[2], type=Rejection)
-    assert (told.reason, told.stage, told.length) == ("too_large", "ingress", 2000)
+    result = msgspec.json.decode(rejected[2], type=Rejection)
+    assert (result.reason, result.stage, result.length) == ("too_large", "ingress", 2000)
     assert [one for one in sender_setup.kafka.stored if one[0] == "raw"] == [record(1), record(3)]
     assert ("too_large", 1) in sender_setup.told
     await cancel(draining)

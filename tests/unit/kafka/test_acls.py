@@ -27,8 +27,8 @@ def test_every_role_may_describe_every_topic_and_each_topic_has_one_writer() -> 
     """At its start a process compares all topics with the catalogue."""
     for topic in CATALOGUE:
         name = f"p.{topic.name}"
-        told = {acl.role for acl in FOUND if acl.name == name and acl.operation == "DescribeConfigs"}
-        assert told == set(ROLES)
+        result = {acl.role for acl in FOUND if acl.name == name and acl.operation == "DescribeConfigs"}
+        assert result == set(ROLES)
         assert _writers(name) - {OPERATOR} or topic is RATES, "only commands write rate cards"
     assert set(READS) == set(WRITES) == set(ROLES) - {OPERATOR}
 
@@ -48,9 +48,11 @@ def test_the_printed_commands_are_valid_for_kafkas_tool() -> None:
     for line in lines:
         words = split(line)
         assert words[:2] == ["--add", "--allow-principal"] and words[2].startswith("User:CN=my ")
-    told = CliRunner().invoke(app, ["topics", "acls"], env={"TOPIC_PREFIX": "p.", "DEPLOYMENT_NAME": "prod"})
-    assert told.exit_code == 0
-    line = next(line for line in told.stdout.splitlines() if "meterbridge-sink" in line and "transactional-id" in line)
+    result = CliRunner().invoke(app, ["topics", "acls"], env={"TOPIC_PREFIX": "p.", "DEPLOYMENT_NAME": "prod"})
+    assert result.exit_code == 0
+    line = next(
+        line for line in result.stdout.splitlines() if "meterbridge-sink" in line and "transactional-id" in line
+    )
     assert split(line)[2:] == [
         *("User:meterbridge-sink", "--operation", "Write", "--transactional-id", "p.prod-sink-"),
         *("--resource-pattern-type", "prefixed"),

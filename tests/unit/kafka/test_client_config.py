@@ -94,11 +94,11 @@ def test_every_client_presents_the_client_certificate(tmp_path: Path) -> None:
         SERVERS, "SSL", ssl_cafile=str(authority.cafile), ssl_certfile=str(client.certificate),
         ssl_keyfile=str(client.key), ssl_key_password="hushed-secret",
     )  # fmt: skip
-    told = librdkafka_config(kafka)
-    assert told["ssl.ca.location"] == str(authority.cafile)
-    assert told["ssl.certificate.location"] == str(client.certificate)
-    assert told["ssl.key.location"] == str(client.key)
-    assert told["ssl.key.password"] == "hushed-secret"
+    result = librdkafka_config(kafka)
+    assert result["ssl.ca.location"] == str(authority.cafile)
+    assert result["ssl.certificate.location"] == str(client.certificate)
+    assert result["ssl.key.location"] == str(client.key)
+    assert result["ssl.key.password"] == "hushed-secret"
     assert "hushed-secret" not in repr(kafka)
     faust = credentials_to_aiokafka_auth(faust_credentials(kafka))
     for config in (aiokafka_config(kafka), faust):

@@ -67,11 +67,11 @@ def test_every_setting_that_safety_depends_on_is_checked(topic: Topic) -> None:
 def test_a_wrong_setting_stops_the_start_if_money_could_be_lost(
     topic: Topic, other: dict[str, str], expected: bool
 ) -> None:
-    [told] = complaints_of(topic, **other)
+    [result] = complaints_of(topic, **other)
     ((name, value),) = other.items()
-    assert told.stops is expected
-    assert f"Topic p.{topic.name} has {name.replace('__', '.')}={value} where " in told.sentence
-    assert f"kafka-configs.sh --alter --entity-type topics --entity-name p.{topic.name} --add-config" in told.sentence
+    assert result.stops is expected
+    assert f"Topic p.{topic.name} has {name.replace('__', '.')}={value} where " in result.sentence
+    assert f"kafka-configs.sh --alter --entity-type topics --entity-name p.{topic.name} --add-config" in result.sentence
 
 
 @pytest.mark.parametrize(

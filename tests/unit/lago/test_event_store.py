@@ -95,8 +95,8 @@ def test_a_lago_before_1_39_is_recognised() -> None:
 def test_an_unavailable_lago_is_logged_once_for_each_cause() -> None:
     with capture_logs() as lines:
         tenant([failing(500), failing(500), failing(401), failing(401), lago(), failing(401), failing(401)])
-    told = [line["reason"] for line in lines if line["event"] == "event_store_unknown"]
-    assert told == ["http_500", "http_401", "http_401"]
+    result = [line["reason"] for line in lines if line["event"] == "event_store_unknown"]
+    assert result == ["http_500", "http_401", "http_401"]
 
 
 def test_a_key_that_may_not_ask_is_logged_once() -> None:

@@ -260,7 +260,7 @@ async def test_a_slow_answer_ends_with_the_requests_time_limit_and_its_outcome_i
 
 
 async def test_every_answers_headers_are_reported_and_an_answer_has_its_time() -> None:
-    told: list[tuple[str, int, str]] = []
+    result: list[tuple[str, int, str]] = []
     http = httpx.AsyncClient(
         transport=httpx.MockTransport(lambda _: httpx.Response(404, headers={"X-A": "1"}, json={}))
     )
@@ -268,13 +268,13 @@ async def test_every_answers_headers_are_reported_and_an_answer_has_its_time() -
         http,
         "http://lago",
         "secret",
-        on_headers=lambda name, status, headers: told.append((name, status, headers["x-a"])),
+        on_headers=lambda name, status, headers: result.append((name, status, headers["x-a"])),
         now=lambda: 1_800_000_000.5,
     )
     assert (await client.post_batch(b"{}")).at == 1_800_000_000.5
     with pytest.raises(LagoUnavailable):
         await client.get_event("t")
-    assert told == [("post_batch", 404, "1"), ("get_event", 404, "1")]
+    assert result == [("post_batch", 404, "1"), ("get_event", 404, "1")]
 
 
 async def test_health_returns_the_version() -> None:

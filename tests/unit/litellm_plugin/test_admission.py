@@ -173,43 +173,43 @@ async def test_a_key_is_sent_only_to_the_address_that_the_operator_configured_fo
 @pytest.mark.parametrize("key", [KEY, None])
 async def test_an_answer_about_a_key_is_cached_for_the_configured_seconds(key: str | None) -> None:
     there, now = Meterbridge(), [100.0]
-    made = admission(there, own_keys="billed", own_key_seconds=5)
-    assert made._own_keys is not None
-    made._own_keys._monotonic = lambda: now[0]
+    created = admission(there, own_keys="billed", own_key_seconds=5)
+    assert created._own_keys is not None
+    created._own_keys._monotonic = lambda: now[0]
     there.key = key
     for moment in (100.0, 104.9):
         now[0] = moment
-        assert (await made.admit(ADA, call(), "acompletion")).own_key is bool(key)
+        assert (await created.admit(ADA, call(), "acompletion")).own_key is bool(key)
     assert there.asked == ["resolve"]
     there.key = None if key else KEY
     now[0] = 105.0
-    assert (await made.admit(ADA, call(), "acompletion")).own_key is not bool(key)
+    assert (await created.admit(ADA, call(), "acompletion")).own_key is not bool(key)
 
 
 async def test_a_key_that_is_not_cached_is_requested_for_each_call() -> None:
     there = Meterbridge()
-    made = admission(there, own_keys="billed", own_key_seconds=0)
+    created = admission(there, own_keys="billed", own_key_seconds=0)
     for _ in range(3):
-        await made.admit(ADA, call(), "acompletion")
+        await created.admit(ADA, call(), "acompletion")
     assert there.asked == ["resolve"] * 3
 
 
 async def test_the_answer_for_another_user_is_not_used() -> None:
     """Such an answer may come from a cache between the proxy and Meterbridge."""
     there = Meterbridge()
-    made = admission(there, own_keys="billed", fail="closed")
+    created = admission(there, own_keys="billed", fail="closed")
     eve = SimpleNamespace(user_id="eve", team_id=None)
-    assert not (await made.admit(eve, call(), "acompletion")).own_key
-    assert made._own_keys is not None
-    made._own_keys._http = httpx.AsyncClient(
+    assert not (await created.admit(eve, call(), "acompletion")).own_key
+    assert created._own_keys is not None
+    created._own_keys._http = httpx.AsyncClient(
         base_url="http://m",
         transport=httpx.MockTransport(
             lambda _: httpx.Response(200, json={"user_id": "ada", "provider": "openai", "api_key": KEY})
         ),
     )
-    made._own_keys._keys.clear()
+    created._own_keys._keys.clear()
     with pytest.raises(Refused):
-        await made.admit(eve, call(), "acompletion")
+        await created.admit(eve, call(), "acompletion")
 
 
 @pytest.mark.parametrize("status", [500, 401, 403, 404, 429])
@@ -220,10 +220,10 @@ async def test_while_it_is_unknown_whether_a_user_has_a_key_the_setting_decides(
     with pytest.raises(Refused) as refused:
         await admission(there, own_keys="billed").admit(ADA, call(), "acompletion")
     assert refused.value.status == 503
-    made = admission(there, counts, own_keys="billed", fail="open", fail_open_usd=Decimal("0.05"))
-    assert not (await made.admit(ADA, call(), "acompletion")).own_key
+    created = admission(there, counts, own_keys="billed", fail="open", fail_open_usd=Decimal("0.05"))
+    assert not (await created.admit(ADA, call(), "acompletion")).own_key
     with pytest.raises(Refused):
-        await made.admit(ADA, call(), "acompletion")
+        await created.admit(ADA, call(), "acompletion")
     assert counts.all() == {"admitted_unasked": 1, "refused_unasked": 1}
 
 
@@ -236,11 +236,11 @@ async def test_the_setting_decides_whether_a_call_with_an_own_key_needs_credit(o
 
 async def test_no_log_line_and_no_error_contains_a_key(caplog: pytest.LogCaptureFixture) -> None:
     there, counts = Meterbridge(), Counts()
-    made = admission(there, counts, own_keys="billed", authorize="on", own_key_seconds=0)
-    decided = await made.admit(ADA, call(), "acompletion")
+    created = admission(there, counts, own_keys="billed", authorize="on", own_key_seconds=0)
+    decided = await created.admit(ADA, call(), "acompletion")
     there.status = 500
     with pytest.raises(Refused) as refused:
-        await made.admit(ADA, call(), "acompletion")
+        await created.admit(ADA, call(), "acompletion")
     assert KEY not in caplog.text + repr(decided) + repr(refused.value) + refused.value.detail + repr(vars(counts))
 
 
@@ -261,10 +261,10 @@ async def test_no_log_line_and_no_error_contains_a_key(caplog: pytest.LogCapture
 async def test_a_power_level_gets_the_model_of_its_first_provider(
     levels: str, asked: dict[str, Any], model: str, level: str
 ) -> None:
-    made = admission(Meterbridge(), levels=levels)
-    await known(made)
+    created = admission(Meterbridge(), levels=levels)
+    await known(created)
     data = call(**asked)
-    assert (await made.admit(ADA, data, "acompletion")).level == level
+    assert (await created.admit(ADA, data, "acompletion")).level == level
     assert data["model"] == model
     assert data.get("max_tokens") == (7 if level == "eco" else None)
 
@@ -272,52 +272,52 @@ async def test_a_power_level_gets_the_model_of_its_first_provider(
 @pytest.mark.parametrize("call_type", ["pass_through_endpoint", "acreate_batch", "_arealtime", "avideo_generation"])
 async def test_a_call_that_litellm_does_not_route_by_model_has_no_power_level(levels: str, call_type: str) -> None:
     """The body of a pass-through endpoint is the client's."""
-    made = admission(Meterbridge(), levels=levels)
+    created = admission(Meterbridge(), levels=levels)
     data = call(metadata={"power_level": "eco"}, proxy_server_request={"headers": {"x-power-level": "eco"}})
-    assert (await made.admit(ADA, data, call_type)).level == ""
+    assert (await created.admit(ADA, data, call_type)).level == ""
     assert data["model"] == "gpt-5" and "max_tokens" not in data
 
 
 async def test_a_client_cannot_override_the_power_level_of_its_key(levels: str) -> None:
-    made = admission(Meterbridge(), levels=levels)
+    created = admission(Meterbridge(), levels=levels)
     pinned = SimpleNamespace(user_id="ada", metadata={"power_level": "eco"})
-    assert (await made.admit(pinned, call(metadata={"power_level": "precision"}), "acompletion")).level == "eco"
+    assert (await created.admit(pinned, call(metadata={"power_level": "precision"}), "acompletion")).level == "eco"
 
 
 @pytest.mark.parametrize("asked", ["turbo", "careful", ["eco"], {"eco": 1}, 7, "e" * 100_000])
 async def test_an_unknown_level_is_refused(levels: str, asked: Any) -> None:
     """`careful` is in the file but not in Meterbridge, so it has no price."""
-    made = admission(Meterbridge(), levels=levels)
-    await known(made)
+    created = admission(Meterbridge(), levels=levels)
+    await known(created)
     with pytest.raises(Refused) as refused:
-        await made.admit(ADA, call(metadata={"power_level": asked}), "acompletion")
+        await created.admit(ADA, call(metadata={"power_level": asked}), "acompletion")
     assert (refused.value.status, refused.value.reason) == (400, "unknown_power_level")
 
 
 async def test_while_meterbridge_does_not_list_the_power_levels_the_file_decides(levels: str) -> None:
     there = Meterbridge()
     there.status = 503
-    made = admission(there, levels=levels)
-    await known(made)
+    created = admission(there, levels=levels)
+    await known(created)
     data = call(metadata={"power_level": "precision"})
-    assert (await made.admit(ADA, data, "acompletion")).level == "precision"
+    assert (await created.admit(ADA, data, "acompletion")).level == "precision"
     assert data["model"] == "gpt-5-pro", "the first of the file"
 
 
 async def test_the_list_of_power_levels_is_kept_for_ten_times_the_configured_seconds(levels: str) -> None:
     there, now = Meterbridge(), [100.0]
-    made = admission(there, levels=levels, levels_seconds=60)
-    assert made._levels is not None
-    made._levels._monotonic = lambda: now[0]
-    await known(made)
+    created = admission(there, levels=levels, levels_seconds=60)
+    assert created._levels is not None
+    created._levels._monotonic = lambda: now[0]
+    await known(created)
     there.status = 503
     for moment, model in ((150.0, "opus"), (650.0, "opus"), (701.0, "gpt-5-pro")):
         now[0] = moment
         data = call(metadata={"power_level": "precision"})
-        await made.admit(ADA, data, "acompletion")
+        await created.admit(ADA, data, "acompletion")
         assert data["model"] == model
-        if made._levels._asking is not None:
-            await made._levels._asking
+        if created._levels._asking is not None:
+            await created._levels._asking
     assert there.asked == ["power-levels"] * 3, "at 150 s it is still fresh"
 
 

@@ -31,9 +31,9 @@ def handler(tmp_path: Path) -> Iterator[_PROXY_Meterbridge]:
         stop_seconds=0.1,
         post_timeout=0.1,
     )
-    made = _PROXY_Meterbridge(settings)
-    yield made
-    made.close()
+    created = _PROXY_Meterbridge(settings)
+    yield created
+    created.close()
 
 
 async def begin_call(handler: _PROXY_Meterbridge, **data: Any) -> dict[str, Any]:
@@ -158,14 +158,14 @@ async def test_a_call_whose_record_cannot_be_built_is_counted_and_logged(
     for _ in range(100_000):
         deep = [deep]
     payload = {**PAYLOAD, **(hostile if isinstance(hostile, dict) else {"request_tags": deep})}
-    made = _PROXY_Meterbridge(
+    created = _PROXY_Meterbridge(
         PluginSettings(
             url="http://127.0.0.1:1", ring_path=str(tmp_path), token="t", keep="tags,metadata", stop_seconds=0.1
         )
     )
-    await made.async_log_success_event({"standard_logging_object": payload}, None, None, None)
-    made.close()
-    assert made.counts.all() == {"unreadable": 1}
+    await created.async_log_success_event({"standard_logging_object": payload}, None, None, None)
+    created.close()
+    assert created.counts.all() == {"unreadable": 1}
     assert "usage_unreadable" in caplog.text and "canary" not in caplog.text
     while isinstance(deep, list):
         deep = deep.pop()
@@ -218,14 +218,14 @@ def deciding(
             return httpx.Response(200, json={"user_id": "ada", "api_key": "sk-of-ada-0123456789"})
         return httpx.Response(200, json={"authorized": True, "reservation_id": "r-1"})
 
-    made = _PROXY_Meterbridge(settings)
+    created = _PROXY_Meterbridge(settings)
     http = httpx.AsyncClient(base_url="http://m", transport=httpx.MockTransport(api))
     marked = [{"model_info": {"own_key_provider": "openai"}}]
     monkeypatch.setattr(
-        made, "_made_admission", lambda: Admission(settings, made.counts, http, {}, lambda _model, _team: marked)
+        created, "_made_admission", lambda: Admission(settings, created.counts, http, {}, lambda _model, _team: marked)
     )
-    yield made, seen
-    made.close()
+    yield created, seen
+    created.close()
 
 
 async def admitted(handler: _PROXY_Meterbridge, **data: Any) -> dict[str, Any]:

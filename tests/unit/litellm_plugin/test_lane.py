@@ -112,8 +112,8 @@ def test_a_lane_that_another_process_opens_while_it_is_created_gets_another_name
         real(file, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    made = new_lane(tmp_path)
-    assert [neighbour.name for neighbour in neighbours] != [made.name]
+    created = new_lane(tmp_path)
+    assert [neighbour.name for neighbour in neighbours] != [created.name]
     assert len(neighbours) == 1
 
 

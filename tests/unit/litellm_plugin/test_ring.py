@@ -64,14 +64,14 @@ class Meterbridge:
 @pytest.fixture
 def rings() -> Iterator[Callable[..., Ring]]:
     """Creates rings and closes them at the end."""
-    made: list[Ring] = []
+    created: list[Ring] = []
 
     def ring(folder: Path, post: Post, counts: Counts | None = None, **given: object) -> Ring:
-        made.append(Ring(settings(folder, **given), counts or Counts(), post))
-        return made[-1]
+        created.append(Ring(settings(folder, **given), counts or Counts(), post))
+        return created[-1]
 
     yield ring
-    for each in made:
+    for each in created:
         each.close()
 
 
@@ -183,8 +183,8 @@ def test_a_kill_at_any_moment_loses_no_confirmed_record(tmp_path: Path, rings: C
             for _ in range(number * 3 + 1):
                 confirmed[str(victim.pid)] = int(victim.stdout.readline())
             victim.kill()
-            told = victim.stdout.read().split("\n")
-        whole = [line for line in told[:-1] if line]
+            result = victim.stdout.read().split("\n")
+        whole = [line for line in result[:-1] if line]
         confirmed[str(victim.pid)] = int(whole[-1]) if whole else confirmed[str(victim.pid)]
     there = Meterbridge()
     rings(tmp_path, there)

@@ -108,8 +108,8 @@ def test_the_metadata_column_says_whose_subscription_paid() -> None:
     """LiteLLM's table has it as JSON; earlier the column was skipped, and calls that a customer had paid directly were
     billed.
     """
-    told = '{"used_client_oauth_token": true, "note": "' + "x" * 70_000 + '"}'
-    cell = told.replace('"', '""')
+    result = '{"used_client_oauth_token": true, "note": "' + "x" * 70_000 + '"}'
+    cell = result.replace('"', '""')
     rows = f'request_id,startTime,end_user,spend,metadata\nr1,2026-11-20T12:00:00Z,acme,2,"{cell}"\n'
     ((_, element),) = csv_rows(io.BytesIO(rows.encode()))
     stripped = strip(element, FLAT, NOON, CUSTOMER_ID_FIELDS)

@@ -71,7 +71,7 @@ async def test_rows_of_several_keys_are_processed_concurrently_up_to_a_limit() -
 
 
 async def test_every_row_is_counted_by_its_outcome_and_refused_rows_are_ordered_by_line() -> None:
-    told: list[int] = []
+    result: list[int] = []
     lines = [
         Line(of="a", value=1, wrong="not_so", turns=9),
         "bad_row",
@@ -79,11 +79,11 @@ async def test_every_row_is_counted_by_its_outcome_and_refused_rows_are_ordered_
         Line(of="b", value=1),
         Line(of="b", value=2),
     ]
-    done = (await Import(Shelf(), 10, on_progress=told.append).run(rows(*lines))).as_object()
+    done = (await Import(Shelf(), 10, on_progress=result.append).run(rows(*lines))).as_object()
     counts = {name: done[name] for name in ("read", "created", "changed", "unchanged", "refused")}
     assert counts == {"read": 5, "created": 1, "changed": 1, "unchanged": 1, "refused": 2}
     assert [(error["line"], error["reason"]) for error in done["errors"]] == [(1, "not_so"), (2, "bad_row")]
-    assert sum(told) == 5
+    assert sum(result) == 5
 
 
 async def test_a_short_outage_is_waited_for_and_a_long_one_ends_the_import() -> None:

@@ -24,8 +24,8 @@ def test_a_percentile_is_less_than_19_percent_off(latencies: list[int], share: f
     for latency in latencies:
         counts[bucket_of(latency)] += 1
     true = sorted(latencies)[ceil(share * len(latencies)) - 1]
-    told = percentile_ms(counts, share)
-    assert told is not None and true / 1.19 - 1 <= told <= true * 1.19 + 1
+    result = percentile_ms(counts, share)
+    assert result is not None and true / 1.19 - 1 <= result <= true * 1.19 + 1
 
 
 def test_without_calls_there_is_no_percentile() -> None:

@@ -38,9 +38,9 @@ def test_each_variable_changes_what_the_canary_does() -> None:
 
 @pytest.mark.parametrize("words", [["canary"], ["canary", "--once"], ["canary", "setup"]], ids=" ".join)
 def test_an_interval_shorter_than_a_window_gives_an_error_of_one_sentence(words: list[str]) -> None:
-    told = CliRunner().invoke(app, words, env={"WINDOW_SECONDS": "3600", "LAGO_API_KEY": "key"})
-    assert told.exit_code == 2
-    assert told.stderr.splitlines()[-1].startswith(
+    result = CliRunner().invoke(app, words, env={"WINDOW_SECONDS": "3600", "LAGO_API_KEY": "key"})
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(
         "meterbridge: CANARY_INTERVAL should be a multiple of WINDOW_SECONDS (3600)"
     )
 

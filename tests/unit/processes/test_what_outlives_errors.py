@@ -46,8 +46,12 @@ def test_an_unexpected_record_is_skipped_and_the_others_are_read(error: Exceptio
         follower._take(0, [SimpleNamespace(offset=offset) for offset in range(4)])
     assert set(follower.taken) == {0, 2, 3}
     assert unreadable.COUNTS.of_role()["picky"] == before + 1
-    [told] = logs
-    assert (told["event"], told["offset"], told["error"]) == ("follower_record_unreadable", 1, type(error).__name__)
+    [result] = logs
+    assert (result["event"], result["offset"], result["error"]) == (
+        "follower_record_unreadable",
+        1,
+        type(error).__name__,
+    )
 
 
 def test_many_errors_are_counted_and_logged_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,18 +83,18 @@ def test_figures_of_one_comparison_may_be_added_to_those_of_others(tmp_path: Pat
     path = tmp_path / "latest.json"
     write([row(), row(peer="faust"), row("ingress")], path)
     write([row(ours=3.0)], path, add=True)
-    told = [(one["name"], one["peer"], one["ours"]) for one in json.loads(path.read_text())]
-    assert told == [("meter_flat_wall", "faust", 10.0), ("ingress", "quix", 10.0), ("meter_flat_wall", "quix", 3.0)]
+    result = [(one["name"], one["peer"], one["ours"]) for one in json.loads(path.read_text())]
+    assert result == [("meter_flat_wall", "faust", 10.0), ("ingress", "quix", 10.0), ("meter_flat_wall", "quix", 3.0)]
 
 
 def test_the_committed_results_have_this_format_and_every_target_has_its_row() -> None:
-    told = json.loads(LATEST.read_text())
-    for one in told:
+    result = json.loads(LATEST.read_text())
+    for one in result:
         assert one.keys() == SHAPE.keys()
         assert all(isinstance(one[name], kind) for name, kind in SHAPE.items()), one
         assert one["peer"] in PEERS
         assert one["ratio"] == pytest.approx(one["peer_value"] / one["ours"], rel=0.01)
-    pairs = [(one["name"], one["peer"]) for one in told]
+    pairs = [(one["name"], one["peer"]) for one in result]
     assert len(set(pairs)) == len(pairs)
     assert TARGETS.keys() <= set(pairs)
     assert CEILINGS.keys() <= {name for name, _ in pairs}

@@ -60,9 +60,9 @@ def test_the_readme_has_the_figures_of_the_page() -> None:
 
 
 def test_the_pictures_show_the_recorded_figures() -> None:
-    made = pictures(recorded())
-    assert {name: (IMAGES / name).read_text() for name in made} == made, "python -m bench.capacity --write"
-    assert set(re.findall(r"images/([\w-]+\.svg)", PAGE.read_text())) == made.keys()
+    created = pictures(recorded())
+    assert {name: (IMAGES / name).read_text() for name in created} == created, "python -m bench.capacity --write"
+    assert set(re.findall(r"images/([\w-]+\.svg)", PAGE.read_text())) == created.keys()
 
 
 def test_every_part_of_the_page_was_measured() -> None:

@@ -41,10 +41,10 @@ def complaints(values: dict[str, Any]) -> list[str]:
 
 def test_generated_parts_of_the_chart_are_current() -> None:
     """Run `make chart` after a change of topics, rights, settings, values.yaml, alarms or dashboards."""
-    made = files()
-    assert {name: (CHART / name).read_text() for name in made if (CHART / name).exists()} == made
+    created = files()
+    assert {name: (CHART / name).read_text() for name in created if (CHART / name).exists()} == created
     copies = {str(path.relative_to(CHART)) for folder in COPIED for path in (CHART / folder).glob("*")}
-    assert copies == {name for name in made if name.startswith(tuple(COPIED))}
+    assert copies == {name for name in created if name.startswith(tuple(COPIED))}
 
 
 def test_the_chart_has_the_version_of_the_product() -> None:
@@ -137,9 +137,9 @@ def test_every_value_has_a_description() -> None:
     silent = []
     for value in VALUES:
         twins = [value.path, ("webhooks", *value.path[1:]), ("meter", *value.path[1:])]
-        told = any(twin[:depth] in explained for twin in twins for depth in range(1, len(twin) + 1))
+        result = any(twin[:depth] in explained for twin in twins for depth in range(1, len(twin) + 1))
         general = (value.path[-1],) in explained or (value.path[1:2]) in explained
-        if not (told or general or isinstance(value.default, dict) or value.path[-1] in plain):
+        if not (result or general or isinstance(value.default, dict) or value.path[-1] in plain):
             silent.append(value.name)
     assert silent == []
 

@@ -173,10 +173,10 @@ def test_lagos_webhooks_go_to_an_address_that_is_served() -> None:
 
 
 def test_shellcheck_finds_nothing_in_the_script() -> None:
-    told = subprocess.run(
+    result = subprocess.run(
         [str(Path(sys.executable).parent / "shellcheck"), str(SCRIPT)], capture_output=True, text=True, check=False
     )
-    assert told.returncode == 0, told.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def run(*words: str, path: str = os.environ["PATH"]) -> tuple[int, str, str]:
@@ -239,15 +239,15 @@ def test_missing_keys_are_created_and_existing_ones_kept(tmp_path: Path, lago: b
     path, own = tmp_path / ".env", ["--lago"] if lago else []
     code, out, err = run(*own, "--env-file", str(path), "keys")
     assert (code, err) == (0, "")
-    made = example(path)
+    created = example(path)
     file = LAGO_FILE if lago else KAFKA_FILE
     required = set(re.findall(r"\$\{(\w+):\?", KAFKA_FILE.read_text() + file.read_text()))
-    assert [name for name in required if not made[name]] == []
+    assert [name for name in required if not created[name]] == []
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     secrets = [line.split()[0] for line in out.splitlines() if line.endswith(" is set")]
-    assert len({made[name] for name in secrets}) == len(secrets) >= 4
-    assert not any(made[name] in out for name in secrets), "a key is not printed"
-    assert made.keys() == example(file.parent / ("" if lago else "deploy") / ".env.example").keys()
+    assert len({created[name] for name in secrets}) == len(secrets) >= 4
+    assert not any(created[name] in out for name in secrets), "a key is not printed"
+    assert created.keys() == example(file.parent / ("" if lago else "deploy") / ".env.example").keys()
     before = path.read_text()
     assert run(*own, "--env-file", str(path), "keys")[0] == 0
     assert path.read_text() == before

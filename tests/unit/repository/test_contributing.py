@@ -12,7 +12,7 @@ from connectors.config.settings import VARIABLES
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-#: What stands in backticks, and how a part of it shows what it is.
+#: Text in backticks, and how a part of it shows its kind.
 QUOTED = re.findall(r"`([^`\n]+)`", TEXT)
 PATH = re.compile(r"(?:[\w.*-]+/)+[\w.*-]*|[\w.*-]+\.(?:py|md|toml|yml|txt)")
 NAMED = re.compile(r"((?:\w+/)+\w+\.py)::(\w+)")

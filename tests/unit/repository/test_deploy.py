@@ -18,7 +18,7 @@ from connectors.processes.server import API, API_ALONE_PORT
 from streams.app import ROLES
 
 ROOT = Path(__file__).parents[3]
-#: Top-level elements of the Compose Specification; `x-` is anybody's.
+#: Top-level elements of the Compose Specification; `x-` is free for extensions.
 COMPOSE_KEYS = {"name", "services", "networks", "volumes", "configs", "secrets", "include"}
 KEPT_SECRET = re.compile(r"KEY|(?<!PER_)TOKEN|SECRET|PASSWORD")
 INTERPOLATED = re.compile(r"\$\{(\w+):\?[^}]+\}")
@@ -34,7 +34,7 @@ DOCKERFILE = [
     for line in (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     if line and not line.startswith("#")
 ]
-#: By name of the stage that each instruction stands in; the last one is the image.
+#: By name of the stage that contains the instruction; the last one is the image.
 STAGES: dict[str, list[list[str]]] = {}
 for _instruction in DOCKERFILE:
     if _instruction[0] == "FROM":
@@ -164,14 +164,14 @@ def test_the_address_of_kafka_is_the_one_it_listens_on() -> None:
 
 
 def test_the_address_user_and_database_of_postgres_are_those_it_is_created_with() -> None:
-    made = SERVICES["postgres"]["environment"]
-    assert made["POSTGRES_USER"] == made["POSTGRES_DB"] == "meterbridge"
+    created = SERVICES["postgres"]["environment"]
+    assert created["POSTGRES_USER"] == created["POSTGRES_DB"] == "meterbridge"
     for name in ("tables", "worker", "api", "tools"):
         settings = load_settings(environment(OURS[name]))
         assert (settings.postgres_host, settings.postgres_user, settings.postgres_db) == (
             "postgres",
-            made["POSTGRES_USER"],
-            made["POSTGRES_DB"],
+            created["POSTGRES_USER"],
+            created["POSTGRES_DB"],
         )
 
 

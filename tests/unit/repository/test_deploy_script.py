@@ -142,8 +142,8 @@ def test_a_changed_file_is_not_restored(machine: Machine) -> None:
 def test_a_restore_fills_postgres_and_kafka_and_starts_no_billing_role(
     machine: Machine, words: tuple[str, ...]
 ) -> None:
-    told = "docker-compose.kafka.yml earlier" if words else "docker-compose.kafka.yml last"
-    code, said = machine.run("restore", str(saved(machine.folder / "old", told)), *words)
+    result = "docker-compose.kafka.yml earlier" if words else "docker-compose.kafka.yml last"
+    code, said = machine.run("restore", str(saved(machine.folder / "old", result)), *words)
     assert code == 0, said
     steps = machine.asked()
     assert steps[-3].startswith("up --detach --wait postgres")

@@ -100,9 +100,9 @@ def test_every_threat_has_its_countermeasure_and_the_test_that_shows_it() -> Non
         rows = [line for line in chapter.splitlines() if line.startswith("| ")][1:]
         assert rows, chapter
         for row in rows:
-            told = [cell.strip() for cell in row.strip("|").split(" | ")]
-            assert len(told) == 3 and all(told), row
-            assert CLAIM.search(told[2]), row
+            result = [cell.strip() for cell in row.strip("|").split(" | ")]
+            assert len(result) == 3 and all(result), row
+            assert CLAIM.search(result[2]), row
 
 
 def test_every_claimed_test_exists() -> None:

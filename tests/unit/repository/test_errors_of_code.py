@@ -15,8 +15,8 @@ SHARED = {"running", "base", "sentences", "account_tables"}
 
 def sentences() -> list[tuple[str, str]]:
     """Each sentence with a gap in place of the user's own word; a reason that is passed on is left out."""
-    told = [(where, "...".join(texts_of(call.args[0]))) for where, call in calls(*SENTENCES)]
-    return [(where, sentence) for where, sentence in told if sentence]
+    result = [(where, "...".join(texts_of(call.args[0]))) for where, call in calls(*SENTENCES)]
+    return [(where, sentence) for where, sentence in result if sentence]
 
 
 def test_the_code_has_enough_sentences_to_compare() -> None:
@@ -36,8 +36,8 @@ def words_of(page: str) -> list[str]:
 
 def test_every_sentence_of_a_command_is_on_the_page() -> None:
     """The first cell of a row has words of the sentence."""
-    told = words_of(PAGE)
-    assert [one for one in sentences() if not any(said in one[1] for said in told)] == []
+    result = words_of(PAGE)
+    assert [one for one in sentences() if not any(said in one[1] for said in result)] == []
 
 
 def test_every_error_of_a_command_is_below_a_heading_that_names_the_command() -> None:
@@ -48,7 +48,7 @@ def test_every_error_of_a_command_is_below_a_heading_that_names_the_command() ->
     for where, sentence in sentences():
         module = Path(where.partition(":")[0]).stem
         name = f"`{NAMED.get(module, module).replace('_', '-')}`"
-        told = [said for heading, _, rows in chapters if name in heading for said in words_of(rows)]
-        if module not in SHARED and not any(said in sentence for said in told):
+        result = [said for heading, _, rows in chapters if name in heading for said in words_of(rows)]
+        if module not in SHARED and not any(said in sentence for said in result):
             missing.append((where, sentence))
     assert missing == []

@@ -179,7 +179,7 @@ def row(**changes: object) -> Row:
 
 
 def test_a_page_shows_outcome_time_and_figures_of_each_row() -> None:
-    told = {
+    result = {
         "outcome": "passed",
         "cases": 1,
         "seconds": 12.34,
@@ -187,10 +187,10 @@ def test_a_page_shows_outcome_time_and_figures_of_each_row() -> None:
         "machine": "2 cores",
         "figures": {"calls": 18000, "drained_s": 4.25, "other": 1},
     }
-    shown = page({"One": (row(shows=("calls", "drained_s")),)}, {"faults/test_x.py::test_x": told})
+    shown = page({"One": (row(shows=("calls", "drained_s")),)}, {"faults/test_x.py::test_x": result})
     assert "| passed, 12 s; calls 18,000; drained 4.2 s |" in shown
     assert "| not run |" in page({"One": (row(),)}, {})
-    failed = {**told, "outcome": "failed", "cases": 3}
+    failed = {**result, "outcome": "failed", "cases": 3}
     shown = page({"One": (row(simulated="a day"),)}, {"faults/test_x.py::test_x": failed})
     assert "| *simulated: a day*; failed, 3 cases, 12 s;" in shown
 

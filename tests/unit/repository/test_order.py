@@ -57,5 +57,5 @@ def test_the_longest_start_first_and_a_group_counts_as_one() -> None:
         "faults/test_1.py::test_long": 90.0,
         "faults/test_1.py::test_grouped": 25.0,
     }
-    told = [item.nodeid.rpartition("_")[2] for item in longest_first(items, took)]
-    assert told == ["long", "grouped[a]@g", "grouped[x@y]@g", "new", "short", "short[b]"]
+    result = [item.nodeid.rpartition("_")[2] for item in longest_first(items, took)]
+    assert result == ["long", "grouped[a]@g", "grouped[x@y]@g", "new", "short", "short[b]"]

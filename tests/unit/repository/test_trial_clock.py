@@ -25,9 +25,9 @@ def clock() -> Iterator[Clock]:
     found = compiler()
     if found is None:
         pytest.skip("no C compiler: `make trial` goes without the week here, and says so")
-    made = Clock(found)
-    yield made
-    made.remove()
+    created = Clock(found)
+    yield created
+    created.remove()
 
 
 @pytest.mark.parametrize("days", [0, 7])

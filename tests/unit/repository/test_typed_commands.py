@@ -17,9 +17,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each 
 
 @pytest.fixture
 def commands(tmp_path: Path) -> Iterator[TypedCommands]:
-    made = TypedCommands(tmp_path)
-    yield made
-    made.stop()
+    created = TypedCommands(tmp_path)
+    yield created
+    created.stop()
 
 
 def typed(commands: TypedCommands, text: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

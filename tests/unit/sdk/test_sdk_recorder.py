@@ -106,13 +106,13 @@ async def test_a_refused_event_is_logged_with_everything_needed_to_repair_it_and
         await recorder.close()
     assert sink.stored == {"tx-3": 1}
     assert recorder.counts == RecorderCounts(recorded=1, rejected=2)
-    told = [line for line in lines if line["event"] == "usage_rejected"]
-    assert [(line["transaction_id"], line["reason"]) for line in told] == [
+    result = [line for line in lines if line["event"] == "usage_rejected"]
+    assert [(line["transaction_id"], line["reason"]) for line in result] == [
         ("tx-1", "bad_event"),
         ("tx-2", "ZeroDivisionError"),
     ]
-    assert {"org_id", "event_code", "timestamp", "properties"} <= told[0].keys()
-    assert (told[0]["error"], isinstance(told[1]["error"], ZeroDivisionError)) == (None, True)
+    assert {"org_id", "event_code", "timestamp", "properties"} <= result[0].keys()
+    assert (result[0]["error"], isinstance(result[1]["error"], ZeroDivisionError)) == (None, True)
 
 
 async def test_an_event_waits_for_a_key_that_is_not_known_yet_but_not_for_a_key_without_the_right() -> None:

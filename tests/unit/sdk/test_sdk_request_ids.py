@@ -51,8 +51,10 @@ def test_spellings_that_http_treats_as_equal_give_the_same_id() -> None:
 
 def test_an_id_is_the_same_in_every_process_and_has_a_known_format() -> None:
     """A client's repeat may reach another instance, which runs another version of this product."""
-    told = "from meterbridge_sdk.request_ids import transaction_id as t; print(t('org_1','u','POST','/v1','X-Request-ID','7'))"
-    elsewhere = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.strip()
+    result = "from meterbridge_sdk.request_ids import transaction_id as t; print(t('org_1','u','POST','/v1','X-Request-ID','7'))"
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", result], capture_output=True, text=True, check=True
+    ).stdout.strip()
     here = transaction_id("org_1", "u", "POST", "/v1", "X-Request-ID", "7")
     assert here == elsewhere == "req_acfa191531e448c24b6828b1be6cf7eb03c0d56cf3950849bb30364b61e381b2"
 
@@ -69,6 +71,6 @@ def test_the_first_header_with_a_value_counts() -> None:
 def test_generated_ids_differ_even_if_the_clock_stands_still() -> None:
     """Two requests at one moment are two, in one process or in several."""
     makers = [RequestIds(lambda: 7) for _ in range(3)]
-    made = [maker() for maker in makers for _ in range(100)]
-    assert all(one != other for one, other in combinations(made, 2))
-    assert {len(one) for one in made} == {32}
+    created = [maker() for maker in makers for _ in range(100)]
+    assert all(one != other for one, other in combinations(created, 2))
+    assert {len(one) for one in created} == {32}

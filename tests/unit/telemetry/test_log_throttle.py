@@ -44,9 +44,9 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 def record(text: Any = AWAY, *values: object, at: float = 100.0, name: str = "aiokafka") -> logging.LogRecord:
-    made = logging.LogRecord(name, logging.ERROR, __file__, 1, text, values, None)
-    made.created = at
-    return made
+    created = logging.LogRecord(name, logging.ERROR, __file__, 1, text, values, None)
+    created.created = at
+    return created
 
 
 def passed(bound: LogRateLimit, *records: logging.LogRecord) -> list[bool]:
@@ -59,9 +59,9 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 def test_a_few_lines_a_second_of_one_template_pass_for_any_values() -> None:
     bound = LogRateLimit(Hand().later)
-    told = passed(bound, *(record(AWAY, number, "refused") for number in range(1000)))
-    assert sum(told) == PASSING
-    assert told[:PASSING] == [True] * PASSING
+    result = passed(bound, *(record(AWAY, number, "refused") for number in range(1000)))
+    assert sum(result) == PASSING
+    assert result[:PASSING] == [True] * PASSING
 
 
 def test_another_template_and_another_logger_are_not_limited_by_it() -> None:
@@ -100,9 +100,9 @@ def test_the_number_of_left_out_lines_is_logged_after_the_second_and_then_lines_
     bound = LogRateLimit(hand.later)
     passed(bound, *(record(AWAY, number, "refused") for number in range(1000)))
     hand.pass_time()
-    [told] = lines(stream)
-    assert (told["event"], told["of"], told["count"]) == ("log_lines_suppressed", "aiokafka", 1000 - PASSING)
-    assert told["like"] == AWAY
+    [result] = lines(stream)
+    assert (result["event"], result["of"], result["count"]) == ("log_lines_suppressed", "aiokafka", 1000 - PASSING)
+    assert result["like"] == AWAY
     assert bound.filter(record(AWAY, 1, "refused"))
     hand.pass_time()
     assert len(lines(stream)) == 1
@@ -130,8 +130,8 @@ def test_a_flood_in_the_configured_log_is_limited_and_ends_with_its_count() -> N
     for number in range(500):
         logging.getLogger("asyncpg").error(AWAY, number, "refused")
     assert len(lines(stream)) == PASSING
-    told = eventually(lambda: [line for line in lines(stream) if line["event"] == "log_lines_suppressed"])
-    assert [line["count"] for line in told] == [500 - PASSING]
+    result = eventually(lambda: [line for line in lines(stream) if line["event"] == "log_lines_suppressed"])
+    assert [line["count"] for line in result] == [500 - PASSING]
 
 
 def test_while_a_broker_is_unavailable_there_is_no_summary_for_each_second() -> None:

@@ -104,7 +104,7 @@ def test_a_partition_counts_as_halted_until_it_continues(scrape: Scrape) -> None
     place = {"topic": "raw", "partition": "3", "reason": "offset_gap"}
     scrape.sensors.partition_halted("raw", 3, "offset_gap")
     assert scrape.value("meterbridge_partition_halted", **place) == 1
-    scrape.sensors.partition_halted("raw", 3, "offset_gap")  # lanes of two organisations
+    scrape.sensors.partition_halted("raw", 3, "offset_gap")  # partition tasks of two organisations
     scrape.sensors.partition_resumed("raw", 3, "offset_gap")
     assert scrape.value("meterbridge_partition_halted", **place) == 1
     assert scrape.sensors.health.ready()["status"] == "halted"

@@ -52,7 +52,7 @@ def test_counted_sealed_and_delivered_usage_is_logged_with_its_dollars_and_then_
 
 
 def test_it_is_logged_each_minute_and_once_more_at_the_end() -> None:
-    minute, told = MinuteSummary(), list[float]()
+    minute, result = MinuteSummary(), list[float]()
 
     async def main() -> None:
         telling = asyncio.ensure_future(minute.log_every())
@@ -60,11 +60,11 @@ def test_it_is_logged_each_minute_and_once_more_at_the_end() -> None:
             minute.settled("completed", "100")
             with capture_logs() as logged:
                 await asyncio.sleep(1)
-            told.extend(virtual_now() for _ in logged)
+            result.extend(virtual_now() for _ in logged)
         telling.cancel()
         with capture_logs() as logged:
             await asyncio.wait({telling})
         assert logged == [line(events_delivered=30, delivered_usd="30")]
 
     run_virtually(main())
-    assert told == [EVERY_S, 2 * EVERY_S]
+    assert result == [EVERY_S, 2 * EVERY_S]

@@ -42,8 +42,8 @@ def value(metrics: Metrics) -> Callable[..., float | None]:
 
 def test_a_process_shows_its_own_roles_and_no_other(metrics: Metrics, value: Callable[..., float | None]) -> None:
     metrics.has_roles("meter", "sink")
-    told = {role: value("meterbridge_role", role=role) for role in ROLES}
-    assert told == {"webhooks": 0, "api": 0, "meter": 1, "sink": 1, "retry": 0, "project": 0, "canary": 0}
+    result = {role: value("meterbridge_role", role=role) for role in ROLES}
+    assert result == {"webhooks": 0, "api": 0, "meter": 1, "sink": 1, "retry": 0, "project": 0, "canary": 0}
     assert set(WORKER_ROLES) == set(ROLES) - {"webhooks", "api", "canary"}
 
 
@@ -51,11 +51,11 @@ def test_the_age_of_waiting_records_is_a_share_of_the_retention_and_0_without_a_
     metrics: Metrics, value: Callable[..., float | None]
 ) -> None:
     metrics.waits({"raw": Waiting(7, 15 * DAY_S, 30 * DAY_S), "events": Waiting(1, 9 * DAY_S, 0)})
-    told = [
+    result = [
         [value(f"meterbridge_waiting_{name}", topic=topic) for topic in QUEUES]
         for name in ("records", "oldest_seconds")
     ]
-    assert told == [[7, 1, 0], [15 * DAY_S, 9 * DAY_S, 0]]
+    assert result == [[7, 1, 0], [15 * DAY_S, 9 * DAY_S, 0]]
     assert [value("meterbridge_waiting_retention_ratio", topic=topic) for topic in QUEUES] == [0.5, 0, 0]
 
 
@@ -66,8 +66,8 @@ def certificate_from_now(ends_in: timedelta) -> bytes:
 def certificate(ends_in: timedelta) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kafka")])
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - timedelta(days=400), NOW + ends_in)
-    return made.sign(key, SHA256()).public_bytes(Encoding.PEM)
+    created = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - timedelta(days=400), NOW + ends_in)
+    return created.sign(key, SHA256()).public_bytes(Encoding.PEM)
 
 
 def test_the_certificate_that_expires_first_counts_until_it_has_expired(

@@ -86,9 +86,9 @@ def test_a_partition_whose_position_moved_is_opened_again() -> None:
     """
     bench = ProjectorSetup()
     bench.tables.next = 5
-    with pytest.raises(Unavailable) as told:
+    with pytest.raises(Unavailable) as result:
         run_virtually(bench.work.process(records(0, 1)))
-    assert told.value.reason == "stale_projector" and bench.tables.offsets == []
+    assert result.value.reason == "stale_projector" and bench.tables.offsets == []
 
 
 def test_a_refused_row_is_skipped_alone_and_logged_once() -> None:

@@ -25,8 +25,8 @@ def test_it_is_a_role_only_if_postgres_is_configured() -> None:
 
 
 def test_without_postgres_the_error_says_what_is_missing() -> None:
-    told = CliRunner().invoke(app, ["worker", "--only", "project"], env={"DATABASE_URL": "", "POSTGRES_HOST": ""})
-    assert told.exit_code == 2 and "DATABASE_URL or POSTGRES_HOST must be set" in told.stderr
+    result = CliRunner().invoke(app, ["worker", "--only", "project"], env={"DATABASE_URL": "", "POSTGRES_HOST": ""})
+    assert result.exit_code == 2 and "DATABASE_URL or POSTGRES_HOST must be set" in result.stderr
 
 
 class Scrape:
@@ -83,14 +83,14 @@ def test_the_lag_is_the_age_of_the_oldest_partition_and_grows_while_nothing_move
         (asyncpg.UndefinedTableError("secret"), "postgres_schema"),
         (asyncpg.InvalidCatalogNameError("secret"), "postgres_schema"),
         (asyncpg.InternalServerError("secret"), "postgres_error"),
-        # Its month was dropped a moment ago, and is made again.
+        # Its month was dropped a moment ago, and is created again.
         (asyncpg.CheckViolationError('no partition of relation "secret" found for row'), "postgres_error"),
     ],
 )
 def test_a_temporary_error_is_waited_for_under_its_own_reason(error: Exception, reason: str) -> None:
-    with pytest.raises(Unavailable) as told, decisions():
+    with pytest.raises(Unavailable) as result, decisions():
         raise error
-    assert told.value.reason == reason and "secret" not in str(told.value)
+    assert result.value.reason == reason and "secret" not in str(result.value)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def test_a_temporary_error_is_waited_for_under_its_own_reason(error: Exception, 
         asyncpg.CharacterNotInRepertoireError("secret"),
         asyncpg.ProgramLimitExceededError("secret"),
         asyncpg.DataError("secret"),
-        # The driver's own, before anything was sent: it was taken for a server that is away, and asked forever.
+        # The driver's own error, before anything was sent: earlier it was mistaken for an unavailable server, and retried forever.
         type("Unsendable", (asyncpg.InterfaceError, ValueError), {})("secret"),
     ],
 )
 def test_an_error_about_the_row_itself_is_a_refusal_without_the_rows_values(error: Exception) -> None:
-    with pytest.raises(Rejected) as told, decisions():
+    with pytest.raises(Rejected) as result, decisions():
         raise error
-    assert told.value.reason == "row_refused" and "secret" not in str(told.value)
+    assert result.value.reason == "row_refused" and "secret" not in str(result.value)

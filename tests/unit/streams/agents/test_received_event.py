@@ -103,7 +103,9 @@ async def test_the_sink_decodes_each_part_of_an_event_once(decoded: Counter[str]
 async def test_of_other_deployments_events_only_the_manifest_is_decoded(decoded: Counter[str]) -> None:
     work, delivery, _ = work_of("eu")
     received = [ReceivedEvent(record(number, "us")) for number in range(MANY)]
-    next((one for one in received if work.is_own(one)), None)  # as a lane looks for the oldest that waits
+    next(
+        (one for one in received if work.is_own(one)), None
+    )  # like a partition task that looks for its oldest waiting event
     assert await work.process_received(received) == MANY
     assert decoded == {"read_manifest": MANY} and not delivery.items
 

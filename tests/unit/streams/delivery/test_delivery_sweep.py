@@ -139,7 +139,7 @@ def test_every_event_is_billed_once_or_has_an_outcome(world: World) -> None:
         assert len(stored) <= 1
         match outcome.kind, outcome.reason:
             case "delivered", "already_exists" if oddity[name] in ("hidden", "other before"):
-                # After an unknown outcome a repeat is taken for ours without a look-up: a look-up an event
+                # After an unknown outcome a repeat counts as ours without a lookup: one lookup for each event
                 # would cost a hundred requests a batch, and only a foreign writer of our ids could be hidden.
                 assert world.faults or "poison" in oddity.values()
             case "delivered", _:

@@ -177,27 +177,27 @@ def test_a_disk_that_accepts_nothing_costs_memory_and_is_logged_once(monkeypatch
     cold = line.ledger.cold
     assert isinstance(cold, EvictedWindowsFile)
     cold._file.execute("PRAGMA max_page_count=1")
-    with capture_logs() as told:
+    with capture_logs() as result:
         line.call(*((f"attack-{n}", 0) for n in range(3000)))
         line.punctuate()
         line.punctuate()
     assert (cold.windows, cold.sums, len(line.ledger.windows)) == (0, {}, 3000)
-    assert [one["event"] for one in told] == ["held_usage_stays_in_memory"]
+    assert [one["event"] for one in result] == ["held_usage_stays_in_memory"]
     cold._file.execute("PRAGMA max_page_count=100000")
-    with capture_logs() as told:
+    with capture_logs() as result:
         line.punctuate()
         line.punctuate()
     assert cold.windows == 2992
-    assert [one["event"] for one in told] == ["held_usage_on_disk"]
+    assert [one["event"] for one in result] == ["held_usage_on_disk"]
 
 
 def test_customers_are_listed_page_by_page_while_they_change() -> None:
     line = flood(0, 2500)
     cold = line.ledger.cold
     assert cold is not None
-    told = []
+    result = []
     for name in cold.names():
-        told.append(name)
+        result.append(name)
         line.ledger.warm(name)
-    assert len(set(told)) == len(told) == 2501
+    assert len(set(result)) == len(result) == 2501
     assert (cold.windows, cold.customers, cold.oldest_us(), cold.has("acme")) == (0, 0, None, False)

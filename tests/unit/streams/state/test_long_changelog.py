@@ -157,10 +157,10 @@ def test_a_disk_that_accepts_nothing_costs_memory_and_is_logged_once(monkeypatch
 
     monkeypatch.setattr(changelog, "OlderWindows", Full)
     written = [(window_key(first), _encode(held(first, f"n{first}"))) for first in range(500)]
-    with capture_logs() as told:
+    with capture_logs() as result:
         snapshot = read_back([*written, position(500)], 20, 10)
     ledger = LedgerState(Position())
     restore(ledger, snapshot, 0)
     verify(ledger)
     assert len(ledger.windows) == 500
-    assert [one["event"] for one in told] == ["changelog_stays_in_memory"]
+    assert [one["event"] for one in result] == ["changelog_stays_in_memory"]

@@ -60,8 +60,8 @@ def test_any_bytes_are_either_decoded_or_unreadable(value: bytes | None) -> None
         try:
             found = decoder(of)(value)
         except Unreadable as damage:
-            found, told = None, str(damage)
-        assert isinstance(found, of) or told.isidentifier(), "the error's kind, and nothing of the record"
+            found, result = None, str(damage)
+        assert isinstance(found, of) or result.isidentifier(), "the error's kind, and nothing of the record"
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_rejections_after_a_damaged_one_are_counted() -> None:
 )
 def test_the_projector_counts_unreadable_records(rows_of: Callable[[Any], Any], bad: list[bytes]) -> None:
     values = [value for value in GARBAGE if value is not None] + bad
-    told = rows_of([Stored(value) for value in values])
-    assert (told.rows, len(told.aside)) == ([], len(values))
+    result = rows_of([Stored(value) for value in values])
+    assert (result.rows, len(result.aside)) == ([], len(values))
 
 
 @pytest.mark.parametrize("cost", ["1e999999999", "-1e999999999", "1e-999999999", "1e5"])
@@ -126,9 +126,9 @@ def test_a_cost_with_any_exponent_becomes_a_row_with_or_without_it(cost: str) ->
         % cost.encode()
     )
     rejection = b'{"at":1,"stage":"meter","reason":"absurd_cost","detail":"","offset":3,"call":%b}' % call
-    told = rows.rejected_rows([Stored(rejection)])
-    assert told.aside == []
-    assert told.rows[0][6] == ("100000" if cost == "1e5" else None)
+    result = rows.rejected_rows([Stored(rejection)])
+    assert result.aside == []
+    assert result.rows[0][6] == ("100000" if cost == "1e5" else None)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_a_cost_with_any_exponent_becomes_a_row_with_or_without_it(cost: str) ->
 def test_a_damaged_header_is_counted(headers: list[tuple[str, Any]]) -> None:
     event = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1", "1", {}))
     for rows_of in (rows.rejected_rows, rows.event_rows):
-        told = rows_of([Stored(event, headers=headers)])
-        assert len(told.rows) + len(told.aside) == 1
+        result = rows_of([Stored(event, headers=headers)])
+        assert len(result.rows) + len(result.aside) == 1
 
 
 @pytest.mark.parametrize("amount", ["abc", "NaN", "sNaN", "1e999999999", "Infinity", "1_000", "9" * 41, "0x1"])

@@ -194,8 +194,8 @@ def test_a_time_is_in_at_most_one_gap_and_in_no_gap_inside_a_period(drawn: list[
         begins = at_us + int(pause * 1e6)
         at_us = begins + int(length * 1e6)
         true.append((begins, at_us))
-    told = [Period("sub", begins, ends // SECOND_US * SECOND_US) for begins, ends in true]
-    found = gaps(told, 0)
+    result = [Period("sub", begins, ends // SECOND_US * SECOND_US) for begins, ends in true]
+    found = gaps(result, 0)
     assert all(one.ends_us <= two.begins_us for one, two in pairwise(found))
     for begins, ends in true:
         assert not any(gap.begins_us < ends and begins < gap.ends_us for gap in found)

@@ -197,8 +197,8 @@ def test_calls_at_an_accepted_interval_share_no_window(interval_s: int, window_s
 
 
 def test_an_interval_shorter_than_a_window_is_refused_with_both_settings_names() -> None:
-    told = check_interval(60, MeterPolicy(window_us=3600 * SECOND_US))
-    assert "CANARY_INTERVAL" in told and "WINDOW_SECONDS (3600)" in told
+    result = check_interval(60, MeterPolicy(window_us=3600 * SECOND_US))
+    assert "CANARY_INTERVAL" in result and "WINDOW_SECONDS (3600)" in result
 
 
 def test_the_canarys_org_id_has_an_org_prefix_and_only_characters_that_lago_can_find() -> None:

@@ -144,7 +144,7 @@ def test_after_a_failed_probe_another_batch_probes_so_that_one_bad_batch_cannot_
     breaker = opened(batch="poison")
     assert breaker.wait_s("poison", 1.0) == POLICY.give_way_s
     assert breaker.wait_s("good", 1.0) == 0.0
-    assert breaker.admit("poison", 1.0 + POLICY.give_way_s)  # no one else came
+    assert breaker.admit("poison", 1.0 + POLICY.give_way_s)  # no other batch came
     breaker.failed("poison", "poison", BROKEN, 2.0)
     assert not breaker.admit("poison", 4.0)
     assert breaker.admit("good", 4.0)

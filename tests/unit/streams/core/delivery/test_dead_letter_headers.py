@@ -40,21 +40,21 @@ def test_a_first_failure_keeps_the_headers_and_adds_the_reason_and_the_origin() 
 
 def test_a_dead_letter_has_its_first_and_last_error_and_where_it_first_failed() -> None:
     headers = dead(waiting(ORIGINAL, PLACE, BROKEN, 1, 5), LATER, REFUSED, 2)
-    told = dict(headers)
+    result = dict(headers)
     assert headers[: len(ORIGINAL)] == ORIGINAL
-    assert (told["first_error"], told["last_error"]) == (b"http_500: HTTP 500", b"lago_refused: code: odd")
-    assert (told["reason"], told["attempts"], told["maybe_sent"]) == (b"lago_refused", b"2", b"0")
-    assert (told["origin_topic"], told["origin_partition"], told["origin_offset"]) == (
+    assert (result["first_error"], result["last_error"]) == (b"http_500: HTTP 500", b"lago_refused: code: odd")
+    assert (result["reason"], result["attempts"], result["maybe_sent"]) == (b"lago_refused", b"2", b"0")
+    assert (result["origin_topic"], result["origin_partition"], result["origin_offset"]) == (
         b"billing.lago.events",
         b"3",
         b"41",
     )
-    assert not {"attempt", "not_before"} & told.keys()
+    assert not {"attempt", "not_before"} & result.keys()
 
 
 def test_a_tool_for_kafka_connects_dead_letters_can_list_ours() -> None:
-    told = {name.removeprefix(CONNECT): value for name, value in dead(ORIGINAL, PLACE, REFUSED, 1)}
-    assert {name: told[name] for name in told if name not in dict(ORIGINAL)}.items() >= {
+    result = {name.removeprefix(CONNECT): value for name, value in dead(ORIGINAL, PLACE, REFUSED, 1)}
+    assert {name: result[name] for name in result if name not in dict(ORIGINAL)}.items() >= {
         "topic": b"billing.lago.events",
         "partition": b"3",
         "offset": b"41",
@@ -101,6 +101,6 @@ def test_of_two_headers_with_one_name_the_last_counts() -> None:
 
 
 def test_a_long_error_is_truncated_between_two_characters() -> None:
-    told = dict(dead([], PLACE, EventOutcome("dead", "lago_refused", "ü" * 400, 1), 1))
-    assert len(told["last_error"]) <= 500
-    assert told["last_error"].decode().endswith("ü")
+    result = dict(dead([], PLACE, EventOutcome("dead", "lago_refused", "ü" * 400, 1), 1))
+    assert len(result["last_error"]) <= 500
+    assert result["last_error"].decode().endswith("ü")

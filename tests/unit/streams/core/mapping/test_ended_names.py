@@ -19,8 +19,8 @@ ORG = OrgRecord("org", periods=(OLD, NEW))
 
 
 def customer(*versions: tuple[int, str]) -> CustomerRecord:
-    made = tuple(MappingVersion(at, "org", "t", external_subscription_id=name) for at, name in versions)
-    return CustomerRecord("ann", made, T, T)
+    created = tuple(MappingVersion(at, "org", "t", external_subscription_id=name) for at, name in versions)
+    return CustomerRecord("ann", created, T, T)
 
 
 def test_an_ended_subscription_in_a_mapping_pays_for_nothing() -> None:
@@ -45,7 +45,7 @@ def test_an_event_of_calls_is_owed_under_an_earlier_event_code_too() -> None:
     moment = f"{(T + 60 * SECOND_US) // SECOND_US}.000"
     for cents, refused in (("900", NO_CHARGE), ("0", "")):
         event = LagoEvent("t1", "old", "other_code", moment, cents, {"org_id": "org"})
-        told = restamp_decision(
+        result = restamp_decision(
             msgspec.json.encode(event), {"org": ORG}, OutOfPeriodPolicy.SHIFT, T + 30 * SECOND_US, "ai"
         )
-        assert told.refused == refused
+        assert result.refused == refused

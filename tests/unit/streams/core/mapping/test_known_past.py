@@ -117,16 +117,16 @@ def test_a_mapping_from_that_time_on_says_who_pays_and_is_accepted_although_it_i
     ledger = held(record, ORGS)
     assert resolved(ledger, record, ORGS) == ("", "", True)
     now_us = NOON + 99 * DAY_US
-    told = set_mapping(record, request_for("k", NOON - DAY_US), now_us, LEAD)
-    assert told.versions[1:] == record.versions
-    assert (told.known_from, told.versions[0].lago_customer_id) == (NOON - DAY_US, "k")
-    assert set_mapping(told, request_for("k", NOON - DAY_US), now_us + DAY_US, LEAD) is told, "twice is once"
+    result = set_mapping(record, request_for("k", NOON - DAY_US), now_us, LEAD)
+    assert result.versions[1:] == record.versions
+    assert (result.known_from, result.versions[0].lago_customer_id) == (NOON - DAY_US, "k")
+    assert set_mapping(result, request_for("k", NOON - DAY_US), now_us + DAY_US, LEAD) is result, "twice is once"
     with pytest.raises(Rejected, match="may be billed already"):
-        set_mapping(told, request_for("a", NOON - DAY_US), now_us, LEAD)
+        set_mapping(result, request_for("a", NOON - DAY_US), now_us, LEAD)
     with pytest.raises(Rejected, match="may be billed already"):
         set_mapping(record, request_for("k", record.known_from), now_us, LEAD)
-    assert payer(told, NOON - DAY_US - 1) == ("", NOT_KEPT)
-    assert resolved(ledger, told, ORGS) == ("k", "sub_k", False)
+    assert payer(result, NOON - DAY_US - 1) == ("", NOT_KEPT)
+    assert resolved(ledger, result, ORGS) == ("k", "sub_k", False)
 
 
 def test_the_number_of_versions_with_a_start_in_the_past_is_bounded() -> None:

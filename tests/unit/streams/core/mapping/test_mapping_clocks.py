@@ -47,9 +47,9 @@ class World:
 async def test_the_answer_shows_the_requested_mapping_although_it_starts_by_the_faster_clock(behind: int) -> None:
     first = set_mapping(None, MappingRequest("c", "a", "t"), NOW - 9 * HOUR_US, LEAD)
     world = World(NOW - behind, set_mapping(first, MappingRequest("c", "b", "t"), NOW, LEAD))
-    made = await world.mappings.put(MappingRequest("c", "d", "t"))
-    assert (made.version.lago_customer_id, made.changed) == ("d", True)
-    assert made.version.effective_from == NOW + LEAD
+    created = await world.mappings.put(MappingRequest("c", "d", "t"))
+    assert (created.version.lago_customer_id, created.changed) == ("d", True)
+    assert created.version.effective_from == NOW + LEAD
     assert in_force(world.table["c"].versions, NOW + 99 * HOUR_US).lago_customer_id == "d"
     ended = await world.mappings.end("c", EndMappingRequest())
     assert ended is not None

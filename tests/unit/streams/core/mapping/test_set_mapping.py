@@ -257,9 +257,9 @@ def test_after_a_deletion_no_mapping_is_shown_until_the_customer_is_mapped_again
     assert before.lago_customer_id == "a"
     assert shown(deleted.versions, EARLIEST) is None
     again = set_mapping(deleted, request_for("b"), NOW + HOUR_US, LEAD)
-    told = shown(again.versions, NOW + HOUR_US)
-    assert told is not None
-    assert told.lago_customer_id == "b"
+    result = shown(again.versions, NOW + HOUR_US)
+    assert result is not None
+    assert result.lago_customer_id == "b"
     assert payer(again, EARLIEST) == "b"
     assert payer(again, EARLIEST - 1) == "a"
 

@@ -72,11 +72,11 @@ def test_for_usage_billed_now_ended_subscriptions_are_ignored() -> None:
 
 @pytest.mark.parametrize("why", [UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION])
 def test_a_name_that_lago_does_not_know_is_no_subscription(why: str) -> None:
-    told = OrgRecord("org", periods=(period("real"),), unusable={"typo": why})
-    assert named(told, "typo", "ai_usage") == Choice("", why)
-    assert named(told, "not_asked_yet", "ai_usage") == Choice("not_asked_yet")
+    result = OrgRecord("org", periods=(period("real"),), unusable={"typo": why})
+    assert named(result, "typo", "ai_usage") == Choice("", why)
+    assert named(result, "not_asked_yet", "ai_usage") == Choice("not_asked_yet")
     assert named(None, "typo", "ai_usage") == Choice("typo")
-    learnt = msgspec.structs.replace(told, periods=(period("typo"),))
+    learnt = msgspec.structs.replace(result, periods=(period("typo"),))
     assert named(learnt, "typo", "ai_usage") == Choice("typo")
 
 

@@ -43,9 +43,9 @@ class Ledger:
         apply(self.ledger, changes, NOON)
         for name, count in changes.decisions.items():
             self.decisions[name] = self.decisions.get(name, 0) + count
-        told = [msgspec.json.decode(value, type=EnrichedUsage) for _, value in changes.enriched]
-        self.notes += [one.note for one in told]
-        self.ends += [parse_us(one.end) for one in told]
+        result = [msgspec.json.decode(value, type=EnrichedUsage) for _, value in changes.enriched]
+        self.notes += [one.note for one in result]
+        self.ends += [parse_us(one.end) for one in result]
         return changes
 
 

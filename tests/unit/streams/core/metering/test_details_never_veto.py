@@ -124,8 +124,8 @@ def test_a_status_may_be_that_of_http(told: Any, status: str) -> None:
 
 
 def test_metadata_may_be_json_in_a_string() -> None:
-    told = json.dumps({"user_api_key_team_id": "t", "usage_object": json.dumps({"cache_read_input_tokens": 7})})
-    found = usage(call(end_user=None, metadata=told))
+    result = json.dumps({"user_api_key_team_id": "t", "usage_object": json.dumps({"cache_read_input_tokens": 7})})
+    found = usage(call(end_user=None, metadata=result))
     assert (found.customer_id, found.id_kind, found.cached_tokens) == ("t", "team", 7)
 
 

@@ -22,12 +22,12 @@ def test_two_callbacks_of_one_customer_are_reported_once_an_hour() -> None:
     told        | x                                  | x
     """
     routes = Routes()
-    told = []
+    result = []
     for minute, shape in ((0, SLP), (1, LAGO), (3, SLP), (4, LAGO), (64, SLP), (65, LAGO)):
         routes.saw(shape, "acme", minute * MINUTE_MS)
-        told.append(routes.taken())
-    assert [bool(one) for one in told] == [False, True, False, False, False, True]
-    assert told[1] == [("acme", "lago", "litellm")]
+        result.append(routes.taken())
+    assert [bool(one) for one in result] == [False, True, False, False, False, True]
+    assert result[1] == [("acme", "lago", "litellm")]
 
 
 def test_a_change_from_one_callback_to_another_is_not_reported_if_an_hour_lies_between() -> None:

@@ -56,9 +56,9 @@ def test_an_event_without_a_call_in_it_is_rejected(data: Any) -> None:
     """Earlier it was accepted and counted as a call without a cost."""
     outcome, usages = stored([event(data=data), event(id="e2")])
     assert (reasons(outcome), [one.request_id for one in usages]) == ([(0, "not_a_call")], ["e2"])
-    told = event(cost=0.02)
-    del told["data"]
-    assert reasons(stored([told, event()])[0]) == [(0, "not_a_call")]
+    result = event(cost=0.02)
+    del result["data"]
+    assert reasons(stored([result, event()])[0]) == [(0, "not_a_call")]
 
 
 @pytest.mark.parametrize("cents", [2, "2", "2.0"])
@@ -69,9 +69,9 @@ def test_cents_in_an_event_are_read_too(cents: Any) -> None:
 
 
 def in_base64(call: Any) -> dict[str, Any]:
-    told = event(data_base64=b64encode(json.dumps(call, default=str).encode()).decode())
-    del told["data"]
-    return told
+    result = event(data_base64=b64encode(json.dumps(call, default=str).encode()).decode())
+    del result["data"]
+    return result
 
 
 @pytest.mark.parametrize("shape", [CLOUDEVENT, FLAT])
@@ -102,8 +102,8 @@ def test_an_envelope_may_contain_its_source_and_its_total(more: dict[str, str], 
     rejected.
     """
     envelope = {**more, wrapper: [slp(1, end_user="acme"), slp(2, end_user="acme")]}
-    for told in (envelope, [envelope]):
-        outcome, usages = stored(told, FLAT)
+    for result in (envelope, [envelope]):
+        outcome, usages = stored(result, FLAT)
         assert (reasons(outcome), [one.call_id for one in usages]) == ([], ["call-1", "call-2"])
 
 
@@ -114,8 +114,8 @@ def test_an_envelope_may_contain_its_source_and_its_total(more: dict[str, str], 
 def test_calls_under_an_unknown_member_name_are_read(name: str, own: dict[str, str]) -> None:
     """Earlier an envelope with an id of its own was accepted as a call without cost, and its content was lost."""
     two = [slp(1, end_user="acme"), slp(2, end_user="acme")]
-    for told in ({**own, name: two}, [{**own, name: two[0]}, {**own, name: [two[1]]}]):
-        outcome, usages = stored(told, FLAT)
+    for result in ({**own, name: two}, [{**own, name: two[0]}, {**own, name: [two[1]]}]):
+        outcome, usages = stored(result, FLAT)
         assert (reasons(outcome), [one.call_id for one in usages]) == ([], ["call-1", "call-2"])
     outcome, usages = stored([{**own, name: [{"id": "x", "content": "a prompt"}]}, slp(3)], FLAT)
     assert all(not one.cost for one in usages[:-1])

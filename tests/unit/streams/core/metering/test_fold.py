@@ -61,7 +61,7 @@ calls = st.builds(
     cents=st.integers(1, 10**9),
     model=st.sampled_from(["gpt-4o", "claude"]),
 )
-#: One call has one content: a number stands for all of it.
+#: One call has one content: a number represents it.
 batches = st.lists(calls, min_size=1, max_size=40)
 
 

@@ -40,8 +40,8 @@ def test_a_providers_short_id_includes_its_deployment() -> None:
 
 
 def test_padding_makes_no_difference() -> None:
-    told = packed("litellm:custom_llm_provider:x;model_id:m12;video_id:17")
-    assert job_id_of(f"video_{told}") == job_id_of(f"video_{told.rstrip('=')}")
+    result = packed("litellm:custom_llm_provider:x;model_id:m12;video_id:17")
+    assert job_id_of(f"video_{result}") == job_id_of(f"video_{result.rstrip('=')}")
 
 
 def test_an_id_that_only_looks_encoded_is_unchanged() -> None:
@@ -55,9 +55,11 @@ def test_a_suffix_is_removed_once() -> None:
 @pytest.mark.parametrize(("length", "alone"), [(15, False), (16, True)])
 def test_from_sixteen_characters_on_a_providers_id_is_unique_by_itself(length: int, *, alone: bool) -> None:
     inside = "v" * length
-    told = [f"video_{packed(f'litellm:custom_llm_provider:x;model_id:{one};video_id:{inside}')}" for one in ("m", "n")]
-    assert (job_id_of(told[0]) == job_id_of(told[1]) == inside) is alone
-    assert (job_id_of(told[0]) == job_id_of(told[1])) is alone
+    result = [
+        f"video_{packed(f'litellm:custom_llm_provider:x;model_id:{one};video_id:{inside}')}" for one in ("m", "n")
+    ]
+    assert (job_id_of(result[0]) == job_id_of(result[1]) == inside) is alone
+    assert (job_id_of(result[0]) == job_id_of(result[1])) is alone
 
 
 def test_an_id_of_fewer_than_32_characters_is_never_encoded() -> None:
@@ -68,6 +70,6 @@ def test_an_id_of_fewer_than_32_characters_is_never_encoded() -> None:
 
 @pytest.mark.parametrize(("length", "sealed"), [(120, False), (121, True)])
 def test_an_opaque_id_of_more_than_120_characters_is_encrypted(length: int, *, sealed: bool) -> None:
-    told = "resp_" + "!" * (length - len("resp_"))
-    assert is_sealed(told) is is_sealed(told + "_background_cost") is sealed
-    assert not is_sealed("video" + told[5:]) and not is_sealed(f"resp_{packed('litellm:' + 'x' * 200)}")
+    result = "resp_" + "!" * (length - len("resp_"))
+    assert is_sealed(result) is is_sealed(result + "_background_cost") is sealed
+    assert not is_sealed("video" + result[5:]) and not is_sealed(f"resp_{packed('litellm:' + 'x' * 200)}")

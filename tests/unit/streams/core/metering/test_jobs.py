@@ -138,7 +138,7 @@ def test_normal_responses_are_separate_calls_even_with_one_id() -> None:
     """LiteLLM may use ids of a provider that uses them twice."""
     part = Partition().take(*[raw(0, slp(n, id="resp_213", call_type="aresponses")) for n in range(3)], step=1)
     assert part.billed.calls == 3
-    assert len(part.ledger.seen) == 4  # three calls, and what a read of them would be known by
+    assert len(part.ledger.seen) == 4  # three calls, and the ids by which a read of them would be recognised
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -96,8 +96,8 @@ def test_without_a_call_id_the_request_id_and_the_start_decide(
 ) -> None:
     call_id, request_id = ids
     row = logged_call(request_id="None" if request_id == "None" else "req")
-    told = copy(call_id=call_id, request_id=request_id, start_us=row.start_us + apart_us)
-    assert same_call(told, row) is answer
+    result = copy(call_id=call_id, request_id=request_id, start_us=row.start_us + apart_us)
+    assert same_call(result, row) is answer
 
 
 def test_a_call_of_a_litellm_without_call_ids_is_found_by_a_later_version() -> None:

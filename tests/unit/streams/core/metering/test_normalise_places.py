@@ -149,7 +149,7 @@ def test_a_cache_hit_is_recognised_in_every_place(shape: str, told: object, hit:
 
 @pytest.mark.parametrize("shape", ["slp", "integration"])
 def test_the_owner_of_the_key_is_read(shape: str) -> None:
-    assert [placed(shape, {"byok": told}).byok for told in (True, False, None)] == [True, False, False]
+    assert [placed(shape, {"byok": result}).byok for result in (True, False, None)] == [True, False, False]
 
 
 @pytest.mark.parametrize("shape", COUNTS)
@@ -183,8 +183,8 @@ def test_start_and_end_are_read_or_replaced_by_each_other(times: dict[str, Any],
 
 @pytest.mark.parametrize("shape", ["integration", "lago"])
 def test_a_single_time_is_start_and_end_and_without_any_the_time_of_receipt_is(shape: str) -> None:
-    for told, at in ((AT - 7, AT - 7), (None, AT), ("", AT)):
-        found = placed(shape, {"timestamp": told})
+    for result, at in ((AT - 7, AT - 7), (None, AT), ("", AT)):
+        found = placed(shape, {"timestamp": result})
         assert (found.start_us, found.end_us) == (at * SECOND_US, at * SECOND_US)
 
 

@@ -33,7 +33,7 @@ def seen(calls: int, failures: int = 0, in_a_row: int = 0) -> SeenCalls:
         (DOWN, seen(100, 0), HEALTHY),
         (HEALTHY, seen(0), HEALTHY),
         (DEGRADED, seen(0), DEGRADED),
-        (DOWN, seen(0), DEGRADED),  # somebody should try it
+        (DOWN, seen(0), DEGRADED),  # it should be tried again
     ],
 )
 def test_each_threshold_has_its_documented_value(before: str, window: SeenCalls, status: str) -> None:

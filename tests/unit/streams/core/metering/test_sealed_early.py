@@ -17,9 +17,9 @@ CALLS = st.lists(st.tuples(st.sampled_from(["acme", "zoo"]), st.integers(0, 1500
 def line(most: int | None, grace_s: int = 10_000) -> Line:
     """Its windows are never due: only the bound seals."""
     policy = replace(POLICY, grace_us=grace_s * SECOND_US, group_by=("team_id",))
-    made = Line(None, policy if most is None else replace(policy, max_open=most))
-    made.map("acme")
-    return made
+    created = Line(None, policy if most is None else replace(policy, max_open=most))
+    created.map("acme")
+    return created
 
 
 @settings(max_examples=150, deadline=None)
@@ -52,7 +52,7 @@ def test_a_bound_on_open_windows_changes_no_amount(steps: list[object], most: in
 
 def test_a_busy_window_is_one_event_and_windows_with_one_call_are_sealed_early() -> None:
     crowded = line(10)
-    with capture_logs() as told:
+    with capture_logs() as result:
         for number in range(30):
             crowded.now_us += SECOND_US
             crowded.call(("acme", 0), metadata={"user_api_key_team_id": f"once-{number}"})
@@ -63,7 +63,7 @@ def test_a_busy_window_is_one_event_and_windows_with_one_call_are_sealed_early()
     assert len(crowded.ledger.open) <= 10
     (often,) = (window for window in crowded.ledger.windows.values() if window.group == ("often",))
     assert (often.count, often.cost) == (30, Decimal(30))
-    assert [one["event"] for one in told] == ["windows_sealed_early"], "once"
+    assert [one["event"] for one in result] == ["windows_sealed_early"], "once"
 
 
 def test_at_the_bound_nothing_is_sealed_and_one_more_window_leaves_four_fifths_open() -> None:

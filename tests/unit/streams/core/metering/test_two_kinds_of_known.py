@@ -83,9 +83,9 @@ def test_a_copy_with_another_cost_is_a_duplicate_and_reported() -> None:
     part = Partition().take(copy("0.02"), copy("0.03"), copy("0.02"), copy("0"))
     assert part.billed == Sum(1, Decimal("0.02"))
     assert part.decisions == {"billable": 1, "duplicate": 3}
-    (told,) = part.rejected
-    assert (told["reason"], told["stage"], told["offset"]) == ("cost_differs", "meter", 1)
-    assert told["call"]["call"]["response_cost"] == 0.03
+    (result,) = part.rejected
+    assert (result["reason"], result["stage"], result["offset"]) == ("cost_differs", "meter", 1)
+    assert result["call"]["call"]["response_cost"] == 0.03
     assert part.steps[0].noticed.doubtful == {"cost_differs": Sum(1, Decimal("0.03"))}
     counters = part.ledger.position.counters
     assert (counters.duplicate.calls, counters.rejected.calls) == (3, 0)

@@ -84,10 +84,10 @@ def test_a_failed_call_that_cost_money_is_priced() -> None:
 
 
 def test_one_factor_of_the_payer_applies_and_the_orgs_own_overrides_its_plans() -> None:
-    made = card(plan={"pro": "0.9"}, org={"o": "0.8"})
-    assert payer_factor(made, "o", "pro") == D("0.8")
-    assert payer_factor(made, "p", "pro") == D("0.9")
-    assert payer_factor(made, "p", "free") == 1
+    created = card(plan={"pro": "0.9"}, org={"o": "0.8"})
+    assert payer_factor(created, "o", "pro") == D("0.8")
+    assert payer_factor(created, "p", "pro") == D("0.9")
+    assert payer_factor(created, "p", "free") == 1
     assert payer_factor(card(), "o", "pro") == 1
 
 
@@ -98,8 +98,8 @@ def test_the_plan_is_that_of_the_subscription_at_the_calls_end() -> None:
     )
     assert [plan_at(org, "s", at) for at in (-5, 0, 9, 10, 15, 20, 99)] == ["small"] * 3 + ["big"] * 4
     assert plan_at(org, "none", 0) == plan_at(None, "s", 0) == ""
-    rates = Rates([made := card(plan={"small": "2", "big": "3"})], {"o": org})
-    assert [rates.factor(made, "o", "s", at) for at in (5, 25, 5)] == [2, 3, 2]
+    rates = Rates([created := card(plan={"small": "2", "big": "3"})], {"o": org})
+    assert [rates.factor(created, "o", "s", at) for at in (5, 25, 5)] == [2, 3, 2]
 
 
 @given(
