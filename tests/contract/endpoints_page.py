@@ -75,8 +75,8 @@ def endpoints_page() -> str:
     return "".join(parts)
 
 
-def _rows(told: Json) -> Iterator[_Row]:
-    for path, operations in told["paths"].items():
+def _rows(document: Json) -> Iterator[_Row]:
+    for path, operations in document["paths"].items():
         for method, operation in operations.items():
             needs = _needs(path, method, operation)
             yield _Row(method.upper(), path, needs, operation["summary"].rstrip("."))

@@ -105,13 +105,13 @@ class Trial:
         return all(states.get(service) == "healthy" for service in SERVICES)
 
 
-def until(done: Callable[[], bool], what: str, limit_s: float, told: Callable[[], object] = lambda: "") -> None:
+def until(done: Callable[[], bool], what: str, limit_s: float, details: Callable[[], object] = lambda: "") -> None:
     """Wait for a state that can only be observed from outside.
 
     Raises:
-        Failed: it is not there within `limit_s` on a quiet machine; with what `told` answers.
+        Failed: it is not there within `limit_s` on a quiet machine; with what `details` answers.
     """
     try:
         eventually(done, limit_s, every_s=0.25)
     except AssertionError as error:
-        raise Failed(f"not within {limit_s:.0f} s: {what}; {told()}") from error
+        raise Failed(f"not within {limit_s:.0f} s: {what}; {details()}") from error

@@ -100,38 +100,38 @@ async def _world(bootstrap: str, prefix: str) -> Seen:
     return Seen(answers, {name: (one["calls"], Decimal(one["billed_cents"])) for name, one in found.items()})
 
 
-def _body(told: Any, form: str = "") -> tuple[bytes, dict[str, str]]:
+def _body(value: Any, form: str = "") -> tuple[bytes, dict[str, str]]:
     if form == "ndjson":
-        return "\n".join(one if isinstance(one, str) else json.dumps(one) for one in told).encode(), {}
-    text = json.dumps(told).encode()
+        return "\n".join(one if isinstance(one, str) else json.dumps(one) for one in value).encode(), {}
+    text = json.dumps(value).encode()
     if form == "gzip-half":
         packed = gzip.compress(text)
         return packed[: len(packed) // 2], {"Content_Encoding": "gzip"}
     if form in ("x-gzip", "deflate"):
         return (gzip if form == "x-gzip" else zlib).compress(text), {"Content_Encoding": form}
     assert form == "", form
-    return text, {"Content_Type": "application/cloudevents+json"} if "specversion" in told else {}
+    return text, {"Content_Type": "application/cloudevents+json"} if "specversion" in value else {}
 
 
-def _with_moments(told: Any) -> Any:
-    if isinstance(told, list):
-        return [_with_moments(one) for one in told]
-    if not isinstance(told, dict):
-        return told
-    if "$ago" in told:
-        return RECEIVED_AT / 1e6 - told["$ago"]
-    if "$iso" in told:
-        return to_iso(RECEIVED_AT - int(told["$iso"] * 1e6))
-    return {name: _with_moments(one) for name, one in told.items()}
+def _with_moments(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_moments(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ago" in value:
+        return RECEIVED_AT / 1e6 - value["$ago"]
+    if "$iso" in value:
+        return to_iso(RECEIVED_AT - int(value["$iso"] * 1e6))
+    return {name: _with_moments(one) for name, one in value.items()}
 
 
 def _customers(case: dict[str, Any]) -> set[str]:
     return set(case["owed"]) | set(_named(case["steps"]))
 
 
-def _named(told: Any) -> Iterator[str]:
-    for one in told.values() if isinstance(told, dict) else told:
+def _named(value: Any) -> Iterator[str]:
+    for one in value.values() if isinstance(value, dict) else value:
         if isinstance(one, dict | list):
             yield from _named(one)
-    if isinstance(told, dict):
-        yield from (told[name] for name in _NAMES if isinstance(told.get(name), str))
+    if isinstance(value, dict):
+        yield from (value[name] for name in _NAMES if isinstance(value.get(name), str))

@@ -143,17 +143,17 @@ async def _change(
     first, *others = (world.processes[name] for name in WORKERS)
     node = random.choice(cluster.nodes)
 
-    def told(what: str) -> None:
+    def progress(what: str) -> None:
         say(f"{world.clock_s():6.1f} s  {what}")
 
     await asyncio.sleep(pause_s)
     for process in others:
         process.start()
     await asyncio.gather(*(process.up(_UP_LIMIT_S) for process in others))
-    told("three workers")
+    progress("three workers")
     await asyncio.sleep(pause_s)
     await asyncio.to_thread(node.kill)
-    told(f"kill -9 of the broker {node.bootstrap}")
+    progress(f"kill -9 of the broker {node.bootstrap}")
     for process in (first, *others):
         await asyncio.sleep(pause_s)
         async with process.busy:
@@ -161,15 +161,15 @@ async def _change(
             process.start()
         await process.up(_UP_LIMIT_S)
         report.rolled += 1
-        told(f"{process.name} replaced")
+        progress(f"{process.name} replaced")
     await asyncio.to_thread(node.restart)
     await asyncio.to_thread(cluster.whole)
-    told("the broker is back")
+    progress("the broker is back")
     await asyncio.sleep(pause_s)
     for process in others:
         async with process.busy:
             report.problems += await _stopped(process)
-    told("one worker")
+    progress("one worker")
     await asyncio.sleep(pause_s)
 
 

@@ -194,25 +194,25 @@ async def test_a_killed_api_has_done_what_it_answered_exactly_once(
     await _exactly_once(database, result)
 
 
-async def _exactly_once(database: str, told: Confirmed) -> None:
+async def _exactly_once(database: str, confirmed: Confirmed) -> None:
     found = await rows(
         database,
         "SELECT idempotency_key, user_id, -amount, transaction_id::text FROM credit_transactions WHERE transaction_type = 'debit'",
     )
     assert sorted(found) == sorted(
         (key_of_parts("api", f"user:{user}", key), user, cost, transaction)
-        for key, (user, cost, transaction) in told.debits.items()
+        for key, (user, cost, transaction) in confirmed.debits.items()
     )
     found = await rows(database, "SELECT call_id, reservation_id::text FROM credit_reservations")
-    assert sorted(found) == sorted(told.reserved.items())
-    assert len(told.reserved) == 20 and told.refused > 0  # dan has 10 dollars
+    assert sorted(found) == sorted(confirmed.reserved.items())
+    assert len(confirmed.reserved) == 20 and confirmed.refused > 0  # dan has 10 dollars
     found = await rows(
         database,
         "SELECT stripe_transaction_id, user_id, amount FROM credit_transactions WHERE stripe_transaction_id IS NOT NULL",
     )
-    assert sorted(found) == sorted((payment, user, Decimal(10)) for payment, user in told.paid.items())
+    assert sorted(found) == sorted((payment, user, Decimal(10)) for payment, user in confirmed.paid.items())
     for user in _USERS:
-        spent = sum((cost for by, cost, _ in told.debits.values() if by == user), Decimal(0))
-        bought = 10 * sum(by == user for by in told.paid.values())
+        spent = sum((cost for by, cost, _ in confirmed.debits.values() if by == user), Decimal(0))
+        bought = 10 * sum(by == user for by in confirmed.paid.values())
         assert await account(database, f"user:{user}") == (1000 + bought - spent, Decimal(0))
     await balanced(database)

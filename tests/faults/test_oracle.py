@@ -103,7 +103,7 @@ def _reseal(found: Found) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "expected"),
     [
         (lambda f: _stats(f, calls=2), "sub-a: +1 calls of 1"),
         (lambda f: _stats(f, tokens=21), "sub-a: -1 tokens of 22"),
@@ -142,8 +142,8 @@ def _reseal(found: Found) -> None:
         (lambda f: setattr(f, "dead", 1), "1 dead letters"),
     ],
 )
-def test_every_violation_is_found_and_named(wrong: Callable[[Found], object], told: str) -> None:
+def test_every_violation_is_found_and_named(wrong: Callable[[Found], object], expected: str) -> None:
     found = exact()
     wrong(found)
     sentences = verdict(found, owed(), _SUBSCRIPTIONS, _ORGS)
-    assert any(told in sentence for sentence in sentences), sentences
+    assert any(expected in sentence for sentence in sentences), sentences

@@ -50,7 +50,7 @@ class Ran:
     target: str
     runs: str
     found: tuple[Path, ...]
-    told: str
+    output: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for one in ran:
         print(f"{one.target:12} {one.runs:>10} inputs in {seconds} s, {len(one.found)} broke a law")
         for path in one.found:
-            print(f"  {path.relative_to(CORPUS.parent)}\n{one.told}")
+            print(f"  {path.relative_to(CORPUS.parent)}\n{one.output}")
     broken = sum(len(one.found) for one in ran)
     print(f"{'BROKEN' if broken else 'HELD'}: {broken} inputs broke a law")
     return 1 if broken else 0

@@ -69,7 +69,7 @@ async def test_an_end_that_is_noticed_late_is_repaired_without_a_command(world: 
     assert world.asked == []
     await world.learn_of_the_end()
     await task.once()
-    assert world.told.waits[1] == Decimal("0.03")
+    assert world.reported.waits[1] == Decimal("0.03")
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
     watching = asyncio.ensure_future(task.watch())
@@ -80,7 +80,7 @@ async def test_an_end_that_is_noticed_late_is_repaired_without_a_command(world: 
         watching.cancel()
     await task.once()
     await world.billed_cents(5)
-    assert (world.told.waits, list(world.told.outcomes)) == ((0, Decimal(0)), ["rebilled"])
+    assert (world.reported.waits, list(world.reported.outcomes)) == ((0, Decimal(0)), ["rebilled"])
     assert (await world.command("reconcile", "--lago")).json["complaints"] == []
     query = "SELECT actor, cost_usd FROM audit_log WHERE action = 'lago.rebill'"
     assert sum(cost for _, cost in await rows(world.url, query)) == Decimal("0.03")
@@ -102,7 +102,7 @@ async def test_usage_that_another_customer_with_the_same_id_was_invoiced_for_is_
     world.stage.put([raw(0, slp(9, at_us=time.time_ns() // 1000, cost="0.01"), customer="globex")])
     await until(world.url, COMPLETED, lambda count: count == 6)
     await world.task().once()
-    assert (world.told.waits, world.told.outcomes) == ((await world.events(), Decimal("0.03")), {})
+    assert (world.reported.waits, world.reported.outcomes) == ((await world.events(), Decimal("0.03")), {})
     await world.billed_cents(6)
     [complaint] = (await world.command("reconcile", "--lago")).json["complaints"]
     assert "3 cents were delivered to it with a moment after its end" in complaint
@@ -116,7 +116,7 @@ async def test_usage_that_another_customer_with_the_same_id_was_invoiced_for_is_
     await world.billed_cents(9)
     await until(world.url, FAILED, lambda count: count == len(done.json))
     await world.task().once()
-    assert world.told.waits == (0, Decimal(0))
+    assert world.reported.waits == (0, Decimal(0))
 
 
 async def test_another_customers_own_usage_on_a_reused_id_is_not_reported(world: World) -> None:
@@ -130,7 +130,7 @@ async def test_another_customers_own_usage_on_a_reused_id_is_not_reported(world:
     world.stage.put([raw(0, slp(9, at_us=time.time_ns() // 1000, cost="0.01"), customer="globex")])
     await until(world.url, COMPLETED, lambda count: count == 6)
     await world.task().once()
-    assert world.told.waits == (0, Decimal(0))
+    assert world.reported.waits == (0, Decimal(0))
     assert (await world.command("reconcile", "--lago")).json["complaints"] == []
 
 
@@ -188,7 +188,7 @@ async def test_an_end_that_the_record_has_too_late_is_repaired_with_one_request_
     await until(world.url, REBILLED, lambda count: count == 3)
     asked = len(world.asked)
     await task.once()
-    assert (len(world.asked), world.told.waits) == (asked, (0, Decimal(0)))
+    assert (len(world.asked), world.reported.waits) == (asked, (0, Decimal(0)))
 
 
 async def test_an_org_is_checked_when_its_record_changes_and_otherwise_less_and_less_often(world: World) -> None:
@@ -212,7 +212,7 @@ async def test_an_end_that_lago_does_not_confirm_is_ignored(world: World) -> Non
     await world.lago.subscribe("sub-a", "org-a", subscription_at="2026-01-01T00:00:00Z")
     await world.learn_of_the_end()
     await world.task().once()
-    assert (world.told.waits, world.told.outcomes) == ((0, Decimal(0)), {})
+    assert (world.reported.waits, world.reported.outcomes) == ((0, Decimal(0)), {})
 
 
 @pytest.mark.parametrize("late", [OutOfPeriodPolicy.HOLD, None])
@@ -223,7 +223,7 @@ async def test_an_event_that_must_not_be_posted_automatically_is_reported(
     await world.lago.subscribe("sub-b", "org-a")
     await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
     await world.task(**({"lago": None} if late is None else {"late": late})).once()
-    assert (world.told.waits[1], world.told.outcomes) == (Decimal("0.03"), {})
+    assert (world.reported.waits[1], world.reported.outcomes) == (Decimal("0.03"), {})
     assert (await world.command("lago", "rebill")).code == 0
     await world.billed_cents(5)
 

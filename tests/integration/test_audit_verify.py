@@ -106,19 +106,27 @@ async def test_a_row_that_differs_from_its_line_is_named(
     ):
         await until(url, "SELECT count(*) FROM audit_log", lambda count: count == 4)
 
-        async def told() -> Any:
+        async def broken_line() -> Any:
             found = await meterbridge(stage, "audit", "verify", "--json", DATABASE_URL=url)
             assert found.code == (0 if found.json["row"] is None else 1), found
             assert found.json["broken"] is None
             return found.json
 
-        sound = await told()
+        sound = await broken_line()
         assert (sound["row"], sound["rows"]) == (None, 4)
         [(second,)] = await rows(url, "SELECT audit_id FROM audit_log WHERE count = 1")
         await rows(url, "UPDATE audit_log SET actor = 'eve' WHERE count = 1")
-        assert (await told())["row"] | {"detail": ""} == {"kind": "row_changed", "audit_id": second, "detail": ""}
+        assert (await broken_line())["row"] | {"detail": ""} == {
+            "kind": "row_changed",
+            "audit_id": second,
+            "detail": "",
+        }
         await rows(url, "DELETE FROM audit_log WHERE count = 1")
-        assert (await told())["row"] | {"detail": ""} == {"kind": "row_missing", "audit_id": second, "detail": ""}
+        assert (await broken_line())["row"] | {"detail": ""} == {
+            "kind": "row_missing",
+            "audit_id": second,
+            "detail": "",
+        }
         forged = "INSERT INTO audit_log (audit_id, at, actor, action, target, reason, count, cost_usd)"
         await rows(url, f"{forged} VALUES ('forged', now(), 'ada', 'replay', '{{}}', '', 0, 0)")
-        assert (await told())["row"]["audit_id"] == "forged"
+        assert (await broken_line())["row"]["audit_id"] == "forged"

@@ -128,26 +128,26 @@ def history(seed: int, *, rated: bool) -> History:
     return result
 
 
-def give_up(told: History, name: str, now_us: int) -> None:
+def give_up(scenario: History, name: str, now_us: int) -> None:
     order = WriteOff(until=now_us + HOUR_US, at=now_us, audit_id="audit")
-    offset = told.ledger.position.next
-    while told.ledger.position.next == offset:
-        _step(told, write_off(told.ledger, offset, now_us // 1000, name, order, PREFIX), now_us)
+    offset = scenario.ledger.position.next
+    while scenario.ledger.position.next == offset:
+        _step(scenario, write_off(scenario.ledger, offset, now_us // 1000, name, order, PREFIX), now_us)
 
 
-def close(told: History, customers: Any, orgs: Any, rates: Rates, now_us: int) -> None:
+def close(scenario: History, customers: Any, orgs: Any, rates: Rates, now_us: int) -> None:
     """Release usage with a target, and seal what is due."""
-    while not (changes := release(told.ledger, customers, orgs, POLICY, 5, now_us, rates=rates)).empty:
-        _step(told, changes, now_us)
-    while due := due_windows(told.ledger, now_us, POLICY, 100):
-        _step(told, seal(told.ledger.position, due, orgs, POLICY, PREFIX, 0, now_us), now_us)
+    while not (changes := release(scenario.ledger, customers, orgs, POLICY, 5, now_us, rates=rates)).empty:
+        _step(scenario, changes, now_us)
+    while due := due_windows(scenario.ledger, now_us, POLICY, 100):
+        _step(scenario, seal(scenario.ledger.position, due, orgs, POLICY, PREFIX, 0, now_us), now_us)
 
 
-def billed(told: History) -> dict[tuple[str, str], Decimal]:
+def billed(scenario: History) -> dict[tuple[str, str], Decimal]:
     """Dollars that the events bill, by customer and org."""
     sums: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     with localcontext(EXACT):
-        for (topic, _), log in told.logs.items():
+        for (topic, _), log in scenario.logs.items():
             for record in log if topic == TOPICS.events else ():
                 event = msgspec.json.decode(record.value or b"", type=LagoEvent)
                 whose = event.properties["user_id"], event.properties["org_id"]
@@ -155,12 +155,12 @@ def billed(told: History) -> dict[tuple[str, str], Decimal]:
     return sums
 
 
-async def project(url: str, told: History, seed: int, piece: int = 12) -> None:
+async def project(url: str, scenario: History, seed: int, piece: int = 12) -> None:
     """Project all topics in any order, in pieces of fewer than `piece` records; a piece that a process did not finish
     comes again, maybe as a larger or smaller piece.
     """
     chance = random.Random(seed)
-    left = {place: list(log) for place, log in told.logs.items()}
+    left = {place: list(log) for place, log in scenario.logs.items()}
     async with Writer(url) as writer:
         while left:
             topic, partition = place = chance.choice(list(left))
@@ -190,11 +190,11 @@ async def test_billed_and_debited_amounts_are_equal_to_the_smallest_unit(postgre
             await _equal(url, history(seed, rated=seed % 3 > 0), seed)
 
 
-async def _equal(url: str, told: History, seed: int) -> None:
+async def _equal(url: str, scenario: History, seed: int) -> None:
     before = dict(await rows(url, LEFT))
-    await project(url, told, seed)
+    await project(url, scenario, seed)
     after = dict(await rows(url, LEFT))
-    sums = billed(told)
+    sums = billed(scenario)
     assert {name: before[name] - after[name] for name in before} == {
         "user:ada": sum(usd for (name, _), usd in sums.items() if name == "ada"),
         "org:a": sum(usd for (name, org), usd in sums.items() if name != "ada" and org == "a"),
@@ -206,9 +206,9 @@ async def _equal(url: str, told: History, seed: int) -> None:
     # From the beginning again, in another order: nothing moves. Into empty tables, all is as before in the end.
     moves = await rows(url, MOVES)
     await rows(url, "TRUNCATE projector_offsets")
-    await project(url, told, seed + 1000, piece=50)
+    await project(url, scenario, seed + 1000, piece=50)
     assert await rows(url, MOVES) == moves
     await rows(url, "TRUNCATE projector_offsets, llm_usage_log, usage_parts")
-    await project(url, told, seed + 2000, piece=50)
+    await project(url, scenario, seed + 2000, piece=50)
     assert dict(await rows(url, LEFT)) == after
     await balanced(url)

@@ -66,7 +66,7 @@ async def proxy(
     """A proxy's admin API; without `details` like older ones, which report the same under `/health/readiness`."""
     ready = {"status": "healthy", "db": "Not connected", "litellm_version": version, "success_callbacks": loggers}
 
-    def told(body: Mapping[str, Any]) -> Any:
+    def answer_with(body: Mapping[str, Any]) -> Any:
         async def answer(request: web.Request) -> web.Response:
             if request.headers.get("Authorization") != f"Bearer {MASTER_KEY}":
                 return web.json_response({"error": {"message": "No connected db."}}, status=400)
@@ -74,8 +74,8 @@ async def proxy(
 
         return answer
 
-    routes = [web.get("/get/config/callbacks", told({"status": "success", "callbacks": callbacks}))]
-    routes.append(web.get("/health/readiness" + ("/details" if details else ""), told(ready)))
+    routes = [web.get("/get/config/callbacks", answer_with({"status": "success", "callbacks": callbacks}))]
+    routes.append(web.get("/health/readiness" + ("/details" if details else ""), answer_with(ready)))
     application = web.Application()
     application.add_routes(routes)
     runner = web.AppRunner(application, access_log=None)

@@ -37,8 +37,8 @@ COMMANDS = (
 )
 
 
-def harmless(told: Ended, *words: str) -> None:
-    for text in (told.out, told.err):
+def harmless(result: Ended, *words: str) -> None:
+    for text in (result.out, result.err):
         assert not [sign for sign in STEERS if sign in text], (words, text)
         assert "Traceback" not in text, (words, text)
 

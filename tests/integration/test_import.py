@@ -60,8 +60,8 @@ async def posted(server: Server, body: bytes, kind: str = "application/x-ndjson"
     return await server.http.post(IMPORT, content=body, params=query, headers=headers)
 
 
-def counts(told: dict[str, Any]) -> tuple[int, int, int, int, int]:
-    return told["read"], told["created"], told["changed"], told["unchanged"], told["refused"]
+def counts(result: dict[str, Any]) -> tuple[int, int, int, int, int]:
+    return result["read"], result["created"], result["changed"], result["unchanged"], result["refused"]
 
 
 async def test_mappings_are_imported_row_by_row_and_a_second_import_changes_nothing(server: Server) -> None:

@@ -72,20 +72,20 @@ async def test_the_http_endpoint_accepts_the_same_reason(stage: Stage, server: S
     async def retried(**body: Any) -> dict[str, Any]:
         answer = await server.http.post("/webhooks/retry", json=body, headers=BEARER)
         assert answer.status_code == 202, answer.text
-        told: dict[str, Any] = answer.json()
-        return told
+        result: dict[str, Any] = answer.json()
+        return result
 
     async with stage.running("meter", stage.parts()):
         await soon(lambda: billed(stage) == 50, limit_s=30)
         assert (await retried(kind="calls"))["unaccepted"] == 1
         assert (await retried(kind="calls", accept="implausible_cost"))["requeued"] == 1
         await soon(lambda: billed(stage) == 8765450, limit_s=30)
-    told = await server.stats(lambda told: told["received"] == 5)
-    assert told["by_decision"] == {
+    result = await server.stats(lambda result: result["received"] == 5)
+    assert result["by_decision"] == {
         "billable": {"calls": 2, "usd": "87654.5"},
         "unpriced": {"calls": 2, "usd": "0"},
     }
-    assert (told["accepted"], told["unbilled"], told["rejected"]) == (4, 2, 1)
+    assert (result["accepted"], result["unbilled"], result["rejected"]) == (4, 2, 1)
     wrong = await server.http.post("/webhooks/retry", json={"accept": "cost_differs"}, headers=BEARER)
     assert wrong.status_code == 422
 

@@ -47,12 +47,12 @@ class World:
     def __init__(self, stage: Stage, database: str, partition_tasks: Any) -> None:
         self.stage, self.url, self.partition_tasks = stage, database, partition_tasks
         self.pool = Database(database, size=2)
-        self.told = LagoHistory()
+        self.reported = LagoHistory()
 
     def task(self, make_sender: Any = None) -> LateCalls:
         """As a new process has it."""
         sender = make_sender or (lambda: CommandProducer(self.stage.connection))
-        return LateCalls(self.stage.deployment, self.pool, self.partition_tasks, self.told, sender)
+        return LateCalls(self.stage.deployment, self.pool, self.partition_tasks, self.reported, sender)
 
     async def refused(self, count: int) -> None:
         """Returns once so many calls are beyond the dedupe retention according to the rows."""
@@ -105,7 +105,7 @@ async def test_a_spool_that_was_unreachable_for_three_days_is_billed_automatical
         await until(world.url, OPEN, lambda left: left == 0)
     finally:
         watching.cancel()
-    assert world.told.outcomes == {"requeued": 30}
+    assert world.reported.outcomes == {"requeued": 30}
     line = world.stage.values(world.stage.topics.audit)[-1]
     assert (line["action"], line["count"], Decimal(line["cost_usd"])) == ("late.release", 30, 60)
 
@@ -178,7 +178,7 @@ async def test_a_call_that_the_log_cannot_decide_waits_and_is_listed(world: Worl
     task = world.task()
     for _ in range(2):
         await task.once()
-    assert world.told.outcomes == {"waiting": 1}
+    assert world.reported.outcomes == {"waiting": 1}
     assert [one.reason for one in unresolved(world.stage.deployment, CALLS, Filters())] == ["beyond_horizon"]
 
 

@@ -62,8 +62,8 @@ async def test_requeued_dead_letters_are_bounded_and_arrive(stage: Stage, lago: 
             assert (bare.status_code, bare.json()["requeued"]) == (202, 2)
             assert (await answer_json(server, "/webhooks/retry", 202, comment="again"))["dead_letters"] == 0
             await soon(lambda: set(statuses(stage).values()) == {"completed"}, limit_s=30)
-    told = await server.stats(lambda told: told["delivered"] == 5)
-    assert (told["delivered"], told["dead"], told["retrying"], told["pending"]) == (5, 0, 0, 0)
+    result = await server.stats(lambda result: result["delivered"] == 5)
+    assert (result["delivered"], result["dead"], result["retrying"], result["pending"]) == (5, 0, 0, 0)
     assert [line["actor"] for line in stage.values(stage.topics.audit)] == ["master key"] * 3
     assert MAX_LETTERS == RetryBody().limit == 1000
 
@@ -79,13 +79,13 @@ async def test_the_steps_of_usage_are_shown_in_numbers(stage: Stage, server: Ser
         await soon(lambda: len(stage.values(stage.topics.events)) == 1, limit_s=20)
         await soon(lambda: stage.sensors.calls.get("billable") == 5, limit_s=20)
     await soon(lambda: len(stage.read(stage.topics.rejected)) == 1)
-    told = await server.stats(
-        lambda told: told["received"] == 11 and told["pending"] == 1 and told["rejected_by_reason"]
+    result = await server.stats(
+        lambda result: result["received"] == 11 and result["pending"] == 1 and result["rejected_by_reason"]
     )
-    assert (told["received"], told["accepted"], told["duplicate"], told["rejected"]) == (11, 6, 4, 1)
-    assert told["rejected_by_reason"] == {"negative_cost": 1}
-    assert (told["pending"], told["delivered"]) == (1, 0)
-    assert (told["held_windows"], told["held_over_bound"]) == (1, [])
+    assert (result["received"], result["accepted"], result["duplicate"], result["rejected"]) == (11, 6, 4, 1)
+    assert result["rejected_by_reason"] == {"negative_cost": 1}
+    assert (result["pending"], result["delivered"]) == (1, 0)
+    assert (result["held_windows"], result["held_over_bound"]) == (1, [])
 
 
 async def test_the_age_of_the_oldest_waiting_record_is_shown(stage: Stage, server: Server) -> None:

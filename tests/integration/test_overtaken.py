@@ -74,9 +74,9 @@ async def test_usage_that_lago_accepted_after_its_last_invoice_is_billed_again_o
     await world.task().once()
     await world.billed_cents(7)
     await until(world.url, REBILLED, lambda count: count == 5)
-    again, before = world.task(), dict(world.told.outcomes)
+    again, before = world.task(), dict(world.reported.outcomes)
     await again.once()
-    assert (world.told.outcomes, world.told.waits) == (before, (0, Decimal(0)))
+    assert (world.reported.outcomes, world.reported.waits) == (before, (0, Decimal(0)))
     asked = len(world.asked)
     await again.once()
     assert len(world.asked) == asked
@@ -88,7 +88,7 @@ async def test_with_the_policy_hold_it_is_reported_and_the_command_does_the_same
     await world.overtaken(range(5, 7))
     await learn(world)
     await world.task(late=OutOfPeriodPolicy.HOLD).once()
-    assert (world.told.waits[1], world.told.outcomes) == (Decimal("0.05"), {})
+    assert (world.reported.waits[1], world.reported.outcomes) == (Decimal("0.05"), {})
     seen = await world.command("lago", "rebill", "--dry-run")
     assert (seen.code, {(one["on"], one["unclear"]) for one in seen.json}) == (0, {("sub-b", None)}), seen.err
     await world.billed_cents(2)
@@ -111,9 +111,9 @@ async def test_usage_that_the_last_invoice_will_count_is_waited_for_and_not_bill
     await task.once()
     await world.billed_cents(7)
     await until(world.url, REBILLED, lambda count: count == 3)
-    ahead.by_s, before = DELAY_S, dict(world.told.outcomes)
+    ahead.by_s, before = DELAY_S, dict(world.reported.outcomes)
     await task.once()
-    assert (world.told.waits, world.told.outcomes) == ((0, Decimal(0)), before)
+    assert (world.reported.waits, world.reported.outcomes) == ((0, Decimal(0)), before)
     asked = len(world.asked)
     await task.once()
     assert len(world.asked) == asked
@@ -158,7 +158,7 @@ async def test_usage_that_the_last_invoice_does_not_show_is_reported_and_not_bil
             await world.task().once()
             await world.billed_cents(5)
             await until(world.url, REBILLED, lambda count: count == 3)
-            assert world.told.waits[1] == Decimal("0.02")
+            assert world.reported.waits[1] == Decimal("0.02")
             named = await world.command("lago", "rebill")
             assert (named.code, {(one["on"], one["unclear"]) for one in named.json}) == (1, {(None, "maybe_invoiced")})
             [complaint] = (await world.command("reconcile", "--lago")).json["complaints"]
@@ -174,7 +174,7 @@ async def test_usage_that_the_last_invoice_does_not_show_is_reported_and_not_bil
             await world.billed_cents(7)
             await until(world.url, REBILLED, lambda count: count == 5)
             await world.task().once()
-            assert world.told.waits == (0, Decimal(0))
+            assert world.reported.waits == (0, Decimal(0))
 
 
 class KilledProcess(Rebilling):
@@ -253,11 +253,11 @@ async def test_undecided_usage_is_given_up_visibly(
             await learn(world)
             task = world.task()
             await task.once()
-            events, usd = world.told.waits
-            assert (usd, "given_up" in world.told.outcomes) == (Decimal("0.02"), False)
+            events, usd = world.reported.waits
+            assert (usd, "given_up" in world.reported.outcomes) == (Decimal("0.02"), False)
             monkeypatch.setattr(automatic_rebilling, "ENDED_US", 0)
             await task.once()
-            assert (world.told.waits, world.told.outcomes["given_up"]) == ((0, Decimal(0)), events)
+            assert (world.reported.waits, world.reported.outcomes["given_up"]) == ((0, Decimal(0)), events)
 
 
 async def test_after_an_end_without_an_invoice_the_whole_last_period_is_reported_and_billed_only_by_command(
@@ -276,11 +276,11 @@ async def test_after_an_end_without_an_invoice_the_whole_last_period_is_reported
         await task.once()
         await world.billed_cents(3)
         await until(world.url, REBILLED, lambda count: count == 3)
-        assert world.told.waits == (0, Decimal(0))
+        assert world.reported.waits == (0, Decimal(0))
         later_us = time.time_ns() // 1000 + 2 * HOUR_US
         monkeypatch.setattr(automatic_rebilling, "now_us", lambda: later_us)
         await task.once()
-        assert world.told.waits[1] == Decimal("0.02")
+        assert world.reported.waits[1] == Decimal("0.02")
         [waiting] = [one.waiting for one in task._looked.values()]
         assert waiting.why == "no_last_invoice"
         await world.billed_cents(3)

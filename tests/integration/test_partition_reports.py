@@ -60,7 +60,7 @@ class Worker:
         topic = "litellm.usage.raw"
         return PartitionReports("meter", self.tasks, topic, lambda: self.halts, self.write, now_us=lambda: self.at_us)
 
-    def told(self) -> list[tuple[str, str, str]]:
+    def reported(self) -> list[tuple[str, str, str]]:
         return [(one.event_type, one.source, one.error) for one in self.written]
 
 
@@ -84,7 +84,7 @@ async def test_each_change_is_reported_once_and_a_report_that_could_not_be_writt
     await reports.once()
     halted = ("partition.halted", f"meter/{PLACE}", "ledger_missing")
     running = ("partition.running", f"meter/{PLACE}", "")
-    assert worker.told() == [running, halted, running]
+    assert worker.reported() == [running, halted, running]
 
 
 class Refusing:
@@ -134,7 +134,7 @@ async def test_a_partition_of_another_process_is_reported_by_that_process() -> N
     await reports.once()
     worker.tasks["billing.lago.events-3"] = task
     await reports.once()
-    assert [one for one in worker.told() if "events" in one[1]] == [
+    assert [one for one in worker.reported() if "events" in one[1]] == [
         ("partition.halted", "meter/billing.lago.events/3", "topic_recreated"),
         ("partition.running", "meter/billing.lago.events/3", ""),
     ]

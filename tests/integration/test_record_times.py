@@ -33,13 +33,13 @@ class ProducerSetup:
     def stored(self) -> list[Stored]:
         return read_topic(self.kafka.bootstrap, self.topic)
 
-    def told(self, count: int) -> None:
+    def reported(self, count: int) -> None:
         self.restamped += count
 
     @asynccontextmanager
     async def producer(self, clock: Callable[[], int]) -> AsyncIterator[KafkaProducer]:
         config = producer_config(self.kafka.bootstrap, answer_within_s=30)
-        producer = KafkaProducer(config, now_ms=clock, on_restamped=self.told)
+        producer = KafkaProducer(config, now_ms=clock, on_restamped=self.reported)
         yield producer
         await producer.close()
 

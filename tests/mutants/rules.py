@@ -42,7 +42,7 @@ class Mutant(msgspec.Struct):
     becomes: str
     text: str
 
-    def told(self) -> str:
+    def printed(self) -> str:
         """The text for the output."""
         return f"{self.file}:{self.line} {self.operator}\n    - {self.was}\n    + {self.becomes}"
 

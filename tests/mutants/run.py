@@ -54,7 +54,7 @@ def try_mutants(mutants: Sequence[Mutant], seed: str, jobs: int) -> dict[str, li
         for number, (mutant, (fate, by, took_s)) in enumerate(zip(mutants, pool.map(fate_of, mutants), strict=True), 1):
             found[fate].append(mutant)
             whom = f" by {by}" if by else ""
-            print(f"{number}/{len(mutants)} {fate}{whom} in {took_s:.0f} s: {mutant.told()}", flush=True)
+            print(f"{number}/{len(mutants)} {fate}{whom} in {took_s:.0f} s: {mutant.printed()}", flush=True)
     return found
 
 
@@ -75,7 +75,7 @@ def main() -> int:
     counts = ", ".join(f"{len(some)} {fate}" for fate, some in found.items())
     print(f"\nseed {asked.seed}: {counts}")
     for mutant in found[SURVIVED]:
-        print(mutant.told())
+        print(mutant.printed())
     return 1 if found[SURVIVED] else 0
 
 

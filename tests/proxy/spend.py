@@ -27,7 +27,7 @@ class SpendLogs:
         self._columns = columns
 
     @classmethod
-    async def made(cls, url: str, migrations: Sequence[Path]) -> "SpendLogs":
+    async def create(cls, url: str, migrations: Sequence[Path]) -> "SpendLogs":
         """Create all of LiteLLM's tables in the empty database at `url`."""
         pool = await asyncpg.create_pool(url, min_size=0, max_size=4)
         for migration in migrations:

@@ -209,7 +209,7 @@ async def run_trial(folder: Path, clock: Clock | None, configuration: Configurat
         ours = await stack.enter_async_context(fresh_database(postgres.url))
         theirs = await stack.enter_async_context(fresh_database(postgres.url))
         await migrate(ours)
-        spend = await SpendLogs.made(theirs, migrations())
+        spend = await SpendLogs.create(theirs, migrations())
         stack.push_async_callback(spend.close)
         provider = await _serving(stack, spend)
         common = {"DATABASE_URL": ours, "LITELLM_DATABASE_URL": theirs, **(clock.environ if clock else {})}

@@ -77,7 +77,7 @@ class World:
     def __init__(self, stage: Stage, database: str, lago: Lago, partition_tasks: Any, http: httpx.AsyncClient) -> None:
         self.stage, self.url, self.lago, self.partition_tasks = stage, database, lago, partition_tasks
         self.pool = Database(database, size=1)
-        self.told = LagoHistory()
+        self.reported = LagoHistory()
         self.asked: list[str] = []
         self.client = LagoClient(http, lago.url, KEY, lambda name, *_: self.asked.append(name))
         self.ended_us = 0
@@ -96,7 +96,9 @@ class World:
         options = {"lago": self.client, "make_rebilling": make_rebilling, "monotonic": lambda: float("inf"), **changes}
         lago = options.pop("lago")
         lagos = {} if lago is None else {"": lago}
-        return LearntEnds(deployment, self.pool, self.partition_tasks, self.told, lagos, make_sender=sender, **options)
+        return LearntEnds(
+            deployment, self.pool, self.partition_tasks, self.reported, lagos, make_sender=sender, **options
+        )
 
     async def learn(self, *periods: Period) -> None:
         """Set the org's record, and wait until the projector has read it, as after a webhook or a poll."""

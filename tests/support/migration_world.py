@@ -58,7 +58,7 @@ class Stored:
         if wanted != self.customers.get(customer_id):
             self._write(lambda: self.customers.update({customer_id: wanted}))
 
-    def told(self, entry: UserOrg, steps: Sequence[str]) -> None:
+    def reported(self, entry: UserOrg, steps: Sequence[str]) -> None:
         self._write(lambda: self.audit.append((entry.user_id, tuple(steps))))
 
 
@@ -121,7 +121,7 @@ class World:
                 stored.map(request, world.now_us())
 
         async def announce(entry: UserOrg, steps: Sequence[str]) -> None:
-            stored.told(entry, steps)
+            stored.reported(entry, steps)
 
         async def loose() -> UsageInFlight:
             self.asked += 1

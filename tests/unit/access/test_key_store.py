@@ -118,7 +118,7 @@ class Ring:
         self.table, self.clock = Table(), Clock()
         self.ring = KeyCache(self.table, self.clock, lambda: NOW + timedelta(seconds=self.clock.now - 1_000_000))
 
-    def made(self, ends: datetime | None = None) -> str:
+    def create(self, ends: datetime | None = None) -> str:
         one, token = key(ends=ends)
         self.table.keys.append(one)
         return token
@@ -140,7 +140,7 @@ async def test_a_key_is_returned_with_its_scopes_orgs_and_prefix() -> None:
 
 async def test_a_revoked_key_is_refused_within_two_seconds() -> None:
     ring = Ring()
-    token = ring.made()
+    token = ring.create()
     assert await ring.knows(token)
     ring.table.keys.clear()
     ring.pass_s(FRESH_S + 0.01)
@@ -149,7 +149,7 @@ async def test_a_revoked_key_is_refused_within_two_seconds() -> None:
 
 async def test_an_expired_key_is_refused_from_its_expiry_on_without_a_query() -> None:
     ring = Ring()
-    token = ring.made(ends=NOW + timedelta(seconds=1))
+    token = ring.create(ends=NOW + timedelta(seconds=1))
     assert await ring.knows(token)
     ring.table.away = True
     ring.pass_s(1)
@@ -159,17 +159,17 @@ async def test_an_expired_key_is_refused_from_its_expiry_on_without_a_query() ->
 async def test_a_key_created_in_this_process_is_known_at_once_and_one_created_elsewhere_soon() -> None:
     ring = Ring()
     assert not await ring.knows("mb_no_one_x")
-    here = ring.made()
+    here = ring.create()
     ring.ring.changed()
     assert await ring.knows(here)
-    elsewhere = ring.made()
+    elsewhere = ring.create()
     ring.pass_s(AGAIN_S + 0.01)
     assert await ring.knows(elsewhere)
 
 
 async def test_repeated_wrong_keys_do_not_cost_a_query_each() -> None:
     ring = Ring()
-    token = ring.made()
+    token = ring.create()
     for number in range(1000):
         assert not await ring.knows(f"mb_{number}_guess")
         ring.pass_s(0.001)
@@ -179,7 +179,7 @@ async def test_repeated_wrong_keys_do_not_cost_a_query_each() -> None:
 
 async def test_concurrent_lookups_share_one_query() -> None:
     ring = Ring()
-    token = ring.made()
+    token = ring.create()
     assert all(await asyncio.gather(*(ring.knows(token) for _ in range(100))))
     assert ring.table.reads == 1
 
@@ -188,7 +188,7 @@ async def test_while_postgres_is_unavailable_known_keys_stay_valid_for_a_while_a
     None
 ):
     ring = Ring()
-    known, unknown = ring.made(), key()[1]
+    known, unknown = ring.create(), key()[1]
     assert await ring.knows(known)
     ring.table.away = True
     ring.pass_s(FRESH_S + 0.01)
@@ -207,7 +207,7 @@ async def test_while_postgres_is_unavailable_known_keys_stay_valid_for_a_while_a
 
 async def test_without_postgres_since_the_start_no_key_is_known_and_none_is_called_wrong() -> None:
     ring = Ring()
-    token = ring.made()
+    token = ring.create()
     ring.table.away = True
     with pytest.raises(Unavailable):
         await ring.knows(token)
@@ -217,7 +217,7 @@ async def test_without_postgres_since_the_start_no_key_is_known_and_none_is_call
 async def test_a_postgres_that_does_not_answer_delays_a_request_only_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("connectors.access.key_cache.READ_S", 0.05)
     ring = Ring()
-    token = ring.made()
+    token = ring.create()
     assert await ring.knows(token)
     ring.table.slow = True
     ring.pass_s(FRESH_S + 0.01)
@@ -229,7 +229,7 @@ async def test_a_postgres_that_does_not_answer_delays_a_request_only_briefly(mon
 
 async def test_the_last_use_of_several_keys_is_written_in_one_query() -> None:
     ring = Ring()
-    tokens = [ring.made() for _ in range(3)]
+    tokens = [ring.create() for _ in range(3)]
     for token in tokens * 5:
         assert await ring.knows(token)
     assert not await ring.knows("mb_1_guess")
@@ -242,7 +242,7 @@ async def test_the_last_use_of_several_keys_is_written_in_one_query() -> None:
 
 async def test_an_unknown_key_delays_no_other_request() -> None:
     ring = Ring()
-    token = ring.made()
+    token = ring.create()
     assert await ring.knows(token)
     ring.pass_s(AGAIN_S + 0.01)
     ring.table.slow = True

@@ -205,7 +205,7 @@ class Topic:
     def __init__(self, **states: str) -> None:
         self.states = states
         self.records: list[tuple[str, str, dict[str, Any]]] = []
-        self.told: list[tuple[str, int]] = []
+        self.reported: list[tuple[str, int]] = []
 
     def state(self, transaction_id: str) -> str | None:
         return self.states.get(transaction_id)
@@ -219,7 +219,7 @@ class Topic:
 
 def test_an_own_event_that_lago_will_not_bill_fails_once_and_other_programs_events_are_ignored() -> None:
     topic = Topic(a="completed", b="failed", c="processing")
-    late = UnbillableEvents(topic, topic, "receipts", lambda *told: topic.told.append(told), lambda: NOW)
+    late = UnbillableEvents(topic, topic, "receipts", lambda *reported: topic.reported.append(reported), lambda: NOW)
     found = {"invalid_code": ["a", "a", "b", "foreign"], "surprise": ["c"]}
     assert run_virtually(late.unbillable(found)) == 2
     assert run_virtually(late.unbillable(found)) == 0
@@ -227,7 +227,7 @@ def test_an_own_event_that_lago_will_not_bill_fails_once_and_other_programs_even
         ("a", "failed", "unbillable_invalid_code"),
         ("c", "failed", "unbillable_other"),
     ]
-    assert topic.told == [("unbillable_invalid_code", 1), ("unbillable_other", 1)]
+    assert topic.reported == [("unbillable_invalid_code", 1), ("unbillable_other", 1)]
 
 
 def test_an_orgs_record_is_updated_from_lagos_answer() -> None:

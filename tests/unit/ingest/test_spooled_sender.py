@@ -61,7 +61,7 @@ class SenderSetup:
     kafka: ScriptedKafka
     spool: Spool
     sender: SpooledSender
-    told: list[tuple[str, object]]
+    reported: list[tuple[str, object]]
 
     def drain(self) -> asyncio.Task[None]:
         return asyncio.ensure_future(self.sender.drain())
@@ -88,7 +88,7 @@ async def cancel(task: asyncio.Task[None]) -> None:
 async def test_while_kafka_answers_the_disk_is_not_used(sender_setup: SenderSetup) -> None:
     refused = await sender_setup.sender.send_all([record(1), record(2, 2000)])
     assert [(index, why.reason) for index, why in refused.items()] == [(1, "too_large")]
-    assert (sender_setup.kafka.stored, sender_setup.told, sender_setup.spool.records) == ([record(1)], [], 0)
+    assert (sender_setup.kafka.stored, sender_setup.reported, sender_setup.spool.records) == ([record(1)], [], 0)
 
 
 @pytest.mark.parametrize("away", ["kafka_unavailable", "kafka_timeout", "topics_unchecked", "kafka_queue_full", ""])
@@ -98,7 +98,7 @@ async def test_a_record_that_kafka_does_not_accept_is_on_disk_when_the_sender_re
     sender_setup.kafka.away = away
     assert await sender_setup.sender.send_all([record(1), record(2)]) == {}
     assert (await sender_setup.spool.oldest(10, MIB)).records == [record(1), record(2)]
-    assert sender_setup.told == [("spooled", 2)]
+    assert sender_setup.reported == [("spooled", 2)]
     assert (sender_setup.spool.records, sender_setup.spool.bytes, sender_setup.spool.oldest_ms) == (2, 2, 1)
 
 
@@ -144,7 +144,7 @@ async def test_the_spool_is_drained_in_order_and_new_records_go_behind_it(sender
         number += 1
     await sender_setup.sender.send_all([record(number)])
     assert sender_setup.kafka.stored == [record(one) for one in range(number + 1)]
-    assert sender_setup.told[-1] != ("spooled", 1)
+    assert sender_setup.reported[-1] != ("spooled", 1)
     await cancel(draining)
 
 
@@ -166,7 +166,10 @@ async def test_records_that_arrive_while_the_last_ones_are_drained_wait_for_them
     sender_setup.kafka.going_on.set()
     assert await asyncio.wait_for(late, 1) == {}
     if how == "kafka takes them":
-        assert (sender_setup.kafka.stored, sender_setup.told[-1]) == ([record(1), record(2), record(3)], ("drained", 1))
+        assert (sender_setup.kafka.stored, sender_setup.reported[-1]) == (
+            [record(1), record(2), record(3)],
+            ("drained", 1),
+        )
     else:
         assert (await sender_setup.spool.oldest(9, MIB)).records == [record(2), record(3)]
     await cancel(draining)
@@ -183,7 +186,7 @@ async def test_an_unavailable_broker_is_tried_with_one_record_and_not_with_all(s
     sender_setup.kafka.away = None
     await soon(lambda: not sender_setup.spool.records)
     assert sender_setup.kafka.most == 14
-    assert sum(int(str(count)) for what, count in sender_setup.told if what == "drained") == 15
+    assert sum(int(str(count)) for what, count in sender_setup.reported if what == "drained") == 15
     await cancel(draining)
 
 
@@ -218,7 +221,7 @@ async def test_a_record_that_kafka_refuses_permanently_is_rejected_and_the_other
     result = msgspec.json.decode(rejected[2], type=Rejection)
     assert (result.reason, result.stage, result.length) == ("too_large", "ingress", 2000)
     assert [one for one in sender_setup.kafka.stored if one[0] == "raw"] == [record(1), record(3)]
-    assert ("too_large", 1) in sender_setup.told
+    assert ("too_large", 1) in sender_setup.reported
     await cancel(draining)
 
 

@@ -154,7 +154,7 @@ def test_a_post_is_the_child_of_its_first_traced_event_and_sends_its_context_to_
     taken = seen.named("process events")
     assert post.parent == taken[0].context
     assert [link.context for link in post.links] == [one.context for one in taken]
-    assert lago.told == [traceparent_of(post.context)]
+    assert lago.received == [traceparent_of(post.context)]
     assert post.attributes is not None
     assert post.attributes[names.SERVER_ADDRESS] == "lago.example"
     assert "secret" not in str([span.to_json() for span in seen.spans])
@@ -182,7 +182,7 @@ def test_a_post_without_a_traced_event_has_no_span_and_sends_no_context_to_lago(
     asyncio.run(client.post_batch(b'{"events":[]}'))
     spans.delivering([_record("e-1", parent(1))])
     asyncio.run(client.post_batch(b'{"events":[{"transaction_id":"e-2"}]}'))
-    assert lago.told == ["", ""]
+    assert lago.received == ["", ""]
     assert list(seen.spans) == []
 
 
@@ -191,12 +191,12 @@ class Answering:
 
     def __init__(self, answer: HttpResponse | Unavailable) -> None:
         self._answer = answer
-        self.told: list[str] = []
+        self.received: list[str] = []
 
     async def post_batch(self, body: bytes) -> HttpResponse:
         request = httpx.Request("POST", "http://lago")
         await tell_lago(request)
-        self.told.append(request.headers.get(TRACEPARENT, ""))
+        self.received.append(request.headers.get(TRACEPARENT, ""))
         if isinstance(self._answer, Unavailable):
             raise self._answer
         return self._answer
