@@ -13,6 +13,9 @@ from re import compile as re_compile
 from schemas.errors import Rejected
 
 COST_DECIMALS = 12
+#: The most that it may be: with the decimals of a factor (`schemas/rates.py::FACTOR_PLACES`) an amount has 17 decimals of a
+#: dollar, which are the 15 decimals of a cent that Lago keeps.
+MOST_COST_DECIMALS = 13
 ZERO = Decimal(0)
 
 #: A call above this many dollars is an error of its sender.

@@ -6,6 +6,7 @@ does not bill. This list is taken from the webhook, and stored as the last state
 (streams/core/delivery/event_states.py).
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -155,6 +156,8 @@ def _noted(payload: Payload) -> str:
     fields = {
         field: webhook_object[field] for field in _LOGGED_FIELDS if isinstance(webhook_object.get(field), str | int)
     }
-    write_log = _log.warning if any(word in name for word in _TROUBLE) else _log.info
-    write_log("lago_webhook_noted", type=name, org=org_of(payload), **fields)
+    trouble = any(word in name for word in _TROUBLE)
+    _log.log(
+        logging.WARNING if trouble else logging.INFO, "lago_webhook_noted", type=name, org=org_of(payload), **fields
+    )
     return NOTED

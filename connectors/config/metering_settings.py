@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from connectors.config.types import BillOrSkip, Dollars, Listed, Lower, MaybeSeconds, WindowSeconds, out_of
+from schemas.money import MOST_COST_DECIMALS
 from schemas.policy import OutOfPeriodPolicy
 from schemas.usage import GROUP_FIELDS
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
@@ -34,7 +35,7 @@ class MeteringSettings(BaseModel):
         "first moment that is billed, or `hold` it.",
     )
     cost_decimals: int = Field(
-        12, ge=6, le=13, description="Decimal places of a dollar to which a call's cost is rounded."
+        12, ge=6, le=MOST_COST_DECIMALS, description="Decimal places of a dollar to which a call's cost is rounded."
     )
     cache_hit_policy: BillOrSkip = Field("skip", description="Answers from LiteLLM's cache: `bill` or `skip`.")
     byok_policy: BillOrSkip = Field("bill", description="Calls paid with the caller's own key: `bill` or `skip`.")

@@ -3,6 +3,7 @@ streams/core/delivery/canary.py.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -192,9 +193,15 @@ class Canary:
     async def _tell(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             self._on_outcome(outcome)
-            say = _log.info if outcome.result == BILLED and not outcome.late else _log.warning
-            seconds = round(outcome.wait_us / SECOND_US, 1)
-            say("canary", call=outcome.call.id, result=outcome.result, late=outcome.late, seconds=seconds)
+            good = outcome.result == BILLED and not outcome.late
+            _log.log(
+                logging.INFO if good else logging.WARNING,
+                "canary_result",
+                call=outcome.call.id,
+                result=outcome.result,
+                late=outcome.late,
+                waited_s=round(outcome.wait_us / SECOND_US, 1),
+            )
         if any(outcome.result == NOT_BILLED for outcome in outcomes):
             try:
                 await self.find_subscription()  # the subscription may have started again, under another id

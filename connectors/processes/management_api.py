@@ -13,12 +13,14 @@ from connectors.api.analytics import AnalyticsHandlers
 from connectors.api.billing_endpoints import billing_endpoints_of_all
 from connectors.api.dead_letters import DeadLetterHandlers
 from connectors.api.event_totals import totals_endpoint
+from connectors.api.held_usage import HeldUsageHandlers
 from connectors.api.lago_webhooks import LagoWebhooks, WebhookSender
 from connectors.api.mapping_import import import_endpoint
 from connectors.api.mappings import MappingHandlers
 from connectors.api.openapi.routes import openapi_routes
 from connectors.api.power_levels import PowerLevelHandlers
 from connectors.api.provider_health import ProviderHealthHandlers
+from connectors.api.usage_stats import UsageStatsHandlers
 from connectors.billing.auto_subscribe import AutoSubscriber
 from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.identity_mapping import IdentityMappings
@@ -36,7 +38,9 @@ from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.client_config import aiokafka_config
 from connectors.lago.client import LagoClient
 from connectors.library.orgs import serve_with
-from connectors.operations.service import OperationsService
+from connectors.operations.dead_letter_service import DeadLetterService
+from connectors.operations.held_usage import UnmappedUsage
+from connectors.operations.usage_stats import UsageStats
 from connectors.processes.account_tables import AccountTables
 from connectors.processes.api_access import ApiAccess
 from connectors.processes.api_databases import ApiDatabases, api_databases
@@ -79,13 +83,10 @@ class Management:
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
         self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)
         self._databases = api_databases(settings, metrics)
-        self._operations = OperationsService(
-            deployment_of(settings),
-            None if self._databases is None else self._databases.management,
-            settings.held_in_memory,
-            self._receipts,
-            self._rejected,
-        )
+        deployment = deployment_of(settings)
+        database = None if self._databases is None else self._databases.management
+        self._dead_letters, self._held_usage = DeadLetterService(deployment, database), UnmappedUsage(database)
+        self._usage_stats = UsageStats(deployment, settings.held_in_memory, self._receipts, self._rejected)
         self.account_tables = AccountTables(
             settings,
             lagos[DEFAULT],
@@ -132,7 +133,9 @@ class Management:
             *endpoints_of(PowerLevelHandlers(lambda: self._postgres().management)),
             *endpoints_of(ProviderHealthHandlers(lambda: self._postgres().management)),
             *endpoints_of(AnalyticsHandlers(lambda: self._postgres().slow, lambda: datetime.now(UTC))),
-            *endpoints_of(DeadLetterHandlers(self._operations)),
+            *endpoints_of(DeadLetterHandlers(self._dead_letters)),
+            *endpoints_of(UsageStatsHandlers(self._usage_stats)),
+            *endpoints_of(HeldUsageHandlers(self._held_usage)),
             *self._webhooks.endpoints(),
             *endpoints_of(MappingHandlers(tables.mappings, MappingPages(tables.mappings, tables.customers))),
             import_endpoint(tables.mappings),

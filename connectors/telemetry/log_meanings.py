@@ -27,6 +27,10 @@ _OF_BILLING: Final = {
         "A call of the canary was not billed, and its subscription was not found either. Look at Lago: "
         "[canary.md](canary.md)."
     ),
+    "canary_result": (
+        "A call of the canary was billed (level info), or was not billed, not exactly, or late (warning): "
+        "[canary.md](canary.md)."
+    ),
     "canary_not_seen": (
         "Lago did not answer whether it has the canary's events; it is asked again. If it lasts, look at Lago."
     ),
@@ -96,6 +100,10 @@ _OF_BILLING: Final = {
         "[delivery.md](runbooks/delivery.md#meterbridgelagotooold)."
     ),
     "lago_webhook_applied": "A webhook of Lago named an org, whose subscriptions were then read from Lago.",
+    "lago_webhook_noted": (
+        "Lago sent a webhook that changes nothing here. A warning names trouble, such as a payment that failed: look at "
+        "that object at Lago."
+    ),
     "lago_webhook_unknown": "Lago sent a webhook of a type that nothing here needs.",
     "late_calls_released": (
         "Late calls were checked against the usage log: `released` are billed now, `known` were billed before, "

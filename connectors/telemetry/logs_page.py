@@ -35,6 +35,9 @@ _EVENTS: Final = {
 }
 #: Fields that a call gets from a mapping, by module and expression.
 _SPREAD: Final = {
+    ("connectors/billing/lago_webhooks.py", "fields"): (
+        *("lago_id", "status", "payment_status", "invoice_type", "number", "currency", "total_amount_cents"),
+    ),
     ("connectors/cli/running.py", "did_you_mean"): ("did_you_mean",),
     ("connectors/http/unauthenticated.py", "more"): ("error",),
     ("connectors/kafka/startup.py", "cause"): ("reason", "detail"),
@@ -84,7 +87,8 @@ def logs_page() -> str:
     """Return the text of docs/logs.md: the common fields, all fields of events, and the events.
 
     Raises:
-        KeyError: a call has a name that is neither a text nor in the tables above; or a field or an event has no meaning, or a
+        KeyError: a call has a name that is neither a text nor in the tables above, or a logger's method is not called under
+            its own name; or a field or an event has no meaning, or a
             meaning has no field or event.
     """
     calls = list(log_calls())
@@ -124,12 +128,17 @@ def _calls_of(path: str, tree: ast.Module) -> Iterator[LogCall]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-            continue
-        if not isinstance(node.func.value, ast.Name) or node.func.value.id not in loggers:
-            continue
-        named = node.args[0]
+    methods = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in loggers
+    ]
+    calls = {node.func: node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for method in methods:
+        if method not in calls:
+            raise KeyError(path, ast.unparse(method), "a logger's method is called under its own name")
+        node = calls[method]
+        levels, named = _levels_of(method.attr, node.args)
         events = (str(named.value),) if isinstance(named, ast.Constant) else _EVENTS[path, ast.unparse(named)]
         fields: list[str] = []
         for keyword in node.keywords:
@@ -138,7 +147,18 @@ def _calls_of(path: str, tree: ast.Module) -> Iterator[LogCall]:
             elif keyword.arg != "exc_info":  # becomes `exception`
                 fields.append(keyword.arg)
         for event in events:
-            yield LogCall(path, event, _LEVELS[node.func.attr], tuple(fields))
+            for level in levels:
+                yield LogCall(path, event, level, tuple(fields))
+
+
+def _levels_of(method: str, arguments: list[ast.expr]) -> tuple[list[str], ast.expr]:
+    """Return the levels and the name of a call; the first argument of `log` is the level."""
+    if method != "log":
+        return [_LEVELS[method]], arguments[0]
+    constants = (node.attr for node in ast.walk(arguments[0]) if isinstance(node, ast.Attribute))
+    if not (levels := [_LEVELS[name.lower()] for name in constants if name.isupper()]):
+        raise KeyError(ast.unparse(arguments[0]), "the level of `log` is written at the call")
+    return levels, arguments[1]
 
 
 def _table(fields: dict[str, LogField]) -> Iterator[str]:

@@ -162,6 +162,10 @@ class _Consumer(driver.Consumer):
             await self.sleep(_IDLE_S / 10)
         return fetch_batches, active
 
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        # Faust would hand its own set to the fetching thread, and pauses and resumes change the set meanwhile.
+        return await super()._getmany(None if active_partitions is None else set(active_partitions), timeout)
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         fetch_batches, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id

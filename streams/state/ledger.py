@@ -171,19 +171,23 @@ class Ledger:
         """Write the first position. If another process was first, the changelog has its position.
 
         Producers of two deployments do not fence each other. The id of this producer is common to all deployments, so
-        that only one of them begins a ledger.
+        that only one of them begins a ledger. The changelog is read again after this producer's fence: its earlier
+        transaction may be committed and not visible yet, and hides the position of all later ones.
+
+        Raises:
+            TopicProblem: `ledger_missing`: there is still no position, and the partition was read before.
         """
         place = self._place
-        if raw.begin > 0 or raw.committed is not None:
-            raise TopicProblem(
-                "ledger_missing", f"{self._input.topic}-{self.partition} was read before, its ledger is gone"
-            )
         changelog = place.topics.changelog
         writer = TransactionalWriter(place.kafka, f"{changelog}-begin-{self.partition}")
         try:
             await writer.start()
             snapshot = await read(consumer, changelog, self.partition)
             if snapshot.position is None:
+                if raw.begin > 0 or raw.committed is not None:
+                    raise TopicProblem(
+                        "ledger_missing", f"{self._input.topic}-{self.partition} was read before, its ledger is gone"
+                    )
                 await self._check_growth(consumer)
                 own = Position(topic_id=place.topic_id, partitions=place.partitions, deployment=place.deployment)
                 ((key, value),) = records_of(Changes(own))

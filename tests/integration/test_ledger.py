@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 from aiokafka.errors import KafkaError
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from schemas.errors import LedgerBroken, TopicProblem
@@ -183,15 +184,50 @@ async def test_a_lost_changelog_is_noticed(bench: LedgerSetup) -> None:
     first = bench.ledger()
     await first.commit(bench.changes(await first.open(), range(3)))
     await first.close()
+    await asyncio.to_thread(delete_changelog, bench)
+    with pytest.raises(TopicProblem, match="ledger_missing"):
+        await bench.ledger().open()
+
+
+async def test_a_ledger_behind_an_unfinished_transaction_of_its_beginning_is_opened(bench: Bench) -> None:
+    """Kafka answers a commit before its markers are written, so a ledger's first transaction may hide the later ones."""
+    bench.feed(range(3))
+    first = bench.ledger()
+    await first.commit(bench.changes(await first.open(), range(3)))
+    before = first.state
+    await first.close()
+    kafka, name = bench.stage.settings.kafka_bootstrap_servers, bench.stage.topics.changelog
+    stored = bench.stage.read(name)
+    await asyncio.to_thread(delete_changelog, bench)
+    hiding = transaction(kafka, f"{name}-begin-0", name, [(b"zz", b"")])
+    later = transaction(kafka, "later", name, [(record.key(), record.value()) for record in stored])
+    later.commit_transaction()
+    opened = await bench.ledger().open()
+    assert before is not None and (opened.position, opened.windows) == (before.position, before.windows)
+    with pytest.raises(KafkaException):
+        hiding.commit_transaction()
+
+
+def delete_changelog(bench: Bench) -> None:
+    """Delete the changelog and create it without records."""
     admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
     name = bench.stage.topics.changelog
     for deleted in admin.delete_topics([name], operation_timeout=10).values():
         deleted.result()
-    await asyncio.sleep(0.5)
+    time.sleep(0.5)
     for created in admin.create_topics([NewTopic(name, 2, 1)]).values():
         created.result()
-    with pytest.raises(TopicProblem, match="ledger_missing"):
-        await bench.ledger().open()
+
+
+def transaction(kafka: str, name: str, topic: str, records: Iterable[tuple[bytes, bytes | None]]) -> Producer:
+    """Begin a transaction, and write these records to partition 0."""
+    producer = Producer({"bootstrap.servers": kafka, "transactional.id": name})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    for key, value in records:
+        producer.produce(topic, value, key, partition=0)
+    producer.flush(10)
+    return producer
 
 
 async def test_a_ledger_that_does_not_add_up_is_not_opened(bench: LedgerSetup) -> None:

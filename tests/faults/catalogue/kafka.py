@@ -185,4 +185,12 @@ ROWS = (
         "the doctor names the principal, the operation and the resource; `topics create --acls` creates it again",
         ("faults/test_rights.py::test_the_doctor_names_a_removed_right_and_an_additional_one",),
     ),
+    Row(
+        187,
+        "the first transaction of a ledger is not finished when the next owner opens the ledger",
+        "a transaction of the producer that begins ledgers is left open before the records of the ledger",
+        (LOST, TWICE, GOES_ON),
+        "the ledger is opened: the transaction is ended first, and the changelog is read again; the partition does not halt",
+        ("integration/test_ledger.py::test_a_ledger_behind_an_unfinished_transaction_of_its_beginning_is_opened",),
+    ),
 )

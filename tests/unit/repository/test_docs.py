@@ -184,3 +184,12 @@ def test_a_page_uses_the_words_of_the_glossary(page: Path) -> None:
     for old, new in OLD_WORDS.items():
         found = re.search(rf"\b{old}\b", text)
         assert not found, f"{found and found[0]}: the word is {new}"
+
+
+def test_the_list_of_decisions_has_each_one_with_its_title() -> None:
+    folder = ROOT / "docs" / "adr"
+    rows = []
+    for file in sorted(folder.glob("0*.md")):
+        number, title = file.read_text("utf-8").partition("\n")[0].removeprefix("# ").split(" ", 1)
+        rows.append(f"| {number} | [{title}]({file.name}) |")
+    assert [line for line in (folder / "README.md").read_text("utf-8").splitlines() if line.startswith("| 0")] == rows

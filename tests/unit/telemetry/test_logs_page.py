@@ -1,5 +1,6 @@
 """docs/logs.md has every event and field that the code logs, and nothing else."""
 
+import ast
 import io
 import json
 import logging
@@ -51,6 +52,25 @@ def test_an_event_without_a_meaning_and_a_meaning_without_an_event_are_reported(
     with pytest.raises(KeyError) as odd:
         logs_page.logs_page()
     assert odd.value.args == ("invented", "usage_held")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('say = log.info; say("x")', "a logger's method is called under its own name"),
+        ('log.log(level, "x")', "the level of `log` is written at the call"),
+    ],
+)
+def test_a_call_that_the_page_would_leave_out_is_named(line: str, message: str) -> None:
+    tree = ast.parse(f"log = structlog.get_logger(__name__)\n{line}")
+    with pytest.raises(KeyError) as odd:
+        list(logs_page._calls_of("x.py", tree))
+    assert odd.value.args[-1] == message
+
+
+def test_a_call_with_two_levels_is_listed_under_both() -> None:
+    tree = ast.parse("log = structlog.get_logger(__name__)\nlog.log(logging.INFO if good else logging.ERROR, 'x')")
+    assert [call.level for call in logs_page._calls_of("x.py", tree)] == ["info", "error"]
 
 
 def test_the_fields_are_in_alphabetical_order() -> None:

@@ -5,12 +5,13 @@ from itertools import permutations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.customers import OrgRecord, Period
 from schemas.ledger import Rated
-from schemas.money import cents_text, total
+from schemas.money import MOST_COST_DECIMALS, cents_text, total
+from schemas.rates import FACTOR_PLACES
 from streams.core.metering.call_kinds import JOB, MANAGEMENT, MEDIA, UNKNOWN
 from streams.core.metering.decisions import (
     BYOK,
@@ -103,9 +104,10 @@ def test_the_plan_is_that_of_the_subscription_at_the_calls_end() -> None:
 
 
 @given(
-    st.lists(st.decimals(0, 10**6, places=12, allow_nan=False), min_size=1, max_size=20),
-    st.decimals(0, 1000, places=4, allow_nan=False),
+    st.lists(st.decimals(0, 10**6, places=MOST_COST_DECIMALS, allow_nan=False), min_size=1, max_size=20),
+    st.decimals(0, 1000, places=FACTOR_PLACES, allow_nan=False),
 )
+@example(costs=[Decimal(1).scaleb(-MOST_COST_DECIMALS)], factor=1 + Decimal(1).scaleb(-FACTOR_PLACES))
 def test_a_factor_never_needs_more_than_lagos_fifteen_decimals_of_a_cent(costs: list[Decimal], factor: Decimal) -> None:
     billed = Rated("r", factor, total(costs)).billed
     assert billed == total(cost * factor for cost in costs)

@@ -1,0 +1,66 @@
+"""`GET /webhooks/stats`: how many calls and events are in each state."""
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from connectors.http.endpoint import AuthorizedRequest, endpoint
+from connectors.http.health import json_response
+from connectors.operations.usage_stats import UsageStats
+
+
+class Decided(BaseModel):
+    """The calls with one decision of the meter; `usd` is a decimal."""
+
+    calls: int
+    usd: str
+
+
+class Stats(BaseModel):
+    """Calls and events by their state, counted since the ledgers exist; ages in seconds.
+
+    Fields:
+        received: elements that became records of the raw topic.
+        accepted: calls that the meter counted.
+        duplicate: reports of calls that were counted before.
+        rejected: calls that can never be billed.
+        unbilled: the part of `accepted` that is not billed.
+        by_decision: `accepted` calls by the meter's decision (docs/litellm.md); calls that were counted before
+            releases with this field are missing.
+        rejected_by_reason: `rejected` by reason (docs/errors.md).
+        held_windows: of all ledgers, at their last commits.
+        held_over_bound: partitions that hold more windows than `HELD_IN_MEMORY`.
+        pending: events that Lago has not accepted yet.
+        delivered: events that Lago accepted.
+        retrying: events that are sent again.
+        dead: events that Lago refused for good.
+        oldest_age_seconds: age of the oldest record that is not processed yet.
+        oldest_age_seconds_by_topic: the same for each topic.
+    """
+
+    received: int
+    accepted: int
+    duplicate: int
+    rejected: int
+    unbilled: int
+    by_decision: dict[str, Decided]
+    rejected_by_reason: dict[str, int]
+    held_windows: int
+    held_over_bound: list[int]
+    pending: int
+    delivered: int
+    retrying: int
+    dead: int
+    oldest_age_seconds: float
+    oldest_age_seconds_by_topic: dict[str, float]
+
+
+class UsageStatsHandlers:
+    """`GET /webhooks/stats`."""
+
+    def __init__(self, usage_stats: UsageStats) -> None:
+        self._usage_stats = usage_stats
+
+    @endpoint("GET", "/webhooks/stats", "stats:read", answers={200: Stats})
+    async def stats(self, _: AuthorizedRequest) -> web.Response:
+        """Show how many calls and events are in each state."""
+        return json_response(await self._usage_stats.now())

@@ -1,0 +1,84 @@
+"""Counts calls and events by their state, for the management API."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from connectors.billing.event_state_reader import ReceiptsFollower
+from connectors.billing.rejected_usage import RejectedFollower
+from connectors.config.deployment import Deployment
+from connectors.operations.ledger_totals import counted
+from connectors.operations.unread import oldest_waiting_s
+from schemas.errors import Unavailable
+from schemas.money import plain
+
+#: How long the counts are cached until they are read from Kafka again, seconds.
+_FRESH_S = 2.0
+
+
+class UsageStats:
+    """Counts for one process.
+
+    Args:
+        held_in_memory: `HELD_IN_MEMORY`, number of windows of one partition.
+        monotonic: a clock, seconds.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        held_in_memory: int,
+        receipts: ReceiptsFollower,
+        rejected: RejectedFollower,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._deployment = deployment
+        self._held_in_memory = held_in_memory
+        self._receipts = receipts
+        self._rejected = rejected
+        self._monotonic = monotonic
+        self._asked_at = float("-inf")
+        self._numbers: dict[str, Any] = {}
+        self._asking = asyncio.Lock()
+
+    async def now(self) -> dict[str, Any]:
+        """Return the numbers of calls and events by outcome since the ledgers began. Ages are in seconds.
+
+        Raises:
+            Unavailable: `counting`: the topics have not been read to their end yet.
+        """
+        states, by_reason = self._receipts.states(), self._rejected.by_reason()
+        if states is None or by_reason is None:
+            raise Unavailable("counting", "the topics have not been read to their end yet")
+        async with self._asking:
+            if self._monotonic() - self._asked_at > _FRESH_S:
+                self._numbers = await asyncio.to_thread(self._ask)
+                self._asked_at = self._monotonic()
+        return {
+            **self._numbers,
+            "rejected_by_reason": by_reason,
+            "pending": states.get("pending", 0),
+            "delivered": states.get("completed", 0),
+            "retrying": states.get("processing", 0),
+            "dead": states.get("failed", 0),
+        }
+
+    def _ask(self) -> dict[str, Any]:
+        (counters, decisions, held), ages = counted(self._deployment), oldest_waiting_s(self._deployment)
+        bound = self._held_in_memory
+        return {
+            "received": counters.received.calls,
+            "accepted": counters.folded.calls + counters.unbilled.calls,
+            "duplicate": counters.duplicate.calls,
+            "rejected": counters.rejected.calls,
+            "unbilled": counters.unbilled.calls,
+            "by_decision": {
+                decision: {"calls": total.calls, "usd": plain(total.cost)}
+                for decision, total in sorted(decisions.items())
+            },
+            "held_windows": sum(held.values()),
+            "held_over_bound": sorted(number for number, windows in held.items() if windows > bound),
+            "oldest_age_seconds": max(ages.values()),
+            "oldest_age_seconds_by_topic": ages,
+        }
