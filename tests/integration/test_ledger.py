@@ -189,7 +189,7 @@ async def test_a_lost_changelog_is_noticed(bench: LedgerSetup) -> None:
         await bench.ledger().open()
 
 
-async def test_a_ledger_behind_an_unfinished_transaction_of_its_beginning_is_opened(bench: Bench) -> None:
+async def test_a_ledger_behind_an_unfinished_transaction_of_its_beginning_is_opened(bench: LedgerSetup) -> None:
     """Kafka answers a commit before its markers are written, so a ledger's first transaction may hide the later ones."""
     bench.feed(range(3))
     first = bench.ledger()
@@ -208,7 +208,7 @@ async def test_a_ledger_behind_an_unfinished_transaction_of_its_beginning_is_ope
         hiding.commit_transaction()
 
 
-def delete_changelog(bench: Bench) -> None:
+def delete_changelog(bench: LedgerSetup) -> None:
     """Delete the changelog and create it without records."""
     admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
     name = bench.stage.topics.changelog
