@@ -1,7 +1,6 @@
 """The ingress stores the plugin's record of a call byte for byte like the full payload of the `generic_api` callback.
-So a call that both report is one call, and is billed the same by either.
 
-So a call that both report is one call, and no one can be billed otherwise by the one than by the other.
+So a call that both report is one call, and is billed the same by either.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Every shell block of README.md and docs/ runs as it stands, against real processes, Kafka and Postgres.
+"""Every shell block of README.md and docs/ runs unchanged, with real processes, Kafka and Postgres.
 
-The tutorial has an installation of its own. README.md starts another one, by two steps of the tutorial, and the other pages
-are typed in it afterwards. What needs Docker is typed by `make deploy-test`.
+The tutorial has its own installation. README.md starts another one with two steps of the tutorial, and the other pages
+are typed in it afterwards. Blocks that need Docker are typed by `make deploy-test`.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The payer changes every second, and every cent is billed to the right org; held usage is released in time.
 
-Sides are told by the calls' end times alone, whenever a call arrives.
+Only the end time of a call decides on which side of a change it is, not its arrival.
 """
 
 import asyncio

@@ -1,9 +1,8 @@
 """SIGTERM at any moment, also during the start, ends every process with code 0 within ten seconds; and a process that
-starts while Kafka is unavailable waits for it. The time is counted from when the process can handle SIGTERM: before
-that its interpreter is not up yet.
+starts while Kafka is unavailable waits for it.
 
-A moment is counted from when the process hears SIGTERM at all: before that its interpreter is not up yet. What is
-stopped while its libraries load has an interpreter of its own; the others are forked (tests/support/warm.py).
+The time is counted from when the process can handle SIGTERM: before that its interpreter is not up yet. A process that
+is stopped while its libraries load has its own interpreter; the others are forked (tests/support/warm.py).
 """
 
 import asyncio
@@ -83,8 +82,7 @@ class Running:
 
 @contextmanager
 def running(name: str, folder: Path, environ: Mapping[str, str], *, forked: bool = True) -> Iterator[Running]:
-    """Yield a command in this environment, once it can handle SIGTERM; killed at the end if it still runs. `forked`:
-    its modules are loaded when it starts.
+    """Yield a command in this environment, once it can handle SIGTERM; killed at the end if it still runs.
 
     `forked`: its modules are loaded when it starts.
     """

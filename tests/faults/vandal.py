@@ -1,7 +1,7 @@
 """Records that no process of ours wrote, put into every topic: valid ones about unbilled usage, changed at random.
 
-None has the key or the id of anything that is owed, but for values that cannot be read at all: those stand under the keys
-of customers and orgs that pay. What reads as a sound record of theirs would be a forgery, which no reader can tell.
+None has the key or the id of owed usage, except values that cannot be read at all: those are under the keys of
+customers and orgs that pay. A valid record about them would be a forgery, which no reader can recognise.
 """
 
 import struct

@@ -90,10 +90,9 @@ async def connected(port: int) -> AsyncIterator[Wire]:
 
 
 async def trickle(wire: Wire) -> float:
-    """Sends a head that never ends, byte by byte; the seconds until the server closed and gave the reason. The answer
-    is read at once: a byte that arrives after the server has closed would reset the connection.
+    """Send a head that never ends, byte by byte; returns the seconds until the server closed and gave the reason.
 
-    The whole answer is read at once: a byte that comes after the other side has closed makes it a reset connection.
+    The answer is read at once: a byte that arrives after the server has closed would reset the connection.
     """
     begun = time.monotonic()
     ended = asyncio.ensure_future(wire.reader.readuntil(b"}"))

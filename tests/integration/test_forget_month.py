@@ -1,6 +1,6 @@
 """`db prune` reads a month while others read and write it, and deletes only calls that it has read.
 
-The reading is stopped wherever it looks at a row: in this database `date_trunc` waits for a lock of the test's.
+The reading stops at each row: in this database `date_trunc` waits for a lock of the test.
 """
 
 import asyncio

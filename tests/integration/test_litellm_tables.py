@@ -1,5 +1,4 @@
 """The documented tables beside the credits with real Postgres: provider keys, the usage log, health, and the summary.
-The classes have the names of the specification's test suite; `test_litellm_schema.py` has those about credits.
 
 The classes have the names of the specification's test suite; `test_litellm_schema.py` has those about credits.
 """

@@ -1,7 +1,7 @@
 """An event that only Lago has may bill held parts that were released into it; it names only the first of them
 (docs/adr/0055).
 
-What of it can be told by sums is told; else a person decides, before anything is changed.
+If sums decide which parts these are, they are found; otherwise a person decides, before anything is changed.
 """
 
 import time

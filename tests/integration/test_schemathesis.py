@@ -56,9 +56,8 @@ async def test_every_request_that_the_document_allows_or_forbids_is_answered_as_
     server: Server, tmp_path: Path
 ) -> None:
     """The requests are the same each time; each operation gets the limits of its types, missing and additional values.
-    Two runs at once, one for operations that ask Lago; threads within a run meet a bug of CPython 3.11 in its `ast`.
 
-    Two runs at once, one for what asks Lago; threads within a run meet a fault of CPython 3.11 in its `ast`.
+    Two runs at once, one for operations that ask Lago; threads within a run meet a bug of CPython 3.11 in its `ast`.
     """
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     runs = [run_schemathesis(server, tmp_path, side) for side in ("--include-path-regex", "--exclude-path-regex")]

@@ -15,10 +15,9 @@ REPAY, KEEP = "repay", "keep"
 
 @dataclass(frozen=True)
 class Call:
-    """A counted LiteLLM call; `number` is its identity, `reserved` the call id of its reservation. Without `billed` its
-    cost is billed, if its decision is billable.
+    """A counted LiteLLM call; `number` is its identity, `reserved` the call id of its reservation.
 
-    Without `billed` its cost is billed, where the decision says that it is billed.
+    Without `billed` its cost is billed, if its decision is billable.
     """
 
     number: int

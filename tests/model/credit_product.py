@@ -1,8 +1,8 @@
 """The product's accounts for a history: its functions in a real Postgres, its ledger for the API, its projector and its
 upkeep.
 
-A history is one transaction, which is rolled back; a commit of the product is a savepoint in it. Where the product asks for
-the time, it gets the moment of the history: functions by `told_the_time`, statements by `Told`.
+A history is one transaction, which is rolled back; a commit of the product is a savepoint in it. When the product asks
+for the time, it gets that of the history: functions by `told_the_time`, statements by `Told`.
 """
 
 import json

@@ -1,18 +1,18 @@
 """The right state of prepaid credit accounts after a history: a slow and simple model with lists. Imports nothing of
 the product.
 
-The laws, as docs/credits.md has them:
+The rules, as in docs/credits.md:
 
-1. Credits come as grants with an end. What goes is taken from the grant that ends first; grants without an end come last.
-2. What goes beyond the balance is owed. What comes repays it first, unless the account's policy keeps it.
-3. At its end a grant is gone, as far as the rest of the balance covers what is reserved.
-4. A reservation is made if balance and allowed overdraft, without what is owed and reserved, cover it. It holds its amount
-   until it is settled, is given back, or its time is over.
-5. A counted call is debited once, at what it is billed, however often its record comes; if it ended and was counted since
+1. Credits are added as grants with an end. Debits use the grant that ends first; grants without an end are used last.
+2. A debit beyond the balance becomes debt. New credits repay it first, unless the account's policy keeps it.
+3. At its end a grant is removed, as far as the rest of the balance covers the reservations.
+4. A reservation is made if balance and allowed overdraft, minus debt and reservations, cover it. It holds its amount until
+   it is settled, released, or expired.
+5. A counted call is debited once, with its billed amount, for any number of its records; if it ended and was counted since
    its account is prepaid. It cannot be refused. It settles its reservation, also if it costs nothing.
-6. What was settled without a record stands for the first billed record of that call.
-7. A debit of a service is refused if the balance without what is reserved does not cover it.
-8. A key moves once: the same contents are answered as the first time, other contents are refused.
+6. A settlement without a record is matched with the first billed record of that call.
+7. A service's debit is refused if the balance minus the reservations does not cover it.
+8. A key moves credits once: a repeat with the same contents gets the first answer, other contents are refused.
 """
 
 from collections import Counter

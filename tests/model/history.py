@@ -1,7 +1,7 @@
 """A history: the events of a deployment, step by step, as plain data. The model and the product both read it.
 
-Moments are whole seconds since 1970 UTC, in order: a step never happens before the one ahead of it. Three customers
-use LiteLLM; two orgs pay, a third one is a mistake that no one subscribes.
+Times are whole seconds since 1970 UTC, in order: no step happens before the previous one. Three customers use LiteLLM;
+two orgs pay, a third org is a mistake and has no subscription.
 """
 
 from dataclasses import dataclass

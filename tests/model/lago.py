@@ -1,6 +1,6 @@
 """Lago's sandbox in this process: the real application and the real client, without a socket between them.
 
-The last invoice of a subscription is counted, and shown, when the history says. What is stored later is on none.
+The history says when the last invoice of a subscription is counted, and shown. Events stored later are on no invoice.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
-"""Replaces Postgres: the enriched topic as the usage log, and the receipts as the rows of posted events. Decisions from
-them are made by the product's own functions.
+"""Replaces Postgres: the enriched topic as the usage log, and the receipts as the rows of posted events.
 
-What is decided by them is decided by the product's own functions.
+Decisions from them are made by the product's own functions.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping

@@ -1,7 +1,7 @@
 """The model: the owed amounts after a history, only by the rules in docs/owed.md. It knows nothing of the product.
 
-It is slow and short on purpose: who doubts the product reads this page, and those beside it: who pays by the
-mappings (`payers.py`), what there is of subscriptions (`lives.py`), what is kept of a call (`uses.py`).
+It is slow and short on purpose: to check the product, read this file and those beside it: the payer by the mappings
+(`payers.py`), the subscriptions (`lives.py`), and what is stored of a call (`uses.py`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -44,11 +44,12 @@ class Model:
         return use
 
     def arrives(self, use: Use, *, checked: bool = False) -> bool:
-        """What is used counts once, by its identity; a call only with a cost: a copy without one leaves the way open.
-        What ended so long ago that a copy of it may be forgotten is not counted unseen: it is looked for in the log of
-        calls, `checked`. Of what the log has forgotten no one can tell, nor of what began as the forgotten month ended: a call
-        lasts a second, and its start may have been rounded. A cost is rounded once, to the decimals of the
-        day, half to even. False: it waits, or is not sent."""
+        """Usage counts once, by its identity; a call only with a cost: after a copy without one, a copy with one still
+        counts. Usage that ended so long ago that a copy of it may be forgotten is not counted without a check: the log
+        of calls is asked, `checked`. The log cannot decide about calls that it has deleted, nor about calls that
+        started when the deleted month ended: a call lasts a second, and its start may have been rounded. A cost is
+        rounded once, to the day's number of decimals, half to even. False: it waits, or is not sent.
+        """
         if checked and use.ended <= self.pruned + 1:
             return use.identity in self.counted
         if checked and (use.identity in self.counted or (not use.cost and use.identity in self.costless)):
@@ -76,10 +77,10 @@ class Model:
 
     def prices(self, use: Use) -> bool:
         """Prices by the card in force at the call's end, as far as it is known when the call is counted. False: it is
-        free. A report about a job without a cost has no price: it repeats what its call was billed for, or is only a
-        part of it.
+        free.
 
-        What is reported of a job has no price without a cost: it repeats what its call was billed for, or is not all of it.
+        A report about a job without a cost has no price: it repeats what its call was billed for, or is only a part of
+        it.
         """
         if use.call is None:
             return True
@@ -94,8 +95,10 @@ class Model:
         return next((life for life in found if life), None)
 
     def choice(self, use: Use, org: str, named: str, moment: int, *, asked: bool = False) -> Life | None:
-        """Of the org's subscriptions that charge the metric: the one that ran at the moment; else the one that began
-        next; of several the org's own. `asked`: of those that Lago reports now; else of those on our record."""
+        """Of the org's subscriptions that charge the metric: the one that ran at the time; otherwise the one that
+        started next; of several the org's own. `asked`: of those that Lago reports now; otherwise of those in our
+        record.
+        """
         known = self.lives.of(org) if asked else self.lives.known.get(org, [])
         lives = [life for life in known if use.metric in h.CHARGED[life.plan]]
         free = not lives and use.metric != h.USAGE  # it has no amount: where no plan charges it, it goes to any of them
@@ -116,8 +119,10 @@ class Model:
         return min((one for one in lives if not one.over(self.now)), key=lambda one: one.start, default=None)
 
     def payers(self, use: Use) -> Iterator[Payer]:
-        """Orgs, with the subscription that is named: of the mapping that the end lies in, see `turns`. What was held for
-        an org when its mapping was forgotten stays with it. What comes only then is no one's."""
+        """The possible orgs, each with the named subscription: of the mapping version that contains the end, see
+        `turns`. Usage held for an org when its mapping was removed stays with it. Usage that arrives only later has no
+        payer.
+        """
         if use.kind == "org":
             yield use.customer, ""
         mapping = self.mappings.get(use.customer, Mapping())
@@ -156,9 +161,10 @@ class Model:
         return max(moment, life.start, start_of_month(self.now))
 
     def seals(self, uses: list[Use]) -> None:
-        """One event is made of calls that go together, of a subscription that runs. It is judged by the last of them: it
-        is on the invoice of its own month, or, where that is made already or the subscription began later, on the
-        first one that can hold it; with OUT_OF_PERIOD_POLICY=hold it is held then."""
+        """One event is made of calls that belong together, for a running subscription. Its last call decides: it is on
+        the invoice of its own month, or, if that exists already or the subscription started later, on the first one
+        that can contain it; with OUT_OF_PERIOD_POLICY=hold it is held instead.
+        """
         at = max(use.at for use in uses)
         for use in uses:
             use.at, use.event = at, uses[0].identity
@@ -170,8 +176,10 @@ class Model:
         self.posts(uses)
 
     def posts(self, uses: Iterable[Use]) -> None:
-        """What is sealed goes to Lago, unless that is away. What waits until its subscription has ended is the org's
-        next one's, without one it is a dead letter; so is, with OUT_OF_PERIOD_POLICY=hold, whatever would be changed."""
+        """Sealed usage goes to Lago, unless Lago is unavailable. Usage that waits until its subscription has ended goes
+        to the org's next subscription, or becomes a dead letter without one; with OUT_OF_PERIOD_POLICY=hold every event
+        that would be changed is a dead letter.
+        """
         for use in uses:
             if self.away or not use.life or not use.sealed or use.posted or use.dead:
                 continue
@@ -187,9 +195,10 @@ class Model:
                     use.stored = self.lives.stores(use.event, life.name, moment, self.now, billed, use.billed)
 
     def rebills(self) -> None:
-        """What was posted with a moment behind an end that was not known then is on no invoice, nor is what was stored
-        only after Lago had counted the last invoice. Once our record shows an end of the org's, Lago is asked; then it
-        is billed again, of the subscription that pays by what Lago says."""
+        """An event posted with a time after an end that was not known then is on no invoice, nor is one that was stored
+        only after Lago had counted the last invoice. Once our record shows an end of the org's, Lago is asked; then the
+        usage is billed again, to the subscription that pays according to Lago.
+        """
         lost = [use for use in self.counted.values() if use.posted and use.life and not use.dead]
         for use in lost if self.settings.late != h.HOLD and not self.away else ():
             org, (name, moment) = use.life.org, use.posted  # type: ignore[union-attr,misc]

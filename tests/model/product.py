@@ -1,7 +1,7 @@
 """The product, run through a history in one process: the real rules, the real delivery, Lago's real sandbox.
 
-Only what stands outside them is made here: Kafka (lists), the clock (the history's) and Postgres (a list that answers
-as the usage log does). The turns of the worker and of the operator are steps of the history.
+Only what surrounds them is replaced: Kafka (by lists), the clock (by the history's) and Postgres (by a list that
+answers like the usage log). The turns of the worker and of the operator are steps of the history.
 """
 
 import asyncio

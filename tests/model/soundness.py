@@ -75,10 +75,10 @@ class _Books:
         return twice
 
     def _subscribed(self, step: h.Subscribed) -> h.Step | None:
-        """An id of a subscription is used once, but for the shared one: by one org after the other, from then on.
+        """A subscription id is used once, except the shared one: by one org after the other.
 
-        What Lago stored under the id before it started again belongs to the new life if its moment is the same second. The
-        model decides when an event is stored, so a next life begins in a second of its own.
+        Events that Lago stored under the id before it started again belong to the new life if their time is in the same
+        second. The model decides when an event is stored, so each next life starts in a second of its own.
         """
         name, shared = step.subscription, step.number == h.SHARED
         if name in self._running or (name in self._names and not shared):

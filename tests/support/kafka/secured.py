@@ -21,13 +21,12 @@ PRINCIPALS = {SCRAM: "User:meterbridge-", CERTIFICATE: "User:CN=meterbridge-{rol
 
 
 class SecuredKafka:
-    """A broker with a third listener, PLAINTEXT, for the test itself, which may do everything. `accounts` exist;
-    `masters` of them may do everything.
+    """A broker with a third listener, PLAINTEXT, for the test itself, which may do everything.
 
     `accounts` exist; `masters` of them may do everything.
 
     Attributes:
-        kafka: the broker; its `bootstrap` is the door PLAINTEXT.
+        kafka: the broker; its `bootstrap` is the listener PLAINTEXT.
     """
 
     def __init__(self, folder: Path, accounts: Sequence[str] = ACCOUNTS, masters: Sequence[str] = (ADMIN,)) -> None:

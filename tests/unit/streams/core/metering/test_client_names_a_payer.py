@@ -1,8 +1,7 @@
-"""Attack: a LiteLLM client names another customer wherever it can write. With the recommended `CUSTOMER_ID_FIELDS`,
-which a key sets and a client cannot, none of it decides who pays.
+"""Attack: a LiteLLM client names another customer wherever it can write.
 
-Under the recommended `CUSTOMER_ID_FIELDS`, which is what a key pins, nothing of it decides who pays. The bodies are
-recorded ones of LiteLLM 1.109.1; `victim` stands where its client wrote.
+With the recommended `CUSTOMER_ID_FIELDS`, which a key sets and a client cannot, none of it decides who pays. The bodies
+were recorded from LiteLLM 1.109.1; `victim` is in every place where its client wrote.
 """
 
 import json
