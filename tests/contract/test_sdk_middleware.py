@@ -43,7 +43,7 @@ class Service:
     """A running service that bills its orgs.
 
     Fields:
-        http: a client of it who says that it is somebody of `org_1`.
+        http: a client that claims to be a user of `org_1`.
     """
 
     http: httpx.AsyncClient

@@ -93,7 +93,7 @@ class Owed:
 
 
 def owed_for(literal: str) -> Decimal:
-    """Return the dollars that a cost's text stands for."""
+    """Return the dollars that a cost's text means."""
     return cost_of_call(Decimal(literal), _DECIMALS)
 
 

@@ -46,7 +46,7 @@ class Scaled:
 
     Fields:
         sent_s: how long calls were sent.
-        by_itself: ends of processes that no one asked for.
+        by_itself: unexpected ends of processes.
     """
 
     seed: int

@@ -50,7 +50,7 @@ class Authority:
         return self._sign(name, None, password)
 
     def key(self) -> bytes:
-        """Its own key as PEM, for who signs with another program."""
+        """The authority's own key as PEM, for tests that sign with another program."""
         plain = serialization.NoEncryption()
         return self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
 

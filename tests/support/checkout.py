@@ -1,4 +1,4 @@
-"""Another commit of this repository, as it is installed in a folder: its program beside ours."""
+"""Another commit of this repository, installed in a folder, so that its program can run beside ours."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -36,7 +36,7 @@ CALLERS = {
 
 @dataclass
 class ScriptedStripe:
-    """`PaymentGateway` in memory; by idempotency key as Stripe does."""
+    """`PaymentGateway` in memory. As at Stripe, one idempotency key creates one session."""
 
     away: bool = False
     live: bool = False

@@ -1,4 +1,4 @@
-"""Prepaid credits for tests: the functions of the database in short, and what must always be true of the books."""
+"""Prepaid credits for tests: short calls of the database's functions, and a check that must always hold."""
 
 import json
 from datetime import datetime

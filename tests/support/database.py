@@ -107,7 +107,7 @@ async def until(url: str, query: str, wanted: Callable[[Any], bool], limit_s: fl
 
 @dataclass
 class Watching(RecordedSensors):
-    """Sensors that also keep what the projector tells."""
+    """Sensors that also keep what the projector reports."""
 
     rows: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A product whose org's subscription has ended in Lago, and which does not know of it yet."""
+"""A running product with an org whose subscription has ended in Lago; the product does not know this yet."""
 
 import asyncio
 import time
@@ -55,7 +55,7 @@ def calls(numbers: range, at_us: int | None = None) -> list[Raw]:
 
 @dataclass
 class LagoHistory:
-    """What the task tells."""
+    """Keeps what the task reports."""
 
     outcomes: dict[str, int] = field(default_factory=dict)
     waits: tuple[int, Decimal] = (0, Decimal(0))
@@ -120,7 +120,7 @@ class World:
         return int(count)
 
     async def overtaken(self, numbers: range) -> None:
-        """Calls from before the end reach Lago now: something held them up."""
+        """Calls from before the end of the subscription reach Lago only now, because they were delayed."""
         [(before,)] = await rows(self.url, COMPLETED)
         self.stage.put(calls(numbers, self.ended_us - SECOND_US))
         await until(self.url, COMPLETED, lambda count: count == before + len(numbers))

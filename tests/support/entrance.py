@@ -24,7 +24,7 @@ from schemas.records import AuditRecord
 
 @dataclass
 class Clock:
-    """Seconds that pass when told."""
+    """Seconds, advanced by the test."""
 
     now: float = 1_000_000.0
 
@@ -76,7 +76,7 @@ class Body(BaseModel):
 
 
 async def answer(asked: AuthorizedRequest) -> web.Response:
-    """Return the one who was let in, and what they brought."""
+    """Return the accepted caller and its data."""
     name = asked.body.name if asked.body is not None else ""
     if asked.request.method in ("POST", "PUT"):
         await asked.changing({"name": "before"}, {"name": name, "token": "mb_0123_" + "s" * 40})
@@ -84,7 +84,7 @@ async def answer(asked: AuthorizedRequest) -> web.Response:
 
 
 async def own_orgs(asked: AuthorizedRequest) -> web.Response:
-    """For an org that is named in the query."""
+    """Return the response for an org that the query names."""
     return json_response({"org": asked.for_org(asked.request.query["org"])})
 
 

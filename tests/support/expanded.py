@@ -23,7 +23,7 @@ CENTS = Decimal(50)
 
 @dataclass
 class Clock:
-    """A wall clock that stands still until it is set going, so that windows stay open."""
+    """A wall clock that is stopped until a test starts it, so that windows stay open."""
 
     us: int = field(default_factory=lambda: time.time_ns() // 1000)
     going_since_ns: int = 0
@@ -34,11 +34,11 @@ class Clock:
         return self.us + gone_ns // 1000
 
     def pass_by(self, seconds: int) -> None:
-        """Set it forward."""
+        """Advance the clock."""
         self.us += seconds * SECOND_US
 
     def go(self) -> None:
-        """Let it run from here on."""
+        """Let the clock run from now on."""
         self.going_since_ns = self.going_since_ns or time.monotonic_ns()
 
 
@@ -70,7 +70,7 @@ class Growing:
         producer.flush(10)
 
     def parts(self) -> Components:
-        """Under the names that commands know."""
+        """Return the parts, by the names that commands use."""
         return self.stage.parts(group_prefix=f"{self.prefix}meterbridge-", now_us=self.clock)
 
     async def meter(self, *, until: int, sealed: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A partition's meter without Kafka: its real work, on a changelog of a dictionary."""
+"""A partition's meter without Kafka: the real code, with a dictionary as its changelog."""
 
 import asyncio
 from collections import Counter
@@ -117,14 +117,14 @@ class Line(OwnChangelog):
         return SimpleNamespace(**{**asdict(record), "value": value}, headers=((CONTROL, WRITE_OFF),))
 
     def punctuate(self) -> None:
-        """Run until nothing more comes back from disk."""
+        """Run until no more windows are read back from disk."""
         asyncio.run(self.work.punctuate())
         while self.work._on_disk.busy:
             asyncio.run(self.work.punctuate())
         verify(self.ledger)
 
     def give_up(self, customer: str, match: str, until_s: int, limit: int = 4) -> list[str]:
-        """Return the ids of the windows that left."""
+        """Apply a write-off order until it is complete; return the ids of the windows that it removes."""
         order, offset, gone = (
             WriteOff("a", NOON, NOON + until_s * SECOND_US, match=match),
             self.ledger.position.next,

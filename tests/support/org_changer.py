@@ -30,12 +30,12 @@ class Behind(CompactedTable[OrgRecord]):
         self._may.set()
 
     async def stand_still(self) -> None:
-        """Return once nothing is taken in any more."""
+        """Stop updating; return when no more records are read."""
         self._may.clear()
         await self._stands.wait()
 
     def go_on(self) -> None:
-        """Take in what has come meanwhile."""
+        """Continue updating, with the records that arrived in between."""
         self._stands.clear()
         self._may.set()
 

@@ -39,5 +39,5 @@ class OwnChangelog:
 
 
 def image_of(ledger: LedgerState) -> tuple[object, ...]:
-    """Return all of the ledger that is a function of the changelog, comparable."""
+    """Return all state of the ledger that follows from the changelog, in a comparable form."""
     return ledger.windows, ledger.index, set(ledger.open), ledger.held, ledger.metered, ledger.jobs, ledger.position

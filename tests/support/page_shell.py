@@ -44,8 +44,8 @@ _END = "-- end of the block --"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One shell block. `how`: `""`, `not run` or `repeated`; `why` it is not run; what it `prints`, `""` = not said; the
-    `chapter` that it stands in, as its heading begins."""
+    """One shell block. `how`: `""`, `not run` or `repeated`; `why` it is not run; what it `prints`, `""` = not shown; the
+    `chapter` that contains it, by the first words of its heading."""
 
     place: str
     text: str
@@ -56,7 +56,7 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """Yield all of a page, in order."""
+    """Yield all blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
     for found in _BLOCK.finditer(text):
         line = text[: found.start("text")].count("\n")
@@ -110,7 +110,7 @@ class PageShell:
         guard.adopt(-self._process.pid, signal.SIGKILL, self._folder)  # its group, should this process be killed
 
     async def stop(self) -> None:
-        """End it and all that it started."""
+        """End the shell and every process that it started."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

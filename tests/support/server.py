@@ -1,4 +1,4 @@
-"""`meterbridge serve` in this process, on free ports, against real neighbours."""
+"""`meterbridge serve` in this process, on free ports, with real services."""
 
 import asyncio
 import time
@@ -53,7 +53,7 @@ class Server:
 
 
 def settings_for(kafka: Kafka, prefix: str, **other: Any) -> Settings:
-    """Settings for a broker and a prefix whose topics exist; Lago is away unless `lago_api_url` says otherwise."""
+    """Settings for a broker and a prefix whose topics exist; Lago is unavailable unless `lago_api_url` is given."""
     settings = Settings(
         **{
             "kafka_bootstrap_servers": kafka.bootstrap,

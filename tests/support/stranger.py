@@ -1,6 +1,6 @@
-"""A stranger in a process of its own: `python -m tests.support.stranger KIND WEBHOOKS API METRICS SECONDS`.
+"""An attacker without a credential, in its own process: `python -m tests.support.stranger KIND WEBHOOKS API METRICS SECONDS`.
 
-It has no credential and sends at most 10 MB/s, from addresses that are not the honest senders'. It ends by itself and
+It sends at most 10 MB/s, from addresses that are not the honest senders'. It ends by itself and
 prints what it sent.
 """
 

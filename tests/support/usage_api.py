@@ -21,12 +21,12 @@ CUT, STORED_AND_CUT, SILENT = "cut", "stored and cut", "silent"
 
 @dataclass
 class UsageApi:
-    """A running one.
+    """A running endpoint.
 
     Fields:
-        script: what the next requests get, each a status, CUT, STORED_AND_CUT or SILENT; then all is well.
-        stored: usage by its transaction id, as it came first.
-        bodies: of every request, as they came.
+        script: the responses to the next requests, each a status, CUT, STORED_AND_CUT or SILENT; later requests succeed.
+        stored: the first usage of each transaction id.
+        bodies: the body of every request, in order.
         awake: ends every silence.
     """
 
@@ -65,7 +65,7 @@ class UsageApi:
 
 @asynccontextmanager
 async def usage_api() -> AsyncIterator[UsageApi]:
-    """Yield one of them, gone afterwards."""
+    """Yield a running endpoint; it is stopped afterwards."""
     api = UsageApi()
     app = web.Application()
     app.router.add_post(RECORD, api.record)

@@ -1,11 +1,11 @@
 """Processes of the product that start fast: forked from a server that has the product's modules loaded.
 
-A start costs a second of CPU for imports, and the tests start hundreds of processes. What is forked here is a process
-like any other and our own child: it has its own pid, session, environment, files and exit code, and runs the module as
-`python -m` would. Two servers take turns, so that two processes one after the other differ in what Python draws at a
-start, the order of sets above all; a worker and the one that takes over from it must not.
+A start costs a second of CPU for imports, and the tests start hundreds of processes. A forked process is a
+normal process and our own child: it has its own pid, session, environment, files and exit code, and runs the module as
+`python -m` would. Two servers take turns, so that two consecutive processes have different random
+values of Python, above all another order of sets: a worker and its successor must not have the same.
 
-What tests a start itself, or how much memory a process takes, starts a process without this.
+A test of the start itself, or of the memory of a process, starts its process without this module.
 """
 
 import ctypes
@@ -138,7 +138,7 @@ def _needs_its_own_start(command: Sequence[str], environ: Mapping[str, str]) -> 
 
 
 class _Server:
-    """The parent of processes to be: one thread, nothing open, every module of the product loaded."""
+    """The parent of the forked processes: it has one thread, no open files, and every module of the product loaded."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -193,7 +193,8 @@ _choosing = threading.Lock()
 
 
 def _next_order(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Returns in each forked process, with what it is to be; the server itself goes on until no one asks any more."""
+    """Return in each forked process, with the command that it has to run. The server itself continues until the last
+    request."""
     while True:
         data, files, _, _ = socket.recv_fds(asked, _BIGGEST_ORDER, len(_PLACES))
         if not data:

@@ -1,4 +1,4 @@
-"""What is recorded: every kind of record that a deployment stores, left in the middle of its work.
+"""The recorded scenario: every kind of record that a deployment stores, in the middle of its work.
 
 The version's own processes take calls over HTTP and bill them at the sandbox, until each is stopped at a moment at which
 the next version has to go on: open and held windows, calls that are not folded, events that are not posted, one that waits
@@ -55,7 +55,7 @@ _HOUR_S = 3600.0
 
 
 async def recorded(checkout: Checkout, folder: Path, logs: Path) -> dict[str, Any]:
-    """Record it; topics and spool are written into `folder`.
+    """Record the scenario; topics and spool are written into `folder`.
 
     Returns:
         What the reader has to know: when, where, what is owed and what Lago has.
@@ -114,7 +114,7 @@ class Installation:
         self._evidence = Evidence(world.broker.bootstrap, world.topics, world.url("sandbox"))
 
     async def live(self) -> dict[str, Any]:
-        """Return all that is recorded; the sandbox's sums at the end."""
+        """Run the whole scenario; return all that is recorded, with the sandbox's sums at the end."""
         for customer in POLLERS:
             await self._map(customer)
         await self._poison()
@@ -246,7 +246,7 @@ def _folded(found: Found) -> bool:
 
 
 def _posted(found: Found, but: int) -> bool:
-    """Whether no window with a payer is open, and every event except so many is delivered."""
+    """Return whether no window with a payer is open and all events except this number are delivered."""
     last = {receipt.transaction_id: receipt.status for receipt in found.receipts}
     open_windows = [one for ledger in found.ledger.values() for one in ledger.windows.values() if not one.held]
     sealed = {sent.event.transaction_id for sent in found.events}
@@ -254,7 +254,7 @@ def _posted(found: Found, but: int) -> bool:
 
 
 async def _asked(url: str, body: bytes, headers: dict[str, str]) -> None:
-    """POST until it is answered 2xx, like a sender."""
+    """POST again until the response is 2xx, as a sender does."""
     deadline, said = time.monotonic() + _LIMIT_S, ""
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < deadline:

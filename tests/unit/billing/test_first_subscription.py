@@ -28,7 +28,7 @@ class World:
 
     async def set_up(self, plan: str) -> None:
         async def silently(_before: Any, _after: Any) -> None:
-            """No one is told."""
+            """Notifies no listener."""
 
         wanted = OrgRequest("org_1", plan_code=plan)
         await OrgAccounts(self.billing, self.records, lambda: NOW).set_up(wanted, silently)

@@ -42,8 +42,8 @@ class Api:
         return httpx.Response(answer, json={"authorized": answer == 200, "reservation_id": "r-1"})
 
 
-class Asked:
-    """Credit for one proxy, with a clock that stands still."""
+class CreditOfProxy:
+    """Credit for one proxy, with a clock that the test sets."""
 
     def __init__(self, api: Api, counts: Counts | None = None, **given: Any) -> None:
         settings, self.now = PluginSettings(url="http://m", ring_path="unused", token="t", **given), 1000.0
@@ -55,7 +55,7 @@ class Asked:
         return await self.credit.set_aside(user, data, call_id)
 
 
-credit = Asked
+credit = CreditOfProxy
 
 
 async def test_an_estimate_is_reserved_under_the_calls_own_id() -> None:

@@ -1,4 +1,4 @@
-"""Polls of a background response whose id LiteLLM encrypts anew each time: which of them are one job."""
+"""Polls of a background response whose id LiteLLM encrypts again each time: which of them are one job."""
 
 import json
 from collections.abc import Callable
