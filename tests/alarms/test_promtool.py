@@ -36,7 +36,7 @@ def has(machine: Path, name: str, text: str) -> None:
     (machine / "bin" / name).chmod(0o755)
 
 
-def test_it_is_fetched_once_after_an_update_if_there_is_no_package_list(machine: Path) -> None:
+def test_promtool_is_fetched_once_after_an_update_if_there_is_no_package_list(machine: Path) -> None:
     has(machine, "apt-get", APT)
     has(machine, "dpkg", DPKG)
     there = prometheus.program("promtool")

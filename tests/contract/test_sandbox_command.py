@@ -52,7 +52,7 @@ async def sandbox(*words: str, host: str = "127.0.0.1") -> AsyncIterator[httpx.A
         await process.wait()
 
 
-async def test_it_accepts_only_its_key_and_keeps_its_journal_over_a_restart(tmp_path: Path) -> None:
+async def test_the_sandbox_accepts_only_its_key_and_keeps_its_journal_over_a_restart(tmp_path: Path) -> None:
     journal = str(tmp_path / "journal")
     async with sandbox("--api-key", "secret", "--journal", journal) as http:
         assert (await http.get("/plans", headers={"Authorization": "Bearer other"})).status_code == 401
@@ -64,7 +64,7 @@ async def test_it_accepts_only_its_key_and_keeps_its_journal_over_a_restart(tmp_
         assert [one["transaction_id"] for one in events] == ["t-1"]
 
 
-async def test_it_delays_counts_and_answers_as_its_options_say() -> None:
+async def test_the_sandbox_delays_counts_and_answers_as_its_options_say() -> None:
     async with sandbox("--delay", "0.3", "--rate-limit", "1", "--store", "clickhouse") as http:
         begun = time.monotonic()
         both = await asyncio.gather(*(http.post("/events", json={"event": event(f"t-{n}")}) for n in range(2)))
@@ -86,7 +86,7 @@ async def test_a_repeat_is_billed_once_with_the_option_dedup(words: tuple[str, .
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is loopback on Linux alone")
-async def test_it_listens_on_its_host_and_signs_its_webhooks_with_its_secret() -> None:
+async def test_the_sandbox_listens_on_its_host_and_signs_its_webhooks_with_its_secret() -> None:
     came = asyncio.Queue[tuple[bytes, str]]()
 
     async def take(request: web.Request) -> web.Response:

@@ -264,7 +264,7 @@ async def test_an_unknown_invoice_is_404(lago: Lago) -> None:
         ("stripe", 3100, ""),
     ],
 )
-async def test_it_can_be_paid_if_a_provider_gives_links_and_an_amount_is_due(
+async def test_an_invoice_can_be_paid_if_a_provider_gives_links_and_an_amount_is_due(
     lago: Lago, clock: Clock, provider: str | None, cents: int, code: str
 ) -> None:
     configuration = {"payment_provider": provider} if provider else {}

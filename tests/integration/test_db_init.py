@@ -34,7 +34,7 @@ def name_of(url: str) -> str:
     return url.rpartition("/")[2].partition("?")[0]
 
 
-async def test_it_creates_everything_and_prints_what_it_verified(url: str) -> None:
+async def test_db_init_creates_everything_and_prints_what_it_verified(url: str) -> None:
     result = await init(url, "--json")
     assert result.exit_code == 0, result.stderr
     answer = json.loads(result.stdout)

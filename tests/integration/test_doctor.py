@@ -261,7 +261,7 @@ def test_the_printed_configuration_has_no_finding(config: Path) -> None:
     assert report["config"] == working_yaml()
 
 
-def test_it_keeps_the_address_that_the_file_posts_to(config: Path) -> None:
+def test_the_address_that_the_file_posts_to_is_kept(config: Path) -> None:
     there = "https://billing.example/webhook/litellm/usage"
     config.write_text(working_yaml(there).replace("max_retries: 5", "max_retries: 0"))
     result = doctor("--config", str(config), "--no-lago")

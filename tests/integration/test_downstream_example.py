@@ -80,7 +80,7 @@ async def test_a_repeated_call_with_a_cost_and_our_own_price_count(stage: Stage,
     assert await read_to_the_end(stage, tmp_path / "totals.db") == expected
 
 
-def test_it_is_short_and_imports_nothing_of_ours() -> None:
+def test_the_example_is_short_and_imports_no_module_of_meterbridge() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     nodes = ast.walk(ast.parse(text))
     modules = {

@@ -29,12 +29,14 @@ def settings(bootstrap: str, partitions: int = PARTITIONS) -> Settings:
     return load_settings({"KAFKA_BOOTSTRAP_SERVERS": bootstrap, "KAFKA_PARTITIONS": str(partitions)})
 
 
-def test_it_has_every_topic_of_the_catalogue_with_the_partitions_that_a_worker_checks(broker: str) -> None:
+def test_the_embedded_broker_has_every_topic_of_the_catalogue_with_the_partitions_that_a_worker_checks(
+    broker: str,
+) -> None:
     assert check_topics(*topics_of(settings(broker))) == []
     assert any("4 partitions where 5" in sentence for sentence in check_topics(*topics_of(settings(broker, 5))))
 
 
-def test_its_topics_have_ids_that_no_other_broker_uses(broker: str) -> None:
+def test_the_embedded_brokers_topics_have_ids_that_no_other_broker_uses(broker: str) -> None:
     """A transaction id starts with it; events of two brokers must not be mistaken for each other."""
     with embedded_broker(PARTITIONS) as another:
         here, there = (

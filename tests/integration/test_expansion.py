@@ -89,7 +89,9 @@ async def test_held_usage_is_written_off_in_its_old_and_in_its_new_ledger(
     assert total == 40
 
 
-async def test_it_refuses_with_a_reason_while_a_worker_runs_and_for_an_invalid_number(growing: Growing) -> None:
+async def test_the_expansion_is_refused_with_a_reason_while_a_worker_runs_and_for_an_invalid_number(
+    growing: Growing,
+) -> None:
     growing.stage.put(growing.calls(range(12)))
     async with growing.stage.running("meter", growing.parts()):
         await growing.meter_has_counted(12)

@@ -171,7 +171,7 @@ async def test_if_the_topics_no_longer_contain_everything_it_refuses_and_says_wh
     assert growing.billed()[0] == 40, "nothing is billed twice: older calls wait for a check"
 
 
-async def test_it_refuses_while_a_meter_runs(growing: Growing) -> None:
+async def test_a_rebuild_is_refused_while_a_meter_runs(growing: Growing) -> None:
     growing.stage.put(growing.calls(range(12)))
     async with growing.stage.running("meter", growing.parts()):
         await growing.meter_has_counted(12)

@@ -123,7 +123,7 @@ async def test_rows_of_other_orgs_are_refused_and_its_own_are_accepted(org_clien
         assert [(error["line"], error["reason"]) for error in result["errors"]] == [(2, "other_org"), (3, "other_org")]
 
 
-async def test_its_own_mappings_may_be_changed_and_ended(org_client: httpx.AsyncClient) -> None:
+async def test_a_caller_for_one_org_may_change_and_end_that_orgs_mappings(org_client: httpx.AsyncClient) -> None:
     changed = json_of(
         await org_client.post("/customers/mapping", json=mapping("mine", "org_1") | {"billing_plan": "big"})
     )
@@ -144,7 +144,7 @@ async def test_a_subscription_of_another_org_cannot_be_named(org_client: httpx.A
     assert [error["reason"] for error in result["errors"]] == ["other_org"]
 
 
-async def test_its_own_subscription_may_be_named(
+async def test_a_caller_for_one_org_may_name_that_orgs_subscription(
     org_client: httpx.AsyncClient, kafka: Kafka, topic_prefix: str
 ) -> None:
     Stage(kafka.bootstrap, topic_prefix, partitions=3).map("other", "org_1", "sub_1")

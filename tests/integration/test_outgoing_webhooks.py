@@ -333,7 +333,9 @@ async def test_messages_for_a_dead_endpoint_are_bounded_and_the_others_get_their
     assert given_up == 5
 
 
-async def test_its_metrics_show_what_was_sent_and_what_waits(database: str, receiver: Receiver) -> None:
+async def test_the_metrics_of_outgoing_webhooks_show_sent_and_waiting_messages(
+    database: str, receiver: Receiver
+) -> None:
     metrics = Metrics(CollectorRegistry(), "0")
     sensors = WorkerSensors(metrics, lambda: 0.0)
     for number in range(2):

@@ -21,7 +21,9 @@ async def left_spool(tmp_path: Path) -> Path:
     return path
 
 
-async def test_it_is_refused_with_a_description_of_its_content_and_nothing_is_lost(left_spool: Path) -> None:
+async def test_a_spool_of_other_topics_is_refused_with_a_description_of_its_content_and_nothing_is_lost(
+    left_spool: Path,
+) -> None:
     for _ in range(2):
         with pytest.raises(ConfigurationError) as refused:
             await Spool.at(left_spool, MIB, NEW)

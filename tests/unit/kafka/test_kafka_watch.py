@@ -48,7 +48,7 @@ def test_a_broker_that_answers_every_second_time_does_not_make_the_process_unrea
     assert watch.away_because == AWAY, "one record makes no broker"
 
 
-async def test_it_asks_once_a_second_and_logs_once_a_minute() -> None:
+async def test_the_watch_asks_once_a_second_and_logs_once_a_minute() -> None:
     now, asked = 0.0, 0
 
     async def ask() -> None:

@@ -85,7 +85,7 @@ def test_events_of_many_subscriptions_with_the_same_refusal_are_held_until_a_pro
     assert len(lago.posts) < 300
 
 
-def test_they_become_dead_letters_once_other_events_are_seen_to_pass() -> None:
+def test_refused_events_become_dead_letters_once_other_events_are_accepted() -> None:
     """Five bad events of five subscriptions, alone: held until another partition task's event is accepted, then refused
     one by one.
     """

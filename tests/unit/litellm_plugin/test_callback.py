@@ -177,7 +177,7 @@ async def test_calls_that_never_end_are_forgotten(handler: _PROXY_Meterbridge) -
     assert len(handler._waiting) == 10_000
 
 
-def test_its_class_name_makes_litellm_log_to_it_even_with_no_log() -> None:
+def test_the_callbacks_class_name_makes_litellm_log_to_it_even_with_no_log() -> None:
     """`should_run_callback` in litellm/litellm_core_utils/litellm_logging.py; with a real proxy: `make plugin-trial`."""
     assert "_PROXY_" in _PROXY_Meterbridge.__name__
 

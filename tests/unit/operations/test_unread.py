@@ -35,7 +35,7 @@ def test_a_coordinator_that_is_being_elected_or_loading_is_asked_again() -> None
     assert committed_offsets(Member(*coming)) == [7, 7]
 
 
-def test_it_is_not_asked_forever() -> None:
+def test_an_unavailable_coordinator_is_not_asked_forever() -> None:
     with pytest.raises(KafkaException):
         committed_offsets(Member(*[KafkaError.NOT_COORDINATOR] * 100), limit_s=0.3)
 

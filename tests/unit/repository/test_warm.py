@@ -23,7 +23,7 @@ def started(words: list[str], **environ: str) -> tuple[int, str, str, warm.Start
         return code, out.read().decode(), err.read().decode(), process
 
 
-def test_it_has_only_the_given_arguments_and_environment_and_its_own_session() -> None:
+def test_a_forked_process_has_only_the_given_arguments_and_environment_and_its_own_session() -> None:
     code, out, _, process = started(["tests.support.about_me", "a", "--b"], ONLY="this")
     assert isinstance(process, warm.Forked)
     words, environ, session, parent = out.splitlines()
@@ -46,7 +46,7 @@ def test_a_command_ends_as_if_it_had_been_started() -> None:
         assert forked[:3] == (code, "", err.read().decode())
 
 
-def test_it_can_be_killed_and_leaves_nothing_behind() -> None:
+def test_a_forked_process_can_be_killed_and_leaves_nothing_behind() -> None:
     with tempfile.TemporaryFile() as out:
         command = [sys.executable, "-m", "connectors", "lago-sandbox", "--port", "0"]
         process = warm.start(command, {}, out.fileno(), out.fileno())

@@ -17,7 +17,7 @@ def test_the_page_about_metrics_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == metrics_page.metrics_page()
 
 
-def test_it_has_every_metric_once_and_says_when_to_worry() -> None:
+def test_the_page_has_every_metric_once_and_says_which_values_are_bad() -> None:
     guided = [name for guide in CHAPTERS.values() for name in guide]
     assert sorted(guided) == sorted(exported())
     assert all(sentence.endswith((".", "**")) for guide in CHAPTERS.values() for sentence in guide.values())

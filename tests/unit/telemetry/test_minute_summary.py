@@ -51,7 +51,7 @@ def test_counted_sealed_and_delivered_usage_is_logged_with_its_dollars_and_then_
     ]
 
 
-def test_it_is_logged_each_minute_and_once_more_at_the_end() -> None:
+def test_the_summary_is_logged_each_minute_and_once_more_at_the_end() -> None:
     minute, result = MinuteSummary(), list[float]()
 
     async def main() -> None:

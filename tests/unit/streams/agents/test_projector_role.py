@@ -19,7 +19,7 @@ from schemas.reasons import POSTGRES_FAILURES
 from streams.agents.projector import Projected
 
 
-def test_it_is_a_role_only_if_postgres_is_configured() -> None:
+def test_the_projector_is_a_role_only_if_postgres_is_configured() -> None:
     assert roles_of(load_settings({})) == ("meter", "sink", "retry")
     assert roles_of(load_settings({"POSTGRES_HOST": "db"})) == ROLES == ("meter", "sink", "retry", "project")
 

@@ -22,7 +22,7 @@ def opened(hold: RetryLater = REFUSED, batch: object = "a") -> Breaker:
     return breaker
 
 
-def test_it_starts_closed_and_lets_every_batch_pass() -> None:
+def test_a_breaker_starts_closed_and_lets_every_batch_pass() -> None:
     breaker = Breaker(POLICY, now=3.0)
     assert (breaker.state, breaker.reason, breaker.since) == (State.CLOSED, "", 3.0)
     assert breaker.admit("a", 3.0)
@@ -61,7 +61,7 @@ def test_a_success_between_two_failures_keeps_it_closed() -> None:
     assert breaker.successes == 1
 
 
-def test_it_stays_open_as_long_as_lago_asked() -> None:
+def test_a_breaker_stays_open_as_long_as_lago_requested() -> None:
     breaker = opened(LIMITED)
     assert breaker.wait_s("b", 1.0) == 4.0
     assert not breaker.admit("b", 4.9)

@@ -79,7 +79,7 @@ def test_after_the_end_it_goes_to_the_orgs_next_subscription() -> None:
 
 
 @pytest.mark.parametrize(("currency", "refused"), [("USD", ""), ("EUR", ENDED)])
-def test_it_never_goes_to_a_subscription_in_another_currency(currency: str, refused: str) -> None:
+def test_an_event_never_goes_to_a_subscription_in_another_currency(currency: str, refused: str) -> None:
     """Its cents would be read in the other currency."""
     end = (NOVEMBER + 5) * SECOND_US
     lives = (Period("sub_1", OCTOBER * SECOND_US, end), Period("sub_2", end + SECOND_US))
