@@ -81,7 +81,7 @@ class Monitor:
         return await self.until(lambda now: not now and not self.pending, limit_s)
 
     async def look(self, seconds: float) -> None:
-        """Record the alarms that fire meanwhile."""
+        """Record the alarms that fire during the block."""
         await self.until(lambda _: False, seconds)
 
     async def query(self, expression: str) -> list[Any]:

@@ -133,7 +133,7 @@ def _settings(database: str, certificate: Path, hook: str, eu: str) -> dict[str,
 
 
 def _kafka(entrances: Sequence[int], outside: Sequence[int]) -> MavenKafka:
-    """A broker with a listener on each of the ports `entrances`, whose clients are told the port of `outside` instead."""
+    """A broker with a listener on each of the ports `entrances`, whose clients get the port of `outside` instead."""
     port, controller = free_port(), free_port()
     names = [f"RELAYED{number}" for number in range(len(entrances))]
 

@@ -58,7 +58,7 @@ class Sender:
         self._bodies: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def run(self, seconds: float, until: asyncio.Event | None = None) -> None:
-        """Make calls for so long, and on until `until` is set; returns when every one of them has its 202."""
+        """Make calls for this time, and further until `until` is set; return when every call has its 202."""
         async with aiohttp.ClientSession() as session:
             posters = [asyncio.ensure_future(self._post_all(session)) for _ in range(_POSTERS)]
             try:

@@ -93,7 +93,7 @@ class Confirmed:
         self.paid: dict[str, str] = {}
 
     def has(self, debits: int, purchases: int) -> bool:
-        """Whether so many requests were answered."""
+        """Return whether this number of requests was answered."""
         return len(self.debits) >= debits and len(self.paid) >= purchases
 
     async def debit(self, name: str, number: int) -> None:

@@ -119,7 +119,7 @@ async def test_a_frozen_broker_a_silent_network_and_lost_connections_lose_no_cal
                 await way.reset()
                 await asyncio.sleep(0.2)
             await way.cut()
-            await asyncio.sleep(3.0)  # cut for so long
+            await asyncio.sleep(3.0)  # the time that the network is cut
             await way.join()
             await asyncio.sleep(BREATH_S)
         drained_s = await settled_after_s(world, sender)

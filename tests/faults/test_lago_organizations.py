@@ -68,7 +68,7 @@ async def copies(lago: Lago) -> Counter[str]:
 
 
 async def billed(lago: Lago, organization: str, events: int) -> None:
-    """Return when Lago has so many events; they must be this organisation's, each once, with exact cents."""
+    """Return when Lago has this number of events; they must be this organisation's, each once, with exact cents."""
     async with asyncio.timeout(60):
         while (await lago.stats())["totals"]["events"] < events:
             await asyncio.sleep(0.05)

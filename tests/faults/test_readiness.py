@@ -64,7 +64,7 @@ class Server:
             await asyncio.sleep(0.05)
 
     async def answers_again(self, times: int, within_s: float) -> None:
-        """Wait for so many more answers of any kind."""
+        """Wait for this number of further answers of any kind."""
         wanted, deadline = self.answers + times, time.monotonic() + within_s
         while self.answers < wanted:
             assert time.monotonic() < deadline, self.answers

@@ -28,7 +28,7 @@ QUICK = {"WINDOW_SECONDS": "2", "GRACE_SECONDS": "1"}
 
 
 class Sender:
-    """Sends a hundred calls a second into the raw topic, until it is told to stop."""
+    """Sends a hundred calls a second to the raw topic, until it is stopped."""
 
     def __init__(self, stage: Stage) -> None:
         self.sent = 0

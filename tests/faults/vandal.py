@@ -1,4 +1,4 @@
-"""Records that no process of ours wrote, put into every topic: valid ones about unbilled usage, changed at random.
+"""Damaged records that no process of Meterbridge wrote, for every topic: valid records about unbilled usage, changed at random.
 
 None has the key or the id of owed usage, except values that cannot be read at all: those are under the keys of
 customers and orgs that pay. A valid record about them would be a forgery, which no reader can recognise.
@@ -66,7 +66,7 @@ class Vandal:
         self._window = msgspec.msgpack.encode(Window(7, 7, NOBODY, "user", "o", "s", "", "m", "p", (), 1, 1, 1, 1))
 
     def write(self, count: int) -> None:
-        """Write so many records to each topic. Records that the broker refuses at once are not counted."""
+        """Write this number of records to each topic. Records that the broker refuses at once are not counted."""
         for topic in self._sound:
             for _ in range(count):
                 self._put(topic, self._key(topic), self._changed(self._random.choice(self._sound[topic])))

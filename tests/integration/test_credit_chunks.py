@@ -61,7 +61,7 @@ def ahead(monkeypatch: pytest.MonkeyPatch, name: str, once: Callable[[], Awaitab
 
 
 def killed_after(times: int) -> Callable[[], Awaitable[None]]:
-    """Does nothing for so many calls, then ends the process."""
+    """Does nothing for this number of calls, then ends the process."""
     alive = iter(range(times))
 
     async def once() -> None:
@@ -160,7 +160,7 @@ async def test_calls_projected_between_two_chunks_count_once(url: str, monkeypat
 async def test_an_event_waits_for_calls_that_are_being_written_and_may_not_have_seen_it(
     url: str, monkeypatch: pytest.MonkeyPatch, *, prepaid: bool
 ) -> None:
-    """Also if the first account is opened meanwhile: then the calls were written as those without an account."""
+    """This holds even if the first account is opened at that time: then the calls were written as calls without an account."""
     accounts = [("org:org", "100"), ("org:old", "100")]
     if not prepaid:
         for name in ("credit_transactions", "ledger_entries", "ledger_transactions"):

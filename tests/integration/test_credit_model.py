@@ -20,7 +20,7 @@ from tests.support.database import fresh_database
 #: Histories of every run, always the same ones; `CREDIT_EXAMPLES=5000` for that many others.
 ALWAYS = 110
 EXAMPLES = int(os.environ.get("CREDIT_EXAMPLES", ALWAYS))
-#: Among so many a planted fault must be found.
+#: Number of histories among which a planted fault must be found.
 LIMIT = 1000
 #: The first history that shows a fault: what comes before it tells nothing of the fault, and is compared without one above.
 FIRST = {
@@ -30,7 +30,7 @@ FIRST = {
     "old_calls_are_debited": 8,
     "a_call_without_cost_keeps_its_reservation": 50,
 }
-#: In so many places at least those of every run must be about each thing that the book counts.
+#: The histories of every run must contain each thing that the book counts at least this number of times.
 LEAST = 3
 
 

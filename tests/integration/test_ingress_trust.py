@@ -1,4 +1,4 @@
-"""Which requests the running ingress accepts, which it refuses, and how it tells a sender to come back."""
+"""Which requests the running ingress accepts, which it refuses, and how it asks a sender to retry later."""
 
 import asyncio
 import hmac

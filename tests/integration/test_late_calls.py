@@ -55,7 +55,7 @@ class World:
         return LateCalls(self.stage.deployment, self.pool, self.partition_tasks, self.reported, sender)
 
     async def refused(self, count: int) -> None:
-        """Returns once so many calls are beyond the dedupe retention according to the rows."""
+        """Return once the rows show this number of calls beyond the dedupe retention."""
         await until(self.url, "SELECT count(*) FROM rejected_calls", lambda found: found == count)
 
     async def billed(self, count: int, usd: int) -> None:
@@ -78,7 +78,7 @@ async def world(stage: Stage, database: str) -> AsyncIterator[World]:
 
 
 def call(number: int, hours: float = 0, *, then: bool = False) -> Raw:
-    """A call that ended so many hours ago, and arrives now, or arrived then."""
+    """A call that ended this number of hours ago; it arrives now, or it arrived then."""
     now = time.time_ns() // 1000
     at = now - int(hours * HOUR_US)
     return raw(0, slp(number, at_us=at, cost="2"), received_us=at if then else now)

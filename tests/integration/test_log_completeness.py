@@ -32,7 +32,7 @@ def hours_ago(hours: float) -> int:
 
 
 def past(number: int, hours: float) -> Raw:
-    """A call that ended so long ago and was received then."""
+    """A call that ended, and was received, this long ago."""
     at = hours_ago(hours)
     return raw(0, slp(number, at_us=at, cost="10"), received_us=at)
 

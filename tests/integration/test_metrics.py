@@ -250,7 +250,7 @@ async def half_a_body(server: Server, size: int) -> AsyncIterator[None]:
 
 
 async def inflight(server: Server, expected: int) -> None:
-    """Waits until so many bytes of bodies are unanswered."""
+    """Wait until this number of bytes of bodies is unanswered."""
     deadline = time.monotonic() + 15
     while (
         value_in(text := (await server.http.get("/metrics/prometheus")).text, "meterbridge_ingress_body_bytes_inflight")

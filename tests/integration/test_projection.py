@@ -179,7 +179,8 @@ async def test_a_frozen_writer_does_not_block_its_partition_forever(url: str) ->
 
 
 async def test_a_cancelled_partition_task_stays_cancelled_after_any_connection_error(url: str) -> None:
-    """It is told to close while Postgres becomes unavailable: it must not confuse the two and retry."""
+    """The task is cancelled while Postgres becomes unavailable: it must not treat the cancellation as a lost connection and
+    retry."""
     async with Writer(url) as writer:
         with pytest.raises(asyncio.CancelledError):
             async with writer.database.connection() as connection:

@@ -97,7 +97,7 @@ async def test_a_callers_errors_and_cached_answers_say_nothing_about_the_provide
         await calls.put(5, "Timeout", "408", model="other")
         await calls.put(5, provider="")
     with Database(url, size=1) as database:
-        await ProviderHealth(database, show=lambda _told: None, failed=lambda _: None).once()
+        await ProviderHealth(database, show=lambda _answer: None, failed=lambda _: None).once()
     assert await states(url) == {"m": ("healthy", 1, 0, 0), "other": ("down", 5, 5, 0)}
     found = await rows(url, "SELECT error_category, count(*) FROM llm_usage_log GROUP BY 1 ORDER BY 1 NULLS FIRST")
     assert found == [(None, 26), ("auth", 20), ("client", 40), ("timeout", 5)]
@@ -111,7 +111,7 @@ async def test_without_calls_a_provider_that_was_down_is_tried_again_and_an_old_
             f"VALUES ('p', '{model}', '{status}', now(), 1, now() - interval '{days} days')",
         )
     with Database(url, size=1) as database:
-        await ProviderHealth(database, show=lambda _told: None, failed=lambda _: None).once()
+        await ProviderHealth(database, show=lambda _answer: None, failed=lambda _: None).once()
     assert await states(url) == {"a": ("degraded", 0, 0, 0), "b": ("healthy", 0, 0, 0)}
 
 

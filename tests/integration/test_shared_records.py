@@ -24,7 +24,7 @@ Part = tuple[CompactedTable[CustomerRecord], CompactedTopicWriter[CustomerRecord
 
 @asynccontextmanager
 async def processes(stage: Stage, number: int) -> AsyncIterator[list[Part]]:
-    """So many tables with a writer each, as processes have them."""
+    """Yield this number of tables, each with its own writer, as in separate processes."""
     async with AsyncExitStack() as stack:
         parts: list[Part] = []
         for _ in range(number):

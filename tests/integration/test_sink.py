@@ -57,7 +57,7 @@ async def test_a_restarted_sink_posts_nothing_twice_that_lago_would_bill_twice(s
 
 
 async def test_an_event_that_a_dead_owner_may_have_posted_counts_as_delivered(stage: Stage, lago: Lago) -> None:
-    """The owner was killed between Lago's answer and the commit: the next owner is told that the event exists already."""
+    """The owner was killed between Lago's answer and the commit: Lago answers the next owner that the event exists already."""
     events = [event(n) for n in range(10)]
     await lago.post(*[msgspec.to_builtins(one) for one in events[:6]])
     put(stage, list(events))

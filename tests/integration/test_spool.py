@@ -272,7 +272,7 @@ def test_a_second_process_on_the_same_file_does_not_start(ingress: IngressProces
 async def test_a_record_that_kafka_refuses_as_too_large_is_rejected_and_does_not_block_the_spool(
     ingress: IngressProcess, broker: MavenKafka
 ) -> None:
-    """A topic's limit may have been lowered by hand: a record above it would block the spool forever."""
+    """An operator may have lowered a topic's limit: a record above it would block the spool forever."""
     alter_limit(broker, ingress.prefix + RAW.name, 5000)
     ingress.start()
     broker.kill()

@@ -71,7 +71,7 @@ class Asked:
         self.charge_tokens(PROMPT_TOKENS, STREAM_TOKENS)
 
     def charge_part(self, tokens: int) -> None:
-        """A stream of which so many tokens were generated."""
+        """A stream of which this number of tokens was generated."""
         self.charge_tokens(PROMPT_TOKENS, tokens)
 
 

@@ -221,8 +221,8 @@ async def _all(run: Run, scenarios: Sequence[str]) -> dict[str, list[str]]:
 
 
 async def _quiet(at: Entrance, quiet_s: float, wanted: int = 0) -> None:
-    """Wait until so many calls have arrived at the main endpoint, at most five minutes; then until nothing has arrived
-    for so long.
+    """Wait until this number of calls has arrived at the main endpoint, at most five minutes; then until nothing has
+    arrived for this time.
     """
     for _ in range(3000):
         if len(at.elements("main")) >= wanted:

@@ -121,7 +121,7 @@ class Ask:
         return await self.post("/v1/chat/completions", body, headers=dict(headers or {}))
 
     async def stream(self, path: str = "/v1/chat/completions", *, leave_after: int = 0, **more: Any) -> None:
-        """A stream, read to its end, or left after so many events."""
+        """A stream that is read to its end, or closed after this number of events."""
         body = {"model": self.scenario.name, "messages": LONG, "stream": True, **more}
         events, end = 0, "ended"
         try:

@@ -8,7 +8,7 @@ _CALLS, _MANY = 5, 20
 
 
 async def _calls(ask: Ask, count: int = _CALLS) -> None:
-    """So many calls at once."""
+    """This number of calls at the same time."""
     words = (f"hello {number}" for number in range(count))
     await asyncio.gather(*(ask.chat(messages=[{"role": "user", "content": word}]) for word in words))
 

@@ -110,7 +110,7 @@ _KEYS = ("", "", "", "k1", "k2")
 _GAPS = (1, 1, 1, 1, 2, 2, 20, 20, MINUTE, MINUTE, HOUR, HOUR, DAY)
 #: How often a step is one that has been before, such as a retry.
 _AGAIN = 0.15
-#: So many call ids has an account.
+#: The number of call ids of an account.
 _IDS = 3
 _NOT_YET = 0
 

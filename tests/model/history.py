@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 CUSTOMERS = ("ann", "bob", "eve")
 ORGS = ("org_a", "org_b")
 TYPO = "org_typo"
-#: What LiteLLM's calls cost, and what others measure: so many cents each.
+#: The two metrics: the cost of LiteLLM's calls, and searches that another program measures, at `SEARCH_CENTS` each.
 USAGE, SEARCHES = "ai_usage", "searches"
 SEARCH_CENTS = 3
 #: A plan that charges usage, one that charges searches, and one that charges both.
@@ -169,7 +169,7 @@ class Unmapped(Step):
 
 @dataclass(frozen=True)
 class Subscribed(Step):
-    """An org gets a subscription in Lago, which started so many days ago; `own`: its record names it as the org's.
+    """An org gets a subscription in Lago, which started this number of days ago; `own`: its record names it as the org's.
     `way`: how our record learns of it.
     """
 

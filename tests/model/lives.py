@@ -9,7 +9,7 @@ from itertools import combinations
 from tests.model import history as h
 from tests.model.rounding import in_cents
 
-#: Ends that are looked behind: so long ago at most.
+#: The greatest age of an end behind which calls are still looked for.
 LOOKED_BEHIND = 40 * h.DAY
 
 
@@ -223,7 +223,7 @@ def choices(events: list[Stored], fee: tuple[int, Decimal]) -> Iterator[list[Sto
 
 
 def start_of_month(moment: int, later: int = 0) -> int:
-    """The start of the month that contains it, or of the month so many later; UTC."""
+    """The start of the month that contains the time, or of the month this number of months later; UTC."""
     first = datetime.fromtimestamp(moment, UTC).replace(day=1, hour=0, minute=0, second=0)
     for _ in range(later):
         first = (first + timedelta(days=32)).replace(day=1)

@@ -15,7 +15,7 @@ from tests.model.rounding import cost_of_call, in_cents
 from tests.model.uses import ZERO, Bill, Owed, Use
 
 GRACE, HORIZON, MEMORY = 5, 23 * h.HOUR, 24
-#: What is held so long is merged; within quarters of an hour.
+#: Usage that is held this long is merged, within quarters of an hour.
 MERGED_AFTER, QUARTER = h.HOUR, 15 * h.MINUTE
 CENT = Decimal("0.01")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from tests.model import history as h
 
-#: So many versions of a mapping are kept, and all by which usage of so long ago is decided.
+#: This number of versions of a mapping is kept, and also every version that decides about usage of this age.
 KEPT, KEPT_FOR = 8, 31 * h.DAY
 Change = h.Mapped | h.Unmapped
 Version = tuple[int, Change]

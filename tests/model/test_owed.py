@@ -15,7 +15,7 @@ from tests.model.priced import priced
 from tests.model.product import live
 from tests.model.strategies import aged, ended, histories, overtaken, waiting
 
-#: Of those of every run, so many are of each kind.
+#: The number of histories of each kind in every run.
 SHARES: dict[Callable[[], st.SearchStrategy[History]], int] = {
     histories: 62,
     waiting: 45,

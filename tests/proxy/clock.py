@@ -30,7 +30,7 @@ class Clock:
         self.environ: Mapping[str, str] = {"LD_PRELOAD": str(library), "AHEAD_FILE": str(self._file)}
 
     def forward(self, days: int) -> None:
-        """Processes started from now on are so many days ahead of the machine."""
+        """Let the clocks of processes started from now on be this number of days ahead of the machine's."""
         self._file.write_text(f"{days * _DAY_S}\n")
         self._file.chmod(0o644)
 

@@ -58,7 +58,7 @@ async def shapes(url: str) -> dict[str, dict[str, Any]]:
 
 
 async def signed_by_the_library(api: CreditApi, told: dict[str, Any]) -> str:
-    """Send an event with a signature made by Stripe's library."""
+    """Send an event with a signature that Stripe's library created."""
     body = body_of(told)
     header = stripe.WebhookSignature.generate_signature_header(body.decode(), SECRET)
     return await api.deliver(told, **{"Stripe-Signature": header})

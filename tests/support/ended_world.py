@@ -126,7 +126,7 @@ class World:
         await until(self.url, COMPLETED, lambda count: count == before + len(numbers))
 
     async def billed_cents(self, cents: int) -> None:
-        """So much is on invoices, and of all the events each was posted once."""
+        """Wait until the invoices contain this number of cents; then check that each event was posted once."""
         async with asyncio.timeout(60):
             while (await self.lago.stats())["totals"]["billed_cents"] != str(cents):
                 await asyncio.sleep(0.05)

@@ -86,11 +86,11 @@ class Growing:
                 await soon(lambda: not any(task.work._state.open for task in tasks.values()), limit_s=40)
 
     async def meter_has_counted(self, count: int) -> None:
-        """Wait until the meter that runs has decided about so many calls."""
+        """Wait until the running meter has decided about this number of calls."""
         await soon(lambda: sum(self.stage.sensors.calls.values()) >= count, limit_s=40)
 
     async def halted(self, count: int) -> None:
-        """Wait until so many partitions have halted."""
+        """Wait until this number of partitions has halted."""
         await soon(lambda: len({place for _, place, _ in self.stage.sensors.halted}) >= count, limit_s=40)
 
     async def bill(self, count: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 #: Which run this is, of the two that `make test` has at once: the first word of its `-m`.
 RUN = "PYTEST_RUN_MARKER"
-#: For so many workers of each run.
+#: The number of workers of each run that have ports.
 WORKERS = 8
 _BOTTOM, _PORTS = 12_000, 1_250
 

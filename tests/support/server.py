@@ -35,10 +35,10 @@ class Server:
         return await self.http.post("/customers/mapping", json=body, headers=BEARER)
 
     async def mapping(self, customer: str = "customer-1") -> httpx.Response:
-        """Send `GET /customers/{id}/mapping` with the master key; the id as it stands in a path."""
+        """Send `GET /customers/{id}/mapping` with the master key; the id must be quoted for a path."""
         return await self.http.get(f"/customers/{customer}/mapping", headers=BEARER)
 
-    async def stats(self, until: Callable[[dict[str, Any]], bool] = lambda _told: True) -> dict[str, Any]:
+    async def stats(self, until: Callable[[dict[str, Any]], bool] = lambda _answer: True) -> dict[str, Any]:
         """Send `GET /webhooks/stats`, once the topics have been read as far as `until` wants: before, it is 503 or
         less.
         """

@@ -1,4 +1,4 @@
-"""Spans in tests: a tracer that keeps them, a parent as it stands in a header, and a receiver that refuses them."""
+"""Spans in tests: a tracer that keeps them, a parent as a header names it, and a receiver that refuses them."""
 
 from collections.abc import Sequence
 

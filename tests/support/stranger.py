@@ -38,7 +38,7 @@ class Budget:
 
 
 def bomb(size: int) -> bytes:
-    """gzip of so many blanks: one block is packed, and repeated."""
+    """Return this number of blanks as gzip: one block is compressed, and repeated."""
     blanks, packer, checksum = b" " * (1 << 20), zlib.compressobj(9, wbits=-15), 0
     block = packer.compress(blanks) + packer.flush(zlib.Z_FULL_FLUSH)
     for _ in range(size >> 20):

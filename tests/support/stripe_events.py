@@ -86,7 +86,7 @@ def dispute(status: str, intent: str | None = "pi_1", amount: int = 1000, **chan
 
 
 def signed(body: bytes, secret: str = SECRET, at: float | None = None) -> dict[str, str]:
-    """Return the header, made by hand from Stripe's description of it."""
+    """Return the header, computed from Stripe's description of it and without Stripe's library."""
     moment = int(time.time() if at is None else at)
     digest = hmac.new(secret.encode(), f"{moment}.".encode() + body, sha256).hexdigest()
     return {"Stripe-Signature": f"t={moment},v1={digest},v0={'0' * 64}"}

@@ -57,7 +57,7 @@ async def upgrade_was_not_finished(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def task_fails_again_and_again(scene: Scene) -> AsyncIterator[None]:
-    """An error of ours is planted: the task that logs the partitions of the retry role ends with it each time."""
+    """A planted bug: the task that logs the partitions of the retry role always ends with an error."""
     retry = scene.world.processes["retry-0"]
     await scene.stopped("retry-0")
     retry.becomes([sys.executable, "-m", "tests.support.failing_task", *COMMANDS["retry-0"]])
@@ -83,7 +83,7 @@ async def stranger_writes_a_call(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def postgres_refuses_the_sums(scene: Scene) -> AsyncIterator[None]:
-    """A constraint that was added by hand."""
+    """An operator has added a constraint to the table."""
     database = scene.database
     await rows(database, "ALTER TABLE usage_summary_days ADD CONSTRAINT by_hand CHECK (calls < 0) NOT VALID")
     yield

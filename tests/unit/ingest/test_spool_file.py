@@ -1,4 +1,4 @@
-"""The spool file gives back all records in order until it is told that Kafka has them."""
+"""The spool file returns all records in order until they are confirmed as stored in Kafka."""
 
 import os
 import shutil

@@ -82,7 +82,7 @@ async def test_an_unexpected_error_ends_the_task_which_is_restarted_and_counted_
 
 
 class Webhooks(OutgoingWebhooks):
-    """The first round raises an error of ours, and the second one waits."""
+    """The first round raises an error of Meterbridge's own, and the second one waits."""
 
     looks = 0
 

@@ -83,7 +83,7 @@ async def canary(world: World, reports: list[Outcome]) -> Canary:
 
 
 async def minutes(canary: Canary, world: World, count: float) -> None:
-    """The canary's ticks of so many minutes."""
+    """The canary's ticks of this number of minutes."""
     for _ in range(round(count * 60)):
         await canary.tick()
         world.now_us += SECOND_US

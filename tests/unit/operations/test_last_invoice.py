@@ -381,6 +381,6 @@ async def test_without_a_last_invoice_every_event_of_the_last_period_is_reported
 
 
 async def test_an_event_that_is_already_posted_again_needs_no_invoice() -> None:
-    """Only its receipt is missing: whatever the invoice says, it must not be billed by this event."""
+    """Only its receipt is missing. This event must not bill the usage, no matter what the invoice contains."""
     for now_us in (END, NOW):
         assert await look(Lago([]), posted("late", END + 5 * SECOND_US, again=True), now_us=now_us) == {"late": ""}

@@ -228,7 +228,7 @@ def test_configuring_twice_does_not_log_twice() -> None:
 
 @pytest.mark.parametrize("piece", ["-eyJ", "eyJ.", "a.", "://a:", ":a", "sk-", "mb_0_", "bearer ", "://a@"])
 def test_a_long_text_built_to_be_slow_is_masked_in_time(piece: str) -> None:
-    """Names and values of a request reach the audit log, and nothing else is served meanwhile."""
+    """Names and values of a request reach the audit log, and the process serves nothing else during the masking."""
     text = piece * (256_000 // len(piece))
     begun = time.process_time()
     redact(None, "", {"event": text})

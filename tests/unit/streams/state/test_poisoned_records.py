@@ -120,7 +120,7 @@ def test_the_projector_counts_unreadable_records(rows_of: Callable[[Any], Any], 
 
 @pytest.mark.parametrize("cost", ["1e999999999", "-1e999999999", "1e-999999999", "1e5"])
 def test_a_cost_with_any_exponent_becomes_a_row_with_or_without_it(cost: str) -> None:
-    """Earlier `abs` of the first ended the projector for good."""
+    """In an earlier version, `abs` of the first cost ended the projector permanently."""
     call = (
         b'{"v":1,"source":"webhook","shape":"flat","received_at":1,"id_kind":"user","call":{"spend":%b}}'
         % cost.encode()

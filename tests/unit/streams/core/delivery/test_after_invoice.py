@@ -174,7 +174,7 @@ def test_the_sum_of_the_fee_must_be_that_of_the_first_events() -> None:
 
 
 def test_a_fee_with_more_events_than_lago_shows_is_unclear() -> None:
-    """Also a fee with another sum than theirs, or an incomplete list."""
+    """The same holds for a fee with another sum than that of its events, and for an incomplete list."""
     two = [CountableEvent("before", END - SECOND_US, Decimal(5)), CountableEvent("after", END, Decimal(7))]
     assert match_invoice(two, 3, 12) == InvoiceMatch(unclear=("before", "after"))
     assert match_invoice(two[:1], 2, 5) == InvoiceMatch(unclear=("before",))

@@ -44,7 +44,7 @@ def test_the_enumeration_name_that_some_databases_have_is_understood() -> None:
 
 
 def test_an_ordinary_answer_belongs_to_no_job() -> None:
-    """A call that is no job has its own identity: two answers are two calls, whatever their ids."""
+    """A call that is no job has its own identity: two answers are two calls, even if their ids are equal."""
     assert not JOBS & READABLE
     assert not {"acompletion", "aresponses", "anthropic_messages", "aimage_generation", "aembedding"} & JOBS
     assert {"aresponses", "responses"} <= READABLE

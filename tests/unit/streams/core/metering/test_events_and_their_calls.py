@@ -1,4 +1,4 @@
-"""CloudEvents and envelopes: a cost in them is billed, or the sender is told that it is not."""
+"""CloudEvents and envelopes: a cost in them is billed, or the answer says that it is not."""
 
 import asyncio
 import json

@@ -18,7 +18,7 @@ from tests.support.calls import NOON, raw, slp
 from tests.support.folding import Partition
 
 Show = Callable[[MeterPolicy], Any]
-#: So many tokens that only the price of the whole call is high.
+#: A number of tokens with which only the price of the whole call is high.
 MANY = {"prompt_tokens": 5000, "completion_tokens": 5000, "total_tokens": 10_000}
 
 
