@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.org_api import OrgApi, org_api
-from tests.support.page_shell import as_told
+from tests.support.page_shell import prints_as_documented
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 EXAMPLE = re.compile(
@@ -39,7 +39,7 @@ async def test_every_example_gets_the_answer_on_the_page(api: OrgApi) -> None:
         assert process.returncode == 0, complaint
         body, _, answered = result.decode().rpartition("\n")
         assert answered == status, (command, body)
-        assert as_told(answer, body), (command, body)
+        assert prints_as_documented(answer, body), (command, body)
 
 
 async def test_every_endpoint_is_on_the_page(api: OrgApi) -> None:

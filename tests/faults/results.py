@@ -45,8 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def figures(record_property: Callable[[str, object], None]) -> Callable[..., None]:
     """Report a counted or measured value: `figures(calls=300, drained_s=4.2)`. A name that ends in `_s` is in seconds."""
 
-    def tell(**told: Figure) -> None:
-        for name, value in told.items():
+    def tell(**values: Figure) -> None:
+        for name, value in values.items():
             record_property(name, value)
 
     return tell

@@ -22,7 +22,7 @@ from tests.support.stage import Stage
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
 WORKERS, CUSTOMERS, PARTITIONS = 5, 12, 6
-SUM_OF_ONE = Decimal("0.0145")
+COST_OF_ONE_CALL = Decimal("0.0145")
 LIMIT_S = 90.0
 QUICK = {"WINDOW_SECONDS": "2", "GRACE_SECONDS": "1"}
 
@@ -101,7 +101,10 @@ async def test_five_workers_that_join_and_leave_continuously_bill_every_call_onc
         await _all_stored(lago, sender.sent)
         drained_s = time.monotonic() - calm
         stats = await lago.stats()
-    assert (stats["totals"]["calls"], Decimal(stats["totals"]["cents"])) == (sender.sent, SUM_OF_ONE * sender.sent)
+    assert (stats["totals"]["calls"], Decimal(stats["totals"]["cents"])) == (
+        sender.sent,
+        COST_OF_ONE_CALL * sender.sent,
+    )
     assert (stats["conflicts"], stage.read(stage.topics.rejected)) == (0, [])
     for numbers in _seals(stage).values():
         assert sorted(numbers) == list(range(1, len(numbers) + 1))

@@ -35,7 +35,7 @@ from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery
 from tests.support.recorded_version.recording import RECORDINGS, Recording
-from tests.support.recorded_version.topics import restored, stand
+from tests.support.recorded_version.topics import commit_offsets, restored
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import Stage
 
@@ -98,7 +98,7 @@ def restored_on(stage: Stage, recording: Recording) -> dict[str, Decimal]:
     keep_old_records(bootstrap, [prefix + name for name in recording.about["by_topic"]])
     places = restored(bootstrap, prefix, recording.records(), ids, recording.about["offsets"])
     for role, at in places.items():
-        stand(bootstrap, stage.parts().group(role), at)
+        commit_offsets(bootstrap, stage.parts().group(role), at)
     dead: dict[str, Decimal] = {}
     for record in recording.records():
         if record.topic == DLQ.name:

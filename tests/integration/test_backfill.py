@@ -27,7 +27,7 @@ from tests.support.eventually import soon
 from tests.support.recorded_day import DAY, RECORDED, exported, recorded, table
 from tests.support.stage import Stage
 
-WHO = ("acme", "u-alice")
+CUSTOMER_AND_USER = ("acme", "u-alice")
 #: A client chose this call id for two calls, whose provider gave no id: LiteLLM's table has one of them.
 COLLIDED = "emb-c267eb"
 

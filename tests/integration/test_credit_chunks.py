@@ -19,7 +19,7 @@ from connectors.postgres.prune import prunable, prune
 from streams.agents.projector import PartitionPosition
 from tests.support.credits import account, balanced, give, prepaid_since, reserve
 from tests.support.database import migrated_database, rows
-from tests.support.history import PREFIX, TOPICS, Said
+from tests.support.history import PREFIX, TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, receipt, usage
 
 PRICED = {"billed_usd": Decimal(2), "price_usd": Decimal(4), "rate": "r1"}
@@ -79,7 +79,9 @@ async def other(writer: Writer, *calls: Any) -> None:
     """Project these calls of another partition."""
     tp = TopicPartition(TOPICS.enriched, 1)
     place = await writer.projection.begin(tp, PartitionPosition("id", 0))
-    said = [Said(place.next + n, 1_795_176_000_000, b"", msgspec.json.encode(call)) for n, call in enumerate(calls)]
+    said = [
+        TopicRecord(place.next + n, 1_795_176_000_000, b"", msgspec.json.encode(call)) for n, call in enumerate(calls)
+    ]
     assert await writer.take(TOPICS.enriched, 1, said)
 
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from connectors.postgres.migrate import migrate
 from tests.model.credit_faults import FAULTS
 from tests.model.credit_history import History, Step, history_of
-from tests.model.credit_product import Product, changed, told_the_time
+from tests.model.credit_product import Product, changed, use_history_time
 from tests.model.credits import SEEN, Book
 from tests.support.database import fresh_database
 
@@ -43,7 +43,7 @@ class ModelDatabase:
         url = self.runner.run(self._scope.__aenter__())
         self.runner.run(migrate(url))
         self.connection = self.runner.run(asyncpg.connect(url, server_settings={"timezone": "UTC"}))
-        self.runner.run(told_the_time(self.connection))
+        self.runner.run(use_history_time(self.connection))
 
     def close(self) -> None:
         self.runner.run(self.connection.close())

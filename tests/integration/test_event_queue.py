@@ -13,7 +13,7 @@ from schemas.records import Receipt, Rejection
 from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
 from streams.core.delivery.event_states import EventStateCounter, totals
 from tests.support.database import migrated_database, rows
-from tests.support.history import PREFIX, TOPICS, Said, history
+from tests.support.history import PREFIX, TOPICS, TopicRecord, history
 from tests.support.pages import whole_page
 from tests.support.projection import Writer, event, in_order, manifest, queue, receipt, usage
 
@@ -148,10 +148,11 @@ async def test_written_off_held_usage_has_failed_with_that_reason_and_stays_so(u
 async def test_the_mark_of_a_rejection_is_stored_with_it(url: str, together: bool) -> None:
     """The mark follows the dead letter in the same partition; it has no value."""
     dead_letters = [
-        Said(n, 5000, b"acme", msgspec.json.encode(Rejection("bad_cost", "meter", 1, "x\0", n))) for n in range(3)
+        TopicRecord(n, 5000, b"acme", msgspec.json.encode(Rejection("bad_cost", "meter", 1, "x\0", n)))
+        for n in range(3)
     ]
     marks = [
-        Said(3 + n, 9000, b"acme", None, ((RESOLVES, b"1"), (HOW, how), (AUDIT_ID, b"audit")))
+        TopicRecord(3 + n, 9000, b"acme", None, ((RESOLVES, b"1"), (HOW, how), (AUDIT_ID, b"audit")))
         for n, how in enumerate((b"known", b"purged"))
     ]
     async with Writer(url) as writer:

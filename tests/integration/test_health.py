@@ -28,7 +28,7 @@ from tests.support.ports import free_port
 from tests.support.sandbox import lago_sandbox
 from tests.support.server import running_server, settings_for
 
-NOBODY = "127.0.0.1:1"
+UNREACHABLE = "127.0.0.1:1"
 
 
 class Clock:
@@ -91,7 +91,7 @@ async def test_postgres_and_redis_are_listed_only_if_they_are_configured(
 
 
 async def test_while_kafka_is_unavailable_the_server_is_alive_and_answers_503() -> None:
-    settings = Settings(kafka_bootstrap_servers=NOBODY, port=0, metrics_port=0, allow_unauthenticated=True)
+    settings = Settings(kafka_bootstrap_servers=UNREACHABLE, port=0, metrics_port=0, allow_unauthenticated=True)
     async with serving(settings, PARTS) as served:
         port = served.ports[WEBHOOKS]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
@@ -141,7 +141,7 @@ async def test_each_port_serves_only_its_part(kafka: Kafka, topic_prefix: str) -
 
 
 async def test_webhooks_are_never_open_by_accident() -> None:
-    settings = Settings(kafka_bootstrap_servers=NOBODY, port=0, metrics_port=0)
+    settings = Settings(kafka_bootstrap_servers=UNREACHABLE, port=0, metrics_port=0)
     with pytest.raises(ConfigurationError, match="WEBHOOK_TOKEN"):
         async with serving(settings, PARTS):
             pass
@@ -150,7 +150,7 @@ async def test_webhooks_are_never_open_by_accident() -> None:
 
 
 async def test_a_port_in_use_is_reported_in_one_sentence() -> None:
-    settings = Settings(kafka_bootstrap_servers=NOBODY, port=0, metrics_port=0, allow_unauthenticated=True)
+    settings = Settings(kafka_bootstrap_servers=UNREACHABLE, port=0, metrics_port=0, allow_unauthenticated=True)
     async with serving(settings, [WEBHOOKS]) as served:
         taken = settings.model_copy(update={"port": served.ports[WEBHOOKS]})
         with pytest.raises(ConfigurationError, match=f"port {taken.port} on 127.0.0.1 cannot be listened on"):

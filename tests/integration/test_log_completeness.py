@@ -20,7 +20,7 @@ from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import fresh_database, migrated_database, projector_parts, rows, until
 from tests.support.eventually import soon
-from tests.support.history import TOPICS, Said
+from tests.support.history import TOPICS, TopicRecord
 from tests.support.projection import Writer, usage
 from tests.support.stage import Stage
 
@@ -128,9 +128,9 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
         yield url
 
 
-def at(offset: int, seconds: int, **fields: Any) -> Said:
+def at(offset: int, seconds: int, **fields: Any) -> TopicRecord:
     one = usage(offset, start=to_iso(seconds * SECOND_US), end=to_iso(seconds * SECOND_US), **fields)
-    return Said(offset, seconds * 1000, b"acme", msgspec.json.encode(one))
+    return TopicRecord(offset, seconds * 1000, b"acme", msgspec.json.encode(one))
 
 
 async def test_a_log_that_started_with_its_topic_is_complete(url: str) -> None:

@@ -19,7 +19,7 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.records import AuditRecord, DeliveryAttempt, Rejection
 from tests.support.credits import account, give
 from tests.support.database import migrated_database, rows
-from tests.support.history import TOPICS, Said
+from tests.support.history import TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, usage
 
 LENGTH = 4000
@@ -155,7 +155,7 @@ async def test_text_bounded_by_the_projector_and_the_sums_fits_into_every_index(
             (TOPICS.customers, CustomerRecord(name(), (MappingVersion(0, name(), name()),), 1, 1)),
             (TOPICS.orgs, OrgRecord(name(), name(), name())),
         ):
-            record = Said(0, 1_795_176_000_000, name().encode(), msgspec.json.encode(value), ())
+            record = TopicRecord(0, 1_795_176_000_000, name().encode(), msgspec.json.encode(value), ())
             await writer.take(topic, 0, [record])
     await rows(url, "SELECT refresh_usage_summary()")
     with Database(url, size=1) as database:

@@ -13,7 +13,7 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.records import AuditRecord, DeliveryAttempt, Receipt
 from tests.support.database import migrated_database, rows
-from tests.support.history import PREFIX, TOPICS, Said
+from tests.support.history import PREFIX, TOPICS, TopicRecord
 from tests.support.projection import Writer, emptied, event, manifest, snapshot, usage
 
 NOW_US = int(datetime.now(UTC).timestamp()) * SECOND_US
@@ -30,8 +30,8 @@ def customer(*versions: MappingVersion, name: str = "acme") -> bytes:
     return msgspec.json.encode(CustomerRecord(name, versions, NOW_US, NOW_US))
 
 
-def record_at(offset: int, value: bytes | None, key: bytes = b"acme") -> Said:
-    return Said(offset, NOW_US // 1000, key, value)
+def record_at(offset: int, value: bytes | None, key: bytes = b"acme") -> TopicRecord:
+    return TopicRecord(offset, NOW_US // 1000, key, value)
 
 
 async def test_a_mapping_row_shows_the_version_in_force_at_the_time_of_the_query(url: str) -> None:
@@ -285,23 +285,23 @@ async def test_a_replaced_event_is_done_once_its_replacement_is(url: str) -> Non
         event(7), transaction_id=f"{PREFIX}7-again-again", external_subscription_id="last"
     )
 
-    def told(again: str, status: str) -> Receipt:
+    def receipt_of(again: str, status: str) -> Receipt:
         reason = "unbillable_ended" if status == "failed" else ""
         return Receipt(f"{PREFIX}7{again}", status, NOW_US, reason=reason)
 
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, org_id="org", external_subscription_id="sub"))
         await writer.put(TOPICS.events, event(7), manifest=manifest())
-        await writer.put(TOPICS.receipts, told("", "completed"), told("", "failed"))
+        await writer.put(TOPICS.receipts, receipt_of("", "completed"), receipt_of("", "failed"))
         assert await rows(url, asked) == [(f"{PREFIX}7", "org", "sub", True)]
         await writer.put(TOPICS.events, instead, manifest=manifest())
         assert await rows(url, asked) == [(f"{PREFIX}7-again", "org", "next", True)]
-        await writer.put(TOPICS.receipts, told("-again", "completed"))
+        await writer.put(TOPICS.receipts, receipt_of("-again", "completed"))
         assert await rows(url, asked) == [(f"{PREFIX}7-again", "org", "next", False)]
-        await writer.put(TOPICS.receipts, told("-again", "failed"))
+        await writer.put(TOPICS.receipts, receipt_of("-again", "failed"))
         await writer.put(TOPICS.events, further, manifest=manifest())
         assert await rows(url, asked) == [(f"{PREFIX}7-again-again", "org", "last", True)]
-        await writer.put(TOPICS.receipts, told("-again-again", "completed"))
+        await writer.put(TOPICS.receipts, receipt_of("-again-again", "completed"))
     assert await rows(url, asked) == [(f"{PREFIX}7-again-again", "org", "last", False)]
 
 

@@ -255,17 +255,17 @@ async def test_usage_refused_as_too_old_is_accepted_once_later_and_no_call_is_mi
     call = slp(1, at_us=old + SECOND_US, litellm_call_id=None, id="tx-1", startTime=old / SECOND_US)
     stage.put([raw(0, call, customer="acme", received_us=now_us(), checked_at=now_us())])
 
-    async def told() -> None:
+    async def record_usage() -> None:
         await corner.billing.record("org_a", "api_call", "tx-1", None, old / SECOND_US)
 
     await corner.subscribed()
     async with corner.running(database=database):
-        await told()
+        await record_usage()
         await until(database, "SELECT count(*) FROM rejected_calls", lambda count: count == 1)
         await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 1)
         done = await meterbridge(stage, "dlq", "requeue", "--kind", "calls", "--json", DATABASE_URL=database)
         assert (done.code, done.json["requeued"]) == (0, 1), done.err
         await until(database, "SELECT count(*) FROM lago_events WHERE status = 'completed'", lambda count: count == 2)
-        await told()
+        await record_usage()
         await soon(lambda: stage.sensors.calls.get("duplicate") == 1)
     assert (await lago_usage(corner.lago))["api_call"] == (1, PRICE)

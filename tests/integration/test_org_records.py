@@ -15,7 +15,7 @@ from connectors.billing.org_records import OrgRecords, StoredIds
 from schemas.customers import OrgRecord
 from schemas.errors import Rejected
 from tests.support.eventually import soon
-from tests.support.org_changer import one_more, org_records, viewed_records
+from tests.support.org_changer import org_records, viewed_records, with_one_more
 from tests.support.stage import Stage
 
 copy = msgspec.structs.replace
@@ -66,7 +66,7 @@ async def test_a_refused_change_writes_nothing_and_is_reported(stage: Stage) -> 
 
 async def test_callers_in_one_process_wait_for_each_other(stage: Stage) -> None:
     async with org_records(*two(stage)) as records:
-        await asyncio.gather(*(records.change("org_1", lambda org: one_more(org, "n")) for _ in range(20)))
+        await asyncio.gather(*(records.change("org_1", lambda org: with_one_more(org, "n")) for _ in range(20)))
         assert (await records.get("org_1") or OrgRecord("")).limits == {"n": 20}
 
 
@@ -75,7 +75,7 @@ async def test_processes_that_change_one_org_concurrently_lose_nothing(stage: St
     others = [await changer(stage, name, 15) for name in ("a", "b")]
     async with org_records(*two(stage)) as records:
         for _ in range(15):
-            await records.change("org_1", lambda org: one_more(org, "c"))
+            await records.change("org_1", lambda org: with_one_more(org, "c"))
         assert [await other.wait() for other in others] == [0, 0]
         assert (await records.change("org_1", lambda org: org)).limits == {"a": 15, "b": 15, "c": 15}
     assert len(written(stage)) == 45
@@ -84,10 +84,10 @@ async def test_processes_that_change_one_org_concurrently_lose_nothing(stage: St
 async def test_an_outdated_table_loses_nothing(stage: Stage) -> None:
     """After fencing the other process, A still has to read what that process wrote, however long its table takes."""
     async with viewed_records(*two(stage)) as (a, view), org_records(*two(stage)) as b:
-        await a.change("org_1", lambda org: one_more(org, "a"))
+        await a.change("org_1", lambda org: with_one_more(org, "a"))
         await view.stand_still()
-        await b.change("org_1", lambda org: one_more(org, "b"))
-        changing = asyncio.ensure_future(a.change("org_1", lambda org: one_more(org, "a")))
+        await b.change("org_1", lambda org: with_one_more(org, "b"))
+        changing = asyncio.ensure_future(a.change("org_1", lambda org: with_one_more(org, "a")))
         await asyncio.wait({changing}, timeout=2)  # long enough to do it wrong
         view.go_on()
         assert (await changing).limits == {"a": 2, "b": 1}
@@ -142,7 +142,7 @@ async def test_a_process_frozen_between_reading_and_writing_overwrites_nothing(s
     await soon(lambda: _stopped(frozen.pid))
     async with org_records(*two(stage)) as records:
         for _ in range(3):
-            await records.change("org_1", lambda org: one_more(org, "awake"))
+            await records.change("org_1", lambda org: with_one_more(org, "awake"))
         os.kill(frozen.pid, signal.SIGCONT)
         assert await frozen.wait() == 0
         assert [record.limits for record in written(stage)] == [
@@ -158,11 +158,11 @@ async def test_a_cancelled_caller_leaves_no_half_change(stage: Stage) -> None:
     """Cancelled at any point, a change has happened or has not; the next one starts from the actual state."""
     async with org_records(*two(stage)) as records:
         for number in range(12):
-            cancelled = asyncio.ensure_future(records.change("org_1", lambda org: one_more(org, "maybe")))
+            cancelled = asyncio.ensure_future(records.change("org_1", lambda org: with_one_more(org, "maybe")))
             await asyncio.sleep(number * 0.004)
             cancelled.cancel()
             await asyncio.wait({cancelled})
-            await records.change("org_1", lambda org: one_more(org, "sure"))
+            await records.change("org_1", lambda org: with_one_more(org, "sure"))
         final = await _limits(records)
     assert final["sure"] == 12 and final.get("maybe", 0) <= 12
     seen = [record.limits for record in written(stage)]

@@ -17,7 +17,7 @@ from schemas.errors import Unavailable
 from schemas.records import Receipt
 from streams.agents.projector import PartitionPosition
 from tests.support.database import fresh_database, migrated_database, rows
-from tests.support.history import PREFIX, TOPICS, History, Said, history
+from tests.support.history import PREFIX, TOPICS, History, TopicRecord, history
 from tests.support.postgres import Postgres
 from tests.support.projection import Writer, emptied, event, in_order, snapshot, usage
 
@@ -33,8 +33,8 @@ def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> N
     before both, and a release before the held usage.
     """
 
-    async def shuffled(url: str, told: History, chance: random.Random) -> dict[str, Any]:
-        left = {place: list(log) for place, log in told.logs.items()}
+    async def shuffled(url: str, content: History, chance: random.Random) -> dict[str, Any]:
+        left = {place: list(log) for place, log in content.logs.items()}
         async with Writer(url) as writer:
             while left:
                 place = chance.choice(sorted(left))
@@ -58,11 +58,11 @@ def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> N
         )
         @given(st.integers(0, 5), st.randoms(use_true_random=False))
         def law(seed: int, chance: random.Random) -> None:
-            told = history(seed)
+            content = history(seed)
             runner.run(emptied(url))
-            expected = runner.run(in_order(url, told))
+            expected = runner.run(in_order(url, content))
             runner.run(emptied(url))
-            assert runner.run(shuffled(url, told, chance)) == expected
+            assert runner.run(shuffled(url, content, chance)) == expected
 
         try:
             law()
@@ -76,7 +76,7 @@ async def test_topics_projected_concurrently_update_the_same_rows(url: str) -> N
     expected = await in_order(url, result)
     await emptied(url)
 
-    async def partition_task(writer: Writer, place: tuple[str, int], log: list[Said]) -> None:
+    async def partition_task(writer: Writer, place: tuple[str, int], log: list[TopicRecord]) -> None:
         for start in range(0, len(log), 7):
             assert await writer.take(*place, log[start : start + 7]) is not None
 
@@ -145,7 +145,7 @@ async def test_two_owners_never_both_write(url: str) -> None:
     async with Writer(url) as writer:
         tp = TopicPartition(TOPICS.enriched, 0)
         await writer.put(TOPICS.enriched, usage(1))
-        late = [Said(0, 0, b"acme", msgspec.json.encode(usage(2)))]
+        late = [TopicRecord(0, 0, b"acme", msgspec.json.encode(usage(2)))]
         assert await writer.projection.project(tp, 0, 1, late) is None
         assert await writer.projection.place(tp) == PartitionPosition("id", 1)
     assert await rows(url, "SELECT count(*) FROM llm_usage_log") == [(1,)]

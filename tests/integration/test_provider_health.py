@@ -65,7 +65,7 @@ async def test_a_provider_that_fails_is_down_until_it_answers_again(url: str) ->
     async with Writer(url) as writer:
         calls = Calls(writer)
         with Database(url, size=1) as database:
-            health = ProviderHealth(database, show=lambda told: shown.append(dict(told)), failed=lambda _: None)
+            health = ProviderHealth(database, show=lambda counts: shown.append(dict(counts)), failed=lambda _: None)
             await calls.put(20)
             await calls.put(2, "RateLimitError", "429")
             await health.once()
@@ -81,7 +81,7 @@ async def test_a_provider_that_fails_is_down_until_it_answers_again(url: str) ->
             await calls.put(100)
             await health.once()
             assert await states(url) == {"m": ("healthy", 126, 0, 2)}
-    assert [told["down"] for told in shown] == [0, 1, 0, 0]
+    assert [counts["down"] for counts in shown] == [0, 1, 0, 0]
     [row] = await rows(url, "SELECT success_rate, avg_latency_ms, p95_latency_ms FROM provider_health")
     assert row == (Decimal("0.960317"), Decimal(500), Decimal(500))
 

@@ -13,7 +13,7 @@ from schemas.rates import RateCard
 from schemas.records import AuditRecord, DeliveryAttempt, LagoEvent, Manifest
 from streams.core.mapping.set_mapping import KEPT_VERSIONS
 from tests.support.database import rows
-from tests.support.history import PREFIX, TOPICS, Said
+from tests.support.history import PREFIX, TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, receipt, usage
 
 DAY_US = 86_400_000_000
@@ -47,8 +47,8 @@ ORG = OrgRecord(
 )
 
 
-def record_at(offset: int, value: object) -> Said:
-    return Said(offset, 1_795_176_000_000, b"acme", msgspec.json.encode(value), ())
+def record_at(offset: int, value: object) -> TopicRecord:
+    return TopicRecord(offset, 1_795_176_000_000, b"acme", msgspec.json.encode(value), ())
 
 
 async def test_mappings_orgs_and_rates_are_restored_unchanged(database: str) -> None:

@@ -42,7 +42,7 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
     return Stage(kafka.bootstrap, topic_prefix)
 
 
-def one_more(known: Known) -> CustomerRecord:
+def with_one_more(known: Known) -> CustomerRecord:
     """A change that contains the number of changes before it, and differs from every other."""
     versions = known.versions if known is not None else ()
     version = MappingVersion(len(versions), "org", "tenant", updated_at=next(_MOMENTS))
@@ -61,14 +61,14 @@ def stored(stage: Stage, customer_id: str = CUSTOMER) -> list[CustomerRecord | N
 async def test_two_processes_that_change_one_customer_concurrently_lose_nothing(stage: Stage) -> None:
     """Each change starts from the record at the time of writing: a lost one would be a wrong payer."""
     async with processes(stage, 2) as parts:
-        await asyncio.gather(*(records.change(CUSTOMER, one_more) for _, records in parts for _ in range(15)))
+        await asyncio.gather(*(records.change(CUSTOMER, with_one_more) for _, records in parts for _ in range(15)))
     versions = [len(record.versions) for record in stored(stage) if record is not None]
     assert versions == list(range(1, 31))
 
 
 async def test_a_change_is_visible_to_the_process_that_made_it(stage: Stage) -> None:
     async with processes(stage, 1) as [(view, records)]:
-        written = await records.change(CUSTOMER, one_more)
+        written = await records.change(CUSTOMER, with_one_more)
         assert view.table[CUSTOMER] == written
         assert await records.change(CUSTOMER, lambda _: None) is None
         assert CUSTOMER not in view.table
@@ -105,11 +105,11 @@ async def test_a_refusal_is_never_based_on_an_outdated_record(stage: Stage) -> N
         seen.append(0 if known is None else len(known.versions))
         if seen[-1] != 2:
             raise Rejected("not_two")
-        return one_more(known)
+        return with_one_more(known)
 
     async with processes(stage, 2) as [(_, one), (_, other)]:
-        await one.change(CUSTOMER, one_more)
-        await other.change(CUSTOMER, one_more)
+        await one.change(CUSTOMER, with_one_more)
+        await other.change(CUSTOMER, with_one_more)
         changed = await one.change(CUSTOMER, only_of_two)
         assert changed is not None
         assert len(changed.versions) == 3
@@ -125,18 +125,18 @@ async def test_a_change_that_cannot_be_logged_is_not_made(stage: Stage) -> None:
 
     async with processes(stage, 1) as [(view, records)]:
         with pytest.raises(Unavailable, match="audit_away"):
-            await records.change(CUSTOMER, one_more, deaf)
+            await records.change(CUSTOMER, with_one_more, deaf)
         assert CUSTOMER not in view.table
     assert stored(stage) == []
 
 
 async def test_a_caller_who_leaves_before_the_answer_delays_no_other(stage: Stage) -> None:
     async with processes(stage, 1) as [(_, records)]:
-        leaving = [asyncio.ensure_future(records.change(CUSTOMER, one_more)) for _ in range(3)]
+        leaving = [asyncio.ensure_future(records.change(CUSTOMER, with_one_more)) for _ in range(3)]
         await asyncio.sleep(0)
         for task in leaving[1:]:
             task.cancel()
-        await asyncio.wait_for(records.change(CUSTOMER, one_more), 10)
+        await asyncio.wait_for(records.change(CUSTOMER, with_one_more), 10)
         assert await leaving[0] is not None
     assert [len(record.versions) for record in stored(stage) if record is not None] == [1, 2]
 
@@ -146,5 +146,5 @@ async def test_if_kafka_is_unavailable_the_answer_says_that_a_retry_is_possible(
     async with processes(stage, 1) as [(view, _)]:
         records = CompactedTopicWriter(view, nobody, stage.topics.customers, limit_s=1.0)
         with pytest.raises(Unavailable, match="kafka_unavailable"):
-            await records.change(CUSTOMER, one_more)
+            await records.change(CUSTOMER, with_one_more)
         await records.close()

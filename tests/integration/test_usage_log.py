@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from schemas.errors import Rejected
 from streams.agents.projector import PartitionPosition, Projected
 from tests.support.database import migrated_database, rows
-from tests.support.history import TOPICS, Said
+from tests.support.history import TOPICS, TopicRecord
 from tests.support.projection import Writer, event, manifest, receipt, usage
 
 
@@ -57,7 +57,7 @@ async def test_months_are_created_while_others_write_and_read(url: str) -> None:
         await asyncio.wait_for(
             asyncio.gather(
                 *(
-                    writer.take(TOPICS.enriched, n, [Said(0, 0, b"", msgspec.json.encode(one))])
+                    writer.take(TOPICS.enriched, n, [TopicRecord(0, 0, b"", msgspec.json.encode(one))])
                     for n, one in enumerate(months)
                 )
             ),
@@ -134,9 +134,11 @@ async def test_a_call_with_an_impossible_value_is_rejected_and_the_log_has_a_kno
 async def test_the_time_of_a_record_may_be_any_number(url: str) -> None:
     async with Writer(url) as writer:
         for offset, at_ms in enumerate((-1, 1 << 62, 1_795_176_000_000)):
-            result = await writer.take(TOPICS.events, 0, [Said(offset, at_ms, b"", msgspec.json.encode(event(offset)))])
+            result = await writer.take(
+                TOPICS.events, 0, [TopicRecord(offset, at_ms, b"", msgspec.json.encode(event(offset)))]
+            )
             assert result is not None and result.skipped == ({} if offset == 2 else {"unreadable": 1})
-            await writer.take(TOPICS.enriched, 0, [Said(offset, at_ms, b"", msgspec.json.encode(usage(offset)))])
+            await writer.take(TOPICS.enriched, 0, [TopicRecord(offset, at_ms, b"", msgspec.json.encode(usage(offset)))])
     assert await rows(url, "SELECT count(*) FROM lago_events") == [(1,)]
     assert await rows(url, "SELECT count(*), max(recorded_ms) FROM unprojected_records") == [(4, 1 << 62)]
     assert await rows(url, "SELECT since <= now() FROM log_completeness") == [(True,)]

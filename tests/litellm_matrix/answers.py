@@ -22,7 +22,7 @@ STREAM_TOKENS = PIECES * 10
 #: The prompt of a stream: LiteLLM counts it by itself where the provider tells no usage. 20000 words and their frame.
 PROMPT, PROMPT_TOKENS = " hello" * 20_000, 20_007
 SECONDS, CHARACTERS, IMAGE_TOKENS = 60, 1000, 4160
-_MADE_AT = 1_795_000_000
+_CREATED_AT = 1_795_000_000
 REALTIME = {
     "input_tokens": INPUT,
     "output_tokens": OUTPUT,
@@ -139,12 +139,12 @@ def message_events(whole: dict[str, Any]) -> list[dict[str, Any]]:
 def response(job: str, *, finished: bool, background: bool) -> dict[str, Any]:
     """A response of OpenAI's."""
     usage = jobs.response_tokens(INPUT, OUTPUT)
-    return jobs.response(job, usage, made_at=_MADE_AT, finished=finished, background=background)
+    return jobs.response(job, usage, made_at=_CREATED_AT, finished=finished, background=background)
 
 
 def batch(job: str, *, finished: bool) -> dict[str, Any]:
     """A batch of two completions."""
-    return jobs.batch(job, made_at=_MADE_AT, finished=finished)
+    return jobs.batch(job, made_at=_CREATED_AT, finished=finished)
 
 
 def _batch_output() -> str:
@@ -160,7 +160,7 @@ def _batch_output() -> str:
                 "body": {
                     "id": f"chatcmpl-line-{number}",
                     "object": "chat.completion",
-                    "created": _MADE_AT,
+                    "created": _CREATED_AT,
                     "model": "gpt-4o-mini",
                     "choices": [choice],
                     "usage": usage,

@@ -2,7 +2,7 @@
 upkeep.
 
 A history is one transaction, which is rolled back; a commit of the product is a savepoint in it. When the product asks
-for the time, it gets that of the history: functions by `told_the_time`, statements by `Told`.
+for the time, it gets that of the history: functions by `use_history_time`, statements by `ConnectionAtHistoryTime`.
 """
 
 import json
@@ -26,12 +26,12 @@ from schemas.topics import TopicNames
 from streams.agents.projector import PartitionPosition
 from tests.model import credit_history as h
 from tests.model.credits import CONFLICT
-from tests.support.history import Said
+from tests.support.history import TopicRecord
 
 BEGINS = datetime(2026, 11, 2, tzinfo=UTC)
 _TOPICS = TopicNames.with_prefix("")
 _CLOCKS = re.compile(r"\b(?:clock_timestamp|now)\(\)")
-_AS_TOLD = "told_now()"
+_HISTORY_NOW = "told_now()"
 _COMMANDS = {"BEGIN": "SAVEPOINT own", "COMMIT": "RELEASE SAVEPOINT own", "ROLLBACK": "ROLLBACK TO SAVEPOINT own"}
 
 
@@ -39,17 +39,17 @@ def moment(at: int) -> datetime:
     return BEGINS + timedelta(seconds=at)
 
 
-async def told_the_time(connection: Any) -> None:
+async def use_history_time(connection: Any) -> None:
     """From now on the database's functions, and the start of new accounts, use the time `told.now`."""
     await connection.execute(
-        f"CREATE FUNCTION {_AS_TOLD} RETURNS timestamptz LANGUAGE sql STABLE AS "
+        f"CREATE FUNCTION {_HISTORY_NOW} RETURNS timestamptz LANGUAGE sql STABLE AS "
         "$$ SELECT current_setting('told.now')::timestamptz $$"
     )
     query = """SELECT pg_get_functiondef(oid) FROM pg_proc
         WHERE pronamespace = current_schema()::regnamespace AND prosrc ~ '(clock_timestamp|\\mnow)\\(\\)'"""
     for (text,) in await connection.fetch(query):
-        await connection.execute(_told(text))
-    await connection.execute(f"ALTER TABLE user_credits ALTER prepaid_since SET DEFAULT {_AS_TOLD}")
+        await connection.execute(_at_history_time(text))
+    await connection.execute(f"ALTER TABLE user_credits ALTER prepaid_since SET DEFAULT {_HISTORY_NOW}")
     await connection.fetch("SELECT ensure_usage_month($1)", BEGINS.date())
 
 
@@ -69,7 +69,7 @@ async def changed(connection: Any, function: str, change: Callable[[str], str]) 
     return before
 
 
-class Told:
+class ConnectionAtHistoryTime:
     """A connection in a history's transaction."""
 
     def __init__(self, connection: Any) -> None:
@@ -79,27 +79,27 @@ class Told:
         return self._connection.transaction()
 
     async def execute(self, statement: str, *arguments: Any) -> Any:
-        return await self._connection.execute(_COMMANDS.get(statement, _told(statement)), *arguments)
+        return await self._connection.execute(_COMMANDS.get(statement, _at_history_time(statement)), *arguments)
 
     async def fetch(self, statement: str, *arguments: Any) -> Any:
-        return await self._connection.fetch(_told(statement), *arguments)
+        return await self._connection.fetch(_at_history_time(statement), *arguments)
 
     async def fetchrow(self, statement: str, *arguments: Any) -> Any:
-        return await self._connection.fetchrow(_told(statement), *arguments)
+        return await self._connection.fetchrow(_at_history_time(statement), *arguments)
 
     async def fetchval(self, statement: str, *arguments: Any) -> Any:
-        return await self._connection.fetchval(_told(statement), *arguments)
+        return await self._connection.fetchval(_at_history_time(statement), *arguments)
 
 
-def _told(statement: str) -> str:
-    return _CLOCKS.sub(_AS_TOLD, statement)
+def _at_history_time(statement: str) -> str:
+    return _CLOCKS.sub(_HISTORY_NOW, statement)
 
 
 class OneConnection:
     """Replaces the connection pool."""
 
     def __init__(self, connection: Any) -> None:
-        self._connection = Told(connection)
+        self._connection = ConnectionAtHistoryTime(connection)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
@@ -217,7 +217,7 @@ class Product:
         place = await self._projection.begin(tp, PartitionPosition("id", 0))
         recorded_ms = int(moment(at).timestamp() * 1000)
         records = [
-            Said(place.next + n, recorded_ms, b"key", msgspec.json.encode(record_of(call)))
+            TopicRecord(place.next + n, recorded_ms, b"key", msgspec.json.encode(record_of(call)))
             for n, call in enumerate(calls)
         ]
         done = await self._projection.project(tp, place.next, place.next + len(records), records)

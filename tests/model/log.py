@@ -161,25 +161,25 @@ def cents_of(event: LagoEvent) -> Decimal:
 
 
 def _named(
-    told: LagoHistory, posted: list[Posted], life: Life, named: Mapping[str, str], now_us: int
+    lago_history: LagoHistory, posted: list[Posted], life: Life, named: Mapping[str, str], now_us: int
 ) -> Iterator[UninvoicedEvent]:
     """Events that may be on no invoice, like `delivered.lost_pages`."""
     for event, name, _, _, again in posted:
         why = named.get(event.transaction_id)
         if why is not None:
             lost = UninvoicedEvent(
-                event, told.org.org_id, name, life.ended_us, None, again, unclear="" if again else why
+                event, lago_history.org.org_id, name, life.ended_us, None, again, unclear="" if again else why
             )
-            yield after_end.redirected(lost, told.org, now_us, h.USAGE)
+            yield after_end.redirected(lost, lago_history.org, now_us, h.USAGE)
 
 
-def _behind(told: LagoHistory, posted: list[Posted], now_us: int) -> Iterator[UninvoicedEvent]:
+def _behind(lago_history: LagoHistory, posted: list[Posted], now_us: int) -> Iterator[UninvoicedEvent]:
     """Events with a time after an end, like `after_end.pages`."""
     for event, name, at_us, *_ in posted:
-        for gap in told.gaps:
+        for gap in lago_history.gaps:
             if gap.subscription == name and gap.begins_us <= at_us < gap.ends_us:
-                lost = UninvoicedEvent(event, told.org.org_id, name, gap.begins_us, None, taken_by=gap.customer)
-                yield after_end.redirected(lost, told.org, now_us, h.USAGE)
+                lost = UninvoicedEvent(event, lago_history.org.org_id, name, gap.begins_us, None, taken_by=gap.customer)
+                yield after_end.redirected(lost, lago_history.org, now_us, h.USAGE)
 
 
 def _counted(row: EnrichedUsage) -> LoggedCall:

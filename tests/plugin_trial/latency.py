@@ -51,10 +51,10 @@ async def measured(folder: Path, calls: int, answer_after: str) -> float:
             await proxy.stop()
         forks.close()
     await runner.cleanup()
-    return max(_told(times, kind) for kind in _KINDS)
+    return max(_print_quantiles(times, kind) for kind in _KINDS)
 
 
-def _told(times: dict[tuple[str, str], list[float]], kind: str) -> float:
+def _print_quantiles(times: dict[tuple[str, str], list[float]], kind: str) -> float:
     """Print the quantiles of a kind of call; by how many milliseconds the plugin's p99 is higher.
 
     That is the median over parts of the run, so a moment in which the machine does something else decides nothing.

@@ -57,11 +57,11 @@ async def shapes(url: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-async def signed_by_the_library(api: CreditApi, told: dict[str, Any]) -> str:
+async def signed_by_the_library(api: CreditApi, stripe_event: dict[str, Any]) -> str:
     """Send an event with a signature that Stripe's library created."""
-    body = body_of(told)
+    body = body_of(stripe_event)
     header = stripe.WebhookSignature.generate_signature_header(body.decode(), SECRET)
-    return await api.deliver(told, **{"Stripe-Signature": header})
+    return await api.deliver(stripe_event, **{"Stripe-Signature": header})
 
 
 async def bought(url: str, postgres: str, objects: dict[str, dict[str, Any]]) -> None:

@@ -98,9 +98,9 @@ class CreditApi:
             "POST", "purchase", token, 201, json={"package_id": package_id} | URLS | more.pop("body", {}), **more
         )
 
-    async def deliver(self, told: dict[str, Any], status: int = 200, **headers: str) -> str:
+    async def deliver(self, sent: dict[str, Any], status: int = 200, **headers: str) -> str:
         """Send a webhook; return the status or the reason of the response."""
-        body = body_of(told)
+        body = body_of(sent)
         answer = await self.house.http.post("/webhooks/stripe", content=body, headers=headers or signed(body))
         assert answer.status_code == status, (answer.status_code, answer.text)
         return str(answer.json()["status" if status == 200 else "reason"])

@@ -67,7 +67,7 @@ async def viewed_records(bootstrap: str, prefix: str) -> AsyncIterator[tuple[Org
         await orgs.stop()
 
 
-def one_more(org: OrgRecord, name: str) -> OrgRecord:
+def with_one_more(org: OrgRecord, name: str) -> OrgRecord:
     """Return the org with 1 more in the limit `name`."""
     return msgspec.structs.replace(org, limits={**org.limits, name: org.limits.get(name, 0) + 1})
 
@@ -80,7 +80,7 @@ async def _run(bootstrap: str, prefix: str, org_id: str, name: str, times: int, 
         if not frozen:
             frozen = True
             os.kill(os.getpid(), signal.SIGSTOP)
-        return one_more(org, name)
+        return with_one_more(org, name)
 
     async with org_records(bootstrap, prefix) as records:
         for _ in range(times):

@@ -12,7 +12,7 @@ from connectors.postgres.projection import PostgresProjection
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt
 from streams.agents.projector import PartitionPosition, Projected
 from tests.support.database import rows
-from tests.support.history import PREFIX, TOPICS, History, Said
+from tests.support.history import PREFIX, TOPICS, History, TopicRecord
 
 TABLES = (
     *("llm_usage_log", "usage_parts", "rejected_calls", "projector_offsets"),
@@ -34,7 +34,7 @@ class Writer:
     async def __aexit__(self, *_: object) -> None:
         self.database.terminate()
 
-    async def take(self, topic: str, partition: int, records: Sequence[Said]) -> Projected | None:
+    async def take(self, topic: str, partition: int, records: Sequence[TopicRecord]) -> Projected | None:
         """Project records of a partition, from its position on."""
         tp = TopicPartition(topic, partition)
         place = await self.projection.begin(tp, PartitionPosition("id", records[0].offset))
@@ -44,7 +44,7 @@ class Writer:
         """Project these values, as the next records of partition 0."""
         place = await self.projection.begin(TopicPartition(topic, 0), PartitionPosition("id", 0))
         records = [
-            Said(
+            TopicRecord(
                 place.next + n,
                 1_795_176_000_000,
                 b"acme",

@@ -12,7 +12,7 @@ from tests.faults.world import KEY
 
 
 @contextlib.asynccontextmanager
-async def event_of_the_canary_is_there_twice(scene: Scene) -> AsyncIterator[None]:
+async def event_of_the_canary_is_stored_twice(scene: Scene) -> AsyncIterator[None]:
     org = "org_meterbridge-canary"
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(base_url=scene.world.url("sandbox"), headers=headers, trust_env=False) as http:
@@ -29,6 +29,6 @@ async def event_of_the_canary_is_there_twice(scene: Scene) -> AsyncIterator[None
 FAULTS: Final[dict[str, Fault]] = {
     # Lago answers 200 and stores nothing.
     "MeterbridgeCanaryNotBilled": lago_answers(kind="lose"),
-    "MeterbridgeCanaryWrong": event_of_the_canary_is_there_twice,
+    "MeterbridgeCanaryWrong": event_of_the_canary_is_stored_twice,
     "MeterbridgeCanaryGone": killed("canary"),
 }

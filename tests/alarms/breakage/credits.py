@@ -59,7 +59,7 @@ async def payment_is_for_an_unknown_purchase(scene: Scene) -> AsyncIterator[None
 
 
 @contextlib.asynccontextmanager
-async def stripes_secret_is_another_one(scene: Scene) -> AsyncIterator[None]:
+async def stripes_secret_is_wrong(scene: Scene) -> AsyncIterator[None]:
     async with scene.api() as api:
         for _ in range(12):
             body = json.dumps(event("charge.refunded", {"id": "ch_1"})).encode()
@@ -112,7 +112,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "MeterbridgeOverdraftGrows": call_without_a_reservation_is_dear,
     "MeterbridgeCallsUndebited": client_names_a_prepaid_user,
     "MeterbridgePaymentWithoutCredits": payment_is_for_an_unknown_purchase,
-    "MeterbridgeStripeUnsigned": stripes_secret_is_another_one,
+    "MeterbridgeStripeUnsigned": stripes_secret_is_wrong,
     "MeterbridgeReservationsGrow": reserved_calls_do_not_come,
     "MeterbridgeCreditUpkeepFails": function_is_missing,
     "MeterbridgeProviderKeysUnreadable": stored_key_is_changed,

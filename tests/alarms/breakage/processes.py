@@ -43,7 +43,7 @@ async def prometheus_asks_at_a_wrong_address(scene: Scene) -> AsyncIterator[None
 
 
 @contextlib.asynccontextmanager
-async def one_of_two_is_gone(scene: Scene) -> AsyncIterator[None]:
+async def one_of_two_processes_has_ended(scene: Scene) -> AsyncIterator[None]:
     async with scene.joined_by("sink-1"):
         await scene.world.processes["sink-1"].terminate()
         yield
@@ -135,7 +135,7 @@ async def audit_line_is_forged(scene: Scene) -> AsyncIterator[None]:
 FAULTS: Final[dict[str, Fault]] = {
     "MeterbridgeNothingScraped": prometheus_asks_at_a_wrong_address,
     "MeterbridgeRoleMissing": killed("sink-0"),
-    "MeterbridgeTargetDown": one_of_two_is_gone,
+    "MeterbridgeTargetDown": one_of_two_processes_has_ended,
     "MeterbridgeCertificateEndsSoon": certificate_ends_in(10),
     "MeterbridgeCertificateEnds": certificate_ends_in(1),
     "MeterbridgeProjectorBehind": postgres_away,

@@ -190,7 +190,7 @@ class Installation:
     async def _post(self, texts: list[str]) -> None:
         body = f"[{','.join(texts)}]".encode()
         signed = {"X-Webhook-Signature": "sha256=" + hmac.digest(SECRET.encode(), body, sha256).hex()}
-        await _asked(self.world.url("ingress") + "/webhook/litellm/usage", body, signed)
+        await _post_until_accepted(self.world.url("ingress") + "/webhook/litellm/usage", body, signed)
 
     async def _map(self, customer: str) -> None:
         body = {"litellm_customer_id": customer, "lago_customer_id": ORG, "lago_organization_id": "tenant-1"}
@@ -208,12 +208,12 @@ class Installation:
 
     async def _api(self, path: str, body: dict[str, Any]) -> None:
         headers = {"Authorization": f"Bearer {MASTER_KEY}", "Content-Type": "application/json"}
-        await _asked(self.world.url("api") + path, json.dumps(body).encode(), headers)
+        await _post_until_accepted(self.world.url("api") + path, json.dumps(body).encode(), headers)
 
     async def _poison(self) -> None:
         """Refuse the first event of the next batch, and each repeat of it."""
         rule = [{"kind": "poison", "status": 500, "index": 0}]
-        await _asked(
+        await _post_until_accepted(
             self.world.url("sandbox") + "/__faults", json.dumps(rule).encode(), {"Content-Type": "application/json"}
         )
 
@@ -253,7 +253,7 @@ def _posted(found: Found, but: int) -> bool:
     return not open_windows and sum(last.get(name) != "completed" for name in sealed) == but
 
 
-async def _asked(url: str, body: bytes, headers: dict[str, str]) -> None:
+async def _post_until_accepted(url: str, body: bytes, headers: dict[str, str]) -> None:
     """POST again until the response is 2xx, as a sender does."""
     deadline, said = time.monotonic() + _LIMIT_S, ""
     async with aiohttp.ClientSession() as session:

@@ -164,7 +164,7 @@ def restored(
     }
 
 
-def stand(bootstrap: str, group: str, at: Mapping[tuple[str, int], int]) -> None:
+def commit_offsets(bootstrap: str, group: str, at: Mapping[tuple[str, int], int]) -> None:
     """Commit offsets for a group without members."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
     with closing(consumer):

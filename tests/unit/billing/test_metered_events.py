@@ -32,7 +32,7 @@ from streams.core.metering.step_changes import Changes, apply
 from streams.core.metering.write_off import write_off
 from streams.state.changelog import Snapshot, records_of, restore
 from tests.support.calls import NOON, Raw, raw, slp
-from tests.support.history import Said
+from tests.support.history import TopicRecord
 from tests.support.metered import recorded
 
 POLICY = MeterPolicy()
@@ -368,7 +368,7 @@ def test_a_call_cannot_bring_its_own_properties_into_the_topic() -> None:
 def test_the_usage_log_never_takes_a_metered_event_for_a_litellm_call() -> None:
     """A service may record usage under LiteLLM's request id; a backfill must not take the call for known."""
     meter = Meter(RUNNING).fold(recorded("chatcmpl-1"))
-    result = Said(0, NOON // 1000, b"org", msgspec.json.encode(meter.enriched[0]))
+    result = TopicRecord(0, NOON // 1000, b"org", msgspec.json.encode(meter.enriched[0]))
     [row] = usage_rows([result]).rows  # type: ignore[list-item]  # it has no headers at all
     assert row[5] == "" and "chatcmpl-1" in row
 

@@ -18,13 +18,13 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from tests.support.calls import NOON
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "litellm"
-SAID = "what the prompt was"
+PROMPT_TEXT = "what the prompt was"
 
 
 def kept_of(element: dict[str, Any], raw: str = "") -> CallContext:
     arrival = Arrival(NOON, CUSTOMER_ID_FIELDS, kept=ContextFields())
     stored = strip_arrived((raw or json.dumps(element)).encode(), SLP, arrival)
-    assert stored is not None and SAID.encode() not in stored[1] and b"traceback" not in stored[1]
+    assert stored is not None and PROMPT_TEXT.encode() not in stored[1] and b"traceback" not in stored[1]
     record = msgspec.json.decode(stored[1], type=RawRecord)
     return msgspec.json.decode(record.context, type=CallContext) if record.context else CallContext()
 
@@ -55,16 +55,16 @@ def test_every_recorded_failure_has_its_code_and_exception_and_no_success_has_an
 ODD: list[Any] = [
     None,
     7,
-    SAID,
-    [SAID],
+    PROMPT_TEXT,
+    [PROMPT_TEXT],
     {},
-    {"error_class": SAID},
-    {"error_class": [SAID]},
-    {"error_code": {"x": SAID}},
+    {"error_class": PROMPT_TEXT},
+    {"error_class": [PROMPT_TEXT]},
+    {"error_code": {"x": PROMPT_TEXT}},
 ]
 
 
-@pytest.mark.parametrize("error", [*ODD, {"error_class": "A" * 65}, {"error_message": SAID}], ids=str)
+@pytest.mark.parametrize("error", [*ODD, {"error_class": "A" * 65}, {"error_message": PROMPT_TEXT}], ids=str)
 def test_an_unusual_code_or_exception_is_left_out_and_the_call_is_stored(error: Any) -> None:
     element = {"id": "x", "status": "failure", "end_user": "c", "response_cost": 0.1, "error_information": error}
     assert kept_of(element) == CallContext()
@@ -74,7 +74,7 @@ def test_an_unusual_code_or_exception_is_left_out_and_the_call_is_stored(error: 
 
 def test_a_number_is_a_code_too_and_also_in_damaged_json() -> None:
     element = {"id": "x", "status": "failure", "end_user": "c", "response_cost": 0.1}
-    element["error_information"] = {"error_code": 429, "error_class": "RateLimitError", "error_message": SAID}
+    element["error_information"] = {"error_code": 429, "error_class": "RateLimitError", "error_message": PROMPT_TEXT}
     assert kept_of(element) == CallContext(error_code="429", error_class="RateLimitError")
     damaged = json.dumps(element).replace('"status"', '"x": NaN, "status"')
     assert kept_of(element, damaged) == CallContext(error_code="429", error_class="RateLimitError")

@@ -20,7 +20,7 @@ TARGET = re.compile(r"\bmake ([a-z-]+)")
 MODULE = re.compile(r"\bpython -m ([\w.]+)")
 VARIABLE = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
 #: Made by `make venv`, or the reader's choice.
-MADE = (".venv/",)
+GENERATED = (".venv/",)
 GUESSED = {"NAME": "*", "NNNN_name": "[0-9]*"}
 
 
@@ -31,7 +31,7 @@ def matches(pattern: re.Pattern[str]) -> list[str]:
 
 def paths() -> list[str]:
     """Files and folders; a placeholder for a name becomes a star."""
-    whole = {path for path in matches(PATH) if not path.startswith(MADE)}
+    whole = {path for path in matches(PATH) if not path.startswith(GENERATED)}
     for placeholder, star in GUESSED.items():
         whole = {path.replace(placeholder, star) for path in whole}
     return sorted(whole)

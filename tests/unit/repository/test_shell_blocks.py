@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, as_told, blocks
+from tests.support.page_shell import PAGES, ROOT, RUNBOOKS, TUTORIAL, blocks, prints_as_documented
 
 #: A page whose blocks a test of its own runs.
 ELSEWHERE = {
@@ -112,8 +112,8 @@ def test_a_test_that_a_reason_names_exists() -> None:
 
 
 def test_output_is_compared_by_words_in_their_order() -> None:
-    assert as_told("3 made.\n...\nplan b", "3 made.\nplan a\nplan b\n")
-    assert as_told('{"a":1}\n{"b":2}', '{"a":1}{"b":2}')
-    assert not as_told("3 made.", "13 made.")
-    assert not as_told("plan b ... plan a", "plan a\nplan b\n")
-    assert not as_told("0.0123 USD", "0.0124 USD")
+    assert prints_as_documented("3 made.\n...\nplan b", "3 made.\nplan a\nplan b\n")
+    assert prints_as_documented('{"a":1}\n{"b":2}', '{"a":1}{"b":2}')
+    assert not prints_as_documented("3 made.", "13 made.")
+    assert not prints_as_documented("plan b ... plan a", "plan a\nplan b\n")
+    assert not prints_as_documented("0.0123 USD", "0.0124 USD")
