@@ -151,6 +151,8 @@ async def test_a_call_repeated_after_three_days_is_not_billed_again_and_a_new_on
             assert listed["by_reason"] == {"beyond_horizon": {"count": 2, "usd": "4"}}
             refused = await meterbridge(stage, "dlq", "requeue", "--json")
             assert (refused.code, "needs Postgres" in refused.err) == (2, True)
+            dry = await meterbridge(stage, "dlq", "requeue", "--dry-run", "--json", DATABASE_URL=database)
+            assert (dry.json["requeued"], dry.json["known"], dry.json["count"]) == (1, 1, 2), dry.err
             done = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
             assert (done.json["requeued"], done.json["known"]) == (1, 1), done.err
             again = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
@@ -166,6 +168,9 @@ async def test_a_call_that_can_never_be_read_stays_a_dead_letter(stage: Stage, d
     stage.producer.flush(10)
     async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.read(stage.topics.rejected)) == 1, limit_s=20)
+    dry = await meterbridge(stage, "dlq", "requeue", "--dry-run", DATABASE_URL=database)
+    assert "Dry run, nothing was written: 0 requeued, 0 dismissed, 0 known, 1 impossible, 0 unaccepted" in dry.out
+    assert "Impossible as they are (1 malformed): send a corrected call" in dry.out
     done = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
     assert done.json["impossible"] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1

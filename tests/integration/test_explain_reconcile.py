@@ -111,6 +111,8 @@ async def test_parts_that_have_expired_in_the_topic_are_verified_by_the_tables(w
     result = await world.run("reconcile")
     assert (result.code, len(result.json["complaints"])) == (1, 1)
     assert "were sealed, events hold" in result.json["complaints"][0]
+    shown = (await meterbridge(world.stage, "reconcile", DATABASE_URL=world.database)).out.splitlines()
+    assert shown[0] == "It does NOT add up:" and any(line.startswith("In all: ") for line in shown)
 
 
 async def test_an_event_lost_by_lago_or_sent_by_another_program_is_found(world: BilledDay) -> None:

@@ -55,7 +55,8 @@ async def test_requeued_dead_letters_are_bounded_and_arrive(stage: Stage, lago: 
         async with stage.running("sink", posting), stage.running("retry", posting):
             await soon(lambda: list(statuses(stage).values()).count("failed") == 4, limit_s=30)
             await lago.http.delete("/__faults")
-            assert (await answer_json(server, "/webhooks/retry", dry_run=True))["dead_letters"] == 4
+            dry = await answer_json(server, "/webhooks/retry", dry_run=True)
+            assert (dry["dead_letters"], dry["requeued"]) == (4, 4)
             assert (await answer_json(server, "/webhooks/retry", 202, limit=1))["requeued"] == 1
             assert (await answer_json(server, "/webhooks/retry", 202, limit=1, comment="well again"))["requeued"] == 1
             bare = await server.http.post("/webhooks/retry", headers=BEARER)

@@ -52,6 +52,13 @@ def test_customers_are_separate_and_metered_events_are_no_route() -> None:
     assert routes.taken() == []
 
 
+def test_usage_without_a_customer_is_no_customer_of_two_routes() -> None:
+    routes = Routes()
+    for shape in (LAGO, SLP):
+        routes.saw(shape, "unattributed:key:x", 0)
+    assert routes.taken() == []
+
+
 def test_memory_is_bounded() -> None:
     routes = Routes()
     for number in range(MOST + 500):
