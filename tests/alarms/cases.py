@@ -11,7 +11,7 @@ DAY_S: Final = 86_400
 
 
 def stays(value: float) -> str:
-    """The same value at each step."""
+    """Return a series that has the same value at each step."""
     return f"{value}+0x{SAMPLES}"
 
 

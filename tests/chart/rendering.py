@@ -37,7 +37,7 @@ def rendered(name: str, *more: str, version: str = "helm-4.1") -> list[Manifest]
 
 
 def written(name: str) -> str:
-    """The same as text."""
+    """Return the values as text."""
     return _text("helm-4.1", name, ())
 
 

@@ -28,7 +28,7 @@ def fresh() -> Iterator[MavenKafka]:
 async def test_the_first_mapping_can_be_set_as_soon_as_the_server_is_ready(
     fresh: MavenKafka, parts: tuple[str, ...]
 ) -> None:
-    """Earlier the first change made Kafka create the coordinator's log while the caller waited: 503
+    """In an earlier version the first change made Kafka create the coordinator's log while the caller waited: 503
     `kafka_unavailable`.
     """
     admin = AdminClient({"bootstrap.servers": fresh.bootstrap})

@@ -45,7 +45,7 @@ def organizations(folder: Path, eu: Lago, key: str) -> dict[str, str]:
 
 
 def put(stage: Stage, organization: str, numbers: range) -> None:
-    """Events as the meter seals them, of every organisation on every partition."""
+    """Put events as the meter seals them: of every organisation, on every partition."""
     at = f"{int(time.time())}.000"
     manifest = msgspec.json.encode(Manifest(0, 0, 0, 1, organization=organization))
     for number in numbers:

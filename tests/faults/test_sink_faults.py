@@ -32,7 +32,7 @@ async def lago() -> AsyncIterator[Lago]:
 
 
 def put(stage: Stage, since: int, count: int) -> None:
-    """Events of enough subscriptions to fill every partition."""
+    """Put events of enough subscriptions to use every partition."""
     at = f"{int(time.time())}.000"
     for number in range(since, since + count):
         subscription = f"sub-{number % 7}"

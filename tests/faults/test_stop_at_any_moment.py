@@ -62,7 +62,7 @@ class Running:
         return found is not None and bool(int(found[1], 16) & _SIGTERM_BIT)
 
     def family(self) -> list[int]:
-        """Its children."""
+        """Return the children of the process."""
         return [int(n) for n in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
 
     def events(self, name: str) -> list[dict[str, Any]]:

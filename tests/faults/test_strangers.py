@@ -66,7 +66,7 @@ def serving(kafka: Kafka, topic_prefix: str, folder: Path) -> Iterator[IngressPr
 async def test_a_client_without_a_credential_delays_no_other_sender(
     serve: IngressProcess, kind: str, figures: Callable[..., None]
 ) -> None:
-    """Earlier 1 MB of gzip cost an ingress 3 s; silent connections blocked it until they closed."""
+    """In an earlier version 1 MB of gzip cost an ingress 3 s; silent connections blocked it until they closed."""
     api = int(serve.settings["API_PORT"])
     command = [
         sys.executable,

@@ -79,7 +79,7 @@ def test_the_time_for_a_stored_record_with_repeated_content_is_proportional_to_i
 
 
 def test_an_input_that_reaches_new_code_joins_the_corpus(tmp_path: Path) -> None:
-    """Earlier none did: libFuzzer starts itself again to merge, and could not."""
+    """In an earlier version none did: libFuzzer starts itself again to merge, and could not."""
     pytest.importorskip("atheris", reason="the fuzzer is installed by `make fuzz`")
     corpus, new = tmp_path / "corpus", tmp_path / "new"
     for each in (corpus, new):

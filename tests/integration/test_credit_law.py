@@ -91,7 +91,7 @@ def mapped(name: str, org: str, version: int) -> CustomerRecord:
 
 
 def history(seed: int, *, rated: bool) -> History:
-    """The same records for the same seed."""
+    """Return the records of a seed, always the same ones."""
     chance, result, numbers = random.Random(seed), History(), count()
     cards = [CARD] if rated else []
     fold, now_us, versions = Fold(POLICY, PREFIX), NOON, count(1)

@@ -198,7 +198,7 @@ class Failing(NoMetrics):
     ],
 )
 async def test_a_missing_table_function_or_right_is_counted_at_each_look(postgres_url: str, missing: str) -> None:
-    """Earlier a single log line reported it, and nothing expired."""
+    """In an earlier version a single log line reported it, and nothing expired."""
     async with owned_database(postgres_url) as url:
         await over(url, "ada", "c1")
         await rows(url, missing)

@@ -147,7 +147,7 @@ async def test_a_key_of_one_account_is_never_a_key_of_another(api: CreditApi, ur
 
 
 async def test_a_purchase_for_an_impossible_account_name_is_refused_before_it_is_paid(api: CreditApi, url: str) -> None:
-    """Earlier it was sold, and its payment could never be credited."""
+    """In an earlier version it was sold, and its payment could never be credited."""
     refused = await api.ask("POST", "purchase", "root", 422, json={"package_id": 1, "user": "\U00020000" * 250} | URLS)
     assert refused["reason"] == "row_refused" and not api.stripe.orders
 

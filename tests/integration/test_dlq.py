@@ -125,7 +125,7 @@ async def test_of_two_requeuers_the_first_is_fenced(stage: Stage, lago: Lago, po
 
 
 def old_call(number: int, days: int) -> Raw:
-    """It ended days ago and arrives now."""
+    """A call that ended days ago and arrives now."""
     now = time.time_ns() // 1000
     return raw(0, slp(number, at_us=now - days * 24 * HOUR_US, cost="2"), received_us=now)
 

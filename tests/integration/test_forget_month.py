@@ -101,7 +101,7 @@ async def test_readers_and_writers_continue_while_a_month_is_read(url: str, stop
 async def test_calls_written_between_the_reading_and_the_lock_are_read_before_the_decision(
     url: str, stops: Any, needs_work: bool
 ) -> None:
-    """Earlier a held call was deleted unread, and was in no list any more."""
+    """In an earlier version a held call was deleted unread, and was in no list any more."""
     pruning = asyncio.create_task(prune(url, MAY + timedelta(days=29)))
     added = False
     while await stopped(url, pruning):

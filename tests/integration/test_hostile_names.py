@@ -44,7 +44,7 @@ def harmless(result: Ended, *words: str) -> None:
 
 
 async def test_no_command_lets_a_name_control_the_terminal(stage: Stage) -> None:
-    """Earlier `held list` ended with a traceback for `[/x]`, and passed escape sequences through."""
+    """In an earlier version `held list` ended with a traceback for `[/x]`, and passed escape sequences through."""
     at = time.time_ns() // 1000
     refused = raw(0, slp(50, at_us=at, cost="-1", model=HOSTILE), customer=HOSTILE, received_us=at)
     stage.put([*calls(range(3), HOSTILE), refused])

@@ -74,7 +74,7 @@ async def test_a_damaged_call_with_a_long_conversation_is_accepted(ingress: Ingr
 
 @pytest.mark.kafka
 async def test_elements_without_any_field_of_a_call_share_a_rejection_beyond_a_hundred(ingress: Ingress) -> None:
-    """Earlier 600 kB of `{}` made 200,000 records in Kafka, and as many rows in Postgres."""
+    """In an earlier version 600 kB of `{}` made 200,000 records in Kafka, and as many rows in Postgres."""
     elements = [FIRST, *["{}"] * 20_000, LAST, *["1"] * 10, '{"id":"y","end_user":"c","spend":"a lot"}']
     begun = time.monotonic()
     answer = await ingress.post(f"[{','.join(elements)}]")

@@ -50,7 +50,7 @@ class World:
         self.reported = LagoHistory()
 
     def task(self, make_sender: Any = None) -> LateCalls:
-        """As a new process has it."""
+        """Return the task as a new process creates it."""
         sender = make_sender or (lambda: CommandProducer(self.stage.connection))
         return LateCalls(self.stage.deployment, self.pool, self.partition_tasks, self.reported, sender)
 

@@ -223,7 +223,7 @@ async def test_a_lost_ledger_continues_at_its_position_and_bills_no_repeat(stage
 
 
 async def test_a_ledger_with_an_unreadable_position_halts_alone_and_starts_again(stage: Stage) -> None:
-    """Earlier one byte 0xFF in one record ended the meter, and with it every partition, at each start."""
+    """In an earlier version one byte 0xFF in one record ended the meter, and with it every partition, at each start."""
     stage.put(calls(range(3), ago_s=1200), partition=0)
     await run(stage, 3)
     garbage = [(POSITION_KEY, b"\xff"), (b"w12345678", b"\xff"), (b"j" * 17, b"\xff"), (b"w", b"x"), (b"\xff", b"\xff")]

@@ -38,7 +38,7 @@ def past(number: int, hours: float) -> Raw:
 
 
 def forget_records(stage: Stage, topic: str) -> None:
-    """As retention does it."""
+    """Delete old records, as retention does."""
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     places = [TopicPartition(topic, number, -1) for number in range(stage.settings.kafka_partitions)]
     for future in admin.delete_records(places).values():
@@ -46,7 +46,7 @@ def forget_records(stage: Stage, topic: str) -> None:
 
 
 def copies(path: Path, calls: list[Raw]) -> str:
-    """The same calls as a file."""
+    """Return the same calls as a file."""
     path.write_text("\n".join(json.dumps(json.loads(call.value or b"")["call"]) for call in calls))
     return str(path)
 

@@ -37,7 +37,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def process() -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    """Its port, and the process."""
+    """Yield the port of the process, and the process."""
     command = ["prlimit", "--nofile=72", sys.executable, "-c", PROCESS]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None

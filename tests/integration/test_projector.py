@@ -216,7 +216,7 @@ async def test_a_projector_that_starts_before_its_tables_exist_waits_for_them(st
 
 
 async def forget_before(stage: Stage, partition: int, offset: int) -> None:
-    """As retention does it."""
+    """Delete old records, as retention does."""
     admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
     place = TopicPartition(stage.topics.enriched, partition, offset)
     [done] = admin.delete_records([place]).values()

@@ -138,7 +138,7 @@ async def focus_of(url: str, month: datetime) -> tuple[int, Decimal] | str:
 
 
 async def summed(url: str, month: datetime) -> tuple[int, Decimal]:
-    """The same by the sums of analytics, computed again."""
+    """Return the same sums from the tables of analytics, computed again."""
     await rows(
         url, "INSERT INTO usage_days_changed SELECT DISTINCT (ended_at AT TIME ZONE 'UTC')::date FROM llm_usage_log"
     )

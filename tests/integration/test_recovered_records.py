@@ -104,7 +104,7 @@ async def test_an_event_waits_for_its_orgs_organisation_with_or_without_an_org_r
 
 
 async def test_an_event_that_lago_accepted_and_will_not_bill_is_no_dead_letter(database: str) -> None:
-    """Earlier it was in no topic: its usage was billed again under another name."""
+    """In an earlier version it was in no topic: its usage was billed again under another name."""
     async with Writer(database) as writer:
         await writer.put(TOPICS.events, event(7), manifest=manifest(3))
         await writer.put(TOPICS.receipts, receipt("completed", 1))

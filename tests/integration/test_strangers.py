@@ -19,7 +19,7 @@ GUESS = "a-guess-that-nobody-may-read"
 async def test_guesses_are_counted_and_logged_once_a_minute_and_never_with_the_guess(
     kafka: Kafka, topic_prefix: str
 ) -> None:
-    """Earlier 300 wrong tokens took 0.2 s, and left only a counter."""
+    """In an earlier version 300 wrong tokens took 0.2 s, and left only a counter."""
     settings = settings_for(
         kafka, topic_prefix, webhook_token=("the-token-of-a-sender",), allow_unauthenticated=False, api_port=0
     )

@@ -115,7 +115,7 @@ async def test_a_day_that_takes_too_long_is_skipped(url: str, monkeypatch: pytes
 
 
 async def test_a_failed_refresh_is_counted_and_waits_longer_and_longer(postgres_url: str) -> None:
-    """Earlier it was repeated every minute, and never counted."""
+    """In an earlier version it was repeated every minute, and never counted."""
     async with owned_database(postgres_url) as owned:
         await rows(owned, f"REVOKE ALL ON usage_days_failed FROM {PROJECTOR}")
         result = RefreshMetrics()

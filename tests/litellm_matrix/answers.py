@@ -34,7 +34,7 @@ REALTIME = {
 
 @dataclass(frozen=True)
 class Asked:
-    """One request to the provider."""
+    """A request to the provider."""
 
     scenario: str
     tail: str
@@ -103,7 +103,7 @@ def completion(asked: Asked) -> dict[str, Any]:
 
 
 def chunks(whole: Mapping[str, Any], usage: Mapping[str, Any], *, with_usage: bool) -> list[dict[str, Any]]:
-    """The same as a stream: PIECES pieces of text."""
+    """The same answer as a stream: PIECES pieces of text."""
     head = {name: whole[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
     deltas = [{"role": "assistant", "content": PIECE}, *[{"content": PIECE}] * (PIECES - 1)]
     events = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
@@ -122,7 +122,7 @@ def message(asked: Asked) -> dict[str, Any]:
 
 
 def message_events(whole: dict[str, Any]) -> list[dict[str, Any]]:
-    """The same as a stream."""
+    """The same answer as a stream."""
     begun = {**whole, "content": [], "stop_reason": None, "usage": {**whole["usage"], "output_tokens": 1}}
     delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": PIECE}}
     end = {"stop_reason": "end_turn", "stop_sequence": None}

@@ -71,7 +71,7 @@ class Scenario:
 
     @property
     def deployments(self) -> tuple[Model, ...]:
-        """Its models; one with its own name if it declares none."""
+        """The models of the scenario; one with the scenario's name if it declares none."""
         return self.models or (Model(self.name),)
 
 

@@ -43,7 +43,7 @@ _NOON = at("04-14 12:00:00")
 
 
 def _then(*steps: Step) -> History:
-    """And time goes on."""
+    """Add further steps, after some time has passed."""
     last = steps[-1].at + 2 * HOUR
     return (*steps, Tick(last), Tick(last + HOUR))
 

@@ -35,11 +35,11 @@ class Clock:
     now: int
 
     def seconds(self) -> float:
-        """In the form that the sandbox asks for."""
+        """Return the time in the form that the sandbox requires."""
         return float(self.now)
 
     def us(self) -> int:
-        """In the form that the product asks for."""
+        """Return the time in the form that the product requires."""
         return self.now * 1_000_000
 
 

@@ -12,7 +12,7 @@ _FIELDS = {"end_user": "end_user", "user": "user_id"}
 
 
 def body_of(call: Call) -> bytes:
-    """As LiteLLM's callback sends it."""
+    """Return the body as LiteLLM's callback sends it."""
     return _encoded(call, f"call-{call.number}-{call.ended}", "acompletion", response_cost=call.cost, metadata={})
 
 

@@ -62,7 +62,7 @@ class Lives:
     stored: list[Stored] = field(default_factory=list)
 
     def begins(self, step: h.Subscribed) -> None:
-        """It starts in Lago."""
+        """The subscription starts in Lago."""
         self.true.append(Life(step.org, step.plan, step.subscription, step.at - step.days_ago * h.DAY))
         if step.own:
             self.own[step.org] = step.subscription
@@ -70,7 +70,7 @@ class Lives:
         self.learn(step.org, step.way, step.at)
 
     def ends(self, step: h.Terminated) -> None:
-        """It ends in Lago."""
+        """The subscription ends in Lago."""
         for life in self.true:
             if life.name == step.subscription and life.end is None:
                 life.end = step.at
@@ -231,5 +231,5 @@ def start_of_month(moment: int, later: int = 0) -> int:
 
 
 def month_of(moment: int) -> str:
-    """In the form `2026-04`."""
+    """Return the month in the form `2026-04`."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m")

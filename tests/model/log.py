@@ -163,7 +163,7 @@ def cents_of(event: LagoEvent) -> Decimal:
 def _named(
     lago_history: LagoHistory, posted: list[Posted], life: Life, named: Mapping[str, str], now_us: int
 ) -> Iterator[UninvoicedEvent]:
-    """Events that may be on no invoice, like `delivered.lost_pages`."""
+    """Return events that may be on no invoice, like `delivered.lost_pages`."""
     for event, name, _, _, again in posted:
         why = named.get(event.transaction_id)
         if why is not None:
@@ -174,7 +174,7 @@ def _named(
 
 
 def _behind(lago_history: LagoHistory, posted: list[Posted], now_us: int) -> Iterator[UninvoicedEvent]:
-    """Events with a time after an end, like `after_end.pages`."""
+    """Return events with a time after an end, like `after_end.pages`."""
     for event, name, at_us, *_ in posted:
         for gap in lago_history.gaps:
             if gap.subscription == name and gap.begins_us <= at_us < gap.ends_us:

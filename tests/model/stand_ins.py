@@ -112,7 +112,7 @@ class Ledger:
         return self.state
 
     async def commit(self, changes: Changes) -> None:
-        """As in one transaction."""
+        """Apply all changes, as in one transaction."""
         self._changelog.update(records_of(changes))
         for write in writes_of(changes, TOPICS, self.partition):
             self._topics.setdefault(write.topic, []).append(write)
@@ -125,7 +125,7 @@ class Ledger:
         """Gone."""
 
     def in_transaction(self) -> bool:
-        """Never."""
+        """Return False: there is never a transaction."""
         return False
 
 
@@ -147,6 +147,6 @@ class Writer:
     async def commit(
         self, writes: Iterable[Write], tp: TopicPartition, offset: int | None, group: str, runs: Iterable[Run] = ()
     ) -> None:
-        """All of it."""
+        """Apply all changes."""
         for write in writes:
             self._topics.setdefault(write.topic, []).append(write)

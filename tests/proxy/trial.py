@@ -62,7 +62,7 @@ class Trial:
     wrong: list[str] = field(default_factory=list)
 
     async def run(self) -> None:
-        """Both halves, each with its backfill and its reconciliation."""
+        """Run both halves of the trial, each with its backfill and its reconciliation."""
         await self._map()
         await self.proxy.start()
         try:

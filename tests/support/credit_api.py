@@ -73,7 +73,7 @@ class ScriptedStripe:
 
 @dataclass
 class CreditApi:
-    """A running one. `counted`: outcomes of Stripe's events."""
+    """A running credit API. `counted`: outcomes of Stripe's events."""
 
     house: GuardedApp
     stripe: ScriptedStripe

@@ -57,7 +57,7 @@ class Topic:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """Return the whole content of the topic."""
         return msgspec.json.encode(self.lines).decode()
 
 

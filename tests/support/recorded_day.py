@@ -49,6 +49,6 @@ def table() -> str:
 
 
 def _moved(found: re.Match[str]) -> str:
-    """In the same format, with as many decimals as before."""
+    """Return the moved time in the same format, with the same number of decimals."""
     moment = datetime.fromisoformat(found[0]) + _MOVED
     return moment.strftime("%Y-%m-%d %H:%M:%S") + (found[1] or "")

@@ -11,7 +11,7 @@ from tests.support.usage_api import serving
 
 @asynccontextmanager
 async def stripe_server() -> AsyncIterator[tuple[str, dict[str, dict[str, Any]]]]:
-    """Its address, and the Checkout sessions by id."""
+    """Yield the server's address, and the Checkout sessions by id."""
     sessions: dict[str, dict[str, Any]] = {}
     created: dict[str, dict[str, Any]] = {}
 

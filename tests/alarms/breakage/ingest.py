@@ -86,7 +86,7 @@ async def kafka_away_for_long(scene: Scene) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def one_address_opens_many_connections(scene: Scene) -> AsyncIterator[None]:
-    """And sends nothing on them."""
+    """It sends nothing on them."""
     writers: list[asyncio.StreamWriter] = []
 
     async def open_more() -> None:

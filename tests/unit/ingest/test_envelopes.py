@@ -75,7 +75,7 @@ def test_calls_in_both_wrappers_of_one_object_are_stored(with_id: bool) -> None:
     ],
 )
 def test_an_envelope_without_a_call_is_refused_in_the_answer(envelope: Any) -> None:
-    """Earlier it was accepted, and its id was stored as an unattributed call without a cost."""
+    """In an earlier version it was accepted, and its id was stored as an unattributed call without a cost."""
     outcome, kept = stored([envelope, call(1)])
     assert (outcome.accepted, [one[:2] for one in outcome.rejected]) == (1, [(0, "not_a_call")])
     assert kept.ids() == ["c1"]

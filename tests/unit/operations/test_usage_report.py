@@ -14,7 +14,7 @@ from connectors.operations.usage_report import percentile_ms, plain
 
 
 def bucket_of(latency_ms: int) -> int:
-    """As in migrations/0015_analytics.sql."""
+    """Return the bucket of a value, as in migrations/0015_analytics.sql."""
     return min(79, ceil(4 * log2(latency_ms)))
 
 

@@ -46,7 +46,7 @@ def response(number: int, hours: float, cost: str = "0.5", response_id: str = "r
 
 
 def logged_call(usage: Usage, **fields: Any) -> LoggedCall:
-    """Its row in the usage log."""
+    """Return the row of the call in the usage log."""
     row = LoggedCall(
         usage.identity,
         "billable",

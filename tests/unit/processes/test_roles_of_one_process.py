@@ -81,7 +81,7 @@ def test_a_role_that_ends_without_an_error_is_restarted() -> None:
 
 @pytest.mark.parametrize("processes", ["one", "per_role"])
 def test_a_worker_without_a_port_for_each_role_does_not_start(processes: str) -> None:
-    """Earlier its last role was restarted endlessly while the others worked."""
+    """In an earlier version its last role was restarted endlessly while the others worked."""
     settings = load_settings({"METRICS_PORT": "65534", "WORKER_PROCESSES": processes})
     with pytest.raises(ConfigurationError, match="METRICS_PORT 65534 is too high: 3 roles"):
         run_worker(settings, ["meter", "sink", "retry"], lambda _run: 0)

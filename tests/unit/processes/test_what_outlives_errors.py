@@ -133,7 +133,7 @@ async def test_background_work_is_restarted_after_any_kind_of_end() -> None:
 
 @pytest.mark.parametrize("error", [None, RuntimeError("the pool is closed")])
 async def test_a_cancelled_task_ends_even_if_its_work_ignores_the_cancellation(error: Exception | None) -> None:
-    """Earlier it kept running beside the task of the restarted role."""
+    """In an earlier version it kept running beside the task of the restarted role."""
 
     async def work() -> None:
         try:

@@ -51,7 +51,7 @@ def worker() -> Iterator["subprocess.Popen[bytes]"]:
 def test_children_share_the_memory_of_the_modules_that_their_parent_has_loaded(
     worker: "subprocess.Popen[bytes]",
 ) -> None:
-    """Earlier each child loaded all modules again: a worker took four times the memory of one process."""
+    """In an earlier version each child loaded all modules again: a worker took four times the memory of one process."""
     alone = kilobytes(worker.pid, "Anonymous")
     for child in children(worker.pid):
         eventually(lambda child=child: kilobytes(child, "Anonymous") > 0.8 * alone, 10)
@@ -77,7 +77,7 @@ def test_the_children_of_a_killed_worker_end(worker: "subprocess.Popen[bytes]") 
 
 
 def test_a_child_that_gets_sigterm_before_it_has_handlers_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Earlier it called its parent's handler, went on, and was killed nine seconds later."""
+    """In an earlier version it called its parent's handler, went on, and was killed nine seconds later."""
     monkeypatch.setattr(supervisor, "_run", lambda *_: (os.kill(os.getpid(), signal.SIGTERM), supervisor_run(*_)))
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:

@@ -44,7 +44,7 @@ def links(page: Path) -> list[str]:
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """Of every heading, as GitHub makes them."""
+    """Return the anchor of every heading, as GitHub creates it."""
     headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), re.MULTILINE)
     return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings)
 
@@ -57,7 +57,7 @@ def laws_of(path: Path) -> frozenset[str]:
 
 
 def coverage_rows() -> list[str]:
-    """Of the parts; the page itself has the table of them."""
+    """Return the rows of all parts of the page; the page itself has only the list of its parts."""
     text = whole_page("coverage.md").partition("\n# Coverage: ")[2]
     return [line for line in text.splitlines() if line.startswith("| ")]
 

@@ -60,7 +60,7 @@ def test_json_keeps_its_meaning(value: Any) -> None:
 
 
 def test_a_table_shows_a_malicious_customer_id_unchanged_in_one_row(capsys: pytest.CaptureFixture[str]) -> None:
-    """Earlier `[/x]` ended `held list` with a traceback."""
+    """In an earlier version `[/x]` ended `held list` with a traceback."""
     table = base.table_of(("customer", "USD"), [(HOSTILE, "1"), ("acme", "2")], title=f"held of {HOSTILE}")
     base.say({}, as_json=False, table=lambda: table)
     out = capsys.readouterr().out

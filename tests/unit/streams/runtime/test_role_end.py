@@ -28,7 +28,7 @@ def _no_work(_partition: int) -> Any:
 
 
 async def test_a_closed_role_is_freed_with_its_app() -> None:
-    """Earlier each restart after an error kept the previous app, consumer and metrics: 0.5 MiB."""
+    """In an earlier version each restart after an error kept the previous app, consumer and metrics: 0.5 MiB."""
 
     async def freed() -> list["weakref.ref[Any]"]:
         app = App("freed", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
@@ -42,7 +42,7 @@ async def test_a_closed_role_is_freed_with_its_app() -> None:
 
 
 async def test_a_closed_role_stops_reading_its_tables() -> None:
-    """Earlier each restart after an error left a running consumer."""
+    """In an earlier version each restart after an error left a running consumer."""
     table = _Table({}, "orgs", lambda: 0.0, "orgs")
     app = App("tables", broker="aiokafka://localhost:1", store="memory://", web_enabled=False)
     role = Role(app, "topic", _no_work, RecordedSensors(), 0.0, tables=(table,))

@@ -67,7 +67,7 @@ def test_without_sigterm_a_failure_is_a_failure(body: str, code: int) -> None:
 
 
 def test_an_error_ends_the_process_even_if_a_librarys_task_does_not_end() -> None:
-    """Earlier closing the loop waited for this task, and a process that served nothing kept running."""
+    """In an earlier version closing the loop waited for this task, and a process that served nothing kept running."""
     body = """
 async def endless():
     while True:

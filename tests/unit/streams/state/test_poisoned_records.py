@@ -150,7 +150,7 @@ def test_a_damaged_header_is_counted(headers: list[tuple[str, Any]]) -> None:
 
 @pytest.mark.parametrize("amount", ["abc", "NaN", "sNaN", "1e999999999", "Infinity", "1_000", "9" * 41, "0x1"])
 def test_an_event_with_an_invalid_amount_is_no_event(amount: str) -> None:
-    """Earlier the question whether it is owed ended the sink."""
+    """In an earlier version the question whether it is owed ended the sink."""
     value = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1795176000.000", amount, {"org_id": "org"}))
     assert received_event.event_in(Stored(value)) is None
     assert restamp_decision(value, {"org": OrgRecord("org")}, OutOfPeriodPolicy.SHIFT, 1) == RestampDecision(value)

@@ -37,7 +37,7 @@ def later(record: CustomerRecord, request: MappingRequest, *unknown: str, after:
 
 @pytest.mark.parametrize("after", [SECOND_US, 60 * SECOND_US, 90 * 24 * HOUR_US])
 def test_usage_held_under_an_org_that_does_not_exist_goes_to_the_right_one(after: int) -> None:
-    """Earlier it was held forever: an hour or ninety days later only a write-off was left."""
+    """In an earlier version it was held forever: an hour or ninety days later only a write-off was left."""
     record = later(typo(), request_for("right"), "org-typo", after=after)
     assert [one.lago_customer_id for one in record.versions] == ["right"]
     assert record.versions[0].effective_from == typo().versions[0].effective_from

@@ -29,7 +29,7 @@ class World:
         self.mappings = Mappings(*parts, mapping_delay_us=LEAD, keep_us=KEEP_US, now_us=lambda: now_us)
 
     async def wait_fresh(self, _since: float) -> None:
-        """It is fresh."""
+        """Return at once: the table is fresh."""
 
     async def is_unknown(self, _org_id: str) -> bool:
         """Lago knows every org."""

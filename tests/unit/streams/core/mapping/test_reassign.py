@@ -31,7 +31,7 @@ RECORD = st.lists(VERSION, min_size=1, max_size=6, unique_by=lambda version: ver
 
 
 def repointed(record: CustomerRecord, begins_us: int = 0) -> CustomerRecord:
-    """As the migration does it: requests until none is needed."""
+    """Change the mapping as the migration does: repeat the request until no further one is needed."""
     for _ in range(4):
         requests = repointing(record, OLD, NEW, EARLIEST, begins_us)
         if not requests:

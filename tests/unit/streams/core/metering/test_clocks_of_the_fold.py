@@ -93,7 +93,7 @@ def test_a_call_that_no_clock_confirms_ends_when_it_was_received() -> None:
 
 
 def test_a_record_400_days_ahead_does_not_exclude_later_calls() -> None:
-    """Earlier every call after it was beyond the dedupe retention for 399 days."""
+    """In an earlier version every call after it was beyond the dedupe retention for 399 days."""
     ledger = Ledger()
     ledger.fold([record(0, ended_us=NOON, received_us=NOON)], NOON)
     ledger.fold([record(1, ended_us=NOON + 400 * DAY_US, received_us=NOON + 400 * DAY_US)], NOON + 1000)

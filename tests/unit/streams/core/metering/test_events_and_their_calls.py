@@ -53,7 +53,7 @@ def test_a_structured_event_is_recognised_even_if_its_headers_repeat_it() -> Non
     "data", [{}, {"total": 0.02}, {"events": [slp(1)]}, None, {"usage": {"cost": 0.02}}, {"customer_id": "acme"}]
 )
 def test_an_event_without_a_call_in_it_is_rejected(data: Any) -> None:
-    """Earlier it was accepted and counted as a call without a cost."""
+    """In an earlier version it was accepted and counted as a call without a cost."""
     outcome, usages = stored([event(data=data), event(id="e2")])
     assert (reasons(outcome), [one.request_id for one in usages]) == ([(0, "not_a_call")], ["e2"])
     result = event(cost=0.02)

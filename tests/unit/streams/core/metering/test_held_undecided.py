@@ -179,7 +179,7 @@ def test_merging_twice_leaves_one_window_and_a_late_call_finds_it() -> None:
 
 
 def test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_again() -> None:
-    """Earlier it ended the process: the index named a deleted window."""
+    """In an earlier version it ended the process: the index named a deleted window."""
     ledger, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
     fold_on(ledger, fold, [(0, "1"), (SECOND_US, "1")], {}, {})
     merged(ledger, {}, {})

@@ -15,7 +15,7 @@ CALLS = st.lists(st.tuples(st.sampled_from(["acme", "zoo"]), st.integers(0, 1500
 
 
 def line(most: int | None, grace_s: int = 10_000) -> Line:
-    """Its windows are never due: only the bound seals."""
+    """A partition whose windows are never due: only the bound causes seals."""
     policy = replace(POLICY, grace_us=grace_s * SECOND_US, group_by=("team_id",))
     created = Line(None, policy if most is None else replace(policy, max_open=most))
     created.map("acme")

@@ -178,7 +178,7 @@ def matched(ledger: LedgerState, pattern: str) -> set[str]:
 
 
 def test_unattributed_usage_is_written_off_only_by_its_full_name() -> None:
-    """Earlier `--match '*'` after a flood also wrote off valid usage of keys without a customer."""
+    """In an earlier version `--match '*'` after a flood also wrote off valid usage of keys without a customer."""
     ledger = ledgers_of([("attack-1", 0), ("Attack-2", 0), ("unattributed:key-1", 0), ("unattributed:key-2", 1)])
     assert matched(ledger, "attack-*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
     assert matched(ledger, "[u]nattributed:*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}

@@ -122,7 +122,7 @@ def test_the_minimum_comes_after_markup_and_factors() -> None:
 
 @given(st.decimals(0, "0.001", places=12, allow_nan=False), st.integers(6, 13))
 def test_a_card_with_a_valid_minimum_never_bills_less_than_it(minimum: Decimal, places: int) -> None:
-    """Earlier a minimum below the smallest stored amount was rounded to 0."""
+    """In an earlier version a minimum below the smallest stored amount was rounded to 0."""
     created = card(entry(minimum=str(minimum)))
     try:
         check_places(created, places)
