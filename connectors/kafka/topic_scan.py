@@ -50,13 +50,13 @@ def offset_range_of(
     kafka: KafkaConnection, topic: str, since_ms: int | None = None, until_ms: int | None = None
 ) -> OffsetRange:
     """Return the current offsets with record times in `[since_ms, until_ms)`, milliseconds since 1970 UTC; None = no
-    limit.
+    limit. It includes offsets behind an unfinished transaction, where there may be committed records.
 
     Raises:
         TopicProblem: `topic_missing`.
         Unavailable: the broker does not answer.
     """
-    with closing(reader(kafka)) as consumer, translated_errors(topic):
+    with closing(reader(kafka, committed=False)) as consumer, translated_errors(topic):
         partitions = consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic]
         if partitions.error is not None:
             raise TopicProblem("topic_missing", f"{topic} does not exist")
@@ -81,8 +81,11 @@ def scan(
     """Yield every committed record of the range, in order within a partition. `passed` is called with the number of
     offsets that were passed since its last call.
 
+    An unfinished transaction hides the committed records behind it. Kafka aborts an abandoned one after its timeout, and
+    this waits for it: a rebuilt ledger would bill what it does not see.
+
     Raises:
-        Unavailable: the broker stopped answering.
+        Unavailable: the broker stopped answering, or a transaction does not end.
     """
     left = {number: end for number, (start, end) in stretch.ranges.items() if start < end}
     at = {number: start for number, (start, _) in stretch.ranges.items()}
@@ -103,8 +106,8 @@ def scan(
                 at[number] = after
                 if not is_end and offset < left[number]:
                     yield message
-                if is_end or after >= left[number]:
-                    passed(left.pop(number) - after)
+                if after >= left[number]:
+                    del left[number]
 
 
 def header_of(message: Message, name: str) -> str:
@@ -115,8 +118,12 @@ def header_of(message: Message, name: str) -> str:
     return ""
 
 
-def reader(kafka: KafkaConnection) -> Consumer:
-    """Create a consumer that joins no group, commits nothing, and reports the end of a partition."""
+def reader(kafka: KafkaConnection, *, committed: bool = True) -> Consumer:
+    """Create a consumer that joins no group, commits nothing, and reports the end of a partition.
+
+    Args:
+        committed: whether a partition ends for it at the first unfinished transaction.
+    """
     return Consumer(
         {
             **librdkafka_config(kafka),
@@ -125,7 +132,7 @@ def reader(kafka: KafkaConnection) -> Consumer:
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 50,  # wait after which the end of a partition is reported
             "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
+            "isolation.level": "read_committed" if committed else "read_uncommitted",
         }
     )
 

@@ -36,6 +36,7 @@ from streams.core.metering.identity import IDENTITY_BYTES
 from streams.core.metering.known_identities import untold
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
+from streams.runtime.transactions import STALLED_S, KafkaStalled
 from streams.runtime.unreadable import note
 from streams.state.overflow_windows import OlderWindows
 
@@ -46,12 +47,14 @@ _decode_job = decoder(Job, packed=True)
 #: Reason why a ledger is not opened: no release can have written its position.
 UNREADABLE_LEDGER = "unreadable_ledger"
 _FETCH_BYTES = 8 << 20
+#: How often a reader at the end of the changelog looks for more, milliseconds.
+_LOOK_MS = 10
 #: Options of a consumer that reads a changelog: large fetches, and no pause at its end.
 FETCHING: dict[str, Any] = {
     "auto_offset_reset": "earliest",
     "max_partition_fetch_bytes": _FETCH_BYTES,
     "fetch_max_bytes": 4 * _FETCH_BYTES,
-    "fetch_max_wait_ms": 50,
+    "fetch_max_wait_ms": _LOOK_MS,
     "retry_backoff_ms": 10,  # backoff of the first metadata request, for a topic that the client does not know yet
 }
 #: Number of held windows that are moved to disk together, and of windows that are restored without a pause.
@@ -70,6 +73,7 @@ class Snapshot:
         windows, older: by first offset. `older` has the windows beyond the bound; `windows` overrides it.
         seen: chunks of identities by prefix, hour and first offset.
         complete: whether it was read from the beginning of the changelog, so that deleted windows need not be kept.
+        hidden: whether records follow that may be committed and are not visible yet, see `read`.
     """
 
     next_offset: int
@@ -79,6 +83,7 @@ class Snapshot:
     jobs: dict[bytes, bytes | None] = field(default_factory=dict)
     older: OlderWindows | None = None
     complete: bool = False
+    hidden: bool = False
 
     def take(self, latest: Mapping[bytes, bytes | None]) -> None:
         """Add the last value of each key, from records that follow the earlier ones."""
@@ -144,27 +149,41 @@ def identity_key(prefix: bytes, hour: int, first: int) -> bytes:
     return prefix + struct.pack(">qq", hour, first)
 
 
-async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offset: int = 0) -> Snapshot:
+async def read(
+    consumer: AIOKafkaConsumer, topic: str, partition: int, from_offset: int = 0, *, whole: bool = False
+) -> Snapshot:
     """Read the changelog partition from `from_offset` to its end, committed records only.
 
-    Call it after the previous owner is fenced: only then is the end final.
+    Call it after the previous owner is fenced: only then is the end final. An unfinished transaction of another producer
+    hides all later records, also committed ones (Kafka's last stable offset). A transaction whose commit was answered
+    is unfinished until its marker is written.
 
     Args:
-        consumer: a consumer without an assignment, made with `FETCHING`.
+        consumer: a consumer made with `FETCHING`.
+        whole: wait for such transactions; Kafka aborts an abandoned one after its timeout.
+
+    Raises:
+        KafkaStalled: nothing could be read for `STALLED_S`. Otherwise aiokafka's errors.
     """
     tp = TopicPartition(topic, partition)
+    clock = asyncio.get_running_loop().time
     ends, begins = await asyncio.gather(consumer.end_offsets([tp]), consumer.beginning_offsets([tp]))
     end, start = ends[tp], max(from_offset, begins[tp])
     snapshot, at, most = Snapshot(start, complete=from_offset == 0), start, READ_IN_MEMORY
-    if start < end:
-        consumer.assign([tp])
-        consumer.seek(tp, start)
-    while at < end:
-        for records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
+    consumer.assign([tp])
+    consumer.seek(tp, start)
+    high, moved_s = None, clock()
+    while high is None or at < (max(end, high) if whole else end):
+        for records in (await consumer.getmany(timeout_ms=_LOOK_MS, max_records=20_000)).values():
             snapshot.take({record.key: record.value for record in records})
             most = snapshot.relieve(most)
-        at = await consumer.position(tp)
-    snapshot.next_offset = at
+        before, at = at, await consumer.position(tp)
+        high = consumer.highwater(tp) if high is None else high
+        if at != before:
+            moved_s = clock()
+        elif clock() - moved_s > STALLED_S:
+            raise KafkaStalled(f"{topic}-{partition} could not be read beyond {at} for {STALLED_S:.0f} s")
+    snapshot.next_offset, snapshot.hidden = at, at < high
     return snapshot
 
 

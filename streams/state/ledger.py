@@ -122,8 +122,8 @@ class Ledger:
                 raw = await standing_by(consumer, self._input)
                 check_partitions(place, raw)
                 snapshot = await read(consumer, place.topics.changelog, self.partition, start)
-                if kept is None and snapshot.position is None:
-                    snapshot = await self._begin(consumer, raw)
+                if snapshot.hidden or (kept is None and snapshot.position is None):
+                    snapshot = await self._begin(consumer, raw, None if kept is None else start)
         finally:
             fencing.cancel()
         for _ in restoring(state, snapshot, self._now_us()):
@@ -167,23 +167,28 @@ class Ledger:
         """Return whether a transaction is running."""
         return self._writer is not None and self._writer.busy
 
-    async def _begin(self, consumer: AIOKafkaConsumer, raw: PartitionOffsets) -> Snapshot:
-        """Write the first position. If another process was first, the changelog has its position.
+    async def _begin(self, consumer: AIOKafkaConsumer, raw: PartitionOffsets, tail: int | None) -> Snapshot:
+        """Read the whole changelog, and write the first position if it has none.
 
         Producers of two deployments do not fence each other. The id of this producer is common to all deployments, so
         that only one of them begins a ledger. The changelog is read again after this producer's fence: its earlier
-        transaction may be committed and not visible yet, and hides the position of all later ones.
+        transaction may be committed and not visible yet, and hides all later ones. So may one of `topics expand`, which
+        writes the ledgers of new partitions.
+
+        Args:
+            tail: where the tail of a kept ledger begins; None = there is no kept ledger.
 
         Raises:
             TopicProblem: `ledger_missing`: there is still no position, and the partition was read before.
+            KafkaStalled: a transaction does not end.
         """
         place = self._place
         changelog = place.topics.changelog
         writer = TransactionalWriter(place.kafka, f"{changelog}-begin-{self.partition}")
         try:
             await writer.start()
-            snapshot = await read(consumer, changelog, self.partition)
-            if snapshot.position is None:
+            snapshot = await read(consumer, changelog, self.partition, tail or 0, whole=True)
+            if tail is None and snapshot.position is None:
                 if raw.begin > 0 or raw.committed is not None:
                     raise TopicProblem(
                         "ledger_missing", f"{self._input.topic}-{self.partition} was read before, its ledger is gone"
@@ -202,7 +207,7 @@ class Ledger:
         """Refuse to begin a ledger beside one that knows of fewer partitions: the calls that it counted may come again
         here, if the raw topic was grown without `meterbridge topics expand`.
         """
-        first = await read(consumer, self._place.topics.changelog, 0)
+        first = await read(consumer, self._place.topics.changelog, 0, whole=True)
         if first.position is None:
             return
         known = LedgerState(Position())

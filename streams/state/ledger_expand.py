@@ -55,7 +55,7 @@ async def expand(place: LedgerConfig, partition: int, partitions: int) -> Expand
     topic, old = place.topics.changelog, place.partitions
     source = TopicPartition(place.topics.raw, partition)
     async with owning(place, partition) as writer, asking(place.kafka, place.group, **FETCHING) as consumer:
-        snapshot = await read(consumer, topic, partition)
+        snapshot = await read(consumer, topic, partition, whole=True)
         position = await _position(consumer, place, source, snapshot, partitions)
         if position.partitions == partitions:
             return Expanded(partition, moved=False)
@@ -146,7 +146,7 @@ async def _left_behind(consumer: AIOKafkaConsumer, topic: str, child: int, keys:
     Raises:
         TopicProblem: `partitions_in_use`.
     """
-    there = await read(consumer, topic, child)
+    there = await read(consumer, topic, child, whole=True)
     if there.position is not None:
         raise TopicProblem("partitions_in_use", f"{topic}-{child} has a ledger that was begun by a worker")
     old = [identity_key(*block) for block, packed in there.seen.items() if packed is not None]

@@ -41,7 +41,7 @@ async def look(place: LedgerConfig, partition: int) -> Found:
     """Read a ledger and check it; fences no worker. Raises: TopicProblem, and LedgerBroken `newer_version`."""
     async with asking(place.kafka, place.group, **FETCHING) as consumer:
         raw = await standing_by(consumer, TopicPartition(place.topics.raw, partition))
-        snapshot = await read(consumer, place.topics.changelog, partition)
+        snapshot = await read(consumer, place.topics.changelog, partition, whole=True)
     return Found(_state(snapshot, raw), raw, tuple(_keys(snapshot)))
 
 

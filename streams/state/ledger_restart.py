@@ -134,7 +134,7 @@ async def _planned(
     tp = TopicPartition(place.topics.raw, partition)
     raw = await standing_by(consumer, tp)
     check_partitions(place, raw)
-    snapshot = await read(consumer, place.topics.changelog, partition)
+    snapshot = await read(consumer, place.topics.changelog, partition, whole=True)
     state = LedgerState(Position())
     try:
         restore(state, snapshot, 0)

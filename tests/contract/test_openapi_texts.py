@@ -1,6 +1,8 @@
 """The OpenAPI document says what each property and each parameter means."""
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -47,6 +49,21 @@ def test_each_parameter_has_a_description(document: Json) -> None:
     found = [(of, one) for of, operation in operations(document) for one in operation.get("parameters", ())]
     assert len(found) > 50
     assert not [(of, one["name"]) for of, one in found if len(one.get("description", "")) < 5]
+
+
+def texts(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("description"), str):
+            yield part["description"]
+        part = list(part.values())
+    for inner in part if isinstance(part, list) else ():
+        yield from texts(inner)
+
+
+def test_texts_use_json_values_and_mention_no_internals(document: Json) -> None:
+    found = list(texts(document))
+    assert len(found) > 800
+    assert not [text for text in found if re.search(r"\b(None|True|False|after validation)\b", text)]
 
 
 def test_fields_explained_in_a_docstring_are_described_only_at_the_fields(document: Json) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import json
 import os
+import socket
 import sys
 import time
 from base64 import b64encode
@@ -109,3 +110,16 @@ async def test_the_sandbox_listens_on_its_host_and_signs_its_webhooks_with_its_s
     finally:
         await runner.cleanup()
     assert signature == b64encode(hmac.digest(b"ours", body, sha256)).decode()
+
+
+async def test_a_port_in_use_is_reported_in_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "connectors", "lago-sandbox", "--port", str(port)),
+            env={"PATH": os.environ["PATH"]},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, output = await process.communicate()
+    sentence = f"--port {port} on 127.0.0.1 cannot be used: Address already in use"
+    assert (process.returncode, " ".join(output.decode().split())) == (2, f"meterbridge: {sentence}")

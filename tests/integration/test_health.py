@@ -152,10 +152,13 @@ async def test_webhooks_are_never_open_by_accident() -> None:
 async def test_a_port_in_use_is_reported_in_one_sentence() -> None:
     settings = Settings(kafka_bootstrap_servers=UNREACHABLE, port=0, metrics_port=0, allow_unauthenticated=True)
     async with serving(settings, [WEBHOOKS]) as served:
-        taken = settings.model_copy(update={"port": served.ports[WEBHOOKS]})
-        with pytest.raises(ConfigurationError, match=f"port {taken.port} on 127.0.0.1 cannot be listened on"):
-            async with serving(taken, [WEBHOOKS]):
-                pass
+        taken = served.ports[WEBHOOKS]
+        for name, parts in (("PORT", [WEBHOOKS]), ("PORT", PARTS), ("API_PORT", [API])):
+            with pytest.raises(ConfigurationError) as refused:
+                async with serving(settings.model_copy(update={name.lower(): taken}), parts):
+                    pass
+            sentence = f"{name} {taken} on 127.0.0.1 cannot be used: Address already in use"
+            assert (refused.value.reason, refused.value.detail) == (name, sentence)
 
 
 async def test_a_dependency_is_asked_once_a_second_and_its_last_error_is_kept() -> None:

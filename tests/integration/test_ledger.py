@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaError
@@ -10,12 +11,14 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from schemas.errors import LedgerBroken, TopicProblem
-from schemas.ledger import Window
+from schemas.ledger import Position, Window
 from schemas.topics import RAW, topic_config
 from streams.core.mapping.resolve import Target
 from streams.core.metering.fold import Fold
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
+from streams.runtime.transactions import KafkaStalled
+from streams.state.changelog import records_of
 from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.eventually import soon
@@ -35,13 +38,14 @@ class LedgerSetup:
         self.fold = Fold(QUICK, "d-t-0-")
         self.opened: list[Ledger] = []
 
-    def ledger(self, shelf: LedgerCache | None = None, deployment: str = "meterbridge") -> Ledger:
-        parts = self.stage.parts()
-        topics = self.stage.topics
-        place = LedgerConfig(
+    def place(self, deployment: str = "meterbridge") -> LedgerConfig:
+        parts, topics = self.stage.parts(), self.stage.topics
+        return LedgerConfig(
             parts.kafka, topics, parts.topic_ids[topics.raw], parts.partitions, parts.group("meter"), deployment
         )
-        ledger = Ledger(0, place, shelf or LedgerCache(time.monotonic), lambda: NOON)
+
+    def ledger(self, shelf: LedgerCache | None = None, deployment: str = "meterbridge") -> Ledger:
+        ledger = Ledger(0, self.place(deployment), shelf or LedgerCache(time.monotonic), lambda: NOON)
         self.opened.append(ledger)
         return ledger
 
@@ -206,6 +210,47 @@ async def test_a_ledger_behind_an_unfinished_transaction_of_its_beginning_is_ope
     assert before is not None and (opened.position, opened.windows) == (before.position, before.windows)
     with pytest.raises(KafkaException):
         hiding.commit_transaction()
+
+
+async def test_a_commit_with_an_unknown_outcome_is_found_behind_another_producers_unfinished_transaction(
+    bench: LedgerSetup,
+) -> None:
+    """A kept ledger reads the tail of its changelog. What is hidden there was committed: folded again it is billed twice."""
+    bench.feed(range(6))
+    shelf = LedgerCache(time.monotonic)
+    mine = bench.ledger(shelf)
+    await mine.commit(bench.changes(await mine.open(), range(3)))
+    kafka, name = bench.stage.settings.kafka_bootstrap_servers, bench.stage.topics.changelog
+    hiding = await asyncio.to_thread(transaction, kafka, f"{name}-begin-0", name, [(b"zz", b"")])
+    writer: Any = mine._writer
+    committed = writer.commit
+
+    async def and_no_answer(*arguments: Any) -> None:
+        await committed(*arguments)
+        raise KafkaStalled("no answer")
+
+    writer.commit = and_no_answer
+    with pytest.raises(KafkaStalled):
+        await mine.commit(bench.changes(mine.state or LedgerState(Position()), range(3, 6)))
+    await mine.close()
+    assert (await bench.ledger(shelf).open()).position.next == 6
+    with pytest.raises(KafkaException):
+        hiding.commit_transaction()
+
+
+async def test_no_second_ledger_begins_while_the_first_is_behind_another_producers_unfinished_transaction(
+    bench: LedgerSetup,
+) -> None:
+    """An expansion writes the ledgers of new partitions with the producer of an old one."""
+    kafka, name = bench.stage.settings.kafka_bootstrap_servers, bench.stage.topics.changelog
+    hiding = await asyncio.to_thread(transaction, kafka, "expansion", name, [(b"zz", b"")])
+    begun = Position(topic_id=bench.place().topic_id, partitions=2, deployment="meterbridge", forgot_us=77)
+    later = await asyncio.to_thread(transaction, kafka, "later", name, records_of(Changes(begun)))
+    await asyncio.to_thread(later.commit_transaction)
+    opening = asyncio.ensure_future(bench.ledger().open())
+    await asyncio.wait({opening}, timeout=1)
+    await asyncio.to_thread(hiding.commit_transaction)
+    assert (await opening).position == begun
 
 
 def delete_changelog(bench: LedgerSetup) -> None:

@@ -193,4 +193,33 @@ ROWS = (
         "the ledger is opened: the transaction is ended first, and the changelog is read again; the partition does not halt",
         ("integration/test_ledger.py::test_a_ledger_behind_an_unfinished_transaction_of_its_beginning_is_opened",),
     ),
+    Row(
+        188,
+        "a commit of the meter is not answered, and another producer's unfinished transaction hides it",
+        "an open transaction in the changelog before the commit; the answer to the commit is lost; the same process opens the ledger again",
+        (LOST, TWICE, GOES_ON),
+        "the hidden commit is noticed by the high watermark: the transaction is ended or waited for, and the tail is read again",
+        (
+            "integration/test_ledger.py::test_a_commit_with_an_unknown_outcome_is_found_behind_another_producers_unfinished_transaction",
+            "unit/streams/state/test_long_changelog.py::test_a_transaction_that_never_ends_is_reported_and_not_awaited_forever",
+        ),
+    ),
+    Row(
+        189,
+        "the first transaction of a new partition's ledger, which an expansion wrote, is not visible yet when a worker opens it",
+        "a transaction of another producer is left open in the changelog before a ledger's position",
+        (LOST, TWICE, GOES_ON),
+        "the worker waits for the transaction, and does not begin a ledger without the identities that the expansion copied",
+        (
+            "integration/test_ledger.py::test_no_second_ledger_begins_while_the_first_is_behind_another_producers_unfinished_transaction",
+        ),
+    ),
+    Row(
+        190,
+        "a ledger is rebuilt while an abandoned transaction hides events that it had sealed",
+        "an open transaction in the topic of events before a committed one; then a command reads the topic",
+        (LOST, TWICE, SAYS_SO),
+        "the command waits until Kafka has ended the transaction, and then reads the events behind it; after 30 s it gives up with an error",
+        ("integration/test_topic_scan.py::test_records_committed_behind_an_unfinished_transaction_are_read",),
+    ),
 )

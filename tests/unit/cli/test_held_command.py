@@ -75,3 +75,18 @@ def test_a_table_shows_the_largest_amounts_of_a_flood_and_the_number_of_customer
     assert (code, ordered) == (0, [])
     assert "The 1000 highest of 1502" in result
     assert result.count("attack-") == 998
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ([], "nothing is held for 'nobody-*'."),
+        (["--until", "2026-11-20T10:03Z"], "nothing is held for 'nobody-*' of usage that ended by 2026-11-20T10:03Z."),
+    ],
+)
+def test_the_message_that_nothing_is_held_names_a_time_only_if_one_was_given(
+    ordered: list[tuple[str, int]], more: list[str], sentence: str
+) -> None:
+    code, result = run("write-off", "--match", "nobody-*", "--comment", "x", *more)
+    assert (code, ordered) == (1, [])
+    assert sentence in " ".join(result.split())

@@ -54,7 +54,7 @@ async def _answer_of(
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected"),
     [
         (CALL, ACCEPTED),
         ("[null]", ACCEPTED),
@@ -69,9 +69,9 @@ async def _answer_of(
         ),
     ],
 )
-async def test_a_body_of_which_nothing_was_stored_is_not_answered_accepted(body: str, told: dict[str, Any]) -> None:
+async def test_a_body_of_which_nothing_was_stored_is_not_answered_accepted(body: str, expected: dict[str, Any]) -> None:
     """The status is 202 all the same: another one would make senders repeat a body that stays wrong."""
-    assert await _answer(body) == (202, told)
+    assert await _answer(body) == (202, expected)
 
 
 @pytest.mark.parametrize("authorization", ["token", "Bearer other", "Basic token"])
@@ -101,6 +101,7 @@ async def test_a_post_to_a_misspelt_webhook_path_is_answered_with_the_right_path
     assert result["detail"] == "no such path; usage is posted to /webhook/litellm/usage or /webhooks/litellm"
 
 
-async def test_a_post_to_any_other_path_gets_no_hint() -> None:
+async def test_the_answer_to_a_post_to_any_other_path_says_where_the_paths_are_listed() -> None:
     status, result = await _answer_of(_Topics(), "/something")
-    assert (status, result["detail"]) == (404, "Not Found")
+    sentence = "there is no such path here; docs/endpoints.md lists the paths of each process"
+    assert (status, result["reason"], result["detail"]) == (404, "not_found", sentence)

@@ -62,7 +62,9 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     """Makes the broker answer so; a slow machine has time enough for a few refusals."""
     monkeypatch.setattr(topic_scan, "_AGAIN_S", 0.001)
     monkeypatch.setattr(topic_scan, "_LIMIT_S", 60.0)
-    return lambda code, refusals: monkeypatch.setattr(topic_scan, "reader", lambda _kafka: _Consumer(code, refusals))
+    return lambda code, refusals: monkeypatch.setattr(
+        topic_scan, "reader", lambda _kafka, **_: _Consumer(code, refusals)
+    )
 
 
 def test_a_broker_that_is_not_leader_yet_is_asked_again(answers: Callable[[int, int], None]) -> None:

@@ -135,6 +135,15 @@ def test_an_example_has_its_type_and_is_not_masked(name: str) -> None:
     assert kind in FIELDS[name].kind
 
 
+def test_examples_that_are_no_texts_are_json() -> None:
+    rows = [line.split(" | ") for line in logs_page.logs_page().splitlines() if line.startswith("| `")]
+    examples = [(cells[1], cells[3].strip("`")) for cells in rows if len(cells) == 5]
+    others = [(kind, example) for kind, example in examples if kind in ("boolean", "number", "list")]
+    assert ("boolean", "false") in others
+    for _, example in others:
+        json.loads(example)
+
+
 def test_a_line_has_the_common_fields_of_its_situation() -> None:
     stream = io.StringIO()
     configure_logging("INFO", "json", stream)

@@ -19,6 +19,7 @@ from schemas.ledger import POSITION_KEY, Counters, Position, Sum, Window
 from schemas.money import ZERO
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.ledger_state import LedgerState, verify
+from streams.runtime.transactions import KafkaStalled
 from streams.state import changelog
 from streams.state.changelog import Snapshot, read, restore, restoring, windows_of
 from streams.state.held_on_disk import EvictedWindowsFile
@@ -63,6 +64,19 @@ class Consumer:
     async def position(self, _tp: object) -> int:
         return self._at
 
+    def highwater(self, _tp: object) -> int:
+        return self._end
+
+
+class Hidden(Consumer):
+    """Behind the records another producer's transaction is not finished, and hides one more."""
+
+    def __init__(self, written: list[Written]) -> None:
+        super().__init__(written, len(written), 10)
+
+    def highwater(self, _tp: object) -> int:
+        return self._end + 1
+
 
 def held(first: int, name: str, calls: int = 1) -> Window:
     return Window(first, first, name, "end_user", "", "", NO_MAPPING, "openai/gpt-4o", "openai", (), 0, 1, 0, 0, calls)
@@ -81,6 +95,17 @@ def read_back(written: list[Written], in_memory: int, batch: int, start: int = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(changelog, "READ_IN_MEMORY", in_memory)
         return asyncio.run(read(consumer, TP.topic, 0, start))
+
+
+async def test_a_transaction_that_never_ends_is_reported_and_not_awaited_forever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is read beyond it: a ledger that waits for it says so every 45 s."""
+    monkeypatch.setattr(changelog, "STALLED_S", 0.0)
+    written = [position(0)]
+    assert (await read(Hidden(written), TP.topic, 0)).hidden
+    with pytest.raises(KafkaStalled, match="changelog-0 could not be read beyond 1 "):
+        await read(Hidden(written), TP.topic, 0, whole=True)
 
 
 @settings(max_examples=150, deadline=None)
