@@ -1,4 +1,4 @@
-"""What an endpoint may refuse is declared with it: in the OpenAPI document as in docs/errors-api.md."""
+"""The OpenAPI document declares the same reasons for refusals as docs/errors-api.md."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ COMMON = {"not_found"}
 
 @pytest.fixture(scope="module")
 def declared() -> dict[str, set[str]]:
-    """The reasons of the OpenAPI document, by status."""
+    """Return the reasons of the OpenAPI document, by status."""
     found: dict[str, set[str]] = {status: set() for status in STATUSES}
     operations: list[Json] = [one for path in openapi()["paths"].values() for one in path.values()]
     for operation in operations:
@@ -28,7 +28,7 @@ def declared() -> dict[str, set[str]]:
     return found
 
 
-def told() -> list[tuple[str, list[str]]]:
+def reasons_on_page() -> list[tuple[str, list[str]]]:
     """Each reason of the page with its status; with all statuses of its row if these are not as many as its reasons."""
     rows = []
     for chapter in CHAPTERS:
@@ -42,7 +42,7 @@ def told() -> list[tuple[str, list[str]]]:
 
 
 def test_every_reason_of_the_page_with_such_a_status_is_declared_by_an_endpoint(declared: dict[str, set[str]]) -> None:
-    wanted = [(reason, set(statuses) & set(STATUSES)) for reason, statuses in told()]
+    wanted = [(reason, set(statuses) & set(STATUSES)) for reason, statuses in reasons_on_page()]
     assert len([one for one in wanted if one[1]]) > 30
     missing = [
         reason
@@ -54,7 +54,7 @@ def test_every_reason_of_the_page_with_such_a_status_is_declared_by_an_endpoint(
 
 def test_every_declared_reason_is_on_the_page_with_its_status(declared: dict[str, set[str]]) -> None:
     statuses: dict[str, set[str]] = {}
-    for reason, of_row in told():
+    for reason, of_row in reasons_on_page():
         statuses.setdefault(reason, set()).update(of_row)
     for status, reasons in declared.items():
         for reason in reasons:
@@ -62,7 +62,7 @@ def test_every_declared_reason_is_on_the_page_with_its_status(declared: dict[str
             assert status in statuses.get(reason, {status}), (reason, status)
 
 
-def test_what_takes_a_body_or_a_query_may_say_that_fields_are_wrong() -> None:
+def test_endpoints_with_a_body_or_a_query_may_report_wrong_fields() -> None:
     paths = openapi()["paths"]
     for path, method in (("/customers/mapping", "post"), ("/customers/mappings", "get")):
         assert "`invalid_fields`" in paths[path][method]["responses"]["422"]["description"]

@@ -1,4 +1,4 @@
-"""What `meterbridge explain` says about an event: other metered events have no amount, so no sum is proved for them."""
+"""What `meterbridge explain` says about an event: other metered events have no amount, so no sum is verified for them."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -53,7 +53,7 @@ def test_an_event_that_lago_does_not_have_is_not_called_billed(status: str, sent
     assert verdict(story(METERED, "0", "0", status=status)) == f"1 metered event without an amount. {sentence}"
 
 
-def test_an_event_without_an_amount_names_the_one_that_replaces_it() -> None:
+def test_an_event_without_an_amount_names_the_event_that_replaces_it() -> None:
     first = story(METERED, "0", "0")
     first.again = story(METERED, "0", "0")
     assert verdict(first) == f"replaced by\ncall-1: completed; {PRICED_BY_LAGO}"

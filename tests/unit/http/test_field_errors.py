@@ -66,7 +66,7 @@ KNOWN = "plan_code, kind, parts, until, more, user, id"
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "messages"),
     [
         ({}, {"plan_code": "`plan_code` is missing"}),
         ({"plan_code": 1}, {"plan_code": "`plan_code` must be text"}),
@@ -96,19 +96,19 @@ KNOWN = "plan_code, kind, parts, until, more, user, id"
         ([], {"body": "the body must be an object"}),
     ],
 )
-def test_each_field_has_its_sentence(body: Any, told: dict[str, str]) -> None:
+def test_each_wrong_field_has_its_own_sentence(body: Any, messages: dict[str, str]) -> None:
     with pytest.raises(Problem) as refused:
         parsed(Body, json.dumps(body).encode())
     problem = refused.value
     assert (problem.status, problem.reason) == (422, "invalid_fields")
     errors: Any = problem.members["errors"]
-    assert {error["field"]: error["message"] for error in errors} == told
-    assert problem.detail == "; ".join(told.values())
+    assert {error["field"]: error["message"] for error in errors} == messages
+    assert problem.detail == "; ".join(messages.values())
 
 
 @pytest.fixture
 async def endpoints() -> AsyncIterator[list[Endpoint]]:
-    """The whole management API; no neighbour is asked."""
+    """Return all endpoints of the management API; no other server is used."""
     producer = KafkaProducer(producer_config("127.0.0.1:1", answer_within_s=1))
     try:
         async with httpx.AsyncClient() as http:
@@ -125,7 +125,7 @@ def names(model: type[BaseModel]) -> list[str]:
     return [name for name, _ in model.model_json_schema()["properties"].items()]
 
 
-async def test_no_sentence_of_any_body_has_the_words_of_the_library_or_the_value(endpoints: list[Endpoint]) -> None:
+async def test_no_sentence_contains_the_librarys_words_or_the_value(endpoints: list[Endpoint]) -> None:
     bodies = {one.body for one in endpoints if one.body is not None}
     sentences: set[str] = set()
     for model in bodies:
@@ -134,8 +134,8 @@ async def test_no_sentence_of_any_body_has_the_words_of_the_library_or_the_value
                 try:
                     parsed(model, json.dumps({name: value}).encode())
                 except Problem as problem:
-                    told: Any = problem.members["errors"]
-                    sentences |= {error["message"] for error in told}
+                    reported: Any = problem.members["errors"]
+                    sentences |= {error["message"] for error in reported}
     assert len(sentences) > 100
     assert not [said for said in sentences if any(word in said for word in (*FOREIGN, SECRET))]
 

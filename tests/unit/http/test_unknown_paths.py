@@ -1,4 +1,4 @@
-"""A path or a method that does not exist is answered with what there is, and without the path itself."""
+"""The answer to an unknown path or a wrong method says what exists, and does not repeat the path."""
 
 from typing import Any
 
@@ -29,13 +29,15 @@ async def _answer(method: str, path: str, *paths: str) -> tuple[int, dict[str, A
         (("/health",), "docs/endpoints.md lists the paths of each process"),
     ],
 )
-async def test_an_unknown_path_is_told_where_the_paths_are_listed(paths: tuple[str, ...], where: str) -> None:
-    status, told, _ = await _answer("GET", "/sk-secret", *paths)
-    assert (status, told["reason"], told["detail"]) == (404, "not_found", HERE + where)
+async def test_the_answer_to_an_unknown_path_says_where_the_paths_are_listed(
+    paths: tuple[str, ...], where: str
+) -> None:
+    status, result, _ = await _answer("GET", "/sk-secret", *paths)
+    assert (status, result["reason"], result["detail"]) == (404, "not_found", HERE + where)
 
 
-async def test_a_method_that_a_path_does_not_take_is_told_those_it_takes() -> None:
-    status, told, allow = await _answer("DELETE", "/things", "/things")
+async def test_the_answer_to_a_wrong_method_lists_the_allowed_methods() -> None:
+    status, result, allow = await _answer("DELETE", "/things", "/things")
     sentence = "this path does not take DELETE; it takes GET, HEAD, PUT"
-    assert (status, told["reason"], told["detail"]) == (405, "method_not_allowed", sentence)
+    assert (status, result["reason"], result["detail"]) == (405, "method_not_allowed", sentence)
     assert allow == "GET,HEAD,PUT"
